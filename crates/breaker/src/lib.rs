@@ -1,0 +1,1 @@
+//! Decides whether a call may go out now: a circuit breaker.

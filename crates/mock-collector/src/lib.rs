@@ -1,0 +1,1 @@
+//! An OTLP receiver with scripted faults, as a library and as a program.

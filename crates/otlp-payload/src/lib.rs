@@ -1,0 +1,5 @@
+//! An encoded OTLP trace request.
+
+mod payload;
+
+pub use payload::{BatchId, Payload};

@@ -1,0 +1,1 @@
+//! Batches that wait, bounded by count, bytes and age; what must leave is returned.

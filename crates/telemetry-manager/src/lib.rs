@@ -1,0 +1,1 @@
+//! One line that sets up resilient OpenTelemetry tracing from the environment.
