@@ -1,3 +1,62 @@
-//! The project's own commands.
+//! The project's own commands: `cargo xtask <lane>`. Each lane is one module; what it needs and cannot find makes it fail
+//! with the tool's name and the way to get it. Nothing is skipped.
 
-fn main() {}
+mod fail;
+mod gate;
+mod interop;
+mod process;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use fail::Failure;
+use workspace::Workspace;
+
+const USAGE: &str = "\
+usage: cargo xtask <lane> [options]
+
+  test                 the whole gate: fmt, tidy, clippy, tests, benches in test mode, examples, doc tests, docs, each crate
+                       built alone; needs cargo and a C compiler
+  tidy                 arrows between the crates, manifests, sources, links: what no other tool checks
+  interop              against the OpenTelemetry Collector itself; needs go, or OTELCOL_BIN=<its program>
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.split_first() {
+        Some((lane, rest)) => run(lane, rest),
+        None => Err(Failure::Usage("no lane given".into())),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            if let Failure::Usage(_) = failure {
+                eprint!("\n{USAGE}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
+    if matches!(lane, "help" | "--help" | "-h") {
+        print!("{USAGE}");
+        return Ok(());
+    }
+    let workspace = Workspace::find()?;
+    match lane {
+        "test" => no_options(rest).and_then(|()| gate::run(&workspace)),
+        "tidy" => no_options(rest).and_then(|()| tidy::run(&workspace)),
+        "interop" => no_options(rest).and_then(|()| interop::run(&workspace)),
+        other => Err(Failure::Usage(format!("there is no lane {other:?}"))),
+    }
+}
+
+fn no_options(rest: &[String]) -> Result<(), Failure> {
+    match rest.first() {
+        None => Ok(()),
+        Some(option) => Err(Failure::Usage(format!("this lane takes no option, got {option:?}"))),
+    }
+}

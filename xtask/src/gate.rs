@@ -1,0 +1,134 @@
+//! The whole gate, lane by lane. All lanes run even if an early one fails, so that one run shows everything.
+//!
+//! The order and the flags keep compilation low: clippy and `check` share the metadata of the dependencies; tests, benches
+//! in test mode and examples are one build of one profile with one set of features.
+
+use std::time::Duration;
+
+use crate::fail::Failure;
+use crate::process::{self, Counts, cargo};
+use crate::tidy;
+use crate::workspace::Workspace;
+
+/// An example is a small program that ends by itself: this is its deadline.
+const EXAMPLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs every lane, prints the summary, and fails if any lane failed.
+pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
+    let mut gate = Gate::default();
+    gate.lane("format", |_| process::run(cargo().args(["fmt", "--all", "--check"])));
+    gate.lane("tidy", |_| tidy::run(workspace));
+    gate.lane("clippy", |_| {
+        process::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    gate.lane("tests", |counts| {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]);
+        process::run_tests(&mut command, counts)
+    });
+    gate.lane("benches, test mode", |counts| {
+        // The glob selects bench targets only; without `--bench` criterion runs each case once.
+        process::run_tests(cargo().args(["test", "--workspace", "--no-fail-fast", "--bench", "*"]), counts)
+    });
+    gate.lane("examples", |_| run_examples(workspace));
+    gate.lane("doc tests", |counts| {
+        process::run_tests(cargo().args(["test", "--workspace", "--no-fail-fast", "--doc"]), counts)
+    });
+    gate.lane("docs", |_| {
+        let mut command = cargo();
+        process::run(command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    });
+    gate.lane("each crate alone", |_| check_each_alone(workspace));
+    gate.finish()
+}
+
+/// Features unify within one build of a workspace, so a crate may compile only thanks to its neighbours.
+fn check_each_alone(workspace: &Workspace) -> Result<(), Failure> {
+    let mut broken = Vec::new();
+    for package in workspace.crates() {
+        if process::run(cargo().args(["check", "--quiet", "--package", &package.name])).is_err() {
+            broken.push(package.name.as_str());
+        }
+    }
+    found(&broken, "do not compile alone")
+}
+
+fn run_examples(workspace: &Workspace) -> Result<(), Failure> {
+    let mut broken = Vec::new();
+    for package in &workspace.packages {
+        for example in &package.examples {
+            println!("{}: example {example}", package.name);
+            let program = workspace.target.join("debug/examples").join(example);
+            if let Err(failure) = process::run_quietly(&mut std::process::Command::new(program), EXAMPLE_LIMIT) {
+                eprintln!("{failure}");
+                broken.push(example.as_str());
+            }
+        }
+    }
+    found(&broken, "did not end well")
+}
+
+fn found(broken: &[&str], verdict: &str) -> Result<(), Failure> {
+    if broken.is_empty() { Ok(()) } else { Err(Failure::Found(format!("{}: {verdict}", broken.join(", ")))) }
+}
+
+/// What the lanes said so far.
+#[derive(Default)]
+struct Gate {
+    lanes: Vec<(&'static str, Duration, Result<(), Failure>)>,
+    counts: Counts,
+}
+
+impl Gate {
+    fn lane(&mut self, name: &'static str, body: impl FnOnce(&mut Counts) -> Result<(), Failure>) {
+        println!("\n== {name}");
+        let started = process::now();
+        let outcome = body(&mut self.counts);
+        let took = started.elapsed();
+        match &outcome {
+            Ok(()) => println!("== {name}: ok, {:.1} s", took.as_secs_f64()),
+            Err(failure) => println!("== {name}: FAILED, {:.1} s: {failure}", took.as_secs_f64()),
+        }
+        self.lanes.push((name, took, outcome));
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        println!("\n{:<20} {:>8}", "lane", "seconds");
+        for (name, took, outcome) in &self.lanes {
+            let verdict = outcome.as_ref().map_or("FAILED", |()| "ok");
+            println!("{name:<20} {:>8.1}  {verdict}", took.as_secs_f64());
+        }
+        let total: Duration = self.lanes.iter().map(|(_, took, _)| *took).sum();
+        println!("{:<20} {:>8.1}", "all", total.as_secs_f64());
+        println!("{} passed, {} failed", self.counts.passed, self.counts.failed);
+        let failed: Vec<&str> =
+            self.lanes.iter().filter(|(_, _, outcome)| outcome.is_err()).map(|(name, ..)| *name).collect();
+        if self.counts.passed == 0 {
+            return Err(Failure::Found("no test ran at all".into()));
+        }
+        found(&failed, "the gate is closed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_fails_does_not_stop_the_next_and_closes_the_gate() {
+        let mut gate = Gate { counts: Counts { passed: 1, failed: 0 }, ..Gate::default() };
+        gate.lane("first", |_| Err(Failure::Found("planted".into())));
+        let mut ran = false;
+        gate.lane("second", |_| {
+            ran = true;
+            Ok(())
+        });
+        assert!(ran);
+        assert_eq!(gate.finish().unwrap_err().to_string(), "first: the gate is closed");
+    }
+
+    #[test]
+    fn a_gate_in_which_no_test_ran_is_closed() {
+        assert!(Gate::default().finish().is_err());
+    }
+}
