@@ -1,1 +1,19 @@
-//! A directory that only its owner can touch: owner-only modes, no symlinks, atomic publish, lock.
+#![doc = include_str!("../README.md")]
+
+mod directory;
+mod error;
+mod lock;
+mod name;
+mod open;
+mod publish;
+mod real;
+#[cfg(feature = "sim")]
+pub mod sim;
+
+pub use directory::{Directory, Entry, File, Kind, Metadata};
+pub use error::{FileError, LockError, OpenError};
+pub use lock::Lock;
+pub use name::{MAX_NAME_LEN, NameProblem, check as check_name};
+pub use open::{Options, Parents};
+pub use publish::{publish, remove_leftovers, replace};
+pub use real::SafeDir;

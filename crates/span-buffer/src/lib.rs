@@ -1,1 +1,5 @@
-//! Batches that wait, bounded by count, bytes and age; what must leave is returned.
+#![doc = include_str!("../README.md")]
+
+mod buffer;
+
+pub use buffer::{Buffer, Entry, Limits, Size, Snapshot};

@@ -1,0 +1,302 @@
+//! What can go wrong, with the path and the way out.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use crate::name::NameProblem;
+use crate::{Kind, name};
+
+/// Why a directory was not opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The path is empty, or ends in something that is not a plain name.
+    InvalidPath {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// The name of a subdirectory cannot be used.
+    InvalidName {
+        /// The directory.
+        path: PathBuf,
+        /// The name, as it was given.
+        name: String,
+        /// What is wrong with it.
+        problem: NameProblem,
+    },
+    /// The path leads to a symbolic link.
+    Symlink {
+        /// The link.
+        path: PathBuf,
+    },
+    /// The path leads to something else.
+    NotADirectory {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// The directory belongs to another user.
+    ForeignOwner {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// The user that this process acts for.
+        user: u32,
+    },
+    /// Other users may write in the directory.
+    WritableByOthers {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Other users may move or replace the directory, because they may write in one above it.
+    UnsafeParent {
+        /// The directory that was to be opened.
+        path: PathBuf,
+        /// The one above it.
+        parent: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Its owner.
+        owner: u32,
+    },
+    /// The file system refused.
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What was tried, such as "create".
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Why something was not done with a file.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The name cannot be used.
+    InvalidName {
+        /// The directory.
+        path: PathBuf,
+        /// The name, as it was given.
+        name: String,
+        /// What is wrong with it.
+        problem: NameProblem,
+    },
+    /// It is not a regular file.
+    NotAFile {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is.
+        kind: Kind,
+    },
+    /// The file belongs to another user.
+    ForeignOwner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// The user that this process acts for.
+        user: u32,
+    },
+    /// The file has a second name, somewhere.
+    SeveralLinks {
+        /// The file.
+        path: PathBuf,
+        /// How many names it has.
+        links: u64,
+    },
+    /// The file system refused.
+    Io {
+        /// The file, or its directory.
+        path: PathBuf,
+        /// What was tried, such as "write".
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Why the lock was not taken.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Another holder has it.
+    Held {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The lock file cannot be used, or the file system refused.
+    File(FileError),
+}
+
+impl FileError {
+    /// What the file system answered, if it was asked.
+    #[must_use]
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// Whether it failed because there is no such file.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.io().is_some_and(|source| source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether it failed because something of that name exists.
+    #[must_use]
+    pub fn is_already_exists(&self) -> bool {
+        self.io().is_some_and(|source| source.kind() == io::ErrorKind::AlreadyExists)
+    }
+
+    /// Whether it failed because there is no room: disk, quota or file size limit.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        use io::ErrorKind as K;
+        self.io().is_some_and(|io| matches!(io.kind(), K::StorageFull | K::QuotaExceeded | K::FileTooLarge))
+    }
+
+    /// Whether the file is not what may be touched here: not regular, foreign, or with a second name.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::NotAFile { .. } | Self::ForeignOwner { .. } | Self::SeveralLinks { .. })
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidPath { path } => {
+                write!(f, "\"{}\" does not end in the name of a directory: give its path", path.display())
+            }
+            Self::InvalidName { path, name, problem } => write_invalid_name(f, path, name, *problem),
+            Self::Symlink { path } => {
+                write!(f, "\"{}\" is a symbolic link: give the path that it leads to", path.display())
+            }
+            Self::NotADirectory { path } => {
+                write!(f, "\"{}\" is not a directory: remove it or choose another path", path.display())
+            }
+            Self::ForeignOwner { path, owner, user } => write!(
+                f,
+                "directory \"{}\" belongs to user {owner}, not to user {user}, who runs this: choose another directory, \
+                 or change its owner",
+                path.display()
+            ),
+            Self::WritableByOthers { path, mode } => write!(
+                f,
+                "directory \"{}\" (mode {mode:04o}) can be written by other users: chmod go-w it, or choose another",
+                path.display()
+            ),
+            Self::UnsafeParent { path, parent, mode, owner } => write!(
+                f,
+                "directory \"{}\" is not safe because \"{}\" above it (mode {mode:04o}, owner {owner}) can be changed by \
+                 other users: chmod go-w that one, give it to this user, or choose another directory",
+                path.display(),
+                parent.display()
+            ),
+            Self::Io { path, action, source } => write_io(f, "directory ", path, action, source),
+        }
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidName { path, name, problem } => write_invalid_name(f, path, name, *problem),
+            Self::NotAFile { path, kind } => {
+                let kind = match kind {
+                    Kind::File => "a file",
+                    Kind::Directory => "a directory",
+                    Kind::Symlink => "a symbolic link",
+                    Kind::Special => "a pipe, socket or device",
+                };
+                write!(f, "\"{}\" is {kind}, not a regular file: remove it", path.display())
+            }
+            Self::ForeignOwner { path, owner, user } => write!(
+                f,
+                "\"{}\" belongs to user {owner}, not to user {user}, who runs this: remove it or change its owner",
+                path.display()
+            ),
+            Self::SeveralLinks { path, links } => {
+                write!(f, "\"{}\" has {links} hard links instead of one: remove the others", path.display())
+            }
+            Self::Io { path, action, source } => write_io(f, "", path, action, source),
+        }
+    }
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { path } => write!(
+                f,
+                "directory \"{}\" is used by another process: end that one, or choose another directory",
+                path.display()
+            ),
+            Self::File(_) => f.write_str("the lock file cannot be used"),
+        }
+    }
+}
+
+/// The path and the action; the reason is the `source()`, and only the remedy is said here.
+fn write_io(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    path: &std::path::Path,
+    action: &str,
+    source: &io::Error,
+) -> fmt::Result {
+    use io::ErrorKind as K;
+    write!(f, "cannot {action} {what}\"{}\"", path.display())?;
+    let remedy = match source.kind() {
+        K::PermissionDenied => "check the permissions of it and of the directories above",
+        K::StorageFull | K::QuotaExceeded => "free some space",
+        K::FileTooLarge => "raise the limit of file sizes (ulimit -f)",
+        K::ReadOnlyFilesystem => "the file system is read-only: choose another directory or mount it for writing",
+        _ => return Ok(()),
+    };
+    write!(f, ": {remedy}")
+}
+
+fn write_invalid_name(
+    f: &mut fmt::Formatter<'_>,
+    path: &std::path::Path,
+    name: &str,
+    problem: NameProblem,
+) -> fmt::Result {
+    let shown: String = name.chars().take(name::MAX_NAME_LEN).collect();
+    write!(f, "{shown:?} cannot be a name in \"{}\": {problem}", path.display())
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl std::error::Error for FileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl std::error::Error for LockError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Held { .. } => None,
+            Self::File(error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! At most one holder of a directory.
+
+use std::fs::File;
+
+use rustix::fs::{AtFlags, FlockOperation};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::{Directory as _, FileError, LockError, SafeDir};
+
+/// The lock of a directory, held until it is dropped or the process ends.
+///
+/// It is an advisory lock (`flock`) on the file `.lock`, which stays. A child made by `fork` shares it; one made by `exec` does not.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// The name of the lock file.
+pub(crate) const LOCK_FILE: &str = ".lock";
+
+pub(crate) fn take(dir: &SafeDir) -> Result<Lock, LockError> {
+    // A holder that gives the directory up removes the lock file with it: whoever waited on that file has locked nothing.
+    // Each round means that this happened once more, so a few are plenty.
+    for _ in 0..ROUNDS {
+        let file = dir.open_append(LOCK_FILE).map_err(LockError::File)?;
+        match retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(LockError::Held { path: dir.path().to_owned() }),
+            Err(errno) => return Err(failed(dir, errno)),
+        }
+        let mine = rustix::fs::fstat(&file).map_err(|errno| failed(dir, errno))?;
+        match rustix::fs::statat(dir.fd(), LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) if (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino) => return Ok(Lock { _file: file }),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(failed(dir, errno)),
+        }
+    }
+    Err(LockError::Held { path: dir.path().to_owned() })
+}
+
+const ROUNDS: u32 = 16;
+
+fn failed(dir: &SafeDir, errno: Errno) -> LockError {
+    LockError::File(FileError::Io { path: dir.path().join(LOCK_FILE), action: "lock", source: errno.into() })
+}

@@ -1,0 +1,88 @@
+//! A file that appears whole or not at all.
+
+use crate::{Directory, File as _, FileError};
+
+/// Begins the name of a file that is not published yet.
+pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// Writes a new file so that `name` either does not exist or is whole and durable: a temporary name in the same
+/// directory, content, sync, rename, sync of the directory. Only the holder of the directory's lock may call it.
+///
+/// # Errors
+///
+/// If `name` exists (nothing is overwritten) or anything fails: then neither the name nor the temporary file is left,
+/// as far as the file system still lets itself be written to. What is left all the same,
+/// [`remove_leftovers`] removes.
+pub fn publish<D: Directory>(
+    dir: &D,
+    name: &str,
+    write: impl FnOnce(&mut D::File) -> std::io::Result<()>,
+) -> Result<(), FileError> {
+    let temporary = format!("{TEMPORARY_PREFIX}{name}");
+    prepare(dir, &temporary, write)?;
+    let published = dir.rename(&temporary, dir, name).inspect_err(|_| drop(dir.remove(&temporary)));
+    published?;
+    // Without this, a power cut could undo the rename. Where it fails, the caller still has its data: so the file must go,
+    // or the data would exist twice.
+    dir.sync().inspect_err(|_| drop(dir.remove(name)))
+}
+
+/// Writes a file in place of the one that `name` may stand for: it is the old or the new one at every moment, and the new
+/// one durably at the end.
+///
+/// # Errors
+///
+/// If anything fails; `name` is then still the old file, or, if only the last sync failed, the old or the new one.
+pub fn replace<D: Directory>(
+    dir: &D,
+    name: &str,
+    write: impl FnOnce(&mut D::File) -> std::io::Result<()>,
+) -> Result<(), FileError> {
+    let temporary = format!("{TEMPORARY_PREFIX}{name}");
+    prepare(dir, &temporary, write)?;
+    let replaced = dir.replace(&temporary, name).inspect_err(|_| drop(dir.remove(&temporary)));
+    replaced?;
+    dir.sync()
+}
+
+/// Removes what a crash left of files that were never published; returns how many. Only the holder of the directory's
+/// lock may call it.
+///
+/// # Errors
+///
+/// If the directory cannot be read; a file that cannot be removed is left for the next time.
+pub fn remove_leftovers<D: Directory>(dir: &D) -> Result<usize, FileError> {
+    let mut removed = 0;
+    for entry in dir.list()? {
+        if let Some(name) = entry.name.to_str()
+            && name.starts_with(TEMPORARY_PREFIX)
+            && dir.remove(name).is_ok()
+        {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// A synced file under a temporary name.
+fn prepare<D: Directory>(
+    dir: &D,
+    temporary: &str,
+    write: impl FnOnce(&mut D::File) -> std::io::Result<()>,
+) -> Result<(), FileError> {
+    let mut file = match dir.create(temporary) {
+        // Left by an earlier failure: the lock says that nobody else writes it.
+        Err(error) if error.is_already_exists() => {
+            dir.remove(temporary)?;
+            dir.create(temporary)?
+        }
+        other => other?,
+    };
+    let failed = |action, source| {
+        drop(dir.remove(temporary));
+        FileError::Io { path: dir.path().join(temporary), action, source }
+    };
+    write(&mut file).map_err(|source| failed("write", source))?;
+    // Before the rename: else a crash can leave the new name on an empty file.
+    file.sync().map_err(|source| failed("sync", source))
+}

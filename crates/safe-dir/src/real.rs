@@ -1,0 +1,256 @@
+//! The real directory, by handle: a path is used once, to open it.
+
+use std::fs::File as StdFile;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::{Directory, Entry, File, FileError, Kind, Lock, LockError, Metadata, OpenError, Options, lock, name, open};
+
+/// An open directory that belongs to our user and that nobody else can read or change.
+///
+/// It is a handle: whatever happens to the path afterwards, it stays the same directory.
+#[derive(Debug)]
+pub struct SafeDir {
+    fd: OwnedFd,
+    path: PathBuf,
+    user: u32,
+}
+
+impl SafeDir {
+    /// Opens the directory at `path` with mode 0700; makes it, and what is missing above, durably, if it does not exist.
+    ///
+    /// A directory of our own user that others may only read is narrowed to 0700.
+    ///
+    /// # Errors
+    ///
+    /// If it belongs to another user, if others can write in it or, unless it is sticky, in a directory above it, if the
+    /// path ends in a symbolic link, or if the file system refuses.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(path, Options::default())
+    }
+
+    /// [`open`](Self::open) by other rules.
+    ///
+    /// # Errors
+    ///
+    /// The same, as far as the rules ask.
+    pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        open::open(path.as_ref(), options)
+    }
+
+    pub(crate) fn new(fd: OwnedFd, path: PathBuf, user: u32) -> Self {
+        Self { fd, path, user }
+    }
+
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    fn check(&self, name: &str) -> Result<(), FileError> {
+        let invalid = |problem| FileError::InvalidName { path: self.path.clone(), name: name.to_owned(), problem };
+        name::check(name).map_err(invalid)
+    }
+
+    fn failed(&self, name: &str, action: &'static str, errno: Errno) -> FileError {
+        let path = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
+        FileError::Io { path, action, source: errno.into() }
+    }
+
+    /// Opens what must exist, if it is a regular file of our own with one name.
+    fn open_existing(&self, name: &str, flags: OFlags) -> Result<StdFile, FileError> {
+        // Looked at before it is opened, as opening a device can do things; looked at again after, as only the handle counts.
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.failed(name, "open", errno))?;
+        self.accept(name, &stat)?;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty()))
+            .map_err(|errno| self.failed(name, "open", errno))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(name, "look at", errno))?;
+        self.accept(name, &stat)?;
+        Ok(StdFile::from(fd))
+    }
+
+    fn accept(&self, name: &str, stat: &Stat) -> Result<(), FileError> {
+        let metadata = metadata(stat);
+        let path = || self.path.join(name);
+        if metadata.kind != Kind::File {
+            Err(FileError::NotAFile { path: path(), kind: metadata.kind })
+        } else if metadata.owner != self.user {
+            Err(FileError::ForeignOwner { path: path(), owner: metadata.owner, user: self.user })
+        } else if metadata.links != 1 {
+            Err(FileError::SeveralLinks { path: path(), links: metadata.links })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Directory for SafeDir {
+    type File = StdFile;
+    type Lock = Lock;
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn list(&self) -> Result<Vec<Entry>, FileError> {
+        let failed = |errno| self.failed("", "read", errno);
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                let kind = match entry.file_type() {
+                    FileType::Unknown => None,
+                    known => Some(kind(known)),
+                };
+                entries.push(Entry { name: std::ffi::OsStr::from_bytes(name).to_owned(), kind });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn metadata(&self, name: &str) -> Result<Metadata, FileError> {
+        self.check(name)?;
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.map(|stat| metadata(&stat)).map_err(|errno| self.failed(name, "look at", errno))
+    }
+
+    fn open_read(&self, name: &str) -> Result<StdFile, FileError> {
+        self.check(name)?;
+        self.open_existing(name, OFlags::RDONLY)
+    }
+
+    fn open_append(&self, name: &str) -> Result<StdFile, FileError> {
+        match self.create(name) {
+            Err(error) if error.is_already_exists() => {}
+            other => return other,
+        }
+        let file = self.open_existing(name, OFlags::WRONLY | OFlags::APPEND)?;
+        rustix::fs::fchmod(&file, OWNER_ONLY).map_err(|errno| self.failed(name, "narrow", errno))?;
+        Ok(file)
+    }
+
+    fn create(&self, name: &str) -> Result<StdFile, FileError> {
+        self.check(name)?;
+        // O_EXCL follows no link and overwrites nothing. O_APPEND, so that a file that was cut is continued at its end.
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, OWNER_ONLY))
+            .map_err(|errno| self.failed(name, "create", errno))?;
+        // The umask may have taken bits that we need ourselves.
+        rustix::fs::fchmod(&fd, OWNER_ONLY).map_err(|errno| self.failed(name, "create", errno))?;
+        Ok(StdFile::from(fd))
+    }
+
+    fn rename(&self, from: &str, target: &Self, to: &str) -> Result<(), FileError> {
+        self.check(from)?;
+        target.check(to)?;
+        rename_without_overwriting(&self.fd, from, &target.fd, to)
+            .map_err(|errno| target.failed(to, "rename a file to", errno))
+    }
+
+    fn replace(&self, from: &str, to: &str) -> Result<(), FileError> {
+        self.check(from)?;
+        self.check(to)?;
+        rustix::fs::renameat(&self.fd, from, &self.fd, to).map_err(|errno| self.failed(to, "replace", errno))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), FileError> {
+        self.check(name)?;
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(|errno| self.failed(name, "remove", errno))
+    }
+
+    fn sync(&self) -> Result<(), FileError> {
+        retry_on_intr(|| rustix::fs::fsync(&self.fd)).map_err(|errno| self.failed("", "sync", errno))
+    }
+
+    fn free_bytes(&self) -> Result<u64, FileError> {
+        let stat = rustix::fs::fstatvfs(&self.fd).map_err(|errno| self.failed("", "measure the space of", errno))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn subdirectory(&self, name: &str) -> Result<Self, OpenError> {
+        let invalid = |problem| OpenError::InvalidName { path: self.path.clone(), name: name.to_owned(), problem };
+        name::check(name).map_err(invalid)?;
+        open::open_or_make(&self.fd, Path::new(name), self.path.join(name))
+    }
+
+    fn remove_subdirectory(&self, name: &str) -> Result<(), FileError> {
+        self.check(name)?;
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(|errno| self.failed(name, "remove", errno))
+    }
+
+    fn lock(&self) -> Result<Lock, LockError> {
+        lock::take(self)
+    }
+}
+
+impl File for StdFile {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+}
+
+const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
+
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn rename_without_overwriting(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(from_dir, from, to_dir, to, rustix::fs::RenameFlags::NOREPLACE) {
+        // Some file systems (such as NFS) do not know the flag.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_and_unlink(from_dir, from, to_dir, to),
+        other => other,
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn rename_without_overwriting(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -> Result<(), Errno> {
+    link_and_unlink(from_dir, from, to_dir, to)
+}
+
+/// A crash between the two leaves two names; whoever removes the first, as start does with temporary ones, heals it.
+fn link_and_unlink(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -> Result<(), Errno> {
+    rustix::fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())?;
+    rustix::fs::unlinkat(from_dir, from, AtFlags::empty())
+}
+
+fn kind(file_type: FileType) -> Kind {
+    match file_type {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Special,
+    }
+}
+
+fn metadata(stat: &Stat) -> Metadata {
+    let since = |seconds: i64| {
+        let distance = Duration::from_secs(seconds.unsigned_abs());
+        let epoch = SystemTime::UNIX_EPOCH;
+        if seconds < 0 { epoch.checked_sub(distance) } else { epoch.checked_add(distance) }
+    };
+    Metadata {
+        kind: kind(FileType::from_raw_mode(stat.st_mode)),
+        len: u64::try_from(stat.st_size).unwrap_or(0),
+        // `st_blocks` counts 512 bytes each, whatever the block size.
+        allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+        mode: stat.st_mode & 0o7777,
+        owner: stat.st_uid,
+        links: stat.st_nlink,
+        modified: since(stat.st_mtime),
+    }
+}

@@ -1,0 +1,239 @@
+//! The buffer itself: one queue, sorted by the time of acceptance, and the totals that go with it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How large something is, in both units that are limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Size {
+    /// How many things: spans, rows, messages, whatever the caller counts.
+    pub count: usize,
+    /// How many bytes of memory they take.
+    pub bytes: usize,
+}
+
+/// What the buffer may hold. Everything is allowed, zero included: then everything leaves at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The sum of all counts; 10,000 by default.
+    pub max_count: usize,
+    /// The sum of all bytes; 10 MiB by default.
+    pub max_bytes: usize,
+    /// From acceptance until an entry must leave; 5 minutes by default, [`Duration::MAX`] for never.
+    pub max_age: Duration,
+}
+
+/// An item that waits, and what the buffer knows about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// The caller's own.
+    pub item: T,
+    /// As given to [`Buffer::push`].
+    pub size: Size,
+    /// When it was pushed; its age counts from here, however often it was taken and given back.
+    pub accepted: Instant,
+    /// How many calls were made for it. The buffer starts it at 0 and keeps it; only the caller counts.
+    pub calls: u32,
+}
+
+/// The fill at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Entries that wait.
+    pub batches: usize,
+    /// The sum of their counts.
+    pub count: usize,
+    /// The sum of their bytes.
+    pub bytes: usize,
+    /// The age of the oldest, if any waits.
+    pub oldest_age: Option<Duration>,
+}
+
+/// Entries that wait, oldest first, bounded by count, bytes and age.
+///
+/// Whatever must leave is returned, never dropped: each method that can make room says what left. The buffer has no
+/// lock, no clock and no thread; `now` is an argument and should not go back. Where it does, the entry counts as accepted
+/// together with the newest one, so that the queue stays sorted.
+#[derive(Debug)]
+pub struct Buffer<T> {
+    limits: Limits,
+    /// Sorted by `accepted`, oldest at the front.
+    entries: VecDeque<Entry<T>>,
+    /// The sum over `entries`; changed by `added` and `removed` only.
+    total: Size,
+}
+
+impl<T> Buffer<T> {
+    /// An empty buffer. Allocates with the first push.
+    #[must_use]
+    pub const fn new(limits: Limits) -> Self {
+        Self { limits, entries: VecDeque::new(), total: Size { count: 0, bytes: 0 } }
+    }
+
+    /// The limits it was made with.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Adds an item at the back and returns what must leave, oldest first.
+    ///
+    /// Nothing leaves while the limits hold. Once the item would exceed one of them, the oldest leave in one go until at
+    /// most 75 % of that limit are taken: whoever writes them away does so in few large pieces. The new item itself
+    /// stays, unless it is larger than the whole buffer: then it alone is what leaves. O(1), plus what leaves.
+    #[must_use = "what is returned has left the buffer"]
+    pub fn push(&mut self, item: T, size: Size, now: Instant) -> Vec<Entry<T>> {
+        self.push_beside(item, size, Size::default(), now)
+    }
+
+    /// [`push`](Self::push) where `away` counts against the limits too: what the caller has taken and not finished yet, such
+    /// as batches in flight or being written.
+    ///
+    /// An item that does not fit beside `away`, even into an empty buffer, is what leaves; the others stay.
+    #[must_use = "what is returned has left the buffer"]
+    pub fn push_beside(&mut self, item: T, size: Size, away: Size, now: Instant) -> Vec<Entry<T>> {
+        let accepted = self.entries.back().map_or(now, |newest| newest.accepted.max(now));
+        let entry = Entry { item, size, accepted, calls: 0 };
+        let fixed = sum(size, away);
+        if !self.limits.admit(fixed) {
+            return vec![entry];
+        }
+        let target = self.limits.after_eviction(sum(fixed, self.total));
+        let mut leaving = Vec::new();
+        while !target.admit(sum(fixed, self.total)) {
+            match self.take() {
+                Some(oldest) => leaving.push(oldest),
+                None => break, // alone it may take more than the target, as it is within the limits
+            }
+        }
+        self.added(size);
+        self.entries.push_back(entry);
+        leaving
+    }
+
+    /// Takes the oldest. O(1).
+    pub fn take(&mut self) -> Option<Entry<T>> {
+        let entry = self.entries.pop_front()?;
+        self.removed(entry.size);
+        Some(entry)
+    }
+
+    /// Takes the oldest for which `wanted` says yes, and leaves the others in their places. O(entries passed over).
+    pub fn take_where(&mut self, wanted: impl FnMut(&Entry<T>) -> bool) -> Option<Entry<T>> {
+        let index = self.entries.iter().position(wanted)?;
+        let entry = self.entries.remove(index)?;
+        self.removed(entry.size);
+        Some(entry)
+    }
+
+    /// Puts back what was taken, to its place by age: the front, if it is the oldest. Time of acceptance and number of
+    /// calls stay.
+    ///
+    /// Nothing leaves for it, so the limits may be exceeded until the next push; callers that count what they have
+    /// taken as `away` in [`push_beside`](Self::push_beside) never see that. O(1) at the front, else O(log n) to find the place.
+    pub fn give_back(&mut self, entry: Entry<T>) {
+        self.added(entry.size);
+        match self.entries.front() {
+            Some(front) if front.accepted < entry.accepted => {
+                let index = self.entries.partition_point(|other| other.accepted < entry.accepted);
+                self.entries.insert(index, entry);
+            }
+            _ => self.entries.push_front(entry),
+        }
+    }
+
+    /// Takes everything whose age has reached the limit, oldest first.
+    #[must_use = "what is returned has left the buffer"]
+    pub fn expire(&mut self, now: Instant) -> Vec<Entry<T>> {
+        let mut leaving = Vec::new();
+        while let Some(oldest) = self.entries.front() {
+            if now.saturating_duration_since(oldest.accepted) < self.limits.max_age {
+                break;
+            }
+            leaving.extend(self.take());
+        }
+        leaving
+    }
+
+    /// Takes everything, oldest first.
+    #[must_use = "what is returned has left the buffer"]
+    pub fn drain(&mut self) -> Vec<Entry<T>> {
+        self.total = Size::default();
+        self.entries.drain(..).collect()
+    }
+
+    /// When [`expire`](Self::expire) has something to do next; `None` if nothing waits or nothing ages.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.entries.front()?.accepted.checked_add(self.limits.max_age)
+    }
+
+    /// How full it is, in one look. O(1).
+    #[must_use]
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        Snapshot {
+            batches: self.entries.len(),
+            count: self.total.count,
+            bytes: self.total.bytes,
+            oldest_age: self.entries.front().map(|oldest| now.saturating_duration_since(oldest.accepted)),
+        }
+    }
+
+    /// The sum of what waits. O(1).
+    #[must_use]
+    pub const fn total(&self) -> Size {
+        self.total
+    }
+
+    /// How many entries wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All entries, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry<T>> + ExactSizeIterator {
+        self.entries.iter()
+    }
+
+    fn added(&mut self, size: Size) {
+        self.total = sum(self.total, size);
+    }
+
+    fn removed(&mut self, size: Size) {
+        self.total.count = self.total.count.saturating_sub(size.count);
+        self.total.bytes = self.total.bytes.saturating_sub(size.bytes);
+    }
+}
+
+impl Limits {
+    fn admit(&self, size: Size) -> bool {
+        size.count <= self.max_count && size.bytes <= self.max_bytes
+    }
+
+    /// The limits that `wanted` is brought down to: 75 % of each one that it exceeds.
+    fn after_eviction(&self, wanted: Size) -> Self {
+        let reduced = |limit: usize, wanted: usize| if wanted > limit { limit - limit / 4 } else { limit };
+        Self {
+            max_count: reduced(self.max_count, wanted.count),
+            max_bytes: reduced(self.max_bytes, wanted.bytes),
+            max_age: self.max_age,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_count: 10_000, max_bytes: 10 << 20, max_age: Duration::from_secs(300) }
+    }
+}
+
+fn sum(a: Size, b: Size) -> Size {
+    Size { count: a.count.saturating_add(b.count), bytes: a.bytes.saturating_add(b.bytes) }
+}
