@@ -1,0 +1,44 @@
+//! What `build()` says of a setting out of its range.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A setting out of its range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InvalidConfig {
+    /// The setting, as its `with_*` method names it.
+    pub field: &'static str,
+    /// The value that was given.
+    pub value: String,
+    /// What is accepted.
+    pub accepted: String,
+}
+
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, accepted: {}", self.field, self.value, self.accepted)
+    }
+}
+
+impl std::error::Error for InvalidConfig {}
+
+pub(crate) fn float(field: &'static str, value: f64, min: f64, max: f64) -> Result<(), InvalidConfig> {
+    // NaN is in no range.
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(InvalidConfig { field, value: format!("{value}"), accepted: format!("{min} to {max}") })
+}
+
+pub(crate) fn duration(
+    field: &'static str,
+    value: Duration,
+    min: Duration,
+    max: Duration,
+) -> Result<(), InvalidConfig> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(InvalidConfig { field, value: format!("{value:?}"), accepted: format!("{min:?} to {max:?}") })
+}

@@ -1,0 +1,171 @@
+//! Delays as a function of the attempt.
+
+use std::time::Duration;
+
+use crate::error::{self, InvalidConfig};
+
+/// `initial_delay * multiplier^attempt`, spread by jitter, never above `max_delay`.
+///
+/// | Setting | Default | Accepted |
+/// | --- | --- | --- |
+/// | `initial_delay` | 1 s | 1 ns to 365 days |
+/// | `multiplier` | 2 | 1 to 1000 |
+/// | `max_delay` | 20 s | `initial_delay` to 365 days |
+/// | `jitter` | ±25 % | see [`Jitter`] |
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exponential {
+    /// Nanoseconds; whole numbers.
+    initial: f64,
+    multiplier: f64,
+    /// What the nominal delay may reach: the cap, or less where jitter goes above it.
+    ceiling: f64,
+    max: u64,
+    jitter: Jitter,
+}
+
+/// How a nominal delay `d` is spread.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Jitter {
+    /// Exactly `d`.
+    None,
+    /// Evenly from `d * (1 - part)` to `d * (1 + part)`; `part` from 0 to 1. The mean is `d`.
+    ///
+    /// Under a cap the *nominal* delay stops at `cap / (1 + part)`: delays near the cap are spread like all others
+    /// and do not pile up on it.
+    Proportional(f64),
+    /// Evenly from 0 to `d` ("full jitter", AWS Architecture Blog, 2015).
+    Full,
+    /// Evenly from `d / 2` to `d` ("equal jitter", the same source).
+    Equal,
+}
+
+impl Exponential {
+    /// Starts from the defaults.
+    pub const fn builder() -> ExponentialBuilder {
+        ExponentialBuilder {
+            initial_delay: Duration::from_secs(1),
+            multiplier: 2.0,
+            max_delay: Duration::from_secs(20),
+            jitter: Jitter::Proportional(0.25),
+        }
+    }
+
+    /// The delay before retry number `attempt`, counted from 0.
+    ///
+    /// `unit` is a sample from `[0, 1)`; values outside are clamped, NaN is taken as 0. Total: every attempt has a delay, never above
+    /// `max_delay`.
+    #[must_use]
+    #[inline]
+    pub fn delay(&self, attempt: u32, unit: f64) -> Duration {
+        let nominal = (self.initial * power(self.multiplier, attempt)).min(self.ceiling);
+        // Above 2^53 ns (104 days) rounding could pass the cap by some nanoseconds.
+        Duration::from_nanos((self.jitter.spread(nominal, unit) as u64).min(self.max))
+    }
+}
+
+impl Default for Exponential {
+    fn default() -> Exponential {
+        Exponential::builder().build().expect("the defaults are valid")
+    }
+}
+
+/// Collects the settings of an [`Exponential`].
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct ExponentialBuilder {
+    initial_delay: Duration,
+    multiplier: f64,
+    max_delay: Duration,
+    jitter: Jitter,
+}
+
+impl ExponentialBuilder {
+    /// The nominal delay before the first retry. Default 1 s.
+    pub const fn with_initial_delay(mut self, delay: Duration) -> ExponentialBuilder {
+        self.initial_delay = delay;
+        self
+    }
+
+    /// By how much each delay exceeds the one before. Default 2.
+    pub const fn with_multiplier(mut self, multiplier: f64) -> ExponentialBuilder {
+        self.multiplier = multiplier;
+        self
+    }
+
+    /// What no delay exceeds, jitter included. Default 20 s.
+    pub const fn with_max_delay(mut self, delay: Duration) -> ExponentialBuilder {
+        self.max_delay = delay;
+        self
+    }
+
+    /// How delays are spread. Default [`Jitter::Proportional`]`(0.25)`.
+    pub const fn with_jitter(mut self, jitter: Jitter) -> ExponentialBuilder {
+        self.jitter = jitter;
+        self
+    }
+
+    /// Checks the whole.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of its range, with its value and the range.
+    pub fn build(self) -> Result<Exponential, InvalidConfig> {
+        error::duration("initial_delay", self.initial_delay, NANOSECOND, YEAR)?;
+        error::float("multiplier", self.multiplier, 1.0, 1000.0)?;
+        error::duration("max_delay", self.max_delay, self.initial_delay, YEAR)?;
+        self.jitter.check()?;
+        let max = self.max_delay.as_nanos() as u64;
+        Ok(Exponential {
+            initial: self.initial_delay.as_nanos() as f64,
+            multiplier: self.multiplier,
+            ceiling: max as f64 / (1.0 + self.jitter.above()),
+            max,
+            jitter: self.jitter,
+        })
+    }
+}
+
+impl Jitter {
+    #[inline]
+    fn spread(self, nominal: f64, unit: f64) -> f64 {
+        let unit = if unit > 0.0 { unit.min(1.0) } else { 0.0 };
+        match self {
+            Jitter::None => nominal,
+            Jitter::Proportional(part) => nominal * (1.0 - part + 2.0 * part * unit),
+            Jitter::Full => nominal * unit,
+            Jitter::Equal => nominal * (0.5 + 0.5 * unit),
+        }
+    }
+
+    /// The part by which it can exceed the nominal delay.
+    const fn above(self) -> f64 {
+        match self {
+            Jitter::Proportional(part) => part,
+            Jitter::None | Jitter::Full | Jitter::Equal => 0.0,
+        }
+    }
+
+    fn check(self) -> Result<(), InvalidConfig> {
+        match self {
+            Jitter::Proportional(part) => error::float("jitter", part, 0.0, 1.0),
+            Jitter::None | Jitter::Full | Jitter::Equal => Ok(()),
+        }
+    }
+}
+
+/// By squaring; ends at infinity, never at NaN, because `base` is at least 1.
+#[inline]
+fn power(mut base: f64, mut exponent: u32) -> f64 {
+    let mut result = 1.0;
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result *= base;
+        }
+        base *= base;
+        exponent >>= 1;
+    }
+    result
+}
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

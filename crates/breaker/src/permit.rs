@@ -1,0 +1,112 @@
+//! The right to one call.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::breaker::Breaker;
+use crate::machine::Ticket;
+use crate::state::{Kind, Outcome, Report};
+
+/// The right to one call; say what became of it.
+///
+/// Dropped without an outcome (a cancelled future, a panic, an early return) it reports by itself what
+/// [`ConfigBuilder::with_dropped`](crate::ConfigBuilder::with_dropped) says. Kept for ever it does no harm: a probe's slot is given to another
+/// after [`ConfigBuilder::with_probe_timeout`](crate::ConfigBuilder::with_probe_timeout). Whenever it reports, only the state that
+/// issued it can be moved by it.
+///
+/// `Permit` shares ownership of the breaker and is `'static`; `Permit<&Breaker>` borrows it.
+#[must_use = "a permit that is dropped reports a call without an outcome"]
+pub struct Permit<B: Borrow<Breaker> = Breaker> {
+    breaker: B,
+    /// Taken by the outcome.
+    ticket: Option<Ticket>,
+}
+
+impl<B: Borrow<Breaker>> Permit<B> {
+    #[inline]
+    pub(crate) fn new(breaker: B, ticket: Ticket) -> Permit<B> {
+        Permit { breaker, ticket: Some(ticket) }
+    }
+
+    /// Whether this is an ordinary call or a probe.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.ticket.as_ref().map_or(Kind::Call, Ticket::kind)
+    }
+
+    /// The dependency did its work.
+    #[inline]
+    pub fn success(self) -> Report {
+        self.finish(Outcome::Success, None)
+    }
+
+    /// [`success`](Permit::success) at the caller's time.
+    #[inline]
+    pub fn success_at(self, now: Instant) -> Report {
+        self.finish(Outcome::Success, Some(now))
+    }
+
+    /// The dependency did not do its work.
+    pub fn failure(self) -> Report {
+        self.finish(Outcome::Failure, None)
+    }
+
+    /// [`failure`](Permit::failure) at the caller's time.
+    pub fn failure_at(self, now: Instant) -> Report {
+        self.finish(Outcome::Failure, Some(now))
+    }
+
+    /// A failure that says when to come back: see [`Outcome::FailureWithHint`].
+    pub fn failure_with_hint(self, hint: Duration) -> Report {
+        self.finish(Outcome::FailureWithHint(hint), None)
+    }
+
+    /// [`failure_with_hint`](Permit::failure_with_hint) at the caller's time.
+    pub fn failure_with_hint_at(self, hint: Duration, now: Instant) -> Report {
+        self.finish(Outcome::FailureWithHint(hint), Some(now))
+    }
+
+    /// The call says nothing about the dependency.
+    pub fn neutral(self) -> Report {
+        self.finish(Outcome::Neutral, None)
+    }
+
+    /// [`neutral`](Permit::neutral) at the caller's time.
+    pub fn neutral_at(self, now: Instant) -> Report {
+        self.finish(Outcome::Neutral, Some(now))
+    }
+
+    /// Any outcome, now.
+    pub fn report(self, outcome: Outcome) -> Report {
+        self.finish(outcome, None)
+    }
+
+    /// Any outcome, at the caller's time.
+    pub fn report_at(self, outcome: Outcome, now: Instant) -> Report {
+        self.finish(outcome, Some(now))
+    }
+
+    #[inline]
+    fn finish(mut self, outcome: Outcome, now: Option<Instant>) -> Report {
+        match self.ticket.take() {
+            Some(ticket) => self.breaker.borrow().shared.report(ticket, outcome, now),
+            None => Report::Late,
+        }
+    }
+}
+
+impl<B: Borrow<Breaker>> Drop for Permit<B> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.breaker.borrow().shared.dropped(ticket);
+        }
+    }
+}
+
+impl<B: Borrow<Breaker>> fmt::Debug for Permit<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("kind", &self.kind()).finish_non_exhaustive()
+    }
+}

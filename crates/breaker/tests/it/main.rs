@@ -1,0 +1,3 @@
+//! The breaker as its users see it.
+
+mod shell;
