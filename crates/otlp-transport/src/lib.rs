@@ -1,10 +1,34 @@
 //! Sends one OTLP payload and says what came of it.
+//!
+//! [`connect`] makes a [`Transport`] for gRPC or HTTP/protobuf from a [`Config`]; [`ExporterTransport`] makes one from any
+//! `SpanExporter`. A transport never retries, never waits before a call and keeps no queue: it sends the bytes once and
+//! answers with an [`Outcome`], the table of the OTLP specification 1.11 in types. A status counts only if the peer
+//! really sent it; everything that went wrong on the way is told apart from what the collector said.
 
+mod adapter;
+mod answer;
+mod body;
+mod config;
+mod connect;
+mod endpoint;
+mod env;
+mod error;
+mod grpc;
+mod headers;
+mod http1;
 mod outcome;
+mod wire;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use otlp_payload::Payload;
 
+pub use adapter::ExporterTransport;
+pub use config::{Compression, Config, ConfigBuilder, Protocol};
+pub use error::{ConfigError, EndpointProblem, HeaderProblem};
+pub use grpc::GrpcTransport;
+pub use http1::HttpTransport;
 pub use outcome::{Cause, Outcome};
 
 /// Sends payloads to one collector. Called by one task at a time or by several (replay, concurrency): `send` must not
@@ -17,4 +41,39 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Where it sends to, for people: no user-info, no header.
     fn endpoint(&self) -> &str;
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    async fn send(&self, payload: &Payload) -> Outcome {
+        (**self).send(payload).await
+    }
+
+    fn endpoint(&self) -> &str {
+        (**self).endpoint()
+    }
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    async fn send(&self, payload: &Payload) -> Outcome {
+        (**self).send(payload).await
+    }
+
+    fn endpoint(&self) -> &str {
+        (**self).endpoint()
+    }
+}
+
+/// Makes the transport that `config` asks for. No I/O happens and no runtime is needed: the connection is made by the
+/// first [`send`](Transport::send), inside the runtime that runs it.
+///
+/// # Errors
+///
+/// None so far: a [`Config`] is checked when it is built. Key material will be read here.
+pub fn connect(config: Config) -> Result<Box<dyn Transport>, ConfigError> {
+    Ok(match config.protocol() {
+        Protocol::Grpc => Box::new(GrpcTransport::new(config)),
+        Protocol::HttpProtobuf => Box::new(HttpTransport::new(config)),
+    })
 }

@@ -1,0 +1,320 @@
+//! What a transport needs to know, checked as a whole.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
+
+use crate::endpoint::{Endpoint, Given, Reach};
+use crate::error::ConfigError;
+use crate::headers::{Headers, Secrets};
+use crate::outcome::{Cause, Outcome};
+
+/// The time-out of one attempt where none is set: 10 s (OTLP exporter specification).
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Collectors built on gRPC refuse messages above 4 MiB by default; 64 KiB less leaves room for what a proxy adds.
+pub(crate) const DEFAULT_MAX_REQUEST_BYTES: usize = (4 << 20) - (64 << 10);
+/// OTLP exporter specification, "Endpoint"; its port decides the default protocol.
+pub(crate) const DEFAULT_GRPC_ENDPOINT: &str = "http://localhost:4317";
+pub(crate) const DEFAULT_HTTP_ENDPOINT: &str = "http://localhost:4318";
+/// The port of OTLP/HTTP.
+const HTTP_PORT: u16 = 4318;
+/// A distribution puts its own product in front of the exporter's (OTLP exporter specification, "User Agent").
+/// 0.33.1 is the release of the OpenTelemetry crates that this one goes with.
+const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/0.33.1");
+
+/// How requests are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// gRPC over HTTP/2: `grpc`.
+    Grpc,
+    /// Protobuf bodies over HTTP/1.1: `http/protobuf`.
+    HttpProtobuf,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Grpc => "grpc",
+            Self::HttpProtobuf => "http/protobuf",
+        })
+    }
+}
+
+/// Whether request bodies are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Compression {
+    /// As they are: `none`.
+    #[default]
+    None,
+    /// With gzip, level 6: `gzip`. Costs more than all other work on a span together; worth it on slow or metered
+    /// networks.
+    Gzip,
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+        })
+    }
+}
+
+/// Checked settings of one transport. `Debug` shows neither header values nor the query of the endpoint.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) protocol: Protocol,
+    pub(crate) headers: Headers,
+    pub(crate) timeout: Duration,
+    pub(crate) compression: Compression,
+    pub(crate) max_request_bytes: usize,
+    pub(crate) user_agent: HeaderValue,
+    pub(crate) wall_clock: fn() -> SystemTime,
+    /// What must not be seen in any text, longest first.
+    secrets: Secrets,
+    notes: Vec<String>,
+}
+
+impl Config {
+    /// Starts from the defaults.
+    #[must_use]
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder::default()
+    }
+
+    /// Reads the `OTEL_EXPORTER_OTLP_*` family from the environment of the process. See [`ConfigBuilder::build_over`].
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] names the variable, its value unless secret, and what is accepted.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::builder().build_over(|name| std::env::var_os(name))
+    }
+
+    /// Reads the same family from `vars`: for tests, and for settings that come from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::from_env`].
+    pub fn from_vars(vars: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<Self, ConfigError> {
+        Self::builder().build_over(vars)
+    }
+
+    /// Where requests go, for people: no user-info, no query. For gRPC without the path of the method.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint.shown
+    }
+
+    /// How requests are carried.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Bounds one attempt as a whole: name look-up, connecting, sending and the answer.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Whether request bodies are compressed.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// Payloads above this, in bytes before compression, are not sent but [`TooLarge`](crate::Outcome::TooLarge).
+    #[must_use]
+    pub fn max_request_bytes(&self) -> usize {
+        self.max_request_bytes
+    }
+
+    /// Takes out of an outcome's texts what must not be seen: a peer may repeat a header or the query it was sent.
+    pub(crate) fn scrub(&self, mut outcome: Outcome) -> Outcome {
+        let clean = |text: &mut String| self.secrets.remove_from(text);
+        match &mut outcome {
+            Outcome::Delivered { message, .. } => message.iter_mut().for_each(clean),
+            Outcome::Retryable { cause, .. } | Outcome::TooLarge { cause } | Outcome::Permanent { cause } => {
+                match cause {
+                    Cause::Connect(text) | Cause::Broken(text) | Cause::Unreadable(text) | Cause::Foreign(text) => {
+                        clean(text)
+                    }
+                    Cause::Http { message, .. } | Cause::Grpc { message, .. } => clean(message),
+                    Cause::Timeout(_) | Cause::RequestLimit { .. } => {}
+                }
+            }
+        }
+        outcome
+    }
+
+    /// What the user should be told once about these settings: values that were ignored, and what was decided in their
+    /// place. Free of secrets.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+/// Settings given in code. What is not set here comes from the environment ([`build_over`](Self::build_over)) or from
+/// the defaults.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct ConfigBuilder {
+    pub(crate) endpoint: Option<Given>,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) insecure: Option<bool>,
+    pub(crate) headers: Headers,
+    pub(crate) header_error: Option<ConfigError>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) compression: Option<Compression>,
+    max_request_bytes: Option<usize>,
+    product: Option<String>,
+    wall_clock: Option<fn() -> SystemTime>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl ConfigBuilder {
+    /// The collector's address for all signals; over HTTP `/v1/traces` is put behind its path. Default
+    /// `http://localhost:4317` for gRPC, `http://localhost:4318` for HTTP.
+    pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.endpoint = Some(Given { setting: "with_endpoint", text: url.into(), reach: Reach::General });
+        self
+    }
+
+    /// The collector's address for traces, used as it is. Takes the place of [`with_endpoint`](Self::with_endpoint).
+    pub fn with_traces_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.endpoint = Some(Given { setting: "with_traces_endpoint", text: url.into(), reach: Reach::Traces });
+        self
+    }
+
+    /// How requests are carried. Default gRPC, but `http/protobuf` where the endpoint's port is 4318.
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// Whether a gRPC endpoint without a scheme is spoken to without TLS. Default false.
+    pub fn with_insecure(mut self, insecure: bool) -> Self {
+        self.insecure = Some(insecure);
+        self
+    }
+
+    /// One more header on every request; beats the same name in the environment. A gRPC name that ends in `-bin` needs
+    /// a value that is base64 already.
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        if let Err(problem) = self.headers.insert(name, value.as_bytes()) {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).ok().map(|name| name.to_string());
+            let error = ConfigError::Headers { setting: "with_header", position: 1, name, problem };
+            self.header_error.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Bounds one attempt as a whole. Default 10 s; 1 ms to 1 h. Shorter than the collector's pauses means duplicates:
+    /// a request that timed out may have been taken.
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Whether request bodies are compressed. Default [`Compression::None`].
+    pub fn with_compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// The largest payload that is sent, in bytes before compression. Default 4 MiB less 64 KiB; 1 KiB to 1 GiB.
+    pub fn with_max_request_bytes(mut self, bytes: usize) -> Self {
+        self.max_request_bytes = Some(bytes);
+        self
+    }
+
+    /// One more product in front of the `User-Agent`, as `name/version`. Default none.
+    pub fn with_product(mut self, product: impl Into<String>) -> Self {
+        self.product = Some(product.into());
+        self
+    }
+
+    /// The wall clock; a `Retry-After` that is a date is read against it. Default the system's.
+    pub fn with_wall_clock(mut self, clock: fn() -> SystemTime) -> Self {
+        self.wall_clock = Some(clock);
+        self
+    }
+
+    /// Checks the whole, without looking at the environment.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] names the method, the value unless secret, and what is accepted.
+    pub fn build(mut self) -> Result<Config, ConfigError> {
+        if let Some(error) = self.header_error {
+            return Err(error);
+        }
+        let protocol = match (self.protocol, &self.endpoint) {
+            (Some(protocol), _) => protocol,
+            (None, Some(given)) if given.port() == Some(HTTP_PORT) => {
+                let note = "the endpoint's port is 4318 and no protocol is set: http/protobuf is used \
+                            (OTEL_EXPORTER_OTLP_PROTOCOL decides otherwise)";
+                self.notes.push(note.to_owned());
+                Protocol::HttpProtobuf
+            }
+            (None, _) => Protocol::Grpc,
+        };
+        let given = self.endpoint.unwrap_or_else(|| Given {
+            setting: "default endpoint",
+            text: match protocol {
+                Protocol::Grpc => DEFAULT_GRPC_ENDPOINT.to_owned(),
+                Protocol::HttpProtobuf => DEFAULT_HTTP_ENDPOINT.to_owned(),
+            },
+            reach: Reach::General,
+        });
+        let endpoint = given.resolve(protocol, self.insecure.unwrap_or(false))?;
+        if endpoint.path_ignored {
+            self.notes.push(format!("the path of {} is not used: gRPC has its own", given.setting));
+        }
+
+        let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&timeout) {
+            let (setting, value) = ("with_timeout", format!("{timeout:?}"));
+            return Err(ConfigError::Range { setting, value, accepted: "1 ms to 1 h" });
+        }
+        let max_request_bytes = self.max_request_bytes.unwrap_or(DEFAULT_MAX_REQUEST_BYTES);
+        if !(1 << 10..=1 << 30).contains(&max_request_bytes) {
+            let (setting, value) = ("with_max_request_bytes", max_request_bytes.to_string());
+            return Err(ConfigError::Range { setting, value, accepted: "1024 to 1073741824 bytes" });
+        }
+        let user_agent = match &self.product {
+            None => HeaderValue::from_static(USER_AGENT),
+            Some(product) => {
+                HeaderValue::from_str(&format!("{product} {USER_AGENT}")).map_err(|_| ConfigError::Range {
+                    setting: "with_product",
+                    value: format!("{product:?}"),
+                    accepted: "name/version in printable ASCII",
+                })?
+            }
+        };
+        let secrets = Secrets::new(&self.headers, endpoint.uri.query());
+        Ok(Config {
+            endpoint,
+            protocol,
+            headers: self.headers,
+            timeout,
+            compression: self.compression.unwrap_or_default(),
+            max_request_bytes,
+            user_agent,
+            wall_clock: self.wall_clock.unwrap_or(system_clock),
+            secrets,
+            notes: self.notes,
+        })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one reading of the wall clock; an argument everywhere below")]
+fn system_clock() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,150 @@
+//! Where to send: the URL rules of the OTLP exporter specification.
+
+use http::Uri;
+use http::uri::{Authority, PathAndQuery};
+
+use crate::Protocol;
+use crate::error::{ConfigError, EndpointProblem};
+
+/// The path that is put behind a general endpoint for traces.
+const TRACES_PATH: &str = "v1/traces";
+/// The path of the gRPC method.
+const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// How much of the path an endpoint setting gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// For all signals: for HTTP `v1/traces` is put behind its path.
+    General,
+    /// For traces alone: used as it is.
+    Traces,
+}
+
+/// One endpoint as it was given, not yet read.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) setting: &'static str,
+    pub(crate) text: String,
+    pub(crate) reach: Reach,
+}
+
+/// A checked endpoint.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// For the resolver: an IPv6 address without its brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Where requests go, whole.
+    pub(crate) uri: Uri,
+    /// For people: no query.
+    pub(crate) shown: String,
+    /// Whether a path was given that gRPC does not use.
+    pub(crate) path_ignored: bool,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Given {
+    /// The port, if the text has a readable one: it decides the protocol where no setting does.
+    pub(crate) fn port(&self) -> Option<u16> {
+        let rest = self.text.split_once("://").map_or(self.text.as_str(), |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        authority.rsplit_once(':')?.1.parse().ok()
+    }
+
+    /// Checks the text and completes it for `protocol`.
+    pub(crate) fn resolve(&self, protocol: Protocol, insecure: bool) -> Result<Endpoint, ConfigError> {
+        self.try_resolve(protocol, insecure).map_err(|problem| ConfigError::Endpoint {
+            setting: self.setting,
+            value: redacted(&self.text),
+            problem,
+        })
+    }
+
+    fn try_resolve(&self, protocol: Protocol, insecure: bool) -> Result<Endpoint, EndpointProblem> {
+        let text = self.text.trim();
+        let rest = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => return Err(EndpointProblem::Https),
+            Some(_) => return Err(EndpointProblem::UnknownScheme),
+            None if protocol == Protocol::HttpProtobuf => return Err(EndpointProblem::NoScheme),
+            None if insecure => text,
+            None => return Err(EndpointProblem::NoSchemeMeansTls),
+        };
+        let rest = rest.split('#').next().unwrap_or_default();
+        let cut = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, tail) = rest.split_at(cut);
+        if authority.contains('@') {
+            return Err(EndpointProblem::UserInfo);
+        }
+        let (host, port) = split_port(authority)?;
+        if host.is_empty() {
+            return Err(EndpointProblem::NoHost);
+        }
+        let port = match port {
+            Some(text) => parse_port(text).ok_or(EndpointProblem::BadPort)?,
+            None => 80,
+        };
+        let authority: Authority = authority.parse().map_err(|_| EndpointProblem::NotAUrl)?;
+
+        let (path, query) = tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
+        let (path, query, path_ignored) = match (protocol, self.reach) {
+            (Protocol::Grpc, _) => (GRPC_PATH.to_owned(), None, !matches!(path, "" | "/") || query.is_some()),
+            (Protocol::HttpProtobuf, Reach::Traces) if path.is_empty() => ("/".to_owned(), query, false),
+            (Protocol::HttpProtobuf, Reach::Traces) => (path.to_owned(), query, false),
+            (Protocol::HttpProtobuf, Reach::General) => {
+                (format!("{}/{TRACES_PATH}", path.trim_end_matches('/')), query, false)
+            }
+        };
+        let shown_path = if protocol == Protocol::Grpc { "" } else { path.as_str() };
+        let shown = format!("http://{authority}{shown_path}");
+        let path_and_query = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+        let path_and_query: PathAndQuery = path_and_query.parse().map_err(|_| EndpointProblem::NotAUrl)?;
+        let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path_and_query).build();
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Endpoint { host, port, uri: uri.map_err(|_| EndpointProblem::NotAUrl)?, shown, path_ignored })
+    }
+}
+
+/// Splits `host:port`, where the host may be `[::1]`.
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), EndpointProblem> {
+    if authority.starts_with('[') {
+        let end = authority.find(']').ok_or(EndpointProblem::NotAUrl)? + 1;
+        let (host, rest) = authority.split_at(end);
+        host[1..end - 1].parse::<std::net::Ipv6Addr>().map_err(|_| EndpointProblem::NotAUrl)?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err(EndpointProblem::NotAUrl),
+        };
+    }
+    match authority.split_once(':') {
+        Some((_, port)) if port.contains(':') => Err(EndpointProblem::NotAUrl),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((authority, None)),
+    }
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok())?.filter(|port| *port != 0)
+}
+
+/// The text without what may be secret in it: user-info and query.
+fn redacted(text: &str) -> String {
+    let shown = text.split(['?', '#']).next().unwrap_or_default();
+    let hidden_tail = if shown.len() < text.len() { "?***" } else { "" };
+    let shown = match shown.rsplit_once('@') {
+        Some((before, after)) => {
+            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+            let separator = if scheme.is_empty() { "" } else { "://" };
+            format!("{scheme}{separator}***@{after}")
+        }
+        None => shown.to_owned(),
+    };
+    format!("{shown}{hidden_tail}")
+}

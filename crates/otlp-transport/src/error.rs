@@ -1,0 +1,118 @@
+//! What can be wrong with the settings.
+
+use std::fmt;
+
+/// A setting that cannot be used. `Display` names the setting, its value unless that is secret, and what is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The address of the collector.
+    #[error("{setting}={value:?}: {problem}")]
+    Endpoint {
+        /// The variable, or the builder method.
+        setting: &'static str,
+        /// The value, with user-info and query taken out.
+        value: String,
+        /// What is wrong with it.
+        problem: EndpointProblem,
+    },
+    /// The extra headers. Their values are secret, so only the name is told.
+    #[error("{setting}: member {position}{}: {problem}", NameOf(name))]
+    Headers {
+        /// The variable, or the builder method.
+        setting: &'static str,
+        /// Which member of the list, from 1.
+        position: usize,
+        /// The header's name, where it could be read.
+        name: Option<String>,
+        /// What is wrong with it.
+        problem: HeaderProblem,
+    },
+    /// A TLS setting; TLS is not built in yet.
+    #[error(
+        "{setting} is set, but this build cannot speak TLS yet: unset it and use an http:// endpoint, for example a collector on the same host"
+    )]
+    Tls {
+        /// The variable.
+        setting: &'static str,
+    },
+    /// A builder method was given a value out of its range.
+    #[error("{setting} of {value}: {accepted} is accepted")]
+    Range {
+        /// The builder method.
+        setting: &'static str,
+        /// The value.
+        value: String,
+        /// What is accepted.
+        accepted: &'static str,
+    },
+}
+
+/// What is wrong with an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointProblem {
+    /// Not text.
+    #[error("is not UTF-8; accepted is a URL such as http://localhost:4317")]
+    NotUtf8,
+    /// Not a URL.
+    #[error("is not a URL; accepted is http://host:port, with a path for http/protobuf")]
+    NotAUrl,
+    /// There is no host in it.
+    #[error("has no host; accepted is http://host:port")]
+    NoHost,
+    /// A port that is no number from 1 to 65535.
+    #[error("has a bad port; accepted is a number from 1 to 65535")]
+    BadPort,
+    /// `user:password@`.
+    #[error("has user-info in front of the host; put credentials into OTEL_EXPORTER_OTLP_HEADERS instead")]
+    UserInfo,
+    /// A scheme that is neither `http` nor `https`.
+    #[error("has an unknown scheme; accepted is http://")]
+    UnknownScheme,
+    /// No scheme, where one is needed.
+    #[error("has no scheme; for http/protobuf a whole URL is accepted, such as http://localhost:4318")]
+    NoScheme,
+    /// `https`, and TLS is not built in yet.
+    #[error(
+        "asks for TLS, which this build cannot speak yet; accepted is http://, for example to a collector on the same host"
+    )]
+    Https,
+    /// No scheme means TLS unless told otherwise.
+    #[error(
+        "has no scheme, which means TLS, which this build cannot speak yet; write http:// in front of it or set OTEL_EXPORTER_OTLP_INSECURE=true"
+    )]
+    NoSchemeMeansTls,
+}
+
+/// What is wrong with a header.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderProblem {
+    /// Not text.
+    #[error("is not UTF-8; accepted is a list key=value,key=value with percent-encoded values")]
+    NotUtf8,
+    /// A member without `=`.
+    #[error("has no '='; accepted is a list key=value,key=value with percent-encoded values")]
+    NoEquals,
+    /// The name has characters that a header name cannot have.
+    #[error("has a bad name; accepted are letters, digits and !#$&'*+-.^_`|~")]
+    BadName,
+    /// `%` without two hexadecimal digits.
+    #[error("has a bad escape; accepted is % with two hexadecimal digits, and %25 for the sign itself")]
+    BadEscape,
+    /// The value, decoded, holds a byte that a header cannot carry.
+    #[error("has a value that decodes to something a header cannot carry; accepted are printable ASCII characters")]
+    BadValue,
+    /// A header that the transport sets itself.
+    #[error("is set by the transport itself; leave it out")]
+    Reserved,
+}
+
+struct NameOf<'a>(&'a Option<String>);
+
+impl fmt::Display for NameOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |name| write!(f, " ({name})"))
+    }
+}

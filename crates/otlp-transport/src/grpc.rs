@@ -1,0 +1,283 @@
+//! OTLP over gRPC, spoken on HTTP/2 itself.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use otlp_payload::Payload;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use crate::Transport;
+use crate::answer;
+use crate::body::{self, MAX_RESPONSE};
+use crate::config::{Compression, Config};
+use crate::connect::{self, Driver};
+use crate::outcome::{Cause, Outcome};
+
+/// In front of each gRPC message: one byte of flags, four of length.
+const PREFIX: usize = 5;
+/// Most header bytes that an answer may have; a status, a message and its details need a fraction.
+const MAX_HEADERS: u32 = 64 << 10;
+
+/// Sends over gRPC, on one HTTP/2 connection that all calls share. It is made by the first call, and again by the next
+/// call after it broke; a call that times out gives its connection up, since nothing else tells a dead peer from a slow
+/// one.
+///
+/// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
+pub struct GrpcTransport {
+    config: Config,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+struct Connection {
+    requests: SendRequest<Bytes>,
+    driver: Driver,
+}
+
+impl GrpcTransport {
+    /// Takes the settings as they are, the protocol aside. No I/O happens, no runtime is needed.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, connection: Mutex::new(None) }
+    }
+
+    async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
+        let body = match self.config.compression {
+            Compression::None => payload.bytes().clone(),
+            Compression::Gzip => body::gzip(payload.bytes()),
+        };
+        let timed_out = |possible_duplicate| {
+            let cause = Cause::Timeout(self.config.timeout);
+            Outcome::Retryable { after: None, cause, possible_duplicate }
+        };
+
+        let (connection, requests) = match timeout_at(deadline, self.connection()).await {
+            Ok(Ok(usable)) => usable,
+            Ok(Err(cause)) => return Outcome::Retryable { after: None, cause, possible_duplicate: false },
+            Err(_) => return timed_out(false),
+        };
+        let call = call(requests, self.request(deadline), body, payload.span_count(), self.config.wall_clock);
+        match timeout_at(deadline, call).await {
+            Ok(Answer::Peer(outcome)) => outcome,
+            Ok(Answer::Broken(outcome)) => {
+                self.give_up(&connection).await;
+                outcome
+            }
+            Err(_) => {
+                self.give_up(&connection).await;
+                timed_out(true)
+            }
+        }
+    }
+
+    /// The connection that is there if it still works, or else a new one.
+    async fn connection(&self) -> Result<(Arc<Connection>, SendRequest<Bytes>), Cause> {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = slot.take() {
+            connect::catch_up().await;
+            if !connection.driver.has_ended()
+                && let Ok(requests) = connection.requests.clone().ready().await
+            {
+                *slot = Some(Arc::clone(&connection));
+                return Ok((connection, requests));
+            }
+        }
+        let failed = |error: &dyn fmt::Display| Cause::Connect(format!("{}: {error}", self.config.endpoint()));
+        let stream = connect::tcp(&self.config.endpoint).await.map_err(|error| failed(&error))?;
+        let (requests, driver) = h2::client::Builder::new()
+            .enable_push(false)
+            .max_header_list_size(MAX_HEADERS)
+            .handshake::<_, Bytes>(stream)
+            .await
+            .map_err(|error| failed(&error))?;
+        let driver = Driver::spawn(async move {
+            // What ended it is told to the calls that were on it.
+            let _ = driver.await;
+        });
+        let connection = Arc::new(Connection { requests, driver });
+        let requests = connection.requests.clone().ready().await.map_err(|error| failed(&error))?;
+        *slot = Some(Arc::clone(&connection));
+        Ok((connection, requests))
+    }
+
+    /// Keeps further calls away from a connection; calls that are on it still end there.
+    async fn give_up(&self, connection: &Arc<Connection>) {
+        let mut slot = self.connection.lock().await;
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            *slot = None;
+        }
+    }
+
+    fn request(&self, deadline: Instant) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = self.config.endpoint.uri.clone();
+        let headers = request.headers_mut();
+        self.config.headers.append_to(headers);
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(header::USER_AGENT, self.config.user_agent.clone());
+        if self.config.compression == Compression::Gzip {
+            headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
+            headers.insert("grpc-accept-encoding", HeaderValue::from_static("gzip"));
+        }
+        // The peer can stop work that nobody waits for any more, and so make fewer duplicates.
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+        if let Ok(left) = HeaderValue::from_str(&format!("{left}m")) {
+            headers.insert("grpc-timeout", left);
+        }
+        request
+    }
+}
+
+#[async_trait]
+impl Transport for GrpcTransport {
+    async fn send(&self, payload: &Payload) -> Outcome {
+        let (size, limit) = (payload.bytes().len(), self.config.max_request_bytes);
+        if size > limit {
+            return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit } };
+        }
+        let deadline = Instant::now() + self.config.timeout;
+        self.config.scrub(self.exchange(payload, deadline).await)
+    }
+
+    fn endpoint(&self) -> &str {
+        self.config.endpoint()
+    }
+}
+
+impl fmt::Debug for GrpcTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcTransport").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Who an outcome comes from.
+enum Answer {
+    /// The peer said so; the connection is good for the next call.
+    Peer(Outcome),
+    /// Local trouble; the connection is not trusted any more.
+    Broken(Outcome),
+}
+
+fn call(
+    mut requests: SendRequest<Bytes>,
+    request: Request<()>,
+    message: Bytes,
+    spans: usize,
+    wall_clock: fn() -> std::time::SystemTime,
+) -> impl Future<Output = Answer> {
+    async move {
+        let is_compressed = request.headers().contains_key("grpc-encoding");
+        let (response, mut stream) = match requests.send_request(request, false) {
+            Ok(opened) => opened,
+            Err(error) => return broken(&error, false),
+        };
+        let mut prefix = BytesMut::with_capacity(PREFIX);
+        prefix.put_u8(u8::from(is_compressed));
+        prefix.put_u32(u32::try_from(message.len()).expect("a request is limited to 1 GiB"));
+        // Both wait inside h2 for the peer's window: the bytes are shared, so that costs no memory.
+        // An error here means that the stream is over already; the answer says why.
+        let _ = stream.send_data(prefix.freeze(), false).and_then(|()| stream.send_data(message, true));
+
+        let response = match response.await {
+            Ok(response) => response,
+            Err(error) => return broken(&error, true),
+        };
+        let (head, mut stream) = response.into_parts();
+        if head.headers.contains_key("grpc-status") {
+            return Answer::Peer(answer::grpc(&head.headers, &[], spans));
+        }
+        if head.status != StatusCode::OK {
+            // Not gRPC at all: a proxy, or another server behind the port.
+            let body = read_some(&mut stream).await;
+            return Answer::Peer(answer::http(head.status, &head.headers, &body, wall_clock()));
+        }
+        read_answer(&head.headers, &mut stream, spans).await
+    }
+}
+
+/// Reads message and trailers behind the headers of an answer.
+async fn read_answer(headers: &HeaderMap, stream: &mut RecvStream, spans: usize) -> Answer {
+    let mut body = BytesMut::new();
+    while let Some(data) = stream.data().await {
+        let data = match data {
+            Ok(data) => data,
+            Err(error) => return broken(&error, true),
+        };
+        // Receiving goes on only as far as the window is given back.
+        let _ = stream.flow_control().release_capacity(data.len());
+        if body.len() + data.len() > PREFIX + MAX_RESPONSE {
+            return Answer::Broken(answer::unreadable(format!("more than {MAX_RESPONSE} bytes")));
+        }
+        body.extend_from_slice(&data);
+    }
+    let trailers = match stream.trailers().await {
+        Ok(trailers) => trailers.unwrap_or_default(),
+        Err(error) => return broken(&error, true),
+    };
+    let is_ok = trailers.get("grpc-status").is_some_and(|code| code == "0");
+    match unframe(headers, &body) {
+        Ok(message) => Answer::Peer(answer::grpc(&trailers, &message, spans)),
+        // Another status needs no message.
+        Err(_) if trailers.contains_key("grpc-status") && !is_ok => Answer::Peer(answer::grpc(&trailers, &[], spans)),
+        Err(detail) => Answer::Peer(answer::unreadable(detail)),
+    }
+}
+
+/// The first message of an answer; nothing at all counts as an empty one.
+fn unframe(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, String> {
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some((prefix, rest)) = body.split_at_checked(PREFIX) else {
+        return Err(format!("{} bytes that are no gRPC message", body.len()));
+    };
+    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    let Some(message) = rest.get(..length) else {
+        return Err(format!("a gRPC message of {length} bytes of which {} came", rest.len()));
+    };
+    match (prefix[0], headers.get("grpc-encoding").map(HeaderValue::as_bytes)) {
+        (0, _) => Ok(message.to_vec()),
+        (1, Some(b"gzip")) => body::gunzip(message).map_err(|error| error.to_string()),
+        (1, encoding) => {
+            let encoding = encoding.map_or("none", |encoding| std::str::from_utf8(encoding).unwrap_or("unknown"));
+            Err(format!("a compressed gRPC message, and its grpc-encoding is {encoding}"))
+        }
+        (flags, _) => Err(format!("a gRPC message with the unknown flags {flags}")),
+    }
+}
+
+/// As much of a body as a message needs; whatever happens, the status is known already.
+async fn read_some(stream: &mut RecvStream) -> BytesMut {
+    const ENOUGH: usize = 16 << 10;
+    let mut body = BytesMut::new();
+    while body.len() < ENOUGH
+        && let Some(Ok(data)) = stream.data().await
+    {
+        let _ = stream.flow_control().release_capacity(data.len());
+        body.extend_from_slice(&data);
+    }
+    body
+}
+
+/// Trouble on the way. `sent` tells whether the peer can have seen the request.
+fn broken(error: &h2::Error, sent: bool) -> Answer {
+    // RFC 9113, section 8.7: a refused stream was not processed.
+    let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+    // The first bytes of an HTTP/1 answer, read as a frame, are a frame that is far too long.
+    let hint = if error.reason() == Some(Reason::FRAME_SIZE_ERROR) && !error.is_remote() {
+        "; the peer may not speak gRPC: its usual port is 4317"
+    } else {
+        ""
+    };
+    let cause = Cause::Broken(format!("{error}{hint}"));
+    Answer::Broken(Outcome::Retryable { after: None, cause, possible_duplicate: sent && !refused })
+}

@@ -1,0 +1,196 @@
+//! The extra headers a user wants on every request: secrets, as far as we know.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::error::{ConfigError, HeaderProblem};
+
+/// Extra headers. `Debug` shows their names only; every value is marked sensitive, so that HTTP/2 does not index it.
+#[derive(Clone, Default)]
+pub(crate) struct Headers(HeaderMap);
+
+impl Headers {
+    /// Adds one header; a second one of the same name takes the first one's place.
+    pub(crate) fn insert(&mut self, name: &str, value: &[u8]) -> Result<(), HeaderProblem> {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeaderProblem::BadName)?;
+        if is_reserved(&name) {
+            return Err(HeaderProblem::Reserved);
+        }
+        // gRPC metadata is printable ASCII; what HTTP/1 would carry beyond that is not worth a second rule.
+        if !value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(HeaderProblem::BadValue);
+        }
+        let mut value = HeaderValue::from_bytes(value).map_err(|_| HeaderProblem::BadValue)?;
+        value.set_sensitive(true);
+        self.0.insert(name, value);
+        Ok(())
+    }
+
+    /// Adds what `other` has and this one has not.
+    pub(crate) fn fill_from(&mut self, other: &Self) {
+        for (name, value) in &other.0 {
+            if !self.0.contains_key(name) {
+                self.0.insert(name.clone(), value.clone());
+            }
+        }
+    }
+
+    pub(crate) fn append_to(&self, map: &mut HeaderMap) {
+        map.extend(self.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+
+    /// Reads `key=value,key=value`: the W3C Baggage list, values percent-decoded, without properties (OTLP exporter
+    /// specification, "Specifying headers via environment variables"). Empty members are skipped.
+    pub(crate) fn parse(setting: &'static str, list: &str) -> Result<Self, ConfigError> {
+        let mut headers = Self::default();
+        for (index, member) in list.split(',').enumerate() {
+            let member = member.trim();
+            if member.is_empty() {
+                continue;
+            }
+            let fail = |name: Option<&str>, problem| {
+                // A name is only told if it is one: the text in front of a misplaced '=' may be part of a secret.
+                let name = name.filter(|name| HeaderName::from_bytes(name.as_bytes()).is_ok()).map(str::to_owned);
+                ConfigError::Headers { setting, position: index + 1, name, problem }
+            };
+            let (name, value) = member.split_once('=').ok_or_else(|| fail(None, HeaderProblem::NoEquals))?;
+            let name = name.trim();
+            let value = percent_decode(value.trim()).ok_or_else(|| fail(Some(name), HeaderProblem::BadEscape))?;
+            headers.insert(name, &value).map_err(|problem| fail(Some(name), problem))?;
+        }
+        Ok(headers)
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Texts that are secret: header values, their words, and the query of the endpoint. `Debug` shows their number.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// Shorter words than this are no secrets, and taking them out would garble every text.
+    const SHORTEST: usize = 6;
+
+    pub(crate) fn new(headers: &Headers, query: Option<&str>) -> Self {
+        let mut secrets = Vec::new();
+        for value in headers.0.values().filter_map(|value| value.to_str().ok()) {
+            secrets.push(value);
+            // A peer may repeat the token of "Bearer token" alone.
+            secrets.extend(value.split_whitespace());
+        }
+        if let Some(query) = query {
+            secrets.push(query);
+            secrets.extend(query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1)));
+        }
+        secrets.retain(|secret| secret.len() >= Self::SHORTEST && !matches!(*secret, "Bearer" | "Digest"));
+        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self(secrets.into_iter().map(str::to_owned).collect())
+    }
+
+    pub(crate) fn remove_from(&self, text: &mut String) {
+        for secret in self.0.iter().filter(|secret| !secret.is_empty()) {
+            if text.contains(secret.as_str()) {
+                *text = text.replace(secret.as_str(), "***");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} not shown", self.0.len())
+    }
+}
+
+/// Headers that carry the protocol itself: another value would break the request, not add to it.
+fn is_reserved(name: &HeaderName) -> bool {
+    const RESERVED: [&str; 17] = [
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "max-forwards",
+        "proxy-connection",
+        "range",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "http2-settings",
+    ];
+    RESERVED.contains(&name.as_str()) || name.as_str().starts_with("grpc-")
+}
+
+/// Percent-decodes, and unlike the usual decoders refuses a `%` that begins no escape.
+fn percent_decode(text: &str) -> Option<Vec<u8>> {
+    let is_escape = |rest: &str| rest.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    text.match_indices('%')
+        .all(|(at, _)| is_escape(&text[at + 1..]))
+        .then(|| percent_encoding::percent_decode_str(text).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(list: &str) -> Result<Vec<(String, String)>, (usize, Option<String>, HeaderProblem)> {
+        match Headers::parse("X", list) {
+            Ok(headers) => Ok(headers
+                .0
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_str().expect("ASCII").to_owned()))
+                .collect()),
+            Err(ConfigError::Headers { position, name, problem, .. }) => Err((position, name, problem)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_by_the_rules() {
+        let pairs = |list| parse(list).expect(list);
+        let own = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        assert_eq!(pairs("a=1,B=2"), own(&[("a", "1"), ("b", "2")]));
+        assert_eq!(pairs(" a = 1 , , b=2, "), own(&[("a", "1"), ("b", "2")]));
+        assert_eq!(pairs("auth=Basic%20eDp5%3D%3D"), own(&[("auth", "Basic eDp5==")]));
+        assert_eq!(pairs("auth=Basic eDp5=="), own(&[("auth", "Basic eDp5==")]));
+        assert_eq!(pairs("a=%2C%3b"), own(&[("a", ",;")]));
+        assert_eq!(pairs("a=1,a=2"), own(&[("a", "2")]));
+        assert_eq!(pairs("a="), own(&[("a", "")]));
+    }
+
+    #[test]
+    fn a_bad_list_says_which_member_and_never_its_value() {
+        let name = |name: &str| Some(name.to_owned());
+        assert_eq!(parse("a=1,canary"), Err((2, None, HeaderProblem::NoEquals)));
+        assert_eq!(parse("key=canary%zz"), Err((1, name("key"), HeaderProblem::BadEscape)));
+        assert_eq!(parse("key=canary%4"), Err((1, name("key"), HeaderProblem::BadEscape)));
+        assert_eq!(parse("key=canary%"), Err((1, name("key"), HeaderProblem::BadEscape)));
+        assert_eq!(parse("key=canary%e4%zz"), Err((1, name("key"), HeaderProblem::BadEscape)));
+        assert_eq!(parse("key=canary%0d%0aevil: 1"), Err((1, name("key"), HeaderProblem::BadValue)));
+        assert_eq!(parse("key=%C3%A4"), Err((1, name("key"), HeaderProblem::BadValue)));
+        assert_eq!(parse("Bearer canary=x"), Err((1, None, HeaderProblem::BadName)));
+        assert_eq!(parse("=canary"), Err((1, None, HeaderProblem::BadName)));
+        assert_eq!(parse("Content-Type=text/plain"), Err((1, name("Content-Type"), HeaderProblem::Reserved)));
+        assert_eq!(parse("grpc-timeout=1S"), Err((1, name("grpc-timeout"), HeaderProblem::Reserved)));
+    }
+
+    #[test]
+    fn values_are_marked_sensitive() {
+        let headers = Headers::parse("X", "authorization=canary").expect("valid");
+        assert!(headers.0["authorization"].is_sensitive());
+        assert_eq!(format!("{headers:?}"), "{\"authorization\"}");
+    }
+}

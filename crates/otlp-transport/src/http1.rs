@@ -1,0 +1,244 @@
+//! OTLP over HTTP/1.1 with protobuf bodies.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Request, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use otlp_payload::Payload;
+use tokio::time::{Instant, timeout_at};
+
+use crate::Transport;
+use crate::answer;
+use crate::body::{self, MAX_RESPONSE};
+use crate::config::{Compression, Config};
+use crate::connect::{self, Driver};
+use crate::outcome::{Cause, Outcome};
+
+/// Most connections that are kept while nothing is sent on them.
+const MAX_IDLE: usize = 8;
+
+/// Sends over HTTP/1.1 with keep-alive: a connection for each call that runs at the same time, kept for the next one. A
+/// connection that broke, or whose call was given up or timed out, is closed.
+///
+/// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
+pub struct HttpTransport {
+    config: Config,
+    idle: Mutex<Vec<Connection>>,
+}
+
+struct Connection {
+    requests: SendRequest<Full<Bytes>>,
+    driver: Driver,
+}
+
+impl HttpTransport {
+    /// Takes the settings as they are, the protocol aside. No I/O happens, no runtime is needed.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, idle: Mutex::new(Vec::new()) }
+    }
+
+    async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
+        let failed = |cause, possible_duplicate| Outcome::Retryable { after: None, cause, possible_duplicate };
+        let timed_out = || Cause::Timeout(self.config.timeout);
+
+        let mut request = self.request(payload);
+        let mut connection = timeout_at(deadline, self.kept()).await.ok().flatten();
+        let (connection, response) = loop {
+            let was_kept = connection.is_some();
+            let mut current = match connection.take() {
+                Some(kept) => kept,
+                None => match timeout_at(deadline, self.open()).await {
+                    Ok(Ok(opened)) => opened,
+                    Ok(Err(cause)) => return failed(cause, false),
+                    Err(_) => return failed(timed_out(), false),
+                },
+            };
+            match timeout_at(deadline, current.requests.try_send_request(request)).await {
+                Ok(Ok(response)) => break (current, response),
+                Ok(Err(mut error)) => match error.take_message() {
+                    // The connection ended while it was idle, before any byte of this request.
+                    Some(unsent) if was_kept => request = unsent,
+                    unsent => return failed(cause_of(error.error()), unsent.is_none()),
+                },
+                Err(_) => return failed(timed_out(), true),
+            }
+        };
+
+        let (head, mut body) = response.into_parts();
+        let read = if head.status.is_success() {
+            match timeout_at(deadline, read_whole(&mut body)).await {
+                Ok(Ok(read)) => read,
+                Ok(Err(cause)) => return failed(cause, true),
+                Err(_) => return failed(timed_out(), true),
+            }
+        } else {
+            // The status is known; what is missing of the body is missing from the message only.
+            let mut read = Read { bytes: BytesMut::new(), is_whole: false };
+            let _ = timeout_at(deadline, read_some(&mut body, &mut read)).await;
+            read
+        };
+        if read.is_whole {
+            self.keep(connection);
+        }
+
+        let bytes = match head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+            None | Some(b"identity") => Ok(read.bytes.to_vec()),
+            Some(b"gzip" | b"x-gzip") if !read.bytes.is_empty() => {
+                body::gunzip(&read.bytes).map_err(|error| error.to_string())
+            }
+            Some(_) if read.bytes.is_empty() => Ok(Vec::new()),
+            Some(_) => Err("a content-encoding that was not asked for".to_owned()),
+        };
+        match bytes {
+            Ok(bytes) if head.status.is_success() => answer::accepted(&bytes, payload.span_count()),
+            Err(detail) if head.status.is_success() => answer::unreadable(detail),
+            bytes => answer::http(head.status, &head.headers, &bytes.unwrap_or_default(), (self.config.wall_clock)()),
+        }
+    }
+
+    /// The connection that was used last, if one still works.
+    async fn kept(&self) -> Option<Connection> {
+        let mut has_caught_up = false;
+        loop {
+            let mut connection = self.lock().pop()?;
+            if !has_caught_up {
+                connect::catch_up().await;
+                has_caught_up = true;
+            }
+            if !connection.driver.has_ended()
+                && !connection.requests.is_closed()
+                && connection.requests.ready().await.is_ok()
+            {
+                return Some(connection);
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, Cause> {
+        let failed = |error: &dyn fmt::Display| Cause::Connect(format!("{}: {error}", self.config.endpoint()));
+        let stream = connect::tcp(&self.config.endpoint).await.map_err(|error| failed(&error))?;
+        let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+        let driver = Driver::spawn(async move {
+            // What ended it is told to the call that was on it.
+            let _ = connection.await;
+        });
+        Ok(Connection { requests, driver })
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.lock();
+        if idle.len() < MAX_IDLE && !connection.requests.is_closed() {
+            idle.push(connection);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn request(&self, payload: &Payload) -> Request<Full<Bytes>> {
+        let is_compressed = self.config.compression == Compression::Gzip;
+        let body = if is_compressed { body::gzip(payload.bytes()) } else { payload.bytes().clone() };
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        let uri = &self.config.endpoint.uri;
+        *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+        let headers = request.headers_mut();
+        self.config.headers.append_to(headers);
+        let host = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        headers.insert(header::HOST, host.unwrap_or(HeaderValue::from_static("")));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        headers.insert(header::USER_AGENT, self.config.user_agent.clone());
+        if is_compressed {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        request
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn send(&self, payload: &Payload) -> Outcome {
+        let (size, limit) = (payload.bytes().len(), self.config.max_request_bytes);
+        if size > limit {
+            return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit } };
+        }
+        let deadline = Instant::now() + self.config.timeout;
+        self.config.scrub(self.exchange(payload, deadline).await)
+    }
+
+    fn endpoint(&self) -> &str {
+        self.config.endpoint()
+    }
+}
+
+impl fmt::Debug for HttpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTransport").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What was read of a body.
+struct Read {
+    bytes: BytesMut,
+    /// Whether its end was seen: only then is the connection at the start of a next answer.
+    is_whole: bool,
+}
+
+async fn read_whole(body: &mut Incoming) -> Result<Read, Cause> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Cause::Unreadable(describe(&error)))?;
+        if let Ok(data) = frame.into_data() {
+            if bytes.len() + data.len() > MAX_RESPONSE {
+                return Err(Cause::Unreadable(format!("more than {MAX_RESPONSE} bytes")));
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(Read { bytes, is_whole: true })
+}
+
+/// As much of a body as a message needs.
+async fn read_some(body: &mut Incoming, read: &mut Read) {
+    const ENOUGH: usize = 16 << 10;
+    while read.bytes.len() < ENOUGH {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    read.bytes.extend_from_slice(&data);
+                }
+            }
+            Some(Err(_)) => return,
+            None => {
+                read.is_whole = true;
+                return;
+            }
+        }
+    }
+}
+
+fn cause_of(error: &hyper::Error) -> Cause {
+    if error.is_parse() {
+        // An HTTP/2 server greets with a frame.
+        let detail = describe(error);
+        Cause::Unreadable(format!("{detail}; the peer may not speak HTTP/1.1: the usual port is 4318"))
+    } else {
+        Cause::Broken(describe(error))
+    }
+}
+
+/// The error with what caused it; hyper's own text leaves that out.
+fn describe(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
