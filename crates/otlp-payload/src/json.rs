@@ -1,0 +1,3 @@
+//! OTLP JSON, out of protobuf bytes and back into them, without structs in between.
+
+pub(crate) mod text;

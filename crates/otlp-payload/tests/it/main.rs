@@ -1,0 +1,4 @@
+//! The crate from outside, against the stock encoder and an independent JSON reader.
+
+mod encode;
+mod spans;
