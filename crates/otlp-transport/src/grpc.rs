@@ -1,7 +1,6 @@
 //! OTLP over gRPC, spoken on HTTP/2 itself.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -62,8 +61,7 @@ impl GrpcTransport {
             Ok(Err(cause)) => return Outcome::Retryable { after: None, cause, possible_duplicate: false },
             Err(_) => return timed_out(false),
         };
-        let call = call(requests, self.request(deadline), body, payload.span_count(), self.config.wall_clock);
-        match timeout_at(deadline, call).await {
+        match timeout_at(deadline, self.call(requests, body, payload.span_count(), deadline)).await {
             Ok(Answer::Peer(outcome)) => outcome,
             Ok(Answer::Broken(outcome)) => {
                 self.give_up(&connection).await;
@@ -74,6 +72,37 @@ impl GrpcTransport {
                 timed_out(true)
             }
         }
+    }
+
+    /// One request and what was said to it.
+    async fn call(&self, mut requests: SendRequest<Bytes>, message: Bytes, spans: usize, deadline: Instant) -> Answer {
+        let (response, mut stream) = match requests.send_request(self.request(deadline), false) {
+            Ok(opened) => opened,
+            Err(error) => return broken(&error, false),
+        };
+        let mut prefix = BytesMut::with_capacity(PREFIX);
+        prefix.put_u8(u8::from(self.config.compression == Compression::Gzip));
+        prefix.put_u32(u32::try_from(message.len()).expect("a request is limited to 1 GiB"));
+        // Both wait inside h2 for the peer's window: the bytes are shared, so that costs no memory.
+        // An error here means that the stream is over already; the answer says why.
+        let _ = stream.send_data(prefix.freeze(), false).and_then(|()| stream.send_data(message, true));
+
+        let response = match response.await {
+            Ok(response) => response,
+            Err(error) => return broken(&error, true),
+        };
+        let (head, mut incoming) = response.into_parts();
+        if head.headers.contains_key("grpc-status") {
+            return Answer::Peer(answer::grpc(&head.headers, &[], spans));
+        }
+        if head.status != StatusCode::OK {
+            // Not gRPC at all: a proxy, or another server behind the port. The status is known already; what is missing
+            // of the body is missing from the message only.
+            let mut body = BytesMut::new();
+            let _ = timeout_at(deadline, read_some(&mut incoming, &mut body)).await;
+            return Answer::Peer(answer::http(head.status, &head.headers, &body, (self.config.wall_clock)()));
+        }
+        read_answer(&head.headers, &mut incoming, spans).await
     }
 
     /// The connection that is there if it still works, or else a new one.
@@ -167,43 +196,6 @@ enum Answer {
     Broken(Outcome),
 }
 
-fn call(
-    mut requests: SendRequest<Bytes>,
-    request: Request<()>,
-    message: Bytes,
-    spans: usize,
-    wall_clock: fn() -> std::time::SystemTime,
-) -> impl Future<Output = Answer> {
-    async move {
-        let is_compressed = request.headers().contains_key("grpc-encoding");
-        let (response, mut stream) = match requests.send_request(request, false) {
-            Ok(opened) => opened,
-            Err(error) => return broken(&error, false),
-        };
-        let mut prefix = BytesMut::with_capacity(PREFIX);
-        prefix.put_u8(u8::from(is_compressed));
-        prefix.put_u32(u32::try_from(message.len()).expect("a request is limited to 1 GiB"));
-        // Both wait inside h2 for the peer's window: the bytes are shared, so that costs no memory.
-        // An error here means that the stream is over already; the answer says why.
-        let _ = stream.send_data(prefix.freeze(), false).and_then(|()| stream.send_data(message, true));
-
-        let response = match response.await {
-            Ok(response) => response,
-            Err(error) => return broken(&error, true),
-        };
-        let (head, mut stream) = response.into_parts();
-        if head.headers.contains_key("grpc-status") {
-            return Answer::Peer(answer::grpc(&head.headers, &[], spans));
-        }
-        if head.status != StatusCode::OK {
-            // Not gRPC at all: a proxy, or another server behind the port.
-            let body = read_some(&mut stream).await;
-            return Answer::Peer(answer::http(head.status, &head.headers, &body, wall_clock()));
-        }
-        read_answer(&head.headers, &mut stream, spans).await
-    }
-}
-
 /// Reads message and trailers behind the headers of an answer.
 async fn read_answer(headers: &HeaderMap, stream: &mut RecvStream, spans: usize) -> Answer {
     let mut body = BytesMut::new();
@@ -255,17 +247,15 @@ fn unframe(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// As much of a body as a message needs; whatever happens, the status is known already.
-async fn read_some(stream: &mut RecvStream) -> BytesMut {
+/// As much of a body as a message needs.
+async fn read_some(stream: &mut RecvStream, body: &mut BytesMut) {
     const ENOUGH: usize = 16 << 10;
-    let mut body = BytesMut::new();
     while body.len() < ENOUGH
         && let Some(Ok(data)) = stream.data().await
     {
         let _ = stream.flow_control().release_capacity(data.len());
         body.extend_from_slice(&data);
     }
-    body
 }
 
 /// Trouble on the way. `sent` tells whether the peer can have seen the request.

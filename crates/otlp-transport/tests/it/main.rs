@@ -1,0 +1,9 @@
+//! The transports against hand-written servers on real sockets.
+
+mod adapter;
+mod grpc_table;
+mod http_table;
+mod reconnect;
+mod requests;
+mod settings;
+mod support;
