@@ -5,7 +5,7 @@
 
 mod decode;
 mod encode;
-mod json;
+pub mod json;
 mod payload;
 mod walk;
 mod wire;

@@ -16,17 +16,23 @@ pub(crate) fn put_string(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 const ONES: u64 = u64::MAX / 0xff;
-const HIGH: u64 = ONES << 7;
+/// The high bit of each of eight bytes.
+pub(super) const HIGH: u64 = ONES << 7;
+/// Subtracted from eight ASCII bytes, it borrows the high bit of the first one below 0x20.
+pub(super) const CONTROL_LIMIT: u64 = ONES * 0x20;
 
-/// The high bit of the first byte that is a quote, a backslash, a control character or not ASCII, and perhaps of later ones.
+/// Sets the high bit of the first byte of `word` that is `byte`, and perhaps of later ones and the other bits.
 #[inline]
-pub(crate) fn special(word: u64) -> u64 {
-    let is = |byte: u8| {
-        let differs = word ^ (ONES * u64::from(byte));
-        differs.wrapping_sub(ONES) & !differs
-    };
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (control | is(b'"') | is(b'\\') | word) & HIGH
+pub(super) fn matches_byte(word: u64, byte: u8) -> u64 {
+    let differs = word ^ (ONES * u64::from(byte));
+    differs.wrapping_sub(ONES) & !differs
+}
+
+/// Not 0 if one of eight bytes is a quote, a backslash, a control character or not ASCII.
+#[inline]
+fn special(word: u64) -> u64 {
+    let control = word.wrapping_sub(CONTROL_LIMIT) & !word;
+    (control | matches_byte(word, b'"') | matches_byte(word, b'\\') | word) & HIGH
 }
 
 /// True when the text is ASCII and stands in a JSON string as it is.
@@ -97,7 +103,6 @@ static HEX: [[u8; 2]; 256] = {
 };
 
 /// Lower-case hex, without quotes.
-#[expect(dead_code, reason = "the JSON writer comes next")]
 pub(crate) fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     let (words, rest) = bytes.as_chunks::<8>();
     for word in words {

@@ -23,7 +23,7 @@ pub(crate) fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Every bit pattern is a legal double.
+/// Every double, except that there is one NaN: its payload does not survive JSON.
 pub(crate) fn double() -> impl Strategy<Value = f64> {
     let special = [
         0.0,
@@ -39,7 +39,11 @@ pub(crate) fn double() -> impl Strategy<Value = f64> {
         1e21,
         1e-7,
     ];
-    prop_oneof![any::<u64>().prop_map(f64::from_bits), select(special.to_vec()), (-1e6..1e6)]
+    prop_oneof![
+        any::<u64>().prop_map(f64::from_bits).prop_map(|value| if value.is_nan() { f64::NAN } else { value }),
+        select(special.to_vec()),
+        (-1e6..1e6)
+    ]
 }
 
 pub(crate) fn int() -> impl Strategy<Value = i64> {

@@ -1,0 +1,442 @@
+//! JSON lines to protobuf.
+
+use std::ptr;
+
+use bytes::Bytes;
+
+use super::error::JsonError;
+use super::number::{double, exact_integer, number_end, plain_digits, signed};
+use super::scan::{Scanner, Text};
+use super::schema::{ANY_VALUE, Field, Kind, Message, SPAN, TRACES_DATA};
+use crate::wire::{Fields, MAX_DEPTH, close, open, put_bytes, put_varint, varint_len};
+
+/// The longest line that [`from_line`] takes: 64 MiB, what OTLP recommends as the limit of a request.
+pub const MAX_LINE_BYTES: usize = 64 << 20;
+
+/// Reads one line: the bytes of an `ExportTraceServiceRequest`, and how many spans it holds.
+///
+/// Takes what proto3 JSON and OTLP allow, from any writer: keys in any order, in camelCase or as in the `.proto` files,
+/// `null` for absent, numbers as strings and strings as numbers, integers in any notation, enumerations by number or by
+/// name, hex of either case, base64 of either alphabet with or without padding, unknown fields (skipped), half a
+/// surrogate pair (U+FFFD). An unknown name of an enumeration, a key twice in one object and two values in one attribute are errors. Ids of a wrong length are kept: the
+/// collector is their judge.
+///
+/// The fields of the result are in the order of their numbers, whatever the order of the keys. Memory is bounded by the
+/// length of the line: protobuf is never longer than the JSON that it is read from.
+///
+/// # Errors
+///
+/// When the line is longer than [`MAX_LINE_BYTES`] or no such object. Never panics, whatever the bytes are.
+pub fn from_line(line: &[u8]) -> Result<(Bytes, usize), JsonError> {
+    from_line_within(line, MAX_LINE_BYTES)
+}
+
+/// [`from_line`] with a limit of one's own.
+///
+/// # Errors
+///
+/// As [`from_line`].
+pub fn from_line_within(line: &[u8], max_bytes: usize) -> Result<(Bytes, usize), JsonError> {
+    if line.len() > max_bytes {
+        return Err(JsonError::TooLong { length: line.len(), limit: max_bytes });
+    }
+    let text = std::str::from_utf8(line).map_err(|error| match error.error_len() {
+        Some(_) => JsonError::Utf8 { offset: error.valid_up_to() },
+        None => JsonError::Truncated { offset: line.len() },
+    })?;
+    let mut reader = Reader { scan: Scanner::new(text), out: Vec::with_capacity(line.len() / 2), spans: 0, long: 3 };
+    // Protobuf is a bit less than half as long as its JSON.
+    reader.long = varint_len(line.len() as u64 / 2).max(2);
+    reader.scan.next_token();
+    let known = reader.message(&TRACES_DATA, MAX_DEPTH)?;
+    if reader.scan.next_token().is_some() {
+        return Err(reader.scan.unexpected("the end of the line"));
+    }
+    if known == Known::NoneOfSome {
+        return Err(JsonError::NoTraces);
+    }
+    reader.out.shrink_to_fit();
+    Ok((reader.out.into(), reader.spans))
+}
+
+struct Reader<'a> {
+    scan: Scanner<'a>,
+    out: Vec<u8>,
+    spans: usize,
+    /// How long the length of a message of many spans will be.
+    long: usize,
+}
+
+/// Whether an object had fields that OTLP knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Empty,
+    Some,
+    NoneOfSome,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads an object, and writes the content of its message. `depth` is how many messages may still nest in it.
+    fn message(&mut self, schema: &'static Message, depth: usize) -> Result<Known, JsonError> {
+        if !self.scan.take(b'{') {
+            return Err(self.wrong("an object"));
+        }
+        if self.scan.take(b'}') {
+            return Ok(Known::Empty);
+        }
+        let start = self.out.len();
+        let (mut next, mut seen, mut highest, mut known) = (0, 0_u32, 0, Known::NoneOfSome);
+        loop {
+            self.scan.next_token();
+            let key_at = self.scan.offset();
+            match self.key(schema, next)? {
+                None => self.scan.skip_value()?,
+                Some((index, field)) => {
+                    known = Known::Some;
+                    next = index + 1;
+                    let is_null = self.scan.next_token() == Some(b'n') && self.scan.take_literal("null");
+                    if !is_null {
+                        // Of a `oneof` there is one member in all.
+                        let bit = if schema.oneof { 1 } else { 1 << index };
+                        if seen & bit != 0 {
+                            return Err(JsonError::Duplicate { offset: key_at });
+                        }
+                        seen |= bit;
+                        let before = self.out.len();
+                        self.field(schema, field, depth)?;
+                        if field.number < highest {
+                            self.put_in_order(start, before, field.number);
+                        } else {
+                            highest = field.number;
+                        }
+                    }
+                }
+            }
+            if !self.scan.take(b',') {
+                self.scan.expect(b'}', "a comma or the end of the object")?;
+                return Ok(known);
+            }
+        }
+    }
+
+    /// Reads a key and its colon. Keys mostly come in the order of the table: `next` is tried first.
+    #[inline]
+    fn key(&mut self, schema: &'static Message, next: usize) -> Result<Option<(usize, &'static Field)>, JsonError> {
+        match schema.fields.get(next) {
+            Some(field) if self.scan.take_literal(field.key) => Ok(Some((next, field))),
+            _ => self.other_key(schema, next),
+        }
+    }
+
+    fn other_key(
+        &mut self,
+        schema: &'static Message,
+        next: usize,
+    ) -> Result<Option<(usize, &'static Field)>, JsonError> {
+        let key = self.scan.string()?;
+        self.scan.expect(b':', "a colon")?;
+        let mut unescaped = Vec::new();
+        let name = if key.escaped {
+            key.unescape(&mut unescaped)?;
+            &unescaped
+        } else {
+            key.raw.as_bytes()
+        };
+        let (before, behind) = schema.fields.split_at(next.min(schema.fields.len()));
+        let behind = behind.iter().enumerate().map(|(index, field)| (index + before.len(), field));
+        let is_it = |(_, field): &(usize, &Field)| field.name.as_bytes() == name || field.proto_name.as_bytes() == name;
+        Ok(behind.chain(before.iter().enumerate()).find(is_it))
+    }
+
+    /// What was written from `before` on belongs in front of the fields with higher numbers.
+    fn put_in_order(&mut self, start: usize, before: usize, number: u32) {
+        let written = self.out.get(start..before).unwrap_or_default();
+        let higher = Fields::new(written, start).filter_map(Result::ok).find(|field| field.number > number);
+        if let Some(to) = higher.map(|field| field.offset) {
+            let moved = self.out.split_off(before);
+            self.out.resize(before + moved.len(), 0);
+            self.out.copy_within(to..before, to + moved.len());
+            self.out[to..to + moved.len()].copy_from_slice(&moved);
+        }
+    }
+
+    #[inline]
+    fn field(&mut self, schema: &'static Message, field: &'static Field, depth: usize) -> Result<(), JsonError> {
+        if !field.repeated {
+            return self.value(field, schema.oneof, depth);
+        }
+        if !self.scan.take(b'[') {
+            return Err(self.wrong("an array"));
+        }
+        if self.scan.take(b']') {
+            return Ok(());
+        }
+        loop {
+            self.scan.next_token();
+            self.value(field, true, depth)?;
+            if !self.scan.take(b',') {
+                return self.scan.expect(b']', "a comma or the end of the array");
+            }
+        }
+    }
+
+    /// One value; unless `keep`, a default leaves nothing.
+    fn value(&mut self, field: &'static Field, keep: bool, depth: usize) -> Result<(), JsonError> {
+        match field.kind {
+            Kind::Message(schema) => return self.nested(field, schema, depth),
+            Kind::Text => {
+                let text = self.string()?;
+                if text.escaped {
+                    let message = open(&mut self.out, field.tag as u8, 1);
+                    text.unescape(&mut self.out)?;
+                    close(&mut self.out, message);
+                } else if keep || !text.raw.is_empty() {
+                    put_bytes(&mut self.out, field.tag as u8, text.raw.as_bytes());
+                }
+            }
+            Kind::Hex => self.hex(field)?,
+            Kind::Base64 => self.base64(field)?,
+            Kind::Bool => {
+                let value = self.scan.take_literal("true");
+                if !value && !self.scan.take_literal("false") {
+                    return Err(self.wrong("true or false"));
+                }
+                self.varint(field, u64::from(value), keep);
+            }
+            Kind::Int64 => {
+                let value = self.integer("a 64-bit integer", signed)?;
+                self.varint(field, value as u64, keep);
+            }
+            Kind::Fixed64 => {
+                let value = self.integer("an unsigned 64-bit integer", unsigned)?;
+                if keep || value != 0 {
+                    put_varint(&mut self.out, u64::from(field.tag));
+                    self.out.extend_from_slice(&value.to_le_bytes());
+                }
+            }
+            Kind::Int32 => {
+                let value = self.integer("a 32-bit integer", signed_32)?;
+                self.varint(field, i64::from(value) as u64, keep);
+            }
+            Kind::Uint32 => {
+                let value = self.integer("an unsigned 32-bit integer", unsigned_32)?;
+                self.varint(field, u64::from(value), keep);
+            }
+            Kind::Fixed32 => {
+                let value = self.integer("an unsigned 32-bit integer", unsigned_32)?;
+                if keep || value != 0 {
+                    put_varint(&mut self.out, u64::from(field.tag));
+                    self.out.extend_from_slice(&value.to_le_bytes());
+                }
+            }
+            Kind::Enum(names) => {
+                let value = self.enumeration(names)?;
+                self.varint(field, i64::from(value) as u64, keep);
+            }
+            Kind::Double => {
+                let value = self.double()?;
+                put_varint(&mut self.out, u64::from(field.tag));
+                self.out.extend_from_slice(&value.to_le_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn varint(&mut self, field: &Field, value: u64, keep: bool) {
+        if keep || value != 0 {
+            put_varint(&mut self.out, u64::from(field.tag));
+            put_varint(&mut self.out, value);
+        }
+    }
+
+    fn nested(&mut self, field: &'static Field, schema: &'static Message, depth: usize) -> Result<(), JsonError> {
+        let depth = depth.checked_sub(1).ok_or(JsonError::TooDeep { offset: self.scan.offset() })?;
+        let guess = if field.guess == 0 { self.long } else { usize::from(field.guess) };
+        let message = open(&mut self.out, field.tag as u8, guess);
+        // The stock serializer writes an attribute value of no kind as null.
+        let is_null = ptr::eq(schema, &ANY_VALUE) && self.scan.take_literal("null");
+        if !is_null {
+            self.message(schema, depth)?;
+        }
+        close(&mut self.out, message);
+        self.spans += usize::from(ptr::eq(schema, &SPAN));
+        Ok(())
+    }
+
+    #[inline]
+    fn string(&mut self) -> Result<Text<'a>, JsonError> {
+        if self.scan.peek() == Some(b'"') { self.scan.string() } else { Err(self.wrong("a string")) }
+    }
+
+    /// A value of another kind, or no JSON at all.
+    #[cold]
+    fn wrong(&self, expected: &'static str) -> JsonError {
+        let offset = self.scan.offset();
+        match self.scan.peek() {
+            Some(b'"' | b'{' | b'[' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => JsonError::Value { offset, expected },
+            _ => self.scan.unexpected(expected),
+        }
+    }
+
+    fn hex(&mut self, field: &Field) -> Result<(), JsonError> {
+        let text = self.string()?;
+        let bad = JsonError::Value { offset: text.offset, expected: "hex digits in pairs" };
+        let (pairs, rest) = text.raw.as_bytes().as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(bad);
+        }
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        self.out.push(field.tag as u8);
+        put_varint(&mut self.out, pairs.len() as u64);
+        let start = self.out.len();
+        self.out.resize(start + pairs.len(), 0);
+        let mut all = 0;
+        for (to, [high, low]) in self.out[start..].iter_mut().zip(pairs) {
+            let (high, low) = (HEX_DIGITS[usize::from(*high)], HEX_DIGITS[usize::from(*low)]);
+            all |= high | low;
+            *to = high << 4 | (low & 15);
+        }
+        if all & NO_DIGIT == 0 { Ok(()) } else { Err(bad) }
+    }
+
+    fn base64(&mut self, field: &Field) -> Result<(), JsonError> {
+        let text = self.string()?;
+        let bad = JsonError::Value { offset: text.offset, expected: "base64" };
+        let mut unescaped = Vec::new();
+        let mut digits = text.raw.as_bytes();
+        if text.escaped {
+            // Some writers escape the slash of the standard alphabet.
+            text.unescape(&mut unescaped)?;
+            digits = &unescaped;
+        }
+        let message = open(&mut self.out, field.tag as u8, 1);
+        put_from_base64(&mut self.out, digits).ok_or(bad)?;
+        close(&mut self.out, message);
+        Ok(())
+    }
+
+    /// An integer, as a number or in a string, that `fit` takes.
+    #[inline]
+    fn integer<T>(&mut self, expected: &'static str, fit: impl Fn(bool, u64) -> Option<T>) -> Result<T, JsonError> {
+        let offset = self.scan.offset();
+        let bytes = self.scan.bytes();
+        let quoted = usize::from(self.scan.peek() == Some(b'"'));
+        match plain_digits(bytes, offset + quoted) {
+            Some((value, end)) if quoted == 0 || bytes.get(end) == Some(&b'"') => {
+                self.scan.advance_to(end + quoted);
+                return fit(false, value).ok_or(JsonError::Value { offset, expected });
+            }
+            _ => {}
+        }
+        let number = self.number(expected)?;
+        let fitting = exact_integer(number).and_then(|(negative, magnitude)| fit(negative, magnitude));
+        fitting.ok_or(JsonError::Value { offset, expected })
+    }
+
+    /// A number, as it is or in a string.
+    fn number(&mut self, expected: &'static str) -> Result<&'a str, JsonError> {
+        match self.scan.peek() {
+            Some(b'-' | b'0'..=b'9') => self.scan.number(),
+            Some(b'"') => {
+                let text = self.scan.string()?;
+                match number_end(text.raw.as_bytes(), 0) {
+                    Some(end) if end == text.raw.len() => Ok(text.raw),
+                    _ => Err(JsonError::Value { offset: text.offset - 1, expected }),
+                }
+            }
+            _ => Err(self.wrong(expected)),
+        }
+    }
+
+    fn double(&mut self) -> Result<f64, JsonError> {
+        for (name, value) in
+            [("\"NaN\"", f64::NAN), ("\"Infinity\"", f64::INFINITY), ("\"-Infinity\"", f64::NEG_INFINITY)]
+        {
+            if self.scan.peek() == Some(b'"') && self.scan.take_literal(name) {
+                return Ok(value);
+            }
+        }
+        let (offset, expected) = (self.scan.offset(), "a double");
+        double(self.number(expected)?).ok_or(JsonError::Value { offset, expected })
+    }
+
+    fn enumeration(&mut self, names: &'static [&'static str]) -> Result<i32, JsonError> {
+        let expected = "a number or a name of the enumeration";
+        if self.scan.peek() == Some(b'"') {
+            let offset = self.scan.offset();
+            let text = self.scan.string()?;
+            if let Some(number) = names.iter().position(|name| *name == text.raw) {
+                return i32::try_from(number).map_err(|_| JsonError::Value { offset, expected });
+            }
+            self.scan.advance_to(offset);
+        }
+        self.integer(expected, signed_32)
+    }
+}
+
+fn unsigned(negative: bool, magnitude: u64) -> Option<u64> {
+    (!negative || magnitude == 0).then_some(magnitude)
+}
+
+fn unsigned_32(negative: bool, magnitude: u64) -> Option<u32> {
+    unsigned(negative, magnitude).and_then(|value| u32::try_from(value).ok())
+}
+
+fn signed_32(negative: bool, magnitude: u64) -> Option<i32> {
+    signed(negative, magnitude).and_then(|value| i32::try_from(value).ok())
+}
+
+const NO_DIGIT: u8 = 0x80;
+
+static HEX_DIGITS: [u8; 256] = {
+    let mut table = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        table[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    table
+};
+
+/// Either alphabet, with or without padding; `None` if it is neither.
+fn put_from_base64(out: &mut Vec<u8>, digits: &[u8]) -> Option<()> {
+    let padding = digits.iter().rev().take_while(|digit| **digit == b'=').count();
+    let digits = digits.get(..digits.len() - padding)?;
+    if padding > 0 && (padding > 2 || (digits.len() + padding) % 4 != 0) {
+        return None;
+    }
+    for group in digits.chunks(4) {
+        let mut bits = 0;
+        for digit in group {
+            bits = bits << 6 | base64_digit(*digit)?;
+        }
+        // One digit alone is less than a byte; the bits that are left over must be 0.
+        let (length, left_over) = match group.len() {
+            4 => (3, 0),
+            3 => (2, 2),
+            2 => (1, 4),
+            _ => return None,
+        };
+        if bits & ((1 << left_over) - 1) != 0 {
+            return None;
+        }
+        let bytes = (bits >> left_over).to_be_bytes();
+        out.extend_from_slice(bytes.get(4 - length..)?);
+    }
+    Some(())
+}
+
+fn base64_digit(digit: u8) -> Option<u32> {
+    Some(u32::from(match digit {
+        b'A'..=b'Z' => digit - b'A',
+        b'a'..=b'z' => digit - b'a' + 26,
+        b'0'..=b'9' => digit - b'0' + 52,
+        b'+' | b'-' => 62,
+        b'/' | b'_' => 63,
+        _ => return None,
+    }))
+}

@@ -1,0 +1,274 @@
+//! JSON tokens (RFC 8259), without regard to what they mean.
+
+use super::error::JsonError;
+use super::number::number_end;
+use super::text::{CONTROL_LIMIT, HIGH, matches_byte};
+
+/// A place in a line.
+pub(super) struct Scanner<'a> {
+    line: &'a str,
+    at: usize,
+}
+
+/// The inside of a JSON string.
+#[derive(Clone, Copy)]
+pub(super) struct Text<'a> {
+    pub(super) raw: &'a str,
+    /// There are backslashes in it.
+    pub(super) escaped: bool,
+    pub(super) offset: usize,
+}
+
+/// How deep arrays and objects in unknown fields may nest.
+const MAX_SKIPPED_DEPTH: usize = 100;
+
+impl<'a> Scanner<'a> {
+    pub(super) fn new(line: &'a str) -> Self {
+        Self { line, at: 0 }
+    }
+
+    pub(super) fn offset(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.line.as_bytes()
+    }
+
+    pub(super) fn advance_to(&mut self, offset: usize) {
+        self.at = offset;
+    }
+
+    #[inline]
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.bytes().get(self.at).copied()
+    }
+
+    /// Skips white space, and looks at what follows.
+    #[inline]
+    pub(super) fn next_token(&mut self) -> Option<u8> {
+        loop {
+            match self.peek() {
+                Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Skips white space and then `byte`, if that is what follows.
+    #[inline]
+    pub(super) fn take(&mut self, byte: u8) -> bool {
+        let found = self.next_token() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    #[inline]
+    pub(super) fn expect(&mut self, byte: u8, name: &'static str) -> Result<(), JsonError> {
+        if self.take(byte) { Ok(()) } else { Err(self.unexpected(name)) }
+    }
+
+    /// Takes `literal` if it stands right here.
+    #[inline]
+    pub(super) fn take_literal(&mut self, literal: &str) -> bool {
+        let found = self.bytes().get(self.at..).is_some_and(|rest| rest.starts_with(literal.as_bytes()));
+        if found {
+            self.at += literal.len();
+        }
+        found
+    }
+
+    #[cold]
+    pub(super) fn unexpected(&self, expected: &'static str) -> JsonError {
+        if self.at >= self.line.len() {
+            JsonError::Truncated { offset: self.line.len() }
+        } else {
+            JsonError::Syntax { offset: self.at, expected }
+        }
+    }
+
+    /// The string whose opening quote stands right here.
+    #[inline]
+    pub(super) fn string(&mut self) -> Result<Text<'a>, JsonError> {
+        if self.peek() != Some(b'"') {
+            return Err(self.unexpected("a string"));
+        }
+        let bytes = self.bytes();
+        let offset = self.at + 1;
+        let (mut at, mut escaped) = (offset, false);
+        loop {
+            at = find_special(bytes, at);
+            match bytes.get(at) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    at += 2;
+                }
+                Some(_) => return Err(JsonError::Syntax { offset: at, expected: "an escaped control character" }),
+                None => return Err(JsonError::Truncated { offset: bytes.len() }),
+            }
+        }
+        self.at = at + 1;
+        // Both ends are next to an ASCII quote.
+        let raw = self.line.get(offset..at).unwrap_or_default();
+        Ok(Text { raw, escaped, offset })
+    }
+
+    /// The number that stands right here.
+    pub(super) fn number(&mut self) -> Result<&'a str, JsonError> {
+        let end = number_end(self.bytes(), self.at).ok_or_else(|| self.unexpected("a number"))?;
+        let number = self.line.get(self.at..end).unwrap_or_default();
+        self.at = end;
+        Ok(number)
+    }
+
+    /// Skips one value of any kind.
+    pub(super) fn skip_value(&mut self) -> Result<(), JsonError> {
+        self.skip_nested(MAX_SKIPPED_DEPTH)
+    }
+
+    fn skip_nested(&mut self, depth: usize) -> Result<(), JsonError> {
+        let token = self.next_token();
+        match token {
+            Some(b'"') => self.string().map(|_| ()),
+            Some(b'-' | b'0'..=b'9') => self.number().map(|_| ()),
+            Some(open @ (b'{' | b'[')) => {
+                let depth = depth.checked_sub(1).ok_or(JsonError::TooDeep { offset: self.at })?;
+                self.at += 1;
+                let end = if open == b'{' { b'}' } else { b']' };
+                if self.take(end) {
+                    return Ok(());
+                }
+                loop {
+                    if open == b'{' {
+                        self.next_token();
+                        self.string()?;
+                        self.expect(b':', "a colon")?;
+                    }
+                    self.skip_nested(depth)?;
+                    if !self.take(b',') {
+                        return self.expect(end, "a comma or the end of the object or array");
+                    }
+                }
+            }
+            _ if self.take_literal("null") || self.take_literal("true") || self.take_literal("false") => Ok(()),
+            _ => Err(self.unexpected("a value")),
+        }
+    }
+}
+
+/// The next quote, backslash or control character from `at` on, or the end.
+#[inline]
+fn find_special(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(CONTROL_LIMIT) & !word;
+        let found = (control | matches_byte(word, b'"') | matches_byte(word, b'\\')) & HIGH;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')).unwrap_or(rest.len())
+}
+
+impl Text<'_> {
+    /// Writes the text without its escapes. A surrogate without its other half becomes U+FFFD.
+    pub(super) fn unescape(&self, out: &mut Vec<u8>) -> Result<(), JsonError> {
+        let mut rest = self.raw;
+        while let Some((plain, tail)) = rest.split_once('\\') {
+            out.extend_from_slice(plain.as_bytes());
+            let offset = self.offset + self.raw.len() - tail.len() - 1;
+            let bad = JsonError::Syntax { offset, expected: "an escape" };
+            let (code, after) = escape(tail).ok_or(bad)?;
+            let (character, after) = match code {
+                0xd800..0xdc00 => match after.strip_prefix('\\').and_then(escape) {
+                    Some((low @ 0xdc00..0xe000, after)) => {
+                        (char::from_u32(0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00)), after)
+                    }
+                    _ => (None, after),
+                },
+                _ => (char::from_u32(code), after),
+            };
+            let character = character.unwrap_or(char::REPLACEMENT_CHARACTER);
+            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            rest = after;
+        }
+        out.extend_from_slice(rest.as_bytes());
+        Ok(())
+    }
+}
+
+/// The UTF-16 code unit behind a backslash, and what follows it.
+fn escape(text: &str) -> Option<(u32, &str)> {
+    let code = match text.as_bytes().first()? {
+        b'"' => 0x22,
+        b'\\' => 0x5c,
+        b'/' => 0x2f,
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => 0x0a,
+        b'r' => 0x0d,
+        b't' => 0x09,
+        b'u' => {
+            let digits = text.get(1..5).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+            return Some((u32::from_str_radix(digits, 16).ok()?, text.get(5..)?));
+        }
+        _ => return None,
+    };
+    Some((code, text.get(1..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unescaped(json: &str) -> Result<String, JsonError> {
+        let mut out = Vec::new();
+        Scanner::new(json).string()?.unescape(&mut out)?;
+        Ok(String::from_utf8(out).expect("only characters are written"))
+    }
+
+    #[test]
+    fn escapes_are_those_of_json() {
+        assert_eq!(
+            unescaped(r#""a\"\\\/\b\f\n\r\tz\u0041\u00e9\ud83d\ude00""#).unwrap(),
+            "a\"\\/\u{8}\u{c}\n\r\tzA\u{e9}\u{1f600}"
+        );
+        for bad in [r#""\x""#, r#""\u12""#, r#""\u12g4""#, r#""\u+123""#] {
+            assert!(matches!(unescaped(bad), Err(JsonError::Syntax { offset: 1, .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_becomes_the_replacement_character() {
+        assert_eq!(unescaped(r#""a\ud800b""#).unwrap(), "a\u{fffd}b");
+        assert_eq!(unescaped(r#""\udc00\ud800""#).unwrap(), "\u{fffd}\u{fffd}");
+        assert_eq!(unescaped(r#""\ud800\u0041""#).unwrap(), "\u{fffd}A");
+        assert_eq!(unescaped(r#""\ud800\ud83d\ude00""#).unwrap(), "\u{fffd}\u{1f600}");
+    }
+
+    #[test]
+    fn a_string_ends_at_its_quote_wherever_that_stands() {
+        for length in 0..40 {
+            let inside = "a".repeat(length);
+            let line = format!("\"{inside}\"bbbbbbbbbb");
+            assert_eq!(Scanner::new(&line).string().unwrap().raw, inside);
+            let torn = format!("\"{inside}");
+            assert_eq!(Scanner::new(&torn).string().map(|_| ()), Err(JsonError::Truncated { offset: length + 1 }));
+            let broken = format!("\"{inside}\nbbbbbbbbbbbb\"");
+            assert!(
+                matches!(Scanner::new(&broken).string(), Err(JsonError::Syntax { offset, .. }) if offset == length + 1)
+            );
+        }
+        assert_eq!(Scanner::new("\"\\").string().map(|_| ()), Err(JsonError::Truncated { offset: 2 }));
+    }
+
+    #[test]
+    fn skipping_stops_at_its_depth() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(Scanner::new(&nested(100)).skip_value(), Ok(()));
+        assert_eq!(Scanner::new(&nested(101)).skip_value(), Err(JsonError::TooDeep { offset: 100 }));
+    }
+}

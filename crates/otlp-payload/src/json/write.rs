@@ -1,0 +1,312 @@
+//! Protobuf to JSON lines.
+
+use super::schema::{Field, Kind, Message, RESOURCE, SCOPE, SPAN};
+use super::text::{put_base64, put_double, put_hex, put_string};
+use crate::walk::{RESOURCE_SPANS, SCOPE_SPANS, SPANS};
+use crate::wire::{self, DecodeError, Fields, MAX_DEPTH};
+
+/// One line of a file: a `TracesData` object, without the newline.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct JsonLine {
+    /// The text, UTF-8 without a line break inside.
+    pub text: Vec<u8>,
+    /// How many spans it holds: at least one.
+    pub spans: usize,
+    /// A single span that is longer than the limit by itself: some readers will not take the line.
+    pub oversized: bool,
+}
+
+/// Writes an `ExportTraceServiceRequest` as lines of at most `max_line_bytes` each.
+///
+/// A line begins with the ids of its first span: `scopeSpans` stand before `resource` and `spans` before `scope`, since the Collector
+/// tells files apart by their first 1,000 bytes. A request that does not fit into one line becomes several, each with its
+/// resource and its scopes; a request of several resources has at least one line for each. A span that does not fit
+/// into any line gets one of its own and is marked. Scopes and resources without spans are left out.
+///
+/// Enumerations are numbers, 64-bit integers strings, ids lower-case hex; proto3 defaults are left out. Bytes that are
+/// not UTF-8 become U+FFFD, a payload of NaN is not kept, fields unknown to OTLP 1.11 are left out, and of a field
+/// given twice the last counts; the [`Encoder`](crate::Encoder) writes none of these but NaN.
+///
+/// # Errors
+///
+/// When the bytes are not readable.
+pub fn to_lines(request: &[u8], max_line_bytes: usize) -> Result<Vec<JsonLine>, DecodeError> {
+    let mut lines = Vec::new();
+    for field in Fields::new(request, 0) {
+        let field = field?;
+        if field.number == RESOURCE_SPANS {
+            let (content, base) = field.bytes()?;
+            resource_spans(&mut lines, content, base, max_line_bytes)?;
+        }
+    }
+    Ok(lines)
+}
+
+const LINE_START: &[u8] = b"{\"resourceSpans\":[{\"scopeSpans\":[";
+const SCOPE_START: &[u8] = b"{\"spans\":[";
+
+fn resource_spans(
+    lines: &mut Vec<JsonLine>,
+    message: &[u8],
+    base: usize,
+    max_line_bytes: usize,
+) -> Result<(), DecodeError> {
+    // Text is about 2.2 times as long as the bytes.
+    let capacity = message.len().saturating_mul(5).div_euclid(2).min(max_line_bytes).saturating_add(256);
+    let mut line = Line {
+        lines,
+        max: max_line_bytes,
+        capacity,
+        text: Vec::new(),
+        spans: 0,
+        in_scope: false,
+        scope_end: Vec::new(),
+        line_end: ending(message, base, &RESOURCE, b"],\"resource\":", b"}]}")?,
+    };
+    for field in Fields::new(message, base) {
+        let field = field?;
+        if field.number != SCOPE_SPANS {
+            continue;
+        }
+        let (message, base) = field.bytes()?;
+        line.scope_end = ending(message, base, &SCOPE, b"],\"scope\":", b"}")?;
+        for field in Fields::new(message, base) {
+            let field = field?;
+            if field.number == SPANS {
+                let (span, base) = field.bytes()?;
+                line.add(span, base)?;
+            }
+        }
+        line.end_scope();
+    }
+    line.end();
+    Ok(())
+}
+
+/// What stands behind the spans or the scopes: fields 1 (a message) and 3 (the schema URL), then `end`.
+fn ending(
+    message: &[u8],
+    base: usize,
+    schema: &'static Message,
+    start: &[u8],
+    end: &[u8],
+) -> Result<Vec<u8>, DecodeError> {
+    let (mut first, mut schema_url) = (None, None);
+    for field in Fields::new(message, base) {
+        let field = field?;
+        match field.number {
+            1 => first = Some(field.bytes()?),
+            3 => schema_url = Some(field.bytes()?.0),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    match first {
+        Some((content, base)) => {
+            out.extend_from_slice(start);
+            self::message(&mut out, schema, content, base, MAX_DEPTH - 2)?;
+        }
+        None => out.push(b']'),
+    }
+    if let Some(url) = schema_url.filter(|url| !url.is_empty()) {
+        out.extend_from_slice(b",\"schemaUrl\":");
+        put_string(&mut out, url);
+    }
+    out.extend_from_slice(end);
+    Ok(out)
+}
+
+/// The line that is being written.
+struct Line<'l> {
+    lines: &'l mut Vec<JsonLine>,
+    max: usize,
+    capacity: usize,
+    text: Vec<u8>,
+    spans: usize,
+    in_scope: bool,
+    scope_end: Vec<u8>,
+    line_end: Vec<u8>,
+}
+
+impl Line<'_> {
+    fn add(&mut self, span: &[u8], base: usize) -> Result<(), DecodeError> {
+        let before = self.text.len();
+        let was_in_scope = self.in_scope;
+        self.start_span();
+        let start = self.text.len();
+        message(&mut self.text, &SPAN, span, base, MAX_DEPTH - 3)?;
+        if self.length() > self.max && self.spans > 0 {
+            // The span goes to the next line as it is written here.
+            let span = self.text.split_off(start);
+            self.text.truncate(before);
+            self.in_scope = was_in_scope;
+            self.end_scope();
+            self.end();
+            self.start_span();
+            self.text.extend_from_slice(&span);
+        }
+        self.spans += 1;
+        Ok(())
+    }
+
+    /// The length of the line if it ended here.
+    fn length(&self) -> usize {
+        self.text.len() + self.scope_end.len() + self.line_end.len()
+    }
+
+    fn start_span(&mut self) {
+        if self.in_scope {
+            self.text.push(b',');
+            return;
+        }
+        if self.spans == 0 {
+            self.text = Vec::with_capacity(self.capacity);
+            self.text.extend_from_slice(LINE_START);
+        } else {
+            self.text.push(b',');
+        }
+        self.text.extend_from_slice(SCOPE_START);
+        self.in_scope = true;
+    }
+
+    fn end_scope(&mut self) {
+        if self.in_scope {
+            self.text.extend_from_slice(&self.scope_end);
+            self.in_scope = false;
+        }
+    }
+
+    fn end(&mut self) {
+        if self.spans > 0 {
+            let mut text = std::mem::take(&mut self.text);
+            text.extend_from_slice(&self.line_end);
+            let oversized = text.len() > self.max;
+            self.lines.push(JsonLine { text, spans: self.spans, oversized });
+            self.spans = 0;
+        }
+    }
+}
+
+/// Writes one message as an object. `depth` is how many messages may still nest in it.
+pub(super) fn message(
+    out: &mut Vec<u8>,
+    schema: &'static Message,
+    content: &[u8],
+    base: usize,
+    depth: usize,
+) -> Result<(), DecodeError> {
+    let start = out.len();
+    if !in_order(out, schema, Fields::new(content, base), depth)? {
+        // Rare: no encoder that is known writes fields out of order or twice.
+        out.truncate(start);
+        in_order(out, schema, ordered(schema, content, base)?.into_iter().map(Ok), depth)?;
+    }
+    Ok(())
+}
+
+/// Writes the fields as they come; false if they are not in the order of their numbers, each once: then what was
+/// written is of no use.
+fn in_order<'a>(
+    out: &mut Vec<u8>,
+    schema: &'static Message,
+    fields: impl Iterator<Item = Result<wire::Field<'a>, DecodeError>>,
+    depth: usize,
+) -> Result<bool, DecodeError> {
+    out.push(b'{');
+    let mut table = schema.fields.iter();
+    let mut current: Option<&'static Field> = None;
+    for field in fields {
+        let field = field?;
+        match current {
+            Some(known) if known.number == field.number => {
+                if !known.repeated {
+                    return Ok(false);
+                }
+                out.push(b',');
+                value(out, known.kind, &field, depth)?;
+            }
+            _ => {
+                if current.is_some_and(|known| known.number > field.number) {
+                    return Ok(false);
+                }
+                let rest = table.as_slice();
+                let Some(skipped) = rest.iter().position(|known| known.number >= field.number) else { continue };
+                let Some(known) = rest.get(skipped).filter(|known| known.number == field.number) else { continue };
+                table = rest.get(skipped + 1..).unwrap_or_default().iter();
+                if let Some(last) = current {
+                    if schema.oneof {
+                        return Ok(false);
+                    }
+                    out.extend_from_slice(if last.repeated { b"]," } else { b"," });
+                }
+                current = Some(known);
+                out.extend_from_slice(known.opening.as_bytes());
+                value(out, known.kind, &field, depth)?;
+            }
+        }
+    }
+    out.extend_from_slice(if current.is_some_and(|last| last.repeated) { b"]}" } else { b"}" });
+    Ok(true)
+}
+
+/// The known fields by number; of a field given twice, and of all members of a `oneof`, the last.
+fn ordered<'a>(schema: &'static Message, content: &'a [u8], base: usize) -> Result<Vec<wire::Field<'a>>, DecodeError> {
+    let known = |number: u32| schema.fields.iter().find(|known| known.number == number);
+    let mut fields = Vec::new();
+    for field in Fields::new(content, base) {
+        let field = field?;
+        if known(field.number).is_some() {
+            fields.push(field);
+        }
+    }
+    if schema.oneof {
+        fields.drain(..fields.len().saturating_sub(1));
+    }
+    fields.sort_by_key(|field| field.number);
+    // `dedup` keeps the first of equals.
+    fields.reverse();
+    fields.dedup_by(|next, kept| next.number == kept.number && known(next.number).is_some_and(|known| !known.repeated));
+    fields.reverse();
+    Ok(fields)
+}
+
+fn value(out: &mut Vec<u8>, kind: Kind, field: &wire::Field<'_>, depth: usize) -> Result<(), DecodeError> {
+    match kind {
+        Kind::Text => put_string(out, field.bytes()?.0),
+        Kind::Hex => {
+            out.push(b'"');
+            put_hex(out, field.bytes()?.0);
+            out.push(b'"');
+        }
+        Kind::Base64 => {
+            out.push(b'"');
+            put_base64(out, field.bytes()?.0);
+            out.push(b'"');
+        }
+        Kind::Bool => out.extend_from_slice(if field.varint()? == 0 { b"false" } else { b"true" }),
+        Kind::Int64 => quoted(out, field.varint()? as i64),
+        Kind::Fixed64 => quoted(out, field.fixed64()?),
+        // Varints of 32-bit fields keep their low 32 bits, as protobuf says.
+        Kind::Int32 | Kind::Enum(_) => number(out, field.varint()? as i32),
+        Kind::Uint32 => number(out, field.varint()? as u32),
+        Kind::Fixed32 => number(out, field.fixed32()?),
+        Kind::Double => put_double(out, f64::from_bits(field.fixed64()?)),
+        Kind::Message(schema) => {
+            let depth = depth.checked_sub(1).ok_or(DecodeError::TooDeep { offset: field.offset })?;
+            let (content, base) = field.bytes()?;
+            message(out, schema, content, base, depth)?;
+        }
+    }
+    Ok(())
+}
+
+fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn quoted(out: &mut Vec<u8>, value: impl itoa::Integer) {
+    out.push(b'"');
+    number(out, value);
+    out.push(b'"');
+}
