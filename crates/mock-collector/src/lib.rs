@@ -21,18 +21,27 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Memory is bounded: at most [`id_limit`](Builder::with_id_limit) ids of 24 bytes (60 with the table around them), one request body a
+//! Memory is bounded: at most [`id_limit`](Builder::with_id_limit) ids of 24 bytes (60 with the table around them, 90 while it grows), one request body a
 //! stream below the size limits, and requests kept whole only where [asked for](Builder::with_kept_requests).
+
+/// The examples of the README run too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 mod answer;
 mod behavior;
+mod child;
 mod grpc;
 mod http1;
+mod program;
 mod receipts;
 mod request;
 mod server;
 mod socket;
 
 pub use behavior::{Answer, Behavior, End};
+pub use child::ChildCollector;
+pub use program::run;
 pub use receipts::{Protocol, Received, Request, SpanIds, read_record};
 pub use server::{Builder, MockCollector};

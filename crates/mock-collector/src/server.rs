@@ -72,7 +72,7 @@ impl Builder {
     }
 
     /// How many ids of different spans are kept. Default 5,000,000. An id has 24 bytes; with the table around them the
-    /// memory is at most 60 bytes an id. Later new spans count as [`untracked`](Received::untracked).
+    /// memory is at most 60 bytes an id, 90 while the table grows. Later new spans count as [`untracked`](Received::untracked).
     #[must_use]
     pub fn with_id_limit(mut self, ids: usize) -> Self {
         self.id_limit = ids;
@@ -154,13 +154,13 @@ impl MockCollector {
     /// The endpoint for OTLP/gRPC: `http://127.0.0.1:<port>`.
     #[must_use]
     pub fn grpc_endpoint(&self) -> String {
-        format!("http://{}", self.ports[0].address)
+        self.ports[0].endpoint()
     }
 
     /// The base endpoint for OTLP/HTTP: `http://127.0.0.1:<port>`; traces go to `/v1/traces` below it.
     #[must_use]
     pub fn http_endpoint(&self) -> String {
-        format!("http://{}", self.ports[1].address)
+        self.ports[1].endpoint()
     }
 
     /// What arrived since the start, over all stops.
@@ -187,7 +187,8 @@ impl MockCollector {
         self.shared.book.lock().kept()
     }
 
-    /// Waits until the condition holds for what was received, at most `timeout`; says whether it does. Blocks the thread: in an
+    /// Waits until the condition holds for what was received, at most `timeout`; says whether it does. The condition must not ask the
+    /// collector, whose books are locked meanwhile. Blocks the thread: in an
     /// async runtime use [`received_when`](Self::received_when).
     pub fn wait_until(&self, timeout: Duration, mut condition: impl FnMut(&Received) -> bool) -> bool {
         let mut book = self.shared.book.lock();
@@ -236,6 +237,9 @@ impl MockCollector {
         let Some(Running { stop, ended }) = self.running.lock().take() else { return };
         drop(stop);
         let _ = ended.recv(); // nothing is ever sent: it ends when the sockets are closed
+        for port in &self.ports {
+            let _ = port.share(false); // cannot fail on an open socket
+        }
     }
 
     /// Listens again on the same ports after [`stop`](Self::stop), with the same books and script. Without effect when running.
@@ -322,16 +326,15 @@ struct Running {
 
 /// A port of ours, whether we listen or not.
 #[derive(Debug)]
-struct Port {
+pub(crate) struct Port {
     protocol: Protocol,
-    address: SocketAddr,
-    /// Bound, never listening. With `SO_REUSEADDR` on both, a listener may share the port, and a foreign one may not while ours
-    /// listens; the kernel gives the port to nobody who asks for a free one.
-    _placeholder: TcpSocket,
+    pub(crate) address: SocketAddr,
+    /// Bound, never listening. `SO_REUSEADDR` on both lets our listener share the port; without it on this one nobody can.
+    placeholder: TcpSocket,
 }
 
 impl Port {
-    fn reserve(protocol: Protocol, port: u16) -> io::Result<Self> {
+    pub(crate) fn reserve(protocol: Protocol, port: u16) -> io::Result<Self> {
         let bind = |address| {
             let socket = TcpSocket::new_v4()?;
             socket.set_reuseaddr(true)?;
@@ -340,11 +343,21 @@ impl Port {
         };
         let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (address, placeholder) = bind(wanted).map_err(|error| about(error, &format!("{wanted} cannot be had")))?;
-        Ok(Self { protocol, address, _placeholder: placeholder })
+        Ok(Self { protocol, address, placeholder })
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Whether somebody else (a child of ours, if not we ourselves) may listen on this port.
+    pub(crate) fn share(&self, shared: bool) -> io::Result<()> {
+        self.placeholder.set_reuseaddr(shared)
     }
 
     fn listen(&self) -> io::Result<(Protocol, TcpListener)> {
         let listen = || {
+            self.share(true)?;
             let socket = TcpSocket::new_v4()?;
             socket.set_reuseaddr(true)?;
             socket.bind(self.address)?;
