@@ -1,5 +1,7 @@
 //! Where to send: the URL rules of the OTLP exporter specification.
 
+use std::fmt;
+
 use http::Uri;
 use http::uri::{Authority, PathAndQuery};
 
@@ -20,8 +22,8 @@ pub(crate) enum Reach {
     Traces,
 }
 
-/// One endpoint as it was given, not yet read.
-#[derive(Clone, Debug)]
+/// One endpoint as it was given, not yet read. `Debug` leaves out what may be secret.
+#[derive(Clone)]
 pub(crate) struct Given {
     pub(crate) setting: &'static str,
     pub(crate) text: String,
@@ -42,9 +44,15 @@ pub(crate) struct Endpoint {
     pub(crate) path_ignored: bool,
 }
 
-impl std::fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={:?}", self.setting, redacted(&self.text))
     }
 }
 

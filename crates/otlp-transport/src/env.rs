@@ -30,7 +30,7 @@ impl ConfigBuilder {
     /// | Variable (and its `_TRACES_` form) | Accepted | Default | Anything else |
     /// | --- | --- | --- | --- |
     /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://host:port[/path]` | `http://localhost:4317`, HTTP `:4318` | error |
-    /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `grpc`, `http/protobuf` | `grpc`; port 4318: `http/protobuf` | note |
+    /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `grpc`, `http/protobuf` | `grpc`; port 4318: `http/protobuf` | note; for `http/json` `http/protobuf` is used |
     /// | `OTEL_EXPORTER_OTLP_HEADERS` | `key=value,key=value`, values percent-encoded | none | error |
     /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 1 to 3600000, milliseconds | 10000 | note |
     /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none`, `gzip` | `none` | note |
@@ -55,7 +55,7 @@ impl ConfigBuilder {
             self.headers.fill_from(&given);
         }
         if self.protocol.is_none() {
-            self.protocol = vars.read(PROTOCOL, &mut self.notes, "grpc or http/protobuf", protocol);
+            self.protocol = vars.protocol(&mut self.notes);
         }
         if self.timeout.is_none() {
             self.timeout = vars.read(TIMEOUT, &mut self.notes, "1 to 3600000 milliseconds", timeout);
@@ -103,6 +103,21 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
         Headers::parse(setting, &list).map(Some)
     }
 
+    fn protocol(&self, notes: &mut Vec<String>) -> Option<Protocol> {
+        if let Some((name, value)) = self.first(PROTOCOL)
+            && value.to_string_lossy().trim().eq_ignore_ascii_case("http/json")
+        {
+            // The same port and the same path, and collectors go by the content type.
+            notes.push(format!("{name}=http/json is not spoken: http/protobuf is used in its place"));
+            return Some(Protocol::HttpProtobuf);
+        }
+        self.read(PROTOCOL, notes, "grpc or http/protobuf", |text| match text.to_ascii_lowercase().as_str() {
+            "grpc" => Some(Protocol::Grpc),
+            "http/protobuf" => Some(Protocol::HttpProtobuf),
+            _ => None,
+        })
+    }
+
     /// Reads a setting that is not worth an error: a bad value is noted and counts as unset.
     fn read<T>(
         &self,
@@ -118,14 +133,6 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
             notes.push(format!("{name}={value:?} is ignored: {accepted} is accepted; the default is used"));
         }
         parsed
-    }
-}
-
-fn protocol(text: &str) -> Option<Protocol> {
-    match text.to_ascii_lowercase().as_str() {
-        "grpc" => Some(Protocol::Grpc),
-        "http/protobuf" => Some(Protocol::HttpProtobuf),
-        _ => None,
     }
 }
 

@@ -144,7 +144,9 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn parse(list: &str) -> Result<Vec<(String, String)>, (usize, Option<String>, HeaderProblem)> {
+    type Pairs = Vec<(String, String)>;
+
+    fn parse(list: &str) -> Result<Pairs, (usize, Option<String>, HeaderProblem)> {
         match Headers::parse("X", list) {
             Ok(headers) => Ok(headers
                 .0
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn a_list_is_read_by_the_rules() {
         let pairs = |list| parse(list).expect(list);
-        let own = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        let own = |pairs: &[(&str, &str)]| -> Pairs {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
         assert_eq!(pairs("a=1,B=2"), own(&[("a", "1"), ("b", "2")]));

@@ -35,7 +35,44 @@ pub enum Outcome {
     },
 }
 
-/// Why an attempt did not deliver. `Display` is safe to log: it holds no header value and no payload.
+impl Outcome {
+    /// Whether the collector has the batch.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        matches!(self, Self::Delivered { .. })
+    }
+
+    /// Whether the peer asked for a pause: retryable, with a hint. Not a failure for a circuit breaker, but a reason to
+    /// send less.
+    #[must_use]
+    pub fn is_throttle(&self) -> bool {
+        matches!(self, Self::Retryable { after: Some(_), .. })
+    }
+
+    /// Whether the endpoint is not there or not answering: no connection, or our own time-out. What a failover goes by.
+    #[must_use]
+    pub fn is_connect_or_timeout(&self) -> bool {
+        matches!(self, Self::Retryable { cause: Cause::Connect(_) | Cause::Timeout(_), .. })
+    }
+
+    /// Whether the batch may have been taken although nothing says so.
+    #[must_use]
+    pub fn is_possible_duplicate(&self) -> bool {
+        matches!(self, Self::Retryable { possible_duplicate: true, .. })
+    }
+
+    /// Why the batch was not delivered.
+    #[must_use]
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::Delivered { .. } => None,
+            Self::Retryable { cause, .. } | Self::TooLarge { cause } | Self::Permanent { cause } => Some(cause),
+        }
+    }
+}
+
+/// Why an attempt did not deliver. `Display` is safe to log: it holds no header value and no payload, and what it holds of
+/// a peer's text is one line of at most some 500 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
@@ -56,7 +93,7 @@ pub enum Cause {
     },
     /// A gRPC status sent by the peer.
     Grpc {
-        /// The status code, 0 to 16.
+        /// The status code as it was sent; 1 to 16 are defined.
         code: i32,
         /// The status message.
         message: String,

@@ -82,7 +82,7 @@ fn status_rows() -> Vec<Row> {
     for status in (300..=511).filter(|status| !(418..=420).contains(status) && *status % 10 < 9) {
         let (plain, hinted): (&str, &str) = match status {
             413 => ("too large", "too large"),
-            502 | 503 | 504 => ("retryable", "retryable after 7s"),
+            502..=504 => ("retryable", "retryable after 7s"),
             429 => ("retryable", "retryable after 7s"),
             _ => ("permanent", "permanent"),
         };

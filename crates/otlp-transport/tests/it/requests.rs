@@ -1,1 +1,145 @@
+//! What goes out, byte for byte, and what never does.
 
+use otlp_transport::{Compression, ConfigBuilder, Protocol, Transport, connect};
+
+use crate::support::*;
+
+/// A secret: it must never be seen in any text.
+const CANARY: &str = "canary-8d2f";
+const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/0.33.1");
+
+async fn send(config: ConfigBuilder) {
+    let transport = connect(config.build().expect("valid")).expect("valid");
+    assert_eq!(summary(&transport.send(&payload()).await), "delivered, 0 rejected");
+}
+
+fn only(log: &Log) -> Seen {
+    let log = log.lock().expect("not poisoned");
+    assert_eq!(log.len(), 1);
+    log[0].clone()
+}
+
+async fn grpc_peer() -> (ConfigBuilder, Log) {
+    let (listener, address) = listen().await;
+    (config(Protocol::Grpc, address), serve_grpc(listener, |_| grpc_ok()))
+}
+
+async fn http_peer() -> (ConfigBuilder, Log, String) {
+    let (listener, address) = listen().await;
+    let log = serve_raw(listener, |_| Raw::Answer(http_answer(200, &[], b"")));
+    (config(Protocol::HttpProtobuf, address), log, format!("http://{address}"))
+}
+
+#[tokio::test]
+async fn a_grpc_request_is_as_its_protocol_says() {
+    let (config, log) = grpc_peer().await;
+    send(config.with_header("authorization", CANARY)).await;
+    let seen = only(&log);
+    assert_eq!(seen.method, "POST");
+    assert!(seen.target.ends_with("/opentelemetry.proto.collector.trace.v1.TraceService/Export"), "{}", seen.target);
+    assert_eq!(seen.header("content-type"), Some("application/grpc"));
+    assert_eq!(seen.header("te"), Some("trailers"));
+    assert_eq!(seen.header("user-agent"), Some(USER_AGENT));
+    assert_eq!(seen.header("authorization"), Some(CANARY));
+    assert_eq!(seen.header("grpc-encoding"), None);
+    let millis: u64 = seen.header("grpc-timeout").and_then(|text| text.strip_suffix('m')?.parse().ok()).expect("ms");
+    assert!((1..=10_000).contains(&millis), "{millis}");
+    assert_eq!(seen.body, frame(0, payload().bytes()));
+}
+
+#[tokio::test]
+async fn an_http_request_is_as_its_protocol_says() {
+    let (config, log, base) = http_peer().await;
+    send(config.with_header("authorization", CANARY).with_product("shop/2.1")).await;
+    let seen = only(&log);
+    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/v1/traces"));
+    assert_eq!(seen.header("host"), base.strip_prefix("http://"));
+    assert_eq!(seen.header("content-type"), Some("application/x-protobuf"));
+    assert_eq!(seen.header("user-agent"), Some(format!("shop/2.1 {USER_AGENT}").as_str()));
+    assert_eq!(seen.header("authorization"), Some(CANARY));
+    assert_eq!(seen.header("content-encoding"), None);
+    assert_eq!(seen.body, payload().bytes());
+}
+
+#[tokio::test]
+async fn gzip_is_what_it_says_on_both() {
+    let (config, log) = grpc_peer().await;
+    send(config.with_compression(Compression::Gzip)).await;
+    let seen = only(&log);
+    assert_eq!(seen.header("grpc-encoding"), Some("gzip"));
+    let length = u32::try_from(seen.body.len() - 5).expect("small");
+    assert_eq!(seen.body[..5], [&[1][..], &length.to_be_bytes()].concat());
+    assert_eq!(gunzip(&seen.body[5..]), payload().bytes()[..]);
+
+    let (config, log, _) = http_peer().await;
+    send(config.with_compression(Compression::Gzip)).await;
+    let seen = only(&log);
+    assert_eq!(seen.header("content-encoding"), Some("gzip"));
+    assert!(seen.body.len() < payload().bytes().len());
+    assert_eq!(gunzip(&seen.body), payload().bytes()[..]);
+}
+
+#[tokio::test]
+async fn the_path_follows_the_setting_it_came_from() {
+    for (path, general, traces) in [
+        ("", "/v1/traces", "/"),
+        ("/", "/v1/traces", "/"),
+        ("/otlp", "/otlp/v1/traces", "/otlp"),
+        ("/otlp/", "/otlp/v1/traces", "/otlp/"),
+        ("/a%20b?key=x", "/a%20b/v1/traces?key=x", "/a%20b?key=x"),
+        ("?key=x", "/v1/traces?key=x", "/?key=x"),
+    ] {
+        let (config, log, base) = http_peer().await;
+        send(config.with_endpoint(format!("{base}{path}"))).await;
+        assert_eq!(only(&log).target, general, "general, {path}");
+        let (config, log, base) = http_peer().await;
+        send(config.with_traces_endpoint(format!("{base}{path}"))).await;
+        assert_eq!(only(&log).target, traces, "traces, {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_payload_over_the_limit_is_not_sent() {
+    for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+        let (_held, address) = refused();
+        let config = config(protocol, address).with_max_request_bytes(1_999).build().expect("valid");
+        let outcome = connect(config).expect("valid").send(&payload()).await;
+        assert_eq!(summary(&outcome), "too large: limit 2000 > 1999", "{protocol}");
+    }
+}
+
+/// A peer may repeat what it was sent, in any text that it answers with.
+#[tokio::test]
+async fn what_is_secret_is_in_no_text() {
+    let token = format!("Bearer {CANARY}");
+    let echo = format!("no user for {token} or {CANARY} at /v1/traces?key={CANARY}");
+    let grpc = |code: &str| {
+        let fields = vec![("grpc-status", code.to_owned()), ("grpc-message", echo.clone())];
+        Grpc::Answer { status: 200, headers: fields, body: None, trailers: None }
+    };
+    let partial = grpc_answer(Some(frame(0, &partial_success(1, &echo))), vec![("grpc-status", "0".to_owned())]);
+    let mut texts = Vec::new();
+    for script in [grpc("16"), grpc("14"), grpc("8"), partial] {
+        let (listener, address) = listen().await;
+        serve_grpc(listener, move |_| script.clone());
+        texts.push((Protocol::Grpc, address));
+    }
+    for status in [200, 400, 401, 413, 503] {
+        let body = if status == 200 { partial_success(1, &echo) } else { echo.clone().into_bytes() };
+        let (listener, address) = listen().await;
+        serve_raw(listener, move |_| Raw::Answer(http_answer(status, &[], &body)));
+        texts.push((Protocol::HttpProtobuf, address));
+    }
+    for (protocol, address) in texts {
+        let config = config(protocol, address)
+            .with_traces_endpoint(format!("http://{address}/v1/traces?key={CANARY}"))
+            .with_header("authorization", &token);
+        assert!(!format!("{config:?}").contains(CANARY), "{config:?}");
+        let config = config.build().expect("valid");
+        assert!(!format!("{config:?} {config:#?} {}", config.endpoint()).contains(CANARY), "{config:?}");
+        let transport = connect(config).expect("valid");
+        let outcome = transport.send(&payload()).await;
+        let text = format!("{outcome:?} {} {:?}", transport.endpoint(), outcome.cause().map(ToString::to_string));
+        assert!(text.contains("***") && !text.contains(CANARY), "{text}");
+    }
+}

@@ -167,6 +167,10 @@ pub(crate) enum Grpc {
     GoAway(Reason),
     /// The connection is dropped behind the request.
     Drop,
+    /// A full success, and a graceful GOAWAY with it.
+    LastAnswer,
+    /// A status in the headers, without reading the body of the request first.
+    Early(Fields),
     /// No answer.
     Hang,
 }
@@ -216,6 +220,13 @@ pub(crate) fn serve_grpc(listener: TcpListener, script: impl Fn(usize) -> Grpc +
     log
 }
 
+/// What a request does to its whole connection.
+enum End {
+    Drop,
+    Graceful,
+    GoAway(Reason),
+}
+
 async fn serve_h2(
     stream: TcpStream,
     index: usize,
@@ -228,11 +239,15 @@ async fn serve_h2(
         let (request, respond) = tokio::select! {
             // What the whole connection has to do comes from the task that read the request.
             end = ended.recv() => match end {
-                Some(Some(reason)) => {
+                Some(End::GoAway(reason)) => {
                     connection.abrupt_shutdown(reason);
                     continue;
                 }
-                _ => return,
+                Some(End::Graceful) => {
+                    connection.graceful_shutdown();
+                    continue;
+                }
+                Some(End::Drop) | None => return,
             },
             accepted = connection.accept() => match accepted {
                 Some(Ok(accepted)) => accepted,
@@ -241,11 +256,21 @@ async fn serve_h2(
         };
         let (script, log, ends) = (Arc::clone(&script), Arc::clone(&log), ends.clone());
         tokio::spawn(async move {
+            let number = log.lock().expect("not poisoned").len();
+            if let early @ Grpc::Early(_) = script(number) {
+                return answer_h2(early, respond).await;
+            }
             let number = read_h2(request, index, &log).await;
             match script(number) {
                 // The answer side stays open until the connection is gone.
-                Grpc::Drop => drop((ends.send(None), std::future::pending::<()>().await, respond)),
-                Grpc::GoAway(reason) => drop((ends.send(Some(reason)), std::future::pending::<()>().await, respond)),
+                Grpc::Drop => drop((ends.send(End::Drop), std::future::pending::<()>().await, respond)),
+                Grpc::GoAway(reason) => {
+                    drop((ends.send(End::GoAway(reason)), std::future::pending::<()>().await, respond))
+                }
+                Grpc::LastAnswer => {
+                    let _ = ends.send(End::Graceful);
+                    answer_h2(grpc_ok(), respond).await;
+                }
                 other => answer_h2(other, respond).await,
             }
         });
@@ -317,11 +342,12 @@ async fn answer_h2(script: Grpc, mut respond: SendResponse<Bytes>) {
                 stream.send_reset(reason);
             }
         }
+        Grpc::Early(headers) => drop(respond.send_response(head(200, &headers), true)),
         Grpc::Hang => {
             let _respond = respond;
             std::future::pending::<()>().await;
         }
-        Grpc::Drop | Grpc::GoAway(_) => unreachable!("done by the connection"),
+        Grpc::Drop | Grpc::GoAway(_) | Grpc::LastAnswer => unreachable!("done by the connection"),
     }
 }
 
@@ -474,4 +500,40 @@ pub(crate) fn refused() -> (tokio::net::TcpSocket, SocketAddr) {
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = socket.local_addr().expect("bound");
     (socket, address)
+}
+
+/// A server on a thread of its own, so that it lives and dies whatever the test's runtime does.
+pub(crate) struct Apart {
+    runtime: Option<tokio::runtime::Runtime>,
+    pub(crate) address: SocketAddr,
+    pub(crate) log: Log,
+}
+
+impl Apart {
+    /// Starts on a free port, or on the one that a former server had.
+    pub(crate) fn start(port: Option<u16>, serve: impl FnOnce(TcpListener) -> Log) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime of two threads");
+        let (address, log) = runtime.block_on(async {
+            let listener = TcpListener::bind(("127.0.0.1", port.unwrap_or(0))).await.expect("a free port");
+            (listener.local_addr().expect("bound"), serve(listener))
+        });
+        Self { runtime: Some(runtime), address, log }
+    }
+
+    /// Ends with everything that is open, as the kernel does for a process that was killed.
+    pub(crate) fn kill(&mut self) {
+        self.runtime.take().expect("killed once").shutdown_timeout(PATIENCE);
+    }
+
+    /// How many connections came so far, as far as requests came by them.
+    pub(crate) fn connections(&self) -> usize {
+        let mut seen: Vec<_> = self.log.lock().expect("not poisoned").iter().map(|seen| seen.connection).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen.len()
+    }
 }
