@@ -1,1 +1,28 @@
-//! Lines kept in files until they are replayed: published atomically, compressed when large.
+#![doc = include_str!("../README.md")]
+
+mod adopt;
+mod clock;
+mod config;
+mod encode;
+mod error;
+mod evict;
+mod name;
+mod notice;
+mod open;
+mod progress;
+mod quarantine;
+mod ranges;
+mod read;
+mod replay;
+mod settle;
+mod spill;
+mod store;
+mod unpack;
+
+pub use config::{Builder, Compression, Config, InvalidConfig, SecondProcess};
+pub use error::{AdoptError, LineProblem, OpenError, ReplayError, SettleError, SpillError};
+pub use notice::{Damage, Notice};
+pub use replay::Group;
+pub use settle::{Settled, Verdict};
+pub use spill::{Line, Spilled};
+pub use store::{Evicted, FileFallback, Reason, Stored};

@@ -119,7 +119,7 @@ pub trait Directory: Sized + Send {
 }
 
 /// An open file.
-pub trait File: io::Read + io::Write + Send {
+pub trait File: io::Read + io::Write + io::Seek + Send {
     /// Makes its content durable. After a failure nothing of it may be relied on, also if a later call succeeds: write the
     /// data to a new file.
     ///

@@ -12,8 +12,8 @@ pub mod sim;
 
 pub use directory::{Directory, Entry, File, Kind, Metadata};
 pub use error::{FileError, LockError, OpenError};
-pub use lock::Lock;
+pub use lock::{LOCK_FILE, Lock};
 pub use name::{MAX_NAME_LEN, NameProblem, check as check_name};
 pub use open::{Options, Parents};
-pub use publish::{publish, remove_leftovers, replace};
+pub use publish::{Draft, publish, remove_leftovers, replace};
 pub use real::SafeDir;

@@ -15,8 +15,8 @@ pub struct Lock {
     _file: File,
 }
 
-/// The name of the lock file.
-pub(crate) const LOCK_FILE: &str = ".lock";
+/// The name of the lock file. Whoever gives a directory up removes it last, while holding the lock.
+pub const LOCK_FILE: &str = ".lock";
 
 pub(crate) fn take(dir: &SafeDir) -> Result<Lock, LockError> {
     // A holder that gives the directory up removes the lock file with it: whoever waited on that file has locked nothing.

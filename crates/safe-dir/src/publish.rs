@@ -18,13 +18,54 @@ pub fn publish<D: Directory>(
     name: &str,
     write: impl FnOnce(&mut D::File) -> std::io::Result<()>,
 ) -> Result<(), FileError> {
-    let temporary = format!("{TEMPORARY_PREFIX}{name}");
-    prepare(dir, &temporary, write)?;
-    let published = dir.rename(&temporary, dir, name).inspect_err(|_| drop(dir.remove(&temporary)));
-    published?;
-    // Without this, a power cut could undo the rename. Where it fails, the caller still has its data: so the file must go,
-    // or the data would exist twice.
-    dir.sync().inspect_err(|_| drop(dir.remove(name)))
+    Draft::write(dir, name, write)?.publish(dir)
+}
+
+/// The two halves of [`publish`] one by one: content that is durable, under a name that nobody reads yet.
+#[derive(Debug)]
+#[must_use = "publish or discard it; a draft that is forgotten is removed by `remove_leftovers`"]
+pub struct Draft {
+    temporary: String,
+}
+
+impl Draft {
+    /// Writes and syncs the content of what will be `name`.
+    ///
+    /// # Errors
+    ///
+    /// If anything fails; then the temporary file is removed, as far as the file system lets itself be written to.
+    pub fn write<D: Directory>(
+        dir: &D,
+        name: &str,
+        write: impl FnOnce(&mut D::File) -> std::io::Result<()>,
+    ) -> Result<Self, FileError> {
+        let temporary = format!("{TEMPORARY_PREFIX}{name}");
+        prepare(dir, &temporary, write)?;
+        Ok(Self { temporary })
+    }
+
+    /// Gives it its name in the same directory, durably.
+    ///
+    /// # Errors
+    ///
+    /// If the name exists (nothing is overwritten) or anything fails; then neither name is left, as far as the file
+    /// system lets itself be written to.
+    pub fn publish<D: Directory>(self, dir: &D) -> Result<(), FileError> {
+        let name = &self.temporary[TEMPORARY_PREFIX.len()..];
+        dir.rename(&self.temporary, dir, name).inspect_err(|_| drop(dir.remove(&self.temporary)))?;
+        // Without this, a power cut could undo the rename. Where it fails, the caller still has its data: so the file must
+        // go, or the data would exist twice.
+        dir.sync().inspect_err(|_| drop(dir.remove(name)))
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    ///
+    /// If the file system refuses.
+    pub fn discard<D: Directory>(self, dir: &D) -> Result<(), FileError> {
+        dir.remove(&self.temporary)
+    }
 }
 
 /// Writes a file in place of the one that `name` may stand for: it is the old or the new one at every moment, and the new

@@ -1,0 +1,89 @@
+//! Taking over what a process left that has ended.
+
+use safe_dir::{Directory, FileError, LockError};
+
+use crate::error::AdoptError;
+use crate::name::FileName;
+use crate::notice::Notice;
+use crate::open::{MAX_PROCESSES, PROCESS_PREFIX};
+use crate::progress::Progress;
+use crate::store::{FileFallback, Key, StoredFile};
+
+impl<D: Directory> FileFallback<D> {
+    /// Moves the files of further processes that have ended into this store, with their progress; says how much came in.
+    /// Opening does so too; call it now and then, so that nothing waits for the next start. A store that is itself a further process's
+    /// does nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a directory or file cannot be moved; what was moved until then counts, and is in the notices.
+    pub fn adopt(&mut self) -> Result<u64, AdoptError> {
+        if self.is_forked() {
+            return Err(AdoptError::Forked);
+        }
+        let mut adopted = 0;
+        if self.is_second {
+            return Ok(adopted);
+        }
+        for entry in self.dir.list().map_err(AdoptError::File)? {
+            let Some(name) = entry.name.to_str() else { continue };
+            let number = name.strip_prefix(PROCESS_PREFIX).and_then(|number| number.parse().ok());
+            if number.is_some_and(|number: u32| (1..=MAX_PROCESSES).contains(&number)) {
+                adopted += self.adopt_from(name)?;
+            }
+        }
+        Ok(adopted)
+    }
+
+    fn adopt_from(&mut self, name: &str) -> Result<u64, AdoptError> {
+        let dead = self.dir.subdirectory(name).map_err(AdoptError::Directory)?;
+        let lock = match dead.lock() {
+            Ok(lock) => lock,
+            Err(LockError::Held { .. }) => return Ok(0),
+            Err(error) => return Err(AdoptError::Lock(error)),
+        };
+        let before = self.total;
+        let moved = self.move_files(&dead);
+        let (files, count) = (self.total.files - before.files, self.total.count - before.count);
+        if files > 0 {
+            self.notices.push_back(Notice::Adopted { from: name.to_owned(), files, count });
+        }
+        moved.map_err(AdoptError::File)?;
+        // Whatever else is in there keeps the directory in place; that is no failure.
+        drop(safe_dir::remove_leftovers(&dead));
+        drop(dead.remove(crate::progress::LOG));
+        drop(dead.remove(safe_dir::LOCK_FILE));
+        drop(lock);
+        if self.dir.remove_subdirectory(name).is_ok() {
+            drop(self.dir.sync());
+        }
+        Ok(count)
+    }
+
+    fn move_files(&mut self, dead: &D) -> Result<(), FileError> {
+        let (mut progress, _) = Progress::load(dead);
+        for entry in dead.list()? {
+            let Some(name) = entry.name.to_str() else { continue };
+            let Some(mut parsed) = FileName::parse(&self.config.signal, name) else { continue };
+            let metadata = dead.metadata(name)?;
+            // What is not a file of ours is found out when it is read.
+            let mut key = Key { seq: parsed.seq, name: name.to_owned() };
+            if self.files.contains_key(&key) {
+                parsed.seq = self.next_seq;
+                key = Key { seq: parsed.seq, name: parsed.format(&self.config.signal) };
+            }
+            let mut file = StoredFile::new(&parsed, metadata.len, parsed.time);
+            if let Some(record) = progress.claim(name, metadata.len) {
+                file.resume(record);
+                // Before the move: a record without a file means nothing, a file without its record is delivered again.
+                self.progress.save(&self.dir, file.record(&key.name))?;
+            }
+            dead.rename(name, &self.dir, &key.name)?;
+            self.next_seq = self.next_seq.max(parsed.seq.saturating_add(1));
+            self.insert(key, file);
+        }
+        // The new names before the old ones go: in between a power cut may leave both, never neither.
+        self.dir.sync()?;
+        dead.sync()
+    }
+}

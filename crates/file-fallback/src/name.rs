@@ -1,0 +1,163 @@
+//! What a file's name says: `traces-20260131T235959.123Z-00000042-n512.jsonl.zst`.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+/// The parts of a file name that is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileName {
+    /// When it was written, by the wall clock of that moment.
+    pub(crate) time: SystemTime,
+    /// Its place in the order.
+    pub(crate) seq: u64,
+    /// What it holds, as the caller counted.
+    pub(crate) count: u64,
+    pub(crate) extension: Extension,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extension {
+    Plain,
+    Zstd,
+    Gzip,
+}
+
+impl FileName {
+    pub(crate) fn format(&self, signal: &str) -> String {
+        let Self { seq, count, .. } = self;
+        let millis = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let millis = i64::try_from(millis).unwrap_or(MAX_MILLIS).min(MAX_MILLIS);
+        let time = Timestamp::from_millisecond(millis).unwrap_or_default().strftime("%Y%m%dT%H%M%S.%3fZ");
+        format!("{signal}-{time}-{seq:08}-n{count}{}", self.extension.as_str())
+    }
+
+    /// `None` for every name that [`format`](Self::format) would not have written for this signal.
+    pub(crate) fn parse(signal: &str, name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(signal)?.strip_prefix('-')?;
+        let (stem, extension) = Extension::split(rest)?;
+        let mut parts = stem.split('-');
+        let time = parse_time(parts.next()?)?;
+        let seq = digits(parts.next()?)?;
+        let count = digits(parts.next()?.strip_prefix('n')?)?;
+        let parsed = Self { time, seq, count, extension };
+        let ours = parts.next().is_none() && seq <= MAX_SEQ && count <= MAX_COUNT && parsed.format(signal) == name;
+        ours.then_some(parsed)
+    }
+}
+
+impl Extension {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => ".jsonl",
+            Self::Zstd => ".jsonl.zst",
+            Self::Gzip => ".jsonl.gz",
+        }
+    }
+
+    fn split(text: &str) -> Option<(&str, Self)> {
+        [Self::Plain, Self::Zstd, Self::Gzip]
+            .into_iter()
+            .find_map(|extension| Some((text.strip_suffix(extension.as_str())?, extension)))
+    }
+}
+
+fn parse_time(text: &str) -> Option<SystemTime> {
+    let (date, rest) = text.split_once('T')?;
+    let (time, millis) = rest.strip_suffix('Z')?.split_once('.')?;
+    if (date.len(), time.len(), millis.len()) != (8, 6, 3) || !text.is_ascii() {
+        return None;
+    }
+    let part = |text: &str| digits(text).and_then(|number| i8::try_from(number).ok());
+    let year = i16::try_from(digits(&date[..4])?).ok()?;
+    let nanos = i32::try_from(digits(millis)?).ok()? * 1_000_000;
+    let date_time = DateTime::new(
+        year,
+        part(&date[4..6])?,
+        part(&date[6..])?,
+        part(&time[..2])?,
+        part(&time[2..4])?,
+        part(&time[4..])?,
+        nanos,
+    );
+    let millis = date_time.ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(u64::try_from(millis).ok()?))
+}
+
+fn digits(text: &str) -> Option<u64> {
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+/// 9999-12-30T21:59:59.999Z: the last whole second but one that `jiff` knows, and the year still has four digits.
+const MAX_MILLIS: i64 = 253_402_207_199_999;
+
+/// A name that promises more was not written by us: at a million a second it would take 30 years, or 11 days.
+const MAX_SEQ: u64 = 1_000_000_000_000_000;
+const MAX_COUNT: u64 = 1_000_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_name_reads_well() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_769_903_999_123);
+        let name = FileName { time, seq: 42, count: 512, extension: Extension::Zstd };
+        assert_eq!(name.format("traces"), "traces-20260131T235959.123Z-00000042-n512.jsonl.zst");
+    }
+
+    #[test]
+    fn times_outside_the_calendar_are_clamped() {
+        for (time, text) in [
+            (SystemTime::UNIX_EPOCH - Duration::from_secs(5), "19700101T000000.000Z"),
+            (SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40), "99991230T215959.999Z"),
+        ] {
+            let name = FileName { time, seq: 1, count: 1, extension: Extension::Plain }.format("x");
+            assert_eq!(name, format!("x-{text}-00000001-n1.jsonl"));
+            assert!(FileName::parse("x", &name).is_some());
+        }
+    }
+
+    #[test]
+    fn only_our_own_names_are_read() {
+        for name in [
+            "",
+            "traces",
+            "traces-",
+            "traces-20260131T235959.123Z-00000042-n512.json",
+            "traces-20260131T235959.123Z-00000042-n512.jsonl.bz2",
+            "traces-20260131T235959.123Z-42-n512.jsonl",
+            "traces-20260131T235959.123Z-00000042-n0512.jsonl",
+            "traces-20260131T235959.123Z-00000042-n+512.jsonl",
+            "traces-20260131T235959.123Z-00000042-n99999999999999999999.jsonl",
+            "traces-20260131T235959.123Z-9999999999999999-n1.jsonl",
+            "traces-20261331T235959.123Z-00000042-n512.jsonl",
+            "traces-2026013\u{e9}T23595.123Z-00000042-n512.jsonl",
+            "logs-20260131T235959.123Z-00000042-n512.jsonl",
+            "traces-20260131T235959.123Z-00000042-n512-x.jsonl",
+            ".tmp-traces-20260131T235959.123Z-00000042-n512.jsonl",
+        ] {
+            assert_eq!(FileName::parse("traces", name), None, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(millis in 0..MAX_MILLIS, seq in 0..=MAX_SEQ, count in 0..=MAX_COUNT, which in 0..3) {
+            let extension = [Extension::Plain, Extension::Zstd, Extension::Gzip][which as usize];
+            let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis as u64);
+            let name = FileName { time, seq, count, extension };
+            prop_assert_eq!(FileName::parse("traces", &name.format("traces")), Some(name));
+        }
+
+        #[test]
+        fn any_text_is_looked_at_without_panic(text in ".*") {
+            let _ = FileName::parse("traces", &text);
+            let _ = FileName::parse("traces", &format!("traces-{text}"));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Opening: names and sizes are looked at, no file is read.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use safe_dir::{Directory, Kind, LockError, Metadata, SafeDir};
+
+use crate::clock::Clock;
+use crate::config::{Config, SecondProcess};
+use crate::error::OpenError;
+use crate::name::FileName;
+use crate::notice::{Damage, Notice};
+use crate::progress::Progress;
+use crate::store::{FileFallback, Key, Stored, StoredFile};
+
+impl FileFallback {
+    /// Opens the store in the configured directory and takes the directory's lock.
+    ///
+    /// Reads names and the small record of the progress, no file: the time grows with the number of files, not
+    /// with their size. Nothing is truncated or overwritten; what is not ours stays untouched. Call
+    /// [`clean_up`](Self::clean_up) soon after, as limits may have changed.
+    ///
+    /// # Errors
+    ///
+    /// If the directory is not safe, is in use (see [`SecondProcess`]), or cannot be read.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        let dir = SafeDir::open(config.dir()).map_err(OpenError::Directory)?;
+        Self::open_in(config, dir)
+    }
+}
+
+impl<D: Directory> FileFallback<D> {
+    /// [`open`](FileFallback::open) in a directory that the caller has opened; the one in the settings is ignored.
+    ///
+    /// # Errors
+    ///
+    /// If the directory is in use (see [`SecondProcess`]) or cannot be read.
+    pub fn open_in(config: Config, dir: D) -> Result<Self, OpenError> {
+        match dir.lock() {
+            Ok(lock) => {
+                let mut store = Self::load(config, dir, lock, false)?;
+                // What stays with the dead for now is tried again by the next `adopt`.
+                drop(store.adopt());
+                Ok(store)
+            }
+            Err(LockError::Held { path }) => match config.second_process {
+                SecondProcess::Refuse => Err(OpenError::Lock(LockError::Held { path })),
+                SecondProcess::Subdirectory => Self::open_second(config, &dir, path),
+            },
+            Err(error) => Err(OpenError::Lock(error)),
+        }
+    }
+
+    /// Takes the first subdirectory that nobody has, with what a dead process may have left in it.
+    fn open_second(config: Config, dir: &D, held: std::path::PathBuf) -> Result<Self, OpenError> {
+        for number in 1..=MAX_PROCESSES {
+            let own = dir.subdirectory(&format!("{PROCESS_PREFIX}{number}")).map_err(OpenError::Directory)?;
+            match own.lock() {
+                Ok(lock) => return Self::load(config, own, lock, true),
+                Err(LockError::Held { .. }) => {}
+                // It was adopted, and removed, between the two calls.
+                Err(LockError::File(error)) if error.is_not_found() => {}
+                Err(error) => return Err(OpenError::Lock(error)),
+            }
+        }
+        Err(OpenError::Lock(LockError::Held { path: held }))
+    }
+
+    fn load(config: Config, dir: D, lock: D::Lock, is_second: bool) -> Result<Self, OpenError> {
+        safe_dir::remove_leftovers(&dir).map_err(OpenError::File)?;
+        let (progress, damaged) = Progress::load(&dir);
+        let mut store = Self {
+            config,
+            dir,
+            is_second,
+            quarantine: None,
+            process: std::process::id(),
+            clock: Clock::default(),
+            files: BTreeMap::new(),
+            total: Stored::default(),
+            next_seq: 1,
+            progress,
+            reader: None,
+            leftovers: Vec::new(),
+            notices: VecDeque::new(),
+            _lock: lock,
+        };
+        if damaged > 0 {
+            store.notices.push_back(Notice::ProgressDamaged { records: damaged });
+        }
+        store.scan()?;
+        Ok(store)
+    }
+
+    fn scan(&mut self) -> Result<(), OpenError> {
+        let mut highest = 0;
+        for entry in self.dir.list().map_err(OpenError::File)? {
+            let Some(name) = entry.name.to_str() else { continue };
+            let Some(parsed) = FileName::parse(&self.config.signal, name) else { continue };
+            highest = highest.max(parsed.seq);
+            // Gone since, or not to be looked at: then there is nothing to count.
+            let Ok(metadata) = self.dir.metadata(name) else { continue };
+            let key = Key { seq: parsed.seq, name: name.to_owned() };
+            match self.unusable(&metadata) {
+                None => {
+                    let mut file = StoredFile::new(&parsed, metadata.len, parsed.time);
+                    if let Some(record) = self.progress.claim(name, metadata.len) {
+                        file.resume(record);
+                    }
+                    self.insert(key, file);
+                }
+                Some(damage) => self.set_aside(&key, damage, 0, parsed.count),
+            }
+        }
+        let seq_of = |name: &str| FileName::parse(&self.config.signal, name).map(|parsed| parsed.seq);
+        let files = &self.files;
+        let known =
+            |name: &str| seq_of(name).is_some_and(|seq| files.contains_key(&Key { seq, name: name.to_owned() }));
+        self.progress.retain(known);
+        // A number is not used again while the log on disk speaks of it, or a new file could be taken for a settled one.
+        highest = highest.max(self.progress.highest(seq_of).unwrap_or(0));
+        self.next_seq = highest + 1;
+        Ok(())
+    }
+
+    fn unusable(&self, metadata: &Metadata) -> Option<Damage> {
+        if metadata.kind != Kind::File || metadata.links != 1 {
+            Some(Damage::NotOurs)
+        } else if metadata.len > self.config.max_bytes {
+            Some(Damage::FileTooLarge)
+        } else {
+            None
+        }
+    }
+}
+
+/// Begins the names of the subdirectories of further processes.
+pub(crate) const PROCESS_PREFIX: &str = "process-";
+
+/// The most processes beside the first.
+pub(crate) const MAX_PROCESSES: u32 = 64;

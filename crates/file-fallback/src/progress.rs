@@ -1,0 +1,182 @@
+//! Which lines of which file are settled: a small log beside the files, one record a line, each with its CRC-32C.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+
+use safe_dir::{Directory, FileError};
+use serde::{Deserialize, Serialize};
+
+use crate::ranges::Ranges;
+
+/// The state of one file that is partly settled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) file: String,
+    /// The file's length: of a file with another one nothing is believed.
+    pub(crate) bytes: u64,
+    /// The lines, from 0, that need not be read again.
+    pub(crate) lines: Ranges,
+    /// What was settled with them.
+    pub(crate) count: u64,
+    /// The caller could not use one of them.
+    #[serde(default)]
+    pub(crate) rejected: bool,
+}
+
+/// The log, and the last record of each file.
+#[derive(Debug)]
+pub(crate) struct Progress<F> {
+    records: BTreeMap<String, Record>,
+    /// Open for appending; none before the first record and after a failure.
+    log: Option<F>,
+    len: u64,
+    /// Names that the log on disk still speaks of although their files are gone.
+    pub(crate) stale: BTreeSet<String>,
+}
+
+impl<F: safe_dir::File> Progress<F> {
+    /// Reads the log, if there is one; says how many records of it were damaged. A log that cannot be read at all is one
+    /// damaged record: it will be replaced by the next.
+    pub(crate) fn load<D: Directory<File = F>>(dir: &D) -> (Self, u64) {
+        let empty = Self { records: BTreeMap::new(), log: None, len: 0, stale: BTreeSet::new() };
+        let mut text = Vec::new();
+        let read = match dir.open_read(LOG) {
+            Ok(file) => file.take(MAX_LOG + 1).read_to_end(&mut text),
+            Err(error) if error.is_not_found() => return (empty, 0),
+            Err(_) => return (empty, 1),
+        };
+        if read.is_err() || text.len() as u64 > MAX_LOG {
+            return (empty, 1);
+        }
+        let (records, damaged) = parse(&text);
+        (Self { records, ..empty }, damaged)
+    }
+
+    /// Takes the record of a file that exists with this length. To be called for every file once after loading; what is then
+    /// not claimed is stale.
+    pub(crate) fn claim(&mut self, file: &str, bytes: u64) -> Option<Record> {
+        self.records.get(file).filter(|record| record.bytes == bytes).cloned()
+    }
+
+    /// Forgets every file that is not `known`.
+    pub(crate) fn retain(&mut self, known: impl Fn(&str) -> bool) {
+        let stale = self.records.keys().filter(|file| !known(file)).cloned();
+        self.stale.extend(stale);
+        self.records.retain(|file, _| known(file));
+    }
+
+    /// Forgets a file that is gone. Needs no write: a record without a file means nothing.
+    pub(crate) fn forget(&mut self, file: &str) {
+        if self.records.remove(file).is_some() {
+            self.stale.insert(file.to_owned());
+        }
+    }
+
+    /// The highest number that a name in the log has, by `seq_of`.
+    pub(crate) fn highest(&self, seq_of: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+        self.records.keys().chain(&self.stale).filter_map(|file| seq_of(file)).max()
+    }
+
+    /// Keeps the record, durably once it returns. After a failure it is kept in memory, and the next call writes all of them to a
+    /// new log: the old one is never trusted again.
+    pub(crate) fn save<D: Directory<File = F>>(&mut self, dir: &D, record: Record) -> Result<(), FileError> {
+        let line = line(&record);
+        self.records.insert(record.file.clone(), record);
+        let appended = match self.log.take() {
+            Some(log) if self.len <= COMPACT_ABOVE => Some((log, line)),
+            _ => None,
+        };
+        match appended {
+            Some((mut log, line)) => {
+                let failed = |source| FileError::Io { path: dir.path().join(LOG), action: "write", source };
+                log.write_all(&line).and_then(|()| log.sync()).map_err(failed)?;
+                self.len += line.len() as u64;
+                self.log = Some(log);
+                Ok(())
+            }
+            None => self.rewrite(dir),
+        }
+    }
+
+    fn rewrite<D: Directory<File = F>>(&mut self, dir: &D) -> Result<(), FileError> {
+        let text: Vec<u8> = self.records.values().flat_map(line).collect();
+        safe_dir::replace(dir, LOG, |log| log.write_all(&text))?;
+        self.stale.clear();
+        self.len = text.len() as u64;
+        self.log = Some(dir.open_append(LOG)?);
+        Ok(())
+    }
+}
+
+fn line(record: &Record) -> Vec<u8> {
+    let json = serde_json::to_string(record).expect("strings and numbers have a JSON form");
+    format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes()
+}
+
+/// The last good record of each file, and how many lines were not one. A torn last line is what a crash leaves, and no
+/// damage.
+fn parse(text: &[u8]) -> (BTreeMap<String, Record>, u64) {
+    let (mut records, mut damaged) = (BTreeMap::new(), 0);
+    let mut lines = text.split(|&byte| byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        match parse_line(line) {
+            Some(record) => drop(records.insert(record.file.clone(), record)),
+            None => damaged += u64::from(lines.peek().is_some()),
+        }
+    }
+    (records, damaged)
+}
+
+fn parse_line(line: &[u8]) -> Option<Record> {
+    let (sum, json) = line.split_at_checked(8)?;
+    let json = json.strip_prefix(b" ")?;
+    let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
+    (crc32c::crc32c(json) == sum).then(|| serde_json::from_slice(json).ok())?
+}
+
+/// The name of the log.
+pub(crate) const LOG: &str = "progress.log";
+
+/// The log is written anew when it has grown beyond this.
+const COMPACT_ABOVE: u64 = 64 << 10;
+
+/// A longer log was not written by us.
+const MAX_LOG: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(file: &str, end: u64) -> Record {
+        let mut lines = Ranges::default();
+        lines.insert(0..end);
+        Record { file: file.to_owned(), bytes: 9, lines, count: end * 10, rejected: false }
+    }
+
+    #[test]
+    fn the_last_good_record_of_a_file_counts() {
+        let text = [line(&record("a", 1)), line(&record("b", 1)), line(&record("a", 2))].concat();
+        let (records, damaged) = parse(&text);
+        assert_eq!((records["a"].count, records["b"].count, damaged), (20, 10, 0));
+    }
+
+    #[test]
+    fn every_single_damaged_byte_is_noticed() {
+        let whole = [line(&record("a", 1)), line(&record("a", 2))].concat();
+        let first = line(&record("a", 1)).len();
+        for index in first..whole.len() - 1 {
+            for flip in [1, 0x20, 0x80] {
+                let mut text = whole.clone();
+                text[index] ^= flip;
+                let upper_case = text[..whole.len()].eq_ignore_ascii_case(&whole) && index < first + 8;
+                let (records, damaged) = parse(&text);
+                assert!(upper_case || (records["a"].count, damaged >= 1) == (10, true), "byte {index} ^ {flip}");
+            }
+        }
+        for len in 0..whole.len() {
+            let (records, damaged) = parse(&whole[..len]);
+            let expected = if len + 1 >= whole.len() { Some(20) } else { (len + 1 >= first).then_some(10) };
+            assert_eq!((records.get("a").map(|record| record.count), damaged), (expected, 0), "cut to {len}");
+        }
+    }
+}

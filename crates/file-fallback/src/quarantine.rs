@@ -1,0 +1,85 @@
+//! Where damaged files go: out of the way, for somebody to look at.
+
+use safe_dir::{Directory, FileError};
+
+use crate::notice::{Damage, Notice};
+use crate::store::{FileFallback, Key};
+
+impl<D: Directory> FileFallback<D> {
+    /// Takes a file out of the books and moves it to the quarantine. `count` is what left the store with it.
+    pub(crate) fn set_aside(&mut self, key: &Key, damage: Damage, count: u64, promised: u64) {
+        // Where that fails it stays in its place, and is looked at again by the next start.
+        let moved_to = self.quarantine().and_then(|()| self.move_to_quarantine(&key.name)).ok();
+        self.trim_quarantine();
+        self.notices.push_back(Notice::SetAside { name: key.name.clone(), moved_to, damage, count, promised });
+    }
+
+    /// Removes the oldest from the quarantine until it keeps its limits.
+    pub(crate) fn trim_quarantine(&mut self) {
+        let Some(quarantine) = &self.quarantine else { return };
+        let Ok(entries) = quarantine.list() else { return };
+        let mut files = Vec::new();
+        for entry in entries {
+            let Ok(name) = entry.name.into_string() else { continue };
+            let Ok(metadata) = quarantine.metadata(&name) else { continue };
+            files.push((metadata.modified, name, metadata.allocated));
+        }
+        files.sort();
+        let mut bytes: u64 = files.iter().map(|file| file.2).sum();
+        let mut left = files.len();
+        let mut removed = 0;
+        for (_, name, allocated) in files {
+            if bytes <= self.config.quarantine_max_bytes && left <= MAX_FILES {
+                break;
+            }
+            if quarantine.remove(&name).is_ok() {
+                bytes = bytes.saturating_sub(allocated);
+                left -= 1;
+                removed += 1;
+            }
+        }
+        if removed > 0 {
+            self.notices.push_back(Notice::QuarantineTrimmed { files: removed });
+        }
+    }
+
+    /// Opens it, if that was not done yet.
+    fn quarantine(&mut self) -> Result<(), FileError> {
+        if self.quarantine.is_none() {
+            let opened = self.dir.subdirectory(QUARANTINE);
+            self.quarantine =
+                Some(opened.map_err(|error| self.failed("open the quarantine of", std::io::Error::other(error)))?);
+        }
+        Ok(())
+    }
+
+    /// The name that it has there.
+    fn move_to_quarantine(&self, name: &str) -> Result<String, FileError> {
+        let quarantine = self
+            .quarantine
+            .as_ref()
+            .ok_or_else(|| self.failed("find the quarantine of", std::io::ErrorKind::NotFound.into()))?;
+        let mut target = name.to_owned();
+        let mut copy = 1;
+        loop {
+            match self.dir.rename(name, quarantine, &target) {
+                Ok(()) => break,
+                Err(error) if error.is_already_exists() && copy < MAX_FILES => {
+                    target = format!("{name}.{copy}");
+                    copy += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // A power cut before these may bring it back to its old place: then it is set aside once more.
+        quarantine.sync()?;
+        self.dir.sync()?;
+        Ok(target)
+    }
+}
+
+/// The subdirectory.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// The most files in it.
+const MAX_FILES: usize = 1_000;

@@ -1,0 +1,186 @@
+//! The bytes of a file to lines, in constant memory, whatever the bytes are.
+
+use std::io;
+use std::ops::Range;
+
+use crate::encode::FRAME_TEXT;
+use crate::name::Extension;
+use crate::notice::Damage;
+use crate::unpack::{Filled, Unpacker};
+
+/// Reads a file once, from its start. The same bytes always give the same items, so that lines can be known by their number.
+#[derive(Debug)]
+pub(crate) struct LineReader<F> {
+    unpacker: Unpacker<F>,
+    /// Text that is not handed out yet, from `start` on.
+    text: Vec<u8>,
+    start: usize,
+    /// No line feed stands before this.
+    scanned: usize,
+    /// Up to here the text is of compressed parts whose checksum was right.
+    verified: usize,
+    total: u64,
+    /// The number of the next line.
+    line: u64,
+    /// In the middle of a line that is too long.
+    skipping: bool,
+    ended: bool,
+    max_line_bytes: usize,
+}
+
+/// What comes next in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// A line, whose text is at this place until the next call.
+    Line(Range<usize>),
+    /// A line that has a number but no text that could be used, and why, if that is damage.
+    Skipped(Option<Damage>),
+    /// Something was wrong here; it has no number.
+    Damage(Damage),
+    /// There is no more.
+    End,
+}
+
+impl<F: io::Read + io::Seek> LineReader<F> {
+    pub(crate) fn new(file: F, extension: Extension, max_line_bytes: usize) -> io::Result<Self> {
+        Ok(Self {
+            unpacker: Unpacker::new(file, extension)?,
+            text: Vec::new(),
+            start: 0,
+            scanned: 0,
+            verified: 0,
+            total: 0,
+            line: 0,
+            skipping: false,
+            ended: false,
+            max_line_bytes,
+        })
+    }
+
+    /// The number of the line that comes next.
+    pub(crate) fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// The text of a line that [`next`](Self::next) has just given.
+    pub(crate) fn text(&self, line: &Range<usize>) -> &[u8] {
+        &self.text[line.clone()]
+    }
+
+    /// Takes back a line that [`next`](Self::next) has just given: it comes again.
+    pub(crate) fn unread(&mut self, line: &Range<usize>) {
+        self.start = line.start;
+        self.scanned = line.start;
+        self.line -= 1;
+    }
+
+    pub(crate) fn next(&mut self) -> io::Result<Item> {
+        loop {
+            if let Some(item) = self.next_in_text() {
+                return Ok(item);
+            }
+            if self.ended {
+                return Ok(self.last());
+            }
+            if let Some(damage) = self.fill()? {
+                return Ok(Item::Damage(damage));
+            }
+        }
+    }
+
+    /// A whole line, if there is one that may be handed out.
+    fn next_in_text(&mut self) -> Option<Item> {
+        // A part that is too large to wait for its checksum was not written by us.
+        let frame_cap = FRAME_TEXT + self.max_line_bytes + 1;
+        let usable = if self.text.len() - self.verified > frame_cap { self.text.len() } else { self.verified };
+        match self.text[self.scanned..usable].iter().position(|&byte| byte == b'\n') {
+            Some(offset) => {
+                let line = self.start..self.scanned + offset;
+                self.start = line.end + 1;
+                self.scanned = self.start;
+                Some(self.number(line))
+            }
+            None => {
+                self.scanned = self.scanned.max(usable);
+                if self.scanned - self.start > self.max_line_bytes {
+                    self.skipping = true;
+                    self.start = self.scanned;
+                }
+                None
+            }
+        }
+    }
+
+    /// What stands after the last line feed. A line without one may be whole; whoever reads it will know.
+    fn last(&mut self) -> Item {
+        let line = self.start..self.verified;
+        self.start = self.verified;
+        self.scanned = self.verified;
+        if line.is_empty() && !self.skipping { Item::End } else { self.number(line) }
+    }
+
+    fn number(&mut self, line: Range<usize>) -> Item {
+        self.line += 1;
+        let too_long = std::mem::take(&mut self.skipping) || line.len() > self.max_line_bytes;
+        if too_long {
+            Item::Skipped(Some(Damage::LineTooLong))
+        } else if self.text[line.clone()].iter().all(u8::is_ascii_whitespace) {
+            Item::Skipped(None)
+        } else {
+            Item::Line(line)
+        }
+    }
+
+    /// Reads on; says what was wrong, if something was.
+    fn fill(&mut self) -> io::Result<Option<Damage>> {
+        self.text.drain(..self.start);
+        self.scanned -= self.start;
+        self.verified = self.verified.saturating_sub(self.start);
+        self.start = 0;
+        let before = self.text.len();
+        let filled = self.unpacker.fill(&mut self.text)?;
+        self.total += (self.text.len() - before) as u64;
+        let damage = match filled {
+            Filled::Part => None,
+            Filled::Whole => {
+                self.verified = self.text.len();
+                None
+            }
+            Filled::Torn => {
+                // What came before the cut is as it was written, except the line that was cut.
+                let whole = self.text.iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1);
+                self.cut(whole.max(self.scanned));
+                self.verified = self.text.len();
+                Some(Damage::Torn)
+            }
+            Filled::Corrupt => {
+                // Nothing of this part is to be trusted, nor a line that began before it and ends in it.
+                let trusted = self.verified.max(self.scanned);
+                let whole = self.text[..trusted].iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1);
+                self.cut(whole);
+                self.verified = self.text.len();
+                Some(Damage::Corrupt)
+            }
+            Filled::End => {
+                self.ended = true;
+                None
+            }
+        };
+        if self.total > MAX_FILE_TEXT {
+            self.cut(self.start);
+            self.verified = self.text.len();
+            self.ended = true;
+            return Ok(Some(Damage::TextTooLarge));
+        }
+        Ok(damage)
+    }
+
+    fn cut(&mut self, len: usize) {
+        self.text.truncate(len);
+        self.scanned = self.scanned.min(len);
+        self.skipping = false;
+    }
+}
+
+/// The most text in one file. What unpacks to more is not ours, and would keep the disk busy for long.
+pub(crate) const MAX_FILE_TEXT: u64 = 1 << 30;

@@ -1,0 +1,183 @@
+//! Reading files back, group by group.
+
+use std::io;
+use std::ops::Range;
+
+use safe_dir::{Directory, FileError};
+
+use crate::error::ReplayError;
+use crate::name::FileName;
+use crate::notice::Damage;
+use crate::read::{Item, LineReader};
+use crate::store::{FileFallback, Key};
+
+/// Lines of one file, handed out to be delivered. Give it to [`settle`](FileFallback::settle) or one of its shorter forms: what is not
+/// settled is not read again before the next start, and keeps its file from being removed.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "settle it, or give it back"]
+pub struct Group {
+    pub(crate) key: Key,
+    /// The number of the first line in its file, from 0; the others follow.
+    pub(crate) first: u64,
+    /// The text of each line, without its line feed.
+    pub lines: Vec<Vec<u8>>,
+}
+
+/// The file that is being read.
+#[derive(Debug)]
+pub(crate) struct Reader<F> {
+    pub(crate) key: Key,
+    pub(crate) lines: LineReader<F>,
+}
+
+impl Group {
+    /// The name of the file that the lines are from.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.key.name
+    }
+
+    /// The number of its first line in the file, from 0. The others follow.
+    #[must_use]
+    pub const fn first_line(&self) -> u64 {
+        self.first
+    }
+
+    /// The bytes of all lines.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lines.iter().map(Vec::len).sum()
+    }
+
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.first..self.first + self.lines.len() as u64
+    }
+}
+
+impl<D: Directory> FileFallback<D> {
+    /// Reads the next lines that are neither settled nor handed out, oldest file first: as many of one file as fit into
+    /// `max_bytes`, and at least one. `None` if there is nothing.
+    ///
+    /// Memory: the group, and a constant. Damage on the way is noted (see [`take_notices`](Self::take_notices)), and the good
+    /// lines around it are read. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be opened or read now. It stays for the next call; one that fails three times in a row is set
+    /// aside as unreadable, so that it does not hold up the others.
+    pub fn next_group(&mut self, max_bytes: usize) -> Result<Option<Group>, ReplayError> {
+        if self.is_forked() {
+            return Err(ReplayError::Forked);
+        }
+        loop {
+            let Some(key) = self.files.iter().find(|(_, file)| !file.exhausted).map(|(key, _)| key.clone()) else {
+                return Ok(None);
+            };
+            match self.read_group(&key, max_bytes) {
+                Ok(Some(group)) => {
+                    if let Some(file) = self.files.get_mut(&key) {
+                        file.out.insert(group.range());
+                        file.read_failures = 0;
+                    }
+                    return Ok(Some(group));
+                }
+                Ok(None) => {
+                    // What fails here is tried again by `clean_up`; it has no lines any more.
+                    drop(self.finish_if_done(&key));
+                }
+                Err(error) if error.is_not_found() => self.vanished(&key),
+                Err(error) => {
+                    self.reader = None;
+                    if !self.count_failure(&key, &error) {
+                        return Err(ReplayError::File(error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads on in a file; `None` at its end.
+    fn read_group(&mut self, key: &Key, max_bytes: usize) -> Result<Option<Group>, FileError> {
+        let mut reader = match self.reader.take() {
+            Some(reader) if reader.key == *key => reader,
+            _ => self.open_reader(key)?,
+        };
+        let Some(file) = self.files.get_mut(key) else { return Ok(None) };
+        let failed = |source| FileError::Io { path: self.dir.path().join(&key.name), action: "read", source };
+        let mut group = Group { key: key.clone(), first: 0, lines: Vec::new() };
+        let mut size = 0;
+        loop {
+            let number = reader.lines.line();
+            match reader.lines.next().map_err(failed)? {
+                Item::Line(line) => {
+                    if file.done.end_of(number).or(file.out.end_of(number)).is_some() {
+                        continue;
+                    }
+                    let text = reader.lines.text(&line);
+                    let room = max_bytes.saturating_sub(size) >= text.len() + LINE_OVERHEAD;
+                    if group.lines.is_empty() {
+                        group.first = number;
+                    } else if !room || number != group.range().end {
+                        reader.lines.unread(&line);
+                        break;
+                    }
+                    size += text.len() + LINE_OVERHEAD;
+                    group.lines.push(text.to_vec());
+                }
+                Item::Skipped(damage) => {
+                    file.done.insert(number..number + 1);
+                    if let Some(damage) = damage {
+                        file.note_damage(damage);
+                    }
+                }
+                Item::Damage(damage) => file.note_damage(damage),
+                Item::End => {
+                    file.lines = Some(number);
+                    file.exhausted = true;
+                    break;
+                }
+            }
+        }
+        if !file.exhausted {
+            self.reader = Some(reader);
+        }
+        Ok((!group.lines.is_empty()).then_some(group))
+    }
+
+    fn open_reader(&self, key: &Key) -> Result<Reader<D::File>, FileError> {
+        let opened = self.dir.open_read(&key.name)?;
+        let failed = |source| FileError::Io { path: self.dir.path().join(&key.name), action: "read", source };
+        let extension = FileName::parse(&self.config.signal, &key.name).map(|name| name.extension);
+        let extension = extension.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        let lines = LineReader::new(opened, extension, self.config.max_line_bytes).map_err(failed)?;
+        Ok(Reader { key: key.clone(), lines })
+    }
+
+    /// Notes that a file could not be read; says whether it is given up for that.
+    fn count_failure(&mut self, key: &Key, error: &FileError) -> bool {
+        let Some(file) = self.files.get_mut(key) else { return true };
+        // Not the file's fault: too many files are open, or there is no memory.
+        let elsewhere = error.io().is_some_and(|io| {
+            io.kind() == io::ErrorKind::OutOfMemory || io.raw_os_error().is_some_and(|errno| matches!(errno, 23 | 24))
+        });
+        if elsewhere {
+            return false;
+        }
+        let damage = if error.is_refused() { Damage::NotOurs } else { Damage::Unreadable };
+        file.read_failures += 1;
+        if !error.is_refused() && file.read_failures < MAX_READ_FAILURES {
+            return false;
+        }
+        // What could be read of it was: it ends here.
+        file.note_damage(damage);
+        file.exhausted = true;
+        file.lines = Some(0);
+        drop(self.finish_if_done(key));
+        true
+    }
+}
+
+/// What a line takes besides its text, so that many short ones do not take many times the memory that was asked for.
+const LINE_OVERHEAD: usize = 64;
+
+const MAX_READ_FAILURES: u32 = 3;

@@ -1,0 +1,340 @@
+//! The bytes of a file to text: plain, zstd or gzip, by what they are, with a way on after damage.
+
+use std::io::{self, BufRead, Read, SeekFrom};
+
+use crate::name::Extension;
+
+/// Gives the text piece by piece.
+#[derive(Debug)]
+pub(crate) struct Unpacker<F> {
+    state: State<F>,
+    /// Searches for the next compressed part that were made after damage.
+    searches: u32,
+}
+
+/// What a call has added to the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// Some of a compressed part whose checksum is still to come.
+    Part,
+    /// Something, after which all of the text is known to be right, as far as that can be known.
+    Whole,
+    /// The file ends in the middle of a part.
+    Torn,
+    /// The part is damaged; the text goes on with the next one.
+    Corrupt,
+    /// Nothing: the file ends.
+    End,
+}
+
+enum State<F> {
+    Plain(Source<F>),
+    #[cfg(feature = "zstd")]
+    Zstd {
+        source: Source<F>,
+        decoder: Box<zstd::stream::raw::Decoder<'static>>,
+        /// Where the part begins that is being read.
+        part: Option<u64>,
+    },
+    #[cfg(feature = "gzip")]
+    Gzip {
+        source: Source<F>,
+    },
+    #[cfg(feature = "gzip")]
+    GzipPart {
+        decoder: Box<flate2::bufread::GzDecoder<Source<F>>>,
+        part: u64,
+    },
+    /// Only while a call moves the source from one state to another, and after a failed one.
+    Moved,
+}
+
+impl<F: Read + io::Seek> Unpacker<F> {
+    /// Goes by the first bytes. If they say nothing, by the name; but a name that promises compression over plain text is not
+    /// believed.
+    pub(crate) fn new(file: F, extension: Extension) -> io::Result<Self> {
+        let mut source = Source::new(file);
+        let first = source.peek(ZSTD_MAGIC.len())?;
+        let found = if first.starts_with(&ZSTD_MAGIC) {
+            Extension::Zstd
+        } else if first.starts_with(&GZIP_MAGIC[..3]) {
+            Extension::Gzip
+        } else if first.first().is_none_or(|&byte| byte == b'{' || byte.is_ascii_whitespace()) {
+            Extension::Plain
+        } else {
+            extension
+        };
+        let state = match found {
+            Extension::Plain => State::Plain(source),
+            #[cfg(feature = "zstd")]
+            Extension::Zstd => State::Zstd { source, decoder: Box::new(zstd_decoder()?), part: None },
+            #[cfg(feature = "gzip")]
+            Extension::Gzip => State::Gzip { source },
+            #[cfg(not(all(feature = "zstd", feature = "gzip")))]
+            _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "this compression is not compiled in")),
+        };
+        Ok(Self { state, searches: 0 })
+    }
+
+    /// Adds some text at the end of `text`.
+    pub(crate) fn fill(&mut self, text: &mut Vec<u8>) -> io::Result<Filled> {
+        match std::mem::replace(&mut self.state, State::Moved) {
+            State::Plain(mut source) => {
+                let bytes = source.fill_buf()?;
+                let len = bytes.len();
+                text.extend_from_slice(bytes);
+                source.consume(len);
+                self.state = State::Plain(source);
+                Ok(if len == 0 { Filled::End } else { Filled::Whole })
+            }
+            #[cfg(feature = "zstd")]
+            State::Zstd { source, decoder, part } => self.fill_zstd(source, decoder, part, text),
+            #[cfg(feature = "gzip")]
+            State::Gzip { mut source } => {
+                if source.fill_buf()?.is_empty() {
+                    self.state = State::Gzip { source };
+                    return Ok(Filled::End);
+                }
+                let part = source.position();
+                self.fill_gzip(Box::new(flate2::bufread::GzDecoder::new(source)), part, text)
+            }
+            #[cfg(feature = "gzip")]
+            State::GzipPart { decoder, part } => self.fill_gzip(decoder, part, text),
+            State::Moved => Err(io::Error::other("the file was read on after an error")),
+        }
+    }
+
+    #[cfg(feature = "zstd")]
+    fn fill_zstd(
+        &mut self,
+        mut source: Source<F>,
+        mut decoder: Box<zstd::stream::raw::Decoder<'static>>,
+        part: Option<u64>,
+        text: &mut Vec<u8>,
+    ) -> io::Result<Filled> {
+        use zstd::stream::raw::Operation as _;
+
+        let input = source.fill_buf()?;
+        let at_end = input.is_empty();
+        let begin = match part {
+            Some(begin) => begin,
+            None if at_end => {
+                self.state = State::Zstd { source, decoder, part: None };
+                return Ok(Filled::End);
+            }
+            None => {
+                decoder.reinit()?;
+                source.position()
+            }
+        };
+        let old_len = text.len();
+        text.resize(old_len + CHUNK, 0);
+        let ran = decoder.run_on_buffers(source.fill_buf()?, &mut text[old_len..]);
+        let (filled, part) = match ran {
+            Ok(status) => {
+                text.truncate(old_len + status.bytes_written);
+                source.consume(status.bytes_read);
+                if status.remaining == 0 {
+                    (Filled::Whole, None)
+                } else if at_end && status.bytes_written == 0 {
+                    (self.after_damage(&mut source, begin, &ZSTD_MAGIC, true)?, None)
+                } else {
+                    (Filled::Part, Some(begin))
+                }
+            }
+            Err(_) => {
+                text.truncate(old_len);
+                (self.after_damage(&mut source, begin, &ZSTD_MAGIC, false)?, None)
+            }
+        };
+        self.state = State::Zstd { source, decoder, part };
+        Ok(filled)
+    }
+
+    #[cfg(feature = "gzip")]
+    fn fill_gzip(
+        &mut self,
+        mut decoder: Box<flate2::bufread::GzDecoder<Source<F>>>,
+        part: u64,
+        text: &mut Vec<u8>,
+    ) -> io::Result<Filled> {
+        let old_len = text.len();
+        text.resize(old_len + CHUNK, 0);
+        let read = decoder.read(&mut text[old_len..]);
+        text.truncate(old_len + read.as_ref().copied().unwrap_or(0));
+        match read {
+            Ok(0) => {
+                self.state = State::Gzip { source: decoder.into_inner() };
+                Ok(Filled::Whole)
+            }
+            Ok(_) => {
+                self.state = State::GzipPart { decoder, part };
+                Ok(Filled::Part)
+            }
+            Err(error) => {
+                let mut source = decoder.into_inner();
+                if source.failed {
+                    return Err(error);
+                }
+                let torn = error.kind() == io::ErrorKind::UnexpectedEof;
+                let filled = self.after_damage(&mut source, part, &GZIP_MAGIC, torn)?;
+                self.state = State::Gzip { source };
+                Ok(filled)
+            }
+        }
+    }
+
+    /// Goes to the next part after the damaged one that begins at `begin`, or to the end. A part that seems cut short by the end
+    /// of the file, with another one inside it, is not cut but damaged: its own length was.
+    #[cfg(any(feature = "zstd", feature = "gzip"))]
+    fn after_damage(&mut self, source: &mut Source<F>, begin: u64, magic: &[u8], torn: bool) -> io::Result<Filled> {
+        self.searches += 1;
+        source.seek_to(begin + 1)?;
+        let found = self.searches <= MAX_SEARCHES && source.find(magic)?;
+        if !found {
+            source.skip_to_end()?;
+        }
+        Ok(if torn && !found { Filled::Torn } else { Filled::Corrupt })
+    }
+}
+
+impl<F> std::fmt::Debug for State<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain",
+            #[cfg(feature = "zstd")]
+            Self::Zstd { .. } => "Zstd",
+            #[cfg(feature = "gzip")]
+            Self::Gzip { .. } | Self::GzipPart { .. } => "Gzip",
+            Self::Moved => "Moved",
+        })
+    }
+}
+
+#[cfg(feature = "zstd")]
+fn zstd_decoder() -> io::Result<zstd::stream::raw::Decoder<'static>> {
+    let mut decoder = zstd::stream::raw::Decoder::new()?;
+    decoder.set_parameter(zstd::stream::raw::DParameter::WindowLogMax(WINDOW_LOG_MAX))?;
+    Ok(decoder)
+}
+
+/// A file with a buffer, a position, and a memory of whether it was the file that failed.
+struct Source<F> {
+    file: F,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Where in the file the buffer ends.
+    offset: u64,
+    failed: bool,
+}
+
+impl<F: Read + io::Seek> Source<F> {
+    fn new(file: F) -> Self {
+        Self { file, buffer: vec![0; CHUNK].into(), start: 0, end: 0, offset: 0, failed: false }
+    }
+
+    fn position(&self) -> u64 {
+        self.offset - (self.end - self.start) as u64
+    }
+
+    /// The next bytes without taking them: `len` of them, or all there are.
+    fn peek(&mut self, len: usize) -> io::Result<&[u8]> {
+        while self.end - self.start < len && self.read_more()? > 0 {}
+        Ok(&self.buffer[self.start..self.end])
+    }
+
+    fn seek_to(&mut self, position: u64) -> io::Result<()> {
+        let buffered = self.offset - self.end as u64;
+        if (buffered..=self.offset).contains(&position) {
+            self.start = usize::try_from(position - buffered).unwrap_or(self.end);
+        } else {
+            self.offset = self.file.seek(SeekFrom::Start(position))?;
+            (self.start, self.end) = (0, 0);
+        }
+        Ok(())
+    }
+
+    fn skip_to_end(&mut self) -> io::Result<()> {
+        self.offset = self.file.seek(SeekFrom::End(0))?;
+        (self.start, self.end) = (0, 0);
+        Ok(())
+    }
+
+    /// Goes to the next place where `wanted` stands; if there is none, to the end.
+    fn find(&mut self, wanted: &[u8]) -> io::Result<bool> {
+        loop {
+            let bytes = self.peek(wanted.len())?;
+            if bytes.len() < wanted.len() {
+                return Ok(false);
+            }
+            match bytes.windows(wanted.len()).position(|window| window == wanted) {
+                Some(index) => {
+                    self.start += index;
+                    return Ok(true);
+                }
+                None => self.start = self.end - (wanted.len() - 1),
+            }
+        }
+    }
+
+    /// Reads behind what is buffered.
+    fn read_more(&mut self) -> io::Result<usize> {
+        if self.end == self.buffer.len() || self.start == self.end {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        loop {
+            match self.file.read(&mut self.buffer[self.end..]) {
+                Ok(len) => {
+                    self.end += len;
+                    self.offset += len as u64;
+                    return Ok(len);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.failed = true;
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+impl<F: Read + io::Seek> Read for Source<F> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let len = self.fill_buf()?.len().min(out.len());
+        out[..len].copy_from_slice(&self.buffer[self.start..self.start + len]);
+        self.start += len;
+        Ok(len)
+    }
+}
+
+impl<F: Read + io::Seek> BufRead for Source<F> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.start == self.end {
+            self.read_more()?;
+        }
+        Ok(&self.buffer[self.start..self.end])
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.start = (self.start + len).min(self.end);
+    }
+}
+
+const CHUNK: usize = 64 << 10;
+
+/// RFC 8878, section 3.1.1.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// RFC 1952, section 2.3.1: the magic, deflate, and no flags, as we write it.
+const GZIP_MAGIC: [u8; 4] = [0x1f, 0x8b, 8, 0];
+
+/// 8 MiB, what every reader of zstd must manage (RFC 8878, section 3.1.1.1.2).
+#[cfg(feature = "zstd")]
+const WINDOW_LOG_MAX: u32 = 23;
+
+/// So many damaged parts, and the rest of a file is not looked at: else a file made for it could keep us busy for long.
+#[cfg(any(feature = "zstd", feature = "gzip"))]
+const MAX_SEARCHES: u32 = 1_000;
