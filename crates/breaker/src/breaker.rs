@@ -98,7 +98,7 @@ impl Breaker {
     /// # Errors
     /// [`Rejected`] says which state refused and when to come back.
     pub fn try_acquire(&self) -> Result<Permit, Rejected> {
-        let ticket = self.shared.acquire(&|| self.shared.now())?;
+        let ticket = self.shared.acquire(|| self.shared.now())?;
         Ok(Permit::new(self.clone(), ticket))
     }
 
@@ -107,7 +107,7 @@ impl Breaker {
     /// # Errors
     /// [`Rejected`] says which state refused and when to come back.
     pub fn try_acquire_at(&self, now: Instant) -> Result<Permit, Rejected> {
-        let ticket = self.shared.acquire(&|| now)?;
+        let ticket = self.shared.acquire(|| now)?;
         Ok(Permit::new(self.clone(), ticket))
     }
 
@@ -117,7 +117,7 @@ impl Breaker {
     /// [`Rejected`] says which state refused and when to come back.
     #[inline]
     pub fn try_acquire_ref(&self) -> Result<Permit<&Breaker>, Rejected> {
-        let ticket = self.shared.acquire(&|| self.shared.now())?;
+        let ticket = self.shared.acquire(|| self.shared.now())?;
         Ok(Permit::new(self, ticket))
     }
 
@@ -127,7 +127,7 @@ impl Breaker {
     /// [`Rejected`] says which state refused and when to come back.
     #[inline]
     pub fn try_acquire_ref_at(&self, now: Instant) -> Result<Permit<&Breaker>, Rejected> {
-        let ticket = self.shared.acquire(&|| now)?;
+        let ticket = self.shared.acquire(|| now)?;
         Ok(Permit::new(self, ticket))
     }
 
@@ -235,7 +235,7 @@ impl Default for Breaker {
 
 impl Shared {
     #[inline]
-    pub(crate) fn acquire(&self, now: &dyn Fn() -> Instant) -> Result<Ticket, Rejected> {
+    pub(crate) fn acquire(&self, now: impl FnOnce() -> Instant) -> Result<Ticket, Rejected> {
         let seen = self.word.load(Ordering::Acquire);
         match mode(seen) {
             CLEAN => Ok(Ticket { generation: generation(seen), probe: 0, started: 0 }),

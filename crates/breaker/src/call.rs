@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 
 use crate::breaker::Breaker;
 use crate::state::{Outcome, Rejected};
@@ -64,6 +65,26 @@ impl Breaker {
         let result = call.await;
         let _ = permit.report(classify(&result));
         Ok(result)
+    }
+}
+
+impl<E> CallError<E> {
+    /// When to call again, if the breaker refused and knows.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            CallError::Rejected(rejected) => rejected.retry_after,
+            CallError::Inner(_) => None,
+        }
+    }
+
+    /// The refusal, if it was one.
+    #[must_use]
+    pub const fn rejected(&self) -> Option<&Rejected> {
+        match self {
+            CallError::Rejected(rejected) => Some(rejected),
+            CallError::Inner(_) => None,
+        }
     }
 }
 

@@ -106,6 +106,30 @@ impl Rate {
         self.slow = Some((rate, slower_than));
         self
     }
+
+    /// Which calls it looks at.
+    #[must_use]
+    pub const fn window(&self) -> Window {
+        self.window
+    }
+
+    /// How many calls the window must hold.
+    #[must_use]
+    pub const fn minimum_calls(&self) -> u32 {
+        self.minimum_calls
+    }
+
+    /// The part of failures that opens, if failures matter.
+    #[must_use]
+    pub const fn failure_rate(&self) -> Option<f64> {
+        self.failure_rate
+    }
+
+    /// The part of slow calls that opens, and what slow is, if it matters.
+    #[must_use]
+    pub const fn slow(&self) -> Option<(f64, Duration)> {
+        self.slow
+    }
 }
 
 impl Config {
@@ -216,6 +240,12 @@ impl ConfigBuilder {
         self
     }
 
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_open_table(mut self, durations: Vec<Duration>) -> ConfigBuilder {
+        self.table = Some(durations);
+        self
+    }
+
     /// No growth and no hint makes the open time, before jitter, longer than this. Default 1 hour, or the open duration if
     /// that is longer.
     pub fn with_max_open_duration(mut self, duration: Duration) -> ConfigBuilder {
@@ -283,6 +313,7 @@ impl ConfigBuilder {
         let by_function = self.table.is_some();
         let open_durations: Arc<[Duration]> = match self.table {
             Some(table) => {
+                number("open_durations", u32::try_from(table.len()).unwrap_or(u32::MAX), 1, TABLE)?;
                 for value in &table {
                     duration("open_durations", *value, MILLISECOND, YEAR)?;
                 }

@@ -40,8 +40,12 @@ mod history;
 mod listeners;
 #[cfg(feature = "std")]
 mod permit;
+#[cfg(feature = "serde")]
+mod serde;
 #[cfg(feature = "std")]
 mod sync;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 #[cfg(feature = "std")]
 pub use crate::{breaker::Breaker, call::CallError, history::Transition, listeners::ListenerId, permit::Permit};

@@ -1,13 +1,12 @@
 //! The shared breaker: permits, calls, commands, listeners.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use breaker::{Breaker, Config, Kind, Report, State};
-
-#[expect(clippy::disallowed_methods, reason = "a start for simulated time")]
-fn start() -> Instant {
-    Instant::now()
-}
+use breaker::{
+    Breaker, CallError, Command, Config, Dropped, Kind, Machine, Outcome, Permit, Rate, Reason, Report, State, Trip,
+};
 
 fn exact() -> Breaker {
     Breaker::new(Config::builder().with_open_jitter(0.0).build().expect("valid"))
@@ -23,7 +22,7 @@ fn trip(breaker: &Breaker, now: Instant) {
 
 #[test]
 fn the_fifth_failure_in_a_row_opens() {
-    let (breaker, now) = (exact(), start());
+    let (breaker, now) = (exact(), crate::clock());
     for _ in 0..4 {
         let _ = breaker.try_acquire_at(now).expect("closed").failure_at(now);
     }
@@ -36,7 +35,7 @@ fn the_fifth_failure_in_a_row_opens() {
 
 #[test]
 fn an_open_breaker_says_when_to_come_back_and_then_lets_one_probe_out() {
-    let (breaker, now) = (exact(), start());
+    let (breaker, now) = (exact(), crate::clock());
     trip(&breaker, now);
     let rejected = breaker.try_acquire_at(now + Duration::from_secs(59)).unwrap_err();
     assert_eq!((rejected.state, rejected.retry_after), (State::Open, Some(Duration::from_secs(1))));
@@ -52,7 +51,7 @@ fn an_open_breaker_says_when_to_come_back_and_then_lets_one_probe_out() {
 
 #[test]
 fn late_outcomes_move_nothing() {
-    let (breaker, now) = (exact(), start());
+    let (breaker, now) = (exact(), crate::clock());
     let late: Vec<_> = (0..2).map(|_| breaker.try_acquire_at(now).expect("closed")).collect();
     trip(&breaker, now);
     let now = now + Duration::from_secs(60);
@@ -63,4 +62,168 @@ fn late_outcomes_move_nothing() {
     assert_eq!((breaker.state(), breaker.counters().late), (State::HalfOpen, 2));
     assert_eq!(probe.failure_at(now), Report::Counted);
     assert_eq!((breaker.state(), breaker.trips()), (State::Open, 2));
+}
+
+fn half_open(breaker: &Breaker, now: Instant) -> Instant {
+    trip(breaker, now);
+    now + Duration::from_secs(60)
+}
+
+#[test]
+fn a_dropped_probe_frees_its_slot_and_the_breaker_stays_half_open() {
+    let (breaker, now) = (exact(), crate::clock());
+    let now = half_open(&breaker, now);
+    for _ in 0..8 {
+        drop(breaker.try_acquire_at(now).expect("the slot is free"));
+        assert_eq!(breaker.state(), State::HalfOpen);
+    }
+    for _ in 0..8 {
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let _permit = breaker.try_acquire_ref_at(now).expect("the slot is free");
+            panic!("in a probe");
+        }));
+        assert!(caught.is_err());
+    }
+    assert!(breaker.try_acquire_at(now).expect("the slot is free").success_at(now).counted());
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn a_forgotten_probe_expires_after_one_open_time_and_its_late_outcome_is_ignored() {
+    let (breaker, now) = (exact(), crate::clock());
+    let now = half_open(&breaker, now);
+    let hangs = breaker.try_acquire_at(now).expect("a probe");
+    assert!(breaker.try_acquire_at(now + Duration::from_millis(59_999)).is_err());
+    let now = now + Duration::from_secs(60);
+    let next = breaker.try_acquire_at(now).expect("the first probe is given up");
+    assert_eq!(hangs.failure_at(now), Report::Expired);
+    assert_eq!(breaker.state(), State::HalfOpen);
+    assert_eq!(next.success_at(now), Report::Counted);
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn dropped_permits_are_failures_where_the_settings_say_so() {
+    let config = Config::builder().with_dropped(Dropped::Failure).build().expect("valid");
+    let breaker = Breaker::new(config);
+    for _ in 0..5 {
+        drop(breaker.try_acquire().expect("closed"));
+    }
+    assert_eq!(breaker.state(), State::Open);
+
+    let breaker = exact();
+    for _ in 0..100 {
+        drop(breaker.try_acquire().expect("closed"));
+    }
+    assert_eq!((breaker.state(), breaker.consecutive_failures()), (State::Closed, 0));
+}
+
+#[test]
+fn a_hint_lengthens_the_open_time_that_its_failure_begins() {
+    let (breaker, now) = (exact(), crate::clock());
+    for _ in 0..5 {
+        let _ = breaker.try_acquire_at(now).expect("closed").failure_with_hint_at(Duration::from_secs(90), now);
+    }
+    assert_eq!(breaker.try_acquire_at(now).unwrap_err().retry_after, Some(Duration::from_secs(90)));
+    let now = now + Duration::from_secs(90);
+    let probe = breaker.try_acquire_at(now).expect("a probe");
+    let _ = probe.failure_with_hint_at(Duration::MAX, now);
+    assert_eq!(breaker.try_acquire_at(now).unwrap_err().retry_after, Some(Duration::from_secs(3600)), "the longest");
+}
+
+#[test]
+fn calls_report_what_their_classifier_says() {
+    let breaker = exact();
+    for _ in 0..5 {
+        assert_eq!(breaker.call(|| Err::<(), _>("no")), Err(CallError::Inner("no")));
+    }
+    let refused = breaker.call(|| Ok::<_, &str>(1)).unwrap_err();
+    assert!(refused.retry_after().is_some() && refused.rejected().is_some());
+
+    let breaker = exact();
+    let by_status = |status: &u16| match status {
+        500.. => Outcome::Failure,
+        400.. => Outcome::Neutral,
+        _ => Outcome::Success,
+    };
+    for _ in 0..4 {
+        assert_eq!(breaker.call_with(by_status, || 503_u16), Ok(503));
+        assert_eq!(breaker.call_with(by_status, || 404_u16), Ok(404));
+    }
+    assert_eq!(breaker.consecutive_failures(), 4, "a neutral outcome neither counts nor clears");
+    assert_eq!(breaker.call_with(by_status, || 200_u16), Ok(200));
+    assert_eq!(breaker.consecutive_failures(), 0);
+}
+
+#[test]
+fn a_panicking_call_or_classifier_gives_its_permit_back() {
+    let (breaker, now) = (exact(), crate::clock());
+    breaker.command_at(Command::ForceOpen(None), now - Duration::from_secs(120));
+    for _ in 0..8 {
+        let call = || breaker.call(|| -> Result<(), ()> { panic!("in the call") });
+        assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
+        let call = || breaker.call_with(|_: &u8| panic!("in the classifier"), || 1_u8);
+        assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
+        assert_eq!((breaker.state(), breaker.counters().probes), (State::HalfOpen, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn async_calls_work_on_a_paused_clock_and_a_cancelled_one_frees_its_slot() {
+    let config = Config::builder().with_open_jitter(0.0).build().expect("valid");
+    let breaker = Breaker::with_clock(config, || tokio::time::Instant::now().into_std());
+    for _ in 0..5 {
+        assert!(breaker.call_async(async { Err::<(), _>("no") }).await.is_err());
+    }
+    let wait = breaker.try_acquire().unwrap_err().retry_after.expect("open");
+    assert_eq!(wait, Duration::from_secs(60));
+    tokio::time::sleep(wait).await;
+    let hangs = breaker.call_async(std::future::pending::<Result<(), ()>>());
+    assert!(tokio::time::timeout(Duration::from_secs(1), hangs).await.is_err());
+    assert_eq!((breaker.state(), breaker.counters().probes), (State::HalfOpen, 0));
+    assert_eq!(breaker.call_async(async { Ok::<_, ()>(7) }).await, Ok(7));
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn calls_need_no_send_and_shared_things_have_it() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Breaker>();
+    shared::<Permit>();
+    shared::<Machine>();
+    let not_send = Rc::new(1);
+    assert_eq!(exact().call(|| Ok::<_, Rc<u8>>(Rc::clone(&not_send))), Ok(not_send));
+}
+
+#[test]
+fn a_count_window_slides() {
+    let rate = Rate::over_calls(100).with_failure_rate(0.5);
+    let (breaker, now) =
+        (Breaker::new(Config::builder().with_trip(Trip::Rate(rate)).build().expect("valid")), crate::clock());
+    for _ in 0..1_000 {
+        assert!(breaker.try_acquire_at(now).expect("closed").success_at(now).counted());
+    }
+    for failures in 1..=50 {
+        assert_eq!(breaker.state(), State::Closed, "{failures}");
+        let _ = breaker.try_acquire_at(now).expect("closed").failure_at(now);
+    }
+    assert_eq!(breaker.state(), State::Open, "50 of the last 100 failed");
+}
+
+#[test]
+fn slow_successes_open_and_a_slow_probe_does_not_close() {
+    let rate = Rate::over_time(Duration::from_secs(10)).with_minimum_calls(4).without_failure_rate();
+    let rate = rate.with_slow_rate(0.5, Duration::from_secs(2));
+    let (breaker, now) =
+        (Breaker::new(Config::builder().with_trip(Trip::Rate(rate)).build().expect("valid")), crate::clock());
+    let slow = now + Duration::from_secs(2);
+    for _ in 0..4 {
+        assert_eq!(breaker.state(), State::Closed);
+        let _ = breaker.try_acquire_at(now).expect("closed").success_at(slow);
+    }
+    assert_eq!(breaker.transitions().last().map(|it| it.reason), Some(Reason::SlowCallRate));
+    let later = now + Duration::from_secs(120);
+    let probe = breaker.try_acquire_at(later).expect("a probe");
+    let _ = probe.success_at(later + Duration::from_secs(2));
+    assert_eq!(breaker.state(), State::Open);
 }

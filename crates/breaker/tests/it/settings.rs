@@ -1,0 +1,96 @@
+//! What `build()` refuses, and that what it accepts never panics.
+
+use std::time::Duration;
+
+use breaker::{Breaker, Config, ConfigBuilder, Outcome, Rate, State, Trip};
+use proptest::prelude::*;
+
+#[test]
+fn bad_settings_are_refused_with_field_value_and_range() {
+    let builder = Config::builder;
+    let rate = |rate: Rate| builder().with_trip(Trip::Rate(rate));
+    let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    let cases: Vec<(ConfigBuilder, &str)> = vec![
+        (builder().with_failure_threshold(0), "failure_threshold is 0, accepted: 1 to 1000000"),
+        (builder().with_failure_threshold(u32::MAX), "failure_threshold is 4294967295, accepted: 1 to 1000000"),
+        (builder().with_open_duration(Duration::ZERO), "open_duration is 0ns, accepted: 1ms to 31536000s"),
+        (builder().with_open_duration(day * 366), "open_duration is 31622400s, accepted: 1ms to 31536000s"),
+        (builder().with_open_multiplier(f64::NAN), "open_multiplier is NaN, accepted: 1 to 100"),
+        (builder().with_open_multiplier(0.5), "open_multiplier is 0.5, accepted: 1 to 100"),
+        (builder().with_max_open_duration(second), "max_open_duration is 1s, accepted: 60s to 31536000s"),
+        (builder().with_open_durations(|_| Duration::ZERO), "open_durations is 0ns, accepted: 1ms to 31536000s"),
+        (builder().with_open_jitter(f64::NAN), "open_jitter is NaN, accepted: 0 to 1"),
+        (builder().with_open_jitter(-0.1), "open_jitter is -0.1, accepted: 0 to 1"),
+        (builder().with_half_open_probes(0), "half_open_probes is 0, accepted: 1 to 1000"),
+        (builder().with_half_open_successes(0), "half_open_successes is 0, accepted: 1 to 1000000"),
+        (builder().with_probe_timeout(Duration::ZERO), "probe_timeout is 0ns, accepted: 1ms to 31536000s"),
+        (rate(Rate::over_calls(0)), "window is 0, accepted: 1 to 65536"),
+        (rate(Rate::over_calls(10).with_minimum_calls(11)), "minimum_calls is 11, accepted: 1 to 10"),
+        (rate(Rate::over_calls(10).with_minimum_calls(0)), "minimum_calls is 0, accepted: 1 to 10"),
+        (rate(Rate::over_time(day * 2)), "window is 172800s, accepted: 10ms to 86400s"),
+        (rate(Rate::over_calls(9).with_failure_rate(f64::NAN)), "failure_rate is NaN, accepted: 0.000001 to 1"),
+        (rate(Rate::over_calls(9).with_failure_rate(1.1)), "failure_rate is 1.1, accepted: 0.000001 to 1"),
+        (rate(Rate::over_calls(9).with_slow_rate(0.0, second)), "slow_rate is 0, accepted: 0.000001 to 1"),
+        (
+            rate(Rate::over_calls(9).with_slow_rate(0.5, Duration::ZERO)),
+            "slower_than is 0ns, accepted: 1ns to 31536000s",
+        ),
+        (
+            rate(Rate::over_calls(9).without_failure_rate()),
+            "failure_rate is none, accepted: a failure rate, a slow rate or both",
+        ),
+    ];
+    for (builder, message) in cases {
+        assert_eq!(builder.build().unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn the_open_time_grows_by_a_multiplier_or_by_any_function_up_to_its_longest() {
+    let seconds = |config: &Config| [1, 2, 3, 4, 5, u32::MAX].map(|trip| config.open_duration(trip).as_secs());
+    let config = Config::builder().with_open_duration(Duration::from_secs(10)).with_open_multiplier(3.0);
+    let config = config.with_max_open_duration(Duration::from_secs(200)).build().expect("valid");
+    assert_eq!(seconds(&config), [10, 30, 90, 200, 200, 200]);
+    let config = Config::builder().with_open_durations(|trip| Duration::from_secs(u64::from(trip * trip)));
+    assert_eq!(seconds(&config.build().expect("valid")), [1, 4, 9, 16, 25, 1024]);
+}
+
+#[test]
+fn seven_of_ten_reach_seventy_percent_exactly() {
+    for percent in 1..=100_u32 {
+        let rate = Rate::over_calls(100).with_minimum_calls(100).with_failure_rate(f64::from(percent) / 100.0);
+        let breaker = Breaker::new(Config::builder().with_trip(Trip::Rate(rate)).build().expect("valid"));
+        for call in 0..100 {
+            assert_eq!(breaker.state(), State::Closed);
+            let outcome = if call < 100 - percent { Outcome::Success } else { Outcome::Failure };
+            let _ = breaker.try_acquire().expect("closed").report(outcome);
+        }
+        assert_eq!(breaker.state(), State::Open, "{percent} %");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_settings_build_or_are_refused_and_times_at_the_edges_do_not_panic(
+        threshold: u32, open: Duration, longest: Duration, multiplier: f64, jitter: f64, probes: u32, part: f64, time: Duration,
+        by_rate: bool,
+    ) {
+        let trip = if by_rate {
+            Trip::Rate(Rate::over_time(time).with_failure_rate(part).with_slow_rate(part, open))
+        } else {
+            Trip::Consecutive(threshold)
+        };
+        let config = Config::builder().with_trip(trip).with_open_duration(open).with_max_open_duration(longest)
+            .with_open_multiplier(multiplier).with_open_jitter(jitter).with_half_open_probes(probes).build();
+        let Ok(config) = config else { return Ok(()) };
+        let mut machine = breaker::Machine::new(config);
+        for now in [Duration::ZERO, open, time, Duration::MAX, Duration::ZERO, Duration::MAX] {
+            for _ in 0..3 {
+                if let Ok(ticket) = machine.try_acquire(now).answer {
+                    let _ = machine.report(ticket, Outcome::FailureWithHint(Duration::MAX), now);
+                }
+            }
+            machine.command(breaker::Command::ForceOpen(Some(Duration::MAX)), now);
+        }
+    }
+}
