@@ -7,6 +7,7 @@
 
 mod error;
 mod number;
+mod object;
 mod read;
 mod scan;
 mod schema;

@@ -79,6 +79,15 @@ pub(crate) enum Value<'a> {
 }
 
 impl<'a> Field<'a> {
+    pub(crate) fn wire_type(&self) -> u32 {
+        match self.value {
+            Value::Varint(_) => 0,
+            Value::Fixed64(_) => 1,
+            Value::Bytes(..) => 2,
+            Value::Fixed32(_) => 5,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> Result<(&'a [u8], usize), DecodeError> {
         match self.value {
             Value::Bytes(content, at) => Ok((content, at)),

@@ -1,9 +1,10 @@
 //! Protobuf to JSON lines.
 
-use super::schema::{Field, Kind, Message, RESOURCE, SCOPE, SPAN};
-use super::text::{put_base64, put_double, put_hex, put_string};
+use super::object::put_message;
+use super::schema::{Message, RESOURCE, SCOPE, SPAN};
+use super::text::put_string;
 use crate::walk::{RESOURCE_SPANS, SCOPE_SPANS, SPANS};
-use crate::wire::{self, DecodeError, Fields, MAX_DEPTH};
+use crate::wire::{DecodeError, Fields, MAX_DEPTH};
 
 /// One line of a file: a `TracesData` object, without the newline.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,7 +106,7 @@ fn ending(
     match first {
         Some((content, base)) => {
             out.extend_from_slice(start);
-            self::message(&mut out, schema, content, base, MAX_DEPTH - 2)?;
+            put_message(&mut out, schema, content, base, MAX_DEPTH - 2)?;
         }
         None => out.push(b']'),
     }
@@ -135,7 +136,7 @@ impl Line<'_> {
         let was_in_scope = self.in_scope;
         self.start_span();
         let start = self.text.len();
-        message(&mut self.text, &SPAN, span, base, MAX_DEPTH - 3)?;
+        put_message(&mut self.text, &SPAN, span, base, MAX_DEPTH - 3)?;
         if self.length() > self.max && self.spans > 0 {
             // The span goes to the next line as it is written here.
             let span = self.text.split_off(start);
@@ -186,127 +187,4 @@ impl Line<'_> {
             self.spans = 0;
         }
     }
-}
-
-/// Writes one message as an object. `depth` is how many messages may still nest in it.
-pub(super) fn message(
-    out: &mut Vec<u8>,
-    schema: &'static Message,
-    content: &[u8],
-    base: usize,
-    depth: usize,
-) -> Result<(), DecodeError> {
-    let start = out.len();
-    if !in_order(out, schema, Fields::new(content, base), depth)? {
-        // Rare: no encoder that is known writes fields out of order or twice.
-        out.truncate(start);
-        in_order(out, schema, ordered(schema, content, base)?.into_iter().map(Ok), depth)?;
-    }
-    Ok(())
-}
-
-/// Writes the fields as they come; false if they are not in the order of their numbers, each once: then what was
-/// written is of no use.
-fn in_order<'a>(
-    out: &mut Vec<u8>,
-    schema: &'static Message,
-    fields: impl Iterator<Item = Result<wire::Field<'a>, DecodeError>>,
-    depth: usize,
-) -> Result<bool, DecodeError> {
-    out.push(b'{');
-    let mut table = schema.fields.iter();
-    let mut current: Option<&'static Field> = None;
-    for field in fields {
-        let field = field?;
-        match current {
-            Some(known) if known.number == field.number => {
-                if !known.repeated {
-                    return Ok(false);
-                }
-                out.push(b',');
-                value(out, known.kind, &field, depth)?;
-            }
-            _ => {
-                if current.is_some_and(|known| known.number > field.number) {
-                    return Ok(false);
-                }
-                let rest = table.as_slice();
-                let Some(skipped) = rest.iter().position(|known| known.number >= field.number) else { continue };
-                let Some(known) = rest.get(skipped).filter(|known| known.number == field.number) else { continue };
-                table = rest.get(skipped + 1..).unwrap_or_default().iter();
-                if let Some(last) = current {
-                    if schema.oneof {
-                        return Ok(false);
-                    }
-                    out.extend_from_slice(if last.repeated { b"]," } else { b"," });
-                }
-                current = Some(known);
-                out.extend_from_slice(known.opening.as_bytes());
-                value(out, known.kind, &field, depth)?;
-            }
-        }
-    }
-    out.extend_from_slice(if current.is_some_and(|last| last.repeated) { b"]}" } else { b"}" });
-    Ok(true)
-}
-
-/// The known fields by number; of a field given twice, and of all members of a `oneof`, the last.
-fn ordered<'a>(schema: &'static Message, content: &'a [u8], base: usize) -> Result<Vec<wire::Field<'a>>, DecodeError> {
-    let known = |number: u32| schema.fields.iter().find(|known| known.number == number);
-    let mut fields = Vec::new();
-    for field in Fields::new(content, base) {
-        let field = field?;
-        if known(field.number).is_some() {
-            fields.push(field);
-        }
-    }
-    if schema.oneof {
-        fields.drain(..fields.len().saturating_sub(1));
-    }
-    fields.sort_by_key(|field| field.number);
-    // `dedup` keeps the first of equals.
-    fields.reverse();
-    fields.dedup_by(|next, kept| next.number == kept.number && known(next.number).is_some_and(|known| !known.repeated));
-    fields.reverse();
-    Ok(fields)
-}
-
-fn value(out: &mut Vec<u8>, kind: Kind, field: &wire::Field<'_>, depth: usize) -> Result<(), DecodeError> {
-    match kind {
-        Kind::Text => put_string(out, field.bytes()?.0),
-        Kind::Hex => {
-            out.push(b'"');
-            put_hex(out, field.bytes()?.0);
-            out.push(b'"');
-        }
-        Kind::Base64 => {
-            out.push(b'"');
-            put_base64(out, field.bytes()?.0);
-            out.push(b'"');
-        }
-        Kind::Bool => out.extend_from_slice(if field.varint()? == 0 { b"false" } else { b"true" }),
-        Kind::Int64 => quoted(out, field.varint()? as i64),
-        Kind::Fixed64 => quoted(out, field.fixed64()?),
-        // Varints of 32-bit fields keep their low 32 bits, as protobuf says.
-        Kind::Int32 | Kind::Enum(_) => number(out, field.varint()? as i32),
-        Kind::Uint32 => number(out, field.varint()? as u32),
-        Kind::Fixed32 => number(out, field.fixed32()?),
-        Kind::Double => put_double(out, f64::from_bits(field.fixed64()?)),
-        Kind::Message(schema) => {
-            let depth = depth.checked_sub(1).ok_or(DecodeError::TooDeep { offset: field.offset })?;
-            let (content, base) = field.bytes()?;
-            message(out, schema, content, base, depth)?;
-        }
-    }
-    Ok(())
-}
-
-fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-fn quoted(out: &mut Vec<u8>, value: impl itoa::Integer) {
-    out.push(b'"');
-    number(out, value);
-    out.push(b'"');
 }

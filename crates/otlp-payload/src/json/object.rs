@@ -1,0 +1,292 @@
+//! One protobuf message to one JSON object, by the tables.
+
+use std::ptr;
+
+use super::schema::{Field, KEY_VALUE, Kind, Message};
+use super::text::{put_base64, put_double, put_hex, put_string};
+use crate::wire::{self, DecodeError, Fields};
+
+/// Writes one message as an object. `depth` is how many messages may still nest in it.
+///
+/// What an encoder usually writes goes the quick way. Anything else (unknown fields, fields out of order or twice, wrong
+/// types, torn lengths) is found there, and that message is done again the careful way, which goes on to the bottom: the
+/// work for a message at the bottom is done at most twice for each message around it.
+pub(super) fn put_message(
+    out: &mut Vec<u8>,
+    schema: &'static Message,
+    content: &[u8],
+    base: usize,
+    depth: usize,
+) -> Result<(), DecodeError> {
+    let start = out.len();
+    if !quick(out, schema, content, base, depth)? {
+        out.truncate(start);
+        careful(out, schema, content, base, depth)?;
+    }
+    Ok(())
+}
+
+/// Writes the fields as they stand; false where they are not known, in order, each singular one once, of the right type.
+/// What was written is of no use then.
+fn quick(
+    out: &mut Vec<u8>,
+    schema: &'static Message,
+    content: &[u8],
+    base: usize,
+    depth: usize,
+) -> Result<bool, DecodeError> {
+    out.push(b'{');
+    let mut cursor = Cursor { message: content, at: 0 };
+    let mut rest = schema.fields;
+    let mut current: Option<&'static Field> = None;
+    while let Some(tag) = cursor.tag() {
+        let field = match current {
+            Some(field) if field.tag == tag => {
+                if !field.repeated {
+                    return Ok(false);
+                }
+                out.push(b',');
+                field
+            }
+            _ => {
+                let Some(index) = rest.iter().position(|field| field.tag == tag) else { return Ok(false) };
+                let Some((field, behind)) = rest.get(index..).and_then(<[Field]>::split_first) else {
+                    return Ok(false);
+                };
+                rest = behind;
+                if let Some(last) = current {
+                    if schema.oneof {
+                        return Ok(false);
+                    }
+                    out.extend_from_slice(if last.repeated { b"]," } else { b"," });
+                }
+                out.extend_from_slice(field.opening.as_bytes());
+                current = Some(field);
+                field
+            }
+        };
+        if let Kind::Message(schema) = field.kind {
+            let Some(content) = cursor.bytes() else { return Ok(false) };
+            if ptr::eq(schema, &KEY_VALUE) && depth > 1 && attribute(out, content).is_some() {
+                continue;
+            }
+            let Some(depth) = depth.checked_sub(1) else { return Ok(false) };
+            put_message(out, schema, content, base + cursor.at - content.len(), depth)?;
+        } else if scalar(out, field.kind, &mut cursor).is_none() {
+            return Ok(false);
+        }
+    }
+    out.extend_from_slice(if current.is_some_and(|last| last.repeated) { b"]}" } else { b"}" });
+    Ok(cursor.at == content.len())
+}
+
+/// The shape that nearly all attributes have: a short key and one short value that is no array.
+///
+/// Nothing is written when it is another one.
+#[inline]
+fn attribute(out: &mut Vec<u8>, content: &[u8]) -> Option<()> {
+    let (&[0x0a, key_len @ ..0x80], rest) = content.split_first_chunk()? else { return None };
+    let (key, rest) = rest.split_at_checked(usize::from(key_len))?;
+    let (&[0x12, value_len], value) = rest.split_first_chunk()? else { return None };
+    let (&kind, value) = value.split_first()?;
+    if usize::from(value_len) != value.len() + 1 || value_len >= 0x80 {
+        return None;
+    }
+    match kind {
+        0x0a => {
+            let (&length, text) = value.split_first()?;
+            if usize::from(length) != text.len() {
+                return None;
+            }
+            put_key(out, key);
+            out.extend_from_slice(b",\"value\":{\"stringValue\":");
+            put_string(out, text);
+        }
+        0x10 => {
+            let &[value @ ..2] = value else { return None };
+            put_key(out, key);
+            out.extend_from_slice(if value == 0 {
+                b",\"value\":{\"boolValue\":false"
+            } else {
+                b",\"value\":{\"boolValue\":true"
+            });
+        }
+        0x18 => {
+            let mut cursor = Cursor { message: value, at: 0 };
+            let number = cursor.varint().filter(|_| cursor.at == value.len())?;
+            put_key(out, key);
+            out.extend_from_slice(b",\"value\":{\"intValue\":");
+            quoted(out, number as i64);
+        }
+        0x21 => {
+            let number = f64::from_le_bytes(value.try_into().ok()?);
+            put_key(out, key);
+            out.extend_from_slice(b",\"value\":{\"doubleValue\":");
+            put_double(out, number);
+        }
+        _ => return None,
+    }
+    out.extend_from_slice(b"}}");
+    Some(())
+}
+
+fn put_key(out: &mut Vec<u8>, key: &[u8]) {
+    out.extend_from_slice(b"{\"key\":");
+    put_string(out, key);
+}
+
+/// A field that is no message; `None` if it is torn.
+#[inline]
+fn scalar(out: &mut Vec<u8>, kind: Kind, cursor: &mut Cursor<'_>) -> Option<()> {
+    match kind {
+        Kind::Text => put_string(out, cursor.bytes()?),
+        Kind::Hex => {
+            out.push(b'"');
+            put_hex(out, cursor.bytes()?);
+            out.push(b'"');
+        }
+        Kind::Base64 => {
+            out.push(b'"');
+            put_base64(out, cursor.bytes()?);
+            out.push(b'"');
+        }
+        Kind::Bool => out.extend_from_slice(if cursor.varint()? == 0 { b"false" } else { b"true" }),
+        Kind::Int64 => quoted(out, cursor.varint()? as i64),
+        Kind::Fixed64 => quoted(out, u64::from_le_bytes(cursor.fixed()?)),
+        // A varint of a 32-bit field keeps its low 32 bits, as protobuf says.
+        Kind::Int32 | Kind::Enum(_) => number(out, cursor.varint()? as i32),
+        Kind::Uint32 => number(out, cursor.varint()? as u32),
+        Kind::Fixed32 => number(out, u32::from_le_bytes(cursor.fixed()?)),
+        Kind::Double => put_double(out, f64::from_le_bytes(cursor.fixed()?)),
+        Kind::Message(_) => return None,
+    }
+    Some(())
+}
+
+fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn quoted(out: &mut Vec<u8>, value: impl itoa::Integer) {
+    out.push(b'"');
+    number(out, value);
+    out.push(b'"');
+}
+
+/// A place in a message that is expected to be well-formed.
+struct Cursor<'a> {
+    message: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// A tag of one or two bytes: all that OTLP has. `None` at the end, and for any other.
+    #[inline]
+    fn tag(&mut self) -> Option<u32> {
+        let first = *self.message.get(self.at)?;
+        if first < 0x80 {
+            self.at += 1;
+            return Some(u32::from(first));
+        }
+        let second = self.message.get(self.at + 1).filter(|second| **second < 0x80)?;
+        self.at += 2;
+        Some(u32::from(first & 0x7f) | u32::from(*second) << 7)
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Option<u64> {
+        let first = *self.message.get(self.at)?;
+        self.at += 1;
+        if first < 0x80 {
+            return Some(u64::from(first));
+        }
+        let mut value = u64::from(first & 0x7f);
+        for shift in (7..64).step_by(7) {
+            let byte = *self.message.get(self.at)?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return (shift < 63 || byte < 2).then_some(value);
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.varint()?).ok()?;
+        let bytes = self.message.get(self.at..)?.get(..length)?;
+        self.at += length;
+        Some(bytes)
+    }
+
+    #[inline]
+    fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let bytes = *self.message.get(self.at..)?.first_chunk()?;
+        self.at += N;
+        Some(bytes)
+    }
+}
+
+/// Sorts and checks the fields first, here and in all messages below.
+fn careful(
+    out: &mut Vec<u8>,
+    schema: &'static Message,
+    content: &[u8],
+    base: usize,
+    depth: usize,
+) -> Result<(), DecodeError> {
+    out.push(b'{');
+    let mut last: Option<&'static Field> = None;
+    for (known, field) in ordered(schema, content, base)? {
+        match last {
+            Some(last) if ptr::eq(last, known) => out.push(b','),
+            _ => {
+                if let Some(last) = last {
+                    out.extend_from_slice(if last.repeated { b"]," } else { b"," });
+                }
+                out.extend_from_slice(known.opening.as_bytes());
+            }
+        }
+        last = Some(known);
+        if let Kind::Message(schema) = known.kind {
+            let depth = depth.checked_sub(1).ok_or(DecodeError::TooDeep { offset: field.offset })?;
+            let (content, base) = field.bytes()?;
+            careful(out, schema, content, base, depth)?;
+        } else {
+            let mut cursor = Cursor { message: field.raw, at: 0 };
+            // The tag may be longer than it needs to be.
+            cursor.varint();
+            scalar(out, known.kind, &mut cursor).ok_or(DecodeError::WireType { offset: field.offset })?;
+        }
+    }
+    out.extend_from_slice(if last.is_some_and(|last| last.repeated) { b"]}" } else { b"}" });
+    Ok(())
+}
+
+/// The known fields by number; of a field given twice, and of all members of a `oneof`, the last.
+fn ordered<'a>(
+    schema: &'static Message,
+    content: &'a [u8],
+    base: usize,
+) -> Result<Vec<(&'static Field, wire::Field<'a>)>, DecodeError> {
+    let mut fields = Vec::new();
+    for field in Fields::new(content, base) {
+        let field = field?;
+        if let Some(known) = schema.fields.iter().find(|known| known.number == field.number) {
+            if known.tag & 7 != field.wire_type() {
+                return Err(DecodeError::WireType { offset: field.offset });
+            }
+            fields.push((known, field));
+        }
+    }
+    if schema.oneof {
+        fields.drain(..fields.len().saturating_sub(1));
+    }
+    fields.sort_by_key(|(known, _)| known.number);
+    // `dedup` keeps the first of equals.
+    fields.reverse();
+    fields.dedup_by(|(next, _), (kept, _)| ptr::eq(*next, *kept) && !next.repeated);
+    fields.reverse();
+    Ok(fields)
+}
