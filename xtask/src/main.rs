@@ -1,9 +1,11 @@
 //! The project's own commands: `cargo xtask <lane>`. Each lane is one module; what it needs and cannot find makes it fail
 //! with the tool's name and the way to get it. Nothing is skipped.
 
+mod bench;
 mod fail;
 mod gate;
 mod interop;
+mod outage;
 mod process;
 mod tidy;
 mod workspace;
@@ -19,6 +21,9 @@ usage: cargo xtask <lane> [options]
   test                 the whole gate: fmt, tidy, clippy, tests, benches in test mode, examples, doc tests, docs, each crate
                        built alone; needs cargo and a C compiler
   tidy                 arrows between the crates, manifests, sources, links: what no other tool checks
+  bench [FILTER]       the gated budgets, then the criterion benches, those whose name contains FILTER; needs valgrind
+  outage [--short | --long]
+                       10 s outages at 5,000 spans/s (2 s, 120 s), the stock exporter and ours side by side
   interop              against the OpenTelemetry Collector itself; needs go, or OTELCOL_BIN=<its program>
 ";
 
@@ -49,6 +54,8 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
     match lane {
         "test" => no_options(rest).and_then(|()| gate::run(&workspace)),
         "tidy" => no_options(rest).and_then(|()| tidy::run(&workspace)),
+        "bench" => bench::run(&workspace, rest),
+        "outage" => outage::run(&workspace, rest),
         "interop" => no_options(rest).and_then(|()| interop::run(&workspace)),
         other => Err(Failure::Usage(format!("there is no lane {other:?}"))),
     }

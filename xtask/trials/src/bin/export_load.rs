@@ -1,0 +1,75 @@
+//! The client of the instruction budget: exports batches of the usual spans one after another, each until it is
+//! acknowledged, and does as little else as possible. Run under callgrind by `cargo xtask bench`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures_executor::block_on;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use trials::Failure;
+use trials::app;
+use trials::contender::{self, Protocol, Settings};
+
+/// Spans in a batch: the default of the SDK's batch processor.
+const BATCH: usize = 512;
+
+/// How long one batch may take, under an instrumented run on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const USAGE: &str = "usage: export_load <none|stock|ours> <grpc|http> <endpoint> <batches>";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("export_load: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<(), Failure> {
+    let [exporter, protocol, endpoint, batches] = arguments else { return Err(USAGE.into()) };
+    let protocol = match *protocol {
+        "grpc" => Protocol::Grpc,
+        "http" => Protocol::Http,
+        _ => return Err(USAGE.into()),
+    };
+    let template = app::finished_spans(BATCH);
+    let batches = (0..batches.parse::<usize>()?).map(|_| template.clone());
+    match *exporter {
+        "none" => batches.for_each(hold),
+        "stock" => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            let _context = runtime.enter();
+            let mut exporter = contender::stock_exporter(protocol, endpoint)?;
+            exporter.set_resource(&contender::resource());
+            for batch in batches {
+                block_on(exporter.export(batch))?;
+            }
+        }
+        "ours" => {
+            let state = tempfile::tempdir()?;
+            let mut exporter = contender::builder(Settings::Default, protocol, endpoint, state.path())?.build()?;
+            exporter.set_resource(&contender::resource());
+            let handle = exporter.handle();
+            let mut offered = 0;
+            for batch in batches {
+                offered += batch.len() as u64;
+                block_on(exporter.export(batch))?;
+                handle.flush(PATIENCE)?;
+            }
+            if handle.ledger().delivered != offered {
+                return Err(format!("{offered} spans were offered, the books say {:?}", handle.ledger()).into());
+            }
+        }
+        _ => return Err(USAGE.into()),
+    }
+    Ok(())
+}
+
+/// Keeps the batch for good: an exporter that drops it pays for that itself, and this run is what the others are compared to.
+fn hold(batch: Vec<SpanData>) {
+    std::mem::forget(std::hint::black_box(batch));
+}

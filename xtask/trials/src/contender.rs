@@ -1,0 +1,134 @@
+//! What stands against each other: the stock exporter and ours, each behind the SDK's default batch processor.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use opentelemetry_otlp::{Protocol as StockProtocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use otlp_transport::{Config, ConfigBuilder};
+use resilient_exporter::{Builder, Handle, ResilientSpanExporter};
+use tokio::runtime::Runtime;
+
+use crate::Failure;
+
+/// How requests are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// OTLP over gRPC.
+    Grpc,
+    /// OTLP over HTTP, protobuf bodies.
+    Http,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Grpc => "gRPC",
+            Self::Http => "HTTP",
+        })
+    }
+}
+
+/// The stock exporter with its defaults: retries as shipped, 10 s time-out. Must be called inside of a tokio runtime for gRPC.
+///
+/// # Errors
+///
+/// When the endpoint does not parse.
+pub fn stock_exporter(protocol: Protocol, endpoint: &str) -> Result<SpanExporter, Failure> {
+    Ok(match protocol {
+        Protocol::Grpc => SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?,
+        Protocol::Http => SpanExporter::builder()
+            .with_http()
+            .with_protocol(StockProtocol::HttpBinary)
+            .with_endpoint(format!("{endpoint}/v1/traces"))
+            .build()?,
+    })
+}
+
+/// A provider with the stock exporter behind the default batch processor. `runtime` carries the gRPC connection and must
+/// outlive the provider.
+///
+/// # Errors
+///
+/// When the endpoint does not parse.
+pub fn stock(runtime: &Runtime, protocol: Protocol, endpoint: &str) -> Result<SdkTracerProvider, Failure> {
+    let _context = runtime.enter();
+    let exporter = stock_exporter(protocol, endpoint)?;
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build())
+}
+
+/// How our exporter is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settings {
+    /// Nothing is set that has a default.
+    Default,
+    /// Everything that waits waits less, so that failures, an open breaker and a probe fit into a few seconds.
+    Quick,
+}
+
+impl Settings {
+    fn transport(self, builder: ConfigBuilder) -> ConfigBuilder {
+        match self {
+            Self::Default => builder,
+            Self::Quick => builder.with_timeout(Duration::from_millis(500)),
+        }
+    }
+
+    fn exporter(self, builder: Builder) -> Builder {
+        match self {
+            Self::Default => builder,
+            Self::Quick => builder
+                .with_retry_initial_delay(Duration::from_millis(50))
+                .with_retry_max_delay(Duration::from_millis(400))
+                .with_circuit_breaker_timeout(Duration::from_millis(500)),
+        }
+    }
+}
+
+/// A transport of ours to this endpoint, and a builder on top of it whose files live below `state`.
+///
+/// # Errors
+///
+/// When the endpoint does not parse.
+pub fn builder(settings: Settings, protocol: Protocol, endpoint: &str, state: &Path) -> Result<Builder, Failure> {
+    let transport = otlp_transport::connect(settings.transport(config(protocol, endpoint)).build()?)?;
+    Ok(settings.exporter(ResilientSpanExporter::builder().with_primary(transport).with_state_dir(state)))
+}
+
+/// As [`builder`] with quick settings, without limits of ours on the size of a request: the peer's decide.
+///
+/// # Errors
+///
+/// When the endpoint does not parse.
+pub fn unlimited(protocol: Protocol, endpoint: &str, state: &Path) -> Result<Builder, Failure> {
+    const PLENTY: usize = 512 << 20;
+    let config = config(protocol, endpoint).with_max_request_bytes(PLENTY).build()?;
+    let builder = ResilientSpanExporter::builder().with_primary(otlp_transport::connect(config)?).with_state_dir(state);
+    Ok(Settings::Quick.exporter(builder.with_request_max_bytes(PLENTY).with_buffer_max_bytes(PLENTY)))
+}
+
+fn config(protocol: Protocol, endpoint: &str) -> ConfigBuilder {
+    Config::builder().with_endpoint(endpoint).with_protocol(match protocol {
+        Protocol::Grpc => otlp_transport::Protocol::Grpc,
+        Protocol::Http => otlp_transport::Protocol::HttpProtobuf,
+    })
+}
+
+/// A provider with our exporter behind the default batch processor.
+///
+/// # Errors
+///
+/// When the builder's settings are refused.
+pub fn ours(builder: Builder) -> Result<(SdkTracerProvider, Handle), Failure> {
+    let exporter = builder.build()?;
+    let handle = exporter.handle();
+    Ok((SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build(), handle))
+}
+
+/// What every application of the trials says about itself.
+#[must_use]
+pub fn resource() -> Resource {
+    Resource::builder().with_service_name("shop").build()
+}

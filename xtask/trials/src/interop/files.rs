@@ -1,0 +1,115 @@
+//! Our fallback files, read by the Collector's own file receiver.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::Resource;
+use resilient_exporter::Compression;
+
+use super::Setup;
+use super::otelcol::Otelcol;
+use super::wire::Traced;
+use crate::Failure;
+use crate::canonical::{self, Spans};
+use crate::contender::{self, Protocol, Settings};
+
+/// How long reading may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Programs that ran one after another without a collector, each of which left files behind.
+const RUNS: usize = 4;
+
+/// What the files are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    Plain,
+    Gzip,
+}
+
+impl Form {
+    pub(super) const ALL: [Self; 2] = [Self::Plain, Self::Gzip];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Gzip => "gzip",
+        }
+    }
+
+    fn compression(self) -> Compression {
+        match self {
+            Self::Plain => Compression::Never,
+            Self::Gzip => Compression::Gzip,
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Plain => ".jsonl",
+            Self::Gzip => ".jsonl.gz",
+        }
+    }
+}
+
+pub(super) fn read_by_it(setup: &Setup, form: Form) -> Result<String, Failure> {
+    let folder = tempfile::tempdir()?;
+    let mut made = Spans::new();
+    for run in 0..RUNS {
+        made.append(&mut spill(form, &folder.path().join(format!("state-{run}")))?);
+    }
+    // In one folder, as an operator would collect them.
+    let collected = folder.path().join("collected");
+    fs::create_dir(&collected)?;
+    let mut bytes = 0;
+    let mut names = Vec::new();
+    for run in 0..RUNS {
+        for entry in fs::read_dir(folder.path().join(format!("state-{run}/fallback")))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(form.extension()) {
+                bytes += fs::copy(entry.path(), collected.join(format!("{run}-{name}")))?;
+                names.push(name);
+            }
+        }
+    }
+    if names.len() < RUNS {
+        return Err(format!("{RUNS} programs left only these files: {names:?}").into());
+    }
+    let pattern = collected.join(format!("*{}", form.extension()));
+    let collector = Otelcol::files(setup, folder.path(), pattern.to_string_lossy().into_owned())?;
+    canonical::compare(&made, &collector.spans(made.len(), PATIENCE)?)?;
+    Ok(format!("{} spans in {} files of {bytes} bytes, all alike", made.len(), names.len()))
+}
+
+/// A program whose collector never answers: it makes spans and ends, and all of them are in files.
+fn spill(form: Form, state: &Path) -> Result<Spans, Failure> {
+    let nobody = mock_collector::MockCollector::start()?;
+    nobody.stop();
+    let builder = contender::builder(Settings::Quick, Protocol::Grpc, &nobody.grpc_endpoint(), state)?
+        .with_fallback_compression(form.compression())
+        .with_fallback_compress_above(0);
+    let mut traced = Traced::new(builder, large_resource())?;
+    traced.serve(400)?;
+    // One batch of more than 2 MiB as JSON: more than the receiver reads in one line.
+    for _ in 0..400 {
+        traced.app.serve_large(4 << 10);
+    }
+    traced.hand_over()?;
+    traced.provider.shutdown()?;
+    let ledger = traced.handle.ledger();
+    let made = traced.into_made();
+    if ledger.in_fallback == made.len() as u64 {
+        Ok(made)
+    } else {
+        Err(format!("{} spans were made; after shutdown the books say {ledger:?}", made.len()).into())
+    }
+}
+
+/// More than the 1,000 bytes by which the receiver tells files apart, and the same in every file.
+fn large_resource() -> Resource {
+    let labels = (0..40)
+        .map(|n| KeyValue::new(format!("k8s.pod.label.number-{n}"), format!("a value of some length, number {n}")));
+    Resource::builder().with_service_name("shop").with_attributes(labels).build()
+}

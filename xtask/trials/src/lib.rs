@@ -1,0 +1,43 @@
+//! Whole-program trials: an application that traces through the real SDK, exporters in front of a collector that is another
+//! process, faults in between, and in the end a comparison by span id that trusts no exporter's own numbers.
+
+pub mod app;
+pub mod canonical;
+pub mod collector;
+pub mod contender;
+pub mod interop;
+pub mod outage;
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+pub use mock_collector::SpanIds;
+
+/// What went wrong in a trial, for a person to read: a trial has no caller that would tell one failure from another.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// Looks again and again until `condition` holds.
+///
+/// # Errors
+///
+/// When it does not hold within `limit`: the message names `what`.
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Result<(), Failure> {
+    let started = now();
+    while !condition() {
+        if started.elapsed() > limit {
+            return Err(format!("{what}: not within {limit:?}").into());
+        }
+        std::thread::park_timeout(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+/// The monotonic clock, read in this one place.
+#[must_use]
+pub fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "a trial runs in real time")]
+    Instant::now()
+}
+
+/// How long a wait rests between two looks at its condition.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
