@@ -147,3 +147,58 @@ pub(crate) fn plain(text: &str) -> String {
         None => words,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn texts_of_a_peer_are_one_short_line() {
+        assert_eq!(plain(" a\r\n\tb\u{1b}[0m\0c "), "a b [0m c");
+        assert_eq!(plain(&"\u{e4}".repeat(MAX_MESSAGE)), "\u{e4}".repeat(MAX_MESSAGE));
+        assert_eq!(plain(&"\u{e4}".repeat(1 << 20)), format!("{}...", "\u{e4}".repeat(MAX_MESSAGE)));
+        assert_eq!(plain("\n \r"), "");
+    }
+
+    proptest! {
+        /// Whatever a peer sends: an outcome, of the kind that its status allows, and a text that is fit for a log.
+        #[test]
+        fn any_answer_has_an_outcome(
+            status in 100_u16..1000,
+            code in ".{0,4}|[0-9]{1,3}",
+            hint in ".{0,40}|[0-9]{1,25}",
+            message in prop::collection::vec(any::<u8>(), 0..80),
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            spans in 0_usize..5,
+        ) {
+            let status = StatusCode::from_u16(status).expect("in range");
+            let mut fields = HeaderMap::new();
+            for (name, value) in [
+                ("retry-after", hint.as_bytes()),
+                ("grpc-status", code.as_bytes()),
+                ("grpc-message", &message),
+                ("grpc-status-details-bin", &body),
+                ("content-type", &b"application/x-protobuf"[..]),
+            ] {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    fields.insert(name, value);
+                }
+            }
+            for outcome in [http(status, &fields, &body, SystemTime::UNIX_EPOCH), grpc(&fields, &body, spans)] {
+                if let Outcome::Delivered { rejected, .. } = outcome {
+                    prop_assert!(rejected <= spans);
+                }
+                let text = outcome.cause().map(ToString::to_string).unwrap_or_default();
+                prop_assert!(!text.contains(char::is_control), "{text:?}");
+            }
+            if !matches!(status.as_u16(), 429 | 502..=504) {
+                let outcome = http(status, &fields, &body, SystemTime::UNIX_EPOCH);
+                let is_final = matches!(outcome, Outcome::TooLarge { .. } | Outcome::Permanent { .. });
+                prop_assert!(is_final, "{outcome:?}");
+            }
+        }
+    }
+}

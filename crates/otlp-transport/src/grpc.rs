@@ -268,6 +268,7 @@ fn broken(error: &h2::Error, sent: bool) -> Answer {
     } else {
         ""
     };
-    let cause = Cause::Broken(format!("{error}{hint}"));
+    // The text may hold what the peer put into its GOAWAY.
+    let cause = Cause::Broken(format!("{}{hint}", answer::plain(&error.to_string())));
     Answer::Broken(Outcome::Retryable { after: None, cause, possible_duplicate: sent && !refused })
 }

@@ -142,6 +142,8 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     type Pairs = Vec<(String, String)>;
@@ -187,6 +189,15 @@ mod tests {
         assert_eq!(parse("=canary"), Err((1, None, HeaderProblem::BadName)));
         assert_eq!(parse("Content-Type=text/plain"), Err((1, name("Content-Type"), HeaderProblem::Reserved)));
         assert_eq!(parse("grpc-timeout=1S"), Err((1, name("grpc-timeout"), HeaderProblem::Reserved)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_printable_value_comes_through_its_escapes(value in "[ -~]{0,30}") {
+            let encoded: String = value.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let expected = [("a", "1"), ("key", &value)].map(|(name, value)| (name.to_owned(), value.to_owned()));
+            prop_assert_eq!(parse(&format!("a=1,key={encoded}")), Ok(expected.to_vec()));
+        }
     }
 
     #[test]

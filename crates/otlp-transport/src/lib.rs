@@ -1,9 +1,4 @@
-//! Sends one OTLP payload and says what came of it.
-//!
-//! [`connect`] makes a [`Transport`] for gRPC or HTTP/protobuf from a [`Config`]; [`ExporterTransport`] makes one from any
-//! `SpanExporter`. A transport never retries, never waits before a call and keeps no queue: it sends the bytes once and
-//! answers with an [`Outcome`], the table of the OTLP specification 1.11 in types. A status counts only if the peer
-//! really sent it; everything that went wrong on the way is told apart from what the collector said.
+#![doc = include_str!("../README.md")]
 
 mod adapter;
 mod answer;

@@ -173,3 +173,46 @@ impl<'a> Fields<'a> {
         Ok(taken)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn numbers_of_64_bits_and_no_more_are_read() {
+        let mut most = vec![0x0a, 11, 0x08];
+        most.extend([0xff; 9]);
+        most.push(1);
+        assert_eq!(ExportResponse::read(&most).map(|response| response.rejected), Ok(-1));
+        *most.last_mut().expect("not empty") = 2;
+        assert_eq!(ExportResponse::read(&most), Err(Malformed));
+        let endless = [&[0x0a, 14, 0x08][..], &[0x80; 13]].concat();
+        assert_eq!(ExportResponse::read(&endless), Err(Malformed));
+    }
+
+    #[test]
+    fn what_is_no_message_is_malformed() {
+        for bytes in
+            [&b"\x00\x00"[..], b"\x0b", b"\x0c", b"\x0f", b"\x0a", b"\x0a\x02\x08", b"\x09\x01", b"\x0d\x01", b"\x80"]
+        {
+            assert_eq!(ExportResponse::read(bytes), Err(Malformed), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_of_each_kind_are_skipped() {
+        let bytes = b"\x10\x01\x19aaaaaaaa\x22\x03abc\x2daaaa\x0a\x02\x08\x05";
+        assert_eq!(ExportResponse::read(bytes).map(|response| response.rejected), Ok(5));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = ExportResponse::read(&bytes);
+            let _ = RpcStatus::read(&bytes);
+            let _ = read_retry_info(&bytes);
+        }
+    }
+}

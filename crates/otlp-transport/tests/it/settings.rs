@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use otlp_transport::{Compression, Config, ConfigBuilder, ConfigError, Protocol};
+use proptest::prelude::*;
 
 fn over(builder: ConfigBuilder, vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let vars: HashMap<String, OsString> =
@@ -217,5 +218,21 @@ fn bytes_that_are_no_text_are_no_panic() {
         let name = format!("OTEL_EXPORTER_OTLP_{name}");
         let config = Config::from_vars(|asked| (asked == name).then(bytes)).expect(&name);
         assert!(config.notes()[0].contains(&name), "{:?}", config.notes());
+    }
+}
+
+proptest! {
+    /// Whatever stands in the environment: settings or an error, and never a password in it.
+    #[test]
+    fn no_text_does_harm(endpoint in ".{0,40}|https?://[a-z0-9:@/?#\\[\\].%]{0,30}", headers in ".{0,40}|[a-z=,%0-9 ]{0,30}") {
+        for protocol in ["", "grpc", "http/protobuf"] {
+            let _ = read(&[("ENDPOINT", &endpoint), ("PROTOCOL", protocol)]);
+            let _ = read(&[("HEADERS", &headers)]);
+            let url = format!("{endpoint}canary:canary@host:1");
+            match read(&[("ENDPOINT", &url), ("PROTOCOL", protocol)]) {
+                Ok(config) => prop_assert!(!config.endpoint().contains('@') || !config.endpoint().contains(":canary@")),
+                Err(error) => prop_assert!(!format!("{error} {error:?}").contains(":canary@"), "{error}"),
+            }
+        }
     }
 }
