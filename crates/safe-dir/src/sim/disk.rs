@@ -1,0 +1,265 @@
+//! The state of the disk: what programs see, and what a power cut leaves of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::memory::MemoryDir;
+
+/// A disk in memory. A clone is the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    state: Arc<Mutex<State>>,
+}
+
+/// What a power cut does to what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Nothing of it is left.
+    Worst,
+    /// All of it is left: as if only the process had died.
+    Best,
+    /// By chance, each name and the tail of each file for itself: kept, lost, cut, or as long as it was but with zeros. The same
+    /// seed does the same.
+    Random(u64),
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Counts crashes; a handle from before one is dead.
+    pub(super) epoch: u64,
+    pub(super) files: BTreeMap<FileId, Content>,
+    /// The names that programs see, by directory.
+    pub(super) dirs: BTreeMap<DirId, BTreeMap<String, Node>>,
+    /// The names that a power cut leaves for certain.
+    durable: BTreeMap<DirId, BTreeMap<String, Node>>,
+    /// What happened to names since, in order.
+    pending: Vec<Op>,
+    pub(super) locked: BTreeSet<DirId>,
+    /// The most bytes that files may take together.
+    pub(super) capacity: Option<u64>,
+    next_id: u64,
+}
+
+pub(super) type FileId = u64;
+pub(super) type DirId = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Node {
+    File(FileId),
+    Dir(DirId),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Content {
+    pub(super) data: Vec<u8>,
+    pub(super) durable: Vec<u8>,
+}
+
+/// A change of names that the file system makes as one.
+#[derive(Clone, Debug)]
+struct Op {
+    removed: Option<(DirId, String)>,
+    added: Option<(DirId, String, Node)>,
+}
+
+impl Disk {
+    /// An empty disk without limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Its root directory, the only one that it has at first.
+    #[must_use]
+    pub fn root(&self) -> MemoryDir {
+        MemoryDir::new(self.clone(), ROOT, "/sim".into(), self.lock().epoch)
+    }
+
+    /// Lets files take at most so many bytes together; a write beyond that writes what fits and then fails with `ENOSPC`.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.lock().capacity = bytes;
+    }
+
+    /// Cuts the power: handles and locks are gone, and so is what was not synced, as `crash` says.
+    pub fn crash(&self, crash: Crash) {
+        self.lock().crash(crash);
+    }
+
+    /// Changes a file's content on the disk itself, as a bad sector or another program would; the name is relative to the
+    /// root, parts divided by `/`. Says whether there is such a file.
+    pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut state = self.lock();
+        let mut dir = ROOT;
+        let mut parts = name.split('/').peekable();
+        while let Some(part) = parts.next() {
+            match state.dirs.get(&dir).and_then(|names| names.get(part)) {
+                Some(Node::Dir(inner)) => dir = *inner,
+                Some(&Node::File(id)) if parts.peek().is_none() => {
+                    let Some(content) = state.files.get_mut(&id) else { return false };
+                    change(&mut content.data);
+                    content.durable = content.data.clone();
+                    return true;
+                }
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(super) fn new_file(&mut self) -> FileId {
+        self.next_id += 1;
+        self.files.insert(self.next_id, Content::default());
+        self.next_id
+    }
+
+    pub(super) fn new_dir(&mut self) -> DirId {
+        self.next_id += 1;
+        self.dirs.insert(self.next_id, BTreeMap::new());
+        self.durable.insert(self.next_id, BTreeMap::new());
+        self.next_id
+    }
+
+    /// What files take, as far as they have a name.
+    pub(super) fn used(&self) -> u64 {
+        let named = self.dirs.values().flat_map(BTreeMap::values);
+        let sizes = named.filter_map(|node| match node {
+            Node::File(id) => self.files.get(id).map(|content| content.data.len() as u64),
+            Node::Dir(_) => None,
+        });
+        sizes.sum()
+    }
+
+    /// Removes one name, adds another, as one change.
+    pub(super) fn change(&mut self, removed: Option<(DirId, String)>, added: Option<(DirId, String, Node)>) {
+        let op = Op { removed, added };
+        op.apply(&mut self.dirs);
+        self.pending.push(op);
+    }
+
+    /// Makes durable what happened to the names of a directory.
+    pub(super) fn sync_dir(&mut self, dir: DirId) {
+        for op in std::mem::take(&mut self.pending) {
+            if op.names().any(|(touched, _)| touched == dir) {
+                op.apply(&mut self.durable);
+            } else {
+                self.pending.push(op);
+            }
+        }
+    }
+
+    fn crash(&mut self, crash: Crash) {
+        let mut chance = Chance(match crash {
+            Crash::Random(seed) => seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            Crash::Worst | Crash::Best => 1,
+        });
+        // A change is lost together with all later ones of the same names.
+        let mut lost: BTreeSet<(DirId, String)> = BTreeSet::new();
+        for op in std::mem::take(&mut self.pending) {
+            let keep = match crash {
+                Crash::Worst => false,
+                Crash::Best => true,
+                Crash::Random(_) => chance.below(2) == 0,
+            };
+            if keep && !op.names().any(|(dir, name)| lost.contains(&(dir, name.to_owned()))) {
+                op.apply(&mut self.durable);
+            } else {
+                lost.extend(op.names().map(|(dir, name)| (dir, name.to_owned())));
+            }
+        }
+        self.dirs = self.durable.clone();
+        for content in self.files.values_mut() {
+            match crash {
+                Crash::Worst => content.data = content.durable.clone(),
+                Crash::Best => {}
+                Crash::Random(_) => content.tear(&mut chance),
+            }
+            content.durable = content.data.clone();
+        }
+        self.locked.clear();
+        self.epoch += 1;
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let root = BTreeMap::from([(ROOT, BTreeMap::new())]);
+        Self {
+            epoch: 0,
+            files: BTreeMap::new(),
+            dirs: root.clone(),
+            durable: root,
+            pending: Vec::new(),
+            locked: BTreeSet::new(),
+            capacity: None,
+            next_id: ROOT,
+        }
+    }
+}
+
+impl Content {
+    /// What a file system without order may leave of an appended tail.
+    fn tear(&mut self, chance: &mut Chance) {
+        let (old, new) = (self.durable.len(), self.data.len());
+        if new < old || self.data[..old] != self.durable {
+            // It was cut, and perhaps written again: before or after.
+            if chance.below(2) == 0 {
+                self.data = self.durable.clone();
+            }
+            return;
+        }
+        match chance.below(4) {
+            0 => self.data.truncate(old),
+            1 => {}
+            2 => self.data.truncate(old + chance.up_to(new - old)),
+            // The length was written, the data was not.
+            _ => {
+                let reached = old + chance.up_to(new - old);
+                self.data[reached..].fill(0);
+            }
+        }
+    }
+}
+
+impl Op {
+    fn names(&self) -> impl Iterator<Item = (DirId, &str)> {
+        let removed = self.removed.iter().map(|(dir, name)| (*dir, name.as_str()));
+        removed.chain(self.added.iter().map(|(dir, name, _)| (*dir, name.as_str())))
+    }
+
+    fn apply(&self, dirs: &mut BTreeMap<DirId, BTreeMap<String, Node>>) {
+        if let Some((dir, name)) = &self.removed
+            && let Some(names) = dirs.get_mut(dir)
+        {
+            names.remove(name);
+        }
+        if let Some((dir, name, node)) = &self.added
+            && let Some(names) = dirs.get_mut(dir)
+        {
+            names.insert(name.clone(), *node);
+        }
+    }
+}
+
+/// A small generator (xorshift), so that a seed is a whole run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % end
+    }
+
+    fn up_to(&mut self, most: usize) -> usize {
+        usize::try_from(self.below(most as u64 + 1)).unwrap_or(most)
+    }
+}
+
+const ROOT: DirId = 0;
