@@ -42,3 +42,10 @@ pub(crate) fn duration(
     }
     Err(InvalidConfig { field, value: format!("{value:?}"), accepted: format!("{min:?} to {max:?}") })
 }
+
+pub(crate) fn number(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), InvalidConfig> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(InvalidConfig { field, value: format!("{value}"), accepted: format!("{min} to {max}") })
+}

@@ -1,20 +1,36 @@
-//! How long to wait before the next retry.
+//! How long to wait before the next retry, and whether to retry at all.
 //!
-//! The core is arithmetic: it never sleeps, reads no clock and owns no random source. Attempt 0 is the first *retry*; "5
-//! retries" are six calls.
+//! The policies are arithmetic: they never sleep, read no clock and own no random source. Only the drivers ([`retry`],
+//! [`retry_async`]) act, with a clock and a sleeper that can be replaced. Attempt 0 is the first *retry*: "5 retries" are six calls.
 //!
 //! ```
 //! use std::time::Duration;
-//! use backoff::Exponential;
+//! use backoff::{Backoff, Exponential};
 //!
-//! let backoff = Exponential::default(); // 1, 2, 4, 8, 16 s, each +-25 %, never above 20 s
-//! assert_eq!(backoff.delay(0, 0.5), Duration::from_secs(1)); // 0.5 is the middle of the jitter
-//! assert_eq!(backoff.delay(3, 0.0), Duration::from_secs(6));
-//! assert!(backoff.delay(u32::MAX, 0.999_999) <= Duration::from_secs(20));
+//! let policy = Exponential::default(); // 1, 2, 4, 8, 16 s, each +-25 %, never above 20 s
+//! assert_eq!(policy.delay(0, 0.5), Duration::from_secs(1)); // 0.5 is the middle of the jitter
+//! assert_eq!(policy.delay(3, 0.0), Duration::from_secs(6));
+//! assert!(policy.delay(u32::MAX, 0.999_999) <= Duration::from_secs(20));
+//! assert_eq!(Backoff::new(policy).delays().count(), 5);
 //! ```
 
+mod budget;
+mod delays;
 mod error;
+mod limits;
+mod plan;
 mod policy;
+mod random;
+mod retry;
+mod retry_async;
 
+pub use budget::{Budget, BudgetBuilder};
+pub use delays::{Delays, Stop};
 pub use error::InvalidConfig;
-pub use policy::{Exponential, ExponentialBuilder, Jitter};
+pub use limits::{Backoff, BackoffBuilder};
+pub use plan::GaveUp;
+pub use policy::{Constant, Decorrelated, Exponential, ExponentialBuilder, FromFn, Jitter, Policy, from_fn};
+pub use retry::{Retry, retry};
+#[cfg(feature = "tokio")]
+pub use retry_async::tokio_sleep;
+pub use retry_async::{RetryAsync, retry_async};

@@ -4,6 +4,107 @@ use std::time::Duration;
 
 use crate::error::{self, InvalidConfig};
 
+/// How long to wait before a retry. A policy is a pure function: what changes from retry to retry comes in as arguments.
+///
+/// [`from_fn`] makes one of a closure.
+pub trait Policy {
+    /// The delay before retry number `attempt`, counted from 0.
+    ///
+    /// `previous` is the delay before (zero at attempt 0), `unit` a sample from `[0, 1)`. Called once per retry; must not block.
+    fn delay(&self, attempt: u32, previous: Duration, unit: f64) -> Duration;
+}
+
+/// A policy of your own: `function(attempt, previous, unit)`, as [`Policy::delay`] describes it.
+pub const fn from_fn<F: Fn(u32, Duration, f64) -> Duration>(function: F) -> FromFn<F> {
+    FromFn { function }
+}
+
+/// Made by [`from_fn`].
+#[derive(Clone, Copy, Debug)]
+pub struct FromFn<F> {
+    function: F,
+}
+
+impl<F: Fn(u32, Duration, f64) -> Duration> Policy for FromFn<F> {
+    fn delay(&self, attempt: u32, previous: Duration, unit: f64) -> Duration {
+        (self.function)(attempt, previous, unit)
+    }
+}
+
+impl Policy for Exponential {
+    #[inline]
+    fn delay(&self, attempt: u32, _: Duration, unit: f64) -> Duration {
+        Exponential::delay(self, attempt, unit)
+    }
+}
+
+/// The same delay each time, spread by jitter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Constant {
+    /// Nanoseconds.
+    nominal: f64,
+    jitter: Jitter,
+}
+
+impl Constant {
+    /// `delay` from 0 to 365 days; 0 means "at once".
+    ///
+    /// # Errors
+    /// Names the argument that is out of its range, with its value and the range.
+    pub fn new(delay: Duration, jitter: Jitter) -> Result<Constant, InvalidConfig> {
+        error::duration("delay", delay, Duration::ZERO, YEAR)?;
+        jitter.check()?;
+        Ok(Constant { nominal: delay.as_nanos() as f64, jitter })
+    }
+}
+
+impl Policy for Constant {
+    fn delay(&self, _: u32, _: Duration, unit: f64) -> Duration {
+        Duration::from_nanos(self.jitter.spread(self.nominal, unit) as u64)
+    }
+}
+
+/// Evenly from `initial_delay` to three times the delay before, but never above `max_delay` ("decorrelated jitter", AWS Architecture
+/// Blog, 2015).
+///
+/// There the upper end is cut off after drawing, so that half of all delays end up exactly on the cap; here the cap limits the range that
+/// is drawn from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decorrelated {
+    /// Nanoseconds; whole numbers.
+    initial: f64,
+    max: u64,
+}
+
+impl Decorrelated {
+    /// `initial_delay` from 1 ns, `max_delay` from there to 365 days.
+    ///
+    /// # Errors
+    /// Names the argument that is out of its range, with its value and the range.
+    pub fn new(initial_delay: Duration, max_delay: Duration) -> Result<Decorrelated, InvalidConfig> {
+        error::duration("initial_delay", initial_delay, NANOSECOND, YEAR)?;
+        error::duration("max_delay", max_delay, initial_delay, YEAR)?;
+        Ok(Decorrelated { initial: initial_delay.as_nanos() as f64, max: max_delay.as_nanos() as u64 })
+    }
+}
+
+impl Default for Decorrelated {
+    /// From 1 s to 20 s.
+    fn default() -> Decorrelated {
+        Decorrelated::new(Duration::from_secs(1), Duration::from_secs(20)).expect("the defaults are valid")
+    }
+}
+
+impl Policy for Decorrelated {
+    fn delay(&self, _: u32, previous: Duration, unit: f64) -> Duration {
+        let upper = (previous.as_nanos() as f64 * 3.0).clamp(self.initial, self.max as f64);
+        // At attempt 0 there is no delay before: the first one counts as it.
+        let upper = if previous.is_zero() { (self.initial * 3.0).min(self.max as f64) } else { upper };
+        let nanos = self.initial + (upper - self.initial) * clamped(unit);
+        Duration::from_nanos((nanos as u64).min(self.max))
+    }
+}
+
 /// `initial_delay * multiplier^attempt`, spread by jitter, never above `max_delay`.
 ///
 /// | Setting | Default | Accepted |
@@ -128,7 +229,7 @@ impl ExponentialBuilder {
 impl Jitter {
     #[inline]
     fn spread(self, nominal: f64, unit: f64) -> f64 {
-        let unit = if unit > 0.0 { unit.min(1.0) } else { 0.0 };
+        let unit = clamped(unit);
         match self {
             Jitter::None => nominal,
             Jitter::Proportional(part) => nominal * (1.0 - part + 2.0 * part * unit),
@@ -151,6 +252,12 @@ impl Jitter {
             Jitter::None | Jitter::Full | Jitter::Equal => Ok(()),
         }
     }
+}
+
+/// Into `[0, 1]`; NaN is 0.
+#[inline]
+fn clamped(unit: f64) -> f64 {
+    if unit > 0.0 { unit.min(1.0) } else { 0.0 }
 }
 
 /// By squaring; ends at infinity, never at NaN, because `base` is at least 1.

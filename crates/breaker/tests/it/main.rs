@@ -1,5 +1,7 @@
 //! The breaker as its users see it.
 
+#![cfg(not(loom))]
+
 mod diagram;
 mod hands_on;
 mod model;

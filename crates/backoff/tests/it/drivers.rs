@@ -1,0 +1,112 @@
+//! `retry` and `retry_async`.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use backoff::{Backoff, Budget, Exponential, GaveUp, Jitter, Stop, retry, retry_async};
+
+fn exact() -> Backoff {
+    Backoff::new(Exponential::builder().with_jitter(Jitter::None).build().expect("valid"))
+}
+
+fn seconds(values: &[u64]) -> Vec<Duration> {
+    values.iter().map(|value| Duration::from_secs(*value)).collect()
+}
+
+#[test]
+fn five_retries_are_six_calls_and_the_end_says_how_many_and_how_long() {
+    let (start, now, calls) = (crate::clock(), Cell::new(Duration::ZERO), Cell::new(0));
+    let slept = RefCell::new(Vec::new());
+    let told = RefCell::new(Vec::new());
+    let gave_up = retry(|| {
+        calls.set(calls.get() + 1);
+        now.set(now.get() + Duration::from_secs(3));
+        Err::<(), _>("no")
+    })
+    .backoff(exact())
+    .clock(|| start + now.get())
+    .notify(|error, delay| told.borrow_mut().push((*error, delay)))
+    .sleep_with(|delay| {
+        slept.borrow_mut().push(delay);
+        now.set(now.get() + delay);
+    })
+    .run()
+    .unwrap_err();
+    assert_eq!((gave_up.error, gave_up.stop, gave_up.calls, calls.get()), ("no", Stop::Retries, 6, 6));
+    assert_eq!(gave_up.elapsed, Duration::from_secs(6 * 3 + 31));
+    assert_eq!(gave_up.to_string(), "gave up after 6 calls in 49s: the retries are spent");
+    assert_eq!(*slept.borrow(), seconds(&[1, 2, 4, 8, 16]));
+    assert_eq!(told.borrow().len(), 5);
+}
+
+#[test]
+fn an_error_that_is_not_worth_it_is_not_retried_and_costs_no_budget() {
+    let budget = Budget::builder().with_capacity(1).build().expect("valid");
+    let gave_up = retry(|| Err::<(), _>(400)).when(|status| *status >= 500).budget(budget.clone()).run().unwrap_err();
+    assert_eq!((gave_up.stop, gave_up.calls, budget.available()), (Stop::NotRetryable, 1, 1));
+    assert!(gave_up.to_string().starts_with("gave up after 1 call in"), "{gave_up}");
+    let gave_up = retry(|| Err::<(), _>(503)).budget(budget.clone()).sleep_with(|_| ()).run().unwrap_err();
+    assert_eq!((gave_up.stop, gave_up.calls, budget.available()), (Stop::Budget, 2, 0));
+    for _ in 0..5 {
+        assert_eq!(retry(|| Ok::<_, ()>(1)).budget(budget.clone()).run(), Ok(1));
+    }
+    assert_eq!(budget.available(), 1, "five successes pay for one retry");
+}
+
+#[test]
+fn the_longer_of_hint_and_delay_is_waited_for() {
+    let slept = RefCell::new(Vec::new());
+    let hints = RefCell::new(vec![None, Some(0), Some(30), Some(1)].into_iter());
+    let _ = retry(|| Err::<(), _>(hints.borrow_mut().next().flatten()))
+        .backoff(exact())
+        .hint(|hint: &Option<u64>| hint.map(Duration::from_secs))
+        .sleep_with(|delay| slept.borrow_mut().push(delay))
+        .run();
+    assert_eq!(*slept.borrow(), seconds(&[1, 2, 30, 8, 16]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_waits_for_the_breaker_and_needs_one_call_then() {
+    let config = breaker::Config::builder().with_open_jitter(0.0).build().expect("valid");
+    let breaker = breaker::Breaker::with_clock(config, || tokio::time::Instant::now().into_std());
+    breaker.force_open();
+    let start = tokio::time::Instant::now();
+    let calls = Cell::new(0);
+    let operation = || {
+        breaker.call_async(async {
+            calls.set(calls.get() + 1);
+            Ok::<_, ()>(calls.get())
+        })
+    };
+    let value =
+        retry_async(operation, tokio::time::sleep).backoff(exact()).hint(breaker::CallError::retry_after).run().await;
+    assert_eq!((value, start.elapsed()), (Ok(1), Duration::from_secs(60)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_asynchronous_driver_waits_on_its_sleeper_and_may_be_cancelled() {
+    let (start, calls) = (tokio::time::Instant::now(), Cell::new(0));
+    let operation = || {
+        calls.set(calls.get() + 1);
+        async { Err::<(), _>("no") }
+    };
+    let run = retry_async(operation, tokio::time::sleep)
+        .backoff(exact())
+        .clock(|| tokio::time::Instant::now().into_std())
+        .run();
+    let GaveUp { calls: made, elapsed, stop, .. } = run.await.unwrap_err();
+    assert_eq!((made, elapsed, stop), (6, Duration::from_secs(31), Stop::Retries));
+    assert_eq!(start.elapsed(), elapsed);
+
+    calls.set(0);
+    let run = retry_async(operation, tokio::time::sleep).backoff(exact()).run();
+    assert!(tokio::time::timeout(Duration::from_millis(1_500), run).await.is_err());
+    assert_eq!(calls.get(), 2, "one at once, one after a second, none after it was dropped");
+}
+
+#[test]
+fn a_retry_of_sendable_things_is_sendable() {
+    fn sendable<T: Send>(_: T) {}
+    let operation = || std::future::ready(Ok::<_, String>(1));
+    sendable(retry_async(operation, |_| std::future::ready(())).when(|_| true).run());
+}

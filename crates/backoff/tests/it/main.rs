@@ -1,0 +1,11 @@
+//! The backoff as its users see it.
+
+mod drivers;
+mod policies;
+
+use std::time::Instant;
+
+#[expect(clippy::disallowed_methods, reason = "a start for simulated time")]
+fn clock() -> Instant {
+    Instant::now()
+}
