@@ -1,0 +1,28 @@
+//! The two clocks that the shell reads.
+
+use std::time::{Instant, SystemTime};
+
+/// Tells the time. Asked by several threads, once or twice a batch: it must not block.
+pub trait Clock: Send + Sync + 'static {
+    /// For waits, ages and deadlines; never goes back.
+    fn now(&self) -> Instant;
+
+    /// For people, file names and the age of files; may jump.
+    fn wall(&self) -> SystemTime;
+}
+
+/// The system's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}

@@ -1,0 +1,126 @@
+//! The exporter that the SDK sees.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use otlp_payload::Encoder;
+
+use crate::builder::Builder;
+use crate::handle::Handle;
+use crate::ledger::RefuseReason;
+use crate::shared::Shared;
+
+/// Our part of a shutdown ends within this time. The SDK's batch processor waits 5 s in all for its last export and for
+/// us together, and gives the exporter those same 5 s: whoever uses them up makes the provider time out.
+const SHUTDOWN: Duration = Duration::from_millis(3_500);
+
+/// A span exporter that survives its collector.
+///
+/// `export` encodes the batch, puts it into a bounded buffer and returns: it never waits for the collector, a retry or the
+/// disk. A thread of its own sends, another one writes what does not fit into memory to files and reads it back. It works
+/// behind any span processor, inside any tokio runtime or without one, and may be dropped anywhere.
+///
+/// The SDK passes no flush on to an exporter and owns it once it is built: take a [`Handle`] first.
+pub struct ResilientSpanExporter {
+    shared: Arc<Shared>,
+    encoder: Encoder,
+    shut_down: AtomicBool,
+}
+
+impl ResilientSpanExporter {
+    /// Starts with every default; see [`Builder`].
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let encoder = Encoder::new(&Resource::builder_empty().build());
+        Self { shared, encoder, shut_down: AtomicBool::new(false) }
+    }
+
+    /// A view that stays when the SDK owns the exporter.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { shared: Arc::clone(&self.shared) }
+    }
+
+    fn accept(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let spans = batch.len();
+        let id = self.shared.core().next_id();
+        let wall = self.shared.clock.wall();
+        let encoded = catch_unwind(AssertUnwindSafe(|| self.encoder.encode(id, wall, &batch)));
+        // The spans' own memory is the larger part: it goes before anything else happens.
+        drop(batch);
+        let Ok(payload) = encoded else {
+            self.shared.core().refuse(spans, RefuseReason::EncodePanicked);
+            return Err(OTelSdkError::InternalFailure("encoding panicked: please report this".to_owned()));
+        };
+        let mut effects = Vec::new();
+        let refused = self.shared.core().offer(payload, self.shared.clock.now(), &mut effects);
+        self.shared.act(effects);
+        self.shared.net.notify_one();
+        match refused {
+            None => Ok(()),
+            Some(RefuseReason::AlreadyShutdown) => Err(OTelSdkError::AlreadyShutdown),
+            Some(RefuseReason::LargerThanBuffer | RefuseReason::EncodePanicked) => Err(OTelSdkError::InternalFailure(
+                "a span alone is larger than the whole buffer: raise the buffer's maximum bytes".to_owned(),
+            )),
+        }
+    }
+}
+
+impl SpanExporter for ResilientSpanExporter {
+    fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
+        std::future::ready(self.accept(batch))
+    }
+
+    /// Stops intake, tries each waiting batch once, writes the rest to the fallback, and returns within `timeout` or
+    /// 3.5 s, whichever is shorter.
+    ///
+    /// # Errors
+    /// How many spans were neither delivered nor kept in a file.
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        if self.shut_down.swap(true, Ordering::AcqRel) {
+            return Err(OTelSdkError::AlreadyShutdown);
+        }
+        self.shared.drain_and_stop(timeout.min(SHUTDOWN)).map_err(|spans| {
+            OTelSdkError::InternalFailure(format!(
+                "{spans} spans were neither delivered nor written to a file before the deadline of the shutdown"
+            ))
+        })
+    }
+
+    /// Waits up to 3.5 s until nothing waits any more. The SDK's batch processor never calls this; use
+    /// [`Handle::flush`] with a deadline of your own.
+    fn force_flush(&self) -> OTelSdkResult {
+        self.shared.flush(SHUTDOWN).map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.encoder = Encoder::new(resource);
+    }
+}
+
+impl Drop for ResilientSpanExporter {
+    fn drop(&mut self) {
+        if !self.shut_down.load(Ordering::Acquire) {
+            let _ = self.shutdown_with_timeout(SHUTDOWN);
+        }
+    }
+}
+
+impl fmt::Debug for ResilientSpanExporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResilientSpanExporter").field("endpoint", &self.shared.endpoint).finish_non_exhaustive()
+    }
+}

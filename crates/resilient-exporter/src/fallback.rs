@@ -1,0 +1,103 @@
+//! The seam to where batches go when memory is not enough.
+
+use std::error::Error;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use otlp_payload::Payload;
+
+use crate::ledger::DropReason;
+use crate::replay::{Fate, Refusal};
+
+/// Keeps batches that could not be delivered, until they are. Called by one thread at a time, the disk thread, which
+/// may block in it for as long as the storage takes; the network goes on meanwhile. A panic is contained and counts as
+/// an error.
+pub trait Fallback: Send + 'static {
+    /// What is kept now. Must not touch the storage: it is asked after every operation.
+    fn kept(&self) -> Kept;
+
+    /// Stores batches so that they survive this process.
+    ///
+    /// # Errors
+    /// Nothing of `batches` is kept; the caller keeps them in memory and tries again later.
+    fn keep(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError>;
+
+    /// The oldest stored batches, of about `max_bytes` together and at least one, each an encoded
+    /// `ExportTraceServiceRequest` and its span count; none when nothing is stored. They stay stored until `finish` is called
+    /// with one fate for each; there is one such group at a time.
+    ///
+    /// # Errors
+    /// The storage failed; what is stored stays.
+    fn read(&mut self, max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError>;
+
+    /// Takes note of what became of each batch that `read` gave last, in its order: finished batches are never given
+    /// again, the others are.
+    ///
+    /// # Errors
+    /// The storage failed: finished batches may be given again after a restart, not before it.
+    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError>;
+
+    /// Removes what its caps do not allow any more; called about once a second.
+    fn clean_up(&mut self, now: SystemTime);
+
+    /// What came or went by other ways than `keep` and `finish` since it was asked last. Asked after every operation.
+    fn changes(&mut self) -> Vec<Change>;
+
+    /// Keeps spans that a collector refused for good where a person finds them. Says whether they are kept.
+    fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
+        let _ = (refusals, endpoint, now);
+        false
+    }
+}
+
+/// What a fallback holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Kept {
+    /// Files, objects or whatever it counts.
+    pub files: u64,
+    /// Spans that are neither finished nor lost.
+    pub spans: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// Batches were stored.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stored {
+    /// Where: a file name for people.
+    pub name: String,
+}
+
+/// Stored spans came or went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A cap removed them, or they were damaged.
+    Dropped {
+        /// How many.
+        spans: u64,
+        /// Why.
+        reason: DropReason,
+    },
+    /// Another process took them.
+    TakenOver {
+        /// How many.
+        spans: u64,
+    },
+    /// Of a process that has ended, or more than a file's name promised.
+    Recovered {
+        /// How many.
+        spans: u64,
+    },
+}
+
+/// The storage would not do it. `Display` names the place and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct FallbackError(#[from] Box<dyn Error + Send + Sync>);
+
+impl FallbackError {
+    /// Wraps what the storage said.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+}

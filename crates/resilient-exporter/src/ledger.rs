@@ -1,0 +1,227 @@
+//! What became of each span: one identity, true at every instant.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// Where spans come from or stand. `Offered`, `Recovered` and `Redriven` are sources: spans only leave them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    Offered,
+    Recovered,
+    Buffered,
+    InFlight,
+    InFallback,
+    Delivered,
+    Rejected,
+    DeadLettered,
+    Dropped(DropReason),
+    Refused(RefuseReason),
+    TakenOver,
+}
+
+/// Why spans that had been accepted were given up. The set is fixed, so that it can label a metric.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// The buffer was full and no fallback could take what had to leave.
+    BufferFull,
+    /// Older than the buffer's age limit, and no fallback could take it.
+    BufferAge,
+    /// The disk took longer than spans came in, and the memory limit was reached.
+    DiskSlow,
+    /// Fallback files were removed, oldest first, to stay below the cap on bytes, files or free space.
+    FallbackFull,
+    /// Fallback files were older than their age limit.
+    FallbackAge,
+    /// A stored record was damaged; what could be read was sent.
+    Corrupt,
+    /// The collector refused for good, or the span alone is larger than it takes, and no dead letter could be kept.
+    Permanent,
+    /// Still in memory when the deadline of a shutdown passed.
+    Shutdown,
+}
+
+impl DropReason {
+    /// The name in JSON, metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BufferFull => "buffer_full",
+            Self::BufferAge => "buffer_age",
+            Self::DiskSlow => "disk_slow",
+            Self::FallbackFull => "fallback_full",
+            Self::FallbackAge => "fallback_age",
+            Self::Corrupt => "corrupt",
+            Self::Permanent => "permanent",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::BufferFull => "enable the file fallback or raise the buffer's limits",
+            Self::BufferAge => "enable the file fallback or raise the buffer's maximum age",
+            Self::DiskSlow => "use a faster disk for the state directory or raise the buffer's limits",
+            Self::FallbackFull => "raise the fallback's maximum bytes or free disk space",
+            Self::FallbackAge => "raise the fallback's maximum age",
+            Self::Corrupt => "check the disk; the damaged files are kept in quarantine",
+            Self::Permanent => "read the collector's answer in the log; it refuses these spans for good",
+            Self::Shutdown => "give shutdown more time or enable the file fallback",
+        }
+    }
+}
+
+/// Why offered spans were never accepted. The set is fixed, so that it can label a metric.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum RefuseReason {
+    /// `export` was called after shutdown.
+    AlreadyShutdown,
+    /// The batch alone is larger than the whole buffer and cannot be split below it.
+    LargerThanBuffer,
+    /// Encoding panicked: a fault of ours, contained and reported.
+    EncodePanicked,
+}
+
+impl RefuseReason {
+    /// The name in JSON, metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AlreadyShutdown => "already_shutdown",
+            Self::LargerThanBuffer => "larger_than_buffer",
+            Self::EncodePanicked => "encode_panicked",
+        }
+    }
+}
+
+/// The account of one process, in spans, as one consistent snapshot.
+///
+/// `offered + recovered + redriven = staged + buffered + in_flight + in_fallback + delivered + rejected +
+/// dead_lettered + dropped + refused + taken_over` holds in every snapshot; [`Ledger::imbalance`] is the difference.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Ledger {
+    /// Handed to `export`.
+    pub offered: u64,
+    /// Found on disk at start, from an earlier process.
+    pub recovered: u64,
+    /// Dead letters that were put back on their way.
+    pub redriven: u64,
+    /// Inside the span processor, not yet a batch.
+    pub staged: u64,
+    /// In memory, waiting to be sent or being written to a file.
+    pub buffered: u64,
+    /// Sent, without an answer yet.
+    pub in_flight: u64,
+    /// In fallback files; spans that are being replayed stay here until their answer.
+    pub in_fallback: u64,
+    /// Taken by the collector.
+    pub delivered: u64,
+    /// Refused by the collector in a partial success.
+    pub rejected: u64,
+    /// Kept as dead letters: refused for good, never replayed by themselves.
+    pub dead_lettered: u64,
+    /// Given up after they had been accepted, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Never accepted, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// In files that another process took over.
+    pub taken_over: u64,
+}
+
+impl Ledger {
+    /// Moves `spans` from one place to another: the only way any number here ever changes.
+    pub(crate) fn transfer(&mut self, spans: usize, from: Place, to: Place) {
+        let spans = spans as u64;
+        if spans == 0 {
+            return;
+        }
+        match from {
+            Place::Offered => self.offered += spans,
+            Place::Recovered => self.recovered += spans,
+            Place::Buffered => self.buffered -= spans,
+            Place::InFlight => self.in_flight -= spans,
+            Place::InFallback => self.in_fallback -= spans,
+            Place::Delivered
+            | Place::Rejected
+            | Place::DeadLettered
+            | Place::Dropped(_)
+            | Place::Refused(_)
+            | Place::TakenOver => unreachable!("spans never leave {from:?}"),
+        }
+        match to {
+            Place::Buffered => self.buffered += spans,
+            Place::InFlight => self.in_flight += spans,
+            Place::InFallback => self.in_fallback += spans,
+            Place::Delivered => self.delivered += spans,
+            Place::Rejected => self.rejected += spans,
+            Place::DeadLettered => self.dead_lettered += spans,
+            Place::Dropped(reason) => *self.dropped.entry(reason.as_str()).or_default() += spans,
+            Place::Refused(reason) => *self.refused.entry(reason.as_str()).or_default() += spans,
+            Place::TakenOver => self.taken_over += spans,
+            Place::Offered | Place::Recovered => unreachable!("spans never return to {to:?}"),
+        }
+    }
+
+    /// Offered and not refused.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.offered - self.refused.values().sum::<u64>()
+    }
+
+    /// Spans that will never be delivered and are kept nowhere: dropped and refused ones. Rejected ones reached the
+    /// collector, dead letters are kept.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.dropped.values().sum::<u64>() + self.refused.values().sum::<u64>()
+    }
+
+    /// What came in less what is accounted for: 0 in every snapshot.
+    #[must_use]
+    pub fn imbalance(&self) -> i64 {
+        let came = self.offered + self.recovered + self.redriven;
+        let stands = self.staged + self.buffered + self.in_flight + self.in_fallback + self.taken_over;
+        let ended = self.delivered + self.rejected + self.dead_lettered + self.lost();
+        came.cast_signed() - (stands + ended).cast_signed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_keeps_the_balance() {
+        let mut ledger = Ledger::default();
+        ledger.transfer(5, Place::Offered, Place::Buffered);
+        ledger.transfer(3, Place::Recovered, Place::InFallback);
+        ledger.transfer(5, Place::Buffered, Place::InFlight);
+        ledger.transfer(2, Place::InFlight, Place::Rejected);
+        ledger.transfer(3, Place::InFlight, Place::Delivered);
+        ledger.transfer(3, Place::InFallback, Place::Dropped(DropReason::FallbackAge));
+        ledger.transfer(7, Place::Offered, Place::Refused(RefuseReason::AlreadyShutdown));
+        assert_eq!(ledger.imbalance(), 0);
+        assert_eq!((ledger.accepted(), ledger.lost()), (5, 10));
+    }
+
+    #[test]
+    fn any_number_changed_behind_its_back_shows() {
+        let mut ledger = Ledger::default();
+        ledger.transfer(5, Place::Offered, Place::Buffered);
+        ledger.delivered += 1;
+        assert_eq!(ledger.imbalance(), -1);
+    }
+
+    #[test]
+    fn json_keys_are_the_names_of_the_identity() {
+        let mut ledger = Ledger::default();
+        ledger.transfer(1, Place::Offered, Place::Dropped(DropReason::BufferFull));
+        let json = serde_json::to_value(&ledger).expect("serializes");
+        assert_eq!(json["dropped"]["buffer_full"], 1);
+        assert_eq!(json["in_fallback"], 0);
+    }
+}

@@ -1,0 +1,149 @@
+//! One group of stored batches on its way back to the collector. Pure.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use otlp_payload::Payload;
+use otlp_transport::Cause;
+
+/// What became of one stored batch.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// No answer that ends it: it stays in the fallback.
+    Kept,
+    /// Every span of it has an answer.
+    Finished {
+        /// Spans the collector took.
+        delivered: usize,
+        /// Spans the collector rejected in partial successes.
+        rejected: usize,
+        /// Parts that the collector refused for good, each with the reason.
+        refused: Vec<Refusal>,
+    },
+}
+
+/// Spans that a collector refused for good, and why.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The refused spans.
+    pub payload: Payload,
+    /// The collector's answer.
+    pub cause: Cause,
+    /// Calls that were made with these bytes.
+    pub attempts: u32,
+}
+
+/// A part of a stored batch that can be sent: the whole of it, or what a split left.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) batch: usize,
+    pub(crate) payload: Payload,
+    /// Failures while others could succeed: see `MAX_FAILURES`.
+    pub(crate) failures: u32,
+}
+
+/// A stored batch that fails this often while the breaker is closed becomes a dead letter: the first call and five
+/// retries, as for live batches.
+pub(crate) const MAX_FAILURES: u32 = 6;
+
+struct Account {
+    pieces: usize,
+    delivered: usize,
+    rejected: usize,
+    refused: Vec<Refusal>,
+}
+
+/// The batches of one group, what is still to be sent of them, and what became of the rest.
+pub(crate) struct Group {
+    accounts: Vec<Account>,
+    queue: VecDeque<Piece>,
+}
+
+impl Group {
+    pub(crate) fn new(batches: Vec<Payload>) -> Self {
+        let accounts =
+            batches.iter().map(|_| Account { pieces: 1, delivered: 0, rejected: 0, refused: Vec::new() }).collect();
+        let queue =
+            batches.into_iter().enumerate().map(|(batch, payload)| Piece { batch, payload, failures: 0 }).collect();
+        Self { accounts, queue }
+    }
+
+    pub(crate) fn has_next(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub(crate) fn next(&mut self) -> Option<Piece> {
+        self.queue.pop_front()
+    }
+
+    /// To the end of the queue: a piece that failed lets the others go first.
+    pub(crate) fn give_back(&mut self, piece: Piece) {
+        self.queue.push_back(piece);
+    }
+
+    pub(crate) fn delivered(&mut self, piece: &Piece, rejected: usize) {
+        let account = &mut self.accounts[piece.batch];
+        account.pieces -= 1;
+        account.delivered += piece.payload.span_count() - rejected;
+        account.rejected += rejected;
+    }
+
+    pub(crate) fn refused(&mut self, piece: Piece, cause: Cause, attempts: u32) {
+        let account = &mut self.accounts[piece.batch];
+        account.pieces -= 1;
+        account.refused.push(Refusal { payload: piece.payload, cause, attempts });
+    }
+
+    pub(crate) fn split(&mut self, piece: &Piece, left: Payload, right: Payload) {
+        self.accounts[piece.batch].pieces += 1;
+        for payload in [right, left] {
+            self.queue.push_front(Piece { batch: piece.batch, payload, failures: 0 });
+        }
+    }
+
+    /// Every batch has its answer.
+    pub(crate) fn finished(&self) -> bool {
+        self.accounts.iter().all(|account| account.pieces == 0)
+    }
+
+    /// What became of each batch, in the order in which they were read.
+    pub(crate) fn into_fates(self) -> Vec<Fate> {
+        self.accounts
+            .into_iter()
+            .map(|account| match account.pieces {
+                // A batch of which a part was delivered and a part was not stays whole: at least once.
+                1.. => Fate::Kept,
+                0 => Fate::Finished {
+                    delivered: account.delivered,
+                    rejected: account.rejected,
+                    refused: account.refused,
+                },
+            })
+            .collect()
+    }
+}
+
+/// Spaces replay out to a number of spans a second.
+pub(crate) struct Pace {
+    rate: Option<NonZeroU32>,
+    next: Option<Instant>,
+}
+
+impl Pace {
+    pub(crate) fn new(rate: Option<NonZeroU32>) -> Self {
+        Self { rate, next: None }
+    }
+
+    /// When the next piece may go out, if that is still to come.
+    pub(crate) fn waits_until(&self, now: Instant) -> Option<Instant> {
+        self.next.filter(|&next| now < next)
+    }
+
+    pub(crate) fn sent(&mut self, spans: usize, now: Instant) {
+        if let Some(rate) = self.rate {
+            let took = Duration::from_secs_f64(spans as f64 / f64::from(rate.get()));
+            self.next = Some(self.next.map_or(now, |next| next.max(now)) + took);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What the exporter, its handles and its two threads share.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breaker::State;
+use otlp_payload::Payload;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use span_buffer::Entry;
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, SystemClock};
+use crate::decide::{Core, Effect};
+use crate::events::Listeners;
+use crate::fallback::Kept;
+use crate::health::{Health, STALLED, Status};
+use crate::replay::{Fate, Refusal};
+
+/// What the disk thread is asked to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Spill(Vec<Entry<Payload>>),
+    Bury(Vec<Refusal>),
+    Read,
+    Finish(Vec<Fate>),
+    Stop,
+}
+
+/// The disk thread's work, and how it is doing.
+#[derive(Default)]
+pub(crate) struct DiskQueue {
+    pub(crate) jobs: VecDeque<Job>,
+    /// Since when it has been in one operation.
+    pub(crate) busy_since: Option<Instant>,
+    pub(crate) kept: Kept,
+    pub(crate) ended: bool,
+}
+
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    /// Something moved: for whoever waits for a flush or a shutdown.
+    progress: Condvar,
+    /// There is something new to send or to decide.
+    pub(crate) net: Notify,
+    disk: Option<Mutex<DiskQueue>>,
+    disk_work: Condvar,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) listeners: Listeners,
+    pub(crate) endpoint: String,
+    /// Why there is no fallback although one was asked for.
+    no_fallback: Option<String>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        core: Core,
+        kept: Option<Kept>,
+        clock: Arc<dyn Clock>,
+        endpoint: String,
+        no_fallback: Option<String>,
+    ) -> Self {
+        Self {
+            core: Mutex::new(core),
+            progress: Condvar::new(),
+            net: Notify::new(),
+            disk: kept.map(|kept| Mutex::new(DiskQueue { kept, ..DiskQueue::default() })),
+            disk_work: Condvar::new(),
+            clock,
+            listeners: Listeners::default(),
+            endpoint,
+            no_fallback,
+        }
+    }
+
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
+    }
+
+    /// Does what a decision asked for. Call it without the lock.
+    pub(crate) fn act(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Spill(entries) => self.enqueue(Job::Spill(entries)),
+                Effect::Bury(refusals) => self.enqueue(Job::Bury(refusals)),
+                Effect::ReadGroup => self.enqueue(Job::Read),
+                Effect::FinishGroup(fates) => self.enqueue(Job::Finish(fates)),
+                Effect::Tell(event) => self.listeners.tell(event),
+            }
+        }
+    }
+
+    fn enqueue(&self, job: Job) {
+        if let Some(disk) = &self.disk {
+            let mut disk = disk.lock();
+            if !disk.ended {
+                disk.jobs.push_back(job);
+                self.disk_work.notify_one();
+                return;
+            }
+        }
+        // Nobody is there to write: the spans stay accounted for.
+        let mut effects = Vec::new();
+        let now = self.clock.now();
+        match job {
+            Job::Spill(entries) => self.core().spill_failed(entries, "the disk thread has ended", now, &mut effects),
+            Job::Bury(refusals) => self.core().letters_kept(&refusals, false, &mut effects),
+            Job::Read => self.core().read_failed("the disk thread has ended", now, &mut effects),
+            Job::Finish(_) | Job::Stop => {}
+        }
+        self.act(effects);
+    }
+
+    /// The next jobs of the disk thread; empty after `patience` without one. Spills that wait come together.
+    pub(crate) fn next_jobs(&self, patience: Duration) -> Vec<Job> {
+        let Some(disk) = &self.disk else { return vec![Job::Stop] };
+        let mut disk = disk.lock();
+        disk.busy_since = None;
+        if disk.jobs.is_empty() {
+            self.disk_work.wait_for(&mut disk, patience);
+        }
+        let jobs = disk.jobs.drain(..).collect::<Vec<_>>();
+        disk.busy_since = Some(self.clock.now());
+        jobs
+    }
+
+    /// After each operation of the disk thread.
+    pub(crate) fn disk_did(&self, kept: Kept, ended: bool) {
+        if let Some(disk) = &self.disk {
+            let mut disk = disk.lock();
+            disk.kept = kept;
+            disk.ended = ended;
+            disk.busy_since = (!ended).then(|| self.clock.now());
+        }
+        self.moved();
+    }
+
+    /// Something that somebody may wait for has changed. The lock orders this after the check of whoever is about to wait.
+    pub(crate) fn progress(&self) {
+        drop(self.core());
+        self.progress.notify_all();
+    }
+
+    fn disk_idle(&self) -> bool {
+        self.disk.as_ref().is_none_or(|disk| {
+            let disk = disk.lock();
+            disk.ended || (disk.jobs.is_empty() && disk.busy_since.is_none())
+        })
+    }
+
+    pub(crate) fn disk_ended(&self) -> bool {
+        self.disk.as_ref().is_none_or(|disk| disk.lock().ended)
+    }
+
+    /// Something changed: wakes the net thread and whoever waits.
+    pub(crate) fn moved(&self) {
+        self.net.notify_one();
+        self.progress();
+    }
+
+    /// Waits until `done` or until `deadline`; says which.
+    pub(crate) fn wait(&self, deadline: Instant, mut done: impl FnMut(&Core) -> bool) -> bool {
+        let mut core = self.core();
+        loop {
+            if done(&core) {
+                return true;
+            }
+            // The system's clock, not the user's: a wait must end.
+            if SystemClock.now() >= deadline {
+                return false;
+            }
+            self.progress.wait_until(&mut core, deadline);
+        }
+    }
+
+    pub(crate) fn drain_and_stop(&self, timeout: Duration) -> Result<(), u64> {
+        let start = SystemClock.now();
+        let deadline = start + timeout;
+        // The network gets three fifths, the disk what is left.
+        let network = timeout.mul_f64(0.6);
+        self.core().drain(self.clock.now() + network);
+        self.net.notify_one();
+        if !self.wait(start + network + timeout.mul_f64(0.05), Core::stopped) {
+            // The net thread hangs in somebody's transport: we end the drain in its place.
+            let mut effects = Vec::new();
+            self.core().stop_now(&mut effects);
+            self.act(effects);
+        }
+        if self.disk.is_some() {
+            self.enqueue(Job::Stop);
+            self.wait(deadline, |_| self.disk_ended());
+        }
+        let core = self.core();
+        let stuck = core.ledger.buffered + core.ledger.in_flight;
+        let dropped = core.ledger.dropped.get(crate::ledger::DropReason::Shutdown.as_str()).copied().unwrap_or(0);
+        if stuck + dropped == 0 { Ok(()) } else { Err(stuck + dropped) }
+    }
+
+    /// Waits until nothing of what was accepted so far waits anywhere.
+    pub(crate) fn flush(&self, timeout: Duration) -> Result<(), crate::handle::FlushError> {
+        let called = self.clock.now();
+        let deadline = SystemClock.now() + timeout;
+        let done = |core: &Core| !core.waits_for(called) && core.ledger.in_fallback == 0;
+        if self.wait(deadline, done) && self.disk_idle_by(deadline) {
+            return Ok(());
+        }
+        let core = self.core();
+        Err(crate::handle::FlushError {
+            buffered: core.ledger.buffered + core.ledger.in_flight,
+            in_fallback: core.ledger.in_fallback,
+        })
+    }
+
+    fn disk_idle_by(&self, deadline: Instant) -> bool {
+        self.wait(deadline, |_| self.disk_idle())
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let now = self.clock.now();
+        let (kept, stalled) = self.disk.as_ref().map_or((Kept::default(), false), |disk| {
+            let disk = disk.lock();
+            let stalled = disk.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= STALLED);
+            (disk.kept, stalled)
+        });
+        let mut core = self.core();
+        let mut issues = Vec::new();
+        let loses = core.counters.loses(now);
+        if loses {
+            issues.push(
+                "spans were dropped within the last minute; the log says how many, why, and what helps".to_owned(),
+            );
+        }
+        let state = core.breaker_state();
+        if state != State::Closed {
+            let cause = core.counters.last_cause.clone().unwrap_or_default();
+            issues.push(format!("circuit breaker is {state}; last failure: {cause}"));
+        }
+        if let Some(error) = &core.disk.trouble {
+            issues.push(format!("fallback cannot be used, spans wait in memory: {error}"));
+        }
+        if stalled {
+            issues.push("disk has not answered for 2 s or more; spans wait in memory".to_owned());
+        }
+        if let Some(why) = &self.no_fallback {
+            issues.push(why.clone());
+        }
+        if core.ledger.in_fallback > 0 {
+            issues.push(format!("{} spans wait in fallback files", core.ledger.in_fallback));
+        }
+        let snapshot = core.buffer.snapshot(now);
+        let status = match (loses, issues.is_empty()) {
+            (true, _) => Status::Unhealthy,
+            (false, false) => Status::Degraded,
+            (false, true) => Status::Healthy,
+        };
+        Health {
+            status,
+            issues,
+            breaker: state,
+            metrics: core.counters.metrics(core.ledger.buffered + core.ledger.in_flight, core.endpoint.breaker.trips()),
+            ledger: core.ledger.clone(),
+            buffered_batches: snapshot.batches,
+            buffered_bytes: snapshot.bytes,
+            oldest: snapshot.oldest_age,
+            fallback_files: kept.files,
+            fallback_bytes: kept.bytes,
+            possible_duplicates: core.counters.possible_duplicates,
+            endpoint: self.endpoint.clone(),
+        }
+    }
+}

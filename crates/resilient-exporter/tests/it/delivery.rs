@@ -1,0 +1,177 @@
+//! Good days, outages and every kind of answer.
+
+use std::time::Duration;
+
+use mock_collector::{Answer, Behavior, End, MockCollector};
+use resilient_exporter::{ResilientSpanExporter, Status};
+
+use crate::support::{App, grpc, http, quick};
+
+#[test]
+fn spans_arrive_over_grpc_and_over_http() {
+    for transport in [grpc, http] {
+        let collector = MockCollector::start().expect("loopback");
+        let exporter = ResilientSpanExporter::builder().with_primary(transport(&collector)).build().expect("valid");
+        let mut app = App::new(exporter);
+        app.trace(3_000);
+        app.assert_delivered(&collector);
+        assert_eq!(collector.received().duplicates, 0);
+        app.shutdown().expect("nothing waits");
+    }
+}
+
+#[test]
+fn a_refused_collector_costs_nothing_and_everything_arrives_when_it_is_back() {
+    for transport in [grpc, http] {
+        let collector = MockCollector::start().expect("loopback");
+        let state = tempfile::tempdir().expect("temp dir");
+        let builder = ResilientSpanExporter::builder().with_primary(transport(&collector));
+        let exporter =
+            quick(builder).with_buffer_size(2_000).with_state_dir(state.path().join("state")).build().expect("valid");
+        let mut app = App::new(exporter);
+        app.trace(500);
+        collector.stop();
+        for _ in 0..12 {
+            app.trace(500);
+            app.wait_until("the disk follows", |handle| handle.ledger().buffered < 1_500);
+        }
+        app.wait_until("the breaker opens and memory spills", |handle| {
+            let health = handle.health();
+            health.metrics.circuit_breaker_trips > 0 && health.ledger.in_fallback > 0
+        });
+        assert_eq!(app.handle.health().status, Status::Degraded);
+        collector.start_again().expect("the same ports");
+        app.trace(500);
+        app.assert_delivered(&collector);
+        let health = app.handle.health();
+        assert_eq!((health.status, health.fallback_files), (Status::Healthy, 0), "{health:#?}");
+        app.shutdown().expect("nothing waits");
+    }
+}
+
+#[test]
+fn without_a_fallback_a_batch_stays_in_memory_however_often_it_fails() {
+    let collector = MockCollector::start().expect("loopback");
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback_enabled(false);
+    let exporter = quick(builder).with_circuit_breaker_threshold(1_000).build().expect("valid");
+    let mut app = App::new(exporter);
+    collector.set(Behavior::answer(Answer::http(503)));
+    app.trace(100);
+    app.wait_until("20 failed attempts", |handle| handle.health().metrics.failed_exports >= 20);
+    assert_eq!(app.handle.ledger().lost(), 0);
+    collector.set(Behavior::accept());
+    app.assert_delivered(&collector);
+}
+
+#[test]
+fn a_batch_whose_retries_are_spent_goes_to_a_file_and_arrives_later() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_retry_max_retries(2);
+    let exporter = quick(builder)
+        .with_circuit_breaker_threshold(1_000)
+        .with_state_dir(state.path().join("state"))
+        .build()
+        .expect("valid");
+    let mut app = App::new(exporter);
+    collector.set(Behavior::answer(Answer::http(503)));
+    app.trace(100);
+    app.wait_until("a spill", |handle| handle.health().metrics.fallback_usage >= 1);
+    collector.set(Behavior::accept());
+    app.assert_delivered(&collector);
+}
+
+#[test]
+fn a_throttle_is_honoured_and_does_not_trip_the_breaker() {
+    for transport in [grpc, http] {
+        let collector = MockCollector::start().expect("loopback");
+        let builder = ResilientSpanExporter::builder().with_primary(transport(&collector));
+        let exporter = quick(builder).with_circuit_breaker_threshold(1).build().expect("valid");
+        let mut app = App::new(exporter);
+        let busy = Answer::grpc(8).with_retry_after(Duration::from_secs(1));
+        collector.set_next(1, Behavior::answer(busy));
+        app.trace(10);
+        app.assert_delivered(&collector);
+        let metrics = app.handle.health().metrics;
+        assert_eq!((metrics.failed_exports, metrics.circuit_breaker_trips), (1, 0), "{metrics:?}");
+    }
+}
+
+#[test]
+fn a_partial_success_is_counted_and_never_sent_again() {
+    let collector = MockCollector::start().expect("loopback");
+    let exporter = ResilientSpanExporter::builder().with_primary(grpc(&collector)).build().expect("valid");
+    let mut app = App::new(exporter);
+    collector.set_next(1, Behavior::reject(4, "too old"));
+    app.trace(10);
+    app.wait_until("an answer", |handle| handle.ledger().in_flight == 0 && handle.ledger().rejected > 0);
+    let ledger = app.handle.ledger();
+    assert_eq!((ledger.rejected, ledger.delivered, ledger.imbalance()), (4, 6, 0), "{ledger:?}");
+    assert_eq!(collector.received().requests, 1);
+}
+
+#[test]
+fn a_collector_that_takes_less_gets_smaller_requests() {
+    for transport in [grpc, http] {
+        let collector =
+            MockCollector::builder().with_grpc_max_bytes(4_000).with_http_max_bytes(4_000).start().expect("loopback");
+        let exporter = ResilientSpanExporter::builder().with_primary(transport(&collector)).build().expect("valid");
+        let mut app = App::new(exporter);
+        app.trace(500);
+        app.assert_delivered(&collector);
+    }
+}
+
+#[test]
+fn our_own_request_limit_splits_before_anything_is_sent() {
+    let collector = MockCollector::start().expect("loopback");
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_request_max_bytes(4_000);
+    let mut app = App::new(builder.build().expect("valid"));
+    app.trace(500);
+    app.assert_delivered(&collector);
+    let health = app.handle.health();
+    assert_eq!(health.metrics.failed_exports, 0, "{health:?}");
+    assert!(collector.received().requests > 5);
+}
+
+#[test]
+fn ended_connections_are_failures_that_are_tried_again() {
+    for (transport, end) in
+        [(grpc as fn(&_) -> _, End::GoAway(0)), (grpc, End::Rst), (http, End::Fin), (http, End::Rst)]
+    {
+        let collector = MockCollector::start().expect("loopback");
+        let builder = ResilientSpanExporter::builder().with_primary(transport(&collector));
+        let mut app = App::new(quick(builder).build().expect("valid"));
+        collector.set_next(2, Behavior::end(end));
+        app.trace(50);
+        app.assert_delivered(&collector);
+        assert!(app.handle.health().metrics.failed_exports >= 1);
+    }
+}
+
+#[test]
+fn an_answer_that_never_comes_is_a_possible_duplicate_and_not_a_loss() {
+    let collector = MockCollector::start().expect("loopback");
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector));
+    let mut app = App::new(quick(builder).build().expect("valid"));
+    collector.set_next(1, Behavior::end(End::Rst).storing());
+    app.trace(20);
+    app.assert_delivered(&collector);
+    let received = collector.received();
+    assert_eq!((received.unique, received.duplicates), (20, 20));
+    assert!(app.handle.health().possible_duplicates >= received.duplicates);
+}
+
+#[test]
+fn spans_that_are_refused_for_good_are_counted_with_the_reason() {
+    let collector = MockCollector::start().expect("loopback");
+    let builder = ResilientSpanExporter::builder().with_primary(grpc(&collector));
+    let mut app = App::new(quick(builder).with_fallback_enabled(false).build().expect("valid"));
+    collector.set_next(1, Behavior::answer(Answer::grpc(3).with_message("no such tenant")));
+    app.trace(7);
+    app.wait_until("the answer", |handle| handle.ledger().lost() > 0);
+    let ledger = app.handle.ledger();
+    assert_eq!((ledger.dropped["permanent"], ledger.imbalance()), (7, 0));
+    assert_eq!(app.handle.health().status, Status::Unhealthy);
+    assert_eq!(collector.received().requests, 1);
+}

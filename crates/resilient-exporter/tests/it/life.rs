@@ -1,0 +1,169 @@
+//! Start, shutdown and drop: in any runtime or none, at any moment, within the deadline.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mock_collector::{Behavior, MockCollector};
+use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_sdk::trace::SpanExporter as _;
+use otlp_payload::Payload;
+use otlp_transport::{Outcome, Transport};
+use resilient_exporter::{BuildError, ResilientSpanExporter, Status};
+
+use crate::support::{App, grpc, http, now, quick};
+
+#[test]
+fn it_works_inside_every_kind_of_runtime() {
+    let work = || {
+        let collector = MockCollector::start().expect("loopback");
+        let exporter = ResilientSpanExporter::builder().with_primary(grpc(&collector)).build().expect("valid");
+        let mut app = App::new(exporter);
+        app.trace(100);
+        app.assert_delivered(&collector);
+        app.shutdown().expect("nothing waits");
+    };
+    let current = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    current.block_on(async { work() });
+    let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    multi.block_on(async { tokio::spawn(async move { work() }).await.expect("no panic") });
+}
+
+#[test]
+fn a_shutdown_during_an_outage_writes_everything_to_files_and_the_next_process_delivers_it() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let build = || {
+        let builder = ResilientSpanExporter::builder().with_primary(http(&collector));
+        quick(builder).with_state_dir(state.path().join("state")).build().expect("valid")
+    };
+    collector.stop();
+    let mut first = App::new(build());
+    first.trace(2_500);
+    let start = now();
+    first.shutdown().expect("everything is in files");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    let ledger = first.handle.ledger();
+    assert_eq!((ledger.in_fallback, ledger.buffered, ledger.imbalance()), (2_500, 0, 0), "{ledger:?}");
+
+    collector.start_again().expect("the same ports");
+    let mut second = App::new(build());
+    assert_eq!(second.handle.ledger().recovered, 2_500);
+    second.trace(500);
+    second.assert_delivered(&collector);
+    assert_eq!(first.missing(&[&collector]), 0);
+    assert_eq!(second.handle.ledger().delivered, 3_000);
+}
+
+#[test]
+fn a_shutdown_without_a_fallback_says_how_many_spans_were_lost() {
+    let collector = MockCollector::start().expect("loopback");
+    collector.stop();
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback_enabled(false);
+    let exporter = quick(builder).build().expect("valid");
+    let handle = exporter.handle();
+    futures_util::FutureExt::now_or_never(exporter.export(crate::support::some_spans(12)))
+        .expect("export never waits")
+        .expect("accepted");
+    let error = exporter.shutdown().expect_err("12 spans are lost");
+    assert!(error.to_string().contains("12 spans"), "{error}");
+    assert_eq!(handle.ledger().dropped["shutdown"], 12);
+    assert!(matches!(exporter.shutdown(), Err(OTelSdkError::AlreadyShutdown)));
+    let late = futures_util::FutureExt::now_or_never(exporter.export(crate::support::some_spans(3))).expect("at once");
+    assert!(matches!(late, Err(OTelSdkError::AlreadyShutdown)));
+    assert_eq!((handle.ledger().refused["already_shutdown"], handle.ledger().imbalance()), (3, 0));
+}
+
+#[test]
+fn a_collector_that_hangs_does_not_hold_up_a_shutdown() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    collector.set(Behavior::never_answer());
+    let builder = ResilientSpanExporter::builder().with_primary(grpc(&collector));
+    let mut app = App::new(quick(builder).with_state_dir(state.path().join("state")).build().expect("valid"));
+    app.trace(1_000);
+    let start = now();
+    app.shutdown().expect("everything is in files");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(app.handle.ledger().in_fallback, app.made());
+}
+
+/// Blocks the net thread: against the contract, and to be survived.
+struct Blocking;
+
+#[async_trait]
+impl Transport for Blocking {
+    async fn send(&self, _payload: &Payload) -> Outcome {
+        std::thread::park_timeout(Duration::from_secs(20));
+        Outcome::Delivered { rejected: 0, message: None }
+    }
+
+    fn endpoint(&self) -> &str {
+        "blocking"
+    }
+}
+
+#[test]
+fn a_transport_that_blocks_the_net_thread_does_not_hold_up_a_shutdown() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let builder = ResilientSpanExporter::builder().with_primary(Blocking).with_state_dir(state.path().join("state"));
+    let mut app = App::new(builder.build().expect("valid"));
+    app.trace(10);
+    app.trace(700);
+    let start = now();
+    app.shutdown().expect("everything is in files");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(app.handle.ledger().in_fallback, 710);
+}
+
+#[test]
+fn dropping_the_exporter_anywhere_ends_it_in_order() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    collector.stop();
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector));
+    let exporter = quick(builder).with_state_dir(state.path().join("state")).build().expect("valid");
+    let handle = exporter.handle();
+    let _ = futures_util::FutureExt::now_or_never(exporter.export(crate::support::some_spans(40)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    runtime.block_on(async move { drop(exporter) });
+    assert_eq!((handle.ledger().in_fallback, handle.ledger().imbalance()), (40, 0));
+}
+
+#[test]
+fn settings_out_of_range_are_refused_with_field_value_and_range() {
+    let builder = || ResilientSpanExporter::builder().with_primary(Blocking).with_fallback_enabled(false);
+    let errors = [
+        (builder().with_buffer_size(0).build(), "buffer_size is 0; accepted: 1 or more"),
+        (builder().with_buffer_max_age(Duration::ZERO).build(), "buffer_max_age is 0; accepted: 1 or more"),
+        (builder().with_request_max_bytes(0).build(), "request_max_bytes is 0; accepted: 1 or more"),
+    ];
+    for (result, expected) in errors {
+        assert_eq!(result.expect_err("refused").to_string(), expected);
+    }
+    let threshold = builder().with_circuit_breaker_threshold(0).build();
+    assert!(matches!(threshold, Err(BuildError::CircuitBreaker(_))));
+    assert!(matches!(builder().with_retry_jitter(f64::NAN).build(), Err(BuildError::Retry(_))));
+    assert!(matches!(ResilientSpanExporter::builder().build(), Err(BuildError::NoPrimary)));
+}
+
+#[test]
+fn without_a_directory_it_works_in_memory_and_says_so() {
+    let collector = MockCollector::start().expect("loopback");
+    let exporter = ResilientSpanExporter::builder().with_primary(http(&collector)).build().expect("valid");
+    let health = exporter.handle().health();
+    assert_eq!(health.status, Status::Degraded);
+    assert!(health.issues[0].contains("state directory"), "{health:?}");
+}
+
+#[test]
+fn a_state_directory_that_others_can_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let state = tempfile::tempdir().expect("temp dir");
+    let open = state.path().join("open");
+    std::fs::create_dir(&open).expect("created");
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).expect("changed");
+    let builder = ResilientSpanExporter::builder().with_primary(Blocking).with_fallback_dir(&open);
+    let error = builder.build().expect_err("refused");
+    let text = format!("{error:?}");
+    assert!(text.contains(open.to_str().expect("UTF-8")), "names the directory: {text}");
+}

@@ -1,0 +1,198 @@
+//! A user's own transport, exporter, fallback, clock, backoff and breaker.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mock_collector::MockCollector;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use otlp_payload::Payload;
+use otlp_transport::{Cause, Outcome, Transport};
+use resilient_exporter::{
+    Backoff, Change, Clock, Event, Fallback, FallbackError, Fate, Kept, ResilientSpanExporter, Stored, SystemClock,
+};
+
+use crate::support::{App, PATIENCE, http, quick};
+
+/// Fails in a given way as often as it is told to, then delivers.
+struct Moody {
+    attempts: Arc<AtomicUsize>,
+    moods: usize,
+    mood: fn() -> Outcome,
+}
+
+#[async_trait]
+impl Transport for Moody {
+    async fn send(&self, _payload: &Payload) -> Outcome {
+        match self.attempts.fetch_add(1, Ordering::Relaxed) {
+            attempt if attempt < self.moods => (self.mood)(),
+            _ => Outcome::Delivered { rejected: 0, message: None },
+        }
+    }
+
+    fn endpoint(&self) -> &str {
+        "moody"
+    }
+}
+
+fn failure() -> Outcome {
+    Outcome::Retryable { after: None, cause: Cause::Connect("refused".to_owned()), possible_duplicate: false }
+}
+
+#[test]
+fn a_transport_of_the_users_own_may_fail_and_panic() {
+    for mood in [failure as fn() -> Outcome, || panic!("a bug of the user's")] {
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let moody = Moody { attempts: Arc::clone(&attempts), moods: 3, mood };
+        let mut app = App::new(quick(ResilientSpanExporter::builder().with_primary(moody)).build().expect("valid"));
+        app.trace(5);
+        app.handle.flush(PATIENCE).expect("delivered in the end");
+        assert_eq!(app.handle.ledger().delivered, 5);
+        assert_eq!(attempts.load(Ordering::Relaxed), 4);
+    }
+}
+
+#[derive(Debug)]
+struct Counting(Arc<AtomicUsize>);
+
+impl SpanExporter for Counting {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.0.fetch_add(batch.len(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn any_span_exporter_can_be_primary() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let exporter = ResilientSpanExporter::builder().with_primary(Counting(Arc::clone(&count))).build().expect("valid");
+    let mut app = App::new(exporter);
+    app.trace(600);
+    app.handle.flush(PATIENCE).expect("delivered");
+    assert_eq!(count.load(Ordering::Relaxed), 600);
+}
+
+/// A store of the user's own, which panics on its first spill.
+#[derive(Default)]
+struct Store {
+    batches: VecDeque<Payload>,
+    reading: usize,
+    panicked: bool,
+}
+
+impl Fallback for Store {
+    fn kept(&self) -> Kept {
+        let spans = self.batches.iter().map(|payload| payload.span_count() as u64).sum();
+        Kept { files: self.batches.len() as u64, spans, bytes: 0 }
+    }
+
+    fn keep(&mut self, batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+        if !std::mem::replace(&mut self.panicked, true) {
+            panic!("a bug of the user's");
+        }
+        self.batches.extend(batches.iter().cloned());
+        Ok(Stored { name: "store".to_owned() })
+    }
+
+    fn read(&mut self, _max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
+        self.reading = self.batches.len();
+        Ok(self.batches.iter().map(|payload| (payload.bytes().clone(), payload.span_count())).collect())
+    }
+
+    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
+        let mut fates = fates.iter();
+        let read = self.reading;
+        let mut index = 0;
+        self.batches.retain(|_| {
+            index += 1;
+            index > read || matches!(fates.next(), Some(Fate::Kept))
+        });
+        Ok(())
+    }
+
+    fn clean_up(&mut self, _now: SystemTime) {}
+
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn a_fallback_of_the_users_own_takes_what_memory_cannot() {
+    let collector = MockCollector::start().expect("loopback");
+    collector.stop();
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback(Store::default());
+    let exporter = quick(builder).with_buffer_size(1_500).build().expect("valid");
+    let mut app = App::new(exporter);
+    app.trace(1_000);
+    app.trace(1_000);
+    // The first spill panicked: memory only for a second, oldest out, counted.
+    app.wait_until("trouble is told", |handle| {
+        handle.health().issues.iter().any(|issue| issue.contains("the fallback panicked"))
+    });
+    app.wait_until("the store is tried again", |handle| {
+        // Intake is what makes room: a few spans at a time.
+        handle.health().metrics.fallback_usage == 0 || handle.ledger().in_fallback > 0
+    });
+    collector.start_again().expect("the same ports");
+    app.handle.flush(PATIENCE).expect("everything leaves");
+    let ledger = app.handle.ledger();
+    assert_eq!(ledger.imbalance(), 0);
+    assert_eq!(app.missing(&[&collector]) as u64, ledger.lost(), "{ledger:?}");
+}
+
+#[derive(Clone)]
+struct Slow;
+
+impl Clock for Slow {
+    fn now(&self) -> Instant {
+        SystemClock.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
+    }
+}
+
+struct Fixed(Arc<AtomicUsize>);
+
+impl Backoff for Fixed {
+    fn delay(&self, _attempt: u32, _unit: f64) -> Duration {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Duration::from_millis(1)
+    }
+}
+
+#[test]
+fn clock_backoff_and_breaker_can_be_the_users_own() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let breaker = breaker::Breaker::new(
+        breaker::Config::builder()
+            .with_failure_threshold(2)
+            .with_open_duration(Duration::from_millis(1))
+            .build()
+            .expect("valid"),
+    );
+    let moody = Moody { attempts: Arc::default(), moods: 4, mood: failure };
+    let exporter = ResilientSpanExporter::builder()
+        .with_primary(moody)
+        .with_clock(Slow)
+        .with_backoff(Fixed(Arc::clone(&asked)))
+        .with_circuit_breaker(breaker.clone())
+        .build()
+        .expect("valid");
+    let events = exporter.handle().subscribe();
+    let mut app = App::new(exporter);
+    app.trace(5);
+    app.handle.flush(PATIENCE).expect("delivered in the end");
+    assert_eq!(asked.load(Ordering::Relaxed), 4);
+    assert!(breaker.trips() >= 1);
+    let opened = events.try_iter().filter(|event| matches!(event, Event::Breaker { to: breaker::State::Open, .. }));
+    assert!(opened.count() >= 1, "transitions are told");
+    let json = serde_json::to_value(app.handle.health().metrics).expect("serializes");
+    assert_eq!(json["last_export_success"], "2001-09-09T01:46:40.000Z");
+}

@@ -1,0 +1,146 @@
+//! A traced application, its collector, and the comparison of the two by span id.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use mock_collector::MockCollector;
+use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
+use otlp_transport::{Config, Protocol, Transport, connect};
+use resilient_exporter::{Builder, Handle, ResilientSpanExporter};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn grpc(collector: &MockCollector) -> Box<dyn Transport> {
+    transport(Protocol::Grpc, collector.grpc_endpoint())
+}
+
+pub(crate) fn http(collector: &MockCollector) -> Box<dyn Transport> {
+    transport(Protocol::HttpProtobuf, collector.http_endpoint())
+}
+
+fn transport(protocol: Protocol, endpoint: String) -> Box<dyn Transport> {
+    let config = Config::builder()
+        .with_protocol(protocol)
+        .with_endpoint(endpoint)
+        .with_timeout(Duration::from_secs(2))
+        .build()
+        .expect("valid");
+    connect(config).expect("no I/O yet")
+}
+
+/// Waits that suit a test: everything that is a second or more by default is a few milliseconds.
+pub(crate) fn quick(builder: Builder) -> Builder {
+    builder
+        .with_retry_initial_delay(Duration::from_millis(5))
+        .with_retry_max_delay(Duration::from_millis(40))
+        .with_circuit_breaker_timeout(Duration::from_millis(50))
+}
+
+/// A real tracer provider with the default batch processor, and every id it made.
+pub(crate) struct App {
+    provider: SdkTracerProvider,
+    pub(crate) handle: Handle,
+    made: HashSet<([u8; 16], [u8; 8])>,
+}
+
+impl App {
+    pub(crate) fn new(exporter: ResilientSpanExporter) -> Self {
+        let handle = exporter.handle();
+        let batching = BatchConfigBuilder::default().with_scheduled_delay(Duration::from_millis(20)).build();
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batching).build();
+        let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+        Self { provider, handle, made: HashSet::new() }
+    }
+
+    /// Ends `count` spans; few enough at a time for the SDK's own queue.
+    pub(crate) fn trace(&mut self, count: usize) {
+        let tracer = self.provider.tracer("app");
+        let mut left = count;
+        while left > 0 {
+            let burst = left.min(1_000);
+            for number in 0..burst {
+                let mut span = tracer.start("request");
+                span.set_attribute(opentelemetry::KeyValue::new("number", number as i64));
+                let context = span.span_context();
+                self.made.insert((context.trace_id().to_bytes(), context.span_id().to_bytes()));
+                span.end();
+            }
+            left -= burst;
+            self.provider.force_flush().expect("the exporter takes every batch at once");
+        }
+    }
+
+    pub(crate) fn made(&self) -> u64 {
+        self.made.len() as u64
+    }
+
+    pub(crate) fn shutdown(&self) -> opentelemetry_sdk::error::OTelSdkResult {
+        self.provider.shutdown()
+    }
+
+    /// Spans that were made and that none of the collectors has.
+    pub(crate) fn missing(&self, collectors: &[&MockCollector]) -> usize {
+        let has = |&(trace, span): &([u8; 16], [u8; 8])| collectors.iter().any(|one| one.contains(trace, span));
+        self.made.iter().filter(|ids| !has(ids)).count()
+    }
+
+    /// Everything arrives, and the ledger says so.
+    #[track_caller]
+    pub(crate) fn assert_delivered(&self, collector: &MockCollector) {
+        self.handle.flush(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", self.handle.health()));
+        let ledger = self.handle.ledger();
+        assert_eq!(ledger.imbalance(), 0, "{ledger:?}");
+        assert_eq!(self.missing(&[collector]), 0, "{ledger:?}");
+        assert_eq!((ledger.delivered, ledger.lost()), (ledger.offered + ledger.recovered, 0), "{ledger:?}");
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_until(&self, what: &str, mut condition: impl FnMut(&Handle) -> bool) {
+        eventually(what, || condition(&self.handle));
+    }
+}
+
+/// Polls a condition, with a deadline.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = now() + PATIENCE;
+    while !condition() {
+        assert!(now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "deadlines of real waits")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Spans without a provider.
+pub(crate) fn some_spans(count: u64) -> Vec<opentelemetry_sdk::trace::SpanData> {
+    use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+    let start = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    (1..=count)
+        .map(|number| opentelemetry_sdk::trace::SpanData {
+            span_context: SpanContext::new(
+                TraceId::from(u128::from(number)),
+                SpanId::from(number),
+                TraceFlags::SAMPLED,
+                false,
+                TraceState::default(),
+            ),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: "work".into(),
+            start_time: start,
+            end_time: start,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: opentelemetry_sdk::trace::SpanEvents::default(),
+            links: opentelemetry_sdk::trace::SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: opentelemetry::InstrumentationScope::default(),
+        })
+        .collect()
+}
