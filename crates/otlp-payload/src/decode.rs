@@ -28,7 +28,8 @@ pub struct Decoded {
 /// What the SDK's types cannot hold is brought as near as they allow: a value that is bytes becomes base64 text; a map or
 /// an array of mixed kinds becomes JSON text; an unspecified span kind is internal; an invalid trace state is empty;
 /// invalid UTF-8 becomes U+FFFD; span flags above the sampled and remote bits, dropped counts of resource and scope, and
-/// fields unknown to this crate are left out. None of these occurs in what the encoder wrote: there encoding again gives
+/// fields unknown to this crate are left out; of a singular
+/// field given twice the last counts. None of these occurs in what the encoder wrote: there encoding again gives
 /// the same bytes, the order of resource attributes and of equal scopes apart. Whether a span's own context was remote is not in OTLP.
 ///
 /// # Errors
@@ -68,6 +69,7 @@ fn resource_spans(message: &[u8], base: usize) -> Result<Decoded, DecodeError> {
         let field = field?;
         match field.number {
             1 => {
+                attributes.clear();
                 let (content, base) = field.bytes()?;
                 for field in Fields::new(content, base) {
                     let field = field?;
@@ -99,6 +101,8 @@ fn scope_spans(message: &[u8], base: usize, spans: &mut Vec<SpanData>) -> Result
         let field = field?;
         match field.number {
             1 => {
+                (name, version) = (String::new(), String::new());
+                attributes.clear();
                 let (content, base) = field.bytes()?;
                 for field in Fields::new(content, base) {
                     let field = field?;

@@ -31,23 +31,43 @@ pub(super) fn number_end(text: &[u8], start: usize) -> Option<usize> {
 /// An integer in plain digits: its value and where it ends. `None` for any other form, and above 19 digits.
 #[inline]
 pub(super) fn plain_digits(text: &[u8], start: usize) -> Option<(u64, usize)> {
-    let rest = text.get(start..)?;
-    let mut value = 0;
-    let mut length = 0;
-    for byte in rest.iter().take(19) {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            break;
-        }
-        // 19 digits are below 10^19, which fits into 64 bits.
-        value = value * 10 + u64::from(digit);
-        length += 1;
+    let all = text.get(start..)?;
+    let (mut rest, mut value) = (all, 0);
+    // Twice eight digits and three more are below 10^19, which fits into 64 bits.
+    for _ in 0..2 {
+        let Some((word, behind)) = rest.split_first_chunk::<8>() else { break };
+        let Some(digits) = eight_digits(u64::from_le_bytes(*word)) else { break };
+        value = value * 100_000_000 + digits;
+        rest = behind;
     }
-    let another_form = match rest.get(length) {
+    let most = 19 - (all.len() - rest.len());
+    for _ in 0..most {
+        let Some((digit @ b'0'..=b'9', behind)) = rest.split_first() else { break };
+        value = value * 10 + u64::from(digit - b'0');
+        rest = behind;
+    }
+    let length = all.len() - rest.len();
+    let another_form = match rest.first() {
         Some(b'.' | b'e' | b'E' | b'0'..=b'9') => true,
-        _ => length > 1 && rest.first() == Some(&b'0'),
+        _ => length > 1 && all.first() == Some(&b'0'),
     };
     (length > 0 && !another_form).then_some((value, start + length))
+}
+
+/// The value of eight ASCII digits, the first in the lowest byte; `None` if one is no digit.
+#[inline]
+fn eight_digits(word: u64) -> Option<u64> {
+    const ONES: u64 = u64::MAX / 0xff;
+    // 0x30 to 0x39 have the high half 3, and still have it with 6 added.
+    let high_halves = (word & (ONES * 0xf0)) | ((word.wrapping_add(ONES * 6) & (ONES * 0xf0)) >> 4);
+    if high_halves != ONES * 0x33 {
+        return None;
+    }
+    // Neighbours are joined to pairs, the pairs to fours, these to the whole; each multiplication adds the lower neighbour
+    // times 10, 100, 10,000 to the higher one.
+    let pairs = (word & (ONES * 0x0f)).wrapping_mul(10 << 8 | 1) >> 8;
+    let fours = (pairs & 0x00ff_00ff_00ff_00ff).wrapping_mul(100 << 16 | 1) >> 16;
+    Some((fours & 0x0000_ffff_0000_ffff).wrapping_mul(10_000 << 32 | 1) >> 32)
 }
 
 /// The integer that a JSON number is exactly: sign and magnitude. `1.50e1` is 15; `1.5` and what needs more than 64
@@ -135,6 +155,17 @@ mod tests {
     fn the_quick_way_takes_plain_integers_only() {
         assert_eq!(plain_digits(b"x1700000000000000000,", 1), Some((1_700_000_000_000_000_000, 20)));
         assert_eq!(plain_digits(b"0", 0), Some((0, 1)));
+        for number in [12_345_678, 123_456_789, 1_234_567_890_123_456, 9_999_999_999_999_999_999] {
+            let text = format!("{number}}}");
+            assert_eq!(plain_digits(text.as_bytes(), 0), Some((number, text.len() - 1)));
+        }
+        for broken in 0..8 {
+            for byte in [b'/', b':', b'a', 0xff, 0] {
+                let mut word = *b"87654321";
+                word[broken] = byte;
+                assert_eq!(eight_digits(u64::from_le_bytes(word)), None);
+            }
+        }
         for other in ["", "-1", "01", "1.5", "1e5", "18446744073709551615"] {
             assert_eq!(plain_digits(other.as_bytes(), 0), None, "{other}");
         }

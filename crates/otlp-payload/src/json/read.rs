@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::error::JsonError;
 use super::number::{double, exact_integer, number_end, plain_digits, signed};
 use super::scan::{Scanner, Text};
-use super::schema::{ANY_VALUE, Field, Kind, Message, SPAN, TRACES_DATA};
+use super::schema::{ANY_VALUE, Field, KEY_VALUE, Kind, Message, SPAN, TRACES_DATA};
 use crate::wire::{Fields, MAX_DEPTH, close, open, put_bytes, put_varint, varint_len};
 
 /// The longest line that [`from_line`] takes: 64 MiB, what OTLP recommends as the limit of a request.
@@ -252,6 +252,13 @@ impl<'a> Reader<'a> {
 
     fn nested(&mut self, field: &'static Field, schema: &'static Message, depth: usize) -> Result<(), JsonError> {
         let depth = depth.checked_sub(1).ok_or(JsonError::TooDeep { offset: self.scan.offset() })?;
+        if ptr::eq(schema, &KEY_VALUE) && depth > 0 {
+            let start = self.scan.offset();
+            if self.attribute(field.tag as u8).is_some() {
+                return Ok(());
+            }
+            self.scan.advance_to(start);
+        }
         let guess = if field.guess == 0 { self.long } else { usize::from(field.guess) };
         let message = open(&mut self.out, field.tag as u8, guess);
         // The stock serializer writes an attribute value of no kind as null.
@@ -264,6 +271,77 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// The shape that nearly all attributes have when a program wrote them: no white space, the key first, one value that
+    /// is no array. `None` when it is another one; nothing is written then.
+    #[inline]
+    fn attribute(&mut self, tag: u8) -> Option<()> {
+        self.scan.take_bytes(b"{\"key\":")?;
+        let key = self.plain_string()?;
+        self.scan.take_bytes(b",\"value\":{\"")?;
+        match self.scan.peek()? {
+            b's' => {
+                self.scan.take_bytes(b"stringValue\":")?;
+                let text = self.plain_string()?;
+                self.scan.take_bytes(b"}}")?;
+                let text_len = 1 + varint_len(text.len() as u64) + text.len();
+                self.put_key(tag, key, text_len);
+                put_bytes(&mut self.out, 0x0a, text);
+            }
+            b'i' => {
+                self.scan.take_bytes(b"intValue\":\"")?;
+                let negative = self.scan.take_bytes(b"-").is_some();
+                let (magnitude, end) = plain_digits(self.scan.bytes(), self.scan.offset())?;
+                self.scan.advance_to(end);
+                self.scan.take_bytes(b"\"}}")?;
+                let value = signed(negative, magnitude)? as u64;
+                self.put_key(tag, key, 1 + varint_len(value));
+                self.out.push(0x18);
+                put_varint(&mut self.out, value);
+            }
+            b'b' => {
+                self.scan.take_bytes(b"boolValue\":")?;
+                let value = self.scan.take_bytes(b"true").is_some();
+                if !value {
+                    self.scan.take_bytes(b"false")?;
+                }
+                self.scan.take_bytes(b"}}")?;
+                self.put_key(tag, key, 2);
+                self.out.extend_from_slice(&[0x10, u8::from(value)]);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// The start of a `KeyValue` up to its `AnyValue`, which is `value_len` long.
+    #[inline]
+    fn put_key(&mut self, tag: u8, key: &[u8], value_len: usize) {
+        let key_len = 1 + varint_len(key.len() as u64) + key.len();
+        let length = key_len + 1 + varint_len(value_len as u64) + value_len;
+        if length < 0x80 && !key.is_empty() {
+            // Each of the three lengths is one byte then.
+            self.out.extend_from_slice(&[tag, length as u8, 0x0a, key.len() as u8]);
+            self.out.extend_from_slice(key);
+            self.out.extend_from_slice(&[0x12, value_len as u8]);
+        } else {
+            let length = if key.is_empty() { length - key_len } else { length };
+            self.out.push(tag);
+            put_varint(&mut self.out, length as u64);
+            if !key.is_empty() {
+                put_bytes(&mut self.out, 0x0a, key);
+            }
+            self.out.push(0x12);
+            put_varint(&mut self.out, value_len as u64);
+        }
+    }
+
+    /// A string without escapes.
+    #[inline]
+    fn plain_string(&mut self) -> Option<&'a [u8]> {
+        let text = self.scan.string().ok()?;
+        (!text.escaped).then_some(text.raw.as_bytes())
+    }
+
     #[inline]
     fn string(&mut self) -> Result<Text<'a>, JsonError> {
         if self.scan.peek() == Some(b'"') { self.scan.string() } else { Err(self.wrong("a string")) }
@@ -274,6 +352,7 @@ impl<'a> Reader<'a> {
     fn wrong(&self, expected: &'static str) -> JsonError {
         let offset = self.scan.offset();
         match self.scan.peek() {
+            _ if self.scan.is_torn() => self.scan.unexpected(expected),
             Some(b'"' | b'{' | b'[' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => JsonError::Value { offset, expected },
             _ => self.scan.unexpected(expected),
         }

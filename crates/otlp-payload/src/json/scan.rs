@@ -2,7 +2,7 @@
 
 use super::error::JsonError;
 use super::number::number_end;
-use super::text::{CONTROL_LIMIT, HIGH, matches_byte};
+use super::text::breaks_string;
 
 /// A place in a line.
 pub(super) struct Scanner<'a> {
@@ -78,13 +78,30 @@ impl<'a> Scanner<'a> {
         found
     }
 
+    /// Takes these bytes if they stand right here.
+    #[inline]
+    pub(super) fn take_bytes<const N: usize>(&mut self, literal: &[u8; N]) -> Option<()> {
+        if self.bytes().get(self.at..)?.first_chunk() != Some(literal) {
+            return None;
+        }
+        self.at += N;
+        Some(())
+    }
+
     #[cold]
     pub(super) fn unexpected(&self, expected: &'static str) -> JsonError {
-        if self.at >= self.line.len() {
+        if self.is_torn() {
             JsonError::Truncated { offset: self.line.len() }
         } else {
             JsonError::Syntax { offset: self.at, expected }
         }
+    }
+
+    /// The line ends here, or inside the number or the name that begins here.
+    pub(super) fn is_torn(&self) -> bool {
+        let rest = self.bytes().get(self.at..).unwrap_or_default();
+        rest.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
+            || [&b"null"[..], b"true", b"false"].iter().any(|name| name.len() > rest.len() && name.starts_with(rest))
     }
 
     /// The string whose opening quote stands right here.
@@ -161,9 +178,7 @@ impl<'a> Scanner<'a> {
 #[inline]
 fn find_special(bytes: &[u8], mut at: usize) -> usize {
     while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*word);
-        let control = word.wrapping_sub(CONTROL_LIMIT) & !word;
-        let found = (control | matches_byte(word, b'"') | matches_byte(word, b'\\')) & HIGH;
+        let found = breaks_string(u64::from_le_bytes(*word));
         if found != 0 {
             return at + found.trailing_zeros() as usize / 8;
         }

@@ -16,23 +16,22 @@ pub(crate) fn put_string(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 const ONES: u64 = u64::MAX / 0xff;
-/// The high bit of each of eight bytes.
-pub(super) const HIGH: u64 = ONES << 7;
-/// Subtracted from eight ASCII bytes, it borrows the high bit of the first one below 0x20.
-pub(super) const CONTROL_LIMIT: u64 = ONES * 0x20;
+const HIGH: u64 = ONES << 7;
 
-/// Sets the high bit of the first byte of `word` that is `byte`, and perhaps of later ones and the other bits.
+/// Sets the high bit of the first of eight bytes that cannot stand in a JSON string as it is (a quote, a backslash or a
+/// control character), and perhaps of later ones; 0 if there is none.
 #[inline]
-pub(super) fn matches_byte(word: u64, byte: u8) -> u64 {
-    let differs = word ^ (ONES * u64::from(byte));
-    differs.wrapping_sub(ONES) & !differs
+pub(super) fn breaks_string(word: u64) -> u64 {
+    // Flipping bit 1 brings the quote, 0x22, down to 0x20, and leaves nothing else but the controls below 0x21.
+    let quote_or_control = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
+    let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+    (quote_or_control | backslash) & !word & HIGH
 }
 
-/// Not 0 if one of eight bytes is a quote, a backslash, a control character or not ASCII.
+/// Not 0 if one of eight bytes has to be looked at: as above, or not ASCII.
 #[inline]
 fn special(word: u64) -> u64 {
-    let control = word.wrapping_sub(CONTROL_LIMIT) & !word;
-    (control | matches_byte(word, b'"') | matches_byte(word, b'\\') | word) & HIGH
+    breaks_string(word) | word & HIGH
 }
 
 /// True when the text is ASCII and stands in a JSON string as it is.

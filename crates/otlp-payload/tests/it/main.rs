@@ -1,5 +1,9 @@
 //! The crate from outside, against the stock encoder and an independent JSON reader.
 
+mod decode;
 mod encode;
-mod json;
+mod hostile;
+mod json_lines;
+mod json_read;
 mod spans;
+mod walk;

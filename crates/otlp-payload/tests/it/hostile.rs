@@ -1,0 +1,204 @@
+//! Bytes and lines that mean harm: an error or a result, never a panic, never more work than they are worth.
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use otlp_payload::json::{JsonError, from_line, to_lines};
+use otlp_payload::{BatchId, DecodeError, Payload, count_spans, decode_all, span_ids};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use prost::Message;
+use std::time::UNIX_EPOCH;
+
+use crate::encode::{ID, encode};
+use crate::spans;
+
+/// Replaces, inserts, removes or doubles bytes.
+fn mutate(bytes: &mut Vec<u8>, changes: &[(Index, u8, u8)]) {
+    for (place, change, byte) in changes {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = place.index(bytes.len());
+        match change % 4 {
+            0 => bytes[at] = *byte,
+            1 => bytes.insert(at, *byte),
+            2 => bytes.truncate(at.max(1)),
+            _ => {
+                let end = bytes.len().min(at + usize::from(*byte));
+                let copy = bytes[at..end].to_vec();
+                bytes.splice(at..at, copy);
+            }
+        }
+    }
+}
+
+/// Everything that reads protobuf; what reads agrees with each other.
+fn read_all(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let count = count_spans(bytes);
+    let decoded = decode_all(bytes);
+    let lines = to_lines(bytes, 1000);
+    if let Ok(ids) = span_ids(bytes) {
+        prop_assert_eq!(Ok(ids.len()), count);
+    }
+    if let Ok(decoded) = decoded {
+        prop_assert_eq!(Ok(decoded.iter().map(|one| one.spans.len()).sum()), count);
+    }
+    if let Ok(lines) = lines {
+        prop_assert_eq!(Ok(lines.iter().map(|line| line.spans).sum()), count);
+        for line in lines {
+            let (bytes, spans) = from_line(&line.text).unwrap();
+            prop_assert_eq!(spans, line.spans);
+            prop_assert!(ExportTraceServiceRequest::decode(bytes).is_ok());
+        }
+    }
+    // What the usual reader of protobuf takes, we take.
+    if let Ok(request) = ExportTraceServiceRequest::decode(bytes) {
+        prop_assert!(decode_all(bytes).is_ok());
+        prop_assert!(to_lines(bytes, 1000).is_ok());
+        let spans = request.resource_spans.iter().flat_map(|all| &all.scope_spans).map(|all| all.spans.len()).sum();
+        prop_assert_eq!(count, Ok(spans));
+    }
+    let payload = Payload::new(ID, UNIX_EPOCH, 2, bytes.to_vec().into());
+    if let Some((left, right)) = payload.split(ID, BatchId { incarnation: 0, seq: 0 }) {
+        prop_assert_eq!(left.span_count() + right.span_count(), count_spans(bytes).unwrap());
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn any_bytes(bytes in vec(any::<u8>(), 0..300)) {
+        read_all(&bytes)?;
+        let _ = from_line(&bytes);
+    }
+
+    #[test]
+    fn any_text_of_json_signs(text in "[{}\\[\\]\":,\\\\ u0dresourceSpn1eE.-]{0,200}") {
+        if let Ok((bytes, _)) = from_line(text.as_bytes()) {
+            prop_assert!(ExportTraceServiceRequest::decode(bytes).is_ok());
+        }
+    }
+
+    #[test]
+    fn damaged_bytes(
+        batch in vec(spans::span(), 1..3),
+        resource in spans::resource(),
+        changes in vec(any::<(Index, u8, u8)>(), 1..4),
+    ) {
+        let mut bytes = encode(&resource, &batch).bytes().to_vec();
+        mutate(&mut bytes, &changes);
+        read_all(&bytes)?;
+    }
+
+    #[test]
+    fn damaged_lines(
+        batch in vec(spans::span(), 1..3),
+        resource in spans::resource(),
+        changes in vec(any::<(Index, u8, u8)>(), 1..4),
+    ) {
+        let lines = to_lines(encode(&resource, &batch).bytes(), usize::MAX).unwrap();
+        let mut line = lines[0].text.clone();
+        mutate(&mut line, &changes);
+        let parsed = serde_json::from_slice::<serde_json::Value>(&line);
+        match from_line(&line) {
+            Ok((bytes, count)) => {
+                prop_assert_eq!(count_spans(&bytes), Ok(count));
+                prop_assert!(ExportTraceServiceRequest::decode(bytes).is_ok());
+                // Half a surrogate pair, and escapes in what is skipped, are all that we take and `serde_json` does not.
+                prop_assert!(parsed.is_ok() || line.contains(&b'\\'), "{:?}", parsed);
+            }
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
+#[test]
+fn a_line_torn_at_any_byte_is_cut_off_there() {
+    let batch: Vec<_> = {
+        use proptest::strategy::ValueTree;
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        (0..3).map(|_| spans::span().new_tree(&mut runner).expect("a span").current()).collect()
+    };
+    let payload = encode(&opentelemetry_sdk::Resource::builder_empty().with_service_name("torn").build(), &batch);
+    let lines = to_lines(payload.bytes(), usize::MAX).unwrap();
+    let line = &lines[0].text;
+    for length in 0..line.len() {
+        assert_eq!(from_line(&line[..length]), Err(JsonError::Truncated { offset: length }), "{length}");
+    }
+    for length in 1..payload.bytes().len() {
+        assert!(count_spans(&payload.bytes()[..length]).is_err());
+    }
+}
+
+/// A `KeyValue` whose value is a map of one `KeyValue`, and so on; `untidy` adds an unknown field behind each value.
+fn nested(depth: usize, untidy: bool) -> Vec<u8> {
+    let mut content: Vec<u8> = b"\x0a\x01k".to_vec();
+    for _ in 0..depth {
+        for (number, behind) in [(1_u8, &[][..]), (6, &[]), (2, if untidy { &b"\x78\x01\x0a\x01k"[..] } else { &[] })] {
+            let mut message = vec![number << 3 | 2];
+            prost::encoding::encode_varint(content.len() as u64, &mut message);
+            message.append(&mut content);
+            message.extend_from_slice(behind);
+            content = message;
+        }
+    }
+    for number in [9_u8, 2, 2, 1] {
+        let mut message = vec![number << 3 | 2];
+        prost::encoding::encode_varint(content.len() as u64, &mut message);
+        message.append(&mut content);
+        content = message;
+    }
+    content
+}
+
+#[test]
+fn bytes_may_nest_as_deep_as_the_usual_readers_allow() {
+    for depth in 0..60 {
+        let bytes = nested(depth, false);
+        let theirs = ExportTraceServiceRequest::decode(&bytes[..]).is_ok();
+        assert_eq!(decode_all(&bytes).is_ok(), theirs, "{depth}");
+        assert_eq!(to_lines(&bytes, usize::MAX).is_ok(), theirs, "{depth}");
+    }
+    assert!(matches!(decode_all(&nested(10_000, false)), Err(DecodeError::TooDeep { .. })));
+    assert!(matches!(to_lines(&nested(10_000, false), usize::MAX), Err(DecodeError::TooDeep { .. })));
+}
+
+#[test]
+fn untidiness_at_every_depth_does_not_multiply_the_work() {
+    // Were each level done twice, this would take 2^90 steps.
+    let bytes = nested(30, true);
+    assert!(ExportTraceServiceRequest::decode(&bytes[..]).is_ok());
+    assert_eq!(to_lines(&bytes, usize::MAX).unwrap().len(), 1);
+}
+
+#[test]
+fn lines_may_nest_as_deep_as_the_bytes() {
+    let line = |depth: usize| {
+        let open = r#"{"arrayValue":{"values":["#.repeat(depth);
+        let close = "]}}".repeat(depth);
+        let start = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"value":"#;
+        format!("{start}{open}{{}}{close}}}]}}]}}]}}]}}")
+    };
+    for depth in 0..60 {
+        match from_line(line(depth).as_bytes()) {
+            Ok((bytes, _)) => assert!(ExportTraceServiceRequest::decode(bytes).is_ok(), "{depth}"),
+            Err(error) => {
+                assert!(depth > 45, "{depth}");
+                assert!(matches!(error, JsonError::TooDeep { .. }), "{error}");
+            }
+        }
+    }
+    for sign in ["[", "{\"a\":", "{\"resourceSpans\":["] {
+        assert!(from_line(sign.repeat(100_000).as_bytes()).is_err());
+    }
+}
+
+#[test]
+fn a_length_that_is_not_there_costs_nothing() {
+    // 2^62 bytes are announced.
+    let announced = [0x0a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40];
+    assert_eq!(decode_all(&announced), Err(DecodeError::Truncated { offset: 0 }));
+    assert_eq!(to_lines(&announced, usize::MAX), Err(DecodeError::Truncated { offset: 0 }));
+}
