@@ -1,7 +1,46 @@
-//! An encoded OTLP trace request: encode, decode, count, split, OTLP JSON.
+//! Spans as the bytes of an OTLP trace request: encode them once, then count, split, decode and transcode the bytes.
 //!
-//! Spans become the bytes of an `ExportTraceServiceRequest` once, and those bytes are what is buffered, resent, written
-//! to files and split. Nothing in here does I/O, reads a clock or keeps a thread.
+//! [`Encoder`] writes what the stock exporter sends, byte for byte, without structs in between; [`json`] is OTLP JSON, out and in.
+//! Nothing in here does I/O, reads a clock, starts a thread or is `unsafe`. Terms are those of OTLP.
+//!
+//! ```
+//! use std::time::SystemTime;
+//!
+//! use opentelemetry_sdk::Resource;
+//! use opentelemetry_sdk::trace::SpanData;
+//! use otlp_payload::{BatchId, Encoder, json};
+//!
+//! fn store(spans: &[SpanData], accepted: SystemTime) -> Result<(), Box<dyn std::error::Error>> {
+//!     let resource = Resource::builder_empty().with_service_name("checkout").build();
+//!     let encoder = Encoder::new(&resource); // once for each resource
+//!     let payload = encoder.encode(BatchId { incarnation: 0x5eed, seq: 0 }, accepted, spans);
+//!
+//!     for line in json::to_lines(payload.bytes(), 1_000_000)? {
+//!         let (request, count) = json::from_line(&line.text)?; // ready to be sent
+//!         assert_eq!((&request, count), (payload.bytes(), line.spans));
+//!     }
+//!     Ok(())
+//! }
+//!
+//! # let context = opentelemetry::trace::SpanContext::NONE;
+//! # let span = SpanData {
+//! #     span_context: context,
+//! #     parent_span_id: opentelemetry::trace::SpanId::INVALID,
+//! #     parent_span_is_remote: false,
+//! #     span_kind: opentelemetry::trace::SpanKind::Server,
+//! #     name: "GET /".into(),
+//! #     start_time: SystemTime::UNIX_EPOCH,
+//! #     end_time: SystemTime::UNIX_EPOCH,
+//! #     attributes: vec![opentelemetry::KeyValue::new("ratio", f64::INFINITY)],
+//! #     dropped_attributes_count: 0,
+//! #     events: Default::default(),
+//! #     links: Default::default(),
+//! #     status: opentelemetry::trace::Status::Unset,
+//! #     instrumentation_scope: Default::default(),
+//! # };
+//! store(&[span], SystemTime::UNIX_EPOCH)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod decode;
 mod encode;
@@ -15,3 +54,8 @@ pub use encode::Encoder;
 pub use payload::{BatchId, Payload};
 pub use walk::{count_spans, span_ids};
 pub use wire::DecodeError;
+
+/// The examples of the README run too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
