@@ -2,33 +2,29 @@
 //! time and chance are arguments, and what is to be done comes back as values that the shell acts on after it has
 //! released the lock.
 
+mod answer;
+mod room;
+mod stored;
+
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use breaker::{Kind, Permit, State};
 use otlp_payload::{BatchId, Payload};
-use otlp_transport::{Cause, Outcome};
+use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::{Buffer, Entry, Limits, Size};
 
+use self::room::{over, sum};
+pub(crate) use self::room::{size_of, total};
 use crate::endpoint::{Endpoint, Wait};
 use crate::events::Event;
-use crate::fallback::Change;
 use crate::health::Counters;
 use crate::ledger::{DropReason, Ledger, Place, RefuseReason};
-use crate::replay::{Fate, Group, MAX_FAILURES, Pace, Piece, Refusal};
-
-/// A full buffer moves its oldest to the disk from 7/8 of a limit down to 3/4 in one go: the eighth above is room for
-/// what comes in while the disk writes.
-const SPILL_ABOVE: (usize, usize) = (7, 8);
-const SPILL_DOWN_TO: (usize, usize) = (3, 4);
+use crate::replay::{Fate, Group, Pace, Piece, Refusal};
 
 /// While files wait and the buffer is at most half full, at least one call in this many is a replay.
 const REPLAY_SHARE: u32 = 4;
-
-/// After a disk failed, the next attempt to use it waits this long.
-const DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// A batch that failed this often in a row lets another one go first.
 const STEP_ASIDE_AFTER: u32 = 2;
@@ -280,172 +276,6 @@ impl Core {
         None
     }
 
-    /// Takes the outcome of one call.
-    pub(crate) fn answered(
-        &mut self,
-        id: u64,
-        outcome: Outcome,
-        now: Instant,
-        wall: SystemTime,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
-        let saturated = self.in_flight.len() >= self.endpoint.concurrency();
-        let InFlight { work, payload, kind, permit, started, .. } = self.in_flight.swap_remove(position);
-        let before = self.endpoint.breaker.state();
-        let unit = self.chance.random::<f64>();
-        let spans = payload.span_count();
-        if let Work::Live(entry) = &work {
-            self.in_flight_size = less(self.in_flight_size, entry.size);
-        }
-        match outcome {
-            Outcome::Delivered { rejected, message } => {
-                self.counters.succeeded(wall);
-                self.endpoint.succeeded(permit, now.saturating_duration_since(started), saturated, now);
-                let rejected = rejected.min(spans);
-                if rejected > 0 {
-                    effects
-                        .push(Effect::Tell(Event::Rejected { spans: rejected, message: message.unwrap_or_default() }));
-                }
-                self.delivered(work, rejected, effects);
-            }
-            Outcome::Retryable { after, cause, possible_duplicate } => {
-                self.counters.failed(wall, &cause);
-                if possible_duplicate {
-                    self.counters.possible_duplicates += spans as u64;
-                }
-                match after {
-                    Some(hint) => self.endpoint.throttled(permit, hint, unit, now),
-                    None => self.endpoint.failed(permit, started, unit, now),
-                }
-                // Probes and throttles are not charged: an outage never spends a batch.
-                let charged = after.is_none() && kind == Kind::Call;
-                self.retry(work, cause, charged, now, effects);
-            }
-            Outcome::TooLarge { cause } => {
-                self.counters.failed(wall, &cause);
-                let _ = permit.neutral_at(now);
-                self.back_to_buffered(&work);
-                self.split(work, &payload, Some(cause), effects);
-            }
-            Outcome::Permanent { cause } => {
-                self.counters.failed(wall, &cause);
-                let _ = permit.neutral_at(now);
-                self.back_to_buffered(&work);
-                self.bury(work, cause, effects);
-            }
-            // `Outcome` may grow; what we do not know is treated as a failure that may be tried again.
-            _ => {
-                self.counters.failed(wall, &Cause::Foreign("an outcome unknown to this version".to_owned()));
-                self.endpoint.failed(permit, started, unit, now);
-                self.retry(work, Cause::Foreign(String::new()), kind == Kind::Call, now, effects);
-            }
-        }
-        let after = self.endpoint.breaker.state();
-        if before != after {
-            effects.push(Effect::Tell(Event::Breaker { from: before, to: after }));
-        }
-    }
-
-    fn delivered(&mut self, work: Work, rejected: usize, effects: &mut Vec<Effect>) {
-        match work {
-            Work::Live(entry) => {
-                if self.step_aside.is_some_and(|(id, _)| id == entry.item.id()) {
-                    self.step_aside = None;
-                }
-                self.ledger.transfer(rejected, Place::InFlight, Place::Rejected);
-                self.ledger.transfer(entry.size.count - rejected, Place::InFlight, Place::Delivered);
-            }
-            Work::Replay(piece) => {
-                if let Replay::Sending(group) = &mut self.replay {
-                    group.delivered(&piece, rejected);
-                }
-                self.finish_group(effects);
-            }
-        }
-    }
-
-    fn retry(&mut self, work: Work, cause: Cause, charged: bool, now: Instant, effects: &mut Vec<Effect>) {
-        match work {
-            Work::Live(mut entry) => {
-                self.ledger.transfer(entry.size.count, Place::InFlight, Place::Buffered);
-                entry.calls += u32::from(charged);
-                self.step_aside = match self.step_aside {
-                    Some((id, failures)) if id == entry.item.id() => Some((id, failures + 1)),
-                    _ => Some((entry.item.id(), 1)),
-                };
-                if let Phase::Draining { .. } = self.phase {
-                    self.tried.push(entry);
-                } else if entry.calls >= self.policy.max_calls && self.disk_ready(now) {
-                    self.spill(vec![entry], effects);
-                } else {
-                    self.buffer.give_back(entry);
-                }
-            }
-            Work::Replay(mut piece) => {
-                piece.failures += u32::from(charged);
-                if let Replay::Sending(group) = &mut self.replay {
-                    if piece.failures >= MAX_FAILURES {
-                        let attempts = piece.failures;
-                        group.refused(piece, cause, attempts);
-                    } else {
-                        group.give_back(piece);
-                    }
-                }
-                self.finish_group(effects);
-            }
-        }
-    }
-
-    /// Two halves to the front, or, for a single span that nobody takes, a dead letter. `cause` is absent where our own
-    /// limit asked for it before anything was sent.
-    fn split(&mut self, work: Work, payload: &Payload, cause: Option<Cause>, effects: &mut Vec<Effect>) {
-        let (left, right) = (self.next_id(), self.next_id());
-        let Some((left, right)) = payload.split(left, right) else {
-            let limit = self.policy.request_max_bytes;
-            let cause = cause.unwrap_or(Cause::RequestLimit { size: payload.bytes().len(), limit });
-            self.bury(work, cause, effects);
-            return;
-        };
-        match work {
-            Work::Live(entry) => {
-                for payload in [right, left] {
-                    let size = size_of(&payload);
-                    self.buffer.give_back(Entry { item: payload, size, calls: 0, ..entry.clone() });
-                }
-            }
-            Work::Replay(piece) => {
-                if let Replay::Sending(group) = &mut self.replay {
-                    group.split(&piece, left, right);
-                }
-            }
-        }
-    }
-
-    /// Refused for good.
-    fn bury(&mut self, work: Work, cause: Cause, effects: &mut Vec<Effect>) {
-        match work {
-            Work::Live(entry) => {
-                self.disk.writing = sum(self.disk.writing, entry.size);
-                let attempts = entry.calls + 1;
-                effects.push(Effect::Bury(vec![Refusal { payload: entry.item, cause, attempts }]));
-            }
-            Work::Replay(piece) => {
-                if let Replay::Sending(group) = &mut self.replay {
-                    let attempts = piece.failures + 1;
-                    group.refused(piece, cause, attempts);
-                }
-                self.finish_group(effects);
-            }
-        }
-    }
-
-    fn back_to_buffered(&mut self, work: &Work) {
-        if let Work::Live(entry) = work {
-            self.ledger.transfer(entry.size.count, Place::InFlight, Place::Buffered);
-        }
-    }
-
     /// Stops intake; `plan` tries each batch once more until `until`, then hands the rest to the disk.
     pub(crate) fn drain(&mut self, until: Instant) {
         if self.phase == Phase::Running {
@@ -499,201 +329,6 @@ impl Core {
         }
         self.phase = Phase::Stopped;
         plan.finished = true;
-    }
-
-    // What the disk thread reports.
-
-    /// These batches are in a file.
-    pub(crate) fn spilled(&mut self, entries: &[Entry<Payload>], file: &str, effects: &mut Vec<Effect>) {
-        let size = total(entries);
-        self.disk.writing = less(self.disk.writing, size);
-        self.disk.retry_at = None;
-        self.disk.trouble = None;
-        self.counters.spills += 1;
-        self.ledger.transfer(size.count, Place::Buffered, Place::InFallback);
-        effects.push(Effect::Tell(Event::Spilled { spans: size.count, file: file.to_owned() }));
-    }
-
-    /// The disk would not take these batches: they wait in memory again.
-    pub(crate) fn spill_failed(
-        &mut self,
-        entries: Vec<Entry<Payload>>,
-        error: &str,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.disk_failed(error, now, effects);
-        self.disk.writing = less(self.disk.writing, total(&entries));
-        for entry in entries.into_iter().rev() {
-            if self.phase == Phase::Stopped {
-                self.drop_entry(&entry, DropReason::Shutdown, effects);
-            } else {
-                self.buffer.give_back(entry);
-            }
-        }
-    }
-
-    /// The disk is in trouble: memory only until it has been tried again.
-    pub(crate) fn disk_failed(&mut self, error: &str, now: Instant, effects: &mut Vec<Effect>) {
-        if self.disk.trouble.is_none() {
-            effects.push(Effect::Tell(Event::DiskTrouble { error: error.to_owned() }));
-        }
-        self.disk.trouble = Some(error.to_owned());
-        self.disk.retry_at = Some(now + DISK_RETRY);
-    }
-
-    /// Refusals of live batches: kept as dead letters, or not.
-    pub(crate) fn letters_kept(&mut self, refusals: &[Refusal], kept: bool, effects: &mut Vec<Effect>) {
-        for refusal in refusals {
-            self.disk.writing = less(self.disk.writing, size_of(&refusal.payload));
-            let spans = refusal.payload.span_count();
-            self.ledger.transfer(spans, Place::Buffered, self.grave(kept));
-            effects.push(self.obituary(refusal, kept));
-        }
-    }
-
-    fn grave(&self, kept: bool) -> Place {
-        if kept { Place::DeadLettered } else { Place::Dropped(DropReason::Permanent) }
-    }
-
-    fn obituary(&mut self, refusal: &Refusal, kept: bool) -> Effect {
-        let spans = refusal.payload.span_count();
-        let reason = refusal.cause.to_string();
-        if kept {
-            Effect::Tell(Event::DeadLettered { spans, reason })
-        } else {
-            self.counters.lost();
-            Effect::Tell(Event::Dropped { spans, reason: DropReason::Permanent, detail: reason })
-        }
-    }
-
-    /// Stored batches to send; none when the fallback has none.
-    pub(crate) fn group_read(&mut self, batches: Vec<Payload>) {
-        if batches.is_empty() {
-            self.replay = Replay::Idle;
-        } else {
-            self.replay = Replay::Sending(Group::new(batches));
-        }
-    }
-
-    /// Reading stored batches failed.
-    pub(crate) fn read_failed(&mut self, error: &str, now: Instant, effects: &mut Vec<Effect>) {
-        self.replay = Replay::Idle;
-        self.disk_failed(error, now, effects);
-    }
-
-    /// The fallback has taken note of what became of a group, and its refusals are dead letters, or not.
-    pub(crate) fn group_finished(&mut self, fates: &[Fate], letters_kept: bool, effects: &mut Vec<Effect>) {
-        self.replay = Replay::Idle;
-        for fate in fates {
-            let Fate::Finished { delivered, rejected, refused } = fate else { continue };
-            let refused_spans = refused.iter().map(|refusal| refusal.payload.span_count()).sum::<usize>();
-            // A file can hold more than its name says: what is sent beyond that was found just now.
-            let stands = usize::try_from(self.ledger.in_fallback).unwrap_or(usize::MAX);
-            let more = (delivered + rejected + refused_spans).saturating_sub(stands);
-            self.ledger.transfer(more, Place::Recovered, Place::InFallback);
-            self.ledger.transfer(*delivered, Place::InFallback, Place::Delivered);
-            self.ledger.transfer(*rejected, Place::InFallback, Place::Rejected);
-            for refusal in refused {
-                self.ledger.transfer(refusal.payload.span_count(), Place::InFallback, self.grave(letters_kept));
-                let obituary = self.obituary(refusal, letters_kept);
-                effects.push(obituary);
-            }
-        }
-        if self.ledger.in_fallback == 0 {
-            effects.push(Effect::Tell(Event::Replayed));
-        }
-    }
-
-    /// Stored spans came or went by themselves.
-    pub(crate) fn fallback_changed(&mut self, change: Change, effects: &mut Vec<Effect>) {
-        let stands = self.ledger.in_fallback;
-        let at_most = |spans: u64| usize::try_from(spans.min(stands)).unwrap_or(usize::MAX);
-        match change {
-            Change::Dropped { spans, reason } if spans > 0 => {
-                let spans = at_most(spans);
-                self.ledger.transfer(spans, Place::InFallback, Place::Dropped(reason));
-                self.counters.lost();
-                effects.push(Effect::Tell(Event::Dropped { spans, reason, detail: String::new() }));
-            }
-            Change::Dropped { .. } => {}
-            Change::TakenOver { spans } => {
-                self.ledger.transfer(at_most(spans), Place::InFallback, Place::TakenOver);
-            }
-            Change::Recovered { spans } => {
-                let spans = usize::try_from(spans).unwrap_or(usize::MAX);
-                self.ledger.transfer(spans, Place::Recovered, Place::InFallback);
-            }
-        }
-    }
-
-    // Room.
-
-    /// Taken from the buffer and not finished: it counts against the limits.
-    fn away(&self) -> Size {
-        sum(sum(self.in_flight_size, self.disk.writing), total(&self.tried))
-    }
-
-    fn disk_ready(&self, now: Instant) -> bool {
-        self.policy.fallback && self.disk.retry_at.is_none_or(|instant| now >= instant)
-    }
-
-    fn full_reason(&self, now: Instant) -> DropReason {
-        if self.disk_ready(now) { DropReason::DiskSlow } else { DropReason::BufferFull }
-    }
-
-    /// Moves the oldest to the disk in time, and gives them up where there is no other way.
-    fn make_room(&mut self, size: Size, now: Instant, effects: &mut Vec<Effect>) {
-        let limits = self.policy.limits;
-        let mut held = sum(sum(self.buffer.total(), self.in_flight_size), size);
-        if self.disk_ready(now) && over(held, limits, SPILL_ABOVE) {
-            let mut spill = Vec::new();
-            while over(held, limits, SPILL_DOWN_TO) {
-                let Some(entry) = self.buffer.take() else { break };
-                held = less(held, entry.size);
-                spill.push(entry);
-            }
-            self.spill(spill, effects);
-        }
-        let reason = self.full_reason(now);
-        while over(sum(sum(self.buffer.total(), self.away()), size), limits, (1, 1)) {
-            let Some(entry) = self.buffer.take() else { break };
-            self.drop_entry(&entry, reason, effects);
-        }
-    }
-
-    fn spill(&mut self, entries: Vec<Entry<Payload>>, effects: &mut Vec<Effect>) {
-        if !entries.is_empty() {
-            self.disk.writing = sum(self.disk.writing, total(&entries));
-            effects.push(Effect::Spill(entries));
-        }
-    }
-
-    fn expire(&mut self, now: Instant, plan: &mut Plan) {
-        if self.policy.fallback && !self.disk_ready(now) {
-            // Age moves spans to the disk; while that is in trouble they stay until the limits remove them.
-            if let Some(instant) = self.disk.retry_at {
-                plan.note(instant);
-            }
-            return;
-        }
-        let old = self.buffer.expire(now);
-        if self.policy.fallback {
-            self.spill(old, &mut plan.effects);
-        } else {
-            for entry in &old {
-                self.drop_entry(entry, DropReason::BufferAge, &mut plan.effects);
-            }
-        }
-        if let Some(instant) = self.buffer.next_expiry() {
-            plan.note(instant);
-        }
-    }
-
-    fn drop_entry(&mut self, entry: &Entry<Payload>, reason: DropReason, effects: &mut Vec<Effect>) {
-        self.ledger.transfer(entry.size.count, Place::Buffered, Place::Dropped(reason));
-        self.counters.lost();
-        effects.push(Effect::Tell(Event::Dropped { spans: entry.size.count, reason, detail: String::new() }));
     }
 
     // Choice of the next call.
@@ -777,25 +412,4 @@ impl Plan {
     fn note(&mut self, instant: Instant) {
         self.wake_at = Some(self.wake_at.map_or(instant, |earlier| earlier.min(instant)));
     }
-}
-
-pub(crate) fn size_of(payload: &Payload) -> Size {
-    Size { count: payload.span_count(), bytes: payload.bytes().len() }
-}
-
-pub(crate) fn total(entries: &[Entry<Payload>]) -> Size {
-    entries.iter().fold(Size::default(), |size, entry| sum(size, entry.size))
-}
-
-fn sum(one: Size, other: Size) -> Size {
-    Size { count: one.count + other.count, bytes: one.bytes + other.bytes }
-}
-
-fn less(whole: Size, part: Size) -> Size {
-    Size { count: whole.count - part.count, bytes: whole.bytes - part.bytes }
-}
-
-fn over(size: Size, limits: Limits, (part, whole): (usize, usize)) -> bool {
-    let above = |value: usize, limit: usize| value > limit / whole * part + limit % whole * part / whole;
-    above(size.count, limits.max_count) || above(size.bytes, limits.max_bytes)
 }

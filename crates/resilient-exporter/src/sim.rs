@@ -450,7 +450,8 @@ fn a_changed_number_or_a_lost_thing_is_found() {
         world.check().expect("untouched, it is right");
         world
     };
-    let corruptions: [(&str, fn(&mut World)); 12] = [
+    type Corruption = (&'static str, fn(&mut World));
+    let corruptions: [Corruption; 12] = [
         ("offered", |world| world.core.ledger.offered += 1),
         ("recovered", |world| world.core.ledger.recovered += 1),
         ("buffered", |world| world.core.ledger.buffered -= 1),
