@@ -49,8 +49,8 @@ impl Behavior {
         Self::new(Action::Reject { spans, message: message.into() })
     }
 
-    /// Accepts connections and neither reads nor writes, until the behavior is set again; then it goes on reading where it
-    /// stood, as a process does that was stopped and continues. Connections that are already open are held too.
+    /// Accepts connections and neither reads nor writes, until the behavior is set again; then it goes on reading where
+    /// it stood, as a process does that was stopped and continues. Connections that are already open are held too.
     ///
     /// With [`set_next`](crate::MockCollector::set_next) it concerns the next n *connections*, each held until the next
     /// call of `set`; a request that meets it on a connection which is being read is never answered.
@@ -77,8 +77,9 @@ impl Behavior {
         Self::new(Action::End(end))
     }
 
-    /// Takes the spans although it then answers with a failure, with nothing, or ends the connection: whoever sends them again
-    /// sends duplicates. Without effect on [`accept`](Self::accept) and [`reject`](Self::reject), which say what they take.
+    /// Takes the spans although it then answers with a failure, with nothing, or ends the connection: whoever sends
+    /// them again sends duplicates. Without effect on [`accept`](Self::accept) and [`reject`](Self::reject), which say
+    /// what they take.
     #[must_use]
     pub fn storing(mut self) -> Self {
         self.store = true;
@@ -97,9 +98,9 @@ impl Behavior {
     }
 }
 
-/// An answer of any status. A gRPC status sent by the HTTP port becomes the HTTP status that the OpenTelemetry Collector
-/// makes of it (14: 503, 8: 429, 3: 400, 16: 401, 7: 403, 12: 404, else 500; 0: 200). An HTTP status sent by the gRPC port is an HTTP/2
-/// response without `grpc-status`, as a proxy in between sends it.
+/// An answer of any status. A gRPC status sent by the HTTP port becomes the HTTP status that the OpenTelemetry
+/// Collector makes of it (14: 503, 8: 429, 3: 400, 16: 401, 7: 403, 12: 404, else 500; 0: 200). An HTTP status sent by
+/// the gRPC port is an HTTP/2 response without `grpc-status`, as a proxy in between sends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
@@ -130,7 +131,8 @@ impl Answer {
         Self::new(Status::Grpc(code))
     }
 
-    /// An HTTP status. One outside 100 to 999 is answered as 500. For a status below 200 use [`End::Raw`]: it is no final answer.
+    /// An HTTP status. One outside 100 to 999 is answered as 500. For a status below 200 use [`End::Raw`]: it is no
+    /// final answer.
     #[must_use]
     pub fn http(status: u16) -> Self {
         Self::new(Status::Http(status))
@@ -143,15 +145,16 @@ impl Answer {
         self
     }
 
-    /// A hint when to come back: over gRPC a `RetryInfo` in `grpc-status-details-bin`, over HTTP `Retry-After` in whole seconds,
-    /// rounded up. For a date or for nonsense use [`with_header`](Self::with_header).
+    /// A hint when to come back: over gRPC a `RetryInfo` in `grpc-status-details-bin`, over HTTP `Retry-After` in whole
+    /// seconds, rounded up. For a date or for nonsense use [`with_header`](Self::with_header).
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
         self.retry_after_ms = Some(whole_millis(delay));
         self
     }
 
-    /// These bytes as `grpc-status-details-bin` instead of what [`with_retry_after`](Self::with_retry_after) makes: over gRPC only.
+    /// These bytes as `grpc-status-details-bin` instead of what [`with_retry_after`](Self::with_retry_after) makes:
+    /// over gRPC only.
     #[must_use]
     pub fn with_status_details(mut self, details: impl Into<Vec<u8>>) -> Self {
         self.details = Some(details.into());
@@ -181,10 +184,11 @@ impl Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// An HTTP/2 GOAWAY with this error code (0 = `NO_ERROR`) that ends all streams at once, then the end of the connection.
-    /// On an HTTP/1 connection, which knows no GOAWAY: [`Fin`](Self::Fin).
+    /// An HTTP/2 GOAWAY with this error code (0 = `NO_ERROR`) that ends all streams at once, then the end of the
+    /// connection. On an HTTP/1 connection, which knows no GOAWAY: [`Fin`](Self::Fin).
     GoAway(u32),
-    /// An HTTP/2 `RST_STREAM` with this error code: the connection lives on. On an HTTP/1 connection: [`Rst`](Self::Rst).
+    /// An HTTP/2 `RST_STREAM` with this error code: the connection lives on. On an HTTP/1 connection:
+    /// [`Rst`](Self::Rst).
     Stream(u32),
     /// An orderly end of the TCP connection.
     Fin,

@@ -33,8 +33,8 @@ struct Process {
 }
 
 impl ChildCollector {
-    /// Starts `program` (the program `mock-collector`, or another that calls [`run`](crate::run)) with these arguments on two
-    /// free ports. Port arguments are added.
+    /// Starts `program` (the program `mock-collector`, or another that calls [`run`](crate::run)) with these arguments
+    /// on two free ports. Port arguments are added.
     ///
     /// # Errors
     ///
@@ -133,8 +133,8 @@ impl ChildCollector {
         self.ask(&program::Command::StartAgain).map(drop)
     }
 
-    /// Stops the whole process (SIGSTOP): the kernel still accepts connections and takes bytes, nobody reads. Returns when it
-    /// stands still.
+    /// Stops the whole process (SIGSTOP): the kernel still accepts connections and takes bytes, nobody reads. Returns
+    /// when it stands still.
     ///
     /// # Errors
     ///

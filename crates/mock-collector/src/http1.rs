@@ -23,8 +23,8 @@ use crate::socket::Socket;
 
 const TRACES: &str = "/v1/traces";
 
-/// What of a body over the limit is read and thrown away before the answer, as a multiple of the limit: a client that is
-/// still writing must not meet a reset before it reads why.
+/// What of a body over the limit is read and thrown away before the answer, as a multiple of the limit: a client that
+/// is still writing must not meet a reset before it reads why.
 const DISCARD: usize = 16;
 
 /// Serves one connection until either side ends it.

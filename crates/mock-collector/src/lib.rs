@@ -1,8 +1,8 @@
 //! Receives OTLP traces on loopback, over gRPC and HTTP, keeps the ids of the spans, and fails on command.
 //!
-//! It is a real receiver: real sockets, requests decoded with `opentelemetry-proto`, the limits and answers of the OpenTelemetry
-//! Collector. What it never does: forward, keep spans whole, listen beyond 127.0.0.1, read a clock or wait for a client. It
-//! serves tests, benches, demonstrations and, embedded, an application that has no collector yet.
+//! It is a real receiver: real sockets, requests decoded with `opentelemetry-proto`, the limits and answers of the
+//! OpenTelemetry Collector. What it never does: forward, keep spans whole, listen beyond 127.0.0.1, read a clock or
+//! wait for a client. It serves tests, benches, demonstrations and, embedded, an application that has no collector yet.
 //!
 //! ```
 //! use std::time::Duration;
@@ -11,7 +11,7 @@
 //! let collector = MockCollector::start()?; // threads of its own: works with and without an async runtime
 //! println!("export to {} or {}", collector.grpc_endpoint(), collector.http_endpoint());
 //!
-//! // The next two requests are told to come back in a second, the third one's spans are taken and its connection reset.
+//! // The next two requests are told to come back in a second; the third one's spans are taken, its connection reset.
 //! collector.set_next(2, Behavior::answer(Answer::grpc(14).with_retry_after(Duration::from_secs(1))));
 //! collector.set_next(1, Behavior::end(End::Rst).storing());
 //!
@@ -21,8 +21,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Memory is bounded: at most [`id_limit`](Builder::with_id_limit) ids of 24 bytes (60 with the table around them, 90 while it grows), one request body a
-//! stream below the size limits, and requests kept whole only where [asked for](Builder::with_kept_requests).
+//! Memory is bounded: at most [`id_limit`](Builder::with_id_limit) ids of 24 bytes (60 with the table around them, 90
+//! while it grows), one request body a stream below the size limits, and requests kept whole only where [asked
+//! for](Builder::with_kept_requests).
 
 /// The examples of the README run too.
 #[cfg(doctest)]

@@ -12,12 +12,13 @@ use crate::receipts::Received;
 use crate::server::{Builder, MockCollector};
 
 const USAGE: &str = "\
-usage: mock-collector [--grpc-port N] [--http-port N] [--record FILE] [--grpc-max-bytes N] [--http-max-bytes N] [--id-limit N]
+usage: mock-collector [--grpc-port N] [--http-port N] [--record FILE]
+                      [--grpc-max-bytes N] [--http-max-bytes N] [--id-limit N]
 
-Receives OTLP traces on 127.0.0.1. Prints one JSON line with its endpoints, then answers each JSON line on standard input
-with one on standard output, and ends when standard input does. Commands:
+Receives OTLP traces on 127.0.0.1. Prints one JSON line with its endpoints, then answers each JSON line on standard
+input with one on standard output, and ends when standard input does. Commands:
   {\"command\": \"received\"}
-  {\"command\": \"set\", \"behavior\": {\"action\": {\"answer\": {\"status\": {\"grpc\": 14}}}, \"store\": true, \"delay_ms\": 100}}
+  {\"command\": \"set\", \"behavior\": {\"action\": {\"answer\": {\"status\": {\"grpc\": 14}}}, \"store\": true}}
   {\"command\": \"set_next\", \"requests\": 3, \"behavior\": {\"action\": {\"end\": \"rst\"}}}
   {\"command\": \"end_connections\", \"end\": {\"go_away\": 0}}
   {\"command\": \"stop\"}
@@ -63,8 +64,9 @@ pub(crate) struct Greeting {
     pub(crate) pid: u32,
 }
 
-/// Runs the program `mock-collector`: its arguments without the program's name, commands on standard input, replies on standard
-/// output. Public so that a program with other subcommands can be such a child as well. Ends when standard input does.
+/// Runs the program `mock-collector`: its arguments without the program's name, commands on standard input, replies on
+/// standard output. Public so that a program with other subcommands can be such a child as well. Ends when standard
+/// input does.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();

@@ -65,8 +65,8 @@ impl Request {
     }
 }
 
-/// Reads a record back: the ids in the order of arrival, duplicates included. A part of an id at the end, torn by a kill in the middle
-/// of a write, was never answered for and is left out.
+/// Reads a record back: the ids in the order of arrival, duplicates included. A part of an id at the end, torn by a
+/// kill in the middle of a write, was never answered for and is left out.
 ///
 /// # Errors
 ///

@@ -72,7 +72,8 @@ impl Builder {
     }
 
     /// How many ids of different spans are kept. Default 5,000,000. An id has 24 bytes; with the table around them the
-    /// memory is at most 60 bytes an id, 90 while the table grows. Later new spans count as [`untracked`](Received::untracked).
+    /// memory is at most 60 bytes an id, 90 while the table grows. Later new spans count as
+    /// [`untracked`](Received::untracked).
     #[must_use]
     pub fn with_id_limit(mut self, ids: usize) -> Self {
         self.id_limit = ids;
@@ -86,8 +87,8 @@ impl Builder {
         self
     }
 
-    /// A file to which the ids of taken spans are appended before the answer goes out, 24 bytes each (trace id, span id), so that
-    /// they survive a kill of this process; [`read_record`](crate::read_record) reads it. Default: none.
+    /// A file to which the ids of taken spans are appended before the answer goes out, 24 bytes each (trace id, span
+    /// id), so that they survive a kill of this process; [`read_record`](crate::read_record) reads it. Default: none.
     #[must_use]
     pub fn with_record(mut self, path: impl Into<PathBuf>) -> Self {
         self.record = Some(path.into());
@@ -122,8 +123,8 @@ impl Builder {
 
 /// A running OTLP receiver on 127.0.0.1; dropping it ends it and frees its ports.
 ///
-/// Every method may be called from synchronous code and from inside any async runtime: the collector runs on a thread and a
-/// runtime of its own, and no method waits for a client.
+/// Every method may be called from synchronous code and from inside any async runtime: the collector runs on a thread
+/// and a runtime of its own, and no method waits for a client.
 #[derive(Debug)]
 pub struct MockCollector {
     shared: Arc<Shared>,
@@ -187,15 +188,16 @@ impl MockCollector {
         self.shared.book.lock().kept()
     }
 
-    /// Waits until the condition holds for what was received, at most `timeout`; says whether it does. The condition must not ask the
-    /// collector, whose books are locked meanwhile. Blocks the thread: in an
-    /// async runtime use [`received_when`](Self::received_when).
+    /// Waits until the condition holds for what was received, at most `timeout`; says whether it does. The condition
+    /// must not ask the collector, whose books are locked meanwhile. Blocks the thread: in an async runtime use
+    /// [`received_when`](Self::received_when).
     pub fn wait_until(&self, timeout: Duration, mut condition: impl FnMut(&Received) -> bool) -> bool {
         let mut book = self.shared.book.lock();
         !self.shared.arrived.wait_while_for(&mut book, |book| !condition(&book.received), timeout).timed_out()
     }
 
-    /// Resolves when the condition holds for what was received. Needs no runtime in particular; bound it with a time-out.
+    /// Resolves when the condition holds for what was received. Needs no runtime in particular; bound it with a
+    /// time-out.
     ///
     /// # Cancel safety
     ///
@@ -213,8 +215,8 @@ impl MockCollector {
         }
     }
 
-    /// Behaves like this from now on, for requests that have not been read to their end and connections of all ages. Drops what
-    /// [`set_next`](Self::set_next) had queued.
+    /// Behaves like this from now on, for requests that have not been read to their end and connections of all ages.
+    /// Drops what [`set_next`](Self::set_next) had queued.
     pub fn set(&self, behavior: Behavior) {
         let mut script = self.shared.script.lock();
         script.set(behavior);
@@ -231,8 +233,9 @@ impl MockCollector {
         let _ = self.shared.ends.send(end); // an error means that there is none
     }
 
-    /// Stops as a process that died: live connections drop and both ports refuse. They stay ours (a bound socket that does
-    /// not listen holds each), so that nobody else can take them. Without effect when stopped. Returns when the ports refuse.
+    /// Stops as a process that died: live connections drop and both ports refuse. They stay ours (a bound socket that
+    /// does not listen holds each), so that nobody else can take them. Without effect when stopped. Returns when the
+    /// ports refuse.
     pub fn stop(&self) {
         let Some(Running { stop, ended }) = self.running.lock().take() else { return };
         drop(stop);
@@ -242,7 +245,8 @@ impl MockCollector {
         }
     }
 
-    /// Listens again on the same ports after [`stop`](Self::stop), with the same books and script. Without effect when running.
+    /// Listens again on the same ports after [`stop`](Self::stop), with the same books and script. Without effect when
+    /// running.
     ///
     /// # Errors
     ///
@@ -329,7 +333,8 @@ struct Running {
 pub(crate) struct Port {
     protocol: Protocol,
     pub(crate) address: SocketAddr,
-    /// Bound, never listening. `SO_REUSEADDR` on both lets our listener share the port; without it on this one nobody can.
+    /// Bound, never listening. `SO_REUSEADDR` on both lets our listener share the port; without it on this one nobody
+    /// can.
     placeholder: TcpSocket,
 }
 
