@@ -1,0 +1,187 @@
+//! Why telemetry could not be set up.
+
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+
+use opentelemetry_sdk::error::OTelSdkError;
+use resilient_exporter::BuildError;
+
+use crate::settings::Setting;
+use crate::settings::table::STATE_DIR;
+
+/// A setting whose value is not accepted. `Display` names it, its value unless secret, and what is accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct InvalidSetting {
+    /// The environment variable or the builder method, whichever the value came from.
+    pub setting: &'static str,
+    /// The value, as far as it may be shown.
+    pub value: String,
+    /// What is accepted.
+    pub accepted: String,
+}
+
+impl InvalidSetting {
+    pub(crate) fn in_environment(setting: &Setting, value: &str) -> Self {
+        Self { setting: setting.name, value: format!("{value:?}"), accepted: setting.accepted() }
+    }
+
+    pub(crate) fn in_code(setting: &Setting, value: String) -> Self {
+        Self { setting: setting.builder, value, accepted: setting.accepted() }
+    }
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}; accepted is {}", self.setting, self.value, self.accepted)
+    }
+}
+
+impl Error for InvalidSetting {}
+
+/// Why telemetry could not be set up. Nothing was started and nothing was changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// Settings whose values must not be guessed: all of them, in the order of `docs/settings.md`.
+    Settings(Vec<InvalidSetting>),
+    /// Endpoint, headers or TLS.
+    Transport(otlp_transport::ConfigError),
+    /// A directory that somebody chose cannot be used, or is not safe to use.
+    Directory {
+        /// The environment variable or the builder method that chose it.
+        setting: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: file_fallback::OpenError,
+    },
+    /// The exporter: something out of range that has no variable, or no thread to be had.
+    Exporter(BuildError),
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settings(settings) => {
+                for (at, setting) in settings.iter().enumerate() {
+                    let separator = if at == 0 { "" } else { "; " };
+                    write!(f, "{separator}{setting}")?;
+                }
+                Ok(())
+            }
+            Self::Transport(error) => error.fmt(f),
+            Self::Directory { setting, path, error } => {
+                write!(
+                    f,
+                    "{setting} is {:?}: {}; accepted is {}",
+                    path.display().to_string(),
+                    Chain(error),
+                    STATE_DIR.accepted()
+                )
+            }
+            Self::Exporter(error) => write!(f, "{}", Chain(error)),
+        }
+    }
+}
+
+/// An error with all its sources: what `main` returns is shown by this text alone, and the reason is deeper.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl Error for SetupError {}
+
+impl From<BuildError> for SetupError {
+    fn from(error: BuildError) -> Self {
+        Self::Exporter(error)
+    }
+}
+
+impl From<otlp_transport::ConfigError> for SetupError {
+    fn from(error: otlp_transport::ConfigError) -> Self {
+        Self::Transport(error)
+    }
+}
+
+/// A flush that did not get everything out. What waits is kept and goes on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// The SDK's batch processor did not hand over its queue.
+    Sdk(OTelSdkError),
+    /// Spans still wait in memory or in files.
+    Exporter(resilient_exporter::FlushError),
+}
+
+impl fmt::Display for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sdk(_) => f.write_str("the batch processor did not hand over its queue"),
+            Self::Exporter(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for FlushError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Sdk(error) => Some(error),
+            Self::Exporter(_) => None,
+        }
+    }
+}
+
+/// A shutdown that did not keep everything.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// Spans were neither delivered nor written to a file.
+    Lost {
+        /// How many.
+        spans: u64,
+    },
+    /// The SDK did not finish in time, so spans may still have been in its queue.
+    Sdk {
+        /// What it said.
+        error: OTelSdkError,
+        /// Spans that are known to be lost.
+        spans: u64,
+    },
+}
+
+impl fmt::Display for ShutdownError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost { spans } => {
+                write!(f, "{spans} spans were neither delivered nor written to a file; enable the file fallback")
+            }
+            Self::Sdk { spans, .. } => {
+                write!(
+                    f,
+                    "the batch processor did not finish; {spans} spans are known to be lost, its queue may have held more"
+                )
+            }
+        }
+    }
+}
+
+impl Error for ShutdownError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Sdk { error, .. } => Some(error),
+            Self::Lost { .. } => None,
+        }
+    }
+}

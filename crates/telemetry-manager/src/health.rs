@@ -1,0 +1,64 @@
+//! How the telemetry of this process goes, as one JSON object.
+
+use resilient_exporter::{Metrics, Status};
+use serde::{Serialize, Serializer};
+
+/// How the telemetry of this process goes. Its JSON is
+///
+/// ```json
+/// {"status": "healthy", "healthy": true, "initialized": true, "issues": [],
+///  "resilience_metrics": {"total_exports": 1250, "successful_exports": 1198, "failed_exports": 52, "success_rate": 0.958,
+///    "buffer_size": 0, "fallback_usage": 15, "circuit_breaker_trips": 2,
+///    "last_export_success": "2025-01-22T10:30:45.123Z", "last_export_failure": "2025-01-22T10:12:03.001Z"},
+///  "collector_endpoint": "http://localhost:4317", "service_name": "my-api"}
+/// ```
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct HealthReport {
+    /// *healthy*; *degraded*: something does not work and nothing is lost; *unhealthy*: spans are being lost.
+    pub status: Status,
+    /// Whether `status` is *healthy*.
+    pub healthy: bool,
+    /// Whether spans are exported: false if telemetry is disabled, set not to export, or shut down.
+    pub initialized: bool,
+    /// A sentence for everything the reader should know; empty on good days.
+    pub issues: Vec<String>,
+    /// What came of the attempts to export; without an exporter, `None`, which in JSON is all zeros.
+    #[serde(serialize_with = "metrics_or_zeros")]
+    pub resilience_metrics: Option<Metrics>,
+    /// Where spans are sent to: no user-info, no query.
+    pub collector_endpoint: String,
+    /// `service.name`.
+    pub service_name: String,
+}
+
+/// The shape stays the same without an exporter, so that whoever reads it needs no second case.
+fn metrics_or_zeros<S: Serializer>(metrics: &Option<Metrics>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Zeros {
+        total_exports: u64,
+        successful_exports: u64,
+        failed_exports: u64,
+        success_rate: f64,
+        buffer_size: u64,
+        fallback_usage: u64,
+        circuit_breaker_trips: u64,
+        last_export_success: Option<()>,
+        last_export_failure: Option<()>,
+    }
+    match metrics {
+        Some(metrics) => metrics.serialize(serializer),
+        None => Zeros {
+            total_exports: 0,
+            successful_exports: 0,
+            failed_exports: 0,
+            success_rate: 1.0,
+            buffer_size: 0,
+            fallback_usage: 0,
+            circuit_breaker_trips: 0,
+            last_export_success: None,
+            last_export_failure: None,
+        }
+        .serialize(serializer),
+    }
+}

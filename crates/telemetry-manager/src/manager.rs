@@ -1,0 +1,209 @@
+//! The guard that `main` keeps, and the view that everyone else gets.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use resilient_exporter::{Handle, Status};
+
+use crate::builder::Builder;
+use crate::error::{FlushError, SetupError, ShutdownError};
+use crate::health::HealthReport;
+use crate::settings::{Settings, TracesExporter, Warning};
+
+/// How long a shutdown may take in all: the last batches out of the SDK's queue, and then the exporter, which ends
+/// within 3.5 s and writes to files what the collector did not take. It is the SDK's own default.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Tracing that survives its collector, for as long as this value lives. Keep it in a variable of `main`: dropping it
+/// flushes and shuts down, which takes 5 s at most.
+#[must_use = "dropping it shuts tracing down: keep it in a variable"]
+pub struct OpenTelemetryManager {
+    inner: Arc<Inner>,
+}
+
+impl OpenTelemetryManager {
+    /// Sets everything up from the environment: the one line for `main`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn from_env() -> Result<Self, SetupError> {
+        Self::builder().build()
+    }
+
+    /// Settings in code, before those of the environment.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(provider: SdkTracerProvider, handle: Option<Handle>, settings: Settings) -> Self {
+        Self { inner: Arc::new(Inner { provider, handle, settings, shut_down: AtomicBool::new(false) }) }
+    }
+
+    /// The tracer provider, for layers and libraries that want it by hand.
+    #[must_use]
+    pub fn tracer_provider(&self) -> &SdkTracerProvider {
+        &self.inner.provider
+    }
+
+    /// The exporter's own handle: ledger, events, flush. `None` if spans are not exported.
+    #[must_use]
+    pub fn handle(&self) -> Option<Handle> {
+        self.inner.handle.clone()
+    }
+
+    /// A view that may be cloned, handed to a server and kept: it does not keep telemetry running.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer { inner: Arc::clone(&self.inner) }
+    }
+
+    /// The settings in effect.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// What was ignored in the settings, and what holds instead. Each was also logged once.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        self.inner.settings.warnings()
+    }
+
+    /// How it goes. One short lock; answers while the collector or the disk hangs.
+    #[must_use]
+    pub fn health(&self) -> HealthReport {
+        self.inner.health()
+    }
+
+    /// Waits until every span that ended before this call has left memory and the files, or until `timeout` has passed.
+    /// The SDK takes up to 5 s of its own to empty its queue first. Blocks the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`] says how many spans still wait. They are kept and go on.
+    pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        match self.inner.provider.force_flush() {
+            Ok(()) | Err(OTelSdkError::AlreadyShutdown) => {}
+            Err(error) => return Err(FlushError::Sdk(error)),
+        }
+        self.inner.handle.as_ref().map_or(Ok(()), |handle| handle.flush(timeout).map_err(FlushError::Exporter))
+    }
+
+    /// Flushes and shuts down within 5 s: the last batches are sent, what the collector does not take goes to files. A
+    /// second call does nothing. Blocks the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ShutdownError`] says what was lost, or that the time ran out.
+    pub fn shutdown(&self) -> Result<(), ShutdownError> {
+        self.inner.shutdown()
+    }
+}
+
+impl Drop for OpenTelemetryManager {
+    fn drop(&mut self) {
+        if let Err(error) = self.inner.shutdown() {
+            tracing::warn!("telemetry was shut down: {error}");
+        }
+    }
+}
+
+impl fmt::Debug for OpenTelemetryManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenTelemetryManager").field("settings", &self.inner.settings).finish_non_exhaustive()
+    }
+}
+
+/// A view of an [`OpenTelemetryManager`]. A clone is a reference count; it may outlive the manager, whose last numbers it
+/// then shows.
+#[derive(Clone)]
+pub struct Observer {
+    inner: Arc<Inner>,
+}
+
+impl Observer {
+    /// How it goes. One short lock; answers while the collector or the disk hangs.
+    #[must_use]
+    pub fn health(&self) -> HealthReport {
+        self.inner.health()
+    }
+
+    /// The exporter's own numbers, ledger included, as one consistent snapshot. `None` if spans are not exported.
+    #[must_use]
+    pub fn exporter_health(&self) -> Option<resilient_exporter::Health> {
+        self.inner.handle.as_ref().map(Handle::health)
+    }
+
+    /// The tracer provider, to trace the observer's own requests.
+    #[must_use]
+    pub fn tracer_provider(&self) -> &SdkTracerProvider {
+        &self.inner.provider
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").field("service", &self.inner.settings.service_name).finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    provider: SdkTracerProvider,
+    handle: Option<Handle>,
+    settings: Settings,
+    shut_down: AtomicBool,
+}
+
+impl Inner {
+    fn health(&self) -> HealthReport {
+        let exporter = self.handle.as_ref().map(Handle::health);
+        let (status, mut issues) = match &exporter {
+            Some(health) => (health.status, health.issues.clone()),
+            None => (Status::Healthy, Vec::new()),
+        };
+        let shut_down = self.shut_down.load(Ordering::Acquire);
+        let why_not = if self.settings.sdk_disabled {
+            Some("telemetry is disabled: OTEL_SDK_DISABLED is true")
+        } else if self.settings.traces_exporter == TracesExporter::None {
+            Some("spans are not exported: OTEL_TRACES_EXPORTER is none")
+        } else if shut_down {
+            Some("telemetry was shut down: spans that end now are not exported")
+        } else {
+            None
+        };
+        issues.extend(why_not.map(str::to_owned));
+        HealthReport {
+            status,
+            healthy: status == Status::Healthy,
+            initialized: why_not.is_none(),
+            issues,
+            collector_endpoint: match &exporter {
+                Some(health) => health.endpoint.clone(),
+                None => self.settings.transport.endpoint().to_owned(),
+            },
+            resilience_metrics: exporter.map(|health| health.metrics),
+            service_name: self.settings.service_name.clone(),
+        }
+    }
+
+    fn shutdown(&self) -> Result<(), ShutdownError> {
+        if self.shut_down.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let lost = || self.handle.as_ref().map_or(0, |handle| handle.ledger().lost());
+        let lost_before = lost();
+        // The SDK throws away what the exporter says about its own shutdown; the ledger knows.
+        let outcome = self.provider.shutdown_with_timeout(SHUTDOWN);
+        let spans = lost().saturating_sub(lost_before);
+        match outcome {
+            Ok(()) | Err(OTelSdkError::AlreadyShutdown) if spans == 0 => Ok(()),
+            Ok(()) | Err(OTelSdkError::AlreadyShutdown) => Err(ShutdownError::Lost { spans }),
+            Err(error) => Err(ShutdownError::Sdk { error, spans }),
+        }
+    }
+}

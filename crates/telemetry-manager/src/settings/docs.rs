@@ -1,0 +1,55 @@
+//! `docs/settings.md`, made from the table.
+
+use std::fmt::Write as _;
+
+use super::table::{Group, JOURNAL_ENABLED, NOT_SUPPORTED, OnBad, SETTINGS};
+
+/// The text of `docs/settings.md`: `cargo run -p telemetry-manager --example settings > docs/settings.md` writes it, and a
+/// test fails when the file is stale.
+#[must_use]
+pub fn settings_markdown() -> String {
+    let mut page = String::from(HEAD);
+    for group in Group::ALL {
+        let _ =
+            writeln!(page, "\n## {}\n\n| Variable | Default | Builder | |\n| --- | --- | --- | --- |", group.title());
+        for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
+            let default = if setting.default.is_empty() { "none".to_owned() } else { format!("`{}`", setting.default) };
+            let strict = if setting.on_bad == OnBad::Error { " **Bad values are errors.**" } else { "" };
+            let _ = writeln!(
+                page,
+                "| `{}` | {default} | `{}` | {} Accepted: {}.{strict} |",
+                setting.name,
+                setting.builder,
+                setting.meaning,
+                setting.accepted()
+            );
+        }
+    }
+    page.push_str("\n## Recognised, without effect\n\nEach of these is warned about once if it is set.\n\n| Variable | |\n| --- | --- |\n");
+    for (name, why) in NOT_SUPPORTED {
+        let _ = writeln!(page, "| `{name}` | {why} |");
+    }
+    let _ = writeln!(
+        page,
+        "\n`{JOURNAL_ENABLED}=true` is an error: this version has no journal, and a promise that is not kept is worse than none."
+    );
+    page
+}
+
+const HEAD: &str = "\
+# Settings
+
+Made from the table in `crates/telemetry-manager/src/settings/table.rs`; do not edit by hand:
+`cargo run -p telemetry-manager --example settings > docs/settings.md`.
+
+A value in code beats the environment, which beats the default. Empty is unset.
+
+- **Durations** are `250ms`, `5s`, `5m`, `2h`, `7d` or sums such as `1h30m`. A number alone means seconds, but milliseconds in
+  `OTEL_*`, as the OpenTelemetry specification has it.
+- **Sizes** are `512KiB`, `10MiB`, `1GiB`, `2TiB`, the decimal `kB`, `MB`, `GB`, `TB`, or a number of bytes.
+- **Booleans** are `true` and `false`. Words are taken in any case.
+- **A value that is not accepted** is warned about once and the default holds. Where the table says so it is an error
+  instead: guessing would send telemetry elsewhere, lose it or expose it. In code it is always an error.
+- Each `OTEL_EXPORTER_OTLP_*` variable below has a form for traces that beats it, such as
+  `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`; that endpoint is used as it is, without `/v1/traces` behind it.
+";

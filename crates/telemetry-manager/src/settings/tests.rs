@@ -1,0 +1,376 @@
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::time::Duration;
+
+use opentelemetry_sdk::trace::Sampler;
+
+use super::reader::read;
+use super::*;
+
+fn from(vars: &[(&str, &str)]) -> Result<Settings, SetupError> {
+    let vars: BTreeMap<&str, &str> = vars.iter().copied().collect();
+    Settings::from_vars(|name| match name {
+        // Most tests do not care where the files are.
+        "HOME" if !vars.contains_key("HOME") => Some("/home/someone".into()),
+        _ => vars.get(name).map(OsString::from),
+    })
+}
+
+fn good(vars: &[(&str, &str)]) -> Settings {
+    from(vars).unwrap_or_else(|error| panic!("{vars:?}: {error}"))
+}
+
+fn warnings(vars: &[(&str, &str)]) -> Vec<String> {
+    good(vars).warnings().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn without_any_variable_the_documented_defaults_hold() {
+    let settings = good(&[]);
+    assert!(settings.warnings().is_empty(), "{:?}", settings.warnings());
+    assert!(!settings.sdk_disabled);
+    assert_eq!(settings.service_name, "unknown_service");
+    assert_eq!(settings.service_version, None);
+    assert_eq!(settings.traces_exporter, TracesExporter::Otlp);
+    assert_eq!(settings.transport.endpoint(), "http://localhost:4317");
+    assert_eq!(settings.transport.timeout(), Duration::from_secs(10));
+    assert_eq!(settings.transport.max_request_bytes(), (4 << 20) - (64 << 10));
+    assert!(matches!(&settings.sampler, Sampler::ParentBased(root) if format!("{root:?}") == "AlwaysOn"));
+    assert_eq!(settings.propagators, [Propagator::TraceContext, Propagator::Baggage]);
+    let b = settings.batch;
+    assert_eq!(b.schedule_delay, Duration::from_secs(5));
+    assert_eq!((b.max_queue_size, b.max_export_batch_size), (2048, 512));
+    let breaker = settings.breaker;
+    assert_eq!((breaker.failure_threshold, breaker.recovery_timeout), (5, Duration::from_secs(60)));
+    assert_eq!((breaker.half_open_probes, breaker.half_open_successes), (1, 1));
+    let retry = settings.retry;
+    assert_eq!(
+        (retry.max_retries, retry.initial_delay, retry.max_delay),
+        (5, Duration::from_secs(1), Duration::from_secs(20))
+    );
+    assert_eq!((retry.multiplier, retry.jitter), (2.0, 0.25));
+    let buffer = settings.buffer;
+    assert_eq!((buffer.max_spans, buffer.max_bytes, buffer.max_age), (10_000, 10 << 20, Duration::from_secs(300)));
+    let files = &settings.fallback;
+    assert_eq!((files.enabled, &files.dir, files.max_bytes), (true, &None, 1 << 30));
+    assert_eq!(
+        (files.max_age, files.compression, files.compress_above),
+        (Duration::from_secs(604_800), Compression::Zstd, 64 << 10)
+    );
+    assert_eq!(settings.replay_rate, None);
+    assert_eq!(
+        settings.state_dir,
+        Some(StateDir::Default("/home/someone/.local/state/holdfast/unknown_service".into()))
+    );
+}
+
+#[test]
+fn every_default_is_accepted_by_its_own_kind() {
+    for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+        assert!(read(setting.kind, setting.default).is_some(), "{}: {:?}", setting.name, setting.default);
+    }
+}
+
+#[test]
+fn every_default_written_out_changes_nothing() {
+    // Debug shows every field, so equal text means equal settings.
+    let plain = format!("{:?}", good(&[]));
+    for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+        assert_eq!(format!("{:?}", good(&[(setting.name, setting.default)])), plain, "{}", setting.name);
+        let upper = setting.default.to_uppercase();
+        if matches!(setting.kind, Kind::Bool | Kind::Choice(_)) {
+            assert_eq!(format!("{:?}", good(&[(setting.name, &upper)])), plain, "{}={upper}", setting.name);
+        }
+    }
+}
+
+#[test]
+fn every_row_of_the_table_is_read_and_everything_read_has_a_row() {
+    let asked = RefCell::new(BTreeSet::new());
+    let ratio = |name: &str| (name == "OTEL_TRACES_SAMPLER").then(|| OsString::from("traceidratio"));
+    let limits = |name: &str| name.ends_with("_COUNT_LIMIT").then(|| OsString::from("7"));
+    Settings::from_vars(|name| {
+        asked.borrow_mut().insert(name.to_owned());
+        ratio(name).or_else(|| limits(name))
+    })
+    .expect("valid");
+    let asked: BTreeSet<_> = asked
+        .into_inner()
+        .into_iter()
+        .filter(|name| !matches!(name.as_str(), "HOME" | "XDG_STATE_HOME" | JOURNAL_ENABLED))
+        .filter(|name| !NOT_SUPPORTED.iter().any(|(known, _)| known == name))
+        .filter(|name| !name.starts_with("OTEL_EXPORTER_OTLP_TRACES_"))
+        // TLS settings: refused by the transport with a message of their own until it can speak TLS.
+        .filter(|name| !["_CERTIFICATE", "_CLIENT_KEY"].iter().any(|tls| name.ends_with(tls)))
+        .collect();
+    let table: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
+    assert_eq!(asked, table);
+}
+
+#[test]
+fn names_are_unique() {
+    let names: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+    assert_eq!(names.len(), SETTINGS.len());
+}
+
+#[test]
+fn empty_and_blank_are_unset() {
+    let plain = format!("{:?}", good(&[]));
+    for setting in SETTINGS {
+        for blank in ["", " ", "\t"] {
+            assert_eq!(format!("{:?}", good(&[(setting.name, blank)])), plain, "{}={blank:?}", setting.name);
+        }
+    }
+}
+
+#[test]
+fn a_value_that_is_not_accepted_is_a_warning_or_an_error_that_says_what_is() {
+    for setting in SETTINGS.iter().filter(|setting| !setting.name.starts_with("OTEL_EXPORTER_OTLP")) {
+        let bad = match setting.kind {
+            Kind::Path | Kind::Text(_) => continue,
+            Kind::Bool => vec!["yes", "1", "nonsense"],
+            Kind::Count { .. } | Kind::Rate => vec!["-1", "1.5", "nonsense", "99999999999999999999"],
+            Kind::Factor { .. } => vec!["-1", "NaN", "inf", "1e9", "nonsense"],
+            Kind::Bytes { .. } => vec!["-1", "10M", "nonsense", "99999999999TiB"],
+            Kind::Duration { .. } => vec!["-1s", "1.5s", "nonsense", "99999999999d", "0"],
+            Kind::Choice(_) => vec!["nonsense"],
+        };
+        for value in bad {
+            // The ratio is only read where a sampler uses it.
+            let outcome = from(&[("OTEL_TRACES_SAMPLER", "traceidratio"), (setting.name, value)]);
+            let message = match (setting.on_bad, outcome) {
+                (OnBad::Default, Ok(settings)) => {
+                    let warnings = settings.warnings();
+                    assert_eq!(warnings.len(), 1, "{}={value}: {warnings:?}", setting.name);
+                    assert_eq!(warnings[0].setting, setting.name);
+                    assert!(warnings[0].message.contains(setting.default), "{}", warnings[0]);
+                    warnings[0].message.clone()
+                }
+                (OnBad::Error, Err(error)) => error.to_string(),
+                (_, outcome) => panic!("{}={value}: {outcome:?}", setting.name),
+            };
+            for part in [setting.name, value, &setting.accepted()] {
+                assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ranges_include_their_ends_and_nothing_beyond() {
+    for setting in SETTINGS {
+        let (inside, outside) = match setting.kind {
+            Kind::Count { min, max } | Kind::Bytes { min, max } => {
+                let below = min.checked_sub(1).map(|below| below.to_string());
+                (vec![min.to_string(), max.to_string()], below.into_iter().chain([(max + 1).to_string()]).collect())
+            }
+            Kind::Duration { min, max, .. } => {
+                let ms = |duration: Duration| format!("{}ms", duration.as_millis());
+                let step = Duration::from_millis(1);
+                (vec![ms(min), ms(max)], vec![ms(min - step), ms(max + step)])
+            }
+            Kind::Factor { min, max } => {
+                (vec![min.to_string(), max.to_string()], vec![(min - 0.001).to_string(), (max + 0.001).to_string()])
+            }
+            Kind::Rate => (vec!["1".into(), u32::MAX.to_string()], vec!["0".into(), "4294967296".into()]),
+            _ => continue,
+        };
+        for text in &inside {
+            assert!(read(setting.kind, text).is_some(), "{}={text}", setting.name);
+        }
+        for text in &outside {
+            assert!(read(setting.kind, text).is_none(), "{}={text}", setting.name);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_unicode_never_panics() {
+    let garbage = || OsString::from_vec(vec![0x66, 0xff, 0xfe]);
+    for setting in SETTINGS {
+        let outcome = Settings::from_vars(|name| match name {
+            "HOME" => Some("/home/someone".into()),
+            "OTEL_TRACES_SAMPLER" if setting.name == "OTEL_TRACES_SAMPLER_ARG" => Some("traceidratio".into()),
+            _ => (name == setting.name).then(garbage),
+        });
+        match (setting.kind, outcome) {
+            (Kind::Path, Ok(settings)) => assert!(settings.warnings().is_empty(), "a path need not be Unicode"),
+            (_, Ok(settings)) => assert_eq!(settings.warnings().len(), 1, "{}", setting.name),
+            (_, Err(error)) => assert!(error.to_string().contains(setting.name), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn several_errors_are_told_at_once() {
+    let error = from(&[("TELEMETRY_FALLBACK_ENABLED", "yes"), ("TELEMETRY_FALLBACK_MAX_AGE", "never")]).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("TELEMETRY_FALLBACK_ENABLED is \"yes\"; accepted is true or false"), "{text}");
+    assert!(text.contains("TELEMETRY_FALLBACK_MAX_AGE is \"never\""), "{text}");
+}
+
+#[test]
+fn endpoint_and_headers_are_errors_and_header_values_stay_secret() {
+    let error = from(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost;4317")]).unwrap_err().to_string();
+    assert!(error.contains("OTEL_EXPORTER_OTLP_ENDPOINT") && error.contains("localhost;4317"), "{error}");
+    let error = from(&[("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cr%zz")]).unwrap_err();
+    assert!(error.to_string().contains("OTEL_EXPORTER_OTLP_HEADERS"), "{error}");
+    assert!(!format!("{error} {error:?}").contains("s3cr"), "{error:?}");
+    let settings = good(&[("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cret")]);
+    assert!(!format!("{settings:?} {}", settings.summary()).contains("s3cret"));
+}
+
+#[test]
+fn notes_of_the_transport_become_warnings() {
+    let noted = warnings(&[("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")]);
+    assert!(noted.len() == 1 && noted[0].contains("OTEL_EXPORTER_OTLP_TIMEOUT"), "{noted:?}");
+    let settings = good(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")]);
+    assert_eq!(settings.transport.protocol(), otlp_transport::Protocol::HttpProtobuf);
+    assert_eq!(settings.warnings().len(), 1);
+}
+
+#[test]
+fn service_name_and_version_beat_the_list() {
+    let list = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=listed,service.version=1,team=a%2Cb");
+    let settings = good(&[list]);
+    assert_eq!((settings.service_name.as_str(), settings.service_version.as_deref()), ("listed", Some("1")));
+    assert_eq!(settings.resource_attributes[2], ("team".to_owned(), "a,b".to_owned()));
+    let settings = good(&[list, ("OTEL_SERVICE_NAME", "named"), ("OTEL_SERVICE_VERSION", "2")]);
+    assert_eq!((settings.service_name.as_str(), settings.service_version.as_deref()), ("named", Some("2")));
+}
+
+#[test]
+fn a_bad_entry_discards_the_whole_list() {
+    for list in ["a=1,b", "a=1,b=%zz", "a=1,=2"] {
+        let settings = good(&[("OTEL_RESOURCE_ATTRIBUTES", list)]);
+        assert!(settings.resource_attributes.is_empty(), "{list}");
+        assert_eq!(settings.warnings().len(), 1, "{list}");
+    }
+}
+
+#[test]
+fn samplers_are_what_they_are_called() {
+    for (name, arg, expected) in [
+        ("always_on", "", "AlwaysOn"),
+        ("Always_Off", "", "AlwaysOff"),
+        ("traceidratio", "0.25", "TraceIdRatioBased(0.25)"),
+        ("traceidratio", "", "TraceIdRatioBased(1.0)"),
+        ("parentbased_always_off", "", "ParentBased(AlwaysOff)"),
+        ("parentbased_traceidratio", "0", "ParentBased(TraceIdRatioBased(0.0))"),
+    ] {
+        let settings = good(&[("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", arg)]);
+        assert_eq!(format!("{:?}", settings.sampler), expected, "{name} {arg}");
+        assert!(settings.warnings().is_empty(), "{name} {arg}");
+    }
+    assert!(
+        warnings(&[("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_TRACES_SAMPLER_ARG", "x")]).is_empty(),
+        "not used, not judged"
+    );
+}
+
+#[test]
+fn exporters_and_propagators_are_lists() {
+    for (list, exporter, warned) in [
+        ("otlp", TracesExporter::Otlp, 0),
+        ("none", TracesExporter::None, 0),
+        ("None", TracesExporter::None, 0),
+        ("otlp,none", TracesExporter::Otlp, 0),
+        ("console", TracesExporter::Otlp, 1),
+        ("console, otlp", TracesExporter::Otlp, 1),
+        ("zipkin,none", TracesExporter::None, 1),
+    ] {
+        let settings = good(&[("OTEL_TRACES_EXPORTER", list)]);
+        assert_eq!((settings.traces_exporter, settings.warnings().len()), (exporter, warned), "{list}");
+    }
+    use Propagator::{Baggage, TraceContext};
+    for (list, propagators, warned) in [
+        ("tracecontext", vec![TraceContext], 0),
+        ("baggage, tracecontext ,baggage", vec![Baggage, TraceContext], 0),
+        ("none", vec![], 0),
+        ("b3", vec![TraceContext, Baggage], 1),
+        ("b3,tracecontext", vec![TraceContext], 1),
+    ] {
+        let settings = good(&[("OTEL_PROPAGATORS", list)]);
+        assert_eq!((&settings.propagators, settings.warnings().len()), (&propagators, warned), "{list}");
+    }
+}
+
+#[test]
+fn attribute_limits_fall_back_to_the_general_one() {
+    let limits = good(&[("OTEL_ATTRIBUTE_COUNT_LIMIT", "9"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "3")]).span_limits;
+    assert_eq!(
+        (limits.max_attributes_per_span, limits.max_attributes_per_event, limits.max_attributes_per_link),
+        (3, 9, 9)
+    );
+    assert_eq!((limits.max_events_per_span, limits.max_links_per_span), (128, 128));
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_reconciled_with_a_word() {
+    let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100")]);
+    assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 0));
+    let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "200")]);
+    assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 1));
+    let settings = good(&[("TELEMETRY_RETRY_INITIAL_DELAY", "30s")]);
+    assert_eq!((settings.retry.max_delay, settings.warnings().len()), (Duration::from_secs(30), 1));
+}
+
+#[test]
+fn the_state_directory_is_chosen_or_below_the_users_own() {
+    let dir = |vars: &[(&str, &str)]| good(vars).state_dir;
+    assert_eq!(dir(&[("TELEMETRY_STATE_DIR", "/s")]), Some(StateDir::Chosen("/s".into())));
+    let named = ("OTEL_SERVICE_NAME", "my-api");
+    assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), named]), Some(StateDir::Default("/x/holdfast/my-api".into())));
+    assert_eq!(dir(&[named]), Some(StateDir::Default("/home/someone/.local/state/holdfast/my-api".into())));
+    let climbing = dir(&[("OTEL_SERVICE_NAME", "../../../etc")]).expect("a directory");
+    assert_eq!(climbing.path().parent(), Some(Path::new("/home/someone/.local/state/holdfast")));
+}
+
+#[test]
+fn without_any_directory_one_warning_says_what_to_do() {
+    let settings = good(&[("HOME", "")]);
+    assert_eq!(settings.state_dir, None);
+    assert!(settings.lacks_directory());
+    assert_eq!(settings.warnings().len(), 1);
+    assert!(settings.warnings()[0].message.contains("TELEMETRY_STATE_DIR"));
+    for quiet in
+        [("TELEMETRY_FALLBACK_ENABLED", "false"), ("TELEMETRY_FALLBACK_DIR", "/f"), ("OTEL_SDK_DISABLED", "true")]
+    {
+        assert!(warnings(&[("HOME", ""), quiet]).is_empty(), "{quiet:?}");
+    }
+}
+
+#[test]
+fn a_promise_that_cannot_be_kept_is_an_error_and_the_rest_is_a_warning() {
+    let error = from(&[("TELEMETRY_JOURNAL_ENABLED", "true")]).unwrap_err().to_string();
+    assert!(error.contains("TELEMETRY_JOURNAL_ENABLED") && error.contains("no journal"), "{error}");
+    assert!(warnings(&[("TELEMETRY_JOURNAL_ENABLED", "False")]).is_empty());
+    for (name, _) in NOT_SUPPORTED {
+        assert_eq!(warnings(&[(name, "x")]).len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn the_summary_is_one_line() {
+    let line = good(&[("OTEL_SERVICE_NAME", "my-api"), ("OTEL_SERVICE_VERSION", "1.2")]).summary();
+    assert_eq!(
+        line,
+        "service my-api 1.2; collector http://localhost:4317 (grpc, 10s a request); buffer 10000 spans, 10MiB, 5m; breaker \
+         opens after 5 failures for 1m; 5 retries from 1s to 20s; files in /home/someone/.local/state/holdfast/my-api, 1GiB, 7d"
+    );
+    assert_eq!(good(&[("OTEL_SDK_DISABLED", "true")]).summary(), "service unknown_service; telemetry is disabled");
+    assert!(good(&[("TELEMETRY_FALLBACK_ENABLED", "false")]).summary().ends_with("memory only"));
+}
+
+#[test]
+fn the_page_in_docs_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+    let page = std::fs::read_to_string(path).expect("docs/settings.md can be read");
+    assert!(
+        page == settings_markdown(),
+        "docs/settings.md is stale: run `cargo run -p telemetry-manager --example settings > docs/settings.md`"
+    );
+}

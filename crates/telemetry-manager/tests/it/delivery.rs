@@ -1,0 +1,136 @@
+use crate::support::{LONG, World, trace};
+use mock_collector::Protocol;
+
+#[test]
+fn dropping_the_manager_delivers_what_was_traced() {
+    let world = World::new();
+    let manager = world
+        .manager(&[("OTEL_SERVICE_VERSION", "1.2"), ("OTEL_RESOURCE_ATTRIBUTES", "team=a%2Cb,service.name=other")]);
+    assert!(manager.warnings().is_empty(), "{:?}", manager.warnings());
+    trace(&manager, 700);
+    drop(manager);
+    let received = world.collector.received();
+    assert_eq!((received.unique, received.duplicates), (700, 0));
+    let attribute = |key| world.resource_attribute(key);
+    assert_eq!(attribute("service.name").as_deref(), Some("my-api"));
+    assert_eq!(attribute("service.version").as_deref(), Some("1.2"));
+    assert_eq!(attribute("team").as_deref(), Some("a,b"));
+    assert_eq!(attribute("telemetry.sdk.language").as_deref(), Some("rust"));
+    assert!(attribute("telemetry.sdk.name").is_some() && attribute("telemetry.sdk.version").is_some());
+}
+
+#[test]
+fn it_works_in_and_without_tokio_runtimes_and_may_be_dropped_inside() {
+    let in_none = |work: Box<dyn FnOnce() + Send>| work();
+    let in_current_thread = |work: Box<dyn FnOnce() + Send>| {
+        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async move { work() });
+    };
+    let in_multi_thread = |work: Box<dyn FnOnce() + Send>| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+        runtime.block_on(async move { tokio::spawn(async move { work() }).await.expect("no panic") });
+    };
+    for run in [&in_none as &dyn Fn(Box<dyn FnOnce() + Send>), &in_current_thread, &in_multi_thread] {
+        let world = World::new();
+        let vars = world.vars(&[]);
+        run(Box::new(move || {
+            let manager = telemetry_manager::OpenTelemetryManager::builder()
+                .with_vars(move |name| vars.get(name).cloned())
+                .with_globals(false)
+                .build()
+                .expect("telemetry starts");
+            trace(&manager, 10);
+        }));
+        assert_eq!(world.collector.received().unique, 10);
+    }
+}
+
+#[test]
+fn port_of_http_means_http() {
+    let world = World::new();
+    let endpoint = world.collector.http_endpoint();
+    let manager =
+        world.manager(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]);
+    trace(&manager, 3);
+    manager.shutdown().expect("everything is delivered");
+    assert_eq!(world.collector.requests()[0].protocol, Protocol::Http);
+    assert_eq!(manager.health().collector_endpoint, format!("{endpoint}/v1/traces"));
+}
+
+#[test]
+fn headers_reach_the_collector_and_nothing_else() {
+    let world = World::new();
+    let manager = world.manager(&[("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cr%20et")]);
+    trace(&manager, 1);
+    manager.shutdown().expect("everything is delivered");
+    assert_eq!(world.collector.requests()[0].header("api-key"), Some("s3cr et"));
+    let health = serde_json::to_string(&manager.health()).expect("JSON");
+    let shown = format!("{manager:?} {health} {}", manager.settings().summary());
+    assert!(!shown.contains("s3cr"), "{shown}");
+}
+
+#[test]
+fn flush_waits_for_the_collector_and_says_what_is_left() {
+    let world = World::new();
+    let manager = world.manager(&[("TELEMETRY_RETRY_INITIAL_DELAY", "10ms")]);
+    trace(&manager, 5);
+    manager.flush(LONG).expect("everything is delivered");
+    assert_eq!(world.collector.received().unique, 5);
+    world.collector.stop();
+    trace(&manager, 5);
+    let error = manager.flush(std::time::Duration::from_millis(50)).unwrap_err();
+    assert!(error.to_string().contains('5'), "{error}");
+    world.collector.start_again().expect("the same port");
+    manager.flush(LONG).expect("the rest is delivered");
+    assert_eq!(world.collector.received().unique, 10);
+}
+
+#[test]
+fn what_the_collector_does_not_take_is_kept_for_the_next_process() {
+    let world = World::new();
+    world.collector.stop();
+    let manager = world.manager(&[]);
+    trace(&manager, 600);
+    manager.shutdown().expect("files keep what the collector does not take");
+    let ledger = manager.handle().expect("an exporter").ledger();
+    assert_eq!((ledger.in_fallback, ledger.lost(), ledger.imbalance()), (600, 0, 0));
+    drop(manager);
+
+    world.collector.start_again().expect("the same port");
+    let manager = world.manager(&[]);
+    manager.flush(LONG).expect("the files are replayed");
+    let received = world.collector.received();
+    assert_eq!(received.unique, 600);
+    assert_eq!(manager.handle().expect("an exporter").ledger().recovered, 600);
+}
+
+#[test]
+fn a_shutdown_that_loses_spans_says_how_many() {
+    let world = World::new();
+    world.collector.stop();
+    let manager = world.manager(&[("TELEMETRY_FALLBACK_ENABLED", "false")]);
+    trace(&manager, 7);
+    let error = manager.shutdown().unwrap_err().to_string();
+    assert!(error.contains("7 spans"), "{error}");
+    manager.shutdown().expect("a second one does nothing");
+}
+
+#[test]
+fn the_sampler_of_the_environment_decides() {
+    let world = World::new();
+    let manager = world.manager(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")]);
+    trace(&manager, 10);
+    drop(manager);
+    assert_eq!(world.collector.received().requests, 0);
+}
+
+#[test]
+fn the_batch_size_of_the_environment_decides() {
+    let world = World::new();
+    let manager = world.manager(&[("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10"), ("OTEL_BSP_SCHEDULE_DELAY", "3600s")]);
+    trace(&manager, 25);
+    drop(manager);
+    let sizes =
+        world.requests().iter().map(|request| request.resource_spans[0].scope_spans[0].spans.len()).collect::<Vec<_>>();
+    assert_eq!(sizes.iter().sum::<usize>(), 25);
+    assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
+}

@@ -1,0 +1,77 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::support::{World, trace};
+use telemetry_manager::SetupError;
+
+#[test]
+fn a_chosen_directory_that_others_can_write_is_an_error_that_names_it() {
+    let world = World::new();
+    for (variable, name) in [("TELEMETRY_STATE_DIR", "state"), ("TELEMETRY_FALLBACK_DIR", "files")] {
+        let path = world.path(name);
+        fs::create_dir(&path).expect("a directory");
+        fs::set_permissions(&path, Permissions::from_mode(0o777)).expect("permissions");
+        let error = world.builder(&[(variable, &path)]).build().unwrap_err();
+        assert!(matches!(error, SetupError::Directory { .. }), "{error:?}");
+        let text = error.to_string();
+        for part in [variable, &path, "accepted is a path of a directory that no other user can write to"] {
+            assert!(text.contains(part), "{text:?} lacks {part:?}");
+        }
+        let text = world.builder(&[]).with_state_dir(&path).build().unwrap_err().to_string();
+        assert!(text.contains("with_state_dir"), "{text}");
+    }
+}
+
+#[test]
+fn a_chosen_directory_that_is_a_file_is_an_error() {
+    let world = World::new();
+    let path = world.path("file");
+    fs::write(&path, "precious").expect("a file");
+    let error = world.builder(&[("TELEMETRY_STATE_DIR", &path)]).build().unwrap_err().to_string();
+    assert!(error.contains("TELEMETRY_STATE_DIR") && error.contains(&path), "{error}");
+    assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+}
+
+#[test]
+fn a_default_directory_that_cannot_be_used_means_memory_only_and_a_warning() {
+    let world = World::new();
+    let in_the_way = world.path("file");
+    fs::write(&in_the_way, "").expect("a file");
+    let manager = world.manager(&[("XDG_STATE_HOME", &in_the_way)]);
+    assert_eq!(manager.warnings().len(), 1, "{:?}", manager.warnings());
+    assert!(manager.warnings()[0].message.contains("TELEMETRY_STATE_DIR"));
+    let health = manager.health();
+    assert!(!health.healthy && health.initialized && !health.issues.is_empty(), "{health:?}");
+    assert!(manager.settings().summary().ends_with("memory only"));
+    trace(&manager, 5);
+    manager.shutdown().expect("the collector takes them");
+    assert_eq!(world.collector.received().unique, 5);
+}
+
+#[test]
+fn without_any_directory_it_runs_degraded_and_says_so_once() {
+    let world = World::new();
+    let manager = world.manager(&[("HOME", "")]);
+    assert_eq!(manager.warnings().len(), 1);
+    let health = manager.health();
+    assert_eq!(serde_json::to_value(health.status).expect("JSON"), "degraded");
+    assert_eq!(health.issues.len(), 1, "{:?}", health.issues);
+}
+
+#[test]
+fn files_are_below_the_state_directory_and_private() {
+    let world = World::new();
+    world.collector.stop();
+    let manager = world.manager(&[]);
+    trace(&manager, 5);
+    manager.shutdown().expect("files keep them");
+    let state = world.dir.path().join(".local/state/holdfast/my-api");
+    let mode = fs::metadata(&state).expect("the directory").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let spilled = |dir: &std::path::Path| {
+        fs::read_dir(dir)
+            .expect("the directory")
+            .any(|entry| entry.expect("an entry").file_name().to_string_lossy().starts_with("traces-"))
+    };
+    assert!(spilled(&state.join("fallback")), "no file below {}", state.display());
+}

@@ -1,0 +1,9 @@
+//! The manager against real sockets, real files and a real collector on loopback.
+
+mod builder;
+mod delivery;
+mod directories;
+mod disabled;
+mod globals;
+mod health;
+mod support;

@@ -1,0 +1,80 @@
+//! What the tests share: a collector, an environment that is not the process', spans.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use mock_collector::MockCollector;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message as _;
+use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+use telemetry_manager::{Builder, OpenTelemetryManager};
+use tempfile::TempDir;
+
+/// Far above what anything here takes; a test that gets there has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// A collector, and a directory of the test's own.
+pub(crate) struct World {
+    pub(crate) collector: MockCollector,
+    pub(crate) dir: TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let collector = MockCollector::builder().with_kept_requests(100).start().expect("a collector on loopback");
+        // Beside the build, where no directory above is writable by others as the system's temporary one is.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        Self { collector, dir }
+    }
+
+    /// The variables that most tests want, and more.
+    pub(crate) fn vars(&self, more: &[(&str, &str)]) -> BTreeMap<String, OsString> {
+        let mut vars = BTreeMap::from([
+            ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), self.collector.grpc_endpoint().into()),
+            ("OTEL_SERVICE_NAME".to_owned(), "my-api".into()),
+            ("HOME".to_owned(), self.dir.path().into()),
+        ]);
+        vars.extend(more.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))));
+        vars
+    }
+
+    /// A builder that reads these variables and leaves the globals alone.
+    pub(crate) fn builder(&self, more: &[(&str, &str)]) -> Builder {
+        let vars = self.vars(more);
+        OpenTelemetryManager::builder().with_vars(move |name| vars.get(name).cloned()).with_globals(false)
+    }
+
+    pub(crate) fn manager(&self, more: &[(&str, &str)]) -> OpenTelemetryManager {
+        self.builder(more).build().expect("telemetry starts")
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().expect("a Unicode path").to_owned()
+    }
+
+    /// What the collector got, decoded by code that is not ours.
+    pub(crate) fn requests(&self) -> Vec<ExportTraceServiceRequest> {
+        let decode = |request: mock_collector::Request| ExportTraceServiceRequest::decode(request.body);
+        self.collector.requests().into_iter().map(|request| decode(request).expect("protobuf")).collect()
+    }
+
+    /// The text of a resource attribute of the first request.
+    pub(crate) fn resource_attribute(&self, key: &str) -> Option<String> {
+        use opentelemetry_proto::tonic::common::v1::any_value::Value;
+        let resource = self.requests().first()?.resource_spans.first()?.resource.clone()?;
+        let attribute = resource.attributes.into_iter().find(|attribute| attribute.key == key)?;
+        match attribute.value?.value? {
+            Value::StringValue(text) => Some(text),
+            other => panic!("{key} is {other:?}"),
+        }
+    }
+}
+
+/// Ends `spans` spans.
+pub(crate) fn trace(manager: &OpenTelemetryManager, spans: usize) {
+    let tracer = manager.tracer_provider().tracer("test");
+    for _ in 0..spans {
+        tracer.start("work").end();
+    }
+}

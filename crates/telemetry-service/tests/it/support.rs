@@ -1,0 +1,130 @@
+//! A served telemetry, and a client that is nothing but a socket.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use mock_collector::MockCollector;
+use telemetry_manager::OpenTelemetryManager;
+use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+use tempfile::TempDir;
+
+/// Far above what anything here takes; a test that gets there has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// A server of this crate in front of a manager in front of a collector.
+pub(crate) struct World {
+    pub(crate) collector: MockCollector,
+    pub(crate) telemetry: OpenTelemetryManager,
+    pub(crate) address: SocketAddr,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    ended: Receiver<std::io::Result<()>>,
+    _dir: TempDir,
+}
+
+impl World {
+    pub(crate) fn new(more: &[(&str, &str)]) -> Self {
+        let collector = MockCollector::builder().with_kept_requests(100).start().expect("a collector on loopback");
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let mut vars = BTreeMap::from([
+            ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), OsString::from(collector.grpc_endpoint())),
+            ("OTEL_SERVICE_NAME".to_owned(), "my-api".into()),
+            ("HOME".to_owned(), dir.path().into()),
+        ]);
+        vars.extend(more.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))));
+        let telemetry = OpenTelemetryManager::builder()
+            .with_vars(move |name| vars.get(name).cloned())
+            .build()
+            .expect("telemetry starts");
+        let observer = telemetry.observer();
+        let app = telemetry_service::traced(telemetry_service::router(observer.clone()), &observer);
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (bound, listening) = channel();
+        let (end, ended) = channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let served = runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+                let _ = bound.send(listener.local_addr()?);
+                let stop = async move { drop(stopped.await) };
+                telemetry_service::serve(listener, app, stop, Duration::from_millis(300)).await
+            });
+            let _ = end.send(served);
+        });
+        let address = listening.recv_timeout(LONG).expect("the server listens");
+        Self { collector, telemetry, address, stop: Some(stop), ended, _dir: dir }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, "")
+    }
+
+    /// One request on a connection of its own; `headers` are whole lines.
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &str) -> Answer {
+        let mut socket = self.connect();
+        write!(socket, "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", self.address)
+            .expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer in UTF-8");
+        Answer::parse(&answer)
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.address).expect("connected");
+        socket.set_read_timeout(Some(LONG)).expect("a time-out");
+        socket
+    }
+
+    /// Tells the server to stop and waits until it has.
+    pub(crate) fn stop(&mut self) -> std::io::Result<()> {
+        drop(self.stop.take());
+        self.ended.recv_timeout(LONG).expect("the server ends")
+    }
+
+    /// Ends `spans` spans and waits until the exporter has them.
+    pub(crate) fn trace(&self, spans: usize) {
+        let tracer = self.telemetry.tracer_provider().tracer("test");
+        for _ in 0..spans {
+            tracer.start("work").end();
+        }
+        self.telemetry.tracer_provider().force_flush().expect("the exporter takes them at once");
+    }
+
+    /// Waits until the server's own health is as wanted.
+    pub(crate) fn wait_for(&self, mut wanted: impl FnMut(&telemetry_manager::resilient_exporter::Health) -> bool) {
+        let handle = self.telemetry.handle().expect("an exporter");
+        let events = handle.subscribe();
+        while !wanted(&handle.health()) {
+            events.recv_timeout(LONG).expect("something happens");
+        }
+    }
+}
+
+/// An HTTP answer, taken apart.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no end of headers in {text:?}"));
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status");
+        let headers =
+            lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        Self { status, headers: headers.collect(), body: body.to_owned() }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+}

@@ -1,0 +1,86 @@
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use prost::Message as _;
+
+use crate::support::{LONG, World};
+
+/// The server spans that the collector got, decoded by code that is not ours.
+fn spans(world: &World) -> Vec<Span> {
+    world.telemetry.flush(LONG).expect("delivered");
+    let requests = world.collector.requests().into_iter();
+    let decoded = requests.map(|request| ExportTraceServiceRequest::decode(request.body).expect("protobuf"));
+    decoded
+        .flat_map(|request| request.resource_spans)
+        .flat_map(|resource| resource.scope_spans)
+        .flat_map(|scope| scope.spans)
+        .collect()
+}
+
+fn attribute(span: &Span, key: &str) -> String {
+    match span
+        .attributes
+        .iter()
+        .find(|attribute| attribute.key == key)
+        .and_then(|attribute| attribute.value.clone()?.value)
+    {
+        Some(Value::StringValue(text)) => text,
+        Some(Value::IntValue(number)) => number.to_string(),
+        other => panic!("{key} is {other:?} in {:?}", span.attributes),
+    }
+}
+
+#[test]
+fn a_request_is_a_server_span_in_the_callers_trace() {
+    let world = World::new(&[]);
+    let parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nUser-Agent: test/1\r\n";
+    world.request("GET", "/telemetry-test/health", parent);
+    let spans = spans(&world);
+    let [span] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!((span.name.as_str(), span.kind), ("GET /telemetry-test/health", SpanKind::Server as i32));
+    assert_eq!(span.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
+    assert_eq!(span.parent_span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
+    for (key, value) in [
+        ("http.request.method", "GET"),
+        ("http.route", "/telemetry-test/health"),
+        ("url.path", "/telemetry-test/health"),
+        ("url.scheme", "http"),
+        ("http.response.status_code", "200"),
+        ("network.protocol.version", "1.1"),
+        ("client.address", "127.0.0.1"),
+        ("user_agent.original", "test/1"),
+    ] {
+        assert_eq!(attribute(span, key), value, "{key}");
+    }
+}
+
+#[test]
+fn paths_and_methods_that_nobody_knows_do_not_make_names() {
+    let world = World::new(&[]);
+    world.get("/users/17");
+    world.request("BREW", "/pot", "");
+    let mut names: Vec<_> =
+        spans(&world).iter().map(|span| (span.name.clone(), attribute(span, "http.response.status_code"))).collect();
+    names.sort();
+    assert_eq!(names, [("GET".to_owned(), "404".to_owned()), ("_OTHER".to_owned(), "404".to_owned())]);
+}
+
+#[test]
+fn an_answer_of_503_is_an_error_of_the_span() {
+    let world = World::new(&[
+        ("TELEMETRY_FALLBACK_ENABLED", "false"),
+        ("TELEMETRY_BUFFER_MAX_SPANS", "10"),
+        ("TELEMETRY_RETRY_INITIAL_DELAY", "10ms"),
+    ]);
+    world.collector.stop();
+    for _ in 0..3 {
+        world.trace(8);
+    }
+    world.wait_for(|health| health.ledger.lost() > 0);
+    assert_eq!(world.get("/health").status, 503);
+    world.collector.start_again().expect("the same port");
+    let spans = spans(&world);
+    let span = spans.iter().find(|span| span.name == "GET /health").expect("a server span");
+    assert_eq!(attribute(span, "error.type"), "503");
+    assert_eq!(span.status.as_ref().expect("a status").code, StatusCode::Error as i32);
+}
