@@ -129,6 +129,8 @@ pub(crate) struct Core {
     /// Batches that a drain has tried once.
     tried: Vec<Entry<Payload>>,
     replay: Replay,
+    /// The fallback had nothing to give although something is accounted to it: not asked again before this instant.
+    read_at: Option<Instant>,
     pace: Pace,
     live_since_replay: u32,
     step_aside: Option<(BatchId, u32)>,
@@ -154,6 +156,7 @@ impl Core {
             in_flight_size: Size::default(),
             tried: Vec::new(),
             replay: Replay::Idle,
+            read_at: None,
             live_since_replay: 0,
             step_aside: None,
             phase: Phase::Running,
@@ -352,8 +355,20 @@ impl Core {
         }
         match &self.replay {
             Replay::Idle if self.ledger.in_fallback > 0 && self.disk_ready(now) => {
-                self.replay = Replay::Asked;
-                plan.effects.push(Effect::ReadGroup);
+                if let Some(instant) = self.read_at.filter(|&instant| now < instant) {
+                    plan.note(instant);
+                    return false;
+                }
+                // What is read takes memory and pins its file: not before it can be sent.
+                match self.endpoint.acquire(now) {
+                    Ok(permit) => {
+                        let _ = permit.neutral_at(now);
+                        self.replay = Replay::Asked;
+                        plan.effects.push(Effect::ReadGroup);
+                    }
+                    Err(Wait::Until(instant)) => plan.note(instant),
+                    Err(Wait::Answer) => {}
+                }
                 false
             }
             Replay::Sending(group) if group.has_next() => {

@@ -108,7 +108,7 @@ fn other(shared: &Shared, fallback: &mut dyn Fallback, job: Job) {
                 let batches =
                     batches.into_iter().map(|(bytes, spans)| Payload::new(core.next_id(), wall, spans, bytes));
                 let batches = batches.collect();
-                core.group_read(batches);
+                core.group_read(batches, shared.clock.now());
             }
             Err(error) => shared.core().read_failed(&error.to_string(), shared.clock.now(), &mut effects),
         },

@@ -99,7 +99,11 @@ impl Shared {
                 return;
             }
         }
-        // Nobody is there to write: the spans stay accounted for.
+        self.nobody_does(job);
+    }
+
+    /// No disk thread is there for this job: its spans stay accounted for.
+    fn nobody_does(&self, job: Job) {
         let mut effects = Vec::new();
         let now = self.clock.now();
         match job {
@@ -126,12 +130,17 @@ impl Shared {
 
     /// After each operation of the disk thread.
     pub(crate) fn disk_did(&self, kept: Kept, ended: bool) {
+        let mut left = VecDeque::new();
         if let Some(disk) = &self.disk {
             let mut disk = disk.lock();
             disk.kept = kept;
             disk.ended = ended;
             disk.busy_since = (!ended).then(|| self.clock.now());
+            if ended {
+                left = std::mem::take(&mut disk.jobs);
+            }
         }
+        left.into_iter().for_each(|job| self.nobody_does(job));
         self.moved();
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use breaker::Breaker;
 use bytes::Bytes;
+use file_fallback::Compression;
 use otlp_payload::{Encoder, Payload};
 use otlp_transport::{Cause, Outcome};
 use proptest::prelude::*;
@@ -15,6 +16,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::decide::{Call, Core, Effect, Policy, size_of};
 use crate::endpoint::Endpoint;
 use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
+use crate::file_store::{FileStore, Settings};
 use crate::ledger::DropReason;
 use crate::replay::{Fate, Refusal};
 use crate::testing::spans;
@@ -127,6 +129,120 @@ impl Fallback for MemoryFallback {
     }
 }
 
+/// The fallback of a world, and a count of what is in it that does not ask it.
+trait Disk: Fallback {
+    fn set_failing(&mut self, fails: bool);
+    fn buried(&self) -> usize;
+    fn stored(&self) -> HashSet<SpanKey>;
+    /// Loses its oldest batch to a cap; says how many spans that were.
+    fn lose_oldest(&mut self) -> Option<usize>;
+}
+
+impl Disk for MemoryFallback {
+    fn set_failing(&mut self, fails: bool) {
+        self.fails = fails;
+    }
+
+    fn buried(&self) -> usize {
+        self.buried.len()
+    }
+
+    fn stored(&self) -> HashSet<SpanKey> {
+        self.batches.iter().flat_map(|(bytes, _)| span_ids(bytes)).collect()
+    }
+
+    fn lose_oldest(&mut self) -> Option<usize> {
+        if self.reading > 0 { None } else { self.batches.pop_front().map(|(_, spans)| spans) }
+    }
+}
+
+/// Real files, recounted by reading every one of them as plain JSON.
+struct Files {
+    store: FileStore,
+    dir: tempfile::TempDir,
+    reading: Vec<Vec<SpanKey>>,
+    finished: HashSet<SpanKey>,
+}
+
+impl Files {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let settings = Settings { compression: Compression::Never, ..Settings::default() };
+        let store = FileStore::open(dir.path().join("fallback"), &settings).expect("a fresh directory");
+        Self { store, dir, reading: Vec::new(), finished: HashSet::new() }
+    }
+}
+
+impl Fallback for Files {
+    fn kept(&self) -> Kept {
+        self.store.kept()
+    }
+
+    fn keep(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
+        self.store.keep(batches, now)
+    }
+
+    fn read(&mut self, _max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
+        let batches = self.store.read(4_000)?;
+        self.reading = batches.iter().map(|(bytes, _)| span_ids(bytes).collect()).collect();
+        Ok(batches)
+    }
+
+    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
+        for (ids, fate) in self.reading.drain(..).zip(fates) {
+            if matches!(fate, Fate::Finished { .. }) {
+                self.finished.extend(ids);
+            }
+        }
+        self.store.finish(fates)
+    }
+
+    fn clean_up(&mut self, now: SystemTime) {
+        self.store.clean_up(now);
+    }
+
+    fn changes(&mut self) -> Vec<Change> {
+        self.store.changes()
+    }
+}
+
+impl Disk for Files {
+    fn set_failing(&mut self, _fails: bool) {}
+
+    fn buried(&self) -> usize {
+        0
+    }
+
+    fn stored(&self) -> HashSet<SpanKey> {
+        let files = std::fs::read_dir(self.dir.path().join("fallback")).expect("is there");
+        let paths = files.map(|file| file.expect("readable").path());
+        let mut ids = HashSet::new();
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")) {
+            for line in std::fs::read_to_string(path).expect("text").lines() {
+                let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                for scope in line["resourceSpans"]
+                    .as_array()
+                    .expect("array")
+                    .iter()
+                    .flat_map(|one| one["scopeSpans"].as_array())
+                    .flatten()
+                {
+                    for span in scope["spans"].as_array().expect("array") {
+                        let hex = |key: &str| u128::from_str_radix(span[key].as_str().expect("text"), 16).expect("hex");
+                        let span_id = u64::try_from(hex("spanId")).expect("8 bytes");
+                        ids.insert((hex("traceId").to_be_bytes(), span_id.to_be_bytes()));
+                    }
+                }
+            }
+        }
+        ids.difference(&self.finished).copied().collect()
+    }
+
+    fn lose_oldest(&mut self) -> Option<usize> {
+        None
+    }
+}
+
 struct World {
     core: Core,
     now: Instant,
@@ -135,7 +251,7 @@ struct World {
     next_span: u64,
     calls: Vec<Call>,
     jobs: VecDeque<Effect>,
-    disk: MemoryFallback,
+    disk: Box<dyn Disk>,
     /// Acknowledged, with what the collector took; ambiguous answers store without an acknowledgement.
     taken: HashMap<SpanKey, u32>,
     acknowledged: u64,
@@ -146,7 +262,7 @@ struct World {
 }
 
 impl World {
-    fn new(fallback: bool, seed: u64) -> Self {
+    fn new(disk: Box<dyn Disk>, fallback: bool, seed: u64) -> Self {
         let policy = Policy {
             limits: Limits { max_count: 200, max_bytes: 60_000, max_age: Duration::from_secs(300) },
             max_calls: 3,
@@ -165,7 +281,7 @@ impl World {
             next_span: 1,
             calls: Vec::new(),
             jobs: VecDeque::new(),
-            disk: MemoryFallback::default(),
+            disk,
             taken: HashMap::new(),
             acknowledged: 0,
             rejected: 0,
@@ -252,7 +368,7 @@ impl World {
     }
 
     fn disk(&mut self, fails: bool) {
-        self.disk.fails = fails;
+        self.disk.set_failing(fails);
         let mut effects = Vec::new();
         match self.jobs.pop_front() {
             None | Some(Effect::Tell(_)) => {}
@@ -273,7 +389,7 @@ impl World {
                         .into_iter()
                         .map(|(bytes, spans)| Payload::new(self.core.next_id(), SystemClock.wall(), spans, bytes))
                         .collect();
-                    self.core.group_read(batches);
+                    self.core.group_read(batches, self.now);
                 }
                 Err(error) => self.core.read_failed(&error.to_string(), self.now, &mut effects),
             },
@@ -300,9 +416,7 @@ impl World {
 
     /// The oldest stored batch is removed by a cap, unless it is being replayed.
     fn evict(&mut self) {
-        if self.disk.reading == 0
-            && let Some((_, spans)) = self.disk.batches.pop_front()
-        {
+        if let Some(spans) = self.disk.lose_oldest() {
             let mut effects = Vec::new();
             let change = Change::Dropped { spans: spans as u64, reason: DropReason::FallbackFull };
             self.core.fallback_changed(change, &mut effects);
@@ -330,9 +444,10 @@ impl World {
         equal("buffered", ledger.buffered, (waiting + writing + tried) as u64)?;
         let live = self.calls.iter().filter(|call| self.core.is_live(call.id));
         equal("in_flight", ledger.in_flight, live.map(|call| call.payload.span_count() as u64).sum())?;
-        equal("in_fallback", ledger.in_fallback, self.disk.kept().spans)?;
+        equal("in_fallback", ledger.in_fallback, self.disk.stored().len() as u64)?;
+        equal("in_fallback by its own count", ledger.in_fallback, self.disk.kept().spans)?;
         equal("answered", ledger.delivered + ledger.rejected + self.unmarked, self.acknowledged + self.rejected)?;
-        equal("dead_lettered", ledger.dead_lettered, self.disk.buried.len() as u64)?;
+        equal("dead_lettered", ledger.dead_lettered, self.disk.buried() as u64)?;
         if ledger.delivered > self.taken.len() as u64 {
             return Err(format!("{} delivered, the collector has {}", ledger.delivered, self.taken.len()));
         }
@@ -377,14 +492,17 @@ impl World {
     }
 }
 
-fn run(fallback: bool, seed: u64, history: Vec<Action>) -> Result<World, TestCaseError> {
-    let mut world = World::new(fallback, seed);
+fn run(mut world: World, history: Vec<Action>) -> Result<World, TestCaseError> {
     for action in history {
         let told = format!("{action:?}");
         world.step(action);
         world.check().map_err(|error| TestCaseError::fail(format!("after {told}: {error}")))?;
     }
     Ok(world)
+}
+
+fn in_memory(fallback: bool, seed: u64) -> World {
+    World::new(Box::<MemoryFallback>::default(), fallback, seed)
 }
 
 fn history() -> impl Strategy<Value = Vec<Action>> {
@@ -396,7 +514,7 @@ proptest! {
 
     #[test]
     fn every_span_is_accounted_for_after_every_step(fallback: bool, seed: u64, history in history()) {
-        let mut world = run(fallback, seed, history)?;
+        let mut world = run(in_memory(fallback, seed), history)?;
         world.recover();
         world.check().map_err(TestCaseError::fail)?;
         let ledger = &world.core.ledger;
@@ -409,7 +527,7 @@ proptest! {
 
     #[test]
     fn a_shutdown_at_any_moment_leaves_nothing_in_memory(seed: u64, history in history(), answers in prop::collection::vec(answer(), 0..30)) {
-        let mut world = run(true, seed, history)?;
+        let mut world = run(in_memory(true, seed), history)?;
         world.core.drain(world.now + Duration::from_secs(2));
         world.plan();
         for answer in answers {
@@ -429,11 +547,25 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_files_hold_what_the_ledger_says(seed: u64, history in prop::collection::vec(action(), 0..120)) {
+        let world = World::new(Box::new(Files::new()), true, seed);
+        let mut world = run(world, history)?;
+        world.recover();
+        world.check().map_err(TestCaseError::fail)?;
+        prop_assert_eq!(world.disk.stored().len(), 0);
+        prop_assert_eq!(world.disk.kept(), Kept::default());
+    }
+}
+
 /// The check is no tautology: whatever is changed behind its back, it says so.
 #[test]
 fn a_changed_number_or_a_lost_thing_is_found() {
     let busy = || {
-        let mut world = World::new(true, 7);
+        let mut world = in_memory(true, 7);
         for _ in 0..8 {
             world.offer(20);
         }
@@ -468,7 +600,7 @@ fn a_changed_number_or_a_lost_thing_is_found() {
             world.core.ledger.dead_lettered += 1;
         }),
         ("a batch vanishes from the buffer", |world| drop(world.core.buffer.take())),
-        ("a batch vanishes from the fallback", |world| drop(world.disk.batches.pop_back())),
+        ("a batch vanishes from the fallback", |world| assert!(world.disk.lose_oldest().is_some())),
         ("the collector forgets", |world| world.taken.clear()),
     ];
     for (what, corrupt) in corruptions {

@@ -81,11 +81,13 @@ impl Core {
     }
 
     /// Stored batches to send; none when the fallback has none.
-    pub(crate) fn group_read(&mut self, batches: Vec<Payload>) {
+    pub(crate) fn group_read(&mut self, batches: Vec<Payload>, now: Instant) {
         if batches.is_empty() {
             self.replay = Replay::Idle;
+            self.read_at = Some(now + DISK_RETRY);
         } else {
             self.replay = Replay::Sending(Group::new(batches));
+            self.read_at = None;
         }
     }
 
