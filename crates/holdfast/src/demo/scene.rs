@@ -39,6 +39,7 @@ enum Scene {
     /// It could not be started again.
     CollectorLost(io::Error),
     LoadEnded,
+    NotFlushed(String),
     Done(Vec<SpanIds>),
 }
 
@@ -147,9 +148,10 @@ fn direct(stage: &Stage<'_>, scenes: &Sender<Scene>, interrupts: &Receiver<()>) 
         application.join().expect("the application does not panic")
     });
     tell(Scene::LoadEnded);
-    // What cannot be flushed shows in the report.
-    let _ = provider.force_flush();
-    let _ = handle.flush(FLUSH);
+    // What cannot be flushed shows in the report, too.
+    let queue = provider.force_flush().err().map(|error| format!("the SDK's queue was not flushed: {error}"));
+    let kept = handle.flush(FLUSH).err().map(|error| error.to_string());
+    queue.into_iter().chain(kept).for_each(|trouble| tell(Scene::NotFlushed(trouble)));
     tell(Scene::Done(made));
 }
 
@@ -183,6 +185,7 @@ fn watch(stage: &Stage<'_>, told: &Receiver<Scene>, view: &mut View) -> Vec<Span
             Ok(Scene::CollectorUp) => note("the collector is back"),
             Ok(Scene::CollectorLost(error)) => note(&format!("the collector could not be started again: {error}")),
             Ok(Scene::LoadEnded) => note("the application ended; what is kept is being delivered"),
+            Ok(Scene::NotFlushed(trouble)) => note(&trouble),
             Ok(Scene::Done(made)) => {
                 view.show_now(&moment(stage, elapsed));
                 return made;
