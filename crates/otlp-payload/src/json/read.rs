@@ -44,9 +44,14 @@ pub fn from_line_within(line: &[u8], max_bytes: usize) -> Result<(Bytes, usize),
         Some(_) => JsonError::Utf8 { offset: error.valid_up_to() },
         None => JsonError::Truncated { offset: line.len() },
     })?;
-    let mut reader = Reader { scan: Scanner::new(text), out: Vec::with_capacity(line.len() / 2), spans: 0, long: 3 };
-    // Protobuf is a bit less than half as long as its JSON.
-    reader.long = varint_len(line.len() as u64 / 2).max(2);
+    // Protobuf is about half as long as its JSON.
+    let half = line.len() / 2;
+    let mut reader = Reader {
+        scan: Scanner::new(text),
+        out: Vec::with_capacity(half + half / 4),
+        spans: 0,
+        long: varint_len(half as u64).max(2),
+    };
     reader.scan.next_token();
     let known = reader.message(&TRACES_DATA, MAX_DEPTH)?;
     if reader.scan.next_token().is_some() {
@@ -140,7 +145,7 @@ impl<'a> Reader<'a> {
             key.unescape(&mut unescaped)?;
             &unescaped
         } else {
-            key.raw.as_bytes()
+            key.raw
         };
         let (before, behind) = schema.fields.split_at(next.min(schema.fields.len()));
         let behind = behind.iter().enumerate().map(|(index, field)| (index + before.len(), field));
@@ -191,7 +196,7 @@ impl<'a> Reader<'a> {
                     text.unescape(&mut self.out)?;
                     close(&mut self.out, message);
                 } else if keep || !text.raw.is_empty() {
-                    put_bytes(&mut self.out, field.tag as u8, text.raw.as_bytes());
+                    put_bytes(&mut self.out, field.tag as u8, text.raw);
                 }
             }
             Kind::Hex => self.hex(field)?,
@@ -339,7 +344,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn plain_string(&mut self) -> Option<&'a [u8]> {
         let text = self.scan.string().ok()?;
-        (!text.escaped).then_some(text.raw.as_bytes())
+        (!text.escaped).then_some(text.raw)
     }
 
     #[inline]
@@ -361,7 +366,7 @@ impl<'a> Reader<'a> {
     fn hex(&mut self, field: &Field) -> Result<(), JsonError> {
         let text = self.string()?;
         let bad = JsonError::Value { offset: text.offset, expected: "hex digits in pairs" };
-        let (pairs, rest) = text.raw.as_bytes().as_chunks::<2>();
+        let (pairs, rest) = text.raw.as_chunks::<2>();
         if !rest.is_empty() {
             return Err(bad);
         }
@@ -385,7 +390,7 @@ impl<'a> Reader<'a> {
         let text = self.string()?;
         let bad = JsonError::Value { offset: text.offset, expected: "base64" };
         let mut unescaped = Vec::new();
-        let mut digits = text.raw.as_bytes();
+        let mut digits = text.raw;
         if text.escaped {
             // Some writers escape the slash of the standard alphabet.
             text.unescape(&mut unescaped)?;
@@ -421,10 +426,9 @@ impl<'a> Reader<'a> {
             Some(b'-' | b'0'..=b'9') => self.scan.number(),
             Some(b'"') => {
                 let text = self.scan.string()?;
-                match number_end(text.raw.as_bytes(), 0) {
-                    Some(end) if end == text.raw.len() => Ok(text.raw),
-                    _ => Err(JsonError::Value { offset: text.offset - 1, expected }),
-                }
+                let is_number = number_end(text.raw, 0) == Some(text.raw.len());
+                let number = std::str::from_utf8(text.raw).ok().filter(|_| is_number);
+                number.ok_or(JsonError::Value { offset: text.offset - 1, expected })
             }
             _ => Err(self.wrong(expected)),
         }
@@ -447,7 +451,7 @@ impl<'a> Reader<'a> {
         if self.scan.peek() == Some(b'"') {
             let offset = self.scan.offset();
             let text = self.scan.string()?;
-            if let Some(number) = names.iter().position(|name| *name == text.raw) {
+            if let Some(number) = names.iter().position(|name| name.as_bytes() == text.raw) {
                 return i32::try_from(number).map_err(|_| JsonError::Value { offset, expected });
             }
             self.scan.advance_to(offset);

@@ -10,10 +10,10 @@ pub(super) struct Scanner<'a> {
     at: usize,
 }
 
-/// The inside of a JSON string.
+/// The inside of a JSON string: UTF-8.
 #[derive(Clone, Copy)]
 pub(super) struct Text<'a> {
-    pub(super) raw: &'a str,
+    pub(super) raw: &'a [u8],
     /// There are backslashes in it.
     pub(super) escaped: bool,
     pub(super) offset: usize,
@@ -126,9 +126,7 @@ impl<'a> Scanner<'a> {
             }
         }
         self.at = at + 1;
-        // Both ends are next to an ASCII quote.
-        let raw = self.line.get(offset..at).unwrap_or_default();
-        Ok(Text { raw, escaped, offset })
+        Ok(Text { raw: bytes.get(offset..at).unwrap_or_default(), escaped, offset })
     }
 
     /// The number that stands right here.
@@ -192,13 +190,13 @@ impl Text<'_> {
     /// Writes the text without its escapes. A surrogate without its other half becomes U+FFFD.
     pub(super) fn unescape(&self, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let mut rest = self.raw;
-        while let Some((plain, tail)) = rest.split_once('\\') {
-            out.extend_from_slice(plain.as_bytes());
-            let offset = self.offset + self.raw.len() - tail.len() - 1;
-            let bad = JsonError::Syntax { offset, expected: "an escape" };
-            let (code, after) = escape(tail).ok_or(bad)?;
+        while let Some(place) = rest.iter().position(|byte| *byte == b'\\') {
+            let (plain, tail) = rest.split_at(place);
+            out.extend_from_slice(plain);
+            let offset = self.offset + self.raw.len() - tail.len();
+            let (code, after) = escape(tail).ok_or(JsonError::Syntax { offset, expected: "an escape" })?;
             let (character, after) = match code {
-                0xd800..0xdc00 => match after.strip_prefix('\\').and_then(escape) {
+                0xd800..0xdc00 => match escape(after) {
                     Some((low @ 0xdc00..0xe000, after)) => {
                         (char::from_u32(0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00)), after)
                     }
@@ -210,14 +208,15 @@ impl Text<'_> {
             out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
             rest = after;
         }
-        out.extend_from_slice(rest.as_bytes());
+        out.extend_from_slice(rest);
         Ok(())
     }
 }
 
-/// The UTF-16 code unit behind a backslash, and what follows it.
-fn escape(text: &str) -> Option<(u32, &str)> {
-    let code = match text.as_bytes().first()? {
+/// The UTF-16 code unit of the escape that begins here, and what follows it.
+fn escape(text: &[u8]) -> Option<(u32, &[u8])> {
+    let (&[b'\\', kind], rest) = text.split_first_chunk()? else { return None };
+    let code = match kind {
         b'"' => 0x22,
         b'\\' => 0x5c,
         b'/' => 0x2f,
@@ -227,12 +226,13 @@ fn escape(text: &str) -> Option<(u32, &str)> {
         b'r' => 0x0d,
         b't' => 0x09,
         b'u' => {
-            let digits = text.get(1..5).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-            return Some((u32::from_str_radix(digits, 16).ok()?, text.get(5..)?));
+            let (digits, rest) = rest.split_first_chunk::<4>()?;
+            let code = digits.iter().try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))?;
+            return Some((code, rest));
         }
         _ => return None,
     };
-    Some((code, text.get(1..)?))
+    Some((code, rest))
 }
 
 #[cfg(test)]
@@ -269,7 +269,7 @@ mod tests {
         for length in 0..40 {
             let inside = "a".repeat(length);
             let line = format!("\"{inside}\"bbbbbbbbbb");
-            assert_eq!(Scanner::new(&line).string().unwrap().raw, inside);
+            assert_eq!(Scanner::new(&line).string().unwrap().raw, inside.as_bytes());
             let torn = format!("\"{inside}");
             assert_eq!(Scanner::new(&torn).string().map(|_| ()), Err(JsonError::Truncated { offset: length + 1 }));
             let broken = format!("\"{inside}\nbbbbbbbbbbbb\"");
