@@ -1,11 +1,14 @@
 //! TCP connections, and the tasks that drive them.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinHandle;
 
@@ -15,7 +18,7 @@ use crate::endpoint::Endpoint;
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// Opens a connection to the first address of the endpoint that answers.
-pub(crate) async fn tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
+pub(crate) async fn tcp(endpoint: &Endpoint) -> io::Result<Stream> {
     let mut addresses = lookup_host((endpoint.host.as_str(), endpoint.port)).await?;
     let mut attempts = FuturesUnordered::new();
     let mut last_error = None;
@@ -35,7 +38,7 @@ pub(crate) async fn tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
             }
         };
         match attempt {
-            Some(Ok(stream)) => return Ok(stream),
+            Some(Ok(tcp)) => return Ok(Stream { tcp, is_one_way: false }),
             Some(Err(error)) => last_error = Some(error),
             None => {}
         }
@@ -46,6 +49,69 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// A connection that still hears what the peer said when it no longer listens: a server that refuses a body may close before
+/// it has read it, which breaks our writing, while its 413 waits to be read. So a write to a closed connection is
+/// swallowed; the end of the connection shows on the reading side, behind the answer.
+pub(crate) struct Stream {
+    tcp: TcpStream,
+    /// Writing has failed.
+    is_one_way: bool,
+}
+
+impl Stream {
+    fn swallow<T>(&mut self, written: Poll<io::Result<T>>, instead: T) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Ready(Err(error)) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.is_one_way = true;
+                Poll::Ready(Ok(instead))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_one_way {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.swallow(written, buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if self.is_one_way {
+            return Poll::Ready(Ok(len));
+        }
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.swallow(written, len)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.tcp).poll_shutdown(cx);
+        self.swallow(shut, ())
+    }
 }
 
 /// A task that ends with its owner: no connection outlives the transport or a call that was given up.

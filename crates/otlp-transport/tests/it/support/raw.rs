@@ -24,6 +24,8 @@ pub(crate) enum Raw {
     Greet(Vec<u8>),
     /// Answers after the head of the request, without reading its body, and ends the connection.
     AnswerEarly(Vec<u8>),
+    /// Answers after a part of the body; what was not read makes the end an RST.
+    AnswerEarlyThenReset(Vec<u8>),
     /// Reads something, then sends a FIN.
     ReadThenClose,
     /// Reads something, then sends an RST.
@@ -83,6 +85,10 @@ async fn serve_connection(mut stream: TcpStream, index: usize, script: Raw, log:
             let _ = stream.shutdown().await;
             // Reading on avoids an RST that would take the answer away.
             while stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {}
+        }
+        Raw::AnswerEarlyThenReset(answer) => {
+            while buffer.len() < 64 << 10 && stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {}
+            let _ = stream.write_all(&answer).await;
         }
         Raw::ReadThenClose => {
             let _ = stream.read_buf(&mut buffer).await;
