@@ -1,18 +1,136 @@
 //! `holdfast serve`: health and metrics over HTTP, the server's own requests traced through the manager.
 
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use telemetry_manager::OpenTelemetryManager;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+mod collector;
+
+use collector::Collector;
 
 /// What `holdfast serve` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP, after_long_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5210")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = telemetry_service::DEFAULT_ADDRESS)]
     listen: SocketAddr,
 }
 
+const AFTER_HELP: &str = "\
+Paths:
+  GET /health, GET /telemetry-test/health   how telemetry goes, as JSON; 503 only while spans are being lost
+  GET /telemetry-test/metrics               the numbers in Prometheus' text format
+
+Spans of the server's own requests go to OTEL_EXPORTER_OTLP_ENDPOINT; where that is unset and nothing listens on the
+default port, to a collector inside this process. The first lines of the output say which. All settings are environment
+variables, listed in docs/settings.md. SIGINT and SIGTERM end it: what is in memory is sent, or kept in files.";
+
+/// Requests that are being answered when the signal comes get this long; the exporter then has its own 3.5 s.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// Serves until SIGINT or SIGTERM.
 pub(crate) fn run(args: Args) -> ExitCode {
-    eprintln!("holdfast: nothing to serve on {} yet", args.listen);
-    ExitCode::FAILURE
+    // Info and above; an error means that somebody else installed one, which a program's `main` does not see.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .try_init();
+    match serve(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfast: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
+
+fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = bind(&runtime, args.listen)?;
+    let address = listener.local_addr()?;
+    // Before anything is announced: whoever reads the address may send the signal at once.
+    let stop = runtime.block_on(async { stop_signal() })?;
+
+    let mut builder = OpenTelemetryManager::builder().with_default_service_name("holdfast");
+    let collector = Collector::choose(&builder.settings()?)?;
+    if let Some(endpoint) = collector.endpoint() {
+        builder = builder.with_endpoint(endpoint);
+    }
+    let telemetry = builder.build()?;
+    say(format_args!("listening on http://{address}"));
+    say(format_args!("exporting to {} ({collector})", telemetry.health().collector_endpoint));
+
+    let observer = telemetry.observer();
+    let app = telemetry_service::traced(telemetry_service::router(observer.clone()), &observer);
+    let served = runtime.block_on(telemetry_service::serve(listener, app, stop, GRACE));
+    say(format_args!("stopping"));
+    runtime.shutdown_background();
+    let shut_down = telemetry.shutdown();
+    if let Some(handle) = telemetry.handle() {
+        let ledger = handle.ledger();
+        say(format_args!(
+            "stopped: {} spans delivered, {} kept in files, {} lost",
+            ledger.delivered,
+            ledger.in_fallback,
+            ledger.lost()
+        ));
+    }
+    if let Some(received) = collector.received() {
+        say(format_args!("the collector inside this process received {received} spans"));
+    }
+    served?;
+    shut_down?;
+    Ok(())
+}
+
+fn bind(runtime: &Runtime, address: SocketAddr) -> Result<TcpListener, BindError> {
+    runtime.block_on(TcpListener::bind(address)).map_err(|source| BindError { address, source })
+}
+
+/// Completes at the first SIGINT or SIGTERM from now on.
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(std::future::poll_fn(move |cx| {
+        let interrupted = interrupt.poll_recv(cx).is_ready();
+        let terminated = terminate.poll_recv(cx).is_ready();
+        if interrupted || terminated { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    }))
+}
+
+/// One line on standard output. Nobody reading it is no reason to stop.
+fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "holdfast: {line}");
+}
+
+/// The address that could not be taken, and what to do about it.
+#[derive(Debug)]
+struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, source } = self;
+        match source.kind() {
+            io::ErrorKind::AddrInUse => write!(
+                f,
+                "{address} is in use: stop the program that listens there, or choose another port with --listen {}:0",
+                address.ip()
+            ),
+            _ => write!(f, "cannot listen on {address}: {source}; choose another address with --listen 127.0.0.1:5210"),
+        }
+    }
+}
+
+impl Error for BindError {}

@@ -1,0 +1,82 @@
+//! Where `serve` sends its spans.
+
+use std::fmt;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
+
+use mock_collector::MockCollector;
+use otlp_transport::Protocol;
+use telemetry_manager::{Settings, TracesExporter};
+
+/// Where spans go, and why.
+pub(crate) enum Collector {
+    /// The environment names it.
+    Configured,
+    /// Nobody named one, and something listens on the default port.
+    Listening,
+    /// Nobody named one and nothing listens: one inside this process, which counts and forgets.
+    Embedded { collector: MockCollector, endpoint: String },
+    /// Telemetry is off.
+    None,
+}
+
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+
+/// Long enough for a connection on the same machine; it is waited for at start, once an address.
+const CONNECT: Duration = Duration::from_millis(250);
+
+impl Collector {
+    /// Decides by the environment and by a look at the default port.
+    pub(crate) fn choose(settings: &Settings) -> io::Result<Self> {
+        let is_set =
+            |name: &&str| std::env::var_os(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty());
+        if settings.sdk_disabled || settings.traces_exporter == TracesExporter::None {
+            return Ok(Self::None);
+        }
+        if ENDPOINTS.iter().any(is_set) {
+            return Ok(Self::Configured);
+        }
+        let is_grpc = settings.transport.protocol() == Protocol::Grpc;
+        if listens(if is_grpc { 4317 } else { 4318 }) {
+            return Ok(Self::Listening);
+        }
+        let collector = MockCollector::start()?;
+        let endpoint = if is_grpc { collector.grpc_endpoint() } else { collector.http_endpoint() };
+        Ok(Self::Embedded { collector, endpoint })
+    }
+
+    /// What has to be set; `None` where settings say it already.
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        match self {
+            Self::Embedded { endpoint, .. } => Some(endpoint),
+            Self::Configured | Self::Listening | Self::None => None,
+        }
+    }
+
+    /// What the embedded collector received, if there is one.
+    pub(crate) fn received(&self) -> Option<u64> {
+        match self {
+            Self::Embedded { collector, .. } => Some(collector.received().spans),
+            Self::Configured | Self::Listening | Self::None => None,
+        }
+    }
+}
+
+fn listens(port: u16) -> bool {
+    let Ok(addresses) = ("localhost", port).to_socket_addrs() else { return false };
+    addresses.into_iter().any(|address| TcpStream::connect_timeout(&address, CONNECT).is_ok())
+}
+
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configured => "set in the environment",
+            Self::Listening => "the default, where a collector listens",
+            Self::Embedded { .. } => {
+                "a collector inside this process: OTEL_EXPORTER_OTLP_ENDPOINT is unset and nothing listens on the default port"
+            }
+            Self::None => "not used: OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER says so",
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! The command as its users meet it: a child process.
+
+mod demo;
+mod serve;

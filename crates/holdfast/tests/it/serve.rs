@@ -1,0 +1,187 @@
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use mock_collector::MockCollector;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Far above what anything here takes; a test that gets there has failed.
+const LONG: Duration = Duration::from_secs(30);
+/// What the command promises between a signal and its end.
+const END: Duration = Duration::from_secs(5);
+
+/// `holdfast` with an environment of its own.
+fn holdfast(dir: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.env_clear().env("HOME", dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
+}
+
+/// A server as a child process. Killed when dropped.
+struct Server {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    address: SocketAddr,
+    exporting: String,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("holdfast starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("a line");
+            line.trim_end().to_owned()
+        };
+        let (listening, exporting) = (line(), line());
+        let address = listening.strip_prefix("holdfast: listening on http://").and_then(|address| address.parse().ok());
+        let Some(address) = address else {
+            let output = child.wait_with_output().expect("it ended");
+            panic!("{listening:?}, {}", String::from_utf8_lossy(&output.stderr));
+        };
+        Self { child, stdout, address, exporting }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut socket = TcpStream::connect(self.address).expect("connected");
+        socket.set_read_timeout(Some(LONG)).expect("a time-out");
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// Sends `signal`, waits for the end within what is promised, and returns what was said meanwhile.
+    fn end(mut self, signal: Signal) -> (ExitStatus, String) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("the signal is sent");
+        let (ended, end) = channel();
+        std::thread::spawn(move || {
+            let mut rest = String::new();
+            let _ = self.stdout.read_to_string(&mut rest);
+            let _ = ended.send((self.child.wait(), rest));
+        });
+        let (status, rest) = end.recv_timeout(END).expect("it ends within 5 s of the signal");
+        (status.expect("a status"), rest)
+    }
+}
+
+#[test]
+fn without_a_subcommand_it_serves_with_a_collector_of_its_own() {
+    let dir = directory();
+    // Port 4317 belongs to the machine; the test only looks at what the command makes of it.
+    let elsewhere = TcpStream::connect(("127.0.0.1", 4317)).is_ok();
+    let server = Server::start(holdfast(&dir).args(["--listen", "127.0.0.1:0"]));
+    let expected = if elsewhere { "where a collector listens" } else { "a collector inside this process" };
+    assert!(server.exporting.contains(expected), "{}", server.exporting);
+    let health = server.get("/health");
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains(r#""service_name":"holdfast""#), "{health}");
+    let (status, rest) = server.end(Signal::TERM);
+    assert!(status.success(), "{rest}");
+    assert!(elsewhere || rest.contains("1 spans delivered, 0 kept in files, 0 lost"), "{rest}");
+}
+
+#[test]
+fn sigterm_flushes_to_the_collector_of_the_environment() {
+    let (dir, collector) = (directory(), MockCollector::start().expect("a collector on loopback"));
+    let endpoint = collector.grpc_endpoint();
+    let server = Server::start(
+        holdfast(&dir)
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+            // Nothing would leave the process within the test but for the flush.
+            .env("OTEL_BSP_SCHEDULE_DELAY", "3600000"),
+    );
+    assert_eq!(server.exporting, format!("holdfast: exporting to {endpoint} (set in the environment)"));
+    for path in ["/health", "/telemetry-test/health", "/telemetry-test/metrics"] {
+        assert!(server.get(path).starts_with("HTTP/1.1 200"), "{path}");
+    }
+    assert_eq!(collector.received().spans, 0);
+    let (status, rest) = server.end(Signal::TERM);
+    assert!(status.success(), "{rest}");
+    assert_eq!(collector.received().unique, 3);
+}
+
+#[test]
+fn sigint_without_a_collector_keeps_spans_in_files_and_the_next_start_sends_them() {
+    let (dir, collector) = (directory(), MockCollector::start().expect("a collector on loopback"));
+    let serve = || {
+        let mut command = holdfast(&dir);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.grpc_endpoint());
+        command
+    };
+    collector.stop();
+    let server = Server::start(&mut serve());
+    server.get("/health");
+    server.get("/health");
+    let (status, rest) = server.end(Signal::INT);
+    assert!(status.success() && rest.contains("0 spans delivered, 2 kept in files, 0 lost"), "{rest}");
+
+    collector.start_again().expect("the same port");
+    let server = Server::start(&mut serve());
+    assert!(collector.wait_until(LONG, |received| received.unique == 2), "{:?}", collector.received());
+    server.end(Signal::INT);
+    assert_eq!(collector.received().duplicates, 0);
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_says_what_to_do() {
+    let dir = directory();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let output = holdfast(&dir).args(["serve", "--listen", &address]).output().expect("it runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("{address} is in use")) && stderr.contains("--listen 127.0.0.1:0"), "{stderr}");
+}
+
+#[test]
+fn bad_settings_are_an_error_that_names_them_without_secrets() {
+    let dir = directory();
+    for (variable, value, shown) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense://x", "nonsense://x"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cret%zz", "api-key"),
+        ("TELEMETRY_FALLBACK_ENABLED", "maybe", "maybe"),
+        ("TELEMETRY_STATE_DIR", "/dev/null", "/dev/null"),
+    ] {
+        let output = holdfast(&dir).args(["--listen", "127.0.0.1:0"]).env(variable, value).output().expect("it runs");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(variable) && stderr.contains(shown) && !stderr.contains("s3cret"), "{stderr}");
+    }
+}
+
+#[test]
+fn disabled_it_still_serves() {
+    let dir = directory();
+    let server = Server::start(holdfast(&dir).args(["--listen", "127.0.0.1:0"]).env("OTEL_SDK_DISABLED", "true"));
+    assert!(server.exporting.contains("not used"), "{}", server.exporting);
+    assert!(server.get("/health").contains(r#""initialized":false"#));
+    let (status, _) = server.end(Signal::TERM);
+    assert!(status.success());
+}
+
+#[test]
+fn help_and_usage_errors_are_what_programs_expect() {
+    let dir = directory();
+    let run = |args: &[&str]| holdfast(&dir).args(args).output().expect("it runs");
+    let help = run(&["serve", "--help"]);
+    let text = String::from_utf8_lossy(&help.stdout);
+    assert!(help.status.success());
+    for part in ["--listen", "127.0.0.1:5210", "/telemetry-test/metrics", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+    assert!(String::from_utf8_lossy(&run(&["--help"]).stdout).contains("demo"));
+    assert_eq!(run(&["--listen", "nowhere"]).status.code(), Some(2));
+    assert_eq!(run(&["brew"]).status.code(), Some(2));
+}
