@@ -118,8 +118,10 @@ impl Shared {
     /// The next jobs of the disk thread; empty after `patience` without one. Spills that wait come together.
     pub(crate) fn next_jobs(&self, patience: Duration) -> Vec<Job> {
         let Some(disk) = &self.disk else { return vec![Job::Stop] };
+        disk.lock().busy_since = None;
+        // Whoever waits for an idle disk: told outside the lock, since they ask while they hold the core's.
+        self.progress();
         let mut disk = disk.lock();
-        disk.busy_since = None;
         if disk.jobs.is_empty() {
             self.disk_work.wait_for(&mut disk, patience);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mock_collector::{Answer, Behavior, End, MockCollector};
 use resilient_exporter::{ResilientSpanExporter, Status};
 
-use crate::support::{App, grpc, http, quick};
+use crate::support::{App, PATIENCE, grpc, http, now, quick};
 
 #[test]
 fn spans_arrive_over_grpc_and_over_http() {
@@ -42,7 +42,9 @@ fn a_refused_collector_costs_nothing_and_everything_arrives_when_it_is_back() {
         assert_eq!(app.handle.health().status, Status::Degraded);
         collector.start_again().expect("the same ports");
         app.trace(500);
+        let start = now();
         app.assert_delivered(&collector);
+        assert!(start.elapsed() < PATIENCE / 2, "a flush that waited for its deadline: {:?}", start.elapsed());
         let health = app.handle.health();
         assert_eq!((health.status, health.fallback_files), (Status::Healthy, 0), "{health:#?}");
         app.shutdown().expect("nothing waits");
