@@ -3,10 +3,11 @@
 use safe_dir::{Directory, FileError, LockError};
 
 use crate::error::AdoptError;
-use crate::name::FileName;
+use crate::name::{FileName, MAX_TRUSTED_SEQ};
 use crate::notice::Notice;
 use crate::open::{MAX_PROCESSES, PROCESS_PREFIX};
 use crate::progress::Progress;
+use crate::quarantine::QUARANTINE;
 use crate::store::{FileFallback, Key, StoredFile};
 
 impl<D: Directory> FileFallback<D> {
@@ -49,6 +50,7 @@ impl<D: Directory> FileFallback<D> {
             self.notices.push_back(Notice::Adopted { from: name.to_owned(), files, count });
         }
         moved.map_err(AdoptError::File)?;
+        self.move_quarantine(&dead).map_err(AdoptError::File)?;
         // Whatever else is in there keeps the directory in place; that is no failure.
         drop(safe_dir::remove_leftovers(&dead));
         drop(dead.remove(crate::progress::LOG));
@@ -58,6 +60,21 @@ impl<D: Directory> FileFallback<D> {
             drop(self.dir.sync());
         }
         Ok(count)
+    }
+
+    /// What was set aside there is set aside here.
+    fn move_quarantine(&mut self, dead: &D) -> Result<(), FileError> {
+        if dead.metadata(QUARANTINE).is_err() {
+            return Ok(());
+        }
+        let Ok(from) = dead.subdirectory(QUARANTINE) else { return Ok(()) };
+        self.open_quarantine()?;
+        for entry in from.list()? {
+            if let Some(name) = entry.name.to_str() {
+                self.move_to_quarantine(&from, name)?;
+            }
+        }
+        dead.remove_subdirectory(QUARANTINE)
     }
 
     fn move_files(&mut self, dead: &D) -> Result<(), FileError> {
@@ -79,7 +96,9 @@ impl<D: Directory> FileFallback<D> {
                 self.progress.save(&self.dir, file.record(&key.name))?;
             }
             dead.rename(name, &self.dir, &key.name)?;
-            self.next_seq = self.next_seq.max(parsed.seq.saturating_add(1));
+            if parsed.seq <= MAX_TRUSTED_SEQ {
+                self.next_seq = self.next_seq.max(parsed.seq + 1);
+            }
             self.insert(key, file);
         }
         // The new names before the old ones go: in between a power cut may leave both, never neither.

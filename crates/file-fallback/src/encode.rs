@@ -12,6 +12,7 @@ pub(crate) struct Encoded<'a> {
     body: Body<'a>,
 }
 
+#[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain text has no parts"))]
 enum Body<'a> {
     Lines(&'a [Line]),
     Bytes(Vec<u8>),

@@ -85,10 +85,13 @@ impl<D: Directory> FileFallback<D> {
                 return Err(SpillError::NoRoom { needed, available: free, evicted: mem::take(evicted) });
             };
             match self.evict(&key, Reason::FreeSpace) {
-                Ok(removed) => evicted.push(removed),
+                Ok(removed) => {
+                    // Some file systems say only later that it is free. Nothing more goes for that.
+                    free = free.saturating_add(removed.bytes);
+                    evicted.push(removed);
+                }
                 Err(source) => return Err(SpillError::File { source, evicted: mem::take(evicted) }),
             }
-            free = self.dir.free_bytes().unwrap_or(needed);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod config;
 mod encode;
 mod error;
 mod evict;
+mod forecast;
 mod name;
 mod notice;
 mod open;

@@ -93,9 +93,12 @@ fn digits(text: &str) -> Option<u64> {
 /// 9999-12-30T21:59:59.999Z: the last whole second but one that `jiff` knows, and the year still has four digits.
 const MAX_MILLIS: i64 = 253_402_207_199_999;
 
-/// A name that promises more was not written by us: at a million a second it would take 30 years, or 11 days.
-const MAX_SEQ: u64 = 1_000_000_000_000_000;
+/// A name that promises more was not written by us: sums over all files shall not overflow.
+const MAX_SEQ: u64 = 1_000_000_000_000_000_000;
 const MAX_COUNT: u64 = 1_000_000_000_000;
+
+/// A higher number may be in a name, but ours go on from the others: at a million a second it takes 30 years to get here.
+pub(crate) const MAX_TRUSTED_SEQ: u64 = 1_000_000_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -134,7 +137,7 @@ mod tests {
             "traces-20260131T235959.123Z-00000042-n0512.jsonl",
             "traces-20260131T235959.123Z-00000042-n+512.jsonl",
             "traces-20260131T235959.123Z-00000042-n99999999999999999999.jsonl",
-            "traces-20260131T235959.123Z-9999999999999999-n1.jsonl",
+            "traces-20260131T235959.123Z-9999999999999999999-n1.jsonl",
             "traces-20261331T235959.123Z-00000042-n512.jsonl",
             "traces-2026013\u{e9}T23595.123Z-00000042-n512.jsonl",
             "logs-20260131T235959.123Z-00000042-n512.jsonl",

@@ -7,7 +7,8 @@ use safe_dir::{Directory, Kind, LockError, Metadata, SafeDir};
 use crate::clock::Clock;
 use crate::config::{Config, SecondProcess};
 use crate::error::OpenError;
-use crate::name::FileName;
+use crate::forecast::Rate;
+use crate::name::{FileName, MAX_TRUSTED_SEQ};
 use crate::notice::{Damage, Notice};
 use crate::progress::Progress;
 use crate::store::{FileFallback, Key, Stored, StoredFile};
@@ -73,8 +74,10 @@ impl<D: Directory> FileFallback<D> {
             dir,
             is_second,
             quarantine: None,
+            set_aside_since_trim: 0,
             process: std::process::id(),
             clock: Clock::default(),
+            rate: Rate::default(),
             files: BTreeMap::new(),
             total: Stored::default(),
             next_seq: 1,
@@ -96,7 +99,9 @@ impl<D: Directory> FileFallback<D> {
         for entry in self.dir.list().map_err(OpenError::File)? {
             let Some(name) = entry.name.to_str() else { continue };
             let Some(parsed) = FileName::parse(&self.config.signal, name) else { continue };
-            highest = highest.max(parsed.seq);
+            if parsed.seq <= MAX_TRUSTED_SEQ {
+                highest = highest.max(parsed.seq);
+            }
             // Gone since, or not to be looked at: then there is nothing to count.
             let Ok(metadata) = self.dir.metadata(name) else { continue };
             let key = Key { seq: parsed.seq, name: name.to_owned() };

@@ -9,13 +9,17 @@ impl<D: Directory> FileFallback<D> {
     /// Takes a file out of the books and moves it to the quarantine. `count` is what left the store with it.
     pub(crate) fn set_aside(&mut self, key: &Key, damage: Damage, count: u64, promised: u64) {
         // Where that fails it stays in its place, and is looked at again by the next start.
-        let moved_to = self.quarantine().and_then(|()| self.move_to_quarantine(&key.name)).ok();
-        self.trim_quarantine();
+        let moved_to = self.open_quarantine().and_then(|()| self.move_to_quarantine(&self.dir, &key.name)).ok();
+        self.set_aside_since_trim += 1;
+        if self.set_aside_since_trim >= TRIM_EVERY {
+            self.trim_quarantine();
+        }
         self.notices.push_back(Notice::SetAside { name: key.name.clone(), moved_to, damage, count, promised });
     }
 
     /// Removes the oldest from the quarantine until it keeps its limits.
     pub(crate) fn trim_quarantine(&mut self) {
+        self.set_aside_since_trim = 0;
         let Some(quarantine) = &self.quarantine else { return };
         let Ok(entries) = quarantine.list() else { return };
         let mut files = Vec::new();
@@ -44,7 +48,7 @@ impl<D: Directory> FileFallback<D> {
     }
 
     /// Opens it, if that was not done yet.
-    fn quarantine(&mut self) -> Result<(), FileError> {
+    pub(crate) fn open_quarantine(&mut self) -> Result<(), FileError> {
         if self.quarantine.is_none() {
             let opened = self.dir.subdirectory(QUARANTINE);
             self.quarantine =
@@ -54,7 +58,7 @@ impl<D: Directory> FileFallback<D> {
     }
 
     /// The name that it has there.
-    fn move_to_quarantine(&self, name: &str) -> Result<String, FileError> {
+    pub(crate) fn move_to_quarantine(&self, from: &D, name: &str) -> Result<String, FileError> {
         let quarantine = self
             .quarantine
             .as_ref()
@@ -62,7 +66,7 @@ impl<D: Directory> FileFallback<D> {
         let mut target = name.to_owned();
         let mut copy = 1;
         loop {
-            match self.dir.rename(name, quarantine, &target) {
+            match from.rename(name, quarantine, &target) {
                 Ok(()) => break,
                 Err(error) if error.is_already_exists() && copy < MAX_FILES => {
                     target = format!("{name}.{copy}");
@@ -73,13 +77,16 @@ impl<D: Directory> FileFallback<D> {
         }
         // A power cut before these may bring it back to its old place: then it is set aside once more.
         quarantine.sync()?;
-        self.dir.sync()?;
+        from.sync()?;
         Ok(target)
     }
 }
 
 /// The subdirectory.
 pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// Looking through the quarantine takes time: so many files go there before it is done once more, besides each clean-up.
+const TRIM_EVERY: usize = 100;
 
 /// The most files in it.
 const MAX_FILES: usize = 1_000;

@@ -166,7 +166,7 @@ impl<F: io::Read + io::Seek> LineReader<F> {
                 None
             }
         };
-        if self.total > MAX_FILE_TEXT {
+        if self.total > MAX_FILE_TEXT || self.line > MAX_FILE_LINES {
             self.cut(self.start);
             self.verified = self.text.len();
             self.ended = true;
@@ -182,5 +182,7 @@ impl<F: io::Read + io::Seek> LineReader<F> {
     }
 }
 
-/// The most text in one file. What unpacks to more is not ours, and would keep the disk busy for long.
-pub(crate) const MAX_FILE_TEXT: u64 = 1 << 30;
+/// The most text in one file, 256 MiB, and the most lines. What holds more is not ours, and would keep the disk busy for
+/// long.
+pub(crate) const MAX_FILE_TEXT: u64 = 256 << 20;
+pub(crate) const MAX_FILE_LINES: u64 = 1 << 20;

@@ -1,15 +1,14 @@
 //! Writing lines away: one call, one file.
 
 use std::io;
-use std::mem;
 use std::time::SystemTime;
 
-use safe_dir::{Directory, Draft};
+use safe_dir::{Directory, Draft, FileError};
 
 use crate::encode::{self, Encoded};
 use crate::error::{LineProblem, SpillError};
 use crate::name::FileName;
-use crate::read::MAX_FILE_TEXT;
+use crate::read::{MAX_FILE_LINES, MAX_FILE_TEXT};
 use crate::store::{Evicted, FileFallback, Key, Reason, StoredFile};
 
 /// One line to be kept.
@@ -51,7 +50,7 @@ impl<D: Directory> FileFallback<D> {
         }
         self.check_lines(lines)?;
         let text = encode::text_len(lines);
-        if text > MAX_FILE_TEXT {
+        if text > MAX_FILE_TEXT || lines.len() as u64 > MAX_FILE_LINES {
             return Err(SpillError::TooLarge { bytes: text, max_bytes: MAX_FILE_TEXT });
         }
         let failed = |error| SpillError::File { source: self.failed("compress", error), evicted: Vec::new() };
@@ -60,15 +59,36 @@ impl<D: Directory> FileFallback<D> {
         if bytes > self.config.max_bytes {
             return Err(SpillError::TooLarge { bytes, max_bytes: self.config.max_bytes });
         }
+        let spilled = self.spill_encoded(lines, &encoded, now);
+        if let Err(error) = &spilled
+            && !error.evicted().is_empty()
+        {
+            // What is said to be gone shall not come back with a power cut.
+            drop(self.dir.sync());
+        }
+        spilled
+    }
+
+    fn spill_encoded(&mut self, lines: &[Line], encoded: &Encoded<'_>, now: SystemTime) -> Result<Spilled, SpillError> {
+        let bytes = encoded.len();
         let born = self.clock.read(now);
         let count = lines.iter().map(|line| line.count as u64).fold(0, u64::saturating_add);
-        let name = FileName { time: now, seq: self.next_seq, count, extension: encoded.extension };
-        let text_name = name.format(&self.config.signal);
-
         let mut evicted = Vec::new();
         self.make_free_space(bytes, &mut evicted)?;
-        self.write(&text_name, &encoded, &mut evicted)?;
-        self.next_seq += 1;
+        let mut attempts = 1;
+        let (name, text_name) = loop {
+            let name = FileName { time: now, seq: self.next_seq, count, extension: encoded.extension };
+            // Also after a failure: a file that could not be removed again keeps its number.
+            self.next_seq += 1;
+            let text_name = name.format(&self.config.signal);
+            match self.write(&text_name, encoded, &mut evicted) {
+                Ok(()) => break (name, text_name),
+                // Somebody has put a file there since the start.
+                Err(source) if source.is_already_exists() && attempts < MAX_ATTEMPTS => attempts += 1,
+                Err(source) => return Err(SpillError::File { source, evicted }),
+            }
+        };
+        self.rate.note(born, bytes);
         self.insert(Key { seq: name.seq, name: text_name.clone() }, StoredFile::new(&name, bytes, born));
         Ok(Spilled { name: text_name, count, bytes, evicted })
     }
@@ -95,7 +115,7 @@ impl<D: Directory> FileFallback<D> {
 
     /// Writes and publishes. Where the disk or a quota says that it is full, older files go, up to twice the room that is
     /// needed: if that does not help, somebody else takes the room.
-    fn write(&mut self, name: &str, encoded: &Encoded<'_>, evicted: &mut Vec<Evicted>) -> Result<(), SpillError> {
+    fn write(&mut self, name: &str, encoded: &Encoded<'_>, evicted: &mut Vec<Evicted>) -> Result<(), FileError> {
         let enough = encoded.len().saturating_mul(2).saturating_add(SMALL_CHANGE);
         let mut freed = 0;
         loop {
@@ -113,19 +133,14 @@ impl<D: Directory> FileFallback<D> {
                         freed = freed.saturating_add(removed.bytes);
                         evicted.push(removed);
                     }
-                    Err(_) => return Err(SpillError::File { source, evicted: mem::take(evicted) }),
+                    Err(_) => return Err(source),
                 },
-                _ => return Err(SpillError::File { source, evicted: mem::take(evicted) }),
+                _ => return Err(source),
             }
         }
     }
 
-    fn write_once(
-        &mut self,
-        name: &str,
-        encoded: &Encoded<'_>,
-        evicted: &mut Vec<Evicted>,
-    ) -> Result<(), safe_dir::FileError> {
+    fn write_once(&mut self, name: &str, encoded: &Encoded<'_>, evicted: &mut Vec<Evicted>) -> Result<(), FileError> {
         let draft = Draft::write(&self.dir, name, |file| encoded.write_to(file))?;
         // Only now, as the draft could have failed, and before it is published, so that the limits hold at every moment.
         match self.make_room(encoded.len(), evicted) {
@@ -138,6 +153,9 @@ impl<D: Directory> FileFallback<D> {
         }
     }
 }
+
+/// Names that are tried.
+const MAX_ATTEMPTS: u32 = 16;
 
 /// Room that counts as found besides twice the size of a file, for the file system's own blocks.
 const SMALL_CHANGE: u64 = 64 << 10;

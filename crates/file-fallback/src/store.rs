@@ -7,6 +7,7 @@ use safe_dir::{Directory, SafeDir};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::forecast::Rate;
 use crate::name::FileName;
 use crate::notice::{Damage, Notice};
 use crate::progress::{Progress, Record};
@@ -21,9 +22,11 @@ pub struct FileFallback<D: Directory = SafeDir> {
     /// The directory that was asked for, if we had to take one inside it.
     pub(crate) is_second: bool,
     pub(crate) quarantine: Option<D>,
+    pub(crate) set_aside_since_trim: usize,
     /// The process that opened it.
     pub(crate) process: u32,
     pub(crate) clock: Clock,
+    pub(crate) rate: Rate,
     /// Oldest first. Files whose last line is settled are not in here any more, even if they could not be removed.
     pub(crate) files: BTreeMap<Key, StoredFile>,
     /// The sums over `files`; changed by `insert`, `forget` and `settled` only.

@@ -1,6 +1,8 @@
 //! The bytes of a file to text: plain, zstd or gzip, by what they are, with a way on after damage.
 
-use std::io::{self, BufRead, Read, SeekFrom};
+#[cfg(any(feature = "zstd", feature = "gzip"))]
+use std::io::SeekFrom;
+use std::io::{self, BufRead, Read};
 
 use crate::name::Extension;
 
@@ -9,10 +11,12 @@ use crate::name::Extension;
 pub(crate) struct Unpacker<F> {
     state: State<F>,
     /// Searches for the next compressed part that were made after damage.
+    #[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain text has no parts"))]
     searches: u32,
 }
 
 /// What a call has added to the text.
+#[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain text has no parts"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
     /// Some of a compressed part whose checksum is still to come.
@@ -59,7 +63,7 @@ impl<F: Read + io::Seek> Unpacker<F> {
             Extension::Zstd
         } else if first.starts_with(&GZIP_MAGIC[..3]) {
             Extension::Gzip
-        } else if first.first().is_none_or(|&byte| byte == b'{' || byte.is_ascii_whitespace()) {
+        } else if first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
             Extension::Plain
         } else {
             extension
@@ -234,14 +238,40 @@ impl<F: Read + io::Seek> Source<F> {
         Self { file, buffer: vec![0; CHUNK].into(), start: 0, end: 0, offset: 0, failed: false }
     }
 
-    fn position(&self) -> u64 {
-        self.offset - (self.end - self.start) as u64
-    }
-
     /// The next bytes without taking them: `len` of them, or all there are.
     fn peek(&mut self, len: usize) -> io::Result<&[u8]> {
         while self.end - self.start < len && self.read_more()? > 0 {}
         Ok(&self.buffer[self.start..self.end])
+    }
+
+    /// Reads behind what is buffered.
+    fn read_more(&mut self) -> io::Result<usize> {
+        if self.end == self.buffer.len() || self.start == self.end {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        loop {
+            match self.file.read(&mut self.buffer[self.end..]) {
+                Ok(len) => {
+                    self.end += len;
+                    self.offset += len as u64;
+                    return Ok(len);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.failed = true;
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// What it takes to go on after damage.
+#[cfg(any(feature = "zstd", feature = "gzip"))]
+impl<F: Read + io::Seek> Source<F> {
+    fn position(&self) -> u64 {
+        self.offset - (self.end - self.start) as u64
     }
 
     fn seek_to(&mut self, position: u64) -> io::Result<()> {
@@ -274,28 +304,6 @@ impl<F: Read + io::Seek> Source<F> {
                     return Ok(true);
                 }
                 None => self.start = self.end - (wanted.len() - 1),
-            }
-        }
-    }
-
-    /// Reads behind what is buffered.
-    fn read_more(&mut self) -> io::Result<usize> {
-        if self.end == self.buffer.len() || self.start == self.end {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        loop {
-            match self.file.read(&mut self.buffer[self.end..]) {
-                Ok(len) => {
-                    self.end += len;
-                    self.offset += len as u64;
-                    return Ok(len);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.failed = true;
-                    return Err(error);
-                }
             }
         }
     }

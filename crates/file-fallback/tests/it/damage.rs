@@ -1,0 +1,303 @@
+//! Damaged files: the good lines come, the rest is counted, the file is kept for somebody to look at.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use file_fallback::{Compression, Damage, FileFallback, Line, Notice};
+use proptest::prelude::*;
+
+use crate::{at, config, count, data_files, drain, line, lines, missing, once, open, scratch};
+
+/// A store with one file to be damaged and one neighbour, both known.
+fn two_files(dir: &Path, compression: Compression, kept: &[Line]) -> String {
+    let mut store = open(config(dir).with_compression(compression));
+    let name = store.spill(kept, at(0)).expect("room").name;
+    drop(store.spill(&lines(1_000..1_003, 50), at(1)).expect("room"));
+    name
+}
+
+/// Drains after damage to the first file; checks what must hold whatever the damage is. Returns the ids of the first
+/// file that came, and whether it was set aside.
+fn drain_damaged(dir: &Path, name: &str, kept: &[Line], exact: bool) -> (BTreeSet<usize>, Option<Damage>) {
+    let mut store = open(config(dir));
+    let promised = store.stored().count;
+    let (mut ids, mut settled) = (BTreeSet::new(), 0);
+    while let Some(group) = store.next_group(50_000).expect("readable") {
+        let verdicts: Vec<_> = group
+            .lines
+            .iter()
+            .map(|text| {
+                let known = kept.iter().chain(&lines(1_000..1_003, 50)).position(|line| line.text == *text);
+                match known {
+                    Some(index) => {
+                        let id = if index < kept.len() { index } else { 1_000 + index - kept.len() };
+                        assert!(ids.insert(id), "line {id} came twice");
+                        file_fallback::Verdict::Done(count(id) as u64)
+                    }
+                    None => {
+                        assert!(
+                            !exact,
+                            "a line that nobody wrote: {:?}",
+                            String::from_utf8_lossy(&text[..text.len().min(80)])
+                        );
+                        file_fallback::Verdict::Rejected
+                    }
+                }
+            })
+            .collect();
+        settled += store.settle(group, &verdicts).expect("durable").count;
+    }
+    let notices = store.take_notices();
+    assert_eq!(settled + missing(&notices), promised, "every unit is accounted for: {notices:?}");
+    assert_eq!((store.stored().files, store.stored().count), (0, 0));
+    assert!((1_000..1_003).all(|id| ids.contains(&id)), "the neighbour is whole");
+    let aside = notices.iter().find_map(|notice| match notice {
+        Notice::SetAside { name: aside, moved_to: Some(moved), damage, .. } => {
+            assert_eq!(aside, name);
+            assert!(dir.join("quarantine").join(moved).exists());
+            Some(*damage)
+        }
+        _ => None,
+    });
+    assert_eq!(data_files(dir), Vec::<String>::new());
+    drop(store);
+    assert_eq!(open(config(dir)).stored().files, 0, "what was set aside is not found again");
+    ids.retain(|id| *id < 1_000);
+    (ids, aside)
+}
+
+#[test]
+fn a_torn_compressed_file_gives_all_lines_before_the_cut() {
+    for compression in [Compression::Zstd, Compression::Gzip] {
+        let kept = lines(0..40, 20_000);
+        let mut last = 0;
+        for percent in [0, 1, 10, 30, 50, 70, 90, 99] {
+            let scratch = scratch();
+            let name = two_files(scratch.path(), compression, &kept);
+            let path = scratch.path().join(&name);
+            let bytes = fs::read(&path).expect("there");
+            fs::write(&path, &bytes[..bytes.len() * percent / 100]).expect("cut");
+            let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, true);
+            assert_eq!(ids, (0..ids.len()).collect(), "a beginning");
+            assert!(ids.len() >= last, "{percent} % gave {} lines, less gave {last}", ids.len());
+            last = ids.len();
+            if percent > 0 {
+                assert_eq!(damage, Some(Damage::Torn), "{compression:?} at {percent} %");
+            }
+        }
+        assert!(last >= 26, "{compression:?}: only {last} of 40 lines before a cut at 99 %");
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_between_two_parts_is_missed_by_its_count() {
+    let scratch = scratch();
+    let kept = lines(0..40, 20_000);
+    let name = two_files(scratch.path(), Compression::Zstd, &kept);
+    let path = scratch.path().join(&name);
+    let bytes = fs::read(&path).expect("there");
+    let second =
+        (4..bytes.len()).find(|&at| bytes[at..].starts_with(&[0x28, 0xb5, 0x2f, 0xfd])).expect("several parts");
+    fs::write(&path, &bytes[..second]).expect("cut");
+    let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, true);
+    assert_eq!((ids.len(), damage), (14, None), "a part ends with the line that reaches 256 KiB");
+}
+
+#[test]
+fn a_torn_plain_line_goes_to_the_caller_who_rejects_it() {
+    let scratch = scratch();
+    let kept = lines(0..5, 100);
+    let name = two_files(scratch.path(), Compression::Never, &kept);
+    let path = scratch.path().join(&name);
+    let bytes = fs::read(&path).expect("there");
+    fs::write(&path, &bytes[..bytes.len() - 20]).expect("cut");
+    let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, false);
+    assert_eq!((ids, damage), ((0..4).collect(), Some(Damage::Rejected)));
+}
+
+#[test]
+fn a_rejected_line_keeps_its_file_also_across_a_restart() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    let name = store
+        .spill(&[line(0, 50), Line { text: b"no json".to_vec(), count: 9 }, line(2, 50)], at(0))
+        .expect("room")
+        .name;
+    let group = store.next_group(120).expect("readable").expect("lines");
+    assert_eq!(group.lines.len(), 1);
+    store.acknowledge(group, 1).expect("durable");
+    let group = store.next_group(1).expect("readable").expect("lines");
+    store.settle(group, &[file_fallback::Verdict::Rejected]).expect("durable");
+    assert_eq!(store.stored().count, 12, "what a rejected line held is known at the end");
+    drop(store);
+    let mut store = open(config(scratch.path()));
+    assert_eq!(drain(&mut store, 1_000), (once([2]), 0));
+    let notices = store.take_notices();
+    assert!(
+        matches!(&notices[..], [Notice::SetAside { damage: Damage::Rejected, count: 9, promised: 13, .. }]),
+        "{notices:?}"
+    );
+    assert!(scratch.path().join("quarantine").join(name).exists());
+}
+
+#[test]
+fn a_line_that_is_too_long_is_skipped_in_constant_memory() {
+    let scratch = scratch();
+    let mut text = line(0, 100).text;
+    text.push(b'\n');
+    text.resize(text.len() + 3_000_000, b'x');
+    text.extend_from_slice(b"\n\n  \n");
+    text.extend_from_slice(&line(1, 100).text);
+    fs::write(scratch.path().join("traces-20260201T000000.000Z-00000001-n3.jsonl"), text).expect("written");
+    let mut store = open(config(scratch.path()));
+    assert_eq!(drain(&mut store, 1_000), (once(0..2), 0));
+    let notices = store.take_notices();
+    assert!(matches!(&notices[..], [Notice::SetAside { damage: Damage::LineTooLong, count: 0, .. }]), "{notices:?}");
+}
+
+#[test]
+fn a_file_is_read_by_its_bytes_not_by_its_name() {
+    let scratch = scratch();
+    let kept = lines(0..40, 20_000);
+    let text: Vec<u8> = kept.iter().flat_map(|line| [&line.text[..], b"\n"].concat()).collect();
+    let zstd = {
+        let name = two_files(scratch.path(), Compression::Zstd, &kept);
+        fs::read(scratch.path().join(name)).expect("there")
+    };
+    for (extension, bytes) in [(".jsonl", &zstd), (".jsonl.gz", &zstd), (".jsonl.zst", &text), (".jsonl.gz", &text)] {
+        let scratch = crate::scratch();
+        let path = scratch.path().join(format!("traces-20260201T000000.000Z-00000001-n119{extension}"));
+        fs::write(path, bytes).expect("written");
+        let mut store = open(config(scratch.path()));
+        assert_eq!(drain(&mut store, 100_000), (once(0..40), 0), "{extension}");
+    }
+}
+
+#[test]
+fn the_quarantine_has_a_limit_of_its_own() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_quarantine_max_bytes(20_000));
+    for id in 0..20 {
+        drop(store.spill(&[Line { text: vec![b'x'; 3_000], count: 1 }], at(id)).expect("room"));
+    }
+    assert_eq!(drain(&mut store, 10_000).1, 20);
+    drop(store.clean_up(at(100)));
+    let trimmed: u64 = store
+        .take_notices()
+        .iter()
+        .map(|notice| match notice {
+            Notice::QuarantineTrimmed { files } => *files,
+            _ => 0,
+        })
+        .sum();
+    let left = data_files(&scratch.path().join("quarantine"));
+    assert_eq!((left.len() as u64 + trimmed, left.len()), (20, 4), "four blocks of 4 KiB");
+}
+
+#[derive(Clone, Debug)]
+enum Harm {
+    Flip(usize, u8),
+    Zero(usize, usize),
+    Cut(usize),
+    Append(Vec<u8>),
+    Insert(usize, Vec<u8>),
+    Swap(usize, usize, usize),
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    let at = any::<usize>;
+    prop_oneof![
+        4 => (at(), 0..8_u8).prop_map(|(at, bit)| Harm::Flip(at, 1 << bit)),
+        1 => (at(), 1..5_000_usize).prop_map(|(at, len)| Harm::Zero(at, len)),
+        1 => at().prop_map(Harm::Cut),
+        1 => prop::collection::vec(any::<u8>(), 1..2_000).prop_map(Harm::Append),
+        1 => (at(), prop::collection::vec(any::<u8>(), 1..50)).prop_map(|(at, junk)| Harm::Insert(at, junk)),
+        1 => (at(), at(), 1..2_000_usize).prop_map(|(a, b, len)| Harm::Swap(a, b, len)),
+    ]
+}
+
+impl Harm {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        let len = bytes.len();
+        match self {
+            Self::Flip(at, bits) => bytes[at % len] ^= bits,
+            Self::Zero(at, run) => {
+                let at = at % len;
+                bytes[at..(at + run).min(len)].fill(0);
+            }
+            Self::Cut(at) => bytes.truncate(at % len),
+            Self::Append(junk) => bytes.extend_from_slice(junk),
+            Self::Insert(at, junk) => drop(bytes.splice(at % len..at % len, junk.iter().copied())),
+            Self::Swap(a, b, run) => {
+                for offset in 0..*run {
+                    bytes.swap((a + offset) % len, (b + offset) % len);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Compressed parts have checksums: no line comes that nobody wrote, and one harm costs at most two parts.
+    #[test]
+    fn harm_to_a_compressed_file_costs_only_what_it_hits(
+        harm in harm(),
+        gzip in any::<bool>(),
+    ) {
+        let scratch = scratch();
+        let kept = lines(0..40, 20_000);
+        let compression = if gzip { Compression::Gzip } else { Compression::Zstd };
+        let name = two_files(scratch.path(), compression, &kept);
+        let path = scratch.path().join(&name);
+        let mut bytes = fs::read(&path).expect("there");
+        harm.apply(&mut bytes);
+        fs::write(&path, &bytes).expect("written");
+        let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, true);
+        // 14 + 14 + 12 lines in three parts.
+        match &harm {
+            Harm::Flip(..) | Harm::Insert(..) => prop_assert!(ids.len() >= 26, "{} lines", ids.len()),
+            Harm::Append(_) => prop_assert_eq!(ids.len(), 40),
+            Harm::Cut(_) | Harm::Zero(..) | Harm::Swap(..) => {}
+        }
+        prop_assert!(ids.len() == 40 || damage.is_some() || matches!(harm, Harm::Cut(_)), "{} lines, unnoticed", ids.len());
+    }
+
+    #[test]
+    fn harm_to_a_plain_file_costs_only_the_lines_it_hits(harm in harm()) {
+        let scratch = scratch();
+        let kept = lines(0..40, 500);
+        let name = two_files(scratch.path(), Compression::Never, &kept);
+        let path = scratch.path().join(&name);
+        let mut bytes = fs::read(&path).expect("there");
+        harm.apply(&mut bytes);
+        fs::write(&path, &bytes).expect("written");
+        let (ids, _) = drain_damaged(scratch.path(), &name, &kept, false);
+        match &harm {
+            Harm::Flip(..) => prop_assert!(ids.len() >= 38),
+            Harm::Insert(..) => prop_assert!(ids.len() >= 39),
+            Harm::Append(_) => prop_assert!(ids.len() >= 40),
+            Harm::Cut(_) | Harm::Zero(..) | Harm::Swap(..) => {}
+        }
+    }
+
+    /// Whatever stands under our names, nothing panics, everything ends, and the neighbour is delivered.
+    #[test]
+    fn random_bytes_are_read_without_harm(
+        bytes in prop::collection::vec(any::<u8>(), 0..5_000),
+        magic in prop_oneof![Just(&b""[..]), Just(&b"\x28\xb5\x2f\xfd"[..]), Just(&b"\x1f\x8b\x08\x00"[..])],
+        extension in prop_oneof![Just(".jsonl"), Just(".jsonl.zst"), Just(".jsonl.gz")],
+    ) {
+        let scratch = scratch();
+        let path = scratch.path().join(format!("traces-20260201T000000.000Z-00000001-n5{extension}"));
+        fs::write(path, [magic, &bytes].concat()).expect("written");
+        let mut store: FileFallback = open(config(scratch.path()));
+        drop(store.spill(&lines(7..9, 50), at(0)).expect("room"));
+        let (ids, _) = drain(&mut store, 1_000);
+        prop_assert_eq!(ids, once(7..9));
+        prop_assert_eq!(missing(&store.take_notices()), 5);
+        prop_assert_eq!(store.stored().count, 0);
+    }
+}

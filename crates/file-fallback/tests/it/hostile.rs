@@ -1,0 +1,162 @@
+//! What others may have put into the directory.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use file_fallback::{Damage, Notice};
+
+use crate::{at, config, data_files, drain, lines, missing, once, open, scratch};
+
+fn name(seq: u32, extension: &str) -> String {
+    format!("traces-20260201T000000.000Z-{seq:08}-n5{extension}")
+}
+
+#[test]
+fn links_pipes_and_directories_with_our_names_are_set_aside() {
+    let (scratch, outside) = (scratch(), scratch());
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "{\"id\":1}\n").expect("written");
+    let at_name = |seq| scratch.path().join(name(seq, ".jsonl"));
+    symlink(&secret, at_name(1)).expect("linked");
+    fs::hard_link(&secret, at_name(2)).expect("linked");
+    assert!(Command::new("mkfifo").arg(at_name(3)).status().expect("coreutils").success());
+    fs::create_dir(at_name(4)).expect("made");
+    let mut store = open(config(scratch.path()));
+    assert_eq!((store.stored().files, store.stored().count), (0, 0));
+    let notices = store.take_notices();
+    assert_eq!(notices.len(), 4);
+    for notice in notices {
+        assert!(
+            matches!(
+                notice,
+                Notice::SetAside { moved_to: Some(_), damage: Damage::NotOurs, count: 0, promised: 5, .. }
+            ),
+            "{notice:?}"
+        );
+    }
+    drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
+    assert_eq!(drain(&mut store, 1_000), (once(0..2), 0));
+    assert_eq!(fs::read(&secret).expect("there"), b"{\"id\":1}\n");
+    assert_eq!(data_files(scratch.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_is_swapped_for_a_link_while_we_run_is_not_followed() {
+    let (scratch, outside) = (scratch(), scratch());
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "{\"id\":1}\n").expect("written");
+    let mut store = open(config(scratch.path()));
+    let spilled = store.spill(&lines(0..2, 50), at(0)).expect("room");
+    drop(store.spill(&lines(2..4, 50), at(0)).expect("room"));
+    fs::remove_file(scratch.path().join(&spilled.name)).expect("there");
+    symlink(&secret, scratch.path().join(&spilled.name)).expect("linked");
+    assert_eq!(drain(&mut store, 1_000), (once(2..4), 0));
+    assert_eq!(missing(&store.take_notices()), 3);
+    assert!(secret.exists());
+}
+
+#[test]
+fn foreign_files_stay_untouched() {
+    let scratch = scratch();
+    let foreign = [
+        "notes.txt",
+        "traces.jsonl",
+        "logs-20260201T000000.000Z-00000001-n5.jsonl",
+        "traces-20260201T000000.000Z-00000001-n5.jsonl.bak",
+        "traces-20260201T000000.000Z-00000001-n5.pb",
+        "Traces-20260201T000000.000Z-00000001-n5.jsonl",
+        "\u{feff}traces-20260201T000000.000Z-00000001-n5.jsonl",
+    ];
+    for name in foreign {
+        fs::write(scratch.path().join(name), name).expect("written");
+    }
+    let mut store = open(config(scratch.path()).with_max_files(1));
+    for id in 0..3 {
+        drop(store.spill(&lines([id], 50), at(0)).expect("room"));
+    }
+    drop(store.clean_up(at(30 * 24 * 3_600)));
+    drop(drain(&mut store, 1_000));
+    for name in foreign {
+        assert_eq!(fs::read(scratch.path().join(name)).expect("there"), name.as_bytes());
+    }
+    assert_eq!(store.take_notices(), []);
+}
+
+#[test]
+fn names_that_promise_the_sky_do_not_overflow() {
+    let scratch = scratch();
+    for seq in 1..20 {
+        let name = format!("traces-20260201T000000.000Z-{seq:08}-n1000000000000.jsonl");
+        fs::write(scratch.path().join(name), "{\"id\":0}\n").expect("written");
+    }
+    let last = "traces-20260201T000000.000Z-1000000000000000000-n1.jsonl";
+    fs::write(scratch.path().join(last), "{\"id\":0}\n").expect("written");
+    let mut store = open(config(scratch.path()));
+    assert_eq!(store.stored().count, 19_000_000_000_001);
+    let spilled = store.spill(&lines(1..2, 50), at(0)).expect("numbers go on");
+    assert!(spilled.name.contains("-00000020-"));
+    let (ids, _) = drain(&mut store, 1_000);
+    assert_eq!(ids.into_iter().collect::<Vec<_>>(), [(0, 20), (1, 1)]);
+    assert_eq!(store.stored().count, 0);
+}
+
+#[test]
+fn sparse_giants_and_bombs_end_quickly() {
+    let scratch = scratch();
+    // Larger than the store may be: not even looked into.
+    let giant = fs::File::create(scratch.path().join(name(1, ".jsonl"))).expect("made");
+    giant.set_len(1 << 40).expect("sparse");
+    // One line of zeros, as long as the store may be: read through and skipped.
+    let long = fs::File::create(scratch.path().join(name(2, ".jsonl"))).expect("made");
+    long.set_len(100 << 20).expect("sparse");
+    // Many parts that each unpack to many blank lines: more text than a file may hold.
+    let part = zstd_of(&vec![b'\n'; 16 << 20]);
+    let mut bomb = fs::File::create(scratch.path().join(name(3, ".jsonl.zst"))).expect("made");
+    for _ in 0..17 {
+        bomb.write_all(&part).expect("written");
+    }
+    let mut store = open(config(scratch.path()));
+    drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
+    assert_eq!(drain(&mut store, 1_000), (once(0..2), 0));
+    let damages: Vec<_> = store
+        .take_notices()
+        .into_iter()
+        .filter_map(|notice| match notice {
+            Notice::SetAside { damage, .. } => Some(damage),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(damages, [Damage::FileTooLarge, Damage::LineTooLong, Damage::TextTooLarge]);
+    let peak = peak_memory_kib();
+    assert!(peak < 400_000, "{peak} KiB at most, the other tests included");
+}
+
+/// Part after part that begins right and goes wrong: the search for the next one is bounded.
+#[test]
+fn a_file_of_nothing_but_beginnings_ends_quickly() {
+    for magic in [&[0x28, 0xb5, 0x2f, 0xfd][..], &[0x1f, 0x8b, 8, 0]] {
+        let scratch = scratch();
+        let extension = if magic[0] == 0x28 { ".jsonl.zst" } else { ".jsonl.gz" };
+        fs::write(scratch.path().join(name(1, extension)), magic.repeat(2 << 20)).expect("written");
+        let mut store = open(config(scratch.path()));
+        assert_eq!(drain(&mut store, 1_000), (once(0..0), 0));
+        assert_eq!(missing(&store.take_notices()), 5);
+    }
+}
+
+fn zstd_of(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = zstd::stream::write::Encoder::new(&mut bytes, 1).expect("memory");
+    encoder.write_all(text).expect("memory");
+    encoder.finish().expect("memory");
+    bytes
+}
+
+fn peak_memory_kib() -> u64 {
+    let status = fs::read_to_string(Path::new("/proc/self/status")).expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}

@@ -1,0 +1,196 @@
+//! Limits: what goes, in which order, and what does not.
+
+use std::fs;
+use std::time::Duration;
+
+use file_fallback::{Compression, Config, FileFallback, InvalidConfig, Line, Reason, SpillError};
+use safe_dir::Directory as _;
+use safe_dir::sim::Disk;
+
+use crate::{at, config, data_files, drain, lines, once, open, scratch};
+
+fn on_disk(dir: &std::path::Path) -> u64 {
+    data_files(dir).iter().map(|name| fs::metadata(dir.join(name)).expect("there").len()).sum()
+}
+
+#[test]
+fn the_oldest_go_when_there_are_too_many_bytes() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_max_bytes(10_000));
+    let mut gone = Vec::new();
+    for id in 0..40 {
+        let spilled = store.spill(&lines([id], 1_500), at(id as u64)).expect("room");
+        gone.extend(spilled.evicted);
+        assert!(on_disk(scratch.path()) <= 10_000);
+        assert_eq!(store.stored().bytes, on_disk(scratch.path()));
+    }
+    assert!(gone.iter().all(|evicted| evicted.reason == Reason::MaxBytes));
+    let counts: u64 = gone.iter().map(|evicted| evicted.count).sum();
+    let all: u64 = lines(0..40, 10).iter().map(|line| line.count as u64).sum();
+    assert_eq!(counts + store.stored().count, all);
+    assert_eq!(drain(&mut store, 5_000), (once(gone.len()..40), 0), "the newest are left");
+}
+
+#[test]
+fn the_oldest_go_when_there_are_too_many_files() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_max_files(3));
+    for id in 0..10 {
+        let spilled = store.spill(&lines([id], 50), at(0)).expect("room");
+        assert_eq!(spilled.evicted.len(), usize::from(id >= 3));
+        assert!(spilled.evicted.iter().all(|evicted| evicted.reason == Reason::MaxFiles && evicted.count > 0));
+    }
+    assert_eq!(drain(&mut store, 5_000), (once(7..10), 0));
+}
+
+#[test]
+fn files_go_by_age_whatever_the_clock_does_in_between() {
+    let scratch = scratch();
+    let day = 24 * 3_600;
+    let mut store = open(config(scratch.path()).with_max_age(Duration::from_secs(day)));
+    drop(store.spill(&lines(0..1, 50), at(0)).expect("room"));
+    // Ten years ahead and back again: nothing is believed to be that old.
+    for jump in [3_650 * day, 0, 3_650 * day] {
+        assert_eq!(store.clean_up(at(jump)), []);
+    }
+    drop(store.spill(&lines(1..2, 50), at(3_650 * day)).expect("room"));
+    let mut gone = Vec::new();
+    for minute in 0..24 * 60 {
+        gone.extend(store.clean_up(at(60 * minute)));
+    }
+    assert_eq!(gone.len(), 1, "a day later the first is old, the second is not, whatever its name says");
+    assert_eq!((gone[0].reason, gone[0].count), (Reason::MaxAge, 1));
+    drop(store);
+    let mut store = open(config(scratch.path()).with_max_age(Duration::from_secs(day)));
+    assert_eq!(store.clean_up(at(day)), [], "a file from the future ages from now on");
+    assert_eq!(drain(&mut store, 5_000), (once(1..2), 0));
+}
+
+#[test]
+fn limits_that_were_lowered_hold_after_the_first_clean_up() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    for id in 0..10 {
+        drop(store.spill(&lines([id], 1_000), at(0)).expect("room"));
+    }
+    drop(store);
+    let mut store = open(config(scratch.path()).with_max_bytes(3_500));
+    let gone = store.clean_up(at(1));
+    assert_eq!(gone.len(), 7);
+    assert!(on_disk(scratch.path()) <= 3_500);
+    assert_eq!(drain(&mut store, 5_000), (once(7..10), 0));
+}
+
+#[test]
+fn a_file_with_a_group_handed_out_stays() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_max_files(2));
+    drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
+    let group = store.next_group(1).expect("readable").expect("two lines");
+    for id in 2..6 {
+        drop(store.spill(&lines([id], 50), at(0)).expect("room"));
+    }
+    assert_eq!(store.clean_up(at(30 * 24 * 3_600)), []);
+    store.acknowledge(group, 1).expect("durable");
+    assert_eq!(drain(&mut store, 5_000), (once([1, 5]), 0));
+    drop(store);
+    // Where nothing may go, nothing is written.
+    let mut store = open(config(scratch.path()).with_max_files(1));
+    drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
+    let group = store.next_group(1).expect("readable").expect("two lines");
+    assert!(matches!(store.spill(&lines(2..3, 50), at(0)), Err(SpillError::File { .. })));
+    assert_eq!(data_files(scratch.path()).len(), 1);
+    store.give_back(group).expect("ours");
+    assert_eq!(drain(&mut store, 5_000), (once(0..2), 0));
+}
+
+#[test]
+fn what_is_larger_than_the_store_is_refused_and_removes_nothing() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_max_bytes(1_000).with_compression(Compression::Never));
+    drop(store.spill(&lines(0..1, 500), at(0)).expect("room"));
+    match store.spill(&lines(1..2, 2_000), at(0)) {
+        Err(SpillError::TooLarge { bytes, max_bytes: 1_000 }) => assert!(bytes > 2_000),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(drain(&mut store, 5_000), (once(0..1), 0));
+}
+
+#[test]
+fn the_reserve_is_kept_free_by_removing_the_oldest_if_that_helps() {
+    let disk = Disk::new();
+    disk.set_capacity(Some(10_000));
+    let config = Config::builder("unused").with_free_space_reserve(4_000).build().expect("valid");
+    let mut store = FileFallback::open_in(config, disk.root()).expect("free");
+    let mut gone = Vec::new();
+    for id in 0..20 {
+        gone.extend(store.spill(&lines([id], 1_000), at(id as u64)).expect("room").evicted);
+        assert!(store.stored().bytes <= 6_000);
+    }
+    assert!(gone.iter().all(|evicted| evicted.reason == Reason::FreeSpace));
+    assert_eq!(store.stored().files as usize + gone.len(), 20);
+    // Somebody else takes the room: removing ours would not help, so nothing is.
+    let before = store.stored();
+    let free = disk.root().free_bytes().expect("known");
+    let mut theirs = disk.root().create("theirs").expect("new");
+    std::io::Write::write_all(&mut theirs, &vec![0; free as usize]).expect("room");
+    match store.spill(&lines([99], 2_500), at(99)) {
+        Err(error @ SpillError::NoRoom { .. }) => assert_eq!(error.evicted(), []),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.stored(), before);
+    assert_eq!(drain(&mut store, 5_000).0.len() as u64, before.files, "a full disk can always be emptied");
+}
+
+#[test]
+fn a_quota_that_nobody_announced_makes_room_too() {
+    use safe_dir::sim::{Fault, Faults, Faulty};
+    let disk = Disk::new();
+    let faults = Faults::none();
+    let config = Config::builder("unused").with_free_space_reserve(0).build().expect("valid");
+    let mut store = FileFallback::open_in(config, Faulty::new(disk.root(), faults.clone())).expect("free");
+    for id in 0..3 {
+        drop(store.spill(&lines([id], 1_000), at(0)).expect("room"));
+    }
+    // EDQUOT at the first write, which is the third call: space, create, write.
+    faults.plan(3, Fault::TornWrite(122), false);
+    let spilled = store.spill(&lines([3], 1_000), at(0)).expect("room was made");
+    assert_eq!(faults.fired(), 1);
+    assert_eq!((spilled.evicted.len(), spilled.evicted[0].reason), (1, Reason::FreeSpace));
+    assert_eq!(drain(&mut store, 5_000), (once(1..4), 0));
+}
+
+#[test]
+fn health_can_say_when_it_will_be_full() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_max_bytes(100_000).with_compression(Compression::Never));
+    assert_eq!(store.full_in(at(0)), None);
+    for second in 0..60 {
+        let text = vec![b'x'; 499];
+        drop(store.spill(&[Line { text, count: 1 }], at(second)).expect("room"));
+    }
+    let left = store.full_in(at(60)).expect("a rate");
+    assert!((130..150).contains(&left.as_secs()), "70,000 bytes at 500 a second: {left:?}");
+}
+
+#[test]
+fn settings_are_checked() {
+    let builder = || Config::builder("d");
+    assert!(builder().build().is_ok());
+    for signal in ["", "Traces", "../x", "a/b", "a-b", "ä", &"x".repeat(33)] {
+        assert!(matches!(builder().with_signal(signal).build(), Err(InvalidConfig::Signal { .. })), "{signal:?}");
+    }
+    for (builder, field) in [
+        (builder().with_max_bytes(0), "max_bytes"),
+        (builder().with_max_files(0), "max_files"),
+        (builder().with_max_line_bytes(0), "max_line_bytes"),
+        (builder().with_max_line_bytes(usize::MAX), "max_line_bytes"),
+        (builder().with_zstd_level(0), "zstd_level"),
+        (builder().with_zstd_level(-5), "zstd_level"),
+        (builder().with_zstd_level(20), "zstd_level"),
+    ] {
+        let error = builder.build().expect_err(field);
+        assert!(matches!(&error, InvalidConfig::OutOfRange { field: named, .. } if *named == field), "{error}");
+        assert!(error.to_string().contains(field), "{error}");
+    }
+}

@@ -1,0 +1,114 @@
+//! The store from outside, over real files and over a simulated disk.
+
+mod damage;
+mod faults;
+mod histories;
+mod hostile;
+mod limits;
+mod processes;
+mod replay;
+mod spill;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use file_fallback::{Builder, Config, FileFallback, Line, Notice, Verdict};
+use safe_dir::Directory;
+
+/// A time that stands in for now.
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_904_000 + seconds)
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+/// Settings without a free-space reserve, so that no test depends on the machine.
+fn config(dir: &Path) -> Builder {
+    Config::builder(dir).with_free_space_reserve(0)
+}
+
+fn open(builder: Builder) -> FileFallback {
+    FileFallback::open(builder.build().expect("valid")).expect("a free directory")
+}
+
+/// A line that says who it is; what is in it follows from that.
+fn line(id: usize, len: usize) -> Line {
+    let mut text = format!("{{\"id\":{id},\"text\":\"").into_bytes();
+    // Neither all the same nor noise: it compresses like text does.
+    let mut state = id as u64 + 1;
+    while text.len() < len {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        text.extend_from_slice(
+            ["span ", "trace ", "id=", "7f", "GET /", "200 "][(state >> 33) as usize % 6].as_bytes(),
+        );
+    }
+    text.extend_from_slice(b"\"}");
+    Line { text, count: count(id) }
+}
+
+fn count(id: usize) -> usize {
+    id % 5 + 1
+}
+
+fn lines(ids: impl IntoIterator<Item = usize>, len: usize) -> Vec<Line> {
+    ids.into_iter().map(|id| line(id, len)).collect()
+}
+
+fn id_of(text: &[u8]) -> Option<usize> {
+    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    usize::try_from(value.get("id")?.as_u64()?).ok()
+}
+
+/// Delivers all there is: how often each id came, and how many lines could not be used. Checks on the way that the books
+/// agree.
+fn drain<D: Directory>(store: &mut FileFallback<D>, max_bytes: usize) -> (BTreeMap<usize, usize>, usize) {
+    let (mut seen, mut rejected) = (BTreeMap::new(), 0);
+    while let Some(group) = store.next_group(max_bytes).expect("readable") {
+        let before = store.stored().count;
+        let mut done = 0;
+        let verdicts: Vec<_> = group
+            .lines
+            .iter()
+            .map(|text| match id_of(text) {
+                Some(id) => {
+                    *seen.entry(id).or_default() += 1;
+                    done += count(id) as u64;
+                    Verdict::Done(count(id) as u64)
+                }
+                None => {
+                    rejected += 1;
+                    Verdict::Rejected
+                }
+            })
+            .collect();
+        let settled = store.settle(group, &verdicts).expect("durable");
+        assert_eq!(settled.count + settled.surplus, done);
+        assert!(store.stored().count + settled.count <= before);
+    }
+    (seen, rejected)
+}
+
+fn once(ids: impl IntoIterator<Item = usize>) -> BTreeMap<usize, usize> {
+    ids.into_iter().map(|id| (id, 1)).collect()
+}
+
+/// The names of the data files in a directory, sorted; an independent look at the disk.
+fn data_files(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).expect("readable").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter(|name| name.contains(".jsonl")).collect();
+    names.sort();
+    names
+}
+
+/// What left the store undelivered, by its notices.
+fn missing(notices: &[Notice]) -> u64 {
+    let counts = notices.iter().map(|notice| match notice {
+        Notice::SetAside { count, .. } | Notice::Missing { count, .. } | Notice::Vanished { count, .. } => *count,
+        _ => 0,
+    });
+    counts.sum()
+}

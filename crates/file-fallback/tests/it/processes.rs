@@ -1,0 +1,114 @@
+//! One process per directory, and what happens to the files of the dead.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use file_fallback::{FileFallback, Notice, OpenError, SecondProcess};
+
+use crate::{at, config, count, data_files, drain, line, lines, once, open, scratch};
+
+#[test]
+fn a_second_process_takes_a_directory_of_its_own_which_is_adopted_later() {
+    let scratch = scratch();
+    let mut first = open(config(scratch.path()));
+    let mut second = open(config(scratch.path()));
+    let mut third = open(config(scratch.path()));
+    assert_eq!(second.path(), scratch.path().join("process-1"));
+    assert_eq!(third.path(), scratch.path().join("process-2"));
+    drop(first.spill(&lines(0..2, 50), at(0)).expect("room"));
+    drop(second.spill(&lines(2..5, 50), at(0)).expect("room"));
+    drop(third.spill(&lines(5..7, 50), at(0)).expect("room"));
+    let group = second.next_group(1).expect("readable").expect("three lines");
+    second.acknowledge(group, count(2) as u64).expect("durable");
+
+    assert_eq!(first.adopt().expect("nothing to do"), 0, "the living keep their files");
+    assert_eq!(third.adopt().expect("nothing to do"), 0);
+    let left = second.stored().count;
+    drop(second);
+    assert_eq!(first.adopt().expect("moved"), left);
+    let notices = first.take_notices();
+    assert_eq!(notices, [Notice::Adopted { from: "process-1".into(), files: 1, count: left }]);
+    assert!(!scratch.path().join("process-1").exists());
+    assert_eq!(drain(&mut first, 1_000), (once([0, 1, 3, 4]), 0), "with their progress");
+    drop((first, third));
+
+    // Opening adopts as well.
+    let mut again = open(config(scratch.path()));
+    assert_eq!(drain(&mut again, 1_000), (once(5..7), 0));
+    assert_eq!(
+        fs::read_dir(scratch.path())
+            .expect("readable")
+            .filter(|entry| { entry.as_ref().is_ok_and(|entry| entry.path().is_dir()) })
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_second_process_that_is_not_wanted_is_refused() {
+    let scratch = scratch();
+    let _first = open(config(scratch.path()));
+    let refused =
+        FileFallback::open(config(scratch.path()).with_second_process(SecondProcess::Refuse).build().expect("valid"));
+    let Err(OpenError::Lock(error)) = refused else { panic!("{refused:?}") };
+    assert!(error.to_string().contains(&*scratch.path().to_string_lossy()), "{error}");
+}
+
+#[test]
+fn what_a_dead_process_had_set_aside_moves_too() {
+    let scratch = scratch();
+    let first = open(config(scratch.path()));
+    let mut second = open(config(scratch.path()));
+    let damaged =
+        second.spill(&[file_fallback::Line { text: b"no json".to_vec(), count: 1 }], at(0)).expect("room").name;
+    drop(drain(&mut second, 1_000));
+    drop((first, second));
+    drop(open(config(scratch.path())));
+    assert!(!scratch.path().join("process-1").exists());
+    assert!(scratch.path().join("quarantine").join(damaged).exists());
+}
+
+/// A process that spills until it is killed, again and again: what it was told is kept, is kept.
+#[test]
+fn what_a_killed_process_was_told_is_there() {
+    let scratch = scratch();
+    let mut next = 0;
+    let mut told = Vec::new();
+    for round in 0..12 {
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "processes::spill_until_killed", "--nocapture"])
+            .env("FILE_FALLBACK_TEST", scratch.path())
+            .env("FILE_FALLBACK_FIRST", next.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut output = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        let mut ids = output.by_ref().filter_map(|line| line.strip_prefix("kept ")?.parse::<usize>().ok());
+        told.extend(ids.by_ref().take(1 + 7 * round));
+        child.kill().expect("running");
+        child.wait().expect("killed");
+        told.extend(ids);
+        next = told.last().expect("at least one") + 1_000;
+    }
+    let mut store = open(config(scratch.path()));
+    let (seen, rejected) = drain(&mut store, 10_000);
+    assert_eq!(rejected, 0);
+    assert!(told.iter().all(|id| seen.get(id) == Some(&1)), "every line that was reported is there once");
+    let unreported = seen.len() - told.len();
+    assert!(unreported <= 12, "at most the one that was being reported at each kill: {unreported}");
+    assert_eq!(data_files(scratch.path()), Vec::<String>::new());
+}
+
+#[test]
+fn spill_until_killed() {
+    let Some(path) = std::env::var_os("FILE_FALLBACK_TEST").map(PathBuf::from) else { return };
+    let first: usize = std::env::var("FILE_FALLBACK_FIRST").expect("set").parse().expect("a number");
+    let mut store = open(config(&path));
+    for id in first.. {
+        drop(store.spill(&[line(id, 300)], at(0)).expect("room"));
+        println!("kept {id}");
+    }
+}

@@ -1,0 +1,195 @@
+//! Reading back: groups, progress, restarts.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use file_fallback::{Notice, SettleError, Settled, Verdict};
+
+use crate::{at, config, count, data_files, drain, id_of, lines, missing, once, open, scratch};
+
+#[test]
+fn groups_come_oldest_file_first_and_within_their_size() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    drop(store.spill(&lines(0..10, 1_000), at(0)).expect("room"));
+    drop(store.spill(&lines(10..20, 30_000), at(1)).expect("room"));
+    let mut ids = Vec::new();
+    let mut groups = Vec::new();
+    while let Some(group) = store.next_group(5_000).expect("readable") {
+        assert!(group.bytes() <= 5_000 || group.lines.len() == 1);
+        ids.extend(group.lines.iter().filter_map(|text| id_of(text)));
+        groups.push(group);
+    }
+    assert_eq!(ids, (0..20).collect::<Vec<_>>());
+    assert_eq!(groups.len(), 3 + 10, "four lines a group, or one that is larger");
+    assert_eq!(store.stored().files, 2, "handed out is not settled");
+    for group in groups.into_iter().rev() {
+        let count = group.lines.iter().filter_map(|text| id_of(text)).map(|id| count(id) as u64).sum();
+        assert_eq!(store.acknowledge(group, count).expect("durable"), Settled { count, surplus: 0 });
+    }
+    assert_eq!((store.stored().files, store.stored().count, store.stored().bytes), (0, 0, 0));
+    assert_eq!(data_files(scratch.path()), Vec::<String>::new());
+    assert_eq!(store.take_notices(), []);
+}
+
+#[test]
+fn what_was_settled_does_not_come_back_after_a_restart() {
+    for len in [100, 30_000] {
+        let scratch = scratch();
+        let mut store = open(config(scratch.path()));
+        drop(store.spill(&lines(0..20, len), at(0)).expect("room"));
+        let mut settled: BTreeMap<usize, usize> = BTreeMap::new();
+        // Each run settles every other line of one group, and dies with a second group handed out.
+        for _ in 0..30 {
+            let Some(group) = store.next_group(len * 3).expect("readable") else { break };
+            let _lost = store.next_group(len * 3).expect("readable");
+            let mut verdicts = Vec::new();
+            for (index, text) in group.lines.iter().enumerate() {
+                let id = id_of(text).expect("whole");
+                let done = index % 2 == 0;
+                verdicts.push(if done { Verdict::Done(count(id) as u64) } else { Verdict::Keep });
+                *settled.entry(id).or_default() += usize::from(done);
+            }
+            store.settle(group, &verdicts).expect("durable");
+            let stored = store.stored();
+            drop(store);
+            store = open(config(scratch.path()));
+            assert_eq!(store.stored(), stored);
+        }
+        settled.retain(|_, times| *times > 0);
+        let (rest, _) = drain(&mut store, len * 3);
+        for (id, times) in rest {
+            *settled.entry(id).or_default() += times;
+        }
+        assert_eq!(settled, once(0..20), "each line once, lines of {len} bytes");
+        assert_eq!(store.stored().count, 0);
+        assert_eq!(data_files(scratch.path()), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn groups_settled_out_of_order_are_remembered() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
+    let mut groups = Vec::new();
+    while let Some(group) = store.next_group(1).expect("readable") {
+        groups.push(group);
+    }
+    let third = groups.remove(2);
+    let first = groups.remove(0);
+    store.acknowledge(third, count(2) as u64).expect("durable");
+    store.acknowledge(first, count(0) as u64).expect("durable");
+    drop(store);
+    let mut store = open(config(scratch.path()));
+    assert_eq!(drain(&mut store, 1_000), (once([1, 3, 4]), 0));
+}
+
+#[test]
+fn a_group_is_settled_once_and_by_its_own_store() {
+    let (scratch, other) = (scratch(), scratch());
+    let mut store = open(config(scratch.path()));
+    let mut elsewhere = open(config(other.path()));
+    drop(store.spill(&lines(0..2, 100), at(0)).expect("room"));
+    let group = store.next_group(1_000).expect("readable").expect("two lines");
+    assert!(matches!(elsewhere.acknowledge(group, 3), Err(SettleError::UnknownGroup)));
+    drop(store);
+    let mut store = open(config(scratch.path()));
+    let group = store.next_group(1_000).expect("readable").expect("two lines");
+    let wrong = store.settle(group, &[Verdict::Keep]);
+    assert!(matches!(wrong, Err(SettleError::WrongLength { verdicts: 1, lines: 2 })));
+    assert_eq!(drain(&mut store, 1_000), (once(0..2), 0), "the lines were not lost by that");
+}
+
+#[test]
+fn a_name_that_promises_something_else_is_put_right() {
+    let scratch = scratch();
+    let text = "{\"id\":4}\n{\"id\":9}\n"; // five each
+    fs::write(scratch.path().join("traces-20260201T000000.000Z-00000001-n7.jsonl"), text).expect("written");
+    fs::write(scratch.path().join("traces-20260201T000000.000Z-00000002-n17.jsonl"), text).expect("written");
+    let mut store = open(config(scratch.path()));
+    assert_eq!(store.stored().count, 24);
+    let group = store.next_group(1_000).expect("readable").expect("two lines");
+    assert_eq!(store.acknowledge(group, 10).expect("durable"), Settled { count: 7, surplus: 3 });
+    let group = store.next_group(1_000).expect("readable").expect("two lines");
+    assert_eq!(store.acknowledge(group, 10).expect("durable"), Settled { count: 10, surplus: 0 });
+    let notices = store.take_notices();
+    assert!(matches!(&notices[..], [Notice::Missing { count: 7, .. }]), "{notices:?}");
+    assert_eq!(store.stored().count, 0);
+}
+
+#[test]
+fn a_file_that_somebody_took_is_counted_and_the_others_are_read() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    let taken = store.spill(&lines(0..4, 100), at(0)).expect("room");
+    drop(store.spill(&lines(4..6, 100), at(0)).expect("room"));
+    fs::remove_file(scratch.path().join(&taken.name)).expect("there");
+    assert_eq!(drain(&mut store, 1_000), (once(4..6), 0));
+    assert_eq!(store.take_notices(), [Notice::Vanished { name: taken.name, count: taken.count }]);
+    assert_eq!(store.stored().count, 0);
+}
+
+#[test]
+fn old_progress_does_not_hide_a_new_file() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
+    let group = store.next_group(1).expect("readable").expect("five lines");
+    store.acknowledge(group, 1).expect("durable");
+    let log = fs::read(scratch.path().join("progress.log")).expect("there");
+    drop(drain(&mut store, 1_000));
+    drop(store);
+    // The log as it was, all files gone, the clock the same: the next file must not get the old name.
+    fs::write(scratch.path().join("progress.log"), &log).expect("written");
+    let mut store = open(config(scratch.path()));
+    drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
+    drop(store);
+    let mut store = open(config(scratch.path()));
+    assert_eq!(drain(&mut store, 1_000), (once(0..5), 0));
+}
+
+#[test]
+fn a_damaged_or_foreign_progress_log_costs_duplicates_only() {
+    let garbage: [&[u8]; 4] = [b"", b"garbage\nmore\n", &[0; 5_000], b"00000000 {}\n"];
+    for (index, log) in garbage.into_iter().enumerate() {
+        let scratch = scratch();
+        let mut store = open(config(scratch.path()));
+        drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
+        let group = store.next_group(1).expect("readable").expect("five lines");
+        store.acknowledge(group, 1).expect("durable");
+        drop(store);
+        fs::write(scratch.path().join("progress.log"), log).expect("written");
+        let mut store = open(config(scratch.path()));
+        assert_eq!(store.stored().count, 15);
+        let group = store.next_group(1).expect("readable").expect("five lines");
+        store.acknowledge(group, 1).expect("a new log");
+        assert_eq!(drain(&mut store, 1_000), (once(1..5), 0));
+        let damaged = store.take_notices().iter().any(|notice| matches!(notice, Notice::ProgressDamaged { .. }));
+        assert_eq!(damaged, index == 1 || index == 3, "a torn tail is no damage");
+    }
+    // Something else in its place: settling works, and says that it is not durable.
+    let scratch = scratch();
+    fs::create_dir(scratch.path().join("progress.log")).expect("made");
+    let mut store = open(config(scratch.path()));
+    drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
+    let group = store.next_group(1).expect("readable").expect("five lines");
+    match store.acknowledge(group, 1) {
+        Err(SettleError::NotDurable { settled: Settled { count: 1, surplus: 0 }, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.stored().count, 14);
+    assert_eq!(missing(&store.take_notices()), 0);
+}
+
+#[test]
+fn ten_thousand_files_are_opened_by_name_alone() {
+    let scratch = scratch();
+    for seq in 1..=10_000 {
+        // Not even readable: nobody looks inside.
+        let path = scratch.path().join(format!("traces-20260201T000000.000Z-{seq:08}-n3.jsonl"));
+        fs::File::create(path).expect("made").set_len(10).expect("sparse");
+    }
+    let store = open(config(scratch.path()));
+    assert_eq!((store.stored().files, store.stored().count, store.stored().bytes), (10_000, 30_000, 100_000));
+}

@@ -1,0 +1,117 @@
+//! Writing: one call, one file, as other tools read it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+
+use file_fallback::{Compression, Line, LineProblem, SpillError};
+
+use crate::{at, config, data_files, drain, line, lines, once, open, scratch};
+
+#[test]
+fn a_small_spill_is_plain_text() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    let spilled = store.spill(&lines(0..3, 40), at(0)).expect("room");
+    assert_eq!(spilled.name, "traces-20260201T000000.000Z-00000001-n6.jsonl");
+    let path = scratch.path().join(&spilled.name);
+    let text = fs::read(&path).expect("there");
+    let expected: Vec<u8> = lines(0..3, 40).into_iter().flat_map(|line| [line.text, vec![b'\n']].concat()).collect();
+    assert_eq!(text, expected);
+    assert_eq!(spilled.bytes, text.len() as u64);
+    assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, 0o600);
+    assert_eq!((store.stored().files, store.stored().count, store.stored().bytes), (1, 6, spilled.bytes));
+}
+
+#[test]
+fn a_large_spill_is_compressed_at_once_and_other_tools_read_it() {
+    for (compression, extension, tool) in
+        [(Compression::Zstd, ".jsonl.zst", ["zstd", "-dc"]), (Compression::Gzip, ".jsonl.gz", ["gunzip", "-c"])]
+    {
+        let scratch = scratch();
+        let mut store = open(config(scratch.path()).with_compression(compression));
+        let kept = lines(0..50, 20_000);
+        let spilled = store.spill(&kept, at(0)).expect("room");
+        assert!(spilled.name.ends_with(extension), "{}", spilled.name);
+        assert!(spilled.bytes < 50 * 20_000 / 3, "{compression:?}: {} bytes", spilled.bytes);
+        let output = Command::new(tool[0]).arg(tool[1]).arg(scratch.path().join(&spilled.name)).output();
+        // gunzip is on every machine; zstd may not be, and our own reader is tested anyhow.
+        let Ok(output) = output else {
+            assert_eq!(tool[0], "zstd");
+            continue;
+        };
+        let expected: Vec<u8> = kept.into_iter().flat_map(|line| [line.text, vec![b'\n']].concat()).collect();
+        assert!(output.status.success());
+        assert!(output.stdout == expected, "{compression:?}");
+        assert_eq!(drain(&mut store, 100_000), (once(0..50), 0));
+    }
+}
+
+#[test]
+fn the_threshold_and_never_are_kept() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_compress_above(1_000));
+    let text = |len: usize| vec![Line { text: vec![b'x'; len - 1], count: 1 }];
+    assert!(store.spill(&text(1_000), at(0)).expect("room").name.ends_with(".jsonl"));
+    assert!(store.spill(&text(1_001), at(0)).expect("room").name.ends_with(".zst"));
+    drop(store);
+    let mut store = open(config(scratch.path()).with_compression(Compression::Never).with_compress_above(0));
+    assert!(store.spill(&text(100_000), at(0)).expect("room").name.ends_with(".jsonl"));
+}
+
+#[test]
+fn lines_that_would_not_come_back_are_refused_and_nothing_is_written() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_max_line_bytes(10));
+    let problem = |text: &[u8]| {
+        let lines = [Line { text: b"fine".to_vec(), count: 1 }, Line { text: text.to_vec(), count: 1 }];
+        (lines, text.len())
+    };
+    for (text, expected) in [
+        (&b""[..], LineProblem::Empty),
+        (b" \t\r", LineProblem::Empty),
+        (b"a\nb", LineProblem::LineFeed),
+        (b"a\n", LineProblem::LineFeed),
+        (b"12345678901", LineProblem::TooLong { bytes: 11, max_line_bytes: 10 }),
+    ] {
+        match store.spill(&problem(text).0, at(0)) {
+            Err(SpillError::Line { index: 1, problem }) => assert_eq!(problem, expected),
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+    assert!(matches!(store.spill(&[], at(0)), Err(SpillError::Empty)));
+    assert_eq!(data_files(scratch.path()), Vec::<String>::new());
+    assert_eq!(store.stored().files, 0);
+}
+
+#[test]
+fn a_file_in_the_way_is_neither_overwritten_nor_an_obstacle() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    let taken = scratch.path().join("traces-20260201T000000.000Z-00000001-n1.jsonl");
+    fs::write(&taken, "theirs").expect("written");
+    let spilled = store.spill(&lines(0..1, 30), at(0)).expect("another number");
+    assert_eq!(spilled.name, "traces-20260201T000000.000Z-00000002-n1.jsonl");
+    assert_eq!(fs::read(&taken).expect("there"), b"theirs");
+}
+
+#[test]
+fn starting_again_changes_nothing_and_goes_on_counting() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    drop(store.spill(&lines(0..3, 100), at(5)).expect("room"));
+    drop(store.spill(&lines(3..6, 200_000), at(5)).expect("room"));
+    let stored = store.stored();
+    let before: Vec<_> = data_files(scratch.path());
+    drop(store);
+    let mut store = open(config(scratch.path()));
+    assert_eq!((store.stored(), data_files(scratch.path())), (stored, before));
+    // The clock was set back: the order goes by number.
+    let spilled = store.spill(&lines(6..7, 100), at(0)).expect("room");
+    assert!(spilled.name.contains("-00000003-"), "{}", spilled.name);
+    let first = store.next_group(1).expect("readable").expect("three files");
+    assert_eq!(first.lines, [line(0, 100).text]);
+    store.give_back(first).expect("ours");
+    assert_eq!(drain(&mut store, 1_000), (once(0..7), 0));
+    assert_eq!(data_files(scratch.path()), Vec::<String>::new());
+}
