@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use crate::app::App;
 use crate::collector::{Collector, Fault};
-use crate::contender::{self, Protocol, Settings};
+use crate::contender::{self, BURST, Protocol, Settings};
 use crate::{Failure, SpanIds, now, wait_until};
 
 /// One trial.
@@ -260,11 +260,9 @@ impl Contender {
         }
     }
 
-    /// Whether there is room for a burst, in the batch processor's queue and in the buffer, where spans that are being written
-    /// to disk count too. The stock exporter does not say, and is given what the others get.
+    /// Whether there is room for a burst. The stock exporter does not say, and is given what the others get.
     fn has_room(&self) -> bool {
-        let Some(ledger) = self.handle.as_ref().map(Handle::ledger) else { return true };
-        self.made.len() as u64 - ledger.offered <= BURST && ledger.buffered + ledger.in_flight <= BUFFER
+        self.handle.as_ref().is_none_or(|handle| contender::has_room(self.made.len() as u64, handle))
     }
 
     /// Notes the moment at which the backlog of an outage is gone.
@@ -370,11 +368,3 @@ fn make(all: &mut [Contender], count: u64, plan: &Plan) -> Result<(), Failure> {
 
 /// Spans are made in small bursts this far apart.
 const TICK: Duration = Duration::from_millis(5);
-
-/// Spans in our buffer, those being written included, above which the application rests: it spills from 8,750 of its 10,000
-/// on, and two batches may still follow.
-const BUFFER: u64 = 8_900;
-
-/// Spans made at once, and the most that may be left in the queue before the next ones: one batch of the processor, which
-/// holds four.
-const BURST: u64 = 512;

@@ -10,14 +10,11 @@ use super::Setup;
 use super::otelcol::Otelcol;
 use crate::app::{App, Recorder};
 use crate::canonical::{self, Spans};
-use crate::contender::{self, Protocol, Settings};
+use crate::contender::{self, BURST, Protocol, Settings};
 use crate::{Failure, wait_until};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Spans made at once; the batch processor's queue holds 2,048.
-const BURST: u64 = 512;
 
 /// An application that traces through our exporter, and beside it a recorder of what it made.
 pub(super) struct Traced {
@@ -54,14 +51,14 @@ impl Traced {
         self.made
     }
 
-    /// Serves requests, two spans each, no faster than the batch processor hands them on.
+    /// Serves requests, two spans each, no faster than there is room for them.
     pub(super) fn serve(&mut self, requests: u64) -> Result<(), Failure> {
         for request in 0..requests {
             self.app.serve_nested();
             if request % (BURST / 2) == 0 {
                 let made = self.made().len() as u64;
                 let handle = &self.handle;
-                wait_until("room in the batch processor", PATIENCE, || made - handle.ledger().offered <= BURST)?;
+                wait_until("room for a burst", PATIENCE, || contender::has_room(made, handle))?;
             }
         }
         self.hand_over()
