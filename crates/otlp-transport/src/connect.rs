@@ -17,6 +17,10 @@ use crate::endpoint::Endpoint;
 /// How long one address may keep the next one waiting (RFC 8305, section 5, "Connection Attempt Delay").
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
+/// How long a connection may lie idle and still be used: less than the 60 s after which the first load balancers and NATs
+/// forget it, some without a word, which would cost the next call its whole time-out.
+pub(crate) const MAX_IDLE: Duration = Duration::from_secs(50);
+
 /// Opens a connection to the first address of the endpoint that answers.
 pub(crate) async fn tcp(endpoint: &Endpoint) -> io::Result<Stream> {
     let mut addresses = lookup_host((endpoint.host.as_str(), endpoint.port)).await?;

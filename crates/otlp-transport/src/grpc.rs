@@ -31,7 +31,8 @@ const MAX_HEADERS: u32 = 64 << 10;
 /// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
 pub struct GrpcTransport {
     config: Config,
-    connection: Mutex<Option<Arc<Connection>>>,
+    /// With the time of its last use.
+    connection: Mutex<Option<(Arc<Connection>, Instant)>>,
 }
 
 struct Connection {
@@ -108,12 +109,14 @@ impl GrpcTransport {
     /// The connection that is there if it still works, or else a new one.
     async fn connection(&self) -> Result<(Arc<Connection>, SendRequest<Bytes>), Cause> {
         let mut slot = self.connection.lock().await;
-        if let Some(connection) = slot.take() {
+        if let Some((connection, last_use)) = slot.take()
+            && last_use.elapsed() < connect::MAX_IDLE
+        {
             connect::catch_up().await;
             if !connection.driver.has_ended()
                 && let Ok(requests) = connection.requests.clone().ready().await
             {
-                *slot = Some(Arc::clone(&connection));
+                *slot = Some((Arc::clone(&connection), Instant::now()));
                 return Ok((connection, requests));
             }
         }
@@ -131,14 +134,14 @@ impl GrpcTransport {
         });
         let connection = Arc::new(Connection { requests, driver });
         let requests = connection.requests.clone().ready().await.map_err(|error| failed(&error))?;
-        *slot = Some(Arc::clone(&connection));
+        *slot = Some((Arc::clone(&connection), Instant::now()));
         Ok((connection, requests))
     }
 
     /// Keeps further calls away from a connection; calls that are on it still end there.
     async fn give_up(&self, connection: &Arc<Connection>) {
         let mut slot = self.connection.lock().await;
-        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+        if slot.as_ref().is_some_and(|(current, _)| Arc::ptr_eq(current, connection)) {
             *slot = None;
         }
     }

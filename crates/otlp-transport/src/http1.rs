@@ -21,7 +21,7 @@ use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
 
 /// Most connections that are kept while nothing is sent on them.
-const MAX_IDLE: usize = 8;
+const MAX_KEPT: usize = 8;
 
 /// Sends over HTTP/1.1 with keep-alive: a connection for each call that runs at the same time, kept for the next one. A
 /// connection that broke, or whose call was given up or timed out, is closed.
@@ -35,6 +35,7 @@ pub struct HttpTransport {
 struct Connection {
     requests: SendRequest<Full<Bytes>>,
     driver: Driver,
+    last_use: Instant,
 }
 
 impl HttpTransport {
@@ -112,7 +113,8 @@ impl HttpTransport {
                 connect::catch_up().await;
                 has_caught_up = true;
             }
-            if !connection.driver.has_ended()
+            if connection.last_use.elapsed() < connect::MAX_IDLE
+                && !connection.driver.has_ended()
                 && !connection.requests.is_closed()
                 && connection.requests.ready().await.is_ok()
             {
@@ -129,12 +131,13 @@ impl HttpTransport {
             // What ended it is told to the call that was on it.
             let _ = connection.await;
         });
-        Ok(Connection { requests, driver })
+        Ok(Connection { requests, driver, last_use: Instant::now() })
     }
 
-    fn keep(&self, connection: Connection) {
+    fn keep(&self, mut connection: Connection) {
+        connection.last_use = Instant::now();
         let mut idle = self.lock();
-        if idle.len() < MAX_IDLE && !connection.requests.is_closed() {
+        if idle.len() < MAX_KEPT && !connection.requests.is_closed() {
             idle.push(connection);
         }
     }

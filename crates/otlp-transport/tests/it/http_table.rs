@@ -164,8 +164,12 @@ async fn each_answer_means_what_the_specification_says() {
     let rows: Vec<Row> = [success_rows(), status_rows(), trouble_rows()].into_iter().flatten().collect();
     let count = rows.len();
     for Row { name, peer, expect } in rows {
-        let hangs = expect.contains("timeout") || name.contains("never ends");
-        let limit = if hangs { Duration::from_millis(100) } else { PATIENCE };
+        // A pure time-out needs no time; where an answer comes first, it gets enough even on a busy machine.
+        let limit = match name.as_str() {
+            _ if expect.contains("timeout") => Duration::from_millis(100),
+            name if name.contains("never ends") => Duration::from_secs(1),
+            _ => PATIENCE,
+        };
         let (_held, address) = match peer {
             None => {
                 let (socket, address) = refused();

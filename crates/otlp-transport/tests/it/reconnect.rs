@@ -134,6 +134,23 @@ fn an_answer_that_says_close_is_the_last_on_its_connection() {
 }
 
 #[test]
+fn a_connection_that_was_idle_for_long_is_not_used_again() {
+    for protocol in BOTH {
+        let server = Apart::start(None, healthy(protocol));
+        let transport = transport(protocol, server.address);
+        runtime().block_on(async {
+            for (idle, connections) in [(0, 1), (49, 1), (50, 2), (0, 2), (3600, 3)] {
+                tokio::time::pause();
+                tokio::time::advance(Duration::from_secs(idle)).await;
+                tokio::time::resume();
+                assert_eq!(summary(&transport.send(&payload()).await), DELIVERED, "{protocol}");
+                assert_eq!(server.connections(), connections, "{protocol}, idle for {idle} s");
+            }
+        });
+    }
+}
+
+#[test]
 fn a_time_out_gives_the_connection_up() {
     let grpc = Apart::start(None, |listener| {
         serve_grpc(listener, |request| if request == 0 { Grpc::Hang } else { grpc_ok() })
@@ -143,7 +160,7 @@ fn a_time_out_gives_the_connection_up() {
         serve_raw(listener, move |n| if n == 0 { Raw::AnswerThenHang(Vec::new()) } else { Raw::Answer(ok()) })
     });
     for (protocol, server) in [(Protocol::Grpc, grpc), (Protocol::HttpProtobuf, http)] {
-        let config = config(protocol, server.address).with_timeout(Duration::from_millis(300));
+        let config = config(protocol, server.address).with_timeout(Duration::from_secs(1));
         let (transport, runtime) = (transport_with(config), runtime());
         assert_eq!(summary(&runtime.block_on(transport.send(&payload()))), "retryable: timeout, maybe taken");
         assert_eq!(summary(&runtime.block_on(transport.send(&payload()))), DELIVERED);
