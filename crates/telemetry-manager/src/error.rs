@@ -1,4 +1,4 @@
-//! Why telemetry could not be set up.
+//! Why telemetry could not be set up, flushed or shut down.
 
 use std::error::Error;
 use std::fmt;
@@ -41,7 +41,8 @@ impl fmt::Display for InvalidSetting {
 impl Error for InvalidSetting {}
 
 /// Why telemetry could not be set up. Nothing was started and nothing was changed.
-#[derive(Debug)]
+///
+/// `Debug` is the text of `Display`: it is what a `main` that returns this error shows.
 #[non_exhaustive]
 pub enum SetupError {
     /// Settings whose values must not be guessed: all of them, in the order of `docs/settings.md`.
@@ -59,6 +60,12 @@ pub enum SetupError {
     },
     /// The exporter: something out of range that has no variable, or no thread to be had.
     Exporter(BuildError),
+}
+
+impl fmt::Debug for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for SetupError {
@@ -86,7 +93,7 @@ impl fmt::Display for SetupError {
     }
 }
 
-/// An error with all its sources: what `main` returns is shown by this text alone, and the reason is deeper.
+/// An error with all its sources: this text may be all that is shown, and the reason is deeper.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {

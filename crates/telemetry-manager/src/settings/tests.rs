@@ -14,7 +14,7 @@ fn from(vars: &[(&str, &str)]) -> Result<Settings, SetupError> {
     let vars: BTreeMap<&str, &str> = vars.iter().copied().collect();
     Settings::from_vars(|name| match name {
         // Most tests do not care where the files are.
-        "HOME" if !vars.contains_key("HOME") => Some("/home/someone".into()),
+        "HOME" if !vars.contains_key("HOME") => Some("/users/someone".into()),
         _ => vars.get(name).map(OsString::from),
     })
 }
@@ -63,7 +63,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert_eq!(settings.replay_rate, None);
     assert_eq!(
         settings.state_dir,
-        Some(StateDir::Default("/home/someone/.local/state/holdfast/unknown_service".into()))
+        Some(StateDir::Default("/users/someone/.local/state/holdfast/unknown_service".into()))
     );
 }
 
@@ -192,7 +192,7 @@ fn what_is_not_unicode_never_panics() {
     let garbage = || OsString::from_vec(vec![0x66, 0xff, 0xfe]);
     for setting in SETTINGS {
         let outcome = Settings::from_vars(|name| match name {
-            "HOME" => Some("/home/someone".into()),
+            "HOME" => Some("/users/someone".into()),
             "OTEL_TRACES_SAMPLER" if setting.name == "OTEL_TRACES_SAMPLER_ARG" => Some("traceidratio".into()),
             _ => (name == setting.name).then(garbage),
         });
@@ -324,9 +324,9 @@ fn the_state_directory_is_chosen_or_below_the_users_own() {
     assert_eq!(dir(&[("TELEMETRY_STATE_DIR", "/s")]), Some(StateDir::Chosen("/s".into())));
     let named = ("OTEL_SERVICE_NAME", "my-api");
     assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), named]), Some(StateDir::Default("/x/holdfast/my-api".into())));
-    assert_eq!(dir(&[named]), Some(StateDir::Default("/home/someone/.local/state/holdfast/my-api".into())));
+    assert_eq!(dir(&[named]), Some(StateDir::Default("/users/someone/.local/state/holdfast/my-api".into())));
     let climbing = dir(&[("OTEL_SERVICE_NAME", "../../../etc")]).expect("a directory");
-    assert_eq!(climbing.path().parent(), Some(Path::new("/home/someone/.local/state/holdfast")));
+    assert_eq!(climbing.path().parent(), Some(Path::new("/users/someone/.local/state/holdfast")));
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn the_summary_is_one_line() {
     assert_eq!(
         line,
         "service my-api 1.2; collector http://localhost:4317 (grpc, 10s a request); buffer 10000 spans, 10MiB, 5m; breaker \
-         opens after 5 failures for 1m; 5 retries from 1s to 20s; files in /home/someone/.local/state/holdfast/my-api, 1GiB, 7d"
+         opens after 5 failures for 1m; 5 retries from 1s to 20s; files in /users/someone/.local/state/holdfast/my-api, 1GiB, 7d"
     );
     assert_eq!(good(&[("OTEL_SDK_DISABLED", "true")]).summary(), "service unknown_service; telemetry is disabled");
     assert!(good(&[("TELEMETRY_FALLBACK_ENABLED", "false")]).summary().ends_with("memory only"));
