@@ -3,6 +3,7 @@
 mod adopt;
 mod clock;
 mod config;
+pub mod dead_letters;
 mod encode;
 mod error;
 mod evict;

@@ -144,7 +144,7 @@ impl<D: Directory> FileFallback<D> {
         Ok((!group.lines.is_empty()).then_some(group))
     }
 
-    fn open_reader(&self, key: &Key) -> Result<Reader<D::File>, FileError> {
+    pub(crate) fn open_reader(&self, key: &Key) -> Result<Reader<D::File>, FileError> {
         let opened = self.dir.open_read(&key.name)?;
         let failed = |source| FileError::Io { path: self.dir.path().join(&key.name), action: "read", source };
         let extension = FileName::parse(&self.config.signal, &key.name).map(|name| name.extension);

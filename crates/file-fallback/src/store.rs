@@ -15,7 +15,6 @@ use crate::ranges::Ranges;
 use crate::replay::Reader;
 
 /// Lines in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block on the disk.
-#[derive(Debug)]
 pub struct FileFallback<D: Directory = SafeDir> {
     pub(crate) config: Config,
     pub(crate) dir: D,
@@ -169,6 +168,15 @@ impl<D: Directory> FileFallback<D> {
         self.progress.forget(&key.name);
         self.reader.take_if(|reader| reader.key == *key);
         Some(file)
+    }
+}
+
+impl<D: Directory> std::fmt::Debug for FileFallback<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileFallback")
+            .field("path", &self.dir.path())
+            .field("stored", &self.total)
+            .finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,7 @@ mod damage;
 mod faults;
 mod histories;
 mod hostile;
+mod letters;
 mod limits;
 mod processes;
 mod replay;
