@@ -55,7 +55,10 @@ fn http_span(index: u64, scope: &InstrumentationScope) -> SpanData {
         KeyValue::new("http.response.body.size", (random % 90_000) as i64),
         KeyValue::new("server.address", "shop.example.com"),
         KeyValue::new("server.port", 443),
-        KeyValue::new("client.address", format!("10.{}.{}.{}", random % 250, (random >> 8) % 250, (random >> 16) % 250)),
+        KeyValue::new(
+            "client.address",
+            format!("10.{}.{}.{}", random % 250, (random >> 8) % 250, (random >> 16) % 250),
+        ),
         KeyValue::new("user_agent.original", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"),
         KeyValue::new("network.protocol.version", "1.1"),
     ];

@@ -47,7 +47,9 @@ fn main() {
             "json-in" => lines.iter().for_each(|line| drop(black_box(json::from_line(black_box(&line.text))))),
             "decode" => drop(black_box(decode(black_box(payload.bytes())))),
             "split" => drop(black_box(black_box(&payload).split(ID, ID))),
-            other => panic!("unknown operation {other:?}: encode, clone, clone-stock, json-out, json-in, decode, split"),
+            other => {
+                panic!("unknown operation {other:?}: encode, clone, clone-stock, json-out, json-in, decode, split")
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! `"Infinity"` and `"-Infinity"`, bytes in base64. [`to_lines`] and then [`from_line`] give back, byte for byte, what the
 //! [`Encoder`](crate::Encoder) wrote, except that every NaN becomes the canonical one.
 
+mod digits;
 mod error;
 mod number;
 mod object;

@@ -4,6 +4,7 @@ use std::ptr;
 
 use bytes::Bytes;
 
+use super::digits::{put_from_base64, put_from_hex};
 use super::error::JsonError;
 use super::number::{double, exact_integer, number_end, plain_digits, signed};
 use super::scan::{Scanner, Text};
@@ -375,15 +376,7 @@ impl<'a> Reader<'a> {
         }
         self.out.push(field.tag as u8);
         put_varint(&mut self.out, pairs.len() as u64);
-        let start = self.out.len();
-        self.out.resize(start + pairs.len(), 0);
-        let mut all = 0;
-        for (to, [high, low]) in self.out[start..].iter_mut().zip(pairs) {
-            let (high, low) = (HEX_DIGITS[usize::from(*high)], HEX_DIGITS[usize::from(*low)]);
-            all |= high | low;
-            *to = high << 4 | (low & 15);
-        }
-        if all & NO_DIGIT == 0 { Ok(()) } else { Err(bad) }
+        put_from_hex(&mut self.out, pairs).ok_or(bad)
     }
 
     fn base64(&mut self, field: &Field) -> Result<(), JsonError> {
@@ -470,56 +463,4 @@ fn unsigned_32(negative: bool, magnitude: u64) -> Option<u32> {
 
 fn signed_32(negative: bool, magnitude: u64) -> Option<i32> {
     signed(negative, magnitude).and_then(|value| i32::try_from(value).ok())
-}
-
-const NO_DIGIT: u8 = 0x80;
-
-static HEX_DIGITS: [u8; 256] = {
-    let mut table = [NO_DIGIT; 256];
-    let mut digit = 0;
-    while digit < 16 {
-        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
-        table[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
-        digit += 1;
-    }
-    table
-};
-
-/// Either alphabet, with or without padding; `None` if it is neither.
-fn put_from_base64(out: &mut Vec<u8>, digits: &[u8]) -> Option<()> {
-    let padding = digits.iter().rev().take_while(|digit| **digit == b'=').count();
-    let digits = digits.get(..digits.len() - padding)?;
-    if padding > 0 && (padding > 2 || (digits.len() + padding) % 4 != 0) {
-        return None;
-    }
-    for group in digits.chunks(4) {
-        let mut bits = 0;
-        for digit in group {
-            bits = bits << 6 | base64_digit(*digit)?;
-        }
-        // One digit alone is less than a byte; the bits that are left over must be 0.
-        let (length, left_over) = match group.len() {
-            4 => (3, 0),
-            3 => (2, 2),
-            2 => (1, 4),
-            _ => return None,
-        };
-        if bits & ((1 << left_over) - 1) != 0 {
-            return None;
-        }
-        let bytes = (bits >> left_over).to_be_bytes();
-        out.extend_from_slice(bytes.get(4 - length..)?);
-    }
-    Some(())
-}
-
-fn base64_digit(digit: u8) -> Option<u32> {
-    Some(u32::from(match digit {
-        b'A'..=b'Z' => digit - b'A',
-        b'a'..=b'z' => digit - b'a' + 26,
-        b'0'..=b'9' => digit - b'0' + 52,
-        b'+' | b'-' => 62,
-        b'/' | b'_' => 63,
-        _ => return None,
-    }))
 }

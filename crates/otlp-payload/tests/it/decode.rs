@@ -19,7 +19,7 @@ use crate::encode::{encode, stock};
 use crate::spans;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
 
     #[test]
     fn encodes_to_the_same_bytes_again(batch in vec(spans::span(), 0..8), url in spans::text(), value in spans::value()) {

@@ -29,7 +29,7 @@ pub(crate) fn stock(resource: &Resource, spans: &[SpanData]) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn equals_the_stock_exporter(resource in spans::resource(), batch in vec(spans::span(), 0..12)) {

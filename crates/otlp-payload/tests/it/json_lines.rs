@@ -15,7 +15,7 @@ use crate::encode::encode;
 use crate::spans;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
 
     #[test]
     fn comes_back_byte_for_byte(resource in spans::resource(), batch in vec(spans::span(), 1..8)) {

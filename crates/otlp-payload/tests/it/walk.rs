@@ -35,7 +35,7 @@ fn flat(bytes: &[u8]) -> Vec<(ResourceSpans, ScopeSpans, Span)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn halves_hold_all_spans_in_their_order(resource in spans::resource(), batch in vec(spans::span(), 0..14)) {
