@@ -413,4 +413,6 @@ fn not_supported(r: &mut Reader<'_>) {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -9,6 +9,16 @@ impl Settings {
     /// The effective settings in one line. Free of secrets: headers are not in it.
     #[must_use]
     pub fn summary(&self) -> String {
+        let line = self.line();
+        // Names come from outside: a line feed in one must not begin a second line in somebody's log.
+        let mut shown = String::with_capacity(line.len());
+        for c in line.chars() {
+            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        }
+        shown
+    }
+
+    fn line(&self) -> String {
         let mut line = format!("service {}", self.service_name);
         if let Some(version) = &self.service_version {
             let _ = write!(line, " {version}");

@@ -1,0 +1,64 @@
+//! Whatever the environment holds, reading it ends in settings or in an error, never in a panic.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Component, Path};
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+
+use super::state_dir::path_component;
+use super::value::{format_bytes, format_duration, parse_bytes, parse_duration};
+use super::*;
+
+/// Text that comes close to what is accepted, and bytes that do not.
+fn value() -> impl Strategy<Value = OsString> {
+    prop_oneof![
+        "[0-9]{0,25}(ms|s|m|h|d|KiB|MiB|TB|%|,|=|\\.| )?[0-9]{0,5}(s|h)?".prop_map(OsString::from),
+        "(true|false|none|otlp|tracecontext|baggage|always_on|traceidratio|unlimited|gzip|grpc)?[,= ]?"
+            .prop_map(OsString::from),
+        "(http://)?[a-z.\\[\\]:@/?#%=,]{0,20}".prop_map(OsString::from),
+        any::<String>().prop_map(OsString::from),
+        vec(any::<u8>(), 0..20).prop_map(OsString::from_vec),
+    ]
+}
+
+fn variable() -> impl Strategy<Value = &'static str> {
+    let names = SETTINGS.iter().map(|setting| setting.name).chain(["HOME", "XDG_STATE_HOME", JOURNAL_ENABLED]);
+    proptest::sample::select(names.collect::<Vec<_>>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn any_environment_is_settings_or_an_error(vars in btree_map(variable(), value(), 0..8)) {
+        match Settings::from_vars(|name| vars.get(name).cloned()) {
+            Ok(settings) => {
+                // What came out is within every range, so the exporter takes it.
+                prop_assert!((1..=1_000_000_000).contains(&settings.buffer.max_spans));
+                prop_assert!(settings.retry.initial_delay <= settings.retry.max_delay);
+                prop_assert!(settings.batch.max_export_batch_size <= settings.batch.max_queue_size);
+                prop_assert!(!settings.service_name.is_empty());
+                prop_assert!(!settings.summary().contains(char::is_control));
+            }
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn any_name_is_one_normal_component(name in any::<String>()) {
+        let component = path_component(&name);
+        let path = Path::new(&component);
+        prop_assert_eq!(path.components().count(), 1);
+        prop_assert!(matches!(path.components().next(), Some(Component::Normal(_))));
+        prop_assert!(component.len() <= 96 && component.is_ascii());
+    }
+
+    #[test]
+    fn what_is_written_is_read_again(ms in any::<u32>(), bytes in any::<u64>()) {
+        let duration = Duration::from_millis(ms.into());
+        prop_assert_eq!(parse_duration(&format_duration(duration), Bare::Milliseconds), Some(duration));
+        prop_assert_eq!(parse_bytes(&format_bytes(bytes)), Some(bytes));
+    }
+}
