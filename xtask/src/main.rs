@@ -5,6 +5,7 @@ mod bench;
 mod fail;
 mod gate;
 mod interop;
+mod mutants;
 mod outage;
 mod process;
 mod tidy;
@@ -24,6 +25,7 @@ usage: cargo xtask <lane> [options]
   bench [FILTER]       the gated budgets, then the criterion benches, those whose name contains FILTER; needs valgrind
   outage [--short | --long]
                        10 s outages at 5,000 spans/s (2 s, 120 s), the stock exporter and ours side by side
+  mutants [FILTER]     each planted bug (those whose name contains FILTER) must be found by the tests; needs git
   interop              against the OpenTelemetry Collector itself; needs go, or OTELCOL_BIN=<its program>
 ";
 
@@ -56,6 +58,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "tidy" => no_options(rest).and_then(|()| tidy::run(&workspace)),
         "bench" => bench::run(&workspace, rest),
         "outage" => outage::run(&workspace, rest),
+        "mutants" => mutants::run(&workspace, rest),
         "interop" => no_options(rest).and_then(|()| interop::run(&workspace)),
         other => Err(Failure::Usage(format!("there is no lane {other:?}"))),
     }

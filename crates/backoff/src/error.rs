@@ -23,14 +23,16 @@ impl fmt::Display for InvalidConfig {
 
 impl std::error::Error for InvalidConfig {}
 
+#[inline]
 pub(crate) fn float(field: &'static str, value: f64, min: f64, max: f64) -> Result<(), InvalidConfig> {
     // NaN is in no range.
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(InvalidConfig { field, value: format!("{value}"), accepted: format!("{min} to {max}") })
+    Err(refuse(field, value, min, max))
 }
 
+#[inline]
 pub(crate) fn duration(
     field: &'static str,
     value: Duration,
@@ -40,12 +42,24 @@ pub(crate) fn duration(
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(InvalidConfig { field, value: format!("{value:?}"), accepted: format!("{min:?} to {max:?}") })
+    Err(refuse(field, value, min, max))
 }
 
+#[inline]
 pub(crate) fn number(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), InvalidConfig> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(InvalidConfig { field, value: format!("{value}"), accepted: format!("{min} to {max}") })
+    Err(refuse(field, value, min, max))
+}
+
+#[cold]
+#[inline(never)]
+fn refuse<T: fmt::Debug>(field: &'static str, value: T, min: T, max: T) -> InvalidConfig {
+    // `Debug` writes whole floats as "1.0": the point says nothing here.
+    let plain = |value: T| {
+        let text = format!("{value:?}");
+        text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+    };
+    InvalidConfig { field, value: plain(value), accepted: format!("{} to {}", plain(min), plain(max)) }
 }

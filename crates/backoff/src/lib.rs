@@ -34,3 +34,7 @@ pub use retry::{Retry, retry};
 #[cfg(feature = "tokio")]
 pub use retry_async::tokio_sleep;
 pub use retry_async::{RetryAsync, retry_async};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -43,7 +43,8 @@ impl Policy for Exponential {
 pub struct Constant {
     /// Nanoseconds.
     nominal: f64,
-    jitter: Jitter,
+    max: u64,
+    spread: Spread,
 }
 
 impl Constant {
@@ -54,13 +55,15 @@ impl Constant {
     pub fn new(delay: Duration, jitter: Jitter) -> Result<Constant, InvalidConfig> {
         error::duration("delay", delay, Duration::ZERO, YEAR)?;
         jitter.check()?;
-        Ok(Constant { nominal: delay.as_nanos() as f64, jitter })
+        let (nominal, spread) = (float(nanos(delay)), jitter.spread());
+        let max = whole(nominal * (spread.low + spread.width));
+        Ok(Constant { nominal, max, spread })
     }
 }
 
 impl Policy for Constant {
     fn delay(&self, _: u32, _: Duration, unit: f64) -> Duration {
-        Duration::from_nanos(self.jitter.spread(self.nominal, unit) as u64)
+        Duration::from_nanos(whole(self.spread.over(self.nominal, unit)).min(self.max))
     }
 }
 
@@ -84,7 +87,7 @@ impl Decorrelated {
     pub fn new(initial_delay: Duration, max_delay: Duration) -> Result<Decorrelated, InvalidConfig> {
         error::duration("initial_delay", initial_delay, NANOSECOND, YEAR)?;
         error::duration("max_delay", max_delay, initial_delay, YEAR)?;
-        Ok(Decorrelated { initial: initial_delay.as_nanos() as f64, max: max_delay.as_nanos() as u64 })
+        Ok(Decorrelated { initial: float(nanos(initial_delay)), max: nanos(max_delay) })
     }
 }
 
@@ -97,11 +100,11 @@ impl Default for Decorrelated {
 
 impl Policy for Decorrelated {
     fn delay(&self, _: u32, previous: Duration, unit: f64) -> Duration {
-        let upper = (previous.as_nanos() as f64 * 3.0).clamp(self.initial, self.max as f64);
+        let upper = (previous.as_secs_f64() * 3e9).clamp(self.initial, float(self.max));
         // At attempt 0 there is no delay before: the first one counts as it.
-        let upper = if previous.is_zero() { (self.initial * 3.0).min(self.max as f64) } else { upper };
+        let upper = if previous.is_zero() { (self.initial * 3.0).min(float(self.max)) } else { upper };
         let nanos = self.initial + (upper - self.initial) * clamped(unit);
-        Duration::from_nanos((nanos as u64).min(self.max))
+        Duration::from_nanos(whole(nanos).min(self.max))
     }
 }
 
@@ -121,7 +124,14 @@ pub struct Exponential {
     /// What the nominal delay may reach: the cap, or less where jitter goes above it.
     ceiling: f64,
     max: u64,
-    jitter: Jitter,
+    spread: Spread,
+}
+
+/// [`Jitter`] ready for use: a delay is `nominal * (low + width * unit)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    low: f64,
+    width: f64,
 }
 
 /// How a nominal delay `d` is spread.
@@ -159,9 +169,9 @@ impl Exponential {
     #[must_use]
     #[inline]
     pub fn delay(&self, attempt: u32, unit: f64) -> Duration {
-        let nominal = (self.initial * power(self.multiplier, attempt)).min(self.ceiling);
+        let nominal = lesser(self.initial * power(self.multiplier, attempt), self.ceiling);
         // Above 2^53 ns (104 days) rounding could pass the cap by some nanoseconds.
-        Duration::from_nanos((self.jitter.spread(nominal, unit) as u64).min(self.max))
+        Duration::from_nanos(whole(self.spread.over(nominal, unit)).min(self.max))
     }
 }
 
@@ -215,37 +225,30 @@ impl ExponentialBuilder {
         error::float("multiplier", self.multiplier, 1.0, 1000.0)?;
         error::duration("max_delay", self.max_delay, self.initial_delay, YEAR)?;
         self.jitter.check()?;
-        let max = self.max_delay.as_nanos() as u64;
+        let (max, spread) = (nanos(self.max_delay), self.jitter.spread());
         Ok(Exponential {
-            initial: self.initial_delay.as_nanos() as f64,
+            initial: float(nanos(self.initial_delay)),
             multiplier: self.multiplier,
-            ceiling: max as f64 / (1.0 + self.jitter.above()),
+            ceiling: float(max) / (spread.low + spread.width).max(1.0),
             max,
-            jitter: self.jitter,
+            spread,
         })
     }
 }
 
 impl Jitter {
     #[inline]
-    fn spread(self, nominal: f64, unit: f64) -> f64 {
-        let unit = clamped(unit);
-        match self {
-            Jitter::None => nominal,
-            Jitter::Proportional(part) => nominal * (1.0 - part + 2.0 * part * unit),
-            Jitter::Full => nominal * unit,
-            Jitter::Equal => nominal * (0.5 + 0.5 * unit),
-        }
+    const fn spread(self) -> Spread {
+        let (low, width) = match self {
+            Jitter::None => (1.0, 0.0),
+            Jitter::Proportional(part) => (1.0 - part, 2.0 * part),
+            Jitter::Full => (0.0, 1.0),
+            Jitter::Equal => (0.5, 0.5),
+        };
+        Spread { low, width }
     }
 
-    /// The part by which it can exceed the nominal delay.
-    const fn above(self) -> f64 {
-        match self {
-            Jitter::Proportional(part) => part,
-            Jitter::None | Jitter::Full | Jitter::Equal => 0.0,
-        }
-    }
-
+    #[inline]
     fn check(self) -> Result<(), InvalidConfig> {
         match self {
             Jitter::Proportional(part) => error::float("jitter", part, 0.0, 1.0),
@@ -254,15 +257,52 @@ impl Jitter {
     }
 }
 
+impl Spread {
+    #[inline]
+    fn over(self, nominal: f64, unit: f64) -> f64 {
+        nominal * (self.low + self.width * clamped(unit))
+    }
+}
+
+/// Checked settings stay below 2^55 ns, so the signed conversions here lose nothing; the unsigned ones take several instructions.
+#[inline]
+const fn nanos(time: Duration) -> u64 {
+    time.as_secs() * 1_000_000_000 + time.subsec_nanos() as u64
+}
+
+#[inline]
+const fn float(nanos: u64) -> f64 {
+    nanos as i64 as f64
+}
+
+#[inline]
+const fn whole(nanos: f64) -> u64 {
+    nanos as i64 as u64
+}
+
 /// Into `[0, 1]`; NaN is 0.
 #[inline]
 fn clamped(unit: f64) -> f64 {
-    if unit > 0.0 { unit.min(1.0) } else { 0.0 }
+    if unit > 0.0 { lesser(unit, 1.0) } else { 0.0 }
 }
 
-/// By squaring; ends at infinity, never at NaN, because `base` is at least 1.
+/// `f64::min` without its care for NaN: one instruction.
 #[inline]
-fn power(mut base: f64, mut exponent: u32) -> f64 {
+fn lesser(one: f64, other: f64) -> f64 {
+    if one < other { one } else { other }
+}
+
+/// Ends at infinity, never at NaN, because `base` is at least 1.
+#[inline]
+fn power(base: f64, exponent: u32) -> f64 {
+    if base == 2.0 && exponent < 1024 {
+        // A power of two is its exponent (IEEE 754, bias 1023).
+        return f64::from_bits((1023 + u64::from(exponent)) << 52);
+    }
+    by_squaring(base, exponent)
+}
+
+fn by_squaring(mut base: f64, mut exponent: u32) -> f64 {
     let mut result = 1.0;
     while exponent > 0 {
         if exponent & 1 == 1 {

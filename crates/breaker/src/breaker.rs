@@ -244,6 +244,7 @@ impl Shared {
         }
     }
 
+    #[inline(never)]
     fn acquire_slowly(&self, seen: u64, now: Instant) -> Result<Ticket, Rejected> {
         let now = self.ticks(now);
         match mode(seen) {
@@ -273,6 +274,7 @@ impl Shared {
         self.report_slowly(ticket, outcome, now)
     }
 
+    #[inline(never)]
     fn report_slowly(&self, ticket: Ticket, outcome: Outcome, now: Option<Instant>) -> Report {
         let seen = self.word.load(Ordering::Acquire);
         if generation(seen) == ticket.generation {

@@ -49,3 +49,7 @@ pub mod tower;
 
 #[cfg(feature = "std")]
 pub use crate::{breaker::Breaker, call::CallError, history::Transition, listeners::ListenerId, permit::Permit};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -29,6 +29,7 @@ fn breaker(threshold: u32, probes: u32, successes: u32, now: Instant) -> Breaker
         .with_open_jitter(0.0)
         .with_half_open_probes(probes)
         .with_half_open_successes(successes)
+        .with_probe_timeout(Duration::from_secs(10))
         .with_seed(1)
         .build()
         .expect("valid");

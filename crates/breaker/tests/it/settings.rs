@@ -69,6 +69,20 @@ fn seven_of_ten_reach_seventy_percent_exactly() {
     }
 }
 
+#[test]
+fn the_end_of_time_is_a_time_like_any_other() {
+    for now in [Duration::MAX, Duration::from_nanos(u64::MAX), Duration::from_nanos(u64::MAX - 1)] {
+        let mut machine = breaker::Machine::new(Config::default());
+        let late = machine.try_acquire(now).answer.expect("closed");
+        machine.command(breaker::Command::ForceOpen(Some(Duration::MAX)), now);
+        assert_eq!(machine.state(), State::Open);
+        machine.command(breaker::Command::ForceOpen(None), Duration::ZERO);
+        let probe = machine.try_acquire(now).answer.expect("the open time is over");
+        assert!(machine.report(probe, Outcome::FailureWithHint(Duration::MAX), now).answer.counted());
+        assert!(!machine.report(late, Outcome::Failure, now).answer.counted());
+    }
+}
+
 proptest! {
     #[test]
     fn any_settings_build_or_are_refused_and_times_at_the_edges_do_not_panic(
