@@ -9,10 +9,22 @@ use crate::{Directory as _, FileError, LockError, SafeDir};
 
 /// The lock of a directory, held until it is dropped or the process ends.
 ///
-/// It is an advisory lock (`flock`) on the file `.lock`, which stays. A child made by `fork` shares it; one made by `exec` does not.
+/// It is an advisory lock (`flock`) on the file `.lock`, which stays. A child made by `fork` shares it until it calls `exec`: dropping
+/// it in the process that took it releases it for both at once, dropping it in the child does nothing.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+    /// The process that took it.
+    process: u32,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do: a child between `fork` and `exec` still has the file open.
+        if self.process == std::process::id() {
+            let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        }
+    }
 }
 
 /// The name of the lock file. Whoever gives a directory up removes it last, while holding the lock.
@@ -30,7 +42,9 @@ pub(crate) fn take(dir: &SafeDir) -> Result<Lock, LockError> {
         }
         let mine = rustix::fs::fstat(&file).map_err(|errno| failed(dir, errno))?;
         match rustix::fs::statat(dir.fd(), LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(named) if (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino) => return Ok(Lock { _file: file }),
+            Ok(named) if (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino) => {
+                return Ok(Lock { file, process: std::process::id() });
+            }
             Ok(_) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(failed(dir, errno)),
         }

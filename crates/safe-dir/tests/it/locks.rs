@@ -68,3 +68,23 @@ fn a_lock_file_that_is_no_file_is_an_error() {
     assert!(matches!(dir.lock(), Err(LockError::File(_))));
     assert!(!scratch.path().join("elsewhere").exists());
 }
+
+/// Children between `fork` and `exec` have our files open for a moment: the lock is free all the same once it is dropped.
+#[test]
+fn a_dropped_lock_is_free_while_children_are_being_started() {
+    let scratch = scratch();
+    let dir = SafeDir::open(scratch.path()).expect("ours");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(Command::new("true").status().expect("coreutils").success());
+                }
+            });
+        }
+        let rounds: Vec<_> = (0..2_000).map(|_| dir.lock().is_ok()).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(rounds.into_iter().all(|free| free));
+    });
+}
