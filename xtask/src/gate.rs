@@ -19,38 +19,69 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     gate.lane("format", |_| process::run(cargo().args(["fmt", "--all", "--check"])));
     gate.lane("tidy", |_| tidy::run(workspace));
     gate.lane("clippy", |_| {
-        process::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        process::run(cargo().args(["clippy", "--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"]))
     });
     gate.lane("tests", |counts| {
         let mut command = cargo();
-        command.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]);
+        command.args([
+            "test",
+            "--workspace",
+            "--all-features",
+            "--no-fail-fast",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--examples",
+        ]);
         process::run_tests(&mut command, counts)
     });
     gate.lane("benches, test mode", |counts| {
         // The glob selects bench targets only; without `--bench` criterion runs each case once.
-        process::run_tests(cargo().args(["test", "--workspace", "--no-fail-fast", "--bench", "*"]), counts)
+        process::run_tests(
+            cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast", "--bench", "*"]),
+            counts,
+        )
     });
     gate.lane("examples", |_| run_examples(workspace));
     gate.lane("doc tests", |counts| {
-        process::run_tests(cargo().args(["test", "--workspace", "--no-fail-fast", "--doc"]), counts)
+        process::run_tests(cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast", "--doc"]), counts)
     });
     gate.lane("docs", |_| {
         let mut command = cargo();
-        process::run(command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+        process::run(
+            command.args(["doc", "--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
+        )
     });
     gate.lane("each crate alone", |_| check_each_alone(workspace));
     gate.finish()
 }
 
-/// Features unify within one build of a workspace, so a crate may compile only thanks to its neighbours.
+/// Features unify within one build of a workspace, so a crate may compile only thanks to its neighbours, and one feature
+/// only thanks to another.
 fn check_each_alone(workspace: &Workspace) -> Result<(), Failure> {
     let mut broken = Vec::new();
     for package in workspace.crates() {
-        if process::run(cargo().args(["check", "--quiet", "--package", &package.name])).is_err() {
-            broken.push(package.name.as_str());
+        for features in feature_sets(&package.features) {
+            let mut command = cargo();
+            command.args(["check", "--quiet", "--package", &package.name]).args(&features);
+            if process::run(&mut command).is_err() {
+                broken.push(format!("{} {}", package.name, features.join(" ")));
+            }
         }
     }
-    found(&broken, "do not compile alone")
+    found(&broken.iter().map(String::as_str).collect::<Vec<_>>(), "do not compile alone")
+}
+
+/// The flags of each build: as it comes, bare, and with each feature by itself.
+fn feature_sets(features: &[String]) -> Vec<Vec<String>> {
+    const BARE: &str = "--no-default-features";
+    let mut sets = vec![vec![]];
+    if features.iter().any(|feature| feature == "default") {
+        sets.push(vec![BARE.to_owned()]);
+    }
+    let named = features.iter().filter(|feature| *feature != "default");
+    sets.extend(named.map(|feature| vec![BARE.to_owned(), "--features".to_owned(), feature.clone()]));
+    sets
 }
 
 fn run_examples(workspace: &Workspace) -> Result<(), Failure> {
@@ -125,6 +156,14 @@ mod tests {
         });
         assert!(ran);
         assert_eq!(gate.finish().unwrap_err().to_string(), "first: the gate is closed");
+    }
+
+    #[test]
+    fn each_feature_is_built_by_itself() {
+        let sets = feature_sets(&["default", "serde"].map(str::to_owned));
+        let lines: Vec<String> = sets.iter().map(|flags| flags.join(" ")).collect();
+        assert_eq!(lines, ["", "--no-default-features", "--no-default-features --features serde"]);
+        assert_eq!(feature_sets(&[]).len(), 1);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     process::run(Command::new(&collector).arg("--version"))?;
     // Built with the features of the gate's tests, so that nothing compiles twice: cargo builds a package's program for its
     // integration test.
-    process::run(cargo().args(["test", "--quiet", "--workspace", "--test", "outages", "--no-run"]))?;
+    process::run(cargo().args(["test", "--quiet", "--workspace", "--all-features", "--test", "outages", "--no-run"]))?;
     let driver = workspace.target.join("debug/trials");
     process::run(Command::new(driver).arg("interop").arg("--collector").arg(collector).arg("--configs").arg(source))
 }

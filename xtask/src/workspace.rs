@@ -23,8 +23,10 @@ pub(crate) struct Package {
     pub(crate) dependencies: Vec<Dependency>,
     /// Names of its example targets.
     pub(crate) examples: Vec<String>,
-    /// Names of its integration-test targets.
-    pub(crate) tests: Vec<String>,
+    /// Sources of its integration-test targets.
+    pub(crate) tests: Vec<PathBuf>,
+    /// Names of its features, `default` included.
+    pub(crate) features: Vec<String>,
 }
 
 /// One line under a `dependencies` heading.
@@ -63,10 +65,7 @@ impl Workspace {
 impl Package {
     fn parse(json: &Value) -> Option<Self> {
         let targets = json["targets"].as_array()?;
-        let of_kind = |kind: &str| {
-            let is = |target: &&Value| target["kind"][0] == kind;
-            targets.iter().filter(is).filter_map(|target| Some(target["name"].as_str()?.to_owned())).collect()
-        };
+        let of_kind = |kind: &'static str| targets.iter().filter(move |target| target["kind"][0] == kind);
         let dependencies = json["dependencies"].as_array()?.iter().map(|dependency| {
             Some(Dependency {
                 name: dependency["name"].as_str()?.to_owned(),
@@ -79,8 +78,13 @@ impl Package {
             dir: Path::new(json["manifest_path"].as_str()?).parent()?.to_owned(),
             description: json["description"].as_str().map(str::to_owned),
             dependencies: dependencies.collect::<Option<_>>()?,
-            examples: of_kind("example"),
-            tests: of_kind("test"),
+            examples: of_kind("example")
+                .map(|target| target["name"].as_str().map(str::to_owned))
+                .collect::<Option<_>>()?,
+            tests: of_kind("test")
+                .map(|target| target["src_path"].as_str().map(PathBuf::from))
+                .collect::<Option<_>>()?,
+            features: json["features"].as_object()?.keys().cloned().collect(),
         })
     }
 }
@@ -93,12 +97,13 @@ mod tests {
     fn members_and_their_targets_are_read_from_metadata() {
         let text = r#"{"workspace_root": "/w", "target_directory": "/w/target", "packages": [{
             "name": "leaf", "manifest_path": "/w/crates/leaf/Cargo.toml", "description": null,
-            "dependencies": [{"name": "rand", "kind": null, "optional": true}, {"name": "proptest", "kind": "dev", "optional": false}],
-            "targets": [{"kind": ["lib"], "name": "leaf"}, {"kind": ["example"], "name": "show"}, {"kind": ["test"], "name": "it"}]}]}"#;
+            "features": {"default": ["std"], "std": []}, "dependencies": [{"name": "rand", "kind": null, "optional": true}, {"name": "proptest", "kind": "dev", "optional": false}],
+            "targets": [{"kind": ["lib"], "name": "leaf"}, {"kind": ["example"], "name": "show"}, {"kind": ["test"], "name": "it", "src_path": "/w/crates/leaf/tests/it.rs"}]}]}"#;
         let workspace = Workspace::parse(text).expect("complete");
         let leaf = workspace.crates().next().expect("one crate");
         assert_eq!((leaf.name.as_str(), leaf.examples.as_slice()), ("leaf", &["show".to_owned()][..]));
-        assert_eq!(leaf.tests, ["it"]);
+        assert_eq!(leaf.tests, [Path::new("/w/crates/leaf/tests/it.rs")]);
+        assert_eq!(leaf.features, ["default", "std"]);
         assert_eq!(leaf.dependencies.iter().filter(|dependency| dependency.normal).count(), 1);
         assert!(leaf.dependencies[0].optional && leaf.description.is_none());
     }

@@ -22,7 +22,8 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failu
     let budgets: Vec<Budget> = Budget::ALL.into_iter().filter(|budget| budget.name().contains(filter)).collect();
     let mut verdicts = Vec::new();
     if !budgets.is_empty() {
-        process::run(cargo().args(["build", "--profile", "bench", "--package", "trials", "--bins"]))?;
+        // As an application is built, and as the outage lane has built them already.
+        process::run(cargo().args(["build", "--release", "--package", "trials"]))?;
         let programs = workspace.target.join("release");
         for budget in budgets {
             verdicts.push(budget.measure(&programs)?);

@@ -111,7 +111,15 @@ mod tests {
             .map(|&(name, normal, optional)| Dependency { name: name.into(), normal, optional })
             .collect();
         let dir = Path::new("/w/crates").join(name);
-        Package { name: name.into(), dir, description: None, dependencies, examples: vec![], tests: vec![] }
+        Package {
+            name: name.into(),
+            dir,
+            description: None,
+            dependencies,
+            examples: vec![],
+            tests: vec![],
+            features: vec![],
+        }
     }
 
     fn messages(packages: &[Package]) -> Vec<String> {

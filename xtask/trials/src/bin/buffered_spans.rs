@@ -38,13 +38,12 @@ fn run() -> Result<(), Failure> {
     let mut exporter = builder.with_fallback_enabled(false).build()?;
     exporter.set_resource(&contender::resource());
     let handle = exporter.handle();
-    let template = app::finished_spans(BATCH);
 
     // A first batch until its first attempt has failed, so that threads, queues and the client stand before we count.
-    block_on(exporter.export(template.clone()))?;
+    block_on(exporter.export(app::finished_spans(BATCH)))?;
     wait_until("a first failed attempt", Duration::from_secs(30), || handle.health().metrics.failed_exports > 0)?;
     let before = held();
-    let in_sdk_form: Vec<Vec<SpanData>> = (BATCH..SPANS).step_by(BATCH).map(|_| template.clone()).collect();
+    let in_sdk_form: Vec<Vec<SpanData>> = (BATCH..SPANS).step_by(BATCH).map(|_| app::finished_spans(BATCH)).collect();
     let sdk_bytes = held() - before;
     for batch in in_sdk_form {
         block_on(exporter.export(batch))?;
