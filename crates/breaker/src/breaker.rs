@@ -24,10 +24,7 @@ pub struct Breaker {
 }
 
 pub(crate) struct Shared {
-    /// Generation and mode, as [`word`] packs them.
-    word: AtomicU64,
-    /// Until when the modes `OPEN` and `FULL` refuse. Written only while the word says `MOVING`.
-    until: AtomicU64,
+    hot: Hot,
     trips: AtomicU64,
     failures: AtomicU64,
     window: AtomicU64,
@@ -41,8 +38,18 @@ pub(crate) struct Shared {
     start: Instant,
     /// Whether outcomes need the time (a time window, slow calls).
     timed: bool,
+    windowed: bool,
     drops_fail: bool,
     clock: Option<Box<dyn Fn() -> Instant + Send + Sync>>,
+}
+
+/// What calls read, on a cache line of its own: the lock and the counters beside it change more often.
+#[repr(align(64))]
+struct Hot {
+    /// Generation and mode, as [`word`] packs them.
+    word: AtomicU64,
+    /// Until when the modes `OPEN` and `FULL` refuse. Written only while the word says `MOVING`.
+    until: AtomicU64,
 }
 
 impl Breaker {
@@ -70,8 +77,7 @@ impl Breaker {
         };
         let machine = Machine::new(config);
         let shared = Shared {
-            word: AtomicU64::new(word(0, mode_of(machine.view()))),
-            until: AtomicU64::new(0),
+            hot: Hot { word: AtomicU64::new(word(0, mode_of(machine.view()))), until: AtomicU64::new(0) },
             trips: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             window: AtomicU64::new(0),
@@ -83,6 +89,7 @@ impl Breaker {
             // Callers may hand in times from before the breaker was made, simulated ones for instance.
             start: now.checked_sub(HEAD_START).unwrap_or(now),
             timed,
+            windowed: matches!(machine.config().trip, crate::Trip::Rate(_)),
             drops_fail: machine.config().dropped == crate::Dropped::Failure,
             machine: Mutex::new(machine),
             clock,
@@ -236,7 +243,7 @@ impl Default for Breaker {
 impl Shared {
     #[inline]
     pub(crate) fn acquire(&self, now: impl FnOnce() -> Instant) -> Result<Ticket, Rejected> {
-        let seen = self.word.load(Ordering::Acquire);
+        let seen = self.hot.word.load(Ordering::Acquire);
         match mode(seen) {
             CLEAN => Ok(Ticket { generation: generation(seen), probe: 0, started: 0 }),
             CLOSED | DISABLED if !self.timed => Ok(Ticket { generation: generation(seen), probe: 0, started: 0 }),
@@ -250,9 +257,9 @@ impl Shared {
         match mode(seen) {
             CLOSED | DISABLED => return Ok(Ticket { generation: generation(seen), probe: 0, started: now }),
             OPEN | FULL => {
-                let until = self.until.load(Ordering::Acquire);
+                let until = self.hot.until.load(Ordering::Acquire);
                 // `until` changes only after the word has: if the word still stands, the two belong together.
-                if now < until && self.word.load(Ordering::Relaxed) == seen {
+                if now < until && self.hot.word.load(Ordering::Relaxed) == seen {
                     return Err(match mode(seen) {
                         OPEN => Rejected { retry_after: Some(Duration::from_nanos(until - now)), state: State::Open },
                         _ => Rejected { retry_after: None, state: State::HalfOpen },
@@ -267,7 +274,7 @@ impl Shared {
 
     #[inline]
     pub(crate) fn report(&self, ticket: Ticket, outcome: Outcome, now: Option<Instant>) -> Report {
-        let seen = self.word.load(Ordering::Acquire);
+        let seen = self.hot.word.load(Ordering::Acquire);
         if outcome == Outcome::Success && ticket.probe == 0 && seen == word(ticket.generation, CLEAN) {
             return Report::Counted;
         }
@@ -276,7 +283,7 @@ impl Shared {
 
     #[inline(never)]
     fn report_slowly(&self, ticket: Ticket, outcome: Outcome, now: Option<Instant>) -> Report {
-        let seen = self.word.load(Ordering::Acquire);
+        let seen = self.hot.word.load(Ordering::Acquire);
         if generation(seen) == ticket.generation {
             match (mode(seen), outcome) {
                 (CLEAN | CLOSED, Outcome::Neutral) => return Report::Counted,
@@ -329,22 +336,26 @@ impl Shared {
         let next = word(machine.generation(), mode_of(view));
         let counters = machine.counters();
         self.failures.store(u64::from(counters.consecutive_failures), Ordering::Release);
-        self.trips.store(counters.trips, Ordering::Release);
         self.late.store(counters.late, Ordering::Release);
-        self.probes.store(u64::from(counters.probes) << 32 | u64::from(counters.probe_successes), Ordering::Release);
-        self.window
-            .store(u64::from(counters.window_calls) << 32 | u64::from(counters.window_failures), Ordering::Release);
-        self.window_slow.store(u64::from(counters.window_slow), Ordering::Release);
+        // A closed breaker that stays closed has no probes and no new trip: the common case of a failure.
+        if change.is_some() || !matches!(view, View::Clean | View::Closed) {
+            self.trips.store(counters.trips, Ordering::Release);
+            self.probes.store(pair(counters.probes, counters.probe_successes), Ordering::Release);
+        }
+        if self.windowed {
+            self.window.store(pair(counters.window_calls, counters.window_failures), Ordering::Release);
+            self.window_slow.store(u64::from(counters.window_slow), Ordering::Release);
+        }
         if let Some(change) = change {
             self.history.push(change, now);
         }
         if let View::Open { until } | View::Full { until } = view {
             // A reader that saw the old word must not take the new `until` for its own.
-            self.word.store(word(machine.generation(), MOVING), Ordering::Release);
-            self.until.store(until, Ordering::Release);
+            self.hot.word.store(word(machine.generation(), MOVING), Ordering::Release);
+            self.hot.until.store(until, Ordering::Release);
         }
-        if self.word.load(Ordering::Relaxed) != next {
-            self.word.store(next, Ordering::Release);
+        if self.hot.word.load(Ordering::Relaxed) != next {
+            self.hot.word.store(next, Ordering::Release);
         }
     }
 
@@ -355,7 +366,7 @@ impl Shared {
 
     fn state(&self) -> State {
         loop {
-            match mode(self.word.load(Ordering::Acquire)) {
+            match mode(self.hot.word.load(Ordering::Acquire)) {
                 CLEAN | CLOSED => return State::Closed,
                 OPEN => return State::Open,
                 HALF_OPEN | FULL => return State::HalfOpen,
@@ -383,6 +394,10 @@ impl Shared {
 #[expect(clippy::disallowed_methods, reason = "the shell's one read of the clock, for methods without a `now`")]
 fn system_clock() -> Instant {
     Instant::now()
+}
+
+const fn pair(upper: u32, lower: u32) -> u64 {
+    (upper as u64) << 32 | lower as u64
 }
 
 const fn word(generation: u64, mode: u64) -> u64 {
