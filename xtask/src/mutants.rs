@@ -25,7 +25,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Fai
         return Err(Failure::Usage(format!("no planted bug has {filter:?} in its name")));
     }
     let copy = Copy::of(&workspace.root)?;
-    let mut baselines: Vec<(&str, Lane)> = mutants.iter().map(|mutant| (mutant.package.as_str(), mutant.lane)).collect();
+    let mut baselines: Vec<(&str, Lane)> =
+        mutants.iter().map(|mutant| (mutant.package.as_str(), mutant.lane)).collect();
     baselines.sort_unstable();
     baselines.dedup();
     for (package, lane) in baselines {
@@ -119,9 +120,13 @@ impl Copy {
     fn of(root: &Path) -> Result<Copy, Failure> {
         let base = std::env::temp_dir().join(format!("mutants-{}", std::process::id()));
         let copy = Copy { root: base.join("tree"), target: base.join("target") };
-        let listed = capture(
-            Command::new("git").current_dir(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]),
-        )?;
+        let listed = capture(Command::new("git").current_dir(root).args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ]))?;
         for file in listed.split('\0').filter(|file| !file.is_empty()) {
             let (from, to) = (root.join(file), copy.root.join(file));
             // Listed, but deleted in the working tree.
@@ -172,9 +177,12 @@ impl Drop for Copy {
 
 /// Whether it passes within the limit; a bug that makes the tests hang is found too.
 fn passes(command: &mut Command) -> Result<bool, Failure> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|error| {
-        Failure::Command { what: process::line(command), status: error.to_string() }
-    })?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| Failure::Command { what: process::line(command), status: error.to_string() })?;
     let started = process::now();
     loop {
         match child.try_wait() {
