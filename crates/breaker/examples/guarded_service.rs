@@ -1,4 +1,4 @@
-//! A tower service behind a breaker. `cargo run -p breaker --example tower_service --features tower`
+//! A tower service behind a breaker. `cargo run -p breaker --example guarded_service --features tower`
 
 use std::convert::Infallible;
 use std::sync::Arc;
