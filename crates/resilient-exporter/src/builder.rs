@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backoff::{Exponential, Jitter};
-use breaker::Breaker;
+use breaker::{ConfigBuilder, Machine};
 use file_fallback::Compression;
 use opentelemetry_sdk::trace::SpanExporter;
 use otlp_transport::{ExporterTransport, Transport};
@@ -24,8 +24,9 @@ use crate::file_store::{FileStore, Settings};
 use crate::shared::Shared;
 use crate::{disk, net};
 
-/// Requests stay below 4 MiB, which many collectors refuse to exceed, with room for the frame around them.
-pub const DEFAULT_REQUEST_MAX_BYTES: usize = 4 * 1_024 * 1_024 - 16 * 1_024;
+/// Requests stay below 4 MiB, which many collectors refuse to exceed, with room for the frame around them: the same as
+/// the transports' own limit.
+pub const DEFAULT_REQUEST_MAX_BYTES: usize = 4 * 1_024 * 1_024 - 64 * 1_024;
 
 /// What a span is sent by: see [`Builder::with_primary`].
 pub trait IntoPrimary<Kind> {
@@ -66,7 +67,7 @@ pub struct Builder {
     open_duration: Duration,
     half_open_probes: u32,
     half_open_successes: u32,
-    breaker: Option<Breaker>,
+    breaker: Option<ConfigBuilder>,
     max_retries: u32,
     initial_delay: Duration,
     multiplier: f64,
@@ -112,6 +113,9 @@ impl Builder {
     /// What sends: a [`Transport`], or any [`SpanExporter`]. A foreign exporter works through an adapter that is blind:
     /// its errors say nothing of themselves, so every one is tried again, and partial success is invisible. Build it
     /// with its own retries disabled. Required.
+    ///
+    /// # Panics
+    /// With an exporter, if the system gives no thread for it.
     #[must_use]
     pub fn with_primary<Kind>(mut self, primary: impl IntoPrimary<Kind>) -> Self {
         self.primary = Some(primary.into_primary());
@@ -198,10 +202,10 @@ impl Builder {
         self
     }
 
-    /// A breaker of your own, with its own trip policy and listeners; it may be shared. The four settings above do not
-    /// apply then.
+    /// Settings of the circuit breaker of your own, with a trip policy of your own; checked by `build`, which seeds its
+    /// jitter. The four settings above do not apply then.
     #[must_use]
-    pub fn with_circuit_breaker(mut self, breaker: Breaker) -> Self {
+    pub fn with_circuit_breaker(mut self, breaker: ConfigBuilder) -> Self {
         self.breaker = Some(breaker);
         self
     }
@@ -291,6 +295,20 @@ impl Builder {
         self
     }
 
+    /// Bytes of dead letters on disk, at most; 64 MiB by default. They live in `dead-letters` below the state directory.
+    #[must_use]
+    pub fn with_dead_letter_max_bytes(mut self, bytes: u64) -> Self {
+        self.files.letters_max_bytes = bytes;
+        self
+    }
+
+    /// How long a dead letter is kept; 30 days by default.
+    #[must_use]
+    pub fn with_dead_letter_max_age(mut self, age: Duration) -> Self {
+        self.files.letters_max_age = age;
+        self
+    }
+
     /// Stored spans that are replayed in a second, at most; unlimited by default.
     #[must_use]
     pub fn with_replay_rate(mut self, spans_per_second: Option<NonZeroU32>) -> Self {
@@ -313,10 +331,9 @@ impl Builder {
     pub fn build(mut self) -> Result<ResilientSpanExporter, BuildError> {
         let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
         self.check()?;
-        let breaker = match self.breaker.take() {
-            Some(breaker) => breaker,
-            None => Breaker::new(self.breaker_config().map_err(BuildError::CircuitBreaker)?),
-        };
+        let mut chance = rand::rngs::SmallRng::seed_from_u64(entropy());
+        let breaker = self.breaker.take().unwrap_or_else(|| self.breaker_config());
+        let breaker = breaker.with_seed(chance.random()).build().map_err(BuildError::CircuitBreaker)?;
         let backoff = match self.backoff.take() {
             Some(backoff) => backoff,
             None => Box::new(self.exponential().map_err(BuildError::Retry)?),
@@ -325,7 +342,7 @@ impl Builder {
         let fallback: Option<Box<dyn Fallback>> = if self.fallback_enabled {
             match (self.fallback.take(), self.directory()) {
                 (Some(fallback), _) => Some(fallback),
-                (None, Some(dir)) => Some(Box::new(FileStore::open(dir, &self.files)?)),
+                (None, Some((dir, letters))) => Some(Box::new(FileStore::open(dir, letters, &self.files)?)),
                 (None, None) => {
                     let why =
                         "fallback is enabled but has no directory: spans wait in memory only; set a state directory";
@@ -339,7 +356,6 @@ impl Builder {
         };
         let kept = fallback.as_ref().map(|fallback| fallback.kept());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
-        let mut chance = rand::rngs::SmallRng::seed_from_u64(entropy());
         let policy = Policy {
             limits: self.limits,
             max_calls: self.max_retries.saturating_add(1),
@@ -349,7 +365,8 @@ impl Builder {
             incarnation: chance.random(),
         };
         let recovered = kept.map_or(0, |kept| kept.spans);
-        let core = Core::new(policy, Endpoint::new(breaker, backoff), recovered, chance.random());
+        let endpoint = Endpoint::new(Machine::new(breaker), backoff, self.clock.now());
+        let core = Core::new(policy, endpoint, recovered, chance.random());
         let endpoint = transport.endpoint().to_owned();
         let shared = Arc::new(Shared::new(core, kept, self.clock, endpoint, no_fallback));
         if let Some(fallback) = fallback {
@@ -362,11 +379,15 @@ impl Builder {
         Ok(exporter)
     }
 
-    fn directory(&self) -> Option<PathBuf> {
-        self.fallback_dir.clone().or_else(|| self.state_dir.as_ref().map(|dir| dir.join("fallback")))
+    /// Where fallback files and dead letters live.
+    fn directory(&self) -> Option<(PathBuf, PathBuf)> {
+        let state = |name: &str| self.state_dir.as_ref().map(|dir| dir.join(name));
+        let fallback = self.fallback_dir.clone().or_else(|| state("fallback"))?;
+        let letters = state("dead-letters").unwrap_or_else(|| fallback.join("dead-letters"));
+        Some((fallback, letters))
     }
 
-    fn breaker_config(&self) -> Result<breaker::Config, breaker::InvalidConfig> {
+    fn breaker_config(&self) -> ConfigBuilder {
         breaker::Config::builder()
             .with_failure_threshold(self.failure_threshold)
             .with_open_duration(self.open_duration)
@@ -374,8 +395,7 @@ impl Builder {
             .with_half_open_probes(self.half_open_probes)
             .with_half_open_successes(self.half_open_successes)
             // A probe is not lost while its attempt may still be answered.
-            .with_probe_timeout(self.open_duration.max(self.attempt_timeout))
-            .build()
+            .with_probe_timeout(self.open_duration.max(self.attempt_timeout).min(Duration::from_secs(24 * 3_600)))
     }
 
     fn exponential(&self) -> Result<Exponential, backoff::InvalidConfig> {

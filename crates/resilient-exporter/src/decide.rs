@@ -7,16 +7,15 @@ mod room;
 mod stored;
 
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use breaker::{Kind, Permit, State};
+use breaker::{State, Ticket};
 use otlp_payload::{BatchId, Payload};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use span_buffer::{Buffer, Entry, Limits, Size};
 
-use self::room::{over, sum};
-pub(crate) use self::room::{size_of, total};
+use self::room::{over, size_of, sum};
 use crate::endpoint::{Endpoint, Wait};
 use crate::events::Event;
 use crate::health::Counters;
@@ -26,8 +25,11 @@ use crate::replay::{Fate, Group, Pace, Piece, Refusal};
 /// While files wait and the buffer is at most half full, at least one call in this many is a replay.
 const REPLAY_SHARE: u32 = 4;
 
-/// A batch that failed this often in a row lets another one go first.
+/// A batch that failed this often lets another one go first.
 const STEP_ASIDE_AFTER: u32 = 2;
+
+/// A refusal that names no time, while nothing is out whose answer could, is asked about again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the core is told once.
 pub(crate) struct Policy {
@@ -83,8 +85,7 @@ struct InFlight {
     id: u64,
     work: Work,
     payload: Payload,
-    kind: Kind,
-    permit: Permit,
+    ticket: Ticket,
     started: Instant,
 }
 
@@ -133,8 +134,9 @@ pub(crate) struct Core {
     read_at: Option<Instant>,
     pace: Pace,
     live_since_replay: u32,
-    step_aside: Option<(BatchId, u32)>,
     phase: Phase,
+    /// Decisions whose effects somebody is about to carry out.
+    acting: usize,
     calls: u64,
     batches: u64,
     chance: SmallRng,
@@ -158,8 +160,8 @@ impl Core {
             replay: Replay::Idle,
             read_at: None,
             live_since_replay: 0,
-            step_aside: None,
             phase: Phase::Running,
+            acting: 0,
             calls: 0,
             batches: 0,
             chance: SmallRng::seed_from_u64(seed),
@@ -175,6 +177,16 @@ impl Core {
 
     pub(crate) fn stopped(&self) -> bool {
         self.phase == Phase::Stopped
+    }
+
+    /// A drain has ended, and everything that was decided is in the disk thread's queue.
+    pub(crate) fn handed_over(&self) -> bool {
+        self.stopped() && self.acting == 0
+    }
+
+    /// Effects have left the lock with somebody, or have been carried out.
+    pub(crate) fn acting(&mut self, more: isize) {
+        self.acting = self.acting.saturating_add_signed(more);
     }
 
     /// Takes a new batch, or says why not.
@@ -195,7 +207,7 @@ impl Core {
                     parts.extend([right, left]);
                 } else {
                     refused = Some(RefuseReason::LargerThanBuffer);
-                    self.ledger.transfer(spans, Place::Offered, Place::Refused(RefuseReason::LargerThanBuffer));
+                    self.refuse(spans, RefuseReason::LargerThanBuffer);
                 }
                 continue;
             }
@@ -210,29 +222,50 @@ impl Core {
 
     /// Refuses spans that never became a payload.
     pub(crate) fn refuse(&mut self, spans: usize, reason: RefuseReason) {
+        self.counters.lost();
         self.ledger.transfer(spans, Place::Offered, Place::Refused(reason));
     }
 
     /// What may go out now, and when to ask again.
     pub(crate) fn plan(&mut self, now: Instant) -> Plan {
         let mut plan = Plan::default();
+        if self.stopped() {
+            plan.finished = true;
+            return plan;
+        }
+        self.counters.stamp_loss(now);
         self.expire(now, &mut plan);
         if let Phase::Draining { until } = self.phase {
             if now >= until {
-                self.end_drain(&mut plan);
+                self.end_drain(now, &mut plan);
                 return plan;
             }
             plan.note(until);
         }
         let wait = self.start_calls(now, &mut plan);
-        if let Phase::Draining { .. } = self.phase {
-            // Nobody waits for a collector that is not willing now: the rest goes to the disk.
-            let idle = self.in_flight.is_empty() && plan.calls.is_empty();
-            if idle && (self.buffer.is_empty() || wait.is_some()) {
-                self.end_drain(&mut plan);
+        self.tell_changes(&mut plan.effects);
+        if let Phase::Draining { .. } = self.phase
+            && self.in_flight.is_empty()
+        {
+            let disk = self.policy.fallback && self.disk.trouble.is_none();
+            if self.buffer.is_empty() && (self.tried.is_empty() || disk) || wait.is_some() && disk {
+                // What could not be sent at once goes to the disk: nobody waits for a collector that is not willing now.
+                self.end_drain(now, &mut plan);
+            } else if self.buffer.is_empty() {
+                // There is nowhere else to go: another round, as long as there is time.
+                for entry in std::mem::take(&mut self.tried) {
+                    self.buffer.give_back(entry);
+                }
+                plan.note(now);
             }
         }
         plan
+    }
+
+    fn tell_changes(&mut self, effects: &mut Vec<Effect>) {
+        for change in self.endpoint.take_changes() {
+            effects.push(Effect::Tell(Event::Breaker { from: change.from, to: change.to }));
+        }
     }
 
     fn start_calls(&mut self, now: Instant, plan: &mut Plan) -> Option<Wait> {
@@ -241,22 +274,20 @@ impl Core {
             if !replay && self.buffer.is_empty() {
                 return None;
             }
-            let permit = match self.endpoint.acquire(now) {
-                Ok(permit) => permit,
+            let ticket = match self.endpoint.acquire(now) {
+                Ok(ticket) => ticket,
                 Err(wait) => {
-                    if let Wait::Until(instant) = wait {
-                        plan.note(instant);
-                    }
+                    self.note_wait(wait, now, plan);
                     return Some(wait);
                 }
             };
             let Some(work) = (if replay { self.next_piece() } else { self.next_live() }) else {
-                let _ = permit.neutral_at(now);
+                self.endpoint.neutral(ticket, now);
                 return None;
             };
             let payload = work.payload().clone();
             if payload.bytes().len() > self.policy.request_max_bytes && payload.span_count() > 1 {
-                let _ = permit.neutral_at(now);
+                self.endpoint.neutral(ticket, now);
                 self.split(work, &payload, None, &mut plan.effects);
                 continue;
             }
@@ -273,10 +304,18 @@ impl Core {
                 }
             }
             plan.calls.push(Call { id: self.calls, payload: payload.clone() });
-            let kind = permit.kind();
-            self.in_flight.push(InFlight { id: self.calls, work, payload, kind, permit, started: now });
+            self.in_flight.push(InFlight { id: self.calls, work, payload, ticket, started: now });
         }
         None
+    }
+
+    fn note_wait(&self, wait: Wait, now: Instant, plan: &mut Plan) {
+        match wait {
+            Wait::Until(instant) => plan.note(instant),
+            // Nothing of ours is out, so no answer of ours will come.
+            Wait::Answer if self.in_flight.is_empty() => plan.note(now + ASK_AGAIN),
+            Wait::Answer => {}
+        }
     }
 
     /// Stops intake; `plan` tries each batch once more until `until`, then hands the rest to the disk.
@@ -287,21 +326,22 @@ impl Core {
     }
 
     /// Ends a drain at once: for a net thread that does not come back.
-    pub(crate) fn stop_now(&mut self, effects: &mut Vec<Effect>) {
+    pub(crate) fn stop_now(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if self.phase != Phase::Stopped {
             let mut plan = Plan::default();
-            self.end_drain(&mut plan);
+            self.end_drain(now, &mut plan);
             effects.append(&mut plan.effects);
         }
     }
 
     /// No answer will come for what is in flight: it waits again.
-    pub(crate) fn abandon_calls(&mut self) {
+    pub(crate) fn abandon_calls(&mut self, now: Instant) {
         for call in std::mem::take(&mut self.in_flight) {
+            self.endpoint.neutral(call.ticket, now);
+            self.counters.possible_duplicates += call.payload.span_count() as u64;
             match call.work {
                 Work::Live(entry) => {
                     self.ledger.transfer(entry.size.count, Place::InFlight, Place::Buffered);
-                    self.counters.possible_duplicates += entry.size.count as u64;
                     self.buffer.give_back(entry);
                 }
                 Work::Replay(piece) => {
@@ -314,8 +354,8 @@ impl Core {
         self.in_flight_size = Size::default();
     }
 
-    fn end_drain(&mut self, plan: &mut Plan) {
-        self.abandon_calls();
+    fn end_drain(&mut self, now: Instant, plan: &mut Plan) {
+        self.abandon_calls(now);
         let mut rest = std::mem::take(&mut self.tried);
         rest.extend(self.buffer.drain());
         rest.sort_by_key(|entry| entry.accepted);
@@ -328,6 +368,8 @@ impl Core {
             }
         }
         if let Replay::Sending(group) = std::mem::replace(&mut self.replay, Replay::Finishing) {
+            // The parts of a batch that is kept whole will be sent again.
+            self.counters.possible_duplicates += group.delivered_in_part() as u64;
             plan.effects.push(Effect::FinishGroup(group.into_fates()));
         }
         self.phase = Phase::Stopped;
@@ -337,9 +379,13 @@ impl Core {
     // Choice of the next call.
 
     fn next_live(&mut self) -> Option<Work> {
-        let sour = self.step_aside.filter(|&(_, failures)| failures >= STEP_ASIDE_AFTER).map(|(id, _)| id);
-        let other = sour.and_then(|sour| self.buffer.take_where(|entry| entry.item.id() != sour));
-        other.or_else(|| self.buffer.take()).map(Work::Live)
+        // The oldest that has not failed twice; else the one that has failed the least: poison blocks nobody.
+        let fresh = self.buffer.take_where(|entry| entry.calls < STEP_ASIDE_AFTER);
+        let next = fresh.or_else(|| {
+            let fewest = self.buffer.iter().map(|entry| entry.calls).min()?;
+            self.buffer.take_where(|entry| entry.calls == fewest)
+        });
+        next.map(Work::Live)
     }
 
     fn next_piece(&mut self) -> Option<Work> {
@@ -361,13 +407,12 @@ impl Core {
                 }
                 // What is read takes memory and pins its file: not before it can be sent.
                 match self.endpoint.acquire(now) {
-                    Ok(permit) => {
-                        let _ = permit.neutral_at(now);
+                    Ok(ticket) => {
+                        self.endpoint.neutral(ticket, now);
                         self.replay = Replay::Asked;
                         plan.effects.push(Effect::ReadGroup);
                     }
-                    Err(Wait::Until(instant)) => plan.note(instant),
-                    Err(Wait::Answer) => {}
+                    Err(wait) => self.note_wait(wait, now, plan),
                 }
                 false
             }
@@ -396,12 +441,13 @@ impl Core {
         let early = |entry: &Entry<Payload>| entry.accepted <= instant;
         self.buffer.iter().next().is_some_and(early)
             || self.in_flight.iter().any(|call| matches!(&call.work, Work::Live(entry) if early(entry)))
+            || !self.tried.is_empty()
             || self.disk.writing.count > 0
     }
 
     #[cfg(test)]
     pub(crate) fn tried_spans(&self) -> usize {
-        total(&self.tried).count
+        room::total(&self.tried).count
     }
 
     #[cfg(test)]
@@ -410,7 +456,7 @@ impl Core {
     }
 
     pub(crate) fn breaker_state(&self) -> State {
-        self.endpoint.breaker.state()
+        self.endpoint.state()
     }
 }
 

@@ -2,14 +2,13 @@
 //! the storage.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
 use otlp_payload::Payload;
 use span_buffer::Entry;
 
-use crate::decide::total;
-use crate::fallback::{Change, Fallback, FallbackError};
+use crate::fallback::{Change, Fallback, FallbackError, Kept};
 use crate::replay::{Fate, Refusal};
 use crate::shared::{Job, Shared};
 
@@ -22,119 +21,175 @@ const FILE_BYTES: usize = 8 * 1_024 * 1_024 * 10 / 22;
 /// Bytes of one group to replay.
 const GROUP_BYTES: usize = 4 * 1_024 * 1_024;
 
-/// Runs until `Job::Stop`.
-pub(crate) fn run(shared: &Shared, mut fallback: Box<dyn Fallback>) {
+/// Runs until `Job::Stop`, and does everything that was asked of it before.
+pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>) {
     let _suppressed = Context::enter_telemetry_suppressed_scope();
-    let mut cleaned = shared.clock.now();
-    let mut stop = false;
-    while !stop {
-        let jobs = shared.next_jobs(CLEAN_UP_EVERY);
+    let mut worker = Worker { shared, fallback, kept: Kept::default(), cleaned: shared.clock.now(), stop: false };
+    while !worker.stop {
+        if catch_unwind(AssertUnwindSafe(|| worker.turn())).is_err() {
+            tracing::error!("the disk thread panicked; it goes on");
+        }
+    }
+    // Before anybody is told: the directory's lock goes with it.
+    let Worker { fallback, .. } = worker;
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(fallback)));
+    shared.disk_ends();
+}
+
+struct Worker<'a> {
+    shared: &'a Shared,
+    fallback: Box<dyn Fallback>,
+    /// What the fallback said last.
+    kept: Kept,
+    cleaned: Instant,
+    stop: bool,
+}
+
+impl Worker<'_> {
+    /// Waits for work and does it.
+    fn turn(&mut self) {
         let mut spills = Vec::new();
         let mut others = Vec::new();
-        for job in jobs {
+        for job in self.shared.next_jobs(CLEAN_UP_EVERY) {
             match job {
                 Job::Spill(entries) => spills.extend(entries),
-                Job::Stop => stop = true,
+                Job::Stop => self.stop = true,
                 other => others.push(other),
             }
         }
-        spill(shared, fallback.as_mut(), spills);
+        self.spill(spills);
         for job in others {
-            other(shared, fallback.as_mut(), job);
-            shared.disk_did(fallback.kept(), false);
+            self.other(job);
+            self.did();
         }
-        let now = shared.clock.now();
-        if now.saturating_duration_since(cleaned) >= CLEAN_UP_EVERY {
-            cleaned = now;
+        let now = self.shared.clock.now();
+        if now.saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
+            self.cleaned = now;
+            let wall = self.shared.clock.wall();
             let _ = guarded(|| {
-                fallback.clean_up(shared.clock.wall());
+                self.fallback.clean_up(wall);
                 Ok(())
             });
         }
-        changed(shared, changes(fallback.as_mut()));
-        if !stop {
-            shared.disk_did(fallback.kept(), false);
-        }
+        self.changed();
+        self.did();
     }
-    let kept = fallback.kept();
-    // Before anybody is told: the directory's lock goes with it.
-    drop(fallback);
-    shared.disk_did(kept, true);
-}
 
-/// Writes batches in files of a sensible size, each accounted for as soon as it stands.
-fn spill(shared: &Shared, fallback: &mut dyn Fallback, mut entries: Vec<Entry<Payload>>) {
-    while !entries.is_empty() {
-        let mut bytes = 0;
-        let count = entries.iter().take_while(|entry| {
+    /// Writes batches in files of a sensible size, each accounted for as soon as it stands.
+    fn spill(&mut self, entries: Vec<Entry<Payload>>) {
+        let mut files = Vec::new();
+        let mut bytes = usize::MAX;
+        for entry in entries {
+            if bytes.saturating_add(entry.size.bytes) > FILE_BYTES {
+                files.push(Vec::new());
+                bytes = 0;
+            }
             bytes += entry.size.bytes;
-            bytes <= FILE_BYTES
-        });
-        let rest = entries.split_off(count.count().max(1));
-        let file = std::mem::replace(&mut entries, rest);
-        let payloads = file.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
-        let result = guarded(|| fallback.keep(&payloads, shared.clock.wall()));
-        let mut effects = Vec::new();
-        match result {
-            Ok(stored) => {
-                shared.core().spilled(&file, &stored.name, &mut effects);
-                shared.act(effects);
-            }
-            Err(error) => {
-                // Those behind it would fail too: one attempt at a time.
-                let mut back = file;
-                back.append(&mut entries);
-                debug_assert!(total(&back).count > 0);
-                shared.core().spill_failed(back, &error.to_string(), shared.clock.now(), &mut effects);
-                shared.act(effects);
-            }
+            files.last_mut().expect("pushed just now").push(entry);
         }
-        changed(shared, changes(fallback));
-        shared.disk_did(fallback.kept(), false);
+        files.reverse();
+        while let Some(mut file) = files.pop() {
+            let payloads = file.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
+            let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
+            match guarded(|| self.fallback.keep(&payloads, wall)) {
+                Ok(stored) => self.shared.decide(|core, effects| core.spilled(&file, &stored.name, effects)),
+                Err(error) if error.is_of_batches() && file.len() > 1 => {
+                    files.push(file.split_off(file.len() / 2));
+                    files.push(file);
+                }
+                Err(error) if error.is_of_batches() => {
+                    let entry = file.pop().expect("a file has a batch");
+                    self.shared.decide(|core, effects| core.unwritable(entry, &error.to_string(), effects));
+                }
+                Err(error) => {
+                    // Those behind it would fail too: one attempt at a time.
+                    file.extend(files.drain(..).rev().flatten());
+                    self.shared.decide(|core, effects| core.spill_failed(file, &error.to_string(), now, effects));
+                }
+            }
+            self.changed();
+            self.did();
+        }
     }
-}
 
-fn other(shared: &Shared, fallback: &mut dyn Fallback, job: Job) {
-    let mut effects = Vec::new();
-    match job {
-        Job::Bury(refusals) => {
-            let kept = bury(shared, fallback, &refusals);
-            shared.core().letters_kept(&refusals, kept, &mut effects);
+    fn other(&mut self, job: Job) {
+        match job {
+            Job::Bury(refusals) => {
+                let kept = self.bury(&refusals);
+                self.shared.decide(|core, effects| core.letters_kept(&refusals, kept, effects));
+            }
+            Job::Read => self.read(),
+            Job::Finish(fates) => self.finish(fates),
+            Job::Spill(_) | Job::Stop => {}
         }
-        Job::Read => match guarded(|| fallback.read(GROUP_BYTES)) {
+    }
+
+    fn read(&mut self) {
+        let read = guarded(|| self.fallback.read(GROUP_BYTES));
+        let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
+        self.shared.decide(|core, effects| match read {
             Ok(batches) => {
-                let wall = shared.clock.wall();
-                let mut core = shared.core();
                 let batches =
                     batches.into_iter().map(|(bytes, spans)| Payload::new(core.next_id(), wall, spans, bytes));
                 let batches = batches.collect();
-                core.group_read(batches, shared.clock.now());
+                core.group_read(batches, now);
             }
-            Err(error) => shared.core().read_failed(&error.to_string(), shared.clock.now(), &mut effects),
-        },
-        Job::Finish(fates) => {
-            let refusals = fates.iter().flat_map(refusals).cloned().collect::<Vec<_>>();
-            // First the dead letters, then the mark: a crash between the two repeats, it does not lose.
-            let letters = refusals.is_empty() || bury(shared, fallback, &refusals);
-            let finished = guarded(|| fallback.finish(&fates));
-            let changes = changes(fallback);
-            let (found, gone) = changes.into_iter().partition(|change| matches!(change, Change::Recovered { .. }));
-            // More than was promised must have come in before it can go out.
-            changed(shared, found);
-            let mut core = shared.core();
-            // The answers stand even where their mark is missing.
-            core.group_finished(&fates, letters, &mut effects);
-            if let Err(error) = finished {
-                core.disk_failed(&error.to_string(), shared.clock.now(), &mut effects);
-            }
-            drop(core);
-            shared.act(effects);
-            changed(shared, gone);
-            return;
-        }
-        Job::Spill(_) | Job::Stop => {}
+            Err(error) => core.read_failed(&error.to_string(), now, effects),
+        });
     }
-    shared.act(effects);
+
+    fn finish(&mut self, mut fates: Vec<Fate>) {
+        let refused = fates.iter().flat_map(refusals).cloned().collect::<Vec<_>>();
+        // First the dead letters, then the mark: a crash between the two repeats, it does not lose.
+        let letters = refused.is_empty() || self.bury(&refused);
+        if !letters {
+            // Nothing leaves the store for having failed often: only the collector's word ends a batch.
+            for fate in &mut fates {
+                if refusals(fate).iter().any(|refusal| !refusal.permanent) {
+                    *fate = Fate::Kept;
+                }
+            }
+        }
+        let finished = guarded(|| self.fallback.finish(&fates));
+        // More than was promised must have come in before it can go out.
+        let (found, gone): (Vec<_>, Vec<_>) =
+            self.changes().into_iter().partition(|change| matches!(change, Change::Recovered { .. }));
+        let now = self.shared.clock.now();
+        self.shared.decide(|core, effects| {
+            for change in found {
+                core.fallback_changed(change, effects);
+            }
+            // The answers stand even where their mark is missing.
+            core.group_finished(&fates, letters, effects);
+            match finished {
+                Ok(()) => core.disk_works(),
+                Err(error) => core.disk_failed(&error.to_string(), now, effects),
+            }
+            for change in gone {
+                core.fallback_changed(change, effects);
+            }
+        });
+    }
+
+    fn bury(&mut self, refusals: &[Refusal]) -> bool {
+        let wall = self.shared.clock.wall();
+        guarded(|| Ok(self.fallback.bury(refusals, &self.shared.endpoint, wall))).unwrap_or(false)
+    }
+
+    fn changes(&mut self) -> Vec<Change> {
+        guarded(|| Ok(self.fallback.changes())).unwrap_or_default()
+    }
+
+    fn changed(&mut self) {
+        let changes = self.changes();
+        self.shared
+            .decide(|core, effects| changes.into_iter().for_each(|change| core.fallback_changed(change, effects)));
+    }
+
+    fn did(&mut self) {
+        self.kept = guarded(|| Ok(self.fallback.kept())).unwrap_or(self.kept);
+        self.shared.disk_did(self.kept);
+    }
 }
 
 fn refusals(fate: &Fate) -> &[Refusal] {
@@ -142,22 +197,6 @@ fn refusals(fate: &Fate) -> &[Refusal] {
         Fate::Finished { refused, .. } => refused,
         Fate::Kept => &[],
     }
-}
-
-fn bury(shared: &Shared, fallback: &mut dyn Fallback, refusals: &[Refusal]) -> bool {
-    guarded(|| Ok(fallback.bury(refusals, &shared.endpoint, shared.clock.wall()))).unwrap_or(false)
-}
-
-fn changes(fallback: &mut dyn Fallback) -> Vec<Change> {
-    guarded(|| Ok(fallback.changes())).unwrap_or_default()
-}
-
-fn changed(shared: &Shared, changes: Vec<Change>) {
-    let mut effects = Vec::new();
-    for change in changes {
-        shared.core().fallback_changed(change, &mut effects);
-    }
-    shared.act(effects);
 }
 
 /// Somebody's code: its panic is an error of the storage.

@@ -1,6 +1,8 @@
 //! What happened, for people and programs that listen; and the log.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use breaker::State;
 use parking_lot::Mutex;
@@ -60,10 +62,21 @@ pub enum Event {
 /// Events that wait for one slow listener; more are lost to that listener alone.
 const BACKLOG: usize = 1_024;
 
-/// Who listens.
+/// Drops are told to the log at most this often for each reason, with the sum of what was dropped since.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// Who listens, and what the log has not been told yet.
 #[derive(Default)]
 pub(crate) struct Listeners {
     senders: Mutex<Vec<SyncSender<Event>>>,
+    drops: Mutex<BTreeMap<DropReason, Drops>>,
+}
+
+#[derive(Default)]
+struct Drops {
+    warned: Option<Instant>,
+    spans: usize,
+    detail: String,
 }
 
 impl Listeners {
@@ -74,11 +87,35 @@ impl Listeners {
     }
 
     /// Tells everybody, and the log.
-    pub(crate) fn tell(&self, event: Event) {
-        log(&event);
+    pub(crate) fn tell(&self, event: Event, now: Instant) {
+        if let Event::Dropped { spans, reason, detail } = &event {
+            let mut drops = self.drops.lock();
+            let drops = drops.entry(*reason).or_default();
+            drops.spans += spans;
+            drops.detail.clone_from(detail);
+        } else {
+            log(&event);
+        }
+        self.warn(now, false);
         self.senders.lock().retain(|sender| {
             !matches!(sender.try_send(event.clone()), Err(std::sync::mpsc::TrySendError::Disconnected(_)))
         });
+    }
+
+    /// Warns of drops that have waited for long enough, or of all.
+    pub(crate) fn warn(&self, now: Instant, all: bool) {
+        let mut due = Vec::new();
+        for (reason, drops) in self.drops.lock().iter_mut() {
+            let rested = drops.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARN_EVERY);
+            if drops.spans > 0 && (rested || all) {
+                drops.warned = Some(now);
+                due.push((*reason, std::mem::take(&mut drops.spans), std::mem::take(&mut drops.detail)));
+            }
+        }
+        for (reason, spans, detail) in due {
+            let (why, remedy) = (reason.as_str(), reason.remedy());
+            tracing::warn!(spans, why, remedy, detail, "spans were dropped");
+        }
     }
 }
 
@@ -91,12 +128,35 @@ fn log(event: &Event) {
         Event::DeadLettered { spans, reason } => {
             tracing::warn!(spans, reason, "the collector refused spans for good; they are kept as dead letters");
         }
-        Event::Dropped { spans, reason, detail } => {
-            let (why, remedy) = (reason.as_str(), reason.remedy());
-            tracing::warn!(spans, why, remedy, detail, "spans were dropped");
-        }
+        Event::Dropped { .. } => {}
         Event::DiskTrouble { error } => {
             tracing::warn!(error, "the fallback cannot be used; spans wait in memory until it can");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+
+    #[test]
+    fn a_flood_of_drops_is_one_warning_and_its_sum() {
+        let listeners = Listeners::default();
+        let start = SystemClock.now();
+        let drop_one = |after: u64| {
+            let event = Event::Dropped { spans: 1, reason: DropReason::BufferFull, detail: String::new() };
+            listeners.tell(event, start + Duration::from_secs(after));
+        };
+        let waiting = || listeners.drops.lock()[&DropReason::BufferFull].spans;
+        drop_one(0);
+        assert_eq!(waiting(), 0, "the first is told at once");
+        (1..=9).for_each(drop_one);
+        assert_eq!(waiting(), 9);
+        listeners.warn(start + Duration::from_secs(10), false);
+        assert_eq!(waiting(), 0);
+        drop_one(11);
+        listeners.warn(start + Duration::from_secs(12), true);
+        assert_eq!(waiting(), 0, "at the end nothing is kept back");
     }
 }

@@ -57,19 +57,21 @@ impl ResilientSpanExporter {
         }
         let spans = batch.len();
         let id = self.shared.core().next_id();
-        let wall = self.shared.clock.wall();
-        let encoded = catch_unwind(AssertUnwindSafe(|| self.encoder.encode(id, wall, &batch)));
+        let encoded = catch_unwind(AssertUnwindSafe(|| {
+            let payload = self.encoder.encode(id, self.shared.clock.wall(), &batch);
+            (payload, self.shared.clock.now())
+        }));
         // The spans' own memory is the larger part: it goes before anything else happens.
         drop(batch);
-        let Ok(payload) = encoded else {
+        let Ok((payload, now)) = encoded else {
             self.shared.core().refuse(spans, RefuseReason::EncodePanicked);
             return Err(OTelSdkError::InternalFailure("encoding panicked: please report this".to_owned()));
         };
-        let mut effects = Vec::new();
-        let refused = self.shared.core().offer(payload, self.shared.clock.now(), &mut effects);
-        self.shared.act(effects);
+        // A panic in here is of a log subscriber: the batch has its place by then.
+        let refused =
+            catch_unwind(AssertUnwindSafe(|| self.shared.decide(|core, effects| core.offer(payload, now, effects))));
         self.shared.net.notify_one();
-        match refused {
+        match refused.unwrap_or(None) {
             None => Ok(()),
             Some(RefuseReason::AlreadyShutdown) => Err(OTelSdkError::AlreadyShutdown),
             Some(RefuseReason::LargerThanBuffer | RefuseReason::EncodePanicked) => Err(OTelSdkError::InternalFailure(
@@ -93,11 +95,14 @@ impl SpanExporter for ResilientSpanExporter {
         if self.shut_down.swap(true, Ordering::AcqRel) {
             return Err(OTelSdkError::AlreadyShutdown);
         }
-        self.shared.drain_and_stop(timeout.min(SHUTDOWN)).map_err(|spans| {
-            OTelSdkError::InternalFailure(format!(
+        let ended = catch_unwind(AssertUnwindSafe(|| self.shared.drain_and_stop(timeout.min(SHUTDOWN))));
+        match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(spans)) => Err(OTelSdkError::InternalFailure(format!(
                 "{spans} spans were neither delivered nor written to a file before the deadline of the shutdown"
-            ))
-        })
+            ))),
+            Err(_) => Err(OTelSdkError::InternalFailure("the shutdown panicked: please report this".to_owned())),
+        }
     }
 
     /// Waits up to 3.5 s until nothing waits any more. The SDK's batch processor never calls this; use

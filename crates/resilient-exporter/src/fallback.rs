@@ -43,7 +43,7 @@ pub trait Fallback: Send + 'static {
     /// What came or went by other ways than `keep` and `finish` since it was asked last. Asked after every operation.
     fn changes(&mut self) -> Vec<Change>;
 
-    /// Keeps spans that a collector refused for good where a person finds them. Says whether they are kept.
+    /// Keeps spans that a collector refused for good, or that fail while others do not, where a person finds them. Says whether they are kept.
     fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
         let _ = (refusals, endpoint, now);
         false
@@ -92,12 +92,28 @@ pub enum Change {
 
 /// The storage would not do it. `Display` names the place and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct FallbackError(#[from] Box<dyn Error + Send + Sync>);
+#[error("{error}")]
+pub struct FallbackError {
+    #[source]
+    error: Box<dyn Error + Send + Sync>,
+    of_batches: bool,
+}
 
 impl FallbackError {
-    /// Wraps what the storage said.
+    /// The storage is in trouble: everything waits, and it is tried again.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(error.into())
+        Self { error: error.into(), of_batches: false }
+    }
+
+    /// The storage works, but will not take these batches together: fewer at a time may pass, and one that does not pass
+    /// alone holds up no other.
+    pub fn of_batches(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { error: error.into(), of_batches: true }
+    }
+
+    /// Whether it is about the batches and not about the storage.
+    #[must_use]
+    pub fn is_of_batches(&self) -> bool {
+        self.of_batches
     }
 }

@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use file_fallback::{Compression, Config, Evicted, FileFallback, Line, Notice, Reason, SettleError, Verdict};
+use file_fallback::dead_letters::{DeadLetters, Letter};
+use file_fallback::{
+    Compression, Config, Evicted, FileFallback, Line, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
+};
 use otlp_payload::{Payload, json};
+use otlp_transport::Cause;
 
 use crate::error::BuildError;
 use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::ledger::DropReason;
-use crate::replay::Fate;
+use crate::replay::{Fate, Refusal};
 
 /// Lines stay below this, since the Collector silently skips longer ones (its `max_log_size` is 1 MiB).
 const LINE_BYTES: usize = 1_000_000;
@@ -19,11 +23,16 @@ const LINE_BYTES: usize = 1_000_000;
 /// A single span that is longer than that is kept all the same, up to here.
 const MAX_LINE_BYTES: usize = 64 * 1_024 * 1_024;
 
+/// Clean-ups, of which there is about one a second, between two looks for files of processes that have ended.
+const ADOPT_EVERY: u32 = 5;
+
 pub(crate) struct Settings {
     pub(crate) max_bytes: u64,
     pub(crate) max_age: Duration,
     pub(crate) compression: Compression,
     pub(crate) compress_above: usize,
+    pub(crate) letters_max_bytes: u64,
+    pub(crate) letters_max_age: Duration,
 }
 
 impl Default for Settings {
@@ -33,6 +42,8 @@ impl Default for Settings {
             max_age: Duration::from_secs(7 * 24 * 3_600),
             compression: Compression::Zstd,
             compress_above: 64 * 1_024,
+            letters_max_bytes: 64 * 1_024 * 1_024,
+            letters_max_age: Duration::from_secs(30 * 24 * 3_600),
         }
     }
 }
@@ -49,12 +60,23 @@ enum LineState {
 
 pub(crate) struct FileStore {
     files: FileFallback,
+    /// Opened with the first letter: on good days there is no such directory.
+    letters: Option<DeadLetters>,
+    letters_config: Config,
+    clean_ups: u32,
     reading: Option<(file_fallback::Group, Vec<LineState>)>,
     changes: Vec<Change>,
 }
 
 impl FileStore {
-    pub(crate) fn open(dir: PathBuf, settings: &Settings) -> Result<Self, BuildError> {
+    pub(crate) fn open(dir: PathBuf, letters_dir: PathBuf, settings: &Settings) -> Result<Self, BuildError> {
+        let letters_config = DeadLetters::config(letters_dir)
+            .with_max_bytes(settings.letters_max_bytes)
+            .with_max_age(settings.letters_max_age)
+            .with_max_line_bytes(MAX_LINE_BYTES)
+            .with_second_process(SecondProcess::Subdirectory)
+            .build()
+            .map_err(BuildError::FallbackSettings)?;
         let config = Config::builder(dir)
             .with_signal("traces")
             .with_max_bytes(settings.max_bytes)
@@ -66,6 +88,9 @@ impl FileStore {
             .map_err(BuildError::FallbackSettings)?;
         let mut store = Self {
             files: FileFallback::open(config).map_err(BuildError::Fallback)?,
+            letters: None,
+            letters_config,
+            clean_ups: 0,
             reading: None,
             changes: Vec::new(),
         };
@@ -156,7 +181,7 @@ impl Fallback for FileStore {
     fn keep(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
         let mut lines = Vec::new();
         for batch in batches {
-            let of_batch = json::to_lines(batch.bytes(), LINE_BYTES).map_err(FallbackError::new)?;
+            let of_batch = json::to_lines(batch.bytes(), LINE_BYTES).map_err(FallbackError::of_batches)?;
             lines.extend(of_batch.into_iter().map(|line| Line { text: line.text, count: line.spans }));
         }
         let result = self.files.spill(&lines, now);
@@ -165,7 +190,10 @@ impl Fallback for FileStore {
             Err(error) => self.evicted(error.evicted()),
         }
         self.note();
-        result.map(|spilled| Stored { name: spilled.name }).map_err(told)
+        result.map(|spilled| Stored { name: spilled.name }).map_err(|error| match error {
+            SpillError::TooLarge { .. } | SpillError::Line { .. } => FallbackError::of_batches(error),
+            error => told(error),
+        })
     }
 
     fn read(&mut self, max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
@@ -203,13 +231,63 @@ impl Fallback for FileStore {
     }
 
     fn clean_up(&mut self, now: SystemTime) {
+        // Files of a further process on this directory that has ended meanwhile: a look into the directory now and then.
+        self.clean_ups = self.clean_ups.wrapping_add(1);
+        if self.clean_ups.is_multiple_of(ADOPT_EVERY)
+            && let Err(error) = self.files.adopt()
+        {
+            tracing::warn!(error = told(error).to_string(), "files of a process that has ended were not taken over");
+        }
         let evicted = self.files.clean_up(now);
         self.evicted(&evicted);
         self.note();
+        if let Some(letters) = &mut self.letters {
+            // They have ended: what their own limits remove is told to the log alone.
+            for letter in letters.clean_up(now) {
+                tracing::warn!(
+                    name = letter.name,
+                    count = letter.count,
+                    "a dead letter was removed to keep the limits"
+                );
+            }
+        }
     }
 
     fn changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
+    }
+
+    fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
+        let kept = refusals.iter().try_for_each(|refusal| self.keep_letter(refusal, endpoint, now));
+        if let Err(error) = &kept {
+            tracing::warn!(error = error.to_string(), "a dead letter was not kept");
+        }
+        kept.is_ok()
+    }
+}
+
+impl FileStore {
+    fn keep_letter(&mut self, refusal: &Refusal, endpoint: &str, now: SystemTime) -> Result<(), FallbackError> {
+        let letters = match &mut self.letters {
+            Some(letters) => letters,
+            None => self.letters.insert(DeadLetters::open(self.letters_config.clone()).map_err(told)?),
+        };
+        let lines = json::to_lines(refusal.payload.bytes(), LINE_BYTES).map_err(FallbackError::of_batches)?;
+        let lines = lines.into_iter().map(|line| Line { text: line.text, count: line.spans }).collect::<Vec<_>>();
+        let letter = Letter {
+            signal: "traces".to_owned(),
+            status: match &refusal.cause {
+                Cause::Http { status, .. } => format!("HTTP {status}"),
+                Cause::Grpc { code, .. } => format!("gRPC {code}"),
+                _ => "none".to_owned(),
+            },
+            reason: refusal.cause.to_string(),
+            endpoint: endpoint.to_owned(),
+            attempts: refusal.attempts,
+            accepted: refusal.payload.created(),
+            refused: now,
+        };
+        letters.add(&letter, &lines, now).map(drop).map_err(told)
     }
 }
 

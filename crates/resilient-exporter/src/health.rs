@@ -126,11 +126,16 @@ impl Counters {
         self.fresh_loss = true;
     }
 
-    /// Spans were lost within the last minute.
-    pub(crate) fn loses(&mut self, now: Instant) -> bool {
+    /// Gives losses since the last plan their time.
+    pub(crate) fn stamp_loss(&mut self, now: Instant) {
         if std::mem::take(&mut self.fresh_loss) {
             self.last_loss = Some(now);
         }
+    }
+
+    /// Spans were lost within the last minute.
+    pub(crate) fn loses(&mut self, now: Instant) -> bool {
+        self.stamp_loss(now);
         self.last_loss.is_some_and(|instant| now.saturating_duration_since(instant) < RECENT)
     }
 

@@ -12,17 +12,21 @@ use otlp_transport::{Cause, Outcome, Transport};
 use crate::decide::Call;
 use crate::shared::Shared;
 
+/// Between two panics of what a user plugged in, at most.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
 /// Runs until a drain has ended. The runtime is made for this thread, used on it and ended on it.
 pub(crate) fn run(shared: &Shared, transport: &Arc<dyn Transport>, runtime: tokio::runtime::Runtime, limit: Duration) {
     // Or the exporter traces itself.
     let _suppressed = Context::enter_telemetry_suppressed_scope();
-    loop {
-        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(drive(shared, transport, limit))));
-        if ended.is_ok() {
-            break;
-        }
+    let mut pause = Duration::from_millis(1);
+    while catch_unwind(AssertUnwindSafe(|| runtime.block_on(drive(shared, transport, limit)))).is_err() {
         tracing::error!("the net thread panicked; it goes on with what was in flight");
-        shared.core().abandon_calls();
+        let now = shared.clock.now();
+        shared.core().abandon_calls(now);
+        // Whatever panics may do so at once again.
+        std::thread::park_timeout(pause);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
     // Not a plain drop: that would wait for name look-ups that hang.
     runtime.shutdown_background();
@@ -33,8 +37,12 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
     let mut calls = FuturesUnordered::new();
     loop {
         let now = shared.clock.now();
-        let plan = shared.core().plan(now);
-        shared.act(plan.effects);
+        let plan = shared.decide(|core, effects| {
+            let mut plan = core.plan(now);
+            effects.append(&mut plan.effects);
+            plan
+        });
+        shared.listeners.warn(now, false);
         if plan.finished {
             return;
         }
@@ -59,9 +67,8 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
 }
 
 fn answered(shared: &Shared, id: u64, outcome: Outcome) {
-    let mut effects = Vec::new();
-    shared.core().answered(id, outcome, shared.clock.now(), shared.clock.wall(), &mut effects);
-    shared.act(effects);
+    let (now, wall) = (shared.clock.now(), shared.clock.wall());
+    shared.decide(|core, effects| core.answered(id, outcome, now, wall, effects));
 }
 
 /// One attempt. A transport that panics or never answers is a failure like any other.

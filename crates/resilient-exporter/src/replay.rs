@@ -23,7 +23,7 @@ pub enum Fate {
     },
 }
 
-/// Spans that a collector refused for good, and why.
+/// Spans that leave the pipeline for a dead letter, and why.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     /// The refused spans.
@@ -32,6 +32,9 @@ pub struct Refusal {
     pub cause: Cause,
     /// Calls that were made with these bytes.
     pub attempts: u32,
+    /// The collector refused them for good. Otherwise they failed again and again while others did not: where they cannot
+    /// be kept as dead letters, they stay in the fallback.
+    pub permanent: bool,
 }
 
 /// A part of a stored batch that can be sent: the whole of it, or what a split left.
@@ -39,12 +42,14 @@ pub struct Refusal {
 pub(crate) struct Piece {
     pub(crate) batch: usize,
     pub(crate) payload: Payload,
-    /// Failures while others could succeed: see `MAX_FAILURES`.
+    /// Failures between which another call succeeded: see `MAX_FAILURES`.
     pub(crate) failures: u32,
+    /// How many calls had succeeded when this piece failed last.
+    pub(crate) successes: u64,
 }
 
-/// A stored batch that fails this often while the breaker is closed becomes a dead letter: the first call and five
-/// retries, as for live batches.
+/// A stored batch that fails this often while others succeed becomes a dead letter: the first call and five retries, as
+/// for live batches.
 pub(crate) const MAX_FAILURES: u32 = 6;
 
 struct Account {
@@ -61,11 +66,14 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(batches: Vec<Payload>) -> Self {
+    pub(crate) fn new(batches: Vec<Payload>, successes: u64) -> Self {
         let accounts =
             batches.iter().map(|_| Account { pieces: 1, delivered: 0, rejected: 0, refused: Vec::new() }).collect();
-        let queue =
-            batches.into_iter().enumerate().map(|(batch, payload)| Piece { batch, payload, failures: 0 }).collect();
+        let queue = batches
+            .into_iter()
+            .enumerate()
+            .map(|(batch, payload)| Piece { batch, payload, failures: 0, successes })
+            .collect();
         Self { accounts, queue }
     }
 
@@ -89,22 +97,27 @@ impl Group {
         account.rejected += rejected;
     }
 
-    pub(crate) fn refused(&mut self, piece: Piece, cause: Cause, attempts: u32) {
+    pub(crate) fn refused(&mut self, piece: Piece, cause: Cause, attempts: u32, permanent: bool) {
         let account = &mut self.accounts[piece.batch];
         account.pieces -= 1;
-        account.refused.push(Refusal { payload: piece.payload, cause, attempts });
+        account.refused.push(Refusal { payload: piece.payload, cause, attempts, permanent });
     }
 
     pub(crate) fn split(&mut self, piece: &Piece, left: Payload, right: Payload) {
         self.accounts[piece.batch].pieces += 1;
         for payload in [right, left] {
-            self.queue.push_front(Piece { batch: piece.batch, payload, failures: 0 });
+            self.queue.push_front(Piece { batch: piece.batch, payload, failures: 0, successes: piece.successes });
         }
     }
 
     /// Every batch has its answer.
     pub(crate) fn finished(&self) -> bool {
         self.accounts.iter().all(|account| account.pieces == 0)
+    }
+
+    /// Spans that the collector has of batches that have not ended.
+    pub(crate) fn delivered_in_part(&self) -> usize {
+        self.accounts.iter().filter(|account| account.pieces > 0).map(|account| account.delivered).sum()
     }
 
     /// What became of each batch, in the order in which they were read.

@@ -14,8 +14,13 @@ use crate::clock::{Clock, SystemClock};
 use crate::decide::{Core, Effect};
 use crate::events::Listeners;
 use crate::fallback::Kept;
+use crate::handle::FlushError;
 use crate::health::{Health, STALLED, Status};
+use crate::ledger::DropReason;
 use crate::replay::{Fate, Refusal};
+
+/// What no wait is longer than.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// What the disk thread is asked to do.
 #[derive(Debug)]
@@ -77,15 +82,30 @@ impl Shared {
         self.core.lock()
     }
 
-    /// Does what a decision asked for. Call it without the lock.
-    pub(crate) fn act(&self, effects: Vec<Effect>) {
+    /// Takes a decision under the lock and carries it out outside of it; a shutdown waits for what is under way.
+    pub(crate) fn decide<T>(&self, decision: impl FnOnce(&mut Core, &mut Vec<Effect>) -> T) -> T {
+        let mut effects = Vec::new();
+        let mut core = self.core();
+        let result = decision(&mut core, &mut effects);
+        if effects.is_empty() {
+            return result;
+        }
+        core.acting(1);
+        drop(core);
+        self.act(effects);
+        self.core().acting(-1);
+        self.progress.notify_all();
+        result
+    }
+
+    fn act(&self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Spill(entries) => self.enqueue(Job::Spill(entries)),
                 Effect::Bury(refusals) => self.enqueue(Job::Bury(refusals)),
                 Effect::ReadGroup => self.enqueue(Job::Read),
                 Effect::FinishGroup(fates) => self.enqueue(Job::Finish(fates)),
-                Effect::Tell(event) => self.listeners.tell(event),
+                Effect::Tell(event) => self.listeners.tell(event, self.clock.now()),
             }
         }
     }
@@ -104,15 +124,13 @@ impl Shared {
 
     /// No disk thread is there for this job: its spans stay accounted for.
     fn nobody_does(&self, job: Job) {
-        let mut effects = Vec::new();
         let now = self.clock.now();
-        match job {
-            Job::Spill(entries) => self.core().spill_failed(entries, "the disk thread has ended", now, &mut effects),
-            Job::Bury(refusals) => self.core().letters_kept(&refusals, false, &mut effects),
-            Job::Read => self.core().read_failed("the disk thread has ended", now, &mut effects),
+        self.decide(|core, effects| match job {
+            Job::Spill(entries) => core.spill_failed(entries, "the disk thread has ended", now, effects),
+            Job::Bury(refusals) => core.letters_kept(&refusals, false, effects),
+            Job::Read => core.read_failed("the disk thread has ended", now, effects),
             Job::Finish(_) | Job::Stop => {}
-        }
-        self.act(effects);
+        });
     }
 
     /// The next jobs of the disk thread; empty after `patience` without one. Spills that wait come together.
@@ -131,19 +149,32 @@ impl Shared {
     }
 
     /// After each operation of the disk thread.
-    pub(crate) fn disk_did(&self, kept: Kept, ended: bool) {
-        let mut left = VecDeque::new();
+    pub(crate) fn disk_did(&self, kept: Kept) {
         if let Some(disk) = &self.disk {
             let mut disk = disk.lock();
             disk.kept = kept;
-            disk.ended = ended;
-            disk.busy_since = (!ended).then(|| self.clock.now());
-            if ended {
-                left = std::mem::take(&mut disk.jobs);
-            }
+            disk.busy_since = Some(self.clock.now());
+        }
+        self.moved();
+    }
+
+    /// The disk thread ends. What is asked of it from now on is done by nobody, and accounted for.
+    pub(crate) fn disk_ends(&self) {
+        let mut left = VecDeque::new();
+        if let Some(disk) = &self.disk {
+            let mut disk = disk.lock();
+            disk.ended = true;
+            disk.busy_since = None;
+            left = std::mem::take(&mut disk.jobs);
         }
         left.into_iter().for_each(|job| self.nobody_does(job));
         self.moved();
+    }
+
+    /// Something changed: wakes the net thread and whoever waits.
+    pub(crate) fn moved(&self) {
+        self.net.notify_one();
+        self.progress();
     }
 
     /// Something that somebody may wait for has changed. The lock orders this after the check of whoever is about to wait.
@@ -163,12 +194,6 @@ impl Shared {
         self.disk.as_ref().is_none_or(|disk| disk.lock().ended)
     }
 
-    /// Something changed: wakes the net thread and whoever waits.
-    pub(crate) fn moved(&self) {
-        self.net.notify_one();
-        self.progress();
-    }
-
     /// Waits until `done` or until `deadline`; says which.
     pub(crate) fn wait(&self, deadline: Instant, mut done: impl FnMut(&Core) -> bool) -> bool {
         let mut core = self.core();
@@ -184,42 +209,42 @@ impl Shared {
         }
     }
 
+    /// Ends everything within `timeout`; says how many spans were neither delivered nor kept.
     pub(crate) fn drain_and_stop(&self, timeout: Duration) -> Result<(), u64> {
         let start = SystemClock.now();
         let deadline = start + timeout;
-        // The network gets three fifths, the disk what is left.
-        let network = timeout.mul_f64(0.6);
-        self.core().drain(self.clock.now() + network);
+        // With a disk the network gets three fifths, and the disk what is left.
+        let network = timeout.mul_f64(if self.disk.is_some() { 0.6 } else { 0.9 });
+        let until = self.clock.now() + network;
+        self.core().drain(until);
         self.net.notify_one();
-        if !self.wait(start + network + timeout.mul_f64(0.05), Core::stopped) {
+        if !self.wait(start + network + timeout.mul_f64(0.05), Core::handed_over) {
             // The net thread hangs in somebody's transport: we end the drain in its place.
-            let mut effects = Vec::new();
-            self.core().stop_now(&mut effects);
-            self.act(effects);
+            let now = self.clock.now();
+            self.decide(|core, effects| core.stop_now(now, effects));
         }
         if self.disk.is_some() {
             self.enqueue(Job::Stop);
             self.wait(deadline, |_| self.disk_ended());
         }
+        self.listeners.warn(self.clock.now(), true);
         let core = self.core();
         let stuck = core.ledger.buffered + core.ledger.in_flight;
-        let dropped = core.ledger.dropped.get(crate::ledger::DropReason::Shutdown.as_str()).copied().unwrap_or(0);
+        let dropped = core.ledger.dropped.get(DropReason::Shutdown.as_str()).copied().unwrap_or(0);
         if stuck + dropped == 0 { Ok(()) } else { Err(stuck + dropped) }
     }
 
     /// Waits until nothing of what was accepted so far waits anywhere.
-    pub(crate) fn flush(&self, timeout: Duration) -> Result<(), crate::handle::FlushError> {
+    pub(crate) fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         let called = self.clock.now();
-        let deadline = SystemClock.now() + timeout;
+        let now = SystemClock.now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + FOR_EVER);
         let done = |core: &Core| !core.waits_for(called) && core.ledger.in_fallback == 0;
         if self.wait(deadline, done) && self.disk_idle_by(deadline) {
             return Ok(());
         }
         let core = self.core();
-        Err(crate::handle::FlushError {
-            buffered: core.ledger.buffered + core.ledger.in_flight,
-            in_fallback: core.ledger.in_fallback,
-        })
+        Err(FlushError { buffered: core.ledger.buffered + core.ledger.in_flight, in_fallback: core.ledger.in_fallback })
     }
 
     fn disk_idle_by(&self, deadline: Instant) -> bool {
@@ -246,7 +271,7 @@ impl Shared {
             let cause = core.counters.last_cause.clone().unwrap_or_default();
             issues.push(format!("circuit breaker is {state}; last failure: {cause}"));
         }
-        if let Some(error) = &core.disk.trouble {
+        if let Some(error) = core.disk.trouble.as_ref().filter(|_| core.disk_matters(now)) {
             issues.push(format!("fallback cannot be used, spans wait in memory: {error}"));
         }
         if stalled {
@@ -268,7 +293,7 @@ impl Shared {
             status,
             issues,
             breaker: state,
-            metrics: core.counters.metrics(core.ledger.buffered + core.ledger.in_flight, core.endpoint.breaker.trips()),
+            metrics: core.counters.metrics(core.ledger.buffered + core.ledger.in_flight, core.endpoint.trips()),
             ledger: core.ledger.clone(),
             buffered_batches: snapshot.batches,
             buffered_bytes: snapshot.bytes,

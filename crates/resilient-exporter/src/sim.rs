@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-use breaker::Breaker;
+use breaker::Machine;
 use bytes::Bytes;
 use file_fallback::Compression;
 use otlp_payload::{Encoder, Payload};
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use span_buffer::Limits;
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::decide::{Call, Core, Effect, Policy, size_of};
+use crate::decide::{Call, Core, Effect, Policy};
 use crate::endpoint::Endpoint;
 use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::file_store::{FileStore, Settings};
@@ -168,7 +168,8 @@ impl Files {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
         let settings = Settings { compression: Compression::Never, ..Settings::default() };
-        let store = FileStore::open(dir.path().join("fallback"), &settings).expect("a fresh directory");
+        let store = FileStore::open(dir.path().join("fallback"), dir.path().join("dead-letters"), &settings)
+            .expect("a fresh directory");
         Self { store, dir, reading: Vec::new(), finished: HashSet::new() }
     }
 }
@@ -271,11 +272,12 @@ impl World {
             replay_rate: None,
             incarnation: seed,
         };
-        let breaker = Breaker::new(breaker::Config::builder().with_failure_threshold(3).build().expect("valid"));
+        let breaker = breaker::Config::builder().with_failure_threshold(3).with_seed(seed).build().expect("valid");
+        let now = SystemClock.now();
         let backoff = backoff::Exponential::builder().build().expect("valid");
         Self {
-            core: Core::new(policy, Endpoint::new(breaker, Box::new(backoff)), 0, seed),
-            now: SystemClock.now(),
+            core: Core::new(policy, Endpoint::new(Machine::new(breaker), Box::new(backoff), now), 0, seed),
+            now,
             encoder: Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build()),
             made: HashSet::new(),
             next_span: 1,
@@ -454,9 +456,10 @@ impl World {
         let held = self.core.buffer.total();
         let limits = self.core.policy.limits;
         let calls = self.calls.iter().filter(|call| self.core.is_live(call.id));
-        let flight = calls.map(|call| size_of(&call.payload).bytes).sum::<usize>();
+        let flight = calls.map(|call| call.payload.bytes().len()).sum::<usize>();
         let spilling = self.core.disk.writing;
-        if held.bytes + flight + spilling.bytes > limits.max_bytes || held.count + spilling.count > limits.max_count {
+        let count = held.count + spilling.count + tried + usize::try_from(ledger.in_flight).expect("small");
+        if held.bytes + flight + spilling.bytes > limits.max_bytes || count > limits.max_count {
             return Err(format!("over the limits: {held:?} beside {spilling:?} and {flight} bytes in flight"));
         }
         Ok(())

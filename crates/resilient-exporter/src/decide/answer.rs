@@ -26,8 +26,8 @@ impl Core {
     ) {
         let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
         let saturated = self.in_flight.len() >= self.endpoint.concurrency();
-        let InFlight { work, payload, kind, permit, started, .. } = self.in_flight.swap_remove(position);
-        let before = self.endpoint.breaker.state();
+        let InFlight { work, payload, ticket, started, .. } = self.in_flight.swap_remove(position);
+        let kind = ticket.kind();
         let unit = self.chance.random::<f64>();
         let spans = payload.span_count();
         if let Work::Live(entry) = &work {
@@ -36,7 +36,7 @@ impl Core {
         match outcome {
             Outcome::Delivered { rejected, message } => {
                 self.counters.succeeded(wall);
-                self.endpoint.succeeded(permit, now.saturating_duration_since(started), saturated, now);
+                self.endpoint.succeeded(ticket, started, saturated, now);
                 let rejected = rejected.min(spans);
                 if rejected > 0 {
                     effects
@@ -50,8 +50,8 @@ impl Core {
                     self.counters.possible_duplicates += spans as u64;
                 }
                 match after {
-                    Some(hint) => self.endpoint.throttled(permit, hint, unit, now),
-                    None => self.endpoint.failed(permit, started, unit, now),
+                    Some(hint) => self.endpoint.throttled(ticket, hint, unit, now),
+                    None => self.endpoint.failed(ticket, started, unit, now),
                 }
                 // Probes and throttles are not charged: an outage never spends a batch.
                 let charged = after.is_none() && kind == Kind::Call;
@@ -59,35 +59,29 @@ impl Core {
             }
             Outcome::TooLarge { cause } => {
                 self.counters.failed(wall, &cause);
-                let _ = permit.neutral_at(now);
+                self.endpoint.neutral(ticket, now);
                 self.back_to_buffered(&work);
                 self.split(work, &payload, Some(cause), effects);
             }
             Outcome::Permanent { cause } => {
                 self.counters.failed(wall, &cause);
-                let _ = permit.neutral_at(now);
+                self.endpoint.neutral(ticket, now);
                 self.back_to_buffered(&work);
                 self.bury(work, cause, effects);
             }
             // `Outcome` may grow; what we do not know is treated as a failure that may be tried again.
             _ => {
                 self.counters.failed(wall, &Cause::Foreign("an outcome unknown to this version".to_owned()));
-                self.endpoint.failed(permit, started, unit, now);
+                self.endpoint.failed(ticket, started, unit, now);
                 self.retry(work, Cause::Foreign(String::new()), kind == Kind::Call, now, effects);
             }
         }
-        let after = self.endpoint.breaker.state();
-        if before != after {
-            effects.push(Effect::Tell(Event::Breaker { from: before, to: after }));
-        }
+        self.tell_changes(effects);
     }
 
     fn delivered(&mut self, work: Work, rejected: usize, effects: &mut Vec<Effect>) {
         match work {
             Work::Live(entry) => {
-                if self.step_aside.is_some_and(|(id, _)| id == entry.item.id()) {
-                    self.step_aside = None;
-                }
                 self.ledger.transfer(rejected, Place::InFlight, Place::Rejected);
                 self.ledger.transfer(entry.size.count - rejected, Place::InFlight, Place::Delivered);
             }
@@ -105,10 +99,6 @@ impl Core {
             Work::Live(mut entry) => {
                 self.ledger.transfer(entry.size.count, Place::InFlight, Place::Buffered);
                 entry.calls += u32::from(charged);
-                self.step_aside = match self.step_aside {
-                    Some((id, failures)) if id == entry.item.id() => Some((id, failures + 1)),
-                    _ => Some((entry.item.id(), 1)),
-                };
                 if let Phase::Draining { .. } = self.phase {
                     self.tried.push(entry);
                 } else if entry.calls >= self.policy.max_calls && self.disk_ready(now) {
@@ -118,11 +108,16 @@ impl Core {
                 }
             }
             Work::Replay(mut piece) => {
-                piece.failures += u32::from(charged);
+                // An outage spends no stored batch: only failures between which another call succeeded are its own.
+                let successes = self.counters.successes;
+                if charged && successes > piece.successes {
+                    piece.failures += 1;
+                }
+                piece.successes = successes;
                 if let Replay::Sending(group) = &mut self.replay {
                     if piece.failures >= MAX_FAILURES {
                         let attempts = piece.failures;
-                        group.refused(piece, cause, attempts);
+                        group.refused(piece, cause, attempts, false);
                     } else {
                         group.give_back(piece);
                     }
@@ -163,12 +158,12 @@ impl Core {
             Work::Live(entry) => {
                 self.disk.writing = sum(self.disk.writing, entry.size);
                 let attempts = entry.calls + 1;
-                effects.push(Effect::Bury(vec![Refusal { payload: entry.item, cause, attempts }]));
+                effects.push(Effect::Bury(vec![Refusal { payload: entry.item, cause, attempts, permanent: true }]));
             }
             Work::Replay(piece) => {
                 if let Replay::Sending(group) = &mut self.replay {
                     let attempts = piece.failures + 1;
-                    group.refused(piece, cause, attempts);
+                    group.refused(piece, cause, attempts, true);
                 }
                 self.finish_group(effects);
             }

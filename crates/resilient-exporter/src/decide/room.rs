@@ -24,6 +24,11 @@ impl Core {
         self.policy.fallback && self.disk.retry_at.is_none_or(|instant| now >= instant)
     }
 
+    /// The disk's trouble keeps something waiting, or was met just now.
+    pub(crate) fn disk_matters(&self, now: Instant) -> bool {
+        !self.disk_ready(now) || self.ledger.buffered + self.ledger.in_fallback > 0
+    }
+
     pub(super) fn full_reason(&self, now: Instant) -> DropReason {
         if self.disk_ready(now) { DropReason::DiskSlow } else { DropReason::BufferFull }
     }
@@ -40,6 +45,10 @@ impl Core {
                 spill.push(entry);
             }
             self.spill(spill, effects);
+        }
+        if over(sum(self.away(), size), limits, (1, 1)) {
+            // Giving up what waits would not help: the new one is what must go.
+            return;
         }
         let reason = self.full_reason(now);
         while over(sum(sum(self.buffer.total(), self.away()), size), limits, (1, 1)) {

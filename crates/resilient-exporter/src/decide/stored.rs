@@ -20,8 +20,7 @@ impl Core {
     pub(crate) fn spilled(&mut self, entries: &[Entry<Payload>], file: &str, effects: &mut Vec<Effect>) {
         let size = total(entries);
         self.disk.writing = less(self.disk.writing, size);
-        self.disk.retry_at = None;
-        self.disk.trouble = None;
+        self.disk_works();
         self.counters.spills += 1;
         self.ledger.transfer(size.count, Place::Buffered, Place::InFallback);
         effects.push(Effect::Tell(Event::Spilled { spans: size.count, file: file.to_owned() }));
@@ -43,6 +42,23 @@ impl Core {
             } else {
                 self.buffer.give_back(entry);
             }
+        }
+    }
+
+    /// It did what it was asked to do.
+    pub(crate) fn disk_works(&mut self) {
+        self.disk.retry_at = None;
+        self.disk.trouble = None;
+    }
+
+    /// One batch cannot be written, whatever the disk's health: it waits in memory again, and the others go on.
+    pub(crate) fn unwritable(&mut self, entry: Entry<Payload>, error: &str, effects: &mut Vec<Effect>) {
+        self.disk.writing = less(self.disk.writing, entry.size);
+        effects.push(Effect::Tell(Event::DiskTrouble { error: error.to_owned() }));
+        if self.phase == Phase::Stopped {
+            self.drop_entry(&entry, DropReason::Shutdown, effects);
+        } else {
+            self.buffer.give_back(entry);
         }
     }
 
@@ -86,8 +102,9 @@ impl Core {
             self.replay = Replay::Idle;
             self.read_at = Some(now + DISK_RETRY);
         } else {
-            self.replay = Replay::Sending(Group::new(batches));
+            self.replay = Replay::Sending(Group::new(batches, self.counters.successes));
             self.read_at = None;
+            self.disk_works();
         }
     }
 

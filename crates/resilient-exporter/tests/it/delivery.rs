@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use file_fallback::dead_letters::DeadLetters;
 use mock_collector::{Answer, Behavior, End, MockCollector};
 use resilient_exporter::{ResilientSpanExporter, Status};
 
@@ -92,8 +93,10 @@ fn a_throttle_is_honoured_and_does_not_trip_the_breaker() {
         let mut app = App::new(exporter);
         let busy = Answer::grpc(8).with_retry_after(Duration::from_secs(1));
         collector.set_next(1, Behavior::answer(busy));
+        let start = now();
         app.trace(10);
         app.assert_delivered(&collector);
+        assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
         let metrics = app.handle.health().metrics;
         assert_eq!((metrics.failed_exports, metrics.circuit_breaker_trips), (1, 0), "{metrics:?}");
     }
@@ -176,4 +179,67 @@ fn spans_that_are_refused_for_good_are_counted_with_the_reason() {
     assert_eq!((ledger.dropped["permanent"], ledger.imbalance()), (7, 0));
     assert_eq!(app.handle.health().status, Status::Unhealthy);
     assert_eq!(collector.received().requests, 1);
+}
+
+#[test]
+fn spans_that_are_refused_for_good_are_kept_as_dead_letters() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let state = state.path().join("state");
+    let builder = ResilientSpanExporter::builder().with_primary(grpc(&collector)).with_state_dir(&state);
+    let mut app = App::new(quick(builder).build().expect("valid"));
+    collector.set_next(1, Behavior::answer(Answer::grpc(3).with_message("no such tenant")));
+    app.trace(7);
+    app.wait_until("a dead letter", |handle| handle.ledger().dead_lettered > 0);
+    let ledger = app.handle.ledger();
+    assert_eq!((ledger.dead_lettered, ledger.lost(), ledger.imbalance()), (7, 0, 0));
+    app.shutdown().expect("nothing waits");
+    let config = DeadLetters::config(state.join("dead-letters")).build().expect("valid");
+    let mut letters = DeadLetters::open(config).expect("the lock is free after the shutdown");
+    let name = letters.list()[0].name.clone();
+    let (letter, lines) = letters.read(&name).expect("readable");
+    assert_eq!((letter.status.as_str(), letter.attempts, lines.len()), ("gRPC 3", 1, 1));
+    assert!(letter.reason.contains("no such tenant"), "{letter:?}");
+}
+
+#[test]
+fn a_second_exporter_on_the_same_directory_delivers_what_the_first_left() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let build = || {
+        let builder = ResilientSpanExporter::builder().with_primary(http(&collector));
+        App::new(quick(builder).with_state_dir(state.path().join("state")).build().expect("valid"))
+    };
+    collector.stop();
+    let (mut first, mut second) = (build(), build());
+    first.trace(30);
+    second.trace(40);
+    second.shutdown().expect("in files of its own");
+    assert_eq!(second.handle.ledger().in_fallback, 40);
+    collector.start_again().expect("the same ports");
+    // The first takes over what the second left, and sends it too.
+    first.wait_until("adoption", |handle| handle.ledger().recovered == 40);
+    first.handle.flush(PATIENCE).expect("delivered");
+    assert_eq!((first.missing(&[&collector]), second.missing(&[&collector])), (0, 0));
+    assert_eq!(first.handle.ledger().delivered, 70);
+}
+
+#[test]
+fn a_spill_larger_than_the_cap_is_written_in_parts() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    collector.stop();
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector));
+    let exporter = quick(builder)
+        .with_state_dir(state.path().join("state"))
+        .with_fallback_compression(resilient_exporter::Compression::Never)
+        .with_fallback_max_bytes(400_000)
+        .build()
+        .expect("valid");
+    let mut app = App::new(exporter);
+    app.trace(4_000);
+    app.shutdown().expect("what did not fit was removed by the cap, oldest first");
+    let ledger = app.handle.ledger();
+    assert!(ledger.in_fallback > 500, "{ledger:?}");
+    assert_eq!(ledger.in_fallback + ledger.dropped["fallback_full"], 4_000, "{ledger:?}");
 }

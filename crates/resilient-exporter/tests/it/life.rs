@@ -130,6 +130,15 @@ fn dropping_the_exporter_anywhere_ends_it_in_order() {
 }
 
 #[test]
+fn a_flush_may_wait_for_ever() {
+    let collector = MockCollector::start().expect("loopback");
+    let exporter = ResilientSpanExporter::builder().with_primary(http(&collector)).build().expect("valid");
+    let mut app = App::new(exporter);
+    app.trace(10);
+    app.handle.flush(Duration::MAX).expect("delivered");
+}
+
+#[test]
 fn settings_out_of_range_are_refused_with_field_value_and_range() {
     let builder = || ResilientSpanExporter::builder().with_primary(Blocking).with_fallback_enabled(false);
     let errors = [
