@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 const CALLS: u64 = 20_000;
 
-/// Name, the most instructions it may take, and the case.
-const CASES: &[(&str, Option<u64>, fn(u64))] = &[
+/// Name, the most instructions it may take, and the calls.
+type Case = (&'static str, Option<u64>, fn(u64));
+
+const CASES: &[Case] = &[
     ("breaker: closed, success", Some(60), closed),
     ("breaker: one failure in ten", None, one_in_ten),
     ("breaker: refused, own clock", None, refused),
