@@ -21,31 +21,17 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     gate.lane("clippy", |_| {
         process::run(cargo().args(["clippy", "--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"]))
     });
-    gate.lane("tests", |counts| {
-        let mut command = cargo();
-        command.args([
-            "test",
-            "--workspace",
-            "--all-features",
-            "--no-fail-fast",
-            "--lib",
-            "--bins",
-            "--tests",
-            "--examples",
-        ]);
-        process::run_tests(&mut command, counts)
+    gate.lane("tests, doc tests", |counts| {
+        // No target is named: only so does cargo also build the examples as the programs that they are.
+        process::run_tests(cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]), counts)
     });
     gate.lane("benches, test mode", |counts| {
-        // The glob selects bench targets only; without `--bench` criterion runs each case once.
-        process::run_tests(
-            cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast", "--bench", "*"]),
-            counts,
-        )
+        let mut command = cargo();
+        // The glob selects bench targets only.
+        command.args(["test", "--workspace", "--all-features", "--no-fail-fast", "--bench", "*", "--", "--test"]);
+        process::run_tests(&mut command, counts)
     });
     gate.lane("examples", |_| run_examples(workspace));
-    gate.lane("doc tests", |counts| {
-        process::run_tests(cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast", "--doc"]), counts)
-    });
     gate.lane("docs", |_| {
         let mut command = cargo();
         process::run(
