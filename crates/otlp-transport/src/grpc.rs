@@ -1,7 +1,7 @@
 //! OTLP over gRPC, spoken on HTTP/2 itself.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,7 +9,6 @@ use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use otlp_payload::Payload;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
@@ -31,8 +30,10 @@ const MAX_HEADERS: u32 = 64 << 10;
 /// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
 pub struct GrpcTransport {
     config: Config,
-    /// With the time of its last use.
-    connection: Mutex<Option<(Arc<Connection>, Instant)>>,
+    /// The connection for the next call, with the time of its last use. Never held across an await.
+    current: Mutex<Option<(Arc<Connection>, Instant)>>,
+    /// One call at a time looks for a connection; those behind it use what it made.
+    turn: tokio::sync::Mutex<()>,
 }
 
 struct Connection {
@@ -44,7 +45,7 @@ impl GrpcTransport {
     /// Takes the settings as they are, the protocol aside. No I/O happens, no runtime is needed.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, connection: Mutex::new(None) }
+        Self { config, current: Mutex::new(None), turn: tokio::sync::Mutex::new(()) }
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
@@ -65,11 +66,11 @@ impl GrpcTransport {
         match timeout_at(deadline, self.call(requests, body, payload.span_count(), deadline)).await {
             Ok(Answer::Peer(outcome)) => outcome,
             Ok(Answer::Broken(outcome)) => {
-                self.give_up(&connection).await;
+                self.give_up(&connection);
                 outcome
             }
             Err(_) => {
-                self.give_up(&connection).await;
+                self.give_up(&connection);
                 timed_out(true)
             }
         }
@@ -108,18 +109,22 @@ impl GrpcTransport {
 
     /// The connection that is there if it still works, or else a new one.
     async fn connection(&self) -> Result<(Arc<Connection>, SendRequest<Bytes>), Cause> {
-        let mut slot = self.connection.lock().await;
-        if let Some((connection, last_use)) = slot.take()
+        let _turn = self.turn.lock().await;
+        let kept = self.current().clone();
+        if let Some((connection, last_use)) = kept
             && last_use.elapsed() < connect::MAX_IDLE
         {
             connect::catch_up().await;
             if !connection.driver.has_ended()
                 && let Ok(requests) = connection.requests.clone().ready().await
+                && let Some((current, last_use)) = self.current().as_mut()
+                && Arc::ptr_eq(current, &connection)
             {
-                *slot = Some((Arc::clone(&connection), Instant::now()));
+                *last_use = Instant::now();
                 return Ok((connection, requests));
             }
         }
+        *self.current() = None;
         let failed = |error: &dyn fmt::Display| Cause::Connect(format!("{}: {error}", self.config.endpoint()));
         let stream = connect::tcp(&self.config.endpoint).await.map_err(|error| failed(&error))?;
         let (requests, driver) = h2::client::Builder::new()
@@ -134,16 +139,17 @@ impl GrpcTransport {
         });
         let connection = Arc::new(Connection { requests, driver });
         let requests = connection.requests.clone().ready().await.map_err(|error| failed(&error))?;
-        *slot = Some((Arc::clone(&connection), Instant::now()));
+        *self.current() = Some((Arc::clone(&connection), Instant::now()));
         Ok((connection, requests))
     }
 
     /// Keeps further calls away from a connection; calls that are on it still end there.
-    async fn give_up(&self, connection: &Arc<Connection>) {
-        let mut slot = self.connection.lock().await;
-        if slot.as_ref().is_some_and(|(current, _)| Arc::ptr_eq(current, connection)) {
-            *slot = None;
-        }
+    fn give_up(&self, connection: &Arc<Connection>) {
+        self.current().take_if(|(current, _)| Arc::ptr_eq(current, connection));
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<(Arc<Connection>, Instant)>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn request(&self, deadline: Instant) -> Request<()> {

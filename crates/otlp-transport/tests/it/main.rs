@@ -1,6 +1,7 @@
 //! The transports against hand-written servers on real sockets.
 
 mod adapter;
+mod deadlines;
 mod grpc_table;
 mod http_table;
 mod reconnect;
