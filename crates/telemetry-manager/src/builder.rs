@@ -325,6 +325,16 @@ impl Builder {
         self.set(&FALLBACK_COMPRESS_ABOVE, Given::Bytes(bytes))
     }
 
+    /// Bytes of dead letters on disk, 1 MiB to 1,024 TiB; 64 MiB by default. Beats `TELEMETRY_DEAD_LETTER_MAX_BYTES`.
+    pub fn with_dead_letter_max_bytes(self, bytes: u64) -> Self {
+        self.set(&DEAD_LETTER_MAX_BYTES, Given::Bytes(bytes))
+    }
+
+    /// Longest stay of a dead letter, 1 min to 3,650 days; 30 days by default. Beats `TELEMETRY_DEAD_LETTER_MAX_AGE`.
+    pub fn with_dead_letter_max_age(self, age: Duration) -> Self {
+        self.set(&DEAD_LETTER_MAX_AGE, Given::Duration(age))
+    }
+
     /// Spans a second that are sent from files; `None`, the default, is unlimited. Beats `TELEMETRY_REPLAY_RATE`.
     pub fn with_replay_rate(self, spans_per_second: Option<NonZeroU32>) -> Self {
         self.set(&REPLAY_RATE, Given::Rate(spans_per_second.map(NonZeroU32::get)))

@@ -19,8 +19,8 @@ pub use error::{FlushError, InvalidSetting, SetupError, ShutdownError};
 pub use health::HealthReport;
 pub use manager::{Observer, OpenTelemetryManager};
 pub use settings::{
-    Bare, BatchSettings, BreakerSettings, BufferSettings, FallbackSettings, Group, Kind, OnBad, Propagator,
-    RetrySettings, SETTINGS, Setting, Settings, StateDir, TracesExporter, Warning, settings_markdown,
+    Bare, BatchSettings, BreakerSettings, BufferSettings, DeadLetterSettings, FallbackSettings, Group, Kind, OnBad,
+    Propagator, RetrySettings, SETTINGS, Setting, Settings, StateDir, TracesExporter, Warning, settings_markdown,
 };
 
 pub use {opentelemetry, opentelemetry_sdk, otlp_transport, resilient_exporter};

@@ -61,6 +61,8 @@ pub struct Settings {
     pub state_dir: Option<StateDir>,
     /// Files until the collector is back.
     pub fallback: FallbackSettings,
+    /// What the collector refused for good.
+    pub dead_letters: DeadLetterSettings,
     /// Spans a second that are sent from files; `None` is unlimited.
     pub replay_rate: Option<NonZeroU32>,
     pub(crate) warnings: Vec<Warning>,
@@ -158,6 +160,16 @@ pub struct FallbackSettings {
     pub compress_above: usize,
 }
 
+/// Settings of what the collector refused for good. It is kept where there are files at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct DeadLetterSettings {
+    /// Bytes on disk at most.
+    pub max_bytes: u64,
+    /// Longest stay.
+    pub max_age: Duration,
+}
+
 impl Settings {
     /// Reads every setting from `vars`, which answers for a variable's name with its value. Touches neither the
     /// environment of the process nor the file system.
@@ -213,6 +225,10 @@ impl Settings {
             max_age: r.duration(&BUFFER_MAX_AGE),
         };
         let fallback = fallback(r);
+        let dead_letters = DeadLetterSettings {
+            max_bytes: r.bytes(&DEAD_LETTER_MAX_BYTES),
+            max_age: r.duration(&DEAD_LETTER_MAX_AGE),
+        };
         let state_dir = state_dir::read(r, &service_name);
         if fallback.enabled && fallback.dir.is_none() && state_dir.is_none() && !sdk_disabled {
             let message = format!(
@@ -247,6 +263,7 @@ impl Settings {
             buffer,
             state_dir,
             fallback,
+            dead_letters,
             replay_rate,
             warnings,
         })

@@ -322,6 +322,11 @@ settings! {
             "Compression of large files. The Collector's `otlpjsonfile` receiver reads plain and gzip files.";
         FALLBACK_COMPRESS_ABOVE: "TELEMETRY_FALLBACK_COMPRESS_ABOVE", "with_fallback_compress_above", "64KiB", Kind::Bytes { min: 0, max: GIB }, Error,
             "Files that are expected to be larger than this are compressed.";
+        DEAD_LETTER_MAX_BYTES: "TELEMETRY_DEAD_LETTER_MAX_BYTES", "with_dead_letter_max_bytes", "64MiB",
+            Kind::Bytes { min: MIB, max: 1024 * TIB }, Error,
+            "Bytes of dead letters on disk: spans that the collector refused for good, kept with the reason in `dead-letters` below the state directory (without one, below the directory of the files) and never sent again by themselves. Over it, the oldest go.";
+        DEAD_LETTER_MAX_AGE: "TELEMETRY_DEAD_LETTER_MAX_AGE", "with_dead_letter_max_age", "30d", seconds(60_000, 3650 * DAY), Error,
+            "Longest stay of a dead letter.";
         REPLAY_RATE: "TELEMETRY_REPLAY_RATE", "with_replay_rate", "unlimited", Kind::Rate, Default,
             "Spans a second that are sent from files, at most.";
     }
@@ -337,8 +342,6 @@ pub(crate) const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("TELEMETRY_JOURNAL_SYNC", "this version has no journal"),
     ("TELEMETRY_JOURNAL_SYNC_TIMEOUT", "this version has no journal"),
     ("TELEMETRY_FALLBACK_FORMAT", "this version writes OTLP JSON Lines only"),
-    ("TELEMETRY_DEAD_LETTER_MAX_BYTES", "this version keeps no dead letters"),
-    ("TELEMETRY_DEAD_LETTER_MAX_AGE", "this version keeps no dead letters"),
     ("TELEMETRY_FAILOVER_ENDPOINTS", "this version sends to one collector"),
     ("TELEMETRY_FAILBACK_DELAY", "this version sends to one collector"),
 ];

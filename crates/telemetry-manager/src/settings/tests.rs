@@ -60,6 +60,8 @@ fn without_any_variable_the_documented_defaults_hold() {
         (files.max_age, files.compression, files.compress_above),
         (Duration::from_secs(604_800), Compression::Zstd, 64 << 10)
     );
+    let letters = settings.dead_letters;
+    assert_eq!((letters.max_bytes, letters.max_age), (64 << 20, Duration::from_secs(30 * 86_400)));
     assert_eq!(settings.replay_rate, None);
     assert_eq!(
         settings.state_dir,

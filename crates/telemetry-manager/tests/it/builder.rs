@@ -72,6 +72,8 @@ fn each_setting_has_its_method() {
         .with_fallback_max_age(minute)
         .with_fallback_compression(Compression::Gzip)
         .with_fallback_compress_above(11)
+        .with_dead_letter_max_bytes(12 << 20)
+        .with_dead_letter_max_age(Duration::from_secs(120))
         .with_replay_rate(NonZeroU32::new(12))
         .settings()
         .expect("valid");
@@ -93,6 +95,7 @@ fn each_setting_has_its_method() {
         (s.fallback.max_age, s.fallback.compression, s.fallback.compress_above),
         (minute, Compression::Gzip, 11)
     );
+    assert_eq!((s.dead_letters.max_bytes, s.dead_letters.max_age), (12 << 20, Duration::from_secs(120)));
     assert_eq!(s.replay_rate, NonZeroU32::new(12));
 }
 

@@ -1,5 +1,7 @@
 use crate::support::{LONG, World, trace};
-use mock_collector::Protocol;
+use mock_collector::{Answer, Behavior, Protocol};
+use telemetry_manager::opentelemetry::KeyValue;
+use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 
 #[test]
 fn dropping_the_manager_delivers_what_was_traced() {
@@ -112,6 +114,43 @@ fn a_shutdown_that_loses_spans_says_how_many() {
     let error = manager.shutdown().unwrap_err().to_string();
     assert!(error.contains("7 spans"), "{error}");
     manager.shutdown().expect("a second one does nothing");
+}
+
+#[test]
+fn what_the_collector_refuses_for_good_is_kept_up_to_its_limit() {
+    let world = World::new();
+    world.collector.set(Behavior::answer(Answer::grpc(3).with_message("no")));
+    let state = world.path("state");
+    let manager = world.manager(&[
+        ("TELEMETRY_STATE_DIR", &state),
+        ("TELEMETRY_DEAD_LETTER_MAX_BYTES", "1MiB"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100"),
+    ]);
+    let tracer = manager.tracer_provider().tracer("test");
+    for number in 0..300 {
+        // Text that does not compress well: 300 such spans take more than 1 MiB, each 100 less.
+        tracer.span_builder("refused").with_attributes([KeyValue::new("noise", noise(number))]).start(&tracer).end();
+    }
+    manager.flush(LONG).expect("nothing waits");
+    drop(manager.shutdown());
+    let ledger = manager.handle().expect("an exporter").ledger();
+    assert_eq!((ledger.dead_lettered, ledger.imbalance()), (300, 0));
+    let files = std::fs::read_dir(std::path::Path::new(&state).join("dead-letters")).expect("the directory is there");
+    let letters = files.map(|file| file.expect("a name")).filter(|file| file.file_name().as_encoded_bytes()[0] != b'.');
+    let sizes: Vec<u64> = letters.map(|file| file.metadata().expect("a file").len()).collect();
+    assert!(!sizes.is_empty() && sizes.iter().sum::<u64>() <= 1 << 20, "{sizes:?}");
+}
+
+/// 8,000 characters by xorshift (Marsaglia 2003).
+fn noise(number: u64) -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15 ^ (number + 1);
+    let mut character = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'0' + (state >> 32) as u8 % 64)
+    };
+    (0..8_000).map(|_| character()).collect()
 }
 
 #[test]
