@@ -21,6 +21,8 @@ use crate::outcome::{Cause, Outcome};
 
 /// Longer than the 10 s after which the stock exporters give up by themselves.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// In place of a time-out that reaches beyond the clock: a hundred years.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// What the exporter gets for its own shutdown: the default of `SpanExporter::shutdown`.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -70,7 +72,8 @@ impl ExporterTransport {
         Self { name, timeout: DEFAULT_TIMEOUT, jobs, free: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Bounds one call: waiting for the exporter to be free, and the call itself. Default 30 s.
+    /// Bounds one call: waiting for the exporter to be free, and the call itself. Default 30 s; `Duration::MAX` is no
+    /// bound at all.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -88,7 +91,8 @@ impl ExporterTransport {
 #[async_trait]
 impl Transport for ExporterTransport {
     async fn send(&self, payload: &Payload) -> Outcome {
-        let deadline = Instant::now() + self.timeout;
+        let now = Instant::now();
+        let deadline = now.checked_add(self.timeout).unwrap_or(now + FOREVER);
         let failed = |cause, possible_duplicate| Outcome::Retryable { after: None, cause, possible_duplicate };
         let Ok(Ok(permit)) = timeout_at(deadline, Arc::clone(&self.free).acquire_owned()).await else {
             return failed(Cause::Timeout(self.timeout), false);

@@ -151,6 +151,17 @@ async fn an_exporter_that_hangs_is_timed_out_and_never_called_twice_at_once() {
 }
 
 #[tokio::test]
+async fn a_time_out_beyond_every_clock_is_none() {
+    let (transport, _heard, _release) = foreign();
+    let transport = transport.with_timeout(Duration::MAX);
+    for (name, expect) in
+        [("fine", "delivered, 0 rejected"), ("fail", "retryable: foreign Operation failed: no way, maybe taken")]
+    {
+        assert_eq!(summary(&transport.send(&payload("a", &[name])).await), expect);
+    }
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_request_never_reach_it() {
     let (transport, heard, _release) = foreign();
     let junk = Payload::new(BatchId { incarnation: 1, seq: 1 }, UNIX_EPOCH, 1, Bytes::from_static(b"\xff\xff"));
