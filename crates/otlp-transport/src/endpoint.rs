@@ -144,15 +144,16 @@ fn parse_port(text: &str) -> Option<u16> {
 
 /// The text without what may be secret in it: user-info and query.
 fn redacted(text: &str) -> String {
-    let shown = text.split(['?', '#']).next().unwrap_or_default();
-    let hidden_tail = if shown.len() < text.len() { "?***" } else { "" };
-    let shown = match shown.rsplit_once('@') {
-        Some((before, after)) => {
-            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
-            let separator = if scheme.is_empty() { "" } else { "://" };
-            format!("{scheme}{separator}***@{after}")
-        }
-        None => shown.to_owned(),
+    let (scheme, rest) = match text.find("://") {
+        Some(end) => text.split_at(end + 3),
+        None => ("", text),
     };
-    format!("{shown}{hidden_tail}")
+    let shown = rest.split(['?', '#']).next().unwrap_or_default();
+    let hidden_tail = if shown.len() < rest.len() { "?***" } else { "" };
+    match (rest.rfind('@'), shown.rsplit_once('@')) {
+        // A password may hold a '?' or a '#' that should have been escaped: then the host is behind it, if there is one.
+        (Some(at), _) if at >= shown.len() => format!("{scheme}***"),
+        (_, Some((_, after))) => format!("{scheme}***@{after}{hidden_tail}"),
+        (_, None) => format!("{scheme}{shown}{hidden_tail}"),
+    }
 }
