@@ -59,7 +59,8 @@ impl fmt::Debug for Given {
 impl Given {
     /// The port, if the text has a readable one: it decides the protocol where no setting does.
     pub(crate) fn port(&self) -> Option<u16> {
-        let rest = self.text.split_once("://").map_or(self.text.as_str(), |(_, rest)| rest);
+        let text = self.text.trim();
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         authority.rsplit_once(':')?.1.parse().ok()
     }

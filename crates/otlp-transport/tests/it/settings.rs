@@ -64,6 +64,7 @@ fn endpoint_and_protocol_go_together() {
         (&[("INSECURE", "false"), ("TRACES_INSECURE", "TRUE"), ("ENDPOINT", "c:9")], "http://c:9", Protocol::Grpc),
         (&[("INSECURE", "true"), ("ENDPOINT", "[::1]:9")], "http://[::1]:9", Protocol::Grpc),
         (&[("ENDPOINT", " http://c:9 ")], "http://c:9", Protocol::Grpc),
+        (&[("ENDPOINT", " http://c:4318 ")], "http://c:4318/v1/traces", Protocol::HttpProtobuf),
     ] {
         let config = valid(vars);
         assert_eq!((config.endpoint(), config.protocol()), (endpoint, protocol), "{vars:?}");
