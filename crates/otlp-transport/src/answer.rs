@@ -9,6 +9,8 @@ use crate::wire::{ExportResponse, RpcStatus};
 
 /// Longest text that is taken over from a peer, in characters.
 const MAX_MESSAGE: usize = 512;
+/// Stands behind a text that was longer.
+pub(crate) const CUT: &str = "...";
 
 /// The gRPC status codes that the table speaks of.
 mod code {
@@ -103,7 +105,7 @@ fn http_message(headers: &HeaderMap, body: &[u8]) -> String {
         .is_some_and(|value| value.to_ascii_lowercase().contains("protobuf"));
     match RpcStatus::read(body) {
         Ok(status) if is_protobuf => plain(&status.message),
-        _ => plain(&String::from_utf8_lossy(&body[..body.len().min(4 * MAX_MESSAGE)])),
+        _ => plain(&String::from_utf8_lossy(body)),
     }
 }
 
@@ -143,7 +145,7 @@ pub(crate) fn plain(text: &str) -> String {
         }
     }
     match words.char_indices().nth(MAX_MESSAGE) {
-        Some((end, _)) => format!("{}...", &words[..end]),
+        Some((end, _)) => format!("{}{CUT}", &words[..end]),
         None => words,
     }
 }

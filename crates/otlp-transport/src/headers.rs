@@ -4,6 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::answer::CUT;
 use crate::error::{ConfigError, HeaderProblem};
 
 /// Extra headers. `Debug` shows their names only; every value is marked sensitive, so that HTTP/2 does not index it.
@@ -97,6 +98,16 @@ impl Secrets {
         for secret in self.0.iter().filter(|secret| !secret.is_empty()) {
             if text.contains(secret.as_str()) {
                 *text = text.replace(secret.as_str(), "***");
+            }
+        }
+        if let Some(shown) = text.strip_suffix(CUT) {
+            // The start of a secret whose rest was cut off; less than three characters tell nothing.
+            let start_of = |secret: &String| {
+                let is_it = |length: &usize| secret.get(..*length).is_some_and(|start| shown.ends_with(start));
+                (3..secret.len()).rev().find(is_it)
+            };
+            if let Some(length) = self.0.iter().filter_map(start_of).max() {
+                *text = format!("{}***{CUT}", &shown[..shown.len() - length]);
             }
         }
     }

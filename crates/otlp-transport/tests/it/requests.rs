@@ -143,3 +143,20 @@ async fn what_is_secret_is_in_no_text() {
         assert!(text.contains("***") && !text.contains(CANARY), "{text}");
     }
 }
+
+/// Long texts are cut, and the cut may go through a secret.
+#[tokio::test]
+async fn what_is_secret_is_not_shown_in_part_either() {
+    const TOKEN: &str = "Bearer 0123456789abcdefghijklmnopqrstuvwxyz";
+    for before in 460..520 {
+        let echo = format!("{}{TOKEN} is not known here", "-".repeat(before));
+        let (listener, address) = listen().await;
+        let body = echo.clone().into_bytes();
+        serve_raw(listener, move |_| Raw::Answer(http_answer(401, &[], &body)));
+        let config = config(Protocol::HttpProtobuf, address).with_header("authorization", TOKEN);
+        let outcome = connect(config.build().expect("valid")).expect("valid").send(&payload()).await;
+        let text = outcome.cause().expect("refused").to_string();
+        assert!(text.starts_with("HTTP status 401: ---"), "{text}");
+        assert!(!text.contains("Bea") && !text.contains("012"), "{before}: {text}");
+    }
+}
