@@ -203,7 +203,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// One more header on every request; beats the same name in the environment. A gRPC name that ends in `-bin` needs
+    /// One more header on every request; beats the same name in the environment. At most 100. A gRPC name that ends in `-bin` needs
     /// a value that is base64 already.
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         if let Err(problem) = self.headers.insert(name, value.as_bytes()) {

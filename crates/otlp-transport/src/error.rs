@@ -104,6 +104,9 @@ pub enum HeaderProblem {
     /// The value, decoded, holds a byte that a header cannot carry.
     #[error("has a value that decodes to something a header cannot carry; accepted are printable ASCII characters")]
     BadValue,
+    /// More headers than a request should have.
+    #[error("is one too many; at most 100 headers are accepted")]
+    TooMany,
     /// A header that the transport sets itself.
     #[error("is set by the transport itself; leave it out")]
     Reserved,

@@ -7,6 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::answer::CUT;
 use crate::error::{ConfigError, HeaderProblem};
 
+/// How many headers one source may give: the usual servers take about as many in all.
+const MAX_HEADERS: usize = 100;
+
 /// Extra headers. `Debug` shows their names only; every value is marked sensitive, so that HTTP/2 does not index it.
 #[derive(Clone, Default)]
 pub(crate) struct Headers(HeaderMap);
@@ -24,6 +27,9 @@ impl Headers {
         }
         let mut value = HeaderValue::from_bytes(value).map_err(|_| HeaderProblem::BadValue)?;
         value.set_sensitive(true);
+        if self.0.len() >= MAX_HEADERS && !self.0.contains_key(&name) {
+            return Err(HeaderProblem::TooMany);
+        }
         self.0.insert(name, value);
         Ok(())
     }

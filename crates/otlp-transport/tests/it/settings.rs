@@ -209,6 +209,19 @@ fn builder_values_out_of_range_are_errors() {
     }
 }
 
+#[test]
+fn more_headers_than_a_request_can_hold_are_an_error() {
+    let list = |count: usize| (0..count).map(|at| format!("x{at}=1,")).collect::<String>();
+    assert!(read(&[("HEADERS", &list(100))]).is_ok());
+    for count in [101, 50_000] {
+        let error = read(&[("HEADERS", &list(count))]).expect_err("too many").to_string();
+        assert!(error.contains("member 101 (x100)") && error.contains("at most 100"), "{error}");
+    }
+    let builder = (0..50_000).fold(Config::builder(), |builder, at| builder.with_header(&format!("x{at}"), "1"));
+    let error = builder.build().expect_err("too many").to_string();
+    assert!(error.contains("at most 100"), "{error}");
+}
+
 #[cfg(unix)]
 #[test]
 fn bytes_that_are_no_text_are_no_panic() {
