@@ -35,6 +35,9 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<SafeDir, OpenError> 
     let absolute = std::path::absolute(path).map_err(|_| invalid())?;
     let (Some(name), Some(parent)) = (absolute.file_name(), absolute.parent()) else { return Err(invalid()) };
     let name = name.to_owned();
+    if options.parents == Parents::Checked {
+        check_before_making(&absolute)?;
+    }
     make_missing(parent)?;
     // Links above ours are the system's business, such as /var/run: what they lead to is what gets checked.
     let parent = parent.canonicalize().map_err(|source| failed(parent, "resolve", source))?;
@@ -43,9 +46,21 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<SafeDir, OpenError> 
     // What exists is looked at before what is above: the nearer remedy is the better one.
     let dir = open_or_make(&parent_fd, Path::new(&name), path)?;
     if options.parents == Parents::Checked {
-        check_parents(&dir)?;
+        let path = crate::Directory::path(&dir);
+        check_parents(path, path.ancestors().skip(1))?;
     }
     Ok(dir)
+}
+
+/// Where something has to be made, what is above must be safe first: else somebody could put a link in place of what was
+/// just made, before its mode is set. And what is refused leaves nothing behind.
+fn check_before_making(path: &Path) -> Result<(), OpenError> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    // What cannot be looked at says so when it is made.
+    let existing = path.ancestors().skip(1).find_map(|above| above.canonicalize().ok());
+    existing.map_or(Ok(()), |existing| check_parents(path, existing.ancestors()))
 }
 
 /// Opens `name` inside the directory behind `parent`, making it if need be, and checks it.
@@ -105,10 +120,9 @@ fn others_may_write(mode: u32, owner: u32, group: u32) -> bool {
     mode & 0o002 != 0 || (mode & 0o020 != 0 && !private_group)
 }
 
-fn check_parents(dir: &SafeDir) -> Result<(), OpenError> {
-    let path = crate::Directory::path(dir);
+fn check_parents<'a>(path: &Path, parents: impl Iterator<Item = &'a Path>) -> Result<(), OpenError> {
     let root_owner = fs::symlink_metadata("/").map_err(|source| failed(Path::new("/"), "look at", source))?.uid();
-    for parent in path.ancestors().skip(1) {
+    for parent in parents {
         let metadata = fs::symlink_metadata(parent).map_err(|source| failed(parent, "look at", source))?;
         let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
         // In a container without privileges the system's files belong to an id that stands for root outside.

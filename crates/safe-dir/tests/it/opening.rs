@@ -85,6 +85,9 @@ fn a_directory_above_that_others_can_write_is_refused_unless_sticky_or_trusted()
         matches!(&error, OpenError::UnsafeParent { parent, mode: 0o777, .. } if parent.ends_with("above")),
         "{error:?}"
     );
+    SafeDir::open(above.join("made/state")).expect_err("the same");
+    let made = path.exists() || above.join("made").exists();
+    assert!(!made, "nothing is made where others could swap it");
     SafeDir::open_with(&path, Options { parents: Parents::Trusted }).expect("the caller answers for it");
     chmod(&above, 0o1777);
     SafeDir::open(&path).expect("sticky, like /tmp");
