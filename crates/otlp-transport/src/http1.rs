@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -11,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use otlp_payload::Payload;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Transport;
 use crate::answer;
@@ -22,6 +23,9 @@ use crate::outcome::{Cause, Outcome};
 
 /// Most connections that are kept while nothing is sent on them.
 const MAX_KEPT: usize = 8;
+/// How long a kept connection may take to be ready: all there is to do is to run its driver, unless the peer answered
+/// early and has not read the last upload yet.
+const MAX_UNREADY: Duration = Duration::from_millis(50);
 
 /// Sends over HTTP/1.1 with keep-alive: a connection for each call that runs at the same time, kept for the next one. A
 /// connection that broke, or whose call was given up or timed out, is closed.
@@ -116,7 +120,7 @@ impl HttpTransport {
             if connection.last_use.elapsed() < connect::MAX_IDLE
                 && !connection.driver.has_ended()
                 && !connection.requests.is_closed()
-                && connection.requests.ready().await.is_ok()
+                && matches!(timeout(MAX_UNREADY, connection.requests.ready()).await, Ok(Ok(())))
             {
                 return Some(connection);
             }

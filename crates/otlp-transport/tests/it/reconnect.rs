@@ -246,6 +246,23 @@ fn an_answer_ahead_of_the_upload_counts() {
     assert_eq!(summary(&runtime.block_on(transport.send(&payload_of(4_100_000)))), "too large: grpc 8");
 }
 
+/// What is left of the upload would stand in front of the next request, and nobody reads it.
+#[test]
+fn a_connection_whose_upload_nobody_read_is_not_used_again() {
+    let busy = || http_answer(503, &[("retry-after", "1")], b"");
+    let server = Apart::start(None, move |listener| {
+        serve_raw(listener, move |n| {
+            if n == 0 { Raw::AnswerEarlyThenHang(busy()) } else { Raw::Answer(http_answer(200, &[], b"")) }
+        })
+    });
+    let config = config(Protocol::HttpProtobuf, server.address).with_max_request_bytes(1 << 30);
+    let (transport, runtime) = (transport_with(config), runtime());
+    // More than both kernels keep.
+    let outcome = runtime.block_on(transport.send(&payload_of(64 << 20)));
+    assert_eq!(summary(&outcome), "retryable after 1s: http 503");
+    assert_eq!(summary(&runtime.block_on(transport.send(&payload()))), DELIVERED);
+}
+
 /// What nginx and others do with a body over their limit: the answer, and an RST for what they did not read.
 #[test]
 fn a_refusal_is_heard_although_the_upload_breaks() {

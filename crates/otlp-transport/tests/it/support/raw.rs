@@ -24,6 +24,8 @@ pub(crate) enum Raw {
     Greet(Vec<u8>),
     /// Answers after the head of the request, without reading its body, and ends the connection.
     AnswerEarly(Vec<u8>),
+    /// Answers after the head of the request, then neither reads nor ends.
+    AnswerEarlyThenHang(Vec<u8>),
     /// Answers after a part of the body; what was not read makes the end an RST.
     AnswerEarlyThenReset(Vec<u8>),
     /// Reads something, then sends a FIN.
@@ -85,6 +87,11 @@ async fn serve_connection(mut stream: TcpStream, index: usize, script: Raw, log:
             let _ = stream.shutdown().await;
             // Reading on avoids an RST that would take the answer away.
             while stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {}
+        }
+        Raw::AnswerEarlyThenHang(answer) => {
+            read_head(&mut stream, &mut buffer).await;
+            let _ = stream.write_all(&answer).await;
+            std::future::pending::<()>().await;
         }
         Raw::AnswerEarlyThenReset(answer) => {
             while buffer.len() < 64 << 10 && stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {}
