@@ -1,6 +1,6 @@
 //! Taking over what a process left that has ended.
 
-use safe_dir::{Directory, FileError, LockError};
+use safe_dir::{Directory, FileError, Kind, LockError};
 
 use crate::error::AdoptError;
 use crate::name::{FileName, MAX_TRUSTED_SEQ};
@@ -17,23 +17,30 @@ impl<D: Directory> FileFallback<D> {
     ///
     /// # Errors
     ///
-    /// If a directory or file cannot be moved; what was moved until then counts, and is in the notices.
+    /// If a directory or file cannot be moved: the first such failure. What could be moved from it and from the others
+    /// counts, and is in the notices.
     pub fn adopt(&mut self) -> Result<u64, AdoptError> {
         if self.is_forked() {
             return Err(AdoptError::Forked);
         }
-        let mut adopted = 0;
+        let (mut adopted, mut failed) = (0, None);
         if self.is_second {
             return Ok(adopted);
         }
         for entry in self.dir.list().map_err(AdoptError::File)? {
             let Some(name) = entry.name.to_str() else { continue };
             let number = name.strip_prefix(PROCESS_PREFIX).and_then(|number| number.parse().ok());
-            if number.is_some_and(|number: u32| (1..=MAX_PROCESSES).contains(&number)) {
-                adopted += self.adopt_from(name)?;
+            let ours = number.is_some_and(|number: u32| (1..=MAX_PROCESSES).contains(&number));
+            if !ours || entry.kind.is_some_and(|kind| kind != Kind::Directory) {
+                continue;
+            }
+            match self.adopt_from(name) {
+                Ok(count) => adopted += count,
+                // The others shall not wait for this one.
+                Err(error) => drop(failed.get_or_insert(error)),
             }
         }
-        Ok(adopted)
+        failed.map_or(Ok(adopted), Err)
     }
 
     fn adopt_from(&mut self, name: &str) -> Result<u64, AdoptError> {
@@ -85,9 +92,12 @@ impl<D: Directory> FileFallback<D> {
             let metadata = dead.metadata(name)?;
             // What is not a file of ours is found out when it is read.
             let mut key = Key { seq: parsed.seq, name: name.to_owned() };
-            if self.files.contains_key(&key) {
-                parsed.seq = self.next_seq;
-                key = Key { seq: parsed.seq, name: parsed.format(&self.config.signal) };
+            let mut seq = self.next_seq;
+            // Also a name that is on the disk and not in the books, such as of a file that could not be removed.
+            while self.files.contains_key(&key) || self.dir.metadata(&key.name).is_ok() {
+                parsed.seq = seq;
+                key = Key { seq, name: parsed.format(&self.config.signal) };
+                seq += 1;
             }
             let mut file = StoredFile::new(&parsed, metadata.len, parsed.time);
             if let Some(record) = progress.claim(name, metadata.len) {

@@ -54,12 +54,17 @@ impl<D: Directory> FileFallback<D> {
     /// Takes the first subdirectory that nobody has, with what a dead process may have left in it.
     fn open_second(config: Config, dir: &D, held: std::path::PathBuf) -> Result<Self, OpenError> {
         for number in 1..=MAX_PROCESSES {
-            let own = dir.subdirectory(&format!("{PROCESS_PREFIX}{number}")).map_err(OpenError::Directory)?;
+            let own = match dir.subdirectory(&format!("{PROCESS_PREFIX}{number}")) {
+                Ok(own) => own,
+                Err(error @ safe_dir::OpenError::Io { .. }) => return Err(OpenError::Directory(error)),
+                // A file or a link has this name, or others may use what is there: it is no directory for us.
+                Err(_) => continue,
+            };
             match own.lock() {
                 Ok(lock) => return Self::load(config, own, lock, true),
                 Err(LockError::Held { .. }) => {}
-                // It was adopted, and removed, between the two calls.
-                Err(LockError::File(error)) if error.is_not_found() => {}
+                // It was adopted, and removed, between the two calls; or its lock is not a file that may be used.
+                Err(LockError::File(error)) if error.is_not_found() || error.is_refused() => {}
                 Err(error) => return Err(OpenError::Lock(error)),
             }
         }

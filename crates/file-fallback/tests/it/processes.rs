@@ -70,6 +70,38 @@ fn what_a_dead_process_had_set_aside_moves_too() {
     assert!(scratch.path().join("quarantine").join(damaged).exists());
 }
 
+#[test]
+fn what_is_in_the_way_of_one_process_stops_neither_the_others_nor_a_start() {
+    let scratch = scratch();
+    let mut first = open(config(scratch.path()));
+    std::os::unix::fs::symlink("/nowhere", scratch.path().join("process-1")).expect("linked");
+    fs::write(scratch.path().join("process-2"), "a file").expect("written");
+    // A directory whose lock cannot be taken, ever.
+    fs::create_dir_all(scratch.path().join("process-3/.lock")).expect("made");
+    let mut second = open(config(scratch.path()));
+    assert_eq!(second.path(), scratch.path().join("process-4"));
+    drop(second.spill(&lines(0..3, 50), at(0)).expect("room"));
+    let left = second.stored().count;
+    drop(second);
+    // The one in the way is told, and what the others left is here all the same.
+    first.adopt().expect_err("process-3");
+    assert_eq!(first.stored().count, left);
+    assert_eq!(drain(&mut first, 1_000), (once(0..3), 0));
+}
+
+#[test]
+fn an_adopted_file_gets_another_name_where_its_own_is_taken() {
+    let scratch = scratch();
+    let mut first = open(config(scratch.path()));
+    let mut second = open(config(scratch.path()));
+    let name = second.spill(&lines(0..3, 50), at(0)).expect("room").name;
+    drop(second);
+    // Something of that name that the first process does not know of.
+    fs::create_dir(scratch.path().join(&name)).expect("made");
+    first.adopt().expect("moved");
+    assert_eq!(drain(&mut first, 1_000), (once(0..3), 0));
+}
+
 /// A process that spills until it is killed, again and again: what it was told is kept, is kept.
 #[test]
 fn what_a_killed_process_was_told_is_there() {
