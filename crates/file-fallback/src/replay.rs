@@ -108,7 +108,13 @@ impl<D: Directory> FileFallback<D> {
         let mut size = 0;
         loop {
             let number = reader.lines.line();
-            match reader.lines.next().map_err(failed)? {
+            let item = match reader.lines.next() {
+                Ok(item) => item,
+                // What came before goes out; the next call meets the failure again, at its own beginning.
+                Err(_) if !group.lines.is_empty() => return Ok(Some(group)),
+                Err(source) => return Err(failed(source)),
+            };
+            match item {
                 Item::Line(line) => {
                     if file.done.end_of(number).or(file.out.end_of(number)).is_some() {
                         continue;

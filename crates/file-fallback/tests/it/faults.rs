@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use file_fallback::{FileFallback, Notice, SettleError, Verdict};
+use file_fallback::{Compression, Damage, FileFallback, Notice, SettleError, Verdict};
 use safe_dir::sim::{Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 
@@ -122,6 +122,35 @@ fn sweep(fault: Fault, persistent: bool) {
         nth += 1;
     }
     assert!(nth > 100, "only {nth} calls");
+}
+
+/// A bad sector: opening and the first pieces are read, the piece after them never.
+#[test]
+fn what_stands_before_a_place_that_cannot_be_read_is_delivered() {
+    let (disk, faults) = (Disk::new(), Faults::none());
+    let config = config(std::path::Path::new("unused")).with_compression(Compression::Never).build().expect("valid");
+    let mut store = FileFallback::open_in(config, Faulty::new(disk.root(), faults.clone())).expect("free");
+    drop(store.spill(&lines(0..200, 1_000), at(0)).expect("room"));
+    let total = store.stored().count;
+    let bad_sector = || faults.plan(4, Fault::Errno(5), false);
+
+    bad_sector();
+    let group = store.next_group(10 << 20).expect("the good lines come first").expect("there are some");
+    assert_eq!((faults.fired(), group.first_line()), (1, 0));
+    assert!((10..190).contains(&group.lines.len()), "{}", group.lines.len());
+    for _ in 0..2 {
+        bad_sector();
+        store.next_group(10 << 20).expect_err("it stays for the next call");
+    }
+    bad_sector();
+    assert_eq!(store.next_group(10 << 20).expect("given up"), None);
+    faults.clear();
+
+    let read: u64 = (0..group.lines.len()).map(|id| count(id) as u64).sum();
+    store.acknowledge(group, read).expect("durable");
+    let notices = store.take_notices();
+    let [Notice::SetAside { damage: Damage::Unreadable, count, .. }] = notices[..] else { panic!("{notices:?}") };
+    assert_eq!((count, store.stored().count), (total - read, 0));
 }
 
 #[test]
