@@ -123,7 +123,10 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 fn is_about_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let has = |part: &str| message.contains(part);
-    if has("rate limit") || has("quota") {
+    // "rate" as a word: messages are decoded and generated too.
+    let is_about_rate =
+        message.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| matches!(word, "rate" | "queue"));
+    if is_about_rate || has("quota") {
         return false;
     }
     let names_it = has("message") || has("body") || has("payload") || has("entity") || has("request");

@@ -183,6 +183,8 @@ fn status_rows() -> Vec<Row> {
         "RATE_LIMITED: ingestion rate limit (local: 100 bytes) exceeded while adding 1000 bytes",
         "sending queue is full",
         "quota exceeded: request size 9",
+        "request rate exceeded, batch size 512",
+        "requests exceed the queue size of 1000",
         "",
     ] {
         rows.push(row(
