@@ -112,7 +112,15 @@ impl View {
         } else {
             rustix::termios::tcgetwinsize(io::stdout())
         };
-        size.map_or(80, |size| usize::from(size.ws_col)).max(20)
+        // A terminal that does not know its size says 0, as on a serial line or under a recorder.
+        columns(size.map_or(0, |size| size.ws_col))
+    }
+}
+
+fn columns(told: u16) -> usize {
+    match told {
+        0 => 80,
+        told => usize::from(told).max(20),
     }
 }
 
@@ -192,6 +200,7 @@ fn opened(number: u64) -> String {
     match number {
         0 => "never opened".to_owned(),
         1 => "opened once".to_owned(),
+        2 => "opened twice".to_owned(),
         number => format!("opened {} times", grouped(number)),
     }
 }
@@ -220,6 +229,11 @@ mod tests {
         for (number, text) in cases {
             assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn a_terminal_without_a_size_has_80_columns() {
+        assert_eq!([0, 1, 79, 80, 200].map(columns), [80, 20, 79, 80, 200]);
     }
 
     #[test]
