@@ -31,7 +31,8 @@ Paths:
   GET /telemetry-test/metrics               the numbers in Prometheus' text format
 
 Spans of the server's own requests go to OTEL_EXPORTER_OTLP_ENDPOINT; where that is unset and nothing listens on the
-default port, to a collector inside this process. The first lines of the output say which. All settings are environment
+default port, to a collector inside this process, which counts and forgets them; files are then neither written nor
+sent. The first lines of the output say which. All settings are environment
 variables, listed in docs/settings.md. SIGINT and SIGTERM end it: what is in memory is sent, or kept in files.";
 
 /// Requests that are being answered when the signal comes get this long; the exporter then has its own 3.5 s.
@@ -63,7 +64,8 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut builder = OpenTelemetryManager::builder().with_default_service_name("holdfast");
     let collector = Collector::choose(&builder.settings()?)?;
     if let Some(endpoint) = collector.endpoint() {
-        builder = builder.with_endpoint(endpoint);
+        // What earlier processes kept is for a collector that keeps it: it is not sent to one that counts and forgets.
+        builder = builder.with_endpoint(endpoint).with_fallback_enabled(false);
     }
     let telemetry = builder.build()?;
     say(format_args!("listening on http://{address}"));
@@ -125,8 +127,8 @@ impl fmt::Display for BindError {
         match source.kind() {
             io::ErrorKind::AddrInUse => write!(
                 f,
-                "{address} is in use: stop the program that listens there, or choose another port with --listen {}:0",
-                address.ip()
+                "{address} is in use: stop the program that listens there, or choose another port with --listen {}",
+                SocketAddr::new(address.ip(), 0)
             ),
             _ => write!(f, "cannot listen on {address}: {source}; choose another address with --listen 127.0.0.1:5210"),
         }
@@ -134,3 +136,17 @@ impl fmt::Display for BindError {
 }
 
 impl Error for BindError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_out_of_a_port_in_use_can_be_typed_as_it_stands() {
+        for (address, other) in [("127.0.0.1:5210", "127.0.0.1:0"), ("[::1]:5210", "[::1]:0")] {
+            let address = address.parse().expect("an address");
+            let text = BindError { address, source: io::ErrorKind::AddrInUse.into() }.to_string();
+            assert!(text.ends_with(&format!("--listen {other}")), "{text}");
+        }
+    }
+}

@@ -74,7 +74,8 @@ impl fmt::Display for Collector {
             Self::Configured => "set in the environment",
             Self::Listening => "the default, where a collector listens",
             Self::Embedded { .. } => {
-                "a collector inside this process: OTEL_EXPORTER_OTLP_ENDPOINT is unset and nothing listens on the default port"
+                "a collector inside this process, without files: OTEL_EXPORTER_OTLP_ENDPOINT is unset and nothing listens \
+                 on the default port"
             }
             Self::None => "not used: OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER says so",
         })
