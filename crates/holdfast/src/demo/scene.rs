@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mock_collector::{MockCollector, SpanIds};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider};
 use otlp_transport::Config;
 use resilient_exporter::{Event, Handle, ResilientSpanExporter};
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,9 +74,15 @@ pub(super) fn play(plan: &Plan, view: &mut View) -> Result<Report, Box<dyn Error
         .build()?;
     let handle = exporter.handle();
     let resource = Resource::builder().with_service_name("holdfast-demo").build();
+    // The SDK's own defaults, whatever the environment says.
+    let batches = BatchConfigBuilder::default()
+        .with_max_queue_size(2_048)
+        .with_max_export_batch_size(512)
+        .with_scheduled_delay(Duration::from_secs(5));
+    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches.build()).build();
     let provider = SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_sampler(Sampler::AlwaysOn) // whatever the environment says
+        .with_span_processor(processor)
+        .with_sampler(Sampler::AlwaysOn)
         .with_resource(resource)
         .build();
 
