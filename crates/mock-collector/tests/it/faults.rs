@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::pin::pin;
 use std::time::Duration;
 
 use h2::Reason;
@@ -200,7 +201,9 @@ fn never_answer_reads_and_keeps_the_connection_open() {
     let mut http = Http::connect(&collector);
     http.patience(NEVER);
     assert_eq!(http.post(&body(1)).expect_err("nothing").kind(), ErrorKind::WouldBlock);
+    assert!(collector.wait_until(SOON, |received| received.requests == 1));
     assert_eq!(collector.received(), Received { requests: 1, connections: 1, ..Received::default() });
+    assert_eq!(http.answer().expect_err("still nothing, and no end").kind(), ErrorKind::WouldBlock);
     assert_eq!(Http::connect(&collector).post(&body(1)).expect("the next one").status, 200);
 }
 
@@ -209,7 +212,16 @@ async fn never_answer_over_grpc_ends_with_the_clients_patience() {
     let collector = MockCollector::start().expect("starts");
     collector.set_next(1, Behavior::never_answer().storing());
     let mut client = tonic_client(&collector).await;
-    assert!(tokio::time::timeout(NEVER, client.export(request([1]))).await.is_err());
+    let mut patient = client.clone();
+    {
+        let mut call = pin!(patient.export(request([1])));
+        let read = tokio::time::timeout(SOON, collector.received_when(|received| received.requests == 1));
+        tokio::select! {
+            answer = &mut call => panic!("{answer:?}"),
+            read = read => drop(read.expect("it is read")),
+        }
+        assert!(tokio::time::timeout(NEVER, call).await.is_err());
+    }
     client.export(request([1])).await.expect("the same connection");
     let Received { unique, duplicates, requests, connections, .. } = collector.received();
     assert_eq!((unique, duplicates, requests, connections), (1, 1, 2, 1));
