@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use safe_dir::{Directory, FileError};
 
@@ -26,9 +26,14 @@ impl<D: Directory> FileFallback<D> {
         self.leftovers.retain(|name| dir.remove(name).is_err_and(|error| !error.is_not_found()));
         self.trim_quarantine();
         let max_age = self.config.max_age;
+        let set = SystemTime::UNIX_EPOCH + UNSET_BEFORE;
         for file in self.files.values_mut() {
             // From a time when the clock was ahead: it ages from now on.
             file.born = file.born.min(now);
+            // Written before the clock was set, as on a machine that keeps no time while it is off: so does this one.
+            if file.born < set && now >= set {
+                file.born = now;
+            }
         }
         let is_old = |born: SystemTime| now.duration_since(born).is_ok_and(|age| age >= max_age);
         let old = self.files.iter().filter(|(_, file)| file.out.is_empty() && is_old(file.born));
@@ -119,3 +124,6 @@ impl<D: Directory> FileFallback<D> {
         FileError::Io { path: self.dir.path().to_owned(), action, source }
     }
 }
+
+/// 2020-01-01, since the epoch. A clock before that was not set: this crate is younger.
+const UNSET_BEFORE: Duration = Duration::from_secs(1_577_836_800);

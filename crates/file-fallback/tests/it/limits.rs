@@ -1,7 +1,7 @@
 //! Limits: what goes, in which order, and what does not.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use file_fallback::{Compression, Config, FileFallback, InvalidConfig, Line, Reason, SpillError};
 use safe_dir::Directory as _;
@@ -64,6 +64,22 @@ fn files_go_by_age_whatever_the_clock_does_in_between() {
     let mut store = open(config(scratch.path()).with_max_age(Duration::from_secs(day)));
     assert_eq!(store.clean_up(at(day)), [], "a file from the future ages from now on");
     assert_eq!(drain(&mut store, 5_000), (once(1..2), 0));
+}
+
+#[test]
+fn a_file_from_before_the_clock_was_set_is_not_taken_for_an_old_one() {
+    let scratch = scratch();
+    let day = Duration::from_secs(24 * 3_600);
+    let mut store = open(config(scratch.path()).with_max_age(day));
+    drop(store.spill(&lines(0..1, 50), SystemTime::UNIX_EPOCH + Duration::from_secs(60)).expect("room"));
+    drop(store);
+    let mut store = open(config(scratch.path()).with_max_age(day));
+    let mut gone_after = None;
+    for hour in 0..48 {
+        let gone = !store.clean_up(at(3_600 * hour)).is_empty();
+        gone_after = gone_after.or(gone.then_some(hour));
+    }
+    assert_eq!(gone_after, Some(24), "it ages from the first look with a clock that is set");
 }
 
 #[test]
