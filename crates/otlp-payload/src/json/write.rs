@@ -14,7 +14,8 @@ pub struct JsonLine {
     pub text: Vec<u8>,
     /// How many spans it holds: at least one.
     pub spans: usize,
-    /// A single span that is longer than the limit by itself: some readers will not take the line.
+    /// Longer than the limit, which some readers will not take: a single span that is so by itself, or spans whose resource
+    /// and scope leave less than an eighth of a line to them.
     pub oversized: bool,
 }
 
@@ -23,7 +24,8 @@ pub struct JsonLine {
 /// A line begins with the ids of its first span: `scopeSpans` stand before `resource` and `spans` before `scope`, since the Collector
 /// tells files apart by their first 1,000 bytes. A request that does not fit into one line becomes several, each with its
 /// resource and its scopes; a request of several resources has at least one line for each. A span that does not fit
-/// into any line gets one of its own and is marked. Scopes and resources without spans are left out.
+/// into any line gets one of its own and is marked. Where a resource (with the scope) takes more than seven eighths of a
+/// line, its spans stay in one line, marked too, for it would be repeated without end. Scopes and resources without spans are left out.
 ///
 /// Enumerations are numbers, 64-bit integers strings, ids lower-case hex; proto3 defaults are left out. Bytes that are
 /// not UTF-8 become U+FFFD, a payload of NaN is not kept, fields unknown to OTLP 1.11 are left out, and of a field
@@ -137,7 +139,7 @@ impl Line<'_> {
         self.start_span();
         let start = self.text.len();
         put_message(&mut self.text, &SPAN, span, base, MAX_DEPTH - 3)?;
-        if self.length() > self.max && self.spans > 0 {
+        if self.length() > self.max && self.spans > 0 && !self.is_tight(was_in_scope) {
             // The span goes to the next line as it is written here.
             let span = self.text.split_off(start);
             self.text.truncate(before);
@@ -149,6 +151,14 @@ impl Line<'_> {
         }
         self.spans += 1;
         Ok(())
+    }
+
+    /// Whether resource and scope leave less than an eighth of a line to spans. They would be written for each few of them
+    /// again: a batch of a thousand spans would become a thousand times its resource.
+    fn is_tight(&self, in_scope: bool) -> bool {
+        let scope = if in_scope { self.scope_end.len() } else { 0 };
+        let around = LINE_START.len() + SCOPE_START.len() + scope + self.line_end.len();
+        around > self.max - self.max / 8
     }
 
     /// The length of the line if it ended here.

@@ -3,6 +3,7 @@
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as ProtoValue;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, span};
 use opentelemetry_sdk::Resource;
 use otlp_payload::json::{from_line, to_lines};
@@ -46,7 +47,8 @@ proptest! {
         let lines = to_lines(payload.bytes(), limit).unwrap();
         let mut spans = Vec::new();
         for line in &lines {
-            prop_assert!(line.text.len() <= limit || (line.oversized && line.spans == 1));
+            let is_alone = line.spans == 1 || around(&line.text) > limit - limit / 8;
+            prop_assert!(line.text.len() <= limit || (line.oversized && is_alone));
             prop_assert_eq!(line.oversized, line.text.len() > limit);
             prop_assert!(!line.text.contains(&b'\n'));
             prop_assert!(line.text.starts_with(LINE_START));
@@ -56,6 +58,21 @@ proptest! {
         }
         prop_assert_eq!(spans, flat(payload.bytes()));
     }
+}
+
+/// How long a line would be without its spans: at least as long as its longest scope makes it.
+fn around(line: &[u8]) -> usize {
+    let mut value: Value = serde_json::from_slice(line).unwrap();
+    let resource = &mut value["resourceSpans"][0];
+    let scopes = resource["scopeSpans"].take();
+    let bare = |scope: &Value| {
+        let mut scope = scope.clone();
+        scope["spans"] = Value::Array(Vec::new());
+        scope.to_string().len()
+    };
+    let longest = scopes.as_array().unwrap().iter().map(bare).max().unwrap();
+    resource["scopeSpans"] = Value::Array(Vec::new());
+    value.to_string().len() + longest
 }
 
 const LINE_START: &[u8] = br#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":""#;
@@ -260,6 +277,24 @@ fn a_span_beyond_the_limit_has_a_line_of_its_own_and_the_mark() {
     let lines = to_lines(&request, 200).unwrap();
     let seen: Vec<_> = lines.iter().map(|line| (line.spans, line.oversized)).collect();
     assert_eq!(seen, [(2, false), (1, true), (1, false)]);
+}
+
+#[test]
+fn a_resource_that_fills_a_line_is_not_written_once_for_each_span() {
+    let request = |length: usize| {
+        let key = KeyValue { key: "k".repeat(length), ..Default::default() };
+        let mut request = ExportTraceServiceRequest::decode(&request_of(vec![Span::default(); 500])[..]).unwrap();
+        request.resource_spans[0].resource = Some(ProtoResource { attributes: vec![key], ..Default::default() });
+        request.encode_to_vec()
+    };
+    for length in [9_900, 20_000] {
+        let lines = to_lines(&request(length), 10_000).unwrap();
+        let seen: Vec<_> = lines.iter().map(|line| (line.spans, line.oversized)).collect();
+        assert_eq!(seen, [(500, true)]);
+    }
+    // Some room is used as long as it is worth the repetition.
+    let lines = to_lines(&request(8_600), 10_000).unwrap();
+    assert!(lines.len() > 1 && lines.iter().all(|line| !line.oversized));
 }
 
 #[test]
