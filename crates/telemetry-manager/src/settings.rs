@@ -280,16 +280,20 @@ pub(crate) const UNKNOWN_SERVICE: &str = "unknown_service";
 
 fn traces_exporter(r: &mut Reader<'_>) -> TracesExporter {
     let list = r.text(&TRACES_EXPORTER).unwrap_or_default().to_ascii_lowercase();
-    let mut found = None;
-    for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        match (word, found) {
-            ("otlp", _) => found = Some(TracesExporter::Otlp),
-            ("none", None) => found = Some(TracesExporter::None),
-            ("none", Some(_)) => {}
-            (other, _) => r.refuse(&TRACES_EXPORTER, other),
-        }
+    let words = || list.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let (exporter, used) = match (words().any(|word| word == "otlp"), words().any(|word| word == "none")) {
+        (false, true) => (TracesExporter::None, "none"),
+        _ => (TracesExporter::Otlp, "otlp"),
+    };
+    for other in words().filter(|word| !["otlp", "none"].contains(word)) {
+        let message = format!(
+            "{} names {other:?}, which is left out: {used} is used; accepted is {}",
+            TRACES_EXPORTER.name,
+            TRACES_EXPORTER.accepted()
+        );
+        r.warn(TRACES_EXPORTER.name, message);
     }
-    found.unwrap_or(TracesExporter::Otlp)
+    exporter
 }
 
 fn sampler(r: &mut Reader<'_>) -> Sampler {

@@ -286,6 +286,8 @@ fn exporters_and_propagators_are_lists() {
     ] {
         let settings = good(&[("OTEL_TRACES_EXPORTER", list)]);
         assert_eq!((settings.traces_exporter, settings.warnings().len()), (exporter, warned), "{list}");
+        let used = if exporter == TracesExporter::None { ": none is used" } else { ": otlp is used" };
+        assert!(settings.warnings().iter().all(|warning| warning.message.contains(used)), "{:?}", settings.warnings());
     }
     use Propagator::{Baggage, TraceContext};
     for (list, propagators, warned) in [
