@@ -32,6 +32,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
         process::run_tests(&mut command, counts)
     });
     gate.lane("examples", |_| run_examples(workspace));
+    gate.lane("loom", |counts| {
+        // Every order of accesses to the breaker's atomic state; another cfg, hence a folder of its own.
+        let mut command = cargo();
+        command.args(["test", "--package", "breaker", "--test", "loom", "--release", "--target-dir"]);
+        process::run_tests(command.arg(workspace.target.join("loom")).env("RUSTFLAGS", "--cfg loom"), counts)
+    });
     gate.lane("docs", |_| {
         let mut command = cargo();
         process::run(

@@ -19,8 +19,8 @@ use workspace::Workspace;
 const USAGE: &str = "\
 usage: cargo xtask <lane> [options]
 
-  test                 the whole gate: fmt, tidy, clippy, tests, benches in test mode, examples, doc tests, docs, each crate
-                       built alone; needs cargo and a C compiler
+  test                 the whole gate: fmt, tidy, clippy, tests, benches in test mode, examples, doc tests, loom, docs,
+                       each crate built alone; needs cargo and a C compiler
   tidy                 arrows between the crates, manifests, sources, links: what no other tool checks
   bench [FILTER]       the gated budgets, then the criterion benches, those whose name contains FILTER; needs valgrind
   outage [--short | --long]
