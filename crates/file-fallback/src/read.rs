@@ -147,7 +147,8 @@ impl<F: io::Read + io::Seek> LineReader<F> {
                 None
             }
             Filled::Torn => {
-                // What came before the cut is as it was written, except the line that was cut.
+                // What came before the cut is as it was written, except the line that was cut: so it is taken, although its
+                // checksum is gone. Damage that looks like a cut may let lines through that the caller cannot use.
                 let whole = self.text.iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1);
                 self.cut(whole.max(self.scanned));
                 self.verified = self.text.len();

@@ -241,7 +241,8 @@ impl Harm {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Compressed parts have checksums: no line comes that nobody wrote, and one harm costs at most two parts.
+    /// Compressed parts have checksums: no line comes that nobody wrote, unless a part seems to be cut, whose checksum is
+    /// then out of sight; and one harm costs at most two parts.
     #[test]
     fn harm_to_a_compressed_file_costs_only_what_it_hits(
         harm in harm(),
@@ -255,7 +256,9 @@ proptest! {
         let mut bytes = fs::read(&path).expect("there");
         harm.apply(&mut bytes);
         fs::write(&path, &bytes).expect("written");
-        let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, true);
+        let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, false);
+        // What is wrong is told from the first on: a line that nobody wrote never comes as the first sign.
+        prop_assert_ne!(damage, Some(Damage::Rejected));
         // 14 + 14 + 12 lines in three parts.
         match &harm {
             Harm::Flip(..) | Harm::Insert(..) => prop_assert!(ids.len() >= 26, "{} lines", ids.len()),
