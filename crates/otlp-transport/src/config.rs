@@ -133,6 +133,15 @@ impl Config {
         self.max_request_bytes
     }
 
+    /// The same settings for a transport of this protocol.
+    pub(crate) fn speaking(mut self, protocol: Protocol) -> Self {
+        if self.protocol != protocol {
+            self.protocol = protocol;
+            self.endpoint.retarget(protocol);
+        }
+        self
+    }
+
     /// Takes out of an outcome's texts what must not be seen: a peer may repeat a header or the query it was sent.
     pub(crate) fn scrub(&self, mut outcome: Outcome) -> Outcome {
         let clean = |text: &mut String| self.secrets.remove_from(text);
@@ -297,7 +306,7 @@ impl ConfigBuilder {
                 })?
             }
         };
-        let secrets = Secrets::new(&self.headers, endpoint.uri.query());
+        let secrets = Secrets::new(&self.headers, endpoint.http_path.query());
         Ok(Config {
             endpoint,
             protocol,

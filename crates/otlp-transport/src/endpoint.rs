@@ -40,6 +40,8 @@ pub(crate) struct Endpoint {
     pub(crate) uri: Uri,
     /// For people: no query.
     pub(crate) shown: String,
+    /// Path and query for OTLP/HTTP, whatever the protocol is.
+    pub(crate) http_path: PathAndQuery,
     /// Whether a path was given that gRPC does not use.
     pub(crate) path_ignored: bool,
 }
@@ -101,22 +103,44 @@ impl Given {
         let authority: Authority = authority.parse().map_err(|_| EndpointProblem::NotAUrl)?;
 
         let (path, query) = tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
-        let (path, query, path_ignored) = match (protocol, self.reach) {
-            (Protocol::Grpc, _) => (GRPC_PATH.to_owned(), None, !matches!(path, "" | "/") || query.is_some()),
-            (Protocol::HttpProtobuf, Reach::Traces) if path.is_empty() => ("/".to_owned(), query, false),
-            (Protocol::HttpProtobuf, Reach::Traces) => (path.to_owned(), query, false),
-            (Protocol::HttpProtobuf, Reach::General) => {
-                (format!("{}/{TRACES_PATH}", path.trim_end_matches('/')), query, false)
-            }
+        let http_path = match self.reach {
+            Reach::Traces if path.is_empty() => "/".to_owned(),
+            Reach::Traces => path.to_owned(),
+            Reach::General => format!("{}/{TRACES_PATH}", path.trim_end_matches('/')),
         };
-        let shown_path = if protocol == Protocol::Grpc { "" } else { path.as_str() };
-        let shown = format!("http://{authority}{shown_path}");
-        let path_and_query = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
-        let path_and_query: PathAndQuery = path_and_query.parse().map_err(|_| EndpointProblem::NotAUrl)?;
-        let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path_and_query).build();
+        let http_path = query.map_or_else(|| http_path.clone(), |query| format!("{http_path}?{query}"));
+        let http_path = match (http_path.parse::<PathAndQuery>(), protocol, self.reach) {
+            (Ok(path), ..) => path,
+            (Err(_), Protocol::HttpProtobuf, _) => return Err(EndpointProblem::NotAUrl),
+            // What gRPC ignores may be anything.
+            (Err(_), Protocol::Grpc, Reach::Traces) => PathAndQuery::from_static("/"),
+            (Err(_), Protocol::Grpc, Reach::General) => PathAndQuery::from_static("/v1/traces"),
+        };
+        let path_ignored = protocol == Protocol::Grpc && (!matches!(path, "" | "/") || query.is_some());
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Endpoint { host, port, uri: uri.map_err(|_| EndpointProblem::NotAUrl)?, shown, path_ignored })
+        let (uri, shown) = target(&authority, &http_path, protocol).ok_or(EndpointProblem::NotAUrl)?;
+        Ok(Endpoint { host, port, uri, shown, http_path, path_ignored })
     }
+}
+
+impl Endpoint {
+    /// The same place for another protocol.
+    pub(crate) fn retarget(&mut self, protocol: Protocol) {
+        let authority = self.uri.authority().cloned();
+        if let Some((uri, shown)) = authority.and_then(|authority| target(&authority, &self.http_path, protocol)) {
+            (self.uri, self.shown) = (uri, shown);
+        }
+    }
+}
+
+/// Where requests go, whole, and how people see it.
+fn target(authority: &Authority, http_path: &PathAndQuery, protocol: Protocol) -> Option<(Uri, String)> {
+    let (path, shown) = match protocol {
+        Protocol::Grpc => (PathAndQuery::from_static(GRPC_PATH), ""),
+        Protocol::HttpProtobuf => (http_path.clone(), http_path.path()),
+    };
+    let uri = Uri::builder().scheme("http").authority(authority.clone()).path_and_query(path).build().ok()?;
+    Some((uri, format!("http://{authority}{shown}")))
 }
 
 /// Splits `host:port`, where the host may be `[::1]`.

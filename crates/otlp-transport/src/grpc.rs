@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::Transport;
 use crate::answer;
 use crate::body::{self, MAX_RESPONSE};
-use crate::config::{Compression, Config};
+use crate::config::{Compression, Config, Protocol};
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
 
@@ -42,10 +42,10 @@ struct Connection {
 }
 
 impl GrpcTransport {
-    /// Takes the settings as they are, the protocol aside. No I/O happens, no runtime is needed.
+    /// Takes the settings as they are, but for their protocol: this is gRPC. No I/O happens, no runtime is needed.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, current: Mutex::new(None), turn: tokio::sync::Mutex::new(()) }
+        Self { config: config.speaking(Protocol::Grpc), current: Mutex::new(None), turn: tokio::sync::Mutex::new(()) }
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::Transport;
 use crate::answer;
 use crate::body::{self, MAX_RESPONSE};
-use crate::config::{Compression, Config};
+use crate::config::{Compression, Config, Protocol};
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
 
@@ -43,10 +43,11 @@ struct Connection {
 }
 
 impl HttpTransport {
-    /// Takes the settings as they are, the protocol aside. No I/O happens, no runtime is needed.
+    /// Takes the settings as they are, but for their protocol: this is OTLP/HTTP. The port stays the one of the settings
+    /// (where none is set, that of their protocol). No I/O happens, no runtime is needed.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, idle: Mutex::new(Vec::new()) }
+        Self { config: config.speaking(Protocol::HttpProtobuf), idle: Mutex::new(Vec::new()) }
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {

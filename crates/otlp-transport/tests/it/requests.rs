@@ -1,6 +1,6 @@
 //! What goes out, byte for byte, and what never does.
 
-use otlp_transport::{Compression, ConfigBuilder, Protocol, Transport, connect};
+use otlp_transport::{Compression, ConfigBuilder, GrpcTransport, HttpTransport, Protocol, Transport, connect};
 
 use crate::support::*;
 
@@ -95,6 +95,36 @@ async fn the_path_follows_the_setting_it_came_from() {
         let (config, log, base) = http_peer().await;
         send(config.with_traces_endpoint(format!("{base}{path}"))).await;
         assert_eq!(only(&log).target, traces, "traces, {path}");
+    }
+}
+
+/// Each transport speaks its own protocol to its own path, also with settings that were made for the other one.
+#[tokio::test]
+async fn a_transport_goes_to_the_path_of_its_own_protocol() {
+    let (listener, address) = listen().await;
+    let log = serve_grpc(listener, |_| grpc_ok());
+    let other = config(Protocol::HttpProtobuf, address).with_endpoint(format!("http://{address}/otlp?key=x"));
+    let transport = GrpcTransport::new(other.build().expect("valid"));
+    assert_eq!(transport.endpoint(), format!("http://{address}"));
+    assert_eq!(summary(&transport.send(&payload()).await), "delivered, 0 rejected");
+    assert!(only(&log).target.ends_with("/opentelemetry.proto.collector.trace.v1.TraceService/Export"));
+
+    for (path, general, traces) in [
+        ("", "/v1/traces", "/"),
+        ("/otlp/?key=x", "/otlp/v1/traces?key=x", "/otlp/?key=x"),
+        ("/a b", "/v1/traces", "/"),
+    ] {
+        for (is_general, target) in [(true, general), (false, traces)] {
+            let (listener, address) = listen().await;
+            let log = serve_raw(listener, |_| Raw::Answer(http_answer(200, &[], b"")));
+            let (other, url) = (config(Protocol::Grpc, address), format!("http://{address}{path}"));
+            let other = if is_general { other.with_endpoint(url) } else { other.with_traces_endpoint(url) };
+            let transport = HttpTransport::new(other.build().expect("valid"));
+            assert_eq!(summary(&transport.send(&payload()).await), "delivered, 0 rejected");
+            assert_eq!(only(&log).target, target);
+            let shown = target.split('?').next().expect("a path");
+            assert_eq!(transport.endpoint(), format!("http://{address}{shown}"));
+        }
     }
 }
 
