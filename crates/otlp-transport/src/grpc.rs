@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
 use crate::answer;
-use crate::body::{self, MAX_RESPONSE};
+use crate::body::{self, MAX_RESPONSE, MESSAGE_WAIT};
 use crate::config::{Compression, Config, Protocol};
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
@@ -101,7 +101,7 @@ impl GrpcTransport {
             // Not gRPC at all: a proxy, or another server behind the port. The status is known already; what is missing
             // of the body is missing from the message only.
             let mut body = BytesMut::new();
-            let _ = timeout_at(deadline, read_some(&mut incoming, &mut body)).await;
+            let _ = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut incoming, &mut body)).await;
             return Answer::Peer(answer::http(head.status, &head.headers, &body, (self.config.wall_clock)()));
         }
         read_answer(&head.headers, &mut incoming, spans).await

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Transport;
 use crate::answer;
-use crate::body::{self, MAX_RESPONSE};
+use crate::body::{self, MAX_RESPONSE, MESSAGE_WAIT};
 use crate::config::{Compression, Config, Protocol};
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
@@ -87,7 +87,7 @@ impl HttpTransport {
         } else {
             // The status is known; what is missing of the body is missing from the message only.
             let mut read = Read { bytes: BytesMut::new(), is_whole: false };
-            let _ = timeout_at(deadline, read_some(&mut body, &mut read)).await;
+            let _ = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut body, &mut read)).await;
             read
         };
         if read.is_whole {

@@ -80,3 +80,19 @@ async fn a_call_that_connects_does_not_hold_up_the_time_out_of_another() {
     assert!(first_took < Duration::from_secs(12), "{first_took:?}");
     assert!(second_took < Duration::from_secs(12), "{second_took:?}");
 }
+
+/// The status says what is to be done; the text behind it is only for people.
+#[tokio::test]
+async fn a_message_that_does_not_come_does_not_hold_up_its_status() {
+    let (http, http_address) = listen().await;
+    let torn = b"HTTP/1.1 503 No\r\nretry-after: 1\r\ncontent-length: 9\r\n\r\nx".to_vec();
+    serve_raw(http, move |_| Raw::AnswerThenHang(torn.clone()));
+    let (grpc, grpc_address) = listen().await;
+    serve_grpc(grpc, |_| Grpc::HeadersThenHang(503, vec![("retry-after", "1".to_owned())]));
+    for (protocol, address) in [(Protocol::HttpProtobuf, http_address), (Protocol::Grpc, grpc_address)] {
+        let config = config(protocol, address).with_timeout(Duration::from_secs(60)).build().expect("valid");
+        let (transport, payload) = (connect(config).expect("valid"), payload());
+        let outcome = tokio::time::timeout(PATIENCE, transport.send(&payload)).await;
+        assert_eq!(summary(&outcome.expect("at once")), "retryable after 1s: http 503", "{protocol}");
+    }
+}
