@@ -303,7 +303,9 @@ impl ConfigBuilder {
         duration("open_duration", self.open_duration, MILLISECOND, YEAR)?;
         float("open_multiplier", self.open_multiplier, 1.0, 100.0)?;
         let max = self.max_open_duration.unwrap_or(HOUR.max(self.open_duration));
-        duration("max_open_duration", max, self.open_duration, YEAR)?;
+        // A function replaces the open duration, so that one binds nothing then.
+        let shortest = if self.table.is_some() { MILLISECOND } else { self.open_duration };
+        duration("max_open_duration", max, shortest, YEAR)?;
         float("open_jitter", self.open_jitter, 0.0, 1.0)?;
         number("half_open_probes", self.half_open_probes, 1, 1000)?;
         number("half_open_successes", self.half_open_successes, 1, 1_000_000)?;

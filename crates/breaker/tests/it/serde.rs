@@ -17,6 +17,10 @@ fn settings_survive_a_round_trip() {
         Config::builder().with_trip(Trip::Rate(slow)).with_probe_timeout(Duration::from_millis(250)),
         Config::builder().with_trip(Trip::Rate(slow.without_failure_rate())),
         Config::builder().with_open_durations(|trip| Duration::from_secs(u64::from(trip))),
+        Config::builder()
+            .with_open_duration(Duration::from_secs(1))
+            .with_open_durations(|trip| Duration::from_secs(u64::from(trip)))
+            .with_max_open_duration(Duration::from_secs(9)),
     ];
     for builder in all {
         let config = builder.build().expect("valid");

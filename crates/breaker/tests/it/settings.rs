@@ -52,7 +52,9 @@ fn the_open_time_grows_by_a_multiplier_or_by_any_function_up_to_its_longest() {
     let config = config.with_max_open_duration(Duration::from_secs(200)).build().expect("valid");
     assert_eq!(seconds(&config), [10, 30, 90, 200, 200, 200]);
     let config = Config::builder().with_open_durations(|trip| Duration::from_secs(u64::from(trip * trip)));
-    assert_eq!(seconds(&config.build().expect("valid")), [1, 4, 9, 16, 25, 1024]);
+    assert_eq!(seconds(&config.clone().build().expect("valid")), [1, 4, 9, 16, 25, 1024]);
+    let shorter = config.with_max_open_duration(Duration::from_secs(10)).build();
+    assert_eq!(seconds(&shorter.expect("the open duration that was replaced binds nothing")), [1, 4, 9, 10, 10, 10]);
 }
 
 #[test]
