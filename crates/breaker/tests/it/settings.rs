@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use breaker::{Breaker, Config, ConfigBuilder, Outcome, Rate, State, Trip};
+use breaker::{Breaker, Config, ConfigBuilder, Machine, Outcome, Rate, State, Trip};
 use proptest::prelude::*;
 
 #[test]
@@ -72,9 +72,27 @@ fn seven_of_ten_reach_seventy_percent_exactly() {
 }
 
 #[test]
+fn a_part_of_so_many_calls_reaches_the_limit_that_is_written_as_that_part() {
+    for calls in 1..=200_u32 {
+        for failures in 1..=calls {
+            let rate = Rate::over_calls(calls).with_minimum_calls(calls);
+            let rate = rate.with_failure_rate(f64::from(failures) / f64::from(calls));
+            let mut machine = Machine::new(Config::builder().with_trip(Trip::Rate(rate)).build().expect("valid"));
+            for call in 0..calls {
+                assert_eq!(machine.state(), State::Closed, "{failures} of {calls}");
+                let outcome = if call < calls - failures { Outcome::Success } else { Outcome::Failure };
+                let ticket = machine.try_acquire(Duration::ZERO).answer.expect("closed");
+                let _ = machine.report(ticket, outcome, Duration::ZERO);
+            }
+            assert_eq!(machine.state(), State::Open, "{failures} of {calls}");
+        }
+    }
+}
+
+#[test]
 fn the_end_of_time_is_a_time_like_any_other() {
     for now in [Duration::MAX, Duration::from_nanos(u64::MAX), Duration::from_nanos(u64::MAX - 1)] {
-        let mut machine = breaker::Machine::new(Config::default());
+        let mut machine = Machine::new(Config::default());
         let late = machine.try_acquire(now).answer.expect("closed");
         machine.command(breaker::Command::ForceOpen(Some(Duration::MAX)), now);
         assert_eq!(machine.state(), State::Open);
@@ -99,7 +117,7 @@ proptest! {
         let config = Config::builder().with_trip(trip).with_open_duration(open).with_max_open_duration(longest)
             .with_open_multiplier(multiplier).with_open_jitter(jitter).with_half_open_probes(probes).build();
         let Ok(config) = config else { return Ok(()) };
-        let mut machine = breaker::Machine::new(config);
+        let mut machine = Machine::new(config);
         for now in [Duration::ZERO, open, time, Duration::MAX, Duration::ZERO, Duration::MAX] {
             for _ in 0..3 {
                 if let Ok(ticket) = machine.try_acquire(now).answer {
