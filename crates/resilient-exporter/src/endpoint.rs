@@ -151,13 +151,15 @@ impl Endpoint {
         self.halve();
     }
 
-    /// A throttle: the peer lives and says when to come back. The longer of its hint and our own backoff counts, so that
-    /// a hint of nothing is no invitation to call without a pause.
+    /// A throttle: the peer lives and says when to come back. It is taken at its word, unless our failures ask for more;
+    /// a hint shorter than a first retry's wait is no invitation to call without a pause: then our own backoff counts.
     pub(crate) fn throttled(&mut self, ticket: Ticket, hint: Duration, unit: f64, now: Instant) {
         self.neutral(ticket, now);
-        let own = self.delay(self.failures.max(self.throttles), unit);
-        // The first throttle of a row is taken at its word, unless that word is nothing.
-        let own = if self.failures + self.throttles == 0 && !hint.is_zero() { Duration::ZERO } else { own };
+        let own = match self.failures {
+            _ if hint < self.delay(0, unit) => self.delay(self.failures.max(self.throttles), unit),
+            0 => Duration::ZERO,
+            failures => self.delay(failures - 1, unit),
+        };
         self.throttles = self.throttles.saturating_add(1);
         self.wait_for(hint.min(MAX_HINT).max(own), now);
         self.halve();

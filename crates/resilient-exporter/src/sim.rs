@@ -2,6 +2,7 @@
 //! After every step each term of the ledger is recounted from the thing it speaks of.
 
 mod disk;
+mod rules;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};

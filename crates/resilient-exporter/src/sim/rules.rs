@@ -1,0 +1,131 @@
+//! Who waits, who is charged, whose turn it is: one rule a test.
+
+use std::time::Duration;
+
+use super::{Answer, World, in_memory};
+
+const BUSY: Answer = Answer::Busy;
+
+/// Time passes in steps of half a second; every call is answered as `answer` says of its first span's number.
+fn run(world: &mut World, seconds: u64, mut answer: impl FnMut(u64) -> Answer) {
+    for _ in 0..seconds * 2 {
+        world.now += Duration::from_millis(500);
+        world.plan();
+        while let Some(call) = world.calls.first() {
+            let first = super::span_ids(call.payload.bytes()).next().expect("a span");
+            world.answer(0, answer(u64::from_be_bytes(first.1)));
+        }
+        world.plan();
+    }
+    world.check().expect("the ledger is right");
+}
+
+#[test]
+fn an_outage_spends_no_batch() {
+    let mut world = in_memory(true, 1);
+    // One call more than it takes to open the breaker.
+    world.core.policy.max_calls = 4;
+    world.offer(10);
+    run(&mut world, 250, |_| BUSY);
+    assert!(world.core.endpoint.trips() >= 3, "several probes have failed");
+    let calls = world.core.buffer.iter().map(|entry| entry.calls).collect::<Vec<_>>();
+    assert_eq!(calls, [3], "only the calls before the breaker opened are charged");
+    assert!(world.jobs.is_empty());
+}
+
+#[test]
+fn a_poison_batch_lets_the_others_go_first_and_ends_on_the_disk() {
+    let mut world = in_memory(true, 2);
+    for _ in 0..3 {
+        world.offer(10); // spans 1 to 10 are poison
+    }
+    let mut order = Vec::new();
+    run(&mut world, 60, |first| {
+        order.push(first);
+        if first == 1 { BUSY } else { Answer::Take }
+    });
+    assert_eq!(order, [1, 1, 11, 21, 1], "two failures, then the others, then its last call");
+    assert_eq!((world.core.ledger.delivered, world.jobs.len()), (20, 1), "what is spent is to be spilled");
+}
+
+#[test]
+fn a_throttled_batch_is_not_charged() {
+    let mut world = in_memory(true, 3);
+    world.offer(10);
+    run(&mut world, 200, |_| Answer::Throttle(5_000));
+    let calls = world.core.buffer.iter().map(|entry| entry.calls).collect::<Vec<_>>();
+    assert_eq!((calls, world.core.endpoint.trips()), (vec![0], 0));
+    let attempts = world.core.counters.failures;
+    assert!((20..=40).contains(&attempts), "one call each 5 s: {attempts}");
+}
+
+/// Twelve batches on the disk, and a collector that is well.
+fn backlog(seed: u64) -> World {
+    let mut world = in_memory(true, seed);
+    for _ in 0..12 {
+        world.offer(30);
+        while !world.jobs.is_empty() {
+            world.disk(false);
+        }
+    }
+    assert!(world.core.ledger.in_fallback >= 200, "{:?}", world.core.ledger);
+    world
+}
+
+#[test]
+fn replay_gets_a_quarter_of_the_calls_beside_live_traffic_and_none_while_memory_is_more_than_half_full() {
+    let mut world = backlog(4);
+    let (mut live, mut replayed) = (0, 0);
+    while world.core.ledger.in_fallback > 0 {
+        let half = world.core.policy.limits.max_count / 2;
+        let full = world.core.buffer.total().count > half;
+        world.now += Duration::from_millis(100);
+        world.plan();
+        for call in &world.calls {
+            match world.core.is_live(call.id) {
+                true => live += 1,
+                false => {
+                    assert!(!full, "a replay while {} spans wait", world.core.buffer.total().count);
+                    replayed += 1;
+                }
+            }
+        }
+        while !world.calls.is_empty() {
+            world.answer(0, Answer::Take);
+        }
+        while !world.jobs.is_empty() {
+            world.disk(false);
+        }
+        // There is always something live to send.
+        if world.core.buffer.total().count < half / 2 {
+            world.offer(30);
+            world.offer(30);
+        }
+        assert!(live < 1_000, "replay starves");
+    }
+    assert!(replayed * 4 >= live, "{replayed} replays beside {live} live calls");
+    world.check().expect("the ledger is right");
+}
+
+#[test]
+fn failed_replays_lose_nothing_however_often_the_collector_goes_away() {
+    let mut world = backlog(5);
+    let before = world.core.ledger.in_fallback;
+    for outage in 0..6 {
+        run(&mut world, 90, |_| BUSY);
+        while !world.jobs.is_empty() {
+            world.disk(false);
+        }
+        // Back for one answer, then away again.
+        let mut answers = 0;
+        world.offer(5);
+        run(&mut world, 70, |_| {
+            answers += 1;
+            if answers == 1 { Answer::Take } else { BUSY }
+        });
+        assert_eq!(world.core.ledger.lost() + world.core.ledger.dead_lettered, 0, "outage {outage}");
+    }
+    assert!(world.core.ledger.in_fallback + world.core.ledger.delivered >= before);
+    world.recover();
+    assert_eq!(world.core.ledger.lost() + world.core.ledger.dead_lettered, 0);
+}
