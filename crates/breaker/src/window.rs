@@ -106,6 +106,7 @@ impl Time {
     fn clear(&mut self) {
         self.buckets = [Tally::default(); BUCKETS as usize];
         self.tally = Tally::default();
+        self.newest = 0;
     }
 
     fn record(&mut self, failed: bool, slow: bool, now: u64) -> Tally {

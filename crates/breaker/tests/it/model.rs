@@ -229,6 +229,7 @@ impl Model {
         self.state = state;
         self.era += 1;
         self.outcomes.clear();
+        self.newest_tenth = 0;
         self.out.clear();
         self.succeeded = 0;
     }

@@ -103,6 +103,21 @@ fn the_end_of_time_is_a_time_like_any_other() {
     }
 }
 
+#[test]
+fn a_reset_forgets_a_clock_that_ran_ahead() {
+    let rate = Rate::over_time(Duration::from_secs(10)).with_minimum_calls(2);
+    let mut machine = Machine::new(Config::builder().with_trip(Trip::Rate(rate)).build().expect("valid"));
+    let report = |machine: &mut Machine, outcome, now| {
+        let ticket = machine.try_acquire(now).answer.expect("closed");
+        let _ = machine.report(ticket, outcome, now);
+    };
+    report(&mut machine, Outcome::Failure, Duration::MAX);
+    machine.command(breaker::Command::Reset, Duration::ZERO);
+    report(&mut machine, Outcome::Failure, Duration::ZERO);
+    report(&mut machine, Outcome::Success, Duration::from_secs(60));
+    assert_eq!(machine.counters().window_calls, 1, "the failure of a minute ago has left the window");
+}
+
 proptest! {
     #[test]
     fn any_settings_build_or_are_refused_and_times_at_the_edges_do_not_panic(
