@@ -1,9 +1,11 @@
 //! What `build()` refuses, and that what it accepts never panics.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use breaker::{Breaker, Config, ConfigBuilder, Machine, Outcome, Rate, State, Trip};
 use proptest::prelude::*;
+use proptest::test_runner::{TestRng, TestRunner};
 
 #[test]
 fn bad_settings_are_refused_with_field_value_and_range() {
@@ -118,28 +120,66 @@ fn a_reset_forgets_a_clock_that_ran_ahead() {
     assert_eq!(machine.counters().window_calls, 1, "the failure of a minute ago has left the window");
 }
 
-proptest! {
-    #[test]
-    fn any_settings_build_or_are_refused_and_times_at_the_edges_do_not_panic(
-        threshold: u32, open: Duration, longest: Duration, multiplier: f64, jitter: f64, probes: u32, part: f64, time: Duration,
-        by_rate: bool,
-    ) {
-        let trip = if by_rate {
-            Trip::Rate(Rate::over_time(time).with_failure_rate(part).with_slow_rate(part, open))
-        } else {
-            Trip::Consecutive(threshold)
-        };
-        let config = Config::builder().with_trip(trip).with_open_duration(open).with_max_open_duration(longest)
-            .with_open_multiplier(multiplier).with_open_jitter(jitter).with_half_open_probes(probes).build();
-        let Ok(config) = config else { return Ok(()) };
-        let mut machine = Machine::new(config);
-        for now in [Duration::ZERO, open, time, Duration::MAX, Duration::ZERO, Duration::MAX] {
-            for _ in 0..3 {
-                if let Ok(ticket) = machine.try_acquire(now).answer {
-                    let _ = machine.report(ticket, Outcome::FailureWithHint(Duration::MAX), now);
+/// Accepted or not, at the edges or anywhere.
+fn edges() -> impl Strategy<Value = Duration> {
+    let year = 365 * 86_400;
+    prop_oneof![
+        6 => (1..=year * 1000_u64).prop_map(Duration::from_millis),
+        2 => prop_oneof![Just(1), Just(10), Just(86_400_000), Just(year * 1000)].prop_map(Duration::from_millis),
+        1 => prop_oneof![Just(Duration::ZERO), Just(Duration::from_nanos(1)), Just(Duration::MAX)],
+        1 => any::<Duration>(),
+    ]
+}
+
+fn factor(most: f64) -> impl Strategy<Value = f64> {
+    prop_oneof![8 => 0.0..=most, 1 => prop_oneof![Just(0.0), Just(1.0), Just(most)], 1 => any::<f64>()]
+}
+
+#[test]
+fn any_settings_build_or_are_refused_and_times_at_the_edges_do_not_panic() {
+    let trip = prop_oneof![
+        prop_oneof![1..10_u32, any::<u32>()].prop_map(Trip::Consecutive),
+        (prop_oneof![(10..86_400_000_u64).prop_map(Duration::from_millis), edges()], 1..4_u32, factor(1.0), edges())
+            .prop_map(|(window, calls, part, slow)| {
+                Trip::Rate(
+                    Rate::over_time(window)
+                        .with_minimum_calls(calls)
+                        .with_failure_rate(part)
+                        .with_slow_rate(part, slow),
+                )
+            }),
+    ];
+    let probes = prop_oneof![4 => 1..10_u32, 1 => any::<u32>()];
+    let settings = (trip, edges(), edges(), factor(100.0), factor(1.0), probes, edges());
+    let algorithm = ProptestConfig::default().rng_algorithm;
+    let config = ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(algorithm));
+    let (built, opened) = (Cell::new(0), Cell::new(0));
+    runner
+        .run(&settings, |(trip, open, longest, multiplier, jitter, probes, time)| {
+            let config = Config::builder()
+                .with_trip(trip)
+                .with_open_duration(open)
+                .with_max_open_duration(longest)
+                .with_open_multiplier(multiplier)
+                .with_open_jitter(jitter)
+                .with_half_open_probes(probes)
+                .build();
+            let Ok(config) = config else { return Ok(()) };
+            built.set(built.get() + 1);
+            let mut machine = Machine::new(config);
+            for now in [Duration::ZERO, open, time, Duration::MAX, Duration::ZERO, Duration::MAX] {
+                for _ in 0..10 {
+                    if let Ok(ticket) = machine.try_acquire(now).answer {
+                        let _ = machine.report(ticket, Outcome::FailureWithHint(Duration::MAX), now);
+                    }
                 }
+                opened.set(opened.get() + u32::from(machine.state() == State::Open));
+                machine.command(breaker::Command::ForceOpen(Some(Duration::MAX)), now);
             }
-            machine.command(breaker::Command::ForceOpen(Some(Duration::MAX)), now);
-        }
-    }
+            Ok(())
+        })
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    // Settings that are all refused would show nothing.
+    assert!(built.get() > 200 && opened.get() > 200, "{} built, {} opened", built.get(), opened.get());
 }
