@@ -70,12 +70,13 @@ impl Policy for Constant {
 /// Evenly from `initial_delay` to three times the delay before, but never above `max_delay` ("decorrelated jitter", AWS Architecture
 /// Blog, 2015).
 ///
-/// There the upper end is cut off after drawing, so that half of all delays end up exactly on the cap; here the cap limits the range that
-/// is drawn from.
+/// There the upper end is cut off after drawing, so that a large part of all delays ends up exactly on the cap (two in five from 1 s to
+/// 20 s); here the cap limits the range that is drawn from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decorrelated {
     /// Nanoseconds; whole numbers.
     initial: f64,
+    min: u64,
     max: u64,
 }
 
@@ -87,7 +88,8 @@ impl Decorrelated {
     pub fn new(initial_delay: Duration, max_delay: Duration) -> Result<Decorrelated, InvalidConfig> {
         error::duration("initial_delay", initial_delay, NANOSECOND, YEAR)?;
         error::duration("max_delay", max_delay, initial_delay, YEAR)?;
-        Ok(Decorrelated { initial: float(nanos(initial_delay)), max: nanos(max_delay) })
+        let min = nanos(initial_delay);
+        Ok(Decorrelated { initial: float(min), min, max: nanos(max_delay) })
     }
 }
 
@@ -104,7 +106,8 @@ impl Policy for Decorrelated {
         // At attempt 0 there is no delay before: the first one counts as it.
         let upper = if previous.is_zero() { (self.initial * 3.0).min(float(self.max)) } else { upper };
         let nanos = self.initial + (upper - self.initial) * clamped(unit);
-        Duration::from_nanos(whole(nanos).min(self.max))
+        // Above 2^53 ns (104 days) rounding could pass either end by some nanoseconds.
+        Duration::from_nanos(whole(nanos).clamp(self.min, self.max))
     }
 }
 

@@ -1,9 +1,11 @@
 //! Delays, limits, settings, the budget.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use backoff::{Backoff, Budget, Constant, Decorrelated, Exponential, Jitter, Policy, Stop};
 use proptest::prelude::*;
+use proptest::test_runner::{TestRng, TestRunner};
 
 fn seconds(value: f64) -> Duration {
     Duration::from_secs_f64(value)
@@ -63,25 +65,56 @@ proptest! {
         let (delay, slack) = (delay.as_secs_f64(), nominal * 1e-9 + 2e-9);
         prop_assert!(delay >= low - slack && delay <= high + slack, "{delay} is not in {low}..={high}");
     }
+}
 
-    #[test]
-    fn nothing_panics_whatever_comes(
-        initial: Duration, max: Duration, multiplier: f64, part: f64, attempt: u32, previous: Duration, unit: f64,
-    ) {
-        let built = Exponential::builder().with_initial_delay(initial).with_max_delay(max).with_multiplier(multiplier)
-            .with_jitter(Jitter::Proportional(part)).build();
-        if let Ok(policy) = built {
-            prop_assert!(policy.delay(attempt, unit) <= max);
-        }
-        for unit in [unit, f64::NAN, f64::INFINITY, -1.0] {
-            prop_assert!(Exponential::default().delay(attempt, unit) <= Duration::from_secs(20));
-            prop_assert!(Policy::delay(&Decorrelated::default(), attempt, previous, unit) <= Duration::from_secs(20));
-            prop_assert!(Policy::delay(&Decorrelated::default(), attempt, previous, unit) >= Duration::from_secs(1));
-        }
-        let _ = Constant::new(initial, Jitter::Proportional(part));
-        let mut delays = Backoff::default().delays().next_after(max, Some(initial));
-        prop_assert!(delays.as_mut().is_ok_and(|delay| *delay <= Duration::from_secs(3600)));
-    }
+/// Accepted or not, at the edges or anywhere.
+fn edges() -> impl Strategy<Value = Duration> {
+    let year = 365 * 86_400 * 1_000_000_000_u64;
+    prop_oneof![
+        6 => (1..=year).prop_map(Duration::from_nanos),
+        2 => prop_oneof![Just(0), Just(1), Just(year), Just(year + 1)].prop_map(Duration::from_nanos),
+        1 => Just(Duration::MAX),
+        1 => any::<Duration>(),
+    ]
+}
+
+#[test]
+fn nothing_panics_whatever_comes() {
+    let multiplier = prop_oneof![4 => 1.0..=1000.0_f64, 1 => any::<f64>()];
+    let part = prop_oneof![4 => 0.0..=1.0_f64, 1 => any::<f64>()];
+    let given = (edges(), edges(), multiplier, part, any::<u32>(), edges(), any::<f64>());
+    let algorithm = ProptestConfig::default().rng_algorithm;
+    let config = ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(algorithm));
+    let (exponential, decorrelated, constant) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    let one_more = |count: &Cell<u32>| count.set(count.get() + 1);
+    runner
+        .run(&given, |(initial, max, multiplier, part, attempt, previous, unit)| {
+            let jitter = Jitter::Proportional(part);
+            let built = Exponential::builder().with_initial_delay(initial).with_max_delay(max);
+            let built = built.with_multiplier(multiplier).with_jitter(jitter).build();
+            for unit in [unit, 1.0, f64::NAN, f64::INFINITY, -1.0] {
+                if let Ok(policy) = &built {
+                    one_more(&exponential);
+                    prop_assert!(policy.delay(attempt, unit) <= max);
+                }
+                if let Ok(policy) = Decorrelated::new(initial, max) {
+                    one_more(&decorrelated);
+                    prop_assert!((initial..=max).contains(&Policy::delay(&policy, attempt, previous, unit)));
+                }
+                if let Ok(policy) = Constant::new(initial, jitter) {
+                    one_more(&constant);
+                    prop_assert!(Policy::delay(&policy, attempt, previous, unit) <= initial * 2);
+                }
+            }
+            let delay = Backoff::default().delays().next_after(max, Some(initial));
+            prop_assert!(delay.is_ok_and(|delay| delay <= Duration::from_secs(3600)));
+            Ok(())
+        })
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    // Settings that are all refused would show nothing.
+    let built = [exponential.get(), decorrelated.get(), constant.get()];
+    assert!(built.iter().all(|count| *count > 1_000), "{built:?}");
 }
 
 #[test]
