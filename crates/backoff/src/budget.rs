@@ -54,6 +54,13 @@ impl Budget {
         let _ = self.shared.tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, filled);
     }
 
+    /// Gives the price of a retry back that was not made.
+    pub(crate) fn refund(&self) {
+        let capacity = self.shared.capacity;
+        let filled = |tokens: u64| (tokens < capacity).then(|| tokens.saturating_add(RETRY).min(capacity));
+        let _ = self.shared.tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, filled);
+    }
+
     /// How many retries it would pay for now.
     #[must_use]
     pub fn available(&self) -> u64 {

@@ -53,22 +53,50 @@ pub(crate) struct Course<P, W, H, N, C> {
     hint: H,
     notify: N,
     clock: C,
-    budget: Option<Budget>,
+    purse: Purse,
     start: Instant,
     calls: u32,
+}
+
+/// What retries are paid from. Whoever is dropped, or unwound, before a retry that was paid for gets its price back.
+struct Purse {
+    budget: Option<Budget>,
+    paid: bool,
+}
+
+impl Purse {
+    fn pay(&mut self) -> bool {
+        let Some(budget) = &self.budget else { return true };
+        self.paid = budget.withdraw();
+        self.paid
+    }
+}
+
+impl Drop for Purse {
+    fn drop(&mut self) {
+        if let (Some(budget), true) = (&self.budget, self.paid) {
+            budget.refund();
+        }
+    }
 }
 
 impl<P: Policy, W, H, N, C: Fn() -> Instant> Plan<P, W, H, N, C> {
     pub(crate) fn start(self) -> Course<P, W, H, N, C> {
         let Plan { backoff, when, hint, notify, clock, budget } = self;
         let start = clock();
-        Course { delays: backoff.into_delays(), when, hint, notify, clock, budget, start, calls: 0 }
+        let purse = Purse { budget, paid: false };
+        Course { delays: backoff.into_delays(), when, hint, notify, clock, purse, start, calls: 0 }
     }
 }
 
 impl<P: Policy, W, H, N, C: Fn() -> Instant> Course<P, W, H, N, C> {
+    /// The next call begins: what was paid for it is spent.
+    pub(crate) const fn begins(&mut self) {
+        self.purse.paid = false;
+    }
+
     pub(crate) fn succeeded<T>(&self, value: T) -> T {
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = &self.purse.budget {
             budget.deposit();
         }
         value
@@ -102,7 +130,7 @@ impl<P: Policy, W, H, N, C: Fn() -> Instant> Course<P, W, H, N, C> {
         }
         let delay = self.delays.next_after(elapsed, (self.hint)(error))?;
         // Last: a retry that a limit forbids must not be paid for.
-        if self.budget.as_ref().is_some_and(|budget| !budget.withdraw()) {
+        if !self.purse.pay() {
             return Err(Stop::Budget);
         }
         Ok(delay)

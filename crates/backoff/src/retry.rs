@@ -138,6 +138,7 @@ impl<F, S, E, P, W, H, N, C> Retry<F, S, E, P, W, H, N, C> {
     {
         let mut course = self.plan.start();
         loop {
+            course.begins();
             match (self.operation)() {
                 Ok(value) => return Ok(course.succeeded(value)),
                 Err(error) => (self.sleep)(course.failed(error)?),

@@ -137,7 +137,8 @@ impl<F, S, E, P, W, H, N, C> RetryAsync<F, S, E, P, W, H, N, C> {
     /// [`GaveUp`]: the last error, why there was no further retry, how many calls were made and how long it took.
     ///
     /// # Cancel safety
-    /// Dropped at any point it drops the operation or the sleep under way; nothing else is kept.
+    /// Dropped at any point it drops the operation or the sleep under way; a retry that was paid for and not yet begun is given back to the
+    /// budget.
     pub async fn run<T, Fut, Sleep>(mut self) -> Result<T, GaveUp<E>>
     where
         F: FnMut() -> Fut,
@@ -152,6 +153,7 @@ impl<F, S, E, P, W, H, N, C> RetryAsync<F, S, E, P, W, H, N, C> {
     {
         let mut course = self.plan.start();
         loop {
+            course.begins();
             let delay = match (self.operation)().await {
                 Ok(value) => return Ok(course.succeeded(value)),
                 Err(error) => course.failed(error)?,

@@ -1,6 +1,7 @@
 //! `retry` and `retry_async`.
 
 use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use backoff::{Backoff, Budget, Exponential, GaveUp, Jitter, Stop, retry, retry_async};
@@ -102,6 +103,28 @@ async fn the_asynchronous_driver_waits_on_its_sleeper_and_may_be_cancelled() {
     let run = retry_async(operation, tokio::time::sleep).backoff(exact()).run();
     assert!(tokio::time::timeout(Duration::from_millis(1_500), run).await.is_err());
     assert_eq!(calls.get(), 2, "one at once, one after a second, none after it was dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_was_paid_for_but_never_made_is_given_back() {
+    let budget = Budget::builder().with_capacity(2).build().expect("valid");
+    let fails_then_hangs = || {
+        let calls = Cell::new(0);
+        move || {
+            calls.set(calls.get() + 1);
+            let first = calls.get() == 1;
+            async move { if first { Err::<(), _>("no") } else { std::future::pending().await } }
+        }
+    };
+    for (cancelled_after, left) in [(500, 2), (1_500, 1)] {
+        let run = retry_async(fails_then_hangs(), tokio::time::sleep).backoff(exact()).budget(budget.clone()).run();
+        assert!(tokio::time::timeout(Duration::from_millis(cancelled_after), run).await.is_err());
+        assert_eq!(budget.available(), left, "cancelled after {cancelled_after} ms: in the sleep, in the second call");
+    }
+
+    let interrupted = || retry(|| Err::<(), _>("no")).budget(budget.clone()).sleep_with(|_| panic!("woken up")).run();
+    assert!(catch_unwind(AssertUnwindSafe(interrupted)).is_err());
+    assert_eq!(budget.available(), 1);
 }
 
 #[test]
