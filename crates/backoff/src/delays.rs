@@ -58,6 +58,11 @@ impl<P: Policy> Delays<P> {
     /// # Errors
     /// The limit that forbids a further retry. Nothing is used up then.
     pub fn next_after(&mut self, elapsed: Duration, hint: Option<Duration>) -> Result<Duration, Stop> {
+        let before = self.random.clone();
+        self.draw(elapsed, hint).inspect_err(|_| self.random = before)
+    }
+
+    fn draw(&mut self, elapsed: Duration, hint: Option<Duration>) -> Result<Duration, Stop> {
         if self.backoff.max_retries.is_some_and(|most| self.retries >= most) {
             return Err(Stop::Retries);
         }

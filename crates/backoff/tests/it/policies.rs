@@ -179,6 +179,17 @@ fn limits_stop_before_the_delay_that_would_break_them() {
 }
 
 #[test]
+fn a_delay_that_a_limit_forbids_uses_no_sample_up() {
+    let builder = Backoff::builder(Exponential::default()).with_seed(1);
+    let backoff = builder.with_max_elapsed(Duration::from_secs(100)).build().expect("valid");
+    let (mut delays, mut asked_twice) = (backoff.delays(), backoff.delays());
+    for _ in 0..5 {
+        assert_eq!(asked_twice.next_after(Duration::from_secs(100), None), Err(Stop::Elapsed));
+        assert_eq!(asked_twice.next_after(Duration::ZERO, None), delays.next_after(Duration::ZERO, None));
+    }
+}
+
+#[test]
 fn bad_settings_are_refused_with_field_value_and_range() {
     let (zero, long, builder) = (Duration::ZERO, Duration::from_secs(366 * 86_400), Exponential::builder);
     let second = Duration::from_secs(1);
