@@ -86,6 +86,18 @@ impl<E> CallError<E> {
             CallError::Inner(_) => None,
         }
     }
+
+    /// Both kinds as one error of the caller's own: an enum, or a `Box<dyn Error + Send + Sync>` in which [`Rejected`] can be found by
+    /// downcasting.
+    ///
+    /// A box is no `Error` itself, so neither is a `CallError` of one; this is the way to layers that ask for one (a tower time-out outside of
+    /// a breaker: `.map_err(CallError::into_error)`).
+    pub fn into_error<F: From<Rejected> + From<E>>(self) -> F {
+        match self {
+            CallError::Rejected(rejected) => rejected.into(),
+            CallError::Inner(error) => error.into(),
+        }
+    }
 }
 
 /// `Ok` is a success, `Err` a failure.

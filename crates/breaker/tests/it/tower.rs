@@ -5,7 +5,7 @@ use std::future::{pending, ready};
 use std::time::Duration;
 
 use breaker::tower::BreakerLayer;
-use breaker::{Breaker, CallError, Config, Outcome, State};
+use breaker::{Breaker, CallError, Config, Outcome, Rejected, State};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 fn on_paused_time() -> Breaker {
@@ -65,6 +65,20 @@ async fn a_classifier_reads_the_response_and_a_failing_readiness_counts() {
         assert_eq!(broken.ready().await.err(), Some(CallError::Inner("broken")));
     }
     assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_of_boxed_errors_with_a_time_out_outside_still_says_when_to_come_back() {
+    type BoxError = Box<dyn std::error::Error + Send + Sync>;
+    let breaker = on_paused_time();
+    let service = service_fn(|()| ready(Err::<(), BoxError>("no".into())));
+    let service = BreakerLayer::new(breaker.clone()).layer(service).map_err(CallError::into_error::<BoxError>);
+    let mut service = tower::timeout::Timeout::new(service, Duration::from_secs(1));
+    assert_eq!(service.call(()).await.unwrap_err().to_string(), "no");
+    breaker.force_open();
+    let refused = service.call(()).await.unwrap_err();
+    let refused = refused.downcast_ref::<Rejected>().expect("the refusal");
+    assert_eq!(refused.retry_after, Some(Duration::from_secs(60)));
 }
 
 #[derive(Clone)]
