@@ -42,10 +42,32 @@ pub struct Refusal {
 pub(crate) struct Piece {
     pub(crate) batch: usize,
     pub(crate) payload: Payload,
-    /// Failures between which another call succeeded: see `MAX_FAILURES`.
+    /// Failures of its own: see `MAX_FAILURES`.
     pub(crate) failures: u32,
-    /// How many calls had succeeded when this piece failed last.
+    /// How the others fared when it failed last.
+    seen: Others,
+}
+
+/// What tells a batch that fails from a collector that does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Others {
+    /// Calls that succeeded.
     pub(crate) successes: u64,
+    /// How often the breaker opened.
+    pub(crate) trips: u64,
+}
+
+impl Piece {
+    /// One more failure. It is the batch's own if others succeeded since the last one; where the breaker opened in
+    /// between, the collector was away, and nothing of what came before counts.
+    pub(crate) fn failed(&mut self, others: Others) {
+        if others.trips != self.seen.trips {
+            self.failures = 0;
+        } else if others.successes > self.seen.successes {
+            self.failures += 1;
+        }
+        self.seen = others;
+    }
 }
 
 /// A stored batch that fails this often while others succeed becomes a dead letter: the first call and five retries, as
@@ -66,13 +88,13 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(batches: Vec<Payload>, successes: u64) -> Self {
+    pub(crate) fn new(batches: Vec<Payload>, others: Others) -> Self {
         let accounts =
             batches.iter().map(|_| Account { pieces: 1, delivered: 0, rejected: 0, refused: Vec::new() }).collect();
         let queue = batches
             .into_iter()
             .enumerate()
-            .map(|(batch, payload)| Piece { batch, payload, failures: 0, successes })
+            .map(|(batch, payload)| Piece { batch, payload, failures: 0, seen: others })
             .collect();
         Self { accounts, queue }
     }
@@ -106,7 +128,7 @@ impl Group {
     pub(crate) fn split(&mut self, piece: &Piece, left: Payload, right: Payload) {
         self.accounts[piece.batch].pieces += 1;
         for payload in [right, left] {
-            self.queue.push_front(Piece { batch: piece.batch, payload, failures: 0, successes: piece.successes });
+            self.queue.push_front(Piece { batch: piece.batch, payload, failures: 0, seen: piece.seen });
         }
     }
 

@@ -108,12 +108,9 @@ impl Core {
                 }
             }
             Work::Replay(mut piece) => {
-                // An outage spends no stored batch: only failures between which another call succeeded are its own.
-                let successes = self.counters.successes;
-                if charged && successes > piece.successes {
-                    piece.failures += 1;
+                if charged {
+                    piece.failed(self.others());
                 }
-                piece.successes = successes;
                 if let Replay::Sending(group) = &mut self.replay {
                     if piece.failures >= MAX_FAILURES {
                         let attempts = piece.failures;

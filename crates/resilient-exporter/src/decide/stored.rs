@@ -10,7 +10,7 @@ use super::{Core, Effect, Phase, Replay};
 use crate::events::Event;
 use crate::fallback::Change;
 use crate::ledger::{DropReason, Place};
-use crate::replay::{Fate, Group, Refusal};
+use crate::replay::{Fate, Group, Others, Refusal};
 
 /// After a disk failed, the next attempt to use it waits this long.
 const DISK_RETRY: Duration = Duration::from_secs(1);
@@ -102,10 +102,14 @@ impl Core {
             self.replay = Replay::Idle;
             self.read_at = Some(now + DISK_RETRY);
         } else {
-            self.replay = Replay::Sending(Group::new(batches, self.counters.successes));
+            self.replay = Replay::Sending(Group::new(batches, self.others()));
             self.read_at = None;
             self.disk_works();
         }
+    }
+
+    pub(super) fn others(&self) -> Others {
+        Others { successes: self.counters.successes, trips: self.endpoint.trips() }
     }
 
     /// Reading stored batches failed.
