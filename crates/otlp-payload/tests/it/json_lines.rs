@@ -114,15 +114,16 @@ fn list<T>(all: &[T], one: impl Fn(&T) -> Value) -> Value {
 
 /// Leaves out proto3 defaults.
 fn object(members: Vec<(&str, Value)>) -> Value {
-    let is_default = |value: &Value| {
+    let is_default = |key: &str, value: &Value| {
         matches!(value, Value::Null)
             || *value == json!("")
             || *value == json!(0)
-            || *value == json!("0")
+            // 64-bit integers are text; a key or a name may well be "0".
+            || (key.ends_with("UnixNano") && *value == json!("0"))
             || *value == json!([])
     };
     Value::Object(Map::from_iter(
-        members.into_iter().filter(|(_, value)| !is_default(value)).map(|(key, value)| (key.to_owned(), value)),
+        members.into_iter().filter(|(key, value)| !is_default(key, value)).map(|(key, value)| (key.to_owned(), value)),
     ))
 }
 
