@@ -217,7 +217,8 @@ impl Breaker {
 
     /// Calls `listener` after each move, on the thread that caused it and outside any lock, so it may use the breaker. A panic in it is caught.
     ///
-    /// Two moves may be told by two threads at once: [`Transition::number`] puts them in order.
+    /// Two moves may be told by two threads at once: [`Transition::number`] puts them in order. A listener that owns a handle to this breaker keeps
+    /// it alive until it is unsubscribed.
     pub fn subscribe(&self, listener: impl Fn(&Transition) + Send + Sync + 'static) -> ListenerId {
         self.shared.listeners.add(listener)
     }

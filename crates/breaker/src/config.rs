@@ -224,7 +224,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Multiplies the open time with each probe that failed since the breaker last closed. Default 1 (fixed); 1 to 100.
+    /// Multiplies the open time with each probe that failed since the breaker last closed, up to the 32nd entry into open in a row. Default 1
+    /// (fixed); 1 to 100.
     pub fn with_open_multiplier(mut self, multiplier: f64) -> ConfigBuilder {
         self.open_multiplier = multiplier;
         self
@@ -273,7 +274,10 @@ impl ConfigBuilder {
     }
 
     /// A probe without an outcome for so long is given up and its slot free for the next one. Default: the open time of the
-    /// trip; 1 ms to 365 days.
+    /// trip, before jitter and hints; 1 ms to 365 days.
+    ///
+    /// It must be longer than a good call may take: under steady traffic, probes that take longer are all replaced before they answer, and the
+    /// breaker stays half-open.
     pub fn with_probe_timeout(mut self, timeout: Duration) -> ConfigBuilder {
         self.probe_timeout = Some(timeout);
         self

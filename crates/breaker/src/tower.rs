@@ -2,7 +2,8 @@
 //!
 //! The permit is asked for in `call` and handed back by the response future; dropping that future drops the permit. A refusal
 //! is the error [`CallError::Rejected`] of the response, never of `poll_ready`: a refusing service stays usable.
-//! A failed `poll_ready` of the inner service counts as a failed call.
+//! A failed `poll_ready` of the inner service counts as a failed call. One that is pending is waited for in every state of the breaker, and
+//! what it has reserved stays with that handle when the call is refused.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

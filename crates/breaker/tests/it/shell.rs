@@ -1,7 +1,11 @@
 //! The shared breaker: permits, calls, commands, listeners.
 
+use std::cell::Cell;
+use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use breaker::{
@@ -193,6 +197,24 @@ fn calls_need_no_send_and_shared_things_have_it() {
     shared::<Machine>();
     let not_send = Rc::new(1);
     assert_eq!(exact().call(|| Ok::<_, Rc<u8>>(Rc::clone(&not_send))), Ok(not_send));
+}
+
+#[test]
+fn a_guarded_future_is_sendable_where_the_call_is_and_is_dropped_unpolled_where_it_is_refused() {
+    fn sendable<T: Send>(value: T) -> T {
+        value
+    }
+    let (breaker, polled) = (exact(), Cell::new(0));
+    let call = sendable(breaker.call_async(ready(Ok::<_, String>(1))));
+    assert_eq!(pin!(call).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(1)));
+    breaker.isolate();
+    // Not `Send`, as it borrows a `Cell`: none is asked for.
+    let call = breaker.call_async_with(|_| Outcome::Neutral, async {
+        polled.set(polled.get() + 1);
+    });
+    let refused = pin!(call).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(refused, Poll::Ready(Err(rejected)) if rejected.state == State::Isolated));
+    assert_eq!(polled.get(), 0);
 }
 
 #[test]
