@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-/// Names one batch for its whole life: across retries, files and restarts.
+/// Names one batch for its life in memory, across all retries. It does not survive a file: a replayed batch has a new one.
 ///
 /// `incarnation` tells one run of one process from every other, `seq` counts within it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
