@@ -1,0 +1,230 @@
+//! What each operation can fail with.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use safe_dir::{FileError, LockError};
+
+use super::BatchId;
+
+/// Why a journal was not opened. No file was changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting is out of its range.
+    Config {
+        /// Which one.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least allowed.
+        min: u64,
+        /// The most allowed.
+        max: u64,
+    },
+    /// Another process uses the directory, or the lock cannot be used.
+    Lock(LockError),
+    /// A segment was written by a newer version of this program.
+    Newer {
+        /// Which one.
+        path: PathBuf,
+        /// The version of its format.
+        version: u32,
+    },
+    /// The caller could not say whether the file of a spill exists.
+    Spill {
+        /// The file's name.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The directory or a segment cannot be read now.
+    File(FileError),
+}
+
+/// Why a record was not appended. Nothing of it is kept.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The body is longer than one may be.
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// A batch of this id waits already.
+    Duplicate(BatchId),
+    /// A spill needs the name of its file.
+    NoName,
+    /// The segments together would be larger than they may.
+    Full {
+        /// Bytes that would be taken.
+        needed: u64,
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The disk has too little free space for another segment.
+    NoRoom {
+        /// Bytes that must be free.
+        needed: u64,
+        /// Bytes that are.
+        available: u64,
+    },
+    /// The file system refused.
+    File(FileError),
+}
+
+/// The batches are done, but the disk does not know yet: the mark is written by a later call, and a crash before that brings
+/// them back.
+#[derive(Debug)]
+pub struct MarkError(pub FileError);
+
+/// Nothing that was appended or marked since the last sync is durable. It is all kept in memory; the next sync writes
+/// it to a new segment.
+#[derive(Debug)]
+pub struct SyncError(pub FileError);
+
+/// Clearing up did not work now. Nothing is lost by it.
+#[derive(Debug)]
+pub struct MaintainError(pub FileError);
+
+/// Why a batch was not read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// No such batch waits.
+    Unknown(BatchId),
+    /// It is damaged, or the disk failed to read it three times: it is given up, and its segment will be set aside.
+    Damaged {
+        /// Which one.
+        id: BatchId,
+        /// How many items were in it.
+        count: u32,
+    },
+    /// The disk failed; the batch stays.
+    File(FileError),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config { field, value, min, max } => {
+                write!(f, "the journal's {field} is {value}, and must be from {min} to {max}")
+            }
+            Self::Lock(_) => f.write_str("the journal's directory was not locked"),
+            Self::Newer { path, version } => write!(
+                f,
+                "journal segment \"{}\" has format version {version} and was left untouched: start the newer program that \
+                 wrote it, or move the file to another directory",
+                path.display()
+            ),
+            Self::Spill { name, .. } => write!(f, "whether the fallback file {name:?} exists is not known"),
+            Self::File(_) => f.write_str("the journal cannot be read now"),
+        }
+    }
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { bytes, max_bytes } => {
+                write!(f, "a record of {bytes} bytes was not journalled, as {max_bytes} are allowed: split it")
+            }
+            Self::Duplicate(id) => write!(f, "batch {id} is in the journal already: give each batch an id of its own"),
+            Self::NoName => f.write_str("a spill was announced without a name: give the name that its file will have"),
+            Self::Full { needed, max_bytes } => write!(
+                f,
+                "the journal is full: {needed} bytes needed, {max_bytes} allowed: mark batches as done, or raise max_bytes"
+            ),
+            Self::NoRoom { needed, available } => write!(
+                f,
+                "no room for the journal: {needed} bytes must be free, {available} are: free some space, or lower the \
+                 free-space reserve"
+            ),
+            Self::File(_) => f.write_str("the batch was not journalled"),
+        }
+    }
+}
+
+impl fmt::Display for MarkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the mark was not written to the journal: a crash now would bring batches back")
+    }
+}
+
+impl fmt::Display for SyncError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the journal was not synced: a crash now would lose what was appended last")
+    }
+}
+
+impl fmt::Display for MaintainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the journal was not cleared up")
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(id) => write!(f, "batch {id} is not in the journal"),
+            Self::Damaged { id, count } => write!(f, "batch {id} with {count} items is damaged and was given up"),
+            Self::File(_) => f.write_str("the batch cannot be read from the journal now"),
+        }
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.incarnation, self.seq)
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config { .. } | Self::Newer { .. } => None,
+            Self::Lock(error) => Some(error),
+            Self::Spill { source, .. } => Some(source),
+            Self::File(error) => Some(error),
+        }
+    }
+}
+
+impl std::error::Error for AppendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl std::error::Error for MarkError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl std::error::Error for SyncError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl std::error::Error for MaintainError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File(error) => Some(error),
+            _ => None,
+        }
+    }
+}

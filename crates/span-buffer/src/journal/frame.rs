@@ -1,0 +1,276 @@
+//! The bytes of a record: pure, no file.
+//!
+//! ```text
+//!  0  mark         4   "\xB5jr\x1E"
+//!  4  body length  4   little-endian, as all numbers
+//!  8  version      1   1
+//!  9  kind         1   1 BATCH, 2 DONE, 3 SPILL
+//! 10  zero         2
+//! 12  count        4   items of the batch; ids of a mark
+//! 16  incarnation  8   of the batch; 0 for a mark
+//! 24  seq          8   of the batch; 0 for a mark
+//! 32  checksum     4   CRC-32C: segment, position, the 32 bytes above
+//! 36  checksum     4   CRC-32C: the checksum above, the body
+//! 40  body
+//! ```
+
+use super::BatchId;
+
+/// What every record begins with: a place to look for when the length of the one before is not to be trusted.
+pub(crate) const MARK: [u8; 4] = [0xB5, b'j', b'r', 0x1E];
+
+/// Bytes before the body.
+pub(crate) const HEADER_LEN: usize = 40;
+
+/// The version that is written.
+pub(crate) const VERSION: u8 = 1;
+
+/// The longest body that a reader believes, whatever the settings of the writer were: 64 MiB.
+pub(crate) const MAX_BODY: u32 = 64 << 20;
+
+/// The longest body of a DONE or SPILL, which are read as a whole while looking for batches: 1 MiB, or about 65,000 ids.
+pub(crate) const MAX_MARK_BODY: u32 = 1 << 20;
+
+/// Bytes of one id in a mark.
+const ID_LEN: usize = 16;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A batch; the body is the caller's.
+    Batch,
+    /// Ids that need not come back.
+    Done,
+    /// Ids that move to a file of the given name; without a name, ids that do not after all.
+    Spill,
+}
+
+/// Binds checksums to one segment, so that bytes from elsewhere, such as a record inside the body of another, or an old
+/// block of the file system, are no record here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Salt(u32);
+
+/// The 40 bytes, understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    pub(crate) body_len: u32,
+    pub(crate) count: u32,
+    pub(crate) id: BatchId,
+    checksum: u32,
+    body_checksum: u32,
+}
+
+/// What stands at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parsed {
+    Header(Header),
+    /// A whole record header, by its checksum, of a version or kind that this code does not know.
+    Newer(u8),
+    /// No record begins here, or it is damaged.
+    Nothing,
+}
+
+impl Salt {
+    pub(crate) fn new(incarnation: u64, number: u64) -> Self {
+        Self(crc32c::crc32c_append(crc32c::crc32c(&incarnation.to_le_bytes()), &number.to_le_bytes()))
+    }
+
+    fn checksum(self, offset: u64, header: &[u8]) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c_append(self.0, &offset.to_le_bytes()), header)
+    }
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Batch),
+            2 => Some(Self::Done),
+            3 => Some(Self::Spill),
+            _ => None,
+        }
+    }
+
+    fn byte(self) -> u8 {
+        match self {
+            Self::Batch => 1,
+            Self::Done => 2,
+            Self::Spill => 3,
+        }
+    }
+}
+
+impl Header {
+    /// Looks at up to 40 bytes that stand at `offset`.
+    pub(crate) fn parse(salt: Salt, offset: u64, bytes: &[u8]) -> Parsed {
+        let Some(bytes) = bytes.first_chunk::<HEADER_LEN>() else { return Parsed::Nothing };
+        let checksum = u32_at(bytes, 32);
+        if bytes[..4] != MARK || salt.checksum(offset, &bytes[..32]) != checksum {
+            return Parsed::Nothing;
+        }
+        let Some(kind) = Kind::from_byte(bytes[9]).filter(|_| bytes[8] == VERSION) else {
+            return Parsed::Newer(bytes[8]);
+        };
+        let body_len = u32_at(bytes, 4);
+        let limit = if kind == Kind::Batch { MAX_BODY } else { MAX_MARK_BODY };
+        if body_len > limit {
+            return Parsed::Nothing;
+        }
+        let id = BatchId { incarnation: u64_at(bytes, 16), seq: u64_at(bytes, 24) };
+        let (count, body_checksum) = (u32_at(bytes, 12), u32_at(bytes, 36));
+        Parsed::Header(Self { kind, body_len, count, id, checksum, body_checksum })
+    }
+
+    /// The checksum that a body goes on from.
+    pub(crate) fn body_seed(&self) -> u32 {
+        self.checksum
+    }
+
+    /// Whether `checksum`, from [`body_seed`](Self::body_seed) on over the body, is what was written.
+    pub(crate) fn accepts(&self, checksum: u32) -> bool {
+        checksum == self.body_checksum
+    }
+
+    /// Header and body together.
+    pub(crate) fn record_len(&self) -> u64 {
+        HEADER_LEN as u64 + u64::from(self.body_len)
+    }
+}
+
+/// Appends a record to `out`, still without checksums: they depend on where it will stand.
+///
+/// The length of the body was checked by the caller.
+pub(crate) fn push(out: &mut Vec<u8>, kind: Kind, id: BatchId, count: u32, body: &[&[u8]]) {
+    let body_len: usize = body.iter().map(|part| part.len()).sum();
+    let body_len = u32::try_from(body_len).expect("the callers keep to MAX_BODY");
+    out.reserve(HEADER_LEN + body_len as usize);
+    out.extend_from_slice(&MARK);
+    out.extend_from_slice(&body_len.to_le_bytes());
+    out.extend_from_slice(&[VERSION, kind.byte(), 0, 0]);
+    out.extend_from_slice(&count.to_le_bytes());
+    out.extend_from_slice(&id.incarnation.to_le_bytes());
+    out.extend_from_slice(&id.seq.to_le_bytes());
+    out.extend_from_slice(&[0; 8]);
+    for part in body {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Writes the checksums of one whole record that will stand at `offset`.
+pub(crate) fn seal(record: &mut [u8], salt: Salt, offset: u64) {
+    let checksum = salt.checksum(offset, &record[..32]);
+    let body_checksum = crc32c::crc32c_append(checksum, &record[HEADER_LEN..]);
+    record[32..36].copy_from_slice(&checksum.to_le_bytes());
+    record[36..40].copy_from_slice(&body_checksum.to_le_bytes());
+}
+
+/// The bytes of ids in a mark.
+pub(crate) fn id_bytes(ids: &[BatchId]) -> Vec<u8> {
+    ids.iter().flat_map(|id| [id.incarnation.to_le_bytes(), id.seq.to_le_bytes()]).flatten().collect()
+}
+
+/// The ids in the body of a DONE with this many.
+pub(crate) fn parse_done(count: u32, body: &[u8]) -> Option<Vec<BatchId>> {
+    let (ids, rest) = body.as_chunks::<ID_LEN>();
+    let ids = ids.iter().map(|id| BatchId { incarnation: u64_at(id, 0), seq: u64_at(id, 8) });
+    (rest.is_empty() && ids.len() == count as usize).then(|| ids.collect())
+}
+
+/// Name and ids in the body of a SPILL with this many.
+pub(crate) fn parse_spill(count: u32, body: &[u8]) -> Option<(&str, Vec<BatchId>)> {
+    let (len, rest) = body.split_first_chunk::<2>()?;
+    let (name, ids) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
+    Some((std::str::from_utf8(name).ok()?, parse_done(count, ids)?))
+}
+
+/// How many ids fit into one mark beside a name.
+pub(crate) fn max_ids(name: &str) -> usize {
+    (MAX_MARK_BODY as usize).saturating_sub(2 + name.len()) / ID_LEN
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SALT: Salt = Salt(7);
+    const ID: BatchId = BatchId { incarnation: 3, seq: 4 };
+
+    fn record(offset: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        push(&mut bytes, Kind::Batch, ID, 5, &[b"bo", b"dy"]);
+        seal(&mut bytes, SALT, offset);
+        bytes
+    }
+
+    fn whole(bytes: &[u8], offset: u64) -> bool {
+        match Header::parse(SALT, offset, bytes) {
+            Parsed::Header(header) => {
+                header.record_len() == bytes.len() as u64
+                    && header.accepts(crc32c::crc32c_append(header.body_seed(), &bytes[HEADER_LEN..]))
+            }
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn a_record_counts_at_its_own_place_only() {
+        let bytes = record(64);
+        assert!(whole(&bytes, 64));
+        assert!(!whole(&bytes, 65), "elsewhere in the same segment");
+        assert_eq!(Header::parse(Salt::new(1, 2), 64, &bytes), Parsed::Nothing, "in another segment");
+    }
+
+    #[test]
+    fn every_changed_bit_and_every_cut_is_noticed() {
+        let bytes = record(32);
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(!whole(&changed, 32), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(!whole(&bytes[..len], 32), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn another_version_or_kind_is_told_from_damage() {
+        for (at, value, version) in [(8, 2, 2), (9, 4, 1)] {
+            let mut bytes = record(32);
+            bytes[at] = value;
+            assert_eq!(Header::parse(SALT, 32, &bytes), Parsed::Nothing, "damage");
+            seal(&mut bytes, SALT, 32);
+            assert_eq!(Header::parse(SALT, 32, &bytes), Parsed::Newer(version));
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_not_believed() {
+        let mut bytes = record(32);
+        bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        seal(&mut bytes, SALT, 32);
+        assert_eq!(Header::parse(SALT, 32, &bytes), Parsed::Nothing);
+    }
+
+    #[test]
+    fn marks_give_back_their_ids_and_nothing_else() {
+        let ids = [ID, BatchId { incarnation: u64::MAX, seq: 0 }];
+        let bytes = id_bytes(&ids);
+        assert_eq!(parse_done(2, &bytes).as_deref(), Some(&ids[..]));
+        assert_eq!(parse_done(3, &bytes), None);
+        assert_eq!(parse_done(2, &bytes[1..]), None);
+        let named = [&4_u16.to_le_bytes()[..], b"name", &bytes].concat();
+        assert_eq!(parse_spill(2, &named), Some(("name", ids.to_vec())));
+        assert_eq!(parse_spill(2, &named[..5]), None);
+        assert_eq!(parse_spill(0, b"\x01\x00\xFF"), None);
+        assert_eq!(parse_spill(0, b""), None);
+    }
+}

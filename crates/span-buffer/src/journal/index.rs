@@ -1,0 +1,241 @@
+//! Which batches wait and where they stand: in memory, about 100 bytes a batch.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::BatchId;
+use super::segment::SegmentId;
+
+/// Where a batch stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// The segment's key.
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) body_len: u32,
+}
+
+/// A batch that waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) count: u32,
+    /// Usually one; two while a record is being moved, or after a crash then. None before it is written.
+    pub(crate) places: Vec<Place>,
+    /// The spill that was announced last and is not settled.
+    pub(crate) spill: Option<u64>,
+}
+
+/// A segment on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) name: String,
+    /// What its checksums are bound to.
+    pub(crate) id: SegmentId,
+    pub(crate) bytes: u64,
+    /// Places in it that batches which wait stand at.
+    pub(crate) live: usize,
+    pub(crate) live_bytes: u64,
+    /// Announced spills, not settled, whose record is here.
+    pub(crate) spills: usize,
+    /// Batches of it that are done by a mark that is not durable.
+    pub(crate) unsynced_marks: usize,
+    /// Announced spills whose record was here, and that were settled or written elsewhere by something not durable.
+    pub(crate) unsynced_spills: usize,
+    /// A sync of it failed.
+    pub(crate) poisoned: bool,
+    /// To be moved to the quarantine.
+    pub(crate) damaged: bool,
+}
+
+/// An announced spill.
+#[derive(Clone, Debug)]
+pub(crate) struct Spill {
+    pub(crate) name: String,
+    /// As announced; some may be done since.
+    pub(crate) ids: Vec<BatchId>,
+    pub(crate) open: usize,
+    /// The segment that its record stands in, once it does.
+    pub(crate) segment: Option<u64>,
+}
+
+/// All of it. The key of a segment is its place in the order of writing.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) batches: HashMap<BatchId, Live>,
+    pub(crate) segments: BTreeMap<u64, Segment>,
+    pub(crate) spills: BTreeMap<u64, Spill>,
+    /// Items of all batches.
+    pub(crate) items: u64,
+    /// Bytes of all segments.
+    pub(crate) bytes: u64,
+    next_spill: u64,
+    next_segment: u64,
+}
+
+impl Segment {
+    pub(crate) fn new(name: String, id: SegmentId, bytes: u64) -> Self {
+        Self {
+            name,
+            id,
+            bytes,
+            live: 0,
+            live_bytes: 0,
+            spills: 0,
+            unsynced_marks: 0,
+            unsynced_spills: 0,
+            poisoned: false,
+            damaged: false,
+        }
+    }
+}
+
+impl Index {
+    /// A batch that is not written yet.
+    pub(crate) fn insert(&mut self, id: BatchId, count: u32) {
+        self.batches.insert(id, Live { count, places: Vec::new(), spill: None });
+        self.items += u64::from(count);
+    }
+
+    /// A batch that waits stands at one more place.
+    pub(crate) fn add_place(&mut self, id: BatchId, place: Place) {
+        if let Some(live) = self.batches.get_mut(&id) {
+            live.places.push(place);
+            if let Some(segment) = self.segments.get_mut(&place.segment) {
+                segment.live += 1;
+                segment.live_bytes += u64::from(place.body_len);
+            }
+        }
+    }
+
+    /// Only the last place counts from now on: it is durable.
+    pub(crate) fn settle_place(&mut self, id: BatchId) {
+        let Some(live) = self.batches.get_mut(&id) else { return };
+        let Some(last) = live.places.pop() else { return };
+        let others = std::mem::replace(&mut live.places, vec![last]);
+        self.leave(&others, false);
+    }
+
+    /// The batch does not wait any more.
+    pub(crate) fn remove(&mut self, id: BatchId) -> Option<Live> {
+        let live = self.batches.remove(&id)?;
+        self.items -= u64::from(live.count);
+        self.leave(&live.places, true);
+        if let Some(spill) = live.spill {
+            self.leave_spill(spill);
+        }
+        Some(live)
+    }
+
+    /// One place turned out to be damaged.
+    pub(crate) fn remove_place(&mut self, id: BatchId, place: Place) {
+        if let Some(live) = self.batches.get_mut(&id) {
+            live.places.retain(|other| *other != place);
+            self.leave(&[place], false);
+        }
+    }
+
+    fn leave(&mut self, places: &[Place], marked: bool) {
+        for place in places {
+            if let Some(segment) = self.segments.get_mut(&place.segment) {
+                segment.live -= 1;
+                segment.live_bytes -= u64::from(place.body_len);
+                segment.unsynced_marks += usize::from(marked);
+            }
+        }
+    }
+
+    /// A spill of those of `ids` that wait is announced, in place of any earlier one of theirs: its key, and which they are. None if
+    /// there are none.
+    pub(crate) fn announce(&mut self, name: &str, ids: &[BatchId]) -> Option<(u64, Vec<BatchId>)> {
+        let key = self.next_spill;
+        let mut known = Vec::new();
+        for id in ids {
+            let Some(live) = self.batches.get_mut(id).filter(|live| live.spill != Some(key)) else { continue };
+            let earlier = live.spill.replace(key);
+            known.push(*id);
+            if let Some(earlier) = earlier {
+                self.leave_spill(earlier);
+            }
+        }
+        if known.is_empty() {
+            return None;
+        }
+        self.next_spill += 1;
+        let spill = Spill { name: name.to_owned(), ids: known.clone(), open: known.len(), segment: None };
+        self.spills.insert(key, spill);
+        Some((key, known))
+    }
+
+    /// The record of a spill stands in this segment now.
+    pub(crate) fn place_spill(&mut self, key: u64, segment: u64) {
+        let Some(spill) = self.spills.get_mut(&key) else { return };
+        let earlier = spill.segment.replace(segment);
+        if let Some(earlier) = earlier.and_then(|earlier| self.segments.get_mut(&earlier)) {
+            earlier.spills -= 1;
+            earlier.unsynced_spills += 1;
+        }
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.spills += 1;
+        }
+    }
+
+    /// These do not go to a file after all.
+    pub(crate) fn take_back(&mut self, ids: &[BatchId]) {
+        for id in ids {
+            if let Some(spill) = self.batches.get_mut(id).and_then(|live| live.spill.take()) {
+                self.leave_spill(spill);
+            }
+        }
+    }
+
+    fn leave_spill(&mut self, key: u64) {
+        let Some(spill) = self.spills.get_mut(&key) else { return };
+        spill.open -= 1;
+        if spill.open == 0 {
+            let segment = spill.segment;
+            self.spills.remove(&key);
+            if let Some(segment) = segment.and_then(|segment| self.segments.get_mut(&segment)) {
+                segment.spills -= 1;
+                segment.unsynced_spills += 1;
+            }
+        }
+    }
+
+    /// All marks are durable.
+    pub(crate) fn synced(&mut self) {
+        for segment in self.segments.values_mut() {
+            (segment.unsynced_marks, segment.unsynced_spills) = (0, 0);
+        }
+    }
+
+    pub(crate) fn add_segment(&mut self, segment: Segment) -> u64 {
+        let key = self.next_segment;
+        self.next_segment += 1;
+        self.bytes += segment.bytes;
+        self.segments.insert(key, segment);
+        key
+    }
+
+    pub(crate) fn grow_segment(&mut self, key: u64, bytes: u64) {
+        if let Some(segment) = self.segments.get_mut(&key) {
+            segment.bytes += bytes;
+            self.bytes += bytes;
+        }
+    }
+
+    /// The segment is gone, and what stood in it is in memory, to be written elsewhere.
+    pub(crate) fn forget_segment(&mut self, key: u64) {
+        for live in self.batches.values_mut() {
+            live.places.retain(|place| place.segment != key);
+        }
+        for spill in self.spills.values_mut().filter(|spill| spill.segment == Some(key)) {
+            spill.segment = None;
+        }
+        self.remove_segment(key);
+    }
+
+    pub(crate) fn remove_segment(&mut self, key: u64) {
+        if let Some(segment) = self.segments.remove(&key) {
+            self.bytes -= segment.bytes;
+        }
+    }
+}

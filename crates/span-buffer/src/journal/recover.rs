@@ -1,0 +1,303 @@
+//! Opening: what is on the disk, and what of it waits. Nothing is written before all of it is understood.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
+
+use safe_dir::{Directory, FileError};
+
+use super::error::{OpenError, SyncError};
+use super::index::{Index, Place, Segment};
+use super::scan::{Found, ScanError, Scanned, scan};
+use super::segment::SegmentId;
+use super::tail::Tail;
+use super::{BatchId, Config, Journal, Notice, Report};
+
+impl<D: Directory> Journal<D> {
+    /// Locks the directory and finds what waits in it: batches that were appended and not done. They are read on demand, by
+    /// [`next_recovered`](Self::next_recovered), and stay in the journal until they are done.
+    ///
+    /// `incarnation` is a random number, for the ids of this life of the program. `file_exists` is asked for each spill that was announced and
+    /// not finished, by the name that was announced: if its file is there, whole, and its name durable (sync its directory before you say
+    /// yes), the file has its batches, else the journal has. So open the journal before the fallback's files are touched.
+    ///
+    /// Takes the memory of the index, about 100 bytes a batch, and 64 KiB; reads the headers of batches, not their bodies. Another process's
+    /// directory is taken over by opening it, appending what comes out of it here, and marking it as done there.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range, another process has the directory, a newer version has written there, `file_exists` failed, or the disk cannot
+    /// be read or synced now. No segment was changed then. Damage is no error.
+    pub fn open(
+        dir: D,
+        config: Config,
+        incarnation: u64,
+        file_exists: impl FnMut(&str) -> io::Result<bool>,
+    ) -> Result<(Self, Report), OpenError> {
+        config.check()?;
+        let lock = dir.lock().map_err(OpenError::Lock)?;
+        let mut found = Recovery::read(&dir)?;
+        let spilled = found.resolve_spills(file_exists)?;
+        let mut journal = Self {
+            dir,
+            _lock: lock,
+            config,
+            incarnation: found.free_incarnation(incarnation),
+            index: found.index,
+            tail: Tail::default(),
+            head: None,
+            next_number: found.next_number,
+            reader: None,
+            to_recover: VecDeque::new(),
+            read_failures: HashMap::new(),
+            trouble: false,
+            notices: found.notices,
+        };
+        for (name, id) in found.refused {
+            // What it is was told; where moving it fails it stays, and is refused again.
+            drop(journal.set_aside(&name, id).and_then(|()| journal.dir.sync()));
+        }
+        for key in found.useless {
+            drop(journal.give_up(key));
+        }
+        journal.sync_found(&found.done).map_err(OpenError::File)?;
+        let mut report = found.report;
+        report.unsynced = journal.settle_spills(&spilled, &mut report);
+        report.batches = journal.index.batches.len();
+        report.items = journal.index.items;
+        journal.to_recover = journal.index.in_order().into();
+        Ok((journal, report))
+    }
+
+    /// Makes durable what the process before did not, as it may have been killed before its last sync: what was found is safe from then
+    /// on. Where a sync fails, all of that segment that counts is written to a new one.
+    fn sync_found(&mut self, done: &HashSet<BatchId>) -> Result<(), FileError> {
+        let (mut failed, mut notices) = (Vec::new(), Vec::new());
+        for (key, segment) in &mut self.index.segments {
+            // Cheap for those that were synced long ago. Which ones were not cannot be told by their order, after failures.
+            let synced = self.dir.open_read(&segment.name).and_then(|mut file| {
+                let failed =
+                    |source| FileError::Io { path: self.dir.path().join(&segment.name), action: "sync", source };
+                safe_dir::File::sync(&mut file).map_err(failed)
+            });
+            if synced.is_err() {
+                segment.poisoned = true;
+                failed.push(*key);
+                notices.push(Notice::Poisoned { name: segment.name.clone() });
+            }
+        }
+        notices.into_iter().for_each(|notice| self.notice(notice));
+        if !self.index.segments.is_empty() {
+            self.dir.sync()?;
+        }
+        if !failed.is_empty() {
+            self.mark_done(&done.iter().copied().collect::<Vec<_>>())?;
+        }
+        for key in failed {
+            while self.move_some(key)? {}
+        }
+        Ok(())
+    }
+
+    /// Writes down what became of the spills.
+    fn settle_spills(&mut self, spilled: &Spilled, report: &mut Report) -> Option<SyncError> {
+        report.taken_over = spilled.taken_over.len();
+        report.taken_back = spilled.taken_back.len();
+        // Both are kept for later where they fail; the sync then fails too.
+        drop(self.done(&spilled.taken_over));
+        drop(self.mark_taken_back(&spilled.taken_back));
+        self.sync().err()
+    }
+}
+
+/// Batches of interrupted spills.
+struct Spilled {
+    taken_over: Vec<BatchId>,
+    taken_back: Vec<BatchId>,
+}
+
+struct Recovery {
+    index: Index,
+    next_number: u64,
+    report: Report,
+    notices: Vec<Notice>,
+    /// Names that are ours, of what may not be opened.
+    refused: Vec<(String, SegmentId)>,
+    /// Damaged segments without anything that is still needed.
+    useless: Vec<u64>,
+    incarnations: HashSet<u64>,
+    done: HashSet<BatchId>,
+    /// The spill that was announced last for a batch.
+    spills: BTreeMap<BatchId, String>,
+}
+
+impl Recovery {
+    fn read<D: Directory>(dir: &D) -> Result<Self, OpenError> {
+        let mut recovery = Self {
+            index: Index::default(),
+            next_number: 1,
+            report: Report::default(),
+            notices: Vec::new(),
+            refused: Vec::new(),
+            useless: Vec::new(),
+            incarnations: HashSet::new(),
+            done: HashSet::new(),
+            spills: BTreeMap::new(),
+        };
+        let names = dir.list().map_err(OpenError::File)?.into_iter().filter_map(|entry| entry.name.into_string().ok());
+        let mut segments: Vec<(SegmentId, String)> =
+            names.filter_map(|name| Some((SegmentId::parse(&name)?, name))).collect();
+        segments.sort();
+        let mut search = SEARCH;
+        for (id, name) in segments {
+            recovery.next_number = recovery.next_number.max(id.number + 1);
+            recovery.incarnations.insert(id.incarnation);
+            recovery.read_segment(dir, id, name, &mut search)?;
+        }
+        recovery.index.synced();
+        Ok(recovery)
+    }
+
+    fn read_segment<D: Directory>(
+        &mut self,
+        dir: &D,
+        id: SegmentId,
+        name: String,
+        search: &mut u64,
+    ) -> Result<(), OpenError> {
+        let mut records = Vec::new();
+        let mut failures = 0;
+        let (scanned, bytes) = loop {
+            let mut file = match dir.open_read(&name) {
+                Ok(file) => file,
+                Err(error) if error.is_refused() => {
+                    self.report.damaged += 1;
+                    self.report.damaged_places += 1;
+                    self.notices.push(Notice::Damaged { name: name.clone(), places: 1, bytes: 0 });
+                    self.refused.push((name, id));
+                    return Ok(());
+                }
+                Err(error) => return Err(OpenError::File(error)),
+            };
+            records.clear();
+            let scanned = safe_dir::File::len(&file)
+                .map_err(ScanError::Io)
+                .and_then(|bytes| Ok((scan(&mut file, id, search, &mut records)?, bytes)));
+            match scanned {
+                Ok(scanned) => break scanned,
+                Err(ScanError::Newer(version)) => {
+                    return Err(OpenError::Newer { path: dir.path().join(name), version });
+                }
+                Err(ScanError::Io(_)) if failures + 1 < MAX_READS => failures += 1,
+                // What came before the place that the disk cannot read is good all the same.
+                Err(ScanError::Io(source)) if records.is_empty() => {
+                    return Err(OpenError::File(FileError::Io { path: dir.path().join(name), action: "read", source }));
+                }
+                Err(ScanError::Io(_)) => {
+                    let marks = records.iter().filter(|record| !matches!(record, Found::Batch { .. })).count();
+                    let damage =
+                        Scanned { id, damaged_places: 1, damaged_bytes: 0, torn_bytes: 0, marks: marks as u64 };
+                    break (damage, dir.metadata(&name).map_or(0, |metadata| metadata.len));
+                }
+            }
+        };
+        self.incarnations.insert(scanned.id.incarnation);
+        let mut segment = Segment::new(name.clone(), scanned.id, bytes);
+        segment.damaged = scanned.damaged_places > 0;
+        let key = self.index.add_segment(segment);
+        self.report.segments += 1;
+        self.report.bytes += bytes;
+        self.report.torn += usize::from(scanned.torn_bytes > 0);
+        self.report.torn_bytes += scanned.torn_bytes;
+        if scanned.damaged_places > 0 {
+            self.report.damaged += 1;
+            self.report.damaged_places += scanned.damaged_places;
+            let (places, bytes) = (scanned.damaged_places, scanned.damaged_bytes);
+            self.notices.push(Notice::Damaged { name, places, bytes });
+            if records.is_empty() {
+                self.useless.push(key);
+            }
+        }
+        for record in records {
+            self.apply(key, record);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, segment: u64, record: Found) {
+        match record {
+            Found::Batch { id, count, offset, body_len } => {
+                self.incarnations.insert(id.incarnation);
+                if self.done.contains(&id) {
+                    self.report.duplicates += 1;
+                    return;
+                }
+                if self.index.batches.contains_key(&id) {
+                    self.report.duplicates += 1;
+                } else {
+                    self.index.insert(id, count);
+                }
+                self.index.add_place(id, Place { segment, offset, body_len });
+            }
+            Found::Done(ids) => {
+                for id in ids {
+                    self.incarnations.insert(id.incarnation);
+                    self.spills.remove(&id);
+                    self.index.remove(id);
+                    self.done.insert(id);
+                }
+            }
+            Found::Spill(name, ids) => {
+                for id in ids {
+                    self.incarnations.insert(id.incarnation);
+                    if name.is_empty() {
+                        self.spills.remove(&id);
+                    } else {
+                        self.spills.insert(id, name.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks once for each file.
+    fn resolve_spills(&mut self, mut file_exists: impl FnMut(&str) -> io::Result<bool>) -> Result<Spilled, OpenError> {
+        let mut answers: HashMap<String, bool> = HashMap::new();
+        let mut spilled = Spilled { taken_over: Vec::new(), taken_back: Vec::new() };
+        for (id, name) in std::mem::take(&mut self.spills) {
+            if !self.index.batches.contains_key(&id) {
+                continue;
+            }
+            let exists = match answers.get(&name) {
+                Some(answer) => *answer,
+                None => {
+                    let answer =
+                        file_exists(&name).map_err(|source| OpenError::Spill { name: name.clone(), source })?;
+                    answers.insert(name, answer);
+                    answer
+                }
+            };
+            if exists {
+                spilled.taken_over.push(id);
+            } else {
+                spilled.taken_back.push(id);
+            }
+        }
+        Ok(spilled)
+    }
+
+    /// An incarnation that no record here speaks of, so that no old mark means a new batch.
+    fn free_incarnation(&self, wanted: u64) -> u64 {
+        let mut free = wanted;
+        while self.incarnations.contains(&free) {
+            free = free.wrapping_add(1);
+        }
+        free
+    }
+}
+
+/// How many bytes are searched for records behind damage, in all segments together: more than the longest record, and done in a
+/// fraction of a second.
+const SEARCH: u64 = 128 << 20;
+
+/// So often the disk may fail to read a segment before it is opened without the rest of it.
+const MAX_READS: u32 = 3;

@@ -1,0 +1,142 @@
+//! The name and the first bytes of a segment file.
+//!
+//! ```text
+//!  0  magic        8   "\x89SBJ\r\n\x1A\n"
+//!  8  version      4   1
+//! 12  incarnation  8   of the writer
+//! 20  number       8   of the segment
+//! 28  checksum     4   CRC-32C of the 28 bytes above
+//! ```
+//!
+//! These 32 bytes mean the same in every version to come, so that a newer one can be told from damage.
+
+use super::frame::Salt;
+
+const MAGIC: [u8; 8] = *b"\x89SBJ\r\n\x1A\n";
+
+/// The version that is written.
+pub(crate) const VERSION: u32 = 1;
+
+/// Bytes before the first record.
+pub(crate) const HEADER_LEN: u64 = 32;
+
+const PREFIX: &str = "journal-";
+const SUFFIX: &str = ".seg";
+
+/// A name with a higher number is not ours: we would not get there in a thousand years, and could not count on.
+const MAX_NUMBER: u64 = 1 << 47;
+
+/// Which segment it is: in its name and in its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SegmentId {
+    pub(crate) number: u64,
+    pub(crate) incarnation: u64,
+}
+
+/// What the first bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    Whole(SegmentId),
+    /// Whole, and from a version that this code does not know.
+    Newer(u32),
+    /// What a crash may leave of a file that was just made.
+    Torn,
+    /// Something else.
+    Damaged,
+}
+
+impl SegmentId {
+    pub(crate) fn name(self) -> String {
+        format!("{PREFIX}{:012x}-{:016x}{SUFFIX}", self.number, self.incarnation)
+    }
+
+    /// The segment of this name, if it is exactly one that we would write.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (number, incarnation) = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split_once('-')?;
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        let id = Self { number: hex(number)?, incarnation: hex(incarnation)? };
+        (id.number < MAX_NUMBER && id.name() == name).then_some(id)
+    }
+
+    pub(crate) fn salt(self) -> Salt {
+        Salt::new(self.incarnation, self.number)
+    }
+
+    pub(crate) fn header(self) -> [u8; HEADER_LEN as usize] {
+        let mut bytes = [0; HEADER_LEN as usize];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.incarnation.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.number.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..28]);
+        bytes[28..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Looks at the first bytes, at most 32, of the file that has this one's name.
+    pub(crate) fn look(self, bytes: &[u8]) -> Start {
+        if let Some(bytes) = bytes.first_chunk::<{ HEADER_LEN as usize }>()
+            && bytes[..8] == MAGIC
+            && crc32c::crc32c(&bytes[..28]).to_le_bytes() == bytes[28..]
+        {
+            let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+            let version = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"));
+            return if version == VERSION {
+                Start::Whole(Self { incarnation: u64_at(12), number: u64_at(20) })
+            } else {
+                Start::Newer(version)
+            };
+        }
+        let expected = self.header();
+        let same = expected.iter().zip(bytes).take_while(|(expected, byte)| expected == byte).count();
+        if bytes[same..].iter().all(|byte| *byte == 0) { Start::Torn } else { Start::Damaged }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: SegmentId = SegmentId { number: 0x2a, incarnation: 0xfeed };
+
+    #[test]
+    fn only_our_own_names_are_ours() {
+        assert_eq!(SegmentId::parse(&ID.name()), Some(ID));
+        assert_eq!(ID.name(), "journal-00000000002a-000000000000feed.seg");
+        for name in [
+            "journal-2a-feed.seg",
+            "journal-00000000002A-000000000000feed.seg",
+            "journal-00000000002a-000000000000feed.seg.1",
+            "journal-+0000000002a-000000000000feed.seg",
+            "journal-ffffffffffff-000000000000feed.seg",
+            "journal-.seg",
+            ".lock",
+            "",
+        ] {
+            assert_eq!(SegmentId::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_say_what_the_file_is() {
+        let bytes = ID.header();
+        let other = SegmentId { number: 1, incarnation: 1 };
+        assert_eq!(other.look(&bytes), Start::Whole(ID), "a copy under another name");
+        for len in 0..bytes.len() {
+            assert_eq!(ID.look(&bytes[..len]), Start::Torn, "cut to {len}");
+            let mut zeroed = bytes;
+            zeroed[len..].fill(0);
+            assert_eq!(ID.look(&zeroed), Start::Torn, "zeros from {len}");
+        }
+        for index in 0..bytes.len() {
+            let mut changed = bytes;
+            changed[index] ^= 0x81;
+            assert_eq!(ID.look(&changed), Start::Damaged, "byte {index}");
+        }
+        let mut newer = bytes;
+        newer[8] = 2;
+        let checksum = crc32c::crc32c(&newer[..28]);
+        newer[28..].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(ID.look(&newer), Start::Newer(2));
+    }
+}

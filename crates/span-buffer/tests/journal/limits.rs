@@ -1,0 +1,260 @@
+//! Sizes, ids, rotation, clearing up and the order of a spill, one by one.
+
+use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
+use safe_dir::{Directory, SafeDir};
+use span_buffer::journal::{AppendError, BatchId, Config, Journal, Notice, OpenError, ReadError};
+
+use crate::{SMALL, append, body, count, id, open, recovered, settle};
+
+fn segments<D: Directory>(dir: &D) -> usize {
+    let names = dir.list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
+    names.filter(|name| name.starts_with("journal-")).count()
+}
+
+#[test]
+fn a_batch_survives_on_real_files_and_the_lock_keeps_others_out() {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let dir = || SafeDir::open(scratch.path()).expect("ours");
+    let (mut journal, report) = open(dir());
+    assert_eq!((report.segments, report.batches), (0, 0));
+    append(&mut journal, id(1), 50_000);
+    append(&mut journal, id(2), 0);
+    journal.sync().expect("synced");
+    assert!(matches!(Journal::open(dir(), SMALL, 9, |_| Ok(false)), Err(OpenError::Lock(_))));
+    assert_eq!(journal.read(id(1)).expect("whole").body, body(id(1), 50_000));
+    assert!(matches!(journal.read(id(3)), Err(ReadError::Unknown(_))));
+    drop(journal);
+    let (mut journal, report) = open(dir());
+    assert_eq!((report.batches, report.items), (2, 50_000));
+    assert_eq!(recovered(&mut journal).len(), 2);
+}
+
+#[test]
+fn settings_out_of_range_are_refused() {
+    for config in [
+        Config { segment_bytes: 1, ..SMALL },
+        Config { segment_bytes: u64::MAX, ..SMALL },
+        Config { max_bytes: SMALL.segment_bytes, ..SMALL },
+        Config { max_body_bytes: u32::MAX, ..SMALL },
+    ] {
+        assert!(matches!(Journal::open(Disk::new().root(), config, 7, |_| Ok(false)), Err(OpenError::Config { .. })));
+    }
+    assert!(Journal::open(Disk::new().root(), Config::default(), 7, |_| Ok(false)).is_ok());
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_whole() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    append(&mut journal, id(1), 10);
+    assert!(matches!(journal.append(id(1), 1, b"again"), Err(AppendError::Duplicate(_))));
+    assert!(matches!(journal.append(id(2), 1, &vec![0; 65_537]), Err(AppendError::TooLarge { .. })));
+    assert!(matches!(journal.spill("", &[id(1)]), Err(AppendError::NoName)));
+    assert!(matches!(journal.spill("f", &vec![id(1); 70_000]), Err(AppendError::TooLarge { .. })));
+    let mut seq = 1;
+    let full = loop {
+        seq += 1;
+        match journal.append(id(seq), 1, &vec![0; 60_000]) {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, AppendError::Full { .. }), "{full}");
+    assert!(journal.status().bytes <= SMALL.max_bytes && journal.status().bytes > SMALL.max_bytes - 70_000);
+    // Marks are let in, and make room.
+    let ids: Vec<BatchId> = (2..seq).map(id).collect();
+    assert_eq!(journal.done(&ids).expect("written"), ids.len());
+    journal.sync().expect("synced");
+    settle(&mut journal).expect("a well disk");
+    append(&mut journal, id(seq), 60_000);
+}
+
+#[test]
+fn no_segment_begins_in_the_reserve() {
+    let disk = Disk::new();
+    disk.set_capacity(Some(10_000));
+    let config = Config { free_space_reserve: 20_000, ..SMALL };
+    let (mut journal, _) = Journal::open(disk.root(), config, 7, |_| Ok(false)).expect("it opens");
+    let refused = journal.append(id(1), 1, b"x").expect_err("no room");
+    assert!(matches!(refused, AppendError::NoRoom { needed: 20_000, available: 10_000 }), "{refused}");
+}
+
+#[test]
+fn an_incarnation_that_files_speak_of_is_not_used_again() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    assert_eq!(journal.incarnation(), 7);
+    append(&mut journal, BatchId { incarnation: 8, seq: 1 }, 10);
+    drop(journal);
+    assert_eq!(open(disk.root()).0.incarnation(), 9);
+}
+
+#[test]
+fn one_batch_that_waits_does_not_keep_all_the_segments() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    append(&mut journal, id(1), 100);
+    for seq in 2..200 {
+        append(&mut journal, id(seq), 500);
+        journal.done(&[id(seq)]).expect("written");
+        journal.sync().expect("synced");
+        journal.maintain().expect("a well disk");
+        assert!(journal.status().bytes < 8 * SMALL.segment_bytes, "{} bytes", journal.status().bytes);
+    }
+    assert!(segments(&disk.root()) < 8);
+    disk.crash(Crash::Worst);
+    drop(journal);
+    assert_eq!(recovered(&mut open(disk.root()).0).into_keys().collect::<Vec<_>>(), [id(1)]);
+}
+
+#[test]
+fn a_full_disk_can_be_emptied() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    for seq in 1..=40 {
+        append(&mut journal, id(seq), 1_000);
+    }
+    journal.sync().expect("synced");
+    let before = segments(&disk.root());
+    disk.set_capacity(Some(0));
+    let ids: Vec<BatchId> = (1..=40).map(id).collect();
+    journal.done(&ids).expect_err("no byte for a mark");
+    settle(&mut journal).expect("removing needs none");
+    assert!(before > 10 && segments(&disk.root()) <= 1);
+    disk.set_capacity(None);
+    journal.sync().expect("the mark is written at last");
+    drop(journal);
+    disk.crash(Crash::Worst);
+    assert_eq!(open(disk.root()).1.batches, 0);
+}
+
+#[test]
+fn a_failed_sync_is_not_repeated_on_the_same_file() {
+    let (disk, faults) = (Disk::new(), Faults::none());
+    let (mut journal, _) = open(Faulty::new(disk.root(), faults.clone()));
+    append(&mut journal, id(1), 100);
+    journal.sync().expect("synced");
+    append(&mut journal, id(2), 100);
+    faults.plan(1, Fault::Errno(5), false);
+    let error = journal.sync().expect_err("the disk fails");
+    assert!(
+        std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("journal-000000000001"))
+    );
+    assert!(journal.status().trouble);
+    assert_eq!(count(&mut journal, |notice| matches!(notice, Notice::Poisoned { .. })), 1);
+    journal.sync().expect("a new file");
+    assert_eq!(segments(&disk.root()), 2);
+    settle(&mut journal).expect("a well disk");
+    assert_eq!(segments(&disk.root()), 1, "what waited in the old one is in the new one");
+    drop(journal);
+    disk.crash(Crash::Worst);
+    assert_eq!(recovered(&mut open(disk.root()).0).len(), 2);
+}
+
+#[test]
+fn a_disk_that_never_syncs_fills_neither_memory_nor_itself() {
+    let (disk, faults) = (Disk::new(), Faults::none());
+    let (mut journal, _) = open(Faulty::new(disk.root(), faults.clone()));
+    let mut accepted = 0;
+    for seq in 1..=50 {
+        // Whether for this batch or to make room for it: create, header, records, and the sync fails.
+        faults.plan(4, Fault::Errno(5), false);
+        if journal.append(id(seq), 1, &[7; 500]).is_ok() {
+            accepted += 1;
+            journal.sync().expect_err("it does not");
+        }
+        assert_eq!(faults.fired(), 1);
+        assert!(journal.status().unsynced_bytes <= SMALL.segment_bytes);
+        assert_eq!(segments(&disk.root()), 0, "copies of what is in memory do not pile up");
+    }
+    assert_eq!(accepted, 7, "a segment's worth");
+    faults.clear();
+    journal.sync().expect("well again");
+    drop(journal);
+    disk.crash(Crash::Worst);
+    assert_eq!(open(disk.root()).1.batches, 7);
+}
+
+/// Where a crash comes in the order of a spill, whether the file is there then, and who has the batch.
+#[test]
+fn journal_and_file_never_both_own_a_batch() {
+    for (steps, file, in_journal) in
+        [(0, false, true), (1, false, true), (2, true, false), (3, true, false), (4, false, false)]
+    {
+        let disk = Disk::new();
+        let (mut journal, _) = open(disk.root());
+        append(&mut journal, id(1), 10);
+        journal.sync().expect("synced");
+        for step in 0..steps {
+            match step {
+                0 => assert_eq!(journal.spill("f", &[id(1), id(9)]).expect("written"), 1),
+                1 => journal.sync().expect("synced"),
+                2 => assert_eq!(journal.done(&[id(1)]).expect("written"), 1),
+                _ => journal.sync().expect("synced"),
+            }
+        }
+        disk.crash(Crash::Worst);
+        drop(journal);
+        let mut asked = Vec::new();
+        let (journal, report) = Journal::open(disk.root(), SMALL, 9, |name| {
+            asked.push(name.to_owned());
+            Ok(file)
+        })
+        .expect("it opens");
+        assert_eq!(report.batches == 1, in_journal, "after {steps} steps");
+        assert_eq!(asked.len(), usize::from(steps == 2 || steps == 3));
+        assert!(report.unsynced.is_none());
+        // The answer holds, whatever becomes of the file.
+        disk.crash(Crash::Worst);
+        drop(journal);
+        let (_, report) = Journal::open(disk.root(), SMALL, 10, |_| panic!("asked twice")).expect("it opens");
+        assert_eq!(report.batches == 1, in_journal);
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_had_changes_nothing() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    append(&mut journal, id(1), 10);
+    journal.spill("f", &[id(1)]).expect("written");
+    drop(journal);
+    let unknown = Journal::open(disk.root(), SMALL, 9, |_| Err(std::io::ErrorKind::PermissionDenied.into()));
+    assert!(matches!(unknown, Err(OpenError::Spill { name, .. }) if name == "f"));
+    assert_eq!(open(disk.root()).1.taken_back, 1);
+}
+
+#[test]
+fn a_spill_that_was_taken_back_is_not_asked_for() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    append(&mut journal, id(1), 10);
+    journal.spill("f", &[id(1)]).expect("written");
+    assert_eq!(journal.take_back(&[id(1)]).expect("written"), 1);
+    assert_eq!(journal.take_back(&[id(1)]).expect("nothing to do"), 0);
+    journal.sync().expect("synced");
+    drop(journal);
+    let (_, report) = Journal::open(disk.root(), SMALL, 9, |_| panic!("taken back")).expect("it opens");
+    assert_eq!(report.batches, 1);
+}
+
+#[test]
+fn a_dead_process_is_taken_over_batch_by_batch() {
+    let (theirs, ours) = (Disk::new(), Disk::new());
+    let (mut dead, _) = open(theirs.root());
+    append(&mut dead, id(1), 300);
+    append(&mut dead, id(2), 30);
+    drop(dead);
+    let (mut dead, _) = open(theirs.root());
+    let (mut journal, _) = Journal::open(ours.root(), SMALL, 20, |_| Ok(false)).expect("it opens");
+    while let Some(batch) = dead.next_recovered() {
+        let batch = batch.expect("whole");
+        journal.append(batch.id, batch.count, &batch.body).expect("appended");
+        journal.sync().expect("synced");
+        dead.done(&[batch.id]).expect("written");
+    }
+    dead.sync().expect("synced");
+    drop((dead, journal));
+    assert_eq!(open(theirs.root()).1.batches, 0);
+    assert_eq!(recovered(&mut open(ours.root()).0).len(), 2);
+}

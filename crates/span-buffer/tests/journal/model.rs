@@ -1,0 +1,122 @@
+//! The journal against an obviously right account of what must be there, over random histories with crashes, kills, faults and a
+//! full disk.
+
+use proptest::prelude::*;
+use safe_dir::Directory as _;
+use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
+use span_buffer::journal::Journal;
+
+use crate::World;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(usize),
+    Done(usize, usize),
+    Sync,
+    Spill(usize, bool),
+    Maintain,
+    /// The power goes, and what was not synced with it.
+    Crash(Crash),
+    /// The process goes.
+    Kill,
+    /// A call to the disk fails.
+    Fault(u64, Fault, bool),
+    /// The disk is well again.
+    Well,
+    /// So many bytes are left.
+    Room(u64),
+}
+
+fn crash() -> impl Strategy<Value = Crash> {
+    prop_oneof![Just(Crash::Worst), Just(Crash::Best), any::<u64>().prop_map(Crash::Random)]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![Just(Fault::Errno(5)), Just(Fault::TornWrite(28)), Just(Fault::ShortWrite)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => prop_oneof![4 => 0..600_usize, 1 => 2_000..6_000_usize].prop_map(Step::Append),
+        6 => (any::<usize>(), 1..6_usize).prop_map(|(pick, many)| Step::Done(pick, many)),
+        5 => Just(Step::Sync),
+        6 => (any::<usize>(), prop::bool::weighted(0.2)).prop_map(|(pick, fails)| Step::Spill(pick, fails)),
+        4 => Just(Step::Maintain),
+        2 => crash().prop_map(Step::Crash),
+        1 => Just(Step::Kill),
+        2 => (1..12_u64, fault(), prop::bool::weighted(0.2)).prop_map(|(nth, fault, lasts)| Step::Fault(nth, fault, lasts)),
+        2 => Just(Step::Well),
+        1 => (0..20_000_u64).prop_map(Step::Room),
+    ]
+}
+
+type Dir = Faulty<safe_dir::sim::MemoryDir>;
+
+/// Opens, at the latest when the disk is well.
+fn open(world: &mut World, disk: &Disk, faults: &Faults, crashed: bool) -> Journal<Dir> {
+    let well = || faults.clear();
+    if let Some(journal) = world.open(Faulty::new(disk.root(), faults.clone()), crashed, well) {
+        return journal;
+    }
+    faults.clear();
+    world.open(Faulty::new(disk.root(), faults.clone()), crashed, well).expect("a well disk opens")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_synced_comes_back_and_what_was_done_does_not(script in prop::collection::vec(step(), 0..150)) {
+        let (disk, faults, mut world) = (Disk::new(), Faults::none(), World::new());
+        let mut journal = open(&mut world, &disk, &faults, false);
+        for step in script {
+            match step {
+                Step::Append(len) => drop(world.append(&mut journal, len)),
+                Step::Done(pick, many) => world.done(&mut journal, pick, many),
+                Step::Sync => drop(world.sync(&mut journal)),
+                Step::Spill(pick, fails) => world.spill(&mut journal, pick, fails),
+                Step::Maintain => {
+                    drop(journal.maintain());
+                    world.check(&journal);
+                }
+                Step::Crash(crash) => {
+                    disk.crash(crash);
+                    drop(journal);
+                    journal = open(&mut world, &disk, &faults, true);
+                }
+                Step::Kill => {
+                    // After a failure some is in memory only.
+                    let trouble = journal.status().trouble;
+                    drop(journal);
+                    journal = open(&mut world, &disk, &faults, trouble);
+                }
+                Step::Fault(nth, fault, lasts) => faults.plan(nth, fault, lasts),
+                Step::Well => {
+                    faults.clear();
+                    disk.set_capacity(None);
+                }
+                Step::Room(left) => {
+                    disk.set_capacity(Some(journal.status().bytes + left));
+                }
+            }
+        }
+        // On a well disk it goes on as if nothing had been, and in the end nothing is left.
+        faults.clear();
+        disk.set_capacity(None);
+        prop_assert!(world.append(&mut journal, 100));
+        prop_assert!(world.sync(&mut journal));
+        disk.crash(Crash::Worst);
+        drop(journal);
+        let mut journal = open(&mut world, &disk, &faults, true);
+        let waiting: Vec<_> = world.live.keys().copied().collect();
+        prop_assert!(!waiting.is_empty());
+        world.mark(&mut journal, &waiting);
+        prop_assert!(world.sync(&mut journal));
+        crate::settle(&mut journal).expect("a well disk");
+        drop(journal);
+        let mut journal = open(&mut world, &disk, &faults, false);
+        crate::settle(&mut journal).expect("a well disk");
+        let left = disk.root().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
+        prop_assert_eq!(left.filter(|name| name.starts_with("journal-")).count(), 0);
+    }
+}
