@@ -8,7 +8,7 @@ use safe_dir::sim::{Crash, Disk, MemoryDir};
 use safe_dir::{Directory as _, SafeDir};
 use span_buffer::journal::{BatchId, Journal, Notice, OpenError, ReadError};
 
-use crate::{SMALL, append, body, count, id, open, recovered, settle};
+use super::{SMALL, append, body, count, id, open, recovered, settle};
 
 const FIRST: &str = "journal-000000000001-0000000000000007.seg";
 const SECOND: &str = "journal-000000000002-0000000000000008.seg";

@@ -6,7 +6,7 @@ use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 use span_buffer::journal::Journal;
 
-use crate::World;
+use super::World;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -112,10 +112,10 @@ proptest! {
         prop_assert!(!waiting.is_empty());
         world.mark(&mut journal, &waiting);
         prop_assert!(world.sync(&mut journal));
-        crate::settle(&mut journal).expect("a well disk");
+        super::settle(&mut journal).expect("a well disk");
         drop(journal);
         let mut journal = open(&mut world, &disk, &faults, false);
-        crate::settle(&mut journal).expect("a well disk");
+        super::settle(&mut journal).expect("a well disk");
         let left = disk.root().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
         prop_assert_eq!(left.filter(|name| name.starts_with("journal-")).count(), 0);
     }

@@ -5,7 +5,7 @@ use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 use span_buffer::journal::Journal;
 
-use crate::World;
+use super::World;
 
 fn well_or_not<D: Directory>(
     world: &mut World,
@@ -62,7 +62,7 @@ fn run<D: Directory>(dir: impl Fn() -> D, cut: impl Fn(), crashed: bool, nth: u6
     assert!(world.sync(&mut journal));
     drop(journal);
     let mut journal = well_or_not(&mut world, &dir, &faults, false);
-    crate::settle(&mut journal).expect("a well disk");
+    super::settle(&mut journal).expect("a well disk");
     let left = dir().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
     assert_eq!(left.filter(|name| name.starts_with("journal-")).count(), 0, "nothing is left over");
     fired

@@ -4,7 +4,7 @@ use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 use span_buffer::journal::{AppendError, BatchId, Config, Journal, Notice, OpenError, ReadError};
 
-use crate::{SMALL, append, body, count, id, open, recovered, settle};
+use super::{SMALL, append, body, count, id, open, recovered, settle};
 
 fn segments<D: Directory>(dir: &D) -> usize {
     let names = dir.list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
