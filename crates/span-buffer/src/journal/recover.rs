@@ -86,9 +86,9 @@ impl<D: Directory> Journal<D> {
             }
         }
         notices.into_iter().for_each(|notice| self.notice(notice));
-        if !self.index.segments.is_empty() {
-            self.dir.sync()?;
-        }
+        // Also when there is no segment: the process before may have removed one and been killed before it synced that. A power
+        // cut would bring it back, with batches that are not in the journal now.
+        self.dir.sync()?;
         if !failed.is_empty() {
             self.mark_done(&done.iter().copied().collect::<Vec<_>>())?;
         }

@@ -62,61 +62,91 @@ fn open(world: &mut World, disk: &Disk, faults: &Faults, crashed: bool) -> Journ
     world.open(Faulty::new(disk.root(), faults.clone()), crashed, well).expect("a well disk opens")
 }
 
+/// Lives through the steps, checks everything after each, and empties the journal in the end.
+fn play(script: Vec<Step>) {
+    let (disk, faults, mut world) = (Disk::new(), Faults::none(), World::new());
+    let mut journal = open(&mut world, &disk, &faults, false);
+    for step in script {
+        match step {
+            Step::Append(len) => drop(world.append(&mut journal, len)),
+            Step::Done(pick, many) => world.done(&mut journal, pick, many),
+            Step::Sync => drop(world.sync(&mut journal)),
+            Step::Spill(pick, fails) => world.spill(&mut journal, pick, fails),
+            Step::Maintain => {
+                drop(journal.maintain());
+                world.check(&journal);
+            }
+            Step::Crash(crash) => {
+                disk.crash(crash);
+                drop(journal);
+                journal = open(&mut world, &disk, &faults, true);
+            }
+            Step::Kill => {
+                // After a failure some is in memory only.
+                let trouble = journal.status().trouble;
+                drop(journal);
+                journal = open(&mut world, &disk, &faults, trouble);
+            }
+            Step::Fault(nth, fault, lasts) => faults.plan(nth, fault, lasts),
+            Step::Well => {
+                faults.clear();
+                disk.set_capacity(None);
+            }
+            Step::Room(left) => {
+                disk.set_capacity(Some(journal.status().bytes + left));
+            }
+        }
+    }
+    // On a well disk it goes on as if nothing had been, and in the end nothing is left.
+    faults.clear();
+    disk.set_capacity(None);
+    assert!(world.append(&mut journal, 100));
+    assert!(world.sync(&mut journal));
+    disk.crash(Crash::Worst);
+    drop(journal);
+    let mut journal = open(&mut world, &disk, &faults, true);
+    let waiting: Vec<_> = world.live.keys().copied().collect();
+    assert!(!waiting.is_empty());
+    world.mark(&mut journal, &waiting);
+    assert!(world.sync(&mut journal));
+    super::settle(&mut journal).expect("a well disk");
+    drop(journal);
+    let mut journal = open(&mut world, &disk, &faults, false);
+    super::settle(&mut journal).expect("a well disk");
+    let left = disk.root().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
+    assert_eq!(left.filter(|name| name.starts_with("journal-")).count(), 0);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    // More by PROPTEST_CASES.
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2_000), ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_synced_comes_back_and_what_was_done_does_not(script in prop::collection::vec(step(), 0..150)) {
-        let (disk, faults, mut world) = (Disk::new(), Faults::none(), World::new());
-        let mut journal = open(&mut world, &disk, &faults, false);
-        for step in script {
-            match step {
-                Step::Append(len) => drop(world.append(&mut journal, len)),
-                Step::Done(pick, many) => world.done(&mut journal, pick, many),
-                Step::Sync => drop(world.sync(&mut journal)),
-                Step::Spill(pick, fails) => world.spill(&mut journal, pick, fails),
-                Step::Maintain => {
-                    drop(journal.maintain());
-                    world.check(&journal);
-                }
-                Step::Crash(crash) => {
-                    disk.crash(crash);
-                    drop(journal);
-                    journal = open(&mut world, &disk, &faults, true);
-                }
-                Step::Kill => {
-                    // After a failure some is in memory only.
-                    let trouble = journal.status().trouble;
-                    drop(journal);
-                    journal = open(&mut world, &disk, &faults, trouble);
-                }
-                Step::Fault(nth, fault, lasts) => faults.plan(nth, fault, lasts),
-                Step::Well => {
-                    faults.clear();
-                    disk.set_capacity(None);
-                }
-                Step::Room(left) => {
-                    disk.set_capacity(Some(journal.status().bytes + left));
-                }
-            }
-        }
-        // On a well disk it goes on as if nothing had been, and in the end nothing is left.
-        faults.clear();
-        disk.set_capacity(None);
-        prop_assert!(world.append(&mut journal, 100));
-        prop_assert!(world.sync(&mut journal));
-        disk.crash(Crash::Worst);
-        drop(journal);
-        let mut journal = open(&mut world, &disk, &faults, true);
-        let waiting: Vec<_> = world.live.keys().copied().collect();
-        prop_assert!(!waiting.is_empty());
-        world.mark(&mut journal, &waiting);
-        prop_assert!(world.sync(&mut journal));
-        super::settle(&mut journal).expect("a well disk");
-        drop(journal);
-        let mut journal = open(&mut world, &disk, &faults, false);
-        super::settle(&mut journal).expect("a well disk");
-        let left = disk.root().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
-        prop_assert_eq!(left.filter(|name| name.starts_with("journal-")).count(), 0);
+        play(script);
+    }
+}
+
+/// A segment whose first sync fails is removed; the process is killed before anything made that durable, and the next one finds an
+/// empty journal. Then the power goes, and must not bring the segment back.
+#[test]
+fn a_removal_that_a_kill_cut_short_is_durable_once_the_journal_is_open() {
+    for seed in (0..200).chain([6_524_693_265_533_844_037]) {
+        play(vec![
+            Step::Append(0),
+            Step::Done(0, 1),
+            Step::Crash(Crash::Best),
+            Step::Fault(10, Fault::Errno(5), false),
+            Step::Append(0),
+            Step::Spill(0, false),
+            // Makes the name of the new segment durable, as it removes an old one.
+            Step::Maintain,
+            Step::Append(0),
+            Step::Spill(5, false),
+            Step::Append(0),
+            Step::Sync,
+            Step::Kill,
+            Step::Crash(Crash::Random(seed)),
+        ]);
     }
 }
