@@ -3,11 +3,12 @@
 use std::io;
 use std::time::SystemTime;
 
-use safe_dir::{Directory, Draft, FileError};
+use safe_dir::{Directory, Draft, FileError, Kind};
 
 use crate::encode::{self, Encoded};
 use crate::error::{LineProblem, SpillError};
 use crate::name::FileName;
+use crate::open::PROCESS_PREFIX;
 use crate::read::{MAX_FILE_LINES, MAX_FILE_TEXT};
 use crate::store::{Evicted, FileFallback, Key, Reason, StoredFile};
 
@@ -45,6 +46,22 @@ impl<D: Directory> FileFallback<D> {
     /// If the lines cannot be kept, there is no room, or the file system refuses: then no file of theirs is left, and the
     /// caller still has them. What was removed before that is in [`SpillError::evicted`].
     pub fn spill(&mut self, lines: &[Line], now: SystemTime) -> Result<Spilled, SpillError> {
+        self.spill_announced(lines, now, &mut |_| {})
+    }
+
+    /// As [`spill`](Self::spill); `announce` is told the file's final name before the first byte of the file is written, so that a
+    /// journal can note which file will have the lines. It is called again, with another name, where somebody else has put a
+    /// file under the first; the name told last is the file's. Only a file whose spill succeeded ever has a name that was told.
+    ///
+    /// # Errors
+    ///
+    /// As [`spill`](Self::spill).
+    pub fn spill_announced(
+        &mut self,
+        lines: &[Line],
+        now: SystemTime,
+        announce: &mut dyn FnMut(&str),
+    ) -> Result<Spilled, SpillError> {
         if self.is_forked() {
             return Err(SpillError::Forked);
         }
@@ -59,7 +76,7 @@ impl<D: Directory> FileFallback<D> {
         if bytes > self.config.max_bytes {
             return Err(SpillError::TooLarge { bytes, max_bytes: self.config.max_bytes });
         }
-        let spilled = self.spill_encoded(lines, &encoded, now);
+        let spilled = self.spill_encoded(lines, &encoded, now, announce);
         if let Err(error) = &spilled
             && !error.evicted().is_empty()
         {
@@ -69,7 +86,13 @@ impl<D: Directory> FileFallback<D> {
         spilled
     }
 
-    fn spill_encoded(&mut self, lines: &[Line], encoded: &Encoded<'_>, now: SystemTime) -> Result<Spilled, SpillError> {
+    fn spill_encoded(
+        &mut self,
+        lines: &[Line],
+        encoded: &Encoded<'_>,
+        now: SystemTime,
+        announce: &mut dyn FnMut(&str),
+    ) -> Result<Spilled, SpillError> {
         let bytes = encoded.len();
         let born = self.clock.read(now);
         let count = lines.iter().map(|line| line.count as u64).fold(0, u64::saturating_add);
@@ -81,6 +104,7 @@ impl<D: Directory> FileFallback<D> {
             // Also after a failure: a file that could not be removed again keeps its number.
             self.next_seq += 1;
             let text_name = name.format(&self.config.signal);
+            announce(&text_name);
             match self.write(&text_name, encoded, &mut evicted) {
                 Ok(()) => break (name, text_name),
                 // Somebody has put a file there since the start.
@@ -91,6 +115,34 @@ impl<D: Directory> FileFallback<D> {
         self.rate.note(born, bytes);
         self.insert(Key { seq: name.seq, name: text_name.clone() }, StoredFile::new(&name, bytes, born));
         Ok(Spilled { name: text_name, count, bytes, evicted })
+    }
+
+    /// Whether a file of this name stands in the store, or in that of a further process beside it, and will stand there after a
+    /// power cut: the directory is synced before the answer is yes. For a journal that asks at its start what became of a spill
+    /// that was announced and not reported. A file that was replayed to its end or set aside is not there any more.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be looked at or synced: then nothing is known.
+    pub fn holds(&self, name: &str) -> Result<bool, FileError> {
+        if FileName::parse(&self.config.signal, name).is_none() {
+            return Ok(false);
+        }
+        if stands_in(&self.dir, name)? {
+            return Ok(true);
+        }
+        if self.is_second {
+            return Ok(false);
+        }
+        for entry in self.dir.list()? {
+            let Some(process) = entry.name.to_str().filter(|name| name.starts_with(PROCESS_PREFIX)) else { continue };
+            // What is no directory of ours has no file of ours.
+            let Ok(other) = self.dir.subdirectory(process) else { continue };
+            if stands_in(&other, name)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn check_lines(&self, lines: &[Line]) -> Result<(), SpillError> {
@@ -151,6 +203,15 @@ impl<D: Directory> FileFallback<D> {
                 Err(error)
             }
         }
+    }
+}
+
+fn stands_in<D: Directory>(dir: &D, name: &str) -> Result<bool, FileError> {
+    match dir.metadata(name) {
+        Ok(metadata) if metadata.kind == Kind::File => dir.sync().map(|()| true),
+        Ok(_) => Ok(false),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -115,3 +115,34 @@ fn starting_again_changes_nothing_and_goes_on_counting() {
     assert_eq!(drain(&mut store, 1_000), (once(0..7), 0));
     assert_eq!(data_files(scratch.path()), Vec::<String>::new());
 }
+
+#[test]
+fn the_name_is_told_before_the_file_is_there_and_the_last_one_told_is_the_files() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    let mut told = Vec::new();
+    let mut announce = |name: &str| {
+        assert!(!scratch.path().join(name).exists());
+        if told.is_empty() {
+            // Somebody else is quicker.
+            fs::write(scratch.path().join(name), "").expect("a free name");
+        }
+        told.push(name.to_owned());
+    };
+    let spilled = store.spill_announced(&lines(0..2, 50), at(0), &mut announce).expect("room");
+    assert_eq!(told.len(), 2);
+    assert_eq!(told[1], spilled.name);
+    assert!(store.holds(&spilled.name).expect("the directory can be read"));
+    assert!(!store.holds("traces-20260131T235959.123Z-00000042-n512.jsonl").expect("the directory can be read"));
+    assert!(!store.holds("../somewhere").expect("no name of ours"));
+}
+
+#[test]
+fn a_file_of_a_further_process_is_held_too() {
+    let scratch = scratch();
+    let first = open(config(scratch.path()));
+    let mut second = open(config(scratch.path()));
+    let spilled = second.spill(&lines(0..2, 50), at(0)).expect("room");
+    assert!(first.holds(&spilled.name).expect("the directory can be read"));
+    assert!(second.holds(&spilled.name).expect("the directory can be read"));
+}
