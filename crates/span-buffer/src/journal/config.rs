@@ -39,6 +39,12 @@ impl Config {
         }
         Ok(())
     }
+
+    /// With more on disk a batch may be copied to let its segment go: early enough that one that waits long does not make a small journal
+    /// full of what is done.
+    pub(crate) fn bytes_before_moving(&self) -> u64 {
+        self.segment_bytes.saturating_mul(4).min(self.max_bytes / 2)
+    }
 }
 
 /// Less would be all headers.

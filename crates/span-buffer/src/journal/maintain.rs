@@ -22,7 +22,7 @@ impl<D: Directory> Journal<D> {
     /// If the disk fails; it is tried again by the next call.
     pub fn maintain(&mut self) -> Result<bool, MaintainError> {
         let mut more = self.remove_finished().map_err(MaintainError)?;
-        if let Some(key) = self.index.to_move(self.head_key(), self.config.segment_bytes) {
+        if let Some(key) = self.index.to_move(self.head_key(), self.config.bytes_before_moving()) {
             more |= self.move_some(key).map_err(MaintainError)?;
             more |= self.remove_finished().map_err(MaintainError)?;
         }
@@ -144,7 +144,7 @@ impl Segment {
 
 impl Index {
     /// The segment whose batches should be elsewhere.
-    fn to_move(&self, head: Option<u64>, segment_bytes: u64) -> Option<u64> {
+    fn to_move(&self, head: Option<u64>, bytes_before_moving: u64) -> Option<u64> {
         let mut others = self.segments.iter().filter(|(key, _)| Some(**key) != head);
         let oldest = others.clone().next().filter(|(_, segment)| segment.is_needed());
         if let Some((key, _)) = others.find(|(_, segment)| (segment.poisoned || segment.damaged) && segment.is_needed())
@@ -152,7 +152,7 @@ impl Index {
             return Some(*key);
         }
         let live: u64 = self.segments.values().map(|segment| segment.live_bytes).sum();
-        let held_up = self.bytes > segment_bytes.saturating_mul(4) && live < self.bytes / 2;
+        let held_up = self.bytes > bytes_before_moving && live < self.bytes / 2;
         oldest.filter(|_| held_up).map(|(key, _)| *key)
     }
 

@@ -43,7 +43,7 @@ fn live<D: Directory>(world: &mut World, journal: &mut Journal<D>) {
 
 /// Two lives with the fault somewhere in them, then one without; says whether it came to the fault.
 fn run<D: Directory>(dir: impl Fn() -> D, cut: impl Fn(), crashed: bool, nth: u64, fault: Fault, lasts: bool) -> bool {
-    let (faults, mut world) = (Faults::none(), World::new());
+    let (faults, mut world) = (Faults::none(), World::new(super::SMALL));
     faults.plan(nth, fault, lasts);
     let mut journal = well_or_not(&mut world, &dir, &faults, false);
     for _ in 0..2 {

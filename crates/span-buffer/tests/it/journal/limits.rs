@@ -108,6 +108,21 @@ fn one_batch_that_waits_does_not_keep_all_the_segments() {
 }
 
 #[test]
+fn one_batch_that_waits_does_not_make_the_smallest_journal_full() {
+    let disk = Disk::new();
+    let config = Config { max_bytes: 2 * SMALL.segment_bytes, ..SMALL };
+    let (mut journal, _) = Journal::open(disk.root(), config, 7, |_| Ok(false)).expect("it opens");
+    append(&mut journal, id(1), 100);
+    for seq in 2..200 {
+        append(&mut journal, id(seq), 500);
+        journal.done(&[id(seq)]).expect("written");
+        journal.sync().expect("synced");
+        settle(&mut journal).expect("a well disk");
+    }
+    assert_eq!(journal.read(id(1)).expect("whole").body, body(id(1), 100));
+}
+
+#[test]
 fn a_full_disk_can_be_emptied() {
     let disk = Disk::new();
     let (mut journal, _) = open(disk.root());

@@ -59,6 +59,7 @@ fn settle<D: Directory>(journal: &mut Journal<D>) -> Result<(), MaintainError> {
 
 /// What must be true of a journal, without its code: which batches there are, and how safe each is.
 struct World {
+    config: Config,
     len: BTreeMap<BatchId, usize>,
     live: BTreeMap<BatchId, Safety>,
     /// Done by a mark that no sync has covered.
@@ -95,8 +96,9 @@ enum Stage {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(config: Config) -> Self {
         Self {
+            config,
             len: BTreeMap::new(),
             live: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -194,6 +196,14 @@ impl World {
         }
     }
 
+    /// Reads back one that waits, from a disk that is well.
+    fn read<D: Directory>(&self, journal: &mut Journal<D>, pick: usize) {
+        let Some((id, _)) = self.live.iter().nth(pick % self.live.len().max(1)) else { return };
+        let batch = journal.read(*id).unwrap_or_else(|error| panic!("{id}: {error}"));
+        assert_eq!((batch.body, batch.count as usize), (body(*id, self.len[id]), self.len[id]));
+        self.check(journal);
+    }
+
     fn check<D: Directory>(&self, journal: &Journal<D>) {
         assert_eq!(journal.status().batches, self.live.len(), "as many wait as should");
         let items: usize = self.live.keys().map(|id| self.len[id]).sum();
@@ -204,7 +214,7 @@ impl World {
     fn open<D: Directory>(&mut self, dir: D, crashed: bool, well: impl Fn()) -> Option<Journal<D>> {
         self.lives += 1;
         let files = self.files.clone();
-        let journal = Journal::open(dir, SMALL, self.lives, |name| Ok(files.contains(name))).ok()?;
+        let journal = Journal::open(dir, self.config, self.lives, |name| Ok(files.contains(name))).ok()?;
         let (mut journal, report) = journal;
         let mut found = BTreeMap::new();
         while let Some(batch) = journal.next_recovered() {

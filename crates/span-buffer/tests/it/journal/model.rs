@@ -4,15 +4,17 @@
 use proptest::prelude::*;
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
-use span_buffer::journal::Journal;
+use span_buffer::journal::{Config, Journal};
 
-use super::World;
+use super::{SMALL, World};
 
 #[derive(Clone, Debug)]
 enum Step {
     Append(usize),
     Done(usize, usize),
     Sync,
+    /// The disk is well, and a batch is read back.
+    Read(usize),
     Spill(usize, bool),
     Maintain,
     /// The power goes, and what was not synced with it.
@@ -40,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => prop_oneof![4 => 0..600_usize, 1 => 2_000..6_000_usize].prop_map(Step::Append),
         6 => (any::<usize>(), 1..6_usize).prop_map(|(pick, many)| Step::Done(pick, many)),
         5 => Just(Step::Sync),
+        2 => any::<usize>().prop_map(Step::Read),
         6 => (any::<usize>(), prop::bool::weighted(0.2)).prop_map(|(pick, fails)| Step::Spill(pick, fails)),
         4 => Just(Step::Maintain),
         2 => crash().prop_map(Step::Crash),
@@ -63,14 +66,18 @@ fn open(world: &mut World, disk: &Disk, faults: &Faults, crashed: bool) -> Journ
 }
 
 /// Lives through the steps, checks everything after each, and empties the journal in the end.
-fn play(script: Vec<Step>) {
-    let (disk, faults, mut world) = (Disk::new(), Faults::none(), World::new());
+fn play(config: Config, script: Vec<Step>) {
+    let (disk, faults, mut world) = (Disk::new(), Faults::none(), World::new(config));
     let mut journal = open(&mut world, &disk, &faults, false);
     for step in script {
         match step {
             Step::Append(len) => drop(world.append(&mut journal, len)),
             Step::Done(pick, many) => world.done(&mut journal, pick, many),
             Step::Sync => drop(world.sync(&mut journal)),
+            Step::Read(pick) => {
+                faults.clear();
+                world.read(&mut journal, pick);
+            }
             Step::Spill(pick, fails) => world.spill(&mut journal, pick, fails),
             Step::Maintain => {
                 drop(journal.maintain());
@@ -100,16 +107,20 @@ fn play(script: Vec<Step>) {
     // On a well disk it goes on as if nothing had been, and in the end nothing is left.
     faults.clear();
     disk.set_capacity(None);
-    assert!(world.append(&mut journal, 100));
+    // A small journal may be full.
+    let room = config.max_bytes > 100 * SMALL.segment_bytes;
+    assert!(world.append(&mut journal, 100) || !room);
     assert!(world.sync(&mut journal));
     disk.crash(Crash::Worst);
     drop(journal);
     let mut journal = open(&mut world, &disk, &faults, true);
     let waiting: Vec<_> = world.live.keys().copied().collect();
-    assert!(!waiting.is_empty());
+    assert!(!waiting.is_empty() || !room);
     world.mark(&mut journal, &waiting);
     assert!(world.sync(&mut journal));
     super::settle(&mut journal).expect("a well disk");
+    assert!(world.append(&mut journal, 100), "there is room again");
+    world.done(&mut journal, 0, 1);
     drop(journal);
     let mut journal = open(&mut world, &disk, &faults, false);
     super::settle(&mut journal).expect("a well disk");
@@ -123,7 +134,12 @@ proptest! {
 
     #[test]
     fn what_was_synced_comes_back_and_what_was_done_does_not(script in prop::collection::vec(step(), 0..150)) {
-        play(script);
+        play(SMALL, script);
+    }
+
+    #[test]
+    fn so_it_is_in_the_smallest_journal(script in prop::collection::vec(step(), 0..150)) {
+        play(Config { max_bytes: 2 * SMALL.segment_bytes, ..SMALL }, script);
     }
 }
 
@@ -132,7 +148,7 @@ proptest! {
 #[test]
 fn a_removal_that_a_kill_cut_short_is_durable_once_the_journal_is_open() {
     for seed in (0..200).chain([6_524_693_265_533_844_037]) {
-        play(vec![
+        let script = vec![
             Step::Append(0),
             Step::Done(0, 1),
             Step::Crash(Crash::Best),
@@ -147,6 +163,7 @@ fn a_removal_that_a_kill_cut_short_is_durable_once_the_journal_is_open() {
             Step::Sync,
             Step::Kill,
             Step::Crash(Crash::Random(seed)),
-        ]);
+        ];
+        play(SMALL, script);
     }
 }
