@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use file_fallback::{Compression, Config, FileFallback, Line};
+use file_fallback::{Compression, Config, FileFallback, Record};
 use span_buffer::{Buffer, Limits, Size};
 
 const SPANS: usize = 512;
@@ -105,7 +105,7 @@ fn open(dir: &std::path::Path, compression: Compression) -> FileFallback {
 }
 
 /// One batch as one line, like OTLP JSON: the same keys again and again, ids that are random.
-fn batch_lines() -> Vec<Line> {
+fn batch_lines() -> Vec<Record> {
     let mut text = String::from("{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[");
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     for span in 0..SPANS {
@@ -132,7 +132,7 @@ fn batch_lines() -> Vec<Line> {
         text.push_str("],\"status\":{},\"flags\":257}");
     }
     text.push_str("],\"scope\":{\"name\":\"shop.http\"}}]}]}");
-    vec![Line { text: text.into_bytes(), count: SPANS }]
+    vec![Record { bytes: text.into_bytes(), count: SPANS }]
 }
 
 const ATTRIBUTES: [&str; 11] = [

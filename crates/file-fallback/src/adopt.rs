@@ -100,10 +100,10 @@ impl<D: Directory> FileFallback<D> {
                 seq += 1;
             }
             let mut file = StoredFile::new(&parsed, metadata.len, parsed.time);
-            if let Some(record) = progress.claim(name, metadata.len) {
-                file.resume(record);
-                // Before the move: a record without a file means nothing, a file without its record is delivered again.
-                self.progress.save(&self.dir, file.record(&key.name))?;
+            if let Some(mark) = progress.claim(name, metadata.len) {
+                file.resume(mark);
+                // Before the move: a mark without a file means nothing, a file without its mark is delivered again.
+                self.progress.save(&self.dir, file.mark(&key.name))?;
             }
             dead.rename(name, &self.dir, &key.name)?;
             if parsed.seq <= MAX_TRUSTED_SEQ {

@@ -16,7 +16,7 @@ pub struct Config {
     pub(crate) compression: Compression,
     pub(crate) compress_above: usize,
     pub(crate) zstd_level: i32,
-    pub(crate) max_line_bytes: usize,
+    pub(crate) max_record_bytes: usize,
     pub(crate) quarantine_max_bytes: u64,
     pub(crate) second_process: SecondProcess,
 }
@@ -93,7 +93,7 @@ impl Config {
             compression: Compression::default(),
             compress_above: 64 << 10,
             zstd_level: 3,
-            max_line_bytes: 1_000_000,
+            max_record_bytes: 1_000_000,
             quarantine_max_bytes: 64 << 20,
             second_process: SecondProcess::default(),
         };
@@ -106,15 +106,15 @@ impl Config {
         &self.dir
     }
 
-    /// See [`Builder::with_max_line_bytes`].
+    /// See [`Builder::with_max_record_bytes`].
     #[must_use]
-    pub const fn max_line_bytes(&self) -> usize {
-        self.max_line_bytes
+    pub const fn max_record_bytes(&self) -> usize {
+        self.max_record_bytes
     }
 }
 
 impl Builder {
-    /// What the lines are, `traces` by default. It begins the file names: one store reads only files of its own signal.
+    /// What the records are, `traces` by default. It begins the file names: one store reads only files of its own signal.
     pub fn with_signal(mut self, signal: impl Into<String>) -> Self {
         self.config.signal = signal.into();
         self
@@ -162,10 +162,10 @@ impl Builder {
         self
     }
 
-    /// The longest line, 1,000,000 bytes by default: a spill with a longer one is refused, a longer one in a file is set
+    /// The longest record, 1,000,000 bytes by default: a spill with a longer one is refused, a longer one in a file is set
     /// aside. The OpenTelemetry Collector skips lines from 1 MiB on.
-    pub const fn with_max_line_bytes(mut self, bytes: usize) -> Self {
-        self.config.max_line_bytes = bytes;
+    pub const fn with_max_record_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_record_bytes = bytes;
         self
     }
 
@@ -197,7 +197,7 @@ impl Builder {
         for (field, value, min, max) in [
             ("max_bytes", config.max_bytes, 1, u64::MAX),
             ("max_files", wide(config.max_files), 1, u64::MAX),
-            ("max_line_bytes", wide(config.max_line_bytes), 1, 64 << 20),
+            ("max_record_bytes", wide(config.max_record_bytes), 1, 64 << 20),
             ("zstd_level", level, 1, 19),
         ] {
             if !(min..=max).contains(&value) {

@@ -1,11 +1,11 @@
 //! What was refused for good: kept with its reason, never sent again by itself.
 //!
-//! A dead letter is a file of its own, named and limited as all files of this crate: its first line says what happened, the
-//! others are the lines that were refused. `jq` reads it; so does whoever wants to send it again.
+//! A dead letter is a file of its own, named and limited as all files of this crate: its first record says what happened, the
+//! others are the records that were refused. `jq` reads it; so does whoever wants to send it again.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
-//! use file_fallback::Line;
+//! use file_fallback::Record;
 //! use file_fallback::dead_letters::{DeadLetters, Letter};
 //!
 //! # let scratch = tempfile::tempdir()?;
@@ -21,12 +21,12 @@
 //!     accepted: now,
 //!     refused: now,
 //! };
-//! let added = letters.add(&letter, &[Line { text: b"{}".to_vec(), count: 3 }], now)?;
+//! let added = letters.add(&letter, &[Record { bytes: b"{}".to_vec(), count: 3 }], now)?;
 //!
 //! let listed = letters.list();
 //! assert_eq!((listed.len(), listed[0].count), (1, 3));
-//! let (read, lines) = letters.read(&added.name)?;
-//! assert_eq!((read, lines), (letter, vec![b"{}".to_vec()]));
+//! let (read, records) = letters.read(&added.name)?;
+//! assert_eq!((read, records), (letter, vec![b"{}".to_vec()]));
 //! letters.remove(&added.name)?; // once somebody else has it
 //! assert_eq!(letters.stored().count, 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -45,7 +45,7 @@ use crate::error::{OpenError, SpillError};
 use crate::name::FileName;
 use crate::notice::{Damage, Notice};
 use crate::read::Item;
-use crate::spill::{Line, Spilled};
+use crate::spill::{Record, Spilled};
 use crate::store::{Evicted, FileFallback, Key, Stored};
 
 /// Dead letters in a directory of their own.
@@ -54,10 +54,10 @@ pub struct DeadLetters<D: Directory = SafeDir> {
     store: FileFallback<D>,
 }
 
-/// What happened to the lines of one dead letter. Text is cut to 2,000 characters each; it should hold no secret.
+/// What happened to the records of one dead letter. Text is cut to 2,000 characters each; it should hold no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
-    /// What the lines are, such as `traces`.
+    /// What the records are, such as `traces`.
     pub signal: String,
     /// What the peer answered, such as `HTTP 400` or `INVALID_ARGUMENT`.
     pub status: String,
@@ -67,7 +67,7 @@ pub struct Letter {
     pub endpoint: String,
     /// How many calls were made for it.
     pub attempts: u32,
-    /// When the lines were accepted; to the microsecond.
+    /// When the records were accepted; to the microsecond.
     pub accepted: SystemTime,
     /// When they were refused; to the microsecond.
     pub refused: SystemTime,
@@ -108,10 +108,10 @@ pub enum LetterError {
     Forked,
 }
 
-/// A letter and its lines.
+/// A letter and its records.
 type Whole = (Letter, Vec<Vec<u8>>);
 
-/// The first line of the file.
+/// The first record of the file.
 #[derive(Serialize, Deserialize)]
 struct Header {
     /// The version of this form.
@@ -159,18 +159,18 @@ impl<D: Directory> DeadLetters<D> {
     ///
     /// # Errors
     ///
-    /// As [`FileFallback::spill`]; `index` counts the lines from 1, as the letter itself is line 0.
-    pub fn add(&mut self, letter: &Letter, lines: &[Line], now: SystemTime) -> Result<Spilled, SpillError> {
-        if lines.is_empty() {
+    /// As [`FileFallback::spill`]; `index` counts the records from 1, as the letter itself is record 0.
+    pub fn add(&mut self, letter: &Letter, records: &[Record], now: SystemTime) -> Result<Spilled, SpillError> {
+        if records.is_empty() {
             return Err(SpillError::Empty);
         }
-        let bytes: u64 = lines.iter().map(|line| line.text.len() as u64).sum();
+        let bytes: u64 = records.iter().map(|record| record.bytes.len() as u64).sum();
         if bytes > MAX_LETTER_TEXT {
             return Err(SpillError::TooLarge { bytes, max_bytes: MAX_LETTER_TEXT });
         }
-        let mut all = Vec::with_capacity(lines.len() + 1);
-        all.push(Line { text: Header::new(letter).to_line(), count: 0 });
-        all.extend_from_slice(lines);
+        let mut all = Vec::with_capacity(records.len() + 1);
+        all.push(Record { bytes: Header::new(letter).to_record(), count: 0 });
+        all.extend_from_slice(records);
         self.store.spill(&all, now)
     }
 
@@ -185,14 +185,14 @@ impl<D: Directory> DeadLetters<D> {
         listed.collect()
     }
 
-    /// Reads a letter and its lines; it stays. Memory: the whole letter, 64 MiB at most.
+    /// Reads a letter and its records; it stays. Memory: the whole letter, 64 MiB at most.
     ///
     /// # Errors
     ///
     /// If there is none, or it cannot be read. One that is damaged is set aside, and its count has left.
     pub fn read(&mut self, name: &str) -> Result<(Letter, Vec<Vec<u8>>), LetterError> {
         let key = self.key(name)?;
-        match self.read_lines(&key) {
+        match self.read_records(&key) {
             Ok(Ok(read)) => Ok(read),
             Ok(Err(damage)) => {
                 if let Some(file) = self.store.forget(&key) {
@@ -253,26 +253,26 @@ impl<D: Directory> DeadLetters<D> {
         if self.store.files.contains_key(&key) { Ok(key) } else { Err(unknown()) }
     }
 
-    fn read_lines(&self, key: &Key) -> Result<Result<Whole, Damage>, FileError> {
-        let mut reader = self.store.open_reader(key)?.lines;
+    fn read_records(&self, key: &Key) -> Result<Result<Whole, Damage>, FileError> {
+        let mut reader = self.store.open_reader(key)?.records;
         let failed = |source| FileError::Io { path: self.store.path().join(&key.name), action: "read", source };
-        let (mut letter, mut lines, mut bytes) = (None, Vec::new(), 0);
+        let (mut letter, mut records, mut bytes) = (None, Vec::new(), 0);
         loop {
             match reader.next().map_err(failed)? {
-                Item::Line(line) if letter.is_none() => match Header::parse(reader.text(&line)) {
+                Item::Record(record) if letter.is_none() => match Header::parse(reader.text(&record)) {
                     Some(parsed) => letter = Some(parsed),
                     None => return Ok(Err(Damage::Rejected)),
                 },
-                Item::Line(line) => {
-                    bytes += line.len() as u64;
+                Item::Record(record) => {
+                    bytes += record.len() as u64;
                     if bytes > MAX_LETTER_TEXT {
                         return Ok(Err(Damage::TextTooLarge));
                     }
-                    lines.push(reader.text(&line).to_vec());
+                    records.push(reader.text(&record).to_vec());
                 }
                 Item::Skipped(None) => {}
                 Item::Skipped(Some(damage)) | Item::Damage(damage) => return Ok(Err(damage)),
-                Item::End => return Ok(letter.map(|letter| (letter, lines)).ok_or(Damage::Torn)),
+                Item::End => return Ok(letter.map(|letter| (letter, records)).ok_or(Damage::Torn)),
             }
         }
     }
@@ -298,12 +298,12 @@ impl Header {
         }
     }
 
-    fn to_line(&self) -> Vec<u8> {
+    fn to_record(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings and numbers have a JSON form")
     }
 
-    fn parse(line: &[u8]) -> Option<Letter> {
-        let header: Self = serde_json::from_slice(line).ok()?;
+    fn parse(record: &[u8]) -> Option<Letter> {
+        let header: Self = serde_json::from_slice(record).ok()?;
         let time = |text: &str| text.parse::<Timestamp>().ok().map(SystemTime::from);
         (header.dead_letter == VERSION).then_some(())?;
         Some(Letter {
@@ -343,7 +343,7 @@ impl std::error::Error for LetterError {
     }
 }
 
-/// Of the first line. A letter of another version is set aside, not guessed at.
+/// Of the first record. A letter of another version is set aside, not guessed at.
 const VERSION: u32 = 1;
 
 /// The largest request that OTLP recommends to accept.

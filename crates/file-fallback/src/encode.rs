@@ -1,10 +1,10 @@
-//! Lines to the bytes of a file.
+//! Records to the bytes of a file.
 
 use std::io::{self, Write};
 
 use crate::config::{Compression, Config};
 use crate::name::Extension;
-use crate::spill::Line;
+use crate::spill::Record;
 
 /// What will be written, its size known before the disk is touched.
 pub(crate) struct Encoded<'a> {
@@ -14,23 +14,23 @@ pub(crate) struct Encoded<'a> {
 
 #[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain text has no parts"))]
 enum Body<'a> {
-    Lines(&'a [Line]),
+    Records(&'a [Record]),
     Bytes(Vec<u8>),
 }
 
 impl<'a> Encoded<'a> {
-    pub(crate) fn new(lines: &'a [Line], config: &Config) -> io::Result<Self> {
-        let small = text_len(lines) <= u64::try_from(config.compress_above).unwrap_or(u64::MAX);
-        let plain = || Self { extension: Extension::Plain, body: Body::Lines(lines) };
+    pub(crate) fn new(records: &'a [Record], config: &Config) -> io::Result<Self> {
+        let small = text_len(records) <= u64::try_from(config.compress_above).unwrap_or(u64::MAX);
+        let plain = || Self { extension: Extension::Plain, body: Body::Records(records) };
         Ok(match config.compression {
             _ if small => plain(),
             Compression::Never => plain(),
             #[cfg(feature = "zstd")]
             Compression::Zstd => {
-                Self { extension: Extension::Zstd, body: Body::Bytes(zstd_frames(lines, config.zstd_level)?) }
+                Self { extension: Extension::Zstd, body: Body::Bytes(zstd_frames(records, config.zstd_level)?) }
             }
             #[cfg(feature = "gzip")]
-            Compression::Gzip => Self { extension: Extension::Gzip, body: Body::Bytes(gzip_members(lines)?) },
+            Compression::Gzip => Self { extension: Extension::Gzip, body: Body::Bytes(gzip_members(records)?) },
             #[cfg(not(all(feature = "zstd", feature = "gzip")))]
             _ => plain(),
         })
@@ -38,7 +38,7 @@ impl<'a> Encoded<'a> {
 
     pub(crate) fn len(&self) -> u64 {
         match &self.body {
-            Body::Lines(lines) => text_len(lines),
+            Body::Records(records) => text_len(records),
             Body::Bytes(bytes) => bytes.len() as u64,
         }
     }
@@ -46,10 +46,10 @@ impl<'a> Encoded<'a> {
     pub(crate) fn write_to(&self, file: &mut impl Write) -> io::Result<()> {
         match &self.body {
             Body::Bytes(bytes) => file.write_all(bytes),
-            Body::Lines(lines) => {
+            Body::Records(records) => {
                 let mut file = io::BufWriter::with_capacity(WRITE_AT_ONCE, file);
-                for line in *lines {
-                    file.write_all(&line.text)?;
+                for record in *records {
+                    file.write_all(&record.bytes)?;
                     file.write_all(b"\n")?;
                 }
                 file.flush()
@@ -59,16 +59,16 @@ impl<'a> Encoded<'a> {
 }
 
 /// The length of the plain text.
-pub(crate) fn text_len(lines: &[Line]) -> u64 {
-    lines.iter().map(|line| line.text.len() as u64 + 1).sum()
+pub(crate) fn text_len(records: &[Record]) -> u64 {
+    records.iter().map(|record| record.bytes.len() as u64 + 1).sum()
 }
 
-/// Lines in runs of about [`FRAME_TEXT`], each of which is compressed by itself: damage in one leaves the others readable.
+/// Records in runs of about [`FRAME_TEXT`], each of which is compressed by itself: damage in one leaves the others readable.
 #[cfg(any(feature = "zstd", feature = "gzip"))]
-fn frames(lines: &[Line], mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn frames(records: &[Record], mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut text = Vec::new();
-    for line in lines {
-        text.extend_from_slice(&line.text);
+    for record in records {
+        text.extend_from_slice(&record.bytes);
         text.push(b'\n');
         if text.len() >= FRAME_TEXT {
             each(&text)?;
@@ -79,11 +79,11 @@ fn frames(lines: &[Line], mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::
 }
 
 #[cfg(feature = "zstd")]
-fn zstd_frames(lines: &[Line], level: i32) -> io::Result<Vec<u8>> {
+fn zstd_frames(records: &[Record], level: i32) -> io::Result<Vec<u8>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
     compressor.include_checksum(true)?;
     let mut bytes = Vec::new();
-    frames(lines, |text| {
+    frames(records, |text| {
         bytes.extend_from_slice(&compressor.compress(text)?);
         Ok(())
     })?;
@@ -91,9 +91,9 @@ fn zstd_frames(lines: &[Line], level: i32) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(feature = "gzip")]
-fn gzip_members(lines: &[Line]) -> io::Result<Vec<u8>> {
+fn gzip_members(records: &[Record]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    frames(lines, |text| {
+    frames(records, |text| {
         let mut encoder = flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::default());
         encoder.write_all(text)?;
         encoder.finish().map(drop)
@@ -101,7 +101,7 @@ fn gzip_members(lines: &[Line]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text after which a frame ends, with the line that reaches it.
+/// The text after which a frame ends, with the record that reaches it.
 pub(crate) const FRAME_TEXT: usize = 256 << 10;
 
 const WRITE_AT_ONCE: usize = 64 << 10;

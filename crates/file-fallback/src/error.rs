@@ -19,20 +19,20 @@ pub enum OpenError {
     File(FileError),
 }
 
-/// Why lines were not written. The caller still has them; no file of theirs is left.
+/// Why records were not written. The caller still has them; no file of theirs is left.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SpillError {
-    /// There was no line.
+    /// There was no record.
     Empty,
-    /// A line cannot be kept as one line of a file.
-    Line {
+    /// A record cannot be kept as one record of a file.
+    Record {
         /// Which one, from 0.
         index: usize,
         /// What is wrong with it.
-        problem: LineProblem,
+        problem: RecordProblem,
     },
-    /// The lines as written are larger than the whole store may be.
+    /// The records as written are larger than the whole store may be.
     TooLarge {
         /// How many bytes they take on disk.
         bytes: u64,
@@ -59,20 +59,20 @@ pub enum SpillError {
     Forked,
 }
 
-/// What is wrong with a line that was to be written.
+/// What is wrong with a record that was to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LineProblem {
+pub enum RecordProblem {
     /// It has no text.
     Empty,
     /// It contains a line feed.
     LineFeed,
-    /// It is longer than a line may be.
+    /// It is longer than a record may be.
     TooLong {
         /// Its length in bytes.
         bytes: usize,
         /// The limit.
-        max_line_bytes: usize,
+        max_record_bytes: usize,
     },
 }
 
@@ -91,7 +91,7 @@ pub enum ReplayError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SettleError {
-    /// The outcome counts, but the disk does not know: after a crash the lines are read, and delivered, once more.
+    /// The outcome counts, but the disk does not know: after a crash the records are read, and delivered, once more.
     NotDurable {
         /// What it came to.
         settled: Settled,
@@ -100,12 +100,12 @@ pub enum SettleError {
     },
     /// The group is not one that this store has handed out and not settled yet; nothing was changed.
     UnknownGroup,
-    /// Not one verdict a line; nothing was changed, and the lines are read again.
+    /// Not one verdict a record; nothing was changed, and the records are read again.
     WrongLength {
         /// Verdicts given.
         verdicts: usize,
-        /// Lines in the group.
-        lines: usize,
+        /// Records in the group.
+        records: usize,
     },
     /// This process is a child, by `fork`, of the one that opened the store, which alone may use it.
     Forked,
@@ -131,7 +131,7 @@ impl SpillError {
     pub fn evicted(&self) -> &[Evicted] {
         match self {
             Self::NoRoom { evicted, .. } | Self::File { evicted, .. } => evicted,
-            Self::Empty | Self::Line { .. } | Self::TooLarge { .. } | Self::Forked => &[],
+            Self::Empty | Self::Record { .. } | Self::TooLarge { .. } | Self::Forked => &[],
         }
     }
 }
@@ -149,8 +149,8 @@ impl fmt::Display for OpenError {
 impl fmt::Display for SpillError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("there is no line to write"),
-            Self::Line { index, problem } => write!(f, "line {index} was not written: {problem}"),
+            Self::Empty => f.write_str("there is no record to write"),
+            Self::Record { index, problem } => write!(f, "record {index} was not written: {problem}"),
             Self::TooLarge { bytes, max_bytes } => write!(
                 f,
                 "{bytes} bytes were not written, as at most {max_bytes} may be kept: raise max_bytes or spill less at once"
@@ -166,13 +166,13 @@ impl fmt::Display for SpillError {
     }
 }
 
-impl fmt::Display for LineProblem {
+impl fmt::Display for RecordProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("it is empty"),
             Self::LineFeed => f.write_str("it contains a line feed: escape it"),
-            Self::TooLong { bytes, max_line_bytes } => {
-                write!(f, "it has {bytes} bytes, and {max_line_bytes} are allowed: split it")
+            Self::TooLong { bytes, max_record_bytes } => {
+                write!(f, "it has {bytes} bytes, and {max_record_bytes} are allowed: split it")
             }
         }
     }
@@ -191,10 +191,12 @@ impl fmt::Display for SettleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotDurable { .. } => {
-                f.write_str("the replay progress was not written: after a crash some lines are delivered again")
+                f.write_str("the replay progress was not written: after a crash some records are delivered again")
             }
             Self::UnknownGroup => f.write_str("the group was settled before, or is from another store"),
-            Self::WrongLength { verdicts, lines } => write!(f, "{verdicts} verdicts for {lines} lines: give one each"),
+            Self::WrongLength { verdicts, records } => {
+                write!(f, "{verdicts} verdicts for {records} records: give one each")
+            }
             Self::Forked => f.write_str(FORKED),
         }
     }
@@ -224,7 +226,7 @@ impl std::error::Error for SpillError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::File { source, .. } => Some(source),
-            Self::Empty | Self::Line { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } | Self::Forked => None,
+            Self::Empty | Self::Record { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } | Self::Forked => None,
         }
     }
 }

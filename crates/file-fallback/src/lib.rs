@@ -22,9 +22,9 @@ mod store;
 mod unpack;
 
 pub use config::{Builder, Compression, Config, InvalidConfig, SecondProcess};
-pub use error::{AdoptError, LineProblem, OpenError, ReplayError, SettleError, SpillError};
+pub use error::{AdoptError, OpenError, RecordProblem, ReplayError, SettleError, SpillError};
 pub use notice::{Damage, Notice};
 pub use replay::Group;
 pub use settle::{Settled, Verdict};
-pub use spill::{Line, Spilled};
+pub use spill::{Record, Spilled};
 pub use store::{Evicted, FileFallback, Reason, Stored};

@@ -6,7 +6,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
-    /// A file was damaged, or is not one of ours in spite of its name. All good lines were delivered; the file was moved to the
+    /// A file was damaged, or is not one of ours in spite of its name. All good records were delivered; the file was moved to the
     /// subdirectory `quarantine`, for somebody to look at.
     SetAside {
         /// Its name.
@@ -20,7 +20,7 @@ pub enum Notice {
         /// What its name promises.
         promised: u64,
     },
-    /// A file without damage held less than its name promised; it was removed after its last line.
+    /// A file without damage held less than its name promised; it was removed after its last record.
     Missing {
         /// Its name.
         name: String,
@@ -43,10 +43,10 @@ pub enum Notice {
         /// What came into the store with them.
         count: u64,
     },
-    /// The record of the replay progress was damaged: some lines may be delivered again.
+    /// The log of the replay progress was damaged: some records may be delivered again.
     ProgressDamaged {
-        /// How many records of it could not be read.
-        records: u64,
+        /// How many marks in it could not be read.
+        marks: u64,
     },
     /// Old files in `quarantine` were removed to keep its limit.
     QuarantineTrimmed {
@@ -63,9 +63,9 @@ pub enum Damage {
     Torn,
     /// A compressed part does not decode, or its checksum is wrong.
     Corrupt,
-    /// A line is longer than a line may be.
-    LineTooLong,
-    /// The caller could not use a line.
+    /// A record is longer than a record may be.
+    RecordTooLong,
+    /// The caller could not use a record.
     Rejected,
     /// It unpacks to more than a file may hold.
     TextTooLarge,
@@ -84,8 +84,8 @@ impl Damage {
         match self {
             Self::Torn => "torn: it ends in the middle of compressed data",
             Self::Corrupt => "corrupt: a compressed part does not decode",
-            Self::LineTooLong => "a line is too long",
-            Self::Rejected => "a line cannot be decoded",
+            Self::RecordTooLong => "a record is too long",
+            Self::Rejected => "a record cannot be decoded",
             Self::TextTooLarge => "it unpacks to more than a file may hold",
             Self::FileTooLarge => "it is larger than the store may be",
             Self::Unreadable => "the disk fails to read it",

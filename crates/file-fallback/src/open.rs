@@ -16,7 +16,7 @@ use crate::store::{FileFallback, Key, Stored, StoredFile};
 impl FileFallback {
     /// Opens the store in the configured directory and takes the directory's lock.
     ///
-    /// Reads names and the small record of the progress, no file: the time grows with the number of files, not
+    /// Reads names and the small log of the progress, no file: the time grows with the number of files, not
     /// with their size. Nothing is truncated or overwritten; what is not ours stays untouched. Call
     /// [`clean_up`](Self::clean_up) soon after, as limits may have changed.
     ///
@@ -93,7 +93,7 @@ impl<D: Directory> FileFallback<D> {
             _lock: lock,
         };
         if damaged > 0 {
-            store.notices.push_back(Notice::ProgressDamaged { records: damaged });
+            store.notices.push_back(Notice::ProgressDamaged { marks: damaged });
         }
         store.scan()?;
         Ok(store)
@@ -113,8 +113,8 @@ impl<D: Directory> FileFallback<D> {
             match self.unusable(&metadata) {
                 None => {
                     let mut file = StoredFile::new(&parsed, metadata.len, parsed.time);
-                    if let Some(record) = self.progress.claim(name, metadata.len) {
-                        file.resume(record);
+                    if let Some(mark) = self.progress.claim(name, metadata.len) {
+                        file.resume(mark);
                     }
                     self.insert(key, file);
                 }

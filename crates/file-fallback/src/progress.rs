@@ -1,4 +1,4 @@
-//! Which lines of which file are settled: a small log beside the files, one record a line, each with its CRC-32C.
+//! Which records of which file are settled: a small log beside the files, one mark a line, each with its CRC-32C.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -10,12 +10,13 @@ use crate::ranges::Ranges;
 
 /// The state of one file that is partly settled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct Mark {
     pub(crate) file: String,
     /// The file's length: of a file with another one nothing is believed.
     pub(crate) bytes: u64,
-    /// The lines, from 0, that need not be read again.
-    pub(crate) lines: Ranges,
+    /// The records, from 0, that need not be read again.
+    #[serde(rename = "lines")]
+    pub(crate) records: Ranges,
     /// What was settled with them.
     pub(crate) count: u64,
     /// The caller could not use one of them.
@@ -23,11 +24,11 @@ pub(crate) struct Record {
     pub(crate) rejected: bool,
 }
 
-/// The log, and the last record of each file.
+/// The log, and the last mark of each file.
 #[derive(Debug)]
 pub(crate) struct Progress<F> {
-    records: BTreeMap<String, Record>,
-    /// Open for appending; none before the first record and after a failure.
+    marks: BTreeMap<String, Mark>,
+    /// Open for appending; none before the first mark and after a failure.
     log: Option<F>,
     len: u64,
     /// Names that the log on disk still speaks of although their files are gone.
@@ -35,10 +36,10 @@ pub(crate) struct Progress<F> {
 }
 
 impl<F: safe_dir::File> Progress<F> {
-    /// Reads the log, if there is one; says how many records of it were damaged. A log that cannot be read at all is one
-    /// damaged record: it will be replaced by the next.
+    /// Reads the log, if there is one; says how many marks of it were damaged. A log that cannot be read at all is one
+    /// damaged mark: it will be replaced by the next.
     pub(crate) fn load<D: Directory<File = F>>(dir: &D) -> (Self, u64) {
-        let empty = Self { records: BTreeMap::new(), log: None, len: 0, stale: BTreeSet::new() };
+        let empty = Self { marks: BTreeMap::new(), log: None, len: 0, stale: BTreeSet::new() };
         let mut text = Vec::new();
         let read = match dir.open_read(LOG) {
             Ok(file) => file.take(MAX_LOG + 1).read_to_end(&mut text),
@@ -48,40 +49,40 @@ impl<F: safe_dir::File> Progress<F> {
         if read.is_err() || text.len() as u64 > MAX_LOG {
             return (empty, 1);
         }
-        let (records, damaged) = parse(&text);
-        (Self { records, ..empty }, damaged)
+        let (marks, damaged) = parse(&text);
+        (Self { marks, ..empty }, damaged)
     }
 
-    /// Takes the record of a file that exists with this length. To be called for every file once after loading; what is then
+    /// Takes the mark of a file that exists with this length. To be called for every file once after loading; what is then
     /// not claimed is stale.
-    pub(crate) fn claim(&mut self, file: &str, bytes: u64) -> Option<Record> {
-        self.records.get(file).filter(|record| record.bytes == bytes).cloned()
+    pub(crate) fn claim(&mut self, file: &str, bytes: u64) -> Option<Mark> {
+        self.marks.get(file).filter(|mark| mark.bytes == bytes).cloned()
     }
 
     /// Forgets every file that is not `known`.
     pub(crate) fn retain(&mut self, known: impl Fn(&str) -> bool) {
-        let stale = self.records.keys().filter(|file| !known(file)).cloned();
+        let stale = self.marks.keys().filter(|file| !known(file)).cloned();
         self.stale.extend(stale);
-        self.records.retain(|file, _| known(file));
+        self.marks.retain(|file, _| known(file));
     }
 
-    /// Forgets a file that is gone. Needs no write: a record without a file means nothing.
+    /// Forgets a file that is gone. Needs no write: a mark without a file means nothing.
     pub(crate) fn forget(&mut self, file: &str) {
-        if self.records.remove(file).is_some() {
+        if self.marks.remove(file).is_some() {
             self.stale.insert(file.to_owned());
         }
     }
 
     /// The highest number that a name in the log has, by `seq_of`.
     pub(crate) fn highest(&self, seq_of: impl Fn(&str) -> Option<u64>) -> Option<u64> {
-        self.records.keys().chain(&self.stale).filter_map(|file| seq_of(file)).max()
+        self.marks.keys().chain(&self.stale).filter_map(|file| seq_of(file)).max()
     }
 
-    /// Keeps the record, durably once it returns. After a failure it is kept in memory, and the next call writes all of them to a
+    /// Keeps the mark, durably once it returns. After a failure it is kept in memory, and the next call writes all of them to a
     /// new log: the old one is never trusted again.
-    pub(crate) fn save<D: Directory<File = F>>(&mut self, dir: &D, record: Record) -> Result<(), FileError> {
-        let line = line(&record);
-        self.records.insert(record.file.clone(), record);
+    pub(crate) fn save<D: Directory<File = F>>(&mut self, dir: &D, mark: Mark) -> Result<(), FileError> {
+        let line = line(&mark);
+        self.marks.insert(mark.file.clone(), mark);
         let appended = match self.log.take() {
             Some(log) if self.len <= COMPACT_ABOVE => Some((log, line)),
             _ => None,
@@ -99,7 +100,7 @@ impl<F: safe_dir::File> Progress<F> {
     }
 
     fn rewrite<D: Directory<File = F>>(&mut self, dir: &D) -> Result<(), FileError> {
-        let text: Vec<u8> = self.records.values().flat_map(line).collect();
+        let text: Vec<u8> = self.marks.values().flat_map(line).collect();
         safe_dir::replace(dir, LOG, |log| log.write_all(&text))?;
         self.stale.clear();
         self.len = text.len() as u64;
@@ -108,26 +109,26 @@ impl<F: safe_dir::File> Progress<F> {
     }
 }
 
-fn line(record: &Record) -> Vec<u8> {
-    let json = serde_json::to_string(record).expect("strings and numbers have a JSON form");
+fn line(mark: &Mark) -> Vec<u8> {
+    let json = serde_json::to_string(mark).expect("strings and numbers have a JSON form");
     format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes()
 }
 
-/// The last good record of each file, and how many lines were not one. A torn last line is what a crash leaves, and no
+/// The last good mark of each file, and how many lines were not one. A torn last line is what a crash leaves, and no
 /// damage.
-fn parse(text: &[u8]) -> (BTreeMap<String, Record>, u64) {
-    let (mut records, mut damaged) = (BTreeMap::new(), 0);
+fn parse(text: &[u8]) -> (BTreeMap<String, Mark>, u64) {
+    let (mut marks, mut damaged) = (BTreeMap::new(), 0);
     let mut lines = text.split(|&byte| byte == b'\n').peekable();
     while let Some(line) = lines.next() {
         match parse_line(line) {
-            Some(record) => drop(records.insert(record.file.clone(), record)),
+            Some(mark) => drop(marks.insert(mark.file.clone(), mark)),
             None => damaged += u64::from(lines.peek().is_some()),
         }
     }
-    (records, damaged)
+    (marks, damaged)
 }
 
-fn parse_line(line: &[u8]) -> Option<Record> {
+fn parse_line(line: &[u8]) -> Option<Mark> {
     let (sum, json) = line.split_at_checked(8)?;
     let json = json.strip_prefix(b" ")?;
     let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
@@ -147,36 +148,36 @@ const MAX_LOG: u64 = 4 << 20;
 mod tests {
     use super::*;
 
-    fn record(file: &str, end: u64) -> Record {
-        let mut lines = Ranges::default();
-        lines.insert(0..end);
-        Record { file: file.to_owned(), bytes: 9, lines, count: end * 10, rejected: false }
+    fn mark(file: &str, end: u64) -> Mark {
+        let mut records = Ranges::default();
+        records.insert(0..end);
+        Mark { file: file.to_owned(), bytes: 9, records, count: end * 10, rejected: false }
     }
 
     #[test]
     fn the_last_good_record_of_a_file_counts() {
-        let text = [line(&record("a", 1)), line(&record("b", 1)), line(&record("a", 2))].concat();
-        let (records, damaged) = parse(&text);
-        assert_eq!((records["a"].count, records["b"].count, damaged), (20, 10, 0));
+        let text = [line(&mark("a", 1)), line(&mark("b", 1)), line(&mark("a", 2))].concat();
+        let (marks, damaged) = parse(&text);
+        assert_eq!((marks["a"].count, marks["b"].count, damaged), (20, 10, 0));
     }
 
     #[test]
     fn every_single_damaged_byte_is_noticed() {
-        let whole = [line(&record("a", 1)), line(&record("a", 2))].concat();
-        let first = line(&record("a", 1)).len();
+        let whole = [line(&mark("a", 1)), line(&mark("a", 2))].concat();
+        let first = line(&mark("a", 1)).len();
         for index in first..whole.len() - 1 {
             for flip in [1, 0x20, 0x80] {
                 let mut text = whole.clone();
                 text[index] ^= flip;
                 let upper_case = text[..whole.len()].eq_ignore_ascii_case(&whole) && index < first + 8;
-                let (records, damaged) = parse(&text);
-                assert!(upper_case || (records["a"].count, damaged >= 1) == (10, true), "byte {index} ^ {flip}");
+                let (marks, damaged) = parse(&text);
+                assert!(upper_case || (marks["a"].count, damaged >= 1) == (10, true), "byte {index} ^ {flip}");
             }
         }
         for len in 0..whole.len() {
-            let (records, damaged) = parse(&whole[..len]);
+            let (marks, damaged) = parse(&whole[..len]);
             let expected = if len + 1 >= whole.len() { Some(20) } else { (len + 1 >= first).then_some(10) };
-            assert_eq!((records.get("a").map(|record| record.count), damaged), (expected, 0), "cut to {len}");
+            assert_eq!((marks.get("a").map(|mark| mark.count), damaged), (expected, 0), "cut to {len}");
         }
     }
 }

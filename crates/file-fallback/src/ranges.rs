@@ -1,4 +1,4 @@
-//! A set of line numbers, kept as ranges.
+//! A set of record numbers, kept as ranges.
 
 use std::ops::Range;
 
@@ -19,10 +19,10 @@ impl Ranges {
         end == 0 || self.0.first().is_some_and(|range| range.start == 0 && range.end >= end)
     }
 
-    /// If it has `line`, the first line after it that it does not have.
-    pub(crate) fn end_of(&self, line: u64) -> Option<u64> {
-        let index = self.0.partition_point(|range| range.end <= line);
-        self.0.get(index).filter(|range| range.start <= line).map(|range| range.end)
+    /// If it has `record`, the first record after it that it does not have.
+    pub(crate) fn end_of(&self, record: u64) -> Option<u64> {
+        let index = self.0.partition_point(|range| range.end <= record);
+        self.0.get(index).filter(|range| range.start <= record).map(|range| range.end)
     }
 
     pub(crate) fn contains_all(&self, wanted: &Range<u64>) -> bool {
@@ -70,7 +70,7 @@ impl TryFrom<Vec<(u64, u64)>> for Ranges {
         let mut ranges = Self::default();
         for (start, end) in pairs {
             if start >= end {
-                return Err("a range of lines that is empty or goes backwards");
+                return Err("a range of records that is empty or goes backwards");
             }
             ranges.insert(start..end);
         }
@@ -97,14 +97,14 @@ mod tests {
                     model.extend(range);
                 } else {
                     ranges.remove(&range);
-                    model.retain(|line| !range.contains(line));
+                    model.retain(|record| !range.contains(record));
                 }
                 for pair in ranges.0.windows(2) {
                     prop_assert!(pair[0].end < pair[1].start);
                 }
-                for line in 0..60 {
-                    prop_assert_eq!(ranges.end_of(line).is_some(), model.contains(&line));
-                    prop_assert_eq!(ranges.covers_to(line), (0..line).all(|below| model.contains(&below)));
+                for record in 0..60 {
+                    prop_assert_eq!(ranges.end_of(record).is_some(), model.contains(&record));
+                    prop_assert_eq!(ranges.covers_to(record), (0..record).all(|below| model.contains(&below)));
                 }
                 prop_assert_eq!(ranges.is_empty(), model.is_empty());
                 let text = serde_json::to_string(&ranges).expect("numbers");

@@ -1,4 +1,4 @@
-//! The bytes of a file to lines, in constant memory, whatever the bytes are.
+//! The bytes of a file to records, in constant memory, whatever the bytes are.
 
 use std::io;
 use std::ops::Range;
@@ -8,9 +8,9 @@ use crate::name::Extension;
 use crate::notice::Damage;
 use crate::unpack::{Filled, Unpacker};
 
-/// Reads a file once, from its start. The same bytes always give the same items, so that lines can be known by their number.
+/// Reads a file once, from its start. The same bytes always give the same items, so that records can be known by their number.
 #[derive(Debug)]
-pub(crate) struct LineReader<F> {
+pub(crate) struct RecordReader<F> {
     unpacker: Unpacker<F>,
     /// Text that is not handed out yet, from `start` on.
     text: Vec<u8>,
@@ -20,20 +20,20 @@ pub(crate) struct LineReader<F> {
     /// Up to here the text is of compressed parts whose checksum was right.
     verified: usize,
     total: u64,
-    /// The number of the next line.
-    line: u64,
-    /// In the middle of a line that is too long.
+    /// The number of the next record.
+    record: u64,
+    /// In the middle of a record that is too long.
     skipping: bool,
     ended: bool,
-    max_line_bytes: usize,
+    max_record_bytes: usize,
 }
 
 /// What comes next in a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Item {
-    /// A line, whose text is at this place until the next call.
-    Line(Range<usize>),
-    /// A line that has a number but no text that could be used, and why, if that is damage.
+    /// A record, whose text is at this place until the next call.
+    Record(Range<usize>),
+    /// A record that has a number but no text that could be used, and why, if that is damage.
     Skipped(Option<Damage>),
     /// Something was wrong here; it has no number.
     Damage(Damage),
@@ -41,8 +41,8 @@ pub(crate) enum Item {
     End,
 }
 
-impl<F: io::Read + io::Seek> LineReader<F> {
-    pub(crate) fn new(file: F, extension: Extension, max_line_bytes: usize) -> io::Result<Self> {
+impl<F: io::Read + io::Seek> RecordReader<F> {
+    pub(crate) fn new(file: F, extension: Extension, max_record_bytes: usize) -> io::Result<Self> {
         Ok(Self {
             unpacker: Unpacker::new(file, extension)?,
             text: Vec::new(),
@@ -50,28 +50,28 @@ impl<F: io::Read + io::Seek> LineReader<F> {
             scanned: 0,
             verified: 0,
             total: 0,
-            line: 0,
+            record: 0,
             skipping: false,
             ended: false,
-            max_line_bytes,
+            max_record_bytes,
         })
     }
 
-    /// The number of the line that comes next.
-    pub(crate) fn line(&self) -> u64 {
-        self.line
+    /// The number of the record that comes next.
+    pub(crate) fn record(&self) -> u64 {
+        self.record
     }
 
-    /// The text of a line that [`next`](Self::next) has just given.
-    pub(crate) fn text(&self, line: &Range<usize>) -> &[u8] {
-        &self.text[line.clone()]
+    /// The text of a record that [`next`](Self::next) has just given.
+    pub(crate) fn text(&self, record: &Range<usize>) -> &[u8] {
+        &self.text[record.clone()]
     }
 
-    /// Takes back a line that [`next`](Self::next) has just given: it comes again.
-    pub(crate) fn unread(&mut self, line: &Range<usize>) {
-        self.start = line.start;
-        self.scanned = line.start;
-        self.line -= 1;
+    /// Takes back a record that [`next`](Self::next) has just given: it comes again.
+    pub(crate) fn unread(&mut self, record: &Range<usize>) {
+        self.start = record.start;
+        self.scanned = record.start;
+        self.record -= 1;
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Item> {
@@ -88,21 +88,21 @@ impl<F: io::Read + io::Seek> LineReader<F> {
         }
     }
 
-    /// A whole line, if there is one that may be handed out.
+    /// A whole record, if there is one that may be handed out.
     fn next_in_text(&mut self) -> Option<Item> {
         // A part that is too large to wait for its checksum was not written by us.
-        let frame_cap = FRAME_TEXT + self.max_line_bytes + 1;
+        let frame_cap = FRAME_TEXT + self.max_record_bytes + 1;
         let usable = if self.text.len() - self.verified > frame_cap { self.text.len() } else { self.verified };
         match self.text[self.scanned..usable].iter().position(|&byte| byte == b'\n') {
             Some(offset) => {
-                let line = self.start..self.scanned + offset;
-                self.start = line.end + 1;
+                let record = self.start..self.scanned + offset;
+                self.start = record.end + 1;
                 self.scanned = self.start;
-                Some(self.number(line))
+                Some(self.number(record))
             }
             None => {
                 self.scanned = self.scanned.max(usable);
-                if self.scanned - self.start > self.max_line_bytes {
+                if self.scanned - self.start > self.max_record_bytes {
                     self.skipping = true;
                     self.start = self.scanned;
                 }
@@ -111,23 +111,23 @@ impl<F: io::Read + io::Seek> LineReader<F> {
         }
     }
 
-    /// What stands after the last line feed. A line without one may be whole; whoever reads it will know.
+    /// What stands after the last line feed. A record without one may be whole; whoever reads it will know.
     fn last(&mut self) -> Item {
-        let line = self.start..self.verified;
+        let record = self.start..self.verified;
         self.start = self.verified;
         self.scanned = self.verified;
-        if line.is_empty() && !self.skipping { Item::End } else { self.number(line) }
+        if record.is_empty() && !self.skipping { Item::End } else { self.number(record) }
     }
 
-    fn number(&mut self, line: Range<usize>) -> Item {
-        self.line += 1;
-        let too_long = std::mem::take(&mut self.skipping) || line.len() > self.max_line_bytes;
+    fn number(&mut self, record: Range<usize>) -> Item {
+        self.record += 1;
+        let too_long = std::mem::take(&mut self.skipping) || record.len() > self.max_record_bytes;
         if too_long {
-            Item::Skipped(Some(Damage::LineTooLong))
-        } else if self.text[line.clone()].iter().all(u8::is_ascii_whitespace) {
+            Item::Skipped(Some(Damage::RecordTooLong))
+        } else if self.text[record.clone()].iter().all(u8::is_ascii_whitespace) {
             Item::Skipped(None)
         } else {
-            Item::Line(line)
+            Item::Record(record)
         }
     }
 
@@ -147,15 +147,15 @@ impl<F: io::Read + io::Seek> LineReader<F> {
                 None
             }
             Filled::Torn => {
-                // What came before the cut is as it was written, except the line that was cut: so it is taken, although its
-                // checksum is gone. Damage that looks like a cut may let lines through that the caller cannot use.
+                // What came before the cut is as it was written, except the record that was cut: so it is taken, although its
+                // checksum is gone. Damage that looks like a cut may let records through that the caller cannot use.
                 let whole = self.text.iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1);
                 self.cut(whole.max(self.scanned));
                 self.verified = self.text.len();
                 Some(Damage::Torn)
             }
             Filled::Corrupt => {
-                // Nothing of this part is to be trusted, nor a line that began before it and ends in it.
+                // Nothing of this part is to be trusted, nor a record that began before it and ends in it.
                 let trusted = self.verified.max(self.scanned);
                 let whole = self.text[..trusted].iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1);
                 self.cut(whole);
@@ -167,7 +167,7 @@ impl<F: io::Read + io::Seek> LineReader<F> {
                 None
             }
         };
-        if self.total > MAX_FILE_TEXT || self.line > MAX_FILE_LINES {
+        if self.total > MAX_FILE_TEXT || self.record > MAX_FILE_RECORDS {
             self.cut(self.start);
             self.verified = self.text.len();
             self.ended = true;
@@ -183,7 +183,7 @@ impl<F: io::Read + io::Seek> LineReader<F> {
     }
 }
 
-/// The most text in one file, 256 MiB, and the most lines. What holds more is not ours, and would keep the disk busy for
+/// The most text in one file, 256 MiB, and the most records. What holds more is not ours, and would keep the disk busy for
 /// long.
 pub(crate) const MAX_FILE_TEXT: u64 = 256 << 20;
-pub(crate) const MAX_FILE_LINES: u64 = 1 << 20;
+pub(crate) const MAX_FILE_RECORDS: u64 = 1 << 20;

@@ -8,58 +8,58 @@ use safe_dir::{Directory, FileError};
 use crate::error::ReplayError;
 use crate::name::FileName;
 use crate::notice::Damage;
-use crate::read::{Item, LineReader};
+use crate::read::{Item, RecordReader};
 use crate::store::{FileFallback, Key};
 
-/// Lines of one file, handed out to be delivered. Give it to [`settle`](FileFallback::settle) or one of its shorter forms: what is not
+/// Records of one file, handed out to be delivered. Give it to [`settle`](FileFallback::settle) or one of its shorter forms: what is not
 /// settled is not read again before the next start, and keeps its file from being removed.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "settle it, or give it back"]
 pub struct Group {
     pub(crate) key: Key,
-    /// The number of the first line in its file, from 0; the others follow.
+    /// The number of the first record in its file, from 0; the others follow.
     pub(crate) first: u64,
-    /// The text of each line, without its line feed.
-    pub lines: Vec<Vec<u8>>,
+    /// The text of each record, without its line feed.
+    pub records: Vec<Vec<u8>>,
 }
 
 /// The file that is being read.
 #[derive(Debug)]
 pub(crate) struct Reader<F> {
     pub(crate) key: Key,
-    pub(crate) lines: LineReader<F>,
+    pub(crate) records: RecordReader<F>,
 }
 
 impl Group {
-    /// The name of the file that the lines are from.
+    /// The name of the file that the records are from.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.key.name
     }
 
-    /// The number of its first line in the file, from 0. The others follow.
+    /// The number of its first record in the file, from 0. The others follow.
     #[must_use]
-    pub const fn first_line(&self) -> u64 {
+    pub const fn first_record(&self) -> u64 {
         self.first
     }
 
-    /// The bytes of all lines.
+    /// The bytes of all records.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.lines.iter().map(Vec::len).sum()
+        self.records.iter().map(Vec::len).sum()
     }
 
     pub(crate) fn range(&self) -> Range<u64> {
-        self.first..self.first + self.lines.len() as u64
+        self.first..self.first + self.records.len() as u64
     }
 }
 
 impl<D: Directory> FileFallback<D> {
-    /// Reads the next lines that are neither settled nor handed out, oldest file first: as many of one file as fit into
+    /// Reads the next records that are neither settled nor handed out, oldest file first: as many of one file as fit into
     /// `max_bytes`, and at least one. `None` if there is nothing.
     ///
     /// Memory: the group, and a constant. Damage on the way is noted (see [`take_notices`](Self::take_notices)), and the good
-    /// lines around it are read. Blocks on the disk.
+    /// records around it are read. Blocks on the disk.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl<D: Directory> FileFallback<D> {
                     return Ok(Some(group));
                 }
                 Ok(None) => {
-                    // What fails here is tried again by `clean_up`; it has no lines any more.
+                    // What fails here is tried again by `clean_up`; it has no records any more.
                     drop(self.finish_if_done(&key));
                 }
                 Err(error) if error.is_not_found() => self.vanished(&key),
@@ -104,31 +104,31 @@ impl<D: Directory> FileFallback<D> {
         };
         let Some(file) = self.files.get_mut(key) else { return Ok(None) };
         let failed = |source| FileError::Io { path: self.dir.path().join(&key.name), action: "read", source };
-        let mut group = Group { key: key.clone(), first: 0, lines: Vec::new() };
+        let mut group = Group { key: key.clone(), first: 0, records: Vec::new() };
         let mut size = 0;
         loop {
-            let number = reader.lines.line();
-            let item = match reader.lines.next() {
+            let number = reader.records.record();
+            let item = match reader.records.next() {
                 Ok(item) => item,
                 // What came before goes out; the next call meets the failure again, at its own beginning.
-                Err(_) if !group.lines.is_empty() => return Ok(Some(group)),
+                Err(_) if !group.records.is_empty() => return Ok(Some(group)),
                 Err(source) => return Err(failed(source)),
             };
             match item {
-                Item::Line(line) => {
+                Item::Record(record) => {
                     if file.done.end_of(number).or(file.out.end_of(number)).is_some() {
                         continue;
                     }
-                    let text = reader.lines.text(&line);
-                    let room = max_bytes.saturating_sub(size) >= text.len() + LINE_OVERHEAD;
-                    if group.lines.is_empty() {
+                    let text = reader.records.text(&record);
+                    let room = max_bytes.saturating_sub(size) >= text.len() + RECORD_OVERHEAD;
+                    if group.records.is_empty() {
                         group.first = number;
                     } else if !room || number != group.range().end {
-                        reader.lines.unread(&line);
+                        reader.records.unread(&record);
                         break;
                     }
-                    size += text.len() + LINE_OVERHEAD;
-                    group.lines.push(text.to_vec());
+                    size += text.len() + RECORD_OVERHEAD;
+                    group.records.push(text.to_vec());
                 }
                 Item::Skipped(damage) => {
                     file.done.insert(number..number + 1);
@@ -138,7 +138,7 @@ impl<D: Directory> FileFallback<D> {
                 }
                 Item::Damage(damage) => file.note_damage(damage),
                 Item::End => {
-                    file.lines = Some(number);
+                    file.records = Some(number);
                     file.exhausted = true;
                     break;
                 }
@@ -147,7 +147,7 @@ impl<D: Directory> FileFallback<D> {
         if !file.exhausted {
             self.reader = Some(reader);
         }
-        Ok((!group.lines.is_empty()).then_some(group))
+        Ok((!group.records.is_empty()).then_some(group))
     }
 
     pub(crate) fn open_reader(&self, key: &Key) -> Result<Reader<D::File>, FileError> {
@@ -155,8 +155,8 @@ impl<D: Directory> FileFallback<D> {
         let failed = |source| FileError::Io { path: self.dir.path().join(&key.name), action: "read", source };
         let extension = FileName::parse(&self.config.signal, &key.name).map(|name| name.extension);
         let extension = extension.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
-        let lines = LineReader::new(opened, extension, self.config.max_line_bytes).map_err(failed)?;
-        Ok(Reader { key: key.clone(), lines })
+        let records = RecordReader::new(opened, extension, self.config.max_record_bytes).map_err(failed)?;
+        Ok(Reader { key: key.clone(), records })
     }
 
     /// Notes that a file could not be read; says whether it is given up for that.
@@ -177,13 +177,13 @@ impl<D: Directory> FileFallback<D> {
         // What could be read of it was: it ends here.
         file.note_damage(damage);
         file.exhausted = true;
-        file.lines = Some(0);
+        file.records = Some(0);
         drop(self.finish_if_done(key));
         true
     }
 }
 
-/// What a line takes besides its text, so that many short ones do not take many times the memory that was asked for.
-const LINE_OVERHEAD: usize = 64;
+/// What a record takes besides its text, so that many short ones do not take many times the memory that was asked for.
+const RECORD_OVERHEAD: usize = 64;
 
 const MAX_READ_FAILURES: u32 = 3;

@@ -1,4 +1,4 @@
-//! What became of the lines that were handed out.
+//! What became of the records that were handed out.
 
 use safe_dir::{Directory, FileError};
 
@@ -7,12 +7,12 @@ use crate::notice::{Damage, Notice};
 use crate::replay::Group;
 use crate::store::{FileFallback, Key};
 
-/// What became of one line.
+/// What became of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It need not be read again: delivered, or kept elsewhere. So much was in it.
     Done(u64),
-    /// It cannot be used. Its file is set aside after its last line, and what is missing then is in the notice.
+    /// It cannot be used. Its file is set aside after its last record, and what is missing then is in the notice.
     Rejected,
     /// It is to be read again.
     Keep,
@@ -28,31 +28,31 @@ pub struct Settled {
 }
 
 impl<D: Directory> FileFallback<D> {
-    /// All lines of the group are done, and `count` was in them. The same as [`settle`](Self::settle) with that.
+    /// All records of the group are done, and `count` was in them. The same as [`settle`](Self::settle) with that.
     ///
     /// # Errors
     ///
     /// The same.
     pub fn acknowledge(&mut self, group: Group, count: u64) -> Result<Settled, SettleError> {
-        let mut verdicts = vec![Verdict::Done(0); group.lines.len()];
+        let mut verdicts = vec![Verdict::Done(0); group.records.len()];
         if let Some(last) = verdicts.last_mut() {
             *last = Verdict::Done(count);
         }
         self.settle(group, &verdicts)
     }
 
-    /// No line of the group is done: all are read again. Touches no disk.
+    /// No record of the group is done: all are read again. Touches no disk.
     ///
     /// # Errors
     ///
     /// If the group is not one of this store's.
     pub fn give_back(&mut self, group: Group) -> Result<(), SettleError> {
-        let verdicts = vec![Verdict::Keep; group.lines.len()];
+        let verdicts = vec![Verdict::Keep; group.records.len()];
         self.settle(group, &verdicts).map(drop)
     }
 
-    /// Takes one verdict for each line. What is done is durably so when this returns: one write and one sync, or the
-    /// removal of the file after its last line.
+    /// Takes one verdict for each record. What is done is durably so when this returns: one write and one sync, or the
+    /// removal of the file after its last record.
     ///
     /// # Errors
     ///
@@ -67,13 +67,13 @@ impl<D: Directory> FileFallback<D> {
             return Err(SettleError::UnknownGroup);
         };
         file.out.remove(&range);
-        if verdicts.len() != group.lines.len() {
+        if verdicts.len() != group.records.len() {
             self.read_again(&group.key);
-            return Err(SettleError::WrongLength { verdicts: verdicts.len(), lines: group.lines.len() });
+            return Err(SettleError::WrongLength { verdicts: verdicts.len(), records: group.records.len() });
         }
         let before = file.remaining();
         let mut done = 0_u64;
-        for (line, verdict) in range.zip(verdicts) {
+        for (record, verdict) in range.zip(verdicts) {
             match verdict {
                 Verdict::Keep => continue,
                 Verdict::Done(count) => done = done.saturating_add(*count),
@@ -82,7 +82,7 @@ impl<D: Directory> FileFallback<D> {
                     file.note_damage(Damage::Rejected);
                 }
             }
-            file.done.insert(line..line + 1);
+            file.done.insert(record..record + 1);
         }
         file.done_count = file.done_count.saturating_add(done);
         let count = before - file.remaining();
@@ -101,12 +101,12 @@ impl<D: Directory> FileFallback<D> {
             return Ok(());
         }
         match self.files.get(key) {
-            Some(file) => self.progress.save(&self.dir, file.record(&key.name)),
+            Some(file) => self.progress.save(&self.dir, file.mark(&key.name)),
             None => Ok(()),
         }
     }
 
-    /// Lines were given back: the file is read again from its start.
+    /// Records were given back: the file is read again from its start.
     fn read_again(&mut self, key: &Key) {
         if let Some(file) = self.files.get_mut(key) {
             file.exhausted = false;
@@ -114,7 +114,7 @@ impl<D: Directory> FileFallback<D> {
         self.reader.take_if(|reader| reader.key == *key);
     }
 
-    /// Removes a file after its last line, or sets it aside if something was wrong with it; says whether it was finished.
+    /// Removes a file after its last record, or sets it aside if something was wrong with it; says whether it was finished.
     ///
     /// On an error it is finished all the same, and not on the disk.
     pub(crate) fn finish_if_done(&mut self, key: &Key) -> Result<bool, FileError> {

@@ -1,4 +1,4 @@
-//! Writing lines away: one call, one file.
+//! Writing records away: one call, one file.
 
 use std::io;
 use std::time::SystemTime;
@@ -6,17 +6,17 @@ use std::time::SystemTime;
 use safe_dir::{Directory, Draft, FileError, Kind};
 
 use crate::encode::{self, Encoded};
-use crate::error::{LineProblem, SpillError};
+use crate::error::{RecordProblem, SpillError};
 use crate::name::FileName;
 use crate::open::PROCESS_PREFIX;
-use crate::read::{MAX_FILE_LINES, MAX_FILE_TEXT};
+use crate::read::{MAX_FILE_RECORDS, MAX_FILE_TEXT};
 use crate::store::{Evicted, FileFallback, Key, Reason, StoredFile};
 
-/// One line to be kept.
+/// One record to be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// The text, without a line feed in it or at its end. The store does not look into it.
-    pub text: Vec<u8>,
+pub struct Record {
+    /// What is kept, without a line feed in it or at its end. The store does not look into it.
+    pub bytes: Vec<u8>,
     /// How much is in it, such as spans; the caller's own unit.
     pub count: usize,
 }
@@ -27,7 +27,7 @@ pub struct Line {
 pub struct Spilled {
     /// Its name in the store's directory.
     pub name: String,
-    /// The sum over its lines.
+    /// The sum over its records.
     pub count: u64,
     /// Its length on disk.
     pub bytes: u64,
@@ -36,21 +36,21 @@ pub struct Spilled {
 }
 
 impl<D: Directory> FileFallback<D> {
-    /// Writes the lines to one new file, durable when this returns; compressed, if the text is longer than `compress_above`.
+    /// Writes the records to one new file, durable when this returns; compressed, if the text is longer than `compress_above`.
     ///
     /// Older files go, oldest first, where a limit asks for it; a file with a group that is handed out stays. Blocks on the
     /// disk: two or three syncs.
     ///
     /// # Errors
     ///
-    /// If the lines cannot be kept, there is no room, or the file system refuses: then no file of theirs is left, and the
+    /// If the records cannot be kept, there is no room, or the file system refuses: then no file of theirs is left, and the
     /// caller still has them. What was removed before that is in [`SpillError::evicted`].
-    pub fn spill(&mut self, lines: &[Line], now: SystemTime) -> Result<Spilled, SpillError> {
-        self.spill_announced(lines, now, &mut |_| {})
+    pub fn spill(&mut self, records: &[Record], now: SystemTime) -> Result<Spilled, SpillError> {
+        self.spill_announced(records, now, &mut |_| {})
     }
 
     /// As [`spill`](Self::spill); `announce` is told the file's final name before the first byte of the file is written, so that a
-    /// journal can note which file will have the lines. It is called again, with another name, where somebody else has put a
+    /// journal can note which file will have the records. It is called again, with another name, where somebody else has put a
     /// file under the first; the name told last is the file's. Only a file whose spill succeeded ever has a name that was told.
     ///
     /// # Errors
@@ -58,25 +58,25 @@ impl<D: Directory> FileFallback<D> {
     /// As [`spill`](Self::spill).
     pub fn spill_announced(
         &mut self,
-        lines: &[Line],
+        records: &[Record],
         now: SystemTime,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
         if self.is_forked() {
             return Err(SpillError::Forked);
         }
-        self.check_lines(lines)?;
-        let text = encode::text_len(lines);
-        if text > MAX_FILE_TEXT || lines.len() as u64 > MAX_FILE_LINES {
+        self.check_records(records)?;
+        let text = encode::text_len(records);
+        if text > MAX_FILE_TEXT || records.len() as u64 > MAX_FILE_RECORDS {
             return Err(SpillError::TooLarge { bytes: text, max_bytes: MAX_FILE_TEXT });
         }
         let failed = |error| SpillError::File { source: self.failed("compress", error), evicted: Vec::new() };
-        let encoded = Encoded::new(lines, &self.config).map_err(failed)?;
+        let encoded = Encoded::new(records, &self.config).map_err(failed)?;
         let bytes = encoded.len();
         if bytes > self.config.max_bytes {
             return Err(SpillError::TooLarge { bytes, max_bytes: self.config.max_bytes });
         }
-        let spilled = self.spill_encoded(lines, &encoded, now, announce);
+        let spilled = self.spill_encoded(records, &encoded, now, announce);
         if let Err(error) = &spilled
             && !error.evicted().is_empty()
         {
@@ -88,14 +88,14 @@ impl<D: Directory> FileFallback<D> {
 
     fn spill_encoded(
         &mut self,
-        lines: &[Line],
+        records: &[Record],
         encoded: &Encoded<'_>,
         now: SystemTime,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
         let bytes = encoded.len();
         let born = self.clock.read(now);
-        let count = lines.iter().map(|line| line.count as u64).fold(0, u64::saturating_add);
+        let count = records.iter().map(|record| record.count as u64).fold(0, u64::saturating_add);
         let mut evicted = Vec::new();
         self.make_free_space(bytes, &mut evicted)?;
         let mut attempts = 1;
@@ -145,22 +145,22 @@ impl<D: Directory> FileFallback<D> {
         Ok(false)
     }
 
-    fn check_lines(&self, lines: &[Line]) -> Result<(), SpillError> {
-        if lines.is_empty() {
+    fn check_records(&self, records: &[Record]) -> Result<(), SpillError> {
+        if records.is_empty() {
             return Err(SpillError::Empty);
         }
-        let max_line_bytes = self.config.max_line_bytes;
-        for (index, line) in lines.iter().enumerate() {
-            let problem = if line.text.iter().all(u8::is_ascii_whitespace) {
-                LineProblem::Empty
-            } else if line.text.contains(&b'\n') {
-                LineProblem::LineFeed
-            } else if line.text.len() > max_line_bytes {
-                LineProblem::TooLong { bytes: line.text.len(), max_line_bytes }
+        let max_record_bytes = self.config.max_record_bytes;
+        for (index, record) in records.iter().enumerate() {
+            let problem = if record.bytes.iter().all(u8::is_ascii_whitespace) {
+                RecordProblem::Empty
+            } else if record.bytes.contains(&b'\n') {
+                RecordProblem::LineFeed
+            } else if record.bytes.len() > max_record_bytes {
+                RecordProblem::TooLong { bytes: record.bytes.len(), max_record_bytes }
             } else {
                 continue;
             };
-            return Err(SpillError::Line { index, problem });
+            return Err(SpillError::Record { index, problem });
         }
         Ok(())
     }

@@ -10,11 +10,11 @@ use crate::config::Config;
 use crate::forecast::Rate;
 use crate::name::FileName;
 use crate::notice::{Damage, Notice};
-use crate::progress::{Progress, Record};
+use crate::progress::{Mark, Progress};
 use crate::ranges::Ranges;
 use crate::replay::Reader;
 
-/// Lines in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block on the disk.
+/// Records in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block on the disk.
 pub struct FileFallback<D: Directory = SafeDir> {
     pub(crate) config: Config,
     pub(crate) dir: D,
@@ -26,7 +26,7 @@ pub struct FileFallback<D: Directory = SafeDir> {
     pub(crate) process: u32,
     pub(crate) clock: Clock,
     pub(crate) rate: Rate,
-    /// Oldest first. Files whose last line is settled are not in here any more, even if they could not be removed.
+    /// Oldest first. Files whose last record is settled are not in here any more, even if they could not be removed.
     pub(crate) files: BTreeMap<Key, StoredFile>,
     /// The sums over `files`; changed by `insert`, `forget` and `settled` only.
     pub(crate) total: Stored,
@@ -47,7 +47,7 @@ pub(crate) struct Key {
     pub(crate) name: String,
 }
 
-/// A file with lines that are not settled.
+/// A file with records that are not settled.
 #[derive(Debug)]
 pub(crate) struct StoredFile {
     /// What its name promises.
@@ -55,14 +55,14 @@ pub(crate) struct StoredFile {
     pub(crate) bytes: u64,
     /// When it was written, by the store's own clock; by its name if an earlier run did that.
     pub(crate) born: SystemTime,
-    /// Lines that need not be read again, and what was settled with them.
+    /// Records that need not be read again, and what was settled with them.
     pub(crate) done: Ranges,
     pub(crate) done_count: u64,
-    /// Lines that are handed out.
+    /// Records that are handed out.
     pub(crate) out: Ranges,
-    /// How many lines it has, once its end was seen.
-    pub(crate) lines: Option<u64>,
-    /// Every line that is neither done nor out was seen to be neither; until one is given back.
+    /// How many records it has, once its end was seen.
+    pub(crate) records: Option<u64>,
+    /// Every record that is neither done nor out was seen to be neither; until one is given back.
     pub(crate) exhausted: bool,
     pub(crate) damage: Option<Damage>,
     pub(crate) rejected: bool,
@@ -73,7 +73,7 @@ pub(crate) struct StoredFile {
 /// What a store holds: files, their count by the file names less what was settled, and their bytes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Files with lines that are not settled.
+    /// Files with records that are not settled.
     pub files: u64,
     /// What is in them, as the caller counted when it wrote them.
     pub count: u64,
@@ -189,7 +189,7 @@ impl StoredFile {
             done: Ranges::default(),
             done_count: 0,
             out: Ranges::default(),
-            lines: None,
+            records: None,
             exhausted: false,
             damage: None,
             rejected: false,
@@ -197,20 +197,20 @@ impl StoredFile {
         }
     }
 
-    pub(crate) fn resume(&mut self, record: Record) {
-        self.done = record.lines;
-        self.done_count = record.count;
-        self.rejected = record.rejected;
-        if record.rejected {
+    pub(crate) fn resume(&mut self, mark: Mark) {
+        self.done = mark.records;
+        self.done_count = mark.count;
+        self.rejected = mark.rejected;
+        if mark.rejected {
             self.damage = Some(Damage::Rejected);
         }
     }
 
-    pub(crate) fn record(&self, name: &str) -> Record {
-        Record {
+    pub(crate) fn mark(&self, name: &str) -> Mark {
+        Mark {
             file: name.to_owned(),
             bytes: self.bytes,
-            lines: self.done.clone(),
+            records: self.done.clone(),
             count: self.done_count,
             rejected: self.rejected,
         }
@@ -222,7 +222,7 @@ impl StoredFile {
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.exhausted && self.out.is_empty() && self.lines.is_some_and(|lines| self.done.covers_to(lines))
+        self.exhausted && self.out.is_empty() && self.records.is_some_and(|records| self.done.covers_to(records))
     }
 
     pub(crate) fn note_damage(&mut self, damage: Damage) {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use file_fallback::dead_letters::{DeadLetters, Letter};
 use file_fallback::{
-    Compression, Config, Evicted, FileFallback, Line, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
+    Compression, Config, Evicted, FileFallback, Notice, Reason, Record, SecondProcess, SettleError, SpillError, Verdict,
 };
 use otlp_payload::{Payload, json};
 use otlp_transport::Cause;
@@ -73,7 +73,7 @@ impl FileStore {
         let letters_config = DeadLetters::config(letters_dir)
             .with_max_bytes(settings.letters_max_bytes)
             .with_max_age(settings.letters_max_age)
-            .with_max_line_bytes(MAX_LINE_BYTES)
+            .with_max_record_bytes(MAX_LINE_BYTES)
             .with_second_process(SecondProcess::Subdirectory)
             .build()
             .map_err(BuildError::FallbackSettings)?;
@@ -83,7 +83,7 @@ impl FileStore {
             .with_max_age(settings.max_age)
             .with_compression(settings.compression)
             .with_compress_above(settings.compress_above)
-            .with_max_line_bytes(MAX_LINE_BYTES)
+            .with_max_record_bytes(MAX_LINE_BYTES)
             .build()
             .map_err(BuildError::FallbackSettings)?;
         let mut store = Self {
@@ -182,7 +182,7 @@ impl Fallback for FileStore {
         let mut lines = Vec::new();
         for batch in batches {
             let of_batch = json::to_lines(batch.bytes(), LINE_BYTES).map_err(FallbackError::of_batches)?;
-            lines.extend(of_batch.into_iter().map(|line| Line { text: line.text, count: line.spans }));
+            lines.extend(of_batch.into_iter().map(|line| Record { bytes: line.text, count: line.spans }));
         }
         let result = self.files.spill(&lines, now);
         match &result {
@@ -191,7 +191,7 @@ impl Fallback for FileStore {
         }
         self.note();
         result.map(|spilled| Stored { name: spilled.name }).map_err(|error| match error {
-            SpillError::TooLarge { .. } | SpillError::Line { .. } => FallbackError::of_batches(error),
+            SpillError::TooLarge { .. } | SpillError::Record { .. } => FallbackError::of_batches(error),
             error => told(error),
         })
     }
@@ -202,7 +202,7 @@ impl Fallback for FileStore {
             self.note();
             let Some(group) = group.map_err(told)? else { return Ok(Vec::new()) };
             let mut batches = Vec::new();
-            let lines = group.lines.iter().map(|line| match json::from_line_within(line, MAX_LINE_BYTES) {
+            let lines = group.records.iter().map(|line| match json::from_line_within(line, MAX_LINE_BYTES) {
                 Ok((_, 0)) => LineState::Empty,
                 Ok(batch) => {
                     batches.push(batch);
@@ -273,7 +273,7 @@ impl FileStore {
             None => self.letters.insert(DeadLetters::open(self.letters_config.clone()).map_err(told)?),
         };
         let lines = json::to_lines(refusal.payload.bytes(), LINE_BYTES).map_err(FallbackError::of_batches)?;
-        let lines = lines.into_iter().map(|line| Line { text: line.text, count: line.spans }).collect::<Vec<_>>();
+        let lines = lines.into_iter().map(|line| Record { bytes: line.text, count: line.spans }).collect::<Vec<_>>();
         let letter = Letter {
             signal: "traces".to_owned(),
             status: match &refusal.cause {

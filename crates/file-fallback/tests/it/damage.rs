@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use file_fallback::{Compression, Damage, FileFallback, Line, Notice};
+use file_fallback::{Compression, Damage, FileFallback, Notice, Record};
 use proptest::prelude::*;
 
 use crate::{at, config, count, data_files, drain, line, lines, missing, once, open, scratch};
 
 /// A store with one file to be damaged and one neighbour, both known.
-fn two_files(dir: &Path, compression: Compression, kept: &[Line]) -> String {
+fn two_files(dir: &Path, compression: Compression, kept: &[Record]) -> String {
     let mut store = open(config(dir).with_compression(compression));
     let name = store.spill(kept, at(0)).expect("room").name;
     drop(store.spill(&lines(1_000..1_003, 50), at(1)).expect("room"));
@@ -19,16 +19,16 @@ fn two_files(dir: &Path, compression: Compression, kept: &[Line]) -> String {
 
 /// Drains after damage to the first file; checks what must hold whatever the damage is. Returns the ids of the first
 /// file that came, and whether it was set aside.
-fn drain_damaged(dir: &Path, name: &str, kept: &[Line], exact: bool) -> (BTreeSet<usize>, Option<Damage>) {
+fn drain_damaged(dir: &Path, name: &str, kept: &[Record], exact: bool) -> (BTreeSet<usize>, Option<Damage>) {
     let mut store = open(config(dir));
     let promised = store.stored().count;
     let (mut ids, mut settled) = (BTreeSet::new(), 0);
     while let Some(group) = store.next_group(50_000).expect("readable") {
         let verdicts: Vec<_> = group
-            .lines
+            .records
             .iter()
             .map(|text| {
-                let known = kept.iter().chain(&lines(1_000..1_003, 50)).position(|line| line.text == *text);
+                let known = kept.iter().chain(&lines(1_000..1_003, 50)).position(|line| line.bytes == *text);
                 match known {
                     Some(index) => {
                         let id = if index < kept.len() { index } else { 1_000 + index - kept.len() };
@@ -121,11 +121,11 @@ fn a_rejected_line_keeps_its_file_also_across_a_restart() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()));
     let name = store
-        .spill(&[line(0, 50), Line { text: b"no json".to_vec(), count: 9 }, line(2, 50)], at(0))
+        .spill(&[line(0, 50), Record { bytes: b"no json".to_vec(), count: 9 }, line(2, 50)], at(0))
         .expect("room")
         .name;
     let group = store.next_group(120).expect("readable").expect("lines");
-    assert_eq!(group.lines.len(), 1);
+    assert_eq!(group.records.len(), 1);
     store.acknowledge(group, 1).expect("durable");
     let group = store.next_group(1).expect("readable").expect("lines");
     store.settle(group, &[file_fallback::Verdict::Rejected]).expect("durable");
@@ -144,23 +144,23 @@ fn a_rejected_line_keeps_its_file_also_across_a_restart() {
 #[test]
 fn a_line_that_is_too_long_is_skipped_in_constant_memory() {
     let scratch = scratch();
-    let mut text = line(0, 100).text;
+    let mut text = line(0, 100).bytes;
     text.push(b'\n');
     text.resize(text.len() + 3_000_000, b'x');
     text.extend_from_slice(b"\n\n  \n");
-    text.extend_from_slice(&line(1, 100).text);
+    text.extend_from_slice(&line(1, 100).bytes);
     fs::write(scratch.path().join("traces-20260201T000000.000Z-00000001-n3.jsonl"), text).expect("written");
     let mut store = open(config(scratch.path()));
     assert_eq!(drain(&mut store, 1_000), (once(0..2), 0));
     let notices = store.take_notices();
-    assert!(matches!(&notices[..], [Notice::SetAside { damage: Damage::LineTooLong, count: 0, .. }]), "{notices:?}");
+    assert!(matches!(&notices[..], [Notice::SetAside { damage: Damage::RecordTooLong, count: 0, .. }]), "{notices:?}");
 }
 
 #[test]
 fn a_file_is_read_by_its_bytes_not_by_its_name() {
     let scratch = scratch();
     let kept = lines(0..40, 20_000);
-    let text: Vec<u8> = kept.iter().flat_map(|line| [&line.text[..], b"\n"].concat()).collect();
+    let text: Vec<u8> = kept.iter().flat_map(|line| [&line.bytes[..], b"\n"].concat()).collect();
     let zstd = {
         let name = two_files(scratch.path(), Compression::Zstd, &kept);
         fs::read(scratch.path().join(name)).expect("there")
@@ -179,7 +179,7 @@ fn the_quarantine_has_a_limit_of_its_own() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_quarantine_max_bytes(20_000));
     for id in 0..20 {
-        drop(store.spill(&[Line { text: vec![b'x'; 3_000], count: 1 }], at(id)).expect("room"));
+        drop(store.spill(&[Record { bytes: vec![b'x'; 3_000], count: 1 }], at(id)).expect("room"));
     }
     assert_eq!(drain(&mut store, 10_000).1, 20);
     drop(store.clean_up(at(100)));

@@ -48,7 +48,7 @@ fn live<D: Directory>(store: &mut FileFallback<D>, ledger: &mut Ledger, first: u
         for _ in 0..3 {
             let Ok(Some(group)) = store.next_group(100) else { continue };
             let verdicts: Vec<_> = group
-                .lines
+                .records
                 .iter()
                 .map(|text| {
                     let id = id_of(text).expect("what was written");
@@ -136,8 +136,8 @@ fn what_stands_before_a_place_that_cannot_be_read_is_delivered() {
 
     bad_sector();
     let group = store.next_group(10 << 20).expect("the good lines come first").expect("there are some");
-    assert_eq!((faults.fired(), group.first_line()), (1, 0));
-    assert!((10..190).contains(&group.lines.len()), "{}", group.lines.len());
+    assert_eq!((faults.fired(), group.first_record()), (1, 0));
+    assert!((10..190).contains(&group.records.len()), "{}", group.records.len());
     for _ in 0..2 {
         bad_sector();
         store.next_group(10 << 20).expect_err("it stays for the next call");
@@ -146,7 +146,7 @@ fn what_stands_before_a_place_that_cannot_be_read_is_delivered() {
     assert_eq!(store.next_group(10 << 20).expect("given up"), None);
     faults.clear();
 
-    let read: u64 = (0..group.lines.len()).map(|id| count(id) as u64).sum();
+    let read: u64 = (0..group.records.len()).map(|id| count(id) as u64).sum();
     store.acknowledge(group, read).expect("durable");
     let notices = store.take_notices();
     let [Notice::SetAside { damage: Damage::Unreadable, count, .. }] = notices[..] else { panic!("{notices:?}") };

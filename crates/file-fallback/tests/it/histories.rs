@@ -115,7 +115,7 @@ impl World {
             }
             Step::Next { max_bytes } => {
                 if let Some(group) = self.store().next_group(max_bytes).expect("no faults") {
-                    let ids: Vec<_> = group.lines.iter().map(|text| id_of(text).expect("what was written")).collect();
+                    let ids: Vec<_> = group.records.iter().map(|text| id_of(text).expect("what was written")).collect();
                     let file = self.files.get(group.file()).expect("a file that is known");
                     for id in &ids {
                         assert!(file.contains(id), "{id} was settled, refused or evicted, and came");
@@ -188,7 +188,7 @@ impl World {
                 },
             };
             let name = group.file().to_owned();
-            let ids: Vec<_> = group.lines.iter().map(|text| id_of(text).expect("what was written")).collect();
+            let ids: Vec<_> = group.records.iter().map(|text| id_of(text).expect("what was written")).collect();
             let counts: u64 = ids.iter().map(|id| count(*id) as u64).sum();
             self.store().acknowledge(group, counts).expect("there is room");
             let file = self.files.get_mut(&name).expect("a file that is known");
@@ -231,7 +231,7 @@ impl World {
         self.check();
         let mut left: BTreeSet<usize> = self.files.values().flatten().copied().collect();
         while let Some(group) = self.store().next_group(5_000).expect("no faults") {
-            let ids: Vec<_> = group.lines.iter().map(|text| id_of(text).expect("what was written")).collect();
+            let ids: Vec<_> = group.records.iter().map(|text| id_of(text).expect("what was written")).collect();
             for id in &ids {
                 assert!(left.remove(id), "{id} came, and is settled or unknown");
             }

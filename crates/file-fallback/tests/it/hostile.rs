@@ -129,7 +129,7 @@ fn sparse_giants_and_bombs_end_quickly() {
             _ => None,
         })
         .collect();
-    assert_eq!(damages, [Damage::FileTooLarge, Damage::LineTooLong, Damage::TextTooLarge]);
+    assert_eq!(damages, [Damage::FileTooLarge, Damage::RecordTooLong, Damage::TextTooLarge]);
     let peak = peak_memory_kib();
     assert!(peak < 400_000, "{peak} KiB at most, the other tests included");
 }

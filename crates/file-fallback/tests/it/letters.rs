@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use file_fallback::dead_letters::{DeadLetters, Letter, LetterError};
-use file_fallback::{Damage, Line, Reason, SpillError};
+use file_fallback::{Damage, Reason, Record, SpillError};
 
 use crate::{at, data_files, lines, scratch};
 
@@ -40,7 +40,7 @@ fn letters_survive_a_restart_with_all_that_is_known() {
     {
         let (read, text) = letters.read(name).expect("there");
         assert_eq!(read, letter(reason));
-        assert_eq!(text, kept.into_iter().map(|line| line.text).collect::<Vec<_>>());
+        assert_eq!(text, kept.into_iter().map(|line| line.bytes).collect::<Vec<_>>());
     }
     assert_eq!(letters.remove(&small.name).expect("there"), 3);
     assert!(matches!(letters.read(&small.name), Err(LetterError::Unknown { .. })));
@@ -110,8 +110,8 @@ fn what_is_no_letter_is_refused() {
     let scratch = scratch();
     let mut letters = open(scratch.path());
     assert!(matches!(letters.add(&letter("empty"), &[], at(0)), Err(SpillError::Empty)));
-    let bad = [Line { text: b"a\nb".to_vec(), count: 1 }];
-    assert!(matches!(letters.add(&letter("bad"), &bad, at(0)), Err(SpillError::Line { index: 1, .. })));
+    let bad = [Record { bytes: b"a\nb".to_vec(), count: 1 }];
+    assert!(matches!(letters.add(&letter("bad"), &bad, at(0)), Err(SpillError::Record { index: 1, .. })));
     let long = letter(&"x".repeat(5_000_000));
     let name = letters.add(&long, &lines(0..1, 50), at(0)).expect("its reason is cut").name;
     assert_eq!(letters.read(&name).expect("there").0.reason.len(), 2_000);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use file_fallback::{Compression, Config, FileFallback, InvalidConfig, Line, Reason, SpillError};
+use file_fallback::{Compression, Config, FileFallback, InvalidConfig, Reason, Record, SpillError};
 use safe_dir::Directory as _;
 use safe_dir::sim::Disk;
 
@@ -183,7 +183,7 @@ fn health_can_say_when_it_will_be_full() {
     assert_eq!(store.full_in(at(0)), None);
     for second in 0..60 {
         let text = vec![b'x'; 499];
-        drop(store.spill(&[Line { text, count: 1 }], at(second)).expect("room"));
+        drop(store.spill(&[Record { bytes: text, count: 1 }], at(second)).expect("room"));
     }
     let left = store.full_in(at(60)).expect("a rate");
     assert!((130..150).contains(&left.as_secs()), "70,000 bytes at 500 a second: {left:?}");
@@ -199,8 +199,8 @@ fn settings_are_checked() {
     for (builder, field) in [
         (builder().with_max_bytes(0), "max_bytes"),
         (builder().with_max_files(0), "max_files"),
-        (builder().with_max_line_bytes(0), "max_line_bytes"),
-        (builder().with_max_line_bytes(usize::MAX), "max_line_bytes"),
+        (builder().with_max_record_bytes(0), "max_record_bytes"),
+        (builder().with_max_record_bytes(usize::MAX), "max_record_bytes"),
         (builder().with_zstd_level(0), "zstd_level"),
         (builder().with_zstd_level(-5), "zstd_level"),
         (builder().with_zstd_level(20), "zstd_level"),

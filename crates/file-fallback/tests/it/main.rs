@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use file_fallback::{Builder, Config, FileFallback, Line, Notice, Verdict};
+use file_fallback::{Builder, Config, FileFallback, Notice, Record, Verdict};
 use safe_dir::Directory;
 
 /// A time that stands in for now.
@@ -37,7 +37,7 @@ fn open(builder: Builder) -> FileFallback {
 }
 
 /// A line that says who it is; what is in it follows from that.
-fn line(id: usize, len: usize) -> Line {
+fn line(id: usize, len: usize) -> Record {
     let mut text = format!("{{\"id\":{id},\"text\":\"").into_bytes();
     // Neither all the same nor noise: it compresses like text does.
     let mut state = id as u64 + 1;
@@ -48,14 +48,14 @@ fn line(id: usize, len: usize) -> Line {
         );
     }
     text.extend_from_slice(b"\"}");
-    Line { text, count: count(id) }
+    Record { bytes: text, count: count(id) }
 }
 
 fn count(id: usize) -> usize {
     id % 5 + 1
 }
 
-fn lines(ids: impl IntoIterator<Item = usize>, len: usize) -> Vec<Line> {
+fn lines(ids: impl IntoIterator<Item = usize>, len: usize) -> Vec<Record> {
     ids.into_iter().map(|id| line(id, len)).collect()
 }
 
@@ -72,7 +72,7 @@ fn drain<D: Directory>(store: &mut FileFallback<D>, max_bytes: usize) -> (BTreeM
         let before = store.stored().count;
         let mut done = 0;
         let verdicts: Vec<_> = group
-            .lines
+            .records
             .iter()
             .map(|text| match id_of(text) {
                 Some(id) => {

@@ -62,7 +62,7 @@ fn what_a_dead_process_had_set_aside_moves_too() {
     let first = open(config(scratch.path()));
     let mut second = open(config(scratch.path()));
     let damaged =
-        second.spill(&[file_fallback::Line { text: b"no json".to_vec(), count: 1 }], at(0)).expect("room").name;
+        second.spill(&[file_fallback::Record { bytes: b"no json".to_vec(), count: 1 }], at(0)).expect("room").name;
     drop(drain(&mut second, 1_000));
     drop((first, second));
     drop(open(config(scratch.path())));

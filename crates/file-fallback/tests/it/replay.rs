@@ -16,15 +16,15 @@ fn groups_come_oldest_file_first_and_within_their_size() {
     let mut ids = Vec::new();
     let mut groups = Vec::new();
     while let Some(group) = store.next_group(5_000).expect("readable") {
-        assert!(group.bytes() <= 5_000 || group.lines.len() == 1);
-        ids.extend(group.lines.iter().filter_map(|text| id_of(text)));
+        assert!(group.bytes() <= 5_000 || group.records.len() == 1);
+        ids.extend(group.records.iter().filter_map(|text| id_of(text)));
         groups.push(group);
     }
     assert_eq!(ids, (0..20).collect::<Vec<_>>());
     assert_eq!(groups.len(), 3 + 10, "four lines a group, or one that is larger");
     assert_eq!(store.stored().files, 2, "handed out is not settled");
     for group in groups.into_iter().rev() {
-        let count = group.lines.iter().filter_map(|text| id_of(text)).map(|id| count(id) as u64).sum();
+        let count = group.records.iter().filter_map(|text| id_of(text)).map(|id| count(id) as u64).sum();
         assert_eq!(store.acknowledge(group, count).expect("durable"), Settled { count, surplus: 0 });
     }
     assert_eq!((store.stored().files, store.stored().count, store.stored().bytes), (0, 0, 0));
@@ -44,7 +44,7 @@ fn what_was_settled_does_not_come_back_after_a_restart() {
             let Some(group) = store.next_group(len * 3).expect("readable") else { break };
             let _lost = store.next_group(len * 3).expect("readable");
             let mut verdicts = Vec::new();
-            for (index, text) in group.lines.iter().enumerate() {
+            for (index, text) in group.records.iter().enumerate() {
                 let id = id_of(text).expect("whole");
                 let done = index % 2 == 0;
                 verdicts.push(if done { Verdict::Done(count(id) as u64) } else { Verdict::Keep });
@@ -97,7 +97,7 @@ fn a_group_is_settled_once_and_by_its_own_store() {
     let mut store = open(config(scratch.path()));
     let group = store.next_group(1_000).expect("readable").expect("two lines");
     let wrong = store.settle(group, &[Verdict::Keep]);
-    assert!(matches!(wrong, Err(SettleError::WrongLength { verdicts: 1, lines: 2 })));
+    assert!(matches!(wrong, Err(SettleError::WrongLength { verdicts: 1, records: 2 })));
     assert_eq!(drain(&mut store, 1_000), (once(0..2), 0), "the lines were not lost by that");
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-use file_fallback::{Compression, Line, LineProblem, SpillError};
+use file_fallback::{Compression, Record, RecordProblem, SpillError};
 
 use crate::{at, config, data_files, drain, line, lines, once, open, scratch};
 
@@ -16,7 +16,7 @@ fn a_small_spill_is_plain_text() {
     assert_eq!(spilled.name, "traces-20260201T000000.000Z-00000001-n6.jsonl");
     let path = scratch.path().join(&spilled.name);
     let text = fs::read(&path).expect("there");
-    let expected: Vec<u8> = lines(0..3, 40).into_iter().flat_map(|line| [line.text, vec![b'\n']].concat()).collect();
+    let expected: Vec<u8> = lines(0..3, 40).into_iter().flat_map(|line| [line.bytes, vec![b'\n']].concat()).collect();
     assert_eq!(text, expected);
     assert_eq!(spilled.bytes, text.len() as u64);
     assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, 0o600);
@@ -40,7 +40,7 @@ fn a_large_spill_is_compressed_at_once_and_other_tools_read_it() {
             assert_eq!(tool[0], "zstd");
             continue;
         };
-        let expected: Vec<u8> = kept.into_iter().flat_map(|line| [line.text, vec![b'\n']].concat()).collect();
+        let expected: Vec<u8> = kept.into_iter().flat_map(|line| [line.bytes, vec![b'\n']].concat()).collect();
         assert!(output.status.success());
         assert!(output.stdout == expected, "{compression:?}");
         assert_eq!(drain(&mut store, 100_000), (once(0..50), 0));
@@ -51,7 +51,7 @@ fn a_large_spill_is_compressed_at_once_and_other_tools_read_it() {
 fn the_threshold_and_never_are_kept() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_compress_above(1_000));
-    let text = |len: usize| vec![Line { text: vec![b'x'; len - 1], count: 1 }];
+    let text = |len: usize| vec![Record { bytes: vec![b'x'; len - 1], count: 1 }];
     assert!(store.spill(&text(1_000), at(0)).expect("room").name.ends_with(".jsonl"));
     assert!(store.spill(&text(1_001), at(0)).expect("room").name.ends_with(".zst"));
     drop(store);
@@ -62,20 +62,20 @@ fn the_threshold_and_never_are_kept() {
 #[test]
 fn lines_that_would_not_come_back_are_refused_and_nothing_is_written() {
     let scratch = scratch();
-    let mut store = open(config(scratch.path()).with_max_line_bytes(10));
+    let mut store = open(config(scratch.path()).with_max_record_bytes(10));
     let problem = |text: &[u8]| {
-        let lines = [Line { text: b"fine".to_vec(), count: 1 }, Line { text: text.to_vec(), count: 1 }];
+        let lines = [Record { bytes: b"fine".to_vec(), count: 1 }, Record { bytes: text.to_vec(), count: 1 }];
         (lines, text.len())
     };
     for (text, expected) in [
-        (&b""[..], LineProblem::Empty),
-        (b" \t\r", LineProblem::Empty),
-        (b"a\nb", LineProblem::LineFeed),
-        (b"a\n", LineProblem::LineFeed),
-        (b"12345678901", LineProblem::TooLong { bytes: 11, max_line_bytes: 10 }),
+        (&b""[..], RecordProblem::Empty),
+        (b" \t\r", RecordProblem::Empty),
+        (b"a\nb", RecordProblem::LineFeed),
+        (b"a\n", RecordProblem::LineFeed),
+        (b"12345678901", RecordProblem::TooLong { bytes: 11, max_record_bytes: 10 }),
     ] {
         match store.spill(&problem(text).0, at(0)) {
-            Err(SpillError::Line { index: 1, problem }) => assert_eq!(problem, expected),
+            Err(SpillError::Record { index: 1, problem }) => assert_eq!(problem, expected),
             other => panic!("{text:?}: {other:?}"),
         }
     }
@@ -110,7 +110,7 @@ fn starting_again_changes_nothing_and_goes_on_counting() {
     let spilled = store.spill(&lines(6..7, 100), at(0)).expect("room");
     assert!(spilled.name.contains("-00000003-"), "{}", spilled.name);
     let first = store.next_group(1).expect("readable").expect("three files");
-    assert_eq!(first.lines, [line(0, 100).text]);
+    assert_eq!(first.records, [line(0, 100).bytes]);
     store.give_back(first).expect("ours");
     assert_eq!(drain(&mut store, 1_000), (once(0..7), 0));
     assert_eq!(data_files(scratch.path()), Vec::<String>::new());
