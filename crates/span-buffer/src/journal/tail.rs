@@ -9,6 +9,8 @@ pub(crate) struct Tail {
     records: Vec<Record>,
     /// How many records, and bytes of them, stand in the head segment.
     written: (usize, usize),
+    /// How many bytes were in it when it was cleared last.
+    last: usize,
 }
 
 /// One record of the tail.
@@ -98,10 +100,12 @@ impl Tail {
             What::Done | What::Spill(_) => None,
         });
         let batches = batches.collect();
+        let before = std::mem::replace(&mut self.last, self.bytes.len());
         self.bytes.clear();
         self.written = (0, 0);
-        // What one large batch took is not kept for ever.
-        self.bytes.shrink_to(KEEP_CAPACITY);
+        // Memory that has been used costs less than half as much to fill as new memory, so what the last two groups took is kept; what
+        // one large batch took is not kept for ever.
+        self.bytes.shrink_to(before.max(self.last).max(KEEP_CAPACITY));
         batches
     }
 
@@ -112,5 +116,5 @@ impl Tail {
     }
 }
 
-/// Memory that stays for the next group.
+/// Memory that stays for the next group in any case.
 const KEEP_CAPACITY: usize = 1 << 20;
