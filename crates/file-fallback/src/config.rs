@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::format::{Format, MAX_RECORD_BYTES};
+
 /// The settings of a store; valid once built. See the table of defaults on the front page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -13,6 +15,7 @@ pub struct Config {
     pub(crate) max_age: Duration,
     pub(crate) max_files: usize,
     pub(crate) free_space_reserve: u64,
+    pub(crate) format: Format,
     pub(crate) compression: Compression,
     pub(crate) compress_above: usize,
     pub(crate) zstd_level: i32,
@@ -36,7 +39,7 @@ pub enum Compression {
     Zstd,
     /// `.gz`; needs the feature `gzip`.
     Gzip,
-    /// Plain text, however large.
+    /// As they are, however large.
     Never,
 }
 
@@ -90,6 +93,7 @@ impl Config {
             max_age: Duration::from_secs(7 * 24 * 3600),
             max_files: 20_000,
             free_space_reserve: 64 << 20,
+            format: Format::default(),
             compression: Compression::default(),
             compress_above: 64 << 10,
             zstd_level: 3,
@@ -104,6 +108,16 @@ impl Config {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    pub(crate) fn of_lines(self) -> Self {
+        Self { format: Format::Lines, ..self }
+    }
+
+    /// See [`Builder::with_format`].
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.format
     }
 
     /// See [`Builder::with_max_record_bytes`].
@@ -144,13 +158,19 @@ impl Builder {
         self
     }
 
+    /// How the records stand in new files: as lines by default. Files of the other form are read all the same.
+    pub const fn with_format(mut self, format: Format) -> Self {
+        self.config.format = format;
+        self
+    }
+
     /// How large spills are compressed: zstd by default, where it is compiled in.
     pub const fn with_compression(mut self, compression: Compression) -> Self {
         self.config.compression = compression;
         self
     }
 
-    /// The bytes of text above which a spill is compressed, 64 KiB by default.
+    /// The bytes above which a spill is compressed, 64 KiB by default.
     pub const fn with_compress_above(mut self, bytes: usize) -> Self {
         self.config.compress_above = bytes;
         self
@@ -197,7 +217,7 @@ impl Builder {
         for (field, value, min, max) in [
             ("max_bytes", config.max_bytes, 1, u64::MAX),
             ("max_files", wide(config.max_files), 1, u64::MAX),
-            ("max_record_bytes", wide(config.max_record_bytes), 1, 64 << 20),
+            ("max_record_bytes", wide(config.max_record_bytes), 1, MAX_RECORD_BYTES),
             ("zstd_level", level, 1, 19),
         ] {
             if !(min..=max).contains(&value) {

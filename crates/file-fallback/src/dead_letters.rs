@@ -42,6 +42,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Builder, Config, SecondProcess};
 use crate::error::{OpenError, SpillError};
+use crate::format::Format;
 use crate::name::FileName;
 use crate::notice::{Damage, Notice};
 use crate::read::Item;
@@ -135,13 +136,13 @@ impl DeadLetters {
             .with_second_process(SecondProcess::Refuse)
     }
 
-    /// Opens the directory, by name alone as [`FileFallback::open`] does.
+    /// Opens the directory, by name alone as [`FileFallback::open`] does. Letters are lines, whatever the format in the settings.
     ///
     /// # Errors
     ///
     /// If the directory is not safe, is in use, or cannot be read.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        FileFallback::open(config).map(|store| Self { store })
+        FileFallback::open(config.of_lines()).map(|store| Self { store })
     }
 }
 
@@ -152,7 +153,7 @@ impl<D: Directory> DeadLetters<D> {
     ///
     /// If the directory is in use or cannot be read.
     pub fn open_in(config: Config, dir: D) -> Result<Self, OpenError> {
-        FileFallback::open_in(config, dir).map(|store| Self { store })
+        FileFallback::open_in(config.of_lines(), dir).map(|store| Self { store })
     }
 
     /// Keeps a letter, durably; the oldest go where a limit asks for it.
@@ -254,7 +255,11 @@ impl<D: Directory> DeadLetters<D> {
     }
 
     fn read_records(&self, key: &Key) -> Result<Result<Whole, Damage>, FileError> {
-        let mut reader = self.store.open_reader(key)?.records;
+        let reader = self.store.open_reader(key)?;
+        if reader.format != Format::Lines {
+            return Ok(Err(Damage::Rejected));
+        }
+        let mut reader = reader.records;
         let failed = |source| FileError::Io { path: self.store.path().join(&key.name), action: "read", source };
         let (mut letter, mut records, mut bytes) = (None, Vec::new(), 0);
         loop {

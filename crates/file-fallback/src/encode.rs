@@ -3,16 +3,18 @@
 use std::io::{self, Write};
 
 use crate::config::{Compression, Config};
-use crate::name::Extension;
+use crate::format::Format;
+use crate::name::Packing;
 use crate::spill::Record;
 
 /// What will be written, its size known before the disk is touched.
 pub(crate) struct Encoded<'a> {
-    pub(crate) extension: Extension,
+    pub(crate) packing: Packing,
+    format: Format,
     body: Body<'a>,
 }
 
-#[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain text has no parts"))]
+#[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain files have no parts"))]
 enum Body<'a> {
     Records(&'a [Record]),
     Bytes(Vec<u8>),
@@ -20,17 +22,21 @@ enum Body<'a> {
 
 impl<'a> Encoded<'a> {
     pub(crate) fn new(records: &'a [Record], config: &Config) -> io::Result<Self> {
-        let small = text_len(records) <= u64::try_from(config.compress_above).unwrap_or(u64::MAX);
-        let plain = || Self { extension: Extension::Plain, body: Body::Records(records) };
+        let format = config.format;
+        let small = plain_len(records, format) <= u64::try_from(config.compress_above).unwrap_or(u64::MAX);
+        let plain = || Self { packing: Packing::Plain, format, body: Body::Records(records) };
         Ok(match config.compression {
             _ if small => plain(),
             Compression::Never => plain(),
             #[cfg(feature = "zstd")]
             Compression::Zstd => {
-                Self { extension: Extension::Zstd, body: Body::Bytes(zstd_frames(records, config.zstd_level)?) }
+                let bytes = zstd_frames(records, format, config.zstd_level)?;
+                Self { packing: Packing::Zstd, format, body: Body::Bytes(bytes) }
             }
             #[cfg(feature = "gzip")]
-            Compression::Gzip => Self { extension: Extension::Gzip, body: Body::Bytes(gzip_members(records)?) },
+            Compression::Gzip => {
+                Self { packing: Packing::Gzip, format, body: Body::Bytes(gzip_members(records, format)?) }
+            }
             #[cfg(not(all(feature = "zstd", feature = "gzip")))]
             _ => plain(),
         })
@@ -38,7 +44,7 @@ impl<'a> Encoded<'a> {
 
     pub(crate) fn len(&self) -> u64 {
         match &self.body {
-            Body::Records(records) => text_len(records),
+            Body::Records(records) => plain_len(records, self.format),
             Body::Bytes(bytes) => bytes.len() as u64,
         }
     }
@@ -49,8 +55,7 @@ impl<'a> Encoded<'a> {
             Body::Records(records) => {
                 let mut file = io::BufWriter::with_capacity(WRITE_AT_ONCE, file);
                 for record in *records {
-                    file.write_all(&record.bytes)?;
-                    file.write_all(b"\n")?;
+                    self.format.put(&mut file, &record.bytes)?;
                 }
                 file.flush()
             }
@@ -58,19 +63,18 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// The length of the plain text.
-pub(crate) fn text_len(records: &[Record]) -> u64 {
-    records.iter().map(|record| record.bytes.len() as u64 + 1).sum()
+/// The length before compression.
+pub(crate) fn plain_len(records: &[Record], format: Format) -> u64 {
+    records.iter().map(|record| (record.bytes.len() + format.overhead()) as u64).sum()
 }
 
-/// Records in runs of about [`FRAME_TEXT`], each of which is compressed by itself: damage in one leaves the others readable.
+/// Records in runs of about [`PART_BYTES`], each of which is compressed by itself: damage in one leaves the others readable.
 #[cfg(any(feature = "zstd", feature = "gzip"))]
-fn frames(records: &[Record], mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn parts(records: &[Record], format: Format, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut text = Vec::new();
     for record in records {
-        text.extend_from_slice(&record.bytes);
-        text.push(b'\n');
-        if text.len() >= FRAME_TEXT {
+        format.put(&mut text, &record.bytes)?;
+        if text.len() >= PART_BYTES {
             each(&text)?;
             text.clear();
         }
@@ -79,11 +83,11 @@ fn frames(records: &[Record], mut each: impl FnMut(&[u8]) -> io::Result<()>) -> 
 }
 
 #[cfg(feature = "zstd")]
-fn zstd_frames(records: &[Record], level: i32) -> io::Result<Vec<u8>> {
+fn zstd_frames(records: &[Record], format: Format, level: i32) -> io::Result<Vec<u8>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
     compressor.include_checksum(true)?;
     let mut bytes = Vec::new();
-    frames(records, |text| {
+    parts(records, format, |text| {
         bytes.extend_from_slice(&compressor.compress(text)?);
         Ok(())
     })?;
@@ -91,9 +95,9 @@ fn zstd_frames(records: &[Record], level: i32) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(feature = "gzip")]
-fn gzip_members(records: &[Record]) -> io::Result<Vec<u8>> {
+fn gzip_members(records: &[Record], format: Format) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    frames(records, |text| {
+    parts(records, format, |text| {
         let mut encoder = flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::default());
         encoder.write_all(text)?;
         encoder.finish().map(drop)
@@ -101,7 +105,7 @@ fn gzip_members(records: &[Record]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text after which a frame ends, with the record that reaches it.
-pub(crate) const FRAME_TEXT: usize = 256 << 10;
+/// The bytes after which a part ends, with the record that reaches them.
+pub(crate) const PART_BYTES: usize = 256 << 10;
 
 const WRITE_AT_ONCE: usize = 64 << 10;

@@ -63,9 +63,9 @@ pub enum SpillError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordProblem {
-    /// It has no text.
+    /// There is nothing in it, or, of a line, nothing but space.
     Empty,
-    /// It contains a line feed.
+    /// It is to be a line and contains a line feed.
     LineFeed,
     /// It is longer than a record may be.
     TooLong {

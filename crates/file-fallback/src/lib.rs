@@ -8,6 +8,7 @@ mod encode;
 mod error;
 mod evict;
 mod forecast;
+mod format;
 mod name;
 mod notice;
 mod open;
@@ -23,6 +24,7 @@ mod unpack;
 
 pub use config::{Builder, Compression, Config, InvalidConfig, SecondProcess};
 pub use error::{AdoptError, OpenError, RecordProblem, ReplayError, SettleError, SpillError};
+pub use format::Format;
 pub use notice::{Damage, Notice};
 pub use replay::Group;
 pub use settle::{Settled, Verdict};

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+use crate::format::Format;
+
 /// The parts of a file name that is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileName {
@@ -19,7 +21,14 @@ pub(crate) struct FileName {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Extension {
+pub(crate) struct Extension {
+    pub(crate) format: Format,
+    pub(crate) packing: Packing,
+}
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
     Plain,
     Zstd,
     Gzip,
@@ -50,17 +59,23 @@ impl FileName {
 
 impl Extension {
     fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => ".jsonl",
-            Self::Zstd => ".jsonl.zst",
-            Self::Gzip => ".jsonl.gz",
+        match (self.format, self.packing) {
+            (Format::Lines, Packing::Plain) => ".jsonl",
+            (Format::Lines, Packing::Zstd) => ".jsonl.zst",
+            (Format::Lines, Packing::Gzip) => ".jsonl.gz",
+            (Format::Framed, Packing::Plain) => ".binpb",
+            (Format::Framed, Packing::Zstd) => ".binpb.zst",
+            (Format::Framed, Packing::Gzip) => ".binpb.gz",
         }
     }
 
+    fn all() -> impl Iterator<Item = Self> {
+        let of = |format| [Packing::Plain, Packing::Zstd, Packing::Gzip].map(|packing| Self { format, packing });
+        [Format::Lines, Format::Framed].into_iter().flat_map(of)
+    }
+
     fn split(text: &str) -> Option<(&str, Self)> {
-        [Self::Plain, Self::Zstd, Self::Gzip]
-            .into_iter()
-            .find_map(|extension| Some((text.strip_suffix(extension.as_str())?, extension)))
+        Self::all().find_map(|extension| Some((text.strip_suffix(extension.as_str())?, extension)))
     }
 }
 
@@ -109,8 +124,12 @@ mod tests {
     #[test]
     fn a_name_reads_well() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_769_903_999_123);
-        let name = FileName { time, seq: 42, count: 512, extension: Extension::Zstd };
+        let extension = Extension { format: Format::Lines, packing: Packing::Zstd };
+        let name = FileName { time, seq: 42, count: 512, extension };
         assert_eq!(name.format("traces"), "traces-20260131T235959.123Z-00000042-n512.jsonl.zst");
+        let extension = Extension { format: Format::Framed, packing: Packing::Plain };
+        let name = FileName { extension, ..name };
+        assert_eq!(name.format("traces"), "traces-20260131T235959.123Z-00000042-n512.binpb");
     }
 
     #[test]
@@ -119,7 +138,8 @@ mod tests {
             (SystemTime::UNIX_EPOCH - Duration::from_secs(5), "19700101T000000.000Z"),
             (SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40), "99991230T215959.999Z"),
         ] {
-            let name = FileName { time, seq: 1, count: 1, extension: Extension::Plain }.format("x");
+            let extension = Extension { format: Format::Lines, packing: Packing::Plain };
+            let name = FileName { time, seq: 1, count: 1, extension }.format("x");
             assert_eq!(name, format!("x-{text}-00000001-n1.jsonl"));
             assert!(FileName::parse("x", &name).is_some());
         }
@@ -133,6 +153,8 @@ mod tests {
             "traces-",
             "traces-20260131T235959.123Z-00000042-n512.json",
             "traces-20260131T235959.123Z-00000042-n512.jsonl.bz2",
+            "traces-20260131T235959.123Z-00000042-n512.pb",
+            "traces-20260131T235959.123Z-00000042-n512.binpb.jsonl",
             "traces-20260131T235959.123Z-42-n512.jsonl",
             "traces-20260131T235959.123Z-00000042-n0512.jsonl",
             "traces-20260131T235959.123Z-00000042-n+512.jsonl",
@@ -150,8 +172,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(millis in 0..MAX_MILLIS, seq in 0..=MAX_SEQ, count in 0..=MAX_COUNT, which in 0..3) {
-            let extension = [Extension::Plain, Extension::Zstd, Extension::Gzip][which as usize];
+        fn what_is_written_is_read(millis in 0..MAX_MILLIS, seq in 0..=MAX_SEQ, count in 0..=MAX_COUNT, which in 0..6_usize) {
+            let extension = Extension::all().nth(which).expect("six of them");
             let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis as u64);
             let name = FileName { time, seq, count, extension };
             prop_assert_eq!(FileName::parse("traces", &name.format("traces")), Some(name));

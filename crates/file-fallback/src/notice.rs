@@ -59,10 +59,12 @@ pub enum Notice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Damage {
-    /// It ends in the middle of compressed data.
+    /// It ends in the middle of compressed data, or of a framed record.
     Torn,
     /// A compressed part does not decode, or its checksum is wrong.
     Corrupt,
+    /// A framed record has a length that cannot be: nothing, or more than a record may have. What follows it cannot be told apart.
+    BadLength,
     /// A record is longer than a record may be.
     RecordTooLong,
     /// The caller could not use a record.
@@ -82,8 +84,9 @@ impl Damage {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Torn => "torn: it ends in the middle of compressed data",
+            Self::Torn => "torn: it ends in the middle of a record or of compressed data",
             Self::Corrupt => "corrupt: a compressed part does not decode",
+            Self::BadLength => "the length of a record is damaged, and the rest cannot be read",
             Self::RecordTooLong => "a record is too long",
             Self::Rejected => "a record cannot be decoded",
             Self::TextTooLarge => "it unpacks to more than a file may hold",

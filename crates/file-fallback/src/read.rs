@@ -3,7 +3,8 @@
 use std::io;
 use std::ops::Range;
 
-use crate::encode::FRAME_TEXT;
+use crate::encode::PART_BYTES;
+use crate::format::{Format, HEAD, length};
 use crate::name::Extension;
 use crate::notice::Damage;
 use crate::unpack::{Filled, Unpacker};
@@ -12,17 +13,18 @@ use crate::unpack::{Filled, Unpacker};
 #[derive(Debug)]
 pub(crate) struct RecordReader<F> {
     unpacker: Unpacker<F>,
+    format: Format,
     /// Text that is not handed out yet, from `start` on.
     text: Vec<u8>,
     start: usize,
-    /// No line feed stands before this.
+    /// Before this stands no end of a record.
     scanned: usize,
     /// Up to here the text is of compressed parts whose checksum was right.
     verified: usize,
     total: u64,
     /// The number of the next record.
     record: u64,
-    /// In the middle of a record that is too long.
+    /// In the middle of a line that is too long.
     skipping: bool,
     ended: bool,
     max_record_bytes: usize,
@@ -45,6 +47,7 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
     pub(crate) fn new(file: F, extension: Extension, max_record_bytes: usize) -> io::Result<Self> {
         Ok(Self {
             unpacker: Unpacker::new(file, extension)?,
+            format: extension.format,
             text: Vec::new(),
             start: 0,
             scanned: 0,
@@ -69,8 +72,11 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
 
     /// Takes back a record that [`next`](Self::next) has just given: it comes again.
     pub(crate) fn unread(&mut self, record: &Range<usize>) {
-        self.start = record.start;
-        self.scanned = record.start;
+        self.start = match self.format {
+            Format::Lines => record.start,
+            Format::Framed => record.start - HEAD,
+        };
+        self.scanned = self.start;
         self.record -= 1;
     }
 
@@ -91,8 +97,15 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
     /// A whole record, if there is one that may be handed out.
     fn next_in_text(&mut self) -> Option<Item> {
         // A part that is too large to wait for its checksum was not written by us.
-        let frame_cap = FRAME_TEXT + self.max_record_bytes + 1;
-        let usable = if self.text.len() - self.verified > frame_cap { self.text.len() } else { self.verified };
+        let part_cap = PART_BYTES + self.max_record_bytes + self.format.overhead();
+        let usable = if self.text.len() - self.verified > part_cap { self.text.len() } else { self.verified };
+        match self.format {
+            Format::Lines => self.next_line(usable),
+            Format::Framed => self.next_framed(usable),
+        }
+    }
+
+    fn next_line(&mut self, usable: usize) -> Option<Item> {
         match self.text[self.scanned..usable].iter().position(|&byte| byte == b'\n') {
             Some(offset) => {
                 let record = self.start..self.scanned + offset;
@@ -111,11 +124,34 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         }
     }
 
-    /// What stands after the last line feed. A record without one may be whole; whoever reads it will know.
+    /// A damaged length hides where the next record begins: the file ends there. Memory is taken for what stands in the file, never
+    /// for what a length promises.
+    fn next_framed(&mut self, usable: usize) -> Option<Item> {
+        let (head, rest) = self.text[self.start..usable].split_first_chunk::<HEAD>()?;
+        match length(*head, self.max_record_bytes) {
+            Some(len) if len <= rest.len() => {
+                let begin = self.start + HEAD;
+                self.start = begin + len;
+                self.scanned = self.start;
+                self.record += 1;
+                Some(Item::Record(begin..self.start))
+            }
+            Some(_) => None,
+            None => {
+                self.end_here();
+                Some(Item::Damage(Damage::BadLength))
+            }
+        }
+    }
+
+    /// What stands after the last whole record. A line without its line feed may be whole; whoever reads it will know.
     fn last(&mut self) -> Item {
         let record = self.start..self.verified;
         self.start = self.verified;
         self.scanned = self.verified;
+        if self.format == Format::Framed {
+            return if record.is_empty() { Item::End } else { Item::Damage(Damage::Torn) };
+        }
         if record.is_empty() && !self.skipping { Item::End } else { self.number(record) }
     }
 
@@ -149,16 +185,20 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
             Filled::Torn => {
                 // What came before the cut is as it was written, except the record that was cut: so it is taken, although its
                 // checksum is gone. Damage that looks like a cut may let records through that the caller cannot use.
-                let whole = self.text.iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1);
-                self.cut(whole.max(self.scanned));
+                self.cut(match self.format {
+                    Format::Lines => end_of_last_line(&self.text).max(self.scanned),
+                    Format::Framed => end_of_last_framed(&self.text, self.max_record_bytes),
+                });
                 self.verified = self.text.len();
                 Some(Damage::Torn)
             }
             Filled::Corrupt => {
                 // Nothing of this part is to be trusted, nor a record that began before it and ends in it.
-                let trusted = self.verified.max(self.scanned);
-                let whole = self.text[..trusted].iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1);
-                self.cut(whole);
+                let trusted = &self.text[..self.verified.max(self.scanned)];
+                self.cut(match self.format {
+                    Format::Lines => end_of_last_line(trusted),
+                    Format::Framed => end_of_last_framed(trusted, self.max_record_bytes),
+                });
                 self.verified = self.text.len();
                 Some(Damage::Corrupt)
             }
@@ -168,12 +208,17 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
             }
         };
         if self.total > MAX_FILE_TEXT || self.record > MAX_FILE_RECORDS {
-            self.cut(self.start);
-            self.verified = self.text.len();
-            self.ended = true;
+            self.end_here();
             return Ok(Some(Damage::TextTooLarge));
         }
         Ok(damage)
+    }
+
+    /// Nothing more of the file is read.
+    fn end_here(&mut self) {
+        self.cut(self.start);
+        self.verified = self.text.len();
+        self.ended = true;
     }
 
     fn cut(&mut self, len: usize) {
@@ -181,6 +226,21 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         self.scanned = self.scanned.min(len);
         self.skipping = false;
     }
+}
+
+fn end_of_last_line(text: &[u8]) -> usize {
+    text.iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1)
+}
+
+/// Of text that begins with a record.
+fn end_of_last_framed(text: &[u8], max_record_bytes: usize) -> usize {
+    let mut end = 0;
+    while let Some((head, rest)) = text[end..].split_first_chunk::<HEAD>()
+        && let Some(len) = length(*head, max_record_bytes).filter(|len| *len <= rest.len())
+    {
+        end += HEAD + len;
+    }
+    end
 }
 
 /// The most text in one file, 256 MiB, and the most records. What holds more is not ours, and would keep the disk busy for

@@ -6,6 +6,7 @@ use std::ops::Range;
 use safe_dir::{Directory, FileError};
 
 use crate::error::ReplayError;
+use crate::format::Format;
 use crate::name::FileName;
 use crate::notice::Damage;
 use crate::read::{Item, RecordReader};
@@ -19,7 +20,8 @@ pub struct Group {
     pub(crate) key: Key,
     /// The number of the first record in its file, from 0; the others follow.
     pub(crate) first: u64,
-    /// The text of each record, without its line feed.
+    pub(crate) format: Format,
+    /// The bytes of each record, without what parts them in the file.
     pub records: Vec<Vec<u8>>,
 }
 
@@ -27,6 +29,7 @@ pub struct Group {
 #[derive(Debug)]
 pub(crate) struct Reader<F> {
     pub(crate) key: Key,
+    pub(crate) format: Format,
     pub(crate) records: RecordReader<F>,
 }
 
@@ -41,6 +44,12 @@ impl Group {
     #[must_use]
     pub const fn first_record(&self) -> u64 {
         self.first
+    }
+
+    /// How the records stood in the file, which may have been written with other settings.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.format
     }
 
     /// The bytes of all records.
@@ -104,7 +113,7 @@ impl<D: Directory> FileFallback<D> {
         };
         let Some(file) = self.files.get_mut(key) else { return Ok(None) };
         let failed = |source| FileError::Io { path: self.dir.path().join(&key.name), action: "read", source };
-        let mut group = Group { key: key.clone(), first: 0, records: Vec::new() };
+        let mut group = Group { key: key.clone(), first: 0, format: reader.format, records: Vec::new() };
         let mut size = 0;
         loop {
             let number = reader.records.record();
@@ -156,7 +165,7 @@ impl<D: Directory> FileFallback<D> {
         let extension = FileName::parse(&self.config.signal, &key.name).map(|name| name.extension);
         let extension = extension.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
         let records = RecordReader::new(opened, extension, self.config.max_record_bytes).map_err(failed)?;
-        Ok(Reader { key: key.clone(), records })
+        Ok(Reader { key: key.clone(), format: extension.format, records })
     }
 
     /// Notes that a file could not be read; says whether it is given up for that.

@@ -7,7 +7,8 @@ use safe_dir::{Directory, Draft, FileError, Kind};
 
 use crate::encode::{self, Encoded};
 use crate::error::{RecordProblem, SpillError};
-use crate::name::FileName;
+use crate::format::Format;
+use crate::name::{Extension, FileName};
 use crate::open::PROCESS_PREFIX;
 use crate::read::{MAX_FILE_RECORDS, MAX_FILE_TEXT};
 use crate::store::{Evicted, FileFallback, Key, Reason, StoredFile};
@@ -15,7 +16,8 @@ use crate::store::{Evicted, FileFallback, Key, Reason, StoredFile};
 /// One record to be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What is kept, without a line feed in it or at its end. The store does not look into it.
+    /// What is kept: a line of text, without a line feed in it or at its end; or, with [`Format::Framed`], any bytes. The store does not
+    /// look into it.
     pub bytes: Vec<u8>,
     /// How much is in it, such as spans; the caller's own unit.
     pub count: usize,
@@ -66,7 +68,7 @@ impl<D: Directory> FileFallback<D> {
             return Err(SpillError::Forked);
         }
         self.check_records(records)?;
-        let text = encode::text_len(records);
+        let text = encode::plain_len(records, self.config.format);
         if text > MAX_FILE_TEXT || records.len() as u64 > MAX_FILE_RECORDS {
             return Err(SpillError::TooLarge { bytes: text, max_bytes: MAX_FILE_TEXT });
         }
@@ -100,7 +102,8 @@ impl<D: Directory> FileFallback<D> {
         self.make_free_space(bytes, &mut evicted)?;
         let mut attempts = 1;
         let (name, text_name) = loop {
-            let name = FileName { time: now, seq: self.next_seq, count, extension: encoded.extension };
+            let extension = Extension { format: self.config.format, packing: encoded.packing };
+            let name = FileName { time: now, seq: self.next_seq, count, extension };
             // Also after a failure: a file that could not be removed again keeps its number.
             self.next_seq += 1;
             let text_name = name.format(&self.config.signal);
@@ -151,9 +154,10 @@ impl<D: Directory> FileFallback<D> {
         }
         let max_record_bytes = self.config.max_record_bytes;
         for (index, record) in records.iter().enumerate() {
-            let problem = if record.bytes.iter().all(u8::is_ascii_whitespace) {
+            let is_line = self.config.format == Format::Lines;
+            let problem = if record.bytes.is_empty() || is_line && record.bytes.iter().all(u8::is_ascii_whitespace) {
                 RecordProblem::Empty
-            } else if record.bytes.contains(&b'\n') {
+            } else if is_line && record.bytes.contains(&b'\n') {
                 RecordProblem::LineFeed
             } else if record.bytes.len() > max_record_bytes {
                 RecordProblem::TooLong { bytes: record.bytes.len(), max_record_bytes }

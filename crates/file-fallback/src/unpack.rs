@@ -4,19 +4,19 @@
 use std::io::SeekFrom;
 use std::io::{self, BufRead, Read};
 
-use crate::name::Extension;
+use crate::name::{Extension, Packing};
 
 /// Gives the text piece by piece.
 #[derive(Debug)]
 pub(crate) struct Unpacker<F> {
     state: State<F>,
     /// Searches for the next compressed part that were made after damage.
-    #[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain text has no parts"))]
+    #[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain files have no parts"))]
     searches: u32,
 }
 
 /// What a call has added to the text.
-#[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain text has no parts"))]
+#[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain files have no parts"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
     /// Some of a compressed part whose checksum is still to come.
@@ -54,26 +54,26 @@ enum State<F> {
 }
 
 impl<F: Read + io::Seek> Unpacker<F> {
-    /// Goes by the first bytes. If they say nothing, by the name; but a name that promises compression over plain text is not
+    /// Goes by the first bytes. If they say nothing, by the name; but a name that promises compression over what is none is not
     /// believed.
     pub(crate) fn new(file: F, extension: Extension) -> io::Result<Self> {
         let mut source = Source::new(file);
         let first = source.peek(ZSTD_MAGIC.len())?;
         let found = if first.starts_with(&ZSTD_MAGIC) {
-            Extension::Zstd
+            Packing::Zstd
         } else if first.starts_with(&GZIP_MAGIC[..3]) {
-            Extension::Gzip
-        } else if first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
-            Extension::Plain
+            Packing::Gzip
+        } else if extension.format.is_plain(first) {
+            Packing::Plain
         } else {
-            extension
+            extension.packing
         };
         let state = match found {
-            Extension::Plain => State::Plain(source),
+            Packing::Plain => State::Plain(source),
             #[cfg(feature = "zstd")]
-            Extension::Zstd => State::Zstd { source, decoder: Box::new(zstd_decoder()?), part: None },
+            Packing::Zstd => State::Zstd { source, decoder: Box::new(zstd_decoder()?), part: None },
             #[cfg(feature = "gzip")]
-            Extension::Gzip => State::Gzip { source },
+            Packing::Gzip => State::Gzip { source },
             #[cfg(not(all(feature = "zstd", feature = "gzip")))]
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "this compression is not compiled in")),
         };

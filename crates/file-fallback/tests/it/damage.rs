@@ -4,31 +4,34 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use file_fallback::{Compression, Damage, FileFallback, Notice, Record};
+use file_fallback::{Compression, Damage, FileFallback, Format, Notice, Record};
 use proptest::prelude::*;
 
-use crate::{at, config, count, data_files, drain, line, lines, missing, once, open, scratch};
+use crate::{
+    FORMATS, at, compressions, config, count, data_files, drain, line, lines, missing, once, open, records, scratch,
+};
 
 /// A store with one file to be damaged and one neighbour, both known.
-fn two_files(dir: &Path, compression: Compression, kept: &[Record]) -> String {
-    let mut store = open(config(dir).with_compression(compression));
+pub(crate) fn two_files(dir: &Path, compression: Compression, format: Format, kept: &[Record]) -> String {
+    let mut store = open(config(dir).with_compression(compression).with_format(format));
     let name = store.spill(kept, at(0)).expect("room").name;
-    drop(store.spill(&lines(1_000..1_003, 50), at(1)).expect("room"));
+    drop(store.spill(&records(1_000..1_003, 50, format), at(1)).expect("room"));
     name
 }
 
 /// Drains after damage to the first file; checks what must hold whatever the damage is. Returns the ids of the first
 /// file that came, and whether it was set aside.
-fn drain_damaged(dir: &Path, name: &str, kept: &[Record], exact: bool) -> (BTreeSet<usize>, Option<Damage>) {
+pub(crate) fn drain_damaged(dir: &Path, name: &str, kept: &[Record], exact: bool) -> (BTreeSet<usize>, Option<Damage>) {
     let mut store = open(config(dir));
     let promised = store.stored().count;
     let (mut ids, mut settled) = (BTreeSet::new(), 0);
     while let Some(group) = store.next_group(50_000).expect("readable") {
+        let neighbour = records(1_000..1_003, 50, group.format());
         let verdicts: Vec<_> = group
             .records
             .iter()
             .map(|text| {
-                let known = kept.iter().chain(&lines(1_000..1_003, 50)).position(|line| line.bytes == *text);
+                let known = kept.iter().chain(&neighbour).position(|record| record.bytes == *text);
                 match known {
                     Some(index) => {
                         let id = if index < kept.len() { index } else { 1_000 + index - kept.len() };
@@ -69,12 +72,12 @@ fn drain_damaged(dir: &Path, name: &str, kept: &[Record], exact: bool) -> (BTree
 
 #[test]
 fn a_torn_compressed_file_gives_all_lines_before_the_cut() {
-    for compression in [Compression::Zstd, Compression::Gzip] {
-        let kept = lines(0..40, 20_000);
+    for (compression, format) in compressions().into_iter().flat_map(|one| FORMATS.map(|format| (one, format))) {
+        let kept = records(0..40, 20_000, format);
         let mut last = 0;
         for percent in [0, 1, 10, 30, 50, 70, 90, 99] {
             let scratch = scratch();
-            let name = two_files(scratch.path(), compression, &kept);
+            let name = two_files(scratch.path(), compression, format, &kept);
             let path = scratch.path().join(&name);
             let bytes = fs::read(&path).expect("there");
             fs::write(&path, &bytes[..bytes.len() * percent / 100]).expect("cut");
@@ -83,18 +86,19 @@ fn a_torn_compressed_file_gives_all_lines_before_the_cut() {
             assert!(ids.len() >= last, "{percent} % gave {} lines, less gave {last}", ids.len());
             last = ids.len();
             if percent > 0 {
-                assert_eq!(damage, Some(Damage::Torn), "{compression:?} at {percent} %");
+                assert_eq!(damage, Some(Damage::Torn), "{compression:?}, {format:?} at {percent} %");
             }
         }
-        assert!(last >= 26, "{compression:?}: only {last} of 40 lines before a cut at 99 %");
+        assert!(last >= 26, "{compression:?}, {format:?}: only {last} of 40 lines before a cut at 99 %");
     }
 }
 
+#[cfg(feature = "zstd")]
 #[test]
 fn a_file_that_was_cut_between_two_parts_is_missed_by_its_count() {
     let scratch = scratch();
     let kept = lines(0..40, 20_000);
-    let name = two_files(scratch.path(), Compression::Zstd, &kept);
+    let name = two_files(scratch.path(), Compression::Zstd, Format::Lines, &kept);
     let path = scratch.path().join(&name);
     let bytes = fs::read(&path).expect("there");
     let second =
@@ -108,7 +112,7 @@ fn a_file_that_was_cut_between_two_parts_is_missed_by_its_count() {
 fn a_torn_plain_line_goes_to_the_caller_who_rejects_it() {
     let scratch = scratch();
     let kept = lines(0..5, 100);
-    let name = two_files(scratch.path(), Compression::Never, &kept);
+    let name = two_files(scratch.path(), Compression::Never, Format::Lines, &kept);
     let path = scratch.path().join(&name);
     let bytes = fs::read(&path).expect("there");
     fs::write(&path, &bytes[..bytes.len() - 20]).expect("cut");
@@ -156,13 +160,14 @@ fn a_line_that_is_too_long_is_skipped_in_constant_memory() {
     assert!(matches!(&notices[..], [Notice::SetAside { damage: Damage::RecordTooLong, count: 0, .. }]), "{notices:?}");
 }
 
+#[cfg(all(feature = "zstd", feature = "gzip"))]
 #[test]
 fn a_file_is_read_by_its_bytes_not_by_its_name() {
     let scratch = scratch();
     let kept = lines(0..40, 20_000);
     let text: Vec<u8> = kept.iter().flat_map(|line| [&line.bytes[..], b"\n"].concat()).collect();
     let zstd = {
-        let name = two_files(scratch.path(), Compression::Zstd, &kept);
+        let name = two_files(scratch.path(), Compression::Zstd, Format::Lines, &kept);
         fs::read(scratch.path().join(name)).expect("there")
     };
     for (extension, bytes) in [(".jsonl", &zstd), (".jsonl.gz", &zstd), (".jsonl.zst", &text), (".jsonl.gz", &text)] {
@@ -243,15 +248,15 @@ proptest! {
 
     /// Compressed parts have checksums: no line comes that nobody wrote, unless a part seems to be cut, whose checksum is
     /// then out of sight; and one harm costs at most two parts.
+    #[cfg(any(feature = "zstd", feature = "gzip"))]
     #[test]
     fn harm_to_a_compressed_file_costs_only_what_it_hits(
         harm in harm(),
-        gzip in any::<bool>(),
+        (compression, format) in (prop::sample::select(compressions()), prop::sample::select(&FORMATS)),
     ) {
         let scratch = scratch();
-        let kept = lines(0..40, 20_000);
-        let compression = if gzip { Compression::Gzip } else { Compression::Zstd };
-        let name = two_files(scratch.path(), compression, &kept);
+        let kept = records(0..40, 20_000, format);
+        let name = two_files(scratch.path(), compression, format, &kept);
         let path = scratch.path().join(&name);
         let mut bytes = fs::read(&path).expect("there");
         harm.apply(&mut bytes);
@@ -272,7 +277,7 @@ proptest! {
     fn harm_to_a_plain_file_costs_only_the_lines_it_hits(harm in harm()) {
         let scratch = scratch();
         let kept = lines(0..40, 500);
-        let name = two_files(scratch.path(), Compression::Never, &kept);
+        let name = two_files(scratch.path(), Compression::Never, Format::Lines, &kept);
         let path = scratch.path().join(&name);
         let mut bytes = fs::read(&path).expect("there");
         harm.apply(&mut bytes);
@@ -286,16 +291,40 @@ proptest! {
         }
     }
 
+    /// A damaged length hides what follows it, so all that is sure is what stands before the first byte that is hit.
+    #[test]
+    fn harm_to_a_plain_framed_file_costs_nothing_before_it(harm in harm()) {
+        let scratch = scratch();
+        let kept = records(0..40, 500, Format::Framed);
+        let name = two_files(scratch.path(), Compression::Never, Format::Framed, &kept);
+        let path = scratch.path().join(&name);
+        let whole = fs::read(&path).expect("there");
+        let mut bytes = whole.clone();
+        harm.apply(&mut bytes);
+        fs::write(&path, &bytes).expect("written");
+        let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, false);
+        let same = bytes.iter().zip(&whole).take_while(|(is, was)| is == was).count();
+        let ends = kept.iter().scan(0, |end, record| {
+            *end += 4 + record.bytes.len();
+            Some(*end)
+        });
+        let before = ends.take_while(|end| *end <= same).count();
+        prop_assert!((0..before).all(|id| ids.contains(&id)), "{} of {} before the harm", ids.len(), before);
+        prop_assert!(ids.len() == 40 || damage.is_some() || matches!(harm, Harm::Cut(_)), "{} records, unnoticed", ids.len());
+    }
+
     /// Whatever stands under our names, nothing panics, everything ends, and the neighbour is delivered.
+    #[cfg(all(feature = "zstd", feature = "gzip"))]
     #[test]
     fn random_bytes_are_read_without_harm(
         bytes in prop::collection::vec(any::<u8>(), 0..5_000),
         magic in prop_oneof![Just(&b""[..]), Just(&b"\x28\xb5\x2f\xfd"[..]), Just(&b"\x1f\x8b\x08\x00"[..])],
-        extension in prop_oneof![Just(".jsonl"), Just(".jsonl.zst"), Just(".jsonl.gz")],
+        head in prop_oneof![Just(vec![]), (0..5_000_u32).prop_map(|len| len.to_be_bytes().to_vec())],
+        extension in prop::sample::select(&[".jsonl", ".jsonl.zst", ".jsonl.gz", ".binpb", ".binpb.zst", ".binpb.gz"]),
     ) {
         let scratch = scratch();
         let path = scratch.path().join(format!("traces-20260201T000000.000Z-00000001-n5{extension}"));
-        fs::write(path, [magic, &bytes].concat()).expect("written");
+        fs::write(path, [magic, &head, &bytes].concat()).expect("written");
         let mut store: FileFallback = open(config(scratch.path()));
         drop(store.spill(&lines(7..9, 50), at(0)).expect("room"));
         let (ids, _) = drain(&mut store, 1_000);

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use file_fallback::{Compression, Damage, FileFallback, Notice, SettleError, Verdict};
+use file_fallback::{Compression, Damage, FileFallback, Format, Notice, SettleError, Verdict};
 use safe_dir::sim::{Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 
-use crate::{at, config, count, drain, id_of, lines, missing, scratch};
+use crate::{FORMATS, at, config, count, drain, id_of, missing, records, scratch};
 
 /// What the outside knows.
 #[derive(Default)]
@@ -21,20 +21,18 @@ struct Ledger {
     forgotten: bool,
 }
 
-fn open_faulty<D: Directory>(dir: D, faults: &Faults) -> Option<FileFallback<Faulty<D>>> {
+fn open_faulty<D: Directory>(dir: D, faults: &Faults, format: Format) -> Option<FileFallback<Faulty<D>>> {
     let dir = Faulty::new(dir, faults.clone());
-    FileFallback::open_in(
-        config(std::path::Path::new("unused")).with_max_files(4).with_compress_above(1_000).build().expect("valid"),
-        dir,
-    )
-    .ok()
+    let config =
+        config(std::path::Path::new("unused")).with_max_files(4).with_compress_above(1_000).with_format(format);
+    FileFallback::open_in(config.build().expect("valid"), dir).ok()
 }
 
 /// A life: spills plain and compressed, replays a part, evicts, starts again, replays.
 fn live<D: Directory>(store: &mut FileFallback<D>, ledger: &mut Ledger, first: usize) {
     for (offset, len) in [(0, 60), (10, 400), (20, 60)] {
         let ids = first + offset..first + offset + 4;
-        match store.spill(&lines(ids.clone(), len), at(0)) {
+        match store.spill(&records(ids.clone(), len, store.config().format()), at(0)) {
             Ok(spilled) => {
                 ledger.accepted.extend(ids);
                 ledger.evicted += spilled.evicted.iter().map(|evicted| evicted.count).sum::<u64>();
@@ -73,18 +71,25 @@ fn note<D: Directory>(store: &mut FileFallback<D>, ledger: &mut Ledger) {
     ledger.missing += missing(&notices);
 }
 
-fn run<D: Directory>(open_dir: impl Fn() -> D, fault: Fault, persistent: bool, nth: u64) -> u64 {
+/// The format changes from life to life.
+fn run<D: Directory>(
+    open_dir: impl Fn() -> D,
+    [first, second]: [Format; 2],
+    fault: Fault,
+    persistent: bool,
+    nth: u64,
+) -> u64 {
     let (faults, mut ledger) = (Faults::none(), Ledger::default());
     faults.plan(nth, fault, persistent);
     // Two lives with the fault somewhere in them, then one without.
-    for life in 0..2 {
-        if let Some(mut store) = open_faulty(open_dir(), &faults) {
+    for (life, format) in [first, second].into_iter().enumerate() {
+        if let Some(mut store) = open_faulty(open_dir(), &faults, format) {
             live(&mut store, &mut ledger, 100 * life);
         }
     }
     let fired = faults.fired();
     faults.clear();
-    let mut store = open_faulty(open_dir(), &faults).expect("the disk is well");
+    let mut store = open_faulty(open_dir(), &faults, first).expect("the disk is well");
     live(&mut store, &mut ledger, 200);
     assert!((200..204).all(|id| ledger.accepted.contains(&id)), "it goes on as if nothing had been");
     let (rest, rejected) = drain(&mut store, 10_000);
@@ -94,7 +99,7 @@ fn run<D: Directory>(open_dir: impl Fn() -> D, fault: Fault, persistent: bool, n
         *ledger.delivered.entry(id).or_default() += times;
     }
 
-    let context = format!("{fault:?}, persistent {persistent}, at call {nth}");
+    let context = format!("{first:?} first, {fault:?}, persistent {persistent}, at call {nth}");
     let lost: u64 =
         ledger.accepted.iter().filter(|id| !ledger.delivered.contains_key(*id)).map(|id| count(*id) as u64).sum();
     assert!(lost <= ledger.evicted + ledger.missing, "{context}: {lost} lost, {} evicted", ledger.evicted);
@@ -107,63 +112,66 @@ fn run<D: Directory>(open_dir: impl Fn() -> D, fault: Fault, persistent: bool, n
     assert!(persistent || twice <= 4 || ledger.forgotten, "{context}: {twice} lines came twice, of one group at most");
     assert_eq!(store.stored().count, 0, "{context}");
     let left = open_dir().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
-    let left: Vec<_> = left.filter(|name| name.contains("jsonl")).collect();
+    let left: Vec<_> = left.filter(|name| name.starts_with("traces-")).collect();
     assert_eq!(left, Vec::<String>::new(), "{context}");
     fired
 }
 
+/// Until the fault comes too late to be met.
 fn sweep(fault: Fault, persistent: bool) {
-    let mut nth = 1;
-    loop {
-        let disk = Disk::new();
-        if run(|| disk.root(), fault, persistent, nth) == 0 {
-            break;
-        }
-        nth += 1;
+    for formats in [FORMATS, [Format::Framed, Format::Lines]] {
+        let met = |nth: &u64| {
+            let disk = Disk::new();
+            run(|| disk.root(), formats, fault, persistent, *nth) > 0
+        };
+        let calls = (1..).take_while(met).count();
+        assert!(calls > 100, "only {calls} calls");
     }
-    assert!(nth > 100, "only {nth} calls");
 }
 
 /// A bad sector: opening and the first pieces are read, the piece after them never.
 #[test]
 fn what_stands_before_a_place_that_cannot_be_read_is_delivered() {
-    let (disk, faults) = (Disk::new(), Faults::none());
-    let config = config(std::path::Path::new("unused")).with_compression(Compression::Never).build().expect("valid");
-    let mut store = FileFallback::open_in(config, Faulty::new(disk.root(), faults.clone())).expect("free");
-    drop(store.spill(&lines(0..200, 1_000), at(0)).expect("room"));
-    let total = store.stored().count;
-    let bad_sector = || faults.plan(4, Fault::Errno(5), false);
+    for format in FORMATS {
+        let (disk, faults) = (Disk::new(), Faults::none());
+        let config = config(std::path::Path::new("unused"))
+            .with_compression(Compression::Never)
+            .with_format(format)
+            .build()
+            .expect("valid");
+        let mut store = FileFallback::open_in(config, Faulty::new(disk.root(), faults.clone())).expect("free");
+        drop(store.spill(&records(0..200, 1_000, format), at(0)).expect("room"));
+        let total = store.stored().count;
+        let bad_sector = || faults.plan(4, Fault::Errno(5), false);
 
-    bad_sector();
-    let group = store.next_group(10 << 20).expect("the good lines come first").expect("there are some");
-    assert_eq!((faults.fired(), group.first_record()), (1, 0));
-    assert!((10..190).contains(&group.records.len()), "{}", group.records.len());
-    for _ in 0..2 {
         bad_sector();
-        store.next_group(10 << 20).expect_err("it stays for the next call");
-    }
-    bad_sector();
-    assert_eq!(store.next_group(10 << 20).expect("given up"), None);
-    faults.clear();
+        let group = store.next_group(10 << 20).expect("the good lines come first").expect("there are some");
+        assert_eq!((faults.fired(), group.first_record()), (1, 0));
+        assert!((10..190).contains(&group.records.len()), "{}", group.records.len());
+        for _ in 0..2 {
+            bad_sector();
+            store.next_group(10 << 20).expect_err("it stays for the next call");
+        }
+        bad_sector();
+        assert_eq!(store.next_group(10 << 20).expect("given up"), None);
+        faults.clear();
 
-    let read: u64 = (0..group.records.len()).map(|id| count(id) as u64).sum();
-    store.acknowledge(group, read).expect("durable");
-    let notices = store.take_notices();
-    let [Notice::SetAside { damage: Damage::Unreadable, count, .. }] = notices[..] else { panic!("{notices:?}") };
-    assert_eq!((count, store.stored().count), (total - read, 0));
+        let read: u64 = (0..group.records.len()).map(|id| count(id) as u64).sum();
+        store.acknowledge(group, read).expect("durable");
+        let notices = store.take_notices();
+        let [Notice::SetAside { damage: Damage::Unreadable, count, .. }] = notices[..] else { panic!("{notices:?}") };
+        assert_eq!((count, store.stored().count), (total - read, 0));
+    }
 }
 
 #[test]
 fn eio_once_over_real_files() {
-    let mut nth = 1;
-    loop {
+    let met = |nth: &u64| {
         let scratch = scratch();
-        if run(|| SafeDir::open(scratch.path()).expect("ours"), Fault::Errno(5), false, nth) == 0 {
-            break;
-        }
-        nth += 1;
-    }
-    assert!(nth > 100, "only {nth} calls");
+        run(|| SafeDir::open(scratch.path()).expect("ours"), FORMATS, Fault::Errno(5), false, *nth) > 0
+    };
+    let calls = (1..).take_while(met).count();
+    assert!(calls > 100, "only {calls} calls");
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use file_fallback::{FileFallback, Group, Notice, SpillError, Verdict};
+use file_fallback::{FileFallback, Format, Group, Notice, SpillError, Verdict};
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 use safe_dir::{Directory as _, Kind};
 
-use crate::{at, config, count, id_of, lines, missing};
+use crate::{FORMATS, at, config, count, id_of, missing, records};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -30,8 +30,8 @@ enum Step {
     CleanUp {
         seconds: u64,
     },
-    Restart,
-    Crash(Crash),
+    Restart(Format),
+    Crash(Crash, Format),
     Capacity(Option<u64>),
 }
 
@@ -43,18 +43,24 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4_usize, Just(u32::MAX)).prop_map(|(group, done)| Step::Settle { group, done }),
         2 => (0..4_usize).prop_map(|group| Step::GiveBack { group }),
         1 => (0..200_u64).prop_map(|seconds| Step::CleanUp { seconds }),
-        1 => Just(Step::Restart),
-        1 => prop_oneof![
+        1 => format().prop_map(Step::Restart),
+        1 => (prop_oneof![
             Just(Crash::Worst), Just(Crash::Best), any::<u64>().prop_map(Crash::Random), any::<u64>().prop_map(Crash::Random)
-        ].prop_map(Step::Crash),
+        ], format()).prop_map(|(crash, format)| Step::Crash(crash, format)),
         1 => prop_oneof![Just(None), (0..60_000_u64).prop_map(Some)].prop_map(Step::Capacity),
     ]
+}
+
+fn format() -> impl Strategy<Value = Format> {
+    prop::sample::select(&FORMATS)
 }
 
 /// The world outside the store.
 struct World {
     disk: Disk,
     store: Option<FileFallback<MemoryDir>>,
+    /// The setting of this run; files of the other stay from the runs before.
+    format: Format,
     out: Vec<(Group, Vec<usize>)>,
     /// By file: the ids in it that are accepted and neither settled nor gone.
     files: BTreeMap<String, BTreeSet<usize>>,
@@ -64,23 +70,29 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(format: Format) -> Self {
         let disk = Disk::new();
         let mut world = Self {
             disk,
             store: None,
+            format,
             out: Vec::new(),
             files: BTreeMap::new(),
             settled: BTreeSet::new(),
             next_id: 0,
             seconds: 0,
         };
-        world.open();
+        world.open(format);
         world
     }
 
-    fn open(&mut self) {
-        let config = config(Path::new("unused")).with_max_files(6).with_max_bytes(100_000).with_compress_above(10_000);
+    fn open(&mut self, format: Format) {
+        self.format = format;
+        let config = config(Path::new("unused"))
+            .with_format(format)
+            .with_max_files(6)
+            .with_max_bytes(100_000)
+            .with_compress_above(10_000);
         let store = FileFallback::open_in(config.build().expect("valid"), self.disk.root());
         self.store = Some(store.expect("a full disk can be opened"));
         self.out.clear();
@@ -103,7 +115,8 @@ impl World {
                 let ids: BTreeSet<_> = (self.next_id..self.next_id + number).collect();
                 self.next_id += number;
                 let now = at(self.seconds);
-                match self.store().spill(&lines(ids.iter().copied(), if large { 3_000 } else { 80 }), now) {
+                let kept = records(ids.iter().copied(), if large { 3_000 } else { 80 }, self.format);
+                match self.store().spill(&kept, now) {
                     Ok(spilled) => {
                         assert_eq!(spilled.count, sum(&ids));
                         self.gone(&spilled.evicted);
@@ -163,14 +176,14 @@ impl World {
                 let evicted = self.store().clean_up(now);
                 self.gone(&evicted);
             }
-            Step::Restart => {
+            Step::Restart(format) => {
                 self.store = None;
-                self.open();
+                self.open(format);
             }
-            Step::Crash(crash) => {
+            Step::Crash(crash, format) => {
                 self.disk.crash(crash);
                 self.store = None;
-                self.open();
+                self.open(format);
             }
             Step::Capacity(bytes) => self.disk.set_capacity(bytes),
         }
@@ -227,7 +240,7 @@ impl World {
         self.disk.set_capacity(None);
         self.disk.crash(Crash::Worst);
         self.store = None;
-        self.open();
+        self.open(self.format);
         self.check();
         let mut left: BTreeSet<usize> = self.files.values().flatten().copied().collect();
         while let Some(group) = self.store().next_group(5_000).expect("no faults") {
@@ -251,8 +264,11 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::with_cases(512) })]
 
     #[test]
-    fn nothing_accepted_is_lost_and_nothing_settled_comes_back(script in prop::collection::vec(step(), 1..60)) {
-        let mut world = World::new();
+    fn nothing_accepted_is_lost_and_nothing_settled_comes_back(
+        first in format(),
+        script in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut world = World::new(first);
         for step in script {
             world.step(step);
         }

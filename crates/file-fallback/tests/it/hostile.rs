@@ -1,9 +1,7 @@
 //! What others may have put into the directory.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 
 use file_fallback::{Damage, Notice};
@@ -103,6 +101,7 @@ fn names_that_promise_the_sky_do_not_overflow() {
     assert_eq!(store.stored().count, 0);
 }
 
+#[cfg(feature = "zstd")]
 #[test]
 fn sparse_giants_and_bombs_end_quickly() {
     let scratch = scratch();
@@ -114,13 +113,17 @@ fn sparse_giants_and_bombs_end_quickly() {
     long.set_len(100 << 20).expect("sparse");
     // Many parts that each unpack to many blank lines: more text than a file may hold.
     let part = zstd_of(&vec![b'\n'; 16 << 20]);
-    let mut bomb = fs::File::create(scratch.path().join(name(3, ".jsonl.zst"))).expect("made");
-    for _ in 0..17 {
-        bomb.write_all(&part).expect("written");
-    }
+    fs::write(scratch.path().join(name(3, ".jsonl.zst")), part.repeat(17)).expect("written");
+    // The same as framed records: the first length of zeros cannot be; the last is a bomb of many records.
+    let giant = fs::File::create(scratch.path().join(name(4, ".binpb"))).expect("made");
+    giant.set_len(1 << 40).expect("sparse");
+    let long = fs::File::create(scratch.path().join(name(5, ".binpb"))).expect("made");
+    long.set_len(100 << 20).expect("sparse");
+    let part = zstd_of(&[&1_000_000_u32.to_be_bytes()[..], &vec![0; 1_000_000]].concat());
+    fs::write(scratch.path().join(name(6, ".binpb.zst")), part.repeat(300)).expect("written");
     let mut store = open(config(scratch.path()));
     drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
-    assert_eq!(drain(&mut store, 1_000), (once(0..2), 0));
+    assert_eq!(drain(&mut store, 1_000), (once(0..2), 268));
     let damages: Vec<_> = store
         .take_notices()
         .into_iter()
@@ -129,12 +132,15 @@ fn sparse_giants_and_bombs_end_quickly() {
             _ => None,
         })
         .collect();
-    assert_eq!(damages, [Damage::FileTooLarge, Damage::RecordTooLong, Damage::TextTooLarge]);
+    let too_large = [Damage::FileTooLarge, Damage::FileTooLarge];
+    assert_eq!(damages[..2], too_large, "not even looked into");
+    assert_eq!(damages[2..], [Damage::RecordTooLong, Damage::TextTooLarge, Damage::BadLength, Damage::Rejected]);
     let peak = peak_memory_kib();
     assert!(peak < 400_000, "{peak} KiB at most, the other tests included");
 }
 
 /// Part after part that begins right and goes wrong: the search for the next one is bounded.
+#[cfg(all(feature = "zstd", feature = "gzip"))]
 #[test]
 fn a_file_of_nothing_but_beginnings_ends_quickly() {
     for magic in [&[0x28, 0xb5, 0x2f, 0xfd][..], &[0x1f, 0x8b, 8, 0]] {
@@ -147,7 +153,9 @@ fn a_file_of_nothing_but_beginnings_ends_quickly() {
     }
 }
 
+#[cfg(feature = "zstd")]
 fn zstd_of(text: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
     let mut bytes = Vec::new();
     let mut encoder = zstd::stream::write::Encoder::new(&mut bytes, 1).expect("memory");
     encoder.write_all(text).expect("memory");
@@ -155,8 +163,9 @@ fn zstd_of(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
+#[cfg(feature = "zstd")]
 fn peak_memory_kib() -> u64 {
-    let status = fs::read_to_string(Path::new("/proc/self/status")).expect("Linux");
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -24,6 +24,7 @@ fn open(dir: &std::path::Path) -> DeadLetters {
     DeadLetters::open(DeadLetters::config(dir).with_free_space_reserve(0).build().expect("valid")).expect("free")
 }
 
+#[cfg(feature = "zstd")]
 #[test]
 fn letters_survive_a_restart_with_all_that_is_known() {
     let scratch = scratch();
@@ -81,6 +82,7 @@ fn letters_are_bounded_by_size_and_age() {
     assert_eq!((old, letters.stored().files), (left, 0));
 }
 
+#[cfg(feature = "zstd")]
 #[test]
 fn a_damaged_letter_is_set_aside_and_said_to_be() {
     let scratch = scratch();

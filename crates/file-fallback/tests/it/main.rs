@@ -1,7 +1,13 @@
 //! The store from outside, over real files and over a simulated disk.
 
+#![cfg_attr(
+    not(all(feature = "zstd", feature = "gzip")),
+    allow(unused_imports, reason = "tests of what is not compiled in are left out")
+)]
+
 mod damage;
 mod faults;
+mod framed;
 mod histories;
 mod hostile;
 mod letters;
@@ -15,7 +21,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use file_fallback::{Builder, Config, FileFallback, Notice, Record, Verdict};
+use file_fallback::{Builder, Compression, Config, FileFallback, Format, Notice, Record, Verdict};
 use safe_dir::Directory;
 
 /// A time that stands in for now.
@@ -59,7 +65,27 @@ fn lines(ids: impl IntoIterator<Item = usize>, len: usize) -> Vec<Record> {
     ids.into_iter().map(|id| line(id, len)).collect()
 }
 
+/// The same in either form; as framed records they are no lines.
+fn records(ids: impl IntoIterator<Item = usize>, len: usize, format: Format) -> Vec<Record> {
+    let mut records = lines(ids, len);
+    if format == Format::Framed {
+        records.iter_mut().for_each(|record| drop(record.bytes.splice(..0, *NO_LINE)));
+    }
+    records
+}
+
+const FORMATS: [Format; 2] = [Format::Lines, Format::Framed];
+
+const NO_LINE: &[u8; 2] = b"\n\0";
+
+/// Those that are compiled in.
+fn compressions() -> Vec<Compression> {
+    let all = [(cfg!(feature = "zstd"), Compression::Zstd), (cfg!(feature = "gzip"), Compression::Gzip)];
+    all.into_iter().filter_map(|(there, compression)| there.then_some(compression)).collect()
+}
+
 fn id_of(text: &[u8]) -> Option<usize> {
+    let text = text.strip_prefix(NO_LINE).unwrap_or(text);
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;
     usize::try_from(value.get("id")?.as_u64()?).ok()
 }
@@ -100,7 +126,7 @@ fn once(ids: impl IntoIterator<Item = usize>) -> BTreeMap<usize, usize> {
 /// The names of the data files in a directory, sorted; an independent look at the disk.
 fn data_files(dir: &Path) -> Vec<String> {
     let names = fs::read_dir(dir).expect("readable").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<_> = names.filter(|name| name.contains(".jsonl")).collect();
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("traces-")).collect();
     names.sort();
     names
 }

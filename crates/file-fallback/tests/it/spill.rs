@@ -23,6 +23,7 @@ fn a_small_spill_is_plain_text() {
     assert_eq!((store.stored().files, store.stored().count, store.stored().bytes), (1, 6, spilled.bytes));
 }
 
+#[cfg(all(feature = "zstd", feature = "gzip"))]
 #[test]
 fn a_large_spill_is_compressed_at_once_and_other_tools_read_it() {
     for (compression, extension, tool) in
@@ -47,6 +48,7 @@ fn a_large_spill_is_compressed_at_once_and_other_tools_read_it() {
     }
 }
 
+#[cfg(feature = "zstd")]
 #[test]
 fn the_threshold_and_never_are_kept() {
     let scratch = scratch();
