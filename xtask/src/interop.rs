@@ -1,5 +1,5 @@
-//! Our exporter against the OpenTelemetry Collector itself: builds the Collector once, then lets the trials package drive
-//! it.
+//! Our exporter and its files against programs that share no code with it: builds the OpenTelemetry Collector once, installs
+//! google.protobuf once, and lets the trials package drive them, jq, gzip and zstd.
 
 use std::env;
 use std::fs;
@@ -13,8 +13,20 @@ use crate::workspace::Workspace;
 /// What decides which program comes out of the build; the configurations are read at run time.
 const BUILT_FROM: [&str; 3] = ["go.mod", "go.sum", "main.go"];
 
-/// Finds or builds the Collector and runs the trials against it.
+/// What is asked for by name. `gunzip` is a script around gzip.
+const TOOLS: [(&str, &str); 4] = [
+    ("jq", "apt-get install jq"),
+    ("zstd", "apt-get install zstd"),
+    ("gzip", "apt-get install gzip"),
+    ("python3", "apt-get install python3 python3-venv; 3.10 or later"),
+];
+
+/// Finds or builds the other programs and runs the trials against them.
 pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
+    for (tool, get) in TOOLS {
+        process::require(tool, "--version", get)?;
+    }
+    let python = install_python(workspace)?;
     let source = workspace.root.join("xtask/collector");
     let collector = match env::var_os("OTELCOL_BIN").filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
@@ -26,13 +38,39 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     // integration test.
     process::run(cargo().args(["test", "--quiet", "--workspace", "--all-features", "--test", "outages", "--no-run"]))?;
     let driver = workspace.target.join("debug/trials");
-    process::run(Command::new(driver).arg("interop").arg("--collector").arg(collector).arg("--configs").arg(source))
+    let otlp_py = workspace.root.join("xtask/python/otlp.py");
+    let mut command = Command::new(driver);
+    command.arg("interop").arg("--collector").arg(collector).arg("--configs").arg(source);
+    process::run(command.arg("--python").arg(python).arg("--otlp-py").arg(otlp_py))
+}
+
+/// A virtual environment with the packages of `requirements.txt`, these versions and these bytes, made once for each
+/// content of that file. Gives its Python.
+fn install_python(workspace: &Workspace) -> Result<PathBuf, Failure> {
+    const GET: &str = "apt-get install python3-venv";
+    let folder = workspace.root.join("xtask/python");
+    let requirements = folder.join("requirements.txt");
+    let home = workspace.target.join(format!("interop-python-{:016x}", fingerprint(&folder, &["requirements.txt"])?));
+    let (python, whole) = (home.join("bin/python"), home.join("installed"));
+    if whole.exists() {
+        return Ok(python);
+    }
+    let venv = process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home));
+    if venv.is_err() || !python.exists() {
+        return Err(Failure::MissingTool { tool: "python3 -m venv".into(), get: GET });
+    }
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
+    process::run(pip.args(["--only-binary", ":all:", "--requirement"]).arg(&requirements))?;
+    // Last: what was interrupted is begun again.
+    fs::write(&whole, "").map_err(|source| Failure::File { path: whole, source })?;
+    Ok(python)
 }
 
 /// Builds the program, or takes it from the user's cache if these very sources were built before.
 fn build(source: &Path) -> Result<PathBuf, Failure> {
     let cache = cache_dir()?;
-    let program = cache.join(format!("otelcol-{:016x}", fingerprint(source)?));
+    let program = cache.join(format!("otelcol-{:016x}", fingerprint(source, &BUILT_FROM)?));
     if program.exists() {
         return Ok(program);
     }
@@ -66,9 +104,9 @@ fn cache_dir() -> Result<PathBuf, Failure> {
 }
 
 /// FNV-1a, 64 bits, over names and contents: a name for a cache entry, no protection against anybody.
-fn fingerprint(folder: &Path) -> Result<u64, Failure> {
+fn fingerprint(folder: &Path, names: &[&str]) -> Result<u64, Failure> {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for name in BUILT_FROM {
+    for name in names {
         let path = folder.join(name);
         let content = fs::read(&path).map_err(|source| Failure::File { path, source })?;
         for byte in name.bytes().chain([0]).chain(content) {
@@ -89,9 +127,9 @@ mod tests {
         for name in BUILT_FROM {
             fs::write(folder.join(name), name).expect("a temporary file");
         }
-        let before = fingerprint(&folder).expect("readable");
+        let before = fingerprint(&folder, &BUILT_FROM).expect("readable");
         fs::write(folder.join("go.sum"), "other").expect("a temporary file");
-        let after = fingerprint(&folder).expect("readable");
+        let after = fingerprint(&folder, &BUILT_FROM).expect("readable");
         fs::remove_dir_all(&folder).expect("made above");
         assert_ne!(before, after);
     }

@@ -26,7 +26,8 @@ usage: cargo xtask <lane> [options]
   outage [--short | --long]
                        10 s outages at 5,000 spans/s (2 s, 120 s), the stock exporter and ours side by side
   mutants [FILTER]     each planted bug (those whose name contains FILTER) must be found by the tests; needs git
-  interop              against the OpenTelemetry Collector itself; needs go, or OTELCOL_BIN=<its program>
+  interop              against the OpenTelemetry Collector itself, and our files against it, jq, gzip, zstd and
+                       google.protobuf; needs go (or OTELCOL_BIN=<its program>), jq, gzip, zstd, python3 with venv
 ";
 
 fn main() -> ExitCode {

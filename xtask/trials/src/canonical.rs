@@ -139,8 +139,13 @@ fn recorded_span(span: &Value, scope: &Value, resource: &Map<String, Value>) -> 
 
 fn recorded_attributes(attributes: &Value) -> Result<Map<String, Value>, Failure> {
     let one = |attribute: &Value| {
-        let key = attribute["key"].as_str().ok_or_else(|| format!("an attribute without a key: {attribute}"))?;
-        Ok((key.to_owned(), attribute["value"].clone()))
+        // Left out when it is empty, as every default is.
+        let key = match &attribute["key"] {
+            Value::Null => String::new(),
+            Value::String(key) => key.clone(),
+            _ => return Err(format!("an attribute whose key is no text: {attribute}").into()),
+        };
+        Ok((key, attribute["value"].clone()))
     };
     list(attributes).map(one).collect()
 }

@@ -6,6 +6,7 @@ pub mod canonical;
 pub mod collector;
 pub mod contender;
 pub mod interop;
+pub mod kinds;
 pub mod outage;
 
 use std::error::Error;

@@ -9,7 +9,7 @@ use trials::outage::{self, Plan};
 
 const USAGE: &str = "\
 usage: trials outage [--short | --long]
-       trials interop --collector <program> --configs <folder>
+       trials interop --collector <program> --configs <folder> --python <program> --otlp-py <program>
        trials collector [options]         the mock collector; used by the trials themselves
 ";
 
@@ -32,8 +32,13 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
         ["outage"] => outages(10, 0.90),
         ["outage", "--short"] => outages(2, 0.50),
         ["outage", "--long"] => outages(120, 0.95),
-        ["interop", "--collector", program, "--configs", configs] => {
-            interop::run(&Setup { program: program.into(), configs: configs.into() })
+        ["interop", "--collector", program, "--configs", configs, "--python", python, "--otlp-py", otlp_py] => {
+            interop::run(&Setup {
+                program: program.into(),
+                configs: configs.into(),
+                python: python.into(),
+                otlp_py: otlp_py.into(),
+            })
         }
         _ => Err(USAGE.into()),
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use resilient_exporter::Compression;
 
 use super::Setup;
 use super::otelcol::Otelcol;
+use super::readers::python;
+use super::stores::{Form, Stores};
 use super::wire::Traced;
 use crate::Failure;
 use crate::canonical::{self, Spans};
@@ -20,38 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Programs that ran one after another without a collector, each of which left files behind.
 const RUNS: usize = 4;
-
-/// What the files are.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Form {
-    Plain,
-    Gzip,
-}
-
-impl Form {
-    pub(super) const ALL: [Self; 2] = [Self::Plain, Self::Gzip];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Gzip => "gzip",
-        }
-    }
-
-    fn compression(self) -> Compression {
-        match self {
-            Self::Plain => Compression::Never,
-            Self::Gzip => Compression::Gzip,
-        }
-    }
-
-    fn extension(self) -> &'static str {
-        match self {
-            Self::Plain => ".jsonl",
-            Self::Gzip => ".jsonl.gz",
-        }
-    }
-}
 
 pub(super) fn read_by_it(setup: &Setup, form: Form) -> Result<String, Failure> {
     let folder = tempfile::tempdir()?;
@@ -81,6 +50,38 @@ pub(super) fn read_by_it(setup: &Setup, form: Form) -> Result<String, Failure> {
     let collector = Otelcol::files(setup, folder.path(), pattern.to_string_lossy().into_owned())?;
     canonical::compare(&made, &collector.spans(made.len(), PATIENCE)?)?;
     Ok(format!("{} spans in {} files of {bytes} bytes, all alike", made.len(), names.len()))
+}
+
+/// Files of every kind of span and of every size: field by field what was made, by the word of google.protobuf, which reads
+/// the Collector's record.
+pub(super) fn every_kind(setup: &Setup, stores: &Stores, form: Form) -> Result<String, Failure> {
+    let folder = tempfile::tempdir()?;
+    let store = stores.store(form);
+    // It does not know zstd.
+    let (files, extension) =
+        if form == Form::Zstd { (&store.text, ".jsonl") } else { (&store.files, form.extension()) };
+    let directory = files[0].parent().ok_or("files are in a directory")?;
+    let pattern = directory.join(format!("traces-*{extension}"));
+    let collector = Otelcol::files(setup, folder.path(), pattern.to_string_lossy().into_owned())?;
+    let record = collector.record_of(stores.made.len(), PATIENCE)?;
+    let spans = python(setup, "record", &[stores.witness.clone(), record])?;
+    Ok(format!("{spans} in {} files, each field alike", files.len()))
+}
+
+/// Spans that share a file with one that is longer than the receiver reads: it skips that one and takes the others.
+pub(super) fn beside_oversized(setup: &Setup, stores: &Stores) -> Result<String, Failure> {
+    let folder = tempfile::tempdir()?;
+    let files = &stores.store(Form::Plain).files;
+    let pattern = files[0].parent().ok_or("files are in a directory")?.join("traces-*.jsonl");
+    let collector = Otelcol::files(setup, folder.path(), pattern.to_string_lossy().into_owned())?;
+    let (first, last) = (stores.made.first(), stores.made.last());
+    let others = collector.spans(stores.made.len() - 1, PATIENCE)?;
+    if first.into_iter().chain(last).all(|ids| others.contains_key(ids)) {
+        Ok(format!("the Collector took {} of them", others.len()))
+    } else {
+        Err(format!("the Collector took {} of {} spans, not their first and last", others.len(), stores.made.len())
+            .into())
+    }
 }
 
 /// A program whose collector never answers: it makes spans and ends, and all of them are in files.

@@ -1,21 +1,29 @@
-//! Our exporter against the OpenTelemetry Collector itself, compared span by span.
+//! Our exporter and its files against programs that share no code with it: the OpenTelemetry Collector, jq, gzip, zstd, and
+//! google.protobuf; compared span by span.
 
 mod files;
 mod otelcol;
+mod readers;
+mod stores;
 mod wire;
 
 use std::path::PathBuf;
 
+use self::stores::{Form, Stores};
 use crate::contender::Protocol;
-use crate::{Failure, now};
+use crate::{Failure, kinds, now};
 
-/// Where the Collector and its configurations are.
+/// Where the other programs are. jq, gzip and zstd are found by their names.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The Collector's program.
     pub program: PathBuf,
     /// The folder with `otlp.yaml` and `files.yaml`.
     pub configs: PathBuf,
+    /// A Python that has google.protobuf and OTLP's messages.
+    pub python: PathBuf,
+    /// The program for it.
+    pub otlp_py: PathBuf,
 }
 
 /// Runs every check and prints a line for each.
@@ -24,28 +32,54 @@ pub struct Setup {
 ///
 /// When a check failed; all of them ran.
 pub fn run(setup: &Setup) -> Result<(), Failure> {
-    type Check<'a> = Box<dyn FnOnce() -> Result<String, Failure> + 'a>;
-    let mut checks: Vec<(String, Check<'_>)> = Vec::new();
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    let mut checks = Checks::default();
     for protocol in [Protocol::Grpc, Protocol::Http] {
-        checks.push((format!("delivery by {protocol}"), Box::new(move || wire::delivery(setup, protocol))));
-        checks.push((format!("killed and started again, {protocol}"), Box::new(move || wire::killed(setup, protocol))));
-        checks.push((format!("over its limit, {protocol}"), Box::new(move || wire::over_its_limit(setup, protocol))));
+        checks.run(&format!("delivery by {protocol}"), || wire::delivery(setup, protocol));
+        checks.run(&format!("killed and started again, {protocol}"), || wire::killed(setup, protocol));
+        checks.run(&format!("over its limit, {protocol}"), || wire::over_its_limit(setup, protocol));
     }
-    for form in files::Form::ALL {
-        checks.push((format!("its file receiver, {}", form.name()), Box::new(move || files::read_by_it(setup, form))));
+    for form in [Form::Plain, Form::Gzip] {
+        checks.run(&format!("its file receiver, {}", form.name()), || files::read_by_it(setup, form));
     }
-    let mut failed = 0;
-    for (name, check) in checks {
+    // Made once, for all who read them; replayed last, which removes them.
+    let stores = Stores::write(&kinds::programs(), &folder.join("every-kind"))?;
+    checks.run("gunzip, zstd -d", || readers::same_text(&stores));
+    checks.run("jq", || readers::jq(&stores, folder));
+    checks.run("google.protobuf reads our files", || readers::protobuf(setup, &stores));
+    for form in Form::ALL {
+        checks.run(&format!("its file receiver, every kind, {}", form.name()), || {
+            files::every_kind(setup, &stores, form)
+        });
+    }
+    checks.run("sent from files, read by google.protobuf", || readers::sent_again(setup, &stores, folder));
+    checks.run("google.protobuf's messages", || readers::both_ways(setup, folder));
+    checks.run("a span longer than a line", || readers::oversized(setup, &folder.join("oversized")));
+    checks.end()
+}
+
+/// How it went so far.
+#[derive(Default)]
+struct Checks {
+    failed: u32,
+}
+
+impl Checks {
+    fn run(&mut self, name: &str, check: impl FnOnce() -> Result<String, Failure>) {
         let started = now();
         let outcome = check();
         let seconds = started.elapsed().as_secs_f64();
         match outcome {
             Ok(seen) => println!("ok      {name}: {seen} ({seconds:.1} s)"),
             Err(failure) => {
-                failed += 1;
+                self.failed += 1;
                 println!("FAILED  {name}: {failure} ({seconds:.1} s)");
             }
         }
     }
-    if failed == 0 { Ok(()) } else { Err(format!("{failed} checks against the Collector failed").into()) }
+
+    fn end(self) -> Result<(), Failure> {
+        if self.failed == 0 { Ok(()) } else { Err(format!("{} checks failed", self.failed).into()) }
+    }
 }

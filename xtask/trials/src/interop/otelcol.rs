@@ -108,6 +108,12 @@ impl<'a> Otelcol<'a> {
         found
     }
 
+    /// The record, when `count` different spans are in it or the time is up.
+    pub(super) fn record_of(&self, count: usize, limit: Duration) -> Result<PathBuf, Failure> {
+        self.spans(count, limit)?;
+        Ok(self.record())
+    }
+
     fn read_record(&self) -> Result<Spans, Failure> {
         let bytes = fs::read(self.record())?;
         // The end may be torn in the middle of a character.

@@ -1,0 +1,207 @@
+//! Our files, and other programs' JSON, read by programs that share no code with us.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use otlp_payload::json;
+
+use super::stores::{Form, Stores, replay, write_framed};
+use super::{Setup, files};
+use crate::{Failure, kinds};
+
+/// The limit on a line, and what is near it.
+const LINE_BYTES: usize = 1_000_000;
+const NEAR: usize = 985_000;
+
+/// gunzip and `zstd -d` give what is written when nothing is compressed.
+pub(super) fn same_text(stores: &Stores) -> Result<String, Failure> {
+    let plain = sorted_lines(&stores.store(Form::Plain).text)?;
+    let mut told = Vec::new();
+    for form in [Form::Gzip, Form::Zstd] {
+        let store = stores.store(form);
+        if sorted_lines(&store.text)? != plain {
+            return Err(format!("unpacked, the {} files are not the plain ones", form.name()).into());
+        }
+        told.push(format!("{} bytes of {} in {} files", store.bytes()?, form.name(), store.files.len()));
+    }
+    let longest = plain.iter().map(Vec::len).max().unwrap_or(0);
+    if !(NEAR..=LINE_BYTES).contains(&longest) {
+        return Err(format!("the longest line has {longest} bytes: not near the limit of {LINE_BYTES}").into());
+    }
+    Ok(format!(
+        "{} are {} bytes of text in {} lines, the longest of {longest}",
+        told.join(" and "),
+        stores.store(Form::Plain).bytes()?,
+        plain.len()
+    ))
+}
+
+/// Every line with its end; in an order that does not depend on which batch was written first.
+fn sorted_lines(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut lines = Vec::new();
+    for file in files {
+        lines.extend(fs::read(file)?.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+    }
+    lines.sort();
+    Ok(lines)
+}
+
+/// jq parses each line, and finds in each file as many spans as its name says, in all files the ids that were made.
+pub(super) fn jq(stores: &Stores, folder: &Path) -> Result<String, Failure> {
+    const IDS: &str = "fromjson | .resourceSpans[].scopeSpans[].spans[] | .traceId + .spanId";
+    const COUNT: &str = "fromjson | [.resourceSpans[].scopeSpans[].spans | length] | add";
+    let made = stores.made.iter().map(|&(trace, span)| hex(&trace) + &hex(&span)).collect::<BTreeSet<_>>();
+    let (mut files, mut lines) = (0, 0);
+    for store in &stores.stores {
+        let mut found = Vec::new();
+        for file in &store.text {
+            // One value for each line: a line that is no JSON ends jq with an error.
+            let counts = ask(COUNT, file, folder)?;
+            let spans = counts.iter().map(|count| Ok(count.parse::<u64>()?)).sum::<Result<u64, Failure>>()?;
+            let text = fs::read(file)?.iter().filter(|byte| **byte == b'\n').count();
+            if counts.len() != text || spans != promised(file)? {
+                return Err(format!(
+                    "{}: {text} lines, of which jq saw {}, with {spans} spans",
+                    file.display(),
+                    counts.len()
+                )
+                .into());
+            }
+            found.extend(ask(IDS, file, folder)?);
+            files += 1;
+            lines += counts.len();
+        }
+        if found.len() != made.len() || found.into_iter().collect::<BTreeSet<_>>() != made {
+            return Err(format!("the ids in the {} files are not those that were made", store.form.name()).into());
+        }
+    }
+    Ok(format!("{} spans in each form; {files} files, {lines} lines", made.len()))
+}
+
+fn ask(question: &str, file: &Path, folder: &Path) -> Result<Vec<String>, Failure> {
+    let answer = folder.join("jq.out");
+    let status = Command::new("jq")
+        .args(["-R", "-r", question])
+        .stdin(File::open(file)?)
+        .stdout(File::create(&answer)?)
+        .status()?;
+    if !status.success() {
+        return Err(format!("jq refuses {}", file.display()).into());
+    }
+    Ok(fs::read_to_string(answer)?.lines().map(str::to_owned).collect())
+}
+
+/// The number of spans that a file's name says.
+fn promised(file: &Path) -> Result<u64, Failure> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let count = name.strip_suffix(".jsonl").and_then(|stem| stem.rsplit_once("-n")).map(|(_, count)| count);
+    Ok(count.ok_or_else(|| format!("{name} does not say how many spans it has"))?.parse()?)
+}
+
+/// google.protobuf finds in the files, span by span, what the stock exporter would have sent.
+pub(super) fn protobuf(setup: &Setup, stores: &Stores) -> Result<String, Failure> {
+    let mut told = String::new();
+    for store in &stores.stores {
+        told = python(setup, "spans", &with(&stores.witness, &store.text))?;
+    }
+    Ok(format!("{told} in each form, each field alike"))
+}
+
+/// What a later run sends when it reads the files back is, span by span, what the stock exporter would have sent.
+pub(super) fn sent_again(setup: &Setup, stores: &Stores, folder: &Path) -> Result<String, Failure> {
+    let mut told = String::new();
+    for store in &stores.stores {
+        let sent = folder.join(format!("sent-{}.pb", store.form.name()));
+        replay(store, stores.made.len(), &sent)?;
+        told = python(setup, "spans", &with(&stores.witness, &[sent]))?;
+    }
+    Ok(format!("{told} from each form, each field alike"))
+}
+
+/// A span that is longer than a line may be is kept, sent and readable for all but the Collector.
+pub(super) fn oversized(setup: &Setup, folder: &Path) -> Result<String, Failure> {
+    let stores = Stores::write(&[kinds::oversized()], folder)?;
+    let longest = sorted_lines(&stores.store(Form::Plain).text)?.iter().map(Vec::len).max().unwrap_or(0);
+    if longest <= 1 << 20 {
+        return Err(format!("the longest line has {longest} bytes").into());
+    }
+    jq(&stores, folder)?;
+    protobuf(setup, &stores)?;
+    let others = files::beside_oversized(setup, &stores)?;
+    let sent = sent_again(setup, &stores, folder)?;
+    Ok(format!("{sent}; the longest line has {longest} bytes; {others}"))
+}
+
+/// Messages that google.protobuf made, of every kind that OTLP has (bytes, maps and lists in each other, values of no kind,
+/// empty resources and scopes): its JSON is read by us, and our JSON by it.
+pub(super) fn both_ways(setup: &Setup, folder: &Path) -> Result<String, Failure> {
+    const MESSAGES: &str = "300";
+    let mut told = String::new();
+    // Always the same, so that what was found once is found again; and two that nobody has seen.
+    let random = RandomState::new().build_hasher().finish();
+    for seed in [1, random, random.wrapping_add(1)] {
+        let folder = folder.join(format!("seed-{seed}"));
+        fs::create_dir(&folder)?;
+        told = python(setup, "make", &[folder.clone(), MESSAGES.into(), seed.to_string().into()])?;
+        for dialect in ["camel", "as-in-proto", "with-defaults"] {
+            let read = folder.join(format!("read-{dialect}.pb"));
+            let mut file = File::create(&read)?;
+            for line in fs::read_to_string(folder.join(format!("loose-{dialect}.jsonl")))?.lines() {
+                write_framed(&mut file, &json::from_line(line.as_bytes())?.0)?;
+            }
+            python(setup, "messages", &[folder.join("loose.pb"), read])
+                .map_err(|failure| format!("seed {seed}, {dialect}: {failure}"))?;
+        }
+        let written = folder.join("written.jsonl");
+        let mut text = Vec::new();
+        for message in framed(&fs::read(folder.join("whole.pb"))?)? {
+            for line in json::to_lines(message, usize::MAX)? {
+                text.extend_from_slice(&line.text);
+                text.push(b'\n');
+            }
+        }
+        fs::write(&written, text)?;
+        python(setup, "messages", &[folder.join("whole.pb"), written])
+            .map_err(|failure| format!("seed {seed}, ours: {failure}"))?;
+    }
+    Ok(format!("3 times {told}"))
+}
+
+/// Messages behind their lengths.
+fn framed(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Failure> {
+    let mut messages = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let length = usize::try_from(u32::from_be_bytes(*length))?;
+        let (message, rest) = rest.split_at_checked(length).ok_or("a message is cut short")?;
+        messages.push(message);
+        bytes = rest;
+    }
+    if bytes.is_empty() { Ok(messages) } else { Err("a length is cut short".into()) }
+}
+
+/// Asks the Python program; what it says is the answer, what it complains of the error.
+pub(super) fn python(setup: &Setup, command: &str, files: &[PathBuf]) -> Result<String, Failure> {
+    let output = Command::new(&setup.python)
+        .arg(&setup.otlp_py)
+        .arg(command)
+        .args(files)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null())
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("google.protobuf: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn with(first: &Path, others: &[PathBuf]) -> Vec<PathBuf> {
+    [&[first.to_owned()], others].concat()
+}
+
+/// As it is written in OTLP JSON.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
