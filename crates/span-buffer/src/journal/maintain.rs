@@ -29,6 +29,23 @@ impl<D: Directory> Journal<D> {
         Ok(more)
     }
 
+    /// Removes a journal in which nothing waits: its segments, oldest first, and its lock, so that the directory can be removed. Where
+    /// something waits nothing is done. What was set aside stays in `quarantine/`.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be removed: what is left is a journal in which nothing waits.
+    pub fn remove(self) -> Result<(), MaintainError> {
+        if !self.index.batches.is_empty() {
+            return Ok(());
+        }
+        for segment in self.index.segments.values() {
+            self.dir.remove(&segment.name).map_err(MaintainError)?;
+        }
+        self.dir.remove(safe_dir::LOCK_FILE).map_err(MaintainError)?;
+        self.dir.sync().map_err(MaintainError)
+    }
+
     fn head_key(&self) -> Option<u64> {
         self.head.as_ref().map(|head| head.key)
     }

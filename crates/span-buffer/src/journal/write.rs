@@ -55,6 +55,12 @@ impl<D: Directory> Journal<D> {
         self.incarnation
     }
 
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Writes a batch to the operating system: it survives this process, and after the next [`sync`](Self::sync) a power cut. `count` is
     /// how many items are in it, in the caller's own unit. Syncs by itself only to finish a full segment.
     ///
