@@ -13,16 +13,21 @@ use opentelemetry_sdk::trace::SpanExporter;
 use otlp_transport::{ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::Limits;
+use span_buffer::journal::{self, SyncPolicy};
 
 use crate::clock::{Clock, SystemClock};
+use crate::commit::Committer;
 use crate::decide::{Core, Policy};
 use crate::endpoint::{Backoff, Endpoint};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
-use crate::fallback::Fallback;
+use crate::fallback::{Fallback, NoFallback};
 use crate::file_store::{FileStore, Settings};
+use crate::journal::Journal;
 use crate::shared::Shared;
 use crate::{disk, net};
+
+mod durable;
 
 /// Requests stay below 4 MiB, which many collectors refuse to exceed, with room for the frame around them: the same as
 /// the transports' own limit.
@@ -61,6 +66,11 @@ pub struct Builder {
     fallback: Option<Box<dyn Fallback>>,
     state_dir: Option<PathBuf>,
     fallback_dir: Option<PathBuf>,
+    journal_enabled: bool,
+    journal: Option<Box<dyn Journal>>,
+    journal_config: journal::Config,
+    journal_sync: SyncPolicy,
+    journal_sync_timeout: Duration,
     files: Settings,
     limits: Limits,
     failure_threshold: u32,
@@ -88,6 +98,11 @@ impl Default for Builder {
             fallback: None,
             state_dir: None,
             fallback_dir: None,
+            journal_enabled: false,
+            journal: None,
+            journal_config: journal::Config::default(),
+            journal_sync: SyncPolicy::default(),
+            journal_sync_timeout: Duration::from_millis(100),
             files: Settings::default(),
             limits: Limits { max_count: 10_000, max_bytes: 10 * 1_024 * 1_024, max_age: Duration::from_secs(300) },
             failure_threshold: 5,
@@ -339,7 +354,7 @@ impl Builder {
             None => Box::new(self.exponential().map_err(BuildError::Retry)?),
         };
         let mut no_fallback = None;
-        let fallback: Option<Box<dyn Fallback>> = if self.fallback_enabled {
+        let mut fallback: Option<Box<dyn Fallback>> = if self.fallback_enabled {
             match (self.fallback.take(), self.directory()) {
                 (Some(fallback), _) => Some(fallback),
                 (None, Some((dir, letters))) => Some(Box::new(FileStore::open(dir, letters, &self.files)?)),
@@ -354,6 +369,7 @@ impl Builder {
         } else {
             None
         };
+        let mut journal = self.open_journal(fallback.as_deref_mut(), chance.random())?;
         let kept = fallback.as_ref().map(|fallback| fallback.kept());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
         let policy = Policy {
@@ -362,16 +378,24 @@ impl Builder {
             request_max_bytes: self.request_max_bytes,
             fallback: fallback.is_some(),
             replay_rate: self.replay_rate,
-            incarnation: chance.random(),
+            incarnation: journal.as_ref().map_or_else(|| chance.random(), |journal| journal.incarnation()),
         };
         let recovered = kept.map_or(0, |kept| kept.spans);
         let endpoint = Endpoint::new(Machine::new(breaker), backoff, self.clock.now());
-        let core = Core::new(policy, endpoint, recovered, chance.random());
+        let mut core = Core::new(policy, endpoint, recovered, chance.random());
+        if let Some(journal) = &mut journal {
+            core.keep_shadows(journal.found(), self.clock.now());
+        }
         let endpoint = transport.endpoint().to_owned();
-        let shared = Arc::new(Shared::new(core, kept, self.clock, endpoint, no_fallback));
+        let committer = journal.map(|journal| Committer::new(journal, self.journal_sync, self.clock.now()));
+        // A journal alone has a disk thread too.
+        let fallback = fallback.or_else(|| committer.is_some().then(|| Box::new(NoFallback) as _));
+        let disk = fallback.as_ref().map(|_| kept.unwrap_or_default());
+        let timeout = self.journal_sync_timeout;
+        let shared = Arc::new(Shared::new(core, disk, self.clock, endpoint, no_fallback, timeout));
         if let Some(fallback) = fallback {
             let shared = Arc::clone(&shared);
-            spawn("holdfast-disk", move || disk::run(&shared, fallback))?;
+            spawn("holdfast-disk", move || disk::run(&shared, fallback, committer))?;
         }
         let exporter = ResilientSpanExporter::new(Arc::clone(&shared));
         let limit = self.attempt_timeout;
@@ -417,6 +441,7 @@ impl Builder {
         positive("buffer_max_age", self.limits.max_age.as_nanos())?;
         positive("request_max_bytes", self.request_max_bytes as u128)?;
         positive("attempt_timeout", self.attempt_timeout.as_nanos())?;
+        positive("journal_sync_timeout", self.journal_sync_timeout.as_nanos())?;
         positive("fallback_max_bytes", self.files.max_bytes.into())?;
         positive("fallback_max_age", self.files.max_age.as_nanos())
     }

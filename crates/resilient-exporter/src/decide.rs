@@ -4,6 +4,7 @@
 
 mod answer;
 mod room;
+mod shadow;
 mod stored;
 
 use std::num::NonZeroU32;
@@ -16,10 +17,12 @@ use rand::rngs::SmallRng;
 use span_buffer::{Buffer, Entry, Limits, Size};
 
 use self::room::{over, size_of, sum};
+use self::shadow::Shadows;
+pub(crate) use self::shadow::Written;
 use crate::endpoint::{Endpoint, Wait};
 use crate::events::Event;
 use crate::health::Counters;
-use crate::ledger::{DropReason, Ledger, Place, RefuseReason};
+use crate::ledger::{Ledger, Place, RefuseReason};
 use crate::replay::{Fate, Group, Pace, Piece, Refusal};
 
 /// While files wait and the buffer is at most half full, at least one call in this many is a replay.
@@ -125,6 +128,8 @@ pub(crate) struct Core {
     pub(crate) endpoint: Endpoint,
     pub(crate) disk: Disk,
     pub(crate) counters: Counters,
+    /// In durable mode.
+    shadows: Option<Shadows>,
     in_flight: Vec<InFlight>,
     in_flight_size: Size,
     /// Batches that a drain has tried once.
@@ -154,6 +159,7 @@ impl Core {
             endpoint,
             disk: Disk::default(),
             counters: Counters::default(),
+            shadows: None,
             in_flight: Vec::new(),
             in_flight_size: Size::default(),
             tried: Vec::new(),
@@ -193,25 +199,35 @@ impl Core {
     pub(crate) fn offer(&mut self, payload: Payload, now: Instant, effects: &mut Vec<Effect>) -> Option<RefuseReason> {
         let spans = payload.span_count();
         if self.phase != Phase::Running {
+            self.settle(payload.id());
             self.ledger.transfer(spans, Place::Offered, Place::Refused(RefuseReason::AlreadyShutdown));
             return Some(RefuseReason::AlreadyShutdown);
         }
-        let mut refused = None;
+        self.ledger.transfer(spans, Place::Offered, Place::Buffered);
+        let too_large = Place::Refused(RefuseReason::LargerThanBuffer);
+        self.accept(payload, too_large, now, effects).then_some(RefuseReason::LargerThanBuffer)
+    }
+
+    /// Takes a batch that is accounted for as buffered; says whether a span of it was larger than the whole buffer, and is
+    /// `too_large` now.
+    fn accept(&mut self, payload: Payload, too_large: Place, now: Instant, effects: &mut Vec<Effect>) -> bool {
+        let mut refused = false;
         let mut parts = vec![payload];
         while let Some(payload) = parts.pop() {
             let size = size_of(&payload);
-            let spans = size.count;
             if size.bytes > self.policy.limits.max_bytes || size.count > self.policy.limits.max_count {
                 let (left, right) = (self.next_id(), self.next_id());
                 if let Some((left, right)) = payload.split(left, right) {
+                    self.cut(payload.id(), [left.id(), right.id()]);
                     parts.extend([right, left]);
                 } else {
-                    refused = Some(RefuseReason::LargerThanBuffer);
-                    self.refuse(spans, RefuseReason::LargerThanBuffer);
+                    refused = true;
+                    self.settle(payload.id());
+                    self.counters.lost();
+                    self.ledger.transfer(size.count, Place::Buffered, too_large);
                 }
                 continue;
             }
-            self.ledger.transfer(spans, Place::Offered, Place::Buffered);
             self.make_room(size, now, effects);
             for entry in self.buffer.push_beside(payload, size, self.away(), now) {
                 self.drop_entry(&entry, self.full_reason(now), effects);
@@ -364,7 +380,7 @@ impl Core {
             self.spill(rest, &mut plan.effects);
         } else {
             for entry in &rest {
-                self.drop_entry(entry, DropReason::Shutdown, &mut plan.effects);
+                self.leave_or_drop(entry, &mut plan.effects);
             }
         }
         if let Replay::Sending(group) = std::mem::replace(&mut self.replay, Replay::Finishing) {
@@ -396,7 +412,7 @@ impl Core {
     }
 
     fn replay_is_next(&mut self, now: Instant, plan: &mut Plan) -> bool {
-        if self.phase != Phase::Running || over(self.buffer.total(), self.policy.limits, (1, 2)) {
+        if self.phase != Phase::Running || self.above_half() {
             return false;
         }
         match &self.replay {
@@ -427,6 +443,10 @@ impl Core {
         }
     }
 
+    fn above_half(&self) -> bool {
+        over(self.buffer.total(), self.policy.limits, (1, 2))
+    }
+
     fn finish_group(&mut self, effects: &mut Vec<Effect>) {
         match std::mem::replace(&mut self.replay, Replay::Finishing) {
             Replay::Sending(group) if group.finished() => effects.push(Effect::FinishGroup(group.into_fates())),
@@ -439,9 +459,11 @@ impl Core {
     /// A batch accepted up to `instant` still waits in memory.
     pub(crate) fn waits_for(&self, instant: Instant) -> bool {
         let early = |entry: &Entry<Payload>| entry.accepted <= instant;
-        self.buffer.iter().next().is_some_and(early)
+        // What was found at the start is old, wherever it stands.
+        self.buffer.iter().any(early)
             || self.in_flight.iter().any(|call| matches!(&call.work, Work::Live(entry) if early(entry)))
             || !self.tried.is_empty()
+            || self.unread() > 0
             || self.disk.writing.count > 0
     }
 

@@ -1,14 +1,15 @@
-//! The disk thread: writes spills, reads groups back, keeps the fallback within its caps. The only one that waits for
-//! the storage.
+//! The disk thread: writes the journal and spills, reads groups back, keeps the fallback within its caps. The only one that waits
+//! for the storage.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::Context;
-use otlp_payload::Payload;
+use otlp_payload::{BatchId, Payload};
 use span_buffer::Entry;
 
-use crate::fallback::{Change, Fallback, FallbackError, Kept};
+use crate::commit::Committer;
+use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::replay::{Fate, Refusal};
 use crate::shared::{Job, Shared};
 
@@ -22,56 +23,101 @@ const FILE_BYTES: usize = 8 * 1_024 * 1_024 * 10 / 22;
 const GROUP_BYTES: usize = 4 * 1_024 * 1_024;
 
 /// Runs until `Job::Stop`, and does everything that was asked of it before.
-pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>) {
+pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>, committer: Option<Committer>) {
     let _suppressed = Context::enter_telemetry_suppressed_scope();
-    let mut worker = Worker { shared, fallback, kept: Kept::default(), cleaned: shared.clock.now(), stop: false };
+    let mut worker = Worker::new(shared, fallback, committer);
+    // Journals of processes that have ended come before their files.
+    worker.contained(Worker::maintain_journal);
     while !worker.stop {
-        if catch_unwind(AssertUnwindSafe(|| worker.turn())).is_err() {
-            tracing::error!("the disk thread panicked; it goes on");
-        }
+        worker.contained(Worker::turn);
     }
+    worker.contained(Worker::close);
     // Before anybody is told: the directory's lock goes with it.
-    let Worker { fallback, .. } = worker;
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(fallback)));
+    let Worker { fallback, committer, .. } = worker;
+    let _ = catch_unwind(AssertUnwindSafe(|| drop((committer, fallback))));
     shared.disk_ends();
 }
 
-struct Worker<'a> {
+pub(crate) struct Worker<'a> {
     shared: &'a Shared,
     fallback: Box<dyn Fallback>,
+    /// In durable mode.
+    committer: Option<Committer>,
     /// What the fallback said last.
     kept: Kept,
     cleaned: Instant,
     stop: bool,
 }
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
+    pub(crate) fn new(shared: &'a Shared, fallback: Box<dyn Fallback>, committer: Option<Committer>) -> Self {
+        Self { shared, fallback, committer, kept: Kept::default(), cleaned: shared.clock.now(), stop: false }
+    }
+
+    fn contained(&mut self, operation: fn(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| operation(self))).is_err() {
+            tracing::error!("the disk thread panicked; it goes on");
+        }
+    }
+
     /// Waits for work and does it.
     fn turn(&mut self) {
+        let patience = self.committer.as_ref().and_then(|committer| committer.patience(self.shared));
+        self.turn_within(patience.unwrap_or(CLEAN_UP_EVERY).min(CLEAN_UP_EVERY));
+    }
+
+    /// Does what there is to do, which begins within `patience` or is nothing.
+    pub(crate) fn turn_within(&mut self, patience: Duration) {
         let mut spills = Vec::new();
         let mut others = Vec::new();
-        for job in self.shared.next_jobs(CLEAN_UP_EVERY) {
+        for job in self.shared.next_jobs(patience) {
             match job {
                 Job::Spill(entries) => spills.extend(entries),
                 Job::Stop => self.stop = true,
                 other => others.push(other),
             }
         }
+        // Somebody waits for it.
+        self.commit();
         self.spill(spills);
         for job in others {
             self.other(job);
             self.did();
+            self.commit();
         }
         let now = self.shared.clock.now();
         if now.saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
             self.cleaned = now;
+            self.maintain_journal();
             let wall = self.shared.clock.wall();
             let _ = guarded(|| {
                 self.fallback.clean_up(wall);
                 Ok(())
             });
         }
+        if self.committer.as_mut().is_some_and(|committer| committer.recover(self.shared)) {
+            self.shared.moved();
+        }
         self.changed();
+        self.did();
+    }
+
+    fn commit(&mut self) {
+        if let Some(committer) = &mut self.committer {
+            committer.turn(self.shared);
+        }
+    }
+
+    fn maintain_journal(&mut self) {
+        if let Some(committer) = &mut self.committer {
+            committer.maintain(&mut *self.fallback, self.shared);
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        if let Some(committer) = &mut self.committer {
+            committer.finish(&mut *self.fallback, self.shared);
+        }
         self.did();
     }
 
@@ -91,7 +137,8 @@ impl Worker<'_> {
         while let Some(mut file) = files.pop() {
             let payloads = file.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
             let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
-            match guarded(|| self.fallback.keep(&payloads, wall)) {
+            let shadows = self.shared.core().shadows_of(&file);
+            match self.keep(&payloads, &shadows, wall) {
                 Ok(stored) => self.shared.decide(|core, effects| core.spilled(&file, &stored.name, effects)),
                 Err(error) if error.is_of_batches() && file.len() > 1 => {
                     files.push(file.split_off(file.len() / 2));
@@ -109,7 +156,21 @@ impl Worker<'_> {
             }
             self.changed();
             self.did();
+            self.commit();
         }
+    }
+
+    /// Writes one file, which takes over the batches of `shadows` from the journal.
+    fn keep(&mut self, payloads: &[Payload], shadows: &[BatchId], wall: SystemTime) -> Result<Stored, FallbackError> {
+        let Self { shared, fallback, committer, .. } = self;
+        let Some(committer) = committer else { return guarded(|| fallback.keep(payloads, wall)) };
+        let mut announce = |name: &str| committer.announce(name, shadows, shared);
+        let stored = guarded(|| fallback.keep_announced(payloads, wall, &mut announce));
+        match &stored {
+            Ok(_) => committer.handed_over(shadows, shared),
+            Err(_) => committer.take_back(shadows, shared),
+        }
+        stored
     }
 
     fn other(&mut self, job: Job) {
@@ -125,7 +186,11 @@ impl Worker<'_> {
     }
 
     fn read(&mut self) {
-        let read = guarded(|| self.fallback.read(GROUP_BYTES));
+        let settled = self.committer.as_mut().is_none_or(|committer| committer.is_settled(self.shared));
+        let read = match settled {
+            true => guarded(|| self.fallback.read(GROUP_BYTES)),
+            false => Err(FallbackError::new("the journal cannot be synced, and still has what the files have")),
+        };
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
         self.shared.decide(|core, effects| match read {
             Ok(batches) => {
@@ -188,7 +253,8 @@ impl Worker<'_> {
 
     fn did(&mut self) {
         self.kept = guarded(|| Ok(self.fallback.kept())).unwrap_or(self.kept);
-        self.shared.disk_did(self.kept);
+        let journaled = self.committer.as_ref().map(Committer::kept);
+        self.shared.disk_did(self.kept, journaled);
     }
 }
 

@@ -31,6 +31,12 @@ pub enum BuildError {
     /// A setting of the fallback is out of range.
     #[error("fallback settings")]
     FallbackSettings(#[source] file_fallback::InvalidConfig),
+    /// Durable mode was asked for, and no directory is known to keep the journal in.
+    #[error("the journal has no directory: set a state directory, or turn the journal off")]
+    NoJournalDirectory,
+    /// Durable mode was asked for, and the journal cannot be used: a promise that cannot be kept is not made.
+    #[error("journal")]
+    Journal(#[source] crate::journal_store::JournalOpenError),
     /// The system gave no thread or no event queue.
     #[error("worker thread could not be started")]
     Thread(#[source] io::Error),

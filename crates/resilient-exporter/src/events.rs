@@ -52,6 +52,11 @@ pub enum Event {
         /// More about it, if there is more.
         detail: String,
     },
+    /// The journal cannot be written: what is accepted now may not survive a crash. It is tried again.
+    JournalTrouble {
+        /// What the journal said.
+        error: String,
+    },
     /// The fallback cannot be used; spans wait in memory, and it is tried again.
     DiskTrouble {
         /// What the fallback said.
@@ -129,6 +134,12 @@ fn log(event: &Event) {
             tracing::warn!(spans, reason, "the collector refused spans for good; they are kept as dead letters");
         }
         Event::Dropped { .. } => {}
+        Event::JournalTrouble { error } => {
+            tracing::warn!(
+                error,
+                "the journal cannot be written; what is accepted until it can may not survive a crash"
+            );
+        }
         Event::DiskTrouble { error } => {
             tracing::warn!(error, "the fallback cannot be used; spans wait in memory until it can");
         }

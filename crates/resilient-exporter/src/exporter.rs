@@ -22,8 +22,8 @@ const SHUTDOWN: Duration = Duration::from_millis(3_500);
 
 /// A span exporter that survives its collector.
 ///
-/// `export` encodes the batch, puts it into a bounded buffer and returns: it never waits for the collector, a retry or the
-/// disk. A thread of its own sends, another one writes what does not fit into memory to files and reads it back. It works
+/// `export` encodes the batch, puts it into a bounded buffer and returns: it never waits for the collector or a retry, and for the
+/// disk only in durable mode, no longer than the journal's time-out. A thread of its own sends, another one writes what does not fit into memory to files and reads it back. It works
 /// behind any span processor, inside any tokio runtime or without one, and may be dropped anywhere.
 ///
 /// The SDK passes no flush on to an exporter and owns it once it is built: take a [`Handle`] first.
@@ -68,8 +68,10 @@ impl ResilientSpanExporter {
             return Err(OTelSdkError::InternalFailure("encoding panicked: please report this".to_owned()));
         };
         // A panic in here is of a log subscriber: the batch has its place by then.
-        let refused =
-            catch_unwind(AssertUnwindSafe(|| self.shared.decide(|core, effects| core.offer(payload, now, effects))));
+        let refused = catch_unwind(AssertUnwindSafe(|| {
+            self.shared.make_durable(&payload);
+            self.shared.decide(|core, effects| core.offer(payload, now, effects))
+        }));
         self.shared.net.notify_one();
         match refused.unwrap_or(None) {
             None => Ok(()),

@@ -1,6 +1,7 @@
 //! The seam to where batches go when memory is not enough.
 
 use std::error::Error;
+use std::io;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -21,6 +22,30 @@ pub trait Fallback: Send + 'static {
     /// # Errors
     /// Nothing of `batches` is kept; the caller keeps them in memory and tries again later.
     fn keep(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError>;
+
+    /// As [`keep`](Self::keep), with a journal that must know which file will have the batches: `announce` is to be told the name before the
+    /// file can be found under it. Without an override nobody is told, and a crash in between brings the batches twice.
+    ///
+    /// # Errors
+    /// As `keep`.
+    fn keep_announced(
+        &mut self,
+        batches: &[Payload],
+        now: SystemTime,
+        announce: &mut dyn FnMut(&str),
+    ) -> Result<Stored, FallbackError> {
+        let _ = announce;
+        self.keep(batches, now)
+    }
+
+    /// Whether a file that was announced stands, durably. Asked when a journal is opened.
+    ///
+    /// # Errors
+    /// If that is not known now.
+    fn holds(&mut self, name: &str) -> io::Result<bool> {
+        let _ = name;
+        Ok(false)
+    }
 
     /// The oldest stored batches, of about `max_bytes` together and at least one, each an encoded
     /// `ExportTraceServiceRequest` and its span count; none when nothing is stored. They stay stored until `finish` is called
@@ -47,6 +72,33 @@ pub trait Fallback: Send + 'static {
     fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
         let _ = (refusals, endpoint, now);
         false
+    }
+}
+
+/// For a disk thread that has only a journal to look after.
+pub(crate) struct NoFallback;
+
+impl Fallback for NoFallback {
+    fn kept(&self) -> Kept {
+        Kept::default()
+    }
+
+    fn keep(&mut self, _batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+        Err(FallbackError::new("there is no fallback"))
+    }
+
+    fn read(&mut self, _max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
+        Ok(Vec::new())
+    }
+
+    fn finish(&mut self, _fates: &[Fate]) -> Result<(), FallbackError> {
+        Ok(())
+    }
+
+    fn clean_up(&mut self, _now: SystemTime) {}
+
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Fallback files of OTLP JSON lines: where `file-fallback`, which knows lines, meets `otlp-payload`, which knows spans.
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -179,12 +180,25 @@ impl Fallback for FileStore {
     }
 
     fn keep(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
+        self.keep_announced(batches, now, &mut |_| {})
+    }
+
+    fn holds(&mut self, name: &str) -> io::Result<bool> {
+        self.files.holds(name).map_err(|error| io::Error::other(told(error).to_string()))
+    }
+
+    fn keep_announced(
+        &mut self,
+        batches: &[Payload],
+        now: SystemTime,
+        announce: &mut dyn FnMut(&str),
+    ) -> Result<Stored, FallbackError> {
         let mut lines = Vec::new();
         for batch in batches {
             let of_batch = json::to_lines(batch.bytes(), LINE_BYTES).map_err(FallbackError::of_batches)?;
             lines.extend(of_batch.into_iter().map(|line| Record { bytes: line.text, count: line.spans }));
         }
-        let result = self.files.spill(&lines, now);
+        let result = self.files.spill_announced(&lines, now, announce);
         match &result {
             Ok(spilled) => self.evicted(&spilled.evicted),
             Err(error) => self.evicted(error.evicted()),

@@ -52,6 +52,15 @@ pub struct Health {
     pub fallback_files: u64,
     /// Bytes of the fallback files on disk.
     pub fallback_bytes: u64,
+    /// Batches in the journal that are not done yet; none without a journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal_batches: Option<u64>,
+    /// Bytes of the journal on disk; none without a journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal_bytes: Option<u64>,
+    /// Spans that `export` accepted although the journal had not made them durable in time; none without a journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted_not_durable: Option<u64>,
     /// Spans of attempts that may have been taken although no answer said so: an upper bound of duplicates.
     pub possible_duplicates: u64,
     /// Where spans are sent to.

@@ -10,6 +10,7 @@
 
 mod builder;
 mod clock;
+mod commit;
 mod decide;
 mod disk;
 mod endpoint;
@@ -20,6 +21,8 @@ mod fallback;
 mod file_store;
 mod handle;
 mod health;
+mod journal;
+mod journal_store;
 mod ledger;
 mod net;
 mod replay;
@@ -39,5 +42,8 @@ pub use fallback::{Change, Fallback, FallbackError, Kept, Stored};
 pub use file_fallback::Compression;
 pub use handle::{FlushError, Handle};
 pub use health::{Health, Metrics, Status};
+pub use journal::{Journal, JournalError, Journaled, Recovered};
+pub use journal_store::JournalOpenError;
 pub use ledger::{DropReason, Ledger, RefuseReason};
 pub use replay::{Fate, Refusal};
+pub use span_buffer::journal::SyncPolicy;

@@ -16,6 +16,7 @@ use crate::events::Listeners;
 use crate::fallback::Kept;
 use crate::handle::FlushError;
 use crate::health::{Health, STALLED, Status};
+use crate::journal::Journaled;
 use crate::ledger::DropReason;
 use crate::replay::{Fate, Refusal};
 
@@ -36,9 +37,13 @@ pub(crate) enum Job {
 #[derive(Default)]
 pub(crate) struct DiskQueue {
     pub(crate) jobs: VecDeque<Job>,
+    /// A batch waits for the journal.
+    pub(crate) journal: bool,
     /// Since when it has been in one operation.
     pub(crate) busy_since: Option<Instant>,
     pub(crate) kept: Kept,
+    /// In durable mode.
+    pub(crate) journaled: Option<Journaled>,
     pub(crate) ended: bool,
 }
 
@@ -55,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) endpoint: String,
     /// Why there is no fallback although one was asked for.
     no_fallback: Option<String>,
+    /// How long a batch waits for the journal.
+    journal_timeout: Duration,
 }
 
 impl Shared {
@@ -64,6 +71,7 @@ impl Shared {
         clock: Arc<dyn Clock>,
         endpoint: String,
         no_fallback: Option<String>,
+        journal_timeout: Duration,
     ) -> Self {
         Self {
             core: Mutex::new(core),
@@ -75,6 +83,7 @@ impl Shared {
             listeners: Listeners::default(),
             endpoint,
             no_fallback,
+            journal_timeout,
         }
     }
 
@@ -96,6 +105,21 @@ impl Shared {
         self.core().acting(-1);
         self.progress.notify_all();
         result
+    }
+
+    /// In durable mode: has a batch written to the journal before it is offered, and waits for that no longer than the
+    /// journal's time-out.
+    pub(crate) fn make_durable(&self, payload: &Payload) {
+        if !self.core().open_shadow(payload) {
+            return;
+        }
+        if let Some(disk) = &self.disk {
+            disk.lock().journal = true;
+            self.disk_work.notify_one();
+        }
+        let id = payload.id();
+        self.wait(SystemClock.now() + self.journal_timeout, |core| !core.shadow_waits(id));
+        self.core().stop_waiting(id, payload.span_count(), self.clock.now());
     }
 
     fn act(&self, effects: Vec<Effect>) {
@@ -140,19 +164,21 @@ impl Shared {
         // Whoever waits for an idle disk: told outside the lock, since they ask while they hold the core's.
         self.progress();
         let mut disk = disk.lock();
-        if disk.jobs.is_empty() {
+        if disk.jobs.is_empty() && !disk.journal {
             self.disk_work.wait_for(&mut disk, patience);
         }
         let jobs = disk.jobs.drain(..).collect::<Vec<_>>();
+        disk.journal = false;
         disk.busy_since = Some(self.clock.now());
         jobs
     }
 
     /// After each operation of the disk thread.
-    pub(crate) fn disk_did(&self, kept: Kept) {
+    pub(crate) fn disk_did(&self, kept: Kept, journaled: Option<Journaled>) {
         if let Some(disk) = &self.disk {
             let mut disk = disk.lock();
             disk.kept = kept;
+            disk.journaled = journaled;
             disk.busy_since = Some(self.clock.now());
         }
         self.moved();
@@ -229,7 +255,7 @@ impl Shared {
         }
         self.listeners.warn(self.clock.now(), true);
         let core = self.core();
-        let stuck = core.ledger.buffered + core.ledger.in_flight;
+        let stuck = (core.ledger.buffered + core.ledger.in_flight).saturating_sub(core.left_in_journal());
         let dropped = core.ledger.dropped.get(DropReason::Shutdown.as_str()).copied().unwrap_or(0);
         if stuck + dropped == 0 { Ok(()) } else { Err(stuck + dropped) }
     }
@@ -253,10 +279,10 @@ impl Shared {
 
     pub(crate) fn health(&self) -> Health {
         let now = self.clock.now();
-        let (kept, stalled) = self.disk.as_ref().map_or((Kept::default(), false), |disk| {
+        let (kept, journaled, stalled) = self.disk.as_ref().map_or((Kept::default(), None, false), |disk| {
             let disk = disk.lock();
             let stalled = disk.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= STALLED);
-            (disk.kept, stalled)
+            (disk.kept, disk.journaled, stalled)
         });
         let mut core = self.core();
         let mut issues = Vec::new();
@@ -274,6 +300,7 @@ impl Shared {
         if let Some(error) = core.disk.trouble.as_ref().filter(|_| core.disk_matters(now)) {
             issues.push(format!("fallback cannot be used, spans wait in memory: {error}"));
         }
+        issues.extend(core.journal_issues(now));
         if stalled {
             issues.push("disk has not answered for 2 s or more; spans wait in memory".to_owned());
         }
@@ -300,6 +327,9 @@ impl Shared {
             oldest: snapshot.oldest_age,
             fallback_files: kept.files,
             fallback_bytes: kept.bytes,
+            journal_batches: journaled.map(|journaled| journaled.batches),
+            journal_bytes: journaled.map(|journaled| journaled.bytes),
+            accepted_not_durable: core.accepted_not_durable(),
             possible_duplicates: core.counters.possible_duplicates,
             endpoint: self.endpoint.clone(),
         }

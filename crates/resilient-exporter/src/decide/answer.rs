@@ -82,6 +82,7 @@ impl Core {
     fn delivered(&mut self, work: Work, rejected: usize, effects: &mut Vec<Effect>) {
         match work {
             Work::Live(entry) => {
+                self.settle(entry.item.id());
                 self.ledger.transfer(rejected, Place::InFlight, Place::Rejected);
                 self.ledger.transfer(entry.size.count - rejected, Place::InFlight, Place::Delivered);
             }
@@ -136,6 +137,7 @@ impl Core {
         };
         match work {
             Work::Live(entry) => {
+                self.cut(payload.id(), [left.id(), right.id()]);
                 for payload in [right, left] {
                     let size = size_of(&payload);
                     self.buffer.give_back(Entry { item: payload, size, calls: 0, ..entry.clone() });

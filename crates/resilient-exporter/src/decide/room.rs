@@ -86,6 +86,7 @@ impl Core {
     }
 
     pub(super) fn drop_entry(&mut self, entry: &Entry<Payload>, reason: DropReason, effects: &mut Vec<Effect>) {
+        self.settle(entry.item.id());
         self.ledger.transfer(entry.size.count, Place::Buffered, Place::Dropped(reason));
         self.counters.lost();
         effects.push(Effect::Tell(Event::Dropped { spans: entry.size.count, reason, detail: String::new() }));

@@ -22,6 +22,7 @@ impl Core {
         self.disk.writing = less(self.disk.writing, size);
         self.disk_works();
         self.counters.spills += 1;
+        entries.iter().for_each(|entry| self.settle(entry.item.id()));
         self.ledger.transfer(size.count, Place::Buffered, Place::InFallback);
         effects.push(Effect::Tell(Event::Spilled { spans: size.count, file: file.to_owned() }));
     }
@@ -38,7 +39,7 @@ impl Core {
         self.disk.writing = less(self.disk.writing, total(&entries));
         for entry in entries.into_iter().rev() {
             if self.phase == Phase::Stopped {
-                self.drop_entry(&entry, DropReason::Shutdown, effects);
+                self.leave_or_drop(&entry, effects);
             } else {
                 self.buffer.give_back(entry);
             }
@@ -56,7 +57,7 @@ impl Core {
         self.disk.writing = less(self.disk.writing, entry.size);
         effects.push(Effect::Tell(Event::DiskTrouble { error: error.to_owned() }));
         if self.phase == Phase::Stopped {
-            self.drop_entry(&entry, DropReason::Shutdown, effects);
+            self.leave_or_drop(&entry, effects);
         } else {
             self.buffer.give_back(entry);
         }
@@ -75,6 +76,7 @@ impl Core {
     pub(crate) fn letters_kept(&mut self, refusals: &[Refusal], kept: bool, effects: &mut Vec<Effect>) {
         for refusal in refusals {
             self.disk.writing = less(self.disk.writing, size_of(&refusal.payload));
+            self.settle(refusal.payload.id());
             let spans = refusal.payload.span_count();
             self.ledger.transfer(spans, Place::Buffered, self.grave(kept));
             effects.push(self.obituary(refusal, kept));
