@@ -9,7 +9,7 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{ShouldSample, SpanLimits};
 use otlp_transport::{Protocol, Transport};
-use resilient_exporter::{Compression, IntoPrimary};
+use resilient_exporter::{Compression, IntoPrimary, SyncPolicy};
 
 use crate::settings::table::*;
 use crate::settings::{Given, Overrides, Propagator, Setting, TracesExporter};
@@ -323,6 +323,27 @@ impl Builder {
     /// What is large, in bytes, 0 to 1 GiB; 64 KiB by default. Beats `TELEMETRY_FALLBACK_COMPRESS_ABOVE`.
     pub fn with_fallback_compress_above(self, bytes: u64) -> Self {
         self.set(&FALLBACK_COMPRESS_ABOVE, Given::Bytes(bytes))
+    }
+
+    /// Whether a batch is in a journal on disk before it is accepted: durable mode; false by default. Beats `TELEMETRY_JOURNAL_ENABLED`.
+    pub fn with_journal_enabled(self, enabled: bool) -> Self {
+        self.set(&JOURNAL_ENABLED, Given::Bool(enabled))
+    }
+
+    /// When the journal is synced, which is what a power cut may take; [`SyncPolicy::Batch`] by default, an interval of 1 ms to 1 h.
+    /// Beats `TELEMETRY_JOURNAL_SYNC`.
+    pub fn with_journal_sync(self, policy: SyncPolicy) -> Self {
+        let text = match policy {
+            SyncPolicy::Batch => "batch".to_owned(),
+            SyncPolicy::Interval(interval) => format!("{}ms", interval.as_millis()),
+            SyncPolicy::Never => "never".to_owned(),
+        };
+        self.set(&JOURNAL_SYNC, Given::Text(text))
+    }
+
+    /// How long a batch waits for the journal, 1 ms to 1 min; 100 ms by default. Beats `TELEMETRY_JOURNAL_SYNC_TIMEOUT`.
+    pub fn with_journal_sync_timeout(self, timeout: Duration) -> Self {
+        self.set(&JOURNAL_SYNC_TIMEOUT, Given::Duration(timeout))
     }
 
     /// Bytes of dead letters on disk, 1 MiB to 1,024 TiB; 64 MiB by default. Beats `TELEMETRY_DEAD_LETTER_MAX_BYTES`.

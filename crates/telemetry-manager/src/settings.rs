@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
-use resilient_exporter::Compression;
+use resilient_exporter::{Compression, SyncPolicy};
 
 use crate::error::{InvalidSetting, SetupError};
 
@@ -59,6 +59,8 @@ pub struct Settings {
     pub buffer: BufferSettings,
     /// Where everything that outlives the process is kept; `None` means memory only.
     pub state_dir: Option<StateDir>,
+    /// The journal of what is in memory.
+    pub journal: JournalSettings,
     /// Files until the collector is back.
     pub fallback: FallbackSettings,
     /// What the collector refused for good.
@@ -140,6 +142,18 @@ pub struct BufferSettings {
     pub max_bytes: usize,
     /// Longest stay.
     pub max_age: Duration,
+}
+
+/// Settings of the journal: durable mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct JournalSettings {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// When it is synced, which is what a power cut may take.
+    pub sync: SyncPolicy,
+    /// How long a batch waits for it at most.
+    pub sync_timeout: Duration,
 }
 
 /// Settings of the files until the collector is back.
@@ -224,6 +238,11 @@ impl Settings {
             max_bytes: r.bytes_usize(&BUFFER_MAX_BYTES),
             max_age: r.duration(&BUFFER_MAX_AGE),
         };
+        let journal = JournalSettings {
+            enabled: r.bool(&JOURNAL_ENABLED),
+            sync: journal_sync(r),
+            sync_timeout: r.duration(&JOURNAL_SYNC_TIMEOUT),
+        };
         let fallback = fallback(r);
         let dead_letters = DeadLetterSettings {
             max_bytes: r.bytes(&DEAD_LETTER_MAX_BYTES),
@@ -262,6 +281,7 @@ impl Settings {
             retry,
             buffer,
             state_dir,
+            journal,
             fallback,
             dead_letters,
             replay_rate,
@@ -399,6 +419,28 @@ fn retry(r: &mut Reader<'_>) -> RetrySettings {
     }
 }
 
+fn journal_sync(r: &mut Reader<'_>) -> SyncPolicy {
+    let text = r.text(&JOURNAL_SYNC).unwrap_or_default().to_ascii_lowercase();
+    match text.as_str() {
+        "" | "batch" => SyncPolicy::Batch,
+        "never" => SyncPolicy::Never,
+        other => {
+            let accepted = Duration::from_millis(1)..=Duration::from_secs(3_600);
+            match value::parse_duration(other, Bare::Seconds).filter(|interval| accepted.contains(interval)) {
+                Some(interval) => SyncPolicy::Interval(interval),
+                None if r.is_given_in_code(&JOURNAL_SYNC) => {
+                    r.errors.push(InvalidSetting::in_code(&JOURNAL_SYNC, other.to_owned()));
+                    SyncPolicy::Batch
+                }
+                None => {
+                    r.refuse(&JOURNAL_SYNC, other);
+                    SyncPolicy::Batch
+                }
+            }
+        }
+    }
+}
+
 fn fallback(r: &mut Reader<'_>) -> FallbackSettings {
     FallbackSettings {
         enabled: r.bool(&FALLBACK_ENABLED),
@@ -414,21 +456,11 @@ fn fallback(r: &mut Reader<'_>) -> FallbackSettings {
     }
 }
 
-/// Variables that change nothing here: a word about each that is set, and an error for the one that asks for a promise.
+/// Variables that change nothing here: a word about each that is set.
 fn not_supported(r: &mut Reader<'_>) {
     for &(name, why) in NOT_SUPPORTED {
         if r.raw(name).is_some() {
             r.warn(name, format!("{name} has no effect: {why}"));
-        }
-    }
-    if let Some(raw) = r.raw(JOURNAL_ENABLED) {
-        let text = raw.to_string_lossy();
-        if value::parse_bool(text.trim()) != Some(false) {
-            r.errors.push(InvalidSetting {
-                setting: JOURNAL_ENABLED,
-                value: format!("{text:?}"),
-                accepted: "false: this version has no journal, so what is in memory does not survive a kill".to_owned(),
-            });
         }
     }
 }

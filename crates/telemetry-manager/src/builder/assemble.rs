@@ -116,7 +116,7 @@ impl Builder {
 }
 
 fn exporter_builder(settings: &Settings, primary: Arc<dyn Transport>) -> resilient_exporter::Builder {
-    let Settings { breaker, retry, buffer, fallback, .. } = settings;
+    let Settings { breaker, retry, buffer, journal, fallback, .. } = settings;
     let mut builder = ResilientSpanExporter::builder()
         .with_primary(primary)
         .with_request_max_bytes(settings.transport.max_request_bytes())
@@ -134,6 +134,9 @@ fn exporter_builder(settings: &Settings, primary: Arc<dyn Transport>) -> resilie
         .with_buffer_size(buffer.max_spans)
         .with_buffer_max_bytes(buffer.max_bytes)
         .with_buffer_max_age(buffer.max_age)
+        .with_journal_enabled(journal.enabled)
+        .with_journal_sync(journal.sync)
+        .with_journal_sync_timeout(journal.sync_timeout)
         .with_fallback_enabled(fallback.enabled)
         .with_fallback_max_bytes(fallback.max_bytes)
         .with_fallback_max_age(fallback.max_age)

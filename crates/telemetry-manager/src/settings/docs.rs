@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::table::{Group, JOURNAL_ENABLED, NOT_SUPPORTED, OnBad, SETTINGS};
+use super::table::{Group, NOT_SUPPORTED, OnBad, SETTINGS};
 
 /// The text of `docs/settings.md`: `cargo run -p telemetry-manager --example settings > docs/settings.md` writes it, and a
 /// test fails when the file is stale.
@@ -29,10 +29,6 @@ pub fn settings_markdown() -> String {
     for (name, why) in NOT_SUPPORTED {
         let _ = writeln!(page, "| `{name}` | {why} |");
     }
-    let _ = writeln!(
-        page,
-        "\n`{JOURNAL_ENABLED}=true` is an error: this version has no journal, and a promise that is not kept is worse than none."
-    );
     page
 }
 

@@ -60,6 +60,9 @@ impl Settings {
             }
             _ => line.push_str("; memory only"),
         }
+        if self.journal.enabled {
+            line.push_str("; durable by a journal");
+        }
         line
     }
 }

@@ -144,13 +144,15 @@ pub enum Group {
     Retries,
     /// The memory buffer.
     Buffer,
+    /// The journal of what is in memory.
+    Journal,
     /// Files until the collector is back.
     Files,
 }
 
 impl Group {
     /// All headings, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Service,
         Self::Collector,
         Self::Traces,
@@ -158,6 +160,7 @@ impl Group {
         Self::Breaker,
         Self::Retries,
         Self::Buffer,
+        Self::Journal,
         Self::Files,
     ];
 
@@ -172,6 +175,7 @@ impl Group {
             Self::Breaker => "The circuit breaker",
             Self::Retries => "Retries",
             Self::Buffer => "The buffer in memory",
+            Self::Journal => "The journal: durable mode",
             Self::Files => "Files until the collector is back",
         }
     }
@@ -306,6 +310,14 @@ settings! {
         BUFFER_MAX_AGE: "TELEMETRY_BUFFER_MAX_AGE", "with_buffer_max_age", "5m", seconds(1000, 30 * DAY), Default,
             "Longest stay in memory.";
     }
+    Journal {
+        JOURNAL_ENABLED: "TELEMETRY_JOURNAL_ENABLED", "with_journal_enabled", "false", Kind::Bool, Error,
+            "Durable mode: a batch is in a journal on disk before the exporter has accepted it, so that it survives `kill -9` and power cut. Needs a state directory; the journal is in `journal` below it.";
+        JOURNAL_SYNC: "TELEMETRY_JOURNAL_SYNC", "with_journal_sync", "batch", Kind::Text("batch, never, or a duration such as 250ms or 5s, or a number of seconds, from 1ms to 1h"), Error,
+            "What a power cut may take: with `batch` nothing that was accepted in time, with a duration what came in during that time, with `never` up to 8 MiB and what the system held back. `kill -9` takes nothing by any of them.";
+        JOURNAL_SYNC_TIMEOUT: "TELEMETRY_JOURNAL_SYNC_TIMEOUT", "with_journal_sync_timeout", "100ms", seconds(1, 60), Error,
+            "How long a batch waits for the disk, at most; then it is accepted all the same, and counted as accepted but not durable.";
+    }
     Files {
         STATE_DIR: "TELEMETRY_STATE_DIR", "with_state_dir", "", Kind::Path, Error,
             "Where everything that outlives the process is kept. Without it: `$XDG_STATE_HOME/holdfast/<service name>`, else `$HOME/.local/state/holdfast/<service name>`; with neither, memory only, a warning, and *degraded* health.";
@@ -339,12 +351,7 @@ pub(crate) const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "the SDK does not limit the length of values"),
     ("OTEL_BSP_EXPORT_TIMEOUT", "an export ends at once; OTEL_EXPORTER_OTLP_TIMEOUT bounds a request"),
     ("OTEL_BSP_MAX_CONCURRENT_EXPORTS", "the batch processor hands over one batch at a time, which takes no time here"),
-    ("TELEMETRY_JOURNAL_SYNC", "this version has no journal"),
-    ("TELEMETRY_JOURNAL_SYNC_TIMEOUT", "this version has no journal"),
     ("TELEMETRY_FALLBACK_FORMAT", "this version writes OTLP JSON Lines only"),
     ("TELEMETRY_FAILOVER_ENDPOINTS", "this version sends to one collector"),
     ("TELEMETRY_FAILBACK_DELAY", "this version sends to one collector"),
 ];
-
-/// Durability that a user asks for and this version cannot give: an error, not a warning.
-pub(crate) const JOURNAL_ENABLED: &str = "TELEMETRY_JOURNAL_ENABLED";

@@ -102,7 +102,7 @@ fn every_row_of_the_table_is_read_and_everything_read_has_a_row() {
     let asked: BTreeSet<_> = asked
         .into_inner()
         .into_iter()
-        .filter(|name| !matches!(name.as_str(), "HOME" | "XDG_STATE_HOME" | JOURNAL_ENABLED))
+        .filter(|name| !matches!(name.as_str(), "HOME" | "XDG_STATE_HOME"))
         .filter(|name| !NOT_SUPPORTED.iter().any(|(known, _)| known == name))
         .filter(|name| !name.starts_with("OTEL_EXPORTER_OTLP_TRACES_"))
         // TLS settings: refused by the transport with a message of their own until it can speak TLS.
@@ -348,12 +348,29 @@ fn without_any_directory_one_warning_says_what_to_do() {
 }
 
 #[test]
-fn a_promise_that_cannot_be_kept_is_an_error_and_the_rest_is_a_warning() {
-    let error = from(&[("TELEMETRY_JOURNAL_ENABLED", "true")]).unwrap_err().to_string();
-    assert!(error.contains("TELEMETRY_JOURNAL_ENABLED") && error.contains("no journal"), "{error}");
-    assert!(warnings(&[("TELEMETRY_JOURNAL_ENABLED", "False")]).is_empty());
+fn what_has_no_effect_is_warned_about() {
     for (name, _) in NOT_SUPPORTED {
         assert_eq!(warnings(&[(name, "x")]).len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn the_journal_is_off_by_default_and_its_bad_values_are_errors() {
+    let sync = |value| good(&[("TELEMETRY_JOURNAL_ENABLED", "true"), ("TELEMETRY_JOURNAL_SYNC", value)]).journal.sync;
+    assert!(!good(&[]).journal.enabled && good(&[("TELEMETRY_JOURNAL_ENABLED", "TRUE")]).journal.enabled);
+    assert_eq!((sync("batch"), sync("Never"), sync("")), (SyncPolicy::Batch, SyncPolicy::Never, SyncPolicy::Batch));
+    assert_eq!(sync("250ms"), SyncPolicy::Interval(Duration::from_millis(250)));
+    assert_eq!(sync("2"), SyncPolicy::Interval(Duration::from_secs(2)));
+    let timeout = good(&[("TELEMETRY_JOURNAL_SYNC_TIMEOUT", "20ms")]).journal.sync_timeout;
+    assert_eq!(timeout, Duration::from_millis(20));
+    for (name, value) in [
+        ("TELEMETRY_JOURNAL_ENABLED", "perhaps"),
+        ("TELEMETRY_JOURNAL_SYNC", "sometimes"),
+        ("TELEMETRY_JOURNAL_SYNC", "0"),
+        ("TELEMETRY_JOURNAL_SYNC_TIMEOUT", "2h"),
+    ] {
+        let error = from(&[(name, value)]).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("accepted"), "{error}");
     }
 }
 
