@@ -4,8 +4,11 @@
 //! that no longer applies or no longer compiles fails the lane too: it proves nothing.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::fail::Failure;
@@ -151,7 +154,7 @@ impl Copy {
 
     fn tests(&self, package: &str, lane: Lane, more: &[&str]) -> Command {
         let mut command = cargo();
-        command.current_dir(&self.root).args(["test", "--quiet", "--package", package]);
+        command.current_dir(&self.root).args(["test", "--package", package]);
         // A found bug need not be shrunk, nor be remembered.
         command.env("PROPTEST_MAX_SHRINK_ITERS", "0").env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
         match lane {
@@ -175,26 +178,40 @@ impl Drop for Copy {
     }
 }
 
-/// Whether it passes within the limit; a bug that makes the tests hang is found too.
+/// Whether it passes within the limit. The first test that fails ends it, as do tests that hang: both have found the bug.
 fn passes(command: &mut Command) -> Result<bool, Failure> {
+    // Cargo starts the tests as a child of its own: they are ended as a group.
     let mut child = command
+        .process_group(0)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| Failure::Command { what: process::line(command), status: error.to_string() })?;
-    let started = process::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status.success()),
-            Ok(None) if started.elapsed() < LIMIT => std::thread::park_timeout(Duration::from_millis(20)),
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Ok(false);
-            }
+    let output = child.stdout.take().expect("piped above");
+    let (failed, first_failure) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
+        // The tests may have ended meanwhile; then nobody waits for the message.
+        for _ in lines.filter(|line| is_failure(line)) {
+            let _ = failed.send(());
         }
+    });
+    let heard = first_failure.recv_timeout(LIMIT);
+    if !matches!(heard, Err(RecvTimeoutError::Disconnected)) {
+        // They may have ended just now; then there is nothing to kill.
+        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).stderr(Stdio::null()).status();
     }
+    let status =
+        child.wait().map_err(|error| Failure::Unreadable { what: "cargo's end".into(), why: error.to_string() })?;
+    // It reads on until the pipe is closed, and all of its writers have ended.
+    drop(reader.join());
+    Ok(heard.is_err_and(|error| error == RecvTimeoutError::Disconnected) && status.success())
+}
+
+/// What libtest says of a test.
+fn is_failure(line: &[u8]) -> bool {
+    line.starts_with(b"test ") && line.ends_with(b" ... FAILED")
 }
 
 /// Building the dependencies of the first run takes most of it.
@@ -208,8 +225,18 @@ mod tests {
     fn every_planted_bug_has_a_readable_head() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("mutants");
         let mutants = load(&directory, "").unwrap_or_else(|failure| panic!("{failure}"));
-        assert!(mutants.len() >= 8);
+        assert!(mutants.len() >= 60);
         assert!(mutants.iter().all(|mutant| !mutant.bug.is_empty()));
+    }
+
+    #[test]
+    fn the_first_failure_ends_the_tests_and_whatever_they_started() {
+        let sh = |script: &str| {
+            passes(Command::new("sh").args(["-c", script])).unwrap_or_else(|failure| panic!("{failure}"))
+        };
+        assert!(sh("echo test a ... ok; echo the test b ... FAILED again"));
+        assert!(!sh("echo test a ... ok; exit 1"));
+        assert!(!sh("echo test a ... FAILED; sh -c 'sleep 1000' & wait"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
-use safe_dir::{Directory, File as _, SafeDir, publish};
+use safe_dir::{Directory, File as _, SafeDir, publish, replace};
 
 use crate::scratch;
 
@@ -120,5 +120,30 @@ fn publishing_survives_a_fault_at_every_call() {
             }
             assert!(nth > 4, "create, write, sync, rename and sync of the directory were all tried");
         }
+    }
+}
+
+/// Replacing, with every call failing once, and a power cut after it: the name is the old or the new file, whole, and the new one if the
+/// caller was told so.
+#[test]
+fn what_is_replaced_is_the_old_or_the_new_and_durable() {
+    for fault in [Fault::Errno(5), Fault::TornWrite(28), Fault::ShortWrite] {
+        let mut nth = 1;
+        loop {
+            let (disk, faults) = (Disk::new(), Faults::none());
+            publish(&disk.root(), "a", |file| file.write_all(b"old")).expect("room");
+            let dir = Faulty::new(disk.root(), faults.clone());
+            faults.plan(nth, fault, false);
+            let replaced = replace(&dir, "a", |file| file.write_all(b"the new one"));
+            disk.crash(Crash::Worst);
+            let mut text = String::new();
+            disk.root().open_read("a").expect("there").read_to_string(&mut text).expect("readable");
+            assert!(text == "the new one" || text == "old" && replaced.is_err(), "{fault:?} at {nth}: {text:?}");
+            if faults.fired() == 0 {
+                break;
+            }
+            nth += 1;
+        }
+        assert!(nth > 4, "create, write, sync, replace and sync of the directory were all tried");
     }
 }

@@ -123,6 +123,57 @@ fn one_batch_that_waits_does_not_make_the_smallest_journal_full() {
 }
 
 #[test]
+fn what_is_copied_to_let_its_segment_go_is_safe_whatever_fails() {
+    let mut nth = 1;
+    loop {
+        let (disk, faults) = (Disk::new(), Faults::none());
+        let (mut journal, _) = open(Faulty::new(disk.root(), faults.clone()));
+        append(&mut journal, id(1), 100);
+        for seq in 2..50 {
+            append(&mut journal, id(seq), 500);
+            journal.done(&[id(seq)]).expect("written");
+        }
+        journal.sync().expect("synced");
+        faults.plan(nth, Fault::Errno(5), false);
+        drop(journal.maintain());
+        // From now on nothing can be written, and removing still works.
+        disk.set_capacity(Some(0));
+        for _ in 0..3 {
+            drop(journal.maintain());
+        }
+        disk.set_capacity(None);
+        disk.crash(Crash::Worst);
+        drop(journal);
+        let (mut journal, _) = open(disk.root());
+        assert_eq!(recovered(&mut journal).into_keys().collect::<Vec<_>>(), [id(1)], "call {nth} failed");
+        if faults.fired() == 0 {
+            break;
+        }
+        nth += 1;
+    }
+    assert!(nth > 8, "read, write, both syncs and removals were all tried");
+}
+
+#[test]
+fn a_segment_goes_when_the_marks_of_its_batches_are_durable_and_not_before() {
+    for bodies in [[1_000, 3_000], [4_000, 10], [6_000, 6_000]] {
+        let disk = Disk::new();
+        let (mut journal, _) = open(disk.root());
+        for (seq, len) in (1..).zip(bodies) {
+            append(&mut journal, id(seq), len);
+        }
+        // Also where writing the mark finishes the segment, with a sync that the mark is no part of.
+        journal.done(&[id(1), id(2)]).expect("written");
+        let before = segments(&disk.root());
+        settle(&mut journal).expect("a well disk");
+        assert_eq!(segments(&disk.root()), before, "{bodies:?}");
+        journal.sync().expect("synced");
+        settle(&mut journal).expect("a well disk");
+        assert_eq!(segments(&disk.root()), 1, "{bodies:?}: the head is left");
+    }
+}
+
+#[test]
 fn a_full_disk_can_be_emptied() {
     let disk = Disk::new();
     let (mut journal, _) = open(disk.root());
