@@ -1,4 +1,4 @@
-//! Counting instructions: the client under callgrind, its collector beside it in a process of its own.
+//! Counting instructions: a program under callgrind; for a client, its collector beside it in a process of its own.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::process;
 /// Batches of a short run and of a long one. What both do once (start, connect, end) falls out of their difference.
 const BATCHES: [u32; 2] = [8, 40];
 
-/// Spans in a batch: as in the client.
+/// Spans in a batch: as in the programs.
 const BATCH: u32 = 512;
 
 /// A collector that takes everything; ends when dropped.
@@ -52,23 +52,20 @@ impl Drop for Sink {
     }
 }
 
-/// Instructions a span of the whole client process, all threads, kernel not included.
-pub(super) fn instructions_per_span(
-    load: &Path,
-    exporter: &str,
-    protocol: &str,
-    endpoint: &str,
-) -> Result<f64, Failure> {
+/// Instructions a span of the whole process, all threads, kernel not included. The program takes the number of batches as its
+/// last argument.
+pub(super) fn instructions_per_span(program: &Path, arguments: &[&str]) -> Result<f64, Failure> {
+    process::require("valgrind", "--version", "apt-get install valgrind")?;
     let [short, long] = BATCHES;
     let counted = |batches: u32| {
         let mut command = Command::new("valgrind");
-        command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(load);
-        command.args([exporter, protocol, endpoint, &batches.to_string()]);
+        command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
+        command.args(arguments).arg(batches.to_string());
         collected(&mut command)
     };
     let (short_run, long_run) = (counted(short)?, counted(long)?);
     let per_span = (long_run as f64 - short_run as f64) / f64::from((long - short) * BATCH);
-    println!("{exporter} {protocol}: {per_span:.0} instructions a span ({short_run} and {long_run} in all)");
+    println!("{}: {per_span:.0} instructions a span ({short_run} and {long_run} in all)", arguments.join(" "));
     Ok(per_span)
 }
 

@@ -8,6 +8,7 @@ pub mod contender;
 pub mod interop;
 pub mod kinds;
 pub mod outage;
+pub mod stored;
 
 use std::error::Error;
 use std::time::{Duration, Instant};

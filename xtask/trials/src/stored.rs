@@ -1,0 +1,164 @@
+//! Files as the exporter writes them, for a start that finds them; and collectors that cost nothing.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use file_fallback::{Compression, Config, FileFallback, Record};
+use opentelemetry_sdk::trace::SpanData;
+use otlp_payload::{BatchId, Encoder, Payload, json};
+use otlp_transport::{Outcome, Transport};
+
+use crate::{Failure, app, contender};
+
+/// Spans in a batch: the default of the SDK's batch processor.
+pub const BATCH: usize = 512;
+
+/// As the exporter's own lines.
+const LINE_BYTES: usize = 1_000_000;
+
+/// The exporter's spills share a file up to about so much text.
+const FILE_BYTES: usize = 8 << 20;
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    /// Files.
+    pub files: u64,
+    /// Spans in them.
+    pub spans: u64,
+    /// Bytes of text.
+    pub text: u64,
+    /// Bytes on disk.
+    pub disk: u64,
+}
+
+/// Writes files of `text` bytes of lines together, or a few more, the way the exporter does.
+///
+/// # Errors
+///
+/// When the disk will not have them.
+pub fn write(dir: &Path, text: u64, compression: Compression) -> Result<Written, Failure> {
+    let config = Config::builder(dir).with_compression(compression).with_max_bytes(u64::MAX).build()?;
+    let mut store = FileFallback::open(config)?;
+    let mut written = Written::default();
+    let lines = file_of_lines()?;
+    let (file_text, file_spans) =
+        lines.iter().fold((0, 0), |(text, spans), line| (text + line.bytes.len() as u64, spans + line.count as u64));
+    while written.text < text {
+        let spilled = store.spill(&lines, now())?;
+        if !spilled.evicted.is_empty() {
+            return Err("files were removed to make room for others".into());
+        }
+        written.files += 1;
+        written.spans += file_spans;
+        written.text += file_text;
+        written.disk += spilled.bytes;
+    }
+    Ok(written)
+}
+
+/// Writes exactly `files` files, the plain text of `spans` spans each, by the exporter's names. The first one is written by
+/// the exporter's writer, the others are copies of it, not synced: ten thousand real spills would take minutes.
+///
+/// # Errors
+///
+/// When the disk will not have them.
+pub fn copies(dir: &Path, files: u64, spans: usize) -> Result<Written, Failure> {
+    let config = Config::builder(dir).with_compression(Compression::Never).build()?;
+    let first = FileFallback::open(config)?.spill(&lines_of(&app::finished_spans(spans))?, now())?;
+    let text = std::fs::read(dir.join(&first.name))?;
+    let (before, after) = first.name.split_once("-00000001-").ok_or("the first file of a directory is number 1")?;
+    for number in 2..=files {
+        std::fs::write(dir.join(format!("{before}-{number:08}-{after}")), &text)?;
+    }
+    let bytes = files * text.len() as u64;
+    Ok(Written { files, spans: files * first.count, text: bytes, disk: bytes })
+}
+
+/// The encoded request of the usual spans.
+#[must_use]
+pub fn payload(spans: &[SpanData]) -> Payload {
+    Encoder::new(&contender::resource()).encode(BatchId { incarnation: 1, seq: 0 }, UNIX_EPOCH, spans)
+}
+
+fn file_of_lines() -> Result<Vec<Record>, Failure> {
+    let mut lines = Vec::new();
+    let mut bytes = 0;
+    while bytes < FILE_BYTES {
+        let batch = lines_of(&app::finished_spans(BATCH))?;
+        bytes += batch.iter().map(|line| line.bytes.len()).sum::<usize>();
+        lines.extend(batch);
+    }
+    Ok(lines)
+}
+
+fn lines_of(spans: &[SpanData]) -> Result<Vec<Record>, Failure> {
+    let lines = json::to_lines(payload(spans).bytes(), LINE_BYTES)?;
+    Ok(lines.into_iter().map(|line| Record { bytes: line.text, count: line.spans }).collect())
+}
+
+/// A collector that is always there and takes everything at once.
+#[derive(Debug)]
+pub struct Takes;
+
+#[async_trait]
+impl Transport for Takes {
+    async fn send(&self, _: &Payload) -> Outcome {
+        Outcome::Delivered { rejected: 0, message: None }
+    }
+
+    fn endpoint(&self) -> &str {
+        "nowhere"
+    }
+}
+
+/// A collector that never answers.
+#[derive(Debug)]
+pub struct Silent;
+
+#[async_trait]
+impl Transport for Silent {
+    async fn send(&self, _: &Payload) -> Outcome {
+        std::future::pending().await
+    }
+
+    fn endpoint(&self) -> &str {
+        "nowhere"
+    }
+}
+
+/// Now, by the monotonic clock's own idea of the wall: files are named and aged by it.
+fn now() -> SystemTime {
+    #[expect(clippy::disallowed_methods, reason = "files of a real start have real ages")]
+    SystemTime::now()
+}
+
+/// What the operating system says of this process's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Resident {
+    /// Bytes resident now.
+    pub now: u64,
+    /// The most there ever were.
+    pub peak: u64,
+}
+
+impl Resident {
+    /// Asks it, on Linux.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no `/proc/self/status`.
+    pub fn read() -> Result<Self, Failure> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+            kib.map(|kib| kib * 1_024).ok_or_else(|| format!("/proc/self/status has no {name}"))
+        };
+        Ok(Self { now: bytes("VmRSS")?, peak: bytes("VmHWM")? })
+    }
+}
+
+/// The longest that a program of the lane may wait for the exporter.
+pub const PATIENCE: Duration = Duration::from_secs(300);
