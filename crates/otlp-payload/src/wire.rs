@@ -22,7 +22,7 @@ pub enum DecodeError {
         /// Where the number begins.
         offset: usize,
     },
-    /// A field number of 0, a group or an unassigned wire type.
+    /// A field number of 0, an unassigned wire type, or the end of a group that did not begin.
     Tag {
         /// Where the field begins.
         offset: usize,
@@ -32,9 +32,9 @@ pub enum DecodeError {
         /// Where the field begins.
         offset: usize,
     },
-    /// Values nest deeper than 100 messages, the limit of the usual protobuf readers.
+    /// Values nest deeper than 100 messages or groups, the limit of the usual protobuf readers.
     TooDeep {
-        /// Where the first message beyond the limit begins.
+        /// Where the first one beyond the limit begins.
         offset: usize,
     },
     /// The request holds more than one resource, and the caller asked for one; see `decode_all`.
@@ -76,6 +76,8 @@ pub(crate) enum Value<'a> {
     Fixed32(u32),
     /// The content, and where it begins within the whole request.
     Bytes(&'a [u8], usize),
+    /// Of the time before proto3. OTLP has none, so it is only ever passed over.
+    Group,
 }
 
 impl<'a> Field<'a> {
@@ -84,6 +86,7 @@ impl<'a> Field<'a> {
             Value::Varint(_) => 0,
             Value::Fixed64(_) => 1,
             Value::Bytes(..) => 2,
+            Value::Group => 3,
             Value::Fixed32(_) => 5,
         }
     }
@@ -163,15 +166,48 @@ impl<'a> Fields<'a> {
         Ok(taken)
     }
 
-    fn read(&mut self) -> Result<Field<'a>, DecodeError> {
-        let start = self.at;
-        let offset = self.base + start;
+    /// Field number and wire type.
+    fn tag(&mut self) -> Result<(u32, u64), DecodeError> {
+        let offset = self.base + self.at;
         let tag = self.varint()?;
         let number = u32::try_from(tag >> 3).map_err(|_| DecodeError::Tag { offset })?;
         if number == 0 || number >= 1 << 29 {
             return Err(DecodeError::Tag { offset });
         }
-        let value = match tag & 7 {
+        Ok((number, tag & 7))
+    }
+
+    /// Goes to the end of the group whose tag was just read.
+    #[cold]
+    fn skip_group(&mut self, number: u32) -> Result<(), DecodeError> {
+        let mut open = vec![number];
+        while let Some(innermost) = open.last() {
+            let start = self.at;
+            let offset = self.base + start;
+            let (number, wire_type) = self.tag()?;
+            match wire_type {
+                3 if open.len() >= MAX_DEPTH => return Err(DecodeError::TooDeep { offset }),
+                3 => open.push(number),
+                4 if number == *innermost => drop(open.pop()),
+                _ => drop(self.value(number, wire_type, start)?),
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<Field<'a>, DecodeError> {
+        let start = self.at;
+        let (number, wire_type) = self.tag()?;
+        let value = self.value(number, wire_type, start)?;
+        let raw = self.message.get(start..self.at).unwrap_or_default();
+        Ok(Field { number, value, offset: self.base + start, raw })
+    }
+
+    /// What stands behind the tag at `start`.
+    #[inline]
+    fn value(&mut self, number: u32, wire_type: u64, start: usize) -> Result<Value<'a>, DecodeError> {
+        let offset = self.base + start;
+        Ok(match wire_type {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(array(self.take(8, start)?))),
             2 => {
@@ -180,10 +216,13 @@ impl<'a> Fields<'a> {
                 let at = self.base + self.at;
                 Value::Bytes(self.take(length, start)?, at)
             }
+            3 => {
+                self.skip_group(number)?;
+                Value::Group
+            }
             5 => Value::Fixed32(u32::from_le_bytes(array(self.take(4, start)?))),
             _ => return Err(DecodeError::Tag { offset }),
-        };
-        Ok(Field { number, value, offset, raw: self.message.get(start..self.at).unwrap_or_default() })
+        })
     }
 }
 

@@ -202,3 +202,28 @@ fn a_length_that_is_not_there_costs_nothing() {
     assert_eq!(decode_all(&announced), Err(DecodeError::Truncated { offset: 0 }));
     assert_eq!(to_lines(&announced, usize::MAX), Err(DecodeError::Truncated { offset: 0 }));
 }
+
+#[test]
+fn a_group_is_passed_over_as_an_unknown_field_is() {
+    // Field 99 as a group, with a number, bytes and another group in it.
+    let group = b"\x9b\x06\x08\x01\x12\x02\x9c\x06\x1b\x1c\x9c\x06";
+    let name = b"\x2a\x01n";
+    let field = |content: &[u8], number: u8| [&[number << 3 | 2, content.len() as u8], content].concat();
+    let request = |span: &[u8]| [&field(&field(&field(span, 2), 2), 1), &group[..]].concat();
+    let with = request(&[&group[..], name, group].concat());
+    assert_eq!(ExportTraceServiceRequest::decode(&with[..]).map(|request| request.resource_spans.len()), Ok(1));
+    assert_eq!(count_spans(&with), Ok(1));
+    assert_eq!(to_lines(&with, usize::MAX), to_lines(&request(name), usize::MAX));
+    assert_eq!(decode_all(&with).unwrap()[0].spans[0].name, "n");
+    // Without its end, with another end, of a field that is no group, without end in depth.
+    for (span, error) in [
+        (&group[..8], DecodeError::Truncated { offset: 14 }),
+        (b"\x9b\x06\x94\x06", DecodeError::Tag { offset: 8 }),
+        (b"\x2b\x2c", DecodeError::WireType { offset: 6 }),
+        (&b"\x1b".repeat(101), DecodeError::TooDeep { offset: 106 }),
+    ] {
+        let bytes = field(&field(&field(span, 2), 2), 1);
+        assert!(ExportTraceServiceRequest::decode(&bytes[..]).is_err());
+        assert_eq!(decode_all(&bytes), Err(error), "{span:x?}");
+    }
+}

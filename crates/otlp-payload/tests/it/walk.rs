@@ -122,7 +122,7 @@ fn what_is_no_request_says_where() {
         (&[0x0a, 5, 0], DecodeError::Truncated { offset: 0 }),
         (&[0x0a, 2, 0x12, 0xff], DecodeError::Truncated { offset: 3 }),
         (&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], DecodeError::Varint { offset: 1 }),
-        (&[0x0b], DecodeError::Tag { offset: 0 }),
+        (&[0x0c], DecodeError::Tag { offset: 0 }),
         (&[0x08, 1], DecodeError::WireType { offset: 0 }),
     ];
     for (bytes, expected) in cases {
