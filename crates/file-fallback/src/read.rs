@@ -183,10 +183,11 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
                 None
             }
             Filled::Torn => {
-                // What came before the cut is as it was written, except the record that was cut: so it is taken, although its
-                // checksum is gone. Damage that looks like a cut may let records through that the caller cannot use.
+                // What came before the cut is as it was written, except the record that was cut, also where it began in a part
+                // before: so it is taken, although its checksum is gone. Damage that looks like a cut may let records through
+                // that the caller cannot use.
                 self.cut(match self.format {
-                    Format::Lines => end_of_last_line(&self.text).max(self.scanned),
+                    Format::Lines => end_of_last_line(&self.text),
                     Format::Framed => end_of_last_framed(&self.text, self.max_record_bytes),
                 });
                 self.verified = self.text.len();

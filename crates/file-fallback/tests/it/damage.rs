@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+#[cfg(all(feature = "gzip", feature = "zstd"))]
+use std::io::Write as _;
 use std::path::Path;
 
 use file_fallback::{Compression, Damage, FileFallback, Format, Notice, Record};
@@ -91,6 +93,34 @@ fn a_torn_compressed_file_gives_all_lines_before_the_cut() {
         }
         assert!(last >= 26, "{compression:?}, {format:?}: only {last} of 40 lines before a cut at 99 %");
     }
+}
+
+/// Another program's file: its parts do not end where lines do.
+#[cfg(all(feature = "gzip", feature = "zstd"))]
+#[test]
+fn a_line_that_ends_in_a_torn_part_does_not_come_without_its_end() {
+    let [first, second] = [&b"{\"id\":0}\n{\"id\":1,"[..], &b"\"text\":\"\"}\n"[..]];
+    for (extension, pack) in [(".jsonl.zst", zstd_of as fn(&[u8]) -> Vec<u8>), (".jsonl.gz", gzip_of)] {
+        let scratch = scratch();
+        let (first, second) = (pack(first), pack(second));
+        let bytes = [&first[..], &second[..second.len() / 2]].concat();
+        let name = format!("traces-20260201T000000.000Z-00000001-n5{extension}");
+        fs::write(scratch.path().join(name), bytes).expect("written");
+        let mut store = open(config(scratch.path()));
+        assert_eq!(drain(&mut store, 1_000), (once(0..1), 0), "{extension}");
+        assert_eq!(missing(&store.take_notices()), 4);
+    }
+}
+
+#[cfg(all(feature = "gzip", feature = "zstd"))]
+fn zstd_of(text: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(text, 1).expect("memory")
+}
+
+#[cfg(all(feature = "gzip", feature = "zstd"))]
+fn gzip_of(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text).and_then(|()| encoder.finish()).expect("memory")
 }
 
 #[cfg(feature = "zstd")]
