@@ -59,6 +59,8 @@ impl<F: Read + io::Seek> Unpacker<F> {
     pub(crate) fn new(file: F, extension: Extension) -> io::Result<Self> {
         let mut source = Source::new(file);
         let first = source.peek(ZSTD_MAGIC.len())?;
+        // What else was read may well be text of another language.
+        let first = &first[..first.len().min(ZSTD_MAGIC.len())];
         let found = if first.starts_with(&ZSTD_MAGIC) {
             Packing::Zstd
         } else if first.starts_with(&GZIP_MAGIC[..3]) {

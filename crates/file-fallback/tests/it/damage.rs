@@ -210,6 +210,18 @@ fn a_file_is_read_by_its_bytes_not_by_its_name() {
 }
 
 #[test]
+fn plain_text_of_any_language_is_plain_whatever_its_name_promises() {
+    for extension in [".jsonl.zst", ".jsonl.gz"] {
+        let scratch = scratch();
+        let path = scratch.path().join(format!("traces-20260201T000000.000Z-00000001-n1{extension}"));
+        fs::write(path, "{\"id\":0,\"text\":\"gr\u{fc}n\"}\n").expect("written");
+        let mut store = open(config(scratch.path()));
+        assert_eq!(drain(&mut store, 1_000), (once(0..1), 0), "{extension}");
+        assert_eq!(store.take_notices(), []);
+    }
+}
+
+#[test]
 fn the_quarantine_has_a_limit_of_its_own() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_quarantine_max_bytes(20_000));
