@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use otlp_payload::{BatchId, Payload};
 use span_buffer::Entry;
 
+use super::room::{over, sum};
 use super::{Core, Effect, Phase};
 use crate::events::Event;
 use crate::ledger::{DropReason, Place};
@@ -211,9 +212,11 @@ impl Core {
         }
     }
 
-    /// Memory has room for what was found in the journal.
+    /// Memory has room for what was found in the journal: less than half of it is taken, with what is on its way to the disk or
+    /// the collector. That may come back, and new batches come in beside it; what is found waits safely where it is.
     pub(crate) fn wants_recovered(&self) -> bool {
-        self.phase == Phase::Running && self.unread() > 0 && !self.above_half()
+        let held = sum(self.buffer.total(), self.away());
+        self.phase == Phase::Running && self.unread() > 0 && !over(held, self.policy.limits, (1, 2))
     }
 
     pub(crate) fn unread(&self) -> usize {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::{Answer, World, in_memory};
+use crate::clock::{Clock as _, SystemClock};
+use crate::testing::spans;
 
 const BUSY: Answer = Answer::Busy;
 
@@ -143,4 +145,31 @@ fn failed_replays_lose_nothing_however_often_the_collector_goes_away() {
     assert!(world.core.ledger.in_fallback + world.core.ledger.delivered >= before);
     world.recover();
     assert_eq!(world.core.ledger.lost() + world.core.ledger.dead_lettered, 0);
+}
+
+#[test]
+fn what_is_found_in_the_journal_waits_there_while_memory_is_on_its_way_to_the_disk() {
+    let mut world = in_memory(true, 8);
+    world.core.keep_shadows(1_000, world.now);
+    // All of it is old at once, and the disk does not get to it.
+    world.now += world.core.policy.limits.max_age;
+    for found in 0..100 {
+        if world.core.wants_recovered() {
+            let batch = spans(1 + found * 10, 10);
+            let payload = world.encoder.encode(world.core.next_id(), SystemClock.wall(), &batch);
+            let mut effects = Vec::new();
+            world.core.recovered(payload, &mut effects);
+            world.act(effects);
+        }
+        world.plan();
+    }
+    let ledger = &world.core.ledger;
+    assert_eq!((ledger.lost(), ledger.imbalance()), (0, 0), "{ledger:?}");
+    assert!(world.core.unread() < 1_000, "it began");
+    // The disk does its work: the rest follows.
+    let before = world.core.unread();
+    while !world.jobs.is_empty() {
+        world.disk(false);
+    }
+    assert!(world.core.wants_recovered(), "{before} are left");
 }
