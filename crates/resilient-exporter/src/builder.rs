@@ -24,6 +24,7 @@ use crate::exporter::ResilientSpanExporter;
 use crate::fallback::{Fallback, NoFallback};
 use crate::file_store::{FileStore, Settings};
 use crate::journal::Journal;
+use crate::records::FallbackFormat;
 use crate::shared::Shared;
 use crate::{disk, net};
 
@@ -296,6 +297,13 @@ impl Builder {
         self
     }
 
+    /// How spans are written to fallback files; OTLP JSON by default. Files of the other format are replayed all the same.
+    #[must_use]
+    pub fn with_fallback_format(mut self, format: FallbackFormat) -> Self {
+        self.files.format = format;
+        self
+    }
+
     /// How fallback files are compressed; zstd by default.
     #[must_use]
     pub fn with_fallback_compression(mut self, compression: Compression) -> Self {
@@ -303,7 +311,7 @@ impl Builder {
         self
     }
 
-    /// Spills predicted to take more text than this are compressed; 64 KiB by default.
+    /// Spills that take more bytes than this before compression are compressed; 64 KiB by default.
     #[must_use]
     pub fn with_fallback_compress_above(mut self, bytes: usize) -> Self {
         self.files.compress_above = bytes;

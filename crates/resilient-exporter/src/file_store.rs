@@ -1,4 +1,4 @@
-//! Fallback files of OTLP JSON lines: where `file-fallback`, which knows lines, meets `otlp-payload`, which knows spans.
+//! Fallback files of spans: where `file-fallback`, which knows records, meets `otlp-payload`, which knows spans.
 
 use std::error::Error;
 use std::io;
@@ -8,21 +8,16 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use file_fallback::dead_letters::{DeadLetters, Letter};
 use file_fallback::{
-    Compression, Config, Evicted, FileFallback, Notice, Reason, Record, SecondProcess, SettleError, SpillError, Verdict,
+    Compression, Config, Evicted, FileFallback, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
 };
-use otlp_payload::{Payload, json};
+use otlp_payload::Payload;
 use otlp_transport::Cause;
 
 use crate::error::BuildError;
 use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::ledger::DropReason;
+use crate::records::{self, FallbackFormat, MAX_RECORD_BYTES};
 use crate::replay::{Fate, Refusal};
-
-/// Lines stay below this, since the Collector silently skips longer ones (its `max_log_size` is 1 MiB).
-const LINE_BYTES: usize = 1_000_000;
-
-/// A single span that is longer than that is kept all the same, up to here.
-const MAX_LINE_BYTES: usize = 64 * 1_024 * 1_024;
 
 /// Clean-ups, of which there is about one a second, between two looks for files of processes that have ended.
 const ADOPT_EVERY: u32 = 5;
@@ -30,6 +25,7 @@ const ADOPT_EVERY: u32 = 5;
 pub(crate) struct Settings {
     pub(crate) max_bytes: u64,
     pub(crate) max_age: Duration,
+    pub(crate) format: FallbackFormat,
     pub(crate) compression: Compression,
     pub(crate) compress_above: usize,
     pub(crate) letters_max_bytes: u64,
@@ -41,6 +37,7 @@ impl Default for Settings {
         Self {
             max_bytes: 1_024 * 1_024 * 1_024,
             max_age: Duration::from_secs(7 * 24 * 3_600),
+            format: FallbackFormat::default(),
             compression: Compression::Zstd,
             compress_above: 64 * 1_024,
             letters_max_bytes: 64 * 1_024 * 1_024,
@@ -49,23 +46,24 @@ impl Default for Settings {
     }
 }
 
-/// What a line of the group that was read last came to.
-enum LineState {
+/// What a record of the group that was read last came to.
+enum State {
     /// It is batch number so of what `read` returned.
     Batch,
     /// It holds no span.
     Empty,
-    /// It is no OTLP JSON.
+    /// It is no OTLP.
     Garbage,
 }
 
 pub(crate) struct FileStore {
     files: FileFallback,
+    format: FallbackFormat,
     /// Opened with the first letter: on good days there is no such directory.
     letters: Option<DeadLetters>,
     letters_config: Config,
     clean_ups: u32,
-    reading: Option<(file_fallback::Group, Vec<LineState>)>,
+    reading: Option<(file_fallback::Group, Vec<State>)>,
     changes: Vec<Change>,
 }
 
@@ -74,7 +72,7 @@ impl FileStore {
         let letters_config = DeadLetters::config(letters_dir)
             .with_max_bytes(settings.letters_max_bytes)
             .with_max_age(settings.letters_max_age)
-            .with_max_record_bytes(MAX_LINE_BYTES)
+            .with_max_record_bytes(MAX_RECORD_BYTES)
             .with_second_process(SecondProcess::Subdirectory)
             .build()
             .map_err(BuildError::FallbackSettings)?;
@@ -82,13 +80,15 @@ impl FileStore {
             .with_signal("traces")
             .with_max_bytes(settings.max_bytes)
             .with_max_age(settings.max_age)
+            .with_format(settings.format.of_files())
             .with_compression(settings.compression)
             .with_compress_above(settings.compress_above)
-            .with_max_record_bytes(MAX_LINE_BYTES)
+            .with_max_record_bytes(MAX_RECORD_BYTES)
             .build()
             .map_err(BuildError::FallbackSettings)?;
         let mut store = Self {
             files: FileFallback::open(config).map_err(BuildError::Fallback)?,
+            format: settings.format,
             letters: None,
             letters_config,
             clean_ups: 0,
@@ -142,18 +142,13 @@ impl FileStore {
         }));
     }
 
-    /// Tells the files what became of the lines of a group.
-    fn settle(
-        &mut self,
-        group: file_fallback::Group,
-        lines: &[LineState],
-        fates: &[Fate],
-    ) -> Result<(), FallbackError> {
+    /// Tells the files what became of the records of a group.
+    fn settle(&mut self, group: file_fallback::Group, states: &[State], fates: &[Fate]) -> Result<(), FallbackError> {
         let mut fates = fates.iter();
-        let verdicts = lines.iter().map(|line| match line {
-            LineState::Empty => Verdict::Done(0),
-            LineState::Garbage => Verdict::Rejected,
-            LineState::Batch => match fates.next() {
+        let verdicts = states.iter().map(|state| match state {
+            State::Empty => Verdict::Done(0),
+            State::Garbage => Verdict::Rejected,
+            State::Batch => match fates.next() {
                 Some(Fate::Finished { delivered, rejected, refused }) => {
                     let refused = refused.iter().map(|refusal| refusal.payload.span_count()).sum::<usize>();
                     Verdict::Done((delivered + rejected + refused) as u64)
@@ -193,12 +188,11 @@ impl Fallback for FileStore {
         now: SystemTime,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Stored, FallbackError> {
-        let mut lines = Vec::new();
+        let mut records = Vec::new();
         for batch in batches {
-            let of_batch = json::to_lines(batch.bytes(), LINE_BYTES).map_err(FallbackError::of_batches)?;
-            lines.extend(of_batch.into_iter().map(|line| Record { bytes: line.text, count: line.spans }));
+            records.append(&mut self.format.records(batch).map_err(FallbackError::of_batches)?);
         }
-        let result = self.files.spill_announced(&lines, now, announce);
+        let result = self.files.spill_announced(&records, now, announce);
         match &result {
             Ok(spilled) => self.evicted(&spilled.evicted),
             Err(error) => self.evicted(error.evicted()),
@@ -214,32 +208,39 @@ impl Fallback for FileStore {
         loop {
             let group = self.files.next_group(max_bytes);
             self.note();
-            let Some(group) = group.map_err(told)? else { return Ok(Vec::new()) };
+            let Some(mut group) = group.map_err(told)? else { return Ok(Vec::new()) };
             let mut batches = Vec::new();
-            let lines = group.records.iter().map(|line| match json::from_line_within(line, MAX_LINE_BYTES) {
-                Ok((_, 0)) => LineState::Empty,
+            // The group keeps their number, for the marks; their bytes are in the batches.
+            let format = group.format();
+            let read = group.records.iter_mut().map(|record| records::request(std::mem::take(record), format));
+            let read = read.collect::<Vec<_>>();
+            let states = read.into_iter().map(|request| match request {
+                Ok((_, 0)) => State::Empty,
                 Ok(batch) => {
                     batches.push(batch);
-                    LineState::Batch
+                    State::Batch
                 }
                 Err(error) => {
-                    let (file, error) = (group.file(), error.to_string());
-                    tracing::warn!(file, error, "a line of a fallback file is no OTLP JSON; it is set aside");
-                    LineState::Garbage
+                    tracing::warn!(
+                        file = group.file(),
+                        error,
+                        "a record of a fallback file is no OTLP; it is set aside"
+                    );
+                    State::Garbage
                 }
             });
-            let lines = lines.collect::<Vec<_>>();
+            let states = states.collect::<Vec<_>>();
             if !batches.is_empty() {
-                self.reading = Some((group, lines));
+                self.reading = Some((group, states));
                 return Ok(batches);
             }
-            self.settle(group, &lines, &[])?;
+            self.settle(group, &states, &[])?;
         }
     }
 
     fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
         match self.reading.take() {
-            Some((group, lines)) => self.settle(group, &lines, fates),
+            Some((group, states)) => self.settle(group, &states, fates),
             None => Ok(()),
         }
     }
@@ -286,8 +287,8 @@ impl FileStore {
             Some(letters) => letters,
             None => self.letters.insert(DeadLetters::open(self.letters_config.clone()).map_err(told)?),
         };
-        let lines = json::to_lines(refusal.payload.bytes(), LINE_BYTES).map_err(FallbackError::of_batches)?;
-        let lines = lines.into_iter().map(|line| Record { bytes: line.text, count: line.spans }).collect::<Vec<_>>();
+        // Letters are for people: JSON, whatever the files are.
+        let records = FallbackFormat::Json.records(&refusal.payload).map_err(FallbackError::of_batches)?;
         let letter = Letter {
             signal: "traces".to_owned(),
             status: match &refusal.cause {
@@ -301,7 +302,7 @@ impl FileStore {
             accepted: refusal.payload.created(),
             refused: now,
         };
-        letters.add(&letter, &lines, now).map(drop).map_err(told)
+        letters.add(&letter, &records, now).map(drop).map_err(told)
     }
 }
 

@@ -25,6 +25,7 @@ mod journal;
 mod journal_store;
 mod ledger;
 mod net;
+mod records;
 mod replay;
 mod shared;
 #[cfg(test)]
@@ -45,5 +46,6 @@ pub use health::{Health, Metrics, Status};
 pub use journal::{Journal, JournalError, Journaled, Recovered};
 pub use journal_store::JournalOpenError;
 pub use ledger::{DropReason, Ledger, RefuseReason};
+pub use records::FallbackFormat;
 pub use replay::{Fate, Refusal};
 pub use span_buffer::journal::SyncPolicy;

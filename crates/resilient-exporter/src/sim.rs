@@ -19,6 +19,7 @@ use crate::decide::{Call, Core, Effect, Policy};
 use crate::endpoint::Endpoint;
 use crate::fallback::{Change, Kept};
 use crate::ledger::DropReason;
+use crate::records::FallbackFormat;
 use crate::replay::Fate;
 use crate::testing::spans;
 
@@ -383,8 +384,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_files_hold_what_the_ledger_says(seed: u64, history in prop::collection::vec(action(), 0..120)) {
-        let world = World::new(Box::new(Files::new()), true, seed);
+    fn the_files_hold_what_the_ledger_says(
+        seed: u64,
+        format in prop::sample::select(&[FallbackFormat::Json, FallbackFormat::Protobuf]),
+        history in prop::collection::vec(action(), 0..120),
+    ) {
+        let world = World::new(Box::new(Files::new(format)), true, seed);
         let mut world = run(world, history)?;
         world.recover();
         world.check().map_err(TestCaseError::fail)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{ShouldSample, SpanLimits};
 use otlp_transport::{Protocol, Transport};
-use resilient_exporter::{Compression, IntoPrimary, SyncPolicy};
+use resilient_exporter::{Compression, FallbackFormat, IntoPrimary, SyncPolicy};
 
 use crate::settings::table::*;
 use crate::settings::{Given, Overrides, Propagator, Setting, TracesExporter};
@@ -308,6 +308,15 @@ impl Builder {
     /// Longest stay in a file, 1 min to 3,650 days; 7 days by default. Beats `TELEMETRY_FALLBACK_MAX_AGE`.
     pub fn with_fallback_max_age(self, age: Duration) -> Self {
         self.set(&FALLBACK_MAX_AGE, Given::Duration(age))
+    }
+
+    /// What new files hold; OTLP JSON by default. Files of either format are sent. Beats `TELEMETRY_FALLBACK_FORMAT`.
+    pub fn with_fallback_format(self, format: FallbackFormat) -> Self {
+        let word = match format {
+            FallbackFormat::Protobuf => "protobuf",
+            _ => "json",
+        };
+        self.set(&FALLBACK_FORMAT, Given::Text(word.to_owned()))
     }
 
     /// Compression of large files; zstd by default. Beats `TELEMETRY_FALLBACK_COMPRESSION`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
-use resilient_exporter::{Compression, SyncPolicy};
+use resilient_exporter::{Compression, FallbackFormat, SyncPolicy};
 
 use crate::error::{InvalidSetting, SetupError};
 
@@ -168,6 +168,8 @@ pub struct FallbackSettings {
     pub max_bytes: u64,
     /// Longest stay.
     pub max_age: Duration,
+    /// What new files hold.
+    pub format: FallbackFormat,
     /// How large files are compressed.
     pub compression: Compression,
     /// What is large, in bytes.
@@ -447,6 +449,10 @@ fn fallback(r: &mut Reader<'_>) -> FallbackSettings {
         dir: r.path(&FALLBACK_DIR),
         max_bytes: r.bytes(&FALLBACK_MAX_BYTES),
         max_age: r.duration(&FALLBACK_MAX_AGE),
+        format: match r.choice(&FALLBACK_FORMAT).as_str() {
+            "protobuf" => FallbackFormat::Protobuf,
+            _ => FallbackFormat::Json,
+        },
         compression: match r.choice(&FALLBACK_COMPRESSION).as_str() {
             "gzip" => Compression::Gzip,
             "never" => Compression::Never,

@@ -10,6 +10,7 @@ use otlp_payload::Payload;
 use super::{SpanKey, span_ids};
 use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::file_store::{FileStore, Settings};
+use crate::records::FallbackFormat;
 use crate::replay::{Fate, Refusal};
 
 /// A fallback in memory, with its own count of spans.
@@ -96,7 +97,7 @@ impl Disk for MemoryFallback {
     }
 }
 
-/// Real files, recounted by reading every one of them as plain JSON.
+/// Real files, recounted by reading every one of them as plain JSON or as frames.
 pub(super) struct Files {
     store: FileStore,
     dir: tempfile::TempDir,
@@ -105,9 +106,9 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(format: FallbackFormat) -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
-        let settings = Settings { compression: Compression::Never, ..Settings::default() };
+        let settings = Settings { format, compression: Compression::Never, ..Settings::default() };
         let store = FileStore::open(dir.path().join("fallback"), dir.path().join("dead-letters"), &settings)
             .expect("a fresh directory");
         Self { store, dir, reading: Vec::new(), finished: HashSet::new() }
@@ -156,10 +157,22 @@ impl Disk for Files {
 
     fn stored(&self) -> HashSet<SpanKey> {
         let files = std::fs::read_dir(self.dir.path().join("fallback")).expect("is there");
-        let paths = files.map(|file| file.expect("readable").path());
+        let paths: Vec<_> = files.map(|file| file.expect("readable").path()).collect();
+        let of = |wanted: &'static str| {
+            let paths = paths.iter().filter(move |path| path.extension().is_some_and(|extension| extension == wanted));
+            paths.map(|path| std::fs::read(path).expect("readable"))
+        };
         let mut ids = HashSet::new();
-        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")) {
-            for line in std::fs::read_to_string(path).expect("text").lines() {
+        for bytes in of("binpb") {
+            let mut rest = &bytes[..];
+            while let Some((head, after)) = rest.split_first_chunk::<4>() {
+                let (record, after) = after.split_at(u32::from_be_bytes(*head) as usize);
+                ids.extend(span_ids(record));
+                rest = after;
+            }
+        }
+        for bytes in of("jsonl") {
+            for line in String::from_utf8(bytes).expect("text").lines() {
                 let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
                 for scope in line["resourceSpans"]
                     .as_array()

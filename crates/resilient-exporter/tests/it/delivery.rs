@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use file_fallback::dead_letters::DeadLetters;
 use mock_collector::{Answer, Behavior, End, MockCollector};
-use resilient_exporter::{ResilientSpanExporter, Status};
+use resilient_exporter::{FallbackFormat, ResilientSpanExporter, Status};
 
-use crate::support::{App, PATIENCE, grpc, http, now, quick};
+use crate::support::{App, PATIENCE, grpc, http, now, quick, some_spans};
 
 #[test]
 fn spans_arrive_over_grpc_and_over_http() {
@@ -200,6 +200,67 @@ fn spans_that_are_refused_for_good_are_kept_as_dead_letters() {
     let (letter, lines) = letters.read(&name).expect("readable");
     assert_eq!((letter.status.as_str(), letter.attempts, lines.len()), ("gRPC 3", 1, 1));
     assert!(letter.reason.contains("no such tenant"), "{letter:?}");
+}
+
+/// Each run with a setting of its own, over what the runs before left.
+#[test]
+fn files_of_either_format_are_delivered_whatever_the_setting_is() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let dir = state.path().join("state");
+    let build = |format| {
+        let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback_format(format);
+        App::new(quick(builder).with_state_dir(&dir).with_fallback_compress_above(20_000).build().expect("valid"))
+    };
+    collector.stop();
+    let formats = [FallbackFormat::Protobuf, FallbackFormat::Json, FallbackFormat::Protobuf];
+    let mut runs = Vec::new();
+    for (format, spans) in formats.into_iter().zip([30, 40, 700]) {
+        let mut app = build(format);
+        app.trace(spans);
+        app.shutdown().expect("all of it in files");
+        runs.push(app);
+    }
+    let files = std::fs::read_dir(dir.join("fallback")).expect("there");
+    let mut names: Vec<_> = files.filter_map(|file| file.ok()?.file_name().into_string().ok()).collect();
+    names.retain(|name| name.starts_with("traces-"));
+    names.sort_by_key(|name| name.split('-').nth(2).map(str::to_owned));
+    let ends = |index: usize, end: &str| assert!(names[index].ends_with(end), "{names:?}");
+    ends(0, "-n30.binpb");
+    ends(1, "-n40.jsonl");
+    ends(names.len() - 1, ".binpb.zst");
+    collector.start_again().expect("the same ports");
+    let last = build(FallbackFormat::Json);
+    last.handle.flush(PATIENCE).expect("delivered");
+    assert_eq!(runs.iter().map(|run| run.missing(&[&collector])).sum::<usize>(), 0);
+    let ledger = last.handle.ledger();
+    assert_eq!((ledger.recovered, ledger.delivered, ledger.lost()), (770, 770, 0), "{ledger:?}");
+    assert_eq!(collector.received().duplicates, 0);
+}
+
+/// Four bytes of a length, and the request: what a program that knows nothing of us, such as the Collector's file exporter, writes.
+#[test]
+fn foreign_frames_are_delivered_and_garbage_between_them_is_counted() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let dir = state.path().join("state");
+    let builder = || quick(ResilientSpanExporter::builder().with_primary(http(&collector))).with_state_dir(&dir);
+    drop(builder().build().expect("makes the directories"));
+    let encoder = otlp_payload::Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build());
+    let id = otlp_payload::BatchId { incarnation: 1, seq: 1 };
+    let batch = |first: usize| {
+        let spans = some_spans(first as u64 + 5);
+        encoder.encode(id, std::time::SystemTime::UNIX_EPOCH, &spans[first..])
+    };
+    let frame = |bytes: &[u8]| [&u32::try_from(bytes.len()).expect("short").to_be_bytes(), bytes].concat();
+    let file =
+        [frame(batch(0).bytes()), frame(b"\xff\xff"), frame(batch(5).bytes()), b"\0\0\x10\0torn".to_vec()].concat();
+    std::fs::write(dir.join("fallback/traces-20260201T000000.000Z-00000001-n17.binpb"), file).expect("written");
+    let app = App::new(builder().build().expect("valid"));
+    app.handle.flush(PATIENCE).expect("delivered");
+    let ledger = app.handle.ledger();
+    assert_eq!((ledger.recovered, ledger.delivered, ledger.dropped["corrupt"]), (17, 10, 7), "{ledger:?}");
+    assert_eq!(collector.received().unique, 10);
 }
 
 #[test]

@@ -141,6 +141,7 @@ fn exporter_builder(settings: &Settings, primary: Arc<dyn Transport>) -> resilie
         .with_fallback_max_bytes(fallback.max_bytes)
         .with_fallback_max_age(fallback.max_age)
         .with_fallback_compression(fallback.compression)
+        .with_fallback_format(fallback.format)
         .with_fallback_compress_above(fallback.compress_above)
         .with_dead_letter_max_bytes(settings.dead_letters.max_bytes)
         .with_dead_letter_max_age(settings.dead_letters.max_age)

@@ -330,6 +330,8 @@ settings! {
             "Bytes on disk; over it, the oldest files go, counted and warned about.";
         FALLBACK_MAX_AGE: "TELEMETRY_FALLBACK_MAX_AGE", "with_fallback_max_age", "7d", seconds(60_000, 3650 * DAY), Error,
             "Longest stay in a file.";
+        FALLBACK_FORMAT: "TELEMETRY_FALLBACK_FORMAT", "with_fallback_format", "json", Kind::Choice(&["json", "protobuf"]), Error,
+            "What new files hold: OTLP JSON Lines, or protobuf with the length of each request before it. Protobuf takes less time and room, and is read by few tools. Files of either format are sent, whatever is set.";
         FALLBACK_COMPRESSION: "TELEMETRY_FALLBACK_COMPRESSION", "with_fallback_compression", "zstd", Kind::Choice(&["zstd", "gzip", "never"]), Error,
             "Compression of large files. The Collector's `otlpjsonfile` receiver reads plain and gzip files.";
         FALLBACK_COMPRESS_ABOVE: "TELEMETRY_FALLBACK_COMPRESS_ABOVE", "with_fallback_compress_above", "64KiB", Kind::Bytes { min: 0, max: GIB }, Error,
@@ -351,7 +353,6 @@ pub(crate) const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "the SDK does not limit the length of values"),
     ("OTEL_BSP_EXPORT_TIMEOUT", "an export ends at once; OTEL_EXPORTER_OTLP_TIMEOUT bounds a request"),
     ("OTEL_BSP_MAX_CONCURRENT_EXPORTS", "the batch processor hands over one batch at a time, which takes no time here"),
-    ("TELEMETRY_FALLBACK_FORMAT", "this version writes OTLP JSON Lines only"),
     ("TELEMETRY_FAILOVER_ENDPOINTS", "this version sends to one collector"),
     ("TELEMETRY_FAILBACK_DELAY", "this version sends to one collector"),
 ];

@@ -57,8 +57,8 @@ fn without_any_variable_the_documented_defaults_hold() {
     let files = &settings.fallback;
     assert_eq!((files.enabled, &files.dir, files.max_bytes), (true, &None, 1 << 30));
     assert_eq!(
-        (files.max_age, files.compression, files.compress_above),
-        (Duration::from_secs(604_800), Compression::Zstd, 64 << 10)
+        (files.max_age, files.format, files.compression, files.compress_above),
+        (Duration::from_secs(604_800), FallbackFormat::Json, Compression::Zstd, 64 << 10)
     );
     let letters = settings.dead_letters;
     assert_eq!((letters.max_bytes, letters.max_age), (64 << 20, Duration::from_secs(30 * 86_400)));

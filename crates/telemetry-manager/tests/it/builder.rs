@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{World, trace};
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry_sdk::trace::{Sampler, SpanData, SpanExporter, SpanLimits};
-use telemetry_manager::resilient_exporter::Compression;
+use telemetry_manager::resilient_exporter::{Compression, FallbackFormat};
 use telemetry_manager::{Builder, Propagator, SETTINGS, SetupError, StateDir, TracesExporter, otlp_transport};
 
 #[test]
@@ -70,6 +70,7 @@ fn each_setting_has_its_method() {
         .with_fallback_dir("/f")
         .with_fallback_max_bytes(2 << 20)
         .with_fallback_max_age(minute)
+        .with_fallback_format(FallbackFormat::Protobuf)
         .with_fallback_compression(Compression::Gzip)
         .with_fallback_compress_above(11)
         .with_dead_letter_max_bytes(12 << 20)
@@ -92,8 +93,8 @@ fn each_setting_has_its_method() {
     assert_eq!(s.state_dir, Some(StateDir::Chosen("/s".into())));
     assert_eq!((s.fallback.dir.as_deref(), s.fallback.max_bytes), (Some("/f".as_ref()), 2 << 20));
     assert_eq!(
-        (s.fallback.max_age, s.fallback.compression, s.fallback.compress_above),
-        (minute, Compression::Gzip, 11)
+        (s.fallback.max_age, s.fallback.format, s.fallback.compression, s.fallback.compress_above),
+        (minute, FallbackFormat::Protobuf, Compression::Gzip, 11)
     );
     assert_eq!((s.dead_letters.max_bytes, s.dead_letters.max_age), (12 << 20, Duration::from_secs(120)));
     assert_eq!(s.replay_rate, NonZeroU32::new(12));

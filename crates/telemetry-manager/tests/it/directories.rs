@@ -75,3 +75,21 @@ fn files_are_below_the_state_directory_and_private() {
     };
     assert!(spilled(&state.join("fallback")), "no file below {}", state.display());
 }
+
+#[test]
+fn the_variable_decides_what_new_files_hold() {
+    let world = World::new();
+    world.collector.stop();
+    for (word, end) in [("json", ".jsonl"), ("Protobuf", ".binpb")] {
+        let dir = world.path(word);
+        let manager = world.manager(&[("TELEMETRY_FALLBACK_FORMAT", word), ("TELEMETRY_FALLBACK_DIR", &dir)]);
+        trace(&manager, 5);
+        manager.shutdown().expect("files keep them");
+        let names = fs::read_dir(&dir).expect("the directory").map(|entry| entry.expect("an entry").file_name());
+        let names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+        let written = names.iter().find(|name| name.starts_with("traces-"));
+        assert!(written.is_some_and(|name| name.ends_with(end)), "{word}: {names:?}");
+    }
+    let text = world.builder(&[("TELEMETRY_FALLBACK_FORMAT", "text")]).build().unwrap_err().to_string();
+    assert!(text.contains("TELEMETRY_FALLBACK_FORMAT") && text.contains("json or protobuf"), "{text}");
+}
