@@ -12,6 +12,7 @@ use file_fallback::{
 };
 use otlp_payload::Payload;
 use otlp_transport::Cause;
+use safe_dir::{Directory, SafeDir};
 
 use crate::error::BuildError;
 use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
@@ -46,6 +47,29 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    fn files(&self, dir: PathBuf) -> Result<Config, BuildError> {
+        let config = Config::builder(dir)
+            .with_signal("traces")
+            .with_max_bytes(self.max_bytes)
+            .with_max_age(self.max_age)
+            .with_format(self.format.of_files())
+            .with_compression(self.compression)
+            .with_compress_above(self.compress_above)
+            .with_max_record_bytes(MAX_RECORD_BYTES);
+        config.build().map_err(BuildError::FallbackSettings)
+    }
+
+    fn letters(&self, dir: PathBuf) -> Result<Config, BuildError> {
+        let config = DeadLetters::config(dir)
+            .with_max_bytes(self.letters_max_bytes)
+            .with_max_age(self.letters_max_age)
+            .with_max_record_bytes(MAX_RECORD_BYTES)
+            .with_second_process(SecondProcess::Subdirectory);
+        config.build().map_err(BuildError::FallbackSettings)
+    }
+}
+
 /// What a record of the group that was read last came to.
 enum State {
     /// It is batch number so of what `read` returned.
@@ -56,40 +80,50 @@ enum State {
     Garbage,
 }
 
-pub(crate) struct FileStore {
-    files: FileFallback,
+pub(crate) struct FileStore<D: Directory = SafeDir> {
+    files: FileFallback<D>,
     format: FallbackFormat,
     /// Opened with the first letter: on good days there is no such directory.
-    letters: Option<DeadLetters>,
+    letters: Option<DeadLetters<D>>,
+    open_letters: OpenLetters<D>,
     letters_config: Config,
     clean_ups: u32,
     reading: Option<(file_fallback::Group, Vec<State>)>,
     changes: Vec<Change>,
 }
 
+/// Opens the directory of the dead letters.
+type OpenLetters<D> = Box<dyn Fn() -> Result<D, safe_dir::OpenError> + Send>;
+
 impl FileStore {
     pub(crate) fn open(dir: PathBuf, letters_dir: PathBuf, settings: &Settings) -> Result<Self, BuildError> {
-        let letters_config = DeadLetters::config(letters_dir)
-            .with_max_bytes(settings.letters_max_bytes)
-            .with_max_age(settings.letters_max_age)
-            .with_max_record_bytes(MAX_RECORD_BYTES)
-            .with_second_process(SecondProcess::Subdirectory)
-            .build()
-            .map_err(BuildError::FallbackSettings)?;
-        let config = Config::builder(dir)
-            .with_signal("traces")
-            .with_max_bytes(settings.max_bytes)
-            .with_max_age(settings.max_age)
-            .with_format(settings.format.of_files())
-            .with_compression(settings.compression)
-            .with_compress_above(settings.compress_above)
-            .with_max_record_bytes(MAX_RECORD_BYTES)
-            .build()
-            .map_err(BuildError::FallbackSettings)?;
+        let files = FileFallback::open(settings.files(dir)?).map_err(BuildError::Fallback)?;
+        let letters = letters_dir.clone();
+        let open_letters = Box::new(move || SafeDir::open(&letters));
+        Ok(Self::new(files, settings.format, open_letters, settings.letters(letters_dir)?))
+    }
+}
+
+impl<D: Directory> FileStore<D> {
+    /// In directories that the caller opens.
+    #[cfg(test)]
+    pub(crate) fn open_in(dir: D, open_letters: OpenLetters<D>, settings: &Settings) -> Result<Self, BuildError> {
+        let files = FileFallback::open_in(settings.files(dir.path().to_owned())?, dir).map_err(BuildError::Fallback)?;
+        let letters_config = settings.letters(PathBuf::from("dead-letters"))?;
+        Ok(Self::new(files, settings.format, open_letters, letters_config))
+    }
+
+    fn new(
+        files: FileFallback<D>,
+        format: FallbackFormat,
+        open_letters: OpenLetters<D>,
+        letters_config: Config,
+    ) -> Self {
         let mut store = Self {
-            files: FileFallback::open(config).map_err(BuildError::Fallback)?,
-            format: settings.format,
+            files,
+            format,
             letters: None,
+            open_letters,
             letters_config,
             clean_ups: 0,
             reading: None,
@@ -97,7 +131,7 @@ impl FileStore {
         };
         // What was found while opening is in the first count already.
         store.log_notices();
-        Ok(store)
+        store
     }
 
     fn log_notices(&mut self) -> Vec<Notice> {
@@ -168,7 +202,11 @@ impl FileStore {
     }
 }
 
-impl Fallback for FileStore {
+impl<D: Directory + 'static> Fallback for FileStore<D>
+where
+    D::File: 'static,
+    D::Lock: 'static,
+{
     fn kept(&self) -> Kept {
         let stored = self.files.stored();
         Kept { files: stored.files, spans: stored.count, bytes: stored.bytes }
@@ -281,11 +319,14 @@ impl Fallback for FileStore {
     }
 }
 
-impl FileStore {
+impl<D: Directory> FileStore<D> {
     fn keep_letter(&mut self, refusal: &Refusal, endpoint: &str, now: SystemTime) -> Result<(), FallbackError> {
         let letters = match &mut self.letters {
             Some(letters) => letters,
-            None => self.letters.insert(DeadLetters::open(self.letters_config.clone()).map_err(told)?),
+            None => {
+                let dir = (self.open_letters)().map_err(told)?;
+                self.letters.insert(DeadLetters::open_in(self.letters_config.clone(), dir).map_err(told)?)
+            }
         };
         // Letters are for people: JSON, whatever the files are.
         let records = FallbackFormat::Json.records(&refusal.payload).map_err(FallbackError::of_batches)?;

@@ -32,6 +32,8 @@ mod shared;
 mod sim;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod whole;
 
 pub use builder::{Builder, ByExporter, ByTransport, DEFAULT_REQUEST_MAX_BYTES, IntoPrimary};
 pub use clock::{Clock, SystemClock};

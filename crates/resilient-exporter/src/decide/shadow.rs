@@ -283,6 +283,11 @@ impl Core {
         self.shadows.as_ref().map_or(0, |shadows| (shadows.left + shadows.unread) as u64)
     }
 
+    #[cfg(test)]
+    pub(crate) fn left_spans(&self) -> usize {
+        self.shadows.as_ref().map_or(0, |shadows| shadows.left)
+    }
+
     /// What health says of it.
     pub(crate) fn journal_issues(&self, now: Instant) -> Vec<String> {
         let Some(shadows) = &self.shadows else { return Vec::new() };
