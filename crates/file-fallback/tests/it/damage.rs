@@ -225,9 +225,8 @@ fn plain_text_of_any_language_is_plain_whatever_its_name_promises() {
 fn the_quarantine_has_a_limit_of_its_own() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_quarantine_max_bytes(20_000));
-    for id in 0..20 {
-        drop(store.spill(&[Record { bytes: vec![b'x'; 3_000], count: 1 }], at(id)).expect("room"));
-    }
+    let spill = |id| store.spill(&[Record { bytes: vec![b'x'; 3_000], count: 1 }], at(id)).expect("room").name;
+    let names: Vec<String> = (0..20).map(spill).collect();
     assert_eq!(drain(&mut store, 10_000).1, 20);
     drop(store.clean_up(at(100)));
     let trimmed: u64 = store
@@ -238,8 +237,10 @@ fn the_quarantine_has_a_limit_of_its_own() {
             _ => 0,
         })
         .sum();
-    let left = data_files(&scratch.path().join("quarantine"));
+    let mut left = data_files(&scratch.path().join("quarantine"));
     assert_eq!((left.len() as u64 + trimmed, left.len()), (20, 4), "four blocks of 4 KiB");
+    left.sort();
+    assert_eq!(left, names[16..], "the newest are kept");
 }
 
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use file_fallback::{Compression, Damage, FileFallback, Format, Notice, SettleErr
 use safe_dir::sim::{Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 
-use crate::{FORMATS, at, config, count, drain, id_of, missing, records, scratch};
+use crate::{FORMATS, at, config, count, drain, id_of, lines, missing, records, scratch};
 
 /// What the outside knows.
 #[derive(Default)]
@@ -162,6 +162,32 @@ fn what_stands_before_a_place_that_cannot_be_read_is_delivered() {
         let [Notice::SetAside { damage: Damage::Unreadable, count, .. }] = notices[..] else { panic!("{notices:?}") };
         assert_eq!((count, store.stored().count), (total - read, 0));
     }
+}
+
+/// A second sync of the same file would say that all is well, although what the first was about is lost.
+#[test]
+fn a_record_of_the_progress_whose_sync_failed_is_not_written_on() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let (scratch, faults) = (scratch(), Faults::none());
+    let dir = Faulty::new(SafeDir::open(scratch.path()).expect("ours"), faults.clone());
+    let mut store = FileFallback::open_in(config(scratch.path()).build().expect("valid"), dir).expect("it opens");
+    drop(store.spill(&lines(0..5, 50), at(0)).expect("room"));
+    let inode = || std::fs::metadata(scratch.path().join("progress.log")).expect("there").ino();
+    let mut settle = || {
+        let group = store.next_group(1).expect("readable").expect("another line");
+        store.acknowledge(group, 1)
+    };
+    settle().expect("a new log");
+    let log = inode();
+    settle().expect("the same one");
+    assert_eq!(inode(), log);
+    // The line was read with the others: a write, and the sync.
+    faults.plan(2, Fault::Errno(5), false);
+    assert!(matches!(settle(), Err(SettleError::NotDurable { .. })), "{} calls", faults.calls());
+    assert_eq!((faults.fired(), inode()), (1, log));
+    settle().expect("a new log");
+    assert_ne!(inode(), log);
 }
 
 #[test]

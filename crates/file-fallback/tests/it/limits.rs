@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use file_fallback::{Compression, Config, FileFallback, InvalidConfig, Reason, Record, SpillError};
 use safe_dir::Directory as _;
-use safe_dir::sim::Disk;
+use safe_dir::sim::{Crash, Disk};
 
 use crate::{at, config, data_files, drain, lines, once, open, scratch};
 
@@ -118,6 +118,32 @@ fn a_file_with_a_group_handed_out_stays() {
     assert_eq!(data_files(scratch.path()).len(), 1);
     store.give_back(group).expect("ours");
     assert_eq!(drain(&mut store, 5_000), (once(0..2), 0));
+}
+
+#[test]
+fn a_file_that_is_too_old_stays_while_a_group_of_it_is_handed_out() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_max_age(Duration::from_secs(60)));
+    drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
+    let group = store.next_group(1).expect("readable").expect("two lines");
+    assert_eq!(store.clean_up(at(100)), []);
+    store.acknowledge(group, 1).expect("durable");
+    let gone = store.clean_up(at(100));
+    assert_eq!(gone.iter().map(|evicted| (evicted.count, evicted.reason)).collect::<Vec<_>>(), [(2, Reason::MaxAge)]);
+}
+
+#[test]
+fn what_was_removed_for_its_age_does_not_come_back_with_a_power_cut() {
+    let disk = Disk::new();
+    let config =
+        || config(std::path::Path::new("unused")).with_max_age(Duration::from_secs(60)).build().expect("valid");
+    let mut store = FileFallback::open_in(config(), disk.root()).expect("it opens");
+    drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
+    assert_eq!(store.clean_up(at(100)).len(), 1);
+    disk.crash(Crash::Worst);
+    drop(store);
+    let store = FileFallback::open_in(config(), disk.root()).expect("it opens");
+    assert_eq!(store.stored().files, 0);
 }
 
 #[test]

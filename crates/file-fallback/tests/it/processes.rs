@@ -47,6 +47,21 @@ fn a_second_process_takes_a_directory_of_its_own_which_is_adopted_later() {
 }
 
 #[test]
+fn what_was_delivered_before_an_adoption_stays_delivered_after_the_next_start() {
+    let scratch = scratch();
+    let mut first = open(config(scratch.path()));
+    let mut second = open(config(scratch.path()));
+    drop(second.spill(&lines(0..5, 50), at(0)).expect("room"));
+    let group = second.next_group(1).expect("readable").expect("five lines");
+    second.acknowledge(group, count(0) as u64).expect("durable");
+    drop(second);
+    first.adopt().expect("moved");
+    drop(first);
+    let mut again = open(config(scratch.path()));
+    assert_eq!(drain(&mut again, 1_000), (once(1..5), 0));
+}
+
+#[test]
 fn a_second_process_that_is_not_wanted_is_refused() {
     let scratch = scratch();
     let _first = open(config(scratch.path()));

@@ -182,6 +182,34 @@ fn a_damaged_or_foreign_progress_log_costs_duplicates_only() {
     assert_eq!(missing(&store.take_notices()), 0);
 }
 
+/// A log that says that more is settled than was, by a flipped bit, and a file of the same name that somebody has put in its place.
+#[test]
+fn progress_counts_only_as_it_was_written_and_for_the_file_that_it_is_about() {
+    let partly_settled = || {
+        let scratch = scratch();
+        let mut store = open(config(scratch.path()));
+        let name = store.spill(&lines(0..5, 100), at(0)).expect("room").name;
+        let group = store.next_group(1).expect("readable").expect("five lines");
+        store.acknowledge(group, count(0) as u64).expect("durable");
+        (scratch, name)
+    };
+
+    let (dir, _) = partly_settled();
+    let path = dir.path().join("progress.log");
+    let text = fs::read_to_string(&path).expect("readable");
+    let changed = text.replace("[[0,1]]", "[[0,3]]");
+    assert_ne!(changed, text);
+    fs::write(&path, changed).expect("written");
+    let mut store = open(config(dir.path()));
+    assert!(matches!(store.take_notices()[..], [Notice::ProgressDamaged { marks: 1 }]));
+    assert_eq!(drain(&mut store, 1_000), (once(0..5), 0));
+
+    let (dir, name) = partly_settled();
+    let others: Vec<u8> = lines(0..5, 150).into_iter().flat_map(|line| [line.bytes, b"\n".to_vec()].concat()).collect();
+    fs::write(dir.path().join(name), others).expect("written");
+    assert_eq!(drain(&mut open(config(dir.path())), 1_000), (once(0..5), 0));
+}
+
 #[test]
 fn ten_thousand_files_are_opened_by_name_alone() {
     let scratch = scratch();
