@@ -1,6 +1,8 @@
 //! The state of the disk: what programs see, and what a power cut leaves of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::MemoryDir;
@@ -37,6 +39,7 @@ pub(super) struct State {
     pub(super) locked: BTreeSet<DirId>,
     /// The most bytes that files may take together.
     pub(super) capacity: Option<u64>,
+    failing_syncs: u32,
     next_id: u64,
 }
 
@@ -52,7 +55,9 @@ pub(super) enum Node {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     pub(super) data: Vec<u8>,
-    pub(super) durable: Vec<u8>,
+    durable: Vec<u8>,
+    /// Parts of `data` that a failed sync was about: they never get to the disk.
+    lost: Vec<Range<usize>>,
 }
 
 /// A change of names that the file system makes as one.
@@ -85,6 +90,12 @@ impl Disk {
         self.lock().crash(crash);
     }
 
+    /// Lets the next `count` syncs of files fail with `EIO`, as when the disk did not take the data: it is lost, programs still read it until
+    /// the power is cut, and the next sync of the same file says that all is well. So Linux does (in 2018 it became known as fsyncgate).
+    pub fn fail_syncs(&self, count: u32) {
+        self.lock().failing_syncs = count;
+    }
+
     /// Changes a file's content on the disk itself, as a bad sector or another program would; the name is relative to the
     /// root, parts divided by `/`. Says whether there is such a file.
     pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
@@ -97,6 +108,7 @@ impl Disk {
                 Some(&Node::File(id)) if parts.peek().is_none() => {
                     let Some(content) = state.files.get_mut(&id) else { return false };
                     change(&mut content.data);
+                    content.lost.clear();
                     content.durable = content.data.clone();
                     return true;
                 }
@@ -153,6 +165,17 @@ impl State {
         }
     }
 
+    pub(super) fn sync_file(&mut self, id: FileId) -> io::Result<()> {
+        let Some(content) = self.files.get_mut(&id) else { return Ok(()) };
+        if self.failing_syncs > 0 {
+            self.failing_syncs -= 1;
+            content.lost.push(content.durable.len().min(content.data.len())..content.data.len());
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        content.durable = content.on_disk();
+        Ok(())
+    }
+
     fn crash(&mut self, crash: Crash) {
         let mut chance = Chance(match crash {
             Crash::Random(seed) => seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -179,6 +202,7 @@ impl State {
                 Crash::Best => {}
                 Crash::Random(_) => content.tear(&mut chance),
             }
+            content.lost.clear();
             content.durable = content.data.clone();
         }
         self.locked.clear();
@@ -197,14 +221,30 @@ impl Default for State {
             pending: Vec::new(),
             locked: BTreeSet::new(),
             capacity: None,
+            failing_syncs: 0,
             next_id: ROOT,
         }
     }
 }
 
 impl Content {
+    pub(super) fn resize(&mut self, len: usize) {
+        self.data.resize(len, 0);
+        // What is written there from now on is new.
+        self.lost.iter_mut().for_each(|lost| lost.end = lost.end.min(len));
+        self.lost.retain(|lost| !lost.is_empty());
+    }
+
+    /// The data as far as the disk can have it.
+    fn on_disk(&self) -> Vec<u8> {
+        let mut data = self.data.clone();
+        self.lost.iter().for_each(|lost| data[lost.clone()].fill(0));
+        data
+    }
+
     /// What a file system without order may leave of an appended tail.
     fn tear(&mut self, chance: &mut Chance) {
+        self.data = self.on_disk();
         let (old, new) = (self.durable.len(), self.data.len());
         if new < old || self.data[..old] != self.durable {
             // It was cut, and perhaps written again: before or after.
@@ -263,3 +303,5 @@ impl Chance {
 }
 
 const ROOT: DirId = 0;
+
+const EIO: i32 = 5;

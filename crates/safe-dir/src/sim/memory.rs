@@ -269,12 +269,7 @@ impl Seek for MemoryFile {
 
 impl File for MemoryFile {
     fn sync(&mut self) -> io::Result<()> {
-        self.with(|state| {
-            if let Some(content) = state.files.get_mut(&self.id) {
-                content.durable = content.data.clone();
-            }
-            Ok(())
-        })
+        self.with(|state| state.sync_file(self.id))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -284,7 +279,7 @@ impl File for MemoryFile {
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.with(|state| {
             if let Some(content) = state.files.get_mut(&self.id) {
-                content.data.resize(usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?, 0);
+                content.resize(usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?);
             }
             Ok(())
         })

@@ -33,6 +33,30 @@ fn the_worst_crash_leaves_what_was_synced_by_data_and_by_name() {
 }
 
 #[test]
+fn what_a_failed_sync_was_about_is_lost_whatever_the_next_one_says() {
+    for crash in [Crash::Worst, Crash::Random(1), Crash::Random(2)] {
+        let disk = Disk::new();
+        let mut file = disk.root().create("a").expect("new");
+        disk.root().sync().expect("works");
+        file.write_all(b"one").expect("room");
+        file.sync().expect("works");
+        file.write_all(b"two").expect("room");
+        disk.fail_syncs(1);
+        assert_eq!(file.sync().expect_err("planned").raw_os_error(), Some(5));
+        file.write_all(b"three").expect("room");
+        file.sync().expect("says so");
+        let read = || {
+            let mut text = Vec::new();
+            disk.root().open_read("a").expect("there").read_to_end(&mut text).expect("readable");
+            text
+        };
+        assert_eq!(read(), b"onetwothree", "still in the memory of the system");
+        disk.crash(crash);
+        assert_eq!(read(), b"one\0\0\0three", "{crash:?}");
+    }
+}
+
+#[test]
 fn a_random_crash_leaves_every_mix_sooner_or_later() {
     let mut seen = BTreeSet::new();
     for seed in 0..200 {

@@ -109,6 +109,15 @@ impl<D: Directory> Journal<D> {
         Ok(())
     }
 
+    /// Writes to the head, durably, what waits in segments that were found at open and whose sync failed.
+    pub(crate) fn move_unsafe(&mut self) -> Result<(), FileError> {
+        while let Some(key) = self.unsafe_found.last().copied() {
+            while self.move_some(key)? {}
+            self.unsafe_found.pop();
+        }
+        Ok(())
+    }
+
     /// Writes some of what waits in a segment to the head, durably.
     pub(crate) fn move_some(&mut self, key: u64) -> Result<bool, FileError> {
         // What is not durable is in memory and moves by being written.

@@ -63,8 +63,9 @@ pub struct Report {
     pub damaged: usize,
     /// Damaged places in them: one or more records each.
     pub damaged_places: u64,
-    /// What is to be written because of spills that a crash interrupted did not become durable. Files of the fallback must
-    /// not be replayed or removed before a [`sync`](super::Journal::sync) has succeeded.
+    /// Something that is to be written did not become durable: what became of spills that a crash interrupted, or what stands in a segment of
+    /// which a sync failed. Until a [`sync`](super::Journal::sync) succeeds, files of the fallback must not be replayed or removed, and what
+    /// was found may be as little safe from a power cut as it was before.
     pub unsynced: Option<SyncError>,
 }
 

@@ -8,7 +8,7 @@ use safe_dir::{Directory, FileError};
 use super::error::{OpenError, SyncError};
 use super::index::{Index, Place, Segment};
 use super::scan::{Found, ScanError, Scanned, scan};
-use super::segment::SegmentId;
+use super::segment::{SegmentId, failed_name};
 use super::tail::Tail;
 use super::{BatchId, Config, Journal, Notice, Report};
 
@@ -26,7 +26,8 @@ impl<D: Directory> Journal<D> {
     /// # Errors
     ///
     /// If a setting is out of range, another process has the directory, a newer version has written there, `file_exists` failed, or the disk cannot
-    /// be read or synced now. No segment was changed then. Damage is no error.
+    /// be read or the directory not be synced now. No segment was changed then. Damage is no error, and neither is a disk that takes no data: see
+    /// [`Report::unsynced`].
     pub fn open(
         dir: D,
         config: Config,
@@ -49,6 +50,7 @@ impl<D: Directory> Journal<D> {
             reader: None,
             to_recover: VecDeque::new(),
             read_failures: HashMap::new(),
+            unsafe_found: Vec::new(),
             trouble: false,
             notices: found.notices,
         };
@@ -69,36 +71,29 @@ impl<D: Directory> Journal<D> {
     }
 
     /// Makes durable what the process before did not, as it may have been killed before its last sync: what was found is safe from then
-    /// on. Where a sync fails, all of that segment that counts is written to a new one.
+    /// on. Where a sync fails or has failed, all of that segment that counts is written to a new one by the next sync.
     fn sync_found(&mut self, done: &HashSet<BatchId>) -> Result<(), FileError> {
-        let (mut failed, mut notices) = (Vec::new(), Vec::new());
-        for (key, segment) in &mut self.index.segments {
+        for (key, segment) in &self.index.segments {
             // Cheap for those that were synced long ago. Which ones were not cannot be told by their order, after failures.
-            let synced = self.dir.open_read(&segment.name).and_then(|mut file| {
-                let failed =
-                    |source| FileError::Io { path: self.dir.path().join(&segment.name), action: "sync", source };
-                safe_dir::File::sync(&mut file).map_err(failed)
-            });
-            if synced.is_err() {
-                segment.poisoned = true;
-                failed.push(*key);
-                notices.push(Notice::Poisoned { name: segment.name.clone() });
+            let synced = !segment.poisoned
+                && self.dir.open_read(&segment.name).is_ok_and(|mut file| safe_dir::File::sync(&mut file).is_ok());
+            if !synced {
+                self.unsafe_found.push(*key);
             }
         }
-        notices.into_iter().for_each(|notice| self.notice(notice));
+        for key in self.unsafe_found.clone() {
+            self.set_poisoned(key);
+        }
         // Also when there is no segment: the process before may have removed one and been killed before it synced that. A power
         // cut would bring it back, with batches that are not in the journal now.
         self.dir.sync()?;
-        if !failed.is_empty() {
-            self.mark_done(&done.iter().copied().collect::<Vec<_>>())?;
-        }
-        for key in failed {
-            while self.move_some(key)? {}
+        if !self.unsafe_found.is_empty() {
+            self.mark_done(&done.iter().copied().collect::<Vec<_>>());
         }
         Ok(())
     }
 
-    /// Writes down what became of the spills.
+    /// Writes down what became of the spills, and makes all that was found durable.
     fn settle_spills(&mut self, spilled: &Spilled, report: &mut Report) -> Option<SyncError> {
         report.taken_over = spilled.taken_over.len();
         report.taken_back = spilled.taken_back.len();
@@ -203,6 +198,7 @@ impl Recovery {
         self.incarnations.insert(scanned.id.incarnation);
         let mut segment = Segment::new(name.clone(), scanned.id, bytes);
         segment.damaged = scanned.damaged_places > 0;
+        segment.poisoned = failed_name(&segment.name).is_none();
         let key = self.index.add_segment(segment);
         self.report.segments += 1;
         self.report.bytes += bytes;

@@ -23,6 +23,10 @@ pub(crate) const HEADER_LEN: u64 = 32;
 const PREFIX: &str = "journal-";
 const SUFFIX: &str = ".seg";
 
+/// Ends the name of a segment of which a sync failed: what it holds may be in the memory of the system only, and a sync by the next process would
+/// say that all is well.
+const FAILED_SUFFIX: &str = ".failed";
+
 /// A name with a higher number is not ours: we would not get there in a thousand years, and could not count on.
 const MAX_NUMBER: u64 = 1 << 47;
 
@@ -52,10 +56,13 @@ impl SegmentId {
 
     /// The segment of this name, if it is exactly one that we would write.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let (number, incarnation) = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split_once('-')?;
+        let named = name.strip_prefix(PREFIX)?;
+        let (number, incarnation) =
+            named.strip_suffix(SUFFIX).or_else(|| named.strip_suffix(FAILED_SUFFIX))?.split_once('-')?;
         let hex = |text: &str| u64::from_str_radix(text, 16).ok();
         let id = Self { number: hex(number)?, incarnation: hex(incarnation)? };
-        (id.number < MAX_NUMBER && id.name() == name).then_some(id)
+        let whole = id.name() == name || failed_name(&id.name()).is_some_and(|failed| failed == name);
+        (id.number < MAX_NUMBER && whole).then_some(id)
     }
 
     pub(crate) fn salt(self) -> Salt {
@@ -93,6 +100,11 @@ impl SegmentId {
     }
 }
 
+/// The name of a segment from when a sync of it has failed; none if this is one already.
+pub(crate) fn failed_name(name: &str) -> Option<String> {
+    Some(format!("{}{FAILED_SUFFIX}", name.strip_suffix(SUFFIX)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +115,9 @@ mod tests {
     fn only_our_own_names_are_ours() {
         assert_eq!(SegmentId::parse(&ID.name()), Some(ID));
         assert_eq!(ID.name(), "journal-00000000002a-000000000000feed.seg");
+        let failed = failed_name(&ID.name()).expect("well until now");
+        assert_eq!((failed.as_str(), failed_name(&failed)), ("journal-00000000002a-000000000000feed.failed", None));
+        assert_eq!(SegmentId::parse(&failed), Some(ID));
         for name in [
             "journal-2a-feed.seg",
             "journal-00000000002A-000000000000feed.seg",

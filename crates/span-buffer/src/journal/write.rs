@@ -9,7 +9,7 @@ use safe_dir::{Directory, File as _, FileError};
 use super::error::{AppendError, MarkError, SyncError};
 use super::frame::{self, Salt};
 use super::index::{Index, Place, Segment};
-use super::segment::{HEADER_LEN, SegmentId};
+use super::segment::{HEADER_LEN, SegmentId, failed_name};
 use super::tail::{Tail, What};
 use super::{BatchId, Config, Notice, Status};
 
@@ -33,6 +33,8 @@ pub struct Journal<D: Directory> {
     pub(crate) to_recover: VecDeque<BatchId>,
     /// How often the disk failed to read a batch.
     pub(crate) read_failures: HashMap<BatchId, u32>,
+    /// Segments found at open of which a sync failed: the next sync writes what waits in them to the head.
+    pub(crate) unsafe_found: Vec<u64>,
     pub(crate) trouble: bool,
     pub(crate) notices: Vec<Notice>,
 }
@@ -172,7 +174,7 @@ impl<D: Directory> Journal<D> {
     /// If the disk fails: nothing since the last sync is durable, all of it is kept in memory, the segment is never synced again, and the next
     /// call of `sync` writes it to a new one.
     pub fn sync(&mut self) -> Result<(), SyncError> {
-        self.commit().map_err(SyncError)
+        self.move_unsafe().and_then(|()| self.commit()).map_err(SyncError)
     }
 
     /// The journal in numbers, without asking the disk.
@@ -225,9 +227,9 @@ impl<D: Directory> Journal<D> {
         Ok(())
     }
 
-    /// Writes marks for batches that are in the index no more.
-    pub(crate) fn mark_done(&mut self, ids: &[BatchId]) -> Result<(), FileError> {
-        ids.chunks(IDS_PER_MARK).try_for_each(|ids| self.mark(What::Done, ids, &[]))
+    /// Writes marks for batches that are in the index no more; what cannot be written now is kept for later.
+    pub(crate) fn mark_done(&mut self, ids: &[BatchId]) {
+        ids.chunks(IDS_PER_MARK).for_each(|ids| drop(self.mark(What::Done, ids, &[])));
     }
 
     /// Writes a record about `ids`, which is kept for later if it cannot be written now.
@@ -318,12 +320,26 @@ impl<D: Directory> Journal<D> {
         self.trouble = true;
         self.tail.set_unwritten();
         let Some(head) = self.head.take() else { return };
-        let Some(segment) = self.index.segments.get_mut(&head.key) else { return };
+        let Some(segment) = self.index.segments.get(&head.key) else { return };
+        // Nothing in it was ever durable, so all of it is in memory: a disk that fails for long is not filled with copies.
+        if !head.named && self.dir.remove(&segment.name).is_ok() {
+            self.notice(Notice::Poisoned { name: segment.name.clone() });
+            self.index.forget_segment(head.key);
+        } else {
+            self.set_poisoned(head.key);
+        }
+    }
+
+    /// A sync of this segment failed: nothing relies on another one, neither here nor, by the name, in the process that comes next.
+    pub(crate) fn set_poisoned(&mut self, key: u64) {
+        let Some(segment) = self.index.segments.get_mut(&key) else { return };
         segment.poisoned = true;
         let name = segment.name.clone();
-        // Nothing in it was ever durable, so all of it is in memory: a disk that fails for long is not filled with copies.
-        if !head.named && self.dir.remove(&name).is_ok() {
-            self.index.forget_segment(head.key);
+        // Where that fails, this process knows all the same. It replaces nothing, as no other segment has this number.
+        if let Some(failed_name) = failed_name(&name)
+            && self.dir.replace(&name, &failed_name).is_ok()
+        {
+            segment.name = failed_name;
         }
         self.notice(Notice::Poisoned { name });
     }

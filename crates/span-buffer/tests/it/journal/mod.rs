@@ -249,10 +249,18 @@ impl World {
             }
         }
         assert!(crashed || found.keys().all(|id| self.live.contains_key(id)), "nothing comes back without a crash");
-        // From here on the journal's word counts: what it gave is safe, what it did not give never comes.
-        self.live = found.keys().map(|id| (*id, Safety::Synced)).collect();
-        self.gone = self.len.keys().filter(|id| !self.live.contains_key(id)).copied().collect();
-        self.leaving.clear();
+        // From here on the journal's word counts: what it gave is safe, what it did not give never comes; if it could say so durably.
+        let safety = |id: &BatchId| match self.live.get(id) {
+            Some(safety) if report.unsynced.is_some() => *safety,
+            None if report.unsynced.is_some() => Safety::Appended,
+            _ => Safety::Synced,
+        };
+        self.live = found.keys().map(|id| (*id, safety(id))).collect();
+        let gone = self.len.keys().filter(|id| !self.live.contains_key(id) && !self.gone.contains(id)).copied();
+        self.leaving = gone.collect();
+        if report.unsynced.is_none() {
+            self.gone.append(&mut self.leaving);
+        }
         self.spills.retain(|spill| report.unsynced.is_some() && files.contains(&spill.name));
         for spill in &mut self.spills {
             // Its file stays until a sync says that its batches have left the journal.

@@ -23,6 +23,8 @@ enum Step {
     Kill,
     /// A call to the disk fails.
     Fault(u64, Fault, bool),
+    /// So many syncs of files fail, and what they were about is lost.
+    FailSyncs(u32),
     /// The disk is well again.
     Well,
     /// So many bytes are left.
@@ -48,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => crash().prop_map(Step::Crash),
         1 => Just(Step::Kill),
         2 => (1..12_u64, fault(), prop::bool::weighted(0.2)).prop_map(|(nth, fault, lasts)| Step::Fault(nth, fault, lasts)),
+        1 => (1..4_u32).prop_map(Step::FailSyncs),
         2 => Just(Step::Well),
         1 => (0..20_000_u64).prop_map(Step::Room),
     ]
@@ -62,6 +65,7 @@ fn open(world: &mut World, disk: &Disk, faults: &Faults, crashed: bool) -> Journ
         return journal;
     }
     faults.clear();
+    disk.fail_syncs(0);
     world.open(Faulty::new(disk.root(), faults.clone()), crashed, well).expect("a well disk opens")
 }
 
@@ -94,9 +98,18 @@ fn play(config: Config, script: Vec<Step>) {
                 drop(journal);
                 journal = open(&mut world, &disk, &faults, trouble);
             }
-            Step::Fault(nth, fault, lasts) => faults.plan(nth, fault, lasts),
+            Step::Fault(nth, fault, lasts) => {
+                disk.fail_syncs(0);
+                faults.plan(nth, fault, lasts);
+            }
+            // Not together: what a disk has lost and cannot be told by any name is lost on the next process too.
+            Step::FailSyncs(count) => {
+                faults.clear();
+                disk.fail_syncs(count);
+            }
             Step::Well => {
                 faults.clear();
+                disk.fail_syncs(0);
                 disk.set_capacity(None);
             }
             Step::Room(left) => {
@@ -106,6 +119,7 @@ fn play(config: Config, script: Vec<Step>) {
     }
     // On a well disk it goes on as if nothing had been, and in the end nothing is left.
     faults.clear();
+    disk.fail_syncs(0);
     disk.set_capacity(None);
     // A small journal may be full.
     let room = config.max_bytes > 100 * SMALL.segment_bytes;
