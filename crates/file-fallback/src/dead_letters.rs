@@ -109,6 +109,35 @@ pub enum LetterError {
     Forked,
 }
 
+/// A letter that was put back on its way.
+#[derive(Debug)]
+#[must_use = "the letter may still be there"]
+pub struct Redriven {
+    /// The file that has it now. No other file went for it.
+    pub spilled: Spilled,
+    /// Whether the letter went, durably. If not, this store does not list it any more, and [`DeadLetters::clean_up`] removes it; after a
+    /// crash before that it is back, and what is in it is in both places.
+    pub removed: Result<(), LetterError>,
+}
+
+/// Why a letter was not put back on its way. It stays.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RedriveError<E> {
+    /// It was not read.
+    Letter(LetterError),
+    /// The caller can make nothing of its lines.
+    Unusable(E),
+    /// The store did not take it.
+    Store(SpillError),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Letter,
+    Whole,
+}
+
 /// A letter and its records.
 type Whole = (Letter, Vec<Vec<u8>>);
 
@@ -192,8 +221,12 @@ impl<D: Directory> DeadLetters<D> {
     ///
     /// If there is none, or it cannot be read. One that is damaged is set aside, and its count has left.
     pub fn read(&mut self, name: &str) -> Result<(Letter, Vec<Vec<u8>>), LetterError> {
+        self.read_whole_or(name, Part::Whole)
+    }
+
+    fn read_whole_or(&mut self, name: &str, part: Part) -> Result<Whole, LetterError> {
         let key = self.key(name)?;
-        match self.read_records(&key) {
+        match self.read_records(&key, part) {
             Ok(Ok(read)) => Ok(read),
             Ok(Err(damage)) => {
                 if let Some(file) = self.store.forget(&key) {
@@ -209,8 +242,48 @@ impl<D: Directory> DeadLetters<D> {
         }
     }
 
-    /// Removes a letter, durably; says what was in it. To send it again: read it, hand it over, and remove it once it is in
-    /// other hands. A crash in between leaves it in both, never in neither.
+    /// What is known of a letter, by its beginning alone: memory and time do not depend on what else is in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn describe(&mut self, name: &str) -> Result<Letter, LetterError> {
+        self.read_whole_or(name, Part::Letter).map(|(letter, _)| letter)
+    }
+
+    /// Moves a letter to where its records are sent from: `records` makes of its lines what the store keeps, the store writes that
+    /// to a file of its own beside what it has (see [`FileFallback::spill_beside`]), and only then the letter goes.
+    ///
+    /// A crash in between leaves it in both, never in neither.
+    ///
+    /// # Errors
+    ///
+    /// The letter stays, and the store has nothing of it.
+    pub fn redrive<S: Directory, E>(
+        &mut self,
+        name: &str,
+        store: &mut FileFallback<S>,
+        now: SystemTime,
+        records: impl FnOnce(&Letter, Vec<Vec<u8>>) -> Result<Vec<Record>, E>,
+    ) -> Result<Redriven, RedriveError<E>> {
+        let (letter, lines) = self.read(name).map_err(RedriveError::Letter)?;
+        let records = records(&letter, lines).map_err(RedriveError::Unusable)?;
+        let spilled = store.spill_beside(&records, now).map_err(RedriveError::Store)?;
+        let removed = match self.remove(name) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // It is elsewhere now, and must not go there once more.
+                if let Ok(key) = self.key(name) {
+                    self.store.forget(&key);
+                    self.store.leftovers.push(key.name);
+                }
+                Err(error)
+            }
+        };
+        Ok(Redriven { spilled, removed })
+    }
+
+    /// Removes a letter, durably; says what was in it.
     ///
     /// # Errors
     ///
@@ -254,7 +327,7 @@ impl<D: Directory> DeadLetters<D> {
         if self.store.files.contains_key(&key) { Ok(key) } else { Err(unknown()) }
     }
 
-    fn read_records(&self, key: &Key) -> Result<Result<Whole, Damage>, FileError> {
+    fn read_records(&self, key: &Key, part: Part) -> Result<Result<Whole, Damage>, FileError> {
         let reader = self.store.open_reader(key)?;
         if reader.format != Format::Lines {
             return Ok(Err(Damage::Rejected));
@@ -265,6 +338,7 @@ impl<D: Directory> DeadLetters<D> {
         loop {
             match reader.next().map_err(failed)? {
                 Item::Record(record) if letter.is_none() => match Header::parse(reader.text(&record)) {
+                    Some(parsed) if part == Part::Letter => return Ok(Ok((parsed, records))),
                     Some(parsed) => letter = Some(parsed),
                     None => return Ok(Err(Damage::Rejected)),
                 },
@@ -344,6 +418,26 @@ impl std::error::Error for LetterError {
         match self {
             Self::File(error) => Some(error),
             Self::Unknown { .. } | Self::Damaged { .. } | Self::Forked => None,
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for RedriveError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Letter(error) => error.fmt(f),
+            Self::Unusable(error) => write!(f, "the dead letter cannot be used: {error}"),
+            Self::Store(_) => f.write_str("the dead letter stays, as the store did not take it"),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for RedriveError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Letter(error) => error.source(),
+            Self::Unusable(error) => error.source(),
+            Self::Store(error) => Some(error),
         }
     }
 }

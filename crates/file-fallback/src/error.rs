@@ -39,6 +39,13 @@ pub enum SpillError {
         /// The limit.
         max_bytes: u64,
     },
+    /// It does not fit beside what is kept, and nothing was to be removed for it.
+    Full {
+        /// How many bytes it takes on disk.
+        needed: u64,
+        /// How many the limits leave; 0 also where there may be no more files.
+        left: u64,
+    },
     /// There is no room, and removing older files does not make enough.
     NoRoom {
         /// How many bytes must be free, the reserve included.
@@ -131,7 +138,7 @@ impl SpillError {
     pub fn evicted(&self) -> &[Evicted] {
         match self {
             Self::NoRoom { evicted, .. } | Self::File { evicted, .. } => evicted,
-            Self::Empty | Self::Record { .. } | Self::TooLarge { .. } | Self::Forked => &[],
+            Self::Empty | Self::Record { .. } | Self::TooLarge { .. } | Self::Full { .. } | Self::Forked => &[],
         }
     }
 }
@@ -154,6 +161,11 @@ impl fmt::Display for SpillError {
             Self::TooLarge { bytes, max_bytes } => write!(
                 f,
                 "{bytes} bytes were not written, as at most {max_bytes} may be kept: raise max_bytes or spill less at once"
+            ),
+            Self::Full { needed, left } => write!(
+                f,
+                "no room beside the files that are kept: {needed} bytes are needed, the limits leave {left}: wait until files were \
+                 replayed, or raise max_bytes or max_files"
             ),
             Self::NoRoom { needed, available, .. } => write!(
                 f,
@@ -226,7 +238,12 @@ impl std::error::Error for SpillError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::File { source, .. } => Some(source),
-            Self::Empty | Self::Record { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } | Self::Forked => None,
+            Self::Empty
+            | Self::Record { .. }
+            | Self::TooLarge { .. }
+            | Self::Full { .. }
+            | Self::NoRoom { .. }
+            | Self::Forked => None,
         }
     }
 }

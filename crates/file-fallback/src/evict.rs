@@ -101,6 +101,22 @@ impl<D: Directory> FileFallback<D> {
         Ok(())
     }
 
+    /// Whether one more file of `bytes` fits without removing any.
+    pub(crate) fn find_room(&self, bytes: u64) -> Result<(), SpillError> {
+        let max_files = u64::try_from(self.config.max_files).unwrap_or(u64::MAX);
+        let left =
+            if self.total.files < max_files { self.config.max_bytes.saturating_sub(self.total.bytes) } else { 0 };
+        if bytes > left {
+            return Err(SpillError::Full { needed: bytes, left });
+        }
+        let needed = bytes.saturating_add(self.config.free_space_reserve);
+        match self.dir.free_bytes() {
+            Ok(available) if available < needed => Err(SpillError::NoRoom { needed, available, evicted: Vec::new() }),
+            // A file system that does not say has no reserve to keep.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Removes one file. Needs no space.
     pub(crate) fn evict(&mut self, key: &Key, reason: Reason) -> Result<Evicted, FileError> {
         match self.dir.remove(&key.name) {

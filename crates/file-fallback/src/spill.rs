@@ -64,6 +64,25 @@ impl<D: Directory> FileFallback<D> {
         now: SystemTime,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
+        self.spill_where(records, now, Room::Make, announce)
+    }
+
+    /// As [`spill`](Self::spill), but no older file goes for it: what does not fit is refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`spill`](Self::spill), and [`SpillError::Full`].
+    pub fn spill_beside(&mut self, records: &[Record], now: SystemTime) -> Result<Spilled, SpillError> {
+        self.spill_where(records, now, Room::Find, &mut |_| {})
+    }
+
+    fn spill_where(
+        &mut self,
+        records: &[Record],
+        now: SystemTime,
+        room: Room,
+        announce: &mut dyn FnMut(&str),
+    ) -> Result<Spilled, SpillError> {
         if self.is_forked() {
             return Err(SpillError::Forked);
         }
@@ -78,7 +97,7 @@ impl<D: Directory> FileFallback<D> {
         if bytes > self.config.max_bytes {
             return Err(SpillError::TooLarge { bytes, max_bytes: self.config.max_bytes });
         }
-        let spilled = self.spill_encoded(records, &encoded, now, announce);
+        let spilled = self.spill_encoded(records, &encoded, now, room, announce);
         if let Err(error) = &spilled
             && !error.evicted().is_empty()
         {
@@ -93,13 +112,17 @@ impl<D: Directory> FileFallback<D> {
         records: &[Record],
         encoded: &Encoded<'_>,
         now: SystemTime,
+        room: Room,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
         let bytes = encoded.len();
         let born = self.clock.read(now);
         let count = records.iter().map(|record| record.count as u64).fold(0, u64::saturating_add);
         let mut evicted = Vec::new();
-        self.make_free_space(bytes, &mut evicted)?;
+        match room {
+            Room::Make => self.make_free_space(bytes, &mut evicted)?,
+            Room::Find => self.find_room(bytes)?,
+        }
         let mut attempts = 1;
         let (name, text_name) = loop {
             let extension = Extension { format: self.config.format, packing: encoded.packing };
@@ -108,7 +131,7 @@ impl<D: Directory> FileFallback<D> {
             self.next_seq += 1;
             let text_name = name.format(&self.config.signal);
             announce(&text_name);
-            match self.write(&text_name, encoded, &mut evicted) {
+            match self.write(&text_name, encoded, room, &mut evicted) {
                 Ok(()) => break (name, text_name),
                 // Somebody has put a file there since the start.
                 Err(source) if source.is_already_exists() && attempts < MAX_ATTEMPTS => attempts += 1,
@@ -169,9 +192,15 @@ impl<D: Directory> FileFallback<D> {
         Ok(())
     }
 
-    /// Writes and publishes. Where the disk or a quota says that it is full, older files go, up to twice the room that is
-    /// needed: if that does not help, somebody else takes the room.
-    fn write(&mut self, name: &str, encoded: &Encoded<'_>, evicted: &mut Vec<Evicted>) -> Result<(), FileError> {
+    /// Writes and publishes. Where the disk or a quota says that it is full, older files may have to go, up to twice the room that
+    /// is needed: if that does not help, somebody else takes the room.
+    fn write(
+        &mut self,
+        name: &str,
+        encoded: &Encoded<'_>,
+        room: Room,
+        evicted: &mut Vec<Evicted>,
+    ) -> Result<(), FileError> {
         let enough = encoded.len().saturating_mul(2).saturating_add(SMALL_CHANGE);
         let mut freed = 0;
         loop {
@@ -184,13 +213,15 @@ impl<D: Directory> FileFallback<D> {
                 Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             );
             match self.oldest_evictable() {
-                Some(key) if full && freed < enough => match self.evict(&key, Reason::FreeSpace) {
-                    Ok(removed) => {
-                        freed = freed.saturating_add(removed.bytes);
-                        evicted.push(removed);
+                Some(key) if room == Room::Make && full && freed < enough => {
+                    match self.evict(&key, Reason::FreeSpace) {
+                        Ok(removed) => {
+                            freed = freed.saturating_add(removed.bytes);
+                            evicted.push(removed);
+                        }
+                        Err(_) => return Err(source),
                     }
-                    Err(_) => return Err(source),
-                },
+                }
                 _ => return Err(source),
             }
         }
@@ -208,6 +239,15 @@ impl<D: Directory> FileFallback<D> {
             }
         }
     }
+}
+
+/// Where the room for a file comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// Older files go.
+    Make,
+    /// It is there, or the file is not written.
+    Find,
 }
 
 fn stands_in<D: Directory>(dir: &D, name: &str) -> Result<bool, FileError> {

@@ -13,6 +13,7 @@ mod hostile;
 mod letters;
 mod limits;
 mod processes;
+mod redrive;
 mod replay;
 mod spill;
 
