@@ -3,7 +3,7 @@
 use std::ptr;
 
 use super::schema::{Field, KEY_VALUE, Kind, Message};
-use super::text::{put_base64, put_double, put_hex, put_string};
+use super::text::{Block, put_base64, put_double, put_hex, put_integer, put_string, put_text};
 use crate::wire::{self, DecodeError, Fields};
 
 /// Writes one message as an object. `depth` is how many messages may still nest in it.
@@ -58,9 +58,10 @@ fn quick(
                     if schema.oneof {
                         return Ok(false);
                     }
-                    out.extend_from_slice(if last.repeated { b"]," } else { b"," });
+                    end_field(out, last);
+                    out.push(b',');
                 }
-                out.extend_from_slice(field.opening.as_bytes());
+                field.opening.put(out);
                 current = Some(field);
                 field
             }
@@ -76,8 +77,18 @@ fn quick(
             return Ok(false);
         }
     }
-    out.extend_from_slice(if current.is_some_and(|last| last.repeated) { b"]}" } else { b"}" });
+    if let Some(last) = current {
+        end_field(out, last);
+    }
+    out.push(b'}');
     Ok(cursor.at == content.len())
+}
+
+#[inline]
+fn end_field(out: &mut Vec<u8>, field: &Field) {
+    if field.repeated {
+        out.push(b']');
+    }
 }
 
 /// The shape that nearly all attributes have: a short key and one short value that is no array.
@@ -99,41 +110,50 @@ fn attribute(out: &mut Vec<u8>, content: &[u8]) -> Option<()> {
                 return None;
             }
             put_key(out, key);
-            out.extend_from_slice(b",\"value\":{\"stringValue\":");
-            put_string(out, text);
+            STRING_VALUE.put(out);
+            put_text(out, text);
+            QUOTED_END.put(out);
         }
         0x10 => {
             let &[value @ ..2] = value else { return None };
             put_key(out, key);
-            out.extend_from_slice(if value == 0 {
-                b",\"value\":{\"boolValue\":false"
-            } else {
-                b",\"value\":{\"boolValue\":true"
-            });
+            if value == 0 { FALSE.put(out) } else { TRUE.put(out) }
         }
         0x18 => {
             let mut cursor = Cursor { message: value, at: 0 };
             let number = cursor.varint().filter(|_| cursor.at == value.len())?;
             put_key(out, key);
-            out.extend_from_slice(b",\"value\":{\"intValue\":");
-            quoted(out, number as i64);
+            INT_VALUE.put(out);
+            put_integer(out, number as i64);
+            QUOTED_END.put(out);
         }
         0x21 => {
             let number = f64::from_le_bytes(value.try_into().ok()?);
             put_key(out, key);
-            out.extend_from_slice(b",\"value\":{\"doubleValue\":");
+            DOUBLE_VALUE.put(out);
             put_double(out, number);
+            out.extend_from_slice(b"}}");
         }
         _ => return None,
     }
-    out.extend_from_slice(b"}}");
     Some(())
 }
 
+/// Up to the quote that ends the key.
+#[inline]
 fn put_key(out: &mut Vec<u8>, key: &[u8]) {
-    out.extend_from_slice(b"{\"key\":");
-    put_string(out, key);
+    KEY.put(out);
+    put_text(out, key);
 }
+
+// From quote to quote.
+static KEY: Block = Block::new("{\"key\":\"");
+static STRING_VALUE: Block = Block::new("\",\"value\":{\"stringValue\":\"");
+static INT_VALUE: Block = Block::new("\",\"value\":{\"intValue\":\"");
+static DOUBLE_VALUE: Block = Block::new("\",\"value\":{\"doubleValue\":");
+static FALSE: Block = Block::new("\",\"value\":{\"boolValue\":false}}");
+static TRUE: Block = Block::new("\",\"value\":{\"boolValue\":true}}");
+static QUOTED_END: Block = Block::new("\"}}");
 
 /// A field that is no message; `None` if it is torn.
 #[inline]
@@ -154,22 +174,18 @@ fn scalar(out: &mut Vec<u8>, kind: Kind, cursor: &mut Cursor<'_>) -> Option<()> 
         Kind::Int64 => quoted(out, cursor.varint()? as i64),
         Kind::Fixed64 => quoted(out, u64::from_le_bytes(cursor.fixed()?)),
         // A varint of a 32-bit field keeps its low 32 bits, as protobuf says.
-        Kind::Int32 | Kind::Enum(_) => number(out, cursor.varint()? as i32),
-        Kind::Uint32 => number(out, cursor.varint()? as u32),
-        Kind::Fixed32 => number(out, u32::from_le_bytes(cursor.fixed()?)),
+        Kind::Int32 | Kind::Enum(_) => put_integer(out, cursor.varint()? as i32),
+        Kind::Uint32 => put_integer(out, cursor.varint()? as u32),
+        Kind::Fixed32 => put_integer(out, u32::from_le_bytes(cursor.fixed()?)),
         Kind::Double => put_double(out, f64::from_le_bytes(cursor.fixed()?)),
         Kind::Message(_) => return None,
     }
     Some(())
 }
 
-fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
 fn quoted(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.push(b'"');
-    number(out, value);
+    put_integer(out, value);
     out.push(b'"');
 }
 
@@ -243,9 +259,10 @@ fn careful(
             Some(last) if ptr::eq(last, known) => out.push(b','),
             _ => {
                 if let Some(last) = last {
-                    out.extend_from_slice(if last.repeated { b"]," } else { b"," });
+                    end_field(out, last);
+                    out.push(b',');
                 }
-                out.extend_from_slice(known.opening.as_bytes());
+                known.opening.put(out);
             }
         }
         last = Some(known);
@@ -260,7 +277,10 @@ fn careful(
             scalar(out, known.kind, &mut cursor).ok_or(DecodeError::WireType { offset: field.offset })?;
         }
     }
-    out.extend_from_slice(if last.is_some_and(|last| last.repeated) { b"]}" } else { b"}" });
+    if let Some(last) = last {
+        end_field(out, last);
+    }
+    out.push(b'}');
     Ok(())
 }
 

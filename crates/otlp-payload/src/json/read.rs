@@ -41,14 +41,17 @@ pub fn from_line_within(line: &[u8], max_bytes: usize) -> Result<(Bytes, usize),
     if line.len() > max_bytes {
         return Err(JsonError::TooLong { length: line.len(), limit: max_bytes });
     }
-    let text = std::str::from_utf8(line).map_err(|error| match error.error_len() {
-        Some(_) => JsonError::Utf8 { offset: error.valid_up_to() },
-        None => JsonError::Truncated { offset: line.len() },
-    })?;
+    // Nearly all lines are ASCII, and to see this is less work.
+    if !line.is_ascii() {
+        std::str::from_utf8(line).map_err(|error| match error.error_len() {
+            Some(_) => JsonError::Utf8 { offset: error.valid_up_to() },
+            None => JsonError::Truncated { offset: line.len() },
+        })?;
+    }
     // Protobuf is about half as long as its JSON.
     let half = line.len() / 2;
     let mut reader = Reader {
-        scan: Scanner::new(text),
+        scan: Scanner::new(line),
         out: Vec::with_capacity(half + half / 4),
         spans: 0,
         long: varint_len(half as u64).max(2),

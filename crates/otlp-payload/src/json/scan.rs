@@ -2,11 +2,12 @@
 
 use super::error::JsonError;
 use super::number::number_end;
-use super::text::breaks_string;
+use super::text::find_escaped;
 
 /// A place in a line.
 pub(super) struct Scanner<'a> {
-    line: &'a str,
+    /// UTF-8.
+    line: &'a [u8],
     at: usize,
 }
 
@@ -23,7 +24,8 @@ pub(super) struct Text<'a> {
 const MAX_SKIPPED_DEPTH: usize = 100;
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(line: &'a str) -> Self {
+    /// `line` must be UTF-8.
+    pub(super) fn new(line: &'a [u8]) -> Self {
         Self { line, at: 0 }
     }
 
@@ -32,7 +34,7 @@ impl<'a> Scanner<'a> {
     }
 
     pub(super) fn bytes(&self) -> &'a [u8] {
-        self.line.as_bytes()
+        self.line
     }
 
     pub(super) fn advance_to(&mut self, offset: usize) {
@@ -114,7 +116,7 @@ impl<'a> Scanner<'a> {
         let offset = self.at + 1;
         let (mut at, mut escaped) = (offset, false);
         loop {
-            at = find_special(bytes, at);
+            at = find_escaped(bytes, at);
             match bytes.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -134,7 +136,7 @@ impl<'a> Scanner<'a> {
         let end = number_end(self.bytes(), self.at).ok_or_else(|| self.unexpected("a number"))?;
         let number = self.line.get(self.at..end).unwrap_or_default();
         self.at = end;
-        Ok(number)
+        Ok(std::str::from_utf8(number).expect("a number is ASCII"))
     }
 
     /// Skips one value of any kind.
@@ -172,26 +174,12 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The next quote, backslash or control character from `at` on, or the end.
-#[inline]
-fn find_special(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let found = breaks_string(u64::from_le_bytes(*word));
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    let rest = bytes.get(at..).unwrap_or_default();
-    at + rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')).unwrap_or(rest.len())
-}
-
 impl Text<'_> {
     /// Writes the text without its escapes. A surrogate without its other half becomes U+FFFD.
     pub(super) fn unescape(&self, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let mut rest = self.raw;
-        while let Some(place) = rest.iter().position(|byte| *byte == b'\\') {
-            let (plain, tail) = rest.split_at(place);
+        // Nothing else that must be escaped stands in a string but a quote behind its backslash.
+        while let Some((plain, tail @ [_, ..])) = rest.split_at_checked(find_escaped(rest, 0)) {
             out.extend_from_slice(plain);
             let offset = self.offset + self.raw.len() - tail.len();
             let (code, after) = escape(tail).ok_or(JsonError::Syntax { offset, expected: "an escape" })?;
@@ -241,7 +229,7 @@ mod tests {
 
     fn unescaped(json: &str) -> Result<String, JsonError> {
         let mut out = Vec::new();
-        Scanner::new(json).string()?.unescape(&mut out)?;
+        Scanner::new(json.as_bytes()).string()?.unescape(&mut out)?;
         Ok(String::from_utf8(out).expect("only characters are written"))
     }
 
@@ -269,21 +257,24 @@ mod tests {
         for length in 0..40 {
             let inside = "a".repeat(length);
             let line = format!("\"{inside}\"bbbbbbbbbb");
-            assert_eq!(Scanner::new(&line).string().unwrap().raw, inside.as_bytes());
+            assert_eq!(Scanner::new(line.as_bytes()).string().unwrap().raw, inside.as_bytes());
             let torn = format!("\"{inside}");
-            assert_eq!(Scanner::new(&torn).string().map(|_| ()), Err(JsonError::Truncated { offset: length + 1 }));
+            assert_eq!(
+                Scanner::new(torn.as_bytes()).string().map(|_| ()),
+                Err(JsonError::Truncated { offset: length + 1 })
+            );
             let broken = format!("\"{inside}\nbbbbbbbbbbbb\"");
             assert!(
-                matches!(Scanner::new(&broken).string(), Err(JsonError::Syntax { offset, .. }) if offset == length + 1)
+                matches!(Scanner::new(broken.as_bytes()).string(), Err(JsonError::Syntax { offset, .. }) if offset == length + 1)
             );
         }
-        assert_eq!(Scanner::new("\"\\").string().map(|_| ()), Err(JsonError::Truncated { offset: 2 }));
+        assert_eq!(Scanner::new(b"\"\\").string().map(|_| ()), Err(JsonError::Truncated { offset: 2 }));
     }
 
     #[test]
     fn skipping_stops_at_its_depth() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert_eq!(Scanner::new(&nested(100)).skip_value(), Ok(()));
-        assert_eq!(Scanner::new(&nested(101)).skip_value(), Err(JsonError::TooDeep { offset: 100 }));
+        assert_eq!(Scanner::new(nested(100).as_bytes()).skip_value(), Ok(()));
+        assert_eq!(Scanner::new(nested(101).as_bytes()).skip_value(), Err(JsonError::TooDeep { offset: 100 }));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! From `opentelemetry/proto/trace/v1`, `common/v1` and `resource/v1` of OTLP 1.11; fields in the order of their numbers.
 
+use super::text::Block;
+
 pub(super) struct Message {
     pub(super) fields: &'static [Field],
     /// At most one of the fields is set, and it is there even when it is 0 or empty.
@@ -23,7 +25,7 @@ pub(super) struct Field {
     /// How many bytes the length of a message is likely to take; 0: it depends on the whole.
     pub(super) guess: u8,
     /// `"name":`, and the bracket that begins the values of a repeated field.
-    pub(super) opening: &'static str,
+    pub(super) opening: Block,
 }
 
 /// What a field holds, and so how it stands in JSON.
@@ -59,7 +61,7 @@ macro_rules! field {
             proto_name: $proto,
             key: concat!("\"", $name, "\":"),
             guess: $guess,
-            opening: concat!("\"", $name, "\":", $open),
+            opening: Block::new(concat!("\"", $name, "\":", $open)),
         }
     };
     ($number:literal, $name:literal, $proto:literal, text) => {

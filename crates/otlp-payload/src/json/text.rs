@@ -4,67 +4,143 @@
 #[inline]
 pub(crate) fn put_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
-    if is_plain(text) {
-        out.extend_from_slice(text);
-    } else {
-        match std::str::from_utf8(text) {
-            Ok(_) => put_escaped(out, text),
-            Err(_) => put_escaped(out, String::from_utf8_lossy(text).as_bytes()),
-        }
-    }
+    put_text(out, text);
     out.push(b'"');
 }
 
-const ONES: u64 = u64::MAX / 0xff;
-const HIGH: u64 = ONES << 7;
-
-/// Sets the high bit of the first of eight bytes that cannot stand in a JSON string as it is (a quote, a backslash or a
-/// control character), and perhaps of later ones; 0 if there is none.
+/// Writes what stands between the quotes of a JSON string. Bytes that are not UTF-8 become U+FFFD.
 #[inline]
-pub(super) fn breaks_string(word: u64) -> u64 {
-    // Flipping bit 1 brings the quote, 0x22, down to 0x20, and leaves nothing else but the controls below 0x21.
-    let quote_or_control = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
-    let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
-    (quote_or_control | backslash) & !word & HIGH
-}
-
-/// Not 0 if one of eight bytes has to be looked at: as above, or not ASCII.
-#[inline]
-fn special(word: u64) -> u64 {
-    breaks_string(word) | word & HIGH
-}
-
-/// True when the text is ASCII and stands in a JSON string as it is.
-#[inline]
-fn is_plain(text: &[u8]) -> bool {
-    if let Some(last) = text.last_chunk::<8>() {
-        // The last word overlaps the one before it unless the length is a multiple of 8.
-        let last = special(u64::from_le_bytes(*last));
-        let (words, _) = text.as_chunks::<8>();
-        words.iter().fold(last, |found, word| found | special(u64::from_le_bytes(*word))) == 0
-    } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
-        let word = u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
-        special(word) == 0
+pub(super) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    let length = text.len();
+    // Most texts are short: asked for by how often they come.
+    let done = if length >= 16 {
+        if length <= 32 { put_plain::<16>(out, text) } else { put_long_plain(out, text) }
+    } else if length >= 8 {
+        put_plain::<8>(out, text)
+    } else if length >= 4 {
+        put_plain::<4>(out, text)
+    } else if length >= 2 {
+        put_plain::<2>(out, text)
     } else {
-        text.iter().all(|byte| ESCAPES[usize::from(*byte)] == PLAIN && *byte < 0x80)
+        length == 0 || put_plain::<1>(out, text)
+    };
+    if !done {
+        put_other_text(out, text);
     }
+}
+
+/// Writes `N` to `2 * N` bytes if they stand in a JSON string as they are.
+#[inline]
+fn put_plain<const N: usize>(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) else { return false };
+    if has_special(first) | has_special(last) {
+        return false;
+    }
+    put_overlapping(out, first, last, text.len());
+    true
+}
+
+fn put_long_plain(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    // The last block overlaps the one before it unless the length is a multiple of 16.
+    let (blocks, _) = text.as_chunks::<16>();
+    let plain = !blocks.iter().chain(text.last_chunk()).any(has_special);
+    if plain {
+        out.extend_from_slice(text);
+    }
+    plain
+}
+
+#[cold]
+fn put_other_text(out: &mut Vec<u8>, text: &[u8]) {
+    match std::str::from_utf8(text) {
+        Ok(_) => put_escaped(out, text),
+        Err(_) => put_escaped(out, String::from_utf8_lossy(text).as_bytes()),
+    }
+}
+
+/// Appends `length` bytes that begin with `first` and end with `last`, as two blocks that overlap: without a call, which
+/// for a few bytes costs more than the bytes.
+#[inline]
+fn put_overlapping<const N: usize>(out: &mut Vec<u8>, first: &[u8; N], last: &[u8; N], length: usize) {
+    let end = out.len() + length;
+    out.extend_from_slice(first);
+    out.truncate(end - N);
+    out.extend_from_slice(last);
+}
+
+/// A fixed text of at most 32 bytes, appended as a whole block whose rest is cut off again: without a call, as above.
+pub(super) struct Block {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+impl Block {
+    /// A longer text does not compile.
+    pub(super) const fn new(text: &str) -> Self {
+        let mut bytes = [0; 32];
+        bytes.split_at_mut(text.len()).0.copy_from_slice(text.as_bytes());
+        Self { bytes, length: text.len() }
+    }
+
+    #[inline]
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let end = out.len() + self.length;
+        out.extend_from_slice(&self.bytes);
+        out.truncate(end);
+    }
+}
+
+/// Whether a byte has to be looked at: it is not ASCII, or must be escaped. Without a branch for each byte, so that the compiler
+/// takes all of them at once.
+#[inline]
+fn has_special<const N: usize>(block: &[u8; N]) -> bool {
+    // As a signed number, what is not ASCII is below everything: see `must_escape`.
+    block.iter().fold(false, |found, byte| found | ((byte ^ 2).cast_signed() < 0x21 || *byte == b'\\'))
+}
+
+/// The next quote, backslash or control character from `at` on, or the end.
+#[inline]
+pub(super) fn find_escaped(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+        if block.iter().fold(false, |found, byte| found | must_escape(*byte)) {
+            return at + first_to_escape(u128::from_le_bytes(*block));
+        }
+        at += 16;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| must_escape(*byte)).unwrap_or(rest.len())
+}
+
+/// Whether this byte cannot stand in a JSON string as it is: a quote, a backslash or a control character.
+#[inline]
+fn must_escape(byte: u8) -> bool {
+    // Flipping bit 1 brings the quote, 0x22, down to 0x20, and leaves nothing else but the controls below 0x21.
+    byte ^ 2 < 0x21 || byte == b'\\'
+}
+
+/// The place of the first of sixteen bytes that cannot; 16 if there is none.
+#[inline]
+fn first_to_escape(block: u128) -> usize {
+    const ONES: u128 = u128::MAX / 0xff;
+    // A borrow sets the high bit of a byte, and may do so for later ones too.
+    let quote_or_control = (block ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
+    let backslash = (block ^ (ONES * 0x5c)).wrapping_sub(ONES);
+    ((quote_or_control | backslash) & !block & (ONES << 7)).trailing_zeros() as usize / 8
 }
 
 /// `text` is UTF-8.
 fn put_escaped(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
-    while let Some(run) = rest.iter().position(|byte| ESCAPES[usize::from(*byte)] != PLAIN) {
-        let (plain, tail) = rest.split_at(run);
+    while let Some((plain, [byte, tail @ ..])) = rest.split_at_checked(find_escaped(rest, 0)) {
         out.extend_from_slice(plain);
-        let byte = tail.first().copied().unwrap_or_default();
-        match ESCAPES[usize::from(byte)] {
+        match ESCAPES[usize::from(*byte)] {
             UNICODE => {
-                let [high, low] = HEX[usize::from(byte)];
+                let [high, low] = HEX[usize::from(*byte)];
                 out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
             }
             short => out.extend_from_slice(&[b'\\', short]),
         }
-        rest = tail.get(1..).unwrap_or_default();
+        rest = tail;
     }
     out.extend_from_slice(rest);
 }
@@ -113,6 +189,18 @@ pub(crate) fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     }
     for byte in rest {
         out.extend_from_slice(&HEX[usize::from(*byte)]);
+    }
+}
+
+/// An integer in digits, without quotes.
+#[inline]
+pub(super) fn put_integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(value).as_bytes();
+    match (digits.first_chunk::<16>(), digits.last_chunk::<16>()) {
+        // Times.
+        (Some(first), Some(last)) if digits.len() <= 32 => put_overlapping(out, first, last, digits.len()),
+        _ => out.extend_from_slice(digits),
     }
 }
 
@@ -173,15 +261,32 @@ mod tests {
 
     #[test]
     fn every_byte_that_needs_an_escape_is_found_at_every_place_of_every_length() {
-        for byte in 0..=u8::MAX {
-            let needs = byte < 0x20 || byte == b'"' || byte == b'\\' || byte >= 0x80;
-            for length in 1..=26 {
+        for byte in 0..0x80 {
+            let escape = match ESCAPES[usize::from(byte)] {
+                PLAIN => char::from(byte).to_string(),
+                UNICODE => format!("\\u{byte:04x}"),
+                short => format!("\\{}", char::from(short)),
+            };
+            assert_eq!(ESCAPES[usize::from(byte)] != PLAIN, must_escape(byte), "{byte:#x}");
+            assert_eq!(has_special(&[byte]), must_escape(byte), "{byte:#x}");
+            for length in 0..=40 {
                 for place in 0..length {
-                    let mut text = vec![b'a'; length];
-                    text[place] = byte;
-                    assert_eq!(is_plain(&text), !needs, "{byte:#x} at {place} of {length}");
+                    let text = [vec![b'a'; place], vec![byte], vec![b'b'; length - place - 1]].concat();
+                    let expected = format!("{}{escape}{}", "a".repeat(place), "b".repeat(length - place - 1));
+                    assert_eq!(written(|out| put_text(out, &text)), expected);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn text_of_every_length_stays_whole_behind_what_stands_there() {
+        for length in 0..=80 {
+            let text: String = ('!'..='z').filter(|c| !matches!(c, '"' | '\\')).cycle().take(length).collect();
+            let broken = [text.as_bytes(), b"\xff"].concat();
+            let all =
+                |out: &mut Vec<u8>| [&b"before"[..], text.as_bytes(), &broken].iter().for_each(|t| put_text(out, t));
+            assert_eq!(written(all), format!("before{text}{text}\u{fffd}"));
         }
     }
 
