@@ -3,6 +3,7 @@
 
 mod bench;
 mod fail;
+mod fuzz;
 mod gate;
 mod interop;
 mod mutants;
@@ -26,6 +27,9 @@ usage: cargo xtask <lane> [options]
   outage [--short | --long]
                        10 s outages at 5,000 spans/s (2 s, 120 s), the stock exporter and ours side by side
   mutants [FILTER]     each planted bug (those whose name contains FILTER) must be found by the tests; needs git
+  fuzz [FILTER] [--seconds N | --long] [--keep]
+                       any bytes for each reader of untrusted bytes, 60 s a target (600 s); needs cargo-fuzz and the
+                       toolchain nightly; --keep goes on from the inputs that the last run with it has found
   interop              against the OpenTelemetry Collector itself, and our files against it, jq, gzip, zstd and
                        google.protobuf; needs go (or OTELCOL_BIN=<its program>), jq, gzip, zstd, python3 with venv
 ";
@@ -60,6 +64,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "bench" => bench::run(&workspace, rest),
         "outage" => outage::run(&workspace, rest),
         "mutants" => mutants::run(&workspace, rest),
+        "fuzz" => fuzz::run(&workspace, rest),
         "interop" => no_options(rest).and_then(|()| interop::run(&workspace)),
         other => Err(Failure::Usage(format!("there is no lane {other:?}"))),
     }

@@ -25,7 +25,9 @@ pub(super) fn check(workspace: &Workspace) -> Vec<Finding> {
         findings.extend(check_one(folder, package, &read("Cargo.toml"), &read("README.md"), &tests));
     }
     findings.extend(check_examples(&workspace.packages));
-    findings.extend(check_lock(&fs::read_to_string(workspace.root.join("Cargo.lock")).unwrap_or_default()));
+    for lock in ["Cargo.lock", "xtask/fuzz/Cargo.lock"] {
+        findings.extend(check_lock(lock, &fs::read_to_string(workspace.root.join(lock)).unwrap_or_default()));
+    }
     findings
 }
 
@@ -111,12 +113,12 @@ fn own_versions(manifest: &str) -> Vec<(usize, &str)> {
     found
 }
 
-fn check_lock(lock: &str) -> Vec<Finding> {
+fn check_lock(place: &str, lock: &str) -> Vec<Finding> {
     let sources =
         lock.lines().enumerate().filter_map(|(number, line)| Some((number + 1, line.strip_prefix("source = ")?)));
     sources
         .filter(|(_, source)| source.trim_matches('"') != REGISTRY)
-        .map(|(line, source)| Finding::new("Cargo.lock", line, format!("{source} is not crates.io")))
+        .map(|(line, source)| Finding::new(place, line, format!("{source} is not crates.io")))
         .collect()
 }
 
@@ -187,6 +189,6 @@ mod tests {
     #[test]
     fn a_package_from_elsewhere_is_found_in_the_lock_file() {
         let lock = format!("source = \"{REGISTRY}\"\nsource = \"git+https://example.com/x\"\n");
-        assert_eq!(check_lock(&lock).iter().map(|finding| finding.line).collect::<Vec<_>>(), [2]);
+        assert_eq!(check_lock("Cargo.lock", &lock).iter().map(|finding| finding.line).collect::<Vec<_>>(), [2]);
     }
 }
