@@ -81,6 +81,7 @@ impl<D: Directory> FileFallback<D> {
                 self.move_to_quarantine(&from, name)?;
             }
         }
+        self.sync_quarantine(&from)?;
         dead.remove_subdirectory(QUARANTINE)
     }
 
@@ -90,7 +91,15 @@ impl<D: Directory> FileFallback<D> {
             let Some(name) = entry.name.to_str() else { continue };
             let Some(mut parsed) = FileName::parse(&self.config.signal, name) else { continue };
             let metadata = dead.metadata(name)?;
-            // What is not a file of ours is found out when it is read.
+            if let Some(damage) = self.unusable(&metadata) {
+                // It never comes into the books: its size alone could push everything else out.
+                self.open_quarantine()?;
+                let moved_to = self.move_to_quarantine(dead, name)?;
+                self.sync_quarantine(dead)?;
+                let (name, moved_to) = (name.to_owned(), Some(moved_to));
+                self.notices.push_back(Notice::SetAside { name, moved_to, damage, count: 0, promised: parsed.count });
+                continue;
+            }
             let mut key = Key { seq: parsed.seq, name: name.to_owned() };
             let mut seq = self.next_seq;
             // Also a name that is on the disk and not in the books, such as of a file that could not be removed.

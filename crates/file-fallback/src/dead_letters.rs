@@ -351,6 +351,7 @@ impl<D: Directory> DeadLetters<D> {
                 }
                 Item::Skipped(None) => {}
                 Item::Skipped(Some(damage)) | Item::Damage(damage) => return Ok(Err(damage)),
+                Item::Pause => {}
                 Item::End => return Ok(letter.map(|letter| (letter, records)).ok_or(Damage::Torn)),
             }
         }

@@ -24,6 +24,7 @@ impl<D: Directory> FileFallback<D> {
         let now = self.clock.read(now);
         let dir = &self.dir;
         self.leftovers.retain(|name| dir.remove(name).is_err_and(|error| !error.is_not_found()));
+        self.set_aside_strangers(STRANGERS_AT_A_TIME);
         self.trim_quarantine();
         let max_age = self.config.max_age;
         let set = SystemTime::UNIX_EPOCH + UNSET_BEFORE;
@@ -140,6 +141,9 @@ impl<D: Directory> FileFallback<D> {
         FileError::Io { path: self.dir.path().to_owned(), action, source }
     }
 }
+
+/// So many are moved away by one clean-up.
+const STRANGERS_AT_A_TIME: usize = 1_000;
 
 /// 2020-01-01, since the epoch. A clock before that was not set: this crate is younger.
 const UNSET_BEFORE: Duration = Duration::from_secs(1_577_836_800);

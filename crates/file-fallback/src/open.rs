@@ -11,7 +11,8 @@ use crate::forecast::Rate;
 use crate::name::{FileName, MAX_TRUSTED_SEQ};
 use crate::notice::{Damage, Notice};
 use crate::progress::Progress;
-use crate::store::{FileFallback, Key, Stored, StoredFile};
+use crate::read::MAX_FILE_TEXT;
+use crate::store::{FileFallback, Key, Stored, StoredFile, Stranger};
 
 impl FileFallback {
     /// Opens the store in the configured directory and takes the directory's lock.
@@ -88,6 +89,7 @@ impl<D: Directory> FileFallback<D> {
             next_seq: 1,
             progress,
             reader: None,
+            strangers: VecDeque::new(),
             leftovers: Vec::new(),
             notices: VecDeque::new(),
             _lock: lock,
@@ -96,6 +98,7 @@ impl<D: Directory> FileFallback<D> {
             store.notices.push_back(Notice::ProgressDamaged { marks: damaged });
         }
         store.scan()?;
+        store.set_aside_strangers(STRANGERS_AT_START);
         Ok(store)
     }
 
@@ -118,7 +121,9 @@ impl<D: Directory> FileFallback<D> {
                     }
                     self.insert(key, file);
                 }
-                Some(damage) => self.set_aside(&key, damage, 0, parsed.count),
+                Some(damage) => {
+                    self.strangers.push_back(Stranger { name: key.name, damage, promised: parsed.count });
+                }
             }
         }
         let seq_of = |name: &str| FileName::parse(&self.config.signal, name).map(|parsed| parsed.seq);
@@ -132,16 +137,23 @@ impl<D: Directory> FileFallback<D> {
         Ok(())
     }
 
-    fn unusable(&self, metadata: &Metadata) -> Option<Damage> {
+    /// Why it is not to be read, if it is not.
+    pub(crate) fn unusable(&self, metadata: &Metadata) -> Option<Damage> {
         if metadata.kind != Kind::File || metadata.links != 1 {
             Some(Damage::NotOurs)
-        } else if metadata.len > self.config.max_bytes {
+        } else if metadata.len > self.config.max_bytes.min(MAX_FILE_BYTES) {
             Some(Damage::FileTooLarge)
         } else {
             None
         }
     }
 }
+
+/// No file of ours is longer: its text is at most 256 MiB, and nothing becomes longer by a hundredth in being compressed.
+const MAX_FILE_BYTES: u64 = MAX_FILE_TEXT + MAX_FILE_TEXT / 100;
+
+/// So many of them are moved away before the start is done.
+const STRANGERS_AT_START: usize = 100;
 
 /// Begins the names of the subdirectories of further processes.
 pub(crate) const PROCESS_PREFIX: &str = "process-";

@@ -3,18 +3,42 @@
 use safe_dir::{Directory, FileError};
 
 use crate::notice::{Damage, Notice};
-use crate::store::{FileFallback, Key};
+use crate::store::{FileFallback, Key, Stranger};
 
 impl<D: Directory> FileFallback<D> {
     /// Takes a file out of the books and moves it to the quarantine. `count` is what left the store with it.
     pub(crate) fn set_aside(&mut self, key: &Key, damage: Damage, count: u64, promised: u64) {
         // Where that fails it stays in its place, and is looked at again by the next start.
-        let moved_to = self.open_quarantine().and_then(|()| self.move_to_quarantine(&self.dir, &key.name)).ok();
+        let moved = self.open_quarantine().and_then(|()| {
+            let target = self.move_to_quarantine(&self.dir, &key.name)?;
+            self.sync_quarantine(&self.dir)?;
+            Ok(target)
+        });
+        let moved_to = moved.ok();
         self.set_aside_since_trim += 1;
         if self.set_aside_since_trim >= TRIM_EVERY {
             self.trim_quarantine();
         }
         self.notices.push_back(Notice::SetAside { name: key.name.clone(), moved_to, damage, count, promised });
+    }
+
+    /// Moves away some of what was seen at the start. None of it was ever in the books.
+    pub(crate) fn set_aside_strangers(&mut self, most: usize) {
+        let strangers = self.strangers.drain(..most.min(self.strangers.len())).collect::<Vec<_>>();
+        if strangers.is_empty() {
+            return;
+        }
+        let opened = self.open_quarantine().is_ok();
+        for Stranger { name, damage, promised } in strangers {
+            let moved_to = if opened { self.move_to_quarantine(&self.dir, &name).ok() } else { None };
+            self.set_aside_since_trim += 1;
+            self.notices.push_back(Notice::SetAside { name, moved_to, damage, count: 0, promised });
+        }
+        // Once for all: what a power cut brings back is moved away by the next start.
+        drop(self.sync_quarantine(&self.dir));
+        if self.set_aside_since_trim >= TRIM_EVERY {
+            self.trim_quarantine();
+        }
     }
 
     /// Removes the oldest from the quarantine until it keeps its limits.
@@ -57,7 +81,7 @@ impl<D: Directory> FileFallback<D> {
         Ok(())
     }
 
-    /// The name that it has there.
+    /// The name that it has there; to be followed by [`sync_quarantine`](Self::sync_quarantine).
     pub(crate) fn move_to_quarantine(&self, from: &D, name: &str) -> Result<String, FileError> {
         let quarantine = self
             .quarantine
@@ -75,10 +99,16 @@ impl<D: Directory> FileFallback<D> {
                 Err(error) => return Err(error),
             }
         }
-        // A power cut before these may bring it back to its old place: then it is set aside once more.
-        quarantine.sync()?;
-        from.sync()?;
         Ok(target)
+    }
+
+    /// Makes moves durable. A power cut before may bring something back to its old place: then it is set aside once more.
+    pub(crate) fn sync_quarantine(&self, from: &D) -> Result<(), FileError> {
+        if let Some(quarantine) = &self.quarantine {
+            quarantine.sync()?;
+            from.sync()?;
+        }
+        Ok(())
     }
 }
 

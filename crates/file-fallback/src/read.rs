@@ -22,6 +22,8 @@ pub(crate) struct RecordReader<F> {
     /// Up to here the text is of compressed parts whose checksum was right.
     verified: usize,
     total: u64,
+    /// When the work comes to this, it is time for others.
+    pause_at: u64,
     /// The number of the next record.
     record: u64,
     /// In the middle of a line that is too long.
@@ -39,6 +41,8 @@ pub(crate) enum Item {
     Skipped(Option<Damage>),
     /// Something was wrong here; it has no number.
     Damage(Damage),
+    /// The work comes to what was agreed on; there may be more.
+    Pause,
     /// There is no more.
     End,
 }
@@ -53,6 +57,7 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
             scanned: 0,
             verified: 0,
             total: 0,
+            pause_at: u64::MAX,
             record: 0,
             skipping: false,
             ended: false,
@@ -63,6 +68,16 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
     /// The number of the record that comes next.
     pub(crate) fn record(&self) -> u64 {
         self.record
+    }
+
+    /// What was done so far, in bytes of text; a record is worth some, however short it is.
+    pub(crate) fn work(&self) -> u64 {
+        self.total + self.record * 64
+    }
+
+    /// Gives way when so much more was done.
+    pub(crate) fn pause_after(&mut self, work: u64) {
+        self.pause_at = self.work().saturating_add(work);
     }
 
     /// The text of a record that [`next`](Self::next) has just given.
@@ -82,6 +97,13 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
 
     pub(crate) fn next(&mut self) -> io::Result<Item> {
         loop {
+            if self.work() >= self.pause_at {
+                return Ok(Item::Pause);
+            }
+            if self.record > MAX_FILE_RECORDS && !self.ended {
+                self.end_here();
+                return Ok(Item::Damage(Damage::TextTooLarge));
+            }
             if let Some(item) = self.next_in_text() {
                 return Ok(item);
             }
@@ -208,7 +230,7 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
                 None
             }
         };
-        if self.total > MAX_FILE_TEXT || self.record > MAX_FILE_RECORDS {
+        if self.total > MAX_FILE_TEXT {
             self.end_here();
             return Ok(Some(Damage::TextTooLarge));
         }

@@ -67,6 +67,9 @@ impl<D: Directory> FileFallback<D> {
     /// Reads the next records that are neither settled nor handed out, oldest file first: as many of one file as fit into
     /// `max_bytes`, and at least one. `None` if there is nothing.
     ///
+    /// A group without records means that there is more to look through and that much was looked through in vain by now: 8 MiB
+    /// of text, or 16 files. Do what else is to be done, and call again; there is nothing to settle.
+    ///
     /// Memory: the group, and a constant. Damage on the way is noted (see [`take_notices`](Self::take_notices)), and the good
     /// records around it are read. Blocks on the disk.
     ///
@@ -78,13 +81,18 @@ impl<D: Directory> FileFallback<D> {
         if self.is_forked() {
             return Err(ReplayError::Forked);
         }
+        let (mut files_in_vain, mut work) = (0, WORK_AT_A_TIME);
         loop {
             let Some(key) = self.files.iter().find(|(_, file)| !file.exhausted).map(|(key, _)| key.clone()) else {
                 return Ok(None);
             };
-            match self.read_group(&key, max_bytes) {
+            if files_in_vain == MAX_FILES_IN_VAIN {
+                return Ok(Some(Group { key, first: 0, format: Format::Lines, records: Vec::new() }));
+            }
+            files_in_vain += 1;
+            match self.read_group(&key, max_bytes, &mut work) {
                 Ok(Some(group)) => {
-                    if let Some(file) = self.files.get_mut(&key) {
+                    if let Some(file) = self.files.get_mut(&key).filter(|_| !group.records.is_empty()) {
                         file.out.insert(group.range());
                         file.read_failures = 0;
                     }
@@ -105,8 +113,8 @@ impl<D: Directory> FileFallback<D> {
         }
     }
 
-    /// Reads on in a file; `None` at its end.
-    fn read_group(&mut self, key: &Key, max_bytes: usize) -> Result<Option<Group>, FileError> {
+    /// Reads on in a file, as long as `work` is left; `None` at its end.
+    fn read_group(&mut self, key: &Key, max_bytes: usize, work: &mut u64) -> Result<Option<Group>, FileError> {
         let mut reader = match self.reader.take() {
             Some(reader) if reader.key == *key => reader,
             _ => self.open_reader(key)?,
@@ -115,6 +123,8 @@ impl<D: Directory> FileFallback<D> {
         let failed = |source| FileError::Io { path: self.dir.path().join(&key.name), action: "read", source };
         let mut group = Group { key: key.clone(), first: 0, format: reader.format, records: Vec::new() };
         let mut size = 0;
+        let before = reader.records.work();
+        reader.records.pause_after(*work);
         loop {
             let number = reader.records.record();
             let item = match reader.records.next() {
@@ -146,6 +156,10 @@ impl<D: Directory> FileFallback<D> {
                     }
                 }
                 Item::Damage(damage) => file.note_damage(damage),
+                Item::Pause => {
+                    self.reader = Some(reader);
+                    return Ok(Some(group));
+                }
                 Item::End => {
                     file.records = Some(number);
                     file.exhausted = true;
@@ -153,6 +167,7 @@ impl<D: Directory> FileFallback<D> {
                 }
             }
         }
+        *work = work.saturating_sub(reader.records.work() - before);
         if !file.exhausted {
             self.reader = Some(reader);
         }
@@ -196,3 +211,9 @@ impl<D: Directory> FileFallback<D> {
 const RECORD_OVERHEAD: usize = 64;
 
 const MAX_READ_FAILURES: u32 = 3;
+
+/// So many files without a record to hand out are finished at a time, each with a removal and its syncs.
+const MAX_FILES_IN_VAIN: u32 = 16;
+
+/// So much is read at a time, 8 MiB: what holds nothing of use would keep the disk from everybody else.
+const WORK_AT_A_TIME: u64 = 8 << 20;

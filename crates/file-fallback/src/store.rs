@@ -33,6 +33,8 @@ pub struct FileFallback<D: Directory = SafeDir> {
     pub(crate) next_seq: u64,
     pub(crate) progress: Progress<D::File>,
     pub(crate) reader: Option<Reader<D::File>>,
+    /// What has our names and cannot be ours, to be moved away: seen at the start, and too many to be waited for.
+    pub(crate) strangers: VecDeque<Stranger>,
     /// Files that are finished and could not be removed yet.
     pub(crate) leftovers: Vec<String>,
     pub(crate) notices: VecDeque<Notice>,
@@ -45,6 +47,14 @@ pub struct FileFallback<D: Directory = SafeDir> {
 pub(crate) struct Key {
     pub(crate) seq: u64,
     pub(crate) name: String,
+}
+
+/// Something with a name of ours that is not to be read.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    pub(crate) name: String,
+    pub(crate) damage: Damage,
+    pub(crate) promised: u64,
 }
 
 /// A file with records that are not settled.

@@ -1,12 +1,12 @@
 //! What others may have put into the directory.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 
-use file_fallback::{Damage, Notice};
+use file_fallback::{Damage, FileFallback, Notice, Settled, Stored};
 
-use crate::{at, config, data_files, drain, lines, missing, once, open, scratch};
+use crate::{at, config, data_files, drain, line, lines, missing, once, open, scratch};
 
 fn name(seq: u32, extension: &str) -> String {
     format!("traces-20260201T000000.000Z-{seq:08}-n5{extension}")
@@ -162,6 +162,85 @@ fn sparse_giants_and_bombs_end_quickly() {
     let peak = peak_memory_kib();
     // What the test itself has at once are 16 MiB of text and a bomb of 1 MiB.
     assert!(peak < 64 << 10, "{peak} KiB at most");
+}
+
+#[test]
+fn thousands_of_strangers_are_moved_a_few_at_a_time_and_named_once() {
+    let scratch = scratch();
+    for seq in 1..=1_500 {
+        symlink("/dev/zero", scratch.path().join(name(seq, ".jsonl"))).expect("linked");
+    }
+    let mut store = open(config(scratch.path()));
+    let mut named = Vec::new();
+    let mut take = |store: &mut FileFallback| {
+        for notice in store.take_notices() {
+            if let Notice::SetAside { name, moved_to: Some(_), damage: Damage::NotOurs, count: 0, .. } = notice {
+                named.push(name);
+            }
+        }
+        named.len()
+    };
+    assert_eq!(take(&mut store), 100);
+    drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
+    assert_eq!(drain(&mut store, 1_000), (once(0..2), 0));
+    drop(store.clean_up(at(1)));
+    assert_eq!(take(&mut store), 1_100);
+    drop(store.clean_up(at(2)));
+    assert_eq!(take(&mut store), 1_500);
+    named.sort();
+    named.dedup();
+    assert_eq!((named.len(), data_files(scratch.path())), (1_500, Vec::new()));
+}
+
+/// A file of another process that has ended: larger than the store may be, it pushes nothing out.
+#[test]
+fn a_giant_is_not_adopted() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
+    let dead = scratch.path().join("process-1");
+    fs::create_dir(&dead).expect("made");
+    fs::set_permissions(&dead, fs::Permissions::from_mode(0o700)).expect("ours");
+    fs::File::create(dead.join(name(7, ".jsonl"))).expect("made").set_len(1 << 40).expect("sparse");
+    symlink("/dev/zero", dead.join(name(8, ".jsonl"))).expect("linked");
+    fs::write(dead.join(name(9, ".jsonl")), [line(2, 50).bytes, b"\n".to_vec()].concat()).expect("written");
+    assert_eq!(store.adopt().expect("adopted"), 5);
+    assert_eq!(store.clean_up(at(1)), []);
+    assert_eq!(drain(&mut store, 1_000), (once(0..3), 0));
+    let damages = store.take_notices().into_iter().filter_map(|notice| match notice {
+        Notice::SetAside { damage, count: 0, moved_to: Some(_), .. } => Some(damage),
+        _ => None,
+    });
+    let mut damages = damages.map(Damage::as_str).collect::<Vec<_>>();
+    damages.sort_unstable();
+    assert_eq!(damages, [Damage::FileTooLarge.as_str(), Damage::NotOurs.as_str()]);
+    assert!(!dead.exists());
+}
+
+/// A file of much text and no record does not keep the disk from others.
+#[test]
+fn much_that_is_read_in_vain_is_read_with_pauses() {
+    let scratch = scratch();
+    fs::File::create(scratch.path().join(name(1, ".jsonl"))).expect("made").set_len(200 << 20).expect("sparse");
+    for seq in 2..=200 {
+        fs::write(scratch.path().join(name(seq, ".jsonl")), "\n").expect("written");
+    }
+    let mut store = open(config(scratch.path()));
+    drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
+    let mut pauses = 0;
+    let group = loop {
+        let group = store.next_group(1_000).expect("readable").expect("one more");
+        if !group.records.is_empty() {
+            break group;
+        }
+        pauses += 1;
+        assert_eq!(store.settle(group, &[]).expect("nothing to settle"), Settled::default());
+    };
+    // After each 8 MiB of the 200, and after each 16th file of the 199.
+    assert_eq!(pauses, 25 + 12);
+    assert_eq!(store.acknowledge(group, 3).expect("durable").count, 3);
+    assert_eq!(missing(&store.take_notices()), 5 * 200);
+    assert_eq!(store.stored(), Stored::default());
 }
 
 /// Part after part that begins right and goes wrong: the search for the next one is bounded.
