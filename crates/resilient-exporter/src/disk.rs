@@ -191,6 +191,11 @@ impl<'a> Worker<'a> {
             true => guarded(|| self.fallback.read(GROUP_BYTES)),
             false => Err(FallbackError::new("the journal cannot be synced, and still has what the files have")),
         };
+        // A new batch or a spill shall not wait until files of nothing are read through.
+        let in_vain = read.as_ref().is_ok_and(Vec::is_empty);
+        if in_vain && !self.stop && guarded(|| Ok(self.fallback.gave_way())).unwrap_or(false) {
+            return self.shared.enqueue(Job::Read);
+        }
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
         self.shared.decide(|core, effects| match read {
             Ok(batches) => {

@@ -48,12 +48,19 @@ pub trait Fallback: Send + 'static {
     }
 
     /// The oldest stored batches, of about `max_bytes` together and at least one, each an encoded
-    /// `ExportTraceServiceRequest` and its span count; none when nothing is stored. They stay stored until `finish` is called
+    /// `ExportTraceServiceRequest` and its span count; none when nothing is stored, or when it [gave way](Self::gave_way). They
+    /// stay stored until `finish` is called
     /// with one fate for each; there is one such group at a time.
     ///
     /// # Errors
     /// The storage failed; what is stored stays.
     fn read(&mut self, max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError>;
+
+    /// Whether the last `read` found nothing of use for so long that others were to have their turn: it is called again
+    /// after them. A store that never looks through much in vain need not say so; false by default.
+    fn gave_way(&self) -> bool {
+        false
+    }
 
     /// Takes note of what became of each batch that `read` gave last, in its order: finished batches are never given
     /// again, the others are.

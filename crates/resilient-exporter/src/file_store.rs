@@ -1,5 +1,6 @@
 //! Fallback files of spans: where `file-fallback`, which knows records, meets `otlp-payload`, which knows spans.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
@@ -19,6 +20,10 @@ use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::ledger::DropReason;
 use crate::records::{self, FallbackFormat, MAX_RECORD_BYTES};
 use crate::replay::{Fate, Refusal};
+
+/// So many groups without a span, or so many bytes of them, are read at a time: then somebody else gets the disk.
+const MAX_GROUPS_IN_VAIN: usize = 16;
+const MAX_BYTES_IN_VAIN: usize = 8 * 1_024 * 1_024;
 
 /// Clean-ups, of which there is about one a second, between two looks for files of processes that have ended.
 const ADOPT_EVERY: u32 = 5;
@@ -88,6 +93,10 @@ pub(crate) struct FileStore<D: Directory = SafeDir> {
     open_letters: OpenLetters<D>,
     letters_config: Config,
     clean_ups: u32,
+    /// What is wrong with the first record of a file that cannot be used, to be told when the file is set aside.
+    garbage: BTreeMap<String, String>,
+    /// The last reading stopped for the sake of others.
+    gave_way: bool,
     reading: Option<(file_fallback::Group, Vec<State>)>,
     changes: Vec<Change>,
 }
@@ -126,6 +135,8 @@ impl<D: Directory> FileStore<D> {
             open_letters,
             letters_config,
             clean_ups: 0,
+            garbage: BTreeMap::new(),
+            gave_way: false,
             reading: None,
             changes: Vec::new(),
         };
@@ -140,12 +151,16 @@ impl<D: Directory> FileStore<D> {
             match notice {
                 Notice::SetAside { name, moved_to, damage, count, .. } => {
                     let (damage, moved_to) = (damage.as_str(), moved_to.as_deref().unwrap_or("not moved"));
-                    tracing::warn!(name, damage, moved_to, count, "a fallback file was set aside");
+                    let detail = self.garbage.remove(name).unwrap_or_default();
+                    tracing::warn!(name, damage, detail, moved_to, count, "a fallback file was set aside");
                 }
                 Notice::Missing { name, count } => {
                     tracing::warn!(name, count, "a fallback file held fewer spans than its name says");
                 }
-                Notice::Vanished { name, count } => tracing::warn!(name, count, "a fallback file was taken away"),
+                Notice::Vanished { name, count } => {
+                    self.garbage.remove(name);
+                    tracing::warn!(name, count, "a fallback file was taken away");
+                }
                 other => tracing::info!(notice = ?other, "fallback files"),
             }
         }
@@ -167,6 +182,9 @@ impl<D: Directory> FileStore<D> {
     }
 
     fn evicted(&mut self, evicted: &[Evicted]) {
+        for file in evicted {
+            self.garbage.remove(&file.name);
+        }
         self.changes.extend(evicted.iter().map(|file| Change::Dropped {
             spans: file.count,
             reason: match file.reason {
@@ -243,11 +261,18 @@ where
     }
 
     fn read(&mut self, max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
-        loop {
+        self.gave_way = false;
+        let mut bytes_in_vain = 0;
+        for _ in 0..MAX_GROUPS_IN_VAIN {
             let group = self.files.next_group(max_bytes);
             self.note();
             let Some(mut group) = group.map_err(told)? else { return Ok(Vec::new()) };
-            let mut batches = Vec::new();
+            if group.records.is_empty() {
+                // It was long enough.
+                break;
+            }
+            bytes_in_vain += group.bytes();
+            let (mut batches, mut first_error) = (Vec::new(), None);
             // The group keeps their number, for the marks; their bytes are in the batches.
             let format = group.format();
             let read = group.records.iter_mut().map(|record| records::request(std::mem::take(record), format));
@@ -259,21 +284,29 @@ where
                     State::Batch
                 }
                 Err(error) => {
-                    tracing::warn!(
-                        file = group.file(),
-                        error,
-                        "a record of a fallback file is no OTLP; it is set aside"
-                    );
+                    first_error.get_or_insert(error);
                     State::Garbage
                 }
             });
             let states = states.collect::<Vec<_>>();
+            if let Some(error) = first_error {
+                self.garbage.entry(group.file().to_owned()).or_insert(error);
+            }
             if !batches.is_empty() {
                 self.reading = Some((group, states));
                 return Ok(batches);
             }
             self.settle(group, &states, &[])?;
+            if bytes_in_vain > MAX_BYTES_IN_VAIN {
+                break;
+            }
         }
+        self.gave_way = true;
+        Ok(Vec::new())
+    }
+
+    fn gave_way(&self) -> bool {
+        self.gave_way
     }
 
     fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {

@@ -134,7 +134,7 @@ impl Shared {
         }
     }
 
-    fn enqueue(&self, job: Job) {
+    pub(crate) fn enqueue(&self, job: Job) {
         if let Some(disk) = &self.disk {
             let mut disk = disk.lock();
             if !disk.ended {

@@ -2,6 +2,8 @@
 
 mod delivery;
 mod durable;
+mod hostile;
 mod life;
+mod log;
 mod seams;
 mod support;
