@@ -23,7 +23,7 @@ pub const MAX_LINE_BYTES: usize = 64 << 20;
 /// collector is their judge.
 ///
 /// The fields of the result are in the order of their numbers, whatever the order of the keys. Memory is bounded by the
-/// length of the line: protobuf is never longer than the JSON that it is read from.
+/// length of the line: protobuf is at most a twelfth longer than the JSON that it is read from, and that only where enumerations are negative.
 ///
 /// # Errors
 ///

@@ -227,3 +227,17 @@ fn a_group_is_passed_over_as_an_unknown_field_is() {
         assert_eq!(decode_all(&bytes), Err(error), "{span:x?}");
     }
 }
+
+#[test]
+fn negative_enumerations_make_the_longest_bytes_a_twelfth_longer_than_the_line() {
+    let spans = vec![r#"{"kind":-1}"#; 10_000].join(",");
+    let line = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{spans}]}}]}}]}}"#);
+    let (bytes, count) = from_line(line.as_bytes()).unwrap();
+    assert_eq!(count, 10_000);
+    assert!(
+        bytes.len() > line.len() && bytes.len() <= line.len() + line.len() / 12,
+        "{} of {}",
+        bytes.len(),
+        line.len()
+    );
+}
