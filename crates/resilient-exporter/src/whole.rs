@@ -5,6 +5,8 @@
 
 mod world;
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Fault};
 use span_buffer::journal::SyncPolicy;
@@ -118,13 +120,13 @@ fn policy() -> impl Strategy<Value = SyncPolicy> {
 
 fn play(policy: SyncPolicy, fallback: bool, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut world = World::new(policy, fallback);
-    let mut steps = steps.into();
+    let mut steps = VecDeque::from(steps);
     while world.live(&mut steps)? {}
     world.recover()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_200, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn on_a_well_disk_nothing_durable_is_lost_and_duplicates_are_bounded(
@@ -142,5 +144,43 @@ proptest! {
         steps in on_any_disk(),
     ) {
         play(policy, fallback, steps)?;
+    }
+}
+
+/// A life that accepts, spills, hands over, buries and clears up; a kill; one that recovers, replays and ends in good order;
+/// and one after a power cut.
+fn every_operation() -> Vec<Step> {
+    let mut steps = Vec::new();
+    // More than the buffer holds: files are written.
+    steps.extend((0..6).flat_map(|_| [Step::Export(35), Step::Answer(0, Answer::Unavailable)]));
+    steps.extend([Step::Disk, Step::Pass(70_000), Step::Answer(0, Answer::Refused), Step::Disk, Step::Pass(1_100)]);
+    steps.extend([Step::Disk, Step::Export(5), Step::Kill, Step::Disk, Step::Export(7)]);
+    for _ in 0..5 {
+        steps.extend([Step::Answer(0, Answer::Taken), Step::Disk, Step::Pass(600)]);
+    }
+    steps.extend([Step::Export(30), Step::Shutdown, Step::Disk, Step::Export(9), Step::Pass(1_100), Step::Disk]);
+    steps.extend([Step::PowerCut(Crash::Worst), Step::Export(3), Step::Answer(0, Answer::TooLarge), Step::Disk]);
+    steps
+}
+
+#[test]
+fn any_call_to_the_disk_may_fail_once_or_for_good() {
+    let faults =
+        [Fault::Errno(5), Fault::Errno(24), Fault::Errno(4), Fault::Errno(28), Fault::TornWrite(28), Fault::ShortWrite];
+    let for_good = [(Fault::Errno(5), true), (Fault::Errno(28), true)];
+    for (fault, lasts) in faults.map(|fault| (fault, false)).into_iter().chain(for_good) {
+        for nth in 1.. {
+            let mut steps = VecDeque::from(every_operation());
+            steps.push_front(Step::Fault(nth, fault, lasts));
+            let mut world = World::new(SyncPolicy::Batch, true);
+            let failed = |error| panic!("{fault:?} at call {nth}, for good: {lasts}: {error}");
+            while world.live(&mut steps).unwrap_or_else(failed) {}
+            let fired = world.faults_fired();
+            world.recover().unwrap_or_else(|error| panic!("{fault:?} at call {nth}, for good: {lasts}: {error}"));
+            if fired == 0 {
+                assert!(nth > 100, "the run makes {nth} calls, which is not all that it should do");
+                break;
+            }
+        }
     }
 }

@@ -118,6 +118,11 @@ impl World {
         }
     }
 
+    /// How often the disk has failed a call.
+    pub(super) fn faults_fired(&self) -> u64 {
+        self.faults.fired()
+    }
+
     /// One life of the program, until a step ends it; says whether there are more steps.
     pub(super) fn live(&mut self, steps: &mut VecDeque<Step>) -> Result<bool, TestCaseError> {
         let Some((shared, fallback, committer)) = self.start() else {
@@ -157,7 +162,9 @@ impl World {
         }
         // A change of the format between two lives is nothing special.
         let format = if self.lives.is_multiple_of(3) { FallbackFormat::Protobuf } else { FallbackFormat::Json };
-        let settings = Settings { format, compression: Compression::Never, ..Settings::default() };
+        let compression = [Compression::Never, Compression::Zstd, Compression::Gzip]
+            [self.lives as usize % 2 * (1 + self.lives as usize / 2 % 2)];
+        let settings = Settings { format, compression, compress_above: 2_000, ..Settings::default() };
         let letters = (self.disk.clone(), self.faults.clone());
         let open_letters = move || {
             let inner = letters.0.root().subdirectory("dead-letters").expect("it exists or there is room for a name");
