@@ -83,7 +83,7 @@ fn ending() -> impl Strategy<Value = Step> {
         2 => Just(Step::Kill),
         2 => crash.prop_map(Step::PowerCut),
         4 => during.prop_map(|(nth, crash)| Step::PowerCutDuring(nth, crash)),
-        1 => Just(Step::Shutdown),
+        2 => Just(Step::Shutdown),
     ]
 }
 

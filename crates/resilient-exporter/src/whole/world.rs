@@ -146,7 +146,7 @@ impl World {
         if !more {
             life.step(Step::Kill);
         }
-        life.end();
+        life.end()?;
         Ok(more)
     }
 
@@ -226,7 +226,7 @@ impl World {
             life.step(Step::Disk);
         }
         life.world.disk.crash(if life.world.policy == SyncPolicy::Never { Crash::Best } else { Crash::Worst });
-        life.end();
+        life.end()?;
         drop(shared);
         let (shared, ..) = self.start().expect("a well disk opens");
         let ledger = shared.core().ledger.clone();
@@ -463,8 +463,16 @@ impl Life<'_> {
         self.world.bound += self.unmarked.replayed;
     }
 
-    fn end(&mut self) {
-        self.world.lost += self.shared.core().ledger.lost();
+    fn end(&mut self) -> Result<(), TestCaseError> {
+        let ledger = self.shared.core().ledger.clone();
+        self.world.lost += ledger.lost();
+        if self.world.strict {
+            // Only memory can be too small here.
+            for reason in ["corrupt", "shutdown", "fallback_full", "fallback_age"] {
+                prop_assert_eq!(ledger.dropped.get(reason), None, "{:?}", ledger);
+            }
+        }
+        Ok(())
     }
 
     /// Recounts what can be recounted.
