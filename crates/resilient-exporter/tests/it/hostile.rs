@@ -328,11 +328,11 @@ fn giants_and_bombs_take_neither_memory_nor_the_start() {
     // One line of a gibibyte, and a gibibyte of empty lines, in parts of 16 MiB.
     let parts = 64;
     let text = spans_json(&format!(r#"{{"name":"{}"}}"#, "a".repeat(16 << 20)));
-    let (long, blank, zeros) = (&text.as_bytes()[..16 << 20], vec![b'\n'; 16 << 20], vec![0; 16 << 20]);
+    let (long, blank) = (&text.as_bytes()[..16 << 20], vec![b'\n'; 16 << 20]);
+    let messages = framed(&vec![0; (1 << 20) - 4]).repeat(16);
     for (compression, pack) in [("zst", zstd_of as fn(&[u8]) -> Vec<u8>), ("gz", gzip_of)] {
-        // As messages behind their lengths the blank lines are one of 168 MB after the other, which may not be; zeros are empty
-        // messages.
-        for (format, content) in [("jsonl", long), ("jsonl", &blank), ("binpb", &blank), ("binpb", &zeros)] {
+        // As messages behind their lengths, the blank lines are one of 168 MB, which may not be.
+        for (format, content) in [("jsonl", long), ("jsonl", &blank), ("binpb", &blank), ("binpb", &messages)] {
             let part = pack(content);
             let mut file = File::create(scene.bad(&format!("{format}.{compression}"))).expect("made");
             (0..parts).for_each(|_| file.write_all(&part).expect("written"));
@@ -342,8 +342,9 @@ fn giants_and_bombs_take_neither_memory_nor_the_start() {
     scene.play(SPANS * (scene.bad.len() as u64 - 2));
     let took = peak_memory_kib() - before;
     println!("peak memory {before} KiB before, {took} KiB more");
-    // A line of up to 64 MiB would be taken, as it may be one span; no length that a file or a part of it promises is believed.
-    assert!(took < 100 << 10, "{took} KiB");
+    // A record of up to 64 MiB would be taken, as it may be one span, and the memory for it may move once as it grows. No length
+    // that a file or a part of it promises is believed.
+    assert!(took < 128 << 10, "{took} KiB");
 }
 
 /// Thousands of what is only to be moved away, and of what is to be read in vain.
