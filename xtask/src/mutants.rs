@@ -15,7 +15,7 @@ use crate::fail::Failure;
 use crate::process::{self, capture, cargo, run_quietly};
 use crate::workspace::Workspace;
 
-/// Runs those patches whose name contains the filter, or all.
+/// Runs those patches whose name contains the filter or whose crate has that name, or all.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
     let filter = match arguments {
         [] => "",
@@ -34,12 +34,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Fai
     baselines.dedup();
     for (package, lane) in baselines {
         println!("without a bug: {package}, {}", lane.name());
+        run_quietly(&mut copy.tests(package, lane, &["--no-run"]), BUILD_LIMIT)?;
         run_quietly(&mut copy.tests(package, lane, &[]), LIMIT)?;
     }
     let mut survivors = Vec::new();
     for mutant in &mutants {
         copy.patch(mutant, false)?;
-        run_quietly(&mut copy.tests(&mutant.package, mutant.lane, &["--no-run"]), LIMIT)?;
+        run_quietly(&mut copy.tests(&mutant.package, mutant.lane, &["--no-run"]), BUILD_LIMIT)?;
         let found = !passes(&mut copy.tests(&mutant.package, mutant.lane, &[]))?;
         copy.patch(mutant, true)?;
         println!("{}  {}: {}", if found { "found   " } else { "SURVIVED" }, mutant.name, mutant.bug);
@@ -88,12 +89,11 @@ fn load(directory: &Path, filter: &str) -> Result<Vec<Mutant>, Failure> {
     let mut mutants = Vec::new();
     for path in paths {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if !name.contains(filter) {
-            continue;
-        }
         let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error.to_string()))?;
         let mutant = parse(&name, &text, &path).map_err(|why| unreadable(&path, why))?;
-        mutants.push(mutant);
+        if mutant.name.contains(filter) || mutant.package == filter {
+            mutants.push(mutant);
+        }
     }
     Ok(mutants)
 }
@@ -214,7 +214,9 @@ fn is_failure(line: &[u8]) -> bool {
     line.starts_with(b"test ") && line.ends_with(b" ... FAILED")
 }
 
-/// Building the dependencies of the first run takes most of it.
+/// What the dependencies of a first run take on a machine that has other work.
+const BUILD_LIMIT: Duration = Duration::from_secs(3_600);
+
 const LIMIT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
