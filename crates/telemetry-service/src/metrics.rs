@@ -95,6 +95,15 @@ fn storage(page: &mut Page, health: &Health) {
     page.counter("resilient_fallback_spills_total", "Fallback files written.", health.metrics.fallback_usage);
     page.gauge("resilient_fallback_files", "Fallback files on disk.", health.fallback_files);
     page.gauge("resilient_fallback_bytes", "Bytes of fallback files on disk.", health.fallback_bytes);
+    if let Some(spans) = health.accepted_not_durable {
+        page.gauge("resilient_journal_batches", "Batches in the journal that are not done.", health.journal_batches.unwrap_or(0));
+        page.gauge("resilient_journal_bytes", "Bytes of the journal on disk.", health.journal_bytes.unwrap_or(0));
+        page.counter(
+            "resilient_accepted_not_durable_total",
+            "Spans that were accepted although the journal had not made them durable in time.",
+            spans,
+        );
+    }
 }
 
 const COUNTER: &str = "counter";
