@@ -96,7 +96,11 @@ fn storage(page: &mut Page, health: &Health) {
     page.gauge("resilient_fallback_files", "Fallback files on disk.", health.fallback_files);
     page.gauge("resilient_fallback_bytes", "Bytes of fallback files on disk.", health.fallback_bytes);
     if let Some(spans) = health.accepted_not_durable {
-        page.gauge("resilient_journal_batches", "Batches in the journal that are not done.", health.journal_batches.unwrap_or(0));
+        page.gauge(
+            "resilient_journal_batches",
+            "Batches in the journal that are not done.",
+            health.journal_batches.unwrap_or(0),
+        );
         page.gauge("resilient_journal_bytes", "Bytes of the journal on disk.", health.journal_bytes.unwrap_or(0));
         page.counter(
             "resilient_accepted_not_durable_total",
