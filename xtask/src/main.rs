@@ -25,7 +25,7 @@ usage: cargo xtask <lane> [options]
   tidy                 arrows between the crates, manifests, sources, links: what no other tool checks
   bench [FILTER]       the gated budgets, then the criterion benches, those whose name contains FILTER; needs valgrind
   outage [--short | --long]
-                       10 s outages at 5,000 spans/s (2 s, 120 s), the stock exporter and ours side by side
+                       10 s outages at 5,000 spans/s (2 s), the stock exporter and ours side by side; 10 min, ours alone
   mutants [FILTER]     each planted bug (those whose name contains FILTER) must be found by the tests; needs git
   fuzz [FILTER] [--seconds N | --long] [--keep]
                        any bytes for each reader of untrusted bytes, 60 s a target (600 s); needs cargo-fuzz and the

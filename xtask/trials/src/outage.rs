@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use crate::app::App;
 use crate::collector::{Collector, Fault};
 use crate::contender::{self, BURST, Protocol, Settings};
+use crate::stored::Resident;
 use crate::{Failure, SpanIds, now, wait_until};
 
 /// One trial.
@@ -30,6 +31,8 @@ pub struct Plan {
     pub settings: Settings,
     /// How long ours may take, once the collector is back and the last span is made.
     pub patience: Duration,
+    /// Ours over gRPC only, so that what the process takes of the machine is what it takes.
+    pub alone: bool,
 }
 
 /// How fast spans are made.
@@ -54,7 +57,15 @@ impl Plan {
             pace: Pace::PerSecond(rate),
             settings: Settings::Default,
             patience: Duration::from_secs(120),
+            alone: false,
         }
+    }
+
+    /// Ten minutes of a refused port at 5,000 spans a second, ours alone: 3,000,000 spans have to find room within the
+    /// default limits.
+    #[must_use]
+    pub fn long() -> Self {
+        Self { patience: Duration::from_secs(600), alone: true, ..Self::timed(Fault::Refused, 600) }
     }
 
     /// The same in a few seconds: it waits for what must happen and for nothing else, so a slow machine only makes it
@@ -62,7 +73,7 @@ impl Plan {
     #[must_use]
     pub fn untimed(fault: Fault) -> Self {
         let (pace, settings, patience) = (Pace::AsTaken, Settings::Quick, Duration::from_secs(60));
-        Self { fault, spans: [2_000, 20_000, 2_000], pace, settings, patience }
+        Self { fault, spans: [2_000, 20_000, 2_000], pace, settings, patience, alone: false }
     }
 }
 
@@ -100,6 +111,21 @@ pub struct Ours {
     pub spills: u64,
     /// From the end of the outage until no more than two batches waited anywhere, by its own books, at the full rate.
     pub caught_up: Duration,
+    /// Bytes of all files in its folder at the end of the outage.
+    pub on_disk: u64,
+    /// The most resident memory from the beginning of the outage until it had caught up, over what the process had before;
+    /// the trial's own record of ids aside. Only of ours when it runs alone.
+    pub memory: u64,
+}
+
+impl Ours {
+    /// What it took of the machine, for a person to read.
+    #[must_use]
+    pub fn usage(&self) -> String {
+        const MIB: f64 = 1_048_576.0;
+        let (disk, memory) = (self.on_disk as f64 / MIB, self.memory as f64 / MIB);
+        format!("{disk:.1} MiB on disk at the end of the outage, {memory:.1} MiB more memory at most")
+    }
 }
 
 impl Row {
@@ -187,17 +213,26 @@ pub fn run(plan: &Plan, program: &Path) -> Result<Vec<Row>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let folder = tempfile::tempdir()?;
     let mut all = Vec::new();
-    for protocol in [Protocol::Grpc, Protocol::Http] {
-        all.push(Contender::stock(&runtime, protocol, program, &folder)?);
-        all.push(Contender::ours(plan.settings, protocol, program, &folder)?);
+    if plan.alone {
+        all.push(Contender::ours(plan.settings, Protocol::Grpc, program, &folder)?);
+    } else {
+        for protocol in [Protocol::Grpc, Protocol::Http] {
+            all.push(Contender::stock(&runtime, protocol, program, &folder)?);
+            all.push(Contender::ours(plan.settings, protocol, program, &folder)?);
+        }
     }
     let [before, during, after] = plan.spans;
+    for contender in &mut all {
+        // In place from the start: what is resident of it is what is in it.
+        contender.made.reserve_exact(plan.spans.iter().sum::<u64>() as usize);
+    }
     make(&mut all, before, plan)?;
     for contender in &all {
         let what = format!("a first span of {}", contender.name);
         wait_until(&what, plan.patience, || contender.collector.received_count() > 0)?;
     }
     for contender in &mut all {
+        contender.memory_before = contender.memory_aside_from_ids()?;
         contender.collector.strike(plan.fault)?;
     }
     let first = all[0].made.len();
@@ -207,6 +242,7 @@ pub fn run(plan: &Plan, program: &Path) -> Result<Vec<Row>, Failure> {
         contender.notice(plan)?;
     }
     for contender in &mut all {
+        contender.on_disk = bytes_below(&contender.state)?;
         contender.collector.heal(plan.fault)?;
         contender.healed = Some(now());
     }
@@ -223,10 +259,16 @@ struct Contender {
     /// Ours only.
     handle: Option<Handle>,
     collector: Collector,
+    /// Where its files are, if it has any.
+    state: PathBuf,
     made: Vec<SpanIds>,
     failed_exports: u64,
     healed: Option<Instant>,
     caught_up: Option<Duration>,
+    on_disk: u64,
+    memory_before: u64,
+    memory_peak: u64,
+    looked: Instant,
 }
 
 impl Contender {
@@ -234,7 +276,7 @@ impl Contender {
         let name = format!("stock {protocol}");
         let collector = Collector::start(program, folder.path().join(&name))?;
         let provider = contender::stock(runtime, protocol, &endpoint(&collector, protocol))?;
-        Ok(Self::new(name, provider, None, collector))
+        Ok(Self::new(name, provider, None, collector, PathBuf::new()))
     }
 
     fn ours(settings: Settings, protocol: Protocol, program: &Path, folder: &TempDir) -> Result<Self, Failure> {
@@ -243,10 +285,16 @@ impl Contender {
         let state = folder.path().join(format!("state {protocol}"));
         let (provider, handle) =
             contender::ours(contender::builder(settings, protocol, &endpoint(&collector, protocol), &state)?)?;
-        Ok(Self::new(name, provider, Some(handle), collector))
+        Ok(Self::new(name, provider, Some(handle), collector, state))
     }
 
-    fn new(name: String, provider: SdkTracerProvider, handle: Option<Handle>, collector: Collector) -> Self {
+    fn new(
+        name: String,
+        provider: SdkTracerProvider,
+        handle: Option<Handle>,
+        collector: Collector,
+        state: PathBuf,
+    ) -> Self {
         let app = App::new(&provider);
         Self {
             name,
@@ -254,11 +302,20 @@ impl Contender {
             provider,
             handle,
             collector,
+            state,
             made: Vec::new(),
             failed_exports: 0,
             healed: None,
             caught_up: None,
+            on_disk: 0,
+            memory_before: 0,
+            memory_peak: 0,
+            looked: now(),
         }
+    }
+
+    fn memory_aside_from_ids(&self) -> Result<u64, Failure> {
+        Ok(Resident::read()?.now.saturating_sub(size_of_val(&self.made[..]) as u64))
     }
 
     /// Whether there is room for a burst. The stock exporter does not say, and is given what the others get.
@@ -266,8 +323,13 @@ impl Contender {
         self.handle.as_ref().is_none_or(|handle| contender::has_room(self.made.len() as u64, handle))
     }
 
-    /// Notes the moment at which the backlog of an outage is gone.
+    /// Notes the moment at which the backlog of an outage is gone, and until then now and then the memory.
     fn observe(&mut self) {
+        if self.caught_up.is_none() && self.looked.elapsed() > LOOK_AT_MEMORY {
+            self.looked = now();
+            // It could be read before the outage.
+            self.memory_peak = self.memory_peak.max(self.memory_aside_from_ids().unwrap_or_default());
+        }
         if let (Some(handle), Some(healed), None) = (&self.handle, self.healed, self.caught_up) {
             let ledger = handle.ledger();
             let waiting = ledger.buffered + ledger.in_flight + ledger.in_fallback;
@@ -287,7 +349,7 @@ impl Contender {
     }
 
     fn finish(mut self, plan: &Plan, in_fault: Range<usize>) -> Result<Row, Failure> {
-        let made: HashSet<SpanIds> = self.made.iter().copied().collect();
+        let made = self.made.len();
         if self.handle.is_some() {
             // An error of the flush means that it took longer than the SDK's 5 s; the ids decide.
             let _ = self.provider.force_flush();
@@ -295,10 +357,9 @@ impl Contender {
             let mut all_there = |this: &Self| {
                 let count = this.collector.received_count();
                 let grown = std::mem::replace(&mut seen, count) != count;
-                let complete = || {
-                    this.collector.received().is_ok_and(|ids| made.len() == HashSet::<SpanIds>::from_iter(ids).len())
-                };
-                grown && count >= made.len() as u64 && complete()
+                let complete =
+                    || this.collector.received().is_ok_and(|ids| made == HashSet::<SpanIds>::from_iter(ids).len());
+                grown && count >= made as u64 && complete()
             };
             // Whether it succeeded or not stands in the row.
             let _ = wait_until("every span", plan.patience, || {
@@ -315,13 +376,15 @@ impl Contender {
         }
         // An error says that not all could be sent: the ids will say it too.
         let _ = self.provider.shutdown();
+        let made: HashSet<SpanIds> = self.made.iter().copied().collect();
         let received = self.collector.received()?;
         let unique: HashSet<SpanIds> = received.iter().copied().collect();
         let ours = handle.map(|handle| {
             let (ledger, health) = (handle.ledger(), handle.health());
             let dropped_by_sdk = made.len() as u64 - ledger.offered;
             let (failed_exports, spills) = (self.failed_exports, health.metrics.fallback_usage);
-            Ours { dropped_by_sdk, ledger, failed_exports, spills, caught_up }
+            let memory = self.memory_peak.saturating_sub(self.memory_before);
+            Ours { dropped_by_sdk, ledger, failed_exports, spills, caught_up, on_disk: self.on_disk, memory }
         });
         Ok(Row {
             fault: plan.fault,
@@ -334,6 +397,22 @@ impl Contender {
             ours,
         })
     }
+}
+
+/// The bytes of all files in a folder and those below it; of none if there is no such folder.
+fn bytes_below(folder: &Path) -> Result<u64, Failure> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(0) };
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path())?,
+            Ok(metadata) => metadata.len(),
+            // Published or removed meanwhile.
+            Err(_) => 0,
+        };
+    }
+    Ok(bytes)
 }
 
 fn endpoint(collector: &Collector, protocol: Protocol) -> String {
@@ -369,3 +448,6 @@ fn make(all: &mut [Contender], count: u64, plan: &Plan) -> Result<(), Failure> {
 
 /// Spans are made in small bursts this far apart.
 const TICK: Duration = Duration::from_millis(5);
+
+/// How often the memory is looked at.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(250);

@@ -8,6 +8,8 @@ use file_fallback::{Compression, Config, FileFallback, Record};
 use opentelemetry_sdk::trace::SpanData;
 use otlp_payload::{BatchId, Encoder, Payload, json};
 use otlp_transport::{Outcome, Transport};
+use safe_dir::SafeDir;
+use span_buffer::journal::{self, Journal};
 
 use crate::{Failure, app, contender};
 
@@ -74,6 +76,27 @@ pub fn copies(dir: &Path, files: u64, spans: usize) -> Result<Written, Failure> 
     }
     let bytes = files * text.len() as u64;
     Ok(Written { files, spans: files * first.count, text: bytes, disk: bytes })
+}
+
+/// Fills a journal with about `bytes` of batches that wait, synced.
+///
+/// # Errors
+///
+/// When the disk will not have them.
+pub fn journal(dir: &Path, bytes: u64) -> Result<Written, Failure> {
+    let body = payload(&app::finished_spans(BATCH));
+    let dir = SafeDir::open(dir)?;
+    let (mut journal, _) = Journal::open(dir, journal::Config::default(), 0x5eed, |_| Ok(false))?;
+    let mut written = Written::default();
+    while written.disk < bytes {
+        let id = journal::BatchId { incarnation: journal.incarnation(), seq: written.spans };
+        journal.append(id, BATCH as u32, body.bytes())?;
+        written.spans += BATCH as u64;
+        written.disk = journal.status().bytes;
+    }
+    journal.sync()?;
+    written.files = journal.status().segments as u64;
+    Ok(written)
 }
 
 /// The encoded request of the usual spans.
