@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SpanExporter as _;
+use otlp_payload::count_spans;
 
 use super::Setup;
 use super::otelcol::Otelcol;
-use super::readers::python;
-use super::stores::{Form, Stores};
+use super::readers::{framed, python};
+use super::stores::{Form, Stores, replay};
 use super::wire::Traced;
-use crate::Failure;
+
 use crate::canonical::{self, Spans};
 use crate::contender::{self, Protocol, Settings};
+use crate::kinds::Program;
+use crate::{Failure, wait_until};
 
 /// How long reading may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +41,7 @@ pub(super) fn read_by_it(setup: &Setup, form: Form) -> Result<String, Failure> {
         for entry in fs::read_dir(folder.path().join(format!("state-{run}/fallback")))? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.ends_with(form.extension()) {
+            if name.ends_with(&form.extension()) {
                 bytes += fs::copy(entry.path(), collected.join(format!("{run}-{name}")))?;
                 names.push(name);
             }
@@ -59,7 +63,7 @@ pub(super) fn every_kind(setup: &Setup, stores: &Stores, form: Form) -> Result<S
     let store = stores.store(form);
     // It does not know zstd.
     let (files, extension) =
-        if form == Form::Zstd { (&store.text, ".jsonl") } else { (&store.files, form.extension()) };
+        if form == Form::ZSTD { (&store.unpacked, ".jsonl".to_owned()) } else { (&store.files, form.extension()) };
     let directory = files[0].parent().ok_or("files are in a directory")?;
     let pattern = directory.join(format!("traces-*{extension}"));
     let collector = Otelcol::files(setup, folder.path(), pattern.to_string_lossy().into_owned())?;
@@ -68,10 +72,52 @@ pub(super) fn every_kind(setup: &Setup, stores: &Stores, form: Form) -> Result<S
     Ok(format!("{spans} in {} files, each field alike", files.len()))
 }
 
+/// What its file exporter writes, as lines and as protobuf, lies among our files: it is sent, field by field what was made.
+pub(super) fn written_by_it(setup: &Setup, programs: &[Program], stores: &Stores) -> Result<String, Failure> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    let collector = Otelcol::both_forms(setup, folder)?;
+    for program in programs {
+        let endpoint = collector.endpoint(Protocol::Http);
+        let mut exporter =
+            contender::builder(Settings::Default, Protocol::Http, &endpoint, &folder.join("sender"))?.build()?;
+        exporter.set_resource(&program.resource);
+        for batch in &program.batches {
+            futures_executor::block_on(exporter.export(batch.clone()))?;
+        }
+        exporter.handle().flush(PATIENCE)?;
+        exporter.shutdown()?;
+    }
+    let count = stores.made.len();
+    let json = collector.record_of(count, PATIENCE)?;
+    let proto = json.with_extension("jsonl.binpb");
+    wait_until("every span in protobuf", PATIENCE, || spans_of(&proto).is_ok_and(|spans| spans == count))?;
+    drop(collector);
+    let mut told = Vec::new();
+    for (extension, file) in [("jsonl", json), ("binpb", proto)] {
+        let state = folder.join(extension);
+        let fallback = state.join("fallback");
+        fs::create_dir_all(&fallback)?;
+        let name = format!("traces-20260201T000000.000Z-00000001-n{count}.{extension}");
+        let bytes = fs::copy(&file, fallback.join(name))?;
+        let sent = folder.join(format!("sent-{extension}.pb"));
+        replay(&state, count, &sent)?;
+        python(setup, "spans", &[stores.witness.clone(), sent])?;
+        told.push(format!("{bytes} bytes of {extension}"));
+    }
+    Ok(format!("{count} spans from {}, each field alike", told.join(" and from ")))
+}
+
+/// How many spans a whole file of messages holds.
+fn spans_of(file: &Path) -> Result<usize, Failure> {
+    let bytes = fs::read(file)?;
+    framed(&bytes)?.into_iter().map(|message| Ok(count_spans(message)?)).sum()
+}
+
 /// Spans that share a file with one that is longer than the receiver reads: it skips that one and takes the others.
 pub(super) fn beside_oversized(setup: &Setup, stores: &Stores) -> Result<String, Failure> {
     let folder = tempfile::tempdir()?;
-    let files = &stores.store(Form::Plain).files;
+    let files = &stores.store(Form::PLAIN).files;
     let pattern = files[0].parent().ok_or("files are in a directory")?.join("traces-*.jsonl");
     let collector = Otelcol::files(setup, folder.path(), pattern.to_string_lossy().into_owned())?;
     let (first, last) = (stores.made.first(), stores.made.last());
@@ -89,7 +135,7 @@ fn spill(form: Form, state: &Path) -> Result<Spans, Failure> {
     let nobody = mock_collector::MockCollector::start()?;
     nobody.stop();
     let builder = contender::builder(Settings::Quick, Protocol::Grpc, &nobody.grpc_endpoint(), state)?
-        .with_fallback_compression(form.compression())
+        .with_fallback_compression(form.compression)
         .with_fallback_compress_above(0);
     let mut traced = Traced::new(builder, large_resource())?;
     traced.serve(400)?;

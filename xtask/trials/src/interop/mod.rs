@@ -18,7 +18,7 @@ use crate::{Failure, kinds, now};
 pub struct Setup {
     /// The Collector's program.
     pub program: PathBuf,
-    /// The folder with `otlp.yaml` and `files.yaml`.
+    /// The folder with `otlp.yaml`, `files.yaml` and `proto.yaml`.
     pub configs: PathBuf,
     /// A Python that has google.protobuf and OTLP's messages.
     pub python: PathBuf,
@@ -40,19 +40,22 @@ pub fn run(setup: &Setup) -> Result<(), Failure> {
         checks.run(&format!("killed and started again, {protocol}"), || wire::killed(setup, protocol));
         checks.run(&format!("over its limit, {protocol}"), || wire::over_its_limit(setup, protocol));
     }
-    for form in [Form::Plain, Form::Gzip] {
+    for form in [Form::PLAIN, Form::GZIP] {
         checks.run(&format!("its file receiver, {}", form.name()), || files::read_by_it(setup, form));
     }
     // Made once, for all who read them; replayed last, which removes them.
-    let stores = Stores::write(&kinds::programs(), &folder.join("every-kind"))?;
-    checks.run("gunzip, zstd -d", || readers::same_text(&stores));
+    let programs = kinds::programs();
+    let stores = Stores::write(&programs, &folder.join("every-kind"))?;
+    checks.run("gunzip, zstd -d", || readers::same_bytes(&stores));
     checks.run("jq", || readers::jq(&stores, folder));
     checks.run("google.protobuf reads our files", || readers::protobuf(setup, &stores));
-    for form in Form::ALL {
+    checks.run("harm that was planted", || readers::planted(setup, &stores, folder));
+    for form in Form::JSON {
         checks.run(&format!("its file receiver, every kind, {}", form.name()), || {
             files::every_kind(setup, &stores, form)
         });
     }
+    checks.run("its file exporter, read by us", || files::written_by_it(setup, &programs, &stores));
     checks.run("sent from files, read by google.protobuf", || readers::sent_again(setup, &stores, folder));
     checks.run("google.protobuf's messages", || readers::both_ways(setup, folder));
     checks.run("a span longer than a line", || readers::oversized(setup, &folder.join("oversized")));

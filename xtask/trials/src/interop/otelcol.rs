@@ -35,6 +35,11 @@ impl<'a> Otelcol<'a> {
         Self::start_with(setup, "otlp.yaml", folder, String::new())
     }
 
+    /// The same, with its record in protobuf too, beside the other.
+    pub(super) fn both_forms(setup: &'a Setup, folder: &Path) -> Result<Self, Failure> {
+        Self::start_with(setup, "proto.yaml", folder, String::new())
+    }
+
     /// Reads the files that `pattern` names; its record and its log lie in `folder`.
     pub(super) fn files(setup: &'a Setup, folder: &Path, pattern: String) -> Result<Self, Failure> {
         Self::start_with(setup, "files.yaml", folder, pattern)

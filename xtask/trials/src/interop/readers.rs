@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use otlp_payload::json;
 
-use super::stores::{Form, Stores, replay, write_framed};
+use super::stores::{Form, Store, Stores, replay, write_framed};
 use super::{Setup, files};
 use crate::{Failure, kinds};
 
@@ -17,36 +17,42 @@ const LINE_BYTES: usize = 1_000_000;
 const NEAR: usize = 985_000;
 
 /// gunzip and `zstd -d` give what is written when nothing is compressed.
-pub(super) fn same_text(stores: &Stores) -> Result<String, Failure> {
-    let plain = sorted_lines(&stores.store(Form::Plain).text)?;
+pub(super) fn same_bytes(stores: &Stores) -> Result<String, Failure> {
     let mut told = Vec::new();
-    for form in [Form::Gzip, Form::Zstd] {
-        let store = stores.store(form);
-        if sorted_lines(&store.text)? != plain {
-            return Err(format!("unpacked, the {} files are not the plain ones", form.name()).into());
+    for store in &stores.stores {
+        let form = store.form;
+        let plain = stores.store(form.unpacked());
+        if sorted_records(store)? != sorted_records(plain)? {
+            return Err(format!("unpacked, the files of {} are not the plain ones", form.name()).into());
         }
-        told.push(format!("{} bytes of {} in {} files", store.bytes()?, form.name(), store.files.len()));
+        told.push(format!("{} {} bytes", form.name(), store.bytes()?));
     }
-    let longest = plain.iter().map(Vec::len).max().unwrap_or(0);
+    let lines = sorted_records(stores.store(Form::PLAIN))?;
+    let longest = longest(&lines);
     if !(NEAR..=LINE_BYTES).contains(&longest) {
         return Err(format!("the longest line has {longest} bytes: not near the limit of {LINE_BYTES}").into());
     }
-    Ok(format!(
-        "{} are {} bytes of text in {} lines, the longest of {longest}",
-        told.join(" and "),
-        stores.store(Form::Plain).bytes()?,
-        plain.len()
-    ))
+    let files = stores.store(Form::PLAIN).files.len();
+    Ok(format!("{files} files: {}; {} lines, the longest of {longest}", told.join(", "), lines.len()))
 }
 
-/// Every line with its end; in an order that does not depend on which batch was written first.
-fn sorted_lines(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
-    let mut lines = Vec::new();
-    for file in files {
-        lines.extend(fs::read(file)?.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+/// Lines with their ends, or messages; in an order that does not depend on which batch was written first.
+fn sorted_records(store: &Store) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut records = Vec::new();
+    for file in &store.unpacked {
+        let bytes = fs::read(file)?;
+        if store.form.is_json() {
+            records.extend(bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+        } else {
+            records.extend(framed(&bytes)?.into_iter().map(<[u8]>::to_vec));
+        }
     }
-    lines.sort();
-    Ok(lines)
+    records.sort();
+    Ok(records)
+}
+
+fn longest(records: &[Vec<u8>]) -> usize {
+    records.iter().map(Vec::len).max().unwrap_or(0)
 }
 
 /// jq parses each line, and finds in each file as many spans as its name says, in all files the ids that were made.
@@ -55,9 +61,9 @@ pub(super) fn jq(stores: &Stores, folder: &Path) -> Result<String, Failure> {
     const COUNT: &str = "fromjson | [.resourceSpans[].scopeSpans[].spans | length] | add";
     let made = stores.made.iter().map(|&(trace, span)| hex(&trace) + &hex(&span)).collect::<BTreeSet<_>>();
     let (mut files, mut lines) = (0, 0);
-    for store in &stores.stores {
+    for store in stores.stores.iter().filter(|store| store.form.is_json()) {
         let mut found = Vec::new();
-        for file in &store.text {
+        for file in &store.unpacked {
             // One value for each line: a line that is no JSON ends jq with an error.
             let counts = ask(COUNT, file, folder)?;
             let spans = counts.iter().map(|count| Ok(count.parse::<u64>()?)).sum::<Result<u64, Failure>>()?;
@@ -105,26 +111,55 @@ fn promised(file: &Path) -> Result<u64, Failure> {
 pub(super) fn protobuf(setup: &Setup, stores: &Stores) -> Result<String, Failure> {
     let mut told = String::new();
     for store in &stores.stores {
-        told = python(setup, "spans", &with(&stores.witness, &store.text))?;
+        told = python(setup, "spans", &with(&stores.witness, &store.unpacked))?;
     }
-    Ok(format!("{told} in each form, each field alike"))
+    Ok(format!("{told} in each of {} forms, each field alike", stores.stores.len()))
 }
+
+/// The comparison is worth something: a value that changed, a line that is missing and one that is there twice are found.
+pub(super) fn planted(setup: &Setup, stores: &Stores, folder: &Path) -> Result<String, Failure> {
+    let files = &stores.store(Form::PLAIN).unpacked;
+    let is_rich = |file: &&PathBuf| fs::read_to_string(file).is_ok_and(|text| text.contains(VALUE));
+    let at = files.iter().position(|file| is_rich(&file)).ok_or("a file with every kind of value")?;
+    let text = fs::read_to_string(&files[at])?;
+    let last = text.trim_end().rfind('\n').map_or(0, |at| at + 1);
+    for (bad, found) in [
+        (text.replacen(VALUE, OTHER_VALUE, 1), "are not the same"),
+        (text[..last].to_owned(), "are missing"),
+        (format!("{text}{}", &text[last..]), "stands twice"),
+        (text.replacen("\"spanId\":\"", "\"spanId\":\"0", 1), "lower-case hex"),
+        (text.replacen("\"kind\":", "\"kinds\":", 1), "kinds"),
+    ] {
+        let mut files = files.clone();
+        files[at] = folder.join("planted.jsonl");
+        fs::write(&files[at], bad)?;
+        match python(setup, "spans", &with(&stores.witness, &files)) {
+            Err(failure) if failure.to_string().contains(found) => {}
+            other => return Err(format!("{found:?} was not found: {other:?}").into()),
+        }
+    }
+    Ok("5 kinds of harm, all found".to_owned())
+}
+
+/// One of the values of `kinds`, and its neighbour.
+const VALUE: &str = "\"doubleValue\":0.1}";
+const OTHER_VALUE: &str = "\"doubleValue\":0.10000000000000002}";
 
 /// What a later run sends when it reads the files back is, span by span, what the stock exporter would have sent.
 pub(super) fn sent_again(setup: &Setup, stores: &Stores, folder: &Path) -> Result<String, Failure> {
     let mut told = String::new();
     for store in &stores.stores {
-        let sent = folder.join(format!("sent-{}.pb", store.form.name()));
-        replay(store, stores.made.len(), &sent)?;
+        let sent = folder.join(format!("sent{}.pb", store.form.extension()));
+        replay(&store.state, stores.made.len(), &sent)?;
         told = python(setup, "spans", &with(&stores.witness, &[sent]))?;
     }
-    Ok(format!("{told} from each form, each field alike"))
+    Ok(format!("{told} from each of {} forms, each field alike", stores.stores.len()))
 }
 
 /// A span that is longer than a line may be is kept, sent and readable for all but the Collector.
 pub(super) fn oversized(setup: &Setup, folder: &Path) -> Result<String, Failure> {
     let stores = Stores::write(&[kinds::oversized()], folder)?;
-    let longest = sorted_lines(&stores.store(Form::Plain).text)?.iter().map(Vec::len).max().unwrap_or(0);
+    let longest = longest(&sorted_records(stores.store(Form::PLAIN))?);
     if longest <= 1 << 20 {
         return Err(format!("the longest line has {longest} bytes").into());
     }
@@ -171,7 +206,7 @@ pub(super) fn both_ways(setup: &Setup, folder: &Path) -> Result<String, Failure>
 }
 
 /// Messages behind their lengths.
-fn framed(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Failure> {
+pub(super) fn framed(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Failure> {
     let mut messages = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk() {
         let length = usize::try_from(u32::from_be_bytes(*length))?;

@@ -12,7 +12,7 @@ use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use prost::Message as _;
-use resilient_exporter::{Compression, ResilientSpanExporter};
+use resilient_exporter::{Compression, FallbackFormat, ResilientSpanExporter};
 
 use crate::Failure;
 use crate::contender::{self, Protocol, Settings};
@@ -20,45 +20,55 @@ use crate::kinds::Program;
 
 /// What the files are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    Plain,
-    Gzip,
-    Zstd,
+pub(super) struct Form {
+    format: FallbackFormat,
+    pub(super) compression: Compression,
 }
 
 impl Form {
-    pub(super) const ALL: [Self; 3] = [Self::Plain, Self::Gzip, Self::Zstd];
+    pub(super) const PLAIN: Self = Self { format: FallbackFormat::Json, compression: Compression::Never };
+    pub(super) const GZIP: Self = Self { compression: Compression::Gzip, ..Self::PLAIN };
+    pub(super) const ZSTD: Self = Self { compression: Compression::Zstd, ..Self::PLAIN };
+    pub(super) const PROTO: Self = Self { format: FallbackFormat::Protobuf, ..Self::PLAIN };
+    const PROTO_GZIP: Self = Self { compression: Compression::Gzip, ..Self::PROTO };
+    const PROTO_ZSTD: Self = Self { compression: Compression::Zstd, ..Self::PROTO };
 
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-        }
+    pub(super) const JSON: [Self; 3] = [Self::PLAIN, Self::GZIP, Self::ZSTD];
+    const ALL: [Self; 6] = [Self::PLAIN, Self::GZIP, Self::ZSTD, Self::PROTO, Self::PROTO_GZIP, Self::PROTO_ZSTD];
+
+    pub(super) fn name(self) -> String {
+        let packing = match self.compression {
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            _ => "plain",
+        };
+        if self.is_json() { packing.to_owned() } else { format!("protobuf, {packing}") }
     }
 
-    pub(super) fn compression(self) -> Compression {
-        match self {
-            Self::Plain => Compression::Never,
-            Self::Gzip => Compression::Gzip,
-            Self::Zstd => Compression::Zstd,
-        }
+    pub(super) fn is_json(self) -> bool {
+        self.format == FallbackFormat::Json
     }
 
-    pub(super) fn extension(self) -> &'static str {
-        match self {
-            Self::Plain => ".jsonl",
-            Self::Gzip => ".jsonl.gz",
-            Self::Zstd => ".jsonl.zst",
-        }
+    /// The same, not compressed.
+    pub(super) fn unpacked(self) -> Self {
+        Self { compression: Compression::Never, ..self }
     }
 
-    /// The program that unpacks such a file to its standard output.
-    fn tool(self) -> &'static str {
-        match self {
-            Self::Plain => "cat",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
+    pub(super) fn extension(self) -> String {
+        let packing = match self.compression {
+            Compression::Gzip => ".gz",
+            Compression::Zstd => ".zst",
+            _ => "",
+        };
+        format!("{}{packing}", if self.is_json() { ".jsonl" } else { ".binpb" })
+    }
+
+    /// The program that unpacks such a file, if it is packed.
+    fn tool(self) -> Option<&'static str> {
+        match self.compression {
+            Compression::Gzip => Some("gzip"),
+            Compression::Zstd => Some("zstd"),
+            _ => None,
         }
     }
 }
@@ -68,8 +78,8 @@ pub(super) struct Store {
     pub(super) form: Form,
     /// Oldest first.
     pub(super) files: Vec<PathBuf>,
-    /// The same as text, unpacked by the tool of the form.
-    pub(super) text: Vec<PathBuf>,
+    /// The same, unpacked by the tool of the form.
+    pub(super) unpacked: Vec<PathBuf>,
     pub(super) state: PathBuf,
 }
 
@@ -99,7 +109,7 @@ impl Stores {
                 write_framed(&mut file, &TracesData { resource_spans }.encode_to_vec())?;
             }
         }
-        let store = |form| Store::write(form, programs, &folder.join(Form::name(form)));
+        let store = |form: Form| Store::write(form, programs, &folder.join(form.extension()));
         Ok(Self { stores: Form::ALL.into_iter().map(store).collect::<Result<_, _>>()?, made, witness })
     }
 
@@ -124,16 +134,16 @@ impl Store {
             }
         }
         files.sort();
-        if let Some(other) = files.iter().find(|path| !path.to_string_lossy().ends_with(form.extension())) {
+        if let Some(other) = files.iter().find(|path| !path.to_string_lossy().ends_with(&form.extension())) {
             return Err(format!("{} is not {}", other.display(), form.name()).into());
         }
         if files.len() < programs.len() {
             return Err(format!("{} programs left {} files", programs.len(), files.len()).into());
         }
-        let unpacked = folder.join("text");
-        fs::create_dir(&unpacked)?;
-        let text = files.iter().map(|file| unpack(form, file, &unpacked)).collect::<Result<_, _>>()?;
-        Ok(Self { form, files, text, state })
+        let folder = folder.join("unpacked");
+        fs::create_dir(&folder)?;
+        let unpacked = files.iter().map(|file| unpack(form, file, &folder)).collect::<Result<_, _>>()?;
+        Ok(Self { form, files, unpacked, state })
     }
 
     pub(super) fn bytes(&self) -> Result<u64, Failure> {
@@ -146,7 +156,8 @@ fn run(form: Form, program: &Program, state: &Path, in_files: u64) -> Result<(),
     let nobody = MockCollector::start()?;
     nobody.stop();
     let mut exporter = contender::builder(Settings::Quick, Protocol::Http, &nobody.http_endpoint(), state)?
-        .with_fallback_compression(form.compression())
+        .with_fallback_format(form.format)
+        .with_fallback_compression(form.compression)
         .with_fallback_compress_above(0)
         .build()?;
     exporter.set_resource(&program.resource);
@@ -163,19 +174,20 @@ fn run(form: Form, program: &Program, state: &Path, in_files: u64) -> Result<(),
 
 /// Has the tool test the file, and unpack it.
 fn unpack(form: Form, file: &Path, to: &Path) -> Result<PathBuf, Failure> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy().replace(form.extension(), ".jsonl");
-    let text = to.join(name);
-    if form == Form::Plain {
-        fs::copy(file, &text)?;
-        return Ok(text);
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let unpacked = to.join(name.replace(&form.extension(), &form.unpacked().extension()));
+    match form.tool() {
+        None => drop(fs::copy(file, &unpacked)?),
+        Some(tool) => {
+            succeed(Command::new(tool).args(["-q", "-t"]).arg(file))?;
+            succeed(Command::new(tool).args(["-q", "-d", "-c"]).arg(file).stdout(File::create(&unpacked)?))?;
+        }
     }
-    succeed(Command::new(form.tool()).args(["-q", "-t"]).arg(file))?;
-    succeed(Command::new(form.tool()).args(["-q", "-d", "-c"]).arg(file).stdout(File::create(&text)?))?;
-    Ok(text)
+    Ok(unpacked)
 }
 
 /// Runs a tool to its end; what it complains of is the error.
-pub(super) fn succeed(command: &mut Command) -> Result<(), Failure> {
+fn succeed(command: &mut Command) -> Result<(), Failure> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
     if output.status.success() {
         return Ok(());
@@ -184,13 +196,17 @@ pub(super) fn succeed(command: &mut Command) -> Result<(), Failure> {
     Err(format!("{program}: {}, {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into())
 }
 
-/// Reads all of them back into an exporter whose collector works, and gives what was sent: messages behind their lengths.
-pub(super) fn replay(store: &Store, spans: usize, to: &Path) -> Result<(), Failure> {
+/// Has a program start that finds these files below `state`, and whose collector works, and gives what it sent: messages behind
+/// their lengths.
+pub(super) fn replay(state: &Path, spans: usize, to: &Path) -> Result<(), Failure> {
     const PATIENCE: Duration = Duration::from_secs(60);
     // Groups of lines are joined into requests; there are never more of these than lines.
     let collector = MockCollector::builder().with_kept_requests(100_000).start()?;
     let exporter: ResilientSpanExporter =
-        contender::builder(Settings::Quick, Protocol::Http, &collector.http_endpoint(), &store.state)?.build()?;
+        contender::builder(Settings::Quick, Protocol::Http, &collector.http_endpoint(), state)?
+            // The names of some files are of a past year.
+            .with_fallback_max_age(Duration::from_secs(100 * 365 * 24 * 3_600))
+            .build()?;
     let handle = exporter.handle();
     handle.flush(PATIENCE)?;
     let ledger = handle.ledger();
