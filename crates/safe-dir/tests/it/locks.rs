@@ -60,6 +60,26 @@ fn a_lock_file_that_was_removed_under_a_waiter_is_made_anew() {
     drop((first, second));
 }
 
+/// Two that take the lock and give the directory up, again and again: one may open the lock file just before the other removes it, and has
+/// locked nothing then.
+#[test]
+fn whoever_has_the_lock_has_the_one_that_has_the_name() {
+    let scratch = scratch();
+    let give_up = || {
+        let dir = SafeDir::open(scratch.path()).expect("ours");
+        for _ in 0..20_000 {
+            // Held, or removed while it was opened.
+            let Ok(lock) = dir.lock() else { continue };
+            dir.remove(safe_dir::LOCK_FILE).expect("only who has the lock removes it");
+            drop(lock);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(give_up);
+        scope.spawn(give_up);
+    });
+}
+
 #[test]
 fn a_lock_file_that_is_no_file_is_an_error() {
     let scratch = scratch();
