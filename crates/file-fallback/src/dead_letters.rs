@@ -251,6 +251,16 @@ impl<D: Directory> DeadLetters<D> {
         self.read_whole_or(name, Part::Letter).map(|(letter, _)| letter)
     }
 
+    /// What is in a letter, in the caller's unit, and its length on disk. Reads nothing.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn size(&self, name: &str) -> Result<(u64, u64), LetterError> {
+        let key = self.key(name)?;
+        Ok(self.store.files.get(&key).map_or((0, 0), |file| (file.promised, file.bytes)))
+    }
+
     /// Moves a letter to where its records are sent from: `records` makes of its lines what the store keeps, the store writes that
     /// to a file of its own beside what it has (see [`FileFallback::spill_beside`]), and only then the letter goes.
     ///

@@ -181,6 +181,7 @@ impl<'a> Worker<'a> {
             }
             Job::Read => self.read(),
             Job::Finish(fates) => self.finish(fates),
+            Job::Ask(ask) => ask.answer(&mut *self.fallback, self.shared),
             Job::Spill(_) | Job::Stop => {}
         }
     }

@@ -43,6 +43,11 @@ pub enum Event {
         /// The collector's answer.
         reason: String,
     },
+    /// A dead letter was put back on its way, by request.
+    Redriven {
+        /// How many spans are stored again.
+        spans: usize,
+    },
     /// Accepted spans were given up.
     Dropped {
         /// How many.
@@ -133,6 +138,7 @@ fn log(event: &Event) {
         Event::DeadLettered { spans, reason } => {
             tracing::warn!(spans, reason, "the collector refused spans for good; they are kept as dead letters");
         }
+        Event::Redriven { spans } => tracing::info!(spans, "a dead letter is on its way again"),
         Event::Dropped { .. } => {}
         Event::JournalTrouble { error } => {
             tracing::warn!(

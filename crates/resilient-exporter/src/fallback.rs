@@ -8,6 +8,7 @@ use bytes::Bytes;
 use otlp_payload::Payload;
 
 use crate::ledger::DropReason;
+use crate::letters::{DeadLetter, DeadLetterError, Redriven};
 use crate::replay::{Fate, Refusal};
 
 /// Keeps batches that could not be delivered, until they are. Called by one thread at a time, the disk thread, which
@@ -79,6 +80,48 @@ pub trait Fallback: Send + 'static {
     fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
         let _ = (refusals, endpoint, now);
         false
+    }
+
+    /// The ids of all that [`bury`](Self::bury) keeps, oldest first.
+    ///
+    /// # Errors
+    /// If that is not known now.
+    fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
+        Ok(Vec::new())
+    }
+
+    /// What is known of one of them, without reading its spans.
+    ///
+    /// # Errors
+    /// If there is none of that id, or it cannot be read.
+    fn describe_dead_letter(&mut self, id: &str) -> Result<DeadLetter, DeadLetterError> {
+        Err(DeadLetterError::Unknown { id: id.to_owned() })
+    }
+
+    /// The same, and its spans as lines of OTLP JSON.
+    ///
+    /// # Errors
+    /// If there is none of that id, or it cannot be read.
+    fn dead_letter(&mut self, id: &str) -> Result<(DeadLetter, Vec<String>), DeadLetterError> {
+        Err(DeadLetterError::Unknown { id: id.to_owned() })
+    }
+
+    /// Moves one of them to what is stored, from where [`read`](Self::read) gives it; stores it before it removes the letter, and drops
+    /// nothing for it. [`kept`](Self::kept) has its spans then.
+    ///
+    /// # Errors
+    /// The letter stays, and nothing of it is stored.
+    fn redrive(&mut self, id: &str, now: SystemTime) -> Result<Redriven, DeadLetterError> {
+        let _ = now;
+        Err(DeadLetterError::Unknown { id: id.to_owned() })
+    }
+
+    /// Removes one of them for good; says how many spans were in it.
+    ///
+    /// # Errors
+    /// If there is none of that id, or it cannot be removed.
+    fn remove_dead_letter(&mut self, id: &str) -> Result<u64, DeadLetterError> {
+        Err(DeadLetterError::Unknown { id: id.to_owned() })
     }
 }
 

@@ -7,19 +7,21 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use file_fallback::dead_letters::{DeadLetters, Letter};
+use file_fallback::dead_letters::DeadLetters;
 use file_fallback::{
     Compression, Config, Evicted, FileFallback, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
 };
 use otlp_payload::Payload;
-use otlp_transport::Cause;
 use safe_dir::{Directory, SafeDir};
 
 use crate::error::BuildError;
 use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::ledger::DropReason;
+use crate::letters::{DeadLetter, DeadLetterError, Redriven};
 use crate::records::{self, FallbackFormat, MAX_RECORD_BYTES};
 use crate::replay::{Fate, Refusal};
+
+mod letters;
 
 /// So many groups without a span, or so many bytes of them, are read at a time: then somebody else gets the disk.
 const MAX_GROUPS_IN_VAIN: usize = 16;
@@ -88,7 +90,7 @@ enum State {
 pub(crate) struct FileStore<D: Directory = SafeDir> {
     files: FileFallback<D>,
     format: FallbackFormat,
-    /// Opened with the first letter: on good days there is no such directory.
+    /// Opened with the first letter or question: on good days there is no such directory.
     letters: Option<DeadLetters<D>>,
     open_letters: OpenLetters<D>,
     letters_config: Config,
@@ -327,20 +329,31 @@ where
         let evicted = self.files.clean_up(now);
         self.evicted(&evicted);
         self.note();
-        if let Some(letters) = &mut self.letters {
-            // They have ended: what their own limits remove is told to the log alone.
-            for letter in letters.clean_up(now) {
-                tracing::warn!(
-                    name = letter.name,
-                    count = letter.count,
-                    "a dead letter was removed to keep the limits"
-                );
-            }
-        }
+        self.clean_up_letters(now);
     }
 
     fn changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
+    }
+
+    fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
+        Ok(self.letters()?.list().into_iter().map(|listed| listed.name).collect())
+    }
+
+    fn describe_dead_letter(&mut self, id: &str) -> Result<DeadLetter, DeadLetterError> {
+        self.letter_described(id)
+    }
+
+    fn dead_letter(&mut self, id: &str) -> Result<(DeadLetter, Vec<String>), DeadLetterError> {
+        self.letter_read(id)
+    }
+
+    fn redrive(&mut self, id: &str, now: SystemTime) -> Result<Redriven, DeadLetterError> {
+        self.letter_redriven(id, now)
+    }
+
+    fn remove_dead_letter(&mut self, id: &str) -> Result<u64, DeadLetterError> {
+        self.letter_removed(id)
     }
 
     fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
@@ -352,41 +365,17 @@ where
     }
 }
 
-impl<D: Directory> FileStore<D> {
-    fn keep_letter(&mut self, refusal: &Refusal, endpoint: &str, now: SystemTime) -> Result<(), FallbackError> {
-        let letters = match &mut self.letters {
-            Some(letters) => letters,
-            None => {
-                let dir = (self.open_letters)().map_err(told)?;
-                self.letters.insert(DeadLetters::open_in(self.letters_config.clone(), dir).map_err(told)?)
-            }
-        };
-        // Letters are for people: JSON, whatever the files are.
-        let records = FallbackFormat::Json.records(&refusal.payload).map_err(FallbackError::of_batches)?;
-        let letter = Letter {
-            signal: "traces".to_owned(),
-            status: match &refusal.cause {
-                Cause::Http { status, .. } => format!("HTTP {status}"),
-                Cause::Grpc { code, .. } => format!("gRPC {code}"),
-                _ => "none".to_owned(),
-            },
-            reason: refusal.cause.to_string(),
-            endpoint: endpoint.to_owned(),
-            attempts: refusal.attempts,
-            accepted: refusal.payload.created(),
-            refused: now,
-        };
-        letters.add(&letter, &records, now).map(drop).map_err(told)
-    }
-}
-
 /// The whole story in one line: `health` shows it to a person.
 fn told(error: impl Error + Send + Sync + 'static) -> FallbackError {
+    FallbackError::new(whole_story(&error))
+}
+
+fn whole_story(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
         text = format!("{text}: {error}");
         source = error.source();
     }
-    FallbackError::new(text)
+    text
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 pub(crate) enum Place {
     Offered,
     Recovered,
+    Redriven,
     Buffered,
     InFlight,
     InFallback,
@@ -143,6 +144,7 @@ impl Ledger {
         match from {
             Place::Offered => self.offered += spans,
             Place::Recovered => self.recovered += spans,
+            Place::Redriven => self.redriven += spans,
             Place::Buffered => self.buffered -= spans,
             Place::InFlight => self.in_flight -= spans,
             Place::InFallback => self.in_fallback -= spans,
@@ -163,7 +165,7 @@ impl Ledger {
             Place::Dropped(reason) => *self.dropped.entry(reason.as_str()).or_default() += spans,
             Place::Refused(reason) => *self.refused.entry(reason.as_str()).or_default() += spans,
             Place::TakenOver => self.taken_over += spans,
-            Place::Offered | Place::Recovered => unreachable!("spans never return to {to:?}"),
+            Place::Offered | Place::Recovered | Place::Redriven => unreachable!("spans never return to {to:?}"),
         }
     }
 
@@ -202,6 +204,8 @@ mod tests {
         ledger.transfer(5, Place::Buffered, Place::InFlight);
         ledger.transfer(2, Place::InFlight, Place::Rejected);
         ledger.transfer(3, Place::InFlight, Place::Delivered);
+        ledger.transfer(3, Place::InFallback, Place::DeadLettered);
+        ledger.transfer(3, Place::Redriven, Place::InFallback);
         ledger.transfer(3, Place::InFallback, Place::Dropped(DropReason::FallbackAge));
         ledger.transfer(7, Place::Offered, Place::Refused(RefuseReason::AlreadyShutdown));
         assert_eq!(ledger.imbalance(), 0);

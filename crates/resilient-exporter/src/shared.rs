@@ -18,6 +18,7 @@ use crate::handle::FlushError;
 use crate::health::{Health, STALLED, Status};
 use crate::journal::Journaled;
 use crate::ledger::DropReason;
+use crate::letters::Ask;
 use crate::replay::{Fate, Refusal};
 
 /// What no wait is longer than.
@@ -30,6 +31,7 @@ pub(crate) enum Job {
     Bury(Vec<Refusal>),
     Read,
     Finish(Vec<Fate>),
+    Ask(Ask),
     Stop,
 }
 
@@ -153,7 +155,7 @@ impl Shared {
             Job::Spill(entries) => core.spill_failed(entries, "the disk thread has ended", now, effects),
             Job::Bury(refusals) => core.letters_kept(&refusals, false, effects),
             Job::Read => core.read_failed("the disk thread has ended", now, effects),
-            Job::Finish(_) | Job::Stop => {}
+            Job::Finish(_) | Job::Ask(_) | Job::Stop => {}
         });
     }
 

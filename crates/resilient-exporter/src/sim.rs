@@ -35,8 +35,14 @@ enum Action {
     Offer(usize),
     Advance(u64),
     Answer(usize, Answer),
-    Disk { fails: bool },
+    Disk {
+        fails: bool,
+    },
     Evict,
+    /// The oldest dead letter is put back on its way.
+    Redrive {
+        fails: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +77,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (any::<usize>(), answer()).prop_map(|(call, answer)| Action::Answer(call, answer)),
         4 => prop::bool::weighted(0.2).prop_map(|fails| Action::Disk { fails }),
         1 => Just(Action::Evict),
+        1 => prop::bool::weighted(0.2).prop_map(|fails| Action::Redrive { fails }),
     ]
 }
 
@@ -89,6 +96,8 @@ struct World {
     rejected: u64,
     /// Acknowledged spans of a replay whose mark is not written yet.
     unmarked: u64,
+    /// Spans of letters that were put back on their way.
+    redriven: u64,
     fallback: bool,
 }
 
@@ -118,6 +127,7 @@ impl World {
             acknowledged: 0,
             rejected: 0,
             unmarked: 0,
+            redriven: 0,
             fallback,
         }
     }
@@ -256,6 +266,22 @@ impl World {
         }
     }
 
+    /// What cannot be stored stays a letter.
+    fn redrive(&mut self, fails: bool) {
+        self.disk.set_failing(fails);
+        let Some(id) = self.disk.dead_letter_ids().expect("there is no fault").into_iter().next() else { return };
+        let before = (self.disk.buried(), self.disk.stored().len());
+        let mut effects = Vec::new();
+        match self.disk.redrive(&id, SystemClock.wall()) {
+            Ok(redriven) => {
+                self.redriven += redriven.spans;
+                self.core.redriven(redriven, &mut effects);
+            }
+            Err(_) => assert_eq!((self.disk.buried(), self.disk.stored().len()), before),
+        }
+        self.act(effects);
+    }
+
     /// Recounts every term from the thing it speaks of.
     fn check(&self) -> Result<(), String> {
         let ledger = &self.core.ledger;
@@ -279,7 +305,8 @@ impl World {
         equal("in_fallback", ledger.in_fallback, self.disk.stored().len() as u64)?;
         equal("in_fallback by its own count", ledger.in_fallback, self.disk.kept().spans)?;
         equal("answered", ledger.delivered + ledger.rejected + self.unmarked, self.acknowledged + self.rejected)?;
-        equal("dead_lettered", ledger.dead_lettered, self.disk.buried() as u64)?;
+        equal("redriven", ledger.redriven, self.redriven)?;
+        equal("dead_lettered", ledger.dead_lettered, self.disk.buried() as u64 + self.redriven)?;
         if ledger.delivered > self.taken.len() as u64 {
             return Err(format!("{} delivered, the collector has {}", ledger.delivered, self.taken.len()));
         }
@@ -302,6 +329,7 @@ impl World {
             Action::Answer(call, answer) => self.answer(call, answer),
             Action::Disk { fails } => self.disk(fails),
             Action::Evict => self.evict(),
+            Action::Redrive { fails } => self.redrive(fails),
         }
         self.plan();
     }

@@ -3,6 +3,7 @@
 //! asks the code under test what is true: a batch whose export returned durable must have reached the collector in the
 //! end, or a dead letter, or be counted as dropped.
 
+mod hands;
 mod world;
 
 use std::collections::VecDeque;
@@ -25,6 +26,8 @@ enum Step {
     Set(i64),
     /// One of the calls that are out is answered.
     Answer(usize, Answer),
+    /// The oldest dead letter is to be put back on its way, by the disk thread's next turn.
+    Redrive,
     /// The process is killed.
     Kill,
     /// The power goes, and what was not synced with it.
@@ -73,6 +76,7 @@ fn common() -> impl Strategy<Value = Step> {
         1 => (0..100_000_u64).prop_map(Step::Pass),
         1 => (-5_000..5_000_i64).prop_map(Step::Set),
         7 => (any::<usize>(), answer()).prop_map(|(call, answer)| Step::Answer(call, answer)),
+        1 => Just(Step::Redrive),
     ]
 }
 

@@ -10,6 +10,7 @@ use super::{Core, Effect, Phase, Replay};
 use crate::events::Event;
 use crate::fallback::Change;
 use crate::ledger::{DropReason, Place};
+use crate::letters::Redriven;
 use crate::replay::{Fate, Group, Others, Refusal};
 
 /// After a disk failed, the next attempt to use it waits this long.
@@ -141,6 +142,18 @@ impl Core {
         if self.ledger.in_fallback == 0 {
             effects.push(Effect::Tell(Event::Replayed));
         }
+    }
+
+    /// A dead letter is among what is stored.
+    pub(crate) fn redriven(&mut self, redriven: Redriven, effects: &mut Vec<Effect>) {
+        let spans = usize::try_from(redriven.spans).unwrap_or(usize::MAX);
+        self.ledger.transfer(spans, Place::Redriven, Place::InFallback);
+        if redriven.letter_stays {
+            self.counters.possible_duplicates += redriven.spans;
+        }
+        // There is something to read, whatever the last look said.
+        self.read_at = None;
+        effects.push(Effect::Tell(Event::Redriven { spans }));
     }
 
     /// Stored spans came or went by themselves.

@@ -10,6 +10,7 @@ use otlp_payload::Payload;
 use super::{SpanKey, span_ids};
 use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::file_store::{FileStore, Settings};
+use crate::letters::{DeadLetterError, Redriven};
 use crate::records::FallbackFormat;
 use crate::replay::{Fate, Refusal};
 
@@ -19,7 +20,9 @@ pub(super) struct MemoryFallback {
     batches: VecDeque<(Bytes, usize)>,
     reading: usize,
     fails: bool,
-    buried: HashSet<SpanKey>,
+    letters: VecDeque<(Bytes, usize)>,
+    /// Letters that are gone: they count in the ids of those that follow.
+    redriven: usize,
 }
 
 impl Fallback for MemoryFallback {
@@ -64,9 +67,25 @@ impl Fallback for MemoryFallback {
 
     fn bury(&mut self, refusals: &[Refusal], _endpoint: &str, _now: SystemTime) -> bool {
         if !self.fails {
-            self.buried.extend(refusals.iter().flat_map(|refusal| span_ids(refusal.payload.bytes())));
+            let letters = refusals.iter().map(|refusal| &refusal.payload);
+            self.letters.extend(letters.map(|payload| (payload.bytes().clone(), payload.span_count())));
         }
         !self.fails
+    }
+
+    fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
+        Ok((0..self.letters.len()).map(|index| format!("{}", self.redriven + index)).collect())
+    }
+
+    fn redrive(&mut self, id: &str, _now: SystemTime) -> Result<Redriven, DeadLetterError> {
+        assert_eq!(id, format!("{}", self.redriven), "the oldest");
+        if self.fails {
+            return Err(DeadLetterError::NoRoom(FallbackError::new("no space left")));
+        }
+        let (bytes, spans) = self.letters.pop_front().expect("it is listed");
+        self.batches.push_back((bytes, spans));
+        self.redriven += 1;
+        Ok(Redriven { spans: spans as u64, letter_stays: false })
     }
 }
 
@@ -85,7 +104,7 @@ impl Disk for MemoryFallback {
     }
 
     fn buried(&self) -> usize {
-        self.buried.len()
+        self.letters.iter().map(|(bytes, _)| span_ids(bytes).count()).sum()
     }
 
     fn stored(&self) -> HashSet<SpanKey> {
@@ -146,13 +165,37 @@ impl Fallback for Files {
     fn changes(&mut self) -> Vec<Change> {
         self.store.changes()
     }
+
+    fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
+        self.store.bury(refusals, endpoint, now)
+    }
+
+    fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
+        self.store.dead_letter_ids()
+    }
+
+    fn redrive(&mut self, id: &str, now: SystemTime) -> Result<Redriven, DeadLetterError> {
+        let (letter, lines) = self.store.dead_letter(id)?;
+        let ids = lines.iter().flat_map(|line| ids_of_line(line)).collect::<Vec<_>>();
+        assert_eq!(letter.spans, ids.len() as u64);
+        let redriven = self.store.redrive(id, now)?;
+        for id in ids {
+            self.finished.remove(&id);
+        }
+        Ok(redriven)
+    }
 }
 
 impl Disk for Files {
     fn set_failing(&mut self, _fails: bool) {}
 
     fn buried(&self) -> usize {
-        0
+        let Ok(files) = std::fs::read_dir(self.dir.path().join("dead-letters")) else { return 0 };
+        let paths = files.map(|file| file.expect("readable").path());
+        let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+        let texts = paths.map(|path| std::fs::read_to_string(path).expect("text"));
+        // The first line says what happened.
+        texts.map(|text| text.lines().skip(1).map(|line| ids_of_line(line).len()).sum::<usize>()).sum()
     }
 
     fn stored(&self) -> HashSet<SpanKey> {
@@ -172,22 +215,7 @@ impl Disk for Files {
             }
         }
         for bytes in of("jsonl") {
-            for line in String::from_utf8(bytes).expect("text").lines() {
-                let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-                for scope in line["resourceSpans"]
-                    .as_array()
-                    .expect("array")
-                    .iter()
-                    .flat_map(|one| one["scopeSpans"].as_array())
-                    .flatten()
-                {
-                    for span in scope["spans"].as_array().expect("array") {
-                        let hex = |key: &str| u128::from_str_radix(span[key].as_str().expect("text"), 16).expect("hex");
-                        let span_id = u64::try_from(hex("spanId")).expect("8 bytes");
-                        ids.insert((hex("traceId").to_be_bytes(), span_id.to_be_bytes()));
-                    }
-                }
-            }
+            ids.extend(String::from_utf8(bytes).expect("text").lines().flat_map(ids_of_line));
         }
         ids.difference(&self.finished).copied().collect()
     }
@@ -195,4 +223,18 @@ impl Disk for Files {
     fn lose_oldest(&mut self) -> Option<usize> {
         None
     }
+}
+
+/// Read as plain JSON, by names of its own.
+fn ids_of_line(line: &str) -> Vec<SpanKey> {
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    let resources = line["resourceSpans"].as_array().expect("array").iter();
+    let scopes = resources.flat_map(|one| one["scopeSpans"].as_array()).flatten();
+    let spans = scopes.flat_map(|scope| scope["spans"].as_array().expect("array"));
+    let ids = spans.map(|span| {
+        let hex = |key: &str| u128::from_str_radix(span[key].as_str().expect("text"), 16).expect("hex");
+        let span_id = u64::try_from(hex("spanId")).expect("8 bytes");
+        (hex("traceId").to_be_bytes(), span_id.to_be_bytes())
+    });
+    ids.collect()
 }

@@ -3,6 +3,7 @@
 mod delivery;
 mod durable;
 mod hostile;
+mod letters;
 mod life;
 mod log;
 mod seams;

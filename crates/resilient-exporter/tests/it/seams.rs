@@ -140,6 +140,9 @@ fn a_fallback_of_the_users_own_takes_what_memory_cannot() {
         app.trace(50);
     }
     assert!(app.handle.health().metrics.fallback_usage >= 1);
+    // It keeps no dead letters, and need not say so.
+    assert_eq!(app.handle.dead_letters(9).expect("none"), []);
+    assert!(matches!(app.handle.redrive("any"), Err(resilient_exporter::DeadLetterError::Unknown { .. })));
     collector.start_again().expect("the same ports");
     app.handle.flush(PATIENCE).expect("everything leaves");
     let ledger = app.handle.ledger();

@@ -1,0 +1,241 @@
+//! Dead letters: looked at, put back on their way, removed.
+
+use std::collections::HashSet;
+use std::fs;
+
+use mock_collector::{Answer, Behavior, MockCollector};
+use resilient_exporter::{Compression, DeadLetterError, Event, FallbackFormat, ResilientSpanExporter};
+
+use crate::support::{App, PATIENCE, http, quick};
+
+/// So many batches, each refused for good.
+fn refuse(app: &mut App, collector: &MockCollector, batches: &[usize]) {
+    collector.set(Behavior::answer(Answer::http(400).with_message("no such tenant")));
+    for spans in batches {
+        let before = app.handle.ledger().dead_lettered;
+        app.trace(*spans);
+        app.wait_until("dead letters", |handle| handle.ledger().dead_lettered == before + *spans as u64);
+    }
+}
+
+#[test]
+fn letters_are_listed_inspected_and_delivered_once_the_collector_is_repaired() {
+    for format in [FallbackFormat::Json, FallbackFormat::Protobuf] {
+        let collector = MockCollector::start().expect("loopback");
+        let state = tempfile::tempdir().expect("temp dir");
+        let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+        let builder = builder.with_state_dir(state.path().join("state")).with_fallback_format(format);
+        let mut app = App::new(builder.build().expect("valid"));
+        assert_eq!(app.handle.dead_letters(10).expect("there is a disk"), []);
+        refuse(&mut app, &collector, &[7, 40, 300]);
+
+        let listed = app.handle.dead_letters(2).expect("there are three");
+        assert_eq!(listed.iter().map(|letter| letter.spans).collect::<Vec<_>>(), [300, 40], "the newest first");
+        let letter = &listed[1];
+        assert_eq!((letter.signal.as_str(), letter.status.as_str(), letter.attempts), ("traces", "HTTP 400", 1));
+        assert!(letter.reason.contains("no such tenant"), "{letter:?}");
+        assert_eq!(letter.endpoint, app.handle.health().endpoint);
+        assert!(letter.accepted <= letter.refused && letter.bytes > 1_000, "{letter:?}");
+        let json = serde_json::to_value(letter).expect("serializes");
+        assert_eq!((json["spans"].as_u64(), json["id"].as_str()), (Some(40), Some(letter.id.as_str())));
+        assert!(json["refused"].as_str().is_some_and(|time| time.ends_with('Z')), "{json}");
+
+        let (inspected, lines) = app.handle.dead_letter(&letter.id).expect("it was listed");
+        assert_eq!(&inspected, letter);
+        let spans = lines.iter().map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            line["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("spans").len()
+        });
+        assert_eq!(spans.sum::<usize>(), 40);
+        assert_eq!(collector.received().unique, 0);
+
+        collector.set(Behavior::accept());
+        let events = app.handle.subscribe();
+        let report = app.handle.redrive_all();
+        assert_eq!((report.letters, report.spans, report.failed.len(), report.left), (3, 347, 0, 0), "{report:?}");
+        app.handle.flush(PATIENCE).expect("delivered");
+        assert_eq!(app.missing(&[&collector]), 0);
+        assert_eq!(collector.received().duplicates, 0);
+        let ledger = app.handle.ledger();
+        assert_eq!((ledger.redriven, ledger.dead_lettered, ledger.delivered), (347, 347, 347), "{ledger:?}");
+        assert_eq!((ledger.imbalance(), ledger.lost()), (0, 0));
+        assert_eq!(app.handle.dead_letter_ids().expect("there is a disk"), Vec::<String>::new());
+        let told = events.try_iter().filter(|event| matches!(event, Event::Redriven { .. })).count();
+        assert_eq!(told, 3);
+    }
+}
+
+#[test]
+fn what_is_refused_once_more_is_a_letter_once_more() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let mut app = App::new(builder.with_state_dir(state.path().join("state")).build().expect("valid"));
+    refuse(&mut app, &collector, &[9]);
+    let first = app.handle.dead_letter_ids().expect("there is a disk");
+    let report = app.handle.redrive_all();
+    assert_eq!((report.letters, report.spans), (1, 9), "{report:?}");
+    app.wait_until("the same answer", |handle| handle.ledger().dead_lettered == 18);
+    let ledger = app.handle.ledger();
+    assert_eq!((ledger.redriven, ledger.in_fallback, ledger.imbalance()), (9, 0, 0), "{ledger:?}");
+    let second = app.handle.dead_letter_ids().expect("there is a disk");
+    assert_eq!(second.len(), 1);
+    assert_ne!(first, second);
+    collector.set(Behavior::accept());
+    assert_eq!(app.handle.redrive(&second[0]).expect("there is room"), 9);
+    app.handle.flush(PATIENCE).expect("delivered");
+    assert_eq!(app.missing(&[&collector]), 0);
+}
+
+#[test]
+fn a_letter_for_which_there_is_no_room_stays_and_no_stored_span_is_dropped_for_it() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let build = || {
+        let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+        let builder = builder.with_state_dir(state.path().join("state")).with_fallback_max_bytes(60_000);
+        App::new(builder.with_fallback_compression(Compression::Never).build().expect("valid"))
+    };
+    let mut first = build();
+    refuse(&mut first, &collector, &[80, 90]);
+    collector.stop();
+    first.trace(200);
+    first.shutdown().expect("in a file");
+    let app = build();
+    let report = app.handle.redrive_all();
+    assert_eq!((report.letters, report.left, report.failed.len()), (0, 1, 1), "{report:?}");
+    let (id, error) = &report.failed[0];
+    assert!(matches!(error, DeadLetterError::NoRoom(_)), "{error:?}");
+    assert!(error.to_string().contains("raise max_bytes"), "{error}");
+    let ledger = app.handle.ledger();
+    assert_eq!((ledger.in_fallback, ledger.lost(), ledger.imbalance()), (200, 0, 0), "{ledger:?}");
+    assert!(app.handle.dead_letter_ids().expect("there is a disk").contains(id));
+    // What waits is delivered, and then there is room.
+    collector.set(Behavior::accept());
+    collector.start_again().expect("the same ports");
+    app.handle.flush(PATIENCE).expect("delivered");
+    let rest = app.handle.redrive_all();
+    assert!(rest.letters >= 1, "{rest:?}");
+    app.handle.flush(PATIENCE).expect("delivered");
+    // The two may not have had room beside each other.
+    let last = app.handle.redrive_all();
+    assert_eq!((last.failed.len(), rest.letters + last.letters), (0, 2), "{last:?}");
+    app.handle.flush(PATIENCE).expect("delivered");
+    assert_eq!((first.missing(&[&collector]), collector.received().duplicates), (0, 0));
+}
+
+/// Between storing and removing the process is killed: both stand when the next one starts.
+#[test]
+fn a_crash_between_the_two_steps_sends_twice_and_loses_nothing() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let state = state.path().join("state");
+    let build = || {
+        let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+        App::new(builder.with_state_dir(&state).build().expect("valid"))
+    };
+    let mut first = build();
+    refuse(&mut first, &collector, &[9, 12]);
+    collector.stop();
+    let ids = first.handle.dead_letter_ids().expect("there is a disk");
+    let letter = state.join("dead-letters").join(&ids[0]);
+    let bytes = fs::read(&letter).expect("it was listed");
+    assert_eq!(first.handle.redrive(&ids[0]).expect("there is room"), 9);
+    assert!(!letter.exists());
+    first.shutdown().expect("in a file");
+    fs::write(&letter, bytes).expect("as if it had not been removed");
+
+    let second = build();
+    assert_eq!(second.handle.ledger().recovered, 9);
+    assert_eq!(second.handle.dead_letter_ids().expect("there is a disk"), ids);
+    collector.set(Behavior::accept());
+    collector.start_again().expect("the same ports");
+    let report = second.handle.redrive_all();
+    assert_eq!((report.letters, report.spans), (2, 21), "{report:?}");
+    second.handle.flush(PATIENCE).expect("delivered");
+    let received = collector.received();
+    assert_eq!((first.missing(&[&collector]), received.unique, received.duplicates), (0, 21, 9));
+    let ledger = second.handle.ledger();
+    assert_eq!((ledger.redriven, ledger.delivered, ledger.imbalance()), (21, 30, 0), "{ledger:?}");
+}
+
+#[test]
+fn a_letter_that_is_removed_or_damaged_or_unknown_is_said_to_be() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let state = state.path().join("state");
+    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let mut app = App::new(builder.with_state_dir(&state).build().expect("valid"));
+    refuse(&mut app, &collector, &[3, 4, 5, 6]);
+    let ids = app.handle.dead_letter_ids().expect("there is a disk");
+    let path = |id: &str| state.join("dead-letters").join(id);
+
+    assert_eq!(app.handle.remove_dead_letter(&ids[0]).expect("it was listed"), 3);
+    assert!(!path(&ids[0]).exists());
+    let far = "x".repeat(10_000);
+    for id in [ids[0].as_str(), "", "../fallback/.lock", &far] {
+        for error in [
+            app.handle.remove_dead_letter(id).expect_err("unknown"),
+            app.handle.dead_letter(id).map(drop).expect_err("unknown"),
+            app.handle.redrive(id).expect_err("unknown"),
+        ] {
+            assert!(matches!(error, DeadLetterError::Unknown { .. }) && error.to_string().len() < 200, "{error}");
+        }
+    }
+
+    // One has lost its beginning, one its spans.
+    fs::write(path(&ids[1]), "{}\n").expect("written");
+    let text = fs::read_to_string(path(&ids[2])).expect("it was listed");
+    fs::write(path(&ids[2]), text.replace("traceId", "trace")).expect("written");
+    let listed = app.handle.dead_letters(10).expect("there is a disk");
+    assert_eq!(listed.iter().map(|letter| letter.spans).collect::<Vec<_>>(), [6, 5]);
+    assert!(state.join("dead-letters/quarantine").join(&ids[1]).exists());
+    fs::write(path(&ids[2]), text.lines().next().expect("a header").to_owned() + "\nno JSON\n").expect("written");
+    collector.set(Behavior::accept());
+    let report = app.handle.redrive_all();
+    assert_eq!((report.letters, report.spans, report.left), (1, 6, 0), "{report:?}");
+    let [(id, DeadLetterError::Damaged { .. })] = &report.failed[..] else { panic!("{report:?}") };
+    assert_eq!(id, &ids[2]);
+    app.handle.flush(PATIENCE).expect("delivered");
+    assert_eq!(collector.received().unique, 6);
+
+    app.shutdown().expect("nothing waits");
+    let error = app.handle.dead_letters(1).expect_err("it has ended");
+    assert!(matches!(error, DeadLetterError::Unavailable), "{error}");
+}
+
+/// Live spans, letters and files at once: each span arrives once.
+#[test]
+fn letters_are_redriven_beside_live_spans() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let mut app = App::new(builder.with_state_dir(state.path().join("state")).build().expect("valid"));
+    refuse(&mut app, &collector, &[50; 8]);
+    collector.set(Behavior::accept());
+    let handle = app.handle.clone();
+    let others = [(); 2].map(|()| {
+        let handle = handle.clone();
+        std::thread::spawn(move || handle.redrive_all())
+    });
+    for _ in 0..10 {
+        app.trace(100);
+    }
+    let reports = others.map(|other| other.join().expect("no panic"));
+    assert_eq!(reports.iter().map(|report| report.spans).sum::<u64>(), 400, "{reports:?}");
+    assert!(reports.iter().all(|report| report.failed.is_empty()), "{reports:?}");
+    app.handle.flush(PATIENCE).expect("delivered");
+    assert_eq!((app.missing(&[&collector]), collector.received().duplicates), (0, 0));
+    let ids = app.handle.dead_letter_ids().expect("there is a disk").into_iter().collect::<HashSet<_>>();
+    assert_eq!(ids.len(), 0);
+    assert_eq!(app.handle.ledger().imbalance(), 0);
+}
+
+#[test]
+fn without_a_fallback_there_are_no_letters() {
+    let collector = MockCollector::start().expect("loopback");
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback_enabled(false);
+    let app = App::new(builder.build().expect("valid"));
+    assert!(matches!(app.handle.dead_letters(1), Err(DeadLetterError::Unavailable)));
+    assert!(matches!(app.handle.redrive_all().failed[..], [(_, DeadLetterError::Unavailable)]));
+}
