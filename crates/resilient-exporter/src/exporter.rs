@@ -67,11 +67,11 @@ impl ResilientSpanExporter {
             self.shared.core().refuse(spans, RefuseReason::EncodePanicked);
             return Err(OTelSdkError::InternalFailure("encoding panicked: please report this".to_owned()));
         };
+        // A panic in here is of a clock of the user's: the batch is offered all the same.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.shared.make_durable(&payload)));
         // A panic in here is of a log subscriber: the batch has its place by then.
-        let refused = catch_unwind(AssertUnwindSafe(|| {
-            self.shared.make_durable(&payload);
-            self.shared.decide(|core, effects| core.offer(payload, now, effects))
-        }));
+        let refused =
+            catch_unwind(AssertUnwindSafe(|| self.shared.decide(|core, effects| core.offer(payload, now, effects))));
         self.shared.net.notify_one();
         match refused.unwrap_or(None) {
             None => Ok(()),

@@ -120,7 +120,9 @@ impl Shared {
             self.disk_work.notify_one();
         }
         let id = payload.id();
-        self.wait(SystemClock.now() + self.journal_timeout, |core| !core.shadow_waits(id));
+        let now = SystemClock.now();
+        let deadline = now.checked_add(self.journal_timeout).unwrap_or(now + FOR_EVER);
+        self.wait(deadline, |core| !core.shadow_waits(id));
         self.core().stop_waiting(id, payload.span_count(), self.clock.now());
     }
 
