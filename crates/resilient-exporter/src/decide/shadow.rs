@@ -14,6 +14,9 @@ use crate::ledger::{DropReason, Place};
 /// How long health remembers that a batch was accepted without being durable.
 const RECENT: Duration = Duration::from_secs(60);
 
+/// So few names of batches that need not be written any more are not worth looking for.
+const MANY_PENDING: usize = 1_024;
+
 /// The shadows of all batches that are in memory. A batch that is split keeps one shadow, the whole, until its last piece has its
 /// end.
 pub(crate) struct Shadows {
@@ -84,9 +87,16 @@ impl Shadows {
         let root = self.pieces.remove(&piece).unwrap_or(piece);
         let Some(shadow) = self.roots.get_mut(&root) else { return };
         shadow.pieces -= 1;
-        if shadow.pieces == 0 {
-            self.roots.remove(&root);
-            self.done.push(root);
+        if shadow.pieces > 0 {
+            return;
+        }
+        match self.roots.remove(&root).map(|root| root.state) {
+            // Nothing of it was written. While the disk hangs nobody takes these names out of the queue.
+            Some(State::Pending(_)) if self.pending.len() > MANY_PENDING + 2 * self.roots.len() => {
+                self.pending.retain(|id| self.roots.contains_key(id));
+            }
+            Some(State::Pending(_)) => {}
+            _ => self.done.push(root),
         }
     }
 
@@ -196,7 +206,7 @@ impl Core {
     }
 
     /// A batch, or a piece of one, has had its end.
-    pub(super) fn settle(&mut self, piece: BatchId) {
+    pub(crate) fn settle(&mut self, piece: BatchId) {
         if let Some(shadows) = &mut self.shadows {
             shadows.settle(piece);
         }
@@ -232,6 +242,11 @@ impl Core {
         let more = spans.saturating_sub(shadows.unread);
         shadows.unread -= spans - more;
         self.ledger.transfer(more, Place::Recovered, Place::Buffered);
+        if self.phase == Phase::Stopped {
+            // The end came while it was being read: it stays where it is.
+            shadows.left += spans;
+            return;
+        }
         let _ = self.accept(payload, Place::Dropped(DropReason::BufferFull), started, effects);
     }
 
@@ -286,6 +301,12 @@ impl Core {
     #[cfg(test)]
     pub(crate) fn left_spans(&self) -> usize {
         self.shadows.as_ref().map_or(0, |shadows| shadows.left)
+    }
+
+    /// Names of batches that take memory.
+    #[cfg(test)]
+    pub(crate) fn shadow_names(&self) -> usize {
+        self.shadows.as_ref().map_or(0, |shadows| shadows.pending.len() + shadows.done.len() + shadows.roots.len())
     }
 
     /// What health says of it.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use otlp_payload::Payload;
+
 use super::{Answer, World, in_memory};
 use crate::clock::{Clock as _, SystemClock};
 use crate::testing::spans;
@@ -172,4 +174,31 @@ fn what_is_found_in_the_journal_waits_there_while_memory_is_on_its_way_to_the_di
         world.disk(false);
     }
     assert!(world.core.wants_recovered(), "{before} are left");
+}
+
+#[test]
+fn a_batch_that_is_read_from_the_journal_when_the_end_comes_stays_there() {
+    let mut world = in_memory(true, 8);
+    world.core.keep_shadows(10, world.now);
+    assert!(world.core.wants_recovered());
+    let payload = world.encoder.encode(world.core.next_id(), SystemClock.wall(), &spans(1, 10));
+    let mut effects = Vec::new();
+    world.core.stop_now(world.now, &mut effects);
+    world.core.recovered(payload, &mut effects);
+    assert_eq!((world.core.left_in_journal(), world.core.buffer.total().count), (10, 0));
+    assert_eq!((world.core.ledger.buffered, world.core.ledger.imbalance()), (10, 0));
+}
+
+#[test]
+fn a_disk_that_hangs_for_ever_costs_no_memory_for_what_is_delivered() {
+    let mut world = in_memory(true, 8);
+    world.core.keep_shadows(0, world.now);
+    let payload = world.encoder.encode(world.core.next_id(), SystemClock.wall(), &spans(1, 1));
+    for _ in 0..10_000 {
+        let payload = Payload::new(world.core.next_id(), SystemClock.wall(), 1, payload.bytes().clone());
+        assert!(world.core.open_shadow(&payload));
+        // It had its end before the disk thread came to it.
+        world.core.settle(payload.id());
+    }
+    assert!(world.core.shadow_names() < 2_000, "{}", world.core.shadow_names());
 }
