@@ -187,11 +187,12 @@ impl<'a> Worker<'a> {
     }
 
     fn read(&mut self) {
-        let settled = self.committer.as_mut().is_none_or(|committer| committer.is_settled(self.shared));
-        let read = match settled {
-            true => guarded(|| self.fallback.read(GROUP_BYTES)),
-            false => Err(FallbackError::new("the journal cannot be synced, and still has what the files have")),
-        };
+        if self.committer.as_mut().is_some_and(|committer| !committer.is_settled(self.shared)) {
+            // The journal still has what a file has. That is no trouble of the files: batches go to them all the same.
+            let now = self.shared.clock.now();
+            return self.shared.decide(|core, _| core.reads_later(now));
+        }
+        let read = guarded(|| self.fallback.read(GROUP_BYTES));
         // A new batch or a spill shall not wait until files of nothing are read through.
         let in_vain = read.as_ref().is_ok_and(Vec::is_empty);
         if in_vain && !self.stop && guarded(|| Ok(self.fallback.gave_way())).unwrap_or(false) {

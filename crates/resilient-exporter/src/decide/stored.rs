@@ -102,13 +102,18 @@ impl Core {
     /// Stored batches to send; none when the fallback has none.
     pub(crate) fn group_read(&mut self, batches: Vec<Payload>, now: Instant) {
         if batches.is_empty() {
-            self.replay = Replay::Idle;
-            self.read_at = Some(now + DISK_RETRY);
+            self.reads_later(now);
         } else {
             self.replay = Replay::Sending(Group::new(batches, self.others()));
             self.read_at = None;
             self.disk_works();
         }
+    }
+
+    /// Stored batches are not to be had just now.
+    pub(crate) fn reads_later(&mut self, now: Instant) {
+        self.replay = Replay::Idle;
+        self.read_at = Some(now + DISK_RETRY);
     }
 
     pub(super) fn others(&self) -> Others {
