@@ -73,7 +73,7 @@ impl<D: Directory> FileJournal<D> {
             damaged: 0,
             maintained: 0,
         };
-        if let Err(error) = journal.adopt(&mut holds) {
+        if let Err(error) = journal.look_for_dead(&mut holds).and(journal.adopt()) {
             // What stays with the dead for now is tried again.
             tracing::warn!(error = error.to_string(), "the journal of a process that has ended was not taken over");
         }
@@ -81,10 +81,7 @@ impl<D: Directory> FileJournal<D> {
     }
 
     /// Takes over one journal after the other, each in small steps.
-    fn adopt(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
-        if self.dead.is_none() {
-            self.dead = self.next_dead(holds)?;
-        }
+    fn adopt(&mut self) -> Result<(), JournalError> {
         let Some(mut dead) = self.dead.take() else { return Ok(()) };
         // Where a step fails the other journal is closed; what it still has comes out of it again.
         let finished = self.adopt_some(&mut dead.journal)?;
@@ -102,26 +99,31 @@ impl<D: Directory> FileJournal<D> {
         Ok(())
     }
 
-    fn next_dead(&self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<Option<Dead<D>>, JournalError> {
-        let Some(root) = &self.root else { return Ok(None) };
+    /// Opens the journals of all processes that have ended, which settles who has what they were handing over to a file: so this
+    /// comes before their files are replayed or removed. One of them stays open, to be taken over, and the others wait for their turn.
+    fn look_for_dead(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
+        let Some(root) = &self.root else { return Ok(()) };
+        let mut looked = Ok(());
         for entry in root.list().map_err(told)? {
             let Some(name) = entry.name.to_str() else { continue };
             let number = name.strip_prefix(PROCESS_PREFIX).and_then(|number| number.parse().ok());
             let ours = number.is_some_and(|number: u32| (1..=MAX_PROCESSES).contains(&number));
-            if !ours || entry.kind.is_some_and(|kind| kind != Kind::Directory) {
+            let open = self.dead.as_ref().is_some_and(|dead| dead.name == name);
+            if !ours || open || entry.kind.is_some_and(|kind| kind != Kind::Directory) {
                 continue;
             }
             let Ok(dir) = root.subdirectory(name) else { continue };
             match journal::Journal::open(dir, *self.own.config(), self.own.incarnation(), &mut *holds) {
                 Ok((mut journal, _)) => {
                     log(&mut journal);
-                    return Ok(Some(Dead { name: name.to_owned(), journal }));
+                    self.dead.get_or_insert_with(|| Dead { name: name.to_owned(), journal });
                 }
                 Err(OpenError::Lock(LockError::Held { .. })) => {}
-                Err(error) => return Err(told(error)),
+                // The others shall not wait for this one.
+                Err(error) => looked = looked.and(Err(told(error))),
             }
         }
-        Ok(None)
+        looked
     }
 
     /// Says whether nothing is left there.
@@ -243,10 +245,12 @@ where
 
     fn maintain(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
         self.maintained = self.maintained.wrapping_add(1);
-        let adopted = match self.dead.is_some() || self.maintained.is_multiple_of(ADOPT_EVERY) {
-            true => self.adopt(holds),
-            false => Ok(()),
+        // The first time, and then right before the files of processes that have ended are taken over.
+        let looked = match self.maintained % ADOPT_EVERY {
+            1 => self.look_for_dead(holds),
+            _ => Ok(()),
         };
+        let adopted = looked.and(self.adopt());
         let maintained = self.own.maintain().map(drop).map_err(told);
         log(&mut self.own);
         adopted.and(maintained)
