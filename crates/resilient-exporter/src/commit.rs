@@ -33,9 +33,22 @@ pub(crate) struct Committer {
     looked: Instant,
     /// Since when there may be a file whose batches are still in the journal after a crash.
     unsettled: Option<Instant>,
-    /// What the last operation said, if it failed.
-    trouble: Option<String>,
+    /// What the last operation of each kind said, if it failed: that one kind works does not end the trouble of another.
+    trouble: [Option<String>; 5],
     told: Option<String>,
+    warned: Option<String>,
+}
+
+/// Kinds of operations; of several that are in trouble the first is told of.
+#[derive(Clone, Copy)]
+enum Kind {
+    Append,
+    Sync,
+    /// Its success says less than that of a sync, which makes up for marks that failed.
+    Mark,
+    Recover,
+    /// Keeps nobody from being durable, so only the log tells of it.
+    Maintain,
 }
 
 impl Committer {
@@ -47,8 +60,9 @@ impl Committer {
             looked: now,
             // Opening may not have been able to write down what became of the files of the life before.
             unsettled: Some(now),
-            trouble: None,
+            trouble: [const { None }; 5],
             told: None,
+            warned: None,
         }
     }
 
@@ -88,13 +102,18 @@ impl Committer {
         if group.is_empty() {
             return false;
         }
-        let (mut appended, mut missing) = (Vec::new(), Vec::new());
+        let (mut appended, mut missing, mut trouble) = (Vec::new(), Vec::new(), None);
         for payload in &group {
-            match self.ask(|journal| journal.append(payload)) {
+            match self.ask(Kind::Append, |journal| journal.append(payload)) {
                 Ok(()) => appended.push(payload.id()),
-                Err(Failed) => missing.push(payload.id()),
+                Err(Failed) => {
+                    missing.push(payload.id());
+                    trouble.clone_from(&self.trouble[Kind::Append as usize]);
+                }
             }
         }
+        // Also of one that is followed by others that were written.
+        self.trouble[Kind::Append as usize] = trouble;
         if !appended.is_empty() {
             self.schedule.appended(shared.clock.now());
         }
@@ -112,15 +131,16 @@ impl Committer {
         let done = shared.core().shadows_done();
         if !done.is_empty() {
             // Where it is not written it is kept in the journal's memory: nothing more can be done.
-            let _ = self.ask(|journal| journal.done(&done));
+            let _ = self.ask(Kind::Mark, |journal| journal.done(&done));
             self.schedule.marked(self.looked);
         }
         self.looked = shared.clock.now();
     }
 
     fn sync(&mut self, shared: &Shared) {
-        match self.ask(Journal::sync) {
+        match self.ask(Kind::Sync, Journal::sync) {
             Ok(()) => {
+                self.trouble[Kind::Mark as usize] = None;
                 self.schedule.synced();
                 self.unsettled = None;
                 shared.core().shadows_written(&self.unsynced, Written::Kept);
@@ -139,7 +159,7 @@ impl Committer {
     pub(crate) fn announce(&mut self, file: &str, ids: &[BatchId], shared: &Shared) {
         // Where this fails the file is written all the same: a crash then brings the batches twice, which is better
         // than having no room for new ones.
-        if !ids.is_empty() && self.ask(|journal| journal.announce(file, ids)).is_ok() {
+        if !ids.is_empty() && self.ask(Kind::Mark, |journal| journal.announce(file, ids)).is_ok() {
             self.sync_hand_over(shared);
         }
     }
@@ -148,7 +168,7 @@ impl Committer {
     pub(crate) fn handed_over(&mut self, ids: &[BatchId], shared: &Shared) {
         if !ids.is_empty() {
             self.unsettled.get_or_insert(shared.clock.now());
-            let _ = self.ask(|journal| journal.done(ids));
+            let _ = self.ask(Kind::Mark, |journal| journal.done(ids));
             self.sync_hand_over(shared);
         }
     }
@@ -156,7 +176,7 @@ impl Committer {
     /// The file was not written.
     pub(crate) fn take_back(&mut self, ids: &[BatchId], shared: &Shared) {
         if !ids.is_empty() {
-            let _ = self.ask(|journal| journal.take_back(ids));
+            let _ = self.ask(Kind::Mark, |journal| journal.take_back(ids));
             self.schedule.marked(shared.clock.now());
         }
     }
@@ -186,9 +206,24 @@ impl Committer {
             catch_unwind(AssertUnwindSafe(|| fallback.holds(name)))
                 .unwrap_or_else(|_| Err(io::Error::other("the fallback panicked")))
         };
-        let _ = self.ask(|journal| journal.maintain(&mut holds));
-        let found = self.ask(|journal| Ok(journal.found())).unwrap_or(0);
+        let mut found = 0;
+        let _ = self.ask(Kind::Maintain, |journal| {
+            let maintained = journal.maintain(&mut holds);
+            // Also where the rest of it failed.
+            found = journal.found();
+            maintained
+        });
         shared.core().found_in_journal(found);
+        let trouble = &self.trouble[Kind::Maintain as usize];
+        if *trouble != self.warned {
+            self.warned.clone_from(trouble);
+            if let Some(error) = trouble {
+                tracing::warn!(
+                    error,
+                    "the journal was not cleared up, or one of another process not taken over; it is tried again"
+                );
+            }
+        }
         self.tell(shared);
     }
 
@@ -200,12 +235,12 @@ impl Committer {
                 break;
             }
             let wall = shared.clock.wall();
-            match self.ask(|journal| Ok(journal.next_recovered(wall))) {
+            match self.ask(Kind::Recover, |journal| Ok(journal.next_recovered(wall))) {
                 Ok(Recovered::Batch(payload)) => shared.decide(|core, effects| core.recovered(payload, effects)),
                 Ok(Recovered::Damaged { spans }) => shared.decide(|core, effects| core.recovery_lost(spans, effects)),
                 Ok(Recovered::End) => shared.decide(|core, effects| core.recovery_ends(effects)),
                 Ok(Recovered::Later(error)) => {
-                    self.trouble = Some(error.to_string());
+                    self.trouble[Kind::Recover as usize] = Some(error.to_string());
                     break;
                 }
                 Err(Failed) => break,
@@ -224,27 +259,27 @@ impl Committer {
     }
 
     /// Asks the journal, whose panic is an error, and keeps what it says.
-    fn ask<T>(&mut self, operation: impl FnOnce(&mut dyn Journal) -> Result<T, JournalError>) -> Result<T, Failed> {
+    fn ask<T>(
+        &mut self,
+        kind: Kind,
+        operation: impl FnOnce(&mut dyn Journal) -> Result<T, JournalError>,
+    ) -> Result<T, Failed> {
         let journal = &mut *self.journal;
-        match catch_unwind(AssertUnwindSafe(|| operation(journal))) {
-            Ok(Ok(value)) => {
-                self.trouble = None;
-                Ok(value)
-            }
-            Ok(Err(error)) => {
-                self.trouble = Some(error.to_string());
-                Err(Failed)
-            }
-            Err(_) => {
-                self.trouble = Some("the journal panicked".to_owned());
-                Err(Failed)
-            }
-        }
+        let result = catch_unwind(AssertUnwindSafe(|| operation(journal)));
+        let (result, trouble) = match result {
+            Ok(Ok(value)) => (Ok(value), None),
+            Ok(Err(error)) => (Err(Failed), Some(error.to_string())),
+            Err(_) => (Err(Failed), Some("the journal panicked".to_owned())),
+        };
+        self.trouble[kind as usize] = trouble;
+        result
     }
 
     fn tell(&mut self, shared: &Shared) {
-        if self.trouble != self.told {
-            self.told.clone_from(&self.trouble);
+        let [troubles @ .., _] = &self.trouble;
+        let trouble = troubles.iter().flatten().next();
+        if trouble != self.told.as_ref() {
+            self.told = trouble.cloned();
             shared.decide(|core, effects| core.journal_said(self.told.clone(), effects));
         }
     }

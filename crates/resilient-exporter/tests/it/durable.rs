@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime};
 
@@ -143,6 +145,41 @@ fn a_second_process_has_a_journal_of_its_own_which_is_taken_over_when_it_ends() 
 }
 
 #[test]
+fn a_journal_that_cannot_be_taken_over_holds_up_no_other() {
+    let collector = MockCollector::start().expect("loopback");
+    collector.stop();
+    let state = tempfile::tempdir().expect("temp dir");
+    let (state, left) = (state.path().join("state"), state.path().join("left"));
+    let apps = [100, 10, 20, 30].map(|spans| {
+        let mut app = App::new(durable(&collector, &state).build().expect("valid"));
+        app.trace(spans);
+        app
+    });
+    copy(&state, &left);
+    for process in ["process-1", "process-3"] {
+        let lock = left.join("journal").join(process).join(".lock");
+        fs::remove_file(&lock).expect("is there");
+        fs::create_dir(&lock).expect("made");
+    }
+    let collector = MockCollector::start().expect("loopback");
+    let heir = App::new(durable(&collector, &left).build().expect("valid"));
+    heir.wait_until("both are found", |handle| handle.ledger().recovered == 120);
+    heir.assert_delivered(&collector);
+    assert_eq!((apps[0].missing(&[&collector]), apps[2].missing(&[&collector])), (0, 0));
+}
+
+#[test]
+fn a_wait_that_no_clock_can_tell_is_for_ever_and_harms_nobody() {
+    let collector = MockCollector::start().expect("loopback");
+    let scratch = tempfile::tempdir().expect("temp dir");
+    let builder = durable(&collector, &scratch.path().join("state")).with_journal_sync_timeout(Duration::MAX);
+    let mut app = App::new(builder.build().expect("valid"));
+    app.trace(10);
+    app.assert_delivered(&collector);
+    assert_eq!(app.handle.health().accepted_not_durable, Some(0));
+}
+
+#[test]
 fn a_journal_without_a_directory_or_in_an_unsafe_one_is_an_error() {
     let collector = MockCollector::start().expect("loopback");
     let builder = || ResilientSpanExporter::builder().with_primary(http(&collector)).with_journal_enabled(true);
@@ -160,6 +197,7 @@ struct Asking {
     ask: Sender<()>,
     answer: Receiver<Result<(), JournalError>>,
     kept: Vec<BatchId>,
+    maintained: Arc<AtomicUsize>,
 }
 
 impl Journal for Asking {
@@ -200,6 +238,7 @@ impl Journal for Asking {
     }
 
     fn maintain(&mut self, _: &mut dyn FnMut(&str) -> std::io::Result<bool>) -> Result<(), JournalError> {
+        self.maintained.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -210,7 +249,7 @@ impl Journal for Asking {
 
 fn asking() -> (Asking, Receiver<()>, Sender<Result<(), JournalError>>) {
     let ((ask, asked), (reply, answer)) = (channel(), channel());
-    (Asking { ask, answer, kept: Vec::new() }, asked, reply)
+    (Asking { ask, answer, kept: Vec::new(), maintained: Arc::default() }, asked, reply)
 }
 
 #[test]
@@ -221,21 +260,21 @@ fn a_disk_that_hangs_costs_one_wait_and_the_spans_are_delivered() {
         .with_fallback_enabled(false)
         .with_journal_enabled(true)
         .with_journal(journal)
-        .with_journal_sync_timeout(Duration::from_millis(50))
+        .with_journal_sync_timeout(Duration::from_millis(500))
         .build()
         .expect("valid");
     let handle = exporter.handle();
     let export = |spans| exporter.export(some_spans(spans)).now_or_never().expect("ready").expect("accepted");
     let start = now();
     export(10);
-    assert!(start.elapsed() >= Duration::from_millis(50), "it waited for the disk");
+    assert!(start.elapsed() >= Duration::from_millis(500), "it waited for the disk");
     asked.recv_timeout(PATIENCE).expect("the disk thread hangs in it");
-    // Twenty more do not wait a second in all: nobody waits while the disk has not answered.
-    (0..20).for_each(|_| export(10));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    eventually("the collector has them", || handle.ledger().delivered == 210);
+    // Nobody waits while the disk has not answered: these would take 20 s otherwise.
+    (0..40).for_each(|_| export(10));
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    eventually("the collector has them", || handle.ledger().delivered == 410);
     let health = handle.health();
-    assert_eq!((health.status, health.accepted_not_durable), (Status::Degraded, Some(210)), "{health:?}");
+    assert_eq!((health.status, health.accepted_not_durable), (Status::Degraded, Some(410)), "{health:?}");
     assert!(health.issues.iter().any(|issue| issue.contains("before they were durable")), "{:?}", health.issues);
     eventually("health knows that the disk hangs", || handle.health().issues.iter().any(|issue| issue.contains("2 s")));
 
@@ -243,13 +282,14 @@ fn a_disk_that_hangs_costs_one_wait_and_the_spans_are_delivered() {
     // What was delivered meanwhile is not written any more, and what was being written is marked.
     eventually("the disk is back", || handle.health().journal_batches == Some(0));
     export(10);
-    assert_eq!(handle.health().accepted_not_durable, Some(210), "from now on it is durable again");
+    assert_eq!(handle.health().accepted_not_durable, Some(410), "from now on it is durable again");
 }
 
 #[test]
 fn a_journal_that_fails_is_told_of_and_returns_by_itself() {
     let collector = MockCollector::start().expect("loopback");
     let (journal, _asked, reply) = asking();
+    let maintained = Arc::clone(&journal.maintained);
     let exporter = quick(ResilientSpanExporter::builder().with_primary(http(&collector)))
         .with_fallback_enabled(false)
         .with_journal_enabled(true)
@@ -267,10 +307,15 @@ fn a_journal_that_fails_is_told_of_and_returns_by_itself() {
         told.filter_map(|event| if let Event::JournalTrouble { error } = event { Some(error) } else { None }).next();
     assert_eq!(told.as_deref(), Some("no space left on device"));
     assert_eq!(handle.health().accepted_not_durable, Some(10));
+    // That marks are written, and that clearing up works, says nothing of it.
+    let trouble = || handle.health().issues.iter().any(|issue| issue.contains("no space left"));
+    handle.flush(PATIENCE).expect("delivered");
+    let before = maintained.load(Ordering::Relaxed);
+    eventually("it was cleared up", || maintained.load(Ordering::Relaxed) >= before + 2);
+    assert!(trouble(), "{:?}", handle.health().issues);
     reply.send(Ok(())).expect("it listens");
     export(20);
     assert_eq!(handle.health().accepted_not_durable, Some(10));
-    let trouble = || handle.health().issues.iter().any(|issue| issue.contains("no space left"));
     eventually("the trouble is over", || !trouble());
     handle.flush(PATIENCE).expect("delivered");
     assert_eq!(handle.ledger().delivered, 30);
