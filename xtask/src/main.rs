@@ -2,6 +2,7 @@
 //! with the tool's name and the way to get it. Nothing is skipped.
 
 mod bench;
+mod chaos;
 mod fail;
 mod fuzz;
 mod gate;
@@ -26,6 +27,8 @@ usage: cargo xtask <lane> [options]
   bench [FILTER]       the gated budgets, then the criterion benches, those whose name contains FILTER; needs valgrind
   outage [--short | --long]
                        10 s outages at 5,000 spans/s (2 s), the stock exporter and ours side by side; 10 min, ours alone
+  chaos [kill]         storms: an application killed at random moments, judged by an outside ledger of span ids; without
+                       a name it lists them
   mutants [FILTER]     each planted bug (those whose name contains FILTER) must be found by the tests; needs git
   fuzz [FILTER] [--seconds N | --long] [--keep]
                        any bytes for each reader of untrusted bytes, 60 s a target (600 s); needs cargo-fuzz and the
@@ -63,6 +66,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "tidy" => no_options(rest).and_then(|()| tidy::run(&workspace)),
         "bench" => bench::run(&workspace, rest),
         "outage" => outage::run(&workspace, rest),
+        "chaos" => chaos::run(&workspace, rest),
         "mutants" => mutants::run(&workspace, rest),
         "fuzz" => fuzz::run(&workspace, rest),
         "interop" => no_options(rest).and_then(|()| interop::run(&workspace)),

@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod canonical;
+pub mod chaos;
 pub mod collector;
 pub mod contender;
 pub mod interop;

@@ -1,34 +1,31 @@
 //! Runs the trials: see the library.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use trials::Failure;
+use trials::chaos::{self, Plan as Storm, Promise};
 use trials::collector::Fault;
 use trials::interop::{self, Setup};
 use trials::outage::{self, Plan};
+use trials::{Failure, now};
 
 const USAGE: &str = "\
 usage: trials outage [--short | --long]
        trials interop --collector <program> --configs <folder> --python <program> --otlp-py <program>
+       trials chaos kill [--kills N] [--seed S] [--minutes M] [--folder F] [--no-journal]
        trials collector [options]         the mock collector; used by the trials themselves
+       trials chaos-life <settings>       one life of a storm; used by the storm itself
 ";
 
 fn main() -> ExitCode {
+    let started = now();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some(("collector", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return mock_collector::run(rest.iter().map(Into::into));
     }
-    match run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("trials: {failure}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(arguments: &[&str]) -> Result<(), Failure> {
-    match arguments {
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["outage"] => outages(10, 0.90),
         ["outage", "--short"] => outages(2, 0.50),
         ["outage", "--long"] => long_outage(),
@@ -40,7 +37,16 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
                 otlp_py: otlp_py.into(),
             })
         }
+        ["chaos", "kill", options @ ..] => kill_storm(options),
+        ["chaos-life", settings] => chaos::live(settings, started),
         _ => Err(USAGE.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("trials: {failure}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -69,5 +75,43 @@ fn long_outage() -> Result<(), Failure> {
         }
         row.verdict(0.0)?;
     }
+    Ok(())
+}
+
+/// Prints the report; fails if anything is not as it must be, and keeps everything then.
+fn kill_storm(options: &[&str]) -> Result<(), Failure> {
+    let mut storm = Storm {
+        kills: 300,
+        seed: RandomState::new().build_hasher().finish() >> 32,
+        limit: Duration::from_secs(5 * 60),
+        journal: true,
+        promise: Promise::Accepted,
+        folder: PathBuf::from("target/chaos"),
+    };
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
+        let mut value = || options.next().ok_or_else(|| Failure::from(format!("{option} needs a value\n{USAGE}")));
+        match *option {
+            "--kills" => storm.kills = value()?.parse()?,
+            "--seed" => storm.seed = value()?.parse()?,
+            "--minutes" => storm.limit = Duration::try_from_secs_f64(value()?.parse::<f64>()? * 60.0)?,
+            "--folder" => storm.folder = value()?.into(),
+            "--no-journal" => (storm.journal, storm.promise) = (false, Promise::Stored),
+            _ => return Err(format!("there is no option {option:?}\n{USAGE}").into()),
+        }
+    }
+    // Absolute: the application is told to keep its state there.
+    storm.folder = std::path::absolute(storm.folder)?.join(format!("seed-{}", storm.seed));
+    if storm.folder.exists() {
+        std::fs::remove_dir_all(&storm.folder)?;
+    }
+    println!("kill storm, seed {}: up to {} kills in {:?}", storm.seed, storm.kills, storm.limit);
+    let report = chaos::run(&storm, &std::env::current_exe()?)?;
+    println!("{report}");
+    if !report.wrong.is_empty() {
+        let wrong = report.wrong.join("\n  ");
+        return Err(format!("not as it must be; everything is kept in {}\n  {wrong}", storm.folder.display()).into());
+    }
+    std::fs::remove_dir_all(&storm.folder)?;
     Ok(())
 }

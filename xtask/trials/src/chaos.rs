@@ -1,0 +1,63 @@
+//! The kill storm: an application under load is killed again and again at random moments, while its collector fails in
+//! every way; an outside ledger of span ids says in the end whether anything was lost.
+//!
+//! See `docs/chaos.md` for what is promised and how it is judged.
+
+mod account;
+mod disk;
+mod ledger;
+mod life;
+mod report;
+mod storm;
+mod weather;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use report::Report;
+
+use crate::Failure;
+
+/// One storm.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Kills, at most.
+    pub kills: u32,
+    /// What every chance is drawn from.
+    pub seed: u64,
+    /// How long processes are killed; the last, clean life comes on top.
+    pub limit: Duration,
+    /// Whether the application runs in durable mode.
+    pub journal: bool,
+    /// What is owed.
+    pub promise: Promise,
+    /// Everything is written in here. Must not exist.
+    pub folder: PathBuf,
+}
+
+/// What is owed for a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// What `export` accepted is delivered or on disk: durable mode.
+    Accepted,
+    /// What was on disk once is delivered or on disk: any mode.
+    Stored,
+}
+
+/// Runs the storm. `program` is this package's program, which also serves as the application and as the collector.
+///
+/// # Errors
+///
+/// When the trial itself breaks: no process, no port, no folder. What the storm finds is no error here: it stands in the report.
+pub fn run(plan: &Plan, program: &Path) -> Result<Report, Failure> {
+    storm::run(plan, program)
+}
+
+/// One life of the application, as the storm describes it in JSON; `started` is when `main` began.
+///
+/// # Errors
+///
+/// When the exporter cannot be built, or the outside ledger cannot be written.
+pub fn live(settings: &str, started: Instant) -> Result<(), Failure> {
+    life::live(&serde_json::from_str(settings)?, started)
+}

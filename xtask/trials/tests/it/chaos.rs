@@ -1,0 +1,35 @@
+//! The kill storm in small: that it runs to its end, and above all that it notices what it is there to notice.
+
+use std::path::Path;
+use std::time::Duration;
+
+use trials::chaos::{Plan, Promise, Report, run};
+
+fn storm(journal: bool, promise: Promise, seed: u64) -> Report {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().join("storm");
+    let plan = Plan { kills: 12, seed, limit: Duration::from_secs(20), journal, promise, folder };
+    run(&plan, Path::new(env!("CARGO_BIN_EXE_trials"))).expect("a storm that runs to its end")
+}
+
+#[test]
+fn what_was_on_disk_once_survives_without_a_journal() {
+    let report = storm(false, Promise::Stored, 7);
+    assert!(report.wrong.is_empty(), "{report}\n{:#?}", report.wrong);
+    assert!(report.kills > 0 && report.delivered > 0, "{report}");
+}
+
+#[test]
+fn what_was_accepted_survives_in_durable_mode() {
+    let report = storm(true, Promise::Accepted, 7);
+    assert!(report.wrong.is_empty(), "{report}\n{:#?}", report.wrong);
+    assert!(report.kills > 0 && report.delivered > 0 && report.recovered > 0, "{report}");
+}
+
+#[test]
+fn without_a_journal_the_storm_finds_lost_spans() {
+    let report = storm(false, Promise::Accepted, 7);
+    assert!(report.lost > 0, "{report}");
+    let first = report.wrong.first().expect("it is not as it must be");
+    assert!(first.contains("spans are lost; the first: span ") && first.contains(" of life "), "{first}");
+}

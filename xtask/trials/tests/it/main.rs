@@ -1,0 +1,4 @@
+//! The trials themselves, in a few seconds each.
+
+mod chaos;
+mod outages;
