@@ -10,7 +10,7 @@ use span_buffer::Entry;
 
 use crate::commit::Committer;
 use crate::fallback::{Change, Fallback, FallbackError, Kept, Stored};
-use crate::replay::{Fate, Refusal};
+use crate::replay::{Fate, GroupSize, Refusal};
 use crate::shared::{Job, Shared};
 
 /// How often the caps are looked after.
@@ -18,9 +18,6 @@ const CLEAN_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// Payload bytes of one file, about: 8 MiB of JSON text, which is 2.2 times its protobuf.
 const FILE_BYTES: usize = 8 * 1_024 * 1_024 * 10 / 22;
-
-/// Bytes of one group to replay.
-const GROUP_BYTES: usize = 4 * 1_024 * 1_024;
 
 /// Runs until `Job::Stop`, and does everything that was asked of it before.
 pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>, committer: Option<Committer>) {
@@ -46,12 +43,16 @@ pub(crate) struct Worker<'a> {
     /// What the fallback said last.
     kept: Kept,
     cleaned: Instant,
+    /// Of the next group to replay, and when the last was read.
+    group: GroupSize,
+    group_read: Instant,
     stop: bool,
 }
 
 impl<'a> Worker<'a> {
     pub(crate) fn new(shared: &'a Shared, fallback: Box<dyn Fallback>, committer: Option<Committer>) -> Self {
-        Self { shared, fallback, committer, kept: Kept::default(), cleaned: shared.clock.now(), stop: false }
+        let (kept, cleaned) = (Kept::default(), shared.clock.now());
+        Self { shared, fallback, committer, kept, cleaned, group: GroupSize::new(), group_read: cleaned, stop: false }
     }
 
     fn contained(&mut self, operation: fn(&mut Self)) {
@@ -192,13 +193,14 @@ impl<'a> Worker<'a> {
             let now = self.shared.clock.now();
             return self.shared.decide(|core, _| core.reads_later(now));
         }
-        let read = guarded(|| self.fallback.read(GROUP_BYTES));
+        let read = guarded(|| self.fallback.read(self.group.bytes()));
         // A new batch or a spill shall not wait until files of nothing are read through.
         let in_vain = read.as_ref().is_ok_and(Vec::is_empty);
         if in_vain && !self.stop && guarded(|| Ok(self.fallback.gave_way())).unwrap_or(false) {
             return self.shared.enqueue(Job::Read);
         }
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
+        self.group_read = now;
         self.shared.decide(|core, effects| match read {
             Ok(batches) => {
                 let batches =
@@ -222,6 +224,7 @@ impl<'a> Worker<'a> {
                 }
             }
         }
+        self.group.took(self.shared.clock.now().saturating_duration_since(self.group_read));
         let finished = guarded(|| self.fallback.finish(&fates));
         // More than was promised must have come in before it can go out.
         let (found, gone): (Vec<_>, Vec<_>) =

@@ -159,6 +159,39 @@ impl Group {
     }
 }
 
+/// How much is read for one group. A crash in the middle of a group repeats what was delivered of it, since its mark is written when all of
+/// it has an answer: so a group is as large as what the collector takes in about 100 ms.
+#[derive(Debug)]
+pub(crate) struct GroupSize {
+    bytes: usize,
+}
+
+impl GroupSize {
+    const LEAST: usize = 64 * 1_024;
+    const MOST: usize = 4 * 1_024 * 1_024;
+
+    /// What acknowledged spans wait for their mark, at most, as in the journal.
+    const TIME: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new() -> Self {
+        Self { bytes: Self::LEAST }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The last group took so long, from when it was read until its last answer.
+    pub(crate) fn took(&mut self, time: Duration) {
+        let bytes = match time {
+            time if time <= Self::TIME / 2 => self.bytes * 2,
+            time if time <= Self::TIME => self.bytes,
+            time => (self.bytes as f64 * Self::TIME.div_duration_f64(time)) as usize,
+        };
+        self.bytes = bytes.clamp(Self::LEAST, Self::MOST);
+    }
+}
+
 /// Spaces replay out to a number of spans a second.
 pub(crate) struct Pace {
     rate: Option<NonZeroU32>,
@@ -180,5 +213,26 @@ impl Pace {
             let took = Duration::from_secs_f64(spans as f64 / f64::from(rate.get()));
             self.next = Some(self.next.map_or(now, |next| next.max(now)) + took);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_what_the_collector_takes_in_100_ms() {
+        let mut size = GroupSize::new();
+        // A kilobyte takes so many microseconds.
+        for (micros, bytes) in
+            [(1, 4_096 * 1_024..=4_096 * 1_024), (200, 250 * 1_024..=512 * 1_024), (9_000, 65_536..=65_536)]
+        {
+            for _ in 0..20 {
+                size.took(Duration::from_micros(size.bytes() as u64 / 1_024 * micros));
+            }
+            assert!(bytes.contains(&size.bytes()), "{micros} us: {}", size.bytes());
+        }
+        size.took(Duration::ZERO);
+        assert_eq!(size.bytes(), 2 * 65_536, "it grows again");
     }
 }
