@@ -87,7 +87,7 @@ impl Committer {
                 self.sync(shared);
             } else if !self.unsynced.is_empty() {
                 // The last sync failed, and the next is not due: nobody waits for it.
-                shared.core().shadows_written(&self.unsynced, Written::Missing);
+                shared.core().shadows_written(&self.unsynced, Written::Unsynced);
             }
             if !wrote {
                 break;
@@ -103,6 +103,7 @@ impl Committer {
             return false;
         }
         let (mut appended, mut missing, mut trouble) = (Vec::new(), Vec::new(), None);
+        let was_in_trouble = self.trouble[Kind::Append as usize].is_some();
         for payload in &group {
             match self.ask(Kind::Append, |journal| journal.append(payload)) {
                 Ok(()) => appended.push(payload.id()),
@@ -114,15 +115,19 @@ impl Committer {
         }
         // Also of one that is followed by others that were written.
         self.trouble[Kind::Append as usize] = trouble;
+        let is_over = was_in_trouble && missing.is_empty();
         if !appended.is_empty() {
             self.schedule.appended(shared.clock.now());
         }
         let mut core = shared.core();
-        core.shadows_written(&missing, Written::Missing);
+        core.shadows_written(&missing, Written::Failed);
         if self.schedule.policy() == SyncPolicy::Batch {
             self.unsynced.append(&mut appended);
         } else {
             core.shadows_written(&appended, Written::Kept);
+        }
+        if is_over {
+            core.write_failed_again();
         }
         true
     }
@@ -148,7 +153,7 @@ impl Committer {
             }
             Err(Failed) => {
                 self.schedule.failed(shared.clock.now());
-                shared.core().shadows_written(&self.unsynced, Written::Missing);
+                shared.core().shadows_written(&self.unsynced, Written::Unsynced);
             }
         }
     }
@@ -254,6 +259,10 @@ impl Committer {
     /// The last of this life: everything that can be durable is.
     pub(crate) fn finish(&mut self, fallback: &mut dyn Fallback, shared: &Shared) {
         self.turn(shared);
+        self.sync(shared);
+        shared.decide(|core, effects| core.journal_closes(effects));
+        // Marks of what was given up just now.
+        self.mark(shared);
         self.sync(shared);
         self.maintain(fallback, shared);
     }

@@ -192,7 +192,15 @@ where
 
     fn append(&mut self, batch: &Payload) -> Result<(), JournalError> {
         let count = u32::try_from(batch.span_count()).unwrap_or(u32::MAX);
-        self.own.append(id(batch.id()), count, batch.bytes()).map_err(told)
+        self.own.append(id(batch.id()), count, batch.bytes()).map_err(|error| match error {
+            AppendError::TooLarge { bytes, max_bytes } => JournalError::new(format!(
+                "a batch of {bytes} bytes is larger than the {max_bytes} that the journal takes: export fewer spans at a time"
+            )),
+            AppendError::Full { max_bytes, .. } => JournalError::new(format!(
+                "the journal has reached its limit of {max_bytes} bytes: let the collector or the fallback catch up, or raise the limit"
+            )),
+            error => told(error),
+        })
     }
 
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {

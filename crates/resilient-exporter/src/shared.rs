@@ -103,9 +103,9 @@ impl Shared {
         }
         core.acting(1);
         drop(core);
+        let acting = Acting(self);
         self.act(effects);
-        self.core().acting(-1);
-        self.progress.notify_all();
+        drop(acting);
         result
     }
 
@@ -122,7 +122,7 @@ impl Shared {
         let id = payload.id();
         let now = SystemClock.now();
         let deadline = now.checked_add(self.journal_timeout).unwrap_or(now + FOR_EVER);
-        self.wait(deadline, |core| !core.shadow_waits(id));
+        self.wait(deadline, |core| !core.shadow_waits(id) || self.disk_ended());
         self.core().stop_waiting(id, payload.span_count(), self.clock.now());
     }
 
@@ -337,5 +337,15 @@ impl Shared {
             possible_duplicates: core.counters.possible_duplicates,
             endpoint: self.endpoint.clone(),
         }
+    }
+}
+
+/// While effects are carried out; ends with a listener's panic too.
+struct Acting<'a>(&'a Shared);
+
+impl Drop for Acting<'_> {
+    fn drop(&mut self) {
+        self.0.core().acting(-1);
+        self.0.progress.notify_all();
     }
 }

@@ -33,6 +33,10 @@ pub(crate) struct Shadows {
     unread: usize,
     /// Spans that a shutdown leaves in the journal.
     left: usize,
+    /// What it would leave there if that can still be made durable.
+    last: Vec<Entry<Payload>>,
+    /// The journal has ended.
+    closed: bool,
     /// The disk did not answer in time; nobody waits for it until it has.
     late: bool,
     /// What the last failure said.
@@ -45,7 +49,11 @@ pub(crate) struct Shadows {
 struct Root {
     /// Pieces that have not had their end.
     pieces: usize,
+    /// Of the whole.
+    spans: usize,
     state: State,
+    /// How often it was not written.
+    failures: u32,
 }
 
 enum State {
@@ -55,15 +63,24 @@ enum State {
     Writing,
     /// As durable as the policy asks for.
     Kept,
-    /// Written, and not as durable as the policy asks for; or not written at all.
-    Missing,
+    /// Written, and not as durable as the policy asks for: the last sync failed.
+    Unsynced,
+    /// Not written.
+    Failed,
+}
+
+impl Root {
+    fn new(spans: usize, state: State) -> Self {
+        Self { pieces: 1, spans, state, failures: 0 }
+    }
 }
 
 /// What the disk thread has done for some shadows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Written {
     Kept,
-    Missing,
+    Unsynced,
+    Failed,
 }
 
 impl Shadows {
@@ -76,6 +93,8 @@ impl Shadows {
             started,
             unread: 0,
             left: 0,
+            last: Vec::new(),
+            closed: false,
             late: false,
             trouble: None,
             not_durable: 0,
@@ -128,7 +147,7 @@ impl Core {
     pub(crate) fn open_shadow(&mut self, payload: &Payload) -> bool {
         let Some(shadows) = self.shadows.as_mut().filter(|_| self.phase == Phase::Running) else { return false };
         let id = payload.id();
-        shadows.roots.insert(id, Root { pieces: 1, state: State::Pending(payload.clone()) });
+        shadows.roots.insert(id, Root::new(payload.span_count(), State::Pending(payload.clone())));
         shadows.pending.push_back(id);
         true
     }
@@ -154,6 +173,8 @@ impl Core {
     pub(crate) fn shadows_to_write(&mut self, max_bytes: usize) -> Vec<Payload> {
         let Some(shadows) = &mut self.shadows else { return Vec::new() };
         let (mut group, mut bytes) = (Vec::new(), 0);
+        // The disk has come back to its work: it may be waited for again.
+        shadows.late &= shadows.pending.is_empty();
         while bytes < max_bytes
             && let Some(id) = shadows.pending.pop_front()
         {
@@ -174,8 +195,24 @@ impl Core {
             if let Some(root) = shadows.roots.get_mut(id) {
                 root.state = match written {
                     Written::Kept => State::Kept,
-                    Written::Missing => State::Missing,
+                    Written::Unsynced => State::Unsynced,
+                    Written::Failed => State::Failed,
                 };
+                root.failures += u32::from(written == Written::Failed);
+            }
+        }
+    }
+
+    /// The journal works again: what it would not take, and what still waits in memory, is written once more.
+    pub(crate) fn write_failed_again(&mut self) {
+        let Some(shadows) = &mut self.shadows else { return };
+        for entry in self.buffer.iter() {
+            let id = entry.item.id();
+            let Some(root) = shadows.roots.get_mut(&id) else { continue };
+            // What fails again is at fault itself.
+            if matches!(root.state, State::Failed) && root.failures == 1 {
+                root.state = State::Pending(entry.item.clone());
+                shadows.pending.push_back(id);
             }
         }
     }
@@ -237,7 +274,7 @@ impl Core {
     pub(crate) fn recovered(&mut self, payload: Payload, effects: &mut Vec<Effect>) {
         let Some(shadows) = &mut self.shadows else { return };
         let (id, spans, started) = (payload.id(), payload.span_count(), shadows.started);
-        shadows.roots.insert(id, Root { pieces: 1, state: State::Kept });
+        shadows.roots.insert(id, Root::new(spans, State::Kept));
         // A journal of another make may give more than it promised.
         let more = spans.saturating_sub(shadows.unread);
         shadows.unread -= spans - more;
@@ -280,11 +317,25 @@ impl Core {
         shadows.trouble = trouble;
     }
 
-    /// Nothing else can be done with a batch at the end: it is left in the journal for the next start, or given up.
+    /// Nothing else can be done with a batch at the end: it is left in the journal for the next start, or given up. Which of the two
+    /// is known when the journal has written and synced for the last time.
     pub(super) fn leave_or_drop(&mut self, entry: &Entry<Payload>, effects: &mut Vec<Effect>) {
-        match self.shadows.as_mut().filter(|shadows| shadows.is_kept(entry.item.id())) {
-            Some(shadows) => shadows.left += entry.size.count,
-            None => self.drop_entry(entry, DropReason::Shutdown, effects),
+        let id = entry.item.id();
+        match &mut self.shadows {
+            Some(shadows) if shadows.is_kept(id) => shadows.left += entry.size.count,
+            Some(shadows) if !shadows.closed && shadows.roots.contains_key(&shadows.root_of(id)) => {
+                shadows.last.push(entry.clone());
+            }
+            _ => self.drop_entry(entry, DropReason::Shutdown, effects),
+        }
+    }
+
+    /// The journal has done all it could in this life.
+    pub(crate) fn journal_closes(&mut self, effects: &mut Vec<Effect>) {
+        let Some(shadows) = &mut self.shadows else { return };
+        shadows.closed = true;
+        for entry in std::mem::take(&mut shadows.last) {
+            self.leave_or_drop(&entry, effects);
         }
     }
 
@@ -293,14 +344,16 @@ impl Core {
         self.shadows.as_ref().map(|shadows| shadows.not_durable)
     }
 
-    /// Spans that are safe in the journal when a shutdown is over.
+    /// Spans that are safe in the journal when a shutdown is over, also where the disk thread hangs in the file that was to have them.
     pub(crate) fn left_in_journal(&self) -> u64 {
-        self.shadows.as_ref().map_or(0, |shadows| (shadows.left + shadows.unread) as u64)
+        let Some(shadows) = &self.shadows else { return 0 };
+        let kept = shadows.roots.values().filter(|root| matches!(root.state, State::Kept) && root.pieces == 1);
+        (shadows.unread + shadows.left.max(kept.map(|root| root.spans).sum())) as u64
     }
 
     #[cfg(test)]
     pub(crate) fn left_spans(&self) -> usize {
-        self.shadows.as_ref().map_or(0, |shadows| shadows.left)
+        self.shadows.as_ref().map_or(0, |shadows| shadows.left + super::room::total(&shadows.last).count)
     }
 
     /// Names of batches that take memory.
@@ -314,7 +367,7 @@ impl Core {
         let Some(shadows) = &self.shadows else { return Vec::new() };
         let mut issues = Vec::new();
         if let Some(error) = &shadows.trouble {
-            issues.push(format!("journal cannot be written, what is accepted now may not survive a crash: {error}"));
+            issues.push(format!("journal is in trouble, what is accepted now may not survive a crash: {error}"));
         }
         let recent = |instant| now.saturating_duration_since(instant) < RECENT;
         if shadows.not_durable_at.is_some_and(recent) {

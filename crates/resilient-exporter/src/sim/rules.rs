@@ -6,6 +6,7 @@ use otlp_payload::Payload;
 
 use super::{Answer, World, in_memory};
 use crate::clock::{Clock as _, SystemClock};
+use crate::decide::Written;
 use crate::testing::spans;
 
 const BUSY: Answer = Answer::Busy;
@@ -201,4 +202,44 @@ fn a_disk_that_hangs_for_ever_costs_no_memory_for_what_is_delivered() {
         world.core.settle(payload.id());
     }
     assert!(world.core.shadow_names() < 2_000, "{}", world.core.shadow_names());
+}
+
+/// A world without a fallback, with one batch of 9 spans in memory whose shadow was asked for.
+fn shadowed() -> (World, otlp_payload::BatchId) {
+    let mut world = in_memory(false, 11);
+    world.core.keep_shadows(0, world.now);
+    let id = world.core.next_id();
+    let payload = world.encoder.encode(id, SystemClock.wall(), &spans(1, 9));
+    assert!(world.core.open_shadow(&payload));
+    assert_eq!(world.core.shadows_to_write(1_000_000).len(), 1);
+    let _ = world.core.offer(payload, world.now, &mut Vec::new());
+    (world, id)
+}
+
+#[test]
+fn what_the_journal_would_not_take_is_offered_to_it_once_more() {
+    let (mut world, id) = shadowed();
+    world.core.shadows_written(&[id], Written::Failed);
+    world.core.write_failed_again();
+    let again = world.core.shadows_to_write(1_000_000);
+    assert_eq!(again.iter().map(otlp_payload::Payload::id).collect::<Vec<_>>(), [id]);
+    world.core.shadows_written(&[id], Written::Failed);
+    world.core.write_failed_again();
+    assert!(world.core.shadows_to_write(1_000_000).is_empty(), "it is at fault itself");
+}
+
+#[test]
+fn the_last_sync_decides_what_a_shutdown_leaves_in_the_journal() {
+    for (last, left, dropped) in [(Written::Kept, 9, None), (Written::Unsynced, 0, Some(&9))] {
+        let (mut world, id) = shadowed();
+        world.core.shadows_written(&[id], Written::Unsynced);
+        world.core.drain(world.now);
+        world.core.stop_now(world.now, &mut Vec::new());
+        assert_eq!((world.core.ledger.buffered, world.core.ledger.lost()), (9, 0), "it is not decided yet");
+        world.core.shadows_written(&[id], last);
+        world.core.journal_closes(&mut Vec::new());
+        assert_eq!(world.core.left_in_journal(), left);
+        assert_eq!(world.core.ledger.dropped.get("shutdown"), dropped);
+        assert_eq!(world.core.ledger.imbalance(), 0);
+    }
 }
