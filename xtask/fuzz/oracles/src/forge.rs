@@ -19,7 +19,7 @@ pub(crate) struct Segment {
     pub(crate) number: u64,
     pub(crate) incarnation: u64,
     pub(crate) bytes: Vec<u8>,
-    /// What stands in it, whole and in its place.
+    /// What stands in it and is known for what it is.
     pub(crate) records: Vec<Forged>,
     /// Something in it is from a newer version.
     pub(crate) newer: bool,
@@ -29,10 +29,16 @@ pub(crate) struct Segment {
     pub(crate) lies_from: Option<usize>,
 }
 
-/// A whole record.
+/// A record in its place; whole, but for one.
 #[derive(Clone, Debug)]
 pub(crate) enum Forged {
-    Batch { id: BatchId, count: u32, body: Vec<u8> },
+    Batch {
+        id: BatchId,
+        count: u32,
+        body: Vec<u8>,
+    },
+    /// Of a batch, over a body that is none.
+    Header(BatchId, u32),
     Done(Vec<BatchId>),
     Spill(String, Vec<BatchId>),
 }
@@ -101,6 +107,7 @@ impl Segment {
                 self.push(BATCH, 1, id, 1, &[]);
                 self.reseal(at, Some(length));
                 self.lies_from.get_or_insert(at);
+                self.whole(Forged::Header(id, 1));
             }
             6 => {
                 if self.lies_from.is_none() {
@@ -119,6 +126,7 @@ impl Segment {
                     4 => {
                         if let Some(last) = self.bytes.last_mut().filter(|_| !body.is_empty()) {
                             *last ^= 1;
+                            self.whole(Forged::Header(id, count));
                         } else {
                             self.whole(Forged::Batch { id, count, body: body.to_vec() });
                         }
@@ -137,7 +145,7 @@ impl Segment {
 
     /// Only what can be found for certain is told.
     fn whole(&mut self, record: Forged) {
-        if self.lies_from.is_none() || matches!(record, Forged::Batch { .. }) {
+        if self.lies_from.is_none() || matches!(record, Forged::Batch { .. } | Forged::Header(..)) {
             self.records.push(record);
         }
     }

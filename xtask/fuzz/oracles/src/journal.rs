@@ -41,6 +41,8 @@ struct Scene {
     files: fn(&str) -> bool,
     /// All that may be found.
     given: BTreeMap<BatchId, BTreeSet<(u32, Vec<u8>)>>,
+    /// Counts of forged headers over a body that is none: of two records with one name, one may lend the other its count.
+    lent: BTreeSet<(BatchId, u32)>,
     must: BTreeSet<BatchId>,
     must_not: BTreeSet<BatchId>,
     newer: bool,
@@ -51,8 +53,12 @@ struct Scene {
 type Batches = BTreeMap<BatchId, (u32, Vec<u8>)>;
 
 impl Scene {
-    fn is_given(&self, id: BatchId, batch: &(u32, Vec<u8>)) {
-        assert!(self.given.get(&id).is_some_and(|given| given.contains(batch)), "{id:?} is invented");
+    fn is_given(&self, id: BatchId, (count, body): &(u32, Vec<u8>)) {
+        let given = self.given.get(&id).into_iter().flatten();
+        let bodies: Vec<_> = given.filter(|(_, other)| other == body).collect();
+        let counts = self.given.get(&id).into_iter().flatten().map(|(count, _)| (id, *count));
+        let is_count = counts.chain(self.lent.iter().copied()).any(|other| other == (id, *count));
+        assert!(!bodies.is_empty() && is_count, "{id:?} is invented");
     }
 
     fn agrees(&self, found: &Batches) {
@@ -144,6 +150,7 @@ fn forged(feed: &mut Feed<'_>) -> Scene {
         disk,
         files: |name| name.len() % 2 == 1,
         given: BTreeMap::new(),
+        lent: BTreeSet::new(),
         must: BTreeSet::new(),
         must_not: BTreeSet::new(),
         newer: false,
@@ -168,6 +175,7 @@ fn forged(feed: &mut Feed<'_>) -> Scene {
                         scene.must.insert(id);
                     }
                 }
+                Forged::Header(id, count) => drop(scene.lent.insert((id, count))),
                 Forged::Done(ids) => {
                     for id in ids {
                         spills.remove(&id);
@@ -255,7 +263,7 @@ fn written(feed: &mut Feed<'_>) -> Scene {
         assert_eq!(must.len(), waiting.len(), "all that waits is on the disk");
         must_not = given.keys().copied().filter(|id| !waiting.contains(id)).collect();
     }
-    Scene { disk, files: none, given, must, must_not, newer: false, newer_behind: false }
+    Scene { disk, files: none, given, lent: BTreeSet::new(), must, must_not, newer: false, newer_behind: false }
 }
 
 /// Bytes that say whose they are.
