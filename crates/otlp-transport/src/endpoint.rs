@@ -169,9 +169,12 @@ fn parse_port(text: &str) -> Option<u16> {
 
 /// The text without what may be secret in it: user-info and query.
 fn redacted(text: &str) -> String {
+    let text = text.trim();
+    // A query may well hold another URL: what stands before that one is no scheme.
+    let is_scheme = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
     let (scheme, rest) = match text.find("://") {
-        Some(end) => text.split_at(end + 3),
-        None => ("", text),
+        Some(end) if is_scheme(&text[..end]) => text.split_at(end + 3),
+        _ => ("", text),
     };
     let shown = rest.split(['?', '#']).next().unwrap_or_default();
     let hidden_tail = if shown.len() < rest.len() { "?***" } else { "" };

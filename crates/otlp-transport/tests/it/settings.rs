@@ -158,6 +158,8 @@ fn no_error_and_no_note_shows_a_secret() {
         [("ENDPOINT", "http://user:canary#1@c:4317")],
         [("ENDPOINT", "user:canary?1@c:4317")],
         [("ENDPOINT", "ftp://c/?mail=me@c&key=canary")],
+        [("ENDPOINT", "user:canary@c:4317/?next=http://c")],
+        [("ENDPOINT", "c:4317/?key=canary&next=http://c")],
         [("HEADERS", "canary")],
         [("HEADERS", "key=canary%zz")],
         [("HEADERS", "a key=canary")],
