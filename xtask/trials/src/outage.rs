@@ -440,7 +440,7 @@ fn make(all: &mut [Contender], count: u64, plan: &Plan) -> Result<(), Failure> {
     while done < count {
         let due = match plan.pace {
             // After a time in which the machine gave us nothing, what is due must not overrun the batch processor's queue.
-            Pace::PerSecond(rate) => (done + BURST).min((started.elapsed().as_secs_f64() * f64::from(rate)) as u64),
+            Pace::PerSecond(rate) => (done + BURST / 8).min((started.elapsed().as_secs_f64() * f64::from(rate)) as u64),
             Pace::AsTaken => done + BURST,
         };
         for contender in all.iter_mut() {
