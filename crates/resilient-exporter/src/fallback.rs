@@ -185,6 +185,11 @@ pub enum Change {
         /// How many.
         spans: u64,
     },
+    /// Dead letters were removed to keep their own limits. They had ended before: no number of the ledger changes.
+    LettersEvicted {
+        /// How many spans were in them.
+        spans: u64,
+    },
     /// Of a process that has ended, or more than a file's name promised.
     Recovered {
         /// How many.

@@ -63,6 +63,8 @@ pub struct Health {
     pub accepted_not_durable: Option<u64>,
     /// Spans of attempts that may have been taken although no answer said so: an upper bound of duplicates.
     pub possible_duplicates: u64,
+    /// Spans of dead letters that were removed to keep the limits of dead letters, or for want of space. `dead_lettered` has them still.
+    pub dead_letters_evicted: u64,
     /// Where spans are sent to.
     pub endpoint: String,
 }
@@ -111,6 +113,7 @@ pub(crate) struct Counters {
     pub(crate) failures: u64,
     pub(crate) spills: u64,
     pub(crate) possible_duplicates: u64,
+    pub(crate) letters_evicted: u64,
     pub(crate) last_success: Option<SystemTime>,
     pub(crate) last_failure: Option<SystemTime>,
     pub(crate) last_cause: Option<String>,

@@ -335,6 +335,7 @@ impl Shared {
             journal_bytes: journaled.map(|journaled| journaled.bytes),
             accepted_not_durable: core.accepted_not_durable(),
             possible_duplicates: core.counters.possible_duplicates,
+            dead_letters_evicted: core.counters.letters_evicted,
             endpoint: self.endpoint.clone(),
         }
     }

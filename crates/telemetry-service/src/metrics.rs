@@ -85,6 +85,11 @@ fn attempts(page: &mut Page, health: &Health) {
         "Spans of attempts that may have been taken although no answer said so.",
         health.possible_duplicates,
     );
+    page.counter(
+        "resilient_dead_letters_evicted_total",
+        "Spans of dead letters that were removed to keep the limits of dead letters.",
+        health.dead_letters_evicted,
+    );
 }
 
 fn storage(page: &mut Page, health: &Health) {

@@ -176,6 +176,7 @@ impl Core {
             Change::TakenOver { spans } => {
                 self.ledger.transfer(at_most(spans), Place::InFallback, Place::TakenOver);
             }
+            Change::LettersEvicted { spans } => self.counters.letters_evicted += spans,
             Change::Recovered { spans } => {
                 let spans = usize::try_from(spans).unwrap_or(usize::MAX);
                 self.ledger.transfer(spans, Place::Recovered, Place::InFallback);

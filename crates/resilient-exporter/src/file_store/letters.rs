@@ -3,13 +3,13 @@
 use std::time::SystemTime;
 
 use file_fallback::dead_letters::{DeadLetters, Letter, LetterError, RedriveError};
-use file_fallback::{Format, Notice, Record, SpillError};
+use file_fallback::{Evicted, Format, Notice, Record, SpillError};
 use otlp_payload::{BatchId, Payload};
 use otlp_transport::Cause;
 use safe_dir::Directory;
 
 use super::{FileStore, told, whole_story};
-use crate::fallback::FallbackError;
+use crate::fallback::{Change, FallbackError};
 use crate::letters::{DeadLetter, DeadLetterError, Redriven};
 use crate::records::{self, FallbackFormat};
 use crate::replay::Refusal;
@@ -37,7 +37,12 @@ impl<D: Directory> FileStore<D> {
             accepted: refusal.payload.created(),
             refused: now,
         };
-        letters.add(&letter, &records, now).map(drop).map_err(told)
+        let added = letters.add(&letter, &records, now);
+        match &added {
+            Ok(added) => self.letters_evicted(&added.evicted),
+            Err(error) => self.letters_evicted(error.evicted()),
+        }
+        added.map(drop).map_err(told)
     }
 
     pub(super) fn letter_described(&mut self, id: &str) -> Result<DeadLetter, DeadLetterError> {
@@ -88,13 +93,21 @@ impl<D: Directory> FileStore<D> {
         self.letters()?.remove(id).map_err(of_letter)
     }
 
-    /// What their own limits removed has ended before: it is told to the log alone.
     pub(super) fn clean_up_letters(&mut self, now: SystemTime) {
-        let Some(letters) = &mut self.letters else { return };
-        for letter in letters.clean_up(now) {
-            tracing::warn!(name = letter.name, count = letter.count, "a dead letter was removed to keep the limits");
+        if let Some(letters) = &mut self.letters {
+            let evicted = letters.clean_up(now);
+            self.letters_evicted(&evicted);
+            self.note_letters();
         }
-        self.note_letters();
+    }
+
+    /// They have ended before, and are counted beside the ledger.
+    fn letters_evicted(&mut self, evicted: &[Evicted]) {
+        for letter in evicted {
+            let (name, spans, why) = (&letter.name, letter.count, letter.reason.as_str());
+            tracing::warn!(name, spans, why, "a dead letter was removed to make room or for its age");
+            self.changes.push(Change::LettersEvicted { spans });
+        }
     }
 
     fn note_letters(&mut self) {

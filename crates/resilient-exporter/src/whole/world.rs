@@ -62,7 +62,7 @@ pub(super) struct World {
     taken: HashMap<SpanKey, u32>,
     /// Refused for good, or in a partial success.
     refused: HashSet<SpanKey>,
-    /// Dropped and refused, by the ledgers of all lives.
+    /// Dropped and refused, by the ledgers of all lives, and dead letters that had to go.
     lost: u64,
     /// The disk was well all the time, and no batch was split.
     strict: bool,
@@ -460,7 +460,7 @@ impl Life<'_> {
 
     fn end(&mut self) -> Result<(), TestCaseError> {
         let ledger = self.shared.core().ledger.clone();
-        self.world.lost += ledger.lost();
+        self.world.lost += ledger.lost() + self.shared.health().dead_letters_evicted;
         if self.world.strict {
             // Only memory can be too small here.
             for reason in ["corrupt", "shutdown", "fallback_full", "fallback_age"] {

@@ -239,3 +239,18 @@ fn without_a_fallback_there_are_no_letters() {
     assert!(matches!(app.handle.dead_letters(1), Err(DeadLetterError::Unavailable)));
     assert!(matches!(app.handle.redrive_all().failed[..], [(_, DeadLetterError::Unavailable)]));
 }
+
+#[test]
+fn letters_that_had_to_go_are_counted_beside_the_ledger() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let builder = builder.with_state_dir(state.path().join("state")).with_dead_letter_max_bytes(30_000);
+    let mut app = App::new(builder.build().expect("valid"));
+    refuse(&mut app, &collector, &[50, 51, 52, 53]);
+    let kept = app.handle.dead_letters(9).expect("there is a disk").iter().map(|letter| letter.spans).sum::<u64>();
+    assert!((53..206).contains(&kept), "{kept}");
+    app.wait_until("the count", |handle| handle.health().dead_letters_evicted == 206 - kept);
+    let ledger = app.handle.ledger();
+    assert_eq!((ledger.dead_lettered, ledger.lost(), ledger.imbalance()), (206, 0, 0), "{ledger:?}");
+}
