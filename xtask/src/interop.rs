@@ -36,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     process::run(Command::new(&collector).arg("--version"))?;
     // Built with the features of the gate's tests, so that nothing compiles twice: cargo builds a package's program for its
     // integration test.
-    process::run(cargo().args(["test", "--quiet", "--workspace", "--all-features", "--test", "outages", "--no-run"]))?;
+    process::run(cargo().args(["test", "--quiet", "--workspace", "--all-features", "--test", "it", "--no-run"]))?;
     let driver = workspace.target.join("debug/trials");
     let otlp_py = workspace.root.join("xtask/python/otlp.py");
     let mut command = Command::new(driver);
