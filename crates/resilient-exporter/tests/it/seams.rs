@@ -128,13 +128,15 @@ fn a_fallback_of_the_users_own_takes_what_memory_cannot() {
     collector.stop();
     let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback(Store::default());
     let exporter = quick(builder).with_buffer_size(1_500).build().expect("valid");
+    let events = exporter.handle().subscribe();
     let mut app = App::new(exporter);
     app.trace(1_000);
     app.trace(1_000);
     // The first spill panicked: memory only for a second, then it is tried again.
-    app.wait_until("trouble is told", |handle| {
-        handle.health().issues.iter().any(|issue| issue.contains("the fallback panicked"))
-    });
+    let told = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok());
+    let mut trouble = told.filter(|event| matches!(event, Event::DiskTrouble { .. }));
+    let trouble = format!("{:?}", trouble.next());
+    assert!(trouble.contains("the fallback panicked"), "{trouble}");
     while app.handle.ledger().in_fallback == 0 {
         // Intake is what makes room: a few spans at a time.
         app.trace(50);
