@@ -29,7 +29,10 @@ usage: cargo xtask <lane> [options]
                        10 s outages at 5,000 spans/s (2 s), the stock exporter and ours side by side; 10 min, ours alone
   chaos [kill]         storms: an application killed at random moments, judged by an outside ledger of span ids; without
                        a name it lists them
-  mutants [FILTER]     each planted bug (those whose name contains FILTER) must be found by the tests; needs git
+  mutants [FILTER] [--since COMMIT | --all] [--write]
+                       the tests of a crate must find each bug that is planted in it: bugs of the crates that differ from
+                       COMMIT (the merge base with origin/main), those of the name or crate FILTER, or all; --write puts
+                       the results into docs/mutants.md; needs git
   fuzz [FILTER] [--seconds N | --long] [--keep]
                        any bytes for each reader of untrusted bytes, 60 s a target (600 s); needs cargo-fuzz and the
                        toolchain nightly; --keep goes on from the inputs that the last run with it has found

@@ -64,8 +64,13 @@ pub(crate) fn run_tests(command: &mut Command, counts: &mut Counts) -> Result<()
     if status.success() { Ok(()) } else { Err(refused(command, status)) }
 }
 
-/// Runs with output captured, killed after `limit`; the output is shown only when something went wrong.
+/// Runs with output captured, killed after `limit`; the output is shown only when the command fails.
 pub(crate) fn run_quietly(command: &mut Command, limit: Duration) -> Result<(), Failure> {
+    capture_quietly(command, limit).map(drop)
+}
+
+/// As `run_quietly`, and gives standard output back.
+pub(crate) fn capture_quietly(command: &mut Command, limit: Duration) -> Result<String, Failure> {
     let started = now();
     let mut child = command
         .stdin(Stdio::null())
@@ -78,10 +83,10 @@ pub(crate) fn run_quietly(command: &mut Command, limit: Duration) -> Result<(), 
     let stderr = read_beside(child.stderr.take().expect("piped above"));
     let failure = loop {
         match child.try_wait().map_err(|error| not_started(command, &error))? {
-            Some(status) if status.success() => return Ok(()),
+            Some(status) if status.success() => return Ok(stdout.join().unwrap_or_default()),
             Some(status) => break refused(command, status),
             None if started.elapsed() > limit => {
-                // It may have ended just now; then there is nothing to kill.
+                // The child may have ended just now; then there is nothing to kill.
                 let _ = child.kill();
                 let _ = child.wait();
                 break Failure::Command { what: line(command), status: format!("still running after {limit:?}") };

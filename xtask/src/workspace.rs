@@ -23,10 +23,19 @@ pub(crate) struct Package {
     pub(crate) dependencies: Vec<Dependency>,
     /// Names of its example targets.
     pub(crate) examples: Vec<String>,
-    /// Sources of its integration-test targets.
-    pub(crate) tests: Vec<PathBuf>,
+    /// Its integration-test targets.
+    pub(crate) tests: Vec<TestTarget>,
+    /// Whether it has a library target.
+    pub(crate) has_library: bool,
     /// Names of its features, `default` included.
     pub(crate) features: Vec<String>,
+}
+
+/// One program of integration tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TestTarget {
+    pub(crate) name: String,
+    pub(crate) source: PathBuf,
 }
 
 /// One line under a `dependencies` heading.
@@ -82,8 +91,12 @@ impl Package {
                 .map(|target| target["name"].as_str().map(str::to_owned))
                 .collect::<Option<_>>()?,
             tests: of_kind("test")
-                .map(|target| target["src_path"].as_str().map(PathBuf::from))
+                .map(|target| {
+                    let source = PathBuf::from(target["src_path"].as_str()?);
+                    Some(TestTarget { name: target["name"].as_str()?.to_owned(), source })
+                })
                 .collect::<Option<_>>()?,
+            has_library: of_kind("lib").next().is_some(),
             features: json["features"].as_object()?.keys().cloned().collect(),
         })
     }
@@ -102,7 +115,8 @@ mod tests {
         let workspace = Workspace::parse(text).expect("complete");
         let leaf = workspace.crates().next().expect("one crate");
         assert_eq!((leaf.name.as_str(), leaf.examples.as_slice()), ("leaf", &["show".to_owned()][..]));
-        assert_eq!(leaf.tests, [Path::new("/w/crates/leaf/tests/it.rs")]);
+        assert_eq!(leaf.tests, [TestTarget { name: "it".into(), source: "/w/crates/leaf/tests/it.rs".into() }]);
+        assert!(leaf.has_library);
         assert_eq!(leaf.features, ["default", "std"]);
         assert_eq!(leaf.dependencies.iter().filter(|dependency| dependency.normal).count(), 1);
         assert!(leaf.dependencies[0].optional && leaf.description.is_none());

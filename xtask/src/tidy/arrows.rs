@@ -118,6 +118,7 @@ mod tests {
             dependencies,
             examples: vec![],
             tests: vec![],
+            has_library: true,
             features: vec![],
         }
     }

@@ -21,7 +21,7 @@ pub(super) fn check(workspace: &Workspace) -> Vec<Finding> {
         let read = |name: &str| fs::read_to_string(package.dir.join(name)).unwrap_or_default();
         let folder = package.dir.strip_prefix(&workspace.root).unwrap_or(&package.dir);
         let tests: Vec<String> =
-            package.tests.iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect();
+            package.tests.iter().map(|test| fs::read_to_string(&test.source).unwrap_or_default()).collect();
         findings.extend(check_one(folder, package, &read("Cargo.toml"), &read("README.md"), &tests));
     }
     findings.extend(check_examples(&workspace.packages));
@@ -134,7 +134,16 @@ mod tests {
     fn package(name: &str) -> Package {
         let (dir, description) = (Path::new("/w/crates").join(name), Some("A leaf".into()));
         let name = name.into();
-        Package { name, dir, description, dependencies: vec![], examples: vec![], tests: vec![], features: vec![] }
+        Package {
+            name,
+            dir,
+            description,
+            dependencies: vec![],
+            examples: vec![],
+            tests: vec![],
+            has_library: true,
+            features: vec![],
+        }
     }
 
     fn check_text(manifest: &str, readme: &str, tests: &[&str]) -> Vec<String> {
