@@ -36,16 +36,21 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Fai
     if bugs.is_empty() {
         return Ok(());
     }
+    let started = process::now();
     let copy = Copy::sync(&workspace.root, &workspace.target.join("mutants"))?;
     let rows = judge_all(&copy, &bugs)?;
     println!("\n{}", report::table(&rows));
     if options.write {
         report::write(&workspace.root.join("docs/mutants.md"), &rows, &all)?;
     }
-    let total: f64 = rows.iter().map(|row| row.seconds).sum();
     let survivors: Vec<&str> =
         rows.iter().filter(|row| row.verdict == Verdict::Survived).map(|row| row.bug.entry.name.as_str()).collect();
-    println!("{} of {} planted bugs found in {:.1} min", rows.len() - survivors.len(), rows.len(), total / 60.0);
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    println!(
+        "{} of {} planted bugs found in {minutes:.1} min, builds included",
+        rows.len() - survivors.len(),
+        rows.len()
+    );
     if survivors.is_empty() {
         return Ok(());
     }
@@ -91,7 +96,7 @@ fn judge_all<'a>(copy: &Copy, bugs: &[&'a Bug]) -> Result<Vec<Row<'a>>, Failure>
     for (package, lane) in lanes {
         let started = process::now();
         let suite = Suite::baseline(copy, package, lane)?;
-        println!("without a bug: {package}, lane {lane:?}: passes, {}", seconds(started.elapsed()));
+        println!("{package}, lane {}, without a bug: passes, {}", lane.name(), seconds(started.elapsed()));
         let of_this_lane = bugs.iter().filter(|bug| bug.package == package && bug.entry.lane == lane);
         let of_this_lane: Vec<&'a Bug> = of_this_lane.copied().collect();
         for bug in &of_this_lane {

@@ -48,6 +48,15 @@ pub(super) enum Lane {
     Loom,
 }
 
+impl Lane {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Tests => "tests",
+            Self::Loom => "loom",
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
