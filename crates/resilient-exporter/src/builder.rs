@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::journal::{self, SyncPolicy};
 use backoff::{Exponential, Jitter};
 use breaker::{ConfigBuilder, Machine};
 use file_fallback::Compression;
@@ -13,7 +14,6 @@ use opentelemetry_sdk::trace::SpanExporter;
 use otlp_transport::{ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::Limits;
-use span_buffer::journal::{self, SyncPolicy};
 
 use crate::clock::{Clock, SystemClock};
 use crate::commit::Committer;

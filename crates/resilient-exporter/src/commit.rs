@@ -4,8 +4,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use ::journal::{SyncPolicy, SyncSchedule};
 use otlp_payload::BatchId;
-use span_buffer::journal::{SyncPolicy, SyncSchedule};
 
 use crate::decide::Written;
 use crate::fallback::Fallback;

@@ -5,10 +5,10 @@ use std::error::Error;
 use std::io;
 use std::time::SystemTime;
 
+use ::journal::{self, AppendError, Config, Notice, OpenError, ReadError};
 use bytes::Bytes;
 use otlp_payload::{BatchId, Payload};
 use safe_dir::{Directory, Kind, LockError, SafeDir};
-use span_buffer::journal::{self, AppendError, Config, Notice, OpenError, ReadError};
 
 use crate::journal::{Journal, JournalError, Journaled, Recovered};
 

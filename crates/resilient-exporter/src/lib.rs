@@ -36,6 +36,7 @@ mod testing;
 #[cfg(test)]
 mod whole;
 
+pub use ::journal::SyncPolicy;
 pub use builder::{Builder, ByExporter, ByTransport, DEFAULT_REQUEST_MAX_BYTES, IntoPrimary};
 pub use clock::{Clock, SystemClock};
 pub use endpoint::Backoff;
@@ -52,4 +53,3 @@ pub use ledger::{DropReason, Ledger, RefuseReason};
 pub use letters::{DeadLetter, DeadLetterError, RedriveReport, Redriven};
 pub use records::FallbackFormat;
 pub use replay::{Fate, Refusal};
-pub use span_buffer::journal::SyncPolicy;

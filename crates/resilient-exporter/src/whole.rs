@@ -8,9 +8,9 @@ mod world;
 
 use std::collections::VecDeque;
 
+use ::journal::SyncPolicy;
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Fault};
-use span_buffer::journal::SyncPolicy;
 
 use self::world::World;
 

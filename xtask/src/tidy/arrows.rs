@@ -8,11 +8,12 @@ use crate::process::{self, cargo};
 use crate::workspace::{Package, Workspace};
 
 /// The crates of the house, leaves first: a crate may depend on those above it, never on those below.
-const HOUSE: [&str; 12] = [
+const HOUSE: [&str; 13] = [
     "backoff",
     "breaker",
     "safe-dir",
     "span-buffer",
+    "journal",
     "file-fallback",
     "otlp-payload",
     "otlp-transport",
@@ -24,7 +25,7 @@ const HOUSE: [&str; 12] = [
 ];
 
 /// How many of the first crates of the house are leaves: useful in programs that know nothing of telemetry.
-const LEAVES: usize = 5;
+const LEAVES: usize = 6;
 
 /// The one leaf that other leaves may stand on.
 const GROUND: &str = "safe-dir";

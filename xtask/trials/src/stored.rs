@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use file_fallback::{Compression, Config, FileFallback, Record};
+use journal::Journal;
 use opentelemetry_sdk::trace::SpanData;
 use otlp_payload::{BatchId, Encoder, Payload, json};
 use otlp_transport::{Outcome, Transport};
 use safe_dir::SafeDir;
-use span_buffer::journal::{self, Journal};
 
 use crate::{Failure, app, contender};
 

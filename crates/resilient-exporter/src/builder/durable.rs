@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use ::journal::SyncPolicy;
 use safe_dir::SafeDir;
-use span_buffer::journal::SyncPolicy;
 
 use super::Builder;
 use crate::error::BuildError;

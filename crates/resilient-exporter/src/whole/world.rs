@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use ::journal::{Config, SyncPolicy};
 use breaker::Machine;
 use file_fallback::Compression;
 use file_fallback::dead_letters::DeadLetters;
@@ -14,7 +15,6 @@ use proptest::prelude::*;
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty, MemoryDir};
 use span_buffer::Limits;
-use span_buffer::journal::{Config, SyncPolicy};
 
 use super::hands::Hands;
 use super::{Answer, Step};

@@ -1,5 +1,3 @@
-//! The buffer and, with its feature, the journal from outside.
+//! The buffer from outside.
 
 mod buffer;
-#[cfg(feature = "journal")]
-mod journal;

@@ -1,7 +1,7 @@
 //! Journal segments, written by the page that describes them (`docs/journal.md`) and not by the journal's own code: also such
 //! as the journal would never write.
 
-use span_buffer::journal::BatchId;
+use ::journal::BatchId;
 
 use crate::feed::{Feed, Recipe};
 

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ::journal::{BatchId, Config, Journal, Notice, OpenError, ReadError};
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
-use span_buffer::journal::{BatchId, Config, Journal, Notice, OpenError, ReadError};
 
 use crate::feed::{Feed, Recipe, harm};
 use crate::files::{content, put};

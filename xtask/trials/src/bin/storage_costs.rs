@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use journal::{BatchId, Config, Journal, SyncPolicy, SyncSchedule};
 use safe_dir::SafeDir;
-use span_buffer::journal::{BatchId, Config, Journal, SyncPolicy, SyncSchedule};
 use span_buffer::{Buffer, Limits, Size};
 use trials::stored::{self, BATCH};
 use trials::{Failure, app, now};

@@ -1,9 +1,9 @@
 //! Every call to the disk fails once, and from then on, at every place: nothing that was synced is lost, nothing that was done and synced comes
 //! back, nothing panics, and on a well disk the journal goes on.
 
+use journal::Journal;
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
-use span_buffer::journal::Journal;
 
 use super::World;
 

@@ -1,8 +1,8 @@
 //! Sizes, ids, rotation, clearing up and the order of a spill, one by one.
 
+use journal::{AppendError, BatchId, Config, Journal, Notice, OpenError, ReadError};
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
-use span_buffer::journal::{AppendError, BatchId, Config, Journal, Notice, OpenError, ReadError};
 
 use super::{SMALL, append, body, count, id, open, recovered, settle};
 

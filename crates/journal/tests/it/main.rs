@@ -7,8 +7,8 @@ mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use journal::{BatchId, Config, Journal, MaintainError, Notice, ReadError, Report};
 use safe_dir::Directory;
-use span_buffer::journal::{BatchId, Config, Journal, MaintainError, Notice, ReadError, Report};
 
 /// Small segments, so that a short history fills several.
 const SMALL: Config =

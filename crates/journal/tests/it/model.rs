@@ -1,10 +1,10 @@
 //! The journal against an obviously right account of what must be there, over random histories with crashes, kills, faults and a
 //! full disk.
 
+use journal::{Config, Journal};
 use proptest::prelude::*;
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
-use span_buffer::journal::{Config, Journal};
 
 use super::{SMALL, World};
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 
+use journal::{BatchId, Journal, Notice, OpenError, ReadError};
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 use safe_dir::{Directory as _, SafeDir};
-use span_buffer::journal::{BatchId, Journal, Notice, OpenError, ReadError};
 
 use super::{SMALL, append, body, count, id, open, recovered, settle};
 

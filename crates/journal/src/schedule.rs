@@ -22,7 +22,7 @@ pub enum SyncPolicy {
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use span_buffer::journal::{SyncPolicy, SyncSchedule};
+/// use journal::{SyncPolicy, SyncSchedule};
 ///
 /// # #[expect(clippy::disallowed_methods, reason = "an example is a shell")]
 /// let now = Instant::now();
