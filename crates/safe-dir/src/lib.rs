@@ -1,19 +1,23 @@
 #![doc = include_str!("../README.md")]
 
+mod claim;
 mod directory;
 mod error;
 mod lock;
 mod name;
 mod open;
 mod publish;
+mod quarantine;
 mod real;
 #[cfg(feature = "sim")]
 pub mod sim;
 
+pub use claim::{Abandoned, Claim, ClaimError, Locked, ProcessDirs};
 pub use directory::{Directory, Entry, File, Kind, Metadata};
 pub use error::{FileError, LockError, OpenError};
 pub use lock::{LOCK_FILE, Lock};
 pub use name::{MAX_NAME_LEN, NameProblem, check as check_name};
 pub use open::{Options, Parents};
 pub use publish::{Draft, publish, remove_leftovers, replace};
+pub use quarantine::{Quarantine, QuarantineLimits};
 pub use real::SafeDir;

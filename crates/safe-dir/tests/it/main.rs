@@ -1,9 +1,11 @@
 //! The directory against real file systems, and the test doubles against what they promise.
 
+mod claim;
 mod doubles;
 mod files;
 mod locks;
 mod opening;
+mod quarantine;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
