@@ -15,18 +15,20 @@ use otlp_transport::{ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::Limits;
 
-use crate::clock::{Clock, SystemClock};
-use crate::commit::Committer;
-use crate::decide::{Core, Policy};
-use crate::endpoint::{Backoff, Endpoint};
+use crate::core::endpoint::Endpoint;
+use crate::core::{Core, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
-use crate::fallback::{Fallback, NoFallback};
-use crate::file_store::{FileStore, Settings};
-use crate::journal::Journal;
-use crate::records::FallbackFormat;
-use crate::shared::Shared;
-use crate::{disk, net};
+use crate::seams::backoff::Backoff;
+use crate::seams::clock::{Clock, SystemClock};
+use crate::seams::fallback::Fallback;
+use crate::seams::journal::Journal;
+use crate::shell::commit::Committer;
+use crate::shell::shared::Shared;
+use crate::shell::{disk, net};
+use crate::stores::files::{FileStore, Settings};
+use crate::stores::none::NoFallback;
+use crate::stores::records::FallbackFormat;
 
 mod durable;
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::stores::files::FileStoreError;
+
 /// Why [`Builder::build`](crate::Builder::build) refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -36,8 +38,17 @@ pub enum BuildError {
     NoJournalDirectory,
     /// Durable mode was asked for, and the journal cannot be used: a promise that cannot be kept is not made.
     #[error("journal")]
-    Journal(#[source] crate::journal_store::JournalOpenError),
+    Journal(#[source] crate::stores::journal::JournalOpenError),
     /// The system gave no thread or no event queue.
     #[error("worker thread could not be started")]
     Thread(#[source] io::Error),
+}
+
+impl From<FileStoreError> for BuildError {
+    fn from(error: FileStoreError) -> Self {
+        match error {
+            FileStoreError::Settings(error) => Self::FallbackSettings(error),
+            FileStoreError::Open(error) => Self::Fallback(error),
+        }
+    }
 }

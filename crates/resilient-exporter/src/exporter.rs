@@ -13,8 +13,8 @@ use otlp_payload::Encoder;
 
 use crate::builder::Builder;
 use crate::handle::Handle;
-use crate::ledger::RefuseReason;
-use crate::shared::Shared;
+use crate::report::ledger::RefuseReason;
+use crate::shell::shared::Shared;
 
 /// Our part of a shutdown ends within this time. The SDK's batch processor waits 5 s in all for its last export and for
 /// us together, and gives the exporter those same 5 s: whoever uses them up makes the provider time out.

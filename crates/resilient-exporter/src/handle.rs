@@ -1,14 +1,18 @@
 //! What stays in the user's hand when the SDK owns the exporter.
 
+mod dead_letters;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use crate::events::Event;
-use crate::health::Health;
-use crate::ledger::Ledger;
-use crate::shared::Shared;
+use crate::report::events::Event;
+use crate::report::health::Health;
+use crate::report::ledger::Ledger;
+use crate::shell::shared::{FlushError, Shared};
+
+pub use self::dead_letters::RedriveReport;
 
 /// A view of one exporter, and the flush that the SDK does not pass on. A clone is a reference count; it may outlive the
 /// exporter, whose last numbers it then shows.
@@ -52,14 +56,4 @@ impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("endpoint", &self.shared.endpoint).finish_non_exhaustive()
     }
-}
-
-/// A flush whose time ran out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("flush timed out: {buffered} spans still wait in memory and {in_fallback} in fallback files; all are kept")]
-pub struct FlushError {
-    /// Spans in memory, those in flight included.
-    pub buffered: u64,
-    /// Spans in fallback files.
-    pub in_fallback: u64,
 }

@@ -9,47 +9,32 @@
 #![doc = include_str!("../README.md")]
 
 mod builder;
-mod clock;
-mod commit;
-mod decide;
-mod disk;
-mod endpoint;
+mod core;
 mod error;
-mod events;
 mod exporter;
-mod fallback;
-mod file_store;
 mod handle;
-mod health;
-mod journal;
-mod journal_store;
-mod ledger;
-mod letters;
-mod net;
-mod records;
-mod replay;
-mod shared;
 #[cfg(test)]
-mod sim;
-#[cfg(test)]
-mod testing;
-#[cfg(test)]
-mod whole;
+mod proofs;
+mod report;
+mod seams;
+mod shell;
+mod stores;
 
 pub use ::journal::SyncPolicy;
 pub use builder::{Builder, ByExporter, ByTransport, DEFAULT_REQUEST_MAX_BYTES, IntoPrimary};
-pub use clock::{Clock, SystemClock};
-pub use endpoint::Backoff;
 pub use error::BuildError;
-pub use events::Event;
 pub use exporter::ResilientSpanExporter;
-pub use fallback::{Change, Fallback, FallbackError, Kept, Stored};
 pub use file_fallback::Compression;
-pub use handle::{FlushError, Handle};
-pub use health::{Health, Metrics, Status};
-pub use journal::{Journal, JournalError, Journaled, Recovered};
-pub use journal_store::JournalOpenError;
-pub use ledger::{DropReason, Ledger, RefuseReason};
-pub use letters::{DeadLetter, DeadLetterError, RedriveReport, Redriven};
-pub use records::FallbackFormat;
-pub use replay::{Fate, Refusal};
+pub use handle::{Handle, RedriveReport};
+pub use report::events::Event;
+pub use report::health::{Health, Metrics, Status};
+pub use report::ledger::{DropReason, Ledger, RefuseReason};
+pub use seams::backoff::Backoff;
+pub use seams::clock::{Clock, SystemClock};
+pub use seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
+pub use seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
+pub use seams::fates::{Fate, Refusal};
+pub use seams::journal::{Journal, JournalError, Journaled, Recovered};
+pub use shell::shared::FlushError;
+pub use stores::journal::JournalOpenError;
+pub use stores::records::FallbackFormat;

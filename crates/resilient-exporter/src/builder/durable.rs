@@ -7,9 +7,9 @@ use safe_dir::SafeDir;
 
 use super::Builder;
 use crate::error::BuildError;
-use crate::fallback::Fallback;
-use crate::journal::Journal;
-use crate::journal_store::FileJournal;
+use crate::seams::fallback::Fallback;
+use crate::seams::journal::Journal;
+use crate::stores::journal::FileJournal;
 
 /// Durable mode.
 impl Builder {

@@ -1,0 +1,11 @@
+//! Proofs that need the inside of the crate.
+//!
+//! | File | Purpose |
+//! | --- | --- |
+//! | `crashes` | crash histories over core, disk thread and all stores on a simulated disk |
+//! | `simulation` | the core in virtual time, its ledger recounted after every step |
+//! | `spans` | spans for tests |
+
+mod crashes;
+mod simulation;
+pub(crate) mod spans;

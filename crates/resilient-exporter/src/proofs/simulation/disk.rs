@@ -1,0 +1,240 @@
+//! Two fallbacks of a simulated world: one in memory that fails on demand, and real files.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use file_fallback::Compression;
+use otlp_payload::Payload;
+
+use super::{SpanKey, span_ids};
+use crate::seams::dead_letters::{DeadLetterError, Redriven};
+use crate::seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
+use crate::seams::fates::{Fate, Refusal};
+use crate::stores::files::{FileStore, Settings};
+use crate::stores::records::FallbackFormat;
+
+/// A fallback in memory, with its own count of spans.
+#[derive(Default)]
+pub(super) struct MemoryFallback {
+    batches: VecDeque<(Bytes, usize)>,
+    reading: usize,
+    fails: bool,
+    letters: VecDeque<(Bytes, usize)>,
+    /// Letters that are gone: they count in the ids of those that follow.
+    redriven: usize,
+}
+
+impl Fallback for MemoryFallback {
+    fn kept(&self) -> Kept {
+        let spans = self.batches.iter().map(|(bytes, _)| span_ids(bytes).count() as u64).sum();
+        Kept { files: self.batches.len() as u64, spans, bytes: 0 }
+    }
+
+    fn keep(&mut self, batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+        if self.fails {
+            return Err(FallbackError::new("no space left"));
+        }
+        self.batches.extend(batches.iter().map(|payload| (payload.bytes().clone(), payload.span_count())));
+        Ok(Stored { name: "memory".to_owned() })
+    }
+
+    fn read(&mut self, _max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
+        if self.fails {
+            return Err(FallbackError::new("input/output error"));
+        }
+        self.reading = self.batches.len().min(3);
+        Ok(self.batches.iter().take(self.reading).cloned().collect())
+    }
+
+    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
+        assert_eq!(fates.len(), self.reading, "one fate for each batch that was read");
+        let given = self.batches.drain(..self.reading).collect::<Vec<_>>();
+        for (batch, fate) in given.into_iter().zip(fates).rev() {
+            if matches!(fate, Fate::Kept) {
+                self.batches.push_front(batch);
+            }
+        }
+        self.reading = 0;
+        Ok(())
+    }
+
+    fn clean_up(&mut self, _now: SystemTime) {}
+
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
+    }
+
+    fn bury(&mut self, refusals: &[Refusal], _endpoint: &str, _now: SystemTime) -> bool {
+        if !self.fails {
+            let letters = refusals.iter().map(|refusal| &refusal.payload);
+            self.letters.extend(letters.map(|payload| (payload.bytes().clone(), payload.span_count())));
+        }
+        !self.fails
+    }
+
+    fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
+        Ok((0..self.letters.len()).map(|index| format!("{}", self.redriven + index)).collect())
+    }
+
+    fn redrive(&mut self, id: &str, _now: SystemTime) -> Result<Redriven, DeadLetterError> {
+        assert_eq!(id, format!("{}", self.redriven), "the oldest");
+        if self.fails {
+            return Err(DeadLetterError::NoRoom(FallbackError::new("no space left")));
+        }
+        let (bytes, spans) = self.letters.pop_front().expect("it is listed");
+        self.batches.push_back((bytes, spans));
+        self.redriven += 1;
+        Ok(Redriven { spans: spans as u64, letter_stays: false })
+    }
+}
+
+/// The fallback of a world, and a count of what is in it that does not ask it.
+pub(super) trait Disk: Fallback {
+    fn set_failing(&mut self, fails: bool);
+    fn buried(&self) -> usize;
+    fn stored(&self) -> HashSet<SpanKey>;
+    /// Loses its oldest batch to a cap; says how many spans that were.
+    fn lose_oldest(&mut self) -> Option<usize>;
+}
+
+impl Disk for MemoryFallback {
+    fn set_failing(&mut self, fails: bool) {
+        self.fails = fails;
+    }
+
+    fn buried(&self) -> usize {
+        self.letters.iter().map(|(bytes, _)| span_ids(bytes).count()).sum()
+    }
+
+    fn stored(&self) -> HashSet<SpanKey> {
+        self.batches.iter().flat_map(|(bytes, _)| span_ids(bytes)).collect()
+    }
+
+    fn lose_oldest(&mut self) -> Option<usize> {
+        if self.reading > 0 { None } else { self.batches.pop_front().map(|(_, spans)| spans) }
+    }
+}
+
+/// Real files, recounted by reading every one of them as plain JSON or as frames.
+pub(super) struct Files {
+    store: FileStore,
+    dir: tempfile::TempDir,
+    reading: Vec<Vec<SpanKey>>,
+    finished: HashSet<SpanKey>,
+}
+
+impl Files {
+    pub(super) fn new(format: FallbackFormat) -> Self {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let settings = Settings { format, compression: Compression::Never, ..Settings::default() };
+        let store = FileStore::open(dir.path().join("fallback"), dir.path().join("dead-letters"), &settings)
+            .expect("a fresh directory");
+        Self { store, dir, reading: Vec::new(), finished: HashSet::new() }
+    }
+}
+
+impl Fallback for Files {
+    fn kept(&self) -> Kept {
+        self.store.kept()
+    }
+
+    fn keep(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
+        self.store.keep(batches, now)
+    }
+
+    fn read(&mut self, _max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
+        let batches = self.store.read(4_000)?;
+        self.reading = batches.iter().map(|(bytes, _)| span_ids(bytes).collect()).collect();
+        Ok(batches)
+    }
+
+    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
+        for (ids, fate) in self.reading.drain(..).zip(fates) {
+            if matches!(fate, Fate::Finished { .. }) {
+                self.finished.extend(ids);
+            }
+        }
+        self.store.finish(fates)
+    }
+
+    fn clean_up(&mut self, now: SystemTime) {
+        self.store.clean_up(now);
+    }
+
+    fn changes(&mut self) -> Vec<Change> {
+        self.store.changes()
+    }
+
+    fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
+        self.store.bury(refusals, endpoint, now)
+    }
+
+    fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
+        self.store.dead_letter_ids()
+    }
+
+    fn redrive(&mut self, id: &str, now: SystemTime) -> Result<Redriven, DeadLetterError> {
+        let (letter, lines) = self.store.dead_letter(id)?;
+        let ids = lines.iter().flat_map(|line| ids_of_line(line)).collect::<Vec<_>>();
+        assert_eq!(letter.spans, ids.len() as u64);
+        let redriven = self.store.redrive(id, now)?;
+        for id in ids {
+            self.finished.remove(&id);
+        }
+        Ok(redriven)
+    }
+}
+
+impl Disk for Files {
+    fn set_failing(&mut self, _fails: bool) {}
+
+    fn buried(&self) -> usize {
+        let Ok(files) = std::fs::read_dir(self.dir.path().join("dead-letters")) else { return 0 };
+        let paths = files.map(|file| file.expect("readable").path());
+        let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+        let texts = paths.map(|path| std::fs::read_to_string(path).expect("text"));
+        // The first line says what happened.
+        texts.map(|text| text.lines().skip(1).map(|line| ids_of_line(line).len()).sum::<usize>()).sum()
+    }
+
+    fn stored(&self) -> HashSet<SpanKey> {
+        let files = std::fs::read_dir(self.dir.path().join("fallback")).expect("is there");
+        let paths: Vec<_> = files.map(|file| file.expect("readable").path()).collect();
+        let of = |wanted: &'static str| {
+            let paths = paths.iter().filter(move |path| path.extension().is_some_and(|extension| extension == wanted));
+            paths.map(|path| std::fs::read(path).expect("readable"))
+        };
+        let mut ids = HashSet::new();
+        for bytes in of("binpb") {
+            let mut rest = &bytes[..];
+            while let Some((head, after)) = rest.split_first_chunk::<4>() {
+                let (record, after) = after.split_at(u32::from_be_bytes(*head) as usize);
+                ids.extend(span_ids(record));
+                rest = after;
+            }
+        }
+        for bytes in of("jsonl") {
+            ids.extend(String::from_utf8(bytes).expect("text").lines().flat_map(ids_of_line));
+        }
+        ids.difference(&self.finished).copied().collect()
+    }
+
+    fn lose_oldest(&mut self) -> Option<usize> {
+        None
+    }
+}
+
+/// Read as plain JSON, by names of its own.
+fn ids_of_line(line: &str) -> Vec<SpanKey> {
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    let resources = line["resourceSpans"].as_array().expect("array").iter();
+    let scopes = resources.flat_map(|one| one["scopeSpans"].as_array()).flatten();
+    let spans = scopes.flat_map(|scope| scope["spans"].as_array().expect("array"));
+    let ids = spans.map(|span| {
+        let hex = |key: &str| u128::from_str_radix(span[key].as_str().expect("text"), 16).expect("hex");
+        let span_id = u64::try_from(hex("spanId")).expect("8 bytes");
+        (hex("traceId").to_be_bytes(), span_id.to_be_bytes())
+    });
+    ids.collect()
+}

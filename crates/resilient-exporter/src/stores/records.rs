@@ -1,0 +1,128 @@
+//! A batch as records of a file, and back.
+
+use bytes::Bytes;
+use file_fallback::{Format, Record};
+use otlp_payload::{DecodeError, Payload, count_spans, json};
+
+/// How spans are written to fallback files. Files of either format are replayed, whatever is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FallbackFormat {
+    /// OTLP JSON Lines, `.jsonl`: read by people, `jq` and the Collector's `otlpjsonfile` receiver.
+    #[default]
+    Json,
+    /// Encoded `TracesData`, each with its length before it, `.binpb`, as the Collector's file exporter writes with `format: proto`: no
+    /// text is made of spans, nor spans of text.
+    Protobuf,
+}
+
+impl FallbackFormat {
+    pub(crate) fn of_files(self) -> Format {
+        match self {
+            Self::Json => Format::Lines,
+            Self::Protobuf => Format::Framed,
+        }
+    }
+
+    /// Each record is complete, with its resource and scopes, and keeps a sensible size where a single span allows it.
+    pub(crate) fn records(self, batch: &Payload) -> Result<Vec<Record>, DecodeError> {
+        match self {
+            Self::Json => {
+                let lines = json::to_lines(batch.bytes(), LINE_BYTES)?;
+                Ok(lines.into_iter().map(|line| Record { bytes: line.text, count: line.spans }).collect())
+            }
+            Self::Protobuf => {
+                let mut records = Vec::new();
+                put_frames(batch, &mut records);
+                Ok(records)
+            }
+        }
+    }
+}
+
+fn put_frames(batch: &Payload, records: &mut Vec<Record>) {
+    if batch.bytes().len() > FRAME_BYTES
+        && let Some((left, right)) = batch.split(batch.id(), batch.id())
+    {
+        put_frames(&left, records);
+        put_frames(&right, records);
+    } else {
+        records.push(Record { bytes: batch.bytes().to_vec(), count: batch.span_count() });
+    }
+}
+
+/// The request that a record stands for, and its spans; or what is wrong with it, for the log.
+pub(crate) fn request(record: Vec<u8>, format: Format) -> Result<(Bytes, usize), String> {
+    match format {
+        Format::Lines => json::from_line_within(&record, MAX_RECORD_BYTES).map_err(|error| error.to_string()),
+        Format::Framed => match count_spans(&record) {
+            Ok(spans) => Ok((record.into(), spans)),
+            Err(error) => Err(error.to_string()),
+        },
+        other => Err(format!("the format {other:?} is not known")),
+    }
+}
+
+/// Lines stay below this, since the Collector silently skips longer ones (its `max_log_size` is 1 MiB).
+const LINE_BYTES: usize = 1_000_000;
+
+/// What is read back at once.
+const FRAME_BYTES: usize = 4 * 1_024 * 1_024;
+
+/// A single span that is longer than that is kept all the same, up to here.
+pub(crate) const MAX_RECORD_BYTES: usize = 64 * 1_024 * 1_024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use opentelemetry_sdk::Resource;
+    use otlp_payload::{BatchId, Encoder, span_ids};
+
+    use super::*;
+    use crate::proofs::spans::spans;
+
+    fn batch(first: u64, count: usize) -> Payload {
+        let encoder = Encoder::new(&Resource::builder_empty().with_service_name("test").build());
+        encoder.encode(BatchId { incarnation: 1, seq: 2 }, SystemTime::UNIX_EPOCH, &spans(first, count))
+    }
+
+    #[test]
+    fn a_batch_comes_back_from_either_format() {
+        let batch = batch(7, 30);
+        for format in [FallbackFormat::Json, FallbackFormat::Protobuf] {
+            let records = format.records(&batch).expect("well formed");
+            assert_eq!(records.len(), 1);
+            assert_eq!(records[0].count, 30);
+            let (bytes, spans) = request(records[0].bytes.clone(), format.of_files()).expect("as it was written");
+            assert_eq!((&bytes, spans), (batch.bytes(), 30), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_batch_becomes_several_records_with_the_same_spans() {
+        let whole = batch(7, 2_000);
+        let long = whole.bytes().repeat(FRAME_BYTES * 3 / whole.bytes().len() + 1);
+        let spans = count_spans(&long).expect("well formed");
+        let whole = Payload::new(BatchId { incarnation: 1, seq: 2 }, SystemTime::UNIX_EPOCH, spans, long.into());
+        let records = FallbackFormat::Protobuf.records(&whole).expect("well formed");
+        assert!(
+            records.len() >= 3 && records.iter().all(|record| record.bytes.len() <= FRAME_BYTES),
+            "{}",
+            records.len()
+        );
+        let ids = |bytes: &[u8]| span_ids(bytes).expect("well formed").collect::<Vec<_>>();
+        let parts: Vec<_> = records.iter().flat_map(|record| ids(&record.bytes)).collect();
+        assert_eq!(parts, ids(whole.bytes()));
+        assert_eq!(records.iter().map(|record| record.count).sum::<usize>(), spans);
+    }
+
+    #[test]
+    fn what_is_no_request_is_said_to_be_none() {
+        for format in [Format::Lines, Format::Framed] {
+            request(b"\xff\xff\xff".to_vec(), format).expect_err("garbage");
+        }
+        request(b"{}".to_vec(), Format::Framed).expect_err("text");
+        assert_eq!(request(b"{}".to_vec(), Format::Lines), Ok((Bytes::new(), 0)));
+    }
+}
