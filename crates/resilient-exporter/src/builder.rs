@@ -15,8 +15,7 @@ use otlp_transport::{ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::Limits;
 
-use crate::core::endpoint::Endpoint;
-use crate::core::{Core, Policy};
+use crate::core::{Core, Endpoint, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
 use crate::seams::backoff::Backoff;
@@ -24,7 +23,7 @@ use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
 use crate::shell::commit::Committer;
-use crate::shell::shared::Shared;
+use crate::shell::shared::{Parts, Shared};
 use crate::shell::{disk, net};
 use crate::stores::files::{FileStore, Settings};
 use crate::stores::none::NoFallback;
@@ -359,7 +358,7 @@ impl Builder {
         let mut chance = rand::rngs::SmallRng::seed_from_u64(entropy());
         let breaker = self.breaker.take().unwrap_or_else(|| self.breaker_config());
         let breaker = breaker.with_seed(chance.random()).build().map_err(BuildError::CircuitBreaker)?;
-        let backoff = match self.backoff.take() {
+        let backoff: Box<dyn Backoff> = match self.backoff.take() {
             Some(backoff) => backoff,
             None => Box::new(self.exponential().map_err(BuildError::Retry)?),
         };
@@ -391,18 +390,19 @@ impl Builder {
             incarnation: journal.as_ref().map_or_else(|| chance.random(), |journal| journal.incarnation()),
         };
         let recovered = kept.map_or(0, |kept| kept.spans);
-        let endpoint = Endpoint::new(Machine::new(breaker), backoff, self.clock.now());
+        let endpoint = Endpoint::new(Machine::new(breaker), self.clock.now());
         let mut core = Core::new(policy, endpoint, recovered, chance.random());
         if let Some(journal) = &mut journal {
-            core.keep_shadows(journal.found(), self.clock.now());
+            core = core.with_journal(journal.found(), self.clock.now());
         }
         let endpoint = transport.endpoint().to_owned();
         let committer = journal.map(|journal| Committer::new(journal, self.journal_sync, self.clock.now()));
         // A journal alone has a disk thread too.
         let fallback = fallback.or_else(|| committer.is_some().then(|| Box::new(NoFallback) as _));
-        let disk = fallback.as_ref().map(|_| kept.unwrap_or_default());
-        let timeout = self.journal_sync_timeout;
-        let shared = Arc::new(Shared::new(core, disk, self.clock, endpoint, no_fallback, timeout));
+        let usage = fallback.as_ref().map(|_| kept.unwrap_or_default());
+        let (clock, journal_timeout) = (self.clock, self.journal_sync_timeout);
+        let shared =
+            Arc::new(Shared::new(Parts { core, usage, clock, backoff, endpoint, no_fallback, journal_timeout }));
         if let Some(fallback) = fallback {
             let shared = Arc::clone(&shared);
             spawn("holdfast-disk", move || disk::run(&shared, fallback, committer))?;

@@ -64,19 +64,17 @@ impl ResilientSpanExporter {
         // The spans' own memory is the larger part: it goes before anything else happens.
         drop(batch);
         let Ok((payload, now)) = encoded else {
-            self.shared.core().refuse(spans, RefuseReason::EncodePanicked);
+            self.shared.decide(|core| core.on_encode_panicked(spans));
             return Err(OTelSdkError::InternalFailure("encoding panicked: please report this".to_owned()));
         };
         // A panic in here is of a clock of the user's: the batch is offered all the same.
         let _ = catch_unwind(AssertUnwindSafe(|| self.shared.make_durable(&payload)));
-        // A panic in here is of a log subscriber: the batch has its place by then.
-        let refused =
-            catch_unwind(AssertUnwindSafe(|| self.shared.decide(|core, effects| core.offer(payload, now, effects))));
+        let offered = self.shared.decide(|core| core.on_offered(payload, now));
         self.shared.net.notify_one();
-        match refused.unwrap_or(None) {
-            None => Ok(()),
-            Some(RefuseReason::AlreadyShutdown) => Err(OTelSdkError::AlreadyShutdown),
-            Some(RefuseReason::LargerThanBuffer | RefuseReason::EncodePanicked) => Err(OTelSdkError::InternalFailure(
+        match offered {
+            Ok(()) => Ok(()),
+            Err(RefuseReason::AlreadyShutdown) => Err(OTelSdkError::AlreadyShutdown),
+            Err(RefuseReason::LargerThanBuffer | RefuseReason::EncodePanicked) => Err(OTelSdkError::InternalFailure(
                 "a span alone is larger than the whole buffer: raise the buffer's maximum bytes".to_owned(),
             )),
         }

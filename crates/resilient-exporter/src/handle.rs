@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::report::events::Event;
 use crate::report::health::Health;
 use crate::report::ledger::Ledger;
-use crate::shell::shared::{FlushError, Shared};
+use crate::shell::ending::FlushError;
+use crate::shell::shared::Shared;
 
 pub use self::dead_letters::RedriveReport;
 
@@ -25,7 +26,7 @@ impl Handle {
     /// Where every span is, as one consistent snapshot. One short lock; never waits for a worker.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        self.shared.core().ledger.clone()
+        self.shared.core().ledger().clone()
     }
 
     /// How it goes. One short lock; never waits for a worker, so it answers while the disk or the collector hangs.

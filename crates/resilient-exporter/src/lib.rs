@@ -35,6 +35,6 @@ pub use seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
 pub use seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 pub use seams::fates::{Fate, Refusal};
 pub use seams::journal::{Journal, JournalError, Journaled, Recovered};
-pub use shell::shared::FlushError;
+pub use shell::ending::FlushError;
 pub use stores::journal::JournalOpenError;
 pub use stores::records::FallbackFormat;

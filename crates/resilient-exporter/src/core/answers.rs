@@ -1,178 +1,180 @@
-//! What an answer means for its batch, its endpoint and the ledger.
+//! The meaning of a call's outcome for its batch, the endpoint and the ledger.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use breaker::Kind;
 use otlp_payload::Payload;
 use otlp_transport::{Cause, Outcome};
-use rand::RngExt as _;
 use span_buffer::Entry;
 
-use super::memory::{less, size_of, sum};
-use super::{Core, Effect, InFlight, Phase, Replay, Work};
-use crate::core::replay::MAX_FAILURES;
+use super::memory::size_of;
+use super::replay::Others;
+use super::{Core, Effect, InFlight, Phase, Work};
 use crate::report::events::Event;
 use crate::report::ledger::Place;
 use crate::seams::fates::Refusal;
 
 impl Core {
-    /// Takes the outcome of one call.
-    pub(crate) fn answered(
-        &mut self,
-        id: u64,
-        outcome: Outcome,
-        now: Instant,
-        wall: SystemTime,
-        effects: &mut Vec<Effect>,
-    ) {
+    /// A call has ended. `own` is the delay of the backoff policy, as [`Core::attempts`] asked for it; only outcomes that may be
+    /// repeated use it.
+    pub(crate) fn on_answered(&mut self, id: u64, outcome: Outcome, own: Duration, now: Instant, wall: SystemTime) {
         let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
         let saturated = self.in_flight.len() >= self.endpoint.concurrency();
         let InFlight { work, payload, ticket, started, .. } = self.in_flight.swap_remove(position);
         let kind = ticket.kind();
-        let unit = self.chance.random::<f64>();
         let spans = payload.span_count();
         if let Work::Live(entry) = &work {
-            self.in_flight_size = less(self.in_flight_size, entry.size);
+            self.memory.on_call_ended(entry.size);
         }
         match outcome {
             Outcome::Delivered { rejected, message } => {
-                self.counters.succeeded(wall);
-                self.endpoint.succeeded(ticket, started, saturated, now);
+                self.accounts.counters.count_success(wall);
+                self.endpoint.on_success(ticket, started, saturated, now);
                 let rejected = rejected.min(spans);
                 if rejected > 0 {
-                    effects
-                        .push(Effect::Tell(Event::Rejected { spans: rejected, message: message.unwrap_or_default() }));
+                    let message = message.unwrap_or_default();
+                    self.accounts.publish(Event::Rejected { spans: rejected, message });
                 }
-                self.delivered(work, rejected, effects);
+                self.deliver(work, rejected);
             }
             Outcome::Retryable { after, cause, possible_duplicate } => {
-                self.counters.failed(wall, &cause);
+                self.accounts.counters.count_failure(wall, &cause);
                 if possible_duplicate {
-                    self.counters.possible_duplicates += spans as u64;
+                    self.accounts.counters.count_possible_duplicates(spans as u64);
                 }
                 match after {
-                    Some(hint) => self.endpoint.throttled(ticket, hint, unit, now),
-                    None => self.endpoint.failed(ticket, started, unit, now),
+                    Some(hint) => self.endpoint.on_throttle(ticket, hint, own, now),
+                    None => self.endpoint.on_failure(ticket, started, own, now),
                 }
                 // Probes and throttles are not charged: an outage never spends a batch.
                 let charged = after.is_none() && kind == Kind::Call;
-                self.retry(work, cause, charged, now, effects);
+                self.retry(work, cause, charged, now);
             }
             Outcome::TooLarge { cause } => {
-                self.counters.failed(wall, &cause);
-                self.endpoint.neutral(ticket, now);
-                self.back_to_buffered(&work);
-                self.split(work, &payload, Some(cause), effects);
+                self.accounts.counters.count_failure(wall, &cause);
+                self.endpoint.on_neutral(ticket, now);
+                self.return_to_buffered(&work);
+                self.split(work, &payload, Some(cause));
             }
             Outcome::Permanent { cause } => {
-                self.counters.failed(wall, &cause);
-                self.endpoint.neutral(ticket, now);
-                self.back_to_buffered(&work);
-                self.bury(work, cause, effects);
+                self.accounts.counters.count_failure(wall, &cause);
+                self.endpoint.on_neutral(ticket, now);
+                self.return_to_buffered(&work);
+                self.refuse(work, cause);
             }
-            // `Outcome` may grow; what we do not know is treated as a failure that may be tried again.
+            // `Outcome` may grow: an unknown outcome is a failure that may be repeated.
             _ => {
-                self.counters.failed(wall, &Cause::Foreign("an outcome unknown to this version".to_owned()));
-                self.endpoint.failed(ticket, started, unit, now);
-                self.retry(work, Cause::Foreign(String::new()), kind == Kind::Call, now, effects);
+                let cause = Cause::Foreign("an outcome unknown to this version".to_owned());
+                self.accounts.counters.count_failure(wall, &cause);
+                self.endpoint.on_failure(ticket, started, own, now);
+                self.retry(work, Cause::Foreign(String::new()), kind == Kind::Call, now);
             }
         }
-        self.tell_changes(effects);
+        self.publish_changes();
     }
 
-    fn delivered(&mut self, work: Work, rejected: usize, effects: &mut Vec<Effect>) {
+    /// No answer will come for the calls that are out: their batches wait again.
+    pub(crate) fn on_calls_abandoned(&mut self, now: Instant) {
+        for call in std::mem::take(&mut self.in_flight) {
+            self.endpoint.on_neutral(call.ticket, now);
+            self.accounts.counters.count_possible_duplicates(call.payload.span_count() as u64);
+            match call.work {
+                Work::Live(entry) => {
+                    self.memory.on_call_ended(entry.size);
+                    self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
+                    self.memory.give_back(entry);
+                }
+                Work::Replay(piece) => self.replay.give_back(piece),
+            }
+        }
+    }
+
+    fn deliver(&mut self, work: Work, rejected: usize) {
         match work {
             Work::Live(entry) => {
-                self.settle(entry.item.id());
-                self.ledger.transfer(rejected, Place::InFlight, Place::Rejected);
-                self.ledger.transfer(entry.size.count - rejected, Place::InFlight, Place::Delivered);
+                self.durable.on_ended(entry.item.id());
+                self.accounts.transfer(rejected, Place::InFlight, Place::Rejected);
+                self.accounts.transfer(entry.size.count - rejected, Place::InFlight, Place::Delivered);
             }
             Work::Replay(piece) => {
-                if let Replay::Sending(group) = &mut self.replay {
-                    group.delivered(&piece, rejected);
-                }
-                self.finish_group(effects);
+                self.replay.on_delivered(&piece, rejected);
+                self.settle_group();
             }
         }
     }
 
-    fn retry(&mut self, work: Work, cause: Cause, charged: bool, now: Instant, effects: &mut Vec<Effect>) {
+    fn retry(&mut self, work: Work, cause: Cause, charged: bool, now: Instant) {
         match work {
             Work::Live(mut entry) => {
-                self.ledger.transfer(entry.size.count, Place::InFlight, Place::Buffered);
+                self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
                 entry.calls += u32::from(charged);
                 if let Phase::Draining { .. } = self.phase {
-                    self.tried.push(entry);
-                } else if entry.calls >= self.policy.max_calls && self.disk_ready(now) {
-                    self.spill(vec![entry], effects);
+                    self.memory.set_tried(entry);
+                } else if entry.calls >= self.policy.max_calls && self.storage.is_ready(now) {
+                    self.spill(vec![entry]);
                 } else {
-                    self.buffer.give_back(entry);
+                    self.memory.give_back(entry);
                 }
             }
-            Work::Replay(mut piece) => {
-                if charged {
-                    piece.failed(self.others());
-                }
-                if let Replay::Sending(group) = &mut self.replay {
-                    if piece.failures >= MAX_FAILURES {
-                        let attempts = piece.failures;
-                        group.refused(piece, cause, attempts, false);
-                    } else {
-                        group.give_back(piece);
-                    }
-                }
-                self.finish_group(effects);
+            Work::Replay(piece) => {
+                self.replay.on_failed(piece, cause, charged, self.others());
+                self.settle_group();
             }
         }
     }
 
-    /// Two halves to the front, or, for a single span that nobody takes, a dead letter. `cause` is absent where our own
-    /// limit asked for it before anything was sent.
-    pub(super) fn split(&mut self, work: Work, payload: &Payload, cause: Option<Cause>, effects: &mut Vec<Effect>) {
+    /// Returns two halves to the front of the queue; a single span that no peer takes becomes a dead letter. `cause` is absent
+    /// if our own limit asked for the split before a call went out.
+    pub(super) fn split(&mut self, work: Work, payload: &Payload, cause: Option<Cause>) {
         let (left, right) = (self.next_id(), self.next_id());
         let Some((left, right)) = payload.split(left, right) else {
             let limit = self.policy.request_max_bytes;
             let cause = cause.unwrap_or(Cause::RequestLimit { size: payload.bytes().len(), limit });
-            self.bury(work, cause, effects);
+            self.refuse(work, cause);
             return;
         };
         match work {
             Work::Live(entry) => {
-                self.cut(payload.id(), [left.id(), right.id()]);
+                self.durable.on_cut(payload.id(), [left.id(), right.id()]);
                 for payload in [right, left] {
                     let size = size_of(&payload);
-                    self.buffer.give_back(Entry { item: payload, size, calls: 0, ..entry.clone() });
+                    self.memory.give_back(Entry { item: payload, size, calls: 0, ..entry.clone() });
                 }
             }
-            Work::Replay(piece) => {
-                if let Replay::Sending(group) = &mut self.replay {
-                    group.split(&piece, left, right);
-                }
-            }
+            Work::Replay(piece) => self.replay.on_split(&piece, left, right),
         }
     }
 
-    /// Refused for good.
-    fn bury(&mut self, work: Work, cause: Cause, effects: &mut Vec<Effect>) {
+    /// The collector will never take this batch: it becomes a dead letter.
+    fn refuse(&mut self, work: Work, cause: Cause) {
         match work {
             Work::Live(entry) => {
-                self.disk.writing = sum(self.disk.writing, entry.size);
+                self.memory.on_write_begun(entry.size);
                 let attempts = entry.calls + 1;
-                effects.push(Effect::Bury(vec![Refusal { payload: entry.item, cause, attempts, permanent: true }]));
+                let refusal = Refusal { payload: entry.item, cause, attempts, permanent: true };
+                self.effects.push_back(Effect::StoreDeadLetters(vec![refusal]));
             }
             Work::Replay(piece) => {
-                if let Replay::Sending(group) = &mut self.replay {
-                    let attempts = piece.failures + 1;
-                    group.refused(piece, cause, attempts, true);
-                }
-                self.finish_group(effects);
+                self.replay.on_refused(piece, cause);
+                self.settle_group();
             }
         }
     }
 
-    fn back_to_buffered(&mut self, work: &Work) {
+    fn return_to_buffered(&mut self, work: &Work) {
         if let Work::Live(entry) = work {
-            self.ledger.transfer(entry.size.count, Place::InFlight, Place::Buffered);
+            self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
         }
+    }
+
+    /// Has the disk thread mark a group once each of its batches has ended.
+    fn settle_group(&mut self) {
+        if let Some(fates) = self.replay.take_ended() {
+            self.effects.push_back(Effect::SettleGroup(fates));
+        }
+    }
+
+    pub(super) fn others(&self) -> Others {
+        Others { successes: self.accounts.counters.successes(), trips: self.endpoint.trips() }
     }
 }

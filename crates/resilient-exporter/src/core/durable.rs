@@ -1,4 +1,6 @@
-//! Durable mode: which batches have a shadow in the journal, and when that may go.
+//! Durable mode: the journal record of each batch in memory, from before the batch is offered until it has ended.
+//!
+//! Off is a state like the others: no record is ever opened then, and every method finds nothing to do.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -6,377 +8,396 @@ use std::time::{Duration, Instant};
 use otlp_payload::{BatchId, Payload};
 use span_buffer::Entry;
 
-use super::memory::{over, sum};
-use super::{Core, Effect, Phase};
+use super::effects::{Commit, Effect};
+use super::storage;
 use crate::report::events::Event;
-use crate::report::ledger::{DropReason, Place};
 
-/// How long health remembers that a batch was accepted without being durable.
+/// Health mentions batches that were accepted without being durable for this time.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// So few names of batches that need not be written any more are not worth looking for.
+/// Payload bytes of one group commit, about: the batches behind them form the next one.
+const COMMIT_BYTES: usize = 8 * 1_024 * 1_024;
+
+/// Up to here, ids of batches that ended before their append stay in the queue: the search for them would cost more.
 const MANY_PENDING: usize = 1_024;
 
-/// The shadows of all batches that are in memory. A batch that is split keeps one shadow, the whole, until its last piece has its
-/// end.
-pub(crate) struct Shadows {
-    roots: HashMap<BatchId, Root>,
-    /// What a piece of a split batch was cut from.
-    pieces: HashMap<BatchId, BatchId>,
-    /// To be written, oldest first.
+/// The journal records of all batches in memory. The pieces of a batch that was split share one record, the whole, until the
+/// last piece has ended.
+pub(crate) struct Durable {
+    state: State,
+    records: HashMap<BatchId, Record>,
+    /// The batch that a piece was cut from.
+    wholes: HashMap<BatchId, BatchId>,
+    /// Batches for the next commit, oldest first.
     pending: VecDeque<BatchId>,
-    /// To be marked.
+    /// Batches that have ended, for the next commit.
     done: Vec<BatchId>,
-    /// What was found counts as accepted at the start: its age begins anew.
-    started: Instant,
-    /// Spans that were found in the journal and are not in memory yet.
-    unread: usize,
+    /// The disk thread has a commit, or the effect with it.
+    is_committing: bool,
+    recovery: Recovery,
     /// Spans that a shutdown leaves in the journal.
     left: usize,
-    /// What it would leave there if that can still be made durable.
+    /// Batches that a shutdown leaves there if the last sync makes them durable.
     last: Vec<Entry<Payload>>,
-    /// The journal has ended.
-    closed: bool,
-    /// The disk did not answer in time; nobody waits for it until it has.
-    late: bool,
-    /// What the last failure said.
+    /// The disk thread did not answer in time: no `export` call waits for it until it does.
+    is_late: bool,
+    /// The error of the last failed operation on the journal.
     trouble: Option<String>,
-    /// Spans that were accepted without being durable, and when that was last.
+    /// Spans that were accepted without being durable, and the instant of the last of them.
     not_durable: u64,
     not_durable_at: Option<Instant>,
+    effects: VecDeque<Effect>,
 }
 
-struct Root {
-    /// Pieces that have not had their end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Off,
+    On,
+    /// The journal was synced for the last time.
+    Closed,
+}
+
+/// The batches of earlier processes that the journal gives back.
+struct Recovery {
+    /// Recovered batches count as accepted at the start of durable mode: their age begins anew.
+    accepted: Option<Instant>,
+    /// Spans that are in the journal and not in memory yet.
+    unread: usize,
+    /// The disk thread is asked to read a batch.
+    is_reading: bool,
+    /// Reading failed: no attempt before this instant.
+    retry_at: Option<Instant>,
+}
+
+struct Record {
+    /// Pieces that have not ended.
     pieces: usize,
-    /// Of the whole.
+    /// Spans of the whole.
     spans: usize,
-    state: State,
-    /// How often it was not written.
+    state: RecordState,
+    /// Failed appends.
     failures: u32,
 }
 
-enum State {
-    /// For the disk thread to write.
+enum RecordState {
+    /// Waits for a commit.
     Pending(Payload),
-    /// The disk thread is writing it.
+    /// The disk thread appends it.
     Writing,
     /// As durable as the policy asks for.
-    Kept,
-    /// Written, and not as durable as the policy asks for: the last sync failed.
+    Synced,
+    /// Appended; the sync that the policy asks for failed.
     Unsynced,
-    /// Not written.
+    /// Not appended.
     Failed,
 }
 
-impl Root {
-    fn new(spans: usize, state: State) -> Self {
+impl Record {
+    fn new(spans: usize, state: RecordState) -> Self {
         Self { pieces: 1, spans, state, failures: 0 }
     }
 }
 
-/// What the disk thread has done for some shadows.
+/// The disk thread's result for some records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Written {
-    Kept,
+    /// As durable as the policy asks for.
+    Synced,
+    /// Appended; the sync that the policy asks for failed.
     Unsynced,
+    /// Not appended.
     Failed,
 }
 
-impl Shadows {
-    fn new(started: Instant) -> Self {
+impl Durable {
+    pub(super) fn off() -> Self {
         Self {
-            roots: HashMap::new(),
-            pieces: HashMap::new(),
+            state: State::Off,
+            records: HashMap::new(),
+            wholes: HashMap::new(),
             pending: VecDeque::new(),
             done: Vec::new(),
-            started,
-            unread: 0,
+            is_committing: false,
+            recovery: Recovery { accepted: None, unread: 0, is_reading: false, retry_at: None },
             left: 0,
             last: Vec::new(),
-            closed: false,
-            late: false,
+            is_late: false,
             trouble: None,
             not_durable: 0,
             not_durable_at: None,
+            effects: VecDeque::new(),
         }
     }
 
-    fn settle(&mut self, piece: BatchId) {
-        let root = self.pieces.remove(&piece).unwrap_or(piece);
-        let Some(shadow) = self.roots.get_mut(&root) else { return };
-        shadow.pieces -= 1;
-        if shadow.pieces > 0 {
-            return;
+    pub(super) fn turn_on(&mut self, now: Instant) {
+        self.state = State::On;
+        self.recovery.accepted = Some(now);
+    }
+
+    // Events: the way of a batch into the journal.
+
+    /// An `export` call has a new batch and is about to offer it. Returns whether the call waits for the commit first.
+    pub(super) fn on_submitted(&mut self, payload: &Payload) -> bool {
+        if self.state != State::On {
+            return false;
         }
-        match self.roots.remove(&root).map(|root| root.state) {
-            // Nothing of it was written. While the disk hangs nobody takes these names out of the queue.
-            Some(State::Pending(_)) if self.pending.len() > MANY_PENDING + 2 * self.roots.len() => {
-                self.pending.retain(|id| self.roots.contains_key(id));
-            }
-            Some(State::Pending(_)) => {}
-            _ => self.done.push(root),
-        }
-    }
-
-    fn root_of(&self, piece: BatchId) -> BatchId {
-        self.pieces.get(&piece).copied().unwrap_or(piece)
-    }
-
-    fn is_kept(&self, piece: BatchId) -> bool {
-        self.roots.get(&self.root_of(piece)).is_some_and(|root| matches!(root.state, State::Kept))
-    }
-}
-
-impl Core {
-    /// Durable mode, with what the journal had at start.
-    pub(crate) fn keep_shadows(&mut self, found: u64, now: Instant) {
-        self.shadows = Some(Shadows::new(now));
-        self.found_in_journal(found);
-    }
-
-    /// More was found: of a process that has ended.
-    pub(crate) fn found_in_journal(&mut self, spans: u64) {
-        let Some(shadows) = &mut self.shadows else { return };
-        let spans = usize::try_from(spans).unwrap_or(usize::MAX);
-        shadows.unread += spans;
-        self.ledger.transfer(spans, Place::Recovered, Place::Buffered);
-    }
-
-    /// A new batch is about to be offered: the disk thread is to write it first. Says whether to wait for that.
-    pub(crate) fn open_shadow(&mut self, payload: &Payload) -> bool {
-        let Some(shadows) = self.shadows.as_mut().filter(|_| self.phase == Phase::Running) else { return false };
         let id = payload.id();
-        shadows.roots.insert(id, Root::new(payload.span_count(), State::Pending(payload.clone())));
-        shadows.pending.push_back(id);
+        self.records.insert(id, Record::new(payload.span_count(), RecordState::Pending(payload.clone())));
+        self.pending.push_back(id);
+        self.commit();
         true
     }
 
-    pub(crate) fn shadow_waits(&self, id: BatchId) -> bool {
-        let shadows = self.shadows.as_ref().filter(|shadows| !shadows.late);
-        let root = shadows.and_then(|shadows| shadows.roots.get(&id));
-        root.is_some_and(|root| matches!(root.state, State::Pending(_) | State::Writing))
-    }
-
-    /// Nobody waits for this shadow any more: the batch is accepted, durable or not.
-    pub(crate) fn stop_waiting(&mut self, id: BatchId, spans: usize, now: Instant) {
-        let Some(shadows) = &mut self.shadows else { return };
-        let Some(root) = shadows.roots.get(&id) else { return };
-        shadows.late |= matches!(root.state, State::Pending(_) | State::Writing);
-        if !matches!(root.state, State::Kept) {
-            shadows.not_durable += spans as u64;
-            shadows.not_durable_at = Some(now);
+    /// The `export` call waits no longer for the commit of this batch: the batch is accepted, durable or not.
+    pub(crate) fn on_wait_ended(&mut self, id: BatchId, spans: usize, now: Instant) {
+        let Some(record) = self.records.get(&id) else { return };
+        self.is_late |= matches!(record.state, RecordState::Pending(_) | RecordState::Writing);
+        if !matches!(record.state, RecordState::Synced) {
+            self.not_durable += spans as u64;
+            self.not_durable_at = Some(now);
         }
     }
 
-    /// What is to be written next, of about `max_bytes` together. What has had its end meanwhile need not be.
-    pub(crate) fn shadows_to_write(&mut self, max_bytes: usize) -> Vec<Payload> {
-        let Some(shadows) = &mut self.shadows else { return Vec::new() };
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        // The disk has come back to its work: it may be waited for again.
-        shadows.late &= shadows.pending.is_empty();
-        while bytes < max_bytes
-            && let Some(id) = shadows.pending.pop_front()
-        {
-            let Some(root) = shadows.roots.get_mut(&id) else { continue };
-            if let State::Pending(payload) = std::mem::replace(&mut root.state, State::Writing) {
-                bytes += payload.bytes().len();
-                group.push(payload);
-            }
-        }
-        group
-    }
-
-    /// The disk thread has done what it could for these.
-    pub(crate) fn shadows_written(&mut self, ids: &[BatchId], written: Written) {
-        let Some(shadows) = &mut self.shadows else { return };
-        shadows.late = false;
+    /// The disk thread has a result for these batches.
+    pub(crate) fn on_written(&mut self, ids: &[BatchId], written: Written) {
+        self.is_late = false;
         for id in ids {
-            if let Some(root) = shadows.roots.get_mut(id) {
-                root.state = match written {
-                    Written::Kept => State::Kept,
-                    Written::Unsynced => State::Unsynced,
-                    Written::Failed => State::Failed,
+            if let Some(record) = self.records.get_mut(id) {
+                record.state = match written {
+                    Written::Synced => RecordState::Synced,
+                    Written::Unsynced => RecordState::Unsynced,
+                    Written::Failed => RecordState::Failed,
                 };
-                root.failures += u32::from(written == Written::Failed);
+                record.failures += u32::from(written == Written::Failed);
             }
         }
     }
 
-    /// The journal works again: what it would not take, and what still waits in memory, is written once more.
-    pub(crate) fn write_failed_again(&mut self) {
-        let Some(shadows) = &mut self.shadows else { return };
-        for entry in self.buffer.iter() {
-            let id = entry.item.id();
-            let Some(root) = shadows.roots.get_mut(&id) else { continue };
-            // What fails again is at fault itself.
-            if matches!(root.state, State::Failed) && root.failures == 1 {
-                root.state = State::Pending(entry.item.clone());
-                shadows.pending.push_back(id);
-            }
+    /// The disk thread has ended its commit; the next one begins with the batches that arrived meanwhile.
+    pub(super) fn on_committed(&mut self) {
+        self.is_committing = false;
+        self.commit();
+    }
+
+    /// The disk thread begins a turn: batches that ended are marked with a commit of their own if no other takes them along.
+    pub(super) fn on_disk_turn(&mut self) {
+        self.commit();
+    }
+
+    /// The journal accepts appends again: this batch, which it refused once and which still waits in memory, is appended once
+    /// more. A batch that is refused twice is itself the cause.
+    pub(super) fn retry_append(&mut self, payload: &Payload) {
+        let Some(record) = self.records.get_mut(&payload.id()) else { return };
+        if matches!(record.state, RecordState::Failed) && record.failures == 1 {
+            record.state = RecordState::Pending(payload.clone());
+            self.pending.push_back(payload.id());
         }
     }
 
-    /// What is to be marked as done. Ask after everything that `shadows_to_write` gave was written: then no mark comes before its batch.
-    pub(crate) fn shadows_done(&mut self) -> Vec<BatchId> {
-        self.shadows.as_mut().map_or_else(Vec::new, |shadows| std::mem::take(&mut shadows.done))
+    /// Queues the next commit, unless one is under way.
+    fn commit(&mut self) {
+        if self.is_committing {
+            return;
+        }
+        let (mut append, mut bytes) = (Vec::new(), 0);
+        while bytes < COMMIT_BYTES
+            && let Some(id) = self.pending.pop_front()
+        {
+            // A batch that has ended meanwhile has no record and needs no append.
+            let Some(record) = self.records.get_mut(&id) else { continue };
+            if let RecordState::Pending(payload) = std::mem::replace(&mut record.state, RecordState::Writing) {
+                bytes += payload.bytes().len();
+                append.push(payload);
+            }
+        }
+        let done = std::mem::take(&mut self.done);
+        if !append.is_empty() || !done.is_empty() {
+            self.is_committing = true;
+            self.effects.push_back(Effect::Commit(Commit { append, done }));
+        }
     }
 
-    /// There may be something to write or to mark soon.
-    pub(crate) fn has_shadows(&self) -> bool {
-        self.shadows
-            .as_ref()
-            .is_some_and(|shadows| !shadows.roots.is_empty() || !shadows.done.is_empty() || shadows.unread > 0)
+    // Events: the end of a batch.
+
+    /// A batch, or a piece of one, has ended.
+    pub(super) fn on_ended(&mut self, piece: BatchId) {
+        let whole = self.wholes.remove(&piece).unwrap_or(piece);
+        let Some(record) = self.records.get_mut(&whole) else { return };
+        record.pieces -= 1;
+        if record.pieces > 0 {
+            return;
+        }
+        match self.records.remove(&whole).map(|record| record.state) {
+            // The journal has nothing of it. While the disk hangs these ids would fill the queue.
+            Some(RecordState::Pending(_)) if self.pending.len() > MANY_PENDING + 2 * self.records.len() => {
+                self.pending.retain(|id| self.records.contains_key(id));
+            }
+            Some(RecordState::Pending(_)) => {}
+            _ => self.done.push(whole),
+        }
     }
 
-    /// Those shadows that the file of these entries takes over whole: no piece of them is elsewhere.
-    pub(crate) fn shadows_of(&self, entries: &[Entry<Payload>]) -> Vec<BatchId> {
-        let Some(shadows) = &self.shadows else { return Vec::new() };
+    /// A batch, or a piece of one, was cut in two.
+    pub(super) fn on_cut(&mut self, piece: BatchId, halves: [BatchId; 2]) {
+        let whole = self.wholes.remove(&piece).unwrap_or(piece);
+        if let Some(record) = self.records.get_mut(&whole) {
+            record.pieces += 1;
+            self.wholes.extend(halves.map(|half| (half, whole)));
+        }
+    }
+
+    /// The batches that a file of these entries takes over: no piece of them is elsewhere.
+    pub(super) fn whole_in(&self, entries: &[Entry<Payload>]) -> Vec<BatchId> {
         let mut here = HashMap::<BatchId, usize>::new();
-        for entry in entries {
-            *here.entry(shadows.root_of(entry.item.id())).or_default() += 1;
+        if !self.records.is_empty() {
+            for entry in entries {
+                *here.entry(self.whole_of(entry.item.id())).or_default() += 1;
+            }
         }
         let whole = |(id, pieces): (BatchId, usize)| {
-            shadows.roots.get(&id).is_some_and(|root| root.pieces == pieces).then_some(id)
+            self.records.get(&id).is_some_and(|record| record.pieces == pieces).then_some(id)
         };
         here.into_iter().filter_map(whole).collect()
     }
 
-    /// A batch, or a piece of one, has had its end.
-    pub(crate) fn settle(&mut self, piece: BatchId) {
-        if let Some(shadows) = &mut self.shadows {
-            shadows.settle(piece);
+    fn whole_of(&self, piece: BatchId) -> BatchId {
+        self.wholes.get(&piece).copied().unwrap_or(piece)
+    }
+
+    // Events: recovery.
+
+    /// The journal has found spans of earlier processes. Returns how many it accounts for.
+    pub(super) fn on_found(&mut self, spans: u64) -> usize {
+        if self.state == State::Off {
+            return 0;
+        }
+        let spans = usize::try_from(spans).unwrap_or(usize::MAX);
+        self.recovery.unread += spans;
+        spans
+    }
+
+    /// Asks the disk thread for the next batch, if one waits and none is asked for.
+    pub(super) fn ask_for_recovered(&mut self, now: Instant) {
+        let recovery = &mut self.recovery;
+        if recovery.unread > 0 && !recovery.is_reading && recovery.retry_at.is_none_or(|instant| now >= instant) {
+            recovery.is_reading = true;
+            self.effects.push_back(Effect::Recover);
         }
     }
 
-    /// A batch was cut in two.
-    pub(super) fn cut(&mut self, whole: BatchId, halves: [BatchId; 2]) {
-        let Some(shadows) = &mut self.shadows else { return };
-        let root = shadows.pieces.remove(&whole).unwrap_or(whole);
-        if let Some(shadow) = shadows.roots.get_mut(&root) {
-            shadow.pieces += 1;
-            shadows.pieces.extend(halves.map(|half| (half, root)));
-        }
+    /// The disk thread has read a batch. Returns how many of its spans the journal had not promised, and when the batch
+    /// counts as accepted.
+    pub(super) fn on_recovered(&mut self, payload: &Payload) -> (usize, Option<Instant>) {
+        let spans = payload.span_count();
+        self.records.insert(payload.id(), Record::new(spans, RecordState::Synced));
+        let surplus = spans.saturating_sub(self.recovery.unread);
+        self.recovery.unread -= spans - surplus;
+        self.recovery.is_reading = false;
+        self.recovery.retry_at = None;
+        (surplus, self.recovery.accepted)
     }
 
-    /// Memory has room for what was found in the journal: less than half of it is taken, with what is on its way to the disk or
-    /// the collector. That may come back, and new batches come in beside it; what is found waits safely where it is.
-    pub(crate) fn wants_recovered(&self) -> bool {
-        let held = sum(self.buffer.total(), self.away());
-        self.phase == Phase::Running && self.unread() > 0 && !over(held, self.policy.limits, (1, 2))
+    /// Spans that were found are damaged, or missing at the end. Returns how many of them were still expected.
+    pub(super) fn on_recovery_lost(&mut self, spans: u64) -> usize {
+        let spans = usize::try_from(spans).unwrap_or(usize::MAX).min(self.recovery.unread);
+        self.recovery.unread -= spans;
+        self.recovery.is_reading = false;
+        spans
     }
 
-    pub(crate) fn unread(&self) -> usize {
-        self.shadows.as_ref().map_or(0, |shadows| shadows.unread)
+    /// The storage failed while the disk thread read.
+    pub(crate) fn on_recovery_failed(&mut self, now: Instant) {
+        self.recovery.is_reading = false;
+        self.recovery.retry_at = Some(now + storage::RETRY);
     }
 
-    /// A batch that was found is in memory now.
-    pub(crate) fn recovered(&mut self, payload: Payload, effects: &mut Vec<Effect>) {
-        let Some(shadows) = &mut self.shadows else { return };
-        let (id, spans, started) = (payload.id(), payload.span_count(), shadows.started);
-        shadows.roots.insert(id, Root::new(spans, State::Kept));
-        // A journal of another make may give more than it promised.
-        let more = spans.saturating_sub(shadows.unread);
-        shadows.unread -= spans - more;
-        self.ledger.transfer(more, Place::Recovered, Place::Buffered);
-        if self.phase == Phase::Stopped {
-            // The end came while it was being read: it stays where it is.
-            shadows.left += spans;
-            return;
-        }
-        let _ = self.accept(payload, Place::Dropped(DropReason::BufferFull), started, effects);
-    }
+    // Events: trouble and the end.
 
-    /// So many of those that were found are lost.
-    pub(crate) fn recovery_lost(&mut self, spans: u64, effects: &mut Vec<Effect>) {
-        let Some(shadows) = &mut self.shadows else { return };
-        let spans = usize::try_from(spans).unwrap_or(usize::MAX).min(shadows.unread);
-        if spans == 0 {
-            return;
-        }
-        shadows.unread -= spans;
-        self.ledger.transfer(spans, Place::Buffered, Place::Dropped(DropReason::Corrupt));
-        self.counters.lost();
-        let detail = "in the journal".to_owned();
-        effects.push(Effect::Tell(Event::Dropped { spans, reason: DropReason::Corrupt, detail }));
-    }
-
-    /// The journal has no more: what it did not give is lost.
-    pub(crate) fn recovery_ends(&mut self, effects: &mut Vec<Effect>) {
-        self.recovery_lost(u64::MAX, effects);
-    }
-
-    /// The last operation on the journal worked, or says why not.
-    pub(crate) fn journal_said(&mut self, trouble: Option<String>, effects: &mut Vec<Effect>) {
-        let Some(shadows) = &mut self.shadows else { return };
+    /// The last operation on the journal succeeded, or failed with this error.
+    pub(crate) fn on_trouble(&mut self, trouble: Option<String>) {
         if let Some(error) = &trouble
-            && shadows.trouble.is_none()
+            && self.trouble.is_none()
         {
-            effects.push(Effect::Tell(Event::JournalTrouble { error: error.clone() }));
+            self.effects.push_back(Effect::Publish(Event::JournalTrouble { error: error.clone() }));
         }
-        shadows.trouble = trouble;
+        self.trouble = trouble;
     }
 
-    /// Nothing else can be done with a batch at the end: it is left in the journal for the next start, or given up. Which of the two
-    /// is known when the journal has written and synced for the last time.
-    pub(super) fn leave_or_drop(&mut self, entry: &Entry<Payload>, effects: &mut Vec<Effect>) {
-        let id = entry.item.id();
-        match &mut self.shadows {
-            Some(shadows) if shadows.is_kept(id) => shadows.left += entry.size.count,
-            Some(shadows) if !shadows.closed && shadows.roots.contains_key(&shadows.root_of(id)) => {
-                shadows.last.push(entry.clone());
-            }
-            _ => self.drop_entry(entry, DropReason::Shutdown, effects),
+    /// A shutdown has no other place for this batch. Returns the batch if the journal does not have it either; whether it
+    /// has one that waits for the last sync is known after that.
+    pub(super) fn leave(&mut self, entry: Entry<Payload>) -> Option<Entry<Payload>> {
+        let whole = self.whole_of(entry.item.id());
+        match self.records.get(&whole).map(|record| &record.state) {
+            Some(RecordState::Synced) => self.left += entry.size.count,
+            Some(_) if self.state == State::On => self.last.push(entry),
+            _ => return Some(entry),
         }
+        None
     }
 
-    /// The journal has done all it could in this life.
-    pub(crate) fn journal_closes(&mut self, effects: &mut Vec<Effect>) {
-        let Some(shadows) = &mut self.shadows else { return };
-        shadows.closed = true;
-        for entry in std::mem::take(&mut shadows.last) {
-            self.leave_or_drop(&entry, effects);
+    /// A recovered batch stays in the journal, since the shutdown came first.
+    pub(super) fn leave_recovered(&mut self, spans: usize) {
+        self.left += spans;
+    }
+
+    /// The journal was synced for the last time. Returns the batches that waited for this sync.
+    pub(super) fn close(&mut self) -> Vec<Entry<Payload>> {
+        if self.state == State::On {
+            self.state = State::Closed;
         }
+        std::mem::take(&mut self.last)
     }
 
-    /// Spans that were accepted without being as durable as the policy asks for.
-    pub(crate) fn accepted_not_durable(&self) -> Option<u64> {
-        self.shadows.as_ref().map(|shadows| shadows.not_durable)
+    // Queries and the poll.
+
+    pub(super) fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
     }
 
-    /// Spans that are safe in the journal when a shutdown is over, also where the disk thread hangs in the file that was to have them.
+    /// An `export` call has reason to wait for the commit of this batch.
+    pub(crate) fn is_committing(&self, id: BatchId) -> bool {
+        let record = self.records.get(&id).filter(|_| !self.is_late);
+        record.is_some_and(|record| matches!(record.state, RecordState::Pending(_) | RecordState::Writing))
+    }
+
+    /// Spans of earlier processes that wait in the journal.
+    pub(crate) fn unread(&self) -> usize {
+        self.recovery.unread
+    }
+
+    /// Spans that are safe in the journal when a shutdown is over, also if the disk thread hangs in the file for them.
     pub(crate) fn left_in_journal(&self) -> u64 {
-        let Some(shadows) = &self.shadows else { return 0 };
-        let kept = shadows.roots.values().filter(|root| matches!(root.state, State::Kept) && root.pieces == 1);
-        (shadows.unread + shadows.left.max(kept.map(|root| root.spans).sum())) as u64
+        let synced =
+            self.records.values().filter(|record| matches!(record.state, RecordState::Synced) && record.pieces == 1);
+        (self.recovery.unread + self.left.max(synced.map(|record| record.spans).sum())) as u64
+    }
+
+    /// Spans that were accepted without being as durable as the policy asks for; none while durable mode is off.
+    pub(crate) fn accepted_not_durable(&self) -> Option<u64> {
+        (self.state != State::Off).then_some(self.not_durable)
+    }
+
+    pub(crate) fn is_recently_not_durable(&self, now: Instant) -> bool {
+        self.not_durable_at.is_some_and(|instant| now.saturating_duration_since(instant) < RECENT)
+    }
+
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     #[cfg(test)]
     pub(crate) fn left_spans(&self) -> usize {
-        self.shadows.as_ref().map_or(0, |shadows| shadows.left + super::memory::total(&shadows.last).count)
+        self.left + super::memory::total(&self.last).count
     }
 
-    /// Names of batches that take memory.
     #[cfg(test)]
-    pub(crate) fn shadow_names(&self) -> usize {
-        self.shadows.as_ref().map_or(0, |shadows| shadows.pending.len() + shadows.done.len() + shadows.roots.len())
+    pub(crate) fn end_for_test(&mut self, id: BatchId) {
+        self.on_ended(id);
     }
 
-    /// What health says of it.
-    pub(crate) fn journal_issues(&self, now: Instant) -> Vec<String> {
-        let Some(shadows) = &self.shadows else { return Vec::new() };
-        let mut issues = Vec::new();
-        if let Some(error) = &shadows.trouble {
-            issues.push(format!("journal is in trouble, what is accepted now may not survive a crash: {error}"));
-        }
-        let recent = |instant| now.saturating_duration_since(instant) < RECENT;
-        if shadows.not_durable_at.is_some_and(recent) {
-            let count = shadows.not_durable;
-            issues.push(format!("{count} spans since the start were accepted before they were durable, some of them within the last minute"));
-        }
-        if shadows.unread > 0 {
-            issues.push(format!("{} spans of an earlier run wait in the journal", shadows.unread));
-        }
-        issues
+    /// Ids and records that take memory.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> usize {
+        self.pending.len() + self.done.len() + self.records.len()
     }
 }

@@ -1,84 +1,84 @@
-//! The decision core: what is kept, what goes out now, what an answer means. No clock, no thread, no socket, no file:
-//! time and chance are arguments, and what is to be done comes back as values that the shell acts on after it has
-//! released the lock.
+//! All decisions: which batch is sent, stored, split or dropped, and when. Pure: no clock, no thread, no socket, no file, no
+//! code of a user's. Time and chance are arguments.
+//!
+//! The methods of [`Core`] and its parts are of four kinds:
+//!
+//! - **Events**, `on_*`: something happened; the shell reports it. Effects are queued inside.
+//! - **Commands**: `drain`, `stop`, `ask`.
+//! - **Queries**: `is_*`, `has_*` and nouns; they change nothing.
+//! - **Polls**: `poll_calls`, `next_wakeup`, `poll_effect`. The net thread polls the calls; whoever reported an event hands the
+//!   effects on, outside the lock.
+//!
+//! | File | Purpose |
+//! | --- | --- |
+//! | `accounts` | ledger, counters and the events that follow from them |
+//! | `answers` | the meaning of a call's outcome for its batch and the endpoint |
+//! | `counters` | counts of calls and losses beside the ledger |
+//! | `durable` | durable mode: the journal record of each batch |
+//! | `effects` | the effects that the shell acts on |
+//! | `endpoint` | one collector: breaker, waits, concurrency |
+//! | `memory` | the memory that batches take, and its limits |
+//! | `replay` | stored batches on their way back to the collector |
+//! | `spills` | batches on their way to fallback files |
+//! | `storage` | the fallback: usable, or in trouble until a retry |
+//! | `stored` | the disk thread's results |
 
+mod accounts;
 mod answers;
+mod counters;
 mod durable;
-pub(crate) mod endpoint;
+mod effects;
+mod endpoint;
 mod memory;
-pub(crate) mod replay;
+mod replay;
+mod spills;
+mod storage;
 mod stored;
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use breaker::{State, Ticket};
 use otlp_payload::{BatchId, Payload};
-use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use span_buffer::{Buffer, Entry, Limits, Size};
+use rand::{RngExt as _, SeedableRng as _};
+use span_buffer::{Entry, Limits, Size};
 
-use self::durable::Shadows;
+use self::accounts::Accounts;
+use self::durable::Durable;
 pub(crate) use self::durable::Written;
-use self::endpoint::{Endpoint, Wait};
-use self::memory::{over, size_of, sum};
-use self::replay::{Group, Pace, Piece};
+pub(crate) use self::effects::{Answer, Commit, Effect, Operation, Question, Spill};
+use self::endpoint::Wait;
+pub(crate) use self::endpoint::{Attempts, Endpoint};
+use self::memory::{Memory, size_of, total};
+use self::replay::{Next, Piece, Replay};
+use self::spills::Spills;
+use self::storage::Storage;
 use crate::report::events::Event;
-use crate::report::health::Counters;
-use crate::report::ledger::{Ledger, Place, RefuseReason};
-use crate::seams::fates::{Fate, Refusal};
+use crate::report::ledger::{DropReason, Ledger, Place, RefuseReason};
 
-/// While files wait and the buffer is at most half full, at least one call in this many is a replay.
-const REPLAY_SHARE: u32 = 4;
-
-/// A batch that failed this often lets another one go first.
-const STEP_ASIDE_AFTER: u32 = 2;
-
-/// A refusal that names no time, while nothing is out whose answer could, is asked about again after this time.
+/// After this time the endpoint is asked again, if it refused a call without a time and no answer is awaited.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What the core is told once.
+/// The settings of a core.
 pub(crate) struct Policy {
     pub(crate) limits: Limits,
-    /// Calls that a batch gets: the first and its retries.
+    /// Charged calls of a batch before it goes to a file: the first and its retries.
     pub(crate) max_calls: u32,
     pub(crate) request_max_bytes: usize,
+    /// A fallback stores batches that memory has no room for.
     pub(crate) fallback: bool,
     pub(crate) replay_rate: Option<NonZeroU32>,
+    /// Names the batches of this process.
     pub(crate) incarnation: u64,
 }
 
-/// What the shell does after it has released the lock.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    /// Write these to the fallback, then call `spilled` or `spill_failed`.
-    Spill(Vec<Entry<Payload>>),
-    /// Keep these refusals as dead letters, then call `letters_kept`.
-    Bury(Vec<Refusal>),
-    /// Read a group of stored batches, then call `group_read`.
-    ReadGroup,
-    /// Tell the fallback what became of the group it read last, then call `group_finished`.
-    FinishGroup(Vec<Fate>),
-    /// Tell whoever listens.
-    Tell(Event),
-}
-
-/// One call that may go out now.
+/// One call that the net thread makes now.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) id: u64,
     pub(crate) payload: Payload,
-}
-
-/// What the net thread does next.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    pub(crate) calls: Vec<Call>,
-    pub(crate) effects: Vec<Effect>,
-    /// Ask again at this instant at the latest.
-    pub(crate) wake_at: Option<Instant>,
-    /// A drain has ended: nothing more will be sent.
-    pub(crate) finished: bool,
 }
 
 #[derive(Debug)]
@@ -98,390 +98,412 @@ struct InFlight {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Running,
-    /// Shutdown has begun: each batch is tried once, `until` then.
+    /// A shutdown has begun: until this instant each batch is tried once.
     Draining {
         until: Instant,
     },
     Stopped,
 }
 
-enum Replay {
-    Idle,
-    Asked,
-    Sending(Group),
-    Finishing,
-}
-
-/// The fallback as the core sees it.
-#[derive(Default)]
-pub(crate) struct Disk {
-    /// Handed to the disk thread, not yet in a file.
-    pub(crate) writing: Size,
-    /// No attempt before this instant: the last one failed.
-    pub(crate) retry_at: Option<Instant>,
-    /// What the last failure said.
-    pub(crate) trouble: Option<String>,
-}
-
-/// Buffer, ledger and decision state: what one lock guards.
+/// Every decision and its state: one lock guards all of it.
 pub(crate) struct Core {
-    pub(crate) policy: Policy,
-    pub(crate) ledger: Ledger,
-    pub(crate) buffer: Buffer<Payload>,
+    pub(crate) accounts: Accounts,
+    pub(crate) memory: Memory,
+    pub(crate) durable: Durable,
     pub(crate) endpoint: Endpoint,
-    pub(crate) disk: Disk,
-    pub(crate) counters: Counters,
-    /// In durable mode.
-    shadows: Option<Shadows>,
-    in_flight: Vec<InFlight>,
-    in_flight_size: Size,
-    /// Batches that a drain has tried once.
-    tried: Vec<Entry<Payload>>,
+    pub(crate) storage: Storage,
+    policy: Policy,
+    spills: Spills,
     replay: Replay,
-    /// The fallback had nothing to give although something is accounted to it: not asked again before this instant.
-    read_at: Option<Instant>,
-    pace: Pace,
-    live_since_replay: u32,
+    in_flight: Vec<InFlight>,
     phase: Phase,
-    /// Decisions whose effects somebody is about to carry out.
-    acting: usize,
+    effects: VecDeque<Effect>,
+    /// The instant of the next poll, as the last one found it.
+    wakeup: Option<Instant>,
     calls: u64,
     batches: u64,
     chance: SmallRng,
 }
 
 impl Core {
+    /// A core without durable mode, with `recovered` spans in the fallback.
     pub(crate) fn new(policy: Policy, endpoint: Endpoint, recovered: u64, seed: u64) -> Self {
-        let mut ledger = Ledger::default();
-        ledger.transfer(usize::try_from(recovered).unwrap_or(usize::MAX), Place::Recovered, Place::InFallback);
+        let mut accounts = Accounts::default();
+        accounts.transfer(usize::try_from(recovered).unwrap_or(usize::MAX), Place::Recovered, Place::InFallback);
         Self {
-            buffer: Buffer::new(policy.limits),
-            pace: Pace::new(policy.replay_rate),
-            policy,
-            ledger,
+            accounts,
+            memory: Memory::new(policy.limits),
+            durable: Durable::off(),
             endpoint,
-            disk: Disk::default(),
-            counters: Counters::default(),
-            shadows: None,
+            storage: Storage::new(policy.fallback),
+            spills: Spills::default(),
+            replay: Replay::new(policy.replay_rate),
+            policy,
             in_flight: Vec::new(),
-            in_flight_size: Size::default(),
-            tried: Vec::new(),
-            replay: Replay::Idle,
-            read_at: None,
-            live_since_replay: 0,
             phase: Phase::Running,
-            acting: 0,
+            effects: VecDeque::new(),
+            wakeup: None,
             calls: 0,
             batches: 0,
             chance: SmallRng::seed_from_u64(seed),
         }
     }
 
-    /// A name for the next batch.
+    /// The same in durable mode, with `found` spans of earlier processes in the journal.
+    pub(crate) fn with_journal(mut self, found: u64, now: Instant) -> Self {
+        self.durable.turn_on(now);
+        self.on_found(found);
+        self
+    }
+
+    /// Names the next batch.
     pub(crate) fn next_id(&mut self) -> BatchId {
         let seq = self.batches;
         self.batches += 1;
         BatchId { incarnation: self.policy.incarnation, seq }
     }
 
-    pub(crate) fn stopped(&self) -> bool {
-        self.phase == Phase::Stopped
+    // Events: a new batch.
+
+    /// An `export` call has a new batch. In durable mode the disk thread commits it first: returns whether the call waits for
+    /// that before it offers the batch.
+    pub(crate) fn on_submitted(&mut self, payload: &Payload) -> bool {
+        self.phase == Phase::Running && self.durable.on_submitted(payload)
     }
 
-    /// A drain has ended, and everything that was decided is in the disk thread's queue.
-    pub(crate) fn handed_over(&self) -> bool {
-        self.stopped() && self.acting == 0
-    }
-
-    /// Effects have left the lock with somebody, or have been carried out.
-    pub(crate) fn acting(&mut self, more: isize) {
-        self.acting = self.acting.saturating_add_signed(more);
-    }
-
-    /// Takes a new batch, or says why not.
-    pub(crate) fn offer(&mut self, payload: Payload, now: Instant, effects: &mut Vec<Effect>) -> Option<RefuseReason> {
+    /// An `export` call offers its batch.
+    ///
+    /// # Errors
+    /// The reason for which the batch, or a span of it, is refused.
+    pub(crate) fn on_offered(&mut self, payload: Payload, now: Instant) -> Result<(), RefuseReason> {
         let spans = payload.span_count();
         if self.phase != Phase::Running {
-            self.settle(payload.id());
-            self.ledger.transfer(spans, Place::Offered, Place::Refused(RefuseReason::AlreadyShutdown));
-            return Some(RefuseReason::AlreadyShutdown);
+            self.durable.on_ended(payload.id());
+            self.accounts.transfer(spans, Place::Offered, Place::Refused(RefuseReason::AlreadyShutdown));
+            return Err(RefuseReason::AlreadyShutdown);
         }
-        self.ledger.transfer(spans, Place::Offered, Place::Buffered);
-        let too_large = Place::Refused(RefuseReason::LargerThanBuffer);
-        self.accept(payload, too_large, now, effects).then_some(RefuseReason::LargerThanBuffer)
+        self.accounts.transfer(spans, Place::Offered, Place::Buffered);
+        if self.admit(payload, Place::Refused(RefuseReason::LargerThanBuffer), now) {
+            Ok(())
+        } else {
+            Err(RefuseReason::LargerThanBuffer)
+        }
     }
 
-    /// Takes a batch that is accounted for as buffered; says whether a span of it was larger than the whole buffer, and is
-    /// `too_large` now.
-    fn accept(&mut self, payload: Payload, too_large: Place, now: Instant, effects: &mut Vec<Effect>) -> bool {
-        let mut refused = false;
+    /// An `export` call has spans that could not be encoded.
+    pub(crate) fn on_encode_panicked(&mut self, spans: usize) {
+        self.accounts.lose(spans, Place::Offered, Place::Refused(RefuseReason::EncodePanicked));
+    }
+
+    /// Adds a batch, which the ledger counts as buffered already, to memory. Returns false if a span of it is larger than the
+    /// whole buffer; that span is in `too_large` then.
+    fn admit(&mut self, payload: Payload, too_large: Place, now: Instant) -> bool {
+        let mut fits = true;
         let mut parts = vec![payload];
         while let Some(payload) = parts.pop() {
             let size = size_of(&payload);
-            if size.bytes > self.policy.limits.max_bytes || size.count > self.policy.limits.max_count {
+            if self.memory.is_larger_than_all(size) {
                 let (left, right) = (self.next_id(), self.next_id());
                 if let Some((left, right)) = payload.split(left, right) {
-                    self.cut(payload.id(), [left.id(), right.id()]);
+                    self.durable.on_cut(payload.id(), [left.id(), right.id()]);
                     parts.extend([right, left]);
                 } else {
-                    refused = true;
-                    self.settle(payload.id());
-                    self.counters.lost();
-                    self.ledger.transfer(size.count, Place::Buffered, too_large);
+                    fits = false;
+                    self.durable.on_ended(payload.id());
+                    self.accounts.lose(size.count, Place::Buffered, too_large);
                 }
                 continue;
             }
-            self.make_room(size, now, effects);
-            for entry in self.buffer.push_beside(payload, size, self.away(), now) {
-                self.drop_entry(&entry, self.full_reason(now), effects);
+            self.make_room(size, now);
+            for entry in self.memory.push(payload, size, now) {
+                self.drop_entry(&entry, self.full_reason(now));
             }
         }
-        refused
+        fits
     }
 
-    /// Refuses spans that never became a payload.
-    pub(crate) fn refuse(&mut self, spans: usize, reason: RefuseReason) {
-        self.counters.lost();
-        self.ledger.transfer(spans, Place::Offered, Place::Refused(reason));
-    }
-
-    /// What may go out now, and when to ask again.
-    pub(crate) fn plan(&mut self, now: Instant) -> Plan {
-        let mut plan = Plan::default();
-        if self.stopped() {
-            plan.finished = true;
-            return plan;
+    /// Moves the oldest batches to the disk in time, and drops batches where memory has no other room.
+    fn make_room(&mut self, size: Size, now: Instant) {
+        if self.storage.is_ready(now) {
+            let surplus = self.memory.take_surplus(size);
+            self.spill(surplus);
         }
-        self.counters.stamp_loss(now);
-        self.expire(now, &mut plan);
-        if let Phase::Draining { until } = self.phase {
-            if now >= until {
-                self.end_drain(now, &mut plan);
-                return plan;
-            }
-            plan.note(until);
-        }
-        let wait = self.start_calls(now, &mut plan);
-        self.tell_changes(&mut plan.effects);
-        if let Phase::Draining { .. } = self.phase
-            && self.in_flight.is_empty()
-        {
-            let disk = self.policy.fallback && self.disk.trouble.is_none();
-            if self.buffer.is_empty() && (self.tried.is_empty() || disk) || wait.is_some() && disk {
-                // What could not be sent at once goes to the disk: nobody waits for a collector that is not willing now.
-                self.end_drain(now, &mut plan);
-            } else if self.buffer.is_empty() {
-                // There is nowhere else to go: another round, as long as there is time.
-                for entry in std::mem::take(&mut self.tried) {
-                    self.buffer.give_back(entry);
-                }
-                plan.note(now);
-            }
-        }
-        plan
-    }
-
-    fn tell_changes(&mut self, effects: &mut Vec<Effect>) {
-        for change in self.endpoint.take_changes() {
-            effects.push(Effect::Tell(Event::Breaker { from: change.from, to: change.to }));
+        let reason = self.full_reason(now);
+        for entry in self.memory.take_excess(size) {
+            self.drop_entry(&entry, reason);
         }
     }
 
-    fn start_calls(&mut self, now: Instant, plan: &mut Plan) -> Option<Wait> {
-        while self.in_flight.len() < self.endpoint.concurrency() {
-            let replay = self.replay_is_next(now, plan);
-            if !replay && self.buffer.is_empty() {
-                return None;
-            }
-            let ticket = match self.endpoint.acquire(now) {
-                Ok(ticket) => ticket,
-                Err(wait) => {
-                    self.note_wait(wait, now, plan);
-                    return Some(wait);
-                }
-            };
-            let Some(work) = (if replay { self.next_piece() } else { self.next_live() }) else {
-                self.endpoint.neutral(ticket, now);
-                return None;
-            };
-            let payload = work.payload().clone();
-            if payload.bytes().len() > self.policy.request_max_bytes && payload.span_count() > 1 {
-                self.endpoint.neutral(ticket, now);
-                self.split(work, &payload, None, &mut plan.effects);
-                continue;
-            }
-            self.calls += 1;
-            match &work {
-                Work::Live(entry) => {
-                    self.live_since_replay = self.live_since_replay.saturating_add(1);
-                    self.in_flight_size = sum(self.in_flight_size, entry.size);
-                    self.ledger.transfer(entry.size.count, Place::Buffered, Place::InFlight);
-                }
-                Work::Replay(piece) => {
-                    self.live_since_replay = 0;
-                    self.pace.sent(piece.payload.span_count(), now);
-                }
-            }
-            plan.calls.push(Call { id: self.calls, payload: payload.clone() });
-            self.in_flight.push(InFlight { id: self.calls, work, payload, ticket, started: now });
-        }
-        None
+    fn full_reason(&self, now: Instant) -> DropReason {
+        if self.storage.is_ready(now) { DropReason::DiskSlow } else { DropReason::BufferFull }
     }
 
-    fn note_wait(&self, wait: Wait, now: Instant, plan: &mut Plan) {
-        match wait {
-            Wait::Until(instant) => plan.note(instant),
-            // Nothing of ours is out, so no answer of ours will come.
-            Wait::Answer if self.in_flight.is_empty() => plan.note(now + ASK_AGAIN),
-            Wait::Answer => {}
+    fn drop_entry(&mut self, entry: &Entry<Payload>, reason: DropReason) {
+        self.durable.on_ended(entry.item.id());
+        self.accounts.drop_spans(entry.size.count, Place::Buffered, reason, String::new());
+    }
+
+    fn spill(&mut self, entries: Vec<Entry<Payload>>) {
+        self.memory.on_write_begun(total(&entries));
+        self.spills.push(entries);
+        self.spill_next();
+    }
+
+    fn spill_next(&mut self) {
+        if let Some(entries) = self.spills.next_file() {
+            let handed_over = self.durable.whole_in(&entries);
+            self.effects.push_back(Effect::Spill(Spill { entries, handed_over }));
         }
     }
 
-    /// Stops intake; `plan` tries each batch once more until `until`, then hands the rest to the disk.
+    // Commands.
+
+    /// Ends intake; the polls try each batch once more until `until`, then the rest goes to the disk.
     pub(crate) fn drain(&mut self, until: Instant) {
         if self.phase == Phase::Running {
             self.phase = Phase::Draining { until };
         }
     }
 
-    /// Ends a drain at once: for a net thread that does not come back.
-    pub(crate) fn stop_now(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.phase != Phase::Stopped {
-            let mut plan = Plan::default();
-            self.end_drain(now, &mut plan);
-            effects.append(&mut plan.effects);
+    /// Ends a drain at once: every batch goes to the disk, stays in the journal, or is dropped, and the disk thread ends after
+    /// that.
+    pub(crate) fn stop(&mut self, now: Instant) {
+        if self.phase == Phase::Stopped {
+            return;
         }
-    }
-
-    /// No answer will come for what is in flight: it waits again.
-    pub(crate) fn abandon_calls(&mut self, now: Instant) {
-        for call in std::mem::take(&mut self.in_flight) {
-            self.endpoint.neutral(call.ticket, now);
-            self.counters.possible_duplicates += call.payload.span_count() as u64;
-            match call.work {
-                Work::Live(entry) => {
-                    self.ledger.transfer(entry.size.count, Place::InFlight, Place::Buffered);
-                    self.buffer.give_back(entry);
-                }
-                Work::Replay(piece) => {
-                    if let Replay::Sending(group) = &mut self.replay {
-                        group.give_back(piece);
-                    }
-                }
-            }
-        }
-        self.in_flight_size = Size::default();
-    }
-
-    fn end_drain(&mut self, now: Instant, plan: &mut Plan) {
-        self.abandon_calls(now);
-        let mut rest = std::mem::take(&mut self.tried);
-        rest.extend(self.buffer.drain());
-        rest.sort_by_key(|entry| entry.accepted);
-        if self.policy.fallback {
-            // Even a disk in trouble gets this last chance.
-            self.spill(rest, &mut plan.effects);
+        self.on_calls_abandoned(now);
+        let rest = self.memory.take_all();
+        if self.storage.is_enabled() {
+            // Also if the disk is in trouble: this is the last attempt.
+            self.spill(rest);
         } else {
-            for entry in &rest {
-                self.leave_or_drop(entry, &mut plan.effects);
+            for entry in rest {
+                self.leave_or_drop(entry);
             }
         }
-        if let Replay::Sending(group) = std::mem::replace(&mut self.replay, Replay::Finishing) {
-            // The parts of a batch that is kept whole will be sent again.
-            self.counters.possible_duplicates += group.delivered_in_part() as u64;
-            plan.effects.push(Effect::FinishGroup(group.into_fates()));
+        if let Some((fates, repeated)) = self.replay.take_interrupted() {
+            self.accounts.counters.count_possible_duplicates(repeated);
+            self.effects.push_back(Effect::SettleGroup(fates));
         }
         self.phase = Phase::Stopped;
-        plan.finished = true;
+        self.effects.push_back(Effect::Stop);
     }
 
-    // Choice of the next call.
-
-    fn next_live(&mut self) -> Option<Work> {
-        // The oldest that has not failed twice; else the one that has failed the least: poison blocks nobody.
-        let fresh = self.buffer.take_where(|entry| entry.calls < STEP_ASIDE_AFTER);
-        let next = fresh.or_else(|| {
-            let fewest = self.buffer.iter().map(|entry| entry.calls).min()?;
-            self.buffer.take_where(|entry| entry.calls == fewest)
-        });
-        next.map(Work::Live)
+    /// Has the disk thread run a user's operation on the fallback.
+    pub(crate) fn ask(&mut self, question: Question) {
+        self.effects.push_back(Effect::Ask(question));
     }
 
-    fn next_piece(&mut self) -> Option<Work> {
-        match &mut self.replay {
-            Replay::Sending(group) => group.next().map(Work::Replay),
-            Replay::Idle | Replay::Asked | Replay::Finishing => None,
+    /// A batch that a shutdown cannot place elsewhere: it stays in the journal for the next start, or is dropped.
+    fn leave_or_drop(&mut self, entry: Entry<Payload>) {
+        if let Some(entry) = self.durable.leave(entry) {
+            self.drop_entry(&entry, DropReason::Shutdown);
         }
     }
 
-    fn replay_is_next(&mut self, now: Instant, plan: &mut Plan) -> bool {
-        if self.phase != Phase::Running || self.above_half() {
+    // Polls.
+
+    /// The calls that go out now.
+    pub(crate) fn poll_calls(&mut self, now: Instant) -> Vec<Call> {
+        self.wakeup = None;
+        let mut calls = Vec::new();
+        if self.is_stopped() {
+            return calls;
+        }
+        self.accounts.counters.stamp_loss(now);
+        self.expire(now);
+        if let Phase::Draining { until } = self.phase {
+            if now >= until {
+                self.stop(now);
+                return calls;
+            }
+            self.wake_at(until);
+        }
+        let is_waiting = self.start_calls(now, &mut calls);
+        self.publish_changes();
+        if let Phase::Draining { .. } = self.phase
+            && self.in_flight.is_empty()
+        {
+            let disk = self.storage.is_enabled() && self.storage.trouble().is_none();
+            if self.memory.is_empty() && (!self.memory.has_tried() || disk) || is_waiting && disk {
+                // The collector is not willing now: a shutdown does not wait for it where the disk takes the rest.
+                self.stop(now);
+            } else if self.memory.is_empty() {
+                // The batches have no other place: another round, as long as there is time.
+                self.memory.try_again();
+                self.wake_at(now);
+            }
+        }
+        calls
+    }
+
+    /// The instant at which `poll_calls` has something to do at the latest, as of its last call.
+    pub(crate) fn next_wakeup(&self) -> Option<Instant> {
+        self.wakeup
+    }
+
+    /// The next effect, in the order of the decisions.
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
+        let durable = self.durable.poll_effect();
+        durable.or_else(|| self.effects.pop_front()).or_else(|| self.accounts.poll_event().map(Effect::Publish))
+    }
+
+    fn wake_at(&mut self, instant: Instant) {
+        self.wakeup = Some(self.wakeup.map_or(instant, |earlier| earlier.min(instant)));
+    }
+
+    fn publish_changes(&mut self) {
+        for change in self.endpoint.take_changes() {
+            self.accounts.publish(Event::Breaker { from: change.from, to: change.to });
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        if self.storage.is_enabled() && !self.storage.is_ready(now) {
+            // Age moves spans to the disk; while that is in trouble they stay until the limits remove them.
+            if let Some(instant) = self.storage.retry_at() {
+                self.wake_at(instant);
+            }
+            return;
+        }
+        let expired = self.memory.take_expired(now);
+        if self.storage.is_enabled() {
+            self.spill(expired);
+        } else {
+            for entry in &expired {
+                self.drop_entry(entry, DropReason::BufferAge);
+            }
+        }
+        if let Some(instant) = self.memory.next_expiry() {
+            self.wake_at(instant);
+        }
+    }
+
+    /// Adds calls until the endpoint's concurrency is used up. Returns whether a batch waits for the endpoint.
+    fn start_calls(&mut self, now: Instant, calls: &mut Vec<Call>) -> bool {
+        while self.in_flight.len() < self.endpoint.concurrency() {
+            let is_replay = self.is_replay_next(now);
+            if !is_replay && self.memory.is_empty() {
+                return false;
+            }
+            let ticket = match self.endpoint.acquire(now) {
+                Ok(ticket) => ticket,
+                Err(wait) => {
+                    self.note_wait(wait, now);
+                    return true;
+                }
+            };
+            let work = match is_replay {
+                true => self.replay.take_next().map(Work::Replay),
+                false => self.memory.take_next().map(Work::Live),
+            };
+            let Some(work) = work else {
+                self.endpoint.on_neutral(ticket, now);
+                return false;
+            };
+            let payload = work.payload().clone();
+            if payload.bytes().len() > self.policy.request_max_bytes && payload.span_count() > 1 {
+                self.endpoint.on_neutral(ticket, now);
+                self.split(work, &payload, None);
+                continue;
+            }
+            self.calls += 1;
+            match &work {
+                Work::Live(entry) => {
+                    self.replay.on_live_call();
+                    self.memory.on_sent(entry.size);
+                    self.accounts.transfer(entry.size.count, Place::Buffered, Place::InFlight);
+                }
+                Work::Replay(piece) => self.replay.on_replay_call(piece, now),
+            }
+            calls.push(Call { id: self.calls, payload: payload.clone() });
+            self.in_flight.push(InFlight { id: self.calls, work, payload, ticket, started: now });
+        }
+        false
+    }
+
+    fn note_wait(&mut self, wait: Wait, now: Instant) {
+        match wait {
+            Wait::Until(instant) => self.wake_at(instant),
+            // No call is out whose answer could end the wait.
+            Wait::Answer if self.in_flight.is_empty() => self.wake_at(now + ASK_AGAIN),
+            Wait::Answer => {}
+        }
+    }
+
+    /// The next call is a replay. Asks the disk thread for a group where a replay has none.
+    fn is_replay_next(&mut self, now: Instant) -> bool {
+        if self.phase != Phase::Running || self.memory.is_waiting_above_half() {
             return false;
         }
-        match &self.replay {
-            Replay::Idle if self.ledger.in_fallback > 0 && self.disk_ready(now) => {
-                if let Some(instant) = self.read_at.filter(|&instant| now < instant) {
-                    plan.note(instant);
-                    return false;
+        let has_spans = self.accounts.ledger().in_fallback > 0;
+        match self.replay.next(has_spans, self.storage.is_ready(now), !self.memory.is_empty(), now) {
+            Next::Call => return true,
+            Next::Wait(instant) => self.wake_at(instant),
+            Next::Read => match self.endpoint.acquire(now) {
+                Ok(ticket) => {
+                    self.endpoint.on_neutral(ticket, now);
+                    self.replay.on_read_begun();
+                    self.effects.push_back(Effect::ReadGroup);
                 }
-                // What is read takes memory and pins its file: not before it can be sent.
-                match self.endpoint.acquire(now) {
-                    Ok(ticket) => {
-                        self.endpoint.neutral(ticket, now);
-                        self.replay = Replay::Asked;
-                        plan.effects.push(Effect::ReadGroup);
-                    }
-                    Err(wait) => self.note_wait(wait, now, plan),
-                }
-                false
-            }
-            Replay::Sending(group) if group.has_next() => {
-                if let Some(instant) = self.pace.waits_until(now) {
-                    plan.note(instant);
-                    return false;
-                }
-                self.buffer.is_empty() || self.live_since_replay >= REPLAY_SHARE - 1
-            }
-            Replay::Idle | Replay::Asked | Replay::Sending(_) | Replay::Finishing => false,
+                Err(wait) => self.note_wait(wait, now),
+            },
+            Next::Nothing => {}
         }
+        false
     }
 
-    fn above_half(&self) -> bool {
-        over(self.buffer.total(), self.policy.limits, (1, 2))
+    // Queries.
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
     }
 
-    fn finish_group(&mut self, effects: &mut Vec<Effect>) {
-        match std::mem::replace(&mut self.replay, Replay::Finishing) {
-            Replay::Sending(group) if group.finished() => effects.push(Effect::FinishGroup(group.into_fates())),
-            other => self.replay = other,
-        }
-    }
-
-    // What is seen.
-
-    /// A batch accepted up to `instant` still waits in memory.
-    pub(crate) fn waits_for(&self, instant: Instant) -> bool {
-        let early = |entry: &Entry<Payload>| entry.accepted <= instant;
-        // What was found at the start is old, wherever it stands.
-        self.buffer.iter().any(early)
-            || self.in_flight.iter().any(|call| matches!(&call.work, Work::Live(entry) if early(entry)))
-            || !self.tried.is_empty()
-            || self.unread() > 0
-            || self.disk.writing.count > 0
-    }
-
-    #[cfg(test)]
-    pub(crate) fn tried_spans(&self) -> usize {
-        memory::total(&self.tried).count
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_live(&self, id: u64) -> bool {
-        self.in_flight.iter().any(|call| call.id == id && matches!(call.work, Work::Live(_)))
+    pub(crate) fn ledger(&self) -> &Ledger {
+        self.accounts.ledger()
     }
 
     pub(crate) fn breaker_state(&self) -> State {
         self.endpoint.state()
+    }
+
+    /// A batch that was accepted up to `instant` waits in memory.
+    pub(crate) fn has_waiting_since(&self, instant: Instant) -> bool {
+        let early = |entry: &Entry<Payload>| entry.accepted <= instant;
+        self.memory.waiting().any(early)
+            || self.in_flight.iter().any(|call| matches!(&call.work, Work::Live(entry) if early(entry)))
+            || self.memory.has_tried()
+            // A batch of an earlier process is old, wherever it waits.
+            || self.durable.unread() > 0
+            || self.memory.writing_size().count > 0
+    }
+
+    /// The disk's trouble keeps spans waiting, or has begun within the retry time.
+    pub(crate) fn is_disk_trouble_felt(&self, now: Instant) -> bool {
+        !self.storage.is_ready(now) || self.ledger().buffered + self.ledger().in_fallback > 0
+    }
+
+    /// The question to the backoff policy that precedes `on_answered`.
+    pub(crate) fn attempts(&mut self) -> Attempts {
+        let unit = self.chance.random();
+        self.endpoint.attempts(unit)
+    }
+
+    /// Spans that wait behind the file that the disk thread writes.
+    #[cfg(test)]
+    pub(crate) fn spilling_spans(&self) -> usize {
+        self.spills.waiting_spans()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn policy_mut(&mut self) -> &mut Policy {
+        &mut self.policy
+    }
+
+    /// The call with this id is out for a batch in memory.
+    #[cfg(test)]
+    pub(crate) fn is_live(&self, id: u64) -> bool {
+        self.in_flight.iter().any(|call| call.id == id && matches!(call.work, Work::Live(_)))
     }
 }
 
@@ -491,11 +513,5 @@ impl Work {
             Self::Live(entry) => &entry.item,
             Self::Replay(piece) => &piece.payload,
         }
-    }
-}
-
-impl Plan {
-    fn note(&mut self, instant: Instant) {
-        self.wake_at = Some(self.wake_at.map_or(instant, |earlier| earlier.min(instant)));
     }
 }

@@ -1,187 +1,241 @@
-//! What the disk thread reports: files written, read back, finished, failed.
+//! The disk thread's results: files written, batches read back, marks written, failures.
 
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use otlp_payload::Payload;
 use span_buffer::Entry;
 
-use super::memory::{less, size_of, total};
-use super::{Core, Effect, Phase, Replay};
-use crate::core::replay::{Group, Others};
+use super::memory::{size_of, total};
+use super::{Commit, Core, Effect, Phase, Spill, Written};
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Place};
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::Change;
 use crate::seams::fates::{Fate, Refusal};
 
-/// After a disk failed, the next attempt to use it waits this long.
-const DISK_RETRY: Duration = Duration::from_secs(1);
-
+/// Events of the fallback.
 impl Core {
     /// These batches are in a file.
-    pub(crate) fn spilled(&mut self, entries: &[Entry<Payload>], file: &str, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_spilled(&mut self, entries: &[Entry<Payload>], file: &str) {
         let size = total(entries);
-        self.disk.writing = less(self.disk.writing, size);
-        self.disk_works();
-        self.counters.spills += 1;
-        entries.iter().for_each(|entry| self.settle(entry.item.id()));
-        self.ledger.transfer(size.count, Place::Buffered, Place::InFallback);
-        effects.push(Effect::Tell(Event::Spilled { spans: size.count, file: file.to_owned() }));
+        self.memory.on_write_ended(size);
+        self.storage.on_recovered();
+        self.accounts.counters.count_spill();
+        entries.iter().for_each(|entry| self.durable.on_ended(entry.item.id()));
+        self.accounts.transfer(size.count, Place::Buffered, Place::InFallback);
+        self.accounts.publish(Event::Spilled { spans: size.count, file: file.to_owned() });
+        self.spills.on_written();
+        self.spill_next();
     }
 
-    /// The disk would not take these batches: they wait in memory again.
-    pub(crate) fn spill_failed(
-        &mut self,
-        entries: Vec<Entry<Payload>>,
-        error: &str,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.disk_failed(error, now, effects);
-        self.disk.writing = less(self.disk.writing, total(&entries));
+    /// The store failed: these batches, and those that waited behind them for a file, are in memory again.
+    pub(crate) fn on_spill_failed(&mut self, entries: Vec<Entry<Payload>>, error: &str, now: Instant) {
+        self.on_disk_failed(error, now);
+        let entries = self.spills.on_failed(entries);
+        self.memory.on_write_ended(total(&entries));
         for entry in entries.into_iter().rev() {
-            if self.phase == Phase::Stopped {
-                self.leave_or_drop(&entry, effects);
-            } else {
-                self.buffer.give_back(entry);
-            }
+            self.return_to_memory(entry);
         }
     }
 
-    /// It did what it was asked to do.
-    pub(crate) fn disk_works(&mut self) {
-        self.disk.retry_at = None;
-        self.disk.trouble = None;
+    /// The store works, but refuses these batches: each half is tried alone, and a single batch is in memory again.
+    pub(crate) fn on_spill_refused(&mut self, entries: Vec<Entry<Payload>>, error: &str) {
+        if let Some(entry) = self.spills.on_refused(entries) {
+            self.memory.on_write_ended(entry.size);
+            self.accounts.publish(Event::DiskTrouble { error: error.to_owned() });
+            self.return_to_memory(entry);
+        }
+        self.spill_next();
     }
 
-    /// One batch cannot be written, whatever the disk's health: it waits in memory again, and the others go on.
-    pub(crate) fn unwritable(&mut self, entry: Entry<Payload>, error: &str, effects: &mut Vec<Effect>) {
-        self.disk.writing = less(self.disk.writing, entry.size);
-        effects.push(Effect::Tell(Event::DiskTrouble { error: error.to_owned() }));
+    fn return_to_memory(&mut self, entry: Entry<Payload>) {
         if self.phase == Phase::Stopped {
-            self.leave_or_drop(&entry, effects);
+            self.leave_or_drop(entry);
         } else {
-            self.buffer.give_back(entry);
+            self.memory.give_back(entry);
         }
     }
 
-    /// The disk is in trouble: memory only until it has been tried again.
-    pub(crate) fn disk_failed(&mut self, error: &str, now: Instant, effects: &mut Vec<Effect>) {
-        if self.disk.trouble.is_none() {
-            effects.push(Effect::Tell(Event::DiskTrouble { error: error.to_owned() }));
-        }
-        self.disk.trouble = Some(error.to_owned());
-        self.disk.retry_at = Some(now + DISK_RETRY);
+    /// The last operation on the fallback succeeded.
+    pub(crate) fn on_disk_recovered(&mut self) {
+        self.storage.on_recovered();
     }
 
-    /// Refusals of live batches: kept as dead letters, or not.
-    pub(crate) fn letters_kept(&mut self, refusals: &[Refusal], kept: bool, effects: &mut Vec<Effect>) {
+    /// The last operation on the fallback failed: batches stay in memory until the next attempt.
+    pub(crate) fn on_disk_failed(&mut self, error: &str, now: Instant) {
+        if self.storage.on_failed(error, now) {
+            self.accounts.publish(Event::DiskTrouble { error: error.to_owned() });
+        }
+    }
+
+    /// Refused batches of memory are stored as dead letters, or could not be.
+    pub(crate) fn on_dead_letters_stored(&mut self, refusals: &[Refusal], is_stored: bool) {
         for refusal in refusals {
-            self.disk.writing = less(self.disk.writing, size_of(&refusal.payload));
-            self.settle(refusal.payload.id());
-            let spans = refusal.payload.span_count();
-            self.ledger.transfer(spans, Place::Buffered, self.grave(kept));
-            effects.push(self.obituary(refusal, kept));
+            self.memory.on_write_ended(size_of(&refusal.payload));
+            self.durable.on_ended(refusal.payload.id());
+            self.accounts.end_refused(refusal, Place::Buffered, is_stored);
         }
     }
 
-    pub(super) fn grave(&self, kept: bool) -> Place {
-        if kept { Place::DeadLettered } else { Place::Dropped(DropReason::Permanent) }
-    }
-
-    pub(super) fn obituary(&mut self, refusal: &Refusal, kept: bool) -> Effect {
-        let spans = refusal.payload.span_count();
-        let reason = refusal.cause.to_string();
-        if kept {
-            Effect::Tell(Event::DeadLettered { spans, reason })
-        } else {
-            self.counters.lost();
-            Effect::Tell(Event::Dropped { spans, reason: DropReason::Permanent, detail: reason })
-        }
-    }
-
-    /// Stored batches to send; none when the fallback has none.
-    pub(crate) fn group_read(&mut self, batches: Vec<Payload>, now: Instant) {
+    /// The disk thread has read these stored batches for a replay, each with its span count; none if the fallback has none to
+    /// give.
+    pub(crate) fn on_group_read(&mut self, batches: Vec<(Bytes, usize)>, now: Instant, wall: SystemTime) {
         if batches.is_empty() {
-            self.reads_later(now);
+            self.replay.on_read_in_vain(now);
         } else {
-            self.replay = Replay::Sending(Group::new(batches, self.others()));
-            self.read_at = None;
-            self.disk_works();
+            let batches = batches.into_iter().map(|(bytes, spans)| Payload::new(self.next_id(), wall, spans, bytes));
+            let batches = batches.collect();
+            self.replay.on_read(batches, self.others());
+            self.storage.on_recovered();
         }
     }
 
-    /// Stored batches are not to be had just now.
-    pub(crate) fn reads_later(&mut self, now: Instant) {
-        self.replay = Replay::Idle;
-        self.read_at = Some(now + DISK_RETRY);
+    /// The disk thread has put the read off: a file may not be replayed before the journal has marked its batches.
+    pub(crate) fn on_group_deferred(&mut self, now: Instant) {
+        self.replay.on_read_in_vain(now);
     }
 
-    pub(super) fn others(&self) -> Others {
-        Others { successes: self.counters.successes, trips: self.endpoint.trips() }
+    /// The disk thread failed to read stored batches.
+    pub(crate) fn on_read_failed(&mut self, error: &str, now: Instant) {
+        self.replay.on_group_ended();
+        self.on_disk_failed(error, now);
     }
 
-    /// Reading stored batches failed.
-    pub(crate) fn read_failed(&mut self, error: &str, now: Instant, effects: &mut Vec<Effect>) {
-        self.replay = Replay::Idle;
-        self.disk_failed(error, now, effects);
-    }
-
-    /// The fallback has taken note of what became of a group, and its refusals are dead letters, or not.
-    pub(crate) fn group_finished(&mut self, fates: &[Fate], letters_kept: bool, effects: &mut Vec<Effect>) {
-        self.replay = Replay::Idle;
+    /// The fallback has marked the batches of a group by their fates; its refusals are dead letters, or could not be stored.
+    pub(crate) fn on_group_settled(&mut self, fates: &[Fate], is_stored: bool) {
+        self.replay.on_group_ended();
         for fate in fates {
             let Fate::Finished { delivered, rejected, refused } = fate else { continue };
             let refused_spans = refused.iter().map(|refusal| refusal.payload.span_count()).sum::<usize>();
-            // A file can hold more than its name says: what is sent beyond that was found just now.
-            let stands = usize::try_from(self.ledger.in_fallback).unwrap_or(usize::MAX);
-            let more = (delivered + rejected + refused_spans).saturating_sub(stands);
-            self.ledger.transfer(more, Place::Recovered, Place::InFallback);
-            self.ledger.transfer(*delivered, Place::InFallback, Place::Delivered);
-            self.ledger.transfer(*rejected, Place::InFallback, Place::Rejected);
+            // A file can hold more spans than its name promises: the surplus is found at this moment.
+            let promised = usize::try_from(self.ledger().in_fallback).unwrap_or(usize::MAX);
+            let surplus = (delivered + rejected + refused_spans).saturating_sub(promised);
+            self.accounts.transfer(surplus, Place::Recovered, Place::InFallback);
+            self.accounts.transfer(*delivered, Place::InFallback, Place::Delivered);
+            self.accounts.transfer(*rejected, Place::InFallback, Place::Rejected);
             for refusal in refused {
-                self.ledger.transfer(refusal.payload.span_count(), Place::InFallback, self.grave(letters_kept));
-                let obituary = self.obituary(refusal, letters_kept);
-                effects.push(obituary);
+                self.accounts.end_refused(refusal, Place::InFallback, is_stored);
             }
         }
-        if self.ledger.in_fallback == 0 {
-            effects.push(Effect::Tell(Event::Replayed));
+        if self.ledger().in_fallback == 0 {
+            self.accounts.publish(Event::Replayed);
         }
     }
 
-    /// A dead letter is among what is stored.
-    pub(crate) fn redriven(&mut self, redriven: Redriven, effects: &mut Vec<Effect>) {
+    /// A dead letter is among the stored batches again.
+    pub(crate) fn on_redriven(&mut self, redriven: Redriven) {
         let spans = usize::try_from(redriven.spans).unwrap_or(usize::MAX);
-        self.ledger.transfer(spans, Place::Redriven, Place::InFallback);
+        self.accounts.transfer(spans, Place::Redriven, Place::InFallback);
         if redriven.letter_stays {
-            self.counters.possible_duplicates += redriven.spans;
+            self.accounts.counters.count_possible_duplicates(redriven.spans);
         }
-        // There is something to read, whatever the last look said.
-        self.read_at = None;
-        effects.push(Effect::Tell(Event::Redriven { spans }));
+        self.replay.on_stored();
+        self.accounts.publish(Event::Redriven { spans });
     }
 
-    /// Stored spans came or went by themselves.
-    pub(crate) fn fallback_changed(&mut self, change: Change, effects: &mut Vec<Effect>) {
-        let stands = self.ledger.in_fallback;
-        let at_most = |spans: u64| usize::try_from(spans.min(stands)).unwrap_or(usize::MAX);
+    /// Stored spans arrived or left by another way than a spill or a replay.
+    pub(crate) fn on_fallback_changed(&mut self, change: Change) {
+        let present = self.ledger().in_fallback;
+        let at_most = |spans: u64| usize::try_from(spans.min(present)).unwrap_or(usize::MAX);
         match change {
             Change::Dropped { spans, reason } if spans > 0 => {
-                let spans = at_most(spans);
-                self.ledger.transfer(spans, Place::InFallback, Place::Dropped(reason));
-                self.counters.lost();
-                effects.push(Effect::Tell(Event::Dropped { spans, reason, detail: String::new() }));
+                self.accounts.drop_spans(at_most(spans), Place::InFallback, reason, String::new());
             }
             Change::Dropped { .. } => {}
             Change::TakenOver { spans } => {
-                self.ledger.transfer(at_most(spans), Place::InFallback, Place::TakenOver);
+                self.accounts.transfer(at_most(spans), Place::InFallback, Place::TakenOver);
             }
-            Change::LettersEvicted { spans } => self.counters.letters_evicted += spans,
+            Change::LettersEvicted { spans } => self.accounts.counters.count_evicted_dead_letters(spans),
             Change::Recovered { spans } => {
                 let spans = usize::try_from(spans).unwrap_or(usize::MAX);
-                self.ledger.transfer(spans, Place::Recovered, Place::InFallback);
+                self.accounts.transfer(spans, Place::Recovered, Place::InFallback);
             }
+        }
+    }
+}
+
+/// Events of the journal.
+impl Core {
+    /// The disk thread has ended its commit. `recovered`: appends succeed again after a failure.
+    pub(crate) fn on_committed(&mut self, recovered: bool) {
+        if recovered {
+            self.memory.waiting().for_each(|entry| self.durable.retry_append(&entry.item));
+        }
+        self.durable.on_committed();
+    }
+
+    /// The journal has found spans of earlier processes: its own at the start, later those of processes that have ended.
+    pub(crate) fn on_found(&mut self, spans: u64) {
+        let spans = self.durable.on_found(spans);
+        self.accounts.transfer(spans, Place::Recovered, Place::Buffered);
+    }
+
+    /// The disk thread has read a batch of an earlier process.
+    pub(crate) fn on_recovered(&mut self, payload: Payload, now: Instant) {
+        let (surplus, accepted) = self.durable.on_recovered(&payload);
+        // A journal of a user's may give more than it promised.
+        self.accounts.transfer(surplus, Place::Recovered, Place::Buffered);
+        if self.phase == Phase::Stopped {
+            self.durable.leave_recovered(payload.span_count());
+            return;
+        }
+        let _ = self.admit(payload, Place::Dropped(DropReason::BufferFull), accepted.unwrap_or(now));
+        self.ask_for_recovered(now);
+    }
+
+    /// Spans that the journal had found are damaged.
+    pub(crate) fn on_recovery_damaged(&mut self, spans: u64, now: Instant) {
+        let spans = self.durable.on_recovery_lost(spans);
+        if spans > 0 {
+            let detail = "in the journal".to_owned();
+            self.accounts.drop_spans(spans, Place::Buffered, DropReason::Corrupt, detail);
+        }
+        self.ask_for_recovered(now);
+    }
+
+    /// The journal has no further batch of an earlier process: spans that it had found and did not give are lost.
+    pub(crate) fn on_recovery_ended(&mut self, now: Instant) {
+        self.on_recovery_damaged(u64::MAX, now);
+    }
+
+    /// The journal was synced for the last time in this process.
+    pub(crate) fn on_journal_closed(&mut self) {
+        for entry in self.durable.close() {
+            self.leave_or_drop(entry);
+        }
+        self.durable.on_disk_turn();
+    }
+
+    /// The disk thread looks for work, between two operations or after a pause.
+    pub(crate) fn on_disk_turn(&mut self, now: Instant) {
+        self.durable.on_disk_turn();
+        self.ask_for_recovered(now);
+    }
+
+    /// Asks for the next batch of an earlier process while less than half of a limit is taken, batches on their way to the disk
+    /// or the collector included: they may return, and new batches arrive beside them.
+    fn ask_for_recovered(&mut self, now: Instant) {
+        if self.phase == Phase::Running && !self.memory.is_held_above_half() {
+            self.durable.ask_for_recovered(now);
+        }
+    }
+
+    /// No disk thread acts on this effect: its spans stay accounted for.
+    pub(crate) fn on_undone(&mut self, effect: Effect, now: Instant) {
+        const ENDED: &str = "the disk thread has ended";
+        match effect {
+            Effect::Spill(Spill { entries, .. }) => self.on_spill_failed(entries, ENDED, now),
+            Effect::StoreDeadLetters(refusals) => self.on_dead_letters_stored(&refusals, false),
+            Effect::ReadGroup => self.on_read_failed(ENDED, now),
+            Effect::Commit(Commit { append, .. }) => {
+                let ids = append.iter().map(Payload::id).collect::<Vec<_>>();
+                self.durable.on_written(&ids, Written::Failed);
+                self.on_committed(false);
+            }
+            Effect::Recover => self.durable.on_recovery_failed(now),
+            // Marks may be missing, a user's operation answers by itself, and the thread has stopped.
+            Effect::SettleGroup(_) | Effect::Ask(_) | Effect::Stop | Effect::Publish(_) => {}
         }
     }
 }

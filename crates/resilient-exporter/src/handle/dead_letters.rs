@@ -1,45 +1,45 @@
-//! Dead letters from the user's side: looked at, put back on their way, removed.
+//! A user's operations on dead letters: list, read, redrive, remove.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::SystemTime;
 
 use super::Handle;
-use crate::seams::dead_letters::{DeadLetter, DeadLetterError, PATIENCE};
+use crate::core::{Answer, Operation, Question};
+use crate::seams::dead_letters::{DeadLetter, DeadLetterError, PATIENCE, Redriven};
 use crate::seams::fallback::Fallback;
-use crate::shell::ask::{Ask, redrive};
-use crate::shell::shared::{Job, Shared};
 
-/// What came of [`Handle::redrive_all`].
+/// The result of [`Handle::redrive_all`].
 #[derive(Debug, Default)]
 #[must_use = "some letters may have stayed"]
 pub struct RedriveReport {
-    /// Letters that are on their way again.
+    /// Letters whose spans are stored for delivery again.
     pub letters: u64,
     /// The spans in them.
     pub spans: u64,
-    /// Letters that were tried and stayed, with the reason.
+    /// Letters that stayed, each with its id and the error.
     pub failed: Vec<(String, DeadLetterError)>,
-    /// Letters that were not tried, since the last failure would have met them too.
+    /// Letters that were not tried, because the last error concerns them too.
     pub left: u64,
 }
 
-/// Each of these is done by the disk thread, in turn with what else it has to do, and blocks the caller until then or for 30 s. A
-/// fallback of your own keeps dead letters where it implements the methods of [`Fallback`] for them.
+/// The disk thread carries each operation out, in turn with its other work; the calling thread is blocked until then, for 30 s
+/// at most. A fallback of your own stores dead letters if it implements the methods of [`Fallback`] for them.
 impl Handle {
-    /// The ids of all dead letters, oldest first. Reads none of them.
+    /// The ids of all dead letters, oldest first. No letter is read.
     ///
     /// # Errors
     /// If the storage fails, or there is none.
     pub fn dead_letter_ids(&self) -> Result<Vec<String>, DeadLetterError> {
-        self.ask(|fallback, _| fallback.dead_letter_ids())
+        self.ask(|fallback| fallback.dead_letter_ids())
     }
 
-    /// The newest dead letters, so many at most, newest first. Memory is bounded by their number: a few KiB each at most, whatever
-    /// they hold. One that is damaged is set aside, told to the log and left out.
+    /// The descriptions of the `newest` dead letters, newest first. Memory: a few KiB a letter at most, however many spans it
+    /// holds. A damaged letter is set aside, logged and left out.
     ///
     /// # Errors
     /// If the storage fails, or there is none.
     pub fn dead_letters(&self, newest: usize) -> Result<Vec<DeadLetter>, DeadLetterError> {
-        self.ask(move |fallback, _| {
+        self.ask(move |fallback| {
             let mut letters = Vec::new();
             for id in fallback.dead_letter_ids()?.iter().rev() {
                 if letters.len() == newest {
@@ -62,7 +62,7 @@ impl Handle {
     /// If there is none of that id, or it cannot be read.
     pub fn dead_letter(&self, id: &str) -> Result<(DeadLetter, Vec<String>), DeadLetterError> {
         let id = id.to_owned();
-        self.ask(move |fallback, _| fallback.dead_letter(&id))
+        self.ask(move |fallback| fallback.dead_letter(&id))
     }
 
     /// Puts a dead letter back on its way: its spans are stored as spilled ones are, are replayed, and end as delivered, as
@@ -75,7 +75,7 @@ impl Handle {
     /// The letter stays. [`DeadLetterError::NoRoom`] if it does not fit: no stored span is dropped for it.
     pub fn redrive(&self, id: &str) -> Result<u64, DeadLetterError> {
         let id = id.to_owned();
-        self.ask(move |fallback, shared| redrive(&id, fallback, shared))
+        self.ask_and_redrive(move |fallback, now| fallback.redrive(&id, now)).map(|redriven| redriven.spans)
     }
 
     /// [`redrive`](Self::redrive) for each letter that is there now, oldest first. Live spans go first in between. Ends at the first
@@ -117,20 +117,45 @@ impl Handle {
     /// If there is none of that id, or it cannot be removed.
     pub fn remove_dead_letter(&self, id: &str) -> Result<u64, DeadLetterError> {
         let id = id.to_owned();
-        self.ask(move |fallback, _| fallback.remove_dead_letter(&id))
+        self.ask(move |fallback| fallback.remove_dead_letter(&id))
     }
 
     fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut dyn Fallback, &Shared) -> Result<T, DeadLetterError> + Send + 'static,
+        operation: impl FnOnce(&mut dyn Fallback) -> Result<T, DeadLetterError> + Send + 'static,
+    ) -> Result<T, DeadLetterError> {
+        self.run(|send| {
+            Box::new(move |fallback, _| {
+                let result = operation(fallback);
+                Answer { redriven: None, send: Box::new(move || send(result)) }
+            })
+        })
+    }
+
+    fn ask_and_redrive(
+        &self,
+        operation: impl FnOnce(&mut dyn Fallback, SystemTime) -> Result<Redriven, DeadLetterError> + Send + 'static,
+    ) -> Result<Redriven, DeadLetterError> {
+        self.run(|send| {
+            Box::new(move |fallback, now| {
+                let result = operation(fallback, now);
+                Answer { redriven: result.as_ref().ok().copied(), send: Box::new(move || send(result)) }
+            })
+        })
+    }
+
+    /// Has the disk thread run an operation, and waits for its result.
+    fn run<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(Box<dyn FnOnce(Result<T, DeadLetterError>) + Send>) -> Box<Operation>,
     ) -> Result<T, DeadLetterError> {
         let (sender, receiver) = sync_channel(1);
-        self.shared.enqueue(Job::Ask(Ask(Box::new(move |fallback, shared| {
-            // Whoever asked may have gone.
-            let _ = sender.send(question(fallback, shared));
-        }))));
+        // The thread that asked may have given up.
+        let send = Box::new(move |result| drop(sender.send(result)));
+        let question = Question(operation(send));
+        self.shared.decide(|core| core.ask(question));
         match receiver.recv_timeout(PATIENCE) {
-            Ok(answer) => answer,
+            Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => Err(DeadLetterError::TimedOut),
             Err(RecvTimeoutError::Disconnected) => Err(DeadLetterError::Unavailable),
         }

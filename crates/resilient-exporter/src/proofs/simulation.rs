@@ -14,10 +14,10 @@ use proptest::prelude::*;
 use span_buffer::Limits;
 
 use self::disk::{Disk, Files, MemoryFallback};
-use crate::core::endpoint::Endpoint;
-use crate::core::{Call, Core, Effect, Policy};
+use crate::core::{Call, Core, Effect, Endpoint, Policy, Spill};
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
+use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, Kept};
 use crate::seams::fates::Fate;
@@ -83,12 +83,13 @@ fn action() -> impl Strategy<Value = Action> {
 
 struct World {
     core: Core,
+    backoff: Box<dyn Backoff>,
     now: Instant,
     encoder: Encoder,
     made: HashSet<SpanKey>,
     next_span: u64,
     calls: Vec<Call>,
-    jobs: VecDeque<Effect>,
+    effects: VecDeque<Effect>,
     disk: Box<dyn Disk>,
     /// Acknowledged, with what the collector took; ambiguous answers store without an acknowledgement.
     taken: HashMap<SpanKey, u32>,
@@ -115,13 +116,14 @@ impl World {
         let now = SystemClock.now();
         let backoff = backoff::Exponential::builder().build().expect("valid");
         Self {
-            core: Core::new(policy, Endpoint::new(Machine::new(breaker), Box::new(backoff), now), 0, seed),
+            core: Core::new(policy, Endpoint::new(Machine::new(breaker), now), 0, seed),
+            backoff: Box::new(backoff),
             now,
             encoder: Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build()),
             made: HashSet::new(),
             next_span: 1,
             calls: Vec::new(),
-            jobs: VecDeque::new(),
+            effects: VecDeque::new(),
             disk,
             taken: HashMap::new(),
             acknowledged: 0,
@@ -132,25 +134,26 @@ impl World {
         }
     }
 
-    fn act(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
+    /// Reports to the core and hands its effects on: to the disk thread's queue, in this order.
+    fn report<T>(&mut self, event: impl FnOnce(&mut Core) -> T) -> T {
+        let result = event(&mut self.core);
+        while let Some(effect) = self.core.poll_effect() {
             match effect {
-                Effect::Tell(_) => {}
-                Effect::Bury(refusals) if !self.fallback => {
-                    let mut effects = Vec::new();
-                    self.core.letters_kept(&refusals, false, &mut effects);
-                    self.act(effects);
+                Effect::Publish(_) | Effect::Stop => {}
+                Effect::StoreDeadLetters(refusals) if !self.fallback => {
+                    self.core.on_dead_letters_stored(&refusals, false);
                 }
-                job => self.jobs.push_back(job),
+                effect => self.effects.push_back(effect),
             }
         }
+        result
     }
 
-    fn plan(&mut self) {
-        let plan = self.core.plan(self.now);
-        self.calls.extend(plan.calls);
-        self.act(plan.effects);
-        if plan.finished {
+    fn poll(&mut self) {
+        let now = self.now;
+        let calls = self.report(|core| core.poll_calls(now));
+        self.calls.extend(calls);
+        if self.core.is_stopped() {
             self.calls.clear();
         }
     }
@@ -161,9 +164,8 @@ impl World {
         let id = self.core.next_id();
         let payload = self.encoder.encode(id, SystemClock.wall(), &batch);
         self.made.extend(span_ids(payload.bytes()));
-        let mut effects = Vec::new();
-        let _ = self.core.offer(payload, self.now, &mut effects);
-        self.act(effects);
+        let now = self.now;
+        let _ = self.report(|core| core.on_offered(payload, now));
     }
 
     fn take(&mut self, payload: &Payload) {
@@ -178,7 +180,7 @@ impl World {
         }
         let call = self.calls.swap_remove(call % self.calls.len());
         let spans = call.payload.span_count();
-        let before = self.core.ledger.clone();
+        let before = self.core.ledger().clone();
         let cause = Cause::Http { status: 503, message: String::new() };
         let outcome = match answer {
             Answer::Take => Outcome::Delivered { rejected: 0, message: None },
@@ -198,107 +200,106 @@ impl World {
             self.acknowledged += (spans - rejected) as u64;
             self.rejected += rejected as u64;
         }
-        let mut effects = Vec::new();
-        self.core.answered(call.id, outcome.clone(), self.now, SystemClock.wall(), &mut effects);
+        let hint = match &outcome {
+            Outcome::Retryable { after, .. } => *after,
+            _ => None,
+        };
+        let (own, now) = (self.core.attempts().delay(&*self.backoff, hint), self.now);
+        self.report(|core| core.on_answered(call.id, outcome.clone(), own, now, SystemClock.wall()));
         if let Outcome::Delivered { .. } = outcome
-            && before.in_flight == self.core.ledger.in_flight
+            && before.in_flight == self.core.ledger().in_flight
         {
             // A replay: the ledger follows when the mark is written.
             self.unmarked += spans as u64;
         }
-        self.act(effects);
     }
 
+    /// The disk thread acts on one effect.
     fn disk(&mut self, fails: bool) {
         self.disk.set_failing(fails);
-        let mut effects = Vec::new();
-        match self.jobs.pop_front() {
-            None | Some(Effect::Tell(_)) => {}
-            Some(Effect::Spill(entries)) => {
+        let (now, wall) = (self.now, SystemClock.wall());
+        match self.effects.pop_front() {
+            None => {}
+            Some(Effect::Spill(Spill { entries, .. })) => {
                 let payloads = entries.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
-                match self.disk.keep(&payloads, SystemClock.wall()) {
-                    Ok(stored) => self.core.spilled(&entries, &stored.name, &mut effects),
-                    Err(error) => self.core.spill_failed(entries, &error.to_string(), self.now, &mut effects),
-                }
+                let stored = self.disk.keep(&payloads, wall);
+                self.report(|core| match stored {
+                    Ok(stored) => core.on_spilled(&entries, &stored.name),
+                    Err(error) if error.is_of_batches() => core.on_spill_refused(entries, &error.to_string()),
+                    Err(error) => core.on_spill_failed(entries, &error.to_string(), now),
+                });
             }
-            Some(Effect::Bury(refusals)) => {
-                let kept = self.disk.bury(&refusals, "", SystemClock.wall());
-                self.core.letters_kept(&refusals, kept, &mut effects);
+            Some(Effect::StoreDeadLetters(refusals)) => {
+                let is_stored = self.disk.bury(&refusals, "", wall);
+                self.report(|core| core.on_dead_letters_stored(&refusals, is_stored));
             }
-            Some(Effect::ReadGroup) => match self.disk.read(0) {
-                Ok(group) => {
-                    let batches = group
-                        .into_iter()
-                        .map(|(bytes, spans)| Payload::new(self.core.next_id(), SystemClock.wall(), spans, bytes))
-                        .collect();
-                    self.core.group_read(batches, self.now);
-                }
-                Err(error) => self.core.read_failed(&error.to_string(), self.now, &mut effects),
-            },
-            Some(Effect::FinishGroup(fates)) => {
+            Some(Effect::ReadGroup) => {
+                let read = self.disk.read(0);
+                self.report(|core| match read {
+                    Ok(batches) => core.on_group_read(batches, now, wall),
+                    Err(error) => core.on_read_failed(&error.to_string(), now),
+                });
+            }
+            Some(Effect::SettleGroup(fates)) => {
                 let refusals = fates.iter().flat_map(|fate| match fate {
                     Fate::Finished { refused, .. } => refused.clone(),
                     Fate::Kept => Vec::new(),
                 });
                 let refusals = refusals.collect::<Vec<_>>();
-                let kept = self.disk.bury(&refusals, "", SystemClock.wall());
+                let is_stored = self.disk.bury(&refusals, "", wall);
                 self.disk.finish(&fates).expect("memory does not fail here");
-                self.core.group_finished(&fates, kept, &mut effects);
+                self.report(|core| core.on_group_settled(&fates, is_stored));
                 let marked = fates.iter().map(|fate| match fate {
                     Fate::Finished { delivered, rejected, .. } => (delivered + rejected) as u64,
                     Fate::Kept => 0,
                 });
-                // The delivered parts of a batch that is kept whole will be delivered again.
+                // The delivered parts of a batch that stays whole will be delivered again.
                 self.acknowledged -= self.unmarked - marked.sum::<u64>();
                 self.unmarked = 0;
             }
+            Some(other) => unreachable!("no journal and no user: {other:?}"),
         }
-        self.act(effects);
     }
 
-    /// The oldest stored batch is removed by a cap, unless it is being replayed.
+    /// The oldest stored batch is removed by a limit, unless it is being replayed.
     fn evict(&mut self) {
         if let Some(spans) = self.disk.lose_oldest() {
-            let mut effects = Vec::new();
             let change = Change::Dropped { spans: spans as u64, reason: DropReason::FallbackFull };
-            self.core.fallback_changed(change, &mut effects);
-            self.act(effects);
+            self.report(|core| core.on_fallback_changed(change));
         }
     }
 
-    /// What cannot be stored stays a letter.
+    /// Redrives the oldest dead letter. One that cannot be stored stays a dead letter.
     fn redrive(&mut self, fails: bool) {
         self.disk.set_failing(fails);
         let Some(id) = self.disk.dead_letter_ids().expect("there is no fault").into_iter().next() else { return };
-        let before = (self.disk.buried(), self.disk.stored().len());
-        let mut effects = Vec::new();
+        let before = (self.disk.dead_lettered(), self.disk.stored().len());
         match self.disk.redrive(&id, SystemClock.wall()) {
             Ok(redriven) => {
                 self.redriven += redriven.spans;
-                self.core.redriven(redriven, &mut effects);
+                self.report(|core| core.on_redriven(redriven));
             }
-            Err(_) => assert_eq!((self.disk.buried(), self.disk.stored().len()), before),
+            Err(_) => assert_eq!((self.disk.dead_lettered(), self.disk.stored().len()), before),
         }
-        self.act(effects);
     }
 
     /// Recounts every term from the thing it speaks of.
     fn check(&self) -> Result<(), String> {
-        let ledger = &self.core.ledger;
+        let ledger = self.core.ledger();
         let equal = |what: &str, ledger: u64, world: u64| match ledger == world {
             true => Ok(()),
             false => Err(format!("{what}: the ledger says {ledger}, the world {world}")),
         };
         equal("imbalance", ledger.imbalance().unsigned_abs(), 0)?;
         equal("offered", ledger.offered, self.made.len() as u64)?;
-        let writing = self.jobs.iter().map(|job| match job {
-            Effect::Spill(entries) => entries.iter().map(|entry| entry.item.span_count()).sum(),
-            Effect::Bury(refusals) => refusals.iter().map(|refusal| refusal.payload.span_count()).sum(),
+        let writing = self.effects.iter().map(|effect| match effect {
+            Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.span_count()).sum(),
+            Effect::StoreDeadLetters(refusals) => refusals.iter().map(|refusal| refusal.payload.span_count()).sum(),
             _ => 0,
         });
-        let writing: usize = writing.sum();
-        let waiting = self.core.buffer.iter().map(|entry| entry.item.span_count()).sum::<usize>();
-        let tried = self.core.tried_spans();
+        let writing = writing.sum::<usize>() + self.core.spilling_spans();
+        let waiting = self.core.memory.waiting().map(|entry| entry.item.span_count()).sum::<usize>();
+        let tried = self.core.memory.tried_size().count;
         equal("buffered", ledger.buffered, (waiting + writing + tried) as u64)?;
         let live = self.calls.iter().filter(|call| self.core.is_live(call.id));
         equal("in_flight", ledger.in_flight, live.map(|call| call.payload.span_count() as u64).sum())?;
@@ -306,15 +307,15 @@ impl World {
         equal("in_fallback by its own count", ledger.in_fallback, self.disk.kept().spans)?;
         equal("answered", ledger.delivered + ledger.rejected + self.unmarked, self.acknowledged + self.rejected)?;
         equal("redriven", ledger.redriven, self.redriven)?;
-        equal("dead_lettered", ledger.dead_lettered, self.disk.buried() as u64 + self.redriven)?;
+        equal("dead_lettered", ledger.dead_lettered, self.disk.dead_lettered() as u64 + self.redriven)?;
         if ledger.delivered > self.taken.len() as u64 {
             return Err(format!("{} delivered, the collector has {}", ledger.delivered, self.taken.len()));
         }
-        let held = self.core.buffer.total();
-        let limits = self.core.policy.limits;
+        let held = self.core.memory.waiting_size();
+        let limits = self.core.memory.limits();
         let calls = self.calls.iter().filter(|call| self.core.is_live(call.id));
         let flight = calls.map(|call| call.payload.bytes().len()).sum::<usize>();
-        let spilling = self.core.disk.writing;
+        let spilling = self.core.memory.writing_size();
         let count = held.count + spilling.count + tried + usize::try_from(ledger.in_flight).expect("small");
         if held.bytes + flight + spilling.bytes > limits.max_bytes || count > limits.max_count {
             return Err(format!("over the limits: {held:?} beside {spilling:?} and {flight} bytes in flight"));
@@ -331,24 +332,24 @@ impl World {
             Action::Evict => self.evict(),
             Action::Redrive { fails } => self.redrive(fails),
         }
-        self.plan();
+        self.poll();
     }
 
     /// The collector is well and the disk works: everything gets its end.
     fn recover(&mut self) {
         for _ in 0..10_000 {
-            let ledger = &self.core.ledger;
-            if ledger.buffered + ledger.in_flight + ledger.in_fallback == 0 && self.jobs.is_empty() {
+            let ledger = self.core.ledger();
+            if ledger.buffered + ledger.in_flight + ledger.in_fallback == 0 && self.effects.is_empty() {
                 return;
             }
             self.now += Duration::from_millis(500);
             while !self.calls.is_empty() {
                 self.answer(0, Answer::Take);
             }
-            while !self.jobs.is_empty() {
+            while !self.effects.is_empty() {
                 self.disk(false);
             }
-            self.plan();
+            self.poll();
         }
     }
 }
@@ -378,7 +379,7 @@ proptest! {
         let mut world = run(in_memory(fallback, seed), history)?;
         world.recover();
         world.check().map_err(TestCaseError::fail)?;
-        let ledger = &world.core.ledger;
+        let ledger = world.core.ledger();
         prop_assert_eq!(ledger.buffered + ledger.in_flight + ledger.in_fallback, 0, "something is stuck: {:?}", ledger);
         // Nothing invented, and what is called delivered arrived.
         prop_assert!(world.taken.keys().all(|key| world.made.contains(key)));
@@ -389,21 +390,22 @@ proptest! {
     #[test]
     fn a_shutdown_at_any_moment_leaves_nothing_in_memory(seed: u64, history in history(), answers in prop::collection::vec(answer(), 0..30)) {
         let mut world = run(in_memory(true, seed), history)?;
-        world.core.drain(world.now + Duration::from_secs(2));
-        world.plan();
+        let until = world.now + Duration::from_secs(2);
+        world.report(|core| core.drain(until));
+        world.poll();
         for answer in answers {
             world.answer(0, answer);
-            world.plan();
+            world.poll();
         }
         world.now += Duration::from_secs(2);
-        world.plan();
-        prop_assert!(world.core.stopped());
-        while !world.jobs.is_empty() {
+        world.poll();
+        prop_assert!(world.core.is_stopped());
+        while !world.effects.is_empty() {
             world.disk(false);
         }
         world.check().map_err(TestCaseError::fail)?;
-        prop_assert_eq!(world.core.ledger.buffered + world.core.ledger.in_flight, 0);
-        let lost_at_the_end = world.core.ledger.dropped.get("shutdown").copied().unwrap_or(0);
+        prop_assert_eq!(world.core.ledger().buffered + world.core.ledger().in_flight, 0);
+        let lost_at_the_end = world.core.ledger().dropped.get("shutdown").copied().unwrap_or(0);
         prop_assert_eq!(lost_at_the_end, 0);
     }
 }
@@ -434,14 +436,14 @@ fn a_changed_number_or_a_lost_thing_is_found() {
         for _ in 0..8 {
             world.offer(20);
         }
-        world.plan();
+        world.poll();
         world.answer(0, Answer::Take);
-        world.plan();
+        world.poll();
         world.offer(39);
-        world.plan();
+        world.poll();
         world.disk(false);
-        world.plan();
-        let ledger = &world.core.ledger;
+        world.poll();
+        let ledger = world.core.ledger();
         let terms = [ledger.offered, ledger.buffered, ledger.in_flight, ledger.in_fallback, ledger.delivered];
         assert!(terms.iter().all(|&term| term > 0), "{ledger:?}");
         world.check().expect("untouched, it is right");
@@ -449,22 +451,22 @@ fn a_changed_number_or_a_lost_thing_is_found() {
     };
     type Corruption = (&'static str, fn(&mut World));
     let corruptions: [Corruption; 12] = [
-        ("offered", |world| world.core.ledger.offered += 1),
-        ("recovered", |world| world.core.ledger.recovered += 1),
-        ("buffered", |world| world.core.ledger.buffered -= 1),
-        ("in_flight", |world| world.core.ledger.in_flight += 1),
-        ("in_fallback", |world| world.core.ledger.in_fallback -= 1),
-        ("delivered", |world| world.core.ledger.delivered += 1),
-        ("dead_lettered", |world| world.core.ledger.dead_lettered += 1),
+        ("offered", |world| world.core.accounts.ledger_mut().offered += 1),
+        ("recovered", |world| world.core.accounts.ledger_mut().recovered += 1),
+        ("buffered", |world| world.core.accounts.ledger_mut().buffered -= 1),
+        ("in_flight", |world| world.core.accounts.ledger_mut().in_flight += 1),
+        ("in_fallback", |world| world.core.accounts.ledger_mut().in_fallback -= 1),
+        ("delivered", |world| world.core.accounts.ledger_mut().delivered += 1),
+        ("dead_lettered", |world| world.core.accounts.ledger_mut().dead_lettered += 1),
         ("buffered and delivered", |world| {
-            world.core.ledger.buffered -= 1;
-            world.core.ledger.delivered += 1;
+            world.core.accounts.ledger_mut().buffered -= 1;
+            world.core.accounts.ledger_mut().delivered += 1;
         }),
         ("in_fallback and dead_lettered", |world| {
-            world.core.ledger.in_fallback -= 1;
-            world.core.ledger.dead_lettered += 1;
+            world.core.accounts.ledger_mut().in_fallback -= 1;
+            world.core.accounts.ledger_mut().dead_lettered += 1;
         }),
-        ("a batch vanishes from the buffer", |world| drop(world.core.buffer.take())),
+        ("a batch vanishes from the buffer", |world| world.core.memory.lose_oldest()),
         ("a batch vanishes from the fallback", |world| assert!(world.disk.lose_oldest().is_some())),
         ("the collector forgets", |world| world.taken.clear()),
     ];

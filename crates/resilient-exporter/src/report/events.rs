@@ -97,7 +97,7 @@ impl Listeners {
     }
 
     /// Tells everybody, and the log.
-    pub(crate) fn tell(&self, event: Event, now: Instant) {
+    pub(crate) fn publish(&self, event: Event, now: Instant) {
         if let Event::Dropped { spans, reason, detail } = &event {
             let mut drops = self.drops.lock();
             let drops = drops.entry(*reason).or_default();
@@ -163,7 +163,7 @@ mod tests {
         let start = Instant::now();
         let drop_one = |after: u64| {
             let event = Event::Dropped { spans: 1, reason: DropReason::BufferFull, detail: String::new() };
-            listeners.tell(event, start + Duration::from_secs(after));
+            listeners.publish(event, start + Duration::from_secs(after));
         };
         let waiting = || listeners.drops.lock()[&DropReason::BufferFull].spans;
         drop_one(0);

@@ -1,45 +1,39 @@
-//! How it goes: a status, the reasons for it, and the numbers.
+//! Health: a status, an issue for each reason, and the numbers.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use breaker::State;
-use otlp_transport::Cause;
 use serde::{Serialize, Serializer};
 
-use crate::report::ledger::Ledger;
+use super::ledger::Ledger;
 
-/// Spans lost within this time make the exporter unhealthy.
-const RECENT: Duration = Duration::from_secs(60);
-
-/// A disk that has not come back from one operation for this long has stalled.
-pub(crate) const STALLED: Duration = Duration::from_secs(2);
-
-/// How it goes, in one word.
+/// The state of the exporter in one word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Spans are delivered as they come.
     Healthy,
-    /// Something does not work, and nothing is lost: spans wait or go to files.
+    /// A part does not work, and no span is lost: spans wait or go to files.
     Degraded,
     /// Spans are being lost.
     Unhealthy,
 }
 
-/// One consistent look at the exporter. Needs no worker: it answers while everything else hangs.
+/// One consistent snapshot of the exporter. Taken by the caller's thread: it needs neither the net thread nor the disk thread,
+/// so it answers while both hang.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// In one word.
+    /// The state in one word.
     pub status: Status,
-    /// Why it is not healthy, a sentence each; empty when it is.
+    /// The reasons for a status other than healthy, a sentence each; empty when healthy.
     pub issues: Vec<String>,
     /// State of the circuit breaker.
     #[serde(serialize_with = "state_name")]
     pub breaker: State,
-    /// Attempts and what came of them.
+    /// Attempts and their results.
     pub metrics: Metrics,
-    /// Where each span is.
+    /// The place of each span.
     pub ledger: Ledger,
     /// Batches that wait in memory.
     pub buffered_batches: usize,
@@ -58,18 +52,19 @@ pub struct Health {
     /// Bytes of the journal on disk; none without a journal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal_bytes: Option<u64>,
-    /// Spans that `export` accepted although the journal had not made them durable in time; none without a journal.
+    /// Spans that `export` accepted before the journal had made them durable; none without a journal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted_not_durable: Option<u64>,
-    /// Spans of attempts that may have been taken although no answer said so: an upper bound of duplicates.
+    /// Spans of attempts that the collector may have taken although no answer confirmed it: an upper bound of duplicates.
     pub possible_duplicates: u64,
-    /// Spans of dead letters that were removed to keep the limits of dead letters, or for want of space. `dead_lettered` has them still.
+    /// Spans of dead letters that were removed by the limits on dead letters, or because the disk was full. The ledger's
+    /// `dead_lettered` still counts them.
     pub dead_letters_evicted: u64,
-    /// Where spans are sent to.
+    /// The collector that spans are sent to.
     pub endpoint: String,
 }
 
-/// Attempts, and what came of them.
+/// Attempts and their results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Metrics {
@@ -85,12 +80,12 @@ pub struct Metrics {
     pub buffer_size: u64,
     /// Spills: files written since the start.
     pub fallback_usage: u64,
-    /// How often the breaker opened.
+    /// Number of times that the breaker opened.
     pub circuit_breaker_trips: u64,
-    /// When an attempt last succeeded.
+    /// The time of the last attempt that succeeded.
     #[serde(serialize_with = "rfc3339")]
     pub last_export_success: Option<SystemTime>,
-    /// When an attempt last failed.
+    /// The time of the last attempt that failed.
     #[serde(serialize_with = "rfc3339")]
     pub last_export_failure: Option<SystemTime>,
 }
@@ -106,89 +101,70 @@ fn state_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::E
     serializer.collect_str(&format_args!("{state}"))
 }
 
-/// What the core counts beside the ledger.
+/// The facts of one moment from which health follows, beside the numbers of [`Health`] itself.
 #[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) successes: u64,
-    pub(crate) failures: u64,
-    pub(crate) spills: u64,
-    pub(crate) possible_duplicates: u64,
-    pub(crate) letters_evicted: u64,
-    pub(crate) last_success: Option<SystemTime>,
-    pub(crate) last_failure: Option<SystemTime>,
-    pub(crate) last_cause: Option<String>,
-    /// Set where spans are lost, read and stamped by the shell that knows the time.
-    pub(crate) fresh_loss: bool,
-    pub(crate) last_loss: Option<Instant>,
+pub(crate) struct Facts<'a> {
+    /// Spans were dropped within the last minute.
+    pub(crate) is_losing: bool,
+    /// The cause of the last failed attempt.
+    pub(crate) last_cause: Option<&'a str>,
+    /// The fallback's last error, while spans wait because of it.
+    pub(crate) disk_trouble: Option<&'a str>,
+    /// The journal's last error.
+    pub(crate) journal_trouble: Option<&'a str>,
+    /// Spans were accepted within the last minute before they were durable.
+    pub(crate) is_recently_not_durable: bool,
+    /// Spans of earlier processes that wait in the journal.
+    pub(crate) unread: usize,
+    /// The disk thread has been in one operation for 2 s.
+    pub(crate) is_disk_stalled: bool,
+    /// The reason for which an enabled fallback is missing.
+    pub(crate) no_fallback: Option<&'a str>,
 }
 
-impl Counters {
-    pub(crate) fn succeeded(&mut self, wall: SystemTime) {
-        self.successes += 1;
-        self.last_success = Some(wall);
+impl Health {
+    /// Judges the facts: sets the status and the issues.
+    pub(crate) fn judged(mut self, facts: &Facts<'_>) -> Self {
+        self.issues = self.issues_of(facts);
+        self.status = match (facts.is_losing, self.issues.is_empty()) {
+            (true, _) => Status::Unhealthy,
+            (false, false) => Status::Degraded,
+            (false, true) => Status::Healthy,
+        };
+        self
     }
 
-    pub(crate) fn failed(&mut self, wall: SystemTime, cause: &Cause) {
-        self.failures += 1;
-        self.last_failure = Some(wall);
-        self.last_cause = Some(cause.to_string());
-    }
-
-    pub(crate) fn lost(&mut self) {
-        self.fresh_loss = true;
-    }
-
-    /// Gives losses since the last plan their time.
-    pub(crate) fn stamp_loss(&mut self, now: Instant) {
-        if std::mem::take(&mut self.fresh_loss) {
-            self.last_loss = Some(now);
+    fn issues_of(&self, facts: &Facts<'_>) -> Vec<String> {
+        let mut issues = Vec::new();
+        if facts.is_losing {
+            issues.push("spans were dropped within the last minute; the log says how many, why, and what helps".into());
         }
-    }
-
-    /// Spans were lost within the last minute.
-    pub(crate) fn loses(&mut self, now: Instant) -> bool {
-        self.stamp_loss(now);
-        self.last_loss.is_some_and(|instant| now.saturating_duration_since(instant) < RECENT)
-    }
-
-    pub(crate) fn metrics(&self, waiting: u64, trips: u64) -> Metrics {
-        let total = self.successes + self.failures;
-        let rate = if total == 0 { 1.0 } else { self.successes as f64 / total as f64 };
-        Metrics {
-            total_exports: total,
-            successful_exports: self.successes,
-            failed_exports: self.failures,
-            success_rate: (rate * 1_000.0).round() / 1_000.0,
-            buffer_size: waiting,
-            fallback_usage: self.spills,
-            circuit_breaker_trips: trips,
-            last_export_success: self.last_success,
-            last_export_failure: self.last_failure,
+        if self.breaker != State::Closed {
+            let (state, cause) = (self.breaker, facts.last_cause.unwrap_or_default());
+            issues.push(format!("circuit breaker is {state}; last failure: {cause}"));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metrics_have_the_documented_shape() {
-        let mut counters = Counters::default();
-        let fresh = serde_json::to_value(counters.metrics(0, 0)).expect("serializes");
-        assert_eq!(fresh["success_rate"], 1.0);
-        assert!(fresh["last_export_success"].is_null());
-        counters.succeeded(SystemTime::UNIX_EPOCH + Duration::from_millis(1_737_541_845_123));
-        counters.succeeded(SystemTime::UNIX_EPOCH + Duration::from_millis(1_737_541_845_123));
-        counters.failed(SystemTime::UNIX_EPOCH, &Cause::Timeout(Duration::from_secs(1)));
-        let json = serde_json::to_value(counters.metrics(7, 2)).expect("serializes");
-        assert_eq!(
-            json,
-            serde_json::json!({
-                "total_exports": 3, "successful_exports": 2, "failed_exports": 1, "success_rate": 0.667,
-                "buffer_size": 7, "fallback_usage": 0, "circuit_breaker_trips": 2,
-                "last_export_success": "2025-01-22T10:30:45.123Z", "last_export_failure": "1970-01-01T00:00:00.000Z",
-            })
-        );
+        if let Some(error) = facts.disk_trouble {
+            issues.push(format!("fallback cannot be used, spans wait in memory: {error}"));
+        }
+        if let Some(error) = facts.journal_trouble {
+            issues.push(format!("journal is in trouble, what is accepted now may not survive a crash: {error}"));
+        }
+        if facts.is_recently_not_durable {
+            let spans = self.accepted_not_durable.unwrap_or_default();
+            issues.push(format!(
+                "{spans} spans since the start were accepted before they were durable, some of them within the last minute"
+            ));
+        }
+        if facts.unread > 0 {
+            issues.push(format!("{} spans of an earlier run wait in the journal", facts.unread));
+        }
+        if facts.is_disk_stalled {
+            issues.push("disk has not answered for 2 s or more; spans wait in memory".into());
+        }
+        issues.extend(facts.no_fallback.map(str::to_owned));
+        if self.ledger.in_fallback > 0 {
+            issues.push(format!("{} spans wait in fallback files", self.ledger.in_fallback));
+        }
+        issues
     }
 }

@@ -1,53 +1,48 @@
-//! Durable mode on the disk thread: group commits, marks, the hand-over to files, and what an earlier life left.
+//! Durable mode on the disk thread: group commits, marks, the hand-over to files, and the batches of earlier processes.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use ::journal::{SyncPolicy, SyncSchedule};
-use otlp_payload::BatchId;
+use journal::{SyncPolicy, SyncSchedule};
+use otlp_payload::{BatchId, Payload};
 
-use crate::core::Written;
+use super::shared::Shared;
+use crate::core::{Commit, Written};
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::{Journal, JournalError, Journaled, Recovered};
-use crate::shell::shared::Shared;
 
-/// Bytes of one group commit, about: what waits behind it waits for the next.
-const GROUP_BYTES: usize = 8 * 1_024 * 1_024;
-
-/// While batches have a shadow, what became of them is looked at this often; their marks are synced within 100 ms of it.
+/// While the journal has batches, the disk thread looks for marks at least this often; it syncs them within 100 ms of that.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Batches of an earlier life that are read in one go.
-const RECOVER_AT_ONCE: usize = 64;
-
-/// A file whose hand-over cannot be made durable is replayed all the same after this time: it may be what fills the disk.
+/// A file whose hand-over cannot be made durable is replayed all the same after this time: it may be one that fills the disk.
 const UNSETTLED: Duration = Duration::from_secs(10);
 
+/// Acts on the journal, whose panics count as errors, and reports to the core.
 pub(crate) struct Committer {
     journal: Box<dyn Journal>,
     schedule: SyncSchedule,
-    /// Appended, and waiting for a sync because the policy asks for one.
+    /// Batches that were appended and wait for a sync, because the policy asks for one.
     unsynced: Vec<BatchId>,
-    /// When marks were last looked for: none that waits is older.
-    looked: Instant,
-    /// Since when there may be a file whose batches are still in the journal after a crash.
+    /// The starts of this turn and of the one before: no mark of this turn is older than the latter.
+    turns: [Instant; 2],
+    /// Since this instant there may be a file whose batches the journal would give back after a crash.
     unsettled: Option<Instant>,
-    /// What the last operation of each kind said, if it failed: that one kind works does not end the trouble of another.
+    /// The error of the last operation of each kind, if it failed: the success of one kind does not end the trouble of another.
     trouble: [Option<String>; 5],
-    told: Option<String>,
+    reported: Option<String>,
     warned: Option<String>,
 }
 
-/// Kinds of operations; of several that are in trouble the first is told of.
+/// Kinds of operations. The core learns of the first that is in trouble.
 #[derive(Clone, Copy)]
 enum Kind {
     Append,
     Sync,
-    /// Its success says less than that of a sync, which makes up for marks that failed.
+    /// A sync that succeeds makes up for marks that failed.
     Mark,
     Recover,
-    /// Keeps nobody from being durable, so only the log tells of it.
+    /// Its trouble delays no batch: only the log mentions it.
     Maintain,
 }
 
@@ -57,119 +52,111 @@ impl Committer {
             journal,
             schedule: SyncSchedule::new(policy),
             unsynced: Vec::new(),
-            looked: now,
-            // Opening may not have been able to write down what became of the files of the life before.
+            turns: [now; 2],
+            // Opening may have failed to mark the batches that files of the process before took over.
             unsettled: Some(now),
             trouble: [const { None }; 5],
-            told: None,
+            reported: None,
             warned: None,
         }
     }
 
-    pub(crate) fn kept(&self) -> Journaled {
+    pub(crate) fn usage(&self) -> Journaled {
         catch_unwind(AssertUnwindSafe(|| self.journal.kept())).unwrap_or_default()
     }
 
-    /// Ask again at the latest after this time.
+    /// The longest pause before the next turn.
     pub(crate) fn patience(&self, shared: &Shared) -> Option<Duration> {
-        let look = shared.core().has_shadows().then_some(LOOK_EVERY);
+        let look = (self.usage().batches > 0).then_some(LOOK_EVERY);
         let now = shared.clock.now();
         let due = self.schedule.due().map(|due| due.saturating_duration_since(now));
         look.into_iter().chain(due).min()
     }
 
-    /// Writes what waits to be written, marks what has had its end, syncs if that is due.
-    pub(crate) fn turn(&mut self, shared: &Shared) {
-        loop {
-            let wrote = self.write(shared);
-            self.mark(shared);
-            if self.schedule.is_due(shared.clock.now()) {
-                self.sync(shared);
-            } else if !self.unsynced.is_empty() {
-                // The last sync failed, and the next is not due: nobody waits for it.
-                shared.core().shadows_written(&self.unsynced, Written::Unsynced);
-            }
-            if !wrote {
-                break;
-            }
-            shared.progress();
-        }
-        self.tell(shared);
+    /// A turn of the disk thread begins.
+    pub(crate) fn begin_turn(&mut self, now: Instant) {
+        self.turns = [now, self.turns[0]];
     }
 
-    fn write(&mut self, shared: &Shared) -> bool {
-        let group = shared.core().shadows_to_write(GROUP_BYTES);
-        if group.is_empty() {
-            return false;
+    /// Appends and marks the batches of a commit, and syncs if that is due.
+    pub(crate) fn commit(&mut self, commit: Commit, shared: &Shared) {
+        let recovered = !commit.append.is_empty() && self.append(&commit.append, shared);
+        if !commit.done.is_empty() {
+            // A mark that is not written stays in the journal's memory, which writes it later.
+            let _ = self.ask(Kind::Mark, |journal| journal.done(&commit.done));
+            self.schedule.marked(self.turns[1]);
         }
-        let (mut appended, mut missing, mut trouble) = (Vec::new(), Vec::new(), None);
+        self.sync_if_due(shared);
+        shared.decide(|core| core.on_committed(recovered));
+        shared.progress();
+    }
+
+    /// Appends each batch. Returns whether all were appended after a failure.
+    fn append(&mut self, batches: &[Payload], shared: &Shared) -> bool {
+        let (mut appended, mut failed, mut trouble) = (Vec::new(), Vec::new(), None);
         let was_in_trouble = self.trouble[Kind::Append as usize].is_some();
-        for payload in &group {
+        for payload in batches {
             match self.ask(Kind::Append, |journal| journal.append(payload)) {
                 Ok(()) => appended.push(payload.id()),
                 Err(Failed) => {
-                    missing.push(payload.id());
+                    failed.push(payload.id());
                     trouble.clone_from(&self.trouble[Kind::Append as usize]);
                 }
             }
         }
-        // Also of one that is followed by others that were written.
+        // A failure counts also if later batches were appended.
         self.trouble[Kind::Append as usize] = trouble;
-        let is_over = was_in_trouble && missing.is_empty();
+        let recovered = was_in_trouble && failed.is_empty();
         if !appended.is_empty() {
             self.schedule.appended(shared.clock.now());
         }
         let mut core = shared.core();
-        core.shadows_written(&missing, Written::Failed);
+        core.durable.on_written(&failed, Written::Failed);
         if self.schedule.policy() == SyncPolicy::Batch {
             self.unsynced.append(&mut appended);
         } else {
-            core.shadows_written(&appended, Written::Kept);
+            core.durable.on_written(&appended, Written::Synced);
         }
-        if is_over {
-            core.write_failed_again();
-        }
-        true
+        recovered
     }
 
-    fn mark(&mut self, shared: &Shared) {
-        let done = shared.core().shadows_done();
-        if !done.is_empty() {
-            // Where it is not written it is kept in the journal's memory: nothing more can be done.
-            let _ = self.ask(Kind::Mark, |journal| journal.done(&done));
-            self.schedule.marked(self.looked);
+    pub(crate) fn sync_if_due(&mut self, shared: &Shared) {
+        if self.schedule.is_due(shared.clock.now()) {
+            self.sync(shared);
+        } else if !self.unsynced.is_empty() {
+            // The last sync failed, and the next one is not due: no `export` call waits for it.
+            shared.core().durable.on_written(&self.unsynced, Written::Unsynced);
         }
-        self.looked = shared.clock.now();
+        self.report(shared);
     }
 
-    fn sync(&mut self, shared: &Shared) {
+    pub(crate) fn sync(&mut self, shared: &Shared) {
         match self.ask(Kind::Sync, Journal::sync) {
             Ok(()) => {
                 self.trouble[Kind::Mark as usize] = None;
                 self.schedule.synced();
                 self.unsettled = None;
-                shared.core().shadows_written(&self.unsynced, Written::Kept);
+                shared.core().durable.on_written(&self.unsynced, Written::Synced);
                 self.unsynced.clear();
             }
             Err(Failed) => {
                 self.schedule.failed(shared.clock.now());
-                shared.core().shadows_written(&self.unsynced, Written::Unsynced);
+                shared.core().durable.on_written(&self.unsynced, Written::Unsynced);
             }
         }
     }
 
     // A file takes batches over.
 
-    /// They will be in the file of this name.
+    /// Announces the name of the file before it is written.
     pub(crate) fn announce(&mut self, file: &str, ids: &[BatchId], shared: &Shared) {
-        // Where this fails the file is written all the same: a crash then brings the batches twice, which is better
-        // than having no room for new ones.
+        // If this fails the file is written all the same: a crash then repeats the batches, which is better than a full memory.
         if !ids.is_empty() && self.ask(Kind::Mark, |journal| journal.announce(file, ids)).is_ok() {
             self.sync_hand_over(shared);
         }
     }
 
-    /// They are in the file.
+    /// The batches are in the file.
     pub(crate) fn handed_over(&mut self, ids: &[BatchId], shared: &Shared) {
         if !ids.is_empty() {
             self.unsettled.get_or_insert(shared.clock.now());
@@ -194,7 +181,7 @@ impl Committer {
         }
     }
 
-    /// Whether files may be replayed and removed: the journal has given up what is in them, durably.
+    /// Files may be replayed and removed: the journal has durably given up their batches.
     pub(crate) fn is_settled(&mut self, shared: &Shared) -> bool {
         let Some(since) = self.unsettled else { return true };
         if self.schedule.due().is_none_or(|due| due <= shared.clock.now()) {
@@ -203,7 +190,7 @@ impl Committer {
         self.unsettled.is_none() || shared.clock.now().saturating_duration_since(since) >= UNSETTLED
     }
 
-    // What an earlier life left.
+    // Batches of earlier processes.
 
     /// Clears up, and looks for journals of processes that have ended.
     pub(crate) fn maintain(&mut self, fallback: &mut dyn Fallback, shared: &Shared) {
@@ -214,11 +201,11 @@ impl Committer {
         let mut found = 0;
         let _ = self.ask(Kind::Maintain, |journal| {
             let maintained = journal.maintain(&mut holds);
-            // Also where the rest of it failed.
+            // Also if the rest of it failed.
             found = journal.found();
             maintained
         });
-        shared.core().found_in_journal(found);
+        shared.decide(|core| core.on_found(found));
         let trouble = &self.trouble[Kind::Maintain as usize];
         if *trouble != self.warned {
             self.warned.clone_from(trouble);
@@ -229,45 +216,26 @@ impl Committer {
                 );
             }
         }
-        self.tell(shared);
+        self.report(shared);
     }
 
-    /// Takes batches of an earlier life into memory while that has room; says whether there were any.
-    pub(crate) fn recover(&mut self, shared: &Shared) -> bool {
-        let mut any = false;
-        for _ in 0..RECOVER_AT_ONCE {
-            if !shared.core().wants_recovered() {
-                break;
-            }
-            let wall = shared.clock.wall();
-            match self.ask(Kind::Recover, |journal| Ok(journal.next_recovered(wall))) {
-                Ok(Recovered::Batch(payload)) => shared.decide(|core, effects| core.recovered(payload, effects)),
-                Ok(Recovered::Damaged { spans }) => shared.decide(|core, effects| core.recovery_lost(spans, effects)),
-                Ok(Recovered::End) => shared.decide(|core, effects| core.recovery_ends(effects)),
-                Ok(Recovered::Later(error)) => {
-                    self.trouble[Kind::Recover as usize] = Some(error.to_string());
-                    break;
-                }
-                Err(Failed) => break,
-            }
-            any = true;
+    /// Reads one batch of an earlier process.
+    pub(crate) fn recover(&mut self, shared: &Shared) {
+        let (now, wall) = (shared.clock.now(), shared.clock.wall());
+        let recovered = self.ask(Kind::Recover, |journal| Ok(journal.next_recovered(wall)));
+        if let Ok(Recovered::Later(error)) = &recovered {
+            self.trouble[Kind::Recover as usize] = Some(error.to_string());
         }
-        self.tell(shared);
-        any
+        shared.decide(|core| match recovered {
+            Ok(Recovered::Batch(payload)) => core.on_recovered(payload, now),
+            Ok(Recovered::Damaged { spans }) => core.on_recovery_damaged(spans, now),
+            Ok(Recovered::End) => core.on_recovery_ended(now),
+            Ok(Recovered::Later(_)) | Err(Failed) => core.durable.on_recovery_failed(now),
+        });
+        self.report(shared);
     }
 
-    /// The last of this life: everything that can be durable is.
-    pub(crate) fn finish(&mut self, fallback: &mut dyn Fallback, shared: &Shared) {
-        self.turn(shared);
-        self.sync(shared);
-        shared.decide(|core, effects| core.journal_closes(effects));
-        // Marks of what was given up just now.
-        self.mark(shared);
-        self.sync(shared);
-        self.maintain(fallback, shared);
-    }
-
-    /// Asks the journal, whose panic is an error, and keeps what it says.
+    /// Runs an operation on the journal and records its error.
     fn ask<T>(
         &mut self,
         kind: Kind,
@@ -284,16 +252,17 @@ impl Committer {
         result
     }
 
-    fn tell(&mut self, shared: &Shared) {
+    /// Reports the first trouble to the core, if it has changed.
+    fn report(&mut self, shared: &Shared) {
         let [troubles @ .., _] = &self.trouble;
         let trouble = troubles.iter().flatten().next();
-        if trouble != self.told.as_ref() {
-            self.told = trouble.cloned();
-            shared.decide(|core, effects| core.journal_said(self.told.clone(), effects));
+        if trouble != self.reported.as_ref() {
+            self.reported = trouble.cloned();
+            shared.decide(|core| core.durable.on_trouble(self.reported.clone()));
         }
     }
 }
 
-/// What went wrong is in `trouble`.
+/// The operation failed; its error is in `trouble`.
 #[derive(Debug)]
 struct Failed;

@@ -1,39 +1,38 @@
-//! The disk thread: writes the journal and spills, reads groups back, keeps the fallback within its caps. The only one that waits
-//! for the storage.
+//! The disk thread: writes the journal and fallback files, reads groups back, keeps the fallback within its limits. The only
+//! thread that waits for the storage.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
-use otlp_payload::{BatchId, Payload};
-use span_buffer::Entry;
 
-use crate::core::replay::GroupSize;
+use super::commit::Committer;
+use super::group_size::GroupSize;
+use super::shared::Shared;
+use crate::core::{Answer, Effect, Question, Spill};
 use crate::seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::seams::fates::{Fate, Refusal};
-use crate::shell::commit::Committer;
-use crate::shell::shared::{Job, Shared};
 
-/// How often the caps are looked after.
+/// The interval of clean-ups, by which the fallback keeps its limits.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(1);
 
-/// Payload bytes of one file, about: 8 MiB of JSON text, which is 2.2 times its protobuf.
-const FILE_BYTES: usize = 8 * 1_024 * 1_024 * 10 / 22;
+/// Effects of one turn: after them the thread cleans up, also while more effects wait.
+const EFFECTS_AT_ONCE: usize = 64;
 
-/// Runs until `Job::Stop`, and does everything that was asked of it before.
+/// Runs until `Effect::Stop`, and acts on all effects before that.
 pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>, committer: Option<Committer>) {
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     let mut worker = Worker::new(shared, fallback, committer);
     // Journals of processes that have ended come before their files.
     worker.contained(Worker::maintain_journal);
-    while !worker.stop {
+    while !worker.is_done() {
         worker.contained(Worker::turn);
     }
     worker.contained(Worker::close);
-    // Before anybody is told: the directory's lock goes with it.
+    // The directories' locks are free before a waiting thread learns of the end.
     let Worker { fallback, committer, .. } = worker;
     let _ = catch_unwind(AssertUnwindSafe(|| drop((committer, fallback))));
-    shared.disk_ends();
+    shared.on_disk_ended();
 }
 
 pub(crate) struct Worker<'a> {
@@ -41,52 +40,61 @@ pub(crate) struct Worker<'a> {
     fallback: Box<dyn Fallback>,
     /// In durable mode.
     committer: Option<Committer>,
-    /// What the fallback said last.
-    kept: Kept,
+    /// The fallback's usage as of its last answer.
+    usage: Kept,
     cleaned: Instant,
-    /// Of the next group to replay, and when the last was read.
+    /// The size of the next group to replay, and the instant at which the last one was read.
     group: GroupSize,
     group_read: Instant,
-    stop: bool,
+    is_stopping: bool,
 }
 
 impl<'a> Worker<'a> {
     pub(crate) fn new(shared: &'a Shared, fallback: Box<dyn Fallback>, committer: Option<Committer>) -> Self {
-        let (kept, cleaned) = (Kept::default(), shared.clock.now());
-        Self { shared, fallback, committer, kept, cleaned, group: GroupSize::new(), group_read: cleaned, stop: false }
+        let cleaned = shared.clock.now();
+        Self {
+            shared,
+            fallback,
+            committer,
+            usage: Kept::default(),
+            cleaned,
+            group: GroupSize::new(),
+            group_read: cleaned,
+            is_stopping: false,
+        }
     }
 
-    fn contained(&mut self, operation: fn(&mut Self)) {
+    fn contained(&mut self, operation: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| operation(self))).is_err() {
             tracing::error!("the disk thread panicked; it goes on");
         }
     }
 
-    /// Waits for work and does it.
+    fn is_done(&self) -> bool {
+        self.is_stopping && !self.shared.has_disk_effects()
+    }
+
+    /// Waits for effects and acts on them.
     fn turn(&mut self) {
         let patience = self.committer.as_ref().and_then(|committer| committer.patience(self.shared));
         self.turn_within(patience.unwrap_or(CLEAN_UP_EVERY).min(CLEAN_UP_EVERY));
     }
 
-    /// Does what there is to do, which begins within `patience` or is nothing.
+    /// Acts on the effects that wait, the first of which arrives within `patience`; then cleans up, if that is due.
     pub(crate) fn turn_within(&mut self, patience: Duration) {
-        let mut spills = Vec::new();
-        let mut others = Vec::new();
-        for job in self.shared.next_jobs(patience) {
-            match job {
-                Job::Spill(entries) => spills.extend(entries),
-                Job::Stop => self.stop = true,
-                other => others.push(other),
-            }
+        let mut next = self.shared.next_effect(patience);
+        let now = self.shared.clock.now();
+        if let Some(committer) = &mut self.committer {
+            committer.begin_turn(now);
         }
-        // Somebody waits for it.
-        self.commit();
-        self.spill(spills);
-        for job in others {
-            self.other(job);
-            self.did();
-            self.commit();
+        self.shared.decide(|core| core.on_disk_turn(now));
+        for _ in 0..EFFECTS_AT_ONCE {
+            let Some(effect) = next.take().or_else(|| self.shared.next_effect(Duration::ZERO)) else { break };
+            self.contained(|worker| worker.act(effect));
+            self.sync_if_due();
+            self.report();
         }
+        self.sync_if_due();
         let now = self.shared.clock.now();
         if now.saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
             self.cleaned = now;
@@ -97,16 +105,131 @@ impl<'a> Worker<'a> {
                 Ok(())
             });
         }
-        if self.committer.as_mut().is_some_and(|committer| committer.recover(self.shared)) {
-            self.shared.moved();
-        }
-        self.changed();
-        self.did();
+        self.report();
     }
 
-    fn commit(&mut self) {
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Commit(commit) => {
+                if let Some(committer) = &mut self.committer {
+                    committer.commit(commit, self.shared);
+                }
+            }
+            Effect::Spill(spill) => self.spill(spill),
+            Effect::StoreDeadLetters(refusals) => {
+                let is_stored = self.store_dead_letters(&refusals);
+                self.shared.decide(|core| core.on_dead_letters_stored(&refusals, is_stored));
+            }
+            Effect::ReadGroup => self.read_group(),
+            Effect::SettleGroup(fates) => self.settle_group(fates),
+            Effect::Recover => {
+                if let Some(committer) = &mut self.committer {
+                    committer.recover(self.shared);
+                }
+            }
+            Effect::Ask(question) => self.answer(question),
+            Effect::Stop => self.is_stopping = true,
+            Effect::Publish(_) => {}
+        }
+    }
+
+    /// Writes one file, which takes over batches from the journal.
+    fn spill(&mut self, spill: Spill) {
+        let Spill { entries, handed_over } = spill;
+        let Self { shared, fallback, committer, .. } = self;
+        let payloads = entries.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
+        let (now, wall) = (shared.clock.now(), shared.clock.wall());
+        let stored = match committer {
+            None => guarded(|| fallback.keep(&payloads, wall)),
+            Some(committer) => {
+                let mut announce = |name: &str| committer.announce(name, &handed_over, shared);
+                let stored = guarded(|| fallback.keep_announced(&payloads, wall, &mut announce));
+                match &stored {
+                    Ok(_) => committer.handed_over(&handed_over, shared),
+                    Err(_) => committer.take_back(&handed_over, shared),
+                }
+                stored
+            }
+        };
+        shared.decide(|core| match stored {
+            Ok(Stored { name }) => core.on_spilled(&entries, &name),
+            Err(error) if error.is_of_batches() => core.on_spill_refused(entries, &error.to_string()),
+            Err(error) => core.on_spill_failed(entries, &error.to_string(), now),
+        });
+    }
+
+    fn read_group(&mut self) {
+        if self.committer.as_mut().is_some_and(|committer| !committer.is_settled(self.shared)) {
+            // The journal still has the batches of a file. That is no trouble of the files: batches go to them all the same.
+            let now = self.shared.clock.now();
+            return self.shared.decide(|core| core.on_group_deferred(now));
+        }
+        let read = guarded(|| self.fallback.read(self.group.bytes()));
+        let in_vain = read.as_ref().is_ok_and(Vec::is_empty);
+        if in_vain && !self.is_stopping && guarded(|| Ok(self.fallback.gave_way())).unwrap_or(false) {
+            // A new batch or a spill does not wait until the fallback has looked through all of its files.
+            return self.shared.repeat(Effect::ReadGroup);
+        }
+        let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
+        self.group_read = now;
+        self.shared.decide(|core| match read {
+            Ok(batches) => core.on_group_read(batches, now, wall),
+            Err(error) => core.on_read_failed(&error.to_string(), now),
+        });
+    }
+
+    fn settle_group(&mut self, mut fates: Vec<Fate>) {
+        let refused = fates.iter().flat_map(refusals).cloned().collect::<Vec<_>>();
+        // First the dead letters, then the mark: a crash between the two repeats batches and loses none.
+        let is_stored = refused.is_empty() || self.store_dead_letters(&refused);
+        if !is_stored {
+            // Only the collector's answer ends a batch: one that failed often stays in the fallback.
+            for fate in &mut fates {
+                if refusals(fate).iter().any(|refusal| !refusal.permanent) {
+                    *fate = Fate::Kept;
+                }
+            }
+        }
+        self.group.on_group_ended(self.shared.clock.now().saturating_duration_since(self.group_read));
+        let settled = guarded(|| self.fallback.finish(&fates));
+        // Surplus spans enter the ledger before they leave it.
+        let (found, gone): (Vec<_>, Vec<_>) =
+            self.changes().into_iter().partition(|change| matches!(change, Change::Recovered { .. }));
+        let now = self.shared.clock.now();
+        self.shared.decide(|core| {
+            found.into_iter().for_each(|change| core.on_fallback_changed(change));
+            // The answers hold even if their mark is missing.
+            core.on_group_settled(&fates, is_stored);
+            match settled {
+                Ok(()) => core.on_disk_recovered(),
+                Err(error) => core.on_disk_failed(&error.to_string(), now),
+            }
+            gone.into_iter().for_each(|change| core.on_fallback_changed(change));
+        });
+    }
+
+    fn store_dead_letters(&mut self, refusals: &[Refusal]) -> bool {
+        let wall = self.shared.clock.wall();
+        guarded(|| Ok(self.fallback.bury(refusals, &self.shared.endpoint, wall))).unwrap_or(false)
+    }
+
+    fn answer(&mut self, question: Question) {
+        let wall = self.shared.clock.wall();
+        let Self { shared, fallback, .. } = self;
+        match catch_unwind(AssertUnwindSafe(|| (question.0)(&mut **fallback, wall))) {
+            Ok(Answer { redriven, send }) => {
+                if let Some(redriven) = redriven {
+                    shared.decide(|core| core.on_redriven(redriven));
+                }
+                send();
+            }
+            Err(_) => tracing::error!("the fallback panicked over a dead letter"),
+        }
+    }
+
+    fn sync_if_due(&mut self) {
         if let Some(committer) = &mut self.committer {
-            committer.turn(self.shared);
+            committer.sync_if_due(self.shared);
         }
     }
 
@@ -116,156 +239,41 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Ends the journal once no effect is left.
     pub(crate) fn close(&mut self) {
+        if self.committer.is_none() {
+            return;
+        }
+        self.sync();
+        self.shared.decide(|core| core.on_journal_closed());
+        // The marks of batches that were dropped just now.
+        while let Some(effect) = self.shared.next_effect(Duration::ZERO) {
+            self.act(effect);
+        }
+        self.sync();
+        self.maintain_journal();
+        self.report();
+    }
+
+    fn sync(&mut self) {
         if let Some(committer) = &mut self.committer {
-            committer.finish(&mut *self.fallback, self.shared);
-        }
-        self.did();
-    }
-
-    /// Writes batches in files of a sensible size, each accounted for as soon as it stands.
-    fn spill(&mut self, entries: Vec<Entry<Payload>>) {
-        let mut files = Vec::new();
-        let mut bytes = usize::MAX;
-        for entry in entries {
-            if bytes.saturating_add(entry.size.bytes) > FILE_BYTES {
-                files.push(Vec::new());
-                bytes = 0;
-            }
-            bytes += entry.size.bytes;
-            files.last_mut().expect("pushed just now").push(entry);
-        }
-        files.reverse();
-        while let Some(mut file) = files.pop() {
-            let payloads = file.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
-            let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
-            let shadows = self.shared.core().shadows_of(&file);
-            match self.keep(&payloads, &shadows, wall) {
-                Ok(stored) => self.shared.decide(|core, effects| core.spilled(&file, &stored.name, effects)),
-                Err(error) if error.is_of_batches() && file.len() > 1 => {
-                    files.push(file.split_off(file.len() / 2));
-                    files.push(file);
-                }
-                Err(error) if error.is_of_batches() => {
-                    let entry = file.pop().expect("a file has a batch");
-                    self.shared.decide(|core, effects| core.unwritable(entry, &error.to_string(), effects));
-                }
-                Err(error) => {
-                    // Those behind it would fail too: one attempt at a time.
-                    file.extend(files.drain(..).rev().flatten());
-                    self.shared.decide(|core, effects| core.spill_failed(file, &error.to_string(), now, effects));
-                }
-            }
-            self.changed();
-            self.did();
-            self.commit();
+            committer.sync(self.shared);
         }
     }
 
-    /// Writes one file, which takes over the batches of `shadows` from the journal.
-    fn keep(&mut self, payloads: &[Payload], shadows: &[BatchId], wall: SystemTime) -> Result<Stored, FallbackError> {
-        let Self { shared, fallback, committer, .. } = self;
-        let Some(committer) = committer else { return guarded(|| fallback.keep(payloads, wall)) };
-        let mut announce = |name: &str| committer.announce(name, shadows, shared);
-        let stored = guarded(|| fallback.keep_announced(payloads, wall, &mut announce));
-        match &stored {
-            Ok(_) => committer.handed_over(shadows, shared),
-            Err(_) => committer.take_back(shadows, shared),
+    /// Reports the changes of the fallback, and its usage.
+    fn report(&mut self) {
+        let changes = self.changes();
+        if !changes.is_empty() {
+            self.shared.decide(|core| changes.into_iter().for_each(|change| core.on_fallback_changed(change)));
         }
-        stored
-    }
-
-    fn other(&mut self, job: Job) {
-        match job {
-            Job::Bury(refusals) => {
-                let kept = self.bury(&refusals);
-                self.shared.decide(|core, effects| core.letters_kept(&refusals, kept, effects));
-            }
-            Job::Read => self.read(),
-            Job::Finish(fates) => self.finish(fates),
-            Job::Ask(ask) => ask.answer(&mut *self.fallback, self.shared),
-            Job::Spill(_) | Job::Stop => {}
-        }
-    }
-
-    fn read(&mut self) {
-        if self.committer.as_mut().is_some_and(|committer| !committer.is_settled(self.shared)) {
-            // The journal still has what a file has. That is no trouble of the files: batches go to them all the same.
-            let now = self.shared.clock.now();
-            return self.shared.decide(|core, _| core.reads_later(now));
-        }
-        let read = guarded(|| self.fallback.read(self.group.bytes()));
-        // A new batch or a spill shall not wait until files of nothing are read through.
-        let in_vain = read.as_ref().is_ok_and(Vec::is_empty);
-        if in_vain && !self.stop && guarded(|| Ok(self.fallback.gave_way())).unwrap_or(false) {
-            return self.shared.enqueue(Job::Read);
-        }
-        let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
-        self.group_read = now;
-        self.shared.decide(|core, effects| match read {
-            Ok(batches) => {
-                let batches =
-                    batches.into_iter().map(|(bytes, spans)| Payload::new(core.next_id(), wall, spans, bytes));
-                let batches = batches.collect();
-                core.group_read(batches, now);
-            }
-            Err(error) => core.read_failed(&error.to_string(), now, effects),
-        });
-    }
-
-    fn finish(&mut self, mut fates: Vec<Fate>) {
-        let refused = fates.iter().flat_map(refusals).cloned().collect::<Vec<_>>();
-        // First the dead letters, then the mark: a crash between the two repeats, it does not lose.
-        let letters = refused.is_empty() || self.bury(&refused);
-        if !letters {
-            // Nothing leaves the store for having failed often: only the collector's word ends a batch.
-            for fate in &mut fates {
-                if refusals(fate).iter().any(|refusal| !refusal.permanent) {
-                    *fate = Fate::Kept;
-                }
-            }
-        }
-        self.group.took(self.shared.clock.now().saturating_duration_since(self.group_read));
-        let finished = guarded(|| self.fallback.finish(&fates));
-        // More than was promised must have come in before it can go out.
-        let (found, gone): (Vec<_>, Vec<_>) =
-            self.changes().into_iter().partition(|change| matches!(change, Change::Recovered { .. }));
-        let now = self.shared.clock.now();
-        self.shared.decide(|core, effects| {
-            for change in found {
-                core.fallback_changed(change, effects);
-            }
-            // The answers stand even where their mark is missing.
-            core.group_finished(&fates, letters, effects);
-            match finished {
-                Ok(()) => core.disk_works(),
-                Err(error) => core.disk_failed(&error.to_string(), now, effects),
-            }
-            for change in gone {
-                core.fallback_changed(change, effects);
-            }
-        });
-    }
-
-    fn bury(&mut self, refusals: &[Refusal]) -> bool {
-        let wall = self.shared.clock.wall();
-        guarded(|| Ok(self.fallback.bury(refusals, &self.shared.endpoint, wall))).unwrap_or(false)
+        self.usage = guarded(|| Ok(self.fallback.kept())).unwrap_or(self.usage);
+        let journal = self.committer.as_ref().map(Committer::usage);
+        self.shared.on_disk_operation(self.usage, journal);
     }
 
     fn changes(&mut self) -> Vec<Change> {
         guarded(|| Ok(self.fallback.changes())).unwrap_or_default()
-    }
-
-    fn changed(&mut self) {
-        let changes = self.changes();
-        self.shared
-            .decide(|core, effects| changes.into_iter().for_each(|change| core.fallback_changed(change, effects)));
-    }
-
-    fn did(&mut self) {
-        self.kept = guarded(|| Ok(self.fallback.kept())).unwrap_or(self.kept);
-        let journaled = self.committer.as_ref().map(Committer::kept);
-        self.shared.disk_did(self.kept, journaled);
     }
 }
 
@@ -276,7 +284,7 @@ fn refusals(fate: &Fate) -> &[Refusal] {
     }
 }
 
-/// Somebody's code: its panic is an error of the storage.
+/// Runs code of a user's: a panic in it is an error of the storage.
 fn guarded<T>(operation: impl FnOnce() -> Result<T, FallbackError>) -> Result<T, FallbackError> {
     catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|_| Err(FallbackError::new("the fallback panicked")))
 }

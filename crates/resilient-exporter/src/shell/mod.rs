@@ -1,15 +1,19 @@
-//! Threads and shared state: asks the core, acts on its effects, reports results to it.
+//! Threads and shared state: reports events to the core and acts on its effects.
 //!
 //! | File | Purpose |
 //! | --- | --- |
-//! | `ask` | an operation that a user's thread hands to the disk thread |
-//! | `commit` | durable mode on the disk thread: group commits, marks, hand-over to files, recovery |
+//! | `commit` | durable mode on the disk thread: group commits, marks, the hand-over to files, recovery |
 //! | `disk` | the disk thread |
+//! | `ending` | flush and shutdown, on the thread of the caller |
+//! | `group_size` | the size of the next group to replay |
 //! | `net` | the net thread |
+//! | `queue` | the disk thread's queue of effects |
 //! | `shared` | the state that the exporter, its handles and both threads share |
 
-pub(crate) mod ask;
 pub(crate) mod commit;
 pub(crate) mod disk;
+pub(crate) mod ending;
+mod group_size;
 pub(crate) mod net;
+mod queue;
 pub(crate) mod shared;

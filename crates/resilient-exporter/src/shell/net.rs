@@ -1,4 +1,4 @@
-//! The net thread: asks the core what may go out, sends it, tells the core what came of it.
+//! The net thread: polls the core for calls, makes them, reports their outcomes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,52 +9,50 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use opentelemetry::Context;
 use otlp_transport::{Cause, Outcome, Transport};
 
+use super::shared::Shared;
 use crate::core::Call;
-use crate::shell::shared::Shared;
 
-/// Between two panics of what a user plugged in, at most.
+/// The longest pause after a panic of a transport or a clock of a user's.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause without a reason to poll.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 /// Runs until a drain has ended. The runtime is made for this thread, used on it and ended on it.
 pub(crate) fn run(shared: &Shared, transport: &Arc<dyn Transport>, runtime: tokio::runtime::Runtime, limit: Duration) {
-    // Or the exporter traces itself.
+    // Without this the exporter would trace itself.
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     let mut pause = Duration::from_millis(1);
     while catch_unwind(AssertUnwindSafe(|| runtime.block_on(drive(shared, transport, limit)))).is_err() {
         tracing::error!("the net thread panicked; it goes on with what was in flight");
         let now = shared.clock.now();
-        shared.core().abandon_calls(now);
-        // Whatever panics may do so at once again.
+        shared.decide(|core| core.on_calls_abandoned(now));
+        // The cause of the panic may still be there.
         std::thread::park_timeout(pause);
         pause = (pause * 2).min(MAX_PAUSE);
     }
-    // Not a plain drop: that would wait for name look-ups that hang.
+    // A plain drop would wait for name look-ups that hang.
     runtime.shutdown_background();
-    shared.moved();
+    shared.wake_all();
 }
 
 async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration) {
     let mut calls = FuturesUnordered::new();
     loop {
         let now = shared.clock.now();
-        let plan = shared.decide(|core, effects| {
-            let mut plan = core.plan(now);
-            effects.append(&mut plan.effects);
-            plan
-        });
+        let (new, wakeup, is_stopped) =
+            shared.decide(|core| (core.poll_calls(now), core.next_wakeup(), core.is_stopped()));
         shared.listeners.warn(now, false);
-        if plan.finished {
+        if is_stopped {
             return;
         }
-        for call in plan.calls {
-            calls.push(send(transport, call, limit));
-        }
-        let wait = plan.wake_at.map_or(Duration::from_secs(3_600), |instant| instant.saturating_duration_since(now));
+        calls.extend(new.into_iter().map(|call| send(transport, call, limit)));
+        let wait = wakeup.map_or(LONGEST_WAIT, |instant| instant.saturating_duration_since(now));
         tokio::select! {
             biased;
             Some((id, outcome)) = calls.next() => {
                 answered(shared, id, outcome);
-                // What else has been answered meanwhile needs no plan of its own.
+                // Further answers that are here need no poll of their own.
                 while let Some(Some((id, outcome))) = calls.next().now_or_never() {
                     answered(shared, id, outcome);
                 }
@@ -67,11 +65,22 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
 }
 
 fn answered(shared: &Shared, id: u64, outcome: Outcome) {
+    let own = match &outcome {
+        Outcome::Delivered { .. } | Outcome::TooLarge { .. } | Outcome::Permanent { .. } => Duration::ZERO,
+        Outcome::Retryable { after, .. } => own_delay(shared, *after),
+        _ => own_delay(shared, None),
+    };
     let (now, wall) = (shared.clock.now(), shared.clock.wall());
-    shared.decide(|core, effects| core.answered(id, outcome, now, wall, effects));
+    shared.decide(|core| core.on_answered(id, outcome, own, now, wall));
 }
 
-/// One attempt. A transport that panics or never answers is a failure like any other.
+/// The delay of the backoff policy, which may be a user's: it runs outside the core's lock.
+fn own_delay(shared: &Shared, hint: Option<Duration>) -> Duration {
+    let attempts = shared.core().attempts();
+    attempts.delay(&*shared.backoff, hint)
+}
+
+/// Makes one call. A transport that panics or never answers is a failure like any other.
 async fn send(transport: &Arc<dyn Transport>, call: Call, limit: Duration) -> (u64, Outcome) {
     let attempt = AssertUnwindSafe(async { transport.send(&call.payload).await }).catch_unwind();
     let outcome = match tokio::time::timeout(limit, attempt).await {

@@ -1,86 +1,68 @@
-//! What the exporter, its handles and its two threads share.
+//! The state that the exporter, its handles and both threads share.
 
-use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use breaker::State;
 use otlp_payload::Payload;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use span_buffer::Entry;
 use tokio::sync::Notify;
 
+use super::queue::{Activity, DiskQueue};
 use crate::core::{Core, Effect};
-use crate::report::events::Listeners;
-use crate::report::health::{Health, STALLED, Status};
-use crate::report::ledger::DropReason;
+use crate::report::events::{Event, Listeners};
+use crate::report::health::{Facts, Health, Status};
+use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Kept;
-use crate::seams::fates::{Fate, Refusal};
 use crate::seams::journal::Journaled;
-use crate::shell::ask::Ask;
 
-/// What no wait is longer than.
+/// The longest wait: a deadline that a clock can still hold.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// What the disk thread is asked to do.
-#[derive(Debug)]
-pub(crate) enum Job {
-    Spill(Vec<Entry<Payload>>),
-    Bury(Vec<Refusal>),
-    Read,
-    Finish(Vec<Fate>),
-    Ask(Ask),
-    Stop,
-}
-
-/// The disk thread's work, and how it is doing.
-#[derive(Default)]
-pub(crate) struct DiskQueue {
-    pub(crate) jobs: VecDeque<Job>,
-    /// A batch waits for the journal.
-    pub(crate) journal: bool,
-    /// Since when it has been in one operation.
-    pub(crate) busy_since: Option<Instant>,
-    pub(crate) kept: Kept,
-    /// In durable mode.
-    pub(crate) journaled: Option<Journaled>,
-    pub(crate) ended: bool,
-}
+/// The disk thread is stalled if one operation takes this long.
+const STALLED: Duration = Duration::from_secs(2);
 
 pub(crate) struct Shared {
     core: Mutex<Core>,
-    /// Something moved: for whoever waits for a flush or a shutdown.
+    /// Wakes threads that wait for a commit, a flush or a shutdown.
     progress: Condvar,
-    /// There is something new to send or to decide.
+    /// Wakes the net thread.
     pub(crate) net: Notify,
-    disk: Option<Mutex<DiskQueue>>,
-    disk_work: Condvar,
+    /// The disk thread's work; none without a disk thread. Locked after the core, never before it.
+    disk: Option<DiskQueue>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) backoff: Box<dyn Backoff>,
     pub(crate) listeners: Listeners,
     pub(crate) endpoint: String,
-    /// Why there is no fallback although one was asked for.
+    /// The reason for which an enabled fallback is missing.
     no_fallback: Option<String>,
-    /// How long a batch waits for the journal.
+    /// The longest that an `export` call waits for the journal.
     journal_timeout: Duration,
 }
 
+/// The parts of a [`Shared`] that its builder chooses.
+pub(crate) struct Parts {
+    pub(crate) core: Core,
+    /// The usage of the fallback at the start; none without a disk thread.
+    pub(crate) usage: Option<Kept>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) backoff: Box<dyn Backoff>,
+    pub(crate) endpoint: String,
+    pub(crate) no_fallback: Option<String>,
+    pub(crate) journal_timeout: Duration,
+}
+
 impl Shared {
-    pub(crate) fn new(
-        core: Core,
-        kept: Option<Kept>,
-        clock: Arc<dyn Clock>,
-        endpoint: String,
-        no_fallback: Option<String>,
-        journal_timeout: Duration,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { core, usage, clock, backoff, endpoint, no_fallback, journal_timeout } = parts;
         Self {
             core: Mutex::new(core),
             progress: Condvar::new(),
             net: Notify::new(),
-            disk: kept.map(|kept| Mutex::new(DiskQueue { kept, ..DiskQueue::default() })),
-            disk_work: Condvar::new(),
+            disk: usage.map(DiskQueue::new),
             clock,
+            backoff,
             listeners: Listeners::default(),
             endpoint,
             no_fallback,
@@ -88,149 +70,123 @@ impl Shared {
         }
     }
 
+    /// The core, for queries. Events and commands go through [`decide`](Self::decide), which hands their effects on.
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock()
     }
 
-    /// Takes a decision under the lock and carries it out outside of it; a shutdown waits for what is under way.
-    pub(crate) fn decide<T>(&self, decision: impl FnOnce(&mut Core, &mut Vec<Effect>) -> T) -> T {
-        let mut effects = Vec::new();
+    /// Reports an event to the core and hands its effects on. Those of the disk thread enter its queue under the core's lock, so
+    /// that the queue has the order of the decisions; events are published after the lock is released.
+    pub(crate) fn decide<T>(&self, decision: impl FnOnce(&mut Core) -> T) -> T {
         let mut core = self.core();
-        let result = decision(&mut core, &mut effects);
-        if effects.is_empty() {
-            return result;
-        }
-        core.acting(1);
+        let result = decision(&mut core);
+        let events = self.distribute(&mut core);
         drop(core);
-        let acting = Acting(self);
-        self.act(effects);
-        drop(acting);
+        self.publish(events);
         result
     }
 
-    /// In durable mode: has a batch written to the journal before it is offered, and waits for that no longer than the
-    /// journal's time-out.
+    fn distribute(&self, core: &mut Core) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(effect) = core.poll_effect() {
+            match (effect, &self.disk) {
+                (Effect::Publish(event), _) => events.push(event),
+                (effect, Some(disk)) => {
+                    if let Err((effect, ended)) = disk.push(effect) {
+                        core.on_undone(effect, ended);
+                    }
+                }
+                // Without a disk thread a refused batch is dropped, a group is never read, and a question is dropped: its
+                // channel answers. The instant matters only where a fallback is tried again.
+                (effect, None) => core.on_undone(effect, SystemClock.now()),
+            }
+        }
+        events
+    }
+
+    /// Runs code of a user's: log subscribers. One that panics keeps no other event back.
+    fn publish(&self, events: Vec<Event>) {
+        for event in events {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.listeners.publish(event, self.clock.now())));
+        }
+    }
+
+    /// In durable mode: has a batch committed before it is offered, and waits for that no longer than the journal's time-out.
     pub(crate) fn make_durable(&self, payload: &Payload) {
-        if !self.core().open_shadow(payload) {
+        if !self.decide(|core| core.on_submitted(payload)) {
             return;
         }
-        if let Some(disk) = &self.disk {
-            disk.lock().journal = true;
-            self.disk_work.notify_one();
-        }
         let id = payload.id();
-        let now = SystemClock.now();
-        let deadline = now.checked_add(self.journal_timeout).unwrap_or(now + FOR_EVER);
-        self.wait(deadline, |core| !core.shadow_waits(id) || self.disk_ended());
-        self.core().stop_waiting(id, payload.span_count(), self.clock.now());
-    }
-
-    fn act(&self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Spill(entries) => self.enqueue(Job::Spill(entries)),
-                Effect::Bury(refusals) => self.enqueue(Job::Bury(refusals)),
-                Effect::ReadGroup => self.enqueue(Job::Read),
-                Effect::FinishGroup(fates) => self.enqueue(Job::Finish(fates)),
-                Effect::Tell(event) => self.listeners.tell(event, self.clock.now()),
-            }
-        }
-    }
-
-    pub(crate) fn enqueue(&self, job: Job) {
-        if let Some(disk) = &self.disk {
-            let mut disk = disk.lock();
-            if !disk.ended {
-                disk.jobs.push_back(job);
-                self.disk_work.notify_one();
-                return;
-            }
-        }
-        self.nobody_does(job);
-    }
-
-    /// No disk thread is there for this job: its spans stay accounted for.
-    fn nobody_does(&self, job: Job) {
+        self.wait_for(self.journal_timeout, |core| !core.durable.is_committing(id) || self.has_disk_ended());
         let now = self.clock.now();
-        self.decide(|core, effects| match job {
-            Job::Spill(entries) => core.spill_failed(entries, "the disk thread has ended", now, effects),
-            Job::Bury(refusals) => core.letters_kept(&refusals, false, effects),
-            Job::Read => core.read_failed("the disk thread has ended", now, effects),
-            Job::Finish(_) | Job::Ask(_) | Job::Stop => {}
-        });
+        self.core().durable.on_wait_ended(id, payload.span_count(), now);
     }
 
-    /// The next jobs of the disk thread; empty after `patience` without one. Spills that wait come together.
-    pub(crate) fn next_jobs(&self, patience: Duration) -> Vec<Job> {
-        let Some(disk) = &self.disk else { return vec![Job::Stop] };
-        disk.lock().busy_since = None;
-        // Whoever waits for an idle disk: told outside the lock, since they ask while they hold the core's.
+    // The disk thread's side.
+
+    /// The next effect; none after `patience` without one, or if there is no disk thread.
+    pub(crate) fn next_effect(&self, patience: Duration) -> Option<Effect> {
+        let disk = self.disk.as_ref()?;
+        disk.set_idle();
+        // Wakes threads that wait for an idle disk. They check under the core's lock, so the queue's is free here.
         self.progress();
-        let mut disk = disk.lock();
-        if disk.jobs.is_empty() && !disk.journal {
-            self.disk_work.wait_for(&mut disk, patience);
-        }
-        let jobs = disk.jobs.drain(..).collect::<Vec<_>>();
-        disk.journal = false;
-        disk.busy_since = Some(self.clock.now());
-        jobs
+        disk.next(patience, &*self.clock)
     }
 
-    /// After each operation of the disk thread.
-    pub(crate) fn disk_did(&self, kept: Kept, journaled: Option<Journaled>) {
+    /// Repeats an effect after those that wait.
+    pub(crate) fn repeat(&self, effect: Effect) {
         if let Some(disk) = &self.disk {
-            let mut disk = disk.lock();
-            disk.kept = kept;
-            disk.journaled = journaled;
-            disk.busy_since = Some(self.clock.now());
+            // A queue that has ended has no use for it.
+            let _ = disk.push(effect);
         }
-        self.moved();
     }
 
-    /// The disk thread ends. What is asked of it from now on is done by nobody, and accounted for.
-    pub(crate) fn disk_ends(&self) {
-        let mut left = VecDeque::new();
+    pub(crate) fn has_disk_effects(&self) -> bool {
+        self.disk.as_ref().is_some_and(DiskQueue::has_effects)
+    }
+
+    /// The disk thread has ended an operation.
+    pub(crate) fn on_disk_operation(&self, usage: Kept, journal: Option<Journaled>) {
         if let Some(disk) = &self.disk {
-            let mut disk = disk.lock();
-            disk.ended = true;
-            disk.busy_since = None;
-            left = std::mem::take(&mut disk.jobs);
+            disk.on_operation(usage, journal, self.clock.now());
         }
-        left.into_iter().for_each(|job| self.nobody_does(job));
-        self.moved();
+        self.wake_all();
     }
 
-    /// Something changed: wakes the net thread and whoever waits.
-    pub(crate) fn moved(&self) {
+    /// The disk thread ends: effects that it leaves, and later ones, are reported as undone.
+    pub(crate) fn on_disk_ended(&self) {
+        if let Some(disk) = &self.disk {
+            let now = self.clock.now();
+            let left = disk.end(now);
+            self.decide(|core| left.into_iter().for_each(|effect| core.on_undone(effect, now)));
+        }
+        self.wake_all();
+    }
+
+    // Waits.
+
+    /// Wakes the net thread and every thread that waits for progress.
+    pub(crate) fn wake_all(&self) {
         self.net.notify_one();
         self.progress();
     }
 
-    /// Something that somebody may wait for has changed. The lock orders this after the check of whoever is about to wait.
+    /// Wakes threads that wait for progress. The lock orders this after the check of a thread that is about to wait.
     pub(crate) fn progress(&self) {
         drop(self.core());
         self.progress.notify_all();
     }
 
-    fn disk_idle(&self) -> bool {
-        self.disk.as_ref().is_none_or(|disk| {
-            let disk = disk.lock();
-            disk.ended || (disk.jobs.is_empty() && disk.busy_since.is_none())
-        })
-    }
-
-    pub(crate) fn disk_ended(&self) -> bool {
-        self.disk.as_ref().is_none_or(|disk| disk.lock().ended)
-    }
-
-    /// Waits until `done` or until `deadline`; says which.
-    pub(crate) fn wait(&self, deadline: Instant, mut done: impl FnMut(&Core) -> bool) -> bool {
+    /// Waits until `done` returns true, for `timeout` at most; returns the last result. Measured by the system's clock, not by
+    /// a user's: a wait must end.
+    pub(crate) fn wait_for(&self, timeout: Duration, mut done: impl FnMut(&Core) -> bool) -> bool {
+        let now = SystemClock.now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + FOR_EVER);
         let mut core = self.core();
         loop {
             if done(&core) {
                 return true;
             }
-            // The system's clock, not the user's: a wait must end.
             if SystemClock.now() >= deadline {
                 return false;
             }
@@ -238,124 +194,55 @@ impl Shared {
         }
     }
 
-    /// Ends everything within `timeout`; says how many spans were neither delivered nor kept.
-    pub(crate) fn drain_and_stop(&self, timeout: Duration) -> Result<(), u64> {
-        let start = SystemClock.now();
-        let deadline = start + timeout;
-        // With a disk the network gets three fifths, and the disk what is left.
-        let network = timeout.mul_f64(if self.disk.is_some() { 0.6 } else { 0.9 });
-        let until = self.clock.now() + network;
-        self.core().drain(until);
-        self.net.notify_one();
-        if !self.wait(start + network + timeout.mul_f64(0.05), Core::handed_over) {
-            // The net thread hangs in somebody's transport: we end the drain in its place.
-            let now = self.clock.now();
-            self.decide(|core, effects| core.stop_now(now, effects));
-        }
-        if self.disk.is_some() {
-            self.enqueue(Job::Stop);
-            self.wait(deadline, |_| self.disk_ended());
-        }
-        self.listeners.warn(self.clock.now(), true);
-        let core = self.core();
-        let stuck = (core.ledger.buffered + core.ledger.in_flight).saturating_sub(core.left_in_journal());
-        let dropped = core.ledger.dropped.get(DropReason::Shutdown.as_str()).copied().unwrap_or(0);
-        if stuck + dropped == 0 { Ok(()) } else { Err(stuck + dropped) }
+    pub(crate) fn has_disk(&self) -> bool {
+        self.disk.is_some()
     }
 
-    /// Waits until nothing of what was accepted so far waits anywhere.
-    pub(crate) fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        let called = self.clock.now();
-        let now = SystemClock.now();
-        let deadline = now.checked_add(timeout).unwrap_or(now + FOR_EVER);
-        let done = |core: &Core| !core.waits_for(called) && core.ledger.in_fallback == 0;
-        if self.wait(deadline, done) && self.disk_idle_by(deadline) {
-            return Ok(());
-        }
-        let core = self.core();
-        Err(FlushError { buffered: core.ledger.buffered + core.ledger.in_flight, in_fallback: core.ledger.in_fallback })
+    pub(crate) fn has_disk_ended(&self) -> bool {
+        self.disk.as_ref().is_none_or(DiskQueue::has_ended)
     }
 
-    fn disk_idle_by(&self, deadline: Instant) -> bool {
-        self.wait(deadline, |_| self.disk_idle())
+    pub(crate) fn is_disk_idle(&self) -> bool {
+        self.disk.as_ref().is_none_or(DiskQueue::is_idle)
     }
+
+    // Queries.
 
     pub(crate) fn health(&self) -> Health {
         let now = self.clock.now();
-        let (kept, journaled, stalled) = self.disk.as_ref().map_or((Kept::default(), None, false), |disk| {
-            let disk = disk.lock();
-            let stalled = disk.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= STALLED);
-            (disk.kept, disk.journaled, stalled)
-        });
+        let Activity { usage, journal, busy } =
+            self.disk.as_ref().map_or_else(Activity::default, |disk| disk.activity(now));
         let mut core = self.core();
-        let mut issues = Vec::new();
-        let loses = core.counters.loses(now);
-        if loses {
-            issues.push(
-                "spans were dropped within the last minute; the log says how many, why, and what helps".to_owned(),
-            );
-        }
-        let state = core.breaker_state();
-        if state != State::Closed {
-            let cause = core.counters.last_cause.clone().unwrap_or_default();
-            issues.push(format!("circuit breaker is {state}; last failure: {cause}"));
-        }
-        if let Some(error) = core.disk.trouble.as_ref().filter(|_| core.disk_matters(now)) {
-            issues.push(format!("fallback cannot be used, spans wait in memory: {error}"));
-        }
-        issues.extend(core.journal_issues(now));
-        if stalled {
-            issues.push("disk has not answered for 2 s or more; spans wait in memory".to_owned());
-        }
-        if let Some(why) = &self.no_fallback {
-            issues.push(why.clone());
-        }
-        if core.ledger.in_fallback > 0 {
-            issues.push(format!("{} spans wait in fallback files", core.ledger.in_fallback));
-        }
-        let snapshot = core.buffer.snapshot(now);
-        let status = match (loses, issues.is_empty()) {
-            (true, _) => Status::Unhealthy,
-            (false, false) => Status::Degraded,
-            (false, true) => Status::Healthy,
-        };
-        Health {
-            status,
-            issues,
-            breaker: state,
-            metrics: core.counters.metrics(core.ledger.buffered + core.ledger.in_flight, core.endpoint.trips()),
-            ledger: core.ledger.clone(),
+        let is_losing = core.accounts.counters.is_losing(now);
+        let core = &*core;
+        let (ledger, counters, snapshot) = (core.ledger(), &core.accounts.counters, core.memory.snapshot(now));
+        let health = Health {
+            status: Status::Healthy,
+            issues: Vec::new(),
+            breaker: core.breaker_state(),
+            metrics: counters.metrics(ledger.buffered + ledger.in_flight, core.endpoint.trips()),
+            ledger: ledger.clone(),
             buffered_batches: snapshot.batches,
             buffered_bytes: snapshot.bytes,
             oldest: snapshot.oldest_age,
-            fallback_files: kept.files,
-            fallback_bytes: kept.bytes,
-            journal_batches: journaled.map(|journaled| journaled.batches),
-            journal_bytes: journaled.map(|journaled| journaled.bytes),
-            accepted_not_durable: core.accepted_not_durable(),
-            possible_duplicates: core.counters.possible_duplicates,
-            dead_letters_evicted: core.counters.letters_evicted,
+            fallback_files: usage.files,
+            fallback_bytes: usage.bytes,
+            journal_batches: journal.map(|journal| journal.batches),
+            journal_bytes: journal.map(|journal| journal.bytes),
+            accepted_not_durable: core.durable.accepted_not_durable(),
+            possible_duplicates: counters.possible_duplicates(),
+            dead_letters_evicted: counters.dead_letters_evicted(),
             endpoint: self.endpoint.clone(),
-        }
+        };
+        health.judged(&Facts {
+            is_losing,
+            last_cause: counters.last_cause(),
+            disk_trouble: core.storage.trouble().filter(|_| core.is_disk_trouble_felt(now)),
+            journal_trouble: core.durable.trouble(),
+            is_recently_not_durable: core.durable.is_recently_not_durable(now),
+            unread: core.durable.unread(),
+            is_disk_stalled: busy.is_some_and(|time| time >= STALLED),
+            no_fallback: self.no_fallback.as_deref(),
+        })
     }
-}
-
-/// While effects are carried out; ends with a listener's panic too.
-struct Acting<'a>(&'a Shared);
-
-impl Drop for Acting<'_> {
-    fn drop(&mut self) {
-        self.0.core().acting(-1);
-        self.0.progress.notify_all();
-    }
-}
-
-/// A flush whose time ran out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("flush timed out: {buffered} spans still wait in memory and {in_fallback} in fallback files; all are kept")]
-pub struct FlushError {
-    /// Spans in memory, those in flight included.
-    pub buffered: u64,
-    /// Spans in fallback files.
-    pub in_fallback: u64,
 }

@@ -18,16 +18,14 @@ use span_buffer::Limits;
 
 use super::clocks::Hands;
 use super::{Answer, Step};
-use crate::core::endpoint::Endpoint;
-use crate::core::{Call, Core, Policy};
+use crate::core::{Answer as Answered, Call, Core, Endpoint, Policy, Question};
 use crate::proofs::spans::spans;
 use crate::seams::clock::Clock;
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
-use crate::shell::ask::{self, Ask};
 use crate::shell::commit::Committer;
 use crate::shell::disk::Worker;
-use crate::shell::shared::{Job, Shared};
+use crate::shell::shared::{Parts, Shared};
 use crate::stores::files::{FileStore, Settings};
 use crate::stores::journal::FileJournal;
 use crate::stores::none::NoFallback;
@@ -183,12 +181,18 @@ impl World {
         let breaker = breaker::Config::builder().with_failure_threshold(3).with_seed(self.lives).build();
         let backoff = backoff::Exponential::builder().build().expect("valid");
         let now = self.hands.now();
-        let endpoint = Endpoint::new(Machine::new(breaker.expect("valid")), Box::new(backoff), now);
-        let kept = fallback.kept();
-        let mut core = Core::new(policy, endpoint, kept.spans, self.lives);
-        core.keep_shadows(journal.found(), now);
-        let clock = Arc::new(self.hands.clone());
-        let shared = Shared::new(core, Some(kept), clock, "sim".to_owned(), None, Duration::from_millis(100));
+        let endpoint = Endpoint::new(Machine::new(breaker.expect("valid")), now);
+        let usage = fallback.kept();
+        let core = Core::new(policy, endpoint, usage.spans, self.lives).with_journal(journal.found(), now);
+        let shared = Shared::new(Parts {
+            core,
+            usage: Some(usage),
+            clock: Arc::new(self.hands.clone()),
+            backoff: Box::new(backoff),
+            endpoint: "sim".to_owned(),
+            no_fallback: None,
+            journal_timeout: Duration::from_millis(100),
+        });
         Some((shared, fallback, Committer::new(Box::new(journal), self.policy, now)))
     }
 
@@ -202,7 +206,7 @@ impl World {
             Life { world: &mut self, shared: &shared, worker, calls: Vec::new(), unmarked: Unmarked::default() };
         for round in 0.. {
             life.check().map_err(TestCaseError::fail)?;
-            let ledger = shared.core().ledger.clone();
+            let ledger = shared.core().ledger().clone();
             if ledger.buffered + ledger.in_flight + ledger.in_fallback == 0 {
                 break;
             }
@@ -222,7 +226,7 @@ impl World {
         life.end()?;
         drop(shared);
         let (shared, ..) = self.start().expect("a well disk opens");
-        let ledger = shared.core().ledger.clone();
+        let ledger = shared.core().ledger().clone();
         prop_assert_eq!(ledger.recovered, 0, "it was delivered, and is back: {:?}", ledger);
 
         let letters = self.letters();
@@ -289,13 +293,17 @@ impl Life<'_> {
             Step::Answer(call, answer) => self.answer(call, answer),
             Step::Redrive => {
                 let redriven = Arc::clone(&self.world.redriven);
-                self.shared.enqueue(Job::Ask(Ask(Box::new(move |fallback, shared| {
-                    let Ok(ids) = fallback.dead_letter_ids() else { return };
-                    let Some(id) = ids.first() else { return };
-                    let Ok(letter) = fallback.describe_dead_letter(id) else { return };
+                let redrive = move |fallback: &mut dyn Fallback, now| {
+                    let ids = fallback.dead_letter_ids().ok()?;
+                    let letter = fallback.describe_dead_letter(ids.first()?).ok()?;
                     redriven.fetch_add(letter.spans, Ordering::Relaxed);
-                    drop(ask::redrive(id, fallback, shared));
-                }))));
+                    fallback.redrive(ids.first()?, now).ok()
+                };
+                let question = Question(Box::new(move |fallback, now| Answered {
+                    redriven: redrive(fallback, now),
+                    send: Box::new(|| {}),
+                }));
+                self.shared.decide(|core| core.ask(question));
             }
             Step::Kill => {
                 self.end_hard(Crash::Best);
@@ -343,12 +351,7 @@ impl Life<'_> {
 
     fn plan(&mut self) {
         let now = self.shared.clock.now();
-        let calls = self.shared.decide(|core, effects| {
-            let mut plan = core.plan(now);
-            effects.append(&mut plan.effects);
-            plan.calls
-        });
-        self.calls.extend(calls);
+        self.calls.extend(self.shared.decide(|core| core.poll_calls(now)));
     }
 
     /// As `export` does, with the disk thread's turn in place of the wait.
@@ -359,18 +362,18 @@ impl Life<'_> {
         let payload = self.world.encoder.encode(id, self.shared.clock.wall(), &batch);
         let keys = keys(payload.bytes()).collect::<Vec<_>>();
         self.world.made.extend(&keys);
-        assert!(self.shared.core().open_shadow(&payload));
+        assert!(self.shared.decide(|core| core.on_submitted(&payload)));
         self.disk();
         let now = self.shared.clock.now();
-        let before = self.shared.core().accepted_not_durable();
-        self.shared.core().stop_waiting(id, count, now);
-        if self.shared.core().accepted_not_durable() == before {
+        let before = self.shared.core().durable.accepted_not_durable();
+        self.shared.core().durable.on_wait_ended(id, count, now);
+        if self.shared.core().durable.accepted_not_durable() == before {
             self.world.durable.extend(&keys);
             if self.world.policy != SyncPolicy::Batch {
                 self.world.unsynced.extend(&keys);
             }
         }
-        let _ = self.shared.decide(|core, effects| core.offer(payload, now, effects));
+        let _ = self.shared.decide(|core| core.on_offered(payload, now));
     }
 
     fn disk(&mut self) {
@@ -378,7 +381,7 @@ impl Life<'_> {
         if self.world.faults.fired() > 0 {
             return;
         }
-        let ledger = self.shared.core().ledger.clone();
+        let ledger = self.shared.core().ledger().clone();
         self.unmarked.replayed = self.unmarked.all.saturating_sub(ledger.delivered + ledger.rejected);
         let now = self.shared.clock.now();
         for (_, marked) in &mut self.unmarked.acknowledged {
@@ -430,7 +433,12 @@ impl Life<'_> {
             _ => {}
         }
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
-        self.shared.decide(|core, effects| core.answered(call.id, outcome, now, wall, effects));
+        let hint = match &outcome {
+            Outcome::Retryable { after, .. } => *after,
+            _ => None,
+        };
+        let own = self.shared.core().attempts().delay(&*self.shared.backoff, hint);
+        self.shared.decide(|core| core.on_answered(call.id, outcome, own, now, wall));
     }
 
     /// No further instruction is carried out.
@@ -452,7 +460,7 @@ impl Life<'_> {
         self.shared.core().drain(now + Duration::from_secs(1));
         self.plan();
         self.world.bound += self.calls.drain(..).map(|call| call.payload.span_count() as u64).sum::<u64>();
-        self.shared.decide(|core, effects| core.stop_now(now, effects));
+        self.shared.decide(|core| core.stop(now));
         self.worker.turn_within(Duration::ZERO);
         self.worker.close();
         // Where a mark could not be synced the next life does it.
@@ -460,7 +468,7 @@ impl Life<'_> {
     }
 
     fn end(&mut self) -> Result<(), TestCaseError> {
-        let ledger = self.shared.core().ledger.clone();
+        let ledger = self.shared.core().ledger().clone();
         self.world.lost += ledger.lost() + self.shared.health().dead_letters_evicted;
         if self.world.strict {
             // Only memory can be too small here.
@@ -476,18 +484,19 @@ impl Life<'_> {
         let core = self.shared.core();
         let equal = |what: &str, ledger: u64, world: u64| match ledger == world {
             true => Ok(()),
-            false => Err(format!("{what}: the ledger says {ledger}, the world {world}: {:?}", core.ledger)),
+            false => Err(format!("{what}: the ledger says {ledger}, the world {world}: {:?}", core.ledger())),
         };
-        equal("imbalance", core.ledger.imbalance().unsigned_abs(), 0)?;
-        let waiting = core.buffer.iter().map(|entry| entry.item.span_count()).sum::<usize>();
-        let waiting = waiting + core.disk.writing.count + core.tried_spans() + core.unread() + core.left_spans();
-        equal("buffered", core.ledger.buffered, waiting as u64)?;
-        if !core.stopped() {
+        equal("imbalance", core.ledger().imbalance().unsigned_abs(), 0)?;
+        let waiting = core.memory.waiting().map(|entry| entry.item.span_count()).sum::<usize>();
+        let away = core.memory.writing_size().count + core.memory.tried_size().count;
+        let waiting = waiting + away + core.durable.unread() + core.durable.left_spans();
+        equal("buffered", core.ledger().buffered, waiting as u64)?;
+        if !core.is_stopped() {
             let live = self.calls.iter().filter(|call| core.is_live(call.id));
             let live = live.map(|call| call.payload.span_count() as u64).sum();
             // A call that is drained by the end of a life has no answer.
             if !self.calls.is_empty() {
-                equal("in_flight", core.ledger.in_flight, live)?;
+                equal("in_flight", core.ledger().in_flight, live)?;
             }
         }
         Ok(())

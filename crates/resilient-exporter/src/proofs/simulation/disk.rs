@@ -92,7 +92,7 @@ impl Fallback for MemoryFallback {
 /// The fallback of a world, and a count of what is in it that does not ask it.
 pub(super) trait Disk: Fallback {
     fn set_failing(&mut self, fails: bool);
-    fn buried(&self) -> usize;
+    fn dead_lettered(&self) -> usize;
     fn stored(&self) -> HashSet<SpanKey>;
     /// Loses its oldest batch to a cap; says how many spans that were.
     fn lose_oldest(&mut self) -> Option<usize>;
@@ -103,7 +103,7 @@ impl Disk for MemoryFallback {
         self.fails = fails;
     }
 
-    fn buried(&self) -> usize {
+    fn dead_lettered(&self) -> usize {
         self.letters.iter().map(|(bytes, _)| span_ids(bytes).count()).sum()
     }
 
@@ -189,7 +189,7 @@ impl Fallback for Files {
 impl Disk for Files {
     fn set_failing(&mut self, _fails: bool) {}
 
-    fn buried(&self) -> usize {
+    fn dead_lettered(&self) -> usize {
         let Ok(files) = std::fs::read_dir(self.dir.path().join("dead-letters")) else { return 0 };
         let paths = files.map(|file| file.expect("readable").path());
         let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));

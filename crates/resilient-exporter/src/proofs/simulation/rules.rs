@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use otlp_payload::Payload;
+use otlp_payload::{BatchId, Payload};
 
 use super::{Answer, World, in_memory};
-use crate::core::Written;
+use crate::core::{Core, Effect, Written};
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
 
@@ -15,12 +15,12 @@ const BUSY: Answer = Answer::Busy;
 fn run(world: &mut World, seconds: u64, mut answer: impl FnMut(u64) -> Answer) {
     for _ in 0..seconds * 2 {
         world.now += Duration::from_millis(500);
-        world.plan();
+        world.poll();
         while let Some(call) = world.calls.first() {
             let first = super::span_ids(call.payload.bytes()).next().expect("a span");
             world.answer(0, answer(u64::from_be_bytes(first.1)));
         }
-        world.plan();
+        world.poll();
     }
     world.check().expect("the ledger is right");
 }
@@ -29,13 +29,13 @@ fn run(world: &mut World, seconds: u64, mut answer: impl FnMut(u64) -> Answer) {
 fn an_outage_spends_no_batch() {
     let mut world = in_memory(true, 1);
     // One call more than it takes to open the breaker.
-    world.core.policy.max_calls = 4;
+    world.core.policy_mut().max_calls = 4;
     world.offer(10);
     run(&mut world, 250, |_| BUSY);
     assert!(world.core.endpoint.trips() >= 3, "several probes have failed");
-    let calls = world.core.buffer.iter().map(|entry| entry.calls).collect::<Vec<_>>();
+    let calls = world.core.memory.waiting().map(|entry| entry.calls).collect::<Vec<_>>();
     assert_eq!(calls, [3], "only the calls before the breaker opened are charged");
-    assert!(world.jobs.is_empty());
+    assert!(world.effects.is_empty());
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_poison_batch_lets_the_others_go_first_and_ends_on_the_disk() {
         if first == 1 { BUSY } else { Answer::Take }
     });
     assert_eq!(order, [1, 1, 11, 21, 1], "two failures, then the others, then its last call");
-    assert_eq!((world.core.ledger.delivered, world.jobs.len()), (20, 1), "what is spent is to be spilled");
+    assert_eq!((world.core.ledger().delivered, world.effects.len()), (20, 1), "what is spent is to be spilled");
 }
 
 #[test]
@@ -58,9 +58,9 @@ fn a_throttled_batch_is_not_charged() {
     let mut world = in_memory(true, 3);
     world.offer(10);
     run(&mut world, 200, |_| Answer::Throttle(5_000));
-    let calls = world.core.buffer.iter().map(|entry| entry.calls).collect::<Vec<_>>();
+    let calls = world.core.memory.waiting().map(|entry| entry.calls).collect::<Vec<_>>();
     assert_eq!((calls, world.core.endpoint.trips()), (vec![0], 0));
-    let attempts = world.core.counters.failures;
+    let attempts = world.core.accounts.counters.failures();
     assert!((20..=40).contains(&attempts), "one call each 5 s: {attempts}");
 }
 
@@ -69,11 +69,11 @@ fn backlog(seed: u64) -> World {
     let mut world = in_memory(true, seed);
     for _ in 0..12 {
         world.offer(30);
-        while !world.jobs.is_empty() {
+        while !world.effects.is_empty() {
             world.disk(false);
         }
     }
-    assert!(world.core.ledger.in_fallback >= 200, "{:?}", world.core.ledger);
+    assert!(world.core.ledger().in_fallback >= 200, "{:?}", world.core.ledger());
     world
 }
 
@@ -81,16 +81,16 @@ fn backlog(seed: u64) -> World {
 fn replay_gets_a_quarter_of_the_calls_beside_live_traffic_and_none_while_memory_is_more_than_half_full() {
     let mut world = backlog(4);
     let (mut live, mut replayed) = (0, 0);
-    while world.core.ledger.in_fallback > 0 {
-        let half = world.core.policy.limits.max_count / 2;
-        let full = world.core.buffer.total().count > half;
+    while world.core.ledger().in_fallback > 0 {
+        let half = world.core.memory.limits().max_count / 2;
+        let full = world.core.memory.waiting_size().count > half;
         world.now += Duration::from_millis(100);
-        world.plan();
+        world.poll();
         for call in &world.calls {
             match world.core.is_live(call.id) {
                 true => live += 1,
                 false => {
-                    assert!(!full, "a replay while {} spans wait", world.core.buffer.total().count);
+                    assert!(!full, "a replay while {} spans wait", world.core.memory.waiting_size().count);
                     replayed += 1;
                 }
             }
@@ -98,11 +98,11 @@ fn replay_gets_a_quarter_of_the_calls_beside_live_traffic_and_none_while_memory_
         while !world.calls.is_empty() {
             world.answer(0, Answer::Take);
         }
-        while !world.jobs.is_empty() {
+        while !world.effects.is_empty() {
             world.disk(false);
         }
         // There is always something live to send, however many calls go out at once.
-        while world.core.buffer.total().count < half - 10 {
+        while world.core.memory.waiting_size().count < half - 10 {
             world.offer(5);
         }
         assert!(live < 1_000, "replay starves");
@@ -119,21 +119,21 @@ fn a_stored_batch_that_fails_while_others_do_not_becomes_a_dead_letter() {
         // The oldest stored batch is poison.
         run(&mut world, 1, |first| if first == 1 { BUSY } else { Answer::Take });
         world.offer(5);
-        while !world.jobs.is_empty() {
+        while !world.effects.is_empty() {
             world.disk(false);
         }
     }
-    let ledger = &world.core.ledger;
+    let ledger = world.core.ledger();
     assert_eq!((ledger.dead_lettered, ledger.lost(), ledger.in_fallback), (30, 0, 0), "{ledger:?}");
 }
 
 #[test]
 fn failed_replays_lose_nothing_however_often_the_collector_goes_away() {
     let mut world = backlog(5);
-    let before = world.core.ledger.in_fallback;
+    let before = world.core.ledger().in_fallback;
     for outage in 0..15 {
         run(&mut world, 90, |_| BUSY);
-        while !world.jobs.is_empty() {
+        while !world.effects.is_empty() {
             world.disk(false);
         }
         // Back for one answer, then away again.
@@ -143,103 +143,137 @@ fn failed_replays_lose_nothing_however_often_the_collector_goes_away() {
             answers += 1;
             if answers == 1 { Answer::Take } else { BUSY }
         });
-        assert_eq!(world.core.ledger.lost() + world.core.ledger.dead_lettered, 0, "outage {outage}");
+        assert_eq!(world.core.ledger().lost() + world.core.ledger().dead_lettered, 0, "outage {outage}");
     }
-    assert!(world.core.ledger.in_fallback + world.core.ledger.delivered >= before);
+    assert!(world.core.ledger().in_fallback + world.core.ledger().delivered >= before);
     world.recover();
-    assert_eq!(world.core.ledger.lost() + world.core.ledger.dead_lettered, 0);
+    assert_eq!(world.core.ledger().lost() + world.core.ledger().dead_lettered, 0);
+}
+
+/// A world in durable mode with `found` spans of an earlier process in the journal.
+fn durable(fallback: bool, found: u64, seed: u64) -> World {
+    let mut world = in_memory(fallback, seed);
+    world.core = world.core.with_journal(found, world.now);
+    world
+}
+
+impl World {
+    fn payload(&mut self, first: u64, count: usize) -> Payload {
+        let id = self.core.next_id();
+        self.encoder.encode(id, SystemClock.wall(), &spans(first, count))
+    }
+
+    fn disk_turn(&mut self) {
+        let now = self.now;
+        self.report(|core| core.on_disk_turn(now));
+    }
+
+    /// Takes an effect of the journal from the disk thread's queue.
+    fn take_effect(&mut self, wanted: fn(&Effect) -> bool) -> Option<Effect> {
+        let index = self.effects.iter().position(wanted)?;
+        self.effects.remove(index)
+    }
+
+    fn is_asked_for_recovered(&mut self) -> bool {
+        self.take_effect(|effect| matches!(effect, Effect::Recover)).is_some()
+    }
+
+    /// Ids that the next commit appends.
+    fn take_append(&mut self) -> Vec<BatchId> {
+        match self.take_effect(|effect| matches!(effect, Effect::Commit(_))) {
+            Some(Effect::Commit(commit)) => commit.append.iter().map(Payload::id).collect(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 #[test]
-fn what_is_found_in_the_journal_waits_there_while_memory_is_on_its_way_to_the_disk() {
-    let mut world = in_memory(true, 8);
-    world.core.keep_shadows(1_000, world.now);
-    // All of it is old at once, and the disk does not get to it.
-    world.now += world.core.policy.limits.max_age;
+fn recovered_batches_wait_in_the_journal_while_memory_is_on_its_way_to_the_disk() {
+    let mut world = durable(true, 1_000, 8);
+    // Every recovered batch is at the age limit at once, and the disk thread does not get to the spills.
+    world.now += world.core.memory.limits().max_age;
+    world.disk_turn();
     for found in 0..100 {
-        if world.core.wants_recovered() {
-            let batch = spans(1 + found * 10, 10);
-            let payload = world.encoder.encode(world.core.next_id(), SystemClock.wall(), &batch);
-            let mut effects = Vec::new();
-            world.core.recovered(payload, &mut effects);
-            world.act(effects);
+        if world.is_asked_for_recovered() {
+            let (payload, now) = (world.payload(1 + found * 10, 10), world.now);
+            world.report(|core| core.on_recovered(payload, now));
         }
-        world.plan();
+        world.poll();
     }
-    let ledger = &world.core.ledger;
+    let ledger = world.core.ledger();
     assert_eq!((ledger.lost(), ledger.imbalance()), (0, 0), "{ledger:?}");
-    assert!(world.core.unread() < 1_000, "it began");
-    // The disk does its work: the rest follows.
-    let before = world.core.unread();
-    while !world.jobs.is_empty() {
+    assert!(world.core.durable.unread() < 1_000, "the first batches are in memory");
+    // The disk thread writes the spills: the next batch is asked for.
+    let before = world.core.durable.unread();
+    while !world.effects.is_empty() {
         world.disk(false);
     }
-    assert!(world.core.wants_recovered(), "{before} are left");
+    world.disk_turn();
+    assert!(world.is_asked_for_recovered(), "{before} are left");
 }
 
 #[test]
-fn a_batch_that_is_read_from_the_journal_when_the_end_comes_stays_there() {
-    let mut world = in_memory(true, 8);
-    world.core.keep_shadows(10, world.now);
-    assert!(world.core.wants_recovered());
-    let payload = world.encoder.encode(world.core.next_id(), SystemClock.wall(), &spans(1, 10));
-    let mut effects = Vec::new();
-    world.core.stop_now(world.now, &mut effects);
-    world.core.recovered(payload, &mut effects);
-    assert_eq!((world.core.left_in_journal(), world.core.buffer.total().count), (10, 0));
-    assert_eq!((world.core.ledger.buffered, world.core.ledger.imbalance()), (10, 0));
+fn a_batch_that_is_read_from_the_journal_after_the_end_stays_there() {
+    let mut world = durable(true, 10, 8);
+    world.disk_turn();
+    assert!(world.is_asked_for_recovered());
+    let (payload, now) = (world.payload(1, 10), world.now);
+    world.report(|core| core.stop(now));
+    world.report(|core| core.on_recovered(payload, now));
+    assert_eq!((world.core.durable.left_in_journal(), world.core.memory.waiting_size().count), (10, 0));
+    assert_eq!((world.core.ledger().buffered, world.core.ledger().imbalance()), (10, 0));
 }
 
 #[test]
-fn a_disk_that_hangs_for_ever_costs_no_memory_for_what_is_delivered() {
-    let mut world = in_memory(true, 8);
-    world.core.keep_shadows(0, world.now);
-    let payload = world.encoder.encode(world.core.next_id(), SystemClock.wall(), &spans(1, 1));
+fn a_disk_that_hangs_for_ever_costs_no_memory_for_delivered_batches() {
+    let mut world = durable(true, 0, 8);
+    let bytes = world.payload(1, 1).bytes().clone();
     for _ in 0..10_000 {
-        let payload = Payload::new(world.core.next_id(), SystemClock.wall(), 1, payload.bytes().clone());
-        assert!(world.core.open_shadow(&payload));
-        // It had its end before the disk thread came to it.
-        world.core.settle(payload.id());
+        let payload = Payload::new(world.core.next_id(), SystemClock.wall(), 1, bytes.clone());
+        assert!(world.report(|core| core.on_submitted(&payload)));
+        // The batch ends before the disk thread gets to it.
+        world.core.durable.end_for_test(payload.id());
     }
-    assert!(world.core.shadow_names() < 2_000, "{}", world.core.shadow_names());
+    assert!(world.core.durable.entries() < 2_000, "{}", world.core.durable.entries());
+    assert_eq!(world.effects.len(), 1, "one commit at a time");
 }
 
-/// A world without a fallback, with one batch of 9 spans in memory whose shadow was asked for.
-fn shadowed() -> (World, otlp_payload::BatchId) {
-    let mut world = in_memory(false, 11);
-    world.core.keep_shadows(0, world.now);
-    let id = world.core.next_id();
-    let payload = world.encoder.encode(id, SystemClock.wall(), &spans(1, 9));
-    assert!(world.core.open_shadow(&payload));
-    assert_eq!(world.core.shadows_to_write(1_000_000).len(), 1);
-    let _ = world.core.offer(payload, world.now, &mut Vec::new());
+/// A world without a fallback, with one batch of 9 spans in memory that the disk thread appends.
+fn appending() -> (World, BatchId) {
+    let mut world = durable(false, 0, 11);
+    let payload = world.payload(1, 9);
+    let (id, now) = (payload.id(), world.now);
+    assert!(world.report(|core| core.on_submitted(&payload)));
+    assert_eq!(world.take_append(), [id]);
+    world.report(|core| core.on_offered(payload, now)).expect("there is room");
     (world, id)
 }
 
 #[test]
-fn what_the_journal_would_not_take_is_offered_to_it_once_more() {
-    let (mut world, id) = shadowed();
-    world.core.shadows_written(&[id], Written::Failed);
-    world.core.write_failed_again();
-    let again = world.core.shadows_to_write(1_000_000);
-    assert_eq!(again.iter().map(otlp_payload::Payload::id).collect::<Vec<_>>(), [id]);
-    world.core.shadows_written(&[id], Written::Failed);
-    world.core.write_failed_again();
-    assert!(world.core.shadows_to_write(1_000_000).is_empty(), "it is at fault itself");
+fn a_batch_that_the_journal_refused_is_appended_once_more() {
+    let (mut world, id) = appending();
+    world.core.durable.on_written(&[id], Written::Failed);
+    world.report(|core| core.on_committed(true));
+    assert_eq!(world.take_append(), [id]);
+    world.core.durable.on_written(&[id], Written::Failed);
+    world.report(|core| core.on_committed(true));
+    assert!(world.take_append().is_empty(), "the batch itself is the cause");
 }
 
 #[test]
-fn the_last_sync_decides_what_a_shutdown_leaves_in_the_journal() {
-    for (last, left, dropped) in [(Written::Kept, 9, None), (Written::Unsynced, 0, Some(&9))] {
-        let (mut world, id) = shadowed();
-        world.core.shadows_written(&[id], Written::Unsynced);
-        world.core.drain(world.now);
-        world.core.stop_now(world.now, &mut Vec::new());
-        assert_eq!((world.core.ledger.buffered, world.core.ledger.lost()), (9, 0), "it is not decided yet");
-        world.core.shadows_written(&[id], last);
-        world.core.journal_closes(&mut Vec::new());
-        assert_eq!(world.core.left_in_journal(), left);
-        assert_eq!(world.core.ledger.dropped.get("shutdown"), dropped);
-        assert_eq!(world.core.ledger.imbalance(), 0);
+fn the_last_sync_decides_which_batches_a_shutdown_leaves_in_the_journal() {
+    for (last, left, dropped) in [(Written::Synced, 9, None), (Written::Unsynced, 0, Some(&9))] {
+        let (mut world, id) = appending();
+        world.core.durable.on_written(&[id], Written::Unsynced);
+        let now = world.now;
+        world.report(|core| core.drain(now));
+        world.report(|core| core.stop(now));
+        let ledger = world.core.ledger();
+        assert_eq!((ledger.buffered, ledger.lost()), (9, 0), "the batch waits for the last sync");
+        world.core.durable.on_written(&[id], last);
+        world.report(Core::on_journal_closed);
+        assert_eq!(world.core.durable.left_in_journal(), left);
+        assert_eq!(world.core.ledger().dropped.get("shutdown"), dropped);
+        assert_eq!(world.core.ledger().imbalance(), 0);
     }
 }

@@ -1,0 +1,64 @@
+//! The accounts of all decisions: the ledger, the counters beside it, and the events that follow from both.
+
+use std::collections::VecDeque;
+
+use super::counters::Counters;
+use crate::report::events::Event;
+use crate::report::ledger::{DropReason, Ledger, Place};
+use crate::seams::fates::Refusal;
+
+#[derive(Default)]
+pub(crate) struct Accounts {
+    ledger: Ledger,
+    pub(crate) counters: Counters,
+    events: VecDeque<Event>,
+}
+
+impl Accounts {
+    /// Moves spans that are not lost.
+    pub(super) fn transfer(&mut self, spans: usize, from: Place, to: Place) {
+        self.ledger.transfer(spans, from, to);
+    }
+
+    /// Moves spans that are lost without an event: the caller of `export` learns of the loss.
+    pub(super) fn lose(&mut self, spans: usize, from: Place, to: Place) {
+        self.counters.note_loss();
+        self.ledger.transfer(spans, from, to);
+    }
+
+    /// Drops accepted spans, with more about the cause in `detail` where there is more.
+    pub(super) fn drop_spans(&mut self, spans: usize, from: Place, reason: DropReason, detail: String) {
+        self.ledger.transfer(spans, from, Place::Dropped(reason));
+        self.counters.note_loss();
+        self.publish(Event::Dropped { spans, reason, detail });
+    }
+
+    /// Ends refused spans: as a dead letter that is stored, or dropped where it could not be stored.
+    pub(super) fn end_refused(&mut self, refusal: &Refusal, from: Place, is_stored: bool) {
+        let spans = refusal.payload.span_count();
+        let reason = refusal.cause.to_string();
+        if is_stored {
+            self.ledger.transfer(spans, from, Place::DeadLettered);
+            self.publish(Event::DeadLettered { spans, reason });
+        } else {
+            self.drop_spans(spans, from, DropReason::Permanent, reason);
+        }
+    }
+
+    pub(super) fn publish(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+}

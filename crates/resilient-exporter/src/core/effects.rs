@@ -1,0 +1,73 @@
+//! The effects of decisions. The core queues them; the shell acts on each outside the core's lock and reports its result
+//! to the core as an event.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use otlp_payload::{BatchId, Payload};
+use span_buffer::Entry;
+
+use crate::report::events::Event;
+use crate::seams::dead_letters::Redriven;
+use crate::seams::fallback::Fallback;
+use crate::seams::fates::{Fate, Refusal};
+
+/// One effect. All but `Publish` are for the disk thread, which acts on them in this order, commits first.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Append and mark batches in the journal; reported by `Durable::on_written` and `Core::on_committed`.
+    Commit(Commit),
+    /// Write one fallback file; reported by `on_spilled`, `on_spill_refused` or `on_spill_failed`.
+    Spill(Spill),
+    /// Store refused batches as dead letters; reported by `on_dead_letters_stored`.
+    StoreDeadLetters(Vec<Refusal>),
+    /// Read stored batches for a replay; reported by `on_group_read`, `on_group_deferred` or `on_read_failed`.
+    ReadGroup,
+    /// Mark the batches of the group that was read last by their fates; reported by `on_group_settled`.
+    SettleGroup(Vec<Fate>),
+    /// Read one batch of an earlier process from the journal; reported by one of `on_recovered`, `on_recovery_damaged`,
+    /// `on_recovery_failed`, `on_recovery_ended`.
+    Recover,
+    /// Run a user's operation on the fallback; a redriven dead letter is reported by `on_redriven`.
+    Ask(Question),
+    /// End the disk thread once no effect is left.
+    Stop,
+    /// Publish an event to the subscribers and the log.
+    Publish(Event),
+}
+
+/// One group commit. The journal has one at a time: batches that arrive meanwhile form the next one.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    /// Batches that `export` calls have submitted.
+    pub(crate) append: Vec<Payload>,
+    /// Batches that have ended. Their appends belong to this commit or to an earlier one, so no mark precedes its batch.
+    pub(crate) done: Vec<BatchId>,
+}
+
+/// One file to write.
+#[derive(Debug)]
+pub(crate) struct Spill {
+    pub(crate) entries: Vec<Entry<Payload>>,
+    /// The batches that the file takes over from the journal: no piece of them is elsewhere.
+    pub(crate) handed_over: Vec<BatchId>,
+}
+
+pub(crate) type Operation = dyn FnOnce(&mut dyn Fallback, SystemTime) -> Answer + Send;
+
+/// An operation on the fallback that a user's thread waits for. Dropped without a run, it answers by the end of its channel.
+pub(crate) struct Question(pub(crate) Box<Operation>);
+
+/// The result of an operation.
+pub(crate) struct Answer {
+    /// The dead letter that it has redriven.
+    pub(crate) redriven: Option<Redriven>,
+    /// Answers the waiting thread. Runs after the core knows of `redriven`, so that the thread sees it in the ledger.
+    pub(crate) send: Box<dyn FnOnce() + Send>,
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Question")
+    }
+}

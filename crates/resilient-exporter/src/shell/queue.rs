@@ -1,0 +1,111 @@
+//! The disk thread's queue of effects, and its activity as health sees it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::core::Effect;
+use crate::seams::clock::Clock;
+use crate::seams::fallback::Kept;
+use crate::seams::journal::Journaled;
+
+/// Its lock is held for an instant at a time: no operation, no clock and no other lock inside.
+pub(crate) struct DiskQueue {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+struct State {
+    effects: VecDeque<Effect>,
+    /// The start of the operation that the disk thread is in.
+    busy_since: Option<Instant>,
+    usage: Kept,
+    /// In durable mode.
+    journal: Option<Journaled>,
+    ended: Option<Instant>,
+}
+
+/// The disk thread's storage, and the time that it has been in one operation.
+#[derive(Default)]
+pub(crate) struct Activity {
+    pub(crate) usage: Kept,
+    pub(crate) journal: Option<Journaled>,
+    pub(crate) busy: Option<Duration>,
+}
+
+impl DiskQueue {
+    pub(crate) fn new(usage: Kept) -> Self {
+        let state = State { effects: VecDeque::new(), busy_since: None, usage, journal: None, ended: None };
+        Self { state: Mutex::new(state), work: Condvar::new() }
+    }
+
+    /// Adds an effect: a commit before all others, since `export` calls are blocked on it.
+    ///
+    /// # Errors
+    /// The effect, and the instant at which the disk thread ended.
+    pub(crate) fn push(&self, effect: Effect) -> Result<(), (Effect, Instant)> {
+        let mut state = self.state.lock();
+        if let Some(ended) = state.ended {
+            return Err((effect, ended));
+        }
+        match effect {
+            Effect::Commit(_) => state.effects.push_front(effect),
+            _ => state.effects.push_back(effect),
+        }
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Takes the next effect, for which the disk thread waits no longer than `patience`.
+    pub(crate) fn next(&self, patience: Duration, clock: &dyn Clock) -> Option<Effect> {
+        let mut state = self.state.lock();
+        if state.effects.is_empty() {
+            self.work.wait_for(&mut state, patience);
+        }
+        drop(state);
+        // A clock of a user's may take its time: not under the lock.
+        let now = clock.now();
+        let mut state = self.state.lock();
+        state.busy_since = Some(now);
+        state.effects.pop_front()
+    }
+
+    pub(crate) fn set_idle(&self) {
+        self.state.lock().busy_since = None;
+    }
+
+    pub(crate) fn on_operation(&self, usage: Kept, journal: Option<Journaled>, now: Instant) {
+        let mut state = self.state.lock();
+        state.usage = usage;
+        state.journal = journal;
+        state.busy_since = Some(now);
+    }
+
+    /// Takes no effect from now on; returns those that wait.
+    pub(crate) fn end(&self, now: Instant) -> VecDeque<Effect> {
+        let mut state = self.state.lock();
+        state.ended = Some(now);
+        state.busy_since = None;
+        std::mem::take(&mut state.effects)
+    }
+
+    pub(crate) fn has_effects(&self) -> bool {
+        !self.state.lock().effects.is_empty()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.lock().ended.is_some()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.ended.is_some() || (state.effects.is_empty() && state.busy_since.is_none())
+    }
+
+    pub(crate) fn activity(&self, now: Instant) -> Activity {
+        let state = self.state.lock();
+        let busy = state.busy_since.map(|since| now.saturating_duration_since(since));
+        Activity { usage: state.usage, journal: state.journal, busy }
+    }
+}
