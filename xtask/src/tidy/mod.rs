@@ -1,10 +1,15 @@
-//! What no other tool checks: the arrows between the crates, what every manifest inherits, what no source may hold, and
-//! that the documentation links to things that exist.
+//! Rules that no other tool checks: arrows between the crates and between the rooms of a crate, fields that every manifest
+//! inherits, text that no source may hold, words and widths of comments and prose, links of the documentation.
 
 mod arrows;
+mod ceilings;
 mod links;
 mod manifests;
+mod paths;
+mod rooms;
 mod sources;
+mod tokens;
+mod words;
 
 use std::fmt;
 use std::fs;
@@ -12,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 use crate::fail::Failure;
 use crate::workspace::Workspace;
+
+use ceilings::Ceilings;
 
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +53,17 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     findings.extend(manifests::check(workspace));
     findings.extend(sources::check(&files));
     findings.extend(links::check(&files));
+    findings.extend(rooms::check(&files));
+    let ceilings = read(&workspace.root.join(ceilings::FILE))?;
+    let ceilings = Ceilings::parse(&String::from_utf8_lossy(&ceilings))
+        .map_err(|why| Failure::Unreadable { what: ceilings::FILE.into(), why })?;
+    let mut crates: Vec<&str> = workspace.crates().map(|package| package.name.as_str()).collect();
+    crates.sort_unstable();
+    findings.extend(rooms::check_circles(&crates, &files, &ceilings));
+    let folders: Vec<String> = crates.iter().map(|name| format!("crates/{name}")).collect();
+    let folders: Vec<&str> = folders.iter().map(String::as_str).chain(["xtask", "benches"]).collect();
+    findings.extend(words::check(&folders, &files, &ceilings));
+    findings.extend(words::check_width(&files, &ceilings));
     for finding in &findings {
         eprintln!("{finding}");
     }

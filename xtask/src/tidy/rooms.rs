@@ -1,0 +1,218 @@
+//! Arrows inside a crate: which rooms (folders below `src`) may use which, and how long its longest import circle is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ceilings::Ceilings;
+use super::paths::Crate;
+use super::{Finding, Source};
+
+/// The rooms of one crate. Files directly below `src` are its front door, which may use every room.
+struct Plan {
+    package: &'static str,
+    rooms: &'static [Room],
+    /// Rooms of tests: they may use everything, and only code under `#[cfg(test)]` may use them.
+    proofs: &'static [&'static str],
+}
+
+/// A room, and the rooms that it may use beside itself.
+struct Room {
+    name: &'static str,
+    uses: &'static [&'static str],
+}
+
+/// Every crate that has rooms. A crate without a line here is not checked.
+const PLANS: [Plan; 1] = [Plan {
+    package: "resilient-exporter",
+    rooms: &[
+        Room { name: "report", uses: &[] },
+        Room { name: "seams", uses: &["report"] },
+        Room { name: "core", uses: &["report", "seams"] },
+        Room { name: "stores", uses: &["report", "seams"] },
+        Room { name: "shell", uses: &["report", "seams", "core", "stores"] },
+    ],
+    proofs: &["proofs"],
+}];
+
+/// Checks the arrows between the rooms of every crate that has some.
+pub(super) fn check(files: &[Source]) -> Vec<Finding> {
+    PLANS.iter().flat_map(|plan| check_plan(plan, &Crate::read(plan.package, files))).collect()
+}
+
+fn check_plan(plan: &Plan, sources: &Crate<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in sources.files() {
+        let module = file.module.first().map_or("", String::as_str);
+        let room = plan.rooms.iter().find(|room| room.name == module);
+        for reference in &file.references {
+            let name = reference.name.as_str();
+            let mut report = |message: String| findings.push(Finding::new(file.path, reference.line, message));
+            if plan.proofs.contains(&name) {
+                report(format!("uses `{name}`, which is for code under `#[cfg(test)]` alone"));
+            }
+            // The front door uses every room.
+            let Some(room) = room else { continue };
+            let is_room = plan.rooms.iter().any(|other| other.name == name);
+            if is_room && name != room.name && !room.uses.contains(&name) {
+                let uses = if room.uses.is_empty() { "no other room".into() } else { room.uses.join(", ") };
+                report(format!("`{}` must not use `{name}`: its arrows lead to {uses}", room.name));
+            } else if !is_room && !plan.proofs.contains(&name) {
+                let remedy = match sources.target(reference) {
+                    Some(module) if module != name => format!("; name it by its room, `crate::{module}`"),
+                    _ => String::new(),
+                };
+                report(format!("`{}` must not use the front door, `crate::{name}`{remedy}", room.name));
+            }
+        }
+    }
+    findings
+}
+
+/// Prints the size of each crate's longest import circle and reports those above their ceiling.
+pub(super) fn check_circles(packages: &[&str], files: &[Source], ceilings: &Ceilings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut circles = Vec::new();
+    for package in packages {
+        let circle = longest_circle(&Crate::read(package, files));
+        let ceiling = ceilings.circle(package);
+        if circle.len() > ceiling {
+            let message = format!(
+                "{} modules import each other in a circle, {ceiling} is the ceiling: {}",
+                circle.len(),
+                circle.join(", ")
+            );
+            findings.push(Finding::new(*package, 0, message));
+        } else if circle.len() < ceiling {
+            println!("{package}: its longest import circle has {} modules; lower the ceiling {ceiling}", circle.len());
+        }
+        if circle.len() > 1 {
+            circles.push(format!("{package} {}", circle.len()));
+        }
+    }
+    let list = if circles.is_empty() { "none".into() } else { circles.join(", ") };
+    println!("import circles, in modules: {list}");
+    findings
+}
+
+/// The largest set of modules directly below the root each of which imports, perhaps through others, every other one.
+fn longest_circle(sources: &Crate<'_>) -> Vec<String> {
+    let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for file in sources.files() {
+        let Some(from) = file.module.first() else { continue };
+        let targets = file.references.iter().filter_map(|reference| sources.target(reference));
+        arrows.entry(from).or_default().extend(targets.filter(|target| target != from));
+    }
+    let reachable = |from: &str| {
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<&str> = arrows.get(from).into_iter().flatten().copied().collect();
+        while let Some(module) = next.pop() {
+            if seen.insert(module) {
+                next.extend(arrows.get(module).into_iter().flatten());
+            }
+        }
+        seen
+    };
+    let reach: BTreeMap<&str, BTreeSet<&str>> = arrows.keys().map(|module| (*module, reachable(module))).collect();
+    let circle = |module: &str| -> Vec<String> {
+        let others = reach[module].iter().filter(|other| reach.get(*other).is_some_and(|back| back.contains(module)));
+        others.map(ToString::to_string).collect()
+    };
+    arrows.keys().map(|module| circle(module)).max_by_key(Vec::len).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(package: &str, files: &[(&str, &str)]) -> Vec<Source> {
+        let source =
+            |(path, text): &(&str, &str)| Source { path: format!("crates/{package}/src/{path}"), text: (*text).into() };
+        files.iter().map(source).collect()
+    }
+
+    fn messages(files: &[(&str, &str)]) -> Vec<String> {
+        check(&sources("resilient-exporter", files)).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_arrow_against_the_plan_is_found_with_file_and_line() {
+        let found = messages(&[(
+            "core/memory.rs",
+            "use crate::report::Ledger;\npub(crate) use crate::{seams::Clock, shell::Net};",
+        )]);
+        assert_eq!(
+            found,
+            [
+                "crates/resilient-exporter/src/core/memory.rs:2: `core` must not use `shell`: its arrows lead to report, seams"
+            ]
+        );
+    }
+
+    #[test]
+    fn core_and_stores_do_not_know_each_other() {
+        assert_eq!(messages(&[("core/mod.rs", "fn f() { crate::stores::open() }")]).len(), 1);
+        assert_eq!(messages(&[("stores/files.rs", "use super::super::core::Core;")]).len(), 1);
+    }
+
+    #[test]
+    fn arrows_of_the_plan_are_fine() {
+        let found = messages(&[
+            ("report/mod.rs", "use self::ledger::Ledger; use crate::report::events;"),
+            ("shell/net.rs", "use crate::core::Core; use crate::stores::Files; use super::shared;"),
+            ("exporter.rs", "use crate::shell::Shell; use crate::core::Core;"),
+            ("lib.rs", "#[cfg(test)] mod proofs; pub use crate::report::Ledger;"),
+            ("proofs/sim.rs", "use crate::exporter::X; use crate::shell::Y;"),
+        ]);
+        assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn a_room_does_not_use_the_front_door_nor_its_names() {
+        let lib = ("lib.rs", "mod exporter; mod seams; pub use seams::Clock;");
+        let found =
+            messages(&[lib, ("seams/mod.rs", ""), ("core/mod.rs", "use crate::exporter::X;\nuse crate::Clock;")]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[1].ends_with("`crate::Clock`; name it by its room, `crate::seams`"), "{found:?}");
+    }
+
+    #[test]
+    fn proofs_are_used_by_tests_alone() {
+        let files = [("exporter.rs", "#[cfg(test)] use crate::proofs::Sim;\nuse crate::proofs::Disk;")];
+        let found = messages(&files);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("exporter.rs:2: uses `proofs`"), "{found:?}");
+    }
+
+    fn circle(files: &[(&str, &str)]) -> Vec<String> {
+        longest_circle(&Crate::read("leaf", &sources("leaf", files)))
+    }
+
+    #[test]
+    fn a_circle_is_found_through_others_and_through_names_of_the_root() {
+        let found = circle(&[
+            ("lib.rs", "mod a; mod b; mod c; pub use c::C;"),
+            ("a.rs", "use crate::b::B;"),
+            ("b.rs", "use crate::C;"),
+            ("c.rs", "fn f() { crate::a::g() }"),
+            ("d.rs", "use crate::a::A;"),
+        ]);
+        assert_eq!(found, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn without_a_circle_there_is_none() {
+        assert!(
+            circle(&[("a.rs", "use crate::b::B; use super::a::Own;"), ("b.rs", ""), ("lib.rs", "use a::A;")])
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_circle_above_its_ceiling_is_a_finding() {
+        let files = sources("leaf", &[("a.rs", "use crate::b::B;"), ("b.rs", "use crate::a::A;")]);
+        let ceilings = |text: &str| Ceilings::parse(text).expect("a table");
+        let found = check_circles(&["leaf"], &files, &ceilings(""));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].to_string().contains("2 modules import each other in a circle, 0 is the ceiling: a, b"));
+        assert!(check_circles(&["leaf"], &files, &ceilings("[circles]\nleaf = 2\n")).is_empty());
+    }
+}
