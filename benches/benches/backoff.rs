@@ -1,4 +1,5 @@
-//! A policy built and five jittered delays drawn from it, beside the peers and a floor: five shifts and five random numbers.
+//! A policy built and five jittered delays drawn from it, beside the peers and a floor: five shifts and five random
+//! numbers.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! Instructions a call, by callgrind: `cargo bench -p benches --bench breaker_instructions`. Needs valgrind (Debian: `apt-get install valgrind`).
+//! Instructions a call, by callgrind: `cargo bench -p benches --bench breaker_instructions`. Needs valgrind (Debian:
+//! `apt-get install valgrind`).
 //!
-//! Each case runs in a process of its own, once with a number of calls and once with twice as many: the difference is the calls alone.
-//! The bars are asserted. With `--test` every case runs natively for a moment, so that none rots.
+//! Each case runs in a process of its own, once with a number of calls and once with twice as many: the difference is
+//! the calls alone. The bars are asserted. With `--test` every case runs natively for a moment, so that none rots.
 
 use std::env;
 use std::hint::black_box;

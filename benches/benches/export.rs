@@ -1,5 +1,5 @@
-//! What the batch processor's thread pays for one batch: encode, buffer, wake; and the way to an acknowledgement without a
-//! network.
+//! What the batch processor's thread pays for one batch: encode, buffer, wake; and the way to an acknowledgement
+//! without a network.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -71,7 +71,8 @@ fn export(c: &mut Criterion) {
         );
     });
 
-    // The buffer is full after 20 batches: from then on each one also drops the oldest, as in a long outage without files.
+    // The buffer is full after 20 batches: from then on each one also drops the oldest, as in a long outage without
+    // files.
     let away = exporter(Silent);
     group.bench_function("collector silent", |b| {
         b.iter_batched(

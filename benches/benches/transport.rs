@@ -1,5 +1,5 @@
-//! One request until it is acknowledged, over loopback: 512 HTTP server spans, about 340 kB. The sinks run on a thread of their
-//! own and throw away what they read. `bare socket` is the floor: the same bytes and an answer of a few.
+//! One request until it is acknowledged, over loopback: 512 HTTP server spans, about 340 kB. The sinks run on a thread
+//! of their own and throw away what they read. `bare socket` is the floor: the same bytes and an answer of a few.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

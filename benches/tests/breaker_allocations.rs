@@ -1,4 +1,5 @@
-//! No path of the breaker or of the backoff allocates once things are built. One test: the counter is of the whole process.
+//! No path of the breaker or of the backoff allocates once things are built. One test: the counter is of the whole
+//! process.
 
 use std::alloc::System;
 use std::time::{Duration, Instant};

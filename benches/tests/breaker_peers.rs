@@ -1,7 +1,8 @@
-//! What breakers do when a call is dropped, panics, hangs or comes late: the real peers and ours, driven alike, as a table.
+//! What breakers do when a call is dropped, panics, hangs or comes late: the real peers and ours, driven alike, as a
+//! table.
 //!
-//! Each row is asserted, the peers' too: when a newer version does better, this test says so, and the pages are corrected.
-//! `cargo test -p benches --test breaker_peers -- --nocapture` prints the table.
+//! Each row is asserted, the peers' too: when a newer version does better, this test says so, and the pages are
+//! corrected. `cargo test -p benches --test breaker_peers -- --nocapture` prints the table.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -48,7 +49,8 @@ fn what_breaks_observed() {
     assert_eq!(rows.map(|row| row.to_string()), expected);
 }
 
-/// One breaker, asked for one probe where it can be asked, that opens after 5 failures (or as near to that as it can be told).
+/// One breaker, asked for one probe where it can be asked, that opens after 5 failures (or as near to that as it can be
+/// told).
 trait Peer {
     /// A guarded call of `operation`, which says whether the operation ran.
     fn call(&self, operation: Operation) -> Pin<Box<dyn Future<Output = Answer>>>;

@@ -1,7 +1,7 @@
 //! Fuzzing: libFuzzer drives each target for a bounded time, from the committed seeds.
 //!
-//! All that it makes is below the target folder: programs, logs, findings, and what the inputs have grown to. The working
-//! tree is never written to.
+//! All that it makes is below the target folder: programs, logs, findings, and what the inputs have grown to. The
+//! working tree is never written to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -302,8 +302,8 @@ const LONG: u64 = 600;
 /// For reading the seeds before and a slow input after.
 const GRACE: Duration = Duration::from_secs(120);
 
-/// An input that takes longer than 20 s, or a process above 2 GiB, is a finding. Longer inputs than 8 KiB show nothing that shorter ones
-/// do not, and slower.
+/// An input that takes longer than 20 s, or a process above 2 GiB, is a finding. Longer inputs than 8 KiB show nothing
+/// that shorter ones do not, and slower.
 const TIMEOUT: &str = "-timeout=20";
 const MEMORY: &str = "-rss_limit_mb=2048";
 const MAX_LEN: &str = "-max_len=8192";

@@ -1,7 +1,7 @@
 //! The whole gate, lane by lane. All lanes run even if an early one fails, so that one run shows everything.
 //!
-//! The order and the flags keep compilation low: clippy and `check` share the metadata of the dependencies; tests, benches
-//! in test mode and examples are one build of one profile with one set of features.
+//! The order and the flags keep compilation low: clippy and `check` share the metadata of the dependencies; tests,
+//! benches in test mode and examples are one build of one profile with one set of features.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     gate.finish()
 }
 
-/// Features unify within one build of a workspace, so a crate may compile only thanks to its neighbours, and one feature
-/// only thanks to another.
+/// Features unify within one build of a workspace, so a crate may compile only thanks to its neighbours, and one
+/// feature only thanks to another.
 fn check_each_alone(workspace: &Workspace) -> Result<(), Failure> {
     let mut broken = Vec::new();
     for package in workspace.crates() {

@@ -1,5 +1,5 @@
-//! Our exporter and its files against programs that share no code with it: builds the OpenTelemetry Collector once, installs
-//! google.protobuf once, and lets the trials package drive them, jq, gzip and zstd.
+//! Our exporter and its files against programs that share no code with it: builds the OpenTelemetry Collector once,
+//! installs google.protobuf once, and lets the trials package drive them, jq, gzip and zstd.
 
 use std::env;
 use std::fs;
@@ -34,8 +34,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     };
     println!("collector: {}", collector.file_name().unwrap_or_default().to_string_lossy());
     process::run(Command::new(&collector).arg("--version"))?;
-    // Built with the features of the gate's tests, so that nothing compiles twice: cargo builds a package's program for its
-    // integration test.
+    // Built with the features of the gate's tests, so that nothing compiles twice: cargo builds a package's program for
+    // its integration test.
     process::run(cargo().args(["test", "--quiet", "--workspace", "--all-features", "--test", "it", "--no-run"]))?;
     let driver = workspace.target.join("debug/trials");
     let otlp_py = workspace.root.join("xtask/python/otlp.py");

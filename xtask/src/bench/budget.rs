@@ -128,8 +128,8 @@ fn storage(budget: Budget, programs: &Path, what: &str, unit: Unit, gate: f64) -
     Ok(Verdict { name: budget.name(), unit, peer, ours, gate: Gate::AtMost(gate) })
 }
 
-/// The most memory that a start and the replay of 1 GiB of text took, over what the process had at its start; beside it, the
-/// size of the files.
+/// The most memory that a start and the replay of 1 GiB of text took, over what the process had at its start; beside
+/// it, the size of the files.
 fn replay(budget: Budget, programs: &Path, compression: &str) -> Result<Verdict, Failure> {
     let program = programs.join("stored_replay");
     let scratch = Scratch::new(compression)?;
@@ -148,8 +148,8 @@ fn replay(budget: Budget, programs: &Path, compression: &str) -> Result<Verdict,
     Ok(Verdict { name: budget.name(), unit: Unit::MiB, peer: disk / MIB, ours, gate: Gate::AtMost(64.0) })
 }
 
-/// From the builder to the first accepted batch, in durable mode, with 10,000 files and a journal of 64 MiB on disk, 1 GiB together;
-/// beside a start with nothing there.
+/// From the builder to the first accepted batch, in durable mode, with 10,000 files and a journal of 64 MiB on disk, 1
+/// GiB together; beside a start with nothing there.
 fn start_up(budget: Budget, programs: &Path) -> Result<Verdict, Failure> {
     let [peer, ours] = ask(Command::new(programs.join("start_up")), ["empty_seconds", "full_seconds"])?;
     Ok(Verdict { name: budget.name(), unit: Unit::Seconds, peer, ours, gate: Gate::AtMost(2.0) })

@@ -52,8 +52,8 @@ impl Drop for Sink {
     }
 }
 
-/// Instructions a span of the whole process, all threads, kernel not included. The program takes the number of batches as its
-/// last argument.
+/// Instructions a span of the whole process, all threads, kernel not included. The program takes the number of batches
+/// as its last argument.
 pub(super) fn instructions_per_span(program: &Path, arguments: &[&str]) -> Result<f64, Failure> {
     process::require("valgrind", "--version", "apt-get install valgrind")?;
     let [short, long] = BATCHES;

@@ -1,8 +1,8 @@
 //! Planted bugs: each entry of the tables in `xtask/mutants/` is one, and the tests of its crate must find it.
 //!
-//! A run works on a copy of the tree. Each bug is a replacement of a few lines, one incremental build of the target that
-//! holds the named test, and that test; only if it passes are all other tests of the crate built and run. A bug that does
-//! not compile fails the lane: its verdict would prove nothing.
+//! A run works on a copy of the tree. Each bug is a replacement of a few lines, one incremental build of the target
+//! that holds the named test, and that test; only if it passes are all other tests of the crate built and run. A bug
+//! that does not compile fails the lane: its verdict would prove nothing.
 
 mod copy;
 mod report;

@@ -1,5 +1,5 @@
-//! Rules that no other tool checks: arrows between the crates and between the rooms of a crate, fields that every manifest
-//! inherits, text that no source may hold, words and widths of comments and prose, links of the documentation.
+//! Rules that no other tool checks: arrows between the crates and between the rooms of a crate, fields that every
+//! manifest inherits, text that no source may hold, words and widths of comments and prose, links of the documentation.
 
 mod arrows;
 mod ceilings;

@@ -1,5 +1,5 @@
-//! Which modules of its own crate a source refers to, in imports and in code. Code under `#[cfg(test)]` does not count: a
-//! test may look at everything.
+//! Which modules of its own crate a source refers to, in imports and in code. Code under `#[cfg(test)]` does not count:
+//! a test may look at everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 

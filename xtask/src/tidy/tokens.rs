@@ -17,8 +17,8 @@ impl Token<'_> {
     }
 }
 
-/// Splits a source into identifiers, `::` and single other characters; numbers count as identifiers do, literals of text
-/// become `"`.
+/// Splits a source into identifiers, `::` and single other characters; numbers count as identifiers do, literals of
+/// text become `"`.
 pub(super) fn tokens(source: &str) -> Vec<Token<'_>> {
     let mut scanner = Scanner { source, at: 0, line: 1 };
     let mut found = Vec::new();

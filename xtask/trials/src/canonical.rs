@@ -1,4 +1,5 @@
-//! One form for spans from two worlds, so that they can be compared: what the SDK made, and what the Collector wrote down.
+//! One form for spans from two worlds, so that they can be compared: what the SDK made, and what the Collector wrote
+//! down.
 //!
 //! It shares no code with our own encoder: it would find its own mistakes right.
 
@@ -55,8 +56,8 @@ pub fn made(spans: &[SpanData], resource: &Resource) -> Spans {
     spans.iter().map(one).collect()
 }
 
-/// What the Collector wrote down: OTLP JSON, one request a line. A last line without its end is still being written and is
-/// left out. A span that came twice is kept once, if both are the same.
+/// What the Collector wrote down: OTLP JSON, one request a line. A last line without its end is still being written and
+/// is left out. A span that came twice is kept once, if both are the same.
 ///
 /// # Errors
 ///

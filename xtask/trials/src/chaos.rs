@@ -48,7 +48,8 @@ pub enum Promise {
 ///
 /// # Errors
 ///
-/// When the trial itself breaks: no process, no port, no folder. What the storm finds is no error here: it stands in the report.
+/// When the trial itself breaks: no process, no port, no folder. What the storm finds is no error here: it stands in
+/// the report.
 pub fn run(plan: &Plan, program: &Path) -> Result<Report, Failure> {
     storm::run(plan, program)
 }

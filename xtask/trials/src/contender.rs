@@ -31,7 +31,8 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// The stock exporter with its defaults: retries as shipped, 10 s time-out. Must be called inside of a tokio runtime for gRPC.
+/// The stock exporter with its defaults: retries as shipped, 10 s time-out. Must be called inside of a tokio runtime
+/// for gRPC.
 ///
 /// # Errors
 ///
@@ -47,8 +48,8 @@ pub fn stock_exporter(protocol: Protocol, endpoint: &str) -> Result<SpanExporter
     })
 }
 
-/// A provider with the stock exporter behind the default batch processor. `runtime` carries the gRPC connection and must
-/// outlive the provider.
+/// A provider with the stock exporter behind the default batch processor. `runtime` carries the gRPC connection and
+/// must outlive the provider.
 ///
 /// # Errors
 ///
@@ -130,8 +131,9 @@ pub fn ours(builder: Builder) -> Result<(SdkTracerProvider, Handle), Failure> {
 /// Spans made at once where no clock sets the pace: one batch of the processor, whose queue holds four.
 pub const BURST: u64 = 512;
 
-/// Whether there is room for a burst, in the batch processor's queue and in our buffer, where spans that are being written to
-/// disk count too. With less, spans would be dropped, and should be: a debug build makes them faster than it spills.
+/// Whether there is room for a burst, in the batch processor's queue and in our buffer, where spans that are being
+/// written to disk count too. With less, spans would be dropped, and should be: a debug build makes them faster than it
+/// spills.
 #[must_use]
 pub fn has_room(made: u64, handle: &Handle) -> bool {
     /// The buffer spills from 8,750 of its 10,000 spans on, and two batches may still follow.

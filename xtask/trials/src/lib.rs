@@ -1,5 +1,5 @@
-//! Whole-program trials: an application that traces through the real SDK, exporters in front of a collector that is another
-//! process, faults in between, and in the end a comparison by span id that trusts no exporter's own numbers.
+//! Whole-program trials: an application that traces through the real SDK, exporters in front of a collector that is
+//! another process, faults in between, and in the end a comparison by span id that trusts no exporter's own numbers.
 
 pub mod app;
 pub mod canonical;

@@ -113,8 +113,8 @@ pub struct Ours {
     pub caught_up: Duration,
     /// Bytes of all files in its folder at the end of the outage.
     pub on_disk: u64,
-    /// The most resident memory from the beginning of the outage until it had caught up, over what the process had before;
-    /// the trial's own record of ids aside. Only of ours when it runs alone.
+    /// The most resident memory from the beginning of the outage until it had caught up, over what the process had
+    /// before; the trial's own record of ids aside. Only of ours when it runs alone.
     pub memory: u64,
 }
 
@@ -135,8 +135,8 @@ impl Row {
         self.missing as f64 / self.made_in_fault.max(1) as f64
     }
 
-    /// Whether the row shows what it must: ours lost nothing and says so in balanced books; the stock exporter lost at least
-    /// `stock_loss` of the outage's spans, without which the outage would prove nothing.
+    /// Whether the row shows what it must: ours lost nothing and says so in balanced books; the stock exporter lost at
+    /// least `stock_loss` of the outage's spans, without which the outage would prove nothing.
     ///
     /// # Errors
     ///
@@ -206,8 +206,8 @@ impl fmt::Display for Row {
     }
 }
 
-/// Runs the trial with all exporters side by side, each with a collector process of its own. `program` is this package's
-/// program, which also serves as the collector.
+/// Runs the trial with all exporters side by side, each with a collector process of its own. `program` is this
+/// package's program, which also serves as the collector.
 ///
 /// # Errors
 ///
@@ -439,7 +439,8 @@ fn make(all: &mut [Contender], count: u64, plan: &Plan) -> Result<(), Failure> {
     let mut done = 0;
     while done < count {
         let due = match plan.pace {
-            // After a time in which the machine gave us nothing, what is due must not overrun the batch processor's queue.
+            // After a time in which the machine gave us nothing, what is due must not overrun the batch processor's
+            // queue.
             Pace::PerSecond(rate) => (done + BURST / 8).min((started.elapsed().as_secs_f64() * f64::from(rate)) as u64),
             Pace::AsTaken => done + BURST,
         };

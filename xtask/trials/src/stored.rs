@@ -60,8 +60,9 @@ pub fn write(dir: &Path, text: u64, compression: Compression) -> Result<Written,
     Ok(written)
 }
 
-/// Writes exactly `files` files, the plain text of `spans` spans each, by the exporter's names. The first one is written by
-/// the exporter's writer, the others are copies of it, not synced: ten thousand real spills would take minutes.
+/// Writes exactly `files` files, the plain text of `spans` spans each, by the exporter's names. The first one is
+/// written by the exporter's writer, the others are copies of it, not synced: ten thousand real spills would take
+/// minutes.
 ///
 /// # Errors
 ///

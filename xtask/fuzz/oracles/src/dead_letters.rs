@@ -10,8 +10,8 @@ use crate::feed::{Feed, Recipe};
 use crate::files::{self, Given, Readings, SEPARATOR, content};
 use crate::{Seed, memory};
 
-/// Each letter is read whole or set aside as it was; what is read was in the file, and can be written again; the neighbour is
-/// read.
+/// Each letter is read whole or set aside as it was; what is read was in the file, and can be written again; the
+/// neighbour is read.
 ///
 /// The input: up to four files (see [`Given::read`]).
 pub(crate) fn check(input: &[u8]) {

@@ -11,8 +11,9 @@ use crate::feed::{Feed, Recipe};
 use crate::files::{self, Format, Given, Readings, SEPARATOR, content, put};
 use crate::{Seed, memory};
 
-/// Opens, reads a while, opens again, reads to the end: it ends, in bounded memory; no record is invented or comes again once it was
-/// settled; the neighbours and all that is whole are delivered; what was damaged is kept as it was; and the books agree.
+/// Opens, reads a while, opens again, reads to the end: it ends, in bounded memory; no record is invented or comes
+/// again once it was settled; the neighbours and all that is whole are delivered; what was damaged is kept as it was;
+/// and the books agree.
 ///
 /// The input: three bytes that say how, the progress if there is any, then up to four files (see [`Given::read`]).
 pub(crate) fn check(input: &[u8]) {

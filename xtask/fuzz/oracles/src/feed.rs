@@ -1,7 +1,7 @@
 //! An input taken apart: numbers and chunks off its front.
 
-/// Takes values off the front of an input; where it is used up, everything is 0 or empty. So every input means something, and
-/// a changed byte changes one thing.
+/// Takes values off the front of an input; where it is used up, everything is 0 or empty. So every input means
+/// something, and a changed byte changes one thing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Feed<'a>(pub(crate) &'a [u8]);
 

@@ -58,8 +58,8 @@ impl Format {
 impl Given {
     /// One byte says how, one byte what its name promises, then a chunk, then what is done to it.
     ///
-    /// Form 0 is the chunk as it is; the others are lines, which become records of the format, in parts that end at a record
-    /// separator (0x1e), plain or compressed.
+    /// Form 0 is the chunk as it is; the others are lines, which become records of the format, in parts that end at a
+    /// record separator (0x1e), plain or compressed.
     pub(crate) fn read(feed: &mut Feed<'_>) -> Self {
         let (form, promised) = (feed.byte(), feed.byte());
         let chunk = feed.chunk();
@@ -153,7 +153,8 @@ impl Readings {
         Some(Self { all, format, lines })
     }
 
-    /// Whether this is a record in one of them. Where a record begins behind damage is open, where its length stands before it.
+    /// Whether this is a record in one of them. Where a record begins behind damage is open, where its length stands
+    /// before it.
     pub(crate) fn have(&self, record: &[u8]) -> bool {
         let framed = [&(record.len() as u32).to_be_bytes(), record].concat();
         match self.format {

@@ -1,5 +1,5 @@
-//! Journal segments, written by the page that describes them (`docs/journal.md`) and not by the journal's own code: also such
-//! as the journal would never write.
+//! Journal segments, written by the page that describes them (`docs/journal.md`) and not by the journal's own code:
+//! also such as the journal would never write.
 
 use ::journal::BatchId;
 

@@ -11,8 +11,8 @@ use crate::files::{content, put};
 use crate::forge::{self, Forged, SEGMENT_HEADER, Segment};
 use crate::{Seed, memory};
 
-/// Opening ends, in bounded memory; no batch is invented; what damage did not touch is there, and is there again after a power
-/// cut; a done batch stays done; what is set aside is kept as it was; a newer version is left untouched.
+/// Opening ends, in bounded memory; no batch is invented; what damage did not touch is there, and is there again after
+/// a power cut; a done batch stays done; what is set aside is kept as it was; a newer version is left untouched.
 ///
 /// The input: a bit that says whether the segments are forged or written by a journal; see [`forged`] and [`written`].
 pub(crate) fn check(input: &[u8]) {
@@ -41,7 +41,8 @@ struct Scene {
     files: fn(&str) -> bool,
     /// All that may be found.
     given: BTreeMap<BatchId, BTreeSet<(u32, Vec<u8>)>>,
-    /// Counts of forged headers over a body that is none: of two records with one name, one may lend the other its count.
+    /// Counts of forged headers over a body that is none: of two records with one name, one may lend the other its
+    /// count.
     lent: BTreeSet<(BatchId, u32)>,
     must: BTreeSet<BatchId>,
     must_not: BTreeSet<BatchId>,

@@ -8,8 +8,8 @@ use prost::Message as _;
 use crate::files::contains;
 use crate::{Seed, memory, request};
 
-/// What is taken is a request to every reader of protobuf, means what an independent reader of JSON says, and comes back from
-/// being written; what is not taken has an error with a place in the line; memory is bounded by the line.
+/// What is taken is a request to every reader of protobuf, means what an independent reader of JSON says, and comes
+/// back from being written; what is not taken has an error with a place in the line; memory is bounded by the line.
 pub(crate) fn check(line: &[u8]) {
     let read = memory::within(PEAK_PER_BYTE * line.len(), "a line", || from_line(line));
     match read {
@@ -29,7 +29,8 @@ pub(crate) fn check(line: &[u8]) {
     }
 }
 
-/// Written and read again it is the same, byte for byte, but for scopes and resources without spans, which have no line.
+/// Written and read again it is the same, byte for byte, but for scopes and resources without spans, which have no
+/// line.
 fn comes_back(bytes: &[u8], request: &ExportTraceServiceRequest) {
     let lines = to_lines(bytes, usize::MAX).expect("we wrote it");
     let mut again = Vec::new();

@@ -1,7 +1,7 @@
 //! Looks at inputs without libFuzzer, on stable.
 //!
-//! `fuzz-oracles TARGET FILE..` checks the files; `fuzz-oracles seeds` writes the seeds of all targets to `xtask/fuzz/seeds`, in place of
-//! those that are there; `fuzz-oracles targets` names the targets.
+//! `fuzz-oracles TARGET FILE..` checks the files; `fuzz-oracles seeds` writes the seeds of all targets to
+//! `xtask/fuzz/seeds`, in place of those that are there; `fuzz-oracles targets` names the targets.
 
 use std::fs;
 use std::io;

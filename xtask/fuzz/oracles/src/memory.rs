@@ -5,10 +5,11 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Runs `work`, and fails if at any moment it held more than `limit` bytes beyond what was held before. What C code allocates
-/// (zstd) is not seen.
+/// Runs `work`, and fails if at any moment it held more than `limit` bytes beyond what was held before. What C code
+/// allocates (zstd) is not seen.
 ///
-/// The count is one for the whole process: nothing that takes much may run beside it. What a test harness takes is allowed for.
+/// The count is one for the whole process: nothing that takes much may run beside it. What a test harness takes is
+/// allowed for.
 pub(crate) fn within<T>(limit: usize, what: &str, work: impl FnOnce() -> T) -> T {
     let limit = limit + BESIDE;
     let before = ALLOCATOR.current_usage();

@@ -11,8 +11,8 @@ use prost::Message as _;
 
 use crate::{Seed, memory, request};
 
-/// Our readers agree with each other and with the stock decoder; what is written as JSON, split or encoded again means what the
-/// bytes mean; memory is bounded by the bytes.
+/// Our readers agree with each other and with the stock decoder; what is written as JSON, split or encoded again means
+/// what the bytes mean; memory is bounded by the bytes.
 pub(crate) fn check(bytes: &[u8]) {
     let limit = PEAK_PER_BYTE * bytes.len();
     let count = memory::within(0, "counting", || count_spans(bytes));
@@ -131,8 +131,8 @@ fn encodes_again(spans: &[SpanData]) {
 const ID: BatchId = BatchId { incarnation: 7, seq: 1 };
 const OTHER: BatchId = BatchId { incarnation: 7, seq: 2 };
 
-/// A span of nothing is two bytes on the wire and an SDK type of some hundreds in memory; a field of two bytes may have a name of 20
-/// in JSON.
+/// A span of nothing is two bytes on the wire and an SDK type of some hundreds in memory; a field of two bytes may have
+/// a name of 20 in JSON.
 const PEAK_PER_BYTE: usize = 1_000;
 
 /// Requests as the stock encoder writes them, torn and untidy ones.

@@ -1,5 +1,5 @@
-//! The memory budget: how many bytes 10,000 usual spans take while they wait in our exporter, by an allocator that counts.
-//! Prints one JSON object. Run by `cargo xtask bench`.
+//! The memory budget: how many bytes 10,000 usual spans take while they wait in our exporter, by an allocator that
+//! counts. Prints one JSON object. Run by `cargo xtask bench`.
 
 use std::alloc::System;
 use std::process::ExitCode;

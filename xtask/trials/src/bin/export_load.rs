@@ -69,7 +69,8 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Keeps the batch for good: an exporter that drops it pays for that itself, and this run is what the others are compared to.
+/// Keeps the batch for good: an exporter that drops it pays for that itself, and this run is what the others are
+/// compared to.
 fn hold(batch: Vec<SpanData>) {
     std::mem::forget(std::hint::black_box(batch));
 }

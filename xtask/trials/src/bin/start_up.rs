@@ -1,5 +1,6 @@
-//! How long an application waits for us at its start: from the builder until the first batch is accepted, with nothing on disk and
-//! in durable mode with a folder full of fallback files and a full journal. Prints one JSON object. Run by `cargo xtask bench`.
+//! How long an application waits for us at its start: from the builder until the first batch is accepted, with nothing
+//! on disk and in durable mode with a folder full of fallback files and a full journal. Prints one JSON object. Run by
+//! `cargo xtask bench`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! What waiting costs: the buffer, and the journal by each of its sync policies, on a real directory. Prints one JSON object, and what has
-//! no gate to standard error. Run by `cargo xtask bench`.
+//! What waiting costs: the buffer, and the journal by each of its sync policies, on a real directory. Prints one JSON
+//! object, and what has no gate to standard error. Run by `cargo xtask bench`.
 
 use std::collections::VecDeque;
 use std::fs::File;

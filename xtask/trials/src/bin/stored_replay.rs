@@ -1,6 +1,6 @@
-//! The memory of a replay: `write` fills a folder with fallback files, `replay`, in a process of its own, starts an exporter on
-//! it and waits until all is delivered to a collector that costs nothing. Each prints one JSON object. Run by
-//! `cargo xtask bench`.
+//! The memory of a replay: `write` fills a folder with fallback files, `replay`, in a process of its own, starts an
+//! exporter on it and waits until all is delivered to a collector that costs nothing. Each prints one JSON object. Run
+//! by `cargo xtask bench`.
 
 use std::path::Path;
 use std::process::ExitCode;

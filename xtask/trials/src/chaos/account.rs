@@ -22,8 +22,8 @@ pub(super) struct Account {
     /// Spans of the record that were read.
     received: u64,
     pub(super) repeats: Vec<Repeat>,
-    /// Receipts, by their place in the record, of spans that stood in a fallback file when the process that had sent them was dead: it
-    /// was killed in the middle of a group of them.
+    /// Receipts, by their place in the record, of spans that stood in a fallback file when the process that had sent
+    /// them was dead: it was killed in the middle of a group of them.
     pub(super) cut_short: HashSet<u64>,
     /// What was received when the disk was last looked at.
     looked: u64,

@@ -1,5 +1,5 @@
-//! What stands on disk, as an outsider reads it: with `serde_json`, `zstd`, `flate2` and `prost`, by the documented formats,
-//! and with none of the code that wrote it.
+//! What stands on disk, as an outsider reads it: with `serde_json`, `zstd`, `flate2` and `prost`, by the documented
+//! formats, and with none of the code that wrote it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -179,7 +179,8 @@ fn journal(state: &Path, mut segments: Vec<PathBuf>) -> Result<Vec<Place>, Failu
     places.into_iter().map(place).collect()
 }
 
-/// Kind, batch id and body of each whole record of a segment: 32 bytes of head (incarnation at 12, number at 20), then records of 40 bytes and a body.
+/// Kind, batch id and body of each whole record of a segment: 32 bytes of head (incarnation at 12, number at 20), then
+/// records of 40 bytes and a body.
 fn records(segment: &[u8]) -> Vec<(u8, [u8; 16], Vec<u8>)> {
     const MARK: [u8; 4] = [0xB5, b'j', b'r', 0x1E];
     let mut records = Vec::new();

@@ -1,5 +1,5 @@
-//! The outside ledger: what the application says it handed over, and what `export` said to that. One file a life, only ever
-//! appended to, in plain writes: the process dies, the kernel does not.
+//! The outside ledger: what the application says it handed over, and what `export` said to that. One file a life, only
+//! ever appended to, in plain writes: the process dies, the kernel does not.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -71,12 +71,13 @@ pub(super) struct Batch {
     pub(super) answer: Option<Answer>,
 }
 
-/// Reads it back. A record at the end that was torn by the kill counts for nothing: before the torn note of an offer nothing was
-/// handed over, and a torn note of an answer promised nothing to anybody who is still alive.
+/// Reads it back. A record at the end that was torn by the kill counts for nothing: before the torn note of an offer
+/// nothing was handed over, and a torn note of an answer promised nothing to anybody who is still alive.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or holds something else before its end. A process that was killed before it began has none.
+/// When the file cannot be read, or holds something else before its end. A process that was killed before it began has
+/// none.
 pub(super) fn read(path: &Path) -> io::Result<Vec<Batch>> {
     let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

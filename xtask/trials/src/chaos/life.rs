@@ -1,5 +1,5 @@
-//! One life of the application: a process that makes spans, hands them to our exporter and notes both outside, until it is
-//! killed or told to end.
+//! One life of the application: a process that makes spans, hands them to our exporter and notes both outside, until it
+//! is killed or told to end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -211,8 +211,8 @@ impl Witness {
         self.handle.health().accepted_not_durable.unwrap_or(0)
     }
 
-    /// Whether memory has room for so many more: what is written to disk counts too, and with less room spans would have
-    /// to be dropped, and should be.
+    /// Whether memory has room for so many more: what is written to disk counts too, and with less room spans would
+    /// have to be dropped, and should be.
     fn has_room(&self, more: u64, limit: u64) -> bool {
         let ledger = self.handle.ledger();
         ledger.buffered + ledger.in_flight + more <= limit / 8 * 7

@@ -26,10 +26,11 @@ pub struct Report {
     pub delivered: u64,
     /// Spans that it wrote down more than once, each time after the first.
     pub duplicates: u64,
-    /// How many of its receipts came shortly before a kill, while an answer could be missing, or in the middle of a group that was
-    /// replayed from a file: more repeats than that are too many.
+    /// How many of its receipts came shortly before a kill, while an answer could be missing, or in the middle of a
+    /// group that was replayed from a file: more repeats than that are too many.
     pub bound: u64,
-    /// Repeats for which there is no other reason than that a kill came in the middle of a group that was replayed from a file.
+    /// Repeats for which there is no other reason than that a kill came in the middle of a group that was replayed from
+    /// a file.
     pub cut_short: u64,
     /// Repeats of spans whose earlier receipt was none of those: must be 0.
     pub unexplained: u64,
@@ -98,8 +99,8 @@ pub(super) struct Duplicates {
     pub(super) examples: Vec<String>,
 }
 
-/// A span may come again if its receipt lies in one of these windows: then the weather may have kept the answer from being sent, or a
-/// kill the mark that follows it from being written.
+/// A span may come again if its receipt lies in one of these windows: then the weather may have kept the answer from
+/// being sent, or a kill the mark that follows it from being written.
 pub(super) fn explain(
     account: &Account,
     weather: Vec<Window>,

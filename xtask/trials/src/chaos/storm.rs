@@ -18,8 +18,8 @@ use super::weather::{Sky, Weather, Window};
 use super::{Plan, disk, ledger};
 use crate::{Failure, now, wait_until};
 
-/// A receipt so long before a kill may come again: what was acknowledged within 100 ms of the last mark, and what the operation that the
-/// disk has in hand adds to that on a machine that has other things to do.
+/// A receipt so long before a kill may come again: what was acknowledged within 100 ms of the last mark, and what the
+/// operation that the disk has in hand adds to that on a machine that has other things to do.
 const BEFORE_A_KILL: Duration = Duration::from_millis(100 + 200);
 
 /// The collector still reads what a dead client had sent.
@@ -40,8 +40,8 @@ const SETTLED: Duration = Duration::from_millis(300);
 /// Lives without a look at the disk, because a second process was there.
 const UNSEEN: u32 = 5;
 
-/// What may be left of the state directory, dead letters aside, when everything was delivered: the last segment of the journal, in which all
-/// is done with, locks and a progress log.
+/// What may be left of the state directory, dead letters aside, when everything was delivered: the last segment of the
+/// journal, in which all is done with, locks and a progress log.
 const EMPTY: u64 = (8 << 20) + (256 << 10);
 
 pub(super) fn run(plan: &Plan, program: &Path) -> Result<Report, Failure> {

@@ -1,5 +1,5 @@
-//! The collector and what happens to it: a process of its own that answers, is slow, hangs, refuses, dies; and when each
-//! receipt was written down.
+//! The collector and what happens to it: a process of its own that answers, is slow, hangs, refuses, dies; and when
+//! each receipt was written down.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

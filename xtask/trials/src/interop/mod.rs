@@ -1,5 +1,5 @@
-//! Our exporter and its files against programs that share no code with it: the OpenTelemetry Collector, jq, gzip, zstd, and
-//! google.protobuf; compared span by span.
+//! Our exporter and its files against programs that share no code with it: the OpenTelemetry Collector, jq, gzip, zstd,
+//! and google.protobuf; compared span by span.
 
 mod files;
 mod otelcol;

@@ -116,7 +116,8 @@ pub(super) fn protobuf(setup: &Setup, stores: &Stores) -> Result<String, Failure
     Ok(format!("{told} in each of {} forms, each field alike", stores.stores.len()))
 }
 
-/// The comparison is worth something: a value that changed, a line that is missing and one that is there twice are found.
+/// The comparison is worth something: a value that changed, a line that is missing and one that is there twice are
+/// found.
 pub(super) fn planted(setup: &Setup, stores: &Stores, folder: &Path) -> Result<String, Failure> {
     let files = &stores.store(Form::PLAIN).unpacked;
     let is_rich = |file: &&PathBuf| fs::read_to_string(file).is_ok_and(|text| text.contains(VALUE));
@@ -170,8 +171,8 @@ pub(super) fn oversized(setup: &Setup, folder: &Path) -> Result<String, Failure>
     Ok(format!("{sent}; the longest line has {longest} bytes; {others}"))
 }
 
-/// Messages that google.protobuf made, of every kind that OTLP has (bytes, maps and lists in each other, values of no kind,
-/// empty resources and scopes): its JSON is read by us, and our JSON by it.
+/// Messages that google.protobuf made, of every kind that OTLP has (bytes, maps and lists in each other, values of no
+/// kind, empty resources and scopes): its JSON is read by us, and our JSON by it.
 pub(super) fn both_ways(setup: &Setup, folder: &Path) -> Result<String, Failure> {
     const MESSAGES: &str = "300";
     let mut told = String::new();

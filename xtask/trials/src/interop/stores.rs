@@ -196,8 +196,8 @@ fn succeed(command: &mut Command) -> Result<(), Failure> {
     Err(format!("{program}: {}, {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into())
 }
 
-/// Has a program start that finds these files below `state`, and whose collector works, and gives what it sent: messages behind
-/// their lengths.
+/// Has a program start that finds these files below `state`, and whose collector works, and gives what it sent:
+/// messages behind their lengths.
 pub(super) fn replay(state: &Path, spans: usize, to: &Path) -> Result<(), Failure> {
     const PATIENCE: Duration = Duration::from_secs(60);
     // Groups of lines are joined into requests; there are never more of these than lines.
