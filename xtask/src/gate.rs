@@ -1,4 +1,4 @@
-//! The whole gate, lane by lane. All lanes run even if an early one fails, so that one run shows everything.
+//! The gate, lane by lane, or a part of it. All lanes run even if an early one fails, so that one run shows everything.
 //!
 //! The order and the flags keep compilation low: clippy and `check` share the metadata of the dependencies; tests,
 //! benches in test mode and examples are one build of one profile with one set of features.
@@ -13,16 +13,46 @@ use crate::workspace::Workspace;
 /// An example is a small program that ends by itself: this is its deadline.
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs every lane, prints the summary, and fails if any lane failed.
-pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
+/// Lanes that only the whole gate runs.
+const NOT_QUICK: &str = "doc tests, benches in test mode, examples, loom, docs, each crate alone";
+
+/// The part of the gate that a command line selects.
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// The lanes that find most mistakes, over every crate.
+    Quick,
+    /// One package alone.
+    Package(String),
+}
+
+impl Part {
+    fn parse(arguments: &[String]) -> Result<Self, Failure> {
+        match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => Ok(Self::Whole),
+            ["--quick"] => Ok(Self::Quick),
+            ["-p" | "--package", package] => Ok(Self::Package(package.to_owned())),
+            _ => Err(Failure::Usage(format!("test takes --quick or -p CRATE, got {}", arguments.join(" ")))),
+        }
+    }
+}
+
+/// Runs every lane of the selected part, prints the summary, and fails if any lane failed.
+pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
+    match Part::parse(arguments)? {
+        Part::Whole => whole(workspace),
+        Part::Quick => quick(workspace),
+        Part::Package(package) => one_package(workspace, &package),
+    }
+}
+
+fn whole(workspace: &Workspace) -> Result<(), Failure> {
     let mut gate = Gate::default();
     gate.lane("format", |_| process::run(cargo().args(["fmt", "--all", "--check"])));
     gate.lane("tidy", |_| tidy::run(workspace));
-    gate.lane("clippy", |_| {
-        process::run(cargo().args(["clippy", "--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"]))
-    });
+    gate.lane("clippy", |_| clippy(&["--workspace"]));
     gate.lane("tests, doc tests", |counts| {
-        // No target is named: only so does cargo also build the examples as the programs that they are.
+        // No kind of target is named: only then does cargo also build the examples as programs.
         process::run_tests(cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]), counts)
     });
     gate.lane("benches, test mode", |counts| {
@@ -46,6 +76,45 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     });
     gate.lane("each crate alone", |_| check_each_alone(workspace));
     gate.finish()
+}
+
+/// The same builds as in the whole gate, so that each of the two finds the other's.
+fn quick(workspace: &Workspace) -> Result<(), Failure> {
+    let mut gate = Gate::default();
+    gate.lane("format", |_| process::run(cargo().args(["fmt", "--all", "--check"])));
+    gate.lane("tidy", |_| tidy::run(workspace));
+    gate.lane("clippy", |_| clippy(&["--workspace"]));
+    gate.lane("tests", |counts| {
+        let mut command = cargo();
+        process::run_tests(command.args(["test", "--workspace", "--all-features", "--no-fail-fast", "--tests"]), counts)
+    });
+    println!("\nleft out: {NOT_QUICK}");
+    gate.finish()
+}
+
+fn one_package(workspace: &Workspace, package: &str) -> Result<(), Failure> {
+    if !workspace.packages.iter().any(|member| member.name == package) {
+        let names: Vec<&str> = workspace.packages.iter().map(|member| member.name.as_str()).collect();
+        return Err(Failure::Usage(format!("there is no package {package:?}; there are {}", names.join(", "))));
+    }
+    let mut gate = Gate::default();
+    gate.lane("format", |_| process::run(cargo().args(["fmt", "--package", package, "--check"])));
+    gate.lane("tidy", |_| tidy::run(workspace));
+    gate.lane("clippy", |_| clippy(&["--package", package]));
+    gate.lane("tests, doc tests", |counts| {
+        let mut command = cargo();
+        process::run_tests(command.args(["test", "--package", package, "--all-features", "--no-fail-fast"]), counts)
+    });
+    println!(
+        "\nleft out: other crates, those that use {package} included, and of this one benches, loom, docs, features"
+    );
+    gate.finish()
+}
+
+fn clippy(packages: &[&str]) -> Result<(), Failure> {
+    let mut command = cargo();
+    command.arg("clippy").args(packages).args(["--all-features", "--all-targets", "--", "-D", "warnings"]);
+    process::run(&mut command)
 }
 
 /// Features unify within one build of a workspace, so a crate may compile only thanks to its neighbours, and one
@@ -149,6 +218,17 @@ mod tests {
         });
         assert!(ran);
         assert_eq!(gate.finish().unwrap_err().to_string(), "first: the gate is closed");
+    }
+
+    #[test]
+    fn a_command_line_selects_a_part() {
+        let parse = |line: &str| Part::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(parse("").expect("valid"), Part::Whole);
+        assert_eq!(parse("--quick").expect("valid"), Part::Quick);
+        assert_eq!(parse("-p backoff").expect("valid"), Part::Package("backoff".into()));
+        for wrong in ["-p", "--slow", "--quick -p backoff"] {
+            assert!(matches!(parse(wrong), Err(Failure::Usage(_))), "{wrong}");
+        }
     }
 
     #[test]
