@@ -85,11 +85,11 @@ pub(super) fn check_circles(packages: &[&str], files: &[Source], ceilings: &Ceil
             println!("{package}: its longest import circle has {} modules; lower the ceiling {ceiling}", circle.len());
         }
         if circle.len() > 1 {
-            circles.push(format!("{package} {}", circle.len()));
+            circles.push(format!("{package} {} ({})", circle.len(), circle.join(", ")));
         }
     }
-    let list = if circles.is_empty() { "none".into() } else { circles.join(", ") };
-    println!("import circles, in modules: {list}");
+    let list = if circles.is_empty() { "none".into() } else { circles.join("; ") };
+    println!("longest import circle of each crate, in modules: {list}");
     findings
 }
 
