@@ -69,22 +69,16 @@ impl<D: Directory> Quarantine<D> {
     ///
     /// The same.
     pub fn set_aside_from(&mut self, home: &D, from: &D, name: &str) -> Result<String, FileError> {
-        let max_files = self.limits.max_files;
-        let quarantine = self.open(home)?;
-        let mut target = name.to_owned();
-        let mut copy = 1;
-        loop {
-            match from.rename(name, quarantine, &target) {
-                Ok(()) => break,
-                Err(error) if error.is_already_exists() && copy < max_files => {
-                    target = format!("{name}.{copy}");
-                    copy += 1;
-                }
-                Err(error) => return Err(error),
+        let moved = match self.move_in(home, from, name) {
+            // The file is there, and thus the quarantine is not: an operator has removed it since it was opened.
+            Err(error) if error.is_not_found() && from.metadata(name).is_ok() => {
+                self.dir = None;
+                self.move_in(home, from, name)
             }
-        }
-        self.moved_since_trim += 1;
-        Ok(target)
+            moved => moved,
+        };
+        self.moved_since_trim += usize::from(moved.is_ok());
+        moved
     }
 
     /// Makes all moves from the directory `from` durable. A power cut before may bring a file back to its old place.
@@ -111,6 +105,7 @@ impl<D: Directory> Quarantine<D> {
         }
         // A file or a link of that name is no quarantine: it stays.
         let Ok(from) = ended.subdirectory(self.name) else { return Ok(()) };
+        // Before anything moves, so that `sync` covers the moves of an earlier attempt too.
         self.open(home)?;
         for entry in from.list()? {
             if let Some(name) = entry.name.to_str() {
@@ -154,6 +149,23 @@ impl<D: Directory> Quarantine<D> {
     /// also trim at regular times.
     pub fn trim_if_due(&mut self) -> usize {
         if self.moved_since_trim < TRIM_EVERY { 0 } else { self.trim() }
+    }
+
+    fn move_in(&mut self, home: &D, from: &D, name: &str) -> Result<String, FileError> {
+        let max_files = self.limits.max_files;
+        let quarantine = self.open(home)?;
+        let mut target = name.to_owned();
+        let mut copy = 1;
+        loop {
+            match from.rename(name, quarantine, &target) {
+                Ok(()) => return Ok(target),
+                Err(error) if error.is_already_exists() && copy < max_files => {
+                    target = format!("{name}.{copy}");
+                    copy += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn open(&mut self, home: &D) -> Result<&D, FileError> {

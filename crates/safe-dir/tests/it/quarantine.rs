@@ -167,6 +167,19 @@ fn the_quarantine_of_an_ended_process_moves_with_its_files() {
     assert_eq!(read(&inside, "a.1").as_deref(), Some("theirs"));
 }
 
+#[test]
+fn a_quarantine_that_an_operator_removed_is_made_again() {
+    let scratch = scratch();
+    let dir = SafeDir::open(scratch.path()).expect("ours");
+    let mut quarantine = Quarantine::new("quarantine", WIDE);
+    for _ in 0..2 {
+        write(&dir, "a", "x");
+        assert_eq!(quarantine.set_aside(&dir, "a").expect("moved"), "a");
+        fs::remove_dir_all(scratch.path().join("quarantine")).expect("there");
+    }
+    assert!(quarantine.set_aside(&dir, "a").expect_err("no such file").is_not_found());
+}
+
 /// Each call to the disk fails in turn, and the power goes after it: the file is in its old place or in the quarantine,
 /// whole, and in the quarantine alone once the caller has its `Ok`.
 #[test]
