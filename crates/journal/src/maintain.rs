@@ -1,11 +1,10 @@
 //! Clearing up, a little at a time: segments go when all in them is done, what keeps them for too long is written elsewhere.
 
-use safe_dir::{Directory, FileError};
+use safe_dir::{Directory, FileError, Locked, Quarantine, QuarantineLimits};
 
 use super::error::{MaintainError, ReadError};
 use super::frame;
 use super::index::{Index, Segment};
-use super::segment::SegmentId;
 use super::tail::What;
 use super::{BatchId, Journal, Notice};
 
@@ -29,21 +28,21 @@ impl<D: Directory> Journal<D> {
         Ok(more)
     }
 
-    /// Removes a journal in which nothing waits: its segments, oldest first, and its lock, so that the directory can be removed. Where
-    /// something waits nothing is done. What was set aside stays in `quarantine/`.
+    /// Removes the segments of a journal in which no batch waits, oldest first, and returns its directory, still locked, so that the
+    /// caller can remove that too. `None`, and nothing is done, if a batch waits. Damaged segments that were set aside stay in `quarantine/`.
     ///
     /// # Errors
     ///
-    /// If a file cannot be removed: what is left is a journal in which nothing waits.
-    pub fn remove(self) -> Result<(), MaintainError> {
+    /// If a segment cannot be removed: the directory is then a journal in which no batch waits.
+    pub fn remove(self) -> Result<Option<Locked<D>>, MaintainError> {
         if !self.index.batches.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         for segment in self.index.segments.values() {
             self.dir.remove(&segment.name).map_err(MaintainError)?;
         }
-        self.dir.remove(safe_dir::LOCK_FILE).map_err(MaintainError)?;
-        self.dir.sync().map_err(MaintainError)
+        self.dir.sync().map_err(MaintainError)?;
+        Ok(Some(Locked { dir: self.dir, lock: self.lock }))
     }
 
     fn head_key(&self) -> Option<u64> {
@@ -65,47 +64,37 @@ impl<D: Directory> Journal<D> {
     /// Takes a segment off the disk, durably.
     pub(crate) fn give_up(&mut self, key: u64) -> Result<(), FileError> {
         let Some(segment) = self.index.segments.get(&key) else { return Ok(()) };
-        let (name, id, damaged) = (segment.name.clone(), segment.id, segment.damaged);
+        let (name, damaged) = (segment.name.clone(), segment.damaged);
         if self.reader.as_ref().is_some_and(|(reader, _)| *reader == key) {
             self.reader = None;
         }
+        // Each is durable before the next segment goes: else a power cut could bring this one back without its marks.
         if damaged {
-            self.set_aside(&name, id)?;
+            self.set_aside(&name)?;
         } else {
             match self.dir.remove(&name) {
-                // Somebody else did, or we did and the sync failed.
+                // An earlier attempt removed it, and its sync failed.
                 Err(error) if error.is_not_found() => {}
                 other => other?,
             }
+            self.dir.sync()?;
         }
-        // Before the next one goes: else a power cut could bring this one back without its marks.
-        self.dir.sync()?;
         self.index.remove_segment(key);
         Ok(())
     }
 
-    /// Moves a file to the quarantine.
-    pub(crate) fn set_aside(&mut self, name: &str, id: SegmentId) -> Result<(), FileError> {
-        let failed = |error| FileError::Io {
-            path: self.dir.path().join(QUARANTINE),
-            action: "open",
-            source: std::io::Error::other(error),
-        };
-        let quarantine = self.dir.subdirectory(QUARANTINE).map_err(failed)?;
-        let mut moved_to = name.to_owned();
-        for copy in 1.. {
-            match self.dir.rename(name, &quarantine, &moved_to) {
-                Ok(()) => break,
-                Err(error) if error.is_not_found() => return Ok(()),
-                Err(error) if error.is_already_exists() && copy < MAX_QUARANTINE => {
-                    moved_to = format!("{}.{copy}", id.name());
-                }
-                Err(error) => return Err(error),
-            }
+    /// Moves a segment to the quarantine, durably.
+    pub(crate) fn set_aside(&mut self, name: &str) -> Result<(), FileError> {
+        let moved_to = self.quarantine.set_aside(&self.dir, name);
+        if moved_to.as_ref().is_err_and(|error| !error.is_not_found()) {
+            return moved_to.map(drop);
         }
-        quarantine.sync()?;
-        trim(&quarantine);
-        self.notice(Notice::SetAside { name: name.to_owned(), moved_to });
+        // Also where the segment is gone: an earlier attempt moved it, and its sync failed.
+        self.quarantine.sync(&self.dir)?;
+        self.quarantine.trim();
+        if let Ok(moved_to) = moved_to {
+            self.notice(Notice::SetAside { name: name.to_owned(), moved_to });
+        }
         Ok(())
     }
 
@@ -211,22 +200,10 @@ impl Index {
     }
 }
 
-/// Removes what is too much in the quarantine; names sort by age.
-fn trim<D: Directory>(quarantine: &D) {
-    let Ok(entries) = quarantine.list() else { return };
-    let mut names: Vec<_> = entries.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect();
-    names.sort();
-    let surplus = names.len().saturating_sub(MAX_QUARANTINE);
-    for name in &names[..surplus] {
-        drop(quarantine.remove(name));
-    }
+/// The subdirectory for damaged segments, of which it keeps the last 100.
+pub(crate) fn quarantine<D: Directory>() -> Quarantine<D> {
+    Quarantine::new("quarantine", QuarantineLimits { max_bytes: u64::MAX, max_files: 100 })
 }
-
-/// The subdirectory for damaged segments.
-const QUARANTINE: &str = "quarantine";
-
-/// Files in it.
-const MAX_QUARANTINE: usize = 100;
 
 /// Segments that one step removes; each takes a sync of the directory.
 const REMOVALS: usize = 16;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 
-use safe_dir::{Directory, FileError};
+use safe_dir::{Directory, FileError, Locked};
 
 use super::error::{OpenError, SyncError};
 use super::index::{Index, Place, Segment};
+use super::maintain::quarantine;
 use super::scan::{Found, ScanError, Scanned, scan};
 use super::segment::{SegmentId, failed_name};
 use super::tail::Tail;
@@ -35,12 +36,27 @@ impl<D: Directory> Journal<D> {
         file_exists: impl FnMut(&str) -> io::Result<bool>,
     ) -> Result<(Self, Report), OpenError> {
         config.check()?;
-        let lock = dir.lock().map_err(OpenError::Lock)?;
+        let locked = Locked::new(dir).map_err(OpenError::Lock)?;
+        Self::open_locked(locked, config, incarnation, file_exists)
+    }
+
+    /// [`open`](Self::open) in a directory that the caller has locked.
+    ///
+    /// # Errors
+    ///
+    /// The same, except for the lock.
+    pub fn open_locked(
+        locked: Locked<D>,
+        config: Config,
+        incarnation: u64,
+        file_exists: impl FnMut(&str) -> io::Result<bool>,
+    ) -> Result<(Self, Report), OpenError> {
+        config.check()?;
+        let Locked { dir, lock } = locked;
         let mut found = Recovery::read(&dir)?;
         let spilled = found.resolve_spills(file_exists)?;
         let mut journal = Self {
             dir,
-            _lock: lock,
             config,
             incarnation: found.free_incarnation(incarnation),
             index: found.index,
@@ -53,10 +69,12 @@ impl<D: Directory> Journal<D> {
             unsafe_found: Vec::new(),
             trouble: false,
             notices: found.notices,
+            quarantine: quarantine(),
+            lock,
         };
-        for (name, id) in found.refused {
-            // What it is was told; where moving it fails it stays, and is refused again.
-            drop(journal.set_aside(&name, id).and_then(|()| journal.dir.sync()));
+        for name in found.refused {
+            // Where moving it fails it stays, and is refused again by the next start.
+            drop(journal.set_aside(&name));
         }
         for key in found.useless {
             drop(journal.give_up(key));
@@ -116,7 +134,7 @@ struct Recovery {
     report: Report,
     notices: Vec<Notice>,
     /// Names that are ours, of what may not be opened.
-    refused: Vec<(String, SegmentId)>,
+    refused: Vec<String>,
     /// Damaged segments without anything that is still needed.
     useless: Vec<u64>,
     incarnations: HashSet<u64>,
@@ -168,7 +186,7 @@ impl Recovery {
                     self.report.damaged += 1;
                     self.report.damaged_places += 1;
                     self.notices.push(Notice::Damaged { name: name.clone(), places: 1, bytes: 0 });
-                    self.refused.push((name, id));
+                    self.refused.push(name);
                     return Ok(());
                 }
                 Err(error) => return Err(OpenError::File(error)),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::Write as _;
 
-use safe_dir::{Directory, File as _, FileError};
+use safe_dir::{Directory, File as _, FileError, Quarantine};
 
 use super::error::{AppendError, MarkError, SyncError};
 use super::frame::{self, Salt};
@@ -19,7 +19,6 @@ use super::{BatchId, Config, Notice, Status};
 /// [`take_notices`](Self::take_notices) may block on the disk. Nothing is durable before [`sync`](Self::sync) has returned `Ok`.
 pub struct Journal<D: Directory> {
     pub(crate) dir: D,
-    pub(crate) _lock: D::Lock,
     pub(crate) config: Config,
     pub(crate) incarnation: u64,
     pub(crate) index: Index,
@@ -37,6 +36,9 @@ pub struct Journal<D: Directory> {
     pub(crate) unsafe_found: Vec<u64>,
     pub(crate) trouble: bool,
     pub(crate) notices: Vec<Notice>,
+    pub(crate) quarantine: Quarantine<D>,
+    /// Declared last: released after every file is closed.
+    pub(crate) lock: D::Lock,
 }
 
 /// The segment that is written.
@@ -55,6 +57,12 @@ impl<D: Directory> Journal<D> {
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// The directory that it uses.
+    #[must_use]
+    pub fn dir(&self) -> &D {
+        &self.dir
     }
 
     /// The settings.

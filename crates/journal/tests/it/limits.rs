@@ -324,3 +324,24 @@ fn a_dead_process_is_taken_over_batch_by_batch() {
     assert_eq!(open(theirs.root()).1.batches, 0);
     assert_eq!(recovered(&mut open(ours.root()).0).len(), 2);
 }
+
+#[test]
+fn a_journal_in_which_no_batch_waits_is_removed_and_gives_its_directory_back() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    for seq in 1..=40 {
+        append(&mut journal, id(seq), 1_000);
+    }
+    journal.done(&(1..40).map(id).collect::<Vec<_>>()).expect("written");
+    journal.sync().expect("synced");
+    assert!(journal.remove().expect("nothing to do").is_none(), "the last batch waits");
+    let (mut journal, report) = open(disk.root());
+    assert_eq!(report.batches, 1);
+    journal.done(&[id(40)]).expect("written");
+    let locked = journal.remove().expect("a well disk").expect("no batch waits");
+    assert_eq!(segments(&locked.dir), 0);
+    assert!(matches!(Journal::open(disk.root(), SMALL, 9, |_| Ok(false)), Err(OpenError::Lock(_))), "still locked");
+    // The mark of the last batch was not synced: it is gone together with its batch.
+    disk.crash(Crash::Worst);
+    assert_eq!(open(disk.root()).1.batches, 0);
+}

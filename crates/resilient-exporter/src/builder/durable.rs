@@ -9,7 +9,7 @@ use super::Builder;
 use crate::error::BuildError;
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
-use crate::stores::journal::FileJournal;
+use crate::stores::journal::{FileJournal, JournalOpenError};
 
 /// Durable mode.
 impl Builder {
@@ -71,7 +71,9 @@ impl Builder {
         }
         let dir = self.state_dir.as_ref().ok_or(BuildError::NoJournalDirectory)?.join("journal");
         let holds = |name: &str| fallback.as_mut().map_or(Ok(false), |fallback| fallback.holds(name));
-        let journal = FileJournal::open(|| SafeDir::open(&dir), self.journal_config, incarnation, holds);
+        let journal = SafeDir::open(&dir)
+            .map_err(JournalOpenError::Directory)
+            .and_then(|root| FileJournal::open(root, self.journal_config, incarnation, holds));
         Ok(Some(Box::new(journal.map_err(BuildError::Journal)?)))
     }
 }

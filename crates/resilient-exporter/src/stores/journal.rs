@@ -8,13 +8,12 @@ use std::time::SystemTime;
 use ::journal::{self, AppendError, Config, Notice, OpenError, ReadError};
 use bytes::Bytes;
 use otlp_payload::{BatchId, Payload};
-use safe_dir::{Directory, Kind, LockError, SafeDir};
+use safe_dir::{Abandoned, ClaimError, Directory, LockError, Locked, ProcessDirs, SafeDir};
 
 use crate::seams::journal::{Journal, JournalError, Journaled, Recovered};
 
-/// Begins the names of the subdirectories of further processes, and how many there may be.
-const PROCESS_PREFIX: &str = "process-";
-const MAX_PROCESSES: u32 = 64;
+/// The directories of the processes that share one state directory.
+const PROCESSES: ProcessDirs = ProcessDirs { prefix: "process-", max_further: 64 };
 
 /// Maintenances, of which there is about one a second, between two looks for journals of processes that have ended.
 const ADOPT_EVERY: u32 = 5;
@@ -24,8 +23,8 @@ const ADOPT_BYTES: usize = 1_024 * 1_024;
 
 pub(crate) struct FileJournal<D: Directory = SafeDir> {
     own: journal::Journal<D>,
-    /// The directory of all processes; none for a process that is itself a further one.
-    root: Option<D>,
+    /// Whether the directory is that of all processes, and not the subdirectory of a further one.
+    is_first: bool,
     /// Of a process that has ended, while it is being taken over.
     dead: Option<Dead<D>>,
     /// Taken over, and not given out yet.
@@ -43,22 +42,21 @@ struct Dead<D: Directory> {
 }
 
 impl<D: Directory> FileJournal<D> {
-    /// Opens the journal in the directory that `open` gives, or, while another process has that one, in one inside it.
+    /// Opens the journal in `root` or, while another process holds that directory, in a subdirectory.
     pub(crate) fn open(
-        open: impl Fn() -> Result<D, safe_dir::OpenError>,
+        root: D,
         config: Config,
         incarnation: u64,
         mut holds: impl FnMut(&str) -> io::Result<bool>,
     ) -> Result<Self, JournalOpenError> {
-        let root = open().map_err(JournalOpenError::Directory)?;
-        let dir = open().map_err(JournalOpenError::Directory)?;
-        let (own, is_first) = match journal::Journal::open(dir, config, incarnation, &mut holds) {
-            Err(OpenError::Lock(LockError::Held { .. })) => {
-                (open_further(&root, config, incarnation, &mut holds)?, false)
-            }
-            opened => (opened.map_err(JournalOpenError::Journal)?, true),
-        };
-        let (mut own, report) = own;
+        let claim = PROCESSES.claim(root).map_err(|error| match error {
+            ClaimError::Lock(LockError::Held { .. }) => JournalOpenError::Full,
+            ClaimError::Lock(error) => JournalOpenError::Journal(OpenError::Lock(error)),
+            ClaimError::Directory(error) => JournalOpenError::Directory(error),
+        })?;
+        let is_first = claim.is_first;
+        let opened = journal::Journal::open_locked(claim.locked, config, incarnation, &mut holds);
+        let (mut own, report) = opened.map_err(JournalOpenError::Journal)?;
         log(&mut own);
         if report.batches > 0 || report.torn > 0 || report.damaged > 0 {
             let (batches, spans, torn, damaged) = (report.batches, report.items, report.torn, report.damaged);
@@ -66,7 +64,7 @@ impl<D: Directory> FileJournal<D> {
         }
         let mut journal = Self {
             own,
-            root: is_first.then_some(root),
+            is_first,
             dead: None,
             adopted: VecDeque::new(),
             found: report.items,
@@ -91,10 +89,9 @@ impl<D: Directory> FileJournal<D> {
         }
         let Dead { name, journal } = dead;
         tracing::info!(name, "the journal of a process that has ended was taken over");
-        let removed = journal.remove();
-        if let (Ok(()), Some(root)) = (removed, &self.root) {
-            // A quarantine in it keeps it in place.
-            let _ = root.remove_subdirectory(&name).and_then(|()| root.sync());
+        if let Ok(Some(locked)) = journal.remove() {
+            // A quarantine in the directory prevents the removal: the damaged segments stay for an operator.
+            drop(Abandoned { name, locked }.remove(self.own.dir()));
         }
         Ok(())
     }
@@ -102,25 +99,23 @@ impl<D: Directory> FileJournal<D> {
     /// Opens the journals of all processes that have ended, which settles who has what they were handing over to a file: so this
     /// comes before their files are replayed or removed. One of them stays open, to be taken over, and the others wait for their turn.
     fn look_for_dead(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
-        let Some(root) = &self.root else { return Ok(()) };
+        if !self.is_first {
+            return Ok(());
+        }
+        let (root, config, incarnation) = (self.own.dir(), *self.own.config(), self.own.incarnation());
         let mut looked = Ok(());
-        for entry in root.list().map_err(told)? {
-            let Some(name) = entry.name.to_str() else { continue };
-            let number = name.strip_prefix(PROCESS_PREFIX).and_then(|number| number.parse().ok());
-            let ours = number.is_some_and(|number: u32| (1..=MAX_PROCESSES).contains(&number));
-            let open = self.dead.as_ref().is_some_and(|dead| dead.name == name);
-            if !ours || open || entry.kind.is_some_and(|kind| kind != Kind::Directory) {
-                continue;
-            }
-            let Ok(dir) = root.subdirectory(name) else { continue };
-            match journal::Journal::open(dir, *self.own.config(), self.own.incarnation(), &mut *holds) {
-                Ok((mut journal, _)) => {
-                    log(&mut journal);
-                    self.dead.get_or_insert_with(|| Dead { name: name.to_owned(), journal });
-                }
-                Err(OpenError::Lock(LockError::Held { .. })) => {}
-                // The others shall not wait for this one.
-                Err(error) => looked = looked.and(Err(told(error))),
+        for name in PROCESSES.list(root).map_err(told)? {
+            let opened = match PROCESSES.open_abandoned(root, &name) {
+                Ok(Some(Abandoned { locked, .. })) => open_locked(locked, config, incarnation, holds),
+                // The process is alive, or this one has its journal open already; or the name is not a directory for this user.
+                Ok(None) | Err(ClaimError::Directory(_)) => continue,
+                Err(error) => Err(told(error)),
+            };
+            match opened {
+                Ok(journal) if self.dead.is_none() => self.dead = Some(Dead { name, journal }),
+                Ok(_) => {}
+                // The journals of the other processes are opened all the same.
+                Err(error) => looked = looked.and(Err(error)),
             }
         }
         looked
@@ -164,21 +159,15 @@ impl<D: Directory> FileJournal<D> {
     }
 }
 
-fn open_further<D: Directory>(
-    root: &D,
+fn open_locked<D: Directory>(
+    locked: Locked<D>,
     config: Config,
     incarnation: u64,
     holds: &mut dyn FnMut(&str) -> io::Result<bool>,
-) -> Result<(journal::Journal<D>, journal::Report), JournalOpenError> {
-    for number in 1..=MAX_PROCESSES {
-        let Ok(dir) = root.subdirectory(&format!("{PROCESS_PREFIX}{number}")) else { continue };
-        match journal::Journal::open(dir, config, incarnation, &mut *holds) {
-            // Held, or taken over and removed between the two calls.
-            Err(OpenError::Lock(_)) => {}
-            opened => return opened.map_err(JournalOpenError::Journal),
-        }
-    }
-    Err(JournalOpenError::Full)
+) -> Result<journal::Journal<D>, JournalError> {
+    let (mut journal, _) = journal::Journal::open_locked(locked, config, incarnation, holds).map_err(told)?;
+    log(&mut journal);
+    Ok(journal)
 }
 
 impl<D: Directory + 'static> Journal for FileJournal<D>
@@ -324,6 +313,6 @@ pub enum JournalOpenError {
     #[error("the journal cannot be opened")]
     Journal(#[source] OpenError),
     /// More processes than there may be.
-    #[error("{MAX_PROCESSES} further processes use this directory already: give this one a state directory of its own")]
+    #[error("{} further processes use this directory already: give this one a state directory of its own", PROCESSES.max_further)]
     Full,
 }

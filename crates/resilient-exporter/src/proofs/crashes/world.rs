@@ -169,7 +169,7 @@ impl World {
             false => Box::new(NoFallback),
         };
         let mut journal =
-            FileJournal::open(|| self.dir("journal"), JOURNAL, self.lives, |name| fallback.holds(name)).ok()?;
+            FileJournal::open(self.dir("journal").ok()?, JOURNAL, self.lives, |name| fallback.holds(name)).ok()?;
         let policy = Policy {
             limits: LIMITS,
             max_calls: 3,
