@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use safe_dir::{FileError, LockError};
 
-use super::BatchId;
+use super::Id;
 
 /// Why a journal was not opened. No file was changed.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub enum AppendError {
         max_bytes: usize,
     },
     /// A batch of this id waits already.
-    Duplicate(BatchId),
+    Duplicate(Id),
     /// A spill needs the name of its file.
     NoName,
     /// The segments together would be larger than they may.
@@ -95,11 +95,11 @@ pub struct MaintainError(pub FileError);
 #[non_exhaustive]
 pub enum ReadError {
     /// No such batch waits.
-    Unknown(BatchId),
+    Unknown(Id),
     /// It is damaged, or the disk failed to read it three times: it is given up, and its segment will be set aside.
     Damaged {
         /// Which one.
-        id: BatchId,
+        id: Id,
         /// How many items were in it.
         count: u32,
     },
@@ -132,7 +132,9 @@ impl fmt::Display for AppendError {
             Self::TooLarge { bytes, max_bytes } => {
                 write!(f, "a record of {bytes} bytes was not journalled, as {max_bytes} are allowed: split it")
             }
-            Self::Duplicate(id) => write!(f, "batch {id} is in the journal already: give each batch an id of its own"),
+            Self::Duplicate((incarnation, seq)) => {
+                write!(f, "batch {incarnation:016x}-{seq} is in the journal already: give each batch an id of its own")
+            }
             Self::NoName => f.write_str("a spill was announced without a name: give the name that its file will have"),
             Self::Full { needed, max_bytes } => write!(
                 f,
@@ -169,16 +171,12 @@ impl fmt::Display for MaintainError {
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(id) => write!(f, "batch {id} is not in the journal"),
-            Self::Damaged { id, count } => write!(f, "batch {id} with {count} items is damaged and was given up"),
+            Self::Unknown((incarnation, seq)) => write!(f, "batch {incarnation:016x}-{seq} is not in the journal"),
+            Self::Damaged { id: (incarnation, seq), count } => {
+                write!(f, "batch {incarnation:016x}-{seq} with {count} items is damaged and was given up")
+            }
             Self::File(_) => f.write_str("the batch cannot be read from the journal now"),
         }
-    }
-}
-
-impl fmt::Display for BatchId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{}", self.incarnation, self.seq)
     }
 }
 

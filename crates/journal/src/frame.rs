@@ -14,7 +14,7 @@
 //! 40  body
 //! ```
 
-use super::BatchId;
+use super::Id;
 
 /// What every record begins with: a place to look for when the length of the one before is not to be trusted.
 pub(crate) const MARK: [u8; 4] = [0xB5, b'j', b'r', 0x1E];
@@ -56,7 +56,7 @@ pub(crate) struct Header {
     pub(crate) kind: Kind,
     pub(crate) body_len: u32,
     pub(crate) count: u32,
-    pub(crate) id: BatchId,
+    pub(crate) id: Id,
     checksum: u32,
     body_checksum: u32,
 }
@@ -116,7 +116,7 @@ impl Header {
         if body_len > limit {
             return Parsed::Nothing;
         }
-        let id = BatchId { incarnation: u64_at(bytes, 16), seq: u64_at(bytes, 24) };
+        let id = (u64_at(bytes, 16), u64_at(bytes, 24));
         let (count, body_checksum) = (u32_at(bytes, 12), u32_at(bytes, 36));
         Parsed::Header(Self { kind, body_len, count, id, checksum, body_checksum })
     }
@@ -140,7 +140,7 @@ impl Header {
 /// Appends a record to `out`, still without checksums: they depend on where it will stand.
 ///
 /// The length of the body was checked by the caller.
-pub(crate) fn push(out: &mut Vec<u8>, kind: Kind, id: BatchId, count: u32, body: &[&[u8]]) {
+pub(crate) fn push(out: &mut Vec<u8>, kind: Kind, id: Id, count: u32, body: &[&[u8]]) {
     let body_len: usize = body.iter().map(|part| part.len()).sum();
     let body_len = u32::try_from(body_len).expect("the callers keep to MAX_BODY");
     out.reserve(HEADER_LEN + body_len as usize);
@@ -148,8 +148,8 @@ pub(crate) fn push(out: &mut Vec<u8>, kind: Kind, id: BatchId, count: u32, body:
     out.extend_from_slice(&body_len.to_le_bytes());
     out.extend_from_slice(&[VERSION, kind.byte(), 0, 0]);
     out.extend_from_slice(&count.to_le_bytes());
-    out.extend_from_slice(&id.incarnation.to_le_bytes());
-    out.extend_from_slice(&id.seq.to_le_bytes());
+    out.extend_from_slice(&id.0.to_le_bytes());
+    out.extend_from_slice(&id.1.to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     for part in body {
         out.extend_from_slice(part);
@@ -165,19 +165,19 @@ pub(crate) fn seal(record: &mut [u8], salt: Salt, offset: u64) {
 }
 
 /// The bytes of ids in a mark.
-pub(crate) fn id_bytes(ids: &[BatchId]) -> Vec<u8> {
-    ids.iter().flat_map(|id| [id.incarnation.to_le_bytes(), id.seq.to_le_bytes()]).flatten().collect()
+pub(crate) fn id_bytes(ids: &[Id]) -> Vec<u8> {
+    ids.iter().flat_map(|(incarnation, seq)| [incarnation.to_le_bytes(), seq.to_le_bytes()]).flatten().collect()
 }
 
 /// The ids in the body of a DONE with this many.
-pub(crate) fn parse_done(count: u32, body: &[u8]) -> Option<Vec<BatchId>> {
+pub(crate) fn parse_done(count: u32, body: &[u8]) -> Option<Vec<Id>> {
     let (ids, rest) = body.as_chunks::<ID_LEN>();
-    let ids = ids.iter().map(|id| BatchId { incarnation: u64_at(id, 0), seq: u64_at(id, 8) });
+    let ids = ids.iter().map(|id| (u64_at(id, 0), u64_at(id, 8)));
     (rest.is_empty() && ids.len() == count as usize).then(|| ids.collect())
 }
 
 /// Name and ids in the body of a SPILL with this many.
-pub(crate) fn parse_spill(count: u32, body: &[u8]) -> Option<(&str, Vec<BatchId>)> {
+pub(crate) fn parse_spill(count: u32, body: &[u8]) -> Option<(&str, Vec<Id>)> {
     let (len, rest) = body.split_first_chunk::<2>()?;
     let (name, ids) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
     Some((std::str::from_utf8(name).ok()?, parse_done(count, ids)?))
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     const SALT: Salt = Salt(7);
-    const ID: BatchId = BatchId { incarnation: 3, seq: 4 };
+    const ID: Id = (3, 4);
 
     fn record(offset: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn marks_give_back_their_ids_and_nothing_else() {
-        let ids = [ID, BatchId { incarnation: u64::MAX, seq: 0 }];
+        let ids = [ID, (u64::MAX, 0)];
         let bytes = id_bytes(&ids);
         assert_eq!(parse_done(2, &bytes).as_deref(), Some(&ids[..]));
         assert_eq!(parse_done(3, &bytes), None);

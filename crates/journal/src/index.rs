@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::BatchId;
+use super::Id;
 use super::segment::SegmentId;
 
 /// Where a batch stands.
@@ -51,7 +51,7 @@ pub(crate) struct Segment {
 pub(crate) struct Spill {
     pub(crate) name: String,
     /// As announced; some may be done since.
-    pub(crate) ids: Vec<BatchId>,
+    pub(crate) ids: Vec<Id>,
     pub(crate) open: usize,
     /// The segment that its record stands in, once it does.
     pub(crate) segment: Option<u64>,
@@ -60,7 +60,7 @@ pub(crate) struct Spill {
 /// All of it. The key of a segment is its place in the order of writing.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) batches: HashMap<BatchId, Live>,
+    pub(crate) batches: HashMap<Id, Live>,
     pub(crate) segments: BTreeMap<u64, Segment>,
     pub(crate) spills: BTreeMap<u64, Spill>,
     /// Items of all batches.
@@ -90,13 +90,13 @@ impl Segment {
 
 impl Index {
     /// A batch that is not written yet.
-    pub(crate) fn insert(&mut self, id: BatchId, count: u32) {
+    pub(crate) fn insert(&mut self, id: Id, count: u32) {
         self.batches.insert(id, Live { count, places: Vec::new(), spill: None });
         self.items += u64::from(count);
     }
 
     /// A batch that waits stands at one more place.
-    pub(crate) fn add_place(&mut self, id: BatchId, place: Place) {
+    pub(crate) fn add_place(&mut self, id: Id, place: Place) {
         if let Some(live) = self.batches.get_mut(&id) {
             live.places.push(place);
             if let Some(segment) = self.segments.get_mut(&place.segment) {
@@ -107,7 +107,7 @@ impl Index {
     }
 
     /// Only the last place counts from now on: it is durable.
-    pub(crate) fn settle_place(&mut self, id: BatchId) {
+    pub(crate) fn settle_place(&mut self, id: Id) {
         let Some(live) = self.batches.get_mut(&id) else { return };
         let Some(last) = live.places.pop() else { return };
         let others = std::mem::replace(&mut live.places, vec![last]);
@@ -115,7 +115,7 @@ impl Index {
     }
 
     /// The batch does not wait any more.
-    pub(crate) fn remove(&mut self, id: BatchId) -> Option<Live> {
+    pub(crate) fn remove(&mut self, id: Id) -> Option<Live> {
         let live = self.batches.remove(&id)?;
         self.items -= u64::from(live.count);
         self.leave(&live.places, true);
@@ -126,7 +126,7 @@ impl Index {
     }
 
     /// One place turned out to be damaged.
-    pub(crate) fn remove_place(&mut self, id: BatchId, place: Place) {
+    pub(crate) fn remove_place(&mut self, id: Id, place: Place) {
         if let Some(live) = self.batches.get_mut(&id) {
             live.places.retain(|other| *other != place);
             self.leave(&[place], false);
@@ -145,13 +145,13 @@ impl Index {
 
     /// A spill of those of `ids` that wait is announced, in place of any earlier one of theirs: its key, and which they are. None if
     /// there are none.
-    pub(crate) fn announce(&mut self, name: &str, ids: &[BatchId]) -> Option<(u64, Vec<BatchId>)> {
+    pub(crate) fn announce(&mut self, name: &str, ids: impl Iterator<Item = Id>) -> Option<(u64, Vec<Id>)> {
         let key = self.next_spill;
         let mut known = Vec::new();
         for id in ids {
-            let Some(live) = self.batches.get_mut(id).filter(|live| live.spill != Some(key)) else { continue };
+            let Some(live) = self.batches.get_mut(&id).filter(|live| live.spill != Some(key)) else { continue };
             let earlier = live.spill.replace(key);
-            known.push(*id);
+            known.push(id);
             if let Some(earlier) = earlier {
                 self.leave_spill(earlier);
             }
@@ -179,7 +179,7 @@ impl Index {
     }
 
     /// These do not go to a file after all.
-    pub(crate) fn take_back(&mut self, ids: &[BatchId]) {
+    pub(crate) fn take_back(&mut self, ids: &[Id]) {
         for id in ids {
             if let Some(spill) = self.batches.get_mut(id).and_then(|live| live.spill.take()) {
                 self.leave_spill(spill);

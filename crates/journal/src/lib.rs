@@ -21,11 +21,8 @@ pub use read::Batch;
 pub use schedule::{SyncPolicy, SyncSchedule};
 pub use write::Journal;
 
-/// Names one batch for good: no two batches ever have the same, in this life of the program or another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BatchId {
-    /// Which life of the program: [`Journal::incarnation`] for batches of this one.
-    pub incarnation: u64,
-    /// Which batch of that life; never used twice, also not after the batch is done.
-    pub seq: u64,
-}
+/// The id of a batch: the incarnation of its writer, which is one life of the program, and the batch's number in that life.
+///
+/// No two batches ever have the same id. [`Journal::incarnation`] is the first half for batches of this life; a number is
+/// not used again after its batch is done. Methods take any type that converts into this pair.
+pub type Id = (u64, u64);

@@ -6,7 +6,7 @@ use super::error::{MaintainError, ReadError};
 use super::frame;
 use super::index::{Index, Segment};
 use super::tail::What;
-use super::{BatchId, Journal, Notice};
+use super::{Id, Journal, Notice};
 
 impl<D: Directory> Journal<D> {
     /// Does one bounded step of clearing up, at most 1 MiB of copying and 16 removals; says whether more is to be done at once. Call it
@@ -172,7 +172,7 @@ impl Index {
     }
 
     /// What waits in a segment, in the order of writing.
-    fn batches_in(&self, segment: u64) -> Vec<BatchId> {
+    fn batches_in(&self, segment: u64) -> Vec<Id> {
         let mut found: Vec<_> = self
             .batches
             .iter()
@@ -183,17 +183,17 @@ impl Index {
     }
 
     /// All that waits, in the order of writing.
-    pub(crate) fn in_order(&self) -> Vec<BatchId> {
+    pub(crate) fn in_order(&self) -> Vec<Id> {
         let mut found: Vec<_> = self.batches.iter().map(|(id, live)| (live.places.first().copied(), *id)).collect();
         found.sort_unstable();
         found.into_iter().map(|(_, id)| id).collect()
     }
 
     /// The announced spills whose record stands in a segment, with what of them is open.
-    fn spills_in(&self, segment: u64) -> Vec<(u64, String, Vec<BatchId>)> {
+    fn spills_in(&self, segment: u64) -> Vec<(u64, String, Vec<Id>)> {
         let here = self.spills.iter().filter(|(_, spill)| spill.segment == Some(segment));
         here.map(|(key, spill)| {
-            let open = |id: &BatchId| self.batches.get(id).is_some_and(|live| live.spill == Some(*key));
+            let open = |id: &Id| self.batches.get(id).is_some_and(|live| live.spill == Some(*key));
             (*key, spill.name.clone(), spill.ids.iter().copied().filter(open).collect())
         })
         .collect()

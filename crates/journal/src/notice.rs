@@ -1,6 +1,6 @@
 //! What a person should hear of.
 
-use super::{BatchId, SyncError};
+use super::{Id, SyncError};
 
 /// Something happened that is nobody's mistake here and no error of a call; see [`Journal::take_notices`](super::Journal::take_notices).
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub enum Notice {
     /// a new id.
     Lost {
         /// Which one.
-        id: BatchId,
+        id: Id,
         /// How many items were in it.
         count: u32,
     },

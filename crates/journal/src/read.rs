@@ -6,13 +6,13 @@ use safe_dir::{Directory, FileError};
 
 use super::frame::{self, Header, Kind, Parsed};
 use super::index::Place;
-use super::{BatchId, Journal, Notice, ReadError};
+use super::{Id, Journal, Notice, ReadError};
 
 /// A batch that was read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Its name.
-    pub id: BatchId,
+    pub id: Id,
     /// How many items are in it, as said when it was appended.
     pub count: u32,
     /// Its bytes, as they were appended.
@@ -47,12 +47,12 @@ impl<D: Directory> Journal<D> {
     ///
     /// If it does not wait, or cannot be read. A batch of which every copy is damaged, or that the disk failed to read three times, is
     /// given up.
-    pub fn read(&mut self, id: BatchId) -> Result<Batch, ReadError> {
-        self.read_patiently(id, MAX_READS)
+    pub fn read(&mut self, id: impl Into<Id>) -> Result<Batch, ReadError> {
+        self.read_patiently(id.into(), MAX_READS)
     }
 
     /// As [`read`](Self::read); the disk may fail so often before the batch is given up.
-    pub(crate) fn read_patiently(&mut self, id: BatchId, max_reads: u32) -> Result<Batch, ReadError> {
+    pub(crate) fn read_patiently(&mut self, id: Id, max_reads: u32) -> Result<Batch, ReadError> {
         let Some(live) = self.index.batches.get(&id) else { return Err(ReadError::Unknown(id)) };
         let (count, places) = (live.count, live.places.clone());
         if let Some(body) = self.tail.body(id) {
@@ -85,7 +85,7 @@ impl<D: Directory> Journal<D> {
 
     /// The body that stands there, if it is whole. An error says whether it is the fault of this place, rather than of no file
     /// being to be had at all.
-    fn read_place(&mut self, id: BatchId, place: Place) -> Result<Option<Vec<u8>>, (FileError, bool)> {
+    fn read_place(&mut self, id: Id, place: Place) -> Result<Option<Vec<u8>>, (FileError, bool)> {
         let Some(segment) = self.index.segments.get(&place.segment) else { return Ok(None) };
         let salt = segment.id.salt();
         let mut file = match self.reader.take() {
@@ -121,7 +121,7 @@ impl<D: Directory> Journal<D> {
         }
     }
 
-    fn damaged_place(&mut self, id: BatchId, place: Place) {
+    fn damaged_place(&mut self, id: Id, place: Place) {
         self.index.remove_place(id, place);
         let Some(segment) = self.index.segments.get_mut(&place.segment) else { return };
         // In a segment of which a sync failed, damage was to be expected.

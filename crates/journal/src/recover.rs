@@ -11,7 +11,7 @@ use super::maintain::quarantine;
 use super::scan::{Found, ScanError, Scanned, scan};
 use super::segment::{SegmentId, failed_name};
 use super::tail::Tail;
-use super::{BatchId, Config, Journal, Notice, Report};
+use super::{Config, Id, Journal, Notice, Report};
 
 impl<D: Directory> Journal<D> {
     /// Locks the directory and finds what waits in it: batches that were appended and not done. They are read on demand, by
@@ -90,7 +90,7 @@ impl<D: Directory> Journal<D> {
 
     /// Makes durable what the process before did not, as it may have been killed before its last sync: what was found is safe from then
     /// on. Where a sync fails or has failed, all of that segment that counts is written to a new one by the next sync.
-    fn sync_found(&mut self, done: &HashSet<BatchId>) -> Result<(), FileError> {
+    fn sync_found(&mut self, done: &HashSet<Id>) -> Result<(), FileError> {
         for (key, segment) in &self.index.segments {
             // Cheap for those that were synced long ago. Which ones were not cannot be told by their order, after failures.
             let synced = !segment.poisoned
@@ -124,8 +124,8 @@ impl<D: Directory> Journal<D> {
 
 /// Batches of interrupted spills.
 struct Spilled {
-    taken_over: Vec<BatchId>,
-    taken_back: Vec<BatchId>,
+    taken_over: Vec<Id>,
+    taken_back: Vec<Id>,
 }
 
 struct Recovery {
@@ -138,9 +138,9 @@ struct Recovery {
     /// Damaged segments without anything that is still needed.
     useless: Vec<u64>,
     incarnations: HashSet<u64>,
-    done: HashSet<BatchId>,
+    done: HashSet<Id>,
     /// The spill that was announced last for a batch.
-    spills: BTreeMap<BatchId, String>,
+    spills: BTreeMap<Id, String>,
 }
 
 impl Recovery {
@@ -240,7 +240,7 @@ impl Recovery {
     fn apply(&mut self, segment: u64, record: Found) {
         match record {
             Found::Batch { id, count, offset, body_len } => {
-                self.incarnations.insert(id.incarnation);
+                self.incarnations.insert(id.0);
                 if self.done.contains(&id) {
                     self.report.duplicates += 1;
                     return;
@@ -254,7 +254,7 @@ impl Recovery {
             }
             Found::Done(ids) => {
                 for id in ids {
-                    self.incarnations.insert(id.incarnation);
+                    self.incarnations.insert(id.0);
                     self.spills.remove(&id);
                     self.index.remove(id);
                     self.done.insert(id);
@@ -262,7 +262,7 @@ impl Recovery {
             }
             Found::Spill(name, ids) => {
                 for id in ids {
-                    self.incarnations.insert(id.incarnation);
+                    self.incarnations.insert(id.0);
                     if name.is_empty() {
                         self.spills.remove(&id);
                     } else {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use safe_dir::File;
 
-use super::BatchId;
+use super::Id;
 use super::frame::{self, HEADER_LEN, Header, Kind, MARK, Parsed};
 use super::segment::{self, SegmentId, Start};
 
@@ -13,14 +13,14 @@ use super::segment::{self, SegmentId, Start};
 pub(crate) enum Found {
     /// Not read yet: its body may turn out to be damaged.
     Batch {
-        id: BatchId,
+        id: Id,
         count: u32,
         offset: u64,
         body_len: u32,
     },
-    Done(Vec<BatchId>),
+    Done(Vec<Id>),
     /// Without a name: taken back.
-    Spill(String, Vec<BatchId>),
+    Spill(String, Vec<Id>),
 }
 
 /// What was found out about the file as a whole.

@@ -1,6 +1,6 @@
 //! What no sync has made durable yet, whole records one after the other: to be written again if a sync fails.
 
-use super::BatchId;
+use super::Id;
 use super::frame::{self, HEADER_LEN, Kind, Salt};
 
 #[derive(Debug, Default)]
@@ -24,14 +24,14 @@ pub(crate) struct Record {
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    Batch(BatchId),
+    Batch(Id),
     Done,
     /// The key of the spill; none for one that is taken back.
     Spill(Option<u64>),
 }
 
 /// The id in the header of a mark.
-const NO_ID: BatchId = BatchId { incarnation: 0, seq: 0 };
+const NO_ID: Id = (0, 0);
 
 impl Tail {
     pub(crate) fn is_empty(&self) -> bool {
@@ -94,7 +94,7 @@ impl Tail {
     }
 
     /// All of it is durable. Says which batches were in it.
-    pub(crate) fn clear(&mut self) -> Vec<BatchId> {
+    pub(crate) fn clear(&mut self) -> Vec<Id> {
         let batches = self.records.drain(..).filter_map(|record| match record.what {
             What::Batch(id) => Some(id),
             What::Done | What::Spill(_) => None,
@@ -110,7 +110,7 @@ impl Tail {
     }
 
     /// The body of a batch in it.
-    pub(crate) fn body(&self, id: BatchId) -> Option<&[u8]> {
+    pub(crate) fn body(&self, id: Id) -> Option<&[u8]> {
         let record = self.records.iter().rev().find(|record| record.what == What::Batch(id))?;
         Some(&self.bytes[record.start + HEADER_LEN..record.end])
     }

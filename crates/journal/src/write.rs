@@ -11,7 +11,7 @@ use super::frame::{self, Salt};
 use super::index::{Index, Place, Segment};
 use super::segment::{HEADER_LEN, SegmentId, failed_name};
 use super::tail::{Tail, What};
-use super::{BatchId, Config, Notice, Status};
+use super::{Config, Id, Notice, Status};
 
 /// The journal of one directory, locked while it is open.
 ///
@@ -29,9 +29,9 @@ pub struct Journal<D: Directory> {
     /// The segment that was read last.
     pub(crate) reader: Option<(u64, D::File)>,
     /// What was found at open and not given out yet.
-    pub(crate) to_recover: VecDeque<BatchId>,
+    pub(crate) to_recover: VecDeque<Id>,
     /// How often the disk failed to read a batch.
-    pub(crate) read_failures: HashMap<BatchId, u32>,
+    pub(crate) read_failures: HashMap<Id, u32>,
     /// Segments found at open of which a sync failed: the next sync writes what waits in them to the head.
     pub(crate) unsafe_found: Vec<u64>,
     pub(crate) trouble: bool,
@@ -77,7 +77,8 @@ impl<D: Directory> Journal<D> {
     /// # Errors
     ///
     /// If it is too large or known already, there is no room, or the file system refuses: then nothing of it is kept.
-    pub fn append(&mut self, id: BatchId, count: u32, body: &[u8]) -> Result<(), AppendError> {
+    pub fn append(&mut self, id: impl Into<Id>, count: u32, body: &[u8]) -> Result<(), AppendError> {
+        let id = id.into();
         let max_bytes = self.config.max_body_bytes as usize;
         if body.len() > max_bytes {
             return Err(AppendError::TooLarge { bytes: body.len(), max_bytes });
@@ -111,12 +112,12 @@ impl<D: Directory> Journal<D> {
     /// # Errors
     ///
     /// If the mark was not written. The batches are done all the same, and the next call that writes writes the mark.
-    pub fn done(&mut self, ids: &[BatchId]) -> Result<usize, MarkError> {
+    pub fn done<I: Copy + Into<Id>>(&mut self, ids: &[I]) -> Result<usize, MarkError> {
         let (mut total, mut outcome) = (0, Ok(()));
         for ids in ids.chunks(IDS_PER_MARK) {
             // Before they count as done: it may sync, and their mark is not part of that.
             let rotated = self.rotate((frame::HEADER_LEN + ids.len() * 16) as u64);
-            let known: Vec<BatchId> = ids.iter().copied().filter(|id| self.index.remove(*id).is_some()).collect();
+            let known: Vec<Id> = pairs(ids).filter(|id| self.index.remove(*id).is_some()).collect();
             let marked = self.mark(What::Done, &known, &[]);
             outcome = outcome.and(rotated).and(marked);
             total += known.len();
@@ -134,7 +135,7 @@ impl<D: Directory> Journal<D> {
     /// # Errors
     ///
     /// As [`append`](Self::append). At most about 65,000 batches may go to one file.
-    pub fn spill(&mut self, name: &str, ids: &[BatchId]) -> Result<usize, AppendError> {
+    pub fn spill<I: Copy + Into<Id>>(&mut self, name: &str, ids: &[I]) -> Result<usize, AppendError> {
         let (bytes, max_bytes) = (2 + name.len() + ids.len() * 16, frame::MAX_MARK_BODY as usize);
         let Some(name_len) = u16::try_from(name.len()).ok().filter(|_| ids.len() <= frame::max_ids(name)) else {
             return Err(AppendError::TooLarge { bytes, max_bytes });
@@ -143,7 +144,7 @@ impl<D: Directory> Journal<D> {
             return Err(AppendError::NoName);
         }
         self.rotate((frame::HEADER_LEN + bytes) as u64).map_err(AppendError::File)?;
-        let Some((key, known)) = self.index.announce(name, ids) else { return Ok(0) };
+        let Some((key, known)) = self.index.announce(name, pairs(ids)) else { return Ok(0) };
         self.mark(What::Spill(Some(key)), &known, &[&name_len.to_le_bytes(), name.as_bytes()]).map_err(|error| {
             self.tail.pop_unwritten();
             self.index.take_back(&known);
@@ -157,13 +158,13 @@ impl<D: Directory> Journal<D> {
     /// # Errors
     ///
     /// If the mark was not written: the next call that writes writes it.
-    pub fn take_back(&mut self, ids: &[BatchId]) -> Result<usize, MarkError> {
-        let spilling = |id: &BatchId| self.index.batches.get(id).is_some_and(|live| live.spill.is_some());
-        let known: Vec<BatchId> = ids.iter().copied().filter(spilling).collect();
+    pub fn take_back<I: Copy + Into<Id>>(&mut self, ids: &[I]) -> Result<usize, MarkError> {
+        let spilling = |id: &Id| self.index.batches.get(id).is_some_and(|live| live.spill.is_some());
+        let known: Vec<Id> = pairs(ids).filter(spilling).collect();
         self.mark_taken_back(&known).map(|()| known.len()).map_err(MarkError)
     }
 
-    pub(crate) fn mark_taken_back(&mut self, ids: &[BatchId]) -> Result<(), FileError> {
+    pub(crate) fn mark_taken_back(&mut self, ids: &[Id]) -> Result<(), FileError> {
         let mut outcome = Ok(());
         for ids in ids.chunks(IDS_PER_MARK) {
             let rotated = self.rotate((frame::HEADER_LEN + 2 + ids.len() * 16) as u64);
@@ -236,12 +237,12 @@ impl<D: Directory> Journal<D> {
     }
 
     /// Writes marks for batches that are in the index no more; what cannot be written now is kept for later.
-    pub(crate) fn mark_done(&mut self, ids: &[BatchId]) {
+    pub(crate) fn mark_done(&mut self, ids: &[Id]) {
         ids.chunks(IDS_PER_MARK).for_each(|ids| drop(self.mark(What::Done, ids, &[])));
     }
 
     /// Writes a record about `ids`, which is kept for later if it cannot be written now.
-    fn mark(&mut self, what: What, ids: &[BatchId], name: &[&[u8]]) -> Result<(), FileError> {
+    fn mark(&mut self, what: What, ids: &[Id], name: &[&[u8]]) -> Result<(), FileError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -360,6 +361,10 @@ impl<D: Directory> fmt::Debug for Journal<D> {
             .field("status", &self.status())
             .finish_non_exhaustive()
     }
+}
+
+fn pairs<I: Copy + Into<Id>>(ids: &[I]) -> impl Iterator<Item = Id> {
+    ids.iter().map(|id| (*id).into())
 }
 
 /// So many ids stand in one mark at most: 64 KiB.

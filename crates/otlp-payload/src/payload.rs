@@ -22,6 +22,20 @@ impl fmt::Display for BatchId {
     }
 }
 
+/// The incarnation, then the number.
+impl From<BatchId> for (u64, u64) {
+    fn from(id: BatchId) -> Self {
+        (id.incarnation, id.seq)
+    }
+}
+
+/// The incarnation, then the number.
+impl From<(u64, u64)> for BatchId {
+    fn from((incarnation, seq): (u64, u64)) -> Self {
+        Self { incarnation, seq }
+    }
+}
+
 /// One encoded `ExportTraceServiceRequest`, its span count, its name and its birth, kept together. A clone is a
 /// reference count.
 #[derive(Clone)]

@@ -90,7 +90,7 @@ pub fn journal(dir: &Path, bytes: u64) -> Result<Written, Failure> {
     let (mut journal, _) = Journal::open(dir, journal::Config::default(), 0x5eed, |_| Ok(false))?;
     let mut written = Written::default();
     while written.disk < bytes {
-        let id = journal::BatchId { incarnation: journal.incarnation(), seq: written.spans };
+        let id = (journal.incarnation(), written.spans);
         journal.append(id, BATCH as u32, body.bytes())?;
         written.spans += BATCH as u64;
         written.disk = journal.status().bytes;

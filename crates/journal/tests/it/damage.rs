@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 
-use journal::{BatchId, Journal, Notice, OpenError, ReadError};
+use journal::{Journal, Notice, OpenError, ReadError};
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 use safe_dir::{Directory as _, SafeDir};
@@ -36,7 +36,7 @@ fn salvage(journal: &mut Journal<MemoryDir>) -> (BTreeSet<u64>, usize) {
         match batch {
             Ok(batch) => {
                 assert_eq!(batch.body, body(batch.id, 300));
-                assert!(whole.insert(batch.id.seq), "given out once");
+                assert!(whole.insert(batch.id.1), "given out once");
             }
             Err(ReadError::Damaged { .. }) => lost += 1,
             Err(error) => panic!("{error}"),
@@ -226,7 +226,7 @@ proptest! {
         });
         let (mut journal, _) = open(disk.root());
         prop_assert!(salvage(&mut journal).0.is_subset(&[1].into()));
-        append(&mut journal, BatchId { incarnation: 8, seq: 9 }, 300);
+        append(&mut journal, (8, 9), 300);
         journal.sync().expect("synced");
         settle(&mut journal).expect("a well disk");
         drop(journal);

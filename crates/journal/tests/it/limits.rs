@@ -1,6 +1,6 @@
 //! Sizes, ids, rotation, clearing up and the order of a spill, one by one.
 
-use journal::{AppendError, BatchId, Config, Journal, Notice, OpenError, ReadError};
+use journal::{AppendError, Config, Id, Journal, Notice, OpenError, ReadError};
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 
@@ -62,7 +62,7 @@ fn what_cannot_be_kept_is_refused_whole() {
     assert!(matches!(full, AppendError::Full { .. }), "{full}");
     assert!(journal.status().bytes <= SMALL.max_bytes && journal.status().bytes > SMALL.max_bytes - 70_000);
     // Marks are let in, and make room.
-    let ids: Vec<BatchId> = (2..seq).map(id).collect();
+    let ids: Vec<Id> = (2..seq).map(id).collect();
     assert_eq!(journal.done(&ids).expect("written"), ids.len());
     journal.sync().expect("synced");
     settle(&mut journal).expect("a well disk");
@@ -84,7 +84,7 @@ fn an_incarnation_that_files_speak_of_is_not_used_again() {
     let disk = Disk::new();
     let (mut journal, _) = open(disk.root());
     assert_eq!(journal.incarnation(), 7);
-    append(&mut journal, BatchId { incarnation: 8, seq: 1 }, 10);
+    append(&mut journal, (8, 1), 10);
     drop(journal);
     assert_eq!(open(disk.root()).0.incarnation(), 9);
 }
@@ -183,7 +183,7 @@ fn a_full_disk_can_be_emptied() {
     journal.sync().expect("synced");
     let before = segments(&disk.root());
     disk.set_capacity(Some(0));
-    let ids: Vec<BatchId> = (1..=40).map(id).collect();
+    let ids: Vec<Id> = (1..=40).map(id).collect();
     journal.done(&ids).expect_err("no byte for a mark");
     settle(&mut journal).expect("removing needs none");
     assert!(before > 10 && segments(&disk.root()) <= 1);

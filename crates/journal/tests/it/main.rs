@@ -7,20 +7,20 @@ mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use journal::{BatchId, Config, Journal, MaintainError, Notice, ReadError, Report};
+use journal::{Config, Id, Journal, MaintainError, Notice, ReadError, Report};
 use safe_dir::Directory;
 
 /// Small segments, so that a short history fills several.
 const SMALL: Config =
     Config { segment_bytes: 4 << 10, max_bytes: 1 << 20, max_body_bytes: 64 << 10, free_space_reserve: 0 };
 
-fn id(seq: u64) -> BatchId {
-    BatchId { incarnation: 7, seq }
+fn id(seq: u64) -> Id {
+    (7, seq)
 }
 
 /// What a batch of this id has in it.
-fn body(id: BatchId, len: usize) -> Vec<u8> {
-    let mut state = id.incarnation.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id.seq;
+fn body(id: Id, len: usize) -> Vec<u8> {
+    let mut state = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id.1;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 56) as u8
@@ -33,17 +33,17 @@ fn open<D: Directory>(dir: D) -> (Journal<D>, Report) {
 }
 
 /// All that is recovered, whole.
-fn recovered<D: Directory>(journal: &mut Journal<D>) -> BTreeMap<BatchId, Vec<u8>> {
+fn recovered<D: Directory>(journal: &mut Journal<D>) -> BTreeMap<Id, Vec<u8>> {
     let mut found = BTreeMap::new();
     while let Some(batch) = journal.next_recovered() {
         let batch = batch.expect("whole");
         assert_eq!(batch.count as usize, batch.body.len());
-        assert!(found.insert(batch.id, batch.body).is_none(), "{} came twice", batch.id);
+        assert!(found.insert(batch.id, batch.body).is_none(), "{:?} came twice", batch.id);
     }
     found
 }
 
-fn append<D: Directory>(journal: &mut Journal<D>, id: BatchId, len: usize) {
+fn append<D: Directory>(journal: &mut Journal<D>, id: Id, len: usize) {
     journal.append(id, u32::try_from(len).expect("small"), &body(id, len)).expect("it is appended");
 }
 
@@ -60,12 +60,12 @@ fn settle<D: Directory>(journal: &mut Journal<D>) -> Result<(), MaintainError> {
 /// What must be true of a journal, without its code: which batches there are, and how safe each is.
 struct World {
     config: Config,
-    len: BTreeMap<BatchId, usize>,
-    live: BTreeMap<BatchId, Safety>,
+    len: BTreeMap<Id, usize>,
+    live: BTreeMap<Id, Safety>,
     /// Done by a mark that no sync has covered.
-    leaving: BTreeSet<BatchId>,
+    leaving: BTreeSet<Id>,
     /// Done for good, by a synced mark or because an open journal did not have it any more.
-    gone: BTreeSet<BatchId>,
+    gone: BTreeSet<Id>,
     spills: Vec<Spill>,
     /// Spill files that exist.
     files: BTreeSet<String>,
@@ -83,7 +83,7 @@ enum Safety {
 #[derive(Debug)]
 struct Spill {
     name: String,
-    ids: Vec<BatchId>,
+    ids: Vec<Id>,
     stage: Stage,
 }
 
@@ -112,7 +112,7 @@ impl World {
 
     fn append<D: Directory>(&mut self, journal: &mut Journal<D>, len: usize) -> bool {
         self.seq += 1;
-        let id = BatchId { incarnation: journal.incarnation(), seq: self.seq };
+        let id = (journal.incarnation(), self.seq);
         let kept = journal.append(id, u32::try_from(len).expect("small"), &body(id, len)).is_ok();
         if kept {
             self.len.insert(id, len);
@@ -124,17 +124,16 @@ impl World {
 
     /// Marks the batches that `pick` chooses among those that wait and are not being spilled.
     fn done<D: Directory>(&mut self, journal: &mut Journal<D>, pick: usize, many: usize) {
-        let spilling: BTreeSet<BatchId> = self.spills.iter().flat_map(|spill| spill.ids.iter().copied()).collect();
-        let free: Vec<BatchId> = self.live.keys().filter(|id| !spilling.contains(id)).copied().collect();
+        let spilling: BTreeSet<Id> = self.spills.iter().flat_map(|spill| spill.ids.iter().copied()).collect();
+        let free: Vec<Id> = self.live.keys().filter(|id| !spilling.contains(id)).copied().collect();
         if free.is_empty() {
             return;
         }
-        let ids: Vec<BatchId> =
-            free.iter().cycle().skip(pick % free.len()).take(many.min(free.len())).copied().collect();
+        let ids: Vec<Id> = free.iter().cycle().skip(pick % free.len()).take(many.min(free.len())).copied().collect();
         self.mark(journal, &ids);
     }
 
-    fn mark<D: Directory>(&mut self, journal: &mut Journal<D>, ids: &[BatchId]) {
+    fn mark<D: Directory>(&mut self, journal: &mut Journal<D>, ids: &[Id]) {
         if let Ok(known) = journal.done(ids) {
             assert_eq!(known, ids.len());
         }
@@ -158,8 +157,8 @@ impl World {
     /// Takes a spill one stage on, or begins one.
     fn spill<D: Directory>(&mut self, journal: &mut Journal<D>, pick: usize, fails: bool) {
         if self.spills.is_empty() || pick.is_multiple_of(5) {
-            let taken: BTreeSet<BatchId> = self.spills.iter().flat_map(|spill| spill.ids.iter().copied()).collect();
-            let ids: Vec<BatchId> = self.live.keys().filter(|id| !taken.contains(id)).take(3).copied().collect();
+            let taken: BTreeSet<Id> = self.spills.iter().flat_map(|spill| spill.ids.iter().copied()).collect();
+            let ids: Vec<Id> = self.live.keys().filter(|id| !taken.contains(id)).take(3).copied().collect();
             self.seq += 1;
             let name = format!("spill-{}", self.seq);
             if !ids.is_empty() && journal.spill(&name, &ids).is_ok() {
@@ -199,7 +198,7 @@ impl World {
     /// Reads back one that waits, from a disk that is well.
     fn read<D: Directory>(&self, journal: &mut Journal<D>, pick: usize) {
         let Some((id, _)) = self.live.iter().nth(pick % self.live.len().max(1)) else { return };
-        let batch = journal.read(*id).unwrap_or_else(|error| panic!("{id}: {error}"));
+        let batch = journal.read(*id).unwrap_or_else(|error| panic!("{id:?}: {error}"));
         assert_eq!((batch.body, batch.count as usize), (body(*id, self.len[id]), self.len[id]));
         self.check(journal);
     }
@@ -223,34 +222,34 @@ impl World {
                 Err(ReadError::File(_)) => well(),
                 // A record that was never synced may be a header over nothing.
                 Err(ReadError::Damaged { id, .. }) => {
-                    assert_ne!(self.live.get(&id), Some(&Safety::Synced), "{id} was synced");
+                    assert_ne!(self.live.get(&id), Some(&Safety::Synced), "{id:?} was synced");
                 }
                 Err(error) => panic!("{error}"),
             }
         }
         for (id, batch) in &found {
-            assert!(!self.gone.contains(id), "{id} was done and synced, and is back");
-            let len = self.len.get(id).unwrap_or_else(|| panic!("{id} is invented"));
-            assert_eq!(batch.body, body(*id, *len), "{id} is another");
+            assert!(!self.gone.contains(id), "{id:?} was done and synced, and is back");
+            let len = self.len.get(id).unwrap_or_else(|| panic!("{id:?} is invented"));
+            assert_eq!(batch.body, body(*id, *len), "{id:?} is another");
             assert_eq!(batch.count as usize, *len);
         }
-        let in_files: BTreeSet<BatchId> = self
+        let in_files: BTreeSet<Id> = self
             .spills
             .iter()
             .filter(|spill| self.files.contains(&spill.name))
             .flat_map(|spill| spill.ids.iter().copied())
             .collect();
         for id in &in_files {
-            assert!(!found.contains_key(id), "{id} is in a file and in the journal");
+            assert!(!found.contains_key(id), "{id:?} is in a file and in the journal");
         }
         for (id, safety) in &self.live {
             if (*safety == Safety::Synced || !crashed) && !in_files.contains(id) {
-                assert!(found.contains_key(id), "{id} ({safety:?}) is lost");
+                assert!(found.contains_key(id), "{id:?} ({safety:?}) is lost");
             }
         }
         assert!(crashed || found.keys().all(|id| self.live.contains_key(id)), "nothing comes back without a crash");
         // From here on the journal's word counts: what it gave is safe, what it did not give never comes; if it could say so durably.
-        let safety = |id: &BatchId| match self.live.get(id) {
+        let safety = |id: &Id| match self.live.get(id) {
             Some(safety) if report.unsynced.is_some() => *safety,
             None if report.unsynced.is_some() => Safety::Appended,
             _ => Safety::Synced,

@@ -28,7 +28,7 @@ pub(crate) struct FileJournal<D: Directory = SafeDir> {
     /// Of a process that has ended, while it is being taken over.
     dead: Option<Dead<D>>,
     /// Taken over, and not given out yet.
-    adopted: VecDeque<journal::BatchId>,
+    adopted: VecDeque<journal::Id>,
     /// Spans that were found and not told of yet.
     found: u64,
     /// Spans among them that are damaged.
@@ -181,7 +181,7 @@ where
 
     fn append(&mut self, batch: &Payload) -> Result<(), JournalError> {
         let count = u32::try_from(batch.span_count()).unwrap_or(u32::MAX);
-        self.own.append(id(batch.id()), count, batch.bytes()).map_err(|error| match error {
+        self.own.append(batch.id(), count, batch.bytes()).map_err(|error| match error {
             AppendError::TooLarge { bytes, max_bytes } => JournalError::new(format!(
                 "a batch of {bytes} bytes is larger than the {max_bytes} that the journal takes: export fewer spans at a time"
             )),
@@ -193,15 +193,15 @@ where
     }
 
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.own.done(&all(ids)).map(drop).map_err(told)
+        self.own.done(ids).map(drop).map_err(told)
     }
 
     fn announce(&mut self, file: &str, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.own.spill(file, &all(ids)).map(drop).map_err(told)
+        self.own.spill(file, ids).map(drop).map_err(told)
     }
 
     fn take_back(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.own.take_back(&all(ids)).map(drop).map_err(told)
+        self.own.take_back(ids).map(drop).map_err(told)
     }
 
     fn sync(&mut self) -> Result<(), JournalError> {
@@ -226,8 +226,7 @@ where
             return match next {
                 None => Recovered::End,
                 Some(Ok(batch)) => {
-                    let id = BatchId { incarnation: batch.id.incarnation, seq: batch.id.seq };
-                    Recovered::Batch(Payload::new(id, now, batch.count as usize, Bytes::from(batch.body)))
+                    Recovered::Batch(Payload::new(batch.id.into(), now, batch.count as usize, Bytes::from(batch.body)))
                 }
                 Some(Err(ReadError::Damaged { count, .. })) => Recovered::Damaged { spans: count.into() },
                 Some(Err(ReadError::File(error))) => {
@@ -259,14 +258,6 @@ where
     }
 }
 
-fn id(id: BatchId) -> journal::BatchId {
-    journal::BatchId { incarnation: id.incarnation, seq: id.seq }
-}
-
-fn all(ids: &[BatchId]) -> Vec<journal::BatchId> {
-    ids.iter().copied().map(id).collect()
-}
-
 fn log<D: Directory>(journal: &mut journal::Journal<D>) {
     for notice in journal.take_notices() {
         match notice {
@@ -277,7 +268,7 @@ fn log<D: Directory>(journal: &mut journal::Journal<D>) {
                 tracing::warn!(name, moved_to, "a damaged segment of the journal was set aside");
             }
             Notice::Lost { id, count } => {
-                let id = id.to_string();
+                let id = BatchId::from(id).to_string();
                 tracing::warn!(id, count, "a batch in the journal is damaged and was given up");
             }
             Notice::Poisoned { name } => {

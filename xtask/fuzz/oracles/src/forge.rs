@@ -1,7 +1,7 @@
 //! Journal segments, written by the page that describes them (`docs/journal.md`) and not by the journal's own code:
 //! also such as the journal would never write.
 
-use ::journal::BatchId;
+use ::journal::Id;
 
 use crate::feed::{Feed, Recipe};
 
@@ -33,14 +33,14 @@ pub(crate) struct Segment {
 #[derive(Clone, Debug)]
 pub(crate) enum Forged {
     Batch {
-        id: BatchId,
+        id: Id,
         count: u32,
         body: Vec<u8>,
     },
     /// Of a batch, over a body that is none.
-    Header(BatchId, u32),
-    Done(Vec<BatchId>),
-    Spill(String, Vec<BatchId>),
+    Header(Id, u32),
+    Done(Vec<Id>),
+    Spill(String, Vec<Id>),
 }
 
 impl Segment {
@@ -86,7 +86,7 @@ impl Segment {
                 let ids = ids(feed);
                 // A count that is not that of the ids makes it no mark.
                 let count = ids.len() as u32 + u32::from(form >> 3 & 1);
-                self.push(DONE, 1, BatchId { incarnation: 0, seq: 0 }, count, &id_bytes(&ids));
+                self.push(DONE, 1, (0, 0), count, &id_bytes(&ids));
                 if form & 8 == 0 {
                     self.whole(Forged::Done(ids));
                 }
@@ -96,7 +96,7 @@ impl Segment {
                 let name = feed.bytes(name.into());
                 let ids = ids(feed);
                 let body = [&(name.len() as u16).to_le_bytes(), name, &id_bytes(&ids)].concat();
-                self.push(SPILL, 1, BatchId { incarnation: 0, seq: 0 }, ids.len() as u32, &body);
+                self.push(SPILL, 1, (0, 0), ids.len() as u32, &body);
                 if let Ok(name) = std::str::from_utf8(name) {
                     self.whole(Forged::Spill(name.to_owned(), ids));
                 }
@@ -150,14 +150,14 @@ impl Segment {
         }
     }
 
-    fn push(&mut self, kind: u8, version: u8, id: BatchId, count: u32, body: &[u8]) {
+    fn push(&mut self, kind: u8, version: u8, id: Id, count: u32, body: &[u8]) {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(&[0xb5, 0x6a, 0x72, 0x1e]);
         self.bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
         self.bytes.extend_from_slice(&[version, kind, 0, 0]);
         self.bytes.extend_from_slice(&count.to_le_bytes());
-        self.bytes.extend_from_slice(&id.incarnation.to_le_bytes());
-        self.bytes.extend_from_slice(&id.seq.to_le_bytes());
+        self.bytes.extend_from_slice(&id.0.to_le_bytes());
+        self.bytes.extend_from_slice(&id.1.to_le_bytes());
         self.bytes.extend_from_slice(&[0; 8]);
         self.bytes.extend_from_slice(body);
         self.reseal(at, None);
@@ -179,14 +179,14 @@ impl Segment {
 }
 
 /// The batches of a segment as the journal wrote it, by the place of their bytes.
-pub(crate) fn batches(segment: &[u8]) -> Vec<(BatchId, std::ops::Range<usize>)> {
+pub(crate) fn batches(segment: &[u8]) -> Vec<(Id, std::ops::Range<usize>)> {
     let (mut at, mut found) = (SEGMENT_HEADER, Vec::new());
     while let Some(header) = segment.get(at..at + RECORD_HEADER) {
         let number = |from: usize| u64::from_le_bytes(header[from..from + 8].try_into().expect("eight bytes"));
         let length = u32::from_le_bytes(header[4..8].try_into().expect("four bytes")) as usize;
         let end = at + RECORD_HEADER + length;
         if header[9] == BATCH {
-            found.push((BatchId { incarnation: number(16), seq: number(24) }, at..end));
+            found.push(((number(16), number(24)), at..end));
         }
         at = end;
     }
@@ -203,17 +203,17 @@ fn segment_header(version: u32, incarnation: u64, number: u64) -> Vec<u8> {
     bytes
 }
 
-fn id(feed: &mut Feed<'_>) -> BatchId {
-    BatchId { incarnation: u64::from(feed.byte() & 3), seq: u64::from(feed.byte()) }
+fn id(feed: &mut Feed<'_>) -> Id {
+    (u64::from(feed.byte() & 3), u64::from(feed.byte()))
 }
 
-fn ids(feed: &mut Feed<'_>) -> Vec<BatchId> {
+fn ids(feed: &mut Feed<'_>) -> Vec<Id> {
     let many = feed.byte() & 7;
     (0..many).map(|_| id(feed)).collect()
 }
 
-fn id_bytes(ids: &[BatchId]) -> Vec<u8> {
-    ids.iter().flat_map(|id| [id.incarnation.to_le_bytes(), id.seq.to_le_bytes()]).flatten().collect()
+fn id_bytes(ids: &[Id]) -> Vec<u8> {
+    ids.iter().flat_map(|(incarnation, seq)| [incarnation.to_le_bytes(), seq.to_le_bytes()]).flatten().collect()
 }
 
 /// The recipe of a segment of three batches, the second of them done, a spill, and then `more`.

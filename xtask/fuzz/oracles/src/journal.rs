@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::journal::{BatchId, Config, Journal, Notice, OpenError, ReadError};
+use ::journal::{Config, Id, Journal, Notice, OpenError, ReadError};
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 
@@ -40,21 +40,21 @@ struct Scene {
     /// Whether the file of a spill exists.
     files: fn(&str) -> bool,
     /// All that may be found.
-    given: BTreeMap<BatchId, BTreeSet<(u32, Vec<u8>)>>,
+    given: BTreeMap<Id, BTreeSet<(u32, Vec<u8>)>>,
     /// Counts of forged headers over a body that is none: of two records with one name, one may lend the other its
     /// count.
-    lent: BTreeSet<(BatchId, u32)>,
-    must: BTreeSet<BatchId>,
-    must_not: BTreeSet<BatchId>,
+    lent: BTreeSet<(Id, u32)>,
+    must: BTreeSet<Id>,
+    must_not: BTreeSet<Id>,
     newer: bool,
     /// It may be seen, or hidden behind a length.
     newer_behind: bool,
 }
 
-type Batches = BTreeMap<BatchId, (u32, Vec<u8>)>;
+type Batches = BTreeMap<Id, (u32, Vec<u8>)>;
 
 impl Scene {
-    fn is_given(&self, id: BatchId, (count, body): &(u32, Vec<u8>)) {
+    fn is_given(&self, id: Id, (count, body): &(u32, Vec<u8>)) {
         let given = self.given.get(&id).into_iter().flatten();
         let bodies: Vec<_> = given.filter(|(_, other)| other == body).collect();
         let counts = self.given.get(&id).into_iter().flatten().map(|(count, _)| (id, *count));
@@ -91,7 +91,7 @@ fn recover(disk: &Disk, files: fn(&str) -> bool) -> Result<(Journal<MemoryDir>, 
 
 /// The journal works as any other, and what it gave out once it gives out again, until it is done.
 fn goes_on(scene: &Scene, before: &BTreeMap<String, Vec<u8>>, mut journal: Journal<MemoryDir>, mut found: Batches) {
-    let id = BatchId { incarnation: journal.incarnation(), seq: 1 };
+    let id = (journal.incarnation(), 1);
     journal.append(id, 3, b"new").expect("there is room");
     journal.sync().expect("a well disk");
     assert!(found.insert(id, (3, b"new".to_vec())).is_none());
@@ -117,7 +117,7 @@ fn goes_on(scene: &Scene, before: &BTreeMap<String, Vec<u8>>, mut journal: Journ
     assert_eq!(again[&id], found[&id]);
     // Of forged batches with one name and two bodies either may come.
     again.into_iter().filter(|(other, _)| *other != id).for_each(|(id, batch)| scene.is_given(id, &batch));
-    let ids: Vec<BatchId> = found.keys().copied().collect();
+    let ids: Vec<Id> = found.keys().copied().collect();
     assert_eq!(journal.done(&ids).expect("a well disk"), ids.len());
     journal.sync().expect("a well disk");
     clear_up(&mut journal);
@@ -157,7 +157,7 @@ fn forged(feed: &mut Feed<'_>) -> Scene {
         newer: false,
         newer_behind: false,
     };
-    let mut spills: BTreeMap<BatchId, String> = BTreeMap::new();
+    let mut spills: BTreeMap<Id, String> = BTreeMap::new();
     let mut lies = false;
     for number in 1..=4 {
         if number > 1 && feed.is_empty() {
@@ -195,8 +195,7 @@ fn forged(feed: &mut Feed<'_>) -> Scene {
             }
         }
     }
-    let in_files: BTreeSet<BatchId> =
-        spills.into_iter().filter(|(_, name)| (scene.files)(name)).map(|(id, _)| id).collect();
+    let in_files: BTreeSet<Id> = spills.into_iter().filter(|(_, name)| (scene.files)(name)).map(|(id, _)| id).collect();
     scene.must.retain(|id| !scene.must_not.contains(id) && !in_files.contains(id));
     if lies {
         // A mark may be hidden: what it says of a spill, or takes back, is open.
@@ -211,11 +210,11 @@ fn forged(feed: &mut Feed<'_>) -> Scene {
 fn written(feed: &mut Feed<'_>) -> Scene {
     let disk = Disk::new();
     let none = |_: &str| false;
-    let mut given: BTreeMap<BatchId, BTreeSet<(u32, Vec<u8>)>> = BTreeMap::new();
+    let mut given: BTreeMap<Id, BTreeSet<(u32, Vec<u8>)>> = BTreeMap::new();
     let harms = feed.byte() % 5;
     let operations = feed.byte() % 65;
     let mut journal = recover(&disk, none).expect("an empty disk").0;
-    let mut waiting: Vec<BatchId> = Vec::new();
+    let mut waiting: Vec<Id> = Vec::new();
     for seq in 1..=u64::from(operations) {
         let operation = feed.byte();
         match operation & 7 {
@@ -232,7 +231,7 @@ fn written(feed: &mut Feed<'_>) -> Scene {
                 journal = recover(&disk, none).expect("a well disk").0;
             }
             _ => {
-                let id = BatchId { incarnation: journal.incarnation(), seq };
+                let id = (journal.incarnation(), seq);
                 let body = body(id, feed.short() % 1_500);
                 journal.append(id, u32::from(operation), &body).expect("there is room");
                 given.entry(id).or_default().insert((u32::from(operation), body));
@@ -258,7 +257,7 @@ fn written(feed: &mut Feed<'_>) -> Scene {
             forge::batches(original).into_iter().filter(|(_, range)| same(0..SEGMENT_HEADER) && same(range.clone()));
         untouched.extend(whole.map(|(id, _)| id));
     }
-    let must: BTreeSet<BatchId> = waiting.iter().copied().filter(|id| untouched.contains(id)).collect();
+    let must: BTreeSet<Id> = waiting.iter().copied().filter(|id| untouched.contains(id)).collect();
     let mut must_not = BTreeSet::new();
     if original == harmed {
         assert_eq!(must.len(), waiting.len(), "all that waits is on the disk");
@@ -268,8 +267,8 @@ fn written(feed: &mut Feed<'_>) -> Scene {
 }
 
 /// Bytes that say whose they are.
-fn body(id: BatchId, length: usize) -> Vec<u8> {
-    format!("{}-{} ", id.incarnation, id.seq).into_bytes().into_iter().cycle().take(length).collect()
+fn body(id: Id, length: usize) -> Vec<u8> {
+    format!("{}-{} ", id.0, id.1).into_bytes().into_iter().cycle().take(length).collect()
 }
 
 const CONFIG: Config =

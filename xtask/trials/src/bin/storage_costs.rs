@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use journal::{BatchId, Config, Journal, SyncPolicy, SyncSchedule};
+use journal::{Config, Id, Journal, SyncPolicy, SyncSchedule};
 use safe_dir::SafeDir;
 use span_buffer::{Buffer, Limits, Size};
 use trials::stored::{self, BATCH};
@@ -154,7 +154,7 @@ fn recovery(dir: &Path, writer: Writer) -> Result<(), Failure> {
 struct Writer {
     journal: Journal<SafeDir>,
     next: u64,
-    waiting: Vec<BatchId>,
+    waiting: Vec<Id>,
 }
 
 impl Writer {
@@ -164,7 +164,7 @@ impl Writer {
     }
 
     fn append(&mut self, body: &[u8]) -> Result<(), Failure> {
-        let id = BatchId { incarnation: self.journal.incarnation(), seq: self.next };
+        let id = (self.journal.incarnation(), self.next);
         self.next += 1;
         self.journal.append(id, BATCH as u32, black_box(body))?;
         self.waiting.push(id);
