@@ -1,4 +1,4 @@
-//! Sizes.
+//! The limits of a journal.
 
 use super::OpenError;
 use super::frame::MAX_BODY;
@@ -6,16 +6,17 @@ use super::frame::MAX_BODY;
 /// Limits of a journal, in bytes. [`Journal::open`](super::Journal::open) checks them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// A new segment begins rather than one growing beyond this; a larger batch has a segment of its own. Also the most
-    /// that is kept in memory until it is synced, one batch aside. 8 MiB by default; 4 KiB to 256 MiB.
+    /// A segment that would become longer than this is finished and the next one begins; a longer batch has a segment
+    /// of its own. Also the most memory that records take between two syncs, plus one batch. 8 MiB by default; 4 KiB to
+    /// 256 MiB.
     pub segment_bytes: u64,
-    /// The most that all segments may take together before batches are refused; marks are always let in, and clearing up
-    /// may go 1 MiB beyond. 256 MiB by default; at least two segments.
+    /// The most that all segments may take together before batches are refused. Marks are always accepted, and
+    /// [`maintain`](super::Journal::maintain) may go 1 MiB beyond. 256 MiB by default; at least two segments.
     pub max_bytes: u64,
     /// The longest body of a batch. 16 MiB by default; at most 64 MiB.
     pub max_body_bytes: u32,
-    /// No new segment for batches begins when less than this is free on the disk, so that marks and other programs have
-    /// room. 16 MiB by default.
+    /// No segment for batches begins while the disk has fewer free bytes than this, so that marks and other programs
+    /// have space. 16 MiB by default.
     pub free_space_reserve: u64,
 }
 
@@ -40,15 +41,15 @@ impl Config {
         Ok(())
     }
 
-    /// With more on disk a batch may be copied to let its segment go: early enough that one that waits long does not make a small journal
-    /// full of what is done.
-    pub(crate) fn bytes_before_moving(&self) -> u64 {
+    /// If the segments take more than this, a waiting batch may be copied so that its old segment can be removed: early
+    /// enough that one batch that waits for long does not fill a small journal with batches that are done.
+    pub(crate) fn bytes_before_copying(&self) -> u64 {
         self.segment_bytes.saturating_mul(4).min(self.max_bytes / 2)
     }
 }
 
-/// Less would be all headers.
+/// A shorter segment would consist of headers for the most part.
 const MIN_SEGMENT: u64 = 4 << 10;
 
-/// More would be kept in memory between two syncs.
+/// The records of a longer segment would take too much memory between two syncs.
 const MAX_SEGMENT: u64 = 256 << 20;

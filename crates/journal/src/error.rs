@@ -1,4 +1,4 @@
-//! What each operation can fail with.
+//! The errors of each operation.
 
 use std::fmt;
 use std::io;
@@ -8,13 +8,13 @@ use safe_dir::{FileError, LockError};
 
 use super::Id;
 
-/// Why a journal was not opened. No file was changed.
+/// Why a journal was not opened. No segment was changed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
     /// A setting is out of its range.
     Config {
-        /// Which one.
+        /// The name of the setting.
         field: &'static str,
         /// Its value.
         value: u64,
@@ -23,70 +23,70 @@ pub enum OpenError {
         /// The most allowed.
         max: u64,
     },
-    /// Another process uses the directory, or the lock cannot be used.
+    /// Another process uses the directory, or its lock file cannot be used.
     Lock(LockError),
     /// A segment was written by a newer version of this program.
     Newer {
-        /// Which one.
+        /// The path of the segment.
         path: PathBuf,
         /// The version of its format.
         version: u32,
     },
-    /// The caller could not say whether the file of a spill exists.
+    /// The caller does not know whether the file of a spill exists.
     Spill {
         /// The file's name.
         name: String,
-        /// Why not.
+        /// The caller's reason.
         source: io::Error,
     },
     /// The directory or a segment cannot be read now.
     File(FileError),
 }
 
-/// Why a record was not appended. Nothing of it is kept.
+/// Why a record was not appended. The journal has no part of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// The body is longer than one may be.
+    /// The body is longer than the limit.
     TooLarge {
-        /// Its length.
+        /// The length of the body.
         bytes: usize,
         /// The limit.
         max_bytes: usize,
     },
-    /// A batch of this id waits already.
+    /// A batch with this id is in the journal already.
     Duplicate(Id),
-    /// A spill needs the name of its file.
+    /// A spill was announced without the name of its file.
     NoName,
-    /// The segments together would be larger than they may.
+    /// The segments together would exceed their limit.
     Full {
-        /// Bytes that would be taken.
+        /// Bytes that all segments would take.
         needed: u64,
         /// The limit.
         max_bytes: u64,
     },
-    /// The disk has too little free space for another segment.
+    /// The disk has too few free bytes for another segment.
     NoRoom {
         /// Bytes that must be free.
         needed: u64,
-        /// Bytes that are.
+        /// Bytes that are free.
         available: u64,
     },
     /// The file system refused.
     File(FileError),
 }
 
-/// The batches are done, but the disk does not know yet: the mark is written by a later call, and a crash before that brings
-/// them back.
+/// The batches are done, but their mark is not on the disk yet: a later call writes it, and after a crash before that
+/// the batches come back.
 #[derive(Debug)]
 pub struct MarkError(pub FileError);
 
-/// Nothing that was appended or marked since the last sync is durable. It is all kept in memory; the next sync writes
-/// it to a new segment.
+/// Records that were appended since the last sync are not durable. They are all in memory; the next sync writes them to
+/// a new segment.
 #[derive(Debug)]
 pub struct SyncError(pub FileError);
 
-/// Clearing up did not work now. Nothing is lost by it.
+/// A maintenance step failed. No batch is lost.
 #[derive(Debug)]
 pub struct MaintainError(pub FileError);
 
@@ -94,13 +94,14 @@ pub struct MaintainError(pub FileError);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// No such batch waits.
+    /// The journal has no batch with this id.
     Unknown(Id),
-    /// It is damaged, or the disk failed to read it three times: it is given up, and its segment will be set aside.
+    /// The batch is damaged, or the disk failed to read it three times: it is lost, and its segment will be moved to
+    /// the quarantine.
     Damaged {
-        /// Which one.
+        /// The id of the batch.
         id: Id,
-        /// How many items were in it.
+        /// The number of its items.
         count: u32,
     },
     /// The disk failed; the batch stays.

@@ -16,41 +16,41 @@
 
 use super::Id;
 
-/// What every record begins with: a place to look for when the length of the one before is not to be trusted.
+/// The first bytes of every record. The scan searches for them behind a record whose length cannot be trusted.
 pub(crate) const MARK: [u8; 4] = [0xB5, b'j', b'r', 0x1E];
 
-/// Bytes before the body.
+/// Bytes of a record before its body.
 pub(crate) const HEADER_LEN: usize = 40;
 
-/// The version that is written.
+/// The version that this code writes.
 pub(crate) const VERSION: u8 = 1;
 
-/// The longest body that a reader believes, whatever the settings of the writer were: 64 MiB.
+/// The longest body that the reader accepts, independent of the writer's settings: 64 MiB.
 pub(crate) const MAX_BODY: u32 = 64 << 20;
 
-/// The longest body of a DONE or SPILL, which are read as a whole while looking for batches: 1 MiB, or about 65,000 ids.
+/// The longest body of a DONE or SPILL: 1 MiB, or about 65,000 ids. The scan reads these bodies as a whole.
 pub(crate) const MAX_MARK_BODY: u32 = 1 << 20;
 
 /// Bytes of one id in a mark.
 const ID_LEN: usize = 16;
 
-/// What a record is.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A batch; the body is the caller's.
+    /// A batch; its body is the caller's.
     Batch,
-    /// Ids that need not come back.
+    /// Ids of batches that are done.
     Done,
-    /// Ids that move to a file of the given name; without a name, ids that do not after all.
+    /// Ids of batches that move to the named file. Without a name: ids of batches that stay in the journal after all.
     Spill,
 }
 
-/// Binds checksums to one segment, so that bytes from elsewhere, such as a record inside the body of another, or an old
-/// block of the file system, are no record here.
+/// Binds checksums to one segment, so that bytes from another place, such as a record inside the body of another one or
+/// an old block of the file system, do not count as a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Salt(u32);
 
-/// The 40 bytes, understood.
+/// The 40 bytes of a header, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
@@ -61,13 +61,13 @@ pub(crate) struct Header {
     body_checksum: u32,
 }
 
-/// What stands at a position.
+/// The result of parsing the bytes at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parsed {
     Header(Header),
-    /// A whole record header, by its checksum, of a version or kind that this code does not know.
+    /// A header with a correct checksum, but of a version or kind that this code does not know.
     Newer(u8),
-    /// No record begins here, or it is damaged.
+    /// No record begins here, or its header is damaged.
     Nothing,
 }
 
@@ -101,7 +101,7 @@ impl Kind {
 }
 
 impl Header {
-    /// Looks at up to 40 bytes that stand at `offset`.
+    /// Parses up to 40 bytes that stand at `offset` of the segment.
     pub(crate) fn parse(salt: Salt, offset: u64, bytes: &[u8]) -> Parsed {
         let Some(bytes) = bytes.first_chunk::<HEADER_LEN>() else { return Parsed::Nothing };
         let checksum = u32_at(bytes, 32);
@@ -121,25 +121,25 @@ impl Header {
         Parsed::Header(Self { kind, body_len, count, id, checksum, body_checksum })
     }
 
-    /// The checksum that a body goes on from.
+    /// The checksum that the checksum of the body continues.
     pub(crate) fn body_seed(&self) -> u32 {
         self.checksum
     }
 
-    /// Whether `checksum`, from [`body_seed`](Self::body_seed) on over the body, is what was written.
+    /// Whether `checksum`, which continues [`body_seed`](Self::body_seed) over the body, is the written one.
     pub(crate) fn accepts(&self, checksum: u32) -> bool {
         checksum == self.body_checksum
     }
 
-    /// Header and body together.
+    /// The length of header and body together.
     pub(crate) fn record_len(&self) -> u64 {
         HEADER_LEN as u64 + u64::from(self.body_len)
     }
 }
 
-/// Appends a record to `out`, still without checksums: they depend on where it will stand.
+/// Appends a record to `out`, without its checksums, which depend on its position.
 ///
-/// The length of the body was checked by the caller.
+/// The caller has checked the length of the body.
 pub(crate) fn push(out: &mut Vec<u8>, kind: Kind, id: Id, count: u32, body: &[&[u8]]) {
     let body_len: usize = body.iter().map(|part| part.len()).sum();
     let body_len = u32::try_from(body_len).expect("the callers keep to MAX_BODY");
@@ -156,7 +156,7 @@ pub(crate) fn push(out: &mut Vec<u8>, kind: Kind, id: Id, count: u32, body: &[&[
     }
 }
 
-/// Writes the checksums of one whole record that will stand at `offset`.
+/// Writes the checksums of one whole record for its position, `offset`.
 pub(crate) fn seal(record: &mut [u8], salt: Salt, offset: u64) {
     let checksum = salt.checksum(offset, &record[..32]);
     let body_checksum = crc32c::crc32c_append(checksum, &record[HEADER_LEN..]);
@@ -164,26 +164,26 @@ pub(crate) fn seal(record: &mut [u8], salt: Salt, offset: u64) {
     record[36..40].copy_from_slice(&body_checksum.to_le_bytes());
 }
 
-/// The bytes of ids in a mark.
+/// The bytes of the ids in a mark.
 pub(crate) fn id_bytes(ids: &[Id]) -> Vec<u8> {
     ids.iter().flat_map(|(incarnation, seq)| [incarnation.to_le_bytes(), seq.to_le_bytes()]).flatten().collect()
 }
 
-/// The ids in the body of a DONE with this many.
+/// The ids in the body of a DONE, if there are `count`.
 pub(crate) fn parse_done(count: u32, body: &[u8]) -> Option<Vec<Id>> {
     let (ids, rest) = body.as_chunks::<ID_LEN>();
     let ids = ids.iter().map(|id| (u64_at(id, 0), u64_at(id, 8)));
     (rest.is_empty() && ids.len() == count as usize).then(|| ids.collect())
 }
 
-/// Name and ids in the body of a SPILL with this many.
+/// The name and the ids in the body of a SPILL, if there are `count` ids.
 pub(crate) fn parse_spill(count: u32, body: &[u8]) -> Option<(&str, Vec<Id>)> {
     let (len, rest) = body.split_first_chunk::<2>()?;
     let (name, ids) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
     Some((std::str::from_utf8(name).ok()?, parse_done(count, ids)?))
 }
 
-/// How many ids fit into one mark beside a name.
+/// How many ids fit into one SPILL beside the name.
 pub(crate) fn max_ids(name: &str) -> usize {
     (MAX_MARK_BODY as usize).saturating_sub(2 + name.len()) / ID_LEN
 }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_or_kind_is_told_from_damage() {
+    fn another_version_or_kind_is_distinguished_from_damage() {
         for (at, value, version) in [(8, 2, 2), (9, 4, 1)] {
             let mut bytes = record(32);
             bytes[at] = value;
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_the_limit_is_not_believed() {
+    fn a_length_beyond_the_limit_is_damage() {
         let mut bytes = record(32);
         bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
         seal(&mut bytes, SALT, 32);

@@ -1,11 +1,11 @@
-//! Which batches wait and where they stand: in memory, about 100 bytes a batch.
+//! The waiting batches and their places in the segments: in memory, about 100 bytes a batch.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::Id;
 use super::segment::SegmentId;
 
-/// Where a batch stands.
+/// The position of a batch on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     /// The segment's key.
@@ -14,13 +14,14 @@ pub(crate) struct Place {
     pub(crate) body_len: u32,
 }
 
-/// A batch that waits.
+/// A waiting batch: appended and not done.
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) count: u32,
-    /// Usually one; two while a record is being moved, or after a crash then. None before it is written.
+    /// Empty before the batch is written. Usually one place; two while its record is being copied, or after a crash
+    /// during that.
     pub(crate) places: Vec<Place>,
-    /// The spill that was announced last and is not settled.
+    /// The key of the spill that was announced last for it and is not settled.
     pub(crate) spill: Option<u64>,
 }
 
@@ -28,21 +29,21 @@ pub(crate) struct Live {
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) name: String,
-    /// What its checksums are bound to.
+    /// The identity that its checksums are bound to.
     pub(crate) id: SegmentId,
     pub(crate) bytes: u64,
-    /// Places in it that batches which wait stand at.
+    /// The number of places of waiting batches in it.
     pub(crate) live: usize,
     pub(crate) live_bytes: u64,
-    /// Announced spills, not settled, whose record is here.
+    /// Announced and unsettled spills whose record is in it.
     pub(crate) spills: usize,
-    /// Batches of it that are done by a mark that is not durable.
+    /// Batches of it that are done by a mark that is not durable yet.
     pub(crate) unsynced_marks: usize,
-    /// Announced spills whose record was here, and that were settled or written elsewhere by something not durable.
+    /// Spills whose record was in it, and which were settled or copied by a record that is not durable yet.
     pub(crate) unsynced_spills: usize,
     /// A sync of it failed.
-    pub(crate) poisoned: bool,
-    /// To be moved to the quarantine.
+    pub(crate) sync_failed: bool,
+    /// It goes to the quarantine instead of being removed.
     pub(crate) damaged: bool,
 }
 
@@ -50,14 +51,14 @@ pub(crate) struct Segment {
 #[derive(Clone, Debug)]
 pub(crate) struct Spill {
     pub(crate) name: String,
-    /// As announced; some may be done since.
+    /// The batches as announced; some may be done since.
     pub(crate) ids: Vec<Id>,
     pub(crate) open: usize,
-    /// The segment that its record stands in, once it does.
+    /// The segment of its record, once that is written.
     pub(crate) segment: Option<u64>,
 }
 
-/// All of it. The key of a segment is its place in the order of writing.
+/// All waiting batches, segments and announced spills. The key of a segment is its number in the order of writing.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) batches: HashMap<Id, Live>,
@@ -82,20 +83,20 @@ impl Segment {
             spills: 0,
             unsynced_marks: 0,
             unsynced_spills: 0,
-            poisoned: false,
+            sync_failed: false,
             damaged: false,
         }
     }
 }
 
 impl Index {
-    /// A batch that is not written yet.
+    /// Adds a batch that is not written yet.
     pub(crate) fn insert(&mut self, id: Id, count: u32) {
         self.batches.insert(id, Live { count, places: Vec::new(), spill: None });
         self.items += u64::from(count);
     }
 
-    /// A batch that waits stands at one more place.
+    /// Adds a place to a waiting batch.
     pub(crate) fn add_place(&mut self, id: Id, place: Place) {
         if let Some(live) = self.batches.get_mut(&id) {
             live.places.push(place);
@@ -106,7 +107,7 @@ impl Index {
         }
     }
 
-    /// Only the last place counts from now on: it is durable.
+    /// Forgets all places of a batch but the last one, which is durable now.
     pub(crate) fn settle_place(&mut self, id: Id) {
         let Some(live) = self.batches.get_mut(&id) else { return };
         let Some(last) = live.places.pop() else { return };
@@ -114,7 +115,7 @@ impl Index {
         self.leave(&others, false);
     }
 
-    /// The batch does not wait any more.
+    /// Removes a batch that is done or lost.
     pub(crate) fn remove(&mut self, id: Id) -> Option<Live> {
         let live = self.batches.remove(&id)?;
         self.items -= u64::from(live.count);
@@ -125,7 +126,7 @@ impl Index {
         Some(live)
     }
 
-    /// One place turned out to be damaged.
+    /// Removes a place that turned out to be damaged.
     pub(crate) fn remove_place(&mut self, id: Id, place: Place) {
         if let Some(live) = self.batches.get_mut(&id) {
             live.places.retain(|other| *other != place);
@@ -143,8 +144,8 @@ impl Index {
         }
     }
 
-    /// A spill of those of `ids` that wait is announced, in place of any earlier one of theirs: its key, and which they are. None if
-    /// there are none.
+    /// Adds a spill of those of `ids` that wait; it replaces earlier spills of these batches. Returns its key and these
+    /// ids, or `None` if none of them waits.
     pub(crate) fn announce(&mut self, name: &str, ids: impl Iterator<Item = Id>) -> Option<(u64, Vec<Id>)> {
         let key = self.next_spill;
         let mut known = Vec::new();
@@ -165,7 +166,7 @@ impl Index {
         Some((key, known))
     }
 
-    /// The record of a spill stands in this segment now.
+    /// Notes that the record of a spill is in this segment now.
     pub(crate) fn place_spill(&mut self, key: u64, segment: u64) {
         let Some(spill) = self.spills.get_mut(&key) else { return };
         let earlier = spill.segment.replace(segment);
@@ -178,7 +179,7 @@ impl Index {
         }
     }
 
-    /// These do not go to a file after all.
+    /// Ends the spills of these batches: they stay in the journal.
     pub(crate) fn take_back(&mut self, ids: &[Id]) {
         for id in ids {
             if let Some(spill) = self.batches.get_mut(id).and_then(|live| live.spill.take()) {
@@ -200,7 +201,7 @@ impl Index {
         }
     }
 
-    /// All marks are durable.
+    /// Notes that all marks are durable.
     pub(crate) fn synced(&mut self) {
         for segment in self.segments.values_mut() {
             (segment.unsynced_marks, segment.unsynced_spills) = (0, 0);
@@ -222,7 +223,7 @@ impl Index {
         }
     }
 
-    /// The segment is gone, and what stood in it is in memory, to be written elsewhere.
+    /// Removes a segment whose records are all in memory, from where they are written again.
     pub(crate) fn forget_segment(&mut self, key: u64) {
         for live in self.batches.values_mut() {
             live.places.retain(|place| place.segment != key);

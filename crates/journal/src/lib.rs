@@ -21,8 +21,9 @@ pub use read::Batch;
 pub use schedule::{SyncPolicy, SyncSchedule};
 pub use write::Journal;
 
-/// The id of a batch: the incarnation of its writer, which is one life of the program, and the batch's number in that life.
+/// The id of a batch: the incarnation of its writer, which stands for one run of a program, and the number of the batch
+/// in that run.
 ///
-/// No two batches ever have the same id. [`Journal::incarnation`] is the first half for batches of this life; a number is
-/// not used again after its batch is done. Methods take any type that converts into this pair.
+/// No two batches ever have the same id. [`Journal::incarnation`] is the first half for batches of this run; a number
+/// is not used again after its batch is done. Methods accept any type that converts into this pair.
 pub type Id = (u64, u64);

@@ -1,71 +1,71 @@
-//! What a person should hear of.
+//! Events for the log, and the journal in numbers.
 
 use super::{Id, SyncError};
 
-/// Something happened that is nobody's mistake here and no error of a call; see [`Journal::take_notices`](super::Journal::take_notices).
+/// An event for an operator that is not the error of a call; see
+/// [`Journal::take_notices`](super::Journal::take_notices).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Notice {
-    /// A segment is damaged, or is not a file that may be read. What is whole in it is kept.
+    /// A segment is damaged, or is not a file that may be read. Its whole records count all the same.
     Damaged {
         /// Its name in the journal's directory.
         name: String,
         /// Damaged places in it.
         places: u64,
-        /// How many bytes these are.
+        /// The length of these places together.
         bytes: u64,
     },
-    /// A damaged segment was moved away, after what was whole in it and still waits had been written elsewhere.
+    /// A damaged segment was moved to the quarantine, after its waiting batches had been copied elsewhere.
     SetAside {
         /// The name that it had.
         name: String,
         /// Its name in the subdirectory `quarantine`.
         moved_to: String,
     },
-    /// A batch cannot be read any more and is given up; if the caller still has it in memory, it should append it again, under
-    /// a new id.
+    /// A batch cannot be read and is lost. A caller that still has it in memory should append it again, under a new id.
     Lost {
-        /// Which one.
+        /// Its id.
         id: Id,
-        /// How many items were in it.
+        /// The number of its items.
         count: u32,
     },
-    /// A sync of this segment failed. It is never synced again; what waits in it is written to a new one.
-    Poisoned {
+    /// A sync of this segment failed. It is never synced again; its waiting batches are copied to a new one.
+    SyncFailed {
         /// Its name in the journal's directory.
         name: String,
     },
 }
 
-/// What opening found.
+/// The result of opening a journal.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Segments that were there.
+    /// Segments found.
     pub segments: usize,
-    /// Bytes of them.
+    /// Their length together.
     pub bytes: u64,
-    /// Batches that wait: not done, and without a file that took them over.
+    /// Batches that wait: neither done nor taken over by a file.
     pub batches: usize,
     /// Items in these batches.
     pub items: u64,
-    /// Batches whose spill had been announced, whose file is there, and whose mark was missing: the file wins.
+    /// Batches of announced spills whose file exists and whose mark is missing: the file has them.
     pub taken_over: usize,
-    /// Batches whose spill had been announced and whose file is not there: they are among [`batches`](Self::batches).
+    /// Batches of announced spills whose file does not exist: they are among [`batches`](Self::batches).
     pub taken_back: usize,
-    /// Further copies of a batch that also stands elsewhere, and batches that stand behind their own mark.
+    /// Further copies of a batch, and batches that stand behind their own mark.
     pub duplicates: usize,
-    /// Segments that end in something that is no whole record, as a crash leaves it.
+    /// Segments that end in bytes which are not a whole record, as a crash leaves them.
     pub torn: usize,
-    /// Bytes of these ends; they are not read.
+    /// The number of these bytes; they are not read.
     pub torn_bytes: u64,
     /// Segments with damage before their end.
     pub damaged: usize,
     /// Damaged places in them: one or more records each.
     pub damaged_places: u64,
-    /// Something that is to be written did not become durable: what became of spills that a crash interrupted, or what stands in a segment of
-    /// which a sync failed. Until a [`sync`](super::Journal::sync) succeeds, files of the fallback must not be replayed or removed, and what
-    /// was found may be as little safe from a power cut as it was before.
+    /// Why marks or batches are not durable yet: the marks of spills that a crash interrupted, or the batches in a
+    /// segment whose sync failed. Until a [`sync`](super::Journal::sync) succeeds, the caller must neither replay nor
+    /// remove files of the fallback, and a power cut may take as much as before.
     pub unsynced: Option<SyncError>,
 }
 
@@ -75,15 +75,15 @@ pub struct Report {
 pub struct Status {
     /// Batches that wait.
     pub batches: usize,
-    /// Items in them.
+    /// Items in these batches.
     pub items: u64,
     /// Segments on disk.
     pub segments: usize,
-    /// Bytes that these take.
+    /// Their length together.
     pub bytes: u64,
     /// Bytes of records that no sync has made durable yet.
     pub unsynced_bytes: u64,
-    /// Batches found at open that [`next_recovered`](super::Journal::next_recovered) has not given out yet.
+    /// Batches found at open that [`next_recovered`](super::Journal::next_recovered) has not returned yet.
     pub to_recover: usize,
     /// The last attempt to write or sync failed.
     pub trouble: bool,

@@ -11,22 +11,22 @@ use super::{Id, Journal, Notice, ReadError};
 /// A batch that was read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Its name.
+    /// Its id.
     pub id: Id,
-    /// How many items are in it, as said when it was appended.
+    /// The number of its items, as given to [`append`](Journal::append).
     pub count: u32,
-    /// Its bytes, as they were appended.
+    /// Its bytes, as given to [`append`](Journal::append).
     pub body: Vec<u8>,
 }
 
 impl<D: Directory> Journal<D> {
-    /// The next batch that was found at open and that is not done meanwhile, oldest first; each is given out once. Takes the memory
-    /// of this one batch. It stays in the journal, under its old id, until it is [`done`](Self::done).
+    /// The next batch that was found at open and is not done since, oldest first; each is returned once. Takes the
+    /// memory of this one batch. It stays in the journal, under its old id, until it is [`done`](Self::done).
     ///
     /// # Errors
     ///
-    /// [`ReadError::Damaged`]: that batch is lost, go on with the next. [`ReadError::File`]: it comes again behind the others; stop and go on
-    /// later.
+    /// [`ReadError::Damaged`]: that batch is lost; go on with the next. [`ReadError::File`]: the batch comes again
+    /// behind the others; stop and go on later.
     pub fn next_recovered(&mut self) -> Option<Result<Batch, ReadError>> {
         while let Some(id) = self.to_recover.pop_front() {
             match self.read(id) {
@@ -41,17 +41,17 @@ impl<D: Directory> Journal<D> {
         None
     }
 
-    /// Reads a batch that waits, whenever it was appended.
+    /// Reads a waiting batch, whether it was found at open or appended since.
     ///
     /// # Errors
     ///
-    /// If it does not wait, or cannot be read. A batch of which every copy is damaged, or that the disk failed to read three times, is
-    /// given up.
+    /// If it does not wait, or cannot be read. A batch is lost if every copy of it is damaged, or the disk failed to
+    /// read it three times.
     pub fn read(&mut self, id: impl Into<Id>) -> Result<Batch, ReadError> {
         self.read_patiently(id.into(), MAX_READS)
     }
 
-    /// As [`read`](Self::read); the disk may fail so often before the batch is given up.
+    /// [`read`](Self::read), with the number of failed reads after which the batch is lost.
     pub(crate) fn read_patiently(&mut self, id: Id, max_reads: u32) -> Result<Batch, ReadError> {
         let Some(live) = self.index.batches.get(&id) else { return Err(ReadError::Unknown(id)) };
         let (count, places) = (live.count, live.places.clone());
@@ -83,8 +83,8 @@ impl<D: Directory> Journal<D> {
         Err(ReadError::Damaged { id, count })
     }
 
-    /// The body that stands there, if it is whole. An error says whether it is the fault of this place, rather than of no file
-    /// being to be had at all.
+    /// The body of the batch at this place, if it is whole. The flag of an error is `true` if reading this place
+    /// failed, and `false` if the file could not be opened.
     fn read_place(&mut self, id: Id, place: Place) -> Result<Option<Vec<u8>>, (FileError, bool)> {
         let Some(segment) = self.index.segments.get(&place.segment) else { return Ok(None) };
         let salt = segment.id.salt();
@@ -104,7 +104,7 @@ impl<D: Directory> Journal<D> {
             if (header.kind, header.id, header.body_len) != (Kind::Batch, id, place.body_len) {
                 return Ok(None);
             }
-            // The length is what the scan found inside the file, and at most MAX_BODY.
+            // The scan found this length inside the file, and at most MAX_BODY.
             let mut body = vec![0; header.body_len as usize];
             file.read_exact(&mut body)?;
             Ok(header.accepts(crc32c::crc32c_append(header.body_seed(), &body)).then_some(body))
@@ -124,12 +124,12 @@ impl<D: Directory> Journal<D> {
     fn damaged_place(&mut self, id: Id, place: Place) {
         self.index.remove_place(id, place);
         let Some(segment) = self.index.segments.get_mut(&place.segment) else { return };
-        // In a segment of which a sync failed, damage was to be expected.
-        segment.damaged |= !segment.poisoned;
+        // In a segment whose sync failed, damage is expected.
+        segment.damaged |= !segment.sync_failed;
         let (name, bytes) = (segment.name.clone(), u64::from(place.body_len) + frame::HEADER_LEN as u64);
         self.notice(Notice::Damaged { name, places: 1, bytes });
     }
 }
 
-/// So often the disk may fail to read a batch before it is given up.
+/// Failed reads after which a batch is lost.
 const MAX_READS: u32 = 3;

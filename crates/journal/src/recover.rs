@@ -1,4 +1,4 @@
-//! Opening: what is on the disk, and what of it waits. Nothing is written before all of it is understood.
+//! Opening: reads all segments first, and changes the directory only after that.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
@@ -14,21 +14,23 @@ use super::tail::Tail;
 use super::{Config, Id, Journal, Notice, Report};
 
 impl<D: Directory> Journal<D> {
-    /// Locks the directory and finds what waits in it: batches that were appended and not done. They are read on demand, by
-    /// [`next_recovered`](Self::next_recovered), and stay in the journal until they are done.
+    /// Locks the directory and finds the batches that wait: appended and not done.
+    /// [`next_recovered`](Self::next_recovered) reads them one by one; they stay in the journal until they are done.
     ///
-    /// `incarnation` is a random number, for the ids of this life of the program. `file_exists` is asked for each spill that was announced and
-    /// not finished, by the name that was announced: if its file is there, whole, and its name durable (sync its directory before you say
-    /// yes), the file has its batches, else the journal has. So open the journal before the fallback's files are touched.
+    /// `incarnation` is a random number for the ids of this run of the program. `file_exists` is asked once for the
+    /// file of each spill that was announced and not marked as done. If it returns `true`, the file has the batches of
+    /// the spill: it must be whole, and its name durable (sync its directory first). If it returns `false`, the journal
+    /// has them. So open the journal before files of the fallback are replayed or removed.
     ///
-    /// Takes the memory of the index, about 100 bytes a batch, and 64 KiB; reads the headers of batches, not their bodies. Another process's
-    /// directory is taken over by opening it, appending what comes out of it here, and marking it as done there.
+    /// Takes the memory of the index, about 100 bytes a batch, and 64 KiB; reads the headers of batches, not their
+    /// bodies. To take over the directory of another process, open it, append each batch that it returns to this
+    /// journal, sync, and mark the batch as done in the other one.
     ///
     /// # Errors
     ///
-    /// If a setting is out of range, another process has the directory, a newer version has written there, `file_exists` failed, or the disk cannot
-    /// be read or the directory not be synced now. No segment was changed then. Damage is no error, and neither is a disk that takes no data: see
-    /// [`Report::unsynced`].
+    /// If a setting is out of range, another process has the directory, a newer version has written there,
+    /// `file_exists` failed, or the disk cannot read or sync the directory now. No segment is changed then. Damage is
+    /// not an error, nor is a disk that takes no data: see [`Report::unsynced`].
     pub fn open(
         dir: D,
         config: Config,
@@ -66,18 +68,18 @@ impl<D: Directory> Journal<D> {
             reader: None,
             to_recover: VecDeque::new(),
             read_failures: HashMap::new(),
-            unsafe_found: Vec::new(),
+            unsynced_found: Vec::new(),
             trouble: false,
             notices: found.notices,
             quarantine: quarantine(),
             lock,
         };
         for name in found.refused {
-            // Where moving it fails it stays, and is refused again by the next start.
+            // Where the move fails, the file stays, and the next start refuses it again.
             drop(journal.set_aside(&name));
         }
         for key in found.useless {
-            drop(journal.give_up(key));
+            drop(journal.retire(key));
         }
         journal.sync_found(&found.done).map_err(OpenError::File)?;
         let mut report = found.report;
@@ -88,34 +90,36 @@ impl<D: Directory> Journal<D> {
         Ok((journal, report))
     }
 
-    /// Makes durable what the process before did not, as it may have been killed before its last sync: what was found is safe from then
-    /// on. Where a sync fails or has failed, all of that segment that counts is written to a new one by the next sync.
+    /// Makes the segments durable that the previous process wrote, as it may have been killed before its last sync. The
+    /// next sync copies the waiting batches and the marks of a segment whose sync fails now, or failed before, to a new
+    /// one.
     fn sync_found(&mut self, done: &HashSet<Id>) -> Result<(), FileError> {
         for (key, segment) in &self.index.segments {
-            // Cheap for those that were synced long ago. Which ones were not cannot be told by their order, after failures.
-            let synced = !segment.poisoned
+            // Cheap for segments that were synced before. After failures their order does not show which ones those
+            // are.
+            let synced = !segment.sync_failed
                 && self.dir.open_read(&segment.name).is_ok_and(|mut file| safe_dir::File::sync(&mut file).is_ok());
             if !synced {
-                self.unsafe_found.push(*key);
+                self.unsynced_found.push(*key);
             }
         }
-        for key in self.unsafe_found.clone() {
-            self.set_poisoned(key);
+        for key in self.unsynced_found.clone() {
+            self.set_sync_failed(key);
         }
-        // Also when there is no segment: the process before may have removed one and been killed before it synced that. A power
-        // cut would bring it back, with batches that are not in the journal now.
+        // Also without segments: the previous process may have removed one and been killed before it synced the
+        // directory. A power cut would bring that segment back, with batches that are not in the journal now.
         self.dir.sync()?;
-        if !self.unsafe_found.is_empty() {
+        if !self.unsynced_found.is_empty() {
             self.mark_done(&done.iter().copied().collect::<Vec<_>>());
         }
         Ok(())
     }
 
-    /// Writes down what became of the spills, and makes all that was found durable.
+    /// Writes the marks of the interrupted spills, and syncs.
     fn settle_spills(&mut self, spilled: &Spilled, report: &mut Report) -> Option<SyncError> {
         report.taken_over = spilled.taken_over.len();
         report.taken_back = spilled.taken_back.len();
-        // Both are kept for later where they fail; the sync then fails too.
+        // Both marks stay in memory where they cannot be written; the sync fails then too.
         drop(self.done(&spilled.taken_over));
         drop(self.mark_taken_back(&spilled.taken_back));
         self.sync().err()
@@ -133,9 +137,9 @@ struct Recovery {
     next_number: u64,
     report: Report,
     notices: Vec<Notice>,
-    /// Names that are ours, of what may not be opened.
+    /// Names of segments that are not files which may be opened.
     refused: Vec<String>,
-    /// Damaged segments without anything that is still needed.
+    /// Damaged segments without a whole record.
     useless: Vec<u64>,
     incarnations: HashSet<u64>,
     done: HashSet<Id>,
@@ -201,7 +205,7 @@ impl Recovery {
                     return Err(OpenError::Newer { path: dir.path().join(name), version });
                 }
                 Err(ScanError::Io(_)) if failures + 1 < MAX_READS => failures += 1,
-                // What came before the place that the disk cannot read is good all the same.
+                // The records before the place that the disk cannot read count all the same.
                 Err(ScanError::Io(source)) if records.is_empty() => {
                     return Err(OpenError::File(FileError::Io { path: dir.path().join(name), action: "read", source }));
                 }
@@ -216,7 +220,7 @@ impl Recovery {
         self.incarnations.insert(scanned.id.incarnation);
         let mut segment = Segment::new(name.clone(), scanned.id, bytes);
         segment.damaged = scanned.damaged_places > 0;
-        segment.poisoned = failed_name(&segment.name).is_none();
+        segment.sync_failed = failed_name(&segment.name).is_none();
         let key = self.index.add_segment(segment);
         self.report.segments += 1;
         self.report.bytes += bytes;
@@ -273,7 +277,7 @@ impl Recovery {
         }
     }
 
-    /// Asks once for each file.
+    /// Asks the caller once for each file.
     fn resolve_spills(&mut self, mut file_exists: impl FnMut(&str) -> io::Result<bool>) -> Result<Spilled, OpenError> {
         let mut answers: HashMap<String, bool> = HashMap::new();
         let mut spilled = Spilled { taken_over: Vec::new(), taken_back: Vec::new() };
@@ -299,7 +303,7 @@ impl Recovery {
         Ok(spilled)
     }
 
-    /// An incarnation that no record here speaks of, so that no old mark means a new batch.
+    /// An incarnation that is in no record, so that no old mark can be about a new batch.
     fn free_incarnation(&self, wanted: u64) -> u64 {
         let mut free = wanted;
         while self.incarnations.contains(&free) {
@@ -309,9 +313,9 @@ impl Recovery {
     }
 }
 
-/// How many bytes are searched for records behind damage, in all segments together: more than the longest record, and done in a
-/// fraction of a second.
+/// Bytes to be searched for records behind damage, in all segments together: more than the longest record, and searched
+/// in a fraction of a second.
 const SEARCH: u64 = 128 << 20;
 
-/// So often the disk may fail to read a segment before it is opened without the rest of it.
+/// Failed reads of a segment after which it is opened without the rest of it.
 const MAX_READS: u32 = 3;

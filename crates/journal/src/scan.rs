@@ -1,4 +1,4 @@
-//! Finding the records of one segment, whatever is in the file: in constant memory, without reading the bodies of batches.
+//! Finds the records of one segment in any bytes: in constant memory, without reading the bodies of batches.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -11,7 +11,7 @@ use super::segment::{self, SegmentId, Start};
 /// A record, in the order of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// Not read yet: its body may turn out to be damaged.
+    /// Its body is not read yet, and may be damaged.
     Batch {
         id: Id,
         count: u32,
@@ -19,14 +19,14 @@ pub(crate) enum Found {
         body_len: u32,
     },
     Done(Vec<Id>),
-    /// Without a name: taken back.
+    /// Without a name: these batches stay in the journal.
     Spill(String, Vec<Id>),
 }
 
-/// What was found out about the file as a whole.
+/// The result for the file as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scanned {
-    /// What its checksums are bound to.
+    /// The identity that its checksums are bound to.
     pub(crate) id: SegmentId,
     pub(crate) damaged_places: u64,
     pub(crate) damaged_bytes: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Scanned {
     pub(crate) marks: u64,
 }
 
-/// Why it was not.
+/// Why the scan ended early.
 #[derive(Debug)]
 pub(crate) enum ScanError {
     Newer(u32),
@@ -49,8 +49,8 @@ impl From<io::Error> for ScanError {
     }
 }
 
-/// Reads the file that has the name of `id`; what is found is put into `found`, also if it ends with an error. `search` is how many
-/// bytes may be searched for a record behind damage, and is used up.
+/// Scans the file with the name of `id` and appends its records to `found`, also before an error. `search` is the
+/// number of bytes that may still be searched for a record behind damage; the scan subtracts what it searches.
 pub(crate) fn scan<F: File>(
     file: &mut F,
     id: SegmentId,
@@ -69,9 +69,9 @@ pub(crate) fn scan<F: File>(
     }
     let salt = scanned.id.salt();
     let mut at = segment::HEADER_LEN.min(len);
-    // Where the bytes begin that are no record, if the last ones are none. Half a header is one of them.
+    // Begin of the bytes that are not a record, if the last ones are none. Half a segment header counts as such.
     let mut gap = (start == Start::Torn && len > 0).then_some(0);
-    // The record before, if it is a batch: only the last one is likely to be half written.
+    // The previous record, if it is a batch: only the last batch is likely to be half written.
     let mut last = None;
     while at < len && at < MAX_SCAN {
         let header = match Header::parse(salt, at, window.at(at, HEADER_LEN)?) {
@@ -115,7 +115,8 @@ pub(crate) fn scan<F: File>(
         gap = Some(at);
     }
     if let Some(gap) = gap {
-        // A crash leaves half a record, or zeros, behind the last record; nothing of ours looks otherwise.
+        // A crash leaves half a record or zeros behind the last record. Other bytes there were not written by this
+        // code.
         let crash =
             *search > 0 && at < MAX_SCAN && (!found.is_empty() || start != Start::Torn || len <= segment::HEADER_LEN);
         if crash || window.is_zero(gap.max(segment::HEADER_LEN), len, search)? {
@@ -134,7 +135,7 @@ impl Scanned {
     }
 }
 
-/// A part of the file in memory.
+/// A part of the file, in memory.
 struct Window<'a, F> {
     file: &'a mut F,
     bytes: Vec<u8>,
@@ -143,7 +144,7 @@ struct Window<'a, F> {
 }
 
 impl<F: Read + Seek> Window<'_, F> {
-    /// `len` bytes from `at` on, fewer at the end of the file.
+    /// `len` bytes from `at` on; fewer at the end of the file.
     fn at(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
         let inside = at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
         let from = match inside.filter(|from| from + len <= self.filled) {
@@ -173,7 +174,7 @@ impl<F: Read + Seek> Window<'_, F> {
         Ok(())
     }
 
-    /// All of `out` from `at` on.
+    /// Fills `out` with the bytes from `at` on.
     fn read(&mut self, mut at: u64, mut out: &mut [u8]) -> io::Result<()> {
         while !out.is_empty() {
             let part = self.at(at, out.len().min(WINDOW))?;
@@ -188,9 +189,9 @@ impl<F: Read + Seek> Window<'_, F> {
         Ok(())
     }
 
-    /// The DONE or SPILL with this header, if it is whole.
+    /// The DONE or SPILL with this header, if its body is whole.
     fn mark(&mut self, header: &Header, offset: u64) -> io::Result<Option<Found>> {
-        // Of at most MAX_MARK_BODY, and within the file.
+        // At most MAX_MARK_BODY, and inside the file.
         let mut body = vec![0; header.body_len as usize];
         self.read(offset + HEADER_LEN as u64, &mut body)?;
         if !header.accepts(crc32c::crc32c_append(header.body_seed(), &body)) {
@@ -205,7 +206,7 @@ impl<F: Read + Seek> Window<'_, F> {
         })
     }
 
-    /// Whether there is nothing but zeros, as far as may be searched.
+    /// Whether all bytes up to `len` are zeros, as far as the scan may search.
     fn is_zero(&mut self, mut at: u64, len: u64, search: &mut u64) -> io::Result<bool> {
         while at < len {
             let part = self.at(at, WINDOW)?;
@@ -218,7 +219,7 @@ impl<F: Read + Seek> Window<'_, F> {
         Ok(true)
     }
 
-    /// Whether the body of a record has its checksum.
+    /// Whether the body of a record matches its checksum.
     fn is_whole(&mut self, header: &Header, offset: u64) -> io::Result<bool> {
         let (mut at, end) = (offset + HEADER_LEN as u64, offset + header.record_len());
         let mut checksum = header.body_seed();
@@ -233,7 +234,7 @@ impl<F: Read + Seek> Window<'_, F> {
         Ok(header.accepts(checksum))
     }
 
-    /// The next place that begins as a record does.
+    /// The next position of the first bytes of a record.
     fn find_mark(&mut self, mut at: u64, len: u64, search: &mut u64) -> io::Result<Option<u64>> {
         while at < len && *search > 0 {
             let part = self.at(at, WINDOW)?;
@@ -254,5 +255,6 @@ impl<F: Read + Seek> Window<'_, F> {
 
 const WINDOW: usize = 64 << 10;
 
-/// No segment of ours is longer: 256 MiB, once more after a failed sync, and the longest batch.
+/// More than the longest segment that this code writes: 256 MiB, the same again after a failed sync, and the longest
+/// batch.
 const MAX_SCAN: u64 = 1 << 30;

@@ -1,24 +1,24 @@
-//! When a sync is due. Pure: the journal does not know of it, and it does not know the journal.
+//! When the next sync is due. Pure: it neither calls the journal nor is called by it.
 
 use std::time::{Duration, Instant};
 
-/// How much a power cut may take. A process that is killed loses nothing by any of them: what was appended is with the
-/// operating system.
+/// How much a power cut may take. A process that is killed loses no batch under any policy: the operating system has
+/// the bytes of each append.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// A sync as soon as something was appended; whoever appends a few batches first gets one sync for all of them (group
-    /// commit). A power cut takes the batches that were not answered for yet.
+    /// A sync as soon as a batch was appended. A thread that appends several batches before it syncs pays one sync for
+    /// all of them (group commit). A power cut takes the batches whose sync has not returned.
     #[default]
     Batch,
-    /// A sync at most so long after the first append since the last one. A power cut takes what came in during that time,
-    /// plus one sync.
+    /// A sync at most this long after the first append since the last one. A power cut takes the batches of that time
+    /// and of one sync.
     Interval(Duration),
-    /// No sync for the sake of a batch. The journal still syncs each segment when it is full, before the next begins: a power cut takes at most
-    /// one segment, and whatever the kernel held back by its own rules (Linux: about 30 s) is less than that on a slow day.
+    /// No sync for a batch. The journal still syncs each full segment before the next begins: a power cut takes at most
+    /// one segment, or the writes that the kernel still holds back (Linux: about 30 s), whichever is less.
     Never,
 }
 
-/// Keeps the time for a [`SyncPolicy`]: tell it what happened, ask it when to sync.
+/// Computes the next sync for a [`SyncPolicy`] from the events that its owner reports.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -38,23 +38,23 @@ pub enum SyncPolicy {
 pub struct SyncSchedule {
     policy: SyncPolicy,
     due: Option<Instant>,
-    /// Failures in a row, and when to try again.
+    /// Failures in a row, and the time before which no sync is tried.
     failures: u32,
     not_before: Option<Instant>,
 }
 
-/// The longest that a mark waits for a sync when no batch asks for one: what was acknowledged within that time comes again after a
-/// crash.
+/// The longest time that a mark waits for a sync while no batch needs one. Batches that were marked within that time
+/// come again after a crash.
 const MARK_DELAY: Duration = Duration::from_millis(100);
 
-/// How long after a failed sync the next is due; doubled by each further failure, up to [`MAX_RETRY`].
+/// The delay of the next sync after a failed one; doubled by each further failure, up to [`MAX_RETRY`].
 const RETRY: Duration = Duration::from_millis(100);
 
-/// The longest time between two tries.
+/// The longest delay between two attempts.
 const MAX_RETRY: Duration = Duration::from_secs(5);
 
 impl SyncSchedule {
-    /// Nothing is due yet.
+    /// A schedule with no sync due.
     #[must_use]
     pub fn new(policy: SyncPolicy) -> Self {
         Self { policy, due: None, failures: 0, not_before: None }
@@ -66,12 +66,12 @@ impl SyncSchedule {
         self.policy
     }
 
-    /// A batch was appended, or a spill was announced.
+    /// Reports that a batch was appended or a spill announced.
     pub fn appended(&mut self, now: Instant) {
         self.want(now, Duration::ZERO);
     }
 
-    /// Batches were marked as done: this may wait up to 100 ms for company.
+    /// Reports that batches were marked as done. The sync may wait up to 100 ms, so that one sync covers more marks.
     pub fn marked(&mut self, now: Instant) {
         self.want(now, MARK_DELAY);
     }
@@ -79,7 +79,7 @@ impl SyncSchedule {
     /// When a sync is due; `None` if none is.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        // Failures may only put it off.
+        // Failures only delay a sync.
         self.due.max(self.not_before.filter(|_| self.due.is_some()))
     }
 
@@ -89,13 +89,14 @@ impl SyncSchedule {
         self.due().is_some_and(|due| due <= now)
     }
 
-    /// A sync succeeded: everything until now is durable.
+    /// Reports a successful sync: all records until now are durable.
     pub fn synced(&mut self) {
         *self = Self::new(self.policy);
     }
 
-    /// A sync failed: it stays due, and is tried again after 100 ms, 200 ms and so on up to 5 s, so that a broken disk is not
-    /// hammered. Under [`SyncPolicy::Never`] too: what a failed sync left must go to a new segment.
+    /// Reports a failed sync. It stays due, and is tried again after 100 ms, 200 ms and so on up to 5 s, so that a
+    /// broken disk is not called all the time. Under [`SyncPolicy::Never`] too: the records of a failed sync must go to
+    /// a new segment.
     pub fn failed(&mut self, now: Instant) {
         let wait = RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX_RETRY);
         self.failures = self.failures.saturating_add(1);
@@ -109,7 +110,7 @@ impl SyncSchedule {
             SyncPolicy::Interval(interval) => interval,
             SyncPolicy::Never => return,
         };
-        // A time that the clock cannot tell is never.
+        // A time beyond the range of the clock is never.
         if let Some(due) = now.checked_add(delay) {
             self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
         }
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn never_asks_for_a_sync_only_to_mend_a_failed_one() {
+    fn the_policy_never_asks_only_for_the_sync_after_a_failed_one() {
         let (mut schedule, now) = (SyncSchedule::new(SyncPolicy::Never), start());
         schedule.appended(now);
         schedule.marked(now);

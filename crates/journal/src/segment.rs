@@ -14,7 +14,7 @@ use super::frame::Salt;
 
 const MAGIC: [u8; 8] = *b"\x89SBJ\r\n\x1A\n";
 
-/// The version that is written.
+/// The version that this code writes.
 pub(crate) const VERSION: u32 = 1;
 
 /// Bytes before the first record.
@@ -23,29 +23,30 @@ pub(crate) const HEADER_LEN: u64 = 32;
 const PREFIX: &str = "journal-";
 const SUFFIX: &str = ".seg";
 
-/// Ends the name of a segment of which a sync failed: what it holds may be in the memory of the system only, and a sync by the next process would
-/// say that all is well.
+/// Ends the name of a segment whose sync failed. Its records may be in the memory of the system only, and a sync by the
+/// next process would return `Ok` without having written them.
 const FAILED_SUFFIX: &str = ".failed";
 
-/// A name with a higher number is not ours: we would not get there in a thousand years, and could not count on.
+/// A higher number was not written by this code, which would take a thousand years to get there, and could not be
+/// incremented for ever.
 const MAX_NUMBER: u64 = 1 << 47;
 
-/// Which segment it is: in its name and in its first bytes.
+/// The identity of a segment: in its name and in its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SegmentId {
     pub(crate) number: u64,
     pub(crate) incarnation: u64,
 }
 
-/// What the first bytes say.
+/// The result of parsing the first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     Whole(SegmentId),
-    /// Whole, and from a version that this code does not know.
+    /// Whole, but of a version that this code does not know.
     Newer(u32),
-    /// What a crash may leave of a file that was just made.
+    /// A header that a crash cut short.
     Torn,
-    /// Something else.
+    /// Any other bytes.
     Damaged,
 }
 
@@ -54,7 +55,7 @@ impl SegmentId {
         format!("{PREFIX}{:012x}-{:016x}{SUFFIX}", self.number, self.incarnation)
     }
 
-    /// The segment of this name, if it is exactly one that we would write.
+    /// The segment of this name, if it is exactly a name that this code writes.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let named = name.strip_prefix(PREFIX)?;
         let (number, incarnation) =
@@ -80,7 +81,7 @@ impl SegmentId {
         bytes
     }
 
-    /// Looks at the first bytes, at most 32, of the file that has this one's name.
+    /// Parses the first bytes, at most 32, of the file with the name of this segment.
     pub(crate) fn look(self, bytes: &[u8]) -> Start {
         if let Some(bytes) = bytes.first_chunk::<{ HEADER_LEN as usize }>()
             && bytes[..8] == MAGIC
@@ -100,7 +101,7 @@ impl SegmentId {
     }
 }
 
-/// The name of a segment from when a sync of it has failed; none if this is one already.
+/// The name of a segment after a failed sync; `None` if it is such a name already.
 pub(crate) fn failed_name(name: &str) -> Option<String> {
     Some(format!("{}{FAILED_SUFFIX}", name.strip_suffix(SUFFIX)?))
 }
@@ -112,7 +113,7 @@ mod tests {
     const ID: SegmentId = SegmentId { number: 0x2a, incarnation: 0xfeed };
 
     #[test]
-    fn only_our_own_names_are_ours() {
+    fn only_names_of_this_format_are_segments() {
         assert_eq!(SegmentId::parse(&ID.name()), Some(ID));
         assert_eq!(ID.name(), "journal-00000000002a-000000000000feed.seg");
         let failed = failed_name(&ID.name()).expect("well until now");

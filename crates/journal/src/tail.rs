@@ -1,4 +1,4 @@
-//! What no sync has made durable yet, whole records one after the other: to be written again if a sync fails.
+//! The records that no sync has made durable yet, one after the other: they are written again if a sync fails.
 
 use super::Id;
 use super::frame::{self, HEADER_LEN, Kind, Salt};
@@ -7,26 +7,26 @@ use super::frame::{self, HEADER_LEN, Kind, Salt};
 pub(crate) struct Tail {
     bytes: Vec<u8>,
     records: Vec<Record>,
-    /// How many records, and bytes of them, stand in the head segment.
+    /// The records, and their bytes, that are in the head segment.
     written: (usize, usize),
-    /// How many bytes were in it when it was cleared last.
+    /// The length when it was cleared last.
     last: usize,
 }
 
 /// One record of the tail.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
-    pub(crate) what: What,
+    pub(crate) content: Content,
     start: usize,
     end: usize,
 }
 
-/// What a record is about.
+/// The subject of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Content {
     Batch(Id),
     Done,
-    /// The key of the spill; none for one that is taken back.
+    /// The key of the spill; `None` for ids that stay in the journal.
     Spill(Option<u64>),
 }
 
@@ -42,23 +42,23 @@ impl Tail {
         self.bytes.len() as u64
     }
 
-    /// Bytes that still have to be written.
+    /// Bytes that are not written yet.
     pub(crate) fn unwritten(&self) -> u64 {
         (self.bytes.len() - self.written.1) as u64
     }
 
-    pub(crate) fn push(&mut self, what: What, count: u32, body: &[&[u8]]) {
+    pub(crate) fn push(&mut self, content: Content, count: u32, body: &[&[u8]]) {
         let start = self.bytes.len();
-        let (kind, id) = match what {
-            What::Batch(id) => (Kind::Batch, id),
-            What::Done => (Kind::Done, NO_ID),
-            What::Spill(_) => (Kind::Spill, NO_ID),
+        let (kind, id) = match content {
+            Content::Batch(id) => (Kind::Batch, id),
+            Content::Done => (Kind::Done, NO_ID),
+            Content::Spill(_) => (Kind::Spill, NO_ID),
         };
         frame::push(&mut self.bytes, kind, id, count, body);
-        self.records.push(Record { what, start, end: self.bytes.len() });
+        self.records.push(Record { content, start, end: self.bytes.len() });
     }
 
-    /// Takes the last record out again; only if it is not written.
+    /// Removes the last record, if it is not written.
     pub(crate) fn pop_unwritten(&mut self) {
         if self.records.len() > self.written.0
             && let Some(record) = self.records.pop()
@@ -67,7 +67,7 @@ impl Tail {
         }
     }
 
-    /// The bytes still to be written, complete with their checksums for a segment that is `at` bytes long now.
+    /// Completes the unwritten records with their checksums for a segment of `at` bytes, and returns their bytes.
     pub(crate) fn seal(&mut self, salt: Salt, at: u64) -> &[u8] {
         let first = self.written.1;
         for record in &self.records[self.written.0..] {
@@ -76,7 +76,7 @@ impl Tail {
         &self.bytes[first..]
     }
 
-    /// All of it stands in the head now, the unwritten part from `at` on: says where each of these records is.
+    /// Notes that the unwritten records are in the head now, from `at` on; returns the offset and body length of each.
     pub(crate) fn set_written(&mut self, at: u64) -> Vec<(Record, u64, u32)> {
         let first = self.written.1;
         let places = self.records[self.written.0..].iter().map(|record| {
@@ -88,33 +88,33 @@ impl Tail {
         places
     }
 
-    /// The segment that it stood in is not to be trusted: all of it is to be written again.
+    /// Notes that all records must be written again: a sync of their segment failed.
     pub(crate) fn set_unwritten(&mut self) {
         self.written = (0, 0);
     }
 
-    /// All of it is durable. Says which batches were in it.
+    /// Notes that all records are durable; returns their batches.
     pub(crate) fn clear(&mut self) -> Vec<Id> {
-        let batches = self.records.drain(..).filter_map(|record| match record.what {
-            What::Batch(id) => Some(id),
-            What::Done | What::Spill(_) => None,
+        let batches = self.records.drain(..).filter_map(|record| match record.content {
+            Content::Batch(id) => Some(id),
+            Content::Done | Content::Spill(_) => None,
         });
         let batches = batches.collect();
         let before = std::mem::replace(&mut self.last, self.bytes.len());
         self.bytes.clear();
         self.written = (0, 0);
-        // Memory that has been used costs less than half as much to fill as new memory, so what the last two groups took is kept; what
-        // one large batch took is not kept for ever.
-        self.bytes.shrink_to(before.max(self.last).max(KEEP_CAPACITY));
+        // Memory that was used before is filled in less than half the time of new memory. Therefore the capacity for
+        // the last two groups stays allocated, but not that for one large batch long ago.
+        self.bytes.shrink_to(before.max(self.last).max(MIN_CAPACITY));
         batches
     }
 
-    /// The body of a batch in it.
+    /// The body of a batch that is not durable yet.
     pub(crate) fn body(&self, id: Id) -> Option<&[u8]> {
-        let record = self.records.iter().rev().find(|record| record.what == What::Batch(id))?;
+        let record = self.records.iter().rev().find(|record| record.content == Content::Batch(id))?;
         Some(&self.bytes[record.start + HEADER_LEN..record.end])
     }
 }
 
-/// Memory that stays for the next group in any case.
-const KEEP_CAPACITY: usize = 1 << 20;
+/// Capacity that stays allocated in any case.
+const MIN_CAPACITY: usize = 1 << 20;

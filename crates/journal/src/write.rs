@@ -10,30 +10,31 @@ use super::error::{AppendError, MarkError, SyncError};
 use super::frame::{self, Salt};
 use super::index::{Index, Place, Segment};
 use super::segment::{HEADER_LEN, SegmentId, failed_name};
-use super::tail::{Tail, What};
+use super::tail::{Content, Tail};
 use super::{Config, Id, Notice, Status};
 
-/// The journal of one directory, locked while it is open.
+/// The journal of one directory, which it holds locked.
 ///
-/// All of it is for one thread; every call but [`status`](Self::status), [`incarnation`](Self::incarnation) and
-/// [`take_notices`](Self::take_notices) may block on the disk. Nothing is durable before [`sync`](Self::sync) has returned `Ok`.
+/// One thread uses it. Every call may block on the disk, except for [`status`](Self::status),
+/// [`incarnation`](Self::incarnation), [`config`](Self::config), [`dir`](Self::dir) and
+/// [`take_notices`](Self::take_notices). No record is durable before [`sync`](Self::sync) has returned `Ok`.
 pub struct Journal<D: Directory> {
     pub(crate) dir: D,
     pub(crate) config: Config,
     pub(crate) incarnation: u64,
     pub(crate) index: Index,
     pub(crate) tail: Tail,
-    /// The segment that is written; none at first, after it was full, and after it failed.
+    /// The segment that is written; `None` at first, after it was full, and after its sync failed.
     pub(crate) head: Option<Head<D::File>>,
     pub(crate) next_number: u64,
-    /// The segment that was read last.
+    /// The segment that was read last, and its file.
     pub(crate) reader: Option<(u64, D::File)>,
-    /// What was found at open and not given out yet.
+    /// Batches found at open that `next_recovered` has not returned yet.
     pub(crate) to_recover: VecDeque<Id>,
-    /// How often the disk failed to read a batch.
+    /// Failed reads per batch.
     pub(crate) read_failures: HashMap<Id, u32>,
-    /// Segments found at open of which a sync failed: the next sync writes what waits in them to the head.
-    pub(crate) unsafe_found: Vec<u64>,
+    /// Segments found at open whose sync failed: the next sync copies their waiting batches to the head.
+    pub(crate) unsynced_found: Vec<u64>,
     pub(crate) trouble: bool,
     pub(crate) notices: Vec<Notice>,
     pub(crate) quarantine: Quarantine<D>,
@@ -47,19 +48,19 @@ pub(crate) struct Head<F> {
     salt: Salt,
     file: F,
     len: u64,
-    /// It was synced once, and its name is durable.
+    /// Whether it was synced once; its name is durable then, too.
     named: bool,
 }
 
 impl<D: Directory> Journal<D> {
-    /// The incarnation for batches of this life of the program: the one given to [`open`](Self::open), or, if a file
-    /// speaks of that one already, the next free one.
+    /// The incarnation for the ids of this run: the one given to [`open`](Self::open) or, if a record has that one
+    /// already, the next free one.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.incarnation
     }
 
-    /// The directory that it uses.
+    /// The directory of the journal.
     #[must_use]
     pub fn dir(&self) -> &D {
         &self.dir
@@ -71,12 +72,14 @@ impl<D: Directory> Journal<D> {
         &self.config
     }
 
-    /// Writes a batch to the operating system: it survives this process, and after the next [`sync`](Self::sync) a power cut. `count` is
-    /// how many items are in it, in the caller's own unit. Syncs by itself only to finish a full segment.
+    /// Writes a batch to the operating system: from now on it survives the end of this process, and after the next
+    /// [`sync`](Self::sync) a power cut. `count` is the number of its items, in the caller's own unit. Syncs only to
+    /// finish a full segment.
     ///
     /// # Errors
     ///
-    /// If it is too large or known already, there is no room, or the file system refuses: then nothing of it is kept.
+    /// If the batch is too large, its id is in the journal already, the journal or the disk is full, or the file system
+    /// refuses. The journal has no part of the batch then.
     pub fn append(&mut self, id: impl Into<Id>, count: u32, body: &[u8]) -> Result<(), AppendError> {
         let id = id.into();
         let max_bytes = self.config.max_body_bytes as usize;
@@ -93,11 +96,11 @@ impl<D: Directory> Journal<D> {
         }
         self.rotate(len).map_err(AppendError::File)?;
         if !self.tail.is_empty() && self.tail.len() + len > self.config.segment_bytes {
-            // After syncs that failed: memory has a limit too.
+            // After failed syncs: the memory for unsynced records is limited, too.
             self.commit().map_err(AppendError::File)?;
         }
         self.check_room()?;
-        self.tail.push(What::Batch(id), count, &[body]);
+        self.tail.push(Content::Batch(id), count, &[body]);
         self.index.insert(id, count);
         self.flush().map_err(|error| {
             self.tail.pop_unwritten();
@@ -106,35 +109,36 @@ impl<D: Directory> Journal<D> {
         })
     }
 
-    /// Marks batches as done: delivered, or durable elsewhere. They do not come back once a [`sync`](Self::sync) has succeeded. Returns how many of
-    /// them waited; the others are passed over.
+    /// Marks batches as done: delivered, or durable elsewhere. They do not come back once a [`sync`](Self::sync) has
+    /// succeeded. Returns how many of them waited; other ids have no effect.
     ///
     /// # Errors
     ///
-    /// If the mark was not written. The batches are done all the same, and the next call that writes writes the mark.
+    /// If the mark was not written. The batches are done all the same, and the next call that writes also writes the
+    /// mark.
     pub fn done<I: Copy + Into<Id>>(&mut self, ids: &[I]) -> Result<usize, MarkError> {
         let (mut total, mut outcome) = (0, Ok(()));
         for ids in ids.chunks(IDS_PER_MARK) {
-            // Before they count as done: it may sync, and their mark is not part of that.
+            // Before the batches count as done: finishing a segment syncs, and that sync does not cover their mark.
             let rotated = self.rotate((frame::HEADER_LEN + ids.len() * 16) as u64);
             let known: Vec<Id> = pairs(ids).filter(|id| self.index.remove(*id).is_some()).collect();
-            let marked = self.mark(What::Done, &known, &[]);
+            let marked = self.mark(Content::Done, &known, &[]);
             outcome = outcome.and(rotated).and(marked);
             total += known.len();
         }
         outcome.map(|()| total).map_err(MarkError)
     }
 
-    /// Announces that batches go to a file, which will have its final name `name` once it is whole and durable. Those of `ids` that
-    /// do not wait are passed over; returns how many do.
+    /// Announces that batches move to the file `name`: its final name, under which it appears once it is whole and
+    /// durable. Returns how many of `ids` wait; the others are not part of the spill.
     ///
-    /// The order that never loses and never doubles: `spill`, [`sync`](Self::sync), write the file and make it durable under
-    /// its name, [`done`](Self::done), `sync`; only now may the file be replayed or removed. If the file was not written,
-    /// [`take_back`](Self::take_back). A name must never be used for two spills.
+    /// The order in which no batch is lost or in both places: `spill`, [`sync`](Self::sync), write the file and make it
+    /// durable under its name, [`done`](Self::done), `sync`; only now may the file be replayed or removed. If the file
+    /// was not written, [`take_back`](Self::take_back). A name must never be used for two spills.
     ///
     /// # Errors
     ///
-    /// As [`append`](Self::append). At most about 65,000 batches may go to one file.
+    /// As [`append`](Self::append). At most about 65,000 batches may move to one file.
     pub fn spill<I: Copy + Into<Id>>(&mut self, name: &str, ids: &[I]) -> Result<usize, AppendError> {
         let (bytes, max_bytes) = (2 + name.len() + ids.len() * 16, frame::MAX_MARK_BODY as usize);
         let Some(name_len) = u16::try_from(name.len()).ok().filter(|_| ids.len() <= frame::max_ids(name)) else {
@@ -145,7 +149,7 @@ impl<D: Directory> Journal<D> {
         }
         self.rotate((frame::HEADER_LEN + bytes) as u64).map_err(AppendError::File)?;
         let Some((key, known)) = self.index.announce(name, pairs(ids)) else { return Ok(0) };
-        self.mark(What::Spill(Some(key)), &known, &[&name_len.to_le_bytes(), name.as_bytes()]).map_err(|error| {
+        self.mark(Content::Spill(Some(key)), &known, &[&name_len.to_le_bytes(), name.as_bytes()]).map_err(|error| {
             self.tail.pop_unwritten();
             self.index.take_back(&known);
             AppendError::File(error)
@@ -153,11 +157,12 @@ impl<D: Directory> Journal<D> {
         Ok(known.len())
     }
 
-    /// A file that was announced was not written: its batches stay here after all. Returns how many of `ids` this is about.
+    /// Ends the spills of batches whose file was not written: they stay in the journal. Returns how many of `ids` were
+    /// part of a spill.
     ///
     /// # Errors
     ///
-    /// If the mark was not written: the next call that writes writes it.
+    /// If the mark was not written: the next call that writes also writes it.
     pub fn take_back<I: Copy + Into<Id>>(&mut self, ids: &[I]) -> Result<usize, MarkError> {
         let spilling = |id: &Id| self.index.batches.get(id).is_some_and(|live| live.spill.is_some());
         let known: Vec<Id> = pairs(ids).filter(spilling).collect();
@@ -169,24 +174,24 @@ impl<D: Directory> Journal<D> {
         for ids in ids.chunks(IDS_PER_MARK) {
             let rotated = self.rotate((frame::HEADER_LEN + 2 + ids.len() * 16) as u64);
             self.index.take_back(ids);
-            let marked = self.mark(What::Spill(None), ids, &[&[0, 0]]);
+            let marked = self.mark(Content::Spill(None), ids, &[&[0, 0]]);
             outcome = outcome.and(rotated).and(marked);
         }
         outcome
     }
 
-    /// Makes everything durable that was appended and marked until now: a group commit. One sync of a file, and one of the
-    /// directory for a new segment; none if there is nothing new.
+    /// Makes all records durable that were appended until now: a group commit. One sync of a file, and one of the
+    /// directory for a new segment; none if no record is new.
     ///
     /// # Errors
     ///
-    /// If the disk fails: nothing since the last sync is durable, all of it is kept in memory, the segment is never synced again, and the next
-    /// call of `sync` writes it to a new one.
+    /// If the disk fails: no record since the last sync is durable, all of them are in memory, the segment is never
+    /// synced again, and the next call of `sync` writes them to a new one.
     pub fn sync(&mut self) -> Result<(), SyncError> {
-        self.move_unsafe().and_then(|()| self.commit()).map_err(SyncError)
+        self.copy_unsynced().and_then(|()| self.commit()).map_err(SyncError)
     }
 
-    /// The journal in numbers, without asking the disk.
+    /// The journal in numbers. Does not use the disk.
     #[must_use]
     pub fn status(&self) -> Status {
         Status {
@@ -200,7 +205,7 @@ impl<D: Directory> Journal<D> {
         }
     }
 
-    /// What a person should hear of since the last call, oldest first; beyond a thousand the oldest are forgotten.
+    /// The events since the last call, oldest first; of more than a thousand, the last thousand.
     #[must_use]
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
@@ -224,7 +229,7 @@ impl<D: Directory> Journal<D> {
         let synced = head.file.sync().map_err(failed);
         let synced = synced.and_then(|()| if head.named { Ok(()) } else { self.dir.sync() });
         if let Err(error) = synced {
-            self.poison();
+            self.abandon_head();
             return Err(error);
         }
         head.named = true;
@@ -236,23 +241,24 @@ impl<D: Directory> Journal<D> {
         Ok(())
     }
 
-    /// Writes marks for batches that are in the index no more; what cannot be written now is kept for later.
+    /// Writes marks for batches that have left the index. Marks that cannot be written now stay in memory for a later
+    /// call.
     pub(crate) fn mark_done(&mut self, ids: &[Id]) {
-        ids.chunks(IDS_PER_MARK).for_each(|ids| drop(self.mark(What::Done, ids, &[])));
+        ids.chunks(IDS_PER_MARK).for_each(|ids| drop(self.mark(Content::Done, ids, &[])));
     }
 
-    /// Writes a record about `ids`, which is kept for later if it cannot be written now.
-    fn mark(&mut self, what: What, ids: &[Id], name: &[&[u8]]) -> Result<(), FileError> {
+    /// Appends a record about `ids`. If it cannot be written now, it stays in memory for a later call.
+    fn mark(&mut self, content: Content, ids: &[Id], name: &[&[u8]]) -> Result<(), FileError> {
         if ids.is_empty() {
             return Ok(());
         }
         let ids_bytes = frame::id_bytes(ids);
         let count = u32::try_from(ids.len()).expect("a mark has at most 65,536 ids");
-        self.tail.push(what, count, &[name, &[&ids_bytes]].concat());
+        self.tail.push(content, count, &[name, &[&ids_bytes]].concat());
         self.flush()
     }
 
-    /// Finishes the head if `len` more bytes would be too much for it.
+    /// Finishes the head if `len` more bytes would exceed its limit.
     pub(crate) fn rotate(&mut self, len: u64) -> Result<(), FileError> {
         let full = |head: &Head<D::File>| {
             head.len > HEADER_LEN && head.len + self.tail.unwritten() + len > self.config.segment_bytes
@@ -264,7 +270,7 @@ impl<D: Directory> Journal<D> {
         Ok(())
     }
 
-    /// Whether the disk has room for a new segment, if one must begin.
+    /// Checks the free space of the disk, if a new segment must begin.
     fn check_room(&self) -> Result<(), AppendError> {
         let needed = self.config.free_space_reserve;
         if self.head.is_none() && needed > 0 {
@@ -276,7 +282,7 @@ impl<D: Directory> Journal<D> {
         Ok(())
     }
 
-    /// Hands to the operating system what was not yet.
+    /// Writes the records that are only in memory to the operating system.
     fn flush(&mut self) -> Result<(), FileError> {
         if self.tail.unwritten() == 0 {
             return Ok(());
@@ -289,9 +295,9 @@ impl<D: Directory> Journal<D> {
         let bytes = self.tail.seal(head.salt, at);
         if let Err(source) = head.file.write_all(bytes) {
             self.trouble = true;
-            // What was written of it must not stand between two records.
+            // Half a record must not stand between two records.
             if head.file.truncate(at).is_err() {
-                self.poison();
+                self.abandon_head();
             }
             let name = self.index.segments.get(&key).map_or("", |segment| segment.name.as_str());
             return Err(FileError::Io { path: self.dir.path().join(name), action: "write", source });
@@ -300,10 +306,10 @@ impl<D: Directory> Journal<D> {
         head.len += written;
         self.index.grow_segment(key, written);
         for (record, offset, body_len) in self.tail.set_written(at) {
-            match record.what {
-                What::Batch(id) => self.index.add_place(id, Place { segment: key, offset, body_len }),
-                What::Spill(Some(spill)) => self.index.place_spill(spill, key),
-                What::Done | What::Spill(None) => {}
+            match record.content {
+                Content::Batch(id) => self.index.add_place(id, Place { segment: key, offset, body_len }),
+                Content::Spill(Some(spill)) => self.index.place_spill(spill, key),
+                Content::Done | Content::Spill(None) => {}
             }
         }
         Ok(())
@@ -311,12 +317,12 @@ impl<D: Directory> Journal<D> {
 
     fn new_head(&mut self) -> Result<Head<D::File>, FileError> {
         let id = SegmentId { number: self.next_number, incarnation: self.incarnation };
-        // Also after a failure: a file that could not be removed keeps its number.
+        // Also after a failure: a file that could not be removed still has its number.
         self.next_number += 1;
         let name = id.name();
         let mut file = self.dir.create(&name)?;
         if let Err(source) = file.write_all(&id.header()) {
-            // If this fails too, the next start finds half a header and removes it.
+            // If the removal fails too, the next start finds half a header and removes the file.
             drop(self.dir.remove(&name));
             return Err(FileError::Io { path: self.dir.path().join(name), action: "write", source });
         }
@@ -324,33 +330,36 @@ impl<D: Directory> Journal<D> {
         Ok(Head { key, salt: id.salt(), file, len: HEADER_LEN, named: false })
     }
 
-    /// Gives the head up. A failed sync says nothing of which bytes are on the disk, and a second one would succeed without them.
-    fn poison(&mut self) {
+    /// Ends the use of the head after a failed sync. Such a failure does not show which bytes are on the disk, and a
+    /// second sync would return `Ok` without writing the others.
+    fn abandon_head(&mut self) {
         self.trouble = true;
         self.tail.set_unwritten();
         let Some(head) = self.head.take() else { return };
         let Some(segment) = self.index.segments.get(&head.key) else { return };
-        // Nothing in it was ever durable, so all of it is in memory: a disk that fails for long is not filled with copies.
+        // No record of it was ever durable, and all are in memory: removed, so that a disk that fails for long does not
+        // fill up with copies.
         if !head.named && self.dir.remove(&segment.name).is_ok() {
-            self.notice(Notice::Poisoned { name: segment.name.clone() });
+            self.notice(Notice::SyncFailed { name: segment.name.clone() });
             self.index.forget_segment(head.key);
         } else {
-            self.set_poisoned(head.key);
+            self.set_sync_failed(head.key);
         }
     }
 
-    /// A sync of this segment failed: nothing relies on another one, neither here nor, by the name, in the process that comes next.
-    pub(crate) fn set_poisoned(&mut self, key: u64) {
+    /// Notes that a sync of this segment failed, so that neither this process nor, by the segment's name, the next one
+    /// relies on a later sync.
+    pub(crate) fn set_sync_failed(&mut self, key: u64) {
         let Some(segment) = self.index.segments.get_mut(&key) else { return };
-        segment.poisoned = true;
+        segment.sync_failed = true;
         let name = segment.name.clone();
-        // Where that fails, this process knows all the same. It replaces nothing, as no other segment has this number.
+        // Where the rename fails, only this process knows. It replaces no file, as no other segment has this number.
         if let Some(failed_name) = failed_name(&name)
             && self.dir.replace(&name, &failed_name).is_ok()
         {
             segment.name = failed_name;
         }
-        self.notice(Notice::Poisoned { name });
+        self.notice(Notice::SyncFailed { name });
     }
 }
 
@@ -367,7 +376,7 @@ fn pairs<I: Copy + Into<Id>>(ids: &[I]) -> impl Iterator<Item = Id> {
     ids.iter().map(|id| (*id).into())
 }
 
-/// So many ids stand in one mark at most: 64 KiB.
+/// The most ids in one mark: 64 KiB.
 const IDS_PER_MARK: usize = 4_096;
 
 const MAX_NOTICES: usize = 1_000;

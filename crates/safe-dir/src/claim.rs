@@ -6,9 +6,9 @@ use crate::{Directory, FileError, Kind, LOCK_FILE, LockError, OpenError};
 
 /// How the processes that are given one directory share it.
 ///
-/// The first process locks the directory itself. Each further one, while another process holds it, locks a subdirectory:
-/// its name is `prefix` and a number from 1 to `max_further`. The first process takes over the subdirectories of
-/// processes that have ended.
+/// The first process locks the directory itself. Each further one, while another process holds it, locks a
+/// subdirectory: its name is `prefix` and a number from 1 to `max_further`. The first process takes over the
+/// subdirectories of processes that have ended.
 ///
 /// ```
 /// use safe_dir::{Directory as _, ProcessDirs, SafeDir};
@@ -21,7 +21,7 @@ use crate::{Directory, FileError, Kind, LOCK_FILE, LockError, OpenError};
 /// let further = DIRS.claim(SafeDir::open(&path)?)?; // in another process
 /// assert!(first.is_first && further.locked.dir.path().ends_with("process-1"));
 /// assert!(DIRS.open_abandoned(&first.locked.dir, "process-1")?.is_none(), "its process is alive");
-/// drop(further); // its process ends, in whatever way
+/// drop(further); // its process exits, or is killed
 ///
 /// let root = &first.locked.dir;
 /// for name in DIRS.list(root)? {
@@ -85,8 +85,8 @@ impl ProcessDirs {
     ///
     /// # Errors
     ///
-    /// [`LockError::Held`] with the path of `root`, if other processes hold all directories. Another error, if the lock of
-    /// `root` cannot be used, or no subdirectory is free and the file system refused one of them: the first refusal.
+    /// [`LockError::Held`] with the path of `root`, if other processes hold all directories. Another error, if the lock
+    /// of `root` cannot be used, or no subdirectory is free and the file system refused one of them: the first refusal.
     pub fn claim<D: Directory>(&self, root: D) -> Result<Claim<D>, ClaimError> {
         let mut error = match root.lock() {
             Ok(lock) => return Ok(Claim { locked: Locked { dir: root, lock }, is_first: true }),
@@ -115,8 +115,8 @@ impl ProcessDirs {
         Ok(names.filter(|name| self.is_further(name)).collect())
     }
 
-    /// Opens the subdirectory `name` and takes its lock, which a process releases by ending; `None` while its process is
-    /// alive. The caller is the process that holds `root` itself.
+    /// Opens the subdirectory `name` and takes its lock, which a process releases by ending; `None` while its process
+    /// is alive. The caller is the process that holds `root` itself.
     ///
     /// # Errors
     ///
@@ -177,7 +177,8 @@ impl ClaimError {
         matches!(self, Self::Lock(LockError::Held { .. }))
     }
 
-    /// Whether the file system refused; else the name is not a directory for this user, or its owner has removed it since.
+    /// Whether the file system refused; else the name is not a directory for this user, or its owner has removed it
+    /// since.
     fn is_io(&self) -> bool {
         match self {
             Self::Directory(error) => matches!(error, OpenError::Io { .. }),

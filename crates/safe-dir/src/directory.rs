@@ -1,4 +1,4 @@
-//! The seam: what a store needs of its directory.
+//! The trait that stores are written against: a directory and its files.
 
 use std::ffi::OsString;
 use std::io;
@@ -7,18 +7,18 @@ use std::time::SystemTime;
 
 use crate::{FileError, LockError, OpenError};
 
-/// One directory and the files in it. [`SafeDir`](crate::SafeDir) is the real one; feature `sim` has one in memory that crashes, and a
-/// wrapper that fails at the n-th call.
+/// One directory and the files in it. [`SafeDir`](crate::SafeDir) is the real one; the feature `sim` has one in memory
+/// that crashes, and a wrapper that fails at the n-th call.
 ///
-/// Implementations answer for every name by themselves: a name that is not one plain component is refused. All calls
-/// may block on the disk. Nothing is durable before the sync that is named for it.
+/// Each implementation checks names itself: it refuses a name that is not one plain component. All calls may block on
+/// the disk. No change is durable before the sync that its method names.
 pub trait Directory: Sized + Send {
     /// An open file.
     type File: File;
-    /// Held while the lock is; released by drop.
+    /// The lock; dropping it releases the lock.
     type Lock: Send + std::fmt::Debug;
 
-    /// Where it is, for messages.
+    /// The path of the directory, for messages.
     fn path(&self) -> &Path;
 
     /// All names in it, in no order, without `.` and `..`. Reads no file and asks for no metadata.
@@ -28,11 +28,11 @@ pub trait Directory: Sized + Send {
     /// If the directory cannot be read.
     fn list(&self) -> Result<Vec<Entry>, FileError>;
 
-    /// What stands under `name`; a symbolic link is not followed.
+    /// The metadata of `name`; a symbolic link is not followed.
     ///
     /// # Errors
     ///
-    /// If there is no such name or it cannot be looked at.
+    /// If there is no such name, or the file system refuses.
     fn metadata(&self, name: &str) -> Result<Metadata, FileError>;
 
     /// Opens a file for reading from its start. Never waits for another process.
@@ -55,19 +55,19 @@ pub trait Directory: Sized + Send {
     ///
     /// # Errors
     ///
-    /// If something of that name exists, whatever it is, or the file cannot be made.
+    /// If the name exists, for a file of any kind, or the file cannot be made.
     fn create(&self, name: &str) -> Result<Self::File, FileError>;
 
-    /// Moves a file to `to` in the directory `target`, which may be this one, on the same file system. Never overwrites:
-    /// an existing name is an error. Durable after both directories are synced.
+    /// Moves a file to `to` in the directory `target`, which may be this one, on the same file system. Never
+    /// overwrites: an existing name is an error. Durable after both directories are synced.
     ///
     /// # Errors
     ///
     /// If `to` exists, `from` does not, or the file system refuses.
     fn rename(&self, from: &str, target: &Self, to: &str) -> Result<(), FileError>;
 
-    /// Moves a file to `to` in the same directory, in place of what was there, so that `to` names the old or the new file
-    /// at every moment. Durable after [`sync`](Self::sync).
+    /// Moves a file to `to` in the same directory, in place of the file of that name, so that `to` names the old or the
+    /// new file at every moment. Durable after [`sync`](Self::sync).
     ///
     /// # Errors
     ///
@@ -85,14 +85,14 @@ pub trait Directory: Sized + Send {
     ///
     /// # Errors
     ///
-    /// If the file system reports a failure; what it was about is then unknown.
+    /// If the file system reports a failure; whether these changes are durable is then unknown.
     fn sync(&self) -> Result<(), FileError>;
 
-    /// How many bytes can still be written here by this user.
+    /// How many more bytes this user can write here.
     ///
     /// # Errors
     ///
-    /// If the file system does not say.
+    /// If the file system does not report it.
     fn free_bytes(&self) -> Result<u64, FileError>;
 
     /// Opens a directory inside this one under the same rules; makes it, durably, if it does not exist.
@@ -106,11 +106,11 @@ pub trait Directory: Sized + Send {
     ///
     /// # Errors
     ///
-    /// If it is not empty, not there, or the file system refuses.
+    /// If it is not empty or does not exist, or the file system refuses.
     fn remove_subdirectory(&self, name: &str) -> Result<(), FileError>;
 
-    /// Takes the lock of this directory: at most one holder at a time, on this machine. Never waits. The operating system
-    /// releases it when the process ends, however it ends.
+    /// Takes the lock of this directory: at most one holder at a time, on this machine. Never waits. The operating
+    /// system releases it when the process ends, even by a signal.
     ///
     /// # Errors
     ///
@@ -120,22 +120,22 @@ pub trait Directory: Sized + Send {
 
 /// An open file.
 pub trait File: io::Read + io::Write + io::Seek + Send {
-    /// Makes its content durable. After a failure nothing of it may be relied on, also if a later call succeeds: write the
-    /// data to a new file.
+    /// Makes its content durable. After a failure no part of the content may be relied on, even if a later call
+    /// succeeds: write the data to a new file.
     ///
     /// # Errors
     ///
-    /// If the file system reports that something was not written.
+    /// If the file system reports that some bytes were not written.
     fn sync(&mut self) -> io::Result<()>;
 
     /// Its length in bytes now.
     ///
     /// # Errors
     ///
-    /// If the file system does not say.
+    /// If the file system does not report it.
     fn len(&self) -> io::Result<u64>;
 
-    /// Cuts it to `len` bytes; what follows is written at its end. Durable after [`sync`](Self::sync).
+    /// Cuts the file to `len` bytes; later writes append to that. Durable after [`sync`](Self::sync).
     ///
     /// # Errors
     ///
@@ -155,13 +155,13 @@ pub trait File: io::Read + io::Write + io::Seek + Send {
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name, of whatever bytes.
+    /// The name, which may be any bytes.
     pub name: OsString,
-    /// What stands under it, if the directory says so without a further look.
+    /// The kind of the file, if listing the directory reveals it.
     pub kind: Option<Kind>,
 }
 
-/// What kind of thing a name stands for.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -169,27 +169,27 @@ pub enum Kind {
     File,
     /// A directory.
     Directory,
-    /// A symbolic link, whatever it points to.
+    /// A symbolic link; its target does not matter.
     Symlink,
     /// A named pipe, socket or device.
     Special,
 }
 
-/// What the file system knows about a name.
+/// The metadata that the file system has for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// What it is.
+    /// The kind of the file.
     pub kind: Kind,
-    /// Its length in bytes; for a sparse file more than it takes on disk.
+    /// The length in bytes; of a sparse file more than it takes on disk.
     pub len: u64,
-    /// The bytes allocated for it on disk, by the file system's own count.
+    /// The bytes that the file system has allocated for it on disk.
     pub allocated: u64,
-    /// Its permission bits.
+    /// The permission bits.
     pub mode: u32,
-    /// Its owner.
+    /// The user id of the owner.
     pub owner: u32,
-    /// How many names it has.
+    /// The number of names (hard links).
     pub links: u64,
-    /// When its content was last changed, by the wall clock.
+    /// When the content was changed last, by the wall clock.
     pub modified: Option<SystemTime>,
 }

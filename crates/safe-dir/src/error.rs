@@ -1,4 +1,4 @@
-//! What can go wrong, with the path and the way out.
+//! The errors, each with the path and a remedy.
 
 use std::fmt;
 use std::io;
@@ -13,16 +13,16 @@ use crate::{Kind, name};
 pub enum OpenError {
     /// The path is empty, or ends in something that is not a plain name.
     InvalidPath {
-        /// As it was given.
+        /// The path as given.
         path: PathBuf,
     },
     /// The name of a subdirectory cannot be used.
     InvalidName {
         /// The directory.
         path: PathBuf,
-        /// The name, as it was given.
+        /// The name as given.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: NameProblem,
     },
     /// The path leads to a symbolic link.
@@ -30,9 +30,9 @@ pub enum OpenError {
         /// The link.
         path: PathBuf,
     },
-    /// The path leads to something else.
+    /// The path leads to a file that is neither a directory nor a symbolic link.
     NotADirectory {
-        /// What is in the way.
+        /// That file.
         path: PathBuf,
     },
     /// The directory belongs to another user.
@@ -53,7 +53,7 @@ pub enum OpenError {
     },
     /// Other users may move or replace the directory, because they may write in one above it.
     UnsafeParent {
-        /// The directory that was to be opened.
+        /// The directory to be opened.
         path: PathBuf,
         /// The one above it.
         parent: PathBuf,
@@ -66,14 +66,14 @@ pub enum OpenError {
     Io {
         /// The directory.
         path: PathBuf,
-        /// What was tried, such as "create".
+        /// The action that failed, such as "create".
         action: &'static str,
-        /// Why not.
+        /// The answer of the file system.
         source: io::Error,
     },
 }
 
-/// Why something was not done with a file.
+/// Why a call for a file failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FileError {
@@ -81,16 +81,16 @@ pub enum FileError {
     InvalidName {
         /// The directory.
         path: PathBuf,
-        /// The name, as it was given.
+        /// The name as given.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: NameProblem,
     },
     /// It is not a regular file.
     NotAFile {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// What it is.
+        /// Its kind.
         kind: Kind,
     },
     /// The file belongs to another user.
@@ -102,20 +102,20 @@ pub enum FileError {
         /// The user that this process acts for.
         user: u32,
     },
-    /// The file has a second name, somewhere.
+    /// The file has a second name, which may be in any directory.
     SeveralLinks {
         /// The file.
         path: PathBuf,
-        /// How many names it has.
+        /// The number of its names.
         links: u64,
     },
     /// The file system refused.
     Io {
         /// The file, or its directory.
         path: PathBuf,
-        /// What was tried, such as "write".
+        /// The action that failed, such as "write".
         action: &'static str,
-        /// Why not.
+        /// The answer of the file system.
         source: io::Error,
     },
 }
@@ -124,7 +124,7 @@ pub enum FileError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LockError {
-    /// Another holder has it.
+    /// Another process, or another handle in this one, holds it.
     Held {
         /// The directory.
         path: PathBuf,
@@ -134,7 +134,7 @@ pub enum LockError {
 }
 
 impl FileError {
-    /// What the file system answered, if it was asked.
+    /// The answer of the file system, if it caused the failure.
     #[must_use]
     pub fn io(&self) -> Option<&io::Error> {
         match self {
@@ -143,26 +143,27 @@ impl FileError {
         }
     }
 
-    /// Whether it failed because there is no such file.
+    /// Whether the file does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.io().is_some_and(|source| source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether it failed because something of that name exists.
+    /// Whether the name exists already.
     #[must_use]
     pub fn is_already_exists(&self) -> bool {
         self.io().is_some_and(|source| source.kind() == io::ErrorKind::AlreadyExists)
     }
 
-    /// Whether it failed because there is no room: disk, quota or file size limit.
+    /// Whether there is no space: disk, quota or limit of the file size.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         use io::ErrorKind as K;
         self.io().is_some_and(|io| matches!(io.kind(), K::StorageFull | K::QuotaExceeded | K::FileTooLarge))
     }
 
-    /// Whether the file is not what may be touched here: not regular, foreign, or with a second name.
+    /// Whether the file may not be opened here: it is not a regular file, belongs to another user, or has a second
+    /// name.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::NotAFile { .. } | Self::ForeignOwner { .. } | Self::SeveralLinks { .. })
@@ -244,7 +245,7 @@ impl fmt::Display for LockError {
     }
 }
 
-/// The path and the action; the reason is the `source()`, and only the remedy is said here.
+/// The path and the action; the reason is the `source()`, and only the remedy follows here.
 fn write_io(
     f: &mut fmt::Formatter<'_>,
     what: &str,

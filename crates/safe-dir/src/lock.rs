@@ -1,4 +1,4 @@
-//! At most one holder of a directory.
+//! The lock of a directory.
 
 use std::fs::File;
 
@@ -9,8 +9,8 @@ use crate::{Directory as _, FileError, LockError, SafeDir};
 
 /// The lock of a directory, held until it is dropped or the process ends.
 ///
-/// It is an advisory lock (`flock`) on the file `.lock`, which stays. A child made by `fork` shares it until it calls `exec`: dropping
-/// it in the process that took it releases it for both at once, dropping it in the child does nothing.
+/// It is an advisory lock (`flock`) on the file `.lock`, which stays. A child made by `fork` shares it until it calls
+/// `exec`: a drop in the process that took the lock releases it for both at once, a drop in the child has no effect.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -20,19 +20,19 @@ pub struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing would not do: a child between `fork` and `exec` still has the file open.
+        // Closing the file would not suffice: a child between `fork` and `exec` still has it open.
         if self.process == std::process::id() {
             let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
         }
     }
 }
 
-/// The name of the lock file. Whoever gives a directory up removes it last, while holding the lock.
+/// The name of the lock file. A process that removes its directory removes this file last, while it holds the lock.
 pub const LOCK_FILE: &str = ".lock";
 
 pub(crate) fn take(dir: &SafeDir) -> Result<Lock, LockError> {
-    // A holder that gives the directory up removes the lock file with it: whoever waited on that file has locked nothing.
-    // Each round means that this happened once more, so a few are plenty.
+    // A holder that removes its directory removes the lock file with it: a process that had opened that file before
+    // holds a lock on a file without a name. Each round means that this happened once more, so a few are plenty.
     for _ in 0..ROUNDS {
         let file = dir.open_append(LOCK_FILE).map_err(LockError::File)?;
         match retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {

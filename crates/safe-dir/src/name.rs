@@ -10,7 +10,7 @@ pub const MAX_NAME_LEN: usize = 255;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NameProblem {
-    /// It has no character.
+    /// It is empty.
     Empty,
     /// It is `.` or `..`.
     Dots,
@@ -26,7 +26,7 @@ pub enum NameProblem {
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The reason why it may not be used.
 pub fn check(name: &str) -> Result<(), NameProblem> {
     if name.is_empty() {
         Err(NameProblem::Empty)

@@ -1,4 +1,4 @@
-//! How a directory is opened, and what is refused.
+//! Opening a directory, and the checks of its path.
 
 use std::fs;
 use std::io;
@@ -11,25 +11,25 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::{OpenError, SafeDir};
 
-/// How [`SafeDir::open_with`] looks at the path.
+/// The rules of [`SafeDir::open_with`] for the path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Whether the directories above must be safe too; they must by default.
     pub parents: Parents,
 }
 
-/// What is asked of the directories above the one that is opened.
+/// The requirements on the directories above the one that is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Parents {
-    /// Each of them, up to the root, belongs to this user or the system, and nobody else can write in it, unless it is
-    /// sticky like `/tmp`. Otherwise somebody could put another directory in place of ours before the next start.
+    /// Each of them, up to the root, belongs to this user or the system, and no other user can write in it, unless it
+    /// is sticky like `/tmp`. Otherwise another user could replace the directory before the next start.
     #[default]
     Checked,
-    /// They are taken as they are: for a volume whose mount point has odd permissions but a single user.
+    /// No requirement: for a volume whose mount point has unusual permissions and a single user.
     Trusted,
 }
 
-/// Opens `path`, making it and what is missing above.
+/// Opens `path`; makes it and the missing directories above it.
 pub(crate) fn open(path: &Path, options: Options) -> Result<SafeDir, OpenError> {
     let invalid = || OpenError::InvalidPath { path: path.to_owned() };
     let absolute = std::path::absolute(path).map_err(|_| invalid())?;
@@ -39,11 +39,11 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<SafeDir, OpenError> 
         check_before_making(&absolute)?;
     }
     make_missing(parent)?;
-    // Links above ours are the system's business, such as /var/run: what they lead to is what gets checked.
+    // Links in the path above are set by the system, such as /var/run: the checks are for their targets.
     let parent = parent.canonicalize().map_err(|source| failed(parent, "resolve", source))?;
     let path = parent.join(&name);
     let parent_fd = open_parent(&parent)?;
-    // What exists is looked at before what is above: the nearer remedy is the better one.
+    // An existing directory is checked before its parents: its remedy is closer to the user.
     let dir = open_or_make(&parent_fd, Path::new(&name), path)?;
     if options.parents == Parents::Checked {
         let path = crate::Directory::path(&dir);
@@ -52,18 +52,18 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<SafeDir, OpenError> 
     Ok(dir)
 }
 
-/// Where something has to be made, what is above must be safe first: else somebody could put a link in place of what was
-/// just made, before its mode is set. And what is refused leaves nothing behind.
+/// Before a directory is made, its parents must be safe: another user could put a link in its place before its mode is
+/// set. Also, a refused path leaves no directory behind.
 fn check_before_making(path: &Path) -> Result<(), OpenError> {
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
-    // What cannot be looked at says so when it is made.
+    // A path that cannot be examined fails later, when it is made.
     let existing = path.ancestors().skip(1).find_map(|above| above.canonicalize().ok());
     existing.map_or(Ok(()), |existing| check_parents(path, existing.ancestors()))
 }
 
-/// Opens `name` inside the directory behind `parent`, making it if need be, and checks it.
+/// Opens `name` inside the directory behind `parent`, makes it if it does not exist, and checks it.
 pub(crate) fn open_or_make(parent: &OwnedFd, name: &Path, path: PathBuf) -> Result<SafeDir, OpenError> {
     let failed = |action, errno: Errno| failed(&path, action, errno.into());
     let made = match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
@@ -72,7 +72,7 @@ pub(crate) fn open_or_make(parent: &OwnedFd, name: &Path, path: PathBuf) -> Resu
         Err(errno) => return Err(failed("create", errno)),
     };
     if made {
-        // The umask may have taken bits that we need ourselves. Nobody else can have replaced the name.
+        // The umask may have removed bits that this process needs itself. No other user can have replaced the name.
         rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty()).map_err(|errno| failed("create", errno))?;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -113,8 +113,8 @@ pub(crate) fn user() -> u32 {
 
 /// Whether users other than the owner can write, by the permission bits.
 ///
-/// A group that has the id of its user, and is ours, counts as that user: many systems give each user a group of one and
-/// an umask of 002.
+/// A group with the id of its user, if that is the user and group of this process, counts as that user: many systems
+/// give each user a group of one and an umask of 002.
 fn others_may_write(mode: u32, owner: u32, group: u32) -> bool {
     let private_group = owner == user() && group == owner && rustix::process::getegid().as_raw() == group;
     mode & 0o002 != 0 || (mode & 0o020 != 0 && !private_group)
@@ -125,7 +125,7 @@ fn check_parents<'a>(path: &Path, parents: impl Iterator<Item = &'a Path>) -> Re
     for parent in parents {
         let metadata = fs::symlink_metadata(parent).map_err(|source| failed(parent, "look at", source))?;
         let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
-        // In a container without privileges the system's files belong to an id that stands for root outside.
+        // In a container without privileges the files of the system belong to an id that stands for root outside.
         let trusted_owner = owner == 0 || owner == user() || owner == root_owner;
         let sticky = mode & 0o1000 != 0;
         if !trusted_owner || (!sticky && others_may_write(mode, owner, metadata.gid())) {
@@ -135,7 +135,7 @@ fn check_parents<'a>(path: &Path, parents: impl Iterator<Item = &'a Path>) -> Re
     Ok(())
 }
 
-/// Makes the directories above, for us alone, each durable before the next.
+/// Makes the directories above, with mode 0700, each durable before the next.
 fn make_missing(path: &Path) -> Result<(), OpenError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => return Ok(()),
@@ -155,7 +155,7 @@ fn make_missing(path: &Path) -> Result<(), OpenError> {
     synced?.map_err(|errno| failed(path, "make durable", errno.into()))
 }
 
-/// Another process was quicker, or there is a dangling link.
+/// Another process was faster, or the path is a dangling link.
 fn make_missing_again(path: &Path) -> Result<(), OpenError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
@@ -164,7 +164,7 @@ fn make_missing_again(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// A handle that only leads on: it needs no permission to read.
+/// A handle that only leads to the directories below: it needs no permission to read.
 fn open_parent(path: &Path) -> Result<OwnedFd, OpenError> {
     #[cfg(target_os = "linux")]
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,4 +1,4 @@
-//! A file that appears whole or not at all.
+//! Publishing: a file that appears whole or not at all.
 
 use crate::{Directory, File as _, FileError};
 
@@ -10,9 +10,8 @@ pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
 ///
 /// # Errors
 ///
-/// If `name` exists (nothing is overwritten) or anything fails: then neither the name nor the temporary file is left,
-/// as far as the file system still lets itself be written to. What is left all the same,
-/// [`remove_leftovers`] removes.
+/// If `name` exists (no file is overwritten) or any step fails: then neither the name nor the temporary file is left,
+/// if the file system still accepts the removal. Otherwise [`remove_leftovers`] removes the temporary file later.
 pub fn publish<D: Directory>(
     dir: &D,
     name: &str,
@@ -21,7 +20,7 @@ pub fn publish<D: Directory>(
     Draft::write(dir, name, write)?.publish(dir)
 }
 
-/// The two halves of [`publish`] one by one: content that is durable, under a name that nobody reads yet.
+/// The two halves of [`publish`] one by one: durable content, under a name that no reader knows yet.
 #[derive(Debug)]
 #[must_use = "publish or discard it; a draft that is forgotten is removed by `remove_leftovers`"]
 pub struct Draft {
@@ -29,11 +28,11 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Writes and syncs the content of what will be `name`.
+    /// Writes and syncs the content of the future file `name`.
     ///
     /// # Errors
     ///
-    /// If anything fails; then the temporary file is removed, as far as the file system lets itself be written to.
+    /// If any step fails; then the temporary file is removed, if the file system still accepts that.
     pub fn write<D: Directory>(
         dir: &D,
         name: &str,
@@ -44,21 +43,21 @@ impl Draft {
         Ok(Self { temporary })
     }
 
-    /// Gives it its name in the same directory, durably.
+    /// Gives the file its name in the same directory, durably.
     ///
     /// # Errors
     ///
-    /// If the name exists (nothing is overwritten) or anything fails; then neither name is left, as far as the file
-    /// system lets itself be written to.
+    /// If the name exists (no file is overwritten) or any step fails; then neither name is left, if the file system
+    /// still accepts the removal.
     pub fn publish<D: Directory>(self, dir: &D) -> Result<(), FileError> {
         let name = &self.temporary[TEMPORARY_PREFIX.len()..];
         dir.rename(&self.temporary, dir, name).inspect_err(|_| drop(dir.remove(&self.temporary)))?;
-        // Without this, a power cut could undo the rename. Where it fails, the caller still has its data: so the file must
-        // go, or the data would exist twice.
+        // Without this sync, a power cut could undo the rename. If it fails, the caller still has its data: the file
+        // must go, or the data would exist twice.
         dir.sync().inspect_err(|_| drop(dir.remove(name)))
     }
 
-    /// Removes it.
+    /// Removes the file.
     ///
     /// # Errors
     ///
@@ -68,12 +67,12 @@ impl Draft {
     }
 }
 
-/// Writes a file in place of the one that `name` may stand for: it is the old or the new one at every moment, and the new
-/// one durably at the end.
+/// Writes a file in place of the one that may have the name: `name` is the old or the new file at every moment, and
+/// durably the new one in the end.
 ///
 /// # Errors
 ///
-/// If anything fails; `name` is then still the old file, or, if only the last sync failed, the old or the new one.
+/// If any step fails; `name` is then still the old file or, if only the last sync failed, the old or the new one.
 pub fn replace<D: Directory>(
     dir: &D,
     name: &str,
@@ -86,12 +85,12 @@ pub fn replace<D: Directory>(
     dir.sync()
 }
 
-/// Removes what a crash left of files that were never published; returns how many. Only the holder of the directory's
-/// lock may call it.
+/// Removes the temporary files of a process that crashed before it published them; returns how many. Only the holder of
+/// the directory's lock may call it.
 ///
 /// # Errors
 ///
-/// If the directory cannot be read; a file that cannot be removed is left for the next time.
+/// If the directory cannot be read. A file that cannot be removed stays until the next call.
 pub fn remove_leftovers<D: Directory>(dir: &D) -> Result<usize, FileError> {
     let mut removed = 0;
     for entry in dir.list()? {
@@ -105,14 +104,14 @@ pub fn remove_leftovers<D: Directory>(dir: &D) -> Result<usize, FileError> {
     Ok(removed)
 }
 
-/// A synced file under a temporary name.
+/// Writes and syncs a file under a temporary name.
 fn prepare<D: Directory>(
     dir: &D,
     temporary: &str,
     write: impl FnOnce(&mut D::File) -> std::io::Result<()>,
 ) -> Result<(), FileError> {
     let mut file = match dir.create(temporary) {
-        // Left by an earlier failure: the lock says that nobody else writes it.
+        // Left by an earlier failure: no other process writes it, as this one holds the lock.
         Err(error) if error.is_already_exists() => {
             dir.remove(temporary)?;
             dir.create(temporary)?

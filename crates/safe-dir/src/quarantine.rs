@@ -62,8 +62,8 @@ impl<D: Directory> Quarantine<D> {
         self.set_aside_from(home, home, name)
     }
 
-    /// [`set_aside`](Self::set_aside) for a file of another directory on the same file system, `from`, such as that of a
-    /// process that has ended.
+    /// [`set_aside`](Self::set_aside) for a file of another directory on the same file system, `from`, such as that of
+    /// a process that has ended.
     ///
     /// # Errors
     ///
@@ -116,10 +116,12 @@ impl<D: Directory> Quarantine<D> {
         ended.remove_subdirectory(self.name)
     }
 
-    /// Removes files, oldest first by modification time and then by name, until the limits hold; returns how many. Lists
-    /// the quarantine and looks at each file's metadata. Does nothing before this process has moved a file into it.
+    /// Removes files, oldest first by modification time and then by name, until the limits hold; returns how many.
+    /// Lists the quarantine and looks at each file's metadata. Does nothing before this process has moved a file into
+    /// it.
     ///
-    /// A file that the file system refuses to remove stays. A power cut may bring a removed file back, until the next call.
+    /// A file that the file system refuses to remove stays. A power cut may bring a removed file back, until the next
+    /// call.
     pub fn trim(&mut self) -> usize {
         self.moved_since_trim = 0;
         let Some(quarantine) = &self.dir else { return 0 };

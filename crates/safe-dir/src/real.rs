@@ -1,4 +1,4 @@
-//! The real directory, by handle: a path is used once, to open it.
+//! The real directory, by handle: the path is used once, to open it.
 
 use std::fs::File as StdFile;
 use std::io;
@@ -12,9 +12,9 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::{Directory, Entry, File, FileError, Kind, Lock, LockError, Metadata, OpenError, Options, lock, name, open};
 
-/// An open directory that belongs to our user and that nobody else can read or change.
+/// An open directory that belongs to this user and that no other user can read or change.
 ///
-/// It is a handle: whatever happens to the path afterwards, it stays the same directory.
+/// It is a handle: it stays the same directory, even if its path is moved or replaced.
 #[derive(Debug)]
 pub struct SafeDir {
     fd: OwnedFd,
@@ -23,14 +23,15 @@ pub struct SafeDir {
 }
 
 impl SafeDir {
-    /// Opens the directory at `path` with mode 0700; makes it, and what is missing above, durably, if it does not exist.
+    /// Opens the directory at `path` with mode 0700; if it does not exist, makes it and the missing directories above
+    /// it, durably.
     ///
-    /// A directory of our own user that others may only read is narrowed to 0700.
+    /// A directory of this user that others may only read is narrowed to 0700.
     ///
     /// # Errors
     ///
-    /// If it belongs to another user, if others can write in it or, unless it is sticky, in a directory above it, if the
-    /// path ends in a symbolic link, or if the file system refuses.
+    /// If it belongs to another user, if others can write in it or, unless it is sticky, in a directory above it, if
+    /// the path ends in a symbolic link, or if the file system refuses.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::open_with(path, Options::default())
     }
@@ -39,7 +40,7 @@ impl SafeDir {
     ///
     /// # Errors
     ///
-    /// The same, as far as the rules ask.
+    /// The same, as far as the rules require.
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
         open::open(path.as_ref(), options)
     }
@@ -62,9 +63,10 @@ impl SafeDir {
         FileError::Io { path, action, source: errno.into() }
     }
 
-    /// Opens what must exist, if it is a regular file of our own with one name.
+    /// Opens an existing file, if it is a regular file of this user with one name.
     fn open_existing(&self, name: &str, flags: OFlags) -> Result<StdFile, FileError> {
-        // Looked at before it is opened, as opening a device can do things; looked at again after, as only the handle counts.
+        // Checked before it is opened, as opening a device may have effects, and checked again after that, as only the
+        // handle counts.
         let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| self.failed(name, "open", errno))?;
         self.accept(name, &stat)?;
@@ -139,12 +141,12 @@ impl Directory for SafeDir {
 
     fn create(&self, name: &str) -> Result<StdFile, FileError> {
         self.check(name)?;
-        // O_EXCL follows no link and overwrites nothing. O_APPEND, so that a file that was cut is continued at its end.
+        // O_EXCL follows no link and overwrites no file. O_APPEND: after a cut, writes continue at the new end.
         let flags =
             OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, OWNER_ONLY))
             .map_err(|errno| self.failed(name, "create", errno))?;
-        // The umask may have taken bits that we need ourselves.
+        // The umask may have removed bits that this process needs itself.
         rustix::fs::fchmod(&fd, OWNER_ONLY).map_err(|errno| self.failed(name, "create", errno))?;
         Ok(StdFile::from(fd))
     }
@@ -222,7 +224,7 @@ fn rename_without_overwriting(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, 
     link_and_unlink(from_dir, from, to_dir, to)
 }
 
-/// A crash between the two leaves two names; whoever removes the first, as start does with temporary ones, heals it.
+/// A crash between the two leaves two names; a start that removes temporary files repairs that.
 fn link_and_unlink(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -> Result<(), Errno> {
     rustix::fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())?;
     rustix::fs::unlinkat(from_dir, from, AtFlags::empty())
@@ -246,7 +248,7 @@ fn metadata(stat: &Stat) -> Metadata {
     Metadata {
         kind: kind(FileType::from_raw_mode(stat.st_mode)),
         len: u64::try_from(stat.st_size).unwrap_or(0),
-        // `st_blocks` counts 512 bytes each, whatever the block size.
+        // `st_blocks` counts units of 512 bytes, independent of the block size.
         allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
         mode: stat.st_mode & 0o7777,
         owner: stat.st_uid,

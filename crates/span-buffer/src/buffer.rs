@@ -1,18 +1,18 @@
-//! The buffer itself: one queue, sorted by the time of acceptance, and the totals that go with it.
+//! The buffer: a queue sorted by the time of acceptance, and the totals of its entries.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How large something is, in both units that are limited.
+/// The size of an item, in the two units that are limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Size {
-    /// How many things: spans, rows, messages, whatever the caller counts.
+    /// The number of things in it, in the caller's unit: spans, rows, messages.
     pub count: usize,
-    /// How many bytes of memory they take.
+    /// The bytes of memory that they take.
     pub bytes: usize,
 }
 
-/// What the buffer may hold. Everything is allowed, zero included: then everything leaves at once.
+/// The limits of a buffer. Every value is allowed; with a limit of zero each item leaves at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The sum of all counts; 10,000 by default.
@@ -23,37 +23,37 @@ pub struct Limits {
     pub max_age: Duration,
 }
 
-/// An item that waits, and what the buffer knows about it.
+/// A waiting item, with its size, its age and its calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<T> {
-    /// The caller's own.
+    /// The caller's item.
     pub item: T,
-    /// As given to [`Buffer::push`].
+    /// Its size, as given to [`Buffer::push`].
     pub size: Size,
-    /// When it was pushed; its age counts from here, however often it was taken and given back.
+    /// When it was pushed. Its age counts from here, however often it was taken and given back.
     pub accepted: Instant,
-    /// How many calls were made for it. The buffer starts it at 0 and keeps it; only the caller counts.
+    /// The number of calls that were made for it. The buffer sets 0 at first; only the caller changes it.
     pub calls: u32,
 }
 
 /// The fill at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Entries that wait.
+    /// Waiting entries.
     pub batches: usize,
     /// The sum of their counts.
     pub count: usize,
     /// The sum of their bytes.
     pub bytes: usize,
-    /// The age of the oldest, if any waits.
+    /// The age of the oldest entry; `None` if the buffer is empty.
     pub oldest_age: Option<Duration>,
 }
 
-/// Entries that wait, oldest first, bounded by count, bytes and age.
+/// Waiting entries, oldest first, bounded by count, bytes and age.
 ///
-/// Whatever must leave is returned, never dropped: each method that can make room says what left. The buffer has no
-/// lock, no clock and no thread; `now` is an argument and should not go back. Where it does, the entry counts as accepted
-/// together with the newest one, so that the queue stays sorted.
+/// Entries that must leave are returned, never dropped: each method that makes space returns the entries that left. The
+/// buffer has no lock, no clock and no thread; `now` is an argument and should not go back. If it does, the entry
+/// counts as accepted together with the newest one, so that the queue stays sorted.
 #[derive(Debug)]
 pub struct Buffer<T> {
     limits: Limits,
@@ -70,26 +70,27 @@ impl<T> Buffer<T> {
         Self { limits, entries: VecDeque::new(), total: Size { count: 0, bytes: 0 } }
     }
 
-    /// The limits it was made with.
+    /// The limits of this buffer.
     #[must_use]
     pub const fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Adds an item at the back and returns what must leave, oldest first.
+    /// Adds an item at the back and returns the entries that must leave, oldest first.
     ///
-    /// Nothing leaves while the limits hold. Once the item would exceed one of them, the oldest leave in one go until at
-    /// most 75 % of that limit are taken: whoever writes them away does so in few large pieces. The new item itself
-    /// stays, unless it is larger than the whole buffer: then it alone is what leaves. O(1), plus what leaves.
+    /// No entry leaves while the limits hold. If the item would exceed one of them, the oldest entries leave together
+    /// until at most 75 % of that limit are taken, so that a caller which writes them to a disk does so in few large
+    /// pieces. The new item stays, unless it is larger than the whole buffer: then it alone leaves. O(1), plus the
+    /// entries that leave.
     #[must_use = "what is returned has left the buffer"]
     pub fn push(&mut self, item: T, size: Size, now: Instant) -> Vec<Entry<T>> {
         self.push_beside(item, size, Size::default(), now)
     }
 
-    /// [`push`](Self::push) where `away` counts against the limits too: what the caller has taken and not finished yet, such
-    /// as batches in flight or being written.
+    /// [`push`](Self::push), with `away` counted against the limits too: the size of the entries that the caller has
+    /// taken and not finished yet, such as batches in flight or being written.
     ///
-    /// An item that does not fit beside `away`, even into an empty buffer, is what leaves; the others stay.
+    /// An item that does not fit beside `away`, even into an empty buffer, leaves alone; the others stay.
     #[must_use = "what is returned has left the buffer"]
     pub fn push_beside(&mut self, item: T, size: Size, away: Size, now: Instant) -> Vec<Entry<T>> {
         let accepted = self.entries.back().map_or(now, |newest| newest.accepted.max(now));
@@ -111,14 +112,14 @@ impl<T> Buffer<T> {
         leaving
     }
 
-    /// Takes the oldest. O(1).
+    /// Takes the oldest entry. O(1).
     pub fn take(&mut self) -> Option<Entry<T>> {
         let entry = self.entries.pop_front()?;
         self.removed(entry.size);
         Some(entry)
     }
 
-    /// Takes the oldest for which `wanted` says yes, and leaves the others in their places. O(entries passed over).
+    /// Takes the oldest entry for which `wanted` returns `true`; the others stay in their places. O(entries before it).
     pub fn take_where(&mut self, wanted: impl FnMut(&Entry<T>) -> bool) -> Option<Entry<T>> {
         let index = self.entries.iter().position(wanted)?;
         let entry = self.entries.remove(index)?;
@@ -126,11 +127,12 @@ impl<T> Buffer<T> {
         Some(entry)
     }
 
-    /// Puts back what was taken, to its place by age: the front, if it is the oldest. Time of acceptance and number of
-    /// calls stay.
+    /// Puts back an entry that was taken, to its place by age: the front, if it is the oldest. Its time of acceptance
+    /// and its number of calls do not change.
     ///
-    /// Nothing leaves for it, so the limits may be exceeded until the next push; callers that count what they have
-    /// taken as `away` in [`push_beside`](Self::push_beside) never see that. O(1) at the front, else O(log n) to find the place.
+    /// No entry leaves for it, so the limits may be exceeded until the next push; not for callers that pass the entries
+    /// they have taken as `away` to [`push_beside`](Self::push_beside). O(1) at the front, else O(log n) to find the
+    /// place.
     pub fn give_back(&mut self, entry: Entry<T>) {
         self.added(entry.size);
         match self.entries.front() {
@@ -142,7 +144,7 @@ impl<T> Buffer<T> {
         }
     }
 
-    /// Takes everything whose age has reached the limit, oldest first.
+    /// Takes all entries whose age has reached the limit, oldest first.
     #[must_use = "what is returned has left the buffer"]
     pub fn expire(&mut self, now: Instant) -> Vec<Entry<T>> {
         let mut leaving = Vec::new();
@@ -155,20 +157,21 @@ impl<T> Buffer<T> {
         leaving
     }
 
-    /// Takes everything, oldest first.
+    /// Takes all entries, oldest first.
     #[must_use = "what is returned has left the buffer"]
     pub fn drain(&mut self) -> Vec<Entry<T>> {
         self.total = Size::default();
         self.entries.drain(..).collect()
     }
 
-    /// When [`expire`](Self::expire) has something to do next; `None` if nothing waits or nothing ages.
+    /// When [`expire`](Self::expire) will next return an entry; `None` if the buffer is empty or the limit is never
+    /// reached.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         self.entries.front()?.accepted.checked_add(self.limits.max_age)
     }
 
-    /// How full it is, in one look. O(1).
+    /// The number, the size and the age of the waiting entries. O(1).
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         Snapshot {
@@ -179,19 +182,19 @@ impl<T> Buffer<T> {
         }
     }
 
-    /// The sum of what waits. O(1).
+    /// The size of all waiting entries. O(1).
     #[must_use]
     pub const fn total(&self) -> Size {
         self.total
     }
 
-    /// How many entries wait.
+    /// The number of waiting entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether no entry waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -217,7 +220,7 @@ impl Limits {
         size.count <= self.max_count && size.bytes <= self.max_bytes
     }
 
-    /// The limits that `wanted` is brought down to: 75 % of each one that it exceeds.
+    /// The limits that apply once `wanted` exceeds some of `self`: 75 % of each of these.
     fn after_eviction(&self, wanted: Size) -> Self {
         let reduced = |limit: usize, wanted: usize| if wanted > limit { limit - limit / 4 } else { limit };
         Self {

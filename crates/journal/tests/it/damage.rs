@@ -1,4 +1,4 @@
-//! Files as nobody wrote them.
+//! Segments with bytes that the journal did not write.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -29,7 +29,7 @@ fn names(dir: &MemoryDir) -> Vec<String> {
     dir.list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok()).collect()
 }
 
-/// What can still be had, and how many records were found to be damaged when they were read.
+/// The batches that can still be read, and the number of batches that turned out to be damaged when they were read.
 fn salvage(journal: &mut Journal<MemoryDir>) -> (BTreeSet<u64>, usize) {
     let (mut whole, mut lost) = (BTreeSet::new(), 0);
     while let Some(batch) = journal.next_recovered() {
@@ -48,7 +48,7 @@ fn salvage(journal: &mut Journal<MemoryDir>) -> (BTreeSet<u64>, usize) {
 #[test]
 fn a_torn_tail_is_cut_at_every_byte() {
     let len = usize::try_from(five().root().metadata(FIRST).expect("there").len).expect("small");
-    // Up to the body of the mark, whose end is zeros anyway.
+    // Up to the body of the mark, whose last bytes are zeros in any case.
     for keep in 0..32 + 5 * 340 + 40 {
         for zeros in [false, true] {
             let disk = five();
@@ -79,13 +79,13 @@ fn one_damaged_byte_costs_one_record_and_its_file_is_set_aside() {
         let hit = at.checked_sub(32).map(|at| at / 340 + 1);
         let expected: BTreeSet<u64> = match hit {
             None => [1, 3, 4, 5].into(),
-            // The mark itself: its batch comes back.
+            // The mark itself is damaged: its batch comes back.
             Some(6) => [1, 2, 3, 4, 5].into(),
             Some(hit) => [1, 3, 4, 5].into_iter().filter(|seq| *seq != hit as u64).collect(),
         };
         assert_eq!(whole, expected, "byte {at}");
         let noticed = report.damaged + report.torn + lost;
-        // Nobody looks into the body of what is done.
+        // The bodies of batches that are done are not read.
         assert!(noticed == 1 || hit == Some(2), "byte {at}: noticed {noticed} times");
         assert!(count(&mut journal, |notice| matches!(notice, Notice::Lost { .. })) == lost);
         if report.damaged > 0 || lost > 0 {
@@ -95,7 +95,7 @@ fn one_damaged_byte_costs_one_record_and_its_file_is_set_aside() {
             assert!(!names(&disk.root()).contains(&FIRST.to_owned()));
             assert_eq!(count(&mut journal, |notice| matches!(notice, Notice::SetAside { .. })), 1);
         }
-        // Its neighbours are safe, elsewhere.
+        // The other batches are durable in another segment.
         drop(journal);
         disk.crash(Crash::Worst);
         let (mut journal, _) = open(disk.root());
@@ -115,7 +115,7 @@ fn a_record_inside_a_body_is_not_one() {
     append(&mut journal, id(3), 100);
     journal.sync().expect("synced");
     drop(journal);
-    // The header of the second is damaged: what comes next has to be searched, through its body.
+    // The header of the second record is damaged: the scan searches for the next one, through its body.
     disk.tamper(FIRST, |bytes| bytes[32 + 140 + 4] ^= 1);
     let (mut journal, report) = open(disk.root());
     assert_eq!(recovered(&mut journal).into_keys().collect::<Vec<_>>(), [id(1), id(3)]);
@@ -132,7 +132,7 @@ fn a_copy_and_an_old_copy_bring_nothing_twice() {
     let (mut journal, report) = open(disk.root());
     assert_eq!(salvage(&mut journal), ([1, 3, 4, 5].into(), 0));
     assert_eq!((report.duplicates, report.batches), (5, 4));
-    // One of the copies is enough.
+    // One undamaged copy is enough.
     drop(journal);
     disk.tamper(FIRST, |bytes| bytes[32 + 50] ^= 1);
     let (mut journal, _) = open(disk.root());
@@ -140,10 +140,10 @@ fn a_copy_and_an_old_copy_bring_nothing_twice() {
 }
 
 #[test]
-fn a_newer_version_is_refused_and_nothing_is_touched() {
+fn a_newer_version_is_refused_and_no_file_is_changed() {
     for at in [8, 32 + 340 + 8] {
         let disk = five();
-        // A damaged neighbour, which would be set aside.
+        // A damaged segment beside the newer one, which an older journal would set aside.
         drop(disk.root().create(SECOND).expect("made"));
         disk.tamper(SECOND, |bytes| *bytes = vec![0xAB; 5_000]);
         disk.tamper(FIRST, |bytes| {
@@ -171,7 +171,7 @@ fn a_newer_version_is_refused_and_nothing_is_touched() {
 }
 
 #[test]
-fn what_is_no_file_is_set_aside_and_what_is_not_ours_stays() {
+fn segments_that_are_no_files_are_set_aside_and_other_names_stay() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let path = scratch.path().join("journal");
     let dir = || SafeDir::open(&path).expect("ours");
@@ -205,7 +205,7 @@ fn a_sparse_giant_does_not_delay_the_start() {
     assert!(scratch.path().join("quarantine").join(SECOND).exists());
 }
 
-/// Something done to the bytes of a file.
+/// A change to the bytes of a file.
 fn harm() -> impl Strategy<Value = (u8, prop::sample::Index, Vec<u8>)> {
     (0..5_u8, any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 1..200))
 }
@@ -220,7 +220,7 @@ proptest! {
     ) {
         let disk = five();
         disk.tamper(FIRST, |file| {
-            // Nothing, a whole header, or a header and a record of ours, before what comes.
+            // Before the random bytes: none of the segment's own, its header, or its header and first record.
             file.truncate([0, 32, 32 + 340][start]);
             file.extend_from_slice(&bytes);
         });
@@ -236,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn harm_costs_what_it_touches_and_invents_nothing(harms in prop::collection::vec(harm(), 1..4)) {
+    fn harm_costs_only_the_records_that_it_changes(harms in prop::collection::vec(harm(), 1..4)) {
         let disk = five();
         let mut original = Vec::new();
         disk.tamper(FIRST, |bytes| original = bytes.clone());

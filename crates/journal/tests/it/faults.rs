@@ -1,67 +1,67 @@
-//! Every call to the disk fails once, and from then on, at every place: nothing that was synced is lost, nothing that was done and synced comes
-//! back, nothing panics, and on a well disk the journal goes on.
+//! Each call to the disk fails in turn, once or for good: no synced batch is lost, no batch that was done and synced
+//! comes back, no call panics, and the journal works again once the disk does.
 
 use journal::Journal;
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 
-use super::World;
+use super::Account;
 
-fn well_or_not<D: Directory>(
-    world: &mut World,
+fn open_or_mend<D: Directory>(
+    account: &mut Account,
     dir: &impl Fn() -> D,
     faults: &Faults,
     crashed: bool,
 ) -> Journal<Faulty<D>> {
-    // A disk that fails for good does not let a journal be opened; then it is mended.
-    world.open(Faulty::new(dir(), faults.clone()), crashed, || faults.clear()).unwrap_or_else(|| {
+    // A disk that fails for good does not let a journal be opened; then the fault ends.
+    account.open(Faulty::new(dir(), faults.clone()), crashed, || faults.clear()).unwrap_or_else(|| {
         faults.clear();
-        world.open(Faulty::new(dir(), faults.clone()), crashed, || {}).expect("a well disk opens")
+        account.open(Faulty::new(dir(), faults.clone()), crashed, || {}).expect("a well disk opens")
     })
 }
 
-/// Batches, marks, spills, rotation, clearing up.
-fn live<D: Directory>(world: &mut World, journal: &mut Journal<D>) {
+/// Batches, marks, spills, rotation and maintenance.
+fn exercise<D: Directory>(account: &mut Account, journal: &mut Journal<D>) {
     for round in 0..3 {
         for len in [700, 0, 1_500, 20] {
-            world.append(journal, len);
+            account.append(journal, len);
         }
-        world.sync(journal);
-        // Announce, sync, write, mark, sync.
+        account.sync(journal);
+        // One step of a spill each: announce, sync, write, mark, sync.
         for _ in 0..5 {
-            world.spill(journal, 5 * usize::from(world.spills.is_empty()) + 1, round == 1);
+            account.spill(journal, 5 * usize::from(account.spills.is_empty()) + 1, round == 1);
         }
-        world.append(journal, 300);
-        world.done(journal, round, 3);
-        world.sync(journal);
+        account.append(journal, 300);
+        account.done(journal, round, 3);
+        account.sync(journal);
         for _ in 0..3 {
             drop(journal.maintain());
-            world.check(journal);
+            account.check(journal);
         }
     }
 }
 
-/// Two lives with the fault somewhere in them, then one without; says whether it came to the fault.
+/// Two runs with the fault in one of them, then one without; returns whether the fault occurred.
 fn run<D: Directory>(dir: impl Fn() -> D, cut: impl Fn(), crashed: bool, nth: u64, fault: Fault, lasts: bool) -> bool {
-    let (faults, mut world) = (Faults::none(), World::new(super::SMALL));
+    let (faults, mut account) = (Faults::none(), Account::new(super::SMALL));
     faults.plan(nth, fault, lasts);
-    let mut journal = well_or_not(&mut world, &dir, &faults, false);
+    let mut journal = open_or_mend(&mut account, &dir, &faults, false);
     for _ in 0..2 {
-        live(&mut world, &mut journal);
+        exercise(&mut account, &mut journal);
         let lossy = crashed || journal.status().trouble;
         cut();
         drop(journal);
-        journal = well_or_not(&mut world, &dir, &faults, lossy);
+        journal = open_or_mend(&mut account, &dir, &faults, lossy);
     }
     let fired = faults.fired() > 0;
     faults.clear();
-    live(&mut world, &mut journal);
-    assert!(world.append(&mut journal, 10) && world.sync(&mut journal), "it goes on");
-    let waiting: Vec<_> = world.live.keys().copied().collect();
-    world.mark(&mut journal, &waiting);
-    assert!(world.sync(&mut journal));
+    exercise(&mut account, &mut journal);
+    assert!(account.append(&mut journal, 10) && account.sync(&mut journal), "it goes on");
+    let waiting: Vec<_> = account.waiting.keys().copied().collect();
+    account.mark(&mut journal, &waiting);
+    assert!(account.sync(&mut journal));
     drop(journal);
-    let mut journal = well_or_not(&mut world, &dir, &faults, false);
+    let mut journal = open_or_mend(&mut account, &dir, &faults, false);
     super::settle(&mut journal).expect("a well disk");
     let left = dir().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
     assert_eq!(left.filter(|name| name.starts_with("journal-")).count(), 0, "nothing is left over");

@@ -1,4 +1,4 @@
-//! Sizes, ids, rotation, clearing up and the order of a spill, one by one.
+//! Sizes, ids, rotation, maintenance and the order of a spill, one by one.
 
 use journal::{AppendError, Config, Id, Journal, Notice, OpenError, ReadError};
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
@@ -43,7 +43,7 @@ fn settings_out_of_range_are_refused() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_refused_whole() {
+fn a_batch_that_does_not_fit_is_refused_as_a_whole() {
     let disk = Disk::new();
     let (mut journal, _) = open(disk.root());
     append(&mut journal, id(1), 10);
@@ -61,7 +61,7 @@ fn what_cannot_be_kept_is_refused_whole() {
     };
     assert!(matches!(full, AppendError::Full { .. }), "{full}");
     assert!(journal.status().bytes <= SMALL.max_bytes && journal.status().bytes > SMALL.max_bytes - 70_000);
-    // Marks are let in, and make room.
+    // Marks are accepted, and make space.
     let ids: Vec<Id> = (2..seq).map(id).collect();
     assert_eq!(journal.done(&ids).expect("written"), ids.len());
     journal.sync().expect("synced");
@@ -80,7 +80,7 @@ fn no_segment_begins_in_the_reserve() {
 }
 
 #[test]
-fn an_incarnation_that_files_speak_of_is_not_used_again() {
+fn an_incarnation_in_any_record_is_not_used_again() {
     let disk = Disk::new();
     let (mut journal, _) = open(disk.root());
     assert_eq!(journal.incarnation(), 7);
@@ -90,7 +90,7 @@ fn an_incarnation_that_files_speak_of_is_not_used_again() {
 }
 
 #[test]
-fn one_batch_that_waits_does_not_keep_all_the_segments() {
+fn one_waiting_batch_does_not_retain_all_segments() {
     let disk = Disk::new();
     let (mut journal, _) = open(disk.root());
     append(&mut journal, id(1), 100);
@@ -108,7 +108,7 @@ fn one_batch_that_waits_does_not_keep_all_the_segments() {
 }
 
 #[test]
-fn one_batch_that_waits_does_not_make_the_smallest_journal_full() {
+fn one_waiting_batch_does_not_fill_the_smallest_journal() {
     let disk = Disk::new();
     let config = Config { max_bytes: 2 * SMALL.segment_bytes, ..SMALL };
     let (mut journal, _) = Journal::open(disk.root(), config, 7, |_| Ok(false)).expect("it opens");
@@ -123,7 +123,7 @@ fn one_batch_that_waits_does_not_make_the_smallest_journal_full() {
 }
 
 #[test]
-fn what_is_copied_to_let_its_segment_go_is_safe_whatever_fails() {
+fn a_copied_batch_is_durable_before_its_old_segment_is_removed() {
     let mut nth = 1;
     loop {
         let (disk, faults) = (Disk::new(), Faults::none());
@@ -136,7 +136,7 @@ fn what_is_copied_to_let_its_segment_go_is_safe_whatever_fails() {
         journal.sync().expect("synced");
         faults.plan(nth, Fault::Errno(5), false);
         drop(journal.maintain());
-        // From now on nothing can be written, and removing still works.
+        // From here on no byte can be written; removals still work.
         disk.set_capacity(Some(0));
         for _ in 0..3 {
             drop(journal.maintain());
@@ -162,7 +162,7 @@ fn a_segment_goes_when_the_marks_of_its_batches_are_durable_and_not_before() {
         for (seq, len) in (1..).zip(bodies) {
             append(&mut journal, id(seq), len);
         }
-        // Also where writing the mark finishes the segment, with a sync that the mark is no part of.
+        // Also where writing the mark finishes the segment, with a sync that does not cover the mark.
         journal.done(&[id(1), id(2)]).expect("written");
         let before = segments(&disk.root());
         settle(&mut journal).expect("a well disk");
@@ -207,7 +207,7 @@ fn a_failed_sync_is_not_repeated_on_the_same_file() {
         std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("journal-000000000001"))
     );
     assert!(journal.status().trouble);
-    assert_eq!(count(&mut journal, |notice| matches!(notice, Notice::Poisoned { .. })), 1);
+    assert_eq!(count(&mut journal, |notice| matches!(notice, Notice::SyncFailed { .. })), 1);
     journal.sync().expect("a new file");
     assert_eq!(segments(&disk.root()), 2);
     settle(&mut journal).expect("a well disk");
@@ -223,7 +223,7 @@ fn a_disk_that_never_syncs_fills_neither_memory_nor_itself() {
     let (mut journal, _) = open(Faulty::new(disk.root(), faults.clone()));
     let mut accepted = 0;
     for seq in 1..=50 {
-        // Whether for this batch or to make room for it: create, header, records, and the sync fails.
+        // Create, header and records succeed, and the sync fails: for this batch, or to make space for it.
         faults.plan(4, Fault::Errno(5), false);
         if journal.append(id(seq), 1, &[7; 500]).is_ok() {
             accepted += 1;
@@ -241,7 +241,8 @@ fn a_disk_that_never_syncs_fills_neither_memory_nor_itself() {
     assert_eq!(open(disk.root()).1.batches, 7);
 }
 
-/// Where a crash comes in the order of a spill, whether the file is there then, and who has the batch.
+/// The step of a spill at which the crash comes, whether its file exists then, and whether the journal has the batch
+/// afterwards.
 #[test]
 fn journal_and_file_never_both_own_a_batch() {
     for (steps, file, in_journal) in
@@ -270,7 +271,7 @@ fn journal_and_file_never_both_own_a_batch() {
         assert_eq!(report.batches == 1, in_journal, "after {steps} steps");
         assert_eq!(asked.len(), usize::from(steps == 2 || steps == 3));
         assert!(report.unsynced.is_none());
-        // The answer holds, whatever becomes of the file.
+        // The answer is durable, even if the file changes afterwards.
         disk.crash(Crash::Worst);
         drop(journal);
         let (_, report) = Journal::open(disk.root(), SMALL, 10, |_| panic!("asked twice")).expect("it opens");
@@ -305,7 +306,7 @@ fn a_spill_that_was_taken_back_is_not_asked_for() {
 }
 
 #[test]
-fn a_dead_process_is_taken_over_batch_by_batch() {
+fn the_journal_of_an_ended_process_is_taken_over_batch_by_batch() {
     let (theirs, ours) = (Disk::new(), Disk::new());
     let (mut dead, _) = open(theirs.root());
     append(&mut dead, id(1), 300);

@@ -18,7 +18,7 @@ fn id(seq: u64) -> Id {
     (7, seq)
 }
 
-/// What a batch of this id has in it.
+/// The body of the batch with this id.
 fn body(id: Id, len: usize) -> Vec<u8> {
     let mut state = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id.1;
     let mut next = || {
@@ -32,7 +32,7 @@ fn open<D: Directory>(dir: D) -> (Journal<D>, Report) {
     Journal::open(dir, SMALL, 7, |_| Ok(false)).expect("it opens")
 }
 
-/// All that is recovered, whole.
+/// The bodies of all recovered batches.
 fn recovered<D: Directory>(journal: &mut Journal<D>) -> BTreeMap<Id, Vec<u8>> {
     let mut found = BTreeMap::new();
     while let Some(batch) = journal.next_recovered() {
@@ -47,7 +47,7 @@ fn append<D: Directory>(journal: &mut Journal<D>, id: Id, len: usize) {
     journal.append(id, u32::try_from(len).expect("small"), &body(id, len)).expect("it is appended");
 }
 
-/// Clears up until there is nothing more to do.
+/// Repeats maintenance until no step is due.
 fn settle<D: Directory>(journal: &mut Journal<D>) -> Result<(), MaintainError> {
     for _ in 0..1_000 {
         if !journal.maintain()? {
@@ -57,17 +57,17 @@ fn settle<D: Directory>(journal: &mut Journal<D>) -> Result<(), MaintainError> {
     panic!("clearing up does not end");
 }
 
-/// What must be true of a journal, without its code: which batches there are, and how safe each is.
-struct World {
+/// An account of a journal that does not use its code: the batches that must be in it, and how safe each is.
+struct Account {
     config: Config,
     len: BTreeMap<Id, usize>,
-    live: BTreeMap<Id, Safety>,
+    waiting: BTreeMap<Id, Safety>,
     /// Done by a mark that no sync has covered.
-    leaving: BTreeSet<Id>,
-    /// Done for good, by a synced mark or because an open journal did not have it any more.
-    gone: BTreeSet<Id>,
+    done_unsynced: BTreeSet<Id>,
+    /// Done and durable: by a synced mark, or because an opened journal did not have the batch.
+    done_durably: BTreeSet<Id>,
     spills: Vec<Spill>,
-    /// Spill files that exist.
+    /// Files of spills that exist.
     files: BTreeSet<String>,
     seq: u64,
     lives: u64,
@@ -79,7 +79,7 @@ enum Safety {
     Synced,
 }
 
-/// A spill on its way.
+/// A spill between its announcement and its last sync.
 #[derive(Debug)]
 struct Spill {
     name: String,
@@ -95,14 +95,14 @@ enum Stage {
     Marked,
 }
 
-impl World {
+impl Account {
     fn new(config: Config) -> Self {
         Self {
             config,
             len: BTreeMap::new(),
-            live: BTreeMap::new(),
-            leaving: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            done_unsynced: BTreeSet::new(),
+            done_durably: BTreeSet::new(),
             spills: Vec::new(),
             files: BTreeSet::new(),
             seq: 0,
@@ -113,19 +113,19 @@ impl World {
     fn append<D: Directory>(&mut self, journal: &mut Journal<D>, len: usize) -> bool {
         self.seq += 1;
         let id = (journal.incarnation(), self.seq);
-        let kept = journal.append(id, u32::try_from(len).expect("small"), &body(id, len)).is_ok();
-        if kept {
+        let accepted = journal.append(id, u32::try_from(len).expect("small"), &body(id, len)).is_ok();
+        if accepted {
             self.len.insert(id, len);
-            self.live.insert(id, Safety::Appended);
+            self.waiting.insert(id, Safety::Appended);
         }
         self.check(journal);
-        kept
+        accepted
     }
 
-    /// Marks the batches that `pick` chooses among those that wait and are not being spilled.
+    /// Marks batches as done, out of those that wait and are not part of a spill; `pick` chooses.
     fn done<D: Directory>(&mut self, journal: &mut Journal<D>, pick: usize, many: usize) {
         let spilling: BTreeSet<Id> = self.spills.iter().flat_map(|spill| spill.ids.iter().copied()).collect();
-        let free: Vec<Id> = self.live.keys().filter(|id| !spilling.contains(id)).copied().collect();
+        let free: Vec<Id> = self.waiting.keys().filter(|id| !spilling.contains(id)).copied().collect();
         if free.is_empty() {
             return;
         }
@@ -138,8 +138,8 @@ impl World {
             assert_eq!(known, ids.len());
         }
         for id in ids {
-            self.live.remove(id);
-            self.leaving.insert(*id);
+            self.waiting.remove(id);
+            self.done_unsynced.insert(*id);
         }
         self.check(journal);
     }
@@ -147,18 +147,18 @@ impl World {
     fn sync<D: Directory>(&mut self, journal: &mut Journal<D>) -> bool {
         let synced = journal.sync().is_ok();
         if synced {
-            self.live.values_mut().for_each(|safety| *safety = Safety::Synced);
-            self.gone.append(&mut self.leaving);
+            self.waiting.values_mut().for_each(|safety| *safety = Safety::Synced);
+            self.done_durably.append(&mut self.done_unsynced);
         }
         self.check(journal);
         synced
     }
 
-    /// Takes a spill one stage on, or begins one.
+    /// Does the next step of a spill, or announces one.
     fn spill<D: Directory>(&mut self, journal: &mut Journal<D>, pick: usize, fails: bool) {
         if self.spills.is_empty() || pick.is_multiple_of(5) {
             let taken: BTreeSet<Id> = self.spills.iter().flat_map(|spill| spill.ids.iter().copied()).collect();
-            let ids: Vec<Id> = self.live.keys().filter(|id| !taken.contains(id)).take(3).copied().collect();
+            let ids: Vec<Id> = self.waiting.keys().filter(|id| !taken.contains(id)).take(3).copied().collect();
             self.seq += 1;
             let name = format!("spill-{}", self.seq);
             if !ids.is_empty() && journal.spill(&name, &ids).is_ok() {
@@ -195,22 +195,22 @@ impl World {
         }
     }
 
-    /// Reads back one that waits, from a disk that is well.
+    /// Reads a waiting batch back, on a disk without a fault.
     fn read<D: Directory>(&self, journal: &mut Journal<D>, pick: usize) {
-        let Some((id, _)) = self.live.iter().nth(pick % self.live.len().max(1)) else { return };
+        let Some((id, _)) = self.waiting.iter().nth(pick % self.waiting.len().max(1)) else { return };
         let batch = journal.read(*id).unwrap_or_else(|error| panic!("{id:?}: {error}"));
         assert_eq!((batch.body, batch.count as usize), (body(*id, self.len[id]), self.len[id]));
         self.check(journal);
     }
 
     fn check<D: Directory>(&self, journal: &Journal<D>) {
-        assert_eq!(journal.status().batches, self.live.len(), "as many wait as should");
-        let items: usize = self.live.keys().map(|id| self.len[id]).sum();
+        assert_eq!(journal.status().batches, self.waiting.len(), "as many wait as should");
+        let items: usize = self.waiting.keys().map(|id| self.len[id]).sum();
         assert_eq!(journal.status().items, items as u64);
     }
 
-    /// Opens what the last life left. `crashed` says that un-synced data may be gone.
-    fn open<D: Directory>(&mut self, dir: D, crashed: bool, well: impl Fn()) -> Option<Journal<D>> {
+    /// Opens the journal that the previous run left. `crashed`: data that was not synced may be missing.
+    fn open<D: Directory>(&mut self, dir: D, crashed: bool, mend: impl Fn()) -> Option<Journal<D>> {
         self.lives += 1;
         let files = self.files.clone();
         let journal = Journal::open(dir, self.config, self.lives, |name| Ok(files.contains(name))).ok()?;
@@ -219,16 +219,16 @@ impl World {
         while let Some(batch) = journal.next_recovered() {
             match batch {
                 Ok(batch) => assert!(found.insert(batch.id, batch).is_none(), "given out once"),
-                Err(ReadError::File(_)) => well(),
-                // A record that was never synced may be a header over nothing.
+                Err(ReadError::File(_)) => mend(),
+                // A batch that was never synced may be a header without its body.
                 Err(ReadError::Damaged { id, .. }) => {
-                    assert_ne!(self.live.get(&id), Some(&Safety::Synced), "{id:?} was synced");
+                    assert_ne!(self.waiting.get(&id), Some(&Safety::Synced), "{id:?} was synced");
                 }
                 Err(error) => panic!("{error}"),
             }
         }
         for (id, batch) in &found {
-            assert!(!self.gone.contains(id), "{id:?} was done and synced, and is back");
+            assert!(!self.done_durably.contains(id), "{id:?} was done and synced, and is back");
             let len = self.len.get(id).unwrap_or_else(|| panic!("{id:?} is invented"));
             assert_eq!(batch.body, body(*id, *len), "{id:?} is another");
             assert_eq!(batch.count as usize, *len);
@@ -242,38 +242,40 @@ impl World {
         for id in &in_files {
             assert!(!found.contains_key(id), "{id:?} is in a file and in the journal");
         }
-        for (id, safety) in &self.live {
+        for (id, safety) in &self.waiting {
             if (*safety == Safety::Synced || !crashed) && !in_files.contains(id) {
                 assert!(found.contains_key(id), "{id:?} ({safety:?}) is lost");
             }
         }
-        assert!(crashed || found.keys().all(|id| self.live.contains_key(id)), "nothing comes back without a crash");
-        // From here on the journal's word counts: what it gave is safe, what it did not give never comes; if it could say so durably.
-        let safety = |id: &Id| match self.live.get(id) {
+        assert!(crashed || found.keys().all(|id| self.waiting.contains_key(id)), "nothing comes back without a crash");
+        // From here on the account follows the journal: batches that it returned are durable, and others must never
+        // come back, unless the journal reported that it could not sync.
+        let safety = |id: &Id| match self.waiting.get(id) {
             Some(safety) if report.unsynced.is_some() => *safety,
             None if report.unsynced.is_some() => Safety::Appended,
             _ => Safety::Synced,
         };
-        self.live = found.keys().map(|id| (*id, safety(id))).collect();
-        let gone = self.len.keys().filter(|id| !self.live.contains_key(id) && !self.gone.contains(id)).copied();
-        self.leaving = gone.collect();
+        self.waiting = found.keys().map(|id| (*id, safety(id))).collect();
+        let gone =
+            self.len.keys().filter(|id| !self.waiting.contains_key(id) && !self.done_durably.contains(id)).copied();
+        self.done_unsynced = gone.collect();
         if report.unsynced.is_none() {
-            self.gone.append(&mut self.leaving);
+            self.done_durably.append(&mut self.done_unsynced);
         }
         self.spills.retain(|spill| report.unsynced.is_some() && files.contains(&spill.name));
         for spill in &mut self.spills {
-            // Its file stays until a sync says that its batches have left the journal.
+            // Its file exists until a sync confirms that its batches have left the journal.
             spill.stage = Stage::Marked;
-            self.leaving.extend(&spill.ids);
+            self.done_unsynced.extend(&spill.ids);
         }
-        self.gone.retain(|id| !self.leaving.contains(id));
+        self.done_durably.retain(|id| !self.done_unsynced.contains(id));
         self.files.retain(|name| self.spills.iter().any(|spill| spill.name == *name));
         self.check(&journal);
         Some(journal)
     }
 }
 
-/// How often each kind of notice came.
+/// The number of notices of one kind.
 fn count<D: Directory>(journal: &mut Journal<D>, kind: impl Fn(&Notice) -> bool) -> usize {
     journal.take_notices().iter().filter(|notice| kind(notice)).count()
 }

@@ -1,33 +1,33 @@
-//! The journal against an obviously right account of what must be there, over random histories with crashes, kills, faults and a
-//! full disk.
+//! The journal against a simple account of the batches that must be in it, over random histories with crashes, kills,
+//! faults and a full disk.
 
 use journal::{Config, Journal};
 use proptest::prelude::*;
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 
-use super::{SMALL, World};
+use super::{Account, SMALL};
 
 #[derive(Clone, Debug)]
 enum Step {
     Append(usize),
     Done(usize, usize),
     Sync,
-    /// The disk is well, and a batch is read back.
+    /// Ends all faults, and reads a batch back.
     Read(usize),
     Spill(usize, bool),
     Maintain,
-    /// The power goes, and what was not synced with it.
+    /// A power cut, which takes data that was not synced.
     Crash(Crash),
-    /// The process goes.
+    /// The end of the process.
     Kill,
-    /// A call to the disk fails.
+    /// A fault at a later call to the disk.
     Fault(u64, Fault, bool),
-    /// So many syncs of files fail, and what they were about is lost.
+    /// The next syncs of files fail, and their data is lost.
     FailSyncs(u32),
-    /// The disk is well again.
+    /// Ends all faults.
     Well,
-    /// So many bytes are left.
+    /// Limits the free bytes of the disk.
     Room(u64),
 }
 
@@ -58,51 +58,52 @@ fn step() -> impl Strategy<Value = Step> {
 
 type Dir = Faulty<safe_dir::sim::MemoryDir>;
 
-/// Opens, at the latest when the disk is well.
-fn open(world: &mut World, disk: &Disk, faults: &Faults, crashed: bool) -> Journal<Dir> {
-    let well = || faults.clear();
-    if let Some(journal) = world.open(Faulty::new(disk.root(), faults.clone()), crashed, well) {
+/// Opens the journal; where a fault prevents that, ends all faults and opens it.
+fn open(account: &mut Account, disk: &Disk, faults: &Faults, crashed: bool) -> Journal<Dir> {
+    let mend = || faults.clear();
+    if let Some(journal) = account.open(Faulty::new(disk.root(), faults.clone()), crashed, mend) {
         return journal;
     }
     faults.clear();
     disk.fail_syncs(0);
-    world.open(Faulty::new(disk.root(), faults.clone()), crashed, well).expect("a well disk opens")
+    account.open(Faulty::new(disk.root(), faults.clone()), crashed, mend).expect("a well disk opens")
 }
 
-/// Lives through the steps, checks everything after each, and empties the journal in the end.
+/// Runs the steps, checks the journal after each, and marks all batches as done at the end.
 fn play(config: Config, script: Vec<Step>) {
-    let (disk, faults, mut world) = (Disk::new(), Faults::none(), World::new(config));
-    let mut journal = open(&mut world, &disk, &faults, false);
+    let (disk, faults, mut account) = (Disk::new(), Faults::none(), Account::new(config));
+    let mut journal = open(&mut account, &disk, &faults, false);
     for step in script {
         match step {
-            Step::Append(len) => drop(world.append(&mut journal, len)),
-            Step::Done(pick, many) => world.done(&mut journal, pick, many),
-            Step::Sync => drop(world.sync(&mut journal)),
+            Step::Append(len) => drop(account.append(&mut journal, len)),
+            Step::Done(pick, many) => account.done(&mut journal, pick, many),
+            Step::Sync => drop(account.sync(&mut journal)),
             Step::Read(pick) => {
                 faults.clear();
-                world.read(&mut journal, pick);
+                account.read(&mut journal, pick);
             }
-            Step::Spill(pick, fails) => world.spill(&mut journal, pick, fails),
+            Step::Spill(pick, fails) => account.spill(&mut journal, pick, fails),
             Step::Maintain => {
                 drop(journal.maintain());
-                world.check(&journal);
+                account.check(&journal);
             }
             Step::Crash(crash) => {
                 disk.crash(crash);
                 drop(journal);
-                journal = open(&mut world, &disk, &faults, true);
+                journal = open(&mut account, &disk, &faults, true);
             }
             Step::Kill => {
-                // After a failure some is in memory only.
+                // After a failure some batches are in memory only.
                 let trouble = journal.status().trouble;
                 drop(journal);
-                journal = open(&mut world, &disk, &faults, trouble);
+                journal = open(&mut account, &disk, &faults, trouble);
             }
             Step::Fault(nth, fault, lasts) => {
                 disk.fail_syncs(0);
                 faults.plan(nth, fault, lasts);
             }
-            // Not together: what a disk has lost and cannot be told by any name is lost on the next process too.
+            // Not together with another fault: data that the disk lost, and whose loss no name could record, is lost
+            // for the next process too.
             Step::FailSyncs(count) => {
                 faults.clear();
                 disk.fail_syncs(count);
@@ -117,48 +118,48 @@ fn play(config: Config, script: Vec<Step>) {
             }
         }
     }
-    // On a well disk it goes on as if nothing had been, and in the end nothing is left.
+    // Without faults the journal works as if none had occurred, and in the end no segment is left.
     faults.clear();
     disk.fail_syncs(0);
     disk.set_capacity(None);
     // A small journal may be full.
     let room = config.max_bytes > 100 * SMALL.segment_bytes;
-    assert!(world.append(&mut journal, 100) || !room);
-    assert!(world.sync(&mut journal));
+    assert!(account.append(&mut journal, 100) || !room);
+    assert!(account.sync(&mut journal));
     disk.crash(Crash::Worst);
     drop(journal);
-    let mut journal = open(&mut world, &disk, &faults, true);
-    let waiting: Vec<_> = world.live.keys().copied().collect();
+    let mut journal = open(&mut account, &disk, &faults, true);
+    let waiting: Vec<_> = account.waiting.keys().copied().collect();
     assert!(!waiting.is_empty() || !room);
-    world.mark(&mut journal, &waiting);
-    assert!(world.sync(&mut journal));
+    account.mark(&mut journal, &waiting);
+    assert!(account.sync(&mut journal));
     super::settle(&mut journal).expect("a well disk");
-    assert!(world.append(&mut journal, 100), "there is room again");
-    world.done(&mut journal, 0, 1);
+    assert!(account.append(&mut journal, 100), "there is room again");
+    account.done(&mut journal, 0, 1);
     drop(journal);
-    let mut journal = open(&mut world, &disk, &faults, false);
+    let mut journal = open(&mut account, &disk, &faults, false);
     super::settle(&mut journal).expect("a well disk");
     let left = disk.root().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
     assert_eq!(left.filter(|name| name.starts_with("journal-")).count(), 0);
 }
 
 proptest! {
-    // More by PROPTEST_CASES.
+    // PROPTEST_CASES may ask for more.
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2_000), ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_synced_comes_back_and_what_was_done_does_not(script in prop::collection::vec(step(), 0..150)) {
+    fn synced_batches_come_back_and_done_ones_do_not(script in prop::collection::vec(step(), 0..150)) {
         play(SMALL, script);
     }
 
     #[test]
-    fn so_it_is_in_the_smallest_journal(script in prop::collection::vec(step(), 0..150)) {
+    fn synced_batches_come_back_from_the_smallest_journal(script in prop::collection::vec(step(), 0..150)) {
         play(Config { max_bytes: 2 * SMALL.segment_bytes, ..SMALL }, script);
     }
 }
 
-/// A segment whose first sync fails is removed; the process is killed before anything made that durable, and the next one finds an
-/// empty journal. Then the power goes, and must not bring the segment back.
+/// A segment whose first sync fails is removed, the process is killed before the removal is durable, and the next
+/// process finds an empty journal. A power cut after that must not bring the segment back.
 #[test]
 fn a_removal_that_a_kill_cut_short_is_durable_once_the_journal_is_open() {
     for seed in (0..200).chain([6_524_693_265_533_844_037]) {

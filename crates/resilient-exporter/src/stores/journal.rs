@@ -271,7 +271,7 @@ fn log<D: Directory>(journal: &mut journal::Journal<D>) {
                 let id = BatchId::from(id).to_string();
                 tracing::warn!(id, count, "a batch in the journal is damaged and was given up");
             }
-            Notice::Poisoned { name } => {
+            Notice::SyncFailed { name } => {
                 tracing::warn!(
                     name,
                     "a sync of the journal failed; what waits in this segment is written to a new one"

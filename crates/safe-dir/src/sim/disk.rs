@@ -1,4 +1,4 @@
-//! The state of the disk: what programs see, and what a power cut leaves of it.
+//! The state of the disk: the one that programs see, and the one that a power cut leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,28 +13,28 @@ pub struct Disk {
     state: Arc<Mutex<State>>,
 }
 
-/// What a power cut does to what was not synced.
+/// The effect of a power cut on changes that were not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// Nothing of it is left.
+    /// All of them are lost.
     Worst,
-    /// All of it is left: as if only the process had died.
+    /// None is lost, as if only the process had ended.
     Best,
-    /// By chance, each name and the tail of each file for itself: kept, lost, cut, or as long as it was but with zeros. The same
-    /// seed does the same.
+    /// By chance, for each name and for the tail of each file: present, lost, cut, or at full length but with zeros.
+    /// The same seed has the same effect.
     Random(u64),
 }
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// Counts crashes; a handle from before one is dead.
+    /// Counts crashes; a handle from before the last crash fails.
     pub(super) epoch: u64,
     pub(super) files: BTreeMap<FileId, Content>,
     /// The names that programs see, by directory.
     pub(super) dirs: BTreeMap<DirId, BTreeMap<String, Node>>,
-    /// The names that a power cut leaves for certain.
+    /// The names that are left by every power cut.
     durable: BTreeMap<DirId, BTreeMap<String, Node>>,
-    /// What happened to names since, in order.
+    /// Changes of names since the last sync, in order.
     pending: Vec<Op>,
     pub(super) locked: BTreeSet<DirId>,
     /// The most bytes that files may take together.
@@ -56,7 +56,7 @@ pub(super) enum Node {
 pub(super) struct Content {
     pub(super) data: Vec<u8>,
     durable: Vec<u8>,
-    /// Parts of `data` that a failed sync was about: they never get to the disk.
+    /// Parts of `data` whose sync failed: they never reach the disk.
     lost: Vec<Range<usize>>,
 }
 
@@ -74,30 +74,32 @@ impl Disk {
         Self::default()
     }
 
-    /// Its root directory, the only one that it has at first.
+    /// Its root directory, the only one at first.
     #[must_use]
     pub fn root(&self) -> MemoryDir {
         MemoryDir::new(self.clone(), ROOT, "/sim".into(), self.lock().epoch)
     }
 
-    /// Lets files take at most so many bytes together; a write beyond that writes what fits and then fails with `ENOSPC`.
+    /// Limits the bytes of all files together; a write beyond that writes the bytes that fit and then fails with
+    /// `ENOSPC`.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity = bytes;
     }
 
-    /// Cuts the power: handles and locks are gone, and so is what was not synced, as `crash` says.
+    /// Cuts the power: handles and locks become invalid, and `crash` decides about changes that were not synced.
     pub fn crash(&self, crash: Crash) {
         self.lock().crash(crash);
     }
 
-    /// Lets the next `count` syncs of files fail with `EIO`, as when the disk did not take the data: it is lost, programs still read it until
-    /// the power is cut, and the next sync of the same file says that all is well. So Linux does (in 2018 it became known as fsyncgate).
+    /// Lets the next `count` syncs of files fail with `EIO`, as if the disk had not accepted the data. That data is
+    /// lost: programs still read it until the power is cut, and the next sync of the same file returns `Ok`. Linux
+    /// behaves like this (known since 2018 as fsyncgate).
     pub fn fail_syncs(&self, count: u32) {
         self.lock().failing_syncs = count;
     }
 
-    /// Changes a file's content on the disk itself, as a bad sector or another program would; the name is relative to the
-    /// root, parts divided by `/`. Says whether there is such a file.
+    /// Changes the content of a file on the disk itself, as a bad sector or another program would. The name is relative
+    /// to the root, its parts divided by `/`. Returns whether there is such a file.
     pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         let mut state = self.lock();
         let mut dir = ROOT;
@@ -137,7 +139,7 @@ impl State {
         self.next_id
     }
 
-    /// What files take, as far as they have a name.
+    /// The bytes of all files that have a name.
     pub(super) fn used(&self) -> u64 {
         let named = self.dirs.values().flat_map(BTreeMap::values);
         let sizes = named.filter_map(|node| match node {
@@ -147,14 +149,14 @@ impl State {
         sizes.sum()
     }
 
-    /// Removes one name, adds another, as one change.
+    /// Removes one name and adds another, as one change.
     pub(super) fn change(&mut self, removed: Option<(DirId, String)>, added: Option<(DirId, String, Node)>) {
         let op = Op { removed, added };
         op.apply(&mut self.dirs);
         self.pending.push(op);
     }
 
-    /// Makes durable what happened to the names of a directory.
+    /// Makes the changes of a directory's names durable.
     pub(super) fn sync_dir(&mut self, dir: DirId) {
         for op in std::mem::take(&mut self.pending) {
             if op.names().any(|(touched, _)| touched == dir) {
@@ -230,7 +232,7 @@ impl Default for State {
 impl Content {
     pub(super) fn resize(&mut self, len: usize) {
         self.data.resize(len, 0);
-        // What is written there from now on is new.
+        // Bytes that are written there later are new.
         self.lost.iter_mut().for_each(|lost| lost.end = lost.end.min(len));
         self.lost.retain(|lost| !lost.is_empty());
     }
@@ -242,12 +244,12 @@ impl Content {
         data
     }
 
-    /// What a file system without order may leave of an appended tail.
+    /// Applies the possible effects of a file system without ordering to an appended tail.
     fn tear(&mut self, chance: &mut Chance) {
         self.data = self.on_disk();
         let (old, new) = (self.durable.len(), self.data.len());
         if new < old || self.data[..old] != self.durable {
-            // It was cut, and perhaps written again: before or after.
+            // The file was cut, and perhaps written again: either state may be left.
             if chance.below(2) == 0 {
                 self.data = self.durable.clone();
             }
@@ -257,7 +259,7 @@ impl Content {
             0 => self.data.truncate(old),
             1 => {}
             2 => self.data.truncate(old + chance.up_to(new - old)),
-            // The length was written, the data was not.
+            // The length reached the disk, the data did not.
             _ => {
                 let reached = old + chance.up_to(new - old);
                 self.data[reached..].fill(0);
@@ -286,7 +288,7 @@ impl Op {
     }
 }
 
-/// A small generator (xorshift), so that a seed is a whole run.
+/// A small generator (xorshift), so that a seed determines a whole run.
 struct Chance(u64);
 
 impl Chance {

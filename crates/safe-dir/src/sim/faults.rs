@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{Directory, Entry, File, FileError, LockError, Metadata, OpenError};
 
-/// What goes wrong.
+/// A kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The call fails with this error number, such as 5 for `EIO` or 28 for `ENOSPC`, and does nothing.
+    /// The call has no effect and fails with this error number, such as 5 for `EIO` or 28 for `ENOSPC`.
     Errno(i32),
-    /// A write takes half of the bytes, and says so; other calls are not touched.
+    /// A write takes half of the bytes, and returns their number; other calls succeed.
     ShortWrite,
-    /// A write takes half of the bytes, and then fails with this error number; other calls just fail.
+    /// A write takes half of the bytes, and then fails with this error number; other calls fail without an effect.
     TornWrite(i32),
 }
 
-/// Says which calls fail, and counts them. A clone is the same plan.
+/// The plan which calls fail, and a counter of calls. A clone is the same plan.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     plan: Arc<Mutex<Plan>>,
@@ -27,11 +27,11 @@ pub struct Faults {
 struct Plan {
     calls: u64,
     fired: u64,
-    /// The call, counted from 1, and what happens there; on every later one too, if `.2`.
+    /// The number of the call, counted from 1, and its failure; if the last part is true, all later calls fail too.
     planned: Option<(u64, Fault, bool)>,
 }
 
-/// A directory whose calls fail as [`Faults`] says. Every call of it and its files counts, the lock included.
+/// A directory whose calls fail as planned by [`Faults`]. Every call of it and its files counts, also for the lock.
 #[derive(Debug)]
 pub struct Faulty<D> {
     inner: D,
@@ -46,7 +46,7 @@ pub struct FaultyFile<F> {
 }
 
 impl Faults {
-    /// No fault yet.
+    /// A plan without a fault.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
@@ -69,13 +69,14 @@ impl Faults {
         self.lock().calls
     }
 
-    /// How many calls have failed since the last [`plan`](Self::plan). A test in which this stays 0 has shown nothing.
+    /// The number of calls that have failed since the last [`plan`](Self::plan). A test in which this stays 0 has shown
+    /// nothing.
     #[must_use]
     pub fn fired(&self) -> u64 {
         self.lock().fired
     }
 
-    /// Counts a call; says what happens to it.
+    /// Counts a call; returns its failure, if one is planned.
     fn next(&self) -> Option<Fault> {
         let mut plan = self.lock();
         plan.calls += 1;
@@ -85,7 +86,7 @@ impl Faults {
         due.then_some(fault)
     }
 
-    /// Counts a call that is no write.
+    /// Counts a call that is not a write.
     fn check(&self) -> io::Result<()> {
         match self.next() {
             Some(Fault::Errno(errno) | Fault::TornWrite(errno)) => Err(io::Error::from_raw_os_error(errno)),
@@ -99,7 +100,7 @@ impl Faults {
 }
 
 impl<D: Directory> Faulty<D> {
-    /// `inner`, failing as `faults` says.
+    /// `inner`, with the failures of `faults`.
     #[must_use]
     pub fn new(inner: D, faults: Faults) -> Self {
         Self { inner, faults }

@@ -43,7 +43,7 @@ impl MemoryDir {
         FileError::Io { path, action, source }
     }
 
-    /// The state, if the directory is still there and all names are valid.
+    /// Calls `act` with the state, if the directory still exists and all names are valid.
     fn with<T>(
         &self,
         names: &[&str],
@@ -302,7 +302,7 @@ fn kind(node: Node) -> Kind {
     }
 }
 
-/// What a handle from before a crash answers.
+/// The error of a handle from before a crash.
 fn dead() -> io::Error {
     io::Error::other("the disk has crashed since")
 }

@@ -1,5 +1,5 @@
-//! Test doubles for whoever keeps files in a [`Directory`](crate::Directory): a disk in memory that crashes, and faults at the n-th call
-//! of any directory.
+//! Test doubles for code that stores files in a [`Directory`](crate::Directory): a disk in memory that crashes, and
+//! faults at the n-th call of any directory.
 //!
 //! ```
 //! use std::io::Write as _;
@@ -8,12 +8,12 @@
 //!
 //! let disk = Disk::new();
 //! let dir = disk.root();
-//! publish(&dir, "kept", |file| file.write_all(b"whole"))?;
-//! dir.create("lost")?.write_all(b"neither synced nor named durably")?;
+//! publish(&dir, "durable", |file| file.write_all(b"whole"))?;
+//! dir.create("lost")?.write_all(b"neither the content nor the name is synced")?;
 //!
 //! disk.crash(Crash::Worst);
 //! let names: Vec<_> = disk.root().list()?.into_iter().map(|entry| entry.name).collect();
-//! assert_eq!(names, ["kept"]);
+//! assert_eq!(names, ["durable"]);
 //! assert!(dir.list().is_err(), "handles from before the crash are dead");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -134,7 +134,7 @@ fn names_that_are_no_usable_directory_are_passed_over_and_reported_on_request() 
     assert!(matches!(error, ClaimError::Lock(LockError::File(_))), "{error:?}");
     assert!(DIRS.open_abandoned(root, "process-3").expect("usable").is_none(), "its process is alive");
 
-    // Of all that cannot be had, a held directory is the reason that is given: the others are not worth waiting for.
+    // A held directory is the error that is returned: the others will not become usable by waiting.
     let Err(error) = DIRS.claim(open()) else { panic!("none is free") };
     assert!(matches!(&error, ClaimError::Lock(LockError::Held { path }) if path == scratch.path()), "{error:?}");
 }
@@ -151,7 +151,8 @@ fn other_names_are_not_listed() {
     assert_eq!(DIRS.list(&root).expect("readable"), [""; 0]);
 }
 
-/// Each call to the disk fails in turn, once or for good: the process has a directory that no other one holds, or an error.
+/// Each call to the disk fails in turn, once or for good: the process has a directory that no other one holds, or an
+/// error.
 #[test]
 fn a_fault_at_every_call_never_gives_a_directory_twice() {
     for persistent in [false, true] {
@@ -183,8 +184,8 @@ fn a_fault_at_every_call_never_gives_a_directory_twice() {
     }
 }
 
-/// The power goes after each step of a take-over: the file is in one of the two directories, and after the last step the
-/// subdirectory is gone.
+/// The power goes after each step of a take-over: the file is in one of the two directories, and after the last step
+/// the subdirectory is gone.
 #[test]
 fn a_power_cut_during_a_take_over_loses_no_file() {
     for (steps, seed) in (0..5).flat_map(|steps| (0..100).map(move |seed| (steps, seed))) {

@@ -1,4 +1,4 @@
-//! The test doubles keep what they promise.
+//! The promises of the test doubles.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -13,7 +13,7 @@ fn names<D: Directory>(dir: &D) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_worst_crash_leaves_what_was_synced_by_data_and_by_name() {
+fn the_worst_crash_leaves_synced_data_under_synced_names() {
     let disk = Disk::new();
     let dir = disk.root();
     publish(&dir, "published", |file| file.write_all(b"whole")).expect("room");
@@ -33,7 +33,7 @@ fn the_worst_crash_leaves_what_was_synced_by_data_and_by_name() {
 }
 
 #[test]
-fn what_a_failed_sync_was_about_is_lost_whatever_the_next_one_says() {
+fn data_of_a_failed_sync_is_lost_even_if_the_next_sync_succeeds() {
     for crash in [Crash::Worst, Crash::Random(1), Crash::Random(2)] {
         let disk = Disk::new();
         let mut file = disk.root().create("a").expect("new");
@@ -85,7 +85,7 @@ fn a_random_crash_leaves_every_mix_sooner_or_later() {
 }
 
 #[test]
-fn a_full_disk_takes_what_fits() {
+fn a_full_disk_takes_the_bytes_that_fit() {
     let disk = Disk::new();
     disk.set_capacity(Some(6));
     let dir = disk.root();
@@ -113,8 +113,8 @@ fn locks_and_directories_behave_as_the_real_ones() {
     one.create("a/b").expect_err("not one component");
 }
 
-/// Publishing over a real directory, with every call failing once and persistently: the name is whole or not there, and
-/// no other file is left, except where the removal itself cannot work.
+/// Publishing in a real directory, while each call fails in turn, once or for good: the name is whole or does not
+/// exist, and no other file is left, except where the removal itself fails.
 #[test]
 fn publishing_survives_a_fault_at_every_call() {
     for fault in [Fault::Errno(5), Fault::Errno(28), Fault::TornWrite(28), Fault::ShortWrite] {
@@ -147,10 +147,10 @@ fn publishing_survives_a_fault_at_every_call() {
     }
 }
 
-/// Replacing, with every call failing once, and a power cut after it: the name is the old or the new file, whole, and the new one if the
-/// caller was told so.
+/// Replacing, while each call fails in turn, and a power cut after it: the name is the old or the new file, whole, and
+/// the new one if the call returned `Ok`.
 #[test]
-fn what_is_replaced_is_the_old_or_the_new_and_durable() {
+fn a_replaced_file_is_the_old_or_the_new_one_and_durable() {
     for fault in [Fault::Errno(5), Fault::TornWrite(28), Fault::ShortWrite] {
         let mut nth = 1;
         loop {

@@ -19,7 +19,7 @@ fn read(dir: &SafeDir, name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_published_is_whole_and_never_over_another() {
+fn a_published_file_is_whole_and_never_overwrites() {
     let scratch = scratch();
     let dir = SafeDir::open(scratch.path().join("d")).expect("made");
     publish(&dir, "a", |file| file.write_all(b"first")).expect("new");

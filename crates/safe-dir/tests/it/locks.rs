@@ -1,4 +1,4 @@
-//! One holder at a time.
+//! The lock: one holder at a time.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ fn hold_until_killed() {
     let Some(path) = std::env::var_os("SAFE_DIR_TEST").map(PathBuf::from) else { return };
     let _lock = SafeDir::open(path).expect("ours").lock().expect("free");
     println!("held");
-    // Ends only if the parent goes away.
+    // Returns only if the parent ends.
     drop(std::io::stdin().read_line(&mut String::new()));
 }
 
@@ -60,15 +60,15 @@ fn a_lock_file_that_was_removed_under_a_waiter_is_made_anew() {
     drop((first, second));
 }
 
-/// Two that take the lock and give the directory up, again and again: one may open the lock file just before the other removes it, and has
-/// locked nothing then.
+/// Two threads take the lock and remove the lock file, again and again. One may open the file just before the other
+/// removes it: its lock is then on a file without a name, and must not count.
 #[test]
-fn whoever_has_the_lock_has_the_one_that_has_the_name() {
+fn a_lock_counts_only_on_the_file_that_has_the_name() {
     let scratch = scratch();
     let give_up = || {
         let dir = SafeDir::open(scratch.path()).expect("ours");
         for _ in 0..20_000 {
-            // Held, or removed while it was opened.
+            // Held by the other thread, or removed while it was opened.
             let Ok(lock) = dir.lock() else { continue };
             dir.remove(safe_dir::LOCK_FILE).expect("only who has the lock removes it");
             drop(lock);
@@ -89,7 +89,7 @@ fn a_lock_file_that_is_no_file_is_an_error() {
     assert!(!scratch.path().join("elsewhere").exists());
 }
 
-/// Children between `fork` and `exec` have our files open for a moment: the lock is free all the same once it is dropped.
+/// Children between `fork` and `exec` have the lock file open for a moment: a dropped lock is free all the same.
 #[test]
 fn a_dropped_lock_is_free_while_children_are_being_started() {
     let scratch = scratch();

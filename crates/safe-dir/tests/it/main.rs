@@ -1,4 +1,4 @@
-//! The directory against real file systems, and the test doubles against what they promise.
+//! The directory on real file systems, and the test doubles.
 
 mod claim;
 mod doubles;
@@ -10,7 +10,7 @@ mod quarantine;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A scratch directory that is safe above: owned by us, nobody else can write.
+/// A scratch directory that is safe above: it belongs to this user, and no other user can write in it.
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
@@ -25,7 +25,7 @@ fn chmod(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// Runs one test of this binary in a process of its own, as it changes what belongs to a whole process.
+/// Runs one test of this binary in a process of its own, because it changes the umask of the whole process.
 fn in_own_process(test: &str, umask: &str, dir: &Path) {
     let binary: PathBuf = std::env::current_exe().expect("this binary");
     let status = Command::new("sh")

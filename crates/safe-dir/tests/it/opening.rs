@@ -1,4 +1,4 @@
-//! What is opened, and what is refused.
+//! Opening: directories that are accepted, narrowed or refused.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use safe_dir::{Directory as _, OpenError, Options, Parents, SafeDir};
 use crate::{chmod, in_own_process, mode, scratch};
 
 #[test]
-fn missing_directories_are_made_for_us_alone() {
+fn missing_directories_are_made_for_this_user_alone() {
     let scratch = scratch();
     let path = scratch.path().join("a/b/c");
     let dir = SafeDir::open(&path).expect("nothing is in the way");
@@ -109,7 +109,7 @@ fn a_link_in_its_place_is_refused_and_one_above_is_resolved() {
 }
 
 #[test]
-fn what_is_no_directory_is_refused() {
+fn a_path_to_a_file_is_refused() {
     let scratch = scratch();
     let file = scratch.path().join("file");
     fs::write(&file, "x").expect("written");
@@ -128,7 +128,7 @@ fn a_directory_of_another_user_is_refused() {
     fs::create_dir(&path).expect("made");
     let given = std::os::unix::fs::chown(&path, Some(12_345), None);
     if !rustix::process::geteuid().is_root() {
-        // Nobody but root can give directories away; then the system's own is another user's.
+        // Only root can give a directory to another user; otherwise a directory of the system is that of another user.
         assert!(given.is_err());
         assert!(SafeDir::open("/usr/lib").is_err());
         return;

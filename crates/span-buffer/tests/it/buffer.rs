@@ -1,4 +1,4 @@
-//! The buffer against a slow, obviously right list, over random histories.
+//! The buffer against a slow and simple list, over random histories.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// All that waits, oldest first; sums are made anew each time.
+/// All waiting entries, oldest first; each sum is computed from them.
 #[derive(Default)]
 struct Model(Vec<Entry<u32>>);
 
@@ -159,7 +159,7 @@ fn a_push_that_fits_exactly_evicts_nothing() {
 }
 
 #[test]
-fn what_is_larger_than_the_buffer_leaves_alone() {
+fn an_item_larger_than_the_buffer_leaves_alone() {
     let (mut buffer, now) = (Buffer::new(LIMITS), start());
     assert_eq!(buffer.push("small", Size { count: 1, bytes: 1 }, now), []);
     let left = buffer.push("large", Size { count: 1, bytes: 1_001 }, now);
