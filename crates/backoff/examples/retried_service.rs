@@ -24,11 +24,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_initial_delay(Duration::from_millis(5))
         .with_max_delay(Duration::from_millis(50))
         .build()?;
-    let answer = retry_async(|| service.clone().oneshot("world"), tokio_sleep)
+    let answer = retry_async(|| service.clone().oneshot("world"))
         .backoff(Backoff::builder(policy).with_max_retries(Some(10)).build()?)
         .hint(CallError::retry_after)
         .notify(|error, delay| println!("{error}; again in {delay:?}"))
-        .run()
+        .run_async(tokio_sleep)
         .await;
     match answer {
         Ok(answer) => println!("{answer}, breaker {}", breaker.state()),

@@ -1,4 +1,4 @@
-//! A retry budget: retries are paid from what successes brought in.
+//! A retry budget: each success brings in a part of the price of a retry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,14 +47,14 @@ impl Budget {
         self.shared.tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, paid).is_ok()
     }
 
-    /// Says that a call succeeded. A full budget is only read.
+    /// Adds the share of a call that succeeded. A full budget is only read.
     pub fn deposit(&self) {
         let (capacity, deposit) = (self.shared.capacity, self.shared.deposit);
         let filled = |tokens: u64| (tokens < capacity).then(|| tokens.saturating_add(deposit).min(capacity));
         let _ = self.shared.tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, filled);
     }
 
-    /// Gives the price of a retry back that was not made.
+    /// Gives back the price of a retry that was not made.
     pub(crate) fn refund(&self) {
         let capacity = self.shared.capacity;
         let filled = |tokens: u64| (tokens < capacity).then(|| tokens.saturating_add(RETRY).min(capacity));

@@ -1,4 +1,4 @@
-//! What `build()` says of a setting out of its range.
+//! The error of `build()` for a setting out of its range.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub struct InvalidConfig {
     pub field: &'static str,
     /// The value that was given.
     pub value: String,
-    /// What is accepted.
+    /// The accepted range.
     pub accepted: String,
 }
 

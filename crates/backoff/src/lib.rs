@@ -1,7 +1,7 @@
 //! How long to wait before the next retry, and whether to retry at all.
 //!
-//! The policies are arithmetic: they never sleep, read no clock and own no random source. Only the drivers ([`retry`],
-//! [`retry_async`]) act, with a clock and a sleeper that can be replaced. Attempt 0 is the first *retry*: "5 retries" are six calls.
+//! The policies are arithmetic: they never sleep, read no clock and own no random source. Only [`retry`] and
+//! [`retry_async`] act, with a clock and a sleeper that the caller can replace. Attempt 0 is the first *retry*: "5 retries" are six calls.
 //!
 //! ```
 //! use std::time::Duration;
@@ -16,24 +16,25 @@
 
 mod budget;
 mod delays;
+mod driver;
 mod error;
 mod limits;
-mod plan;
 mod policy;
 mod random;
 mod retry;
 mod retry_async;
+mod rules;
 
 pub use budget::{Budget, BudgetBuilder};
 pub use delays::{Delays, Stop};
+pub use driver::GaveUp;
 pub use error::InvalidConfig;
 pub use limits::{Backoff, BackoffBuilder};
-pub use plan::GaveUp;
 pub use policy::{Constant, Decorrelated, Exponential, ExponentialBuilder, FromFn, Jitter, Policy, from_fn};
 pub use retry::{Retry, retry};
+pub use retry_async::retry_async;
 #[cfg(feature = "tokio")]
 pub use retry_async::tokio_sleep;
-pub use retry_async::{RetryAsync, retry_async};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

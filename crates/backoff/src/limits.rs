@@ -94,7 +94,7 @@ impl<P> BackoffBuilder<P> {
     }
 
     /// Stops when the time since the start *and* the next delay would exceed this; real time, so slow attempts count.
-    /// Off by default: work that lives long must not lose its retries to a timer nobody asked for.
+    /// Off by default: work that lives long must not lose its retries to a timer that its caller did not set.
     pub const fn with_max_elapsed(mut self, elapsed: Duration) -> BackoffBuilder<P> {
         self.backoff.max_elapsed = Some(elapsed);
         self

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{self, InvalidConfig};
 
-/// How long to wait before a retry. A policy is a pure function: what changes from retry to retry comes in as arguments.
+/// How long to wait before a retry. A policy is a pure function: attempt number, delay before and sample come in as arguments.
 ///
 /// [`from_fn`] makes one of a closure.
 pub trait Policy {
@@ -124,7 +124,7 @@ pub struct Exponential {
     /// Nanoseconds; whole numbers.
     initial: f64,
     multiplier: f64,
-    /// What the nominal delay may reach: the cap, or less where jitter goes above it.
+    /// The limit of the nominal delay: the cap, or less where jitter goes above it.
     ceiling: f64,
     max: u64,
     spread: Spread,
@@ -207,7 +207,7 @@ impl ExponentialBuilder {
         self
     }
 
-    /// What no delay exceeds, jitter included. Default 20 s.
+    /// The cap: no delay exceeds it, jitter included. Default 20 s.
     pub const fn with_max_delay(mut self, delay: Duration) -> ExponentialBuilder {
         self.max_delay = delay;
         self

@@ -1,14 +1,15 @@
-//! The blocking driver.
+//! A retried operation: its settings, and the blocking front end.
 
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use crate::budget::Budget;
+use crate::driver::{Driver, GaveUp};
 use crate::limits::Backoff;
-use crate::plan::{self, GaveUp, Plan};
 use crate::policy::{Exponential, Policy};
+use crate::rules::{EveryError, Hint, Notify, Rules, When};
 
-/// Calls `operation` until it succeeds or a limit is reached; waits on the calling thread in between.
+/// Calls `operation` until it succeeds or a limit is reached; [`run`](Retry::run) starts it and blocks the thread between the calls.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,129 +26,113 @@ use crate::policy::{Exponential, Policy};
 /// assert_eq!(value, Ok(3));
 /// # Ok::<(), backoff::InvalidConfig>(())
 /// ```
-pub fn retry<T, E, F: FnMut() -> Result<T, E>>(operation: F) -> Retry<F, fn(Duration), E> {
-    let plan = Plan {
-        backoff: Backoff::default(),
-        when: plan::always as fn(&E) -> bool,
-        hint: plan::no_hint as fn(&E) -> Option<Duration>,
-        notify: plan::silent as fn(&E, Duration),
-        clock: plan::system_clock as fn() -> Instant,
-        budget: None,
-    };
-    Retry { operation, sleep: sleep as fn(Duration), plan, error: PhantomData }
+pub fn retry<T, E, F: FnMut() -> Result<T, E>>(operation: F) -> Retry<F, Exponential, EveryError<E>> {
+    Retry::new(operation)
 }
 
-/// A retried operation; [`run`](Retry::run) starts it. Its type parameters are its closures: write none of them down.
-#[must_use = "nothing happens before `run`"]
-pub struct Retry<
-    F,
-    S,
-    E,
-    P = Exponential,
-    W = fn(&E) -> bool,
-    H = fn(&E) -> Option<Duration>,
-    N = fn(&E, Duration),
-    C = fn() -> Instant,
-> {
+/// An operation with its retry settings, made by [`retry`] or [`retry_async`](crate::retry_async): the operation `F`, its policy `P`
+/// and its rules `R` (the closures of `when`, `hint` and `notify`). The type follows from the settings; no caller writes it down.
+///
+/// Closures, not boxes: retrying allocates nothing, and a `Retry` is `Send` if operation, policy and closures are.
+#[must_use = "nothing happens before `run` or `run_async`"]
+pub struct Retry<F, P, R> {
     operation: F,
-    sleep: S,
-    plan: Plan<P, W, H, N, C>,
-    error: PhantomData<fn(E)>,
+    backoff: Backoff<P>,
+    rules: R,
+    budget: Option<Budget>,
 }
 
-impl<F, S, E, P, W, H, N, C> Retry<F, S, E, P, W, H, N, C> {
+impl<F, E> Retry<F, Exponential, EveryError<E>> {
+    pub(crate) fn new(operation: F) -> Self {
+        Retry { operation, backoff: Backoff::default(), rules: EveryError(PhantomData), budget: None }
+    }
+}
+
+impl<F, P: Policy, R: Rules> Retry<F, P, R> {
     /// How long to wait and when to stop. Default [`Backoff::default`].
-    pub fn backoff<Q: Policy>(self, backoff: Backoff<Q>) -> Retry<F, S, E, Q, W, H, N, C> {
-        let Plan { backoff: _, when, hint, notify, clock, budget } = self.plan;
-        Retry {
-            operation: self.operation,
-            sleep: self.sleep,
-            plan: Plan { backoff, when, hint, notify, clock, budget },
-            error: PhantomData,
-        }
+    pub fn backoff<Q: Policy>(self, backoff: Backoff<Q>) -> Retry<F, Q, R> {
+        Retry { operation: self.operation, backoff, rules: self.rules, budget: self.budget }
     }
 
-    /// Whether an error is worth a retry. Default: every one is.
-    pub fn when<V: FnMut(&E) -> bool>(self, when: V) -> Retry<F, S, E, P, V, H, N, C> {
-        let Plan { backoff, when: _, hint, notify, clock, budget } = self.plan;
-        Retry {
-            operation: self.operation,
-            sleep: self.sleep,
-            plan: Plan { backoff, when, hint, notify, clock, budget },
-            error: PhantomData,
-        }
+    /// Whether an error is worth a retry. Default: every one is. Given twice, both must accept the error.
+    pub fn when<V: FnMut(&R::Error) -> bool>(self, when: V) -> Retry<F, P, impl Rules<Error = R::Error>> {
+        self.with_rules(|rules| When { rules, when })
     }
 
-    /// How long an error asks to wait: a `Retry-After`, the `retry_after` of a breaker. The longer of this and the policy's delay is waited for.
-    pub fn hint<V: FnMut(&E) -> Option<Duration>>(self, hint: V) -> Retry<F, S, E, P, W, V, N, C> {
-        let Plan { backoff, when, hint: _, notify, clock, budget } = self.plan;
-        Retry {
-            operation: self.operation,
-            sleep: self.sleep,
-            plan: Plan { backoff, when, hint, notify, clock, budget },
-            error: PhantomData,
-        }
+    /// How long an error asks to wait: a `Retry-After`, the `retry_after` of a breaker. The retry waits for the longer of the hint and
+    /// the policy's delay. Given twice, the longer hint counts.
+    pub fn hint<V>(self, hint: V) -> Retry<F, P, impl Rules<Error = R::Error>>
+    where
+        V: FnMut(&R::Error) -> Option<Duration>,
+    {
+        self.with_rules(|rules| Hint { rules, hint })
     }
 
-    /// Hears of each error that will be retried, with the delay before it is.
-    pub fn notify<V: FnMut(&E, Duration)>(self, notify: V) -> Retry<F, S, E, P, W, H, V, C> {
-        let Plan { backoff, when, hint, notify: _, clock, budget } = self.plan;
-        Retry {
-            operation: self.operation,
-            sleep: self.sleep,
-            plan: Plan { backoff, when, hint, notify, clock, budget },
-            error: PhantomData,
-        }
-    }
-
-    /// Reads another clock, for the elapsed limit and the report at the end.
-    pub fn clock<V: Fn() -> Instant>(self, clock: V) -> Retry<F, S, E, P, W, H, N, V> {
-        let Plan { backoff, when, hint, notify, clock: _, budget } = self.plan;
-        Retry {
-            operation: self.operation,
-            sleep: self.sleep,
-            plan: Plan { backoff, when, hint, notify, clock, budget },
-            error: PhantomData,
-        }
+    /// Calls `notify` with each error that will be retried, and the delay before the retry. Given twice, both are called.
+    pub fn notify<V: FnMut(&R::Error, Duration)>(self, notify: V) -> Retry<F, P, impl Rules<Error = R::Error>> {
+        self.with_rules(|rules| Notify { rules, notify })
     }
 
     /// Pays for retries from a shared budget.
     pub fn budget(mut self, budget: Budget) -> Self {
-        self.plan.budget = Some(budget);
+        self.budget = Some(budget);
         self
     }
 
-    /// Waits by other means than blocking the thread: a simulated clock, a condition that ends it early.
-    pub fn sleep_with<V: FnMut(Duration)>(self, sleep: V) -> Retry<F, V, E, P, W, H, N, C> {
-        Retry { operation: self.operation, sleep, plan: self.plan, error: PhantomData }
+    fn with_rules<S: Rules>(self, add: impl FnOnce(R) -> S) -> Retry<F, P, S> {
+        Retry { operation: self.operation, backoff: self.backoff, rules: add(self.rules), budget: self.budget }
     }
 
-    /// Runs it.
+    /// The operation, and a driver that has seen no call of it.
+    pub(crate) fn into_driver(self) -> (F, Driver<P, R>) {
+        (self.operation, Driver::new(self.backoff, self.rules, self.budget))
+    }
+
+    /// Runs the operation on this thread, with the system's clock, and blocks the thread for each delay.
     ///
     /// # Errors
-    /// [`GaveUp`]: the last error, why there was no further retry, how many calls were made and how long it took.
-    pub fn run<T>(mut self) -> Result<T, GaveUp<E>>
+    /// [`GaveUp`]: the last error, why there was no further retry, how many calls were made and how long they took.
+    pub fn run<T>(self) -> Result<T, GaveUp<R::Error>>
     where
-        F: FnMut() -> Result<T, E>,
-        S: FnMut(Duration),
-        P: Policy,
-        W: FnMut(&E) -> bool,
-        H: FnMut(&E) -> Option<Duration>,
-        N: FnMut(&E, Duration),
-        C: Fn() -> Instant,
+        F: FnMut() -> Result<T, R::Error>,
     {
-        let mut course = self.plan.start();
+        self.run_with(system_clock, block_thread)
+    }
+
+    /// [`run`](Retry::run) with the caller's `clock`, read before the first and after each failed call, and the caller's `sleep`: simulated
+    /// time, or a wait that a condition can end early.
+    ///
+    /// # Errors
+    /// As [`run`](Retry::run).
+    pub fn run_with<T>(
+        self,
+        clock: impl Fn() -> Instant,
+        mut sleep: impl FnMut(Duration),
+    ) -> Result<T, GaveUp<R::Error>>
+    where
+        F: FnMut() -> Result<T, R::Error>,
+    {
+        let (mut operation, mut driver) = self.into_driver();
+        let start = clock();
         loop {
-            course.begins();
-            match (self.operation)() {
-                Ok(value) => return Ok(course.succeeded(value)),
-                Err(error) => (self.sleep)(course.failed(error)?),
+            driver.call_begins();
+            match operation() {
+                Ok(value) => {
+                    driver.call_succeeded();
+                    return Ok(value);
+                }
+                Err(error) => sleep(driver.call_failed(error, clock().saturating_duration_since(start))?),
             }
         }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "waiting is what this driver does; `sleep_with` replaces it")]
-fn sleep(delay: Duration) {
+#[expect(clippy::disallowed_methods, reason = "the only read of the clock; `run_with` and `run_async_with` replace it")]
+pub(crate) fn system_clock() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "`run` blocks its thread by contract; `run_with` replaces it")]
+fn block_thread(delay: Duration) {
     std::thread::sleep(delay);
 }
