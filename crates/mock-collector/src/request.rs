@@ -92,7 +92,8 @@ fn malformed_answer(protocol: Protocol, fault: &str) -> Answer {
     }
 }
 
-/// The ids of all spans in the order of the request; an error is what the Collector would say about the bytes.
+/// The ids of all spans in the order of the request, or the Collector's message about bytes that are none. Read by prost and not by
+/// `otlp-payload`: a receiver that shared the sender's code would share its errors.
 fn decode(body: &[u8]) -> Result<Vec<SpanIds>, String> {
     let request = ExportTraceServiceRequest::decode(body).map_err(|error| error.to_string())?;
     let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);

@@ -47,7 +47,7 @@ mod encode;
 pub mod json;
 mod payload;
 mod walk;
-mod wire;
+pub mod wire;
 
 pub use decode::{Decoded, decode, decode_all};
 pub use encode::Encoder;

@@ -1,4 +1,6 @@
-//! The protobuf wire format, both ways: nothing in here knows a message type.
+//! The protobuf wire format, both ways, without any message type: [`Fields`] reads the fields of one message.
+//!
+//! For the small messages around OTLP too, such as the answers of a collector, which need no generated code.
 
 use std::error::Error;
 use std::fmt;
@@ -59,24 +61,31 @@ impl fmt::Display for DecodeError {
 
 impl Error for DecodeError {}
 
-/// One field as it stands on the wire. `offset` is that of its tag within the whole request.
+/// One field of a message.
 #[derive(Clone, Copy)]
-pub(crate) struct Field<'a> {
-    pub(crate) number: u32,
-    pub(crate) value: Value<'a>,
-    pub(crate) offset: usize,
+pub struct Field<'a> {
+    /// The field number, from 1 to 2^29 - 1.
+    pub number: u32,
+    /// The value, read by its wire type.
+    pub value: Value<'a>,
+    /// Where the tag of the field begins within the whole request.
+    pub offset: usize,
     /// The whole field, its tag included.
     pub(crate) raw: &'a [u8],
 }
 
+/// The value of a field, by the wire type of its tag.
 #[derive(Clone, Copy)]
-pub(crate) enum Value<'a> {
+pub enum Value<'a> {
+    /// A number of up to 64 bits, as it stands: neither zigzag nor sign is applied.
     Varint(u64),
+    /// Eight bytes, little endian.
     Fixed64(u64),
+    /// Four bytes, little endian.
     Fixed32(u32),
-    /// The content, and where it begins within the whole request.
+    /// Text, bytes, a message or packed numbers, and where they begin within the whole request.
     Bytes(&'a [u8], usize),
-    /// Of the time before proto3. OTLP has none, so it is only ever passed over.
+    /// A group, skipped up to its end. Proto3 has no groups, so no field of OTLP is one.
     Group,
 }
 
@@ -91,14 +100,24 @@ impl<'a> Field<'a> {
         }
     }
 
-    pub(crate) fn bytes(&self) -> Result<(&'a [u8], usize), DecodeError> {
+    /// The content of a text, of bytes or of a message, and where it begins within the whole request.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::WireType`] for a value of another wire type.
+    pub fn bytes(&self) -> Result<(&'a [u8], usize), DecodeError> {
         match self.value {
             Value::Bytes(content, at) => Ok((content, at)),
             _ => Err(DecodeError::WireType { offset: self.offset }),
         }
     }
 
-    pub(crate) fn varint(&self) -> Result<u64, DecodeError> {
+    /// The number of an integer, a boolean or an enumeration.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::WireType`] for a value of another wire type.
+    pub fn varint(&self) -> Result<u64, DecodeError> {
         match self.value {
             Value::Varint(value) => Ok(value),
             _ => Err(DecodeError::WireType { offset: self.offset }),
@@ -120,55 +139,57 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of one message, in the order in which they stand.
+/// The fields of one message, in the order in which they stand. Ends after the first error.
+///
+/// ```
+/// use otlp_payload::wire::Fields;
+///
+/// // `google.rpc.Status`: its code (field 1) and its message (field 2).
+/// let (mut code, mut message) = (0, &b""[..]);
+/// for field in Fields::new(b"\x08\x0e\x12\x04busy", 0) {
+///     let field = field?;
+///     match field.number {
+///         1 => code = field.varint()?,
+///         2 => message = field.bytes()?.0,
+///         _ => {} // unknown fields are skipped
+///     }
+/// }
+/// assert_eq!((code, message), (14, &b"busy"[..]));
+/// # Ok::<(), otlp_payload::DecodeError>(())
+/// ```
 #[derive(Clone)]
-pub(crate) struct Fields<'a> {
-    message: &'a [u8],
-    at: usize,
+pub struct Fields<'a> {
+    cursor: Cursor<'a>,
     base: usize,
 }
 
 impl<'a> Fields<'a> {
-    /// `base` is where `message` begins within the whole request.
-    pub(crate) fn new(message: &'a [u8], base: usize) -> Self {
-        Self { message, at: 0, base }
+    /// `base` is where `message` begins within the whole request: errors and offsets count from the start of the request.
+    #[must_use]
+    pub fn new(message: &'a [u8], base: usize) -> Self {
+        Self { cursor: Cursor::new(message), base }
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, DecodeError> {
-        match self.message.get(self.at) {
-            Some(&byte) if byte < 0x80 => {
-                self.at += 1;
-                Ok(u64::from(byte))
-            }
-            _ => self.long_varint(),
+        let start = self.cursor.at;
+        match self.cursor.varint() {
+            Some(value) => Ok(value),
+            None => Err(self.bad_varint(start)),
         }
     }
 
-    fn long_varint(&mut self) -> Result<u64, DecodeError> {
-        let offset = self.base + self.at;
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = *self.message.get(self.at).ok_or(DecodeError::Truncated { offset })?;
-            self.at += 1;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                // The tenth byte has room for one bit only.
-                return if shift == 63 && byte > 1 { Err(DecodeError::Varint { offset }) } else { Ok(value) };
-            }
-        }
-        Err(DecodeError::Varint { offset })
-    }
-
-    fn take(&mut self, length: usize, start: usize) -> Result<&'a [u8], DecodeError> {
-        let rest = self.message.get(self.at..).unwrap_or_default();
-        let taken = rest.get(..length).ok_or(DecodeError::Truncated { offset: self.base + start })?;
-        self.at += length;
-        Ok(taken)
+    /// Ten bytes are the longest number: where ten were there, the end of the message is not the reason.
+    #[cold]
+    fn bad_varint(&self, start: usize) -> DecodeError {
+        let offset = self.base + start;
+        let is_cut = self.cursor.message.len() - start < MAX_VARINT;
+        if is_cut { DecodeError::Truncated { offset } } else { DecodeError::Varint { offset } }
     }
 
     /// Field number and wire type.
     fn tag(&mut self) -> Result<(u32, u64), DecodeError> {
-        let offset = self.base + self.at;
+        let offset = self.base + self.cursor.at;
         let tag = self.varint()?;
         let number = u32::try_from(tag >> 3).map_err(|_| DecodeError::Tag { offset })?;
         if number == 0 || number >= 1 << 29 {
@@ -182,7 +203,7 @@ impl<'a> Fields<'a> {
     fn skip_group(&mut self, number: u32) -> Result<(), DecodeError> {
         let mut open = vec![number];
         while let Some(innermost) = open.last() {
-            let start = self.at;
+            let start = self.cursor.at;
             let offset = self.base + start;
             let (number, wire_type) = self.tag()?;
             match wire_type {
@@ -196,31 +217,32 @@ impl<'a> Fields<'a> {
     }
 
     fn read(&mut self) -> Result<Field<'a>, DecodeError> {
-        let start = self.at;
+        let start = self.cursor.at;
         let (number, wire_type) = self.tag()?;
         let value = self.value(number, wire_type, start)?;
-        let raw = self.message.get(start..self.at).unwrap_or_default();
+        let raw = self.cursor.message.get(start..self.cursor.at).unwrap_or_default();
         Ok(Field { number, value, offset: self.base + start, raw })
     }
 
-    /// What stands behind the tag at `start`.
+    /// Reads the value behind the tag at `start`.
     #[inline]
     fn value(&mut self, number: u32, wire_type: u64, start: usize) -> Result<Value<'a>, DecodeError> {
         let offset = self.base + start;
+        let cut = DecodeError::Truncated { offset };
         Ok(match wire_type {
             0 => Value::Varint(self.varint()?),
-            1 => Value::Fixed64(u64::from_le_bytes(array(self.take(8, start)?))),
+            1 => Value::Fixed64(u64::from_le_bytes(self.cursor.fixed().ok_or(cut)?)),
             2 => {
                 let length = self.varint()?;
-                let length = usize::try_from(length).map_err(|_| DecodeError::Truncated { offset })?;
-                let at = self.base + self.at;
-                Value::Bytes(self.take(length, start)?, at)
+                let length = usize::try_from(length).map_err(|_| cut)?;
+                let at = self.base + self.cursor.at;
+                Value::Bytes(self.cursor.take(length).ok_or(cut)?, at)
             }
             3 => {
                 self.skip_group(number)?;
                 Value::Group
             }
-            5 => Value::Fixed32(u32::from_le_bytes(array(self.take(4, start)?))),
+            5 => Value::Fixed32(u32::from_le_bytes(self.cursor.fixed().ok_or(cut)?)),
             _ => return Err(DecodeError::Tag { offset }),
         })
     }
@@ -230,14 +252,104 @@ impl<'a> Iterator for Fields<'a> {
     type Item = Result<Field<'a>, DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.message.len() {
+        if self.cursor.is_at_end() {
             return None;
         }
         let field = self.read();
         if field.is_err() {
-            self.at = self.message.len();
+            self.cursor.at = self.cursor.message.len();
         }
         Some(field)
+    }
+}
+
+/// The most bytes that a variable-length number of 64 bits takes.
+const MAX_VARINT: usize = 10;
+
+/// A place in a message: the one reader of the wire format. [`Fields`] adds the place of an error to it; the JSON writer's quick way,
+/// which knows the type of each field before it reads the value, uses it directly.
+#[derive(Clone)]
+pub(crate) struct Cursor<'a> {
+    message: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    #[inline]
+    pub(crate) fn new(message: &'a [u8]) -> Self {
+        Self { message, at: 0 }
+    }
+
+    /// How many bytes were read.
+    #[inline]
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
+    #[inline]
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at >= self.message.len()
+    }
+
+    /// A tag of one or two bytes: OTLP has no longer ones. `None` at the end, and for any other.
+    #[inline]
+    pub(crate) fn short_tag(&mut self) -> Option<u32> {
+        let first = *self.message.get(self.at)?;
+        if first < 0x80 {
+            self.at += 1;
+            return Some(u32::from(first));
+        }
+        let second = self.message.get(self.at + 1).filter(|second| **second < 0x80)?;
+        self.at += 2;
+        Some(u32::from(first & 0x7f) | u32::from(*second) << 7)
+    }
+
+    /// `None` if the message ends before the number, or the number has more than 64 bits.
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Option<u64> {
+        match self.message.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Some(u64::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.message.get(self.at)?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                // The tenth byte has room for one bit only.
+                return (shift < 63 || byte < 2).then_some(value);
+            }
+        }
+        None
+    }
+
+    /// The next `length` bytes, or `None` if the message ends before.
+    #[inline]
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let taken = self.message.get(self.at..)?.get(..length)?;
+        self.at += length;
+        Some(taken)
+    }
+
+    /// A length, and so many bytes.
+    #[inline]
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.varint()?).ok()?;
+        self.take(length)
+    }
+
+    #[inline]
+    pub(crate) fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let bytes = *self.message.get(self.at..)?.first_chunk()?;
+        self.at += N;
+        Some(bytes)
     }
 }
 

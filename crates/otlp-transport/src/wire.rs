@@ -1,12 +1,15 @@
-//! Reads the few protobuf messages that come back: a field at a time, from untrusted bytes.
+//! Reads the three protobuf messages of an answer, a field at a time, from untrusted bytes.
 
 use std::time::Duration;
+
+use otlp_payload::DecodeError;
+use otlp_payload::wire::{Field, Fields, Value};
 
 /// Bytes that are not the protobuf message they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// What an `ExportTraceServiceResponse` says.
+/// The content of an `ExportTraceServiceResponse`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExportResponse {
     pub(crate) rejected: i64,
@@ -18,14 +21,17 @@ impl ExportResponse {
     /// so is an empty `partial_success`.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut response = Self::default();
-        for field in Fields(bytes) {
-            if let (1, value) = field? {
-                for field in Fields(value.bytes()?) {
-                    match field? {
-                        (1, value) => response.rejected = value.varint()? as i64,
-                        (2, value) => response.message = text(value.bytes()?),
-                        _ => {}
-                    }
+        for partial_success in fields(bytes) {
+            let partial_success = partial_success?;
+            if partial_success.number != 1 {
+                continue;
+            }
+            for field in fields(partial_success.bytes()?.0) {
+                let field = field?;
+                match field.number {
+                    1 => response.rejected = field.varint()? as i64,
+                    2 => response.message = text(field.bytes()?.0),
+                    _ => {}
                 }
             }
         }
@@ -33,7 +39,7 @@ impl ExportResponse {
     }
 }
 
-/// What a `google.rpc.Status` says.
+/// The content of a `google.rpc.Status`, without its code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RpcStatus {
     pub(crate) message: String,
@@ -44,12 +50,13 @@ pub(crate) struct RpcStatus {
 impl RpcStatus {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut status = Self::default();
-        for field in Fields(bytes) {
-            match field? {
-                (1, value) => drop(value.varint()?),
-                (2, value) => status.message = text(value.bytes()?),
-                (3, value) => {
-                    if let Some(delay) = read_retry_info(value.bytes()?)? {
+        for field in fields(bytes) {
+            let field = field?;
+            match field.number {
+                1 => drop(field.varint()?),
+                2 => status.message = text(field.bytes()?.0),
+                3 => {
+                    if let Some(delay) = read_retry_info(field.bytes()?.0)? {
                         status.retry_delay = Some(delay);
                     }
                 }
@@ -63,13 +70,15 @@ impl RpcStatus {
 /// Reads a `google.protobuf.Any`; `None` if it holds anything but a `RetryInfo`.
 fn read_retry_info(any: &[u8]) -> Result<Option<Duration>, Malformed> {
     let (mut is_retry_info, mut inner) = (false, &[][..]);
-    for field in Fields(any) {
-        match field? {
+    for field in fields(any) {
+        let field = field?;
+        match field.number {
             // The part in front of the last slash may be any host.
-            (1, value) => {
-                is_retry_info = value.bytes()?.rsplit(|byte| *byte == b'/').next() == Some(b"google.rpc.RetryInfo")
+            1 => {
+                let type_url = field.bytes()?.0;
+                is_retry_info = type_url.rsplit(|byte| *byte == b'/').next() == Some(b"google.rpc.RetryInfo");
             }
-            (2, value) => inner = value.bytes()?,
+            2 => inner = field.bytes()?.0,
             _ => {}
         }
     }
@@ -77,14 +86,17 @@ fn read_retry_info(any: &[u8]) -> Result<Option<Duration>, Malformed> {
         return Ok(None);
     }
     let (mut seconds, mut nanos) = (0_i64, 0_i64);
-    for field in Fields(inner) {
-        if let (1, value) = field? {
-            for field in Fields(value.bytes()?) {
-                match field? {
-                    (1, value) => seconds = value.varint()? as i64,
-                    (2, value) => nanos = value.varint()? as i64,
-                    _ => {}
-                }
+    for retry_delay in fields(inner) {
+        let retry_delay = retry_delay?;
+        if retry_delay.number != 1 {
+            continue;
+        }
+        for field in fields(retry_delay.bytes()?.0) {
+            let field = field?;
+            match field.number {
+                1 => seconds = field.varint()? as i64,
+                2 => nanos = field.varint()? as i64,
+                _ => {}
             }
         }
     }
@@ -96,81 +108,18 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-enum Value<'a> {
-    Varint(u64),
-    Bytes(&'a [u8]),
-    Fixed,
+/// The fields of one message, by `otlp-payload`'s reader of the wire format. A group is malformed here: proto3 has none.
+fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Malformed>> {
+    Fields::new(message, 0).map(|field| match field {
+        Ok(Field { value: Value::Group, .. }) | Err(_) => Err(Malformed),
+        Ok(field) => Ok(field),
+    })
 }
 
-impl<'a> Value<'a> {
-    fn varint(&self) -> Result<u64, Malformed> {
-        if let Self::Varint(value) = self { Ok(*value) } else { Err(Malformed) }
-    }
-
-    fn bytes(&self) -> Result<&'a [u8], Malformed> {
-        if let Self::Bytes(value) = self { Ok(value) } else { Err(Malformed) }
-    }
-}
-
-/// The fields of one message. Ends after the first error.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Value<'a>), Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.0 = &[];
-        }
-        Some(field)
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn field(&mut self) -> Result<(u64, Value<'a>), Malformed> {
-        let key = self.varint()?;
-        let value = match key & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => self.take(8).map(|_| Value::Fixed)?,
-            2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
-                Value::Bytes(self.take(length)?)
-            }
-            5 => self.take(4).map(|_| Value::Fixed)?,
-            // Groups: proto3 has none.
-            _ => return Err(Malformed),
-        };
-        match key >> 3 {
-            0 => Err(Malformed),
-            number => Ok((number, value)),
-        }
-    }
-
-    fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0_u64;
-        for shift in (0..70).step_by(7) {
-            let (byte, rest) = self.0.split_first().ok_or(Malformed)?;
-            self.0 = rest;
-            // The tenth byte has room for one bit.
-            if shift == 63 && *byte > 1 {
-                return Err(Malformed);
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed)
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
-        self.0 = rest;
-        Ok(taken)
+/// Of an error in an answer only its existence matters: no byte of the answer is used then.
+impl From<DecodeError> for Malformed {
+    fn from(_: DecodeError) -> Self {
+        Self
     }
 }
 
@@ -193,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_malformed() {
+    fn bytes_that_are_no_message_are_malformed() {
         for bytes in
             [&b"\x00\x00"[..], b"\x0b", b"\x0c", b"\x0f", b"\x0a", b"\x0a\x02\x08", b"\x09\x01", b"\x0d\x01", b"\x80"]
         {

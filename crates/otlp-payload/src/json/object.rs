@@ -4,7 +4,7 @@ use std::ptr;
 
 use super::schema::{Field, KEY_VALUE, Kind, Message};
 use super::text::{Block, put_base64, put_double, put_hex, put_integer, put_string, put_text};
-use crate::wire::{self, DecodeError, Fields};
+use crate::wire::{self, Cursor, DecodeError, Fields};
 
 /// Writes one message as an object. `depth` is how many messages may still nest in it.
 ///
@@ -36,10 +36,10 @@ fn quick(
     depth: usize,
 ) -> Result<bool, DecodeError> {
     out.push(b'{');
-    let mut cursor = Cursor { message: content, at: 0 };
+    let mut cursor = Cursor::new(content);
     let mut rest = schema.fields;
     let mut current: Option<&'static Field> = None;
-    while let Some(tag) = cursor.tag() {
+    while let Some(tag) = cursor.short_tag() {
         let field = match current {
             Some(field) if field.tag == tag => {
                 if !field.repeated {
@@ -72,7 +72,7 @@ fn quick(
                 continue;
             }
             let Some(depth) = depth.checked_sub(1) else { return Ok(false) };
-            put_message(out, schema, content, base + cursor.at - content.len(), depth)?;
+            put_message(out, schema, content, base + cursor.position() - content.len(), depth)?;
         } else if scalar(out, field.kind, &mut cursor).is_none() {
             return Ok(false);
         }
@@ -81,7 +81,7 @@ fn quick(
         end_field(out, last);
     }
     out.push(b'}');
-    Ok(cursor.at == content.len())
+    Ok(cursor.is_at_end())
 }
 
 #[inline]
@@ -120,8 +120,8 @@ fn attribute(out: &mut Vec<u8>, content: &[u8]) -> Option<()> {
             if value == 0 { FALSE.put(out) } else { TRUE.put(out) }
         }
         0x18 => {
-            let mut cursor = Cursor { message: value, at: 0 };
-            let number = cursor.varint().filter(|_| cursor.at == value.len())?;
+            let mut cursor = Cursor::new(value);
+            let number = cursor.varint().filter(|_| cursor.is_at_end())?;
             put_key(out, key);
             INT_VALUE.put(out);
             put_integer(out, number as i64);
@@ -189,61 +189,6 @@ fn quoted(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.push(b'"');
 }
 
-/// A place in a message that is expected to be well-formed.
-struct Cursor<'a> {
-    message: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    /// A tag of one or two bytes: all that OTLP has. `None` at the end, and for any other.
-    #[inline]
-    fn tag(&mut self) -> Option<u32> {
-        let first = *self.message.get(self.at)?;
-        if first < 0x80 {
-            self.at += 1;
-            return Some(u32::from(first));
-        }
-        let second = self.message.get(self.at + 1).filter(|second| **second < 0x80)?;
-        self.at += 2;
-        Some(u32::from(first & 0x7f) | u32::from(*second) << 7)
-    }
-
-    #[inline]
-    fn varint(&mut self) -> Option<u64> {
-        let first = *self.message.get(self.at)?;
-        self.at += 1;
-        if first < 0x80 {
-            return Some(u64::from(first));
-        }
-        let mut value = u64::from(first & 0x7f);
-        for shift in (7..64).step_by(7) {
-            let byte = *self.message.get(self.at)?;
-            self.at += 1;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return (shift < 63 || byte < 2).then_some(value);
-            }
-        }
-        None
-    }
-
-    #[inline]
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = usize::try_from(self.varint()?).ok()?;
-        let bytes = self.message.get(self.at..)?.get(..length)?;
-        self.at += length;
-        Some(bytes)
-    }
-
-    #[inline]
-    fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let bytes = *self.message.get(self.at..)?.first_chunk()?;
-        self.at += N;
-        Some(bytes)
-    }
-}
-
 /// Sorts and checks the fields first, here and in all messages below.
 fn careful(
     out: &mut Vec<u8>,
@@ -271,7 +216,7 @@ fn careful(
             let (content, base) = field.bytes()?;
             careful(out, schema, content, base, depth)?;
         } else {
-            let mut cursor = Cursor { message: field.raw, at: 0 };
+            let mut cursor = Cursor::new(field.raw);
             // The tag may be longer than it needs to be.
             cursor.varint();
             scalar(out, known.kind, &mut cursor).ok_or(DecodeError::WireType { offset: field.offset })?;
