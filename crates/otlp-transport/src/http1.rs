@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::Transport;
 use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MESSAGE_WAIT};
+use crate::chain::ErrorChain;
 use crate::config::{Compression, Config, Protocol};
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
@@ -203,7 +204,7 @@ struct Read {
 async fn read_whole(body: &mut Incoming) -> Result<Read, Cause> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Cause::Unreadable(describe(&error)))?;
+        let frame = frame.map_err(|error| Cause::Unreadable(ErrorChain(&error).to_string()))?;
         if let Ok(data) = frame.into_data() {
             if bytes.len() + data.len() > MAX_RESPONSE {
                 return Err(Cause::Unreadable(format!("more than {MAX_RESPONSE} bytes")));
@@ -236,17 +237,9 @@ async fn read_some(body: &mut Incoming, read: &mut Read) {
 fn cause_of(error: &hyper::Error) -> Cause {
     if error.is_parse() {
         // An HTTP/2 server greets with a frame.
-        let detail = describe(error);
+        let detail = ErrorChain(error);
         Cause::Unreadable(format!("{detail}; the peer may not speak HTTP/1.1: the usual port is 4318"))
     } else {
-        Cause::Broken(describe(error))
-    }
-}
-
-/// The error with what caused it; hyper's own text leaves that out.
-fn describe(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+        Cause::Broken(ErrorChain(error).to_string())
     }
 }

@@ -3,6 +3,7 @@
 mod adapter;
 mod answer;
 mod body;
+mod chain;
 mod config;
 mod connect;
 mod endpoint;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use otlp_payload::Payload;
 
 pub use adapter::ExporterTransport;
+pub use chain::ErrorChain;
 pub use config::{Compression, Config, ConfigBuilder, Protocol};
 pub use error::{ConfigError, EndpointProblem, HeaderProblem};
 pub use grpc::GrpcTransport;
