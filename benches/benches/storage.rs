@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use file_fallback::{Compression, Config, FileFallback, Record};
+use file_fallback::{Compression, Config, FileFallback, Group, Next, Record};
 use span_buffer::{Buffer, Limits, Size};
 
 const SPANS: usize = 512;
@@ -65,7 +65,7 @@ fn replay(c: &mut Criterion) {
         assert_eq!(spilled.count, SPANS as u64);
         group.bench_function(format!("{compression:?}, read and given back"), |b| {
             b.iter(|| {
-                let group = store.next_group(4 << 20).expect("readable").expect("one file");
+                let group = group_of(store.next_group(4 << 20).expect("readable"));
                 store.give_back(group).expect("ours");
             });
         });
@@ -77,7 +77,7 @@ fn replay(c: &mut Criterion) {
             || (),
             |()| {
                 drop(store.spill(&lines, time()).expect("room"));
-                let group = store.next_group(4 << 20).expect("readable").expect("one file");
+                let group = group_of(store.next_group(4 << 20).expect("readable"));
                 store.acknowledge(group, SPANS as u64).expect("durable")
             },
             BatchSize::PerIteration,
@@ -102,6 +102,13 @@ fn start_up(c: &mut Criterion) {
 fn open(dir: &std::path::Path, compression: Compression) -> FileFallback {
     let config = Config::builder(dir).with_free_space_reserve(0).with_compression(compression).with_max_bytes(8 << 30);
     FileFallback::open(config.build().expect("valid")).expect("a free directory")
+}
+
+fn group_of(next: Next) -> Group {
+    match next {
+        Next::Group(group) => group,
+        Next::Pause | Next::Empty => panic!("one file waits"),
+    }
 }
 
 /// One batch as one line, like OTLP JSON: the same keys again and again, ids that are random.

@@ -26,7 +26,7 @@ pub use config::{Builder, Compression, Config, InvalidConfig, SecondProcess};
 pub use error::{AdoptError, OpenError, RecordProblem, ReplayError, SettleError, SpillError};
 pub use format::Format;
 pub use notice::{Damage, Notice};
-pub use replay::Group;
+pub use replay::{Group, Next};
 pub use settle::{Settled, Verdict};
 pub use spill::{Record, Spilled};
 pub use store::{Evicted, FileFallback, Reason, Stored};

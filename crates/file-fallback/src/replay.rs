@@ -25,6 +25,19 @@ pub struct Group {
     pub records: Vec<Vec<u8>>,
 }
 
+/// The answer of [`next_group`](FileFallback::next_group).
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a group that is dropped is not read again before the next start"]
+pub enum Next {
+    /// Records to deliver: one at least.
+    Group(Group),
+    /// The call has read 8 MiB of text or 16 files without finding a record to deliver, and more is left to read. Do other work on the
+    /// disk, and call again.
+    Pause,
+    /// Every record in the store is settled or handed out.
+    Empty,
+}
+
 /// The file that is being read.
 #[derive(Debug)]
 pub(crate) struct Reader<F> {
@@ -65,10 +78,9 @@ impl Group {
 
 impl<D: Directory> FileFallback<D> {
     /// Reads the next records that are neither settled nor handed out, oldest file first: as many of one file as fit into
-    /// `max_bytes`, and at least one. `None` if there is nothing.
+    /// `max_bytes`, and at least one.
     ///
-    /// A group without records means that there is more to look through and that much was looked through in vain by now: 8 MiB
-    /// of text, or 16 files. Do what else is to be done, and call again; there is nothing to settle.
+    /// Files that hold no such record do not keep the disk thread busy for long: see [`Next::Pause`].
     ///
     /// Memory: the group, and a constant. Damage on the way is noted (see [`take_notices`](Self::take_notices)), and the good
     /// records around it are read. Blocks on the disk.
@@ -77,28 +89,29 @@ impl<D: Directory> FileFallback<D> {
     ///
     /// If a file cannot be opened or read now. It stays for the next call; one that fails three times in a row is set
     /// aside as unreadable, so that it does not hold up the others.
-    pub fn next_group(&mut self, max_bytes: usize) -> Result<Option<Group>, ReplayError> {
+    pub fn next_group(&mut self, max_bytes: usize) -> Result<Next, ReplayError> {
         if self.is_forked() {
             return Err(ReplayError::Forked);
         }
         let (mut files_in_vain, mut work) = (0, WORK_AT_A_TIME);
         loop {
             let Some(key) = self.files.iter().find(|(_, file)| !file.exhausted).map(|(key, _)| key.clone()) else {
-                return Ok(None);
+                return Ok(Next::Empty);
             };
             if files_in_vain == MAX_FILES_IN_VAIN {
-                return Ok(Some(Group { key, first: 0, format: Format::Lines, records: Vec::new() }));
+                return Ok(Next::Pause);
             }
             files_in_vain += 1;
             match self.read_group(&key, max_bytes, &mut work) {
-                Ok(Some(group)) => {
-                    if let Some(file) = self.files.get_mut(&key).filter(|_| !group.records.is_empty()) {
+                Ok(Next::Group(group)) => {
+                    if let Some(file) = self.files.get_mut(&key) {
                         file.out.insert(group.range());
                         file.read_failures = 0;
                     }
-                    return Ok(Some(group));
+                    return Ok(Next::Group(group));
                 }
-                Ok(None) => {
+                Ok(Next::Pause) => return Ok(Next::Pause),
+                Ok(Next::Empty) => {
                     // What fails here is tried again by `clean_up`; it has no records any more.
                     drop(self.finish_if_done(&key));
                 }
@@ -113,13 +126,13 @@ impl<D: Directory> FileFallback<D> {
         }
     }
 
-    /// Reads on in a file, as long as `work` is left; `None` at its end.
-    fn read_group(&mut self, key: &Key, max_bytes: usize, work: &mut u64) -> Result<Option<Group>, FileError> {
+    /// Reads on in a file, as long as `work` is left; `Empty` at its end.
+    fn read_group(&mut self, key: &Key, max_bytes: usize, work: &mut u64) -> Result<Next, FileError> {
         let mut reader = match self.reader.take() {
             Some(reader) if reader.key == *key => reader,
             _ => self.open_reader(key)?,
         };
-        let Some(file) = self.files.get_mut(key) else { return Ok(None) };
+        let Some(file) = self.files.get_mut(key) else { return Ok(Next::Empty) };
         let failed = |source| FileError::Io { path: self.dir.path().join(&key.name), action: "read", source };
         let mut group = Group { key: key.clone(), first: 0, format: reader.format, records: Vec::new() };
         let mut size = 0;
@@ -130,7 +143,7 @@ impl<D: Directory> FileFallback<D> {
             let item = match reader.records.next() {
                 Ok(item) => item,
                 // What came before goes out; the next call meets the failure again, at its own beginning.
-                Err(_) if !group.records.is_empty() => return Ok(Some(group)),
+                Err(_) if !group.records.is_empty() => return Ok(Next::Group(group)),
                 Err(source) => return Err(failed(source)),
             };
             match item {
@@ -158,7 +171,7 @@ impl<D: Directory> FileFallback<D> {
                 Item::Damage(damage) => file.note_damage(damage),
                 Item::Pause => {
                     self.reader = Some(reader);
-                    return Ok(Some(group));
+                    return Ok(if group.records.is_empty() { Next::Pause } else { Next::Group(group) });
                 }
                 Item::End => {
                     file.records = Some(number);
@@ -171,7 +184,7 @@ impl<D: Directory> FileFallback<D> {
         if !file.exhausted {
             self.reader = Some(reader);
         }
-        Ok((!group.records.is_empty()).then_some(group))
+        Ok(if group.records.is_empty() { Next::Empty } else { Next::Group(group) })
     }
 
     pub(crate) fn open_reader(&self, key: &Key) -> Result<Reader<D::File>, FileError> {

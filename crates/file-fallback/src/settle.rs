@@ -62,9 +62,6 @@ impl<D: Directory> FileFallback<D> {
         if self.is_forked() {
             return Err(SettleError::Forked);
         }
-        if group.records.is_empty() && verdicts.is_empty() {
-            return Ok(Settled::default());
-        }
         let range = group.range();
         let Some(file) = self.files.get_mut(&group.key).filter(|file| file.out.contains_all(&range)) else {
             return Err(SettleError::UnknownGroup);

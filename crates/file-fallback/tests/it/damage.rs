@@ -10,7 +10,8 @@ use file_fallback::{Compression, Damage, FileFallback, Format, Notice, Record};
 use proptest::prelude::*;
 
 use crate::{
-    FORMATS, at, compressions, config, count, data_files, drain, line, lines, missing, once, open, records, scratch,
+    FORMATS, at, compressions, config, count, data_files, drain, line, lines, missing, next_group, once, open, records,
+    scratch,
 };
 
 /// A store with one file to be damaged and one neighbour, both known.
@@ -27,7 +28,7 @@ pub(crate) fn drain_damaged(dir: &Path, name: &str, kept: &[Record], exact: bool
     let mut store = open(config(dir));
     let promised = store.stored().count;
     let (mut ids, mut settled) = (BTreeSet::new(), 0);
-    while let Some(group) = store.next_group(50_000).expect("readable") {
+    while let Some(group) = next_group(&mut store, 50_000) {
         let neighbour = records(1_000..1_003, 50, group.format());
         let verdicts: Vec<_> = group
             .records
@@ -158,10 +159,10 @@ fn a_rejected_line_keeps_its_file_also_across_a_restart() {
         .spill(&[line(0, 50), Record { bytes: b"no json".to_vec(), count: 9 }, line(2, 50)], at(0))
         .expect("room")
         .name;
-    let group = store.next_group(120).expect("readable").expect("lines");
+    let group = next_group(&mut store, 120).expect("lines");
     assert_eq!(group.records.len(), 1);
     store.acknowledge(group, 1).expect("durable");
-    let group = store.next_group(1).expect("readable").expect("lines");
+    let group = next_group(&mut store, 1).expect("lines");
     store.settle(group, &[file_fallback::Verdict::Rejected]).expect("durable");
     assert_eq!(store.stored().count, 12, "what a rejected line held is known at the end");
     drop(store);

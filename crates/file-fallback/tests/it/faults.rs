@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use file_fallback::{Compression, Damage, FileFallback, Format, Notice, SettleError, Verdict};
+use file_fallback::{Compression, Damage, FileFallback, Format, Next, Notice, SettleError, Verdict};
 use safe_dir::sim::{Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 
-use crate::{FORMATS, at, config, count, drain, id_of, lines, missing, records, scratch};
+use crate::{FORMATS, at, config, count, drain, id_of, lines, missing, next_group, records, scratch};
 
 /// What the outside knows.
 #[derive(Default)]
@@ -44,7 +44,7 @@ fn live<D: Directory>(store: &mut FileFallback<D>, ledger: &mut Ledger, first: u
         }
         // An error is tried again, but not for ever.
         for _ in 0..3 {
-            let Ok(Some(group)) = store.next_group(100) else { continue };
+            let Ok(Next::Group(group)) = store.next_group(100) else { continue };
             let verdicts: Vec<_> = group
                 .records
                 .iter()
@@ -145,7 +145,7 @@ fn what_stands_before_a_place_that_cannot_be_read_is_delivered() {
         let bad_sector = || faults.plan(4, Fault::Errno(5), false);
 
         bad_sector();
-        let group = store.next_group(10 << 20).expect("the good lines come first").expect("there are some");
+        let group = next_group(&mut store, 10 << 20).expect("there are some");
         assert_eq!((faults.fired(), group.first_record()), (1, 0));
         assert!((10..190).contains(&group.records.len()), "{}", group.records.len());
         for _ in 0..2 {
@@ -153,7 +153,7 @@ fn what_stands_before_a_place_that_cannot_be_read_is_delivered() {
             store.next_group(10 << 20).expect_err("it stays for the next call");
         }
         bad_sector();
-        assert_eq!(store.next_group(10 << 20).expect("given up"), None);
+        assert_eq!(store.next_group(10 << 20).expect("given up"), Next::Empty);
         faults.clear();
 
         let read: u64 = (0..group.records.len()).map(|id| count(id) as u64).sum();
@@ -175,7 +175,7 @@ fn a_record_of_the_progress_whose_sync_failed_is_not_written_on() {
     drop(store.spill(&lines(0..5, 50), at(0)).expect("room"));
     let inode = || std::fs::metadata(scratch.path().join("progress.log")).expect("there").ino();
     let mut settle = || {
-        let group = store.next_group(1).expect("readable").expect("another line");
+        let group = next_group(&mut store, 1).expect("another line");
         store.acknowledge(group, 1)
     };
     settle().expect("a new log");

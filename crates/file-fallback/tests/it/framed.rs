@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use file_fallback::{Compression, Config, Damage, Format, Notice, Record, RecordProblem, SpillError, Verdict};
+use file_fallback::{Compression, Config, Damage, Format, Next, Notice, Record, RecordProblem, SpillError, Verdict};
 use proptest::prelude::*;
 
 use crate::damage::{drain_damaged, two_files};
-use crate::{FORMATS, at, compressions, config, drain, lines, missing, once, open, records, scratch};
+use crate::{FORMATS, at, compressions, config, drain, lines, missing, next_group, once, open, records, scratch};
 
 fn framed(records: &[&[u8]]) -> Vec<u8> {
     let frame = |record: &&[u8]| [&u32::try_from(record.len()).expect("short").to_be_bytes(), *record].concat();
@@ -27,7 +27,7 @@ fn read_one(dir: &Path, name: &str, bytes: &[u8]) -> (Vec<Vec<u8>>, Option<Damag
     fs::write(dir.join(name), bytes).expect("written");
     let mut store = open(config(dir).with_max_record_bytes(1_000));
     let (promised, mut read, mut settled) = (store.stored().count, Vec::new(), 0);
-    while let Some(group) = store.next_group(500).expect("readable") {
+    while let Some(group) = next_group(&mut store, 500) {
         read.extend(group.records.iter().cloned());
         settled += store.acknowledge(group, 1).expect("durable").count;
     }
@@ -47,7 +47,7 @@ fn the_bytes_on_disk_are_a_length_in_four_bytes_and_the_record() {
     let bytes = fs::read(scratch.path().join(&spilled.name)).expect("there");
     assert_eq!(bytes[..10], [0, 0, 0, 1, b'\n', 0, 0, 1, 2, 7]);
     assert_eq!((bytes.len(), spilled.bytes), (4 + 1 + 4 + 258, bytes.len() as u64));
-    let group = store.next_group(1_000).expect("readable").expect("two records");
+    let group = next_group(&mut store, 1_000).expect("two records");
     assert_eq!((group.format(), &group.records), (Format::Framed, &vec![b"\n".to_vec(), vec![7; 258]]));
     store.acknowledge(group, 4).expect("durable");
     assert_eq!((store.stored().files, store.take_notices().len()), (0, 0));
@@ -116,7 +116,7 @@ fn a_length_that_promises_more_than_there_is_takes_no_memory() {
         fs::write(scratch.path().join(format!("traces-20260201T000000.000Z-00000001-n9.{extension}")), &bytes)
             .expect("written");
         let mut store = open(config(scratch.path()).with_max_record_bytes(64 << 20));
-        assert_eq!(store.next_group(1).expect("readable"), None);
+        assert_eq!(store.next_group(1).expect("readable"), Next::Empty);
         assert_eq!(all_damage(&store.take_notices()), [Damage::Torn]);
     }
 }
@@ -181,13 +181,13 @@ fn a_change_of_format_between_two_runs_loses_nothing() {
             drop(store.spill(&records(first..first + 5, len, format), at(0)).expect("room"));
         }
         // Part of the oldest file goes, in whichever form it is.
-        let group = store.next_group(1).expect("readable").expect("files");
+        let group = next_group(&mut store, 1).expect("files");
         assert_eq!(group.format(), Format::Lines);
         store.acknowledge(group, run as u64 + 1).expect("durable");
     }
     for format in FORMATS {
         let mut store = open(config(scratch.path()).with_format(format));
-        let group = store.next_group(1).expect("readable").expect("files");
+        let group = next_group(&mut store, 1).expect("files");
         assert_eq!(group.format(), Format::Lines);
         store.give_back(group).expect("ours");
     }
@@ -276,7 +276,7 @@ proptest! {
         }
         let mut store = open(config(scratch.path()));
         let (mut read, mut turn) = (Vec::new(), 0);
-        while let Some(group) = store.next_group(max_bytes).expect("readable") {
+        while let Some(group) = next_group(&mut store, max_bytes) {
             turn += 1;
             let verdicts: Vec<_> = (0..group.records.len())
                 .map(|index| if keep >> ((turn + index) % 64) & 1 == 1 && turn < 20 { Verdict::Keep } else { Verdict::Done(1) })

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use file_fallback::{FileFallback, Format, Group, Notice, SpillError, Verdict};
+use file_fallback::{FileFallback, Format, Group, Next, Notice, SpillError, Verdict};
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 use safe_dir::{Directory as _, Kind};
 
-use crate::{FORMATS, at, config, count, id_of, missing, records};
+use crate::{FORMATS, at, config, count, id_of, missing, next_group, records};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -127,7 +127,7 @@ impl World {
                 }
             }
             Step::Next { max_bytes } => {
-                if let Some(group) = self.store().next_group(max_bytes).expect("no faults") {
+                if let Next::Group(group) = self.store().next_group(max_bytes).expect("no faults") {
                     let ids: Vec<_> = group.records.iter().map(|text| id_of(text).expect("what was written")).collect();
                     let file = self.files.get(group.file()).expect("a file that is known");
                     for id in &ids {
@@ -195,7 +195,7 @@ impl World {
         for _ in 0..1_000 {
             let group = match self.out.pop() {
                 Some((group, _)) => group,
-                None => match self.store().next_group(1).expect("no faults") {
+                None => match next_group(self.store(), 1) {
                     Some(group) => group,
                     None => return,
                 },
@@ -243,7 +243,7 @@ impl World {
         self.open(self.format);
         self.check();
         let mut left: BTreeSet<usize> = self.files.values().flatten().copied().collect();
-        while let Some(group) = self.store().next_group(5_000).expect("no faults") {
+        while let Some(group) = next_group(self.store(), 5_000) {
             let ids: Vec<_> = group.records.iter().map(|text| id_of(text).expect("what was written")).collect();
             for id in &ids {
                 assert!(left.remove(id), "{id} came, and is settled or unknown");

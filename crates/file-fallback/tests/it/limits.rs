@@ -7,7 +7,7 @@ use file_fallback::{Compression, Config, FileFallback, InvalidConfig, Reason, Re
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk};
 
-use crate::{at, config, data_files, drain, lines, once, open, scratch};
+use crate::{at, config, data_files, drain, lines, next_group, once, open, scratch};
 
 fn on_disk(dir: &std::path::Path) -> u64 {
     data_files(dir).iter().map(|name| fs::metadata(dir.join(name)).expect("there").len()).sum()
@@ -102,7 +102,7 @@ fn a_file_with_a_group_handed_out_stays() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_max_files(2));
     drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
-    let group = store.next_group(1).expect("readable").expect("two lines");
+    let group = next_group(&mut store, 1).expect("two lines");
     for id in 2..6 {
         drop(store.spill(&lines([id], 50), at(0)).expect("room"));
     }
@@ -113,7 +113,7 @@ fn a_file_with_a_group_handed_out_stays() {
     // Where nothing may go, nothing is written.
     let mut store = open(config(scratch.path()).with_max_files(1));
     drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
-    let group = store.next_group(1).expect("readable").expect("two lines");
+    let group = next_group(&mut store, 1).expect("two lines");
     assert!(matches!(store.spill(&lines(2..3, 50), at(0)), Err(SpillError::File { .. })));
     assert_eq!(data_files(scratch.path()).len(), 1);
     store.give_back(group).expect("ours");
@@ -125,7 +125,7 @@ fn a_file_that_is_too_old_stays_while_a_group_of_it_is_handed_out() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_max_age(Duration::from_secs(60)));
     drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
-    let group = store.next_group(1).expect("readable").expect("two lines");
+    let group = next_group(&mut store, 1).expect("two lines");
     assert_eq!(store.clean_up(at(100)), []);
     store.acknowledge(group, 1).expect("durable");
     let gone = store.clean_up(at(100));

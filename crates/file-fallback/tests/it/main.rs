@@ -22,7 +22,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use file_fallback::{Builder, Compression, Config, FileFallback, Format, Notice, Record, Verdict};
+use file_fallback::{Builder, Compression, Config, FileFallback, Format, Group, Next, Notice, Record, Verdict};
 use safe_dir::Directory;
 
 /// A time that stands in for now.
@@ -91,11 +91,22 @@ fn id_of(text: &[u8]) -> Option<usize> {
     usize::try_from(value.get("id")?.as_u64()?).ok()
 }
 
+/// The next group, read on through every pause.
+fn next_group<D: Directory>(store: &mut FileFallback<D>, max_bytes: usize) -> Option<Group> {
+    loop {
+        match store.next_group(max_bytes).expect("readable") {
+            Next::Group(group) => return Some(group),
+            Next::Pause => {}
+            Next::Empty => return None,
+        }
+    }
+}
+
 /// Delivers all there is: how often each id came, and how many lines could not be used. Checks on the way that the books
 /// agree.
 fn drain<D: Directory>(store: &mut FileFallback<D>, max_bytes: usize) -> (BTreeMap<usize, usize>, usize) {
     let (mut seen, mut rejected) = (BTreeMap::new(), 0);
-    while let Some(group) = store.next_group(max_bytes).expect("readable") {
+    while let Some(group) = next_group(store, max_bytes) {
         let before = store.stored().count;
         let mut done = 0;
         let verdicts: Vec<_> = group

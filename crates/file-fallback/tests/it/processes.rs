@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use file_fallback::{FileFallback, Notice, OpenError, SecondProcess};
 
-use crate::{at, config, count, data_files, drain, line, lines, once, open, scratch};
+use crate::{at, config, count, data_files, drain, line, lines, next_group, once, open, scratch};
 
 #[test]
 fn a_second_process_takes_a_directory_of_its_own_which_is_adopted_later() {
@@ -20,7 +20,7 @@ fn a_second_process_takes_a_directory_of_its_own_which_is_adopted_later() {
     drop(first.spill(&lines(0..2, 50), at(0)).expect("room"));
     drop(second.spill(&lines(2..5, 50), at(0)).expect("room"));
     drop(third.spill(&lines(5..7, 50), at(0)).expect("room"));
-    let group = second.next_group(1).expect("readable").expect("three lines");
+    let group = next_group(&mut second, 1).expect("three lines");
     second.acknowledge(group, count(2) as u64).expect("durable");
 
     assert_eq!(first.adopt().expect("nothing to do"), 0, "the living keep their files");
@@ -52,7 +52,7 @@ fn what_was_delivered_before_an_adoption_stays_delivered_after_the_next_start() 
     let mut first = open(config(scratch.path()));
     let mut second = open(config(scratch.path()));
     drop(second.spill(&lines(0..5, 50), at(0)).expect("room"));
-    let group = second.next_group(1).expect("readable").expect("five lines");
+    let group = next_group(&mut second, 1).expect("five lines");
     second.acknowledge(group, count(0) as u64).expect("durable");
     drop(second);
     first.adopt().expect("moved");

@@ -9,7 +9,7 @@ use file_fallback::{FileFallback, Format, Record, SpillError};
 use safe_dir::Directory;
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 
-use crate::{FORMATS, at, config, count, drain, id_of, lines, once, records};
+use crate::{FORMATS, at, config, count, drain, id_of, lines, next_group, once, records};
 
 fn letter(reason: &str) -> Letter {
     Letter {
@@ -105,7 +105,7 @@ fn without_room_the_letter_stays_and_no_file_goes_for_it() {
     let error = refused(&mut both, "files");
     assert!(matches!(error, RedriveError::Store(SpillError::Full { left: 0, .. })), "{error:?}");
     // A full disk, by the count of the file system and by its word.
-    let group = both.0.next_group(1_000).expect("readable").expect("two files");
+    let group = next_group(&mut both.0, 1_000).expect("two files");
     both.0.acknowledge(group, count(20) as u64).expect("durable");
     disk.set_capacity(Some(0));
     let error = refused(&mut both, "no free space");

@@ -5,7 +5,7 @@ use std::fs;
 
 use file_fallback::{Notice, SettleError, Settled, Verdict};
 
-use crate::{at, config, count, data_files, drain, id_of, lines, missing, once, open, scratch};
+use crate::{at, config, count, data_files, drain, id_of, lines, missing, next_group, once, open, scratch};
 
 #[test]
 fn groups_come_oldest_file_first_and_within_their_size() {
@@ -15,7 +15,7 @@ fn groups_come_oldest_file_first_and_within_their_size() {
     drop(store.spill(&lines(10..20, 30_000), at(1)).expect("room"));
     let mut ids = Vec::new();
     let mut groups = Vec::new();
-    while let Some(group) = store.next_group(5_000).expect("readable") {
+    while let Some(group) = next_group(&mut store, 5_000) {
         assert!(group.bytes() <= 5_000 || group.records.len() == 1);
         ids.extend(group.records.iter().filter_map(|text| id_of(text)));
         groups.push(group);
@@ -41,8 +41,8 @@ fn what_was_settled_does_not_come_back_after_a_restart() {
         let mut settled: BTreeMap<usize, usize> = BTreeMap::new();
         // Each run settles every other line of one group, and dies with a second group handed out.
         for _ in 0..30 {
-            let Some(group) = store.next_group(len * 3).expect("readable") else { break };
-            let _lost = store.next_group(len * 3).expect("readable");
+            let Some(group) = next_group(&mut store, len * 3) else { break };
+            let _lost = next_group(&mut store, len * 3);
             let mut verdicts = Vec::new();
             for (index, text) in group.records.iter().enumerate() {
                 let id = id_of(text).expect("whole");
@@ -73,7 +73,7 @@ fn groups_settled_out_of_order_are_remembered() {
     let mut store = open(config(scratch.path()));
     drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
     let mut groups = Vec::new();
-    while let Some(group) = store.next_group(1).expect("readable") {
+    while let Some(group) = next_group(&mut store, 1) {
         groups.push(group);
     }
     let third = groups.remove(2);
@@ -91,11 +91,11 @@ fn a_group_is_settled_once_and_by_its_own_store() {
     let mut store = open(config(scratch.path()));
     let mut elsewhere = open(config(other.path()));
     drop(store.spill(&lines(0..2, 100), at(0)).expect("room"));
-    let group = store.next_group(1_000).expect("readable").expect("two lines");
+    let group = next_group(&mut store, 1_000).expect("two lines");
     assert!(matches!(elsewhere.acknowledge(group, 3), Err(SettleError::UnknownGroup)));
     drop(store);
     let mut store = open(config(scratch.path()));
-    let group = store.next_group(1_000).expect("readable").expect("two lines");
+    let group = next_group(&mut store, 1_000).expect("two lines");
     let wrong = store.settle(group, &[Verdict::Keep]);
     assert!(matches!(wrong, Err(SettleError::WrongLength { verdicts: 1, records: 2 })));
     assert_eq!(drain(&mut store, 1_000), (once(0..2), 0), "the lines were not lost by that");
@@ -109,9 +109,9 @@ fn a_name_that_promises_something_else_is_put_right() {
     fs::write(scratch.path().join("traces-20260201T000000.000Z-00000002-n17.jsonl"), text).expect("written");
     let mut store = open(config(scratch.path()));
     assert_eq!(store.stored().count, 24);
-    let group = store.next_group(1_000).expect("readable").expect("two lines");
+    let group = next_group(&mut store, 1_000).expect("two lines");
     assert_eq!(store.acknowledge(group, 10).expect("durable"), Settled { count: 7, surplus: 3 });
-    let group = store.next_group(1_000).expect("readable").expect("two lines");
+    let group = next_group(&mut store, 1_000).expect("two lines");
     assert_eq!(store.acknowledge(group, 10).expect("durable"), Settled { count: 10, surplus: 0 });
     let notices = store.take_notices();
     assert!(matches!(&notices[..], [Notice::Missing { count: 7, .. }]), "{notices:?}");
@@ -135,7 +135,7 @@ fn old_progress_does_not_hide_a_new_file() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()));
     drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
-    let group = store.next_group(1).expect("readable").expect("five lines");
+    let group = next_group(&mut store, 1).expect("five lines");
     store.acknowledge(group, 1).expect("durable");
     let log = fs::read(scratch.path().join("progress.log")).expect("there");
     drop(drain(&mut store, 1_000));
@@ -156,13 +156,13 @@ fn a_damaged_or_foreign_progress_log_costs_duplicates_only() {
         let scratch = scratch();
         let mut store = open(config(scratch.path()));
         drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
-        let group = store.next_group(1).expect("readable").expect("five lines");
+        let group = next_group(&mut store, 1).expect("five lines");
         store.acknowledge(group, 1).expect("durable");
         drop(store);
         fs::write(scratch.path().join("progress.log"), log).expect("written");
         let mut store = open(config(scratch.path()));
         assert_eq!(store.stored().count, 15);
-        let group = store.next_group(1).expect("readable").expect("five lines");
+        let group = next_group(&mut store, 1).expect("five lines");
         store.acknowledge(group, 1).expect("a new log");
         assert_eq!(drain(&mut store, 1_000), (once(1..5), 0));
         let damaged = store.take_notices().iter().any(|notice| matches!(notice, Notice::ProgressDamaged { .. }));
@@ -173,7 +173,7 @@ fn a_damaged_or_foreign_progress_log_costs_duplicates_only() {
     fs::create_dir(scratch.path().join("progress.log")).expect("made");
     let mut store = open(config(scratch.path()));
     drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
-    let group = store.next_group(1).expect("readable").expect("five lines");
+    let group = next_group(&mut store, 1).expect("five lines");
     match store.acknowledge(group, 1) {
         Err(SettleError::NotDurable { settled: Settled { count: 1, surplus: 0 }, .. }) => {}
         other => panic!("{other:?}"),
@@ -189,7 +189,7 @@ fn progress_counts_only_as_it_was_written_and_for_the_file_that_it_is_about() {
         let scratch = scratch();
         let mut store = open(config(scratch.path()));
         let name = store.spill(&lines(0..5, 100), at(0)).expect("room").name;
-        let group = store.next_group(1).expect("readable").expect("five lines");
+        let group = next_group(&mut store, 1).expect("five lines");
         store.acknowledge(group, count(0) as u64).expect("durable");
         (scratch, name)
     };

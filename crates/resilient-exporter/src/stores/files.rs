@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use file_fallback::dead_letters::DeadLetters;
 use file_fallback::{
-    Compression, Config, Evicted, FileFallback, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
+    Compression, Config, Evicted, FileFallback, Next, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
 };
 use otlp_payload::Payload;
 use safe_dir::{Directory, SafeDir};
@@ -282,13 +282,13 @@ where
         self.gave_way = false;
         let mut bytes_in_vain = 0;
         for _ in 0..MAX_GROUPS_IN_VAIN {
-            let group = self.files.next_group(max_bytes);
+            let next = self.files.next_group(max_bytes);
             self.note();
-            let Some(mut group) = group.map_err(told)? else { return Ok(Vec::new()) };
-            if group.records.is_empty() {
-                // It was long enough.
-                break;
-            }
+            let mut group = match next.map_err(told)? {
+                Next::Group(group) => group,
+                Next::Pause => break,
+                Next::Empty => return Ok(Vec::new()),
+            };
             bytes_in_vain += group.bytes();
             let (mut batches, mut first_error) = (Vec::new(), None);
             // The group keeps their number, for the marks; their bytes are in the batches.

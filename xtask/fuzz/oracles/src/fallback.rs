@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use file_fallback::{Compression, Config, FileFallback, Notice, Record, Verdict};
+use file_fallback::{Compression, Config, FileFallback, Next, Notice, Record, Settled, Verdict};
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 
@@ -118,26 +118,27 @@ impl World {
         assert_eq!((stored.files, stored.count, stored.bytes), (0, 0, 0));
     }
 
-    /// Reads a group and settles it; false if there is none.
+    /// Reads a group and settles it; false once every record is settled.
     fn replay(&mut self, store: &mut FileFallback<MemoryDir>) -> bool {
         let before = store.stored().count;
         let missing_before = missing(&self.notices);
-        let group = store.next_group(self.max_bytes).expect("a well disk");
+        let next = store.next_group(self.max_bytes).expect("a well disk");
         let mut done = 0;
-        let settled = group.map(|group| {
+        let more = next != Next::Empty;
+        let settled = if let Next::Group(group) = next {
             let (file, first) = (group.file().to_owned(), group.first_record());
-            // Without records it gives way after much that was read in vain; there is nothing to settle then.
             let verdicts: Vec<Verdict> =
                 group.records.iter().zip(first..).map(|(text, number)| self.verdict(&file, number, text)).collect();
             done = verdicts.iter().map(|verdict| if let Verdict::Done(count) = verdict { *count } else { 0 }).sum();
             store.settle(group, &verdicts).expect("a well disk")
-        });
+        } else {
+            Settled::default()
+        };
         self.notices.extend(store.take_notices());
-        let settled_count = settled.unwrap_or_default();
-        assert_eq!(settled_count.count + settled_count.surplus, done);
+        assert_eq!(settled.count + settled.surplus, done);
         let missing = missing(&self.notices) - missing_before;
-        assert_eq!(store.stored().count + settled_count.count + missing, before, "every unit is accounted for");
-        settled.is_some()
+        assert_eq!(store.stored().count + settled.count + missing, before, "every unit is accounted for");
+        more
     }
 
     fn verdict(&mut self, file: &str, number: u64, text: &[u8]) -> Verdict {
