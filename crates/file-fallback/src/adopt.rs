@@ -1,13 +1,12 @@
 //! Taking over what a process left that has ended.
 
-use safe_dir::{Directory, FileError, Kind, LockError};
+use safe_dir::{ClaimError, Directory, FileError};
 
 use crate::error::AdoptError;
 use crate::name::{FileName, MAX_TRUSTED_SEQ};
 use crate::notice::Notice;
-use crate::open::{MAX_PROCESSES, PROCESS_PREFIX};
+use crate::open::PROCESSES;
 use crate::progress::Progress;
-use crate::quarantine::QUARANTINE;
 use crate::store::{FileFallback, Key, StoredFile};
 
 impl<D: Directory> FileFallback<D> {
@@ -27,14 +26,8 @@ impl<D: Directory> FileFallback<D> {
         if self.is_second {
             return Ok(adopted);
         }
-        for entry in self.dir.list().map_err(AdoptError::File)? {
-            let Some(name) = entry.name.to_str() else { continue };
-            let number = name.strip_prefix(PROCESS_PREFIX).and_then(|number| number.parse().ok());
-            let ours = number.is_some_and(|number: u32| (1..=MAX_PROCESSES).contains(&number));
-            if !ours || entry.kind.is_some_and(|kind| kind != Kind::Directory) {
-                continue;
-            }
-            match self.adopt_from(name) {
+        for name in PROCESSES.list(&self.dir).map_err(AdoptError::File)? {
+            match self.adopt_from(&name) {
                 Ok(count) => adopted += count,
                 // The others shall not wait for this one.
                 Err(error) => drop(failed.get_or_insert(error)),
@@ -44,45 +37,27 @@ impl<D: Directory> FileFallback<D> {
     }
 
     fn adopt_from(&mut self, name: &str) -> Result<u64, AdoptError> {
-        let dead = self.dir.subdirectory(name).map_err(AdoptError::Directory)?;
-        let lock = match dead.lock() {
-            Ok(lock) => lock,
-            Err(LockError::Held { .. }) => return Ok(0),
-            Err(error) => return Err(AdoptError::Lock(error)),
+        let Some(abandoned) = PROCESSES.open_abandoned(&self.dir, name).map_err(|error| match error {
+            ClaimError::Directory(error) => AdoptError::Directory(error),
+            ClaimError::Lock(error) => AdoptError::Lock(error),
+        })?
+        else {
+            return Ok(0);
         };
+        let dead = &abandoned.locked.dir;
         let before = self.total;
-        let moved = self.move_files(&dead);
+        let moved = self.move_files(dead);
         let (files, count) = (self.total.files - before.files, self.total.count - before.count);
         if files > 0 {
             self.notices.push_back(Notice::Adopted { from: name.to_owned(), files, count });
         }
         moved.map_err(AdoptError::File)?;
-        self.move_quarantine(&dead).map_err(AdoptError::File)?;
-        // Whatever else is in there keeps the directory in place; that is no failure.
-        drop(safe_dir::remove_leftovers(&dead));
+        self.quarantine.take_over(&self.dir, dead).map_err(AdoptError::File)?;
+        // A file of another program keeps the directory in place; that is no failure.
+        drop(safe_dir::remove_leftovers(dead));
         drop(dead.remove(crate::progress::LOG));
-        drop(dead.remove(safe_dir::LOCK_FILE));
-        drop(lock);
-        if self.dir.remove_subdirectory(name).is_ok() {
-            drop(self.dir.sync());
-        }
+        drop(abandoned.remove(&self.dir));
         Ok(count)
-    }
-
-    /// What was set aside there is set aside here.
-    fn move_quarantine(&mut self, dead: &D) -> Result<(), FileError> {
-        if dead.metadata(QUARANTINE).is_err() {
-            return Ok(());
-        }
-        let Ok(from) = dead.subdirectory(QUARANTINE) else { return Ok(()) };
-        self.open_quarantine()?;
-        for entry in from.list()? {
-            if let Some(name) = entry.name.to_str() {
-                self.move_to_quarantine(&from, name)?;
-            }
-        }
-        self.sync_quarantine(&from)?;
-        dead.remove_subdirectory(QUARANTINE)
     }
 
     fn move_files(&mut self, dead: &D) -> Result<(), FileError> {
@@ -93,9 +68,8 @@ impl<D: Directory> FileFallback<D> {
             let metadata = dead.metadata(name)?;
             if let Some(damage) = self.unusable(&metadata) {
                 // It never comes into the books: its size alone could push everything else out.
-                self.open_quarantine()?;
-                let moved_to = self.move_to_quarantine(dead, name)?;
-                self.sync_quarantine(dead)?;
+                let moved_to = self.quarantine.set_aside_from(&self.dir, dead, name)?;
+                self.quarantine.sync(dead)?;
                 let (name, moved_to) = (name.to_owned(), Some(moved_to));
                 self.notices.push_back(Notice::SetAside { name, moved_to, damage, count: 0, promised: parsed.count });
                 continue;

@@ -25,7 +25,8 @@ impl<D: Directory> FileFallback<D> {
         let dir = &self.dir;
         self.leftovers.retain(|name| dir.remove(name).is_err_and(|error| !error.is_not_found()));
         self.set_aside_strangers(STRANGERS_AT_A_TIME);
-        self.trim_quarantine();
+        let trimmed = self.quarantine.trim();
+        self.note_trimmed(trimmed);
         let max_age = self.config.max_age;
         let set = SystemTime::UNIX_EPOCH + UNSET_BEFORE;
         for file in self.files.values_mut() {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use safe_dir::{Directory, Kind, LockError, Metadata, SafeDir};
+use safe_dir::{
+    Claim, ClaimError, Directory, Kind, Locked, Metadata, ProcessDirs, Quarantine, QuarantineLimits, SafeDir,
+};
 
 use crate::clock::Clock;
 use crate::config::{Config, SecondProcess};
@@ -37,50 +39,30 @@ impl<D: Directory> FileFallback<D> {
     ///
     /// If the directory is in use (see [`SecondProcess`]) or cannot be read.
     pub fn open_in(config: Config, dir: D) -> Result<Self, OpenError> {
-        match dir.lock() {
-            Ok(lock) => {
-                let mut store = Self::load(config, dir, lock, false)?;
-                // What stays with the dead for now is tried again by the next `adopt`.
-                drop(store.adopt());
-                Ok(store)
-            }
-            Err(LockError::Held { path }) => match config.second_process {
-                SecondProcess::Refuse => Err(OpenError::Lock(LockError::Held { path })),
-                SecondProcess::Subdirectory => Self::open_second(config, &dir, path),
-            },
-            Err(error) => Err(OpenError::Lock(error)),
-        }
-    }
-
-    /// Takes the first subdirectory that nobody has, with what a dead process may have left in it.
-    fn open_second(config: Config, dir: &D, held: std::path::PathBuf) -> Result<Self, OpenError> {
-        for number in 1..=MAX_PROCESSES {
-            let own = match dir.subdirectory(&format!("{PROCESS_PREFIX}{number}")) {
-                Ok(own) => own,
-                Err(error @ safe_dir::OpenError::Io { .. }) => return Err(OpenError::Directory(error)),
-                // A file or a link has this name, or others may use what is there: it is no directory for us.
-                Err(_) => continue,
-            };
-            match own.lock() {
-                Ok(lock) => return Self::load(config, own, lock, true),
-                Err(LockError::Held { .. }) => {}
-                // It was adopted, and removed, between the two calls; or its lock is not a file that may be used.
-                Err(LockError::File(error)) if error.is_not_found() || error.is_refused() => {}
-                Err(error) => return Err(OpenError::Lock(error)),
-            }
-        }
-        Err(OpenError::Lock(LockError::Held { path: held }))
+        let claim = match config.second_process {
+            SecondProcess::Refuse => Claim { locked: Locked::new(dir).map_err(OpenError::Lock)?, is_first: true },
+            SecondProcess::Subdirectory => PROCESSES.claim(dir).map_err(|error| match error {
+                ClaimError::Directory(error) => OpenError::Directory(error),
+                ClaimError::Lock(error) => OpenError::Lock(error),
+            })?,
+        };
+        let Locked { dir, lock } = claim.locked;
+        let mut store = Self::load(config, dir, lock, !claim.is_first)?;
+        // A file that cannot be moved now is moved by the next `adopt`.
+        drop(store.adopt());
+        Ok(store)
     }
 
     fn load(config: Config, dir: D, lock: D::Lock, is_second: bool) -> Result<Self, OpenError> {
         safe_dir::remove_leftovers(&dir).map_err(OpenError::File)?;
         let (progress, damaged) = Progress::load(&dir);
+        let quarantine_limits =
+            QuarantineLimits { max_bytes: config.quarantine_max_bytes, max_files: MAX_QUARANTINE_FILES };
         let mut store = Self {
             config,
             dir,
             is_second,
-            quarantine: None,
-            set_aside_since_trim: 0,
+            quarantine: Quarantine::new(QUARANTINE, quarantine_limits),
             process: std::process::id(),
             clock: Clock::default(),
             rate: Rate::default(),
@@ -155,8 +137,11 @@ const MAX_FILE_BYTES: u64 = MAX_FILE_TEXT + MAX_FILE_TEXT / 100;
 /// So many of them are moved away before the start is done.
 const STRANGERS_AT_START: usize = 100;
 
-/// Begins the names of the subdirectories of further processes.
-pub(crate) const PROCESS_PREFIX: &str = "process-";
+/// Where further processes on the same directory keep their files.
+pub(crate) const PROCESSES: ProcessDirs = ProcessDirs { prefix: "process-", max_further: 64 };
 
-/// The most processes beside the first.
-pub(crate) const MAX_PROCESSES: u32 = 64;
+/// The subdirectory for damaged files.
+const QUARANTINE: &str = "quarantine";
+
+/// The most files in it.
+const MAX_QUARANTINE_FILES: usize = 1_000;

@@ -9,7 +9,7 @@ use crate::encode::{self, Encoded};
 use crate::error::{RecordProblem, SpillError};
 use crate::format::Format;
 use crate::name::{Extension, FileName};
-use crate::open::PROCESS_PREFIX;
+use crate::open::PROCESSES;
 use crate::read::{MAX_FILE_RECORDS, MAX_FILE_TEXT};
 use crate::store::{Evicted, FileFallback, Key, Reason, StoredFile};
 
@@ -160,10 +160,9 @@ impl<D: Directory> FileFallback<D> {
         if self.is_second {
             return Ok(false);
         }
-        for entry in self.dir.list()? {
-            let Some(process) = entry.name.to_str().filter(|name| name.starts_with(PROCESS_PREFIX)) else { continue };
-            // What is no directory of ours has no file of ours.
-            let Ok(other) = self.dir.subdirectory(process) else { continue };
+        for process in PROCESSES.list(&self.dir)? {
+            // A directory that this process may not open has no file of the store.
+            let Ok(other) = self.dir.subdirectory(&process) else { continue };
             if stands_in(&other, name)? {
                 return Ok(true);
             }

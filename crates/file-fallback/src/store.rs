@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
 
-use safe_dir::{Directory, SafeDir};
+use safe_dir::{Directory, Quarantine, SafeDir};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -20,8 +20,7 @@ pub struct FileFallback<D: Directory = SafeDir> {
     pub(crate) dir: D,
     /// The directory that was asked for, if we had to take one inside it.
     pub(crate) is_second: bool,
-    pub(crate) quarantine: Option<D>,
-    pub(crate) set_aside_since_trim: usize,
+    pub(crate) quarantine: Quarantine<D>,
     /// The process that opened it.
     pub(crate) process: u32,
     pub(crate) clock: Clock,
