@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::format::{Format, MAX_RECORD_BYTES};
+use crate::form::format::{Format, MAX_RECORD_BYTES};
 
 /// The settings of a store; valid once built. See the table of defaults on the front page.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use safe_dir::{FileError, LockError};
 
-use crate::settle::Settled;
+use crate::files::settle::Settled;
 use crate::store::Evicted;
 
 /// Why a store was not opened.

@@ -5,14 +5,14 @@ use std::time::SystemTime;
 
 use safe_dir::{Directory, Quarantine, SafeDir};
 
-use crate::clock::Clock;
+use crate::books::progress::{Mark, Progress};
+use crate::books::ranges::Ranges;
 use crate::config::Config;
-use crate::forecast::Rate;
-use crate::name::FileName;
+use crate::form::name::FileName;
+use crate::limits::clock::Clock;
+use crate::limits::rate::Rate;
 use crate::notice::{Damage, Notice};
-use crate::progress::{Mark, Progress};
-use crate::ranges::Ranges;
-use crate::replay::Reader;
+use crate::read::reader::Reader;
 
 /// Records in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block on the disk.
 pub struct FileFallback<D: Directory = SafeDir> {

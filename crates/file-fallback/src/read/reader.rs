@@ -6,10 +6,10 @@ use std::ops::Range;
 use safe_dir::{Directory, FileError};
 
 use crate::error::ReplayError;
-use crate::format::Format;
-use crate::name::FileName;
+use crate::form::format::Format;
+use crate::form::name::FileName;
 use crate::notice::Damage;
-use crate::read::{Item, RecordReader};
+use crate::read::records::{Item, RecordReader};
 use crate::store::{FileFallback, Key};
 
 /// Records of one file, handed out to be delivered. Give it to [`settle`](FileFallback::settle) or one of its shorter forms: what is not

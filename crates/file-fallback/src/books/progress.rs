@@ -6,7 +6,7 @@ use std::io::Read as _;
 use safe_dir::{Directory, FileError};
 use serde::{Deserialize, Serialize};
 
-use crate::ranges::Ranges;
+use crate::books::ranges::Ranges;
 
 /// The state of one file that is partly settled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

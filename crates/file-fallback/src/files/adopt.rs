@@ -2,11 +2,11 @@
 
 use safe_dir::{ClaimError, Directory, FileError};
 
+use crate::books::progress::Progress;
 use crate::error::AdoptError;
-use crate::name::{FileName, MAX_TRUSTED_SEQ};
+use crate::files::scan::PROCESSES;
+use crate::form::name::{FileName, MAX_TRUSTED_SEQ};
 use crate::notice::Notice;
-use crate::open::PROCESSES;
-use crate::progress::Progress;
 use crate::store::{FileFallback, Key, StoredFile};
 
 impl<D: Directory> FileFallback<D> {
@@ -55,7 +55,7 @@ impl<D: Directory> FileFallback<D> {
         self.quarantine.take_over(&self.dir, dead).map_err(AdoptError::File)?;
         // A file of another program keeps the directory in place; that is no failure.
         drop(safe_dir::remove_leftovers(dead));
-        drop(dead.remove(crate::progress::LOG));
+        drop(dead.remove(crate::books::progress::LOG));
         drop(abandoned.remove(&self.dir));
         Ok(count)
     }

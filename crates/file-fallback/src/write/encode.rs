@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use crate::config::{Compression, Config};
-use crate::format::Format;
-use crate::name::Packing;
-use crate::spill::Record;
+use crate::form::format::Format;
+use crate::form::name::Packing;
+use crate::write::writer::Record;
 
 /// What will be written, its size known before the disk is touched.
 pub(crate) struct Encoded<'a> {

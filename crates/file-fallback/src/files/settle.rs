@@ -4,7 +4,7 @@ use safe_dir::{Directory, FileError};
 
 use crate::error::SettleError;
 use crate::notice::{Damage, Notice};
-use crate::replay::Group;
+use crate::read::reader::Group;
 use crate::store::{FileFallback, Key};
 
 /// What became of one record.

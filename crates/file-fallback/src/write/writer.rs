@@ -5,13 +5,13 @@ use std::time::SystemTime;
 
 use safe_dir::{Directory, Draft, FileError, Kind};
 
-use crate::encode::{self, Encoded};
 use crate::error::{RecordProblem, SpillError};
-use crate::format::Format;
-use crate::name::{Extension, FileName};
-use crate::open::PROCESSES;
-use crate::read::{MAX_FILE_RECORDS, MAX_FILE_TEXT};
+use crate::files::scan::PROCESSES;
+use crate::form::format::Format;
+use crate::form::name::{Extension, FileName};
+use crate::read::records::{MAX_FILE_RECORDS, MAX_FILE_TEXT};
 use crate::store::{Evicted, FileFallback, Key, Reason, StoredFile};
+use crate::write::encode::{self, Encoded};
 
 /// One record to be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::io::SeekFrom;
 use std::io::{self, BufRead, Read};
 
-use crate::name::{Extension, Packing};
+use crate::form::name::{Extension, Packing};
 
 /// Gives the text piece by piece.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::format::Format;
+use crate::form::format::Format;
 
 /// The parts of a file name that is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,14 +6,14 @@ use safe_dir::{
     Claim, ClaimError, Directory, Kind, Locked, Metadata, ProcessDirs, Quarantine, QuarantineLimits, SafeDir,
 };
 
-use crate::clock::Clock;
+use crate::books::progress::Progress;
 use crate::config::{Config, SecondProcess};
 use crate::error::OpenError;
-use crate::forecast::Rate;
-use crate::name::{FileName, MAX_TRUSTED_SEQ};
+use crate::form::name::{FileName, MAX_TRUSTED_SEQ};
+use crate::limits::clock::Clock;
+use crate::limits::rate::Rate;
 use crate::notice::{Damage, Notice};
-use crate::progress::Progress;
-use crate::read::MAX_FILE_TEXT;
+use crate::read::records::MAX_FILE_TEXT;
 use crate::store::{FileFallback, Key, Stored, StoredFile, Stranger};
 
 impl FileFallback {

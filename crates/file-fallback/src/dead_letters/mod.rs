@@ -42,12 +42,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Builder, Config, SecondProcess};
 use crate::error::{OpenError, SpillError};
-use crate::format::Format;
-use crate::name::FileName;
+use crate::form::format::Format;
+use crate::form::name::FileName;
 use crate::notice::{Damage, Notice};
-use crate::read::Item;
-use crate::spill::{Record, Spilled};
+use crate::read::records::Item;
 use crate::store::{Evicted, FileFallback, Key, Stored};
+use crate::write::writer::{Record, Spilled};
 
 /// Dead letters in a directory of their own.
 #[derive(Debug)]

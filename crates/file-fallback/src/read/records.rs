@@ -3,11 +3,11 @@
 use std::io;
 use std::ops::Range;
 
-use crate::encode::PART_BYTES;
-use crate::format::{Format, HEAD, length};
-use crate::name::Extension;
+use crate::form::format::{Format, HEAD, length};
+use crate::form::name::Extension;
 use crate::notice::Damage;
-use crate::unpack::{Filled, Unpacker};
+use crate::read::unpack::{Filled, Unpacker};
+use crate::write::encode::PART_BYTES;
 
 /// Reads a file once, from its start. The same bytes always give the same items, so that records can be known by their number.
 #[derive(Debug)]
