@@ -12,8 +12,9 @@ use crate::outcome::{Cause, Outcome};
 
 /// The time-out of one attempt where none is set: 10 s (OTLP exporter specification).
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Collectors built on gRPC refuse messages above 4 MiB by default; 64 KiB less leaves room for what a proxy adds.
-pub(crate) const DEFAULT_MAX_REQUEST_BYTES: usize = (4 << 20) - (64 << 10);
+/// The most bytes of a request where no limit is set. Collectors built on gRPC refuse messages above 4 MiB by default;
+/// 64 KiB less leave room for the headers that a proxy adds.
+pub const DEFAULT_MAX_REQUEST_BYTES: usize = (4 << 20) - (64 << 10);
 /// OTLP exporter specification, "Endpoint"; its port decides the default protocol.
 pub(crate) const DEFAULT_GRPC_ENDPOINT: &str = "http://localhost:4317";
 pub(crate) const DEFAULT_HTTP_ENDPOINT: &str = "http://localhost:4318";

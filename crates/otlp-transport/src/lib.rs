@@ -22,7 +22,7 @@ use otlp_payload::Payload;
 
 pub use adapter::ExporterTransport;
 pub use chain::ErrorChain;
-pub use config::{Compression, Config, ConfigBuilder, Protocol};
+pub use config::{Compression, Config, ConfigBuilder, DEFAULT_MAX_REQUEST_BYTES, Protocol};
 pub use error::{ConfigError, EndpointProblem, HeaderProblem};
 pub use grpc::GrpcTransport;
 pub use http1::HttpTransport;

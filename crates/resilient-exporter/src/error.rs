@@ -1,47 +1,52 @@
-//! Why an exporter could not be built.
+//! Errors of building an exporter.
 
 use std::io;
 
+use crate::seams::settings::TooSmall;
 use crate::stores::files::FileStoreError;
 
-/// Why [`Builder::build`](crate::Builder::build) refused.
+/// The reason why [`Builder::build`](crate::Builder::build) built no exporter.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// Nothing to send with.
+    /// There is no way to send.
     #[error("no primary: give the builder a transport or an exporter by with_primary")]
     NoPrimary,
-    /// A setting is out of range.
+    /// A value of [`Settings`](crate::Settings) is outside its range.
     #[error("{field} is {value}; accepted: {accepted}")]
     InvalidSetting {
-        /// The builder's field.
+        /// The path of the field, such as `buffer.max_spans`.
         field: &'static str,
         /// Its value.
         value: String,
-        /// What would be accepted.
-        accepted: &'static str,
+        /// The values that are accepted.
+        accepted: String,
     },
-    /// A setting of the circuit breaker is out of range.
+    /// A value of the [`breaker::ConfigBuilder`] that the caller gave is outside its range.
     #[error("circuit breaker")]
     CircuitBreaker(#[source] breaker::InvalidConfig),
-    /// A setting of the backoff is out of range.
-    #[error("retry backoff")]
-    Retry(#[source] backoff::InvalidConfig),
     /// The fallback's directory cannot be used, or is not safe to use.
     #[error("fallback directory")]
     Fallback(#[source] file_fallback::OpenError),
-    /// A setting of the fallback is out of range.
+    /// The crate `file-fallback` refuses a setting of the files, such as a compression that is not compiled in.
     #[error("fallback settings")]
     FallbackSettings(#[source] file_fallback::InvalidConfig),
-    /// Durable mode was asked for, and no directory is known to keep the journal in.
+    /// Durable mode is enabled, and there is no state directory for its journal.
     #[error("the journal has no directory: set a state directory, or turn the journal off")]
     NoJournalDirectory,
-    /// Durable mode was asked for, and the journal cannot be used: a promise that cannot be kept is not made.
+    /// Durable mode is enabled, and its journal cannot be used. The exporter does not fall back to memory: the promise of
+    /// durability would be broken unnoticed.
     #[error("journal")]
     Journal(#[source] crate::stores::journal::JournalOpenError),
-    /// The system gave no thread or no event queue.
+    /// The operating system refused a thread or an event queue.
     #[error("worker thread could not be started")]
     Thread(#[source] io::Error),
+}
+
+impl From<TooSmall> for BuildError {
+    fn from(TooSmall { field, value, accepted }: TooSmall) -> Self {
+        Self::InvalidSetting { field, value, accepted }
+    }
 }
 
 impl From<FileStoreError> for BuildError {

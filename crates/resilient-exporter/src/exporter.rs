@@ -16,10 +16,6 @@ use crate::handle::Handle;
 use crate::report::ledger::RefuseReason;
 use crate::shell::shared::Shared;
 
-/// Our part of a shutdown ends within this time. The SDK's batch processor waits 5 s in all for its last export and for
-/// us together, and gives the exporter those same 5 s: whoever uses them up makes the provider time out.
-const SHUTDOWN: Duration = Duration::from_millis(3_500);
-
 /// A span exporter that survives its collector.
 ///
 /// `export` encodes the batch, puts it into a bounded buffer and returns: it never waits for the collector or a retry, and for the
@@ -30,19 +26,20 @@ const SHUTDOWN: Duration = Duration::from_millis(3_500);
 pub struct ResilientSpanExporter {
     shared: Arc<Shared>,
     encoder: Encoder,
+    /// The setting `shutdown.timeout`.
+    timeout: Duration,
     shut_down: AtomicBool,
 }
 
 impl ResilientSpanExporter {
     /// Starts with every default; see [`Builder`].
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, timeout: Duration) -> Self {
         let encoder = Encoder::new(&Resource::builder_empty().build());
-        Self { shared, encoder, shut_down: AtomicBool::new(false) }
+        Self { shared, encoder, timeout, shut_down: AtomicBool::new(false) }
     }
 
     /// A view that stays when the SDK owns the exporter.
@@ -87,7 +84,7 @@ impl SpanExporter for ResilientSpanExporter {
     }
 
     /// Stops intake, tries each waiting batch once, writes the rest to the fallback, and returns within `timeout` or
-    /// 3.5 s, whichever is shorter.
+    /// [`Shutdown::timeout`](crate::Shutdown::timeout), whichever is shorter.
     ///
     /// # Errors
     /// How many spans were neither delivered nor kept in a file.
@@ -95,7 +92,7 @@ impl SpanExporter for ResilientSpanExporter {
         if self.shut_down.swap(true, Ordering::AcqRel) {
             return Err(OTelSdkError::AlreadyShutdown);
         }
-        let ended = catch_unwind(AssertUnwindSafe(|| self.shared.drain_and_stop(timeout.min(SHUTDOWN))));
+        let ended = catch_unwind(AssertUnwindSafe(|| self.shared.drain_and_stop(timeout.min(self.timeout))));
         match ended {
             Ok(Ok(())) => Ok(()),
             Ok(Err(spans)) => Err(OTelSdkError::InternalFailure(format!(
@@ -105,10 +102,10 @@ impl SpanExporter for ResilientSpanExporter {
         }
     }
 
-    /// Waits up to 3.5 s until nothing waits any more. The SDK's batch processor never calls this; use
+    /// Waits until no span waits, at most for [`Shutdown::timeout`](crate::Shutdown::timeout). The SDK's batch processor never calls this; use
     /// [`Handle::flush`] with a deadline of your own.
     fn force_flush(&self) -> OTelSdkResult {
-        self.shared.flush(SHUTDOWN).map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
+        self.shared.flush(self.timeout).map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
     }
 
     fn set_resource(&mut self, resource: &Resource) {
@@ -119,7 +116,7 @@ impl SpanExporter for ResilientSpanExporter {
 impl Drop for ResilientSpanExporter {
     fn drop(&mut self) {
         if !self.shut_down.load(Ordering::Acquire) {
-            let _ = self.shutdown_with_timeout(SHUTDOWN);
+            let _ = self.shutdown_with_timeout(self.timeout);
         }
     }
 }

@@ -21,7 +21,7 @@ mod shell;
 mod stores;
 
 pub use ::journal::SyncPolicy;
-pub use builder::{Builder, ByExporter, ByTransport, DEFAULT_REQUEST_MAX_BYTES, IntoPrimary};
+pub use builder::{Builder, ByExporter, ByTransport, IntoPrimary};
 pub use error::BuildError;
 pub use exporter::ResilientSpanExporter;
 pub use file_fallback::Compression;
@@ -35,6 +35,8 @@ pub use seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
 pub use seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 pub use seams::fates::{Fate, Refusal};
 pub use seams::journal::{Journal, JournalError, Journaled, Recovered};
+pub use seams::settings::{
+    Breaker, Buffer, DeadLetters, Durability, FallbackFormat, Files, Replay, Requests, Retry, Settings, Shutdown,
+};
 pub use shell::ending::FlushError;
 pub use stores::journal::JournalOpenError;
-pub use stores::records::FallbackFormat;

@@ -21,7 +21,7 @@ use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, Kept};
 use crate::seams::fates::Fate;
-use crate::stores::records::FallbackFormat;
+use crate::seams::settings::FallbackFormat;
 
 type SpanKey = ([u8; 16], [u8; 8]);
 

@@ -8,6 +8,7 @@
 //! | `fallback` | the store of batches that memory has no room for |
 //! | `fates` | the end of a replayed batch |
 //! | `journal` | the store of accepted batches that survives a crash |
+//! | `settings` | every plain value that a user sets, with its default |
 
 pub(crate) mod backoff;
 pub(crate) mod clock;
@@ -15,3 +16,4 @@ pub(crate) mod dead_letters;
 pub(crate) mod fallback;
 pub(crate) mod fates;
 pub(crate) mod journal;
+pub(crate) mod settings;

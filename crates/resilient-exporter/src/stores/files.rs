@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use file_fallback::dead_letters::DeadLetters;
 use file_fallback::{
-    Compression, Config, Evicted, FileFallback, Next, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
+    Config, Evicted, FileFallback, Next, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
 };
 use otlp_payload::Payload;
 use safe_dir::{Directory, SafeDir};
@@ -20,7 +20,8 @@ use crate::report::ledger::DropReason;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
 use crate::seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::seams::fates::{Fate, Refusal};
-use crate::stores::records::{self, FallbackFormat, MAX_RECORD_BYTES};
+use crate::seams::settings::{self, FallbackFormat, Files};
+use crate::stores::records::{self, MAX_RECORD_BYTES};
 
 /// So many groups without a span, or so many bytes of them, are read at a time: then somebody else gets the disk.
 const MAX_GROUPS_IN_VAIN: usize = 16;
@@ -29,51 +30,27 @@ const MAX_BYTES_IN_VAIN: usize = 8 * 1_024 * 1_024;
 /// Clean-ups, of which there is about one a second, between two looks for files of processes that have ended.
 const ADOPT_EVERY: u32 = 5;
 
-pub(crate) struct Settings {
-    pub(crate) max_bytes: u64,
-    pub(crate) max_age: Duration,
-    pub(crate) format: FallbackFormat,
-    pub(crate) compression: Compression,
-    pub(crate) compress_above: usize,
-    pub(crate) letters_max_bytes: u64,
-    pub(crate) letters_max_age: Duration,
+/// The settings of `file-fallback` for fallback files in `dir`.
+fn files_config(files: &Files, dir: PathBuf) -> Result<Config, FileStoreError> {
+    let config = Config::builder(dir)
+        .with_signal("traces")
+        .with_max_bytes(files.max_bytes)
+        .with_max_age(files.max_age)
+        .with_format(files.format.of_files())
+        .with_compression(files.compression)
+        .with_compress_above(files.compress_above)
+        .with_max_record_bytes(MAX_RECORD_BYTES);
+    config.build().map_err(FileStoreError::Settings)
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_bytes: 1_024 * 1_024 * 1_024,
-            max_age: Duration::from_secs(7 * 24 * 3_600),
-            format: FallbackFormat::default(),
-            compression: Compression::Zstd,
-            compress_above: 64 * 1_024,
-            letters_max_bytes: 64 * 1_024 * 1_024,
-            letters_max_age: Duration::from_secs(30 * 24 * 3_600),
-        }
-    }
-}
-
-impl Settings {
-    fn files(&self, dir: PathBuf) -> Result<Config, file_fallback::InvalidConfig> {
-        let config = Config::builder(dir)
-            .with_signal("traces")
-            .with_max_bytes(self.max_bytes)
-            .with_max_age(self.max_age)
-            .with_format(self.format.of_files())
-            .with_compression(self.compression)
-            .with_compress_above(self.compress_above)
-            .with_max_record_bytes(MAX_RECORD_BYTES);
-        config.build()
-    }
-
-    fn letters(&self, dir: PathBuf) -> Result<Config, file_fallback::InvalidConfig> {
-        let config = DeadLetters::config(dir)
-            .with_max_bytes(self.letters_max_bytes)
-            .with_max_age(self.letters_max_age)
-            .with_max_record_bytes(MAX_RECORD_BYTES)
-            .with_second_process(SecondProcess::Subdirectory);
-        config.build()
-    }
+/// The settings of `file-fallback` for dead letters in `dir`.
+fn letters_config(letters: &settings::DeadLetters, dir: PathBuf) -> Result<Config, FileStoreError> {
+    let config = DeadLetters::config(dir)
+        .with_max_bytes(letters.max_bytes)
+        .with_max_age(letters.max_age)
+        .with_max_record_bytes(MAX_RECORD_BYTES)
+        .with_second_process(SecondProcess::Subdirectory);
+    config.build().map_err(FileStoreError::Settings)
 }
 
 /// What a record of the group that was read last came to.
@@ -115,29 +92,27 @@ pub(crate) enum FileStoreError {
 }
 
 impl FileStore {
-    pub(crate) fn open(dir: PathBuf, letters_dir: PathBuf, settings: &Settings) -> Result<Self, FileStoreError> {
-        let files =
-            FileFallback::open(settings.files(dir).map_err(FileStoreError::Settings)?).map_err(FileStoreError::Open)?;
-        let letters = letters_dir.clone();
-        let open_letters = Box::new(move || SafeDir::open(&letters));
-        Ok(Self::new(
-            files,
-            settings.format,
-            open_letters,
-            settings.letters(letters_dir).map_err(FileStoreError::Settings)?,
-        ))
+    pub(crate) fn open(
+        dir: PathBuf,
+        files: &Files,
+        letters_dir: PathBuf,
+        letters: &settings::DeadLetters,
+    ) -> Result<Self, FileStoreError> {
+        let opened = FileFallback::open(files_config(files, dir)?).map_err(FileStoreError::Open)?;
+        let config = letters_config(letters, letters_dir.clone())?;
+        let open_letters = Box::new(move || SafeDir::open(&letters_dir));
+        Ok(Self::new(opened, files.format, open_letters, config))
     }
 }
 
 impl<D: Directory> FileStore<D> {
     /// In directories that the caller opens.
     #[cfg(test)]
-    pub(crate) fn open_in(dir: D, open_letters: OpenLetters<D>, settings: &Settings) -> Result<Self, FileStoreError> {
-        let files =
-            FileFallback::open_in(settings.files(dir.path().to_owned()).map_err(FileStoreError::Settings)?, dir)
-                .map_err(FileStoreError::Open)?;
-        let letters_config = settings.letters(PathBuf::from("dead-letters")).map_err(FileStoreError::Settings)?;
-        Ok(Self::new(files, settings.format, open_letters, letters_config))
+    pub(crate) fn open_in(dir: D, open_letters: OpenLetters<D>, files: &Files) -> Result<Self, FileStoreError> {
+        let config = files_config(files, dir.path().to_owned())?;
+        let opened = FileFallback::open_in(config, dir).map_err(FileStoreError::Open)?;
+        let letters = letters_config(&settings::DeadLetters::default(), PathBuf::from("dead-letters"))?;
+        Ok(Self::new(opened, files.format, open_letters, letters))
     }
 
     fn new(

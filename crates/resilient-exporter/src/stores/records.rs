@@ -4,17 +4,7 @@ use bytes::Bytes;
 use file_fallback::{Format, Record};
 use otlp_payload::{DecodeError, Payload, count_spans, json};
 
-/// How spans are written to fallback files. Files of either format are replayed, whatever is set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FallbackFormat {
-    /// OTLP JSON Lines, `.jsonl`: read by people, `jq` and the Collector's `otlpjsonfile` receiver.
-    #[default]
-    Json,
-    /// Encoded `TracesData`, each with its length before it, `.binpb`, as the Collector's file exporter writes with `format: proto`: no
-    /// text is made of spans, nor spans of text.
-    Protobuf,
-}
+use crate::seams::settings::FallbackFormat;
 
 impl FallbackFormat {
     pub(crate) fn of_files(self) -> Format {

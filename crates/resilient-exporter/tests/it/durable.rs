@@ -191,7 +191,7 @@ fn a_journal_without_a_directory_or_in_an_unsafe_one_is_an_error() {
     let refused = builder().with_state_dir(scratch.path()).build();
     assert!(matches!(refused, Err(BuildError::Journal(_))), "{refused:?}");
     let short = builder().with_state_dir(scratch.path()).with_journal_sync_timeout(Duration::ZERO).build();
-    assert!(matches!(short, Err(BuildError::InvalidSetting { field: "journal_sync_timeout", .. })), "{short:?}");
+    assert!(matches!(short, Err(BuildError::InvalidSetting { field: "journal.sync_timeout", .. })), "{short:?}");
 }
 
 /// A journal of the user's own, which asks somebody before each append.

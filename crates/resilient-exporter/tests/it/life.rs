@@ -141,17 +141,30 @@ fn a_flush_may_wait_for_ever() {
 #[test]
 fn settings_out_of_range_are_refused_with_field_value_and_range() {
     let builder = || ResilientSpanExporter::builder().with_primary(Blocking).with_fallback_enabled(false);
-    let errors = [
-        (builder().with_buffer_size(0).build(), "buffer_size is 0; accepted: 1 or more"),
-        (builder().with_buffer_max_age(Duration::ZERO).build(), "buffer_max_age is 0; accepted: 1 or more"),
-        (builder().with_request_max_bytes(0).build(), "request_max_bytes is 0; accepted: 1 or more"),
-    ];
-    for (result, expected) in errors {
-        assert_eq!(result.expect_err("refused").to_string(), expected);
+    for (builder, expected) in [
+        (builder().with_buffer_size(0), "buffer.max_spans is 0; accepted: 1 or more"),
+        (builder().buffer(|buffer| buffer.max_bytes = 0), "buffer.max_bytes is 0; accepted: 1 or more"),
+        (builder().with_buffer_max_age(Duration::ZERO), "buffer.max_age is 0ns; accepted: 1ns or more"),
+        (builder().with_request_max_bytes(0), "request.max_bytes is 0; accepted: 1 or more"),
+        (builder().with_circuit_breaker_threshold(0), "circuit_breaker.failure_threshold is 0; accepted: 1 to 1000000"),
+        (
+            builder().circuit_breaker(|breaker| breaker.recovery_timeout = Duration::ZERO),
+            "circuit_breaker.recovery_timeout is 0ns; accepted: 1ms to 31536000s",
+        ),
+        (builder().with_retry_jitter(f64::NAN), "retry.jitter is NaN; accepted: 0 to 1"),
+        (
+            builder().retry(|retry| retry.max_delay = Duration::from_millis(999)),
+            "retry.max_delay is 999ms; accepted: 1s to 31536000s",
+        ),
+        (builder().journal(|journal| journal.max_bytes = 1), "journal.max_bytes is 1; accepted: 16777216 or more"),
+        (builder().dead_letter(|letters| letters.max_bytes = 0), "dead_letter.max_bytes is 0; accepted: 1 or more"),
+    ] {
+        let error = builder.build().expect_err("refused");
+        assert!(matches!(error, BuildError::InvalidSetting { .. }), "{error:?}");
+        assert_eq!(error.to_string(), expected);
     }
-    let threshold = builder().with_circuit_breaker_threshold(0).build();
-    assert!(matches!(threshold, Err(BuildError::CircuitBreaker(_))));
-    assert!(matches!(builder().with_retry_jitter(f64::NAN).build(), Err(BuildError::Retry(_))));
+    let own = builder().with_circuit_breaker(breaker::Config::builder().with_failure_threshold(0)).build();
+    assert!(matches!(own, Err(BuildError::CircuitBreaker(_))));
     assert!(matches!(ResilientSpanExporter::builder().build(), Err(BuildError::NoPrimary)));
 }
 

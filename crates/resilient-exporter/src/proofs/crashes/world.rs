@@ -23,13 +23,13 @@ use crate::proofs::spans::spans;
 use crate::seams::clock::Clock;
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
+use crate::seams::settings::{FallbackFormat, Files};
 use crate::shell::commit::Committer;
 use crate::shell::disk::Worker;
 use crate::shell::shared::{Parts, Shared};
-use crate::stores::files::{FileStore, Settings};
+use crate::stores::files::FileStore;
 use crate::stores::journal::FileJournal;
 use crate::stores::none::NoFallback;
-use crate::stores::records::FallbackFormat;
 
 type SpanKey = ([u8; 16], [u8; 8]);
 type Dir = Faulty<MemoryDir>;
@@ -155,7 +155,7 @@ impl World {
         let format = if self.lives.is_multiple_of(3) { FallbackFormat::Protobuf } else { FallbackFormat::Json };
         let compression = [Compression::Never, Compression::Zstd, Compression::Gzip]
             [self.lives as usize % 2 * (1 + self.lives as usize / 2 % 2)];
-        let settings = Settings { format, compression, compress_above: 2_000, ..Settings::default() };
+        let files = Files { format, compression, compress_above: 2_000, ..Files::default() };
         let letters = (self.disk.clone(), self.faults.clone());
         let open_letters = move || {
             let inner = letters.0.root().subdirectory("dead-letters").expect("it exists or there is room for a name");
@@ -164,7 +164,7 @@ impl World {
         let mut fallback: Box<dyn Fallback> = match self.fallback {
             true => {
                 let dir = self.dir("fallback").expect("a simulated directory");
-                Box::new(FileStore::open_in(dir, Box::new(open_letters), &settings).ok()?)
+                Box::new(FileStore::open_in(dir, Box::new(open_letters), &files).ok()?)
             }
             false => Box::new(NoFallback),
         };

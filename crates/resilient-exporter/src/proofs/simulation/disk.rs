@@ -11,8 +11,8 @@ use super::{SpanKey, span_ids};
 use crate::seams::dead_letters::{DeadLetterError, Redriven};
 use crate::seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
 use crate::seams::fates::{Fate, Refusal};
-use crate::stores::files::{FileStore, Settings};
-use crate::stores::records::FallbackFormat;
+use crate::seams::settings::{DeadLetters, FallbackFormat, Files as Settings};
+use crate::stores::files::FileStore;
 
 /// A fallback in memory, with its own count of spans.
 #[derive(Default)]
@@ -128,8 +128,13 @@ impl Files {
     pub(super) fn new(format: FallbackFormat) -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
         let settings = Settings { format, compression: Compression::Never, ..Settings::default() };
-        let store = FileStore::open(dir.path().join("fallback"), dir.path().join("dead-letters"), &settings)
-            .expect("a fresh directory");
+        let store = FileStore::open(
+            dir.path().join("fallback"),
+            &settings,
+            dir.path().join("dead-letters"),
+            &DeadLetters::default(),
+        )
+        .expect("a fresh directory");
         Self { store, dir, reading: Vec::new(), finished: HashSet::new() }
     }
 }

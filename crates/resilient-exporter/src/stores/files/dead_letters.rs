@@ -12,7 +12,8 @@ use super::{FileStore, told, whole_story};
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
 use crate::seams::fallback::{Change, FallbackError};
 use crate::seams::fates::Refusal;
-use crate::stores::records::{self, FallbackFormat};
+use crate::seams::settings::FallbackFormat;
+use crate::stores::records;
 
 impl<D: Directory> FileStore<D> {
     pub(super) fn keep_letter(

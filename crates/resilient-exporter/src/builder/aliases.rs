@@ -1,0 +1,116 @@
+//! The `with_*` methods of single settings: aliases that delegate to the methods of the structs.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::journal::SyncPolicy;
+use file_fallback::Compression;
+
+use super::Builder;
+use crate::seams::settings::FallbackFormat;
+
+macro_rules! aliases {
+    ($($group:ident: $struct:ident { $($method:ident => $field:ident: $type:ty;)+ })+) => {
+        /// Aliases, each for one field of [`Settings`](crate::Settings).
+        impl Builder {$($(
+            #[doc = concat!(
+                "Sets [`", stringify!($struct), "::", stringify!($field), "`](crate::", stringify!($struct), "::",
+                stringify!($field), "), as `", stringify!($group), "(|", stringify!($group), "| ", stringify!($group), ".",
+                stringify!($field), " = value)` does.",
+            )]
+            pub fn $method(self, $field: $type) -> Self {
+                self.$group(|$group| $group.$field = $field)
+            }
+        )+)+}
+
+        /// Each alias and the path of its field.
+        #[cfg(test)]
+        const ALIASES: &[(&str, &str)] =
+            &[$($((stringify!($method), concat!(stringify!($group), ".", stringify!($field))),)+)+];
+    };
+}
+
+aliases! {
+    buffer: Buffer {
+        with_buffer_size => max_spans: usize;
+        with_buffer_max_bytes => max_bytes: usize;
+        with_buffer_max_age => max_age: Duration;
+    }
+    circuit_breaker: Breaker {
+        with_circuit_breaker_threshold => failure_threshold: u32;
+        with_circuit_breaker_timeout => recovery_timeout: Duration;
+        with_half_open_probes => half_open_probes: u32;
+        with_half_open_successes => half_open_successes: u32;
+    }
+    retry: Retry {
+        with_retry_max_retries => max_retries: u32;
+        with_retry_initial_delay => initial_delay: Duration;
+        with_retry_multiplier => multiplier: f64;
+        with_retry_max_delay => max_delay: Duration;
+        with_retry_jitter => jitter: f64;
+    }
+    request: Requests {
+        with_request_max_bytes => max_bytes: usize;
+        with_attempt_timeout => attempt_timeout: Duration;
+    }
+    fallback: Files {
+        with_fallback_enabled => enabled: bool;
+        with_fallback_max_bytes => max_bytes: u64;
+        with_fallback_max_age => max_age: Duration;
+        with_fallback_format => format: FallbackFormat;
+        with_fallback_compression => compression: Compression;
+        with_fallback_compress_above => compress_above: usize;
+    }
+    journal: Durability {
+        with_journal_enabled => enabled: bool;
+        with_journal_sync => sync: SyncPolicy;
+        with_journal_sync_timeout => sync_timeout: Duration;
+        with_journal_max_bytes => max_bytes: u64;
+    }
+    dead_letter: DeadLetters {
+        with_dead_letter_max_bytes => max_bytes: u64;
+        with_dead_letter_max_age => max_age: Duration;
+    }
+    replay: Replay {
+        with_replay_rate => rate: Option<NonZeroU32>;
+    }
+}
+
+/// Aliases that take a path in any form.
+impl Builder {
+    /// Sets [`Settings::state_dir`](crate::Settings::state_dir).
+    pub fn with_state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.settings.state_dir = Some(dir.into());
+        self
+    }
+
+    /// Sets [`Files::dir`](crate::Files::dir), as `fallback(|fallback| fallback.dir = Some(dir))` does.
+    pub fn with_fallback_dir(self, dir: impl Into<PathBuf>) -> Self {
+        self.fallback(|fallback| fallback.dir = Some(dir.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seams::settings::Settings;
+
+    /// Aliases that are older than the names of their fields.
+    const OLDER: [(&str, &str); 6] = [
+        ("with_buffer_size", "buffer.max_spans"),
+        ("with_circuit_breaker_threshold", "circuit_breaker.failure_threshold"),
+        ("with_circuit_breaker_timeout", "circuit_breaker.recovery_timeout"),
+        ("with_half_open_probes", "circuit_breaker.half_open_probes"),
+        ("with_half_open_successes", "circuit_breaker.half_open_successes"),
+        ("with_attempt_timeout", "request.attempt_timeout"),
+    ];
+
+    #[test]
+    fn an_alias_has_the_name_of_its_field() {
+        for alias in ALIASES.iter().filter(|alias| !OLDER.contains(alias)) {
+            assert_eq!(alias.0, format!("with_{}", alias.1.replace('.', "_")));
+            assert!(Settings::FIELDS.contains(&alias.1), "{alias:?}");
+        }
+    }
+}

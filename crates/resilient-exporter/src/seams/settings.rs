@@ -1,0 +1,278 @@
+//! The settings of an exporter: plain values, one struct for each subject.
+//!
+//! A field has the name of the variable that `telemetry-manager` reads into it: `TELEMETRY_BUFFER_MAX_SPANS` is
+//! `buffer.max_spans`. A new setting is one line in [`settings!`] below: its documentation, name, type, default and,
+//! unless every value of the type is accepted, its smallest value.
+
+use std::fmt::Debug;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::journal::SyncPolicy;
+use file_fallback::Compression;
+
+/// All settings of an exporter that are plain values, each with its default.
+///
+/// [`Builder`](crate::Builder) has a method of the name of each field; [`Builder::build`](crate::Builder::build) checks
+/// every value.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The buffer in memory.
+    pub buffer: Buffer,
+    /// The circuit breaker in front of the collector.
+    pub circuit_breaker: Breaker,
+    /// Retries of a batch, and the wait before each.
+    pub retry: Retry,
+    /// One request to the collector.
+    pub request: Requests,
+    /// Fallback files: batches that left memory undelivered.
+    pub fallback: Files,
+    /// Durable mode: the journal of accepted batches.
+    pub journal: Durability,
+    /// Spans that the collector refused for good.
+    pub dead_letter: DeadLetters,
+    /// Sending of stored spans.
+    pub replay: Replay,
+    /// The end of the exporter.
+    pub shutdown: Shutdown,
+    /// The directory for all that outlives the process: `fallback`, `journal` and `dead-letters` are made below it, with
+    /// mode 0700. None by default: no directory suits every program.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Declares the structs of settings. Writes each default once: into `Default` and into the documentation of its field.
+macro_rules! settings {
+    ($(
+        $(#[$doc:meta])*
+        $group:ident: $name:ident {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr $(, at least $min:expr)?;)+
+        }
+    )+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, PartialEq, Debug)]
+            #[non_exhaustive]
+            pub struct $name {
+                $(
+                    $(#[$field_doc])*
+                    #[doc = concat!("\n\nDefault: `", stringify!($default), "`.")]
+                    pub $field: $type,
+                )+
+            }
+
+            impl Default for $name {
+                fn default() -> Self {
+                    Self { $($field: $default,)+ }
+                }
+            }
+
+            impl $name {
+                fn check(&self) -> Result<(), TooSmall> {
+                    $($(check(concat!(stringify!($group), ".", stringify!($field)), &self.$field, &$min)?;)?)+
+                    Ok(())
+                }
+            }
+        )+
+
+        impl Settings {
+            /// The path of each field, such as `buffer.max_spans`: tables of settings check themselves against it.
+            pub const FIELDS: &[&str] = &[
+                $($(concat!(stringify!($group), ".", stringify!($field)),)+)+
+                "state_dir",
+            ];
+
+            /// Finds the first field whose value is too small. The ranges of the circuit breaker and of the
+            /// waits between retries belong to the crates `breaker` and `backoff`, which check them.
+            pub(crate) fn check(&self) -> Result<(), TooSmall> {
+                $(self.$group.check()?;)+
+                Ok(())
+            }
+        }
+    };
+}
+
+settings! {
+    /// The buffer in memory. At 7/8 of a limit the oldest batches go to files; without a fallback the oldest spans are
+    /// dropped, and counted, when a limit is reached.
+    buffer: Buffer {
+        /// Spans in memory, at most.
+        max_spans: usize = 10_000, at least 1;
+        /// Encoded bytes in memory, at most; 10 MiB hold about 15,000 usual spans.
+        max_bytes: usize = 10 * MIB, at least 1;
+        /// The longest stay of a batch in memory; then it goes to a file, or is dropped if there is no fallback.
+        max_age: Duration = Duration::from_secs(5 * 60), at least NANOSECOND;
+    }
+
+    /// The circuit breaker: while it is open, no call goes to the collector.
+    circuit_breaker: Breaker {
+        /// Failures in a row that open the breaker, 1 to 1,000,000.
+        failure_threshold: u32 = 5;
+        /// The time from opening to the first probe, 1 ms to a year. Up to 10 % are added at random, so that the
+        /// processes of a fleet do not probe in step.
+        recovery_timeout: Duration = Duration::from_secs(60);
+        /// Probes that may be out at a time while the breaker is half-open, 1 to 1,000.
+        half_open_probes: u32 = 1;
+        /// Successful probes that close the breaker, 1 to 1,000,000.
+        half_open_successes: u32 = 1;
+    }
+
+    /// Retries of a batch and the exponential backoff between them.
+    retry: Retry {
+        /// Retries of a batch before it goes to a file. Only calls made while the breaker is closed count, so an outage
+        /// spends none. Without a fallback the batch stays in memory until a limit of the buffer removes it.
+        max_retries: u32 = 5;
+        /// The wait after the first failure in a row, above zero.
+        initial_delay: Duration = Duration::from_secs(1);
+        /// The factor from one wait to the next, 1 to 100.
+        multiplier: f64 = 2.0;
+        /// The longest wait, jitter included; at least `initial_delay`.
+        max_delay: Duration = Duration::from_secs(20);
+        /// The share of a wait, 0 to 1, by which it is shortened or lengthened at random.
+        jitter: f64 = 0.25;
+    }
+
+    /// One request to the collector.
+    request: Requests {
+        /// Bytes of a request before compression, at most; larger batches are split. Many collectors refuse more than
+        /// 4 MiB: the default leaves 64 KiB of it for the frame.
+        max_bytes: usize = otlp_transport::DEFAULT_MAX_REQUEST_BYTES, at least 1;
+        /// The longest attempt. A bound for transports whose own time-out fails.
+        attempt_timeout: Duration = Duration::from_secs(60), at least NANOSECOND;
+    }
+
+    /// Fallback files: batches that memory cannot hold, until they are delivered.
+    fallback: Files {
+        /// Whether batches go to files. Without a directory (`dir` or `state_dir`) they stay in memory, and health
+        /// reports it.
+        enabled: bool = true;
+        /// The directory of the files; `fallback` below the state directory if there is none.
+        dir: Option<PathBuf> = None;
+        /// Bytes of all files on disk, at most; beyond it the oldest files are removed, and counted.
+        max_bytes: u64 = GIB, at least 1;
+        /// The longest stay of a file on disk; then it is removed, and counted.
+        max_age: Duration = Duration::from_secs(7 * DAY), at least NANOSECOND;
+        /// The format of new files. Files of either format are replayed.
+        format: FallbackFormat = FallbackFormat::Json;
+        /// The compression of new files that are larger than `compress_above`.
+        compression: Compression = Compression::Zstd;
+        /// Files of more bytes than this, before compression, are compressed.
+        compress_above: usize = 64 * KIB;
+    }
+
+    /// Durable mode: each batch is written to a journal below the state directory, in `journal`, before `export` returns.
+    journal: Durability {
+        /// Whether there is a journal: batches that `export` accepted survive `kill -9` and, once synced, a power cut.
+        /// Needs a state directory or [`Builder::with_journal`](crate::Builder::with_journal). Costs a write and, by the
+        /// default policy, a sync of the disk for each batch, or for several that are exported at the same time.
+        ///
+        /// Spans that are still open, or in the SDK's own queue, are not covered.
+        enabled: bool = false;
+        /// When the journal is synced. A power cut takes the batches since the last sync; `kill -9` takes none.
+        sync: SyncPolicy = SyncPolicy::Batch;
+        /// The longest wait of `export` for the journal. A batch that is not durable by then is accepted nevertheless,
+        /// kept in memory and counted as accepted but not durable; health is degraded. While the disk does not answer,
+        /// later batches do not wait.
+        sync_timeout: Duration = Duration::from_millis(100), at least NANOSECOND;
+        /// Bytes of the journal on disk, 16 MiB (two segments) or more. Beyond it new batches are in memory only.
+        max_bytes: u64 = 256 * MIB as u64, at least 16 * MIB as u64;
+    }
+
+    /// Dead letters: spans that the collector refused for good, in `dead-letters` below the state directory (without
+    /// one, below the directory of the fallback files).
+    dead_letter: DeadLetters {
+        /// Bytes of all dead letters on disk, at most; beyond it the oldest are removed, and counted.
+        max_bytes: u64 = 64 * MIB as u64, at least 1;
+        /// The longest stay of a dead letter; then it is removed, and counted.
+        max_age: Duration = Duration::from_secs(30 * DAY), at least NANOSECOND;
+    }
+
+    /// Replay: sending of spans that are stored in files.
+    replay: Replay {
+        /// Stored spans that are sent in a second, at most; unlimited if there is none.
+        rate: Option<NonZeroU32> = None;
+    }
+
+    /// The end of the exporter.
+    shutdown: Shutdown {
+        /// The longest shutdown, and the longest `SpanExporter::force_flush`. The SDK's batch processor waits 5 s for its
+        /// own last export and for the exporter together: a longer time makes the provider time out.
+        timeout: Duration = Duration::from_millis(3_500), at least NANOSECOND;
+    }
+}
+
+/// How spans are written to fallback files. Files of either format are replayed, whatever is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FallbackFormat {
+    /// OTLP JSON Lines, `.jsonl`: read by people, `jq` and the Collector's `otlpjsonfile` receiver.
+    #[default]
+    Json,
+    /// Encoded `TracesData`, each with its length before it, `.binpb`, as the Collector's file exporter writes with
+    /// `format: proto`: spans are neither turned into text nor read from it.
+    Protobuf,
+}
+
+/// A field whose value is too small.
+#[derive(Debug)]
+pub(crate) struct TooSmall {
+    pub(crate) field: &'static str,
+    pub(crate) value: String,
+    pub(crate) accepted: String,
+}
+
+fn check<T: PartialOrd + Debug>(field: &'static str, value: &T, min: &T) -> Result<(), TooSmall> {
+    if value >= min {
+        return Ok(());
+    }
+    Err(TooSmall { field, value: format!("{value:?}"), accepted: format!("{min:?} or more") })
+}
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+const KIB: usize = 1_024;
+const MIB: usize = 1_024 * KIB;
+const GIB: u64 = 1_024 * MIB as u64;
+const DAY: u64 = 24 * 60 * 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The paths of all leaves in the output of `{:#?}`, which shows each field of a struct on a line of its own.
+    fn paths(shown: &str) -> Vec<String> {
+        let mut path = Vec::<&str>::new();
+        let mut paths = Vec::new();
+        for line in shown.lines().skip(1) {
+            let depth = (line.len() - line.trim_start().len()) / 4;
+            let Some((field, value)) = line.trim().split_once(": ") else { continue };
+            path.truncate(depth - 1);
+            path.push(field);
+            if !value.ends_with('{') {
+                paths.push(path.join("."));
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn every_field_of_every_struct_is_listed() {
+        assert_eq!(paths(&format!("{:#?}", Settings::default())), Settings::FIELDS);
+    }
+
+    #[test]
+    fn every_default_is_accepted() {
+        assert!(Settings::default().check().is_ok());
+    }
+
+    #[test]
+    fn a_value_below_its_range_is_refused_by_path_value_and_range() {
+        let mut settings = Settings::default();
+        settings.journal.max_bytes = (16 << 20) - 1;
+        let TooSmall { field, value, accepted } = settings.check().expect_err("less than two segments");
+        assert_eq!((field, value.as_str()), ("journal.max_bytes", "16777215"));
+        assert_eq!(accepted, "16777216 or more");
+        settings.journal.max_bytes += 1;
+        assert!(settings.check().is_ok());
+    }
+}
