@@ -188,3 +188,23 @@ fn any_call_to_the_disk_may_fail_once_or_for_good() {
         }
     }
 }
+
+#[test]
+fn a_crash_at_any_call_of_a_hand_over_leaves_each_batch_in_one_place() {
+    for crash in [Crash::Best, Crash::Worst] {
+        for nth in 1.. {
+            // The sixth batch is more than the buffer holds: the disk thread's next turn writes a file.
+            let mut steps = VecDeque::from([const { Step::Export(35) }; 6]);
+            steps.push_back(Step::PowerCutDuring(nth, crash));
+            let mut world = World::new(SyncPolicy::Batch, true);
+            let failed = |error| panic!("{crash:?} at call {nth}: {error}");
+            while world.live(&mut steps).unwrap_or_else(failed) && world.faults_fired() == 0 && !steps.is_empty() {}
+            let fired = world.faults_fired();
+            world.recover().unwrap_or_else(|error| panic!("{crash:?} at call {nth}: {error}"));
+            if fired == 0 {
+                assert!(nth > 5, "the turn makes {nth} calls, which is no hand-over");
+                break;
+            }
+        }
+    }
+}

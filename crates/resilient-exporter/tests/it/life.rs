@@ -8,7 +8,7 @@ use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use otlp_payload::Payload;
 use otlp_transport::{Outcome, Transport};
-use resilient_exporter::{BuildError, ResilientSpanExporter, Status};
+use resilient_exporter::{BuildError, FallbackFormat, ResilientSpanExporter, Status};
 
 use crate::support::{App, grpc, http, now, quick};
 
@@ -52,6 +52,28 @@ fn a_shutdown_during_an_outage_writes_everything_to_files_and_the_next_process_d
     second.assert_delivered(&collector);
     assert_eq!(first.missing(&[&collector]), 0);
     assert_eq!(second.handle.ledger().delivered, 3_000);
+}
+
+#[test]
+fn a_shutdown_writes_every_file_that_it_needs() {
+    let collector = MockCollector::start().expect("loopback");
+    collector.stop();
+    let state = tempfile::tempdir().expect("temp dir");
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_state_dir(state.path());
+    let exporter = quick(builder).with_fallback_format(FallbackFormat::Protobuf).build().expect("valid");
+    let handle = exporter.handle();
+    for _ in 0..2 {
+        // 3 MB: two such batches do not share a file.
+        let mut spans = crate::support::some_spans(30);
+        for span in &mut spans {
+            span.attributes.push(opentelemetry::KeyValue::new("text", "x".repeat(100_000)));
+        }
+        futures_util::FutureExt::now_or_never(exporter.export(spans)).expect("export never waits").expect("accepted");
+    }
+    exporter.shutdown().expect("everything is in files");
+    let (ledger, health) = (handle.ledger(), handle.health());
+    assert_eq!((ledger.in_fallback, ledger.buffered, ledger.imbalance()), (60, 0, 0), "{ledger:?}");
+    assert_eq!(health.fallback_files, 2, "{health:?}");
 }
 
 #[test]

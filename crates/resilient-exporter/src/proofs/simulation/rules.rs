@@ -277,3 +277,16 @@ fn the_last_sync_decides_which_batches_a_shutdown_leaves_in_the_journal() {
         assert_eq!(world.core.ledger().imbalance(), 0);
     }
 }
+
+#[test]
+fn batches_that_arrive_during_a_commit_form_the_next_one() {
+    let (mut world, first) = appending();
+    let later = [world.payload(10, 3), world.payload(13, 3)];
+    for payload in &later {
+        assert!(world.report(|core| core.on_submitted(payload)));
+    }
+    assert!(world.take_append().is_empty(), "one commit at a time");
+    world.core.durable.on_written(&[first], Written::Synced);
+    world.report(|core| core.on_committed(false));
+    assert_eq!(world.take_append(), later.map(|payload| payload.id()));
+}
