@@ -246,7 +246,7 @@ impl Builder {
             None
         };
         let mut journal = self.open_journal(fallback.as_deref_mut(), chance.random())?;
-        let kept = fallback.as_ref().map(|fallback| fallback.kept());
+        let kept = fallback.as_ref().map(|fallback| fallback.usage());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
         let policy = Policy {
             limits: self.limits(),

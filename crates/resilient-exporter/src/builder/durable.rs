@@ -25,7 +25,7 @@ impl Builder {
         }
         let dir = self.settings.state_dir.as_ref().ok_or(BuildError::NoJournalDirectory)?.join("journal");
         let config = Config { max_bytes: self.settings.journal.max_bytes, ..Config::default() };
-        let holds = |name: &str| fallback.as_mut().map_or(Ok(false), |fallback| fallback.holds(name));
+        let holds = |name: &str| fallback.as_mut().map_or(Ok(false), |fallback| fallback.has_file(name));
         let journal = SafeDir::open(&dir)
             .map_err(JournalOpenError::Directory)
             .and_then(|root| FileJournal::open(root, config, incarnation, holds));

@@ -277,7 +277,7 @@ impl Group {
     fn into_fates(self) -> Vec<Fate> {
         let fate = |account: Account| match account.pieces {
             // A batch that was delivered in part stays whole: at least once.
-            1.. => Fate::Kept,
+            1.. => Fate::Pending,
             0 => Fate::Finished { delivered: account.delivered, rejected: account.rejected, refused: account.refused },
         };
         self.accounts.into_iter().map(fate).collect()

@@ -78,10 +78,10 @@ impl Core {
         }
     }
 
-    /// The disk thread has read these stored batches for a replay, each with its span count; none if the fallback has none to
-    /// give.
+    /// The disk thread has read these stored batches for a replay, each with its span count.
     pub(crate) fn on_group_read(&mut self, batches: Vec<(Bytes, usize)>, now: Instant, wall: SystemTime) {
         if batches.is_empty() {
+            // A fallback of a user's may return an empty group.
             self.replay.on_read_in_vain(now);
         } else {
             let batches = batches.into_iter().map(|(bytes, spans)| Payload::new(self.next_id(), wall, spans, bytes));
@@ -91,7 +91,8 @@ impl Core {
         }
     }
 
-    /// The disk thread has put the read off: a file may not be replayed before the journal has marked its batches.
+    /// The disk thread has no group now: the fallback has no batch to give, or a file may not be replayed before the journal has
+    /// marked its batches.
     pub(crate) fn on_group_deferred(&mut self, now: Instant) {
         self.replay.on_read_in_vain(now);
     }
@@ -146,7 +147,7 @@ impl Core {
             Change::TakenOver { spans } => {
                 self.accounts.transfer(at_most(spans), Place::InFallback, Place::TakenOver);
             }
-            Change::LettersEvicted { spans } => self.accounts.counters.count_evicted_dead_letters(spans),
+            Change::DeadLettersEvicted { spans } => self.accounts.counters.count_evicted_dead_letters(spans),
             Change::Recovered { spans } => {
                 let spans = usize::try_from(spans).unwrap_or(usize::MAX);
                 self.accounts.transfer(spans, Place::Recovered, Place::InFallback);

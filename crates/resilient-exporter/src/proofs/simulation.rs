@@ -19,7 +19,7 @@ use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock as _, SystemClock};
-use crate::seams::fallback::{Change, Kept};
+use crate::seams::fallback::{Change, ReadBack, Usage};
 use crate::seams::fates::Fate;
 use crate::seams::settings::FallbackFormat;
 
@@ -222,7 +222,7 @@ impl World {
             None => {}
             Some(Effect::Spill(Spill { entries, .. })) => {
                 let payloads = entries.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
-                let stored = self.disk.keep(&payloads, wall);
+                let stored = self.disk.store(&payloads, wall);
                 self.report(|core| match stored {
                     Ok(stored) => core.on_spilled(&entries, &stored.name),
                     Err(error) if error.is_of_batches() => core.on_spill_refused(entries, &error.to_string()),
@@ -230,28 +230,29 @@ impl World {
                 });
             }
             Some(Effect::StoreDeadLetters(refusals)) => {
-                let is_stored = self.disk.bury(&refusals, "", wall);
+                let is_stored = self.disk.store_dead_letters(&refusals, "", wall);
                 self.report(|core| core.on_dead_letters_stored(&refusals, is_stored));
             }
             Some(Effect::ReadGroup) => {
                 let read = self.disk.read(0);
                 self.report(|core| match read {
-                    Ok(batches) => core.on_group_read(batches, now, wall),
+                    Ok(ReadBack::Group(batches)) => core.on_group_read(batches, now, wall),
+                    Ok(_) => core.on_group_deferred(now),
                     Err(error) => core.on_read_failed(&error.to_string(), now),
                 });
             }
             Some(Effect::SettleGroup(fates)) => {
                 let refusals = fates.iter().flat_map(|fate| match fate {
                     Fate::Finished { refused, .. } => refused.clone(),
-                    Fate::Kept => Vec::new(),
+                    Fate::Pending => Vec::new(),
                 });
                 let refusals = refusals.collect::<Vec<_>>();
-                let is_stored = self.disk.bury(&refusals, "", wall);
-                self.disk.finish(&fates).expect("memory does not fail here");
+                let is_stored = self.disk.store_dead_letters(&refusals, "", wall);
+                self.disk.settle(&fates).expect("memory does not fail here");
                 self.report(|core| core.on_group_settled(&fates, is_stored));
                 let marked = fates.iter().map(|fate| match fate {
                     Fate::Finished { delivered, rejected, .. } => (delivered + rejected) as u64,
-                    Fate::Kept => 0,
+                    Fate::Pending => 0,
                 });
                 // The delivered parts of a batch that stays whole will be delivered again.
                 self.acknowledged -= self.unmarked - marked.sum::<u64>();
@@ -304,7 +305,7 @@ impl World {
         let live = self.calls.iter().filter(|call| self.core.is_live(call.id));
         equal("in_flight", ledger.in_flight, live.map(|call| call.payload.span_count() as u64).sum())?;
         equal("in_fallback", ledger.in_fallback, self.disk.stored().len() as u64)?;
-        equal("in_fallback by its own count", ledger.in_fallback, self.disk.kept().spans)?;
+        equal("in_fallback by its own count", ledger.in_fallback, self.disk.usage().spans)?;
         equal("answered", ledger.delivered + ledger.rejected + self.unmarked, self.acknowledged + self.rejected)?;
         equal("redriven", ledger.redriven, self.redriven)?;
         equal("dead_lettered", ledger.dead_lettered, self.disk.dead_lettered() as u64 + self.redriven)?;
@@ -424,7 +425,7 @@ proptest! {
         world.recover();
         world.check().map_err(TestCaseError::fail)?;
         prop_assert_eq!(world.disk.stored().len(), 0);
-        prop_assert_eq!(world.disk.kept(), Kept::default());
+        prop_assert_eq!(world.disk.usage(), Usage::default());
     }
 }
 

@@ -124,7 +124,7 @@ pub struct Ledger {
     pub delivered: u64,
     /// Refused by the collector in a partial success.
     pub rejected: u64,
-    /// Kept as dead letters: refused for good, never replayed by themselves.
+    /// Usage as dead letters: refused for good, never replayed by themselves.
     pub dead_lettered: u64,
     /// Given up after they had been accepted, by reason.
     pub dropped: BTreeMap<&'static str, u64>,

@@ -1,8 +1,8 @@
-//! The two clocks that the shell reads.
+//! The seam to the two clocks.
 
 use std::time::{Instant, SystemTime};
 
-/// Tells the time. Asked by several threads, once or twice a batch: it must not block.
+/// The clocks of an exporter. Several threads read them, once or twice a batch, outside every lock: a clock must not block.
 pub trait Clock: Send + Sync + 'static {
     /// For waits, ages and deadlines; never goes back.
     fn now(&self) -> Instant;

@@ -1,75 +1,78 @@
-//! Dead letters from the user's side: looked at, put back on their way, removed.
+//! Dead letters: refused batches as users see them, and the errors of operations on them.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::seams::fallback::FallbackError;
+use super::fallback::FallbackError;
 
-/// Spans that a collector refused for good, or that failed again and again while others did not: what is known of them.
+/// The longest that a user's thread waits for the disk thread.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The description of spans that a collector refused for good, or that failed again and again while others did not.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct DeadLetter {
-    /// Names it among the others; a file name, as a rule. Later ones have higher numbers in it.
+    /// Its name among the dead letters: a file name, as a rule. Later letters have higher numbers in it.
     pub id: String,
     /// `traces`.
     pub signal: String,
-    /// What the collector answered, such as `HTTP 400`; `none` without an answer.
+    /// The status of the collector's answer, such as `HTTP 400`; `none` without an answer.
     pub status: String,
-    /// Why, in the collector's words as far as it said.
+    /// The cause, in the collector's words where its answer has some.
     pub reason: String,
-    /// Who refused them.
+    /// The collector that refused the spans.
     pub endpoint: String,
-    /// How many calls were made for them.
+    /// Calls that were made for them.
     pub attempts: u32,
-    /// When the exporter accepted them, or read them from a file.
+    /// The time at which the exporter accepted them, or read them from a file.
     #[serde(serialize_with = "rfc3339")]
     pub accepted: SystemTime,
-    /// When they were refused.
+    /// The time at which they were refused.
     #[serde(serialize_with = "rfc3339")]
     pub refused: SystemTime,
-    /// How many spans.
+    /// The number of spans.
     pub spans: u64,
-    /// Its size on disk.
+    /// The letter's size on disk.
     pub bytes: u64,
 }
 
-/// A dead letter was put back on its way.
+/// A dead letter was redriven: its spans are stored for delivery again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Redriven {
-    /// How many spans are stored now, and are sent as all that is stored.
+    /// The number of spans; they are replayed like all stored spans.
     pub spans: u64,
-    /// The letter could not be removed, or not durably: its spans may come a second time after a crash.
+    /// The letter could not be removed, or not durably: after a crash its spans may arrive a second time.
     pub letter_stays: bool,
 }
 
-/// Why nothing became of a request about dead letters. No span was lost or moved.
+/// The error of an operation on dead letters. No span was lost or moved.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeadLetterError {
-    /// There is none of that name.
+    /// No letter has this id.
     #[error("there is no dead letter {:?}: list them", shortened(id))]
     Unknown {
-        /// As it was given.
+        /// The id of the request.
         id: String,
     },
-    /// It cannot be used.
+    /// The letter cannot be used.
     #[error("dead letter {id:?} cannot be used: {why}")]
     Damaged {
-        /// Its name.
+        /// Its id.
         id: String,
-        /// What is wrong with it, and where it is now.
+        /// The damage, and the place of the letter now.
         why: String,
     },
-    /// What it holds does not fit among what is stored, from which nothing is dropped for it. The letter stays.
+    /// The letter's spans do not fit among the stored ones, of which none is dropped for them. The letter stays.
     #[error("the dead letter stays: {0}")]
     NoRoom(#[source] FallbackError),
-    /// The storage failed. What was there stays.
+    /// The storage failed. All letters stay.
     #[error("dead letters cannot be used now: {0}")]
     Storage(#[source] FallbackError),
-    /// There is no fallback, or the exporter was shut down.
+    /// The exporter has no fallback, or was shut down.
     #[error("dead letters are not to be had: the exporter has no fallback, or was shut down")]
     Unavailable,
-    /// The disk has not answered within 30 s. What was asked for may still be done.
+    /// The disk thread has not answered within 30 s. It may still carry the operation out.
     #[error("the disk has not answered within {} s; what was asked for may still be done", PATIENCE.as_secs())]
     TimedOut,
 }
@@ -84,6 +87,3 @@ fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::
         Err(_) => serializer.serialize_none(),
     }
 }
-
-/// How long whoever asks waits for the disk thread.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

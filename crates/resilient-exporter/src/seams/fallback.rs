@@ -1,4 +1,4 @@
-//! The seam to where batches go when memory is not enough.
+//! The seam to the store of batches that memory has no room for.
 
 use std::error::Error;
 use std::io;
@@ -7,128 +7,122 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use otlp_payload::Payload;
 
+use super::dead_letters::{DeadLetter, DeadLetterError, Redriven};
+use super::fates::{Fate, Refusal};
 use crate::report::ledger::DropReason;
-use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
-use crate::seams::fates::{Fate, Refusal};
 
-/// Keeps batches that could not be delivered, until they are. Called by one thread at a time, the disk thread, which
-/// may block in it for as long as the storage takes; the network goes on meanwhile. A panic is contained and counts as
-/// an error.
+/// Stores batches that could not be delivered, until they are. One thread at a time calls it, the disk thread, which may block in
+/// it for as long as the storage takes; the net thread goes on meanwhile. A panic is contained and counts as an error.
 pub trait Fallback: Send + 'static {
-    /// What is kept now. Must not touch the storage: it is asked after every operation.
-    fn kept(&self) -> Kept;
+    /// The files and spans that are stored now. Must not touch the storage: the disk thread calls it after every operation.
+    fn usage(&self) -> Usage;
 
     /// Stores batches so that they survive this process.
     ///
     /// # Errors
-    /// Nothing of `batches` is kept; the caller keeps them in memory and tries again later.
-    fn keep(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError>;
+    /// No part of `batches` is stored. The batches stay in memory, and the disk thread tries again later.
+    fn store(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError>;
 
-    /// As [`keep`](Self::keep), with a journal that must know which file will have the batches: `announce` is to be told the name before the
-    /// file can be found under it. Without an override nobody is told, and a crash in between brings the batches twice.
+    /// As [`store`](Self::store), beside a journal that must know which file takes the batches over: the implementation calls
+    /// `announce` with the file's name before the file can be found under it. Without an override no name is announced, and a
+    /// crash in between delivers the batches twice.
     ///
     /// # Errors
-    /// As `keep`.
-    fn keep_announced(
+    /// As `store`.
+    fn store_announced(
         &mut self,
         batches: &[Payload],
         now: SystemTime,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Stored, FallbackError> {
         let _ = announce;
-        self.keep(batches, now)
+        self.store(batches, now)
     }
 
-    /// Whether a file that was announced stands, durably. Asked when a journal is opened.
+    /// The file with this name, which was announced before a crash, is stored durably. Called while a journal is opened, also one
+    /// of a process that has ended.
     ///
     /// # Errors
-    /// If that is not known now.
-    fn holds(&mut self, name: &str) -> io::Result<bool> {
+    /// If the storage cannot answer now.
+    fn has_file(&mut self, name: &str) -> io::Result<bool> {
         let _ = name;
         Ok(false)
     }
 
-    /// The oldest stored batches, of about `max_bytes` together and at least one, each an encoded
-    /// `ExportTraceServiceRequest` and its span count; none when nothing is stored, or when it [gave way](Self::gave_way). They
-    /// stay stored until `finish` is called
-    /// with one fate for each; there is one such group at a time.
+    /// Reads the oldest stored batches for a replay: one at least, and about `max_bytes` together. They stay stored until
+    /// [`settle`](Self::settle) is called with one fate for each; there is one such group at a time.
     ///
     /// # Errors
-    /// The storage failed; what is stored stays.
-    fn read(&mut self, max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError>;
+    /// The storage failed; all batches stay stored.
+    fn read(&mut self, max_bytes: usize) -> Result<ReadBack, FallbackError>;
 
-    /// Whether the last `read` found nothing of use for so long that others were to have their turn: it is called again
-    /// after them. A store that never looks through much in vain need not say so; false by default.
-    fn gave_way(&self) -> bool {
-        false
-    }
-
-    /// Takes note of what became of each batch that `read` gave last, in its order: finished batches are never given
-    /// again, the others are.
+    /// Marks the batches of the last group by their fates, in the order of the group: finished batches are never read again,
+    /// the others are.
     ///
     /// # Errors
-    /// The storage failed: finished batches may be given again after a restart, not before it.
-    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError>;
+    /// The storage failed: finished batches may be read again after a restart, but not before it.
+    fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError>;
 
-    /// Removes what its caps do not allow any more; called about once a second.
+    /// Removes stored batches that exceed the store's limits; called about once a second.
     fn clean_up(&mut self, now: SystemTime);
 
-    /// What came or went by other ways than `keep` and `finish` since it was asked last. Asked after every operation.
+    /// Takes the changes by other ways than `store` and `settle` since the last call. Called after every operation.
     fn changes(&mut self) -> Vec<Change>;
 
-    /// Keeps spans that a collector refused for good, or that fail while others do not, where a person finds them. Says whether they are kept.
-    fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
+    /// Stores spans that a collector refused for good, or that fail while others do not, as dead letters for an operator.
+    /// Returns whether all of them are stored; without an override none is.
+    fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
         let _ = (refusals, endpoint, now);
         false
     }
 
-    /// The ids of all that [`bury`](Self::bury) keeps, oldest first.
+    /// The ids of all [dead letters](Self::store_dead_letters), oldest first.
     ///
     /// # Errors
-    /// If that is not known now.
+    /// If the storage cannot answer now.
     fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
         Ok(Vec::new())
     }
 
-    /// What is known of one of them, without reading its spans.
+    /// The description of one dead letter, without a read of its spans.
     ///
     /// # Errors
-    /// If there is none of that id, or it cannot be read.
+    /// If no letter has this id, or the letter cannot be read.
     fn describe_dead_letter(&mut self, id: &str) -> Result<DeadLetter, DeadLetterError> {
         Err(DeadLetterError::Unknown { id: id.to_owned() })
     }
 
-    /// The same, and its spans as lines of OTLP JSON.
+    /// The description of one dead letter, and its spans as lines of OTLP JSON.
     ///
     /// # Errors
-    /// If there is none of that id, or it cannot be read.
+    /// If no letter has this id, or the letter cannot be read.
     fn dead_letter(&mut self, id: &str) -> Result<(DeadLetter, Vec<String>), DeadLetterError> {
         Err(DeadLetterError::Unknown { id: id.to_owned() })
     }
 
-    /// Moves one of them to what is stored, from where [`read`](Self::read) gives it; stores it before it removes the letter, and drops
-    /// nothing for it. [`kept`](Self::kept) has its spans then.
+    /// Moves one dead letter to the stored batches, from which [`read`](Self::read) takes it: stores its spans before it removes
+    /// the letter, and removes no other batch for it. [`usage`](Self::usage) counts its spans from then on.
     ///
     /// # Errors
-    /// The letter stays, and nothing of it is stored.
+    /// The letter stays, and none of its spans is stored.
     fn redrive(&mut self, id: &str, now: SystemTime) -> Result<Redriven, DeadLetterError> {
         let _ = now;
         Err(DeadLetterError::Unknown { id: id.to_owned() })
     }
 
-    /// Removes one of them for good; says how many spans were in it.
+    /// Removes one dead letter for good; returns the number of its spans.
     ///
     /// # Errors
-    /// If there is none of that id, or it cannot be removed.
+    /// If no letter has this id, or the letter cannot be removed.
     fn remove_dead_letter(&mut self, id: &str) -> Result<u64, DeadLetterError> {
         Err(DeadLetterError::Unknown { id: id.to_owned() })
     }
 }
 
-/// What a fallback holds.
+/// The storage that a fallback takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Kept {
-    /// Files, objects or whatever it counts.
+pub struct Usage {
+    /// Files, objects or rows: the fallback's own unit.
     pub files: u64,
     /// Spans that are neither finished nor lost.
     pub spans: u64,
@@ -139,18 +133,31 @@ pub struct Kept {
 /// Batches were stored.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stored {
-    /// Where: a file name for people.
+    /// The place: a file name for people.
     pub name: String,
 }
 
-/// Stored spans came or went.
+/// The result of a read for a replay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ReadBack {
+    /// Stored batches, each an encoded `ExportTraceServiceRequest` and its span count; one at least.
+    Group(Vec<(Bytes, usize)>),
+    /// The read has searched for a while without a batch to send, and more files are left: the disk thread does other work and
+    /// reads again. A store that finds its batches at once never returns this.
+    Pause,
+    /// No batch is stored, or all of them are read.
+    Empty,
+}
+
+/// Stored spans arrived or left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// A cap removed them, or they were damaged.
+    /// A limit removed them, or they were damaged.
     Dropped {
         /// How many.
         spans: u64,
-        /// Why.
+        /// The limit or the damage.
         reason: DropReason,
     },
     /// Another process took them.
@@ -158,19 +165,19 @@ pub enum Change {
         /// How many.
         spans: u64,
     },
-    /// Dead letters were removed to keep their own limits. They had ended before: no number of the ledger changes.
-    LettersEvicted {
-        /// How many spans were in them.
+    /// Dead letters were removed by their own limits. Their spans had ended before: no number of the ledger changes.
+    DeadLettersEvicted {
+        /// How many.
         spans: u64,
     },
-    /// Of a process that has ended, or more than a file's name promised.
+    /// They were found: of a process that has ended, or beyond the number that a file's name promised.
     Recovered {
         /// How many.
         spans: u64,
     },
 }
 
-/// The storage would not do it. `Display` names the place and what to do.
+/// An operation on the fallback failed. `Display` names the cause, the place and the next step.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct FallbackError {
@@ -180,18 +187,18 @@ pub struct FallbackError {
 }
 
 impl FallbackError {
-    /// The storage is in trouble: everything waits, and it is tried again.
+    /// The storage is in trouble: all batches stay where they are, and the disk thread tries again.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { error: error.into(), of_batches: false }
     }
 
-    /// The storage works, but will not take these batches together: fewer at a time may pass, and one that does not pass
-    /// alone holds up no other.
+    /// The storage works and refuses these batches together. The disk thread stores fewer at a time; a batch that is refused
+    /// alone delays no other.
     pub fn of_batches(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { error: error.into(), of_batches: true }
     }
 
-    /// Whether it is about the batches and not about the storage.
+    /// The error concerns the batches and not the storage.
     #[must_use]
     pub fn is_of_batches(&self) -> bool {
         self.of_batches

@@ -3,23 +3,23 @@
 use otlp_payload::Payload;
 use otlp_transport::Cause;
 
-/// What became of one stored batch.
+/// The fate of one stored batch after its calls.
 #[derive(Clone, Debug)]
 pub enum Fate {
-    /// No answer that ends it: it stays in the fallback.
-    Kept,
-    /// Every span of it has an answer.
+    /// No answer ended the batch: it stays stored.
+    Pending,
+    /// Every span of the batch has an answer.
     Finished {
-        /// Spans the collector took.
+        /// Spans that the collector took.
         delivered: usize,
-        /// Spans the collector rejected in partial successes.
+        /// Spans that the collector rejected in partial successes.
         rejected: usize,
-        /// Parts that the collector refused for good, each with the reason.
+        /// Parts that became dead letters, each with the cause.
         refused: Vec<Refusal>,
     },
 }
 
-/// Spans that leave the pipeline for a dead letter, and why.
+/// Spans that leave the pipeline for a dead letter, and the cause.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     /// The refused spans.
@@ -28,7 +28,7 @@ pub struct Refusal {
     pub cause: Cause,
     /// Calls that were made with these bytes.
     pub attempts: u32,
-    /// The collector refused them for good. Otherwise they failed again and again while others did not: where they cannot
-    /// be kept as dead letters, they stay in the fallback.
+    /// The collector refused them for good. Otherwise their calls failed again and again while others did not: if they cannot
+    /// be stored as dead letters, they stay in the fallback.
     pub permanent: bool,
 }

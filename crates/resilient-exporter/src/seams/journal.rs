@@ -1,4 +1,4 @@
-//! The seam to where accepted batches have a shadow on disk, so that they survive this process.
+//! The seam to the store of accepted batches that survives a crash.
 
 use std::error::Error;
 use std::io;
@@ -6,97 +6,97 @@ use std::time::SystemTime;
 
 use otlp_payload::{BatchId, Payload};
 
-/// Keeps a copy of each accepted batch until it is marked as done. Called by one thread at a time, the disk thread, which may block
-/// in it; `export` waits for that thread, but no longer than the journal's time-out. A panic is contained and counts as an error.
+/// Stores a copy of each accepted batch until it is marked as done. One thread at a time calls it, the disk thread, which may block
+/// in it; `export` waits for that thread no longer than the journal's time-out. A panic is contained and counts as an error.
 ///
-/// Nothing needs to survive a power cut before [`sync`](Self::sync) has returned `Ok`; what was appended survives the
-/// end of the process.
+/// Appended batches must survive the end of the process; a power cut may take everything since the last [`sync`](Self::sync) that
+/// returned `Ok`.
 pub trait Journal: Send + 'static {
-    /// Names the batches of this life of the program: no batch of another life has it in its id.
+    /// A number that the ids of this process's batches carry, and no other batch.
     fn incarnation(&self) -> u64;
 
     /// Writes one batch.
     ///
     /// # Errors
-    /// Nothing of it is kept; it stays in memory only.
+    /// No part of the batch is stored: the batch is in memory only.
     fn append(&mut self, batch: &Payload) -> Result<(), JournalError>;
 
-    /// Marks batches as done: delivered, refused, dropped or in a file. They do not come back after the next `sync`. Ids that it
-    /// does not have are passed over.
+    /// Marks batches as done: delivered, refused, dropped or in a file. After the next `sync` no start returns them. Unknown ids are
+    /// passed over.
     ///
     /// # Errors
-    /// The mark was not written; they may come back after a restart.
+    /// The mark was not written; a restart may return the batches.
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError>;
 
-    /// Notes that the fallback's file of this name will have these batches, once it stands: told before the file is written. A
+    /// Notes that a fallback file of this name takes these batches over once it is stored; called before the file is written. A
     /// later announcement of the same batches replaces this one.
     ///
     /// # Errors
-    /// It was not written; a crash during the hand-over may bring the batches twice.
+    /// The note was not written; a crash during the hand-over may deliver the batches twice.
     fn announce(&mut self, file: &str, ids: &[BatchId]) -> Result<(), JournalError>;
 
-    /// The announced file was not written: these batches stay here.
+    /// The announced file was not written: these batches stay in the journal.
     ///
     /// # Errors
-    /// It was not written. The file that is not there says the same.
+    /// The note was not written. The file's absence has the same meaning.
     fn take_back(&mut self, ids: &[BatchId]) -> Result<(), JournalError>;
 
-    /// Makes everything durable that was appended and marked.
+    /// Makes every append and mark so far durable.
     ///
     /// # Errors
-    /// Nothing since the last success is durable; it is asked again soon.
+    /// Appends and marks since the last success are not durable; the disk thread syncs again soon.
     fn sync(&mut self) -> Result<(), JournalError>;
 
-    /// How many spans were found since it was asked last: at open those of the life before, later those of other processes that have
-    /// ended. [`next_recovered`](Self::next_recovered) gives them out.
+    /// Takes the number of spans that were found since the last call: those of the process before at open, later those of other
+    /// processes that have ended. [`next_recovered`](Self::next_recovered) returns their batches.
     fn found(&mut self) -> u64;
 
-    /// The next batch that was found; it stays in the journal, under the id that it has here, until it is done.
+    /// The next batch that was found. The batch stays in the journal, under its id, until it is done.
     fn next_recovered(&mut self, now: SystemTime) -> Recovered;
 
-    /// Clears up, a bounded step; called about once a second. `holds` says whether the fallback has a file, for journals of other processes that
-    /// have ended.
+    /// Clears up, in a bounded step; called about once a second. `has_file` asks the fallback for a file, for journals of processes
+    /// that have ended.
     ///
     /// # Errors
-    /// The storage failed; it is asked again.
-    fn maintain(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError>;
+    /// The storage failed; the disk thread calls again.
+    fn maintain(&mut self, has_file: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError>;
 
-    /// What it holds now. Must not touch the storage.
-    fn kept(&self) -> Journaled;
+    /// The batches and bytes that are stored now. Must not touch the storage.
+    fn usage(&self) -> JournalUsage;
 }
 
-/// What a journal holds.
+/// The storage that a journal takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Journaled {
+pub struct JournalUsage {
     /// Batches that are not done.
     pub batches: u64,
     /// Bytes on disk.
     pub bytes: u64,
 }
 
-/// One of the batches that were found.
+/// The next of the batches that were found.
 #[derive(Debug)]
 pub enum Recovered {
-    /// Whole.
+    /// A batch.
     Batch(Payload),
-    /// Lost to damage.
+    /// Spans that damage has taken.
     Damaged {
-        /// How many spans.
+        /// How many.
         spans: u64,
     },
-    /// The storage failed: ask again later.
+    /// The storage failed: the disk thread asks again later.
     Later(JournalError),
-    /// All were given out.
+    /// Every batch was returned.
     End,
 }
 
-/// The journal would not do it. `Display` names the place and what to do.
+/// An operation on the journal failed. `Display` names the cause, the place and the next step.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct JournalError(#[source] Box<dyn Error + Send + Sync>);
 
 impl JournalError {
-    /// With the reason, for people.
+    /// With the cause, for people.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into())
     }

@@ -10,7 +10,7 @@ use otlp_payload::{BatchId, Payload};
 use super::shared::Shared;
 use crate::core::{Commit, Written};
 use crate::seams::fallback::Fallback;
-use crate::seams::journal::{Journal, JournalError, Journaled, Recovered};
+use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 
 /// While the journal has batches, the disk thread looks for marks at least this often; it syncs them within 100 ms of that.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -61,8 +61,8 @@ impl Committer {
         }
     }
 
-    pub(crate) fn usage(&self) -> Journaled {
-        catch_unwind(AssertUnwindSafe(|| self.journal.kept())).unwrap_or_default()
+    pub(crate) fn usage(&self) -> JournalUsage {
+        catch_unwind(AssertUnwindSafe(|| self.journal.usage())).unwrap_or_default()
     }
 
     /// The longest pause before the next turn.
@@ -195,7 +195,7 @@ impl Committer {
     /// Clears up, and looks for journals of processes that have ended.
     pub(crate) fn maintain(&mut self, fallback: &mut dyn Fallback, shared: &Shared) {
         let mut holds = |name: &str| {
-            catch_unwind(AssertUnwindSafe(|| fallback.holds(name)))
+            catch_unwind(AssertUnwindSafe(|| fallback.has_file(name)))
                 .unwrap_or_else(|_| Err(io::Error::other("the fallback panicked")))
         };
         let mut found = 0;

@@ -10,7 +10,7 @@ use super::commit::Committer;
 use super::group_size::GroupSize;
 use super::shared::Shared;
 use crate::core::{Answer, Effect, Question, Spill};
-use crate::seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
+use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
 use crate::seams::fates::{Fate, Refusal};
 
 /// The interval of clean-ups, by which the fallback keeps its limits.
@@ -41,7 +41,7 @@ pub(crate) struct Worker<'a> {
     /// In durable mode.
     committer: Option<Committer>,
     /// The fallback's usage as of its last answer.
-    usage: Kept,
+    usage: Usage,
     cleaned: Instant,
     /// The size of the next group to replay, and the instant at which the last one was read.
     group: GroupSize,
@@ -56,7 +56,7 @@ impl<'a> Worker<'a> {
             shared,
             fallback,
             committer,
-            usage: Kept::default(),
+            usage: Usage::default(),
             cleaned,
             group: GroupSize::new(),
             group_read: cleaned,
@@ -140,10 +140,10 @@ impl<'a> Worker<'a> {
         let payloads = entries.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
         let (now, wall) = (shared.clock.now(), shared.clock.wall());
         let stored = match committer {
-            None => guarded(|| fallback.keep(&payloads, wall)),
+            None => guarded(|| fallback.store(&payloads, wall)),
             Some(committer) => {
                 let mut announce = |name: &str| committer.announce(name, &handed_over, shared);
-                let stored = guarded(|| fallback.keep_announced(&payloads, wall, &mut announce));
+                let stored = guarded(|| fallback.store_announced(&payloads, wall, &mut announce));
                 match &stored {
                     Ok(_) => committer.handed_over(&handed_over, shared),
                     Err(_) => committer.take_back(&handed_over, shared),
@@ -165,15 +165,15 @@ impl<'a> Worker<'a> {
             return self.shared.decide(|core| core.on_group_deferred(now));
         }
         let read = guarded(|| self.fallback.read(self.group.bytes()));
-        let in_vain = read.as_ref().is_ok_and(Vec::is_empty);
-        if in_vain && !self.is_stopping && guarded(|| Ok(self.fallback.gave_way())).unwrap_or(false) {
-            // A new batch or a spill does not wait until the fallback has looked through all of its files.
+        if matches!(read, Ok(ReadBack::Pause)) && !self.is_stopping {
+            // A new batch or a spill does not wait until the fallback has searched all of its files.
             return self.shared.repeat(Effect::ReadGroup);
         }
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
         self.group_read = now;
         self.shared.decide(|core| match read {
-            Ok(batches) => core.on_group_read(batches, now, wall),
+            Ok(ReadBack::Group(batches)) => core.on_group_read(batches, now, wall),
+            Ok(ReadBack::Pause | ReadBack::Empty) => core.on_group_deferred(now),
             Err(error) => core.on_read_failed(&error.to_string(), now),
         });
     }
@@ -186,12 +186,12 @@ impl<'a> Worker<'a> {
             // Only the collector's answer ends a batch: one that failed often stays in the fallback.
             for fate in &mut fates {
                 if refusals(fate).iter().any(|refusal| !refusal.permanent) {
-                    *fate = Fate::Kept;
+                    *fate = Fate::Pending;
                 }
             }
         }
         self.group.on_group_ended(self.shared.clock.now().saturating_duration_since(self.group_read));
-        let settled = guarded(|| self.fallback.finish(&fates));
+        let settled = guarded(|| self.fallback.settle(&fates));
         // Surplus spans enter the ledger before they leave it.
         let (found, gone): (Vec<_>, Vec<_>) =
             self.changes().into_iter().partition(|change| matches!(change, Change::Recovered { .. }));
@@ -210,7 +210,7 @@ impl<'a> Worker<'a> {
 
     fn store_dead_letters(&mut self, refusals: &[Refusal]) -> bool {
         let wall = self.shared.clock.wall();
-        guarded(|| Ok(self.fallback.bury(refusals, &self.shared.endpoint, wall))).unwrap_or(false)
+        guarded(|| Ok(self.fallback.store_dead_letters(refusals, &self.shared.endpoint, wall))).unwrap_or(false)
     }
 
     fn answer(&mut self, question: Question) {
@@ -267,7 +267,7 @@ impl<'a> Worker<'a> {
         if !changes.is_empty() {
             self.shared.decide(|core| changes.into_iter().for_each(|change| core.on_fallback_changed(change)));
         }
-        self.usage = guarded(|| Ok(self.fallback.kept())).unwrap_or(self.usage);
+        self.usage = guarded(|| Ok(self.fallback.usage())).unwrap_or(self.usage);
         let journal = self.committer.as_ref().map(Committer::usage);
         self.shared.on_disk_operation(self.usage, journal);
     }
@@ -280,7 +280,7 @@ impl<'a> Worker<'a> {
 fn refusals(fate: &Fate) -> &[Refusal] {
     match fate {
         Fate::Finished { refused, .. } => refused,
-        Fate::Kept => &[],
+        Fate::Pending => &[],
     }
 }
 

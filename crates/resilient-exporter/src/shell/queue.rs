@@ -7,8 +7,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::core::Effect;
 use crate::seams::clock::Clock;
-use crate::seams::fallback::Kept;
-use crate::seams::journal::Journaled;
+use crate::seams::fallback::Usage;
+use crate::seams::journal::JournalUsage;
 
 /// Its lock is held for an instant at a time: no operation, no clock and no other lock inside.
 pub(crate) struct DiskQueue {
@@ -20,22 +20,22 @@ struct State {
     effects: VecDeque<Effect>,
     /// The start of the operation that the disk thread is in.
     busy_since: Option<Instant>,
-    usage: Kept,
+    usage: Usage,
     /// In durable mode.
-    journal: Option<Journaled>,
+    journal: Option<JournalUsage>,
     ended: Option<Instant>,
 }
 
 /// The disk thread's storage, and the time that it has been in one operation.
 #[derive(Default)]
 pub(crate) struct Activity {
-    pub(crate) usage: Kept,
-    pub(crate) journal: Option<Journaled>,
+    pub(crate) usage: Usage,
+    pub(crate) journal: Option<JournalUsage>,
     pub(crate) busy: Option<Duration>,
 }
 
 impl DiskQueue {
-    pub(crate) fn new(usage: Kept) -> Self {
+    pub(crate) fn new(usage: Usage) -> Self {
         let state = State { effects: VecDeque::new(), busy_since: None, usage, journal: None, ended: None };
         Self { state: Mutex::new(state), work: Condvar::new() }
     }
@@ -75,7 +75,7 @@ impl DiskQueue {
         self.state.lock().busy_since = None;
     }
 
-    pub(crate) fn on_operation(&self, usage: Kept, journal: Option<Journaled>, now: Instant) {
+    pub(crate) fn on_operation(&self, usage: Usage, journal: Option<JournalUsage>, now: Instant) {
         let mut state = self.state.lock();
         state.usage = usage;
         state.journal = journal;

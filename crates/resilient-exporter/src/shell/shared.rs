@@ -14,8 +14,8 @@ use crate::report::events::{Event, Listeners};
 use crate::report::health::{Facts, Health, Status};
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
-use crate::seams::fallback::Kept;
-use crate::seams::journal::Journaled;
+use crate::seams::fallback::Usage;
+use crate::seams::journal::JournalUsage;
 
 /// The longest wait: a deadline that a clock can still hold.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
 pub(crate) struct Parts {
     pub(crate) core: Core,
     /// The usage of the fallback at the start; none without a disk thread.
-    pub(crate) usage: Option<Kept>,
+    pub(crate) usage: Option<Usage>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) backoff: Box<dyn Backoff>,
     pub(crate) endpoint: String,
@@ -146,7 +146,7 @@ impl Shared {
     }
 
     /// The disk thread has ended an operation.
-    pub(crate) fn on_disk_operation(&self, usage: Kept, journal: Option<Journaled>) {
+    pub(crate) fn on_disk_operation(&self, usage: Usage, journal: Option<JournalUsage>) {
         if let Some(disk) = &self.disk {
             disk.on_operation(usage, journal, self.clock.now());
         }

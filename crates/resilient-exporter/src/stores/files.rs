@@ -1,9 +1,6 @@
-//! Fallback files of spans: where `file-fallback`, which knows records, meets `otlp-payload`, which knows spans.
-
-mod dead_letters;
+//! Fallback files of spans: `file-fallback` stores records, `otlp-payload` turns batches into records and back.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -11,19 +8,23 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use file_fallback::dead_letters::DeadLetters;
 use file_fallback::{
-    Config, Evicted, FileFallback, Next, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
+    Config, Evicted, FileFallback, Group, Next, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
 };
 use otlp_payload::Payload;
 use safe_dir::{Directory, SafeDir};
 
+use super::dead_letters::DeadLetterStore;
+#[cfg(test)]
+use super::dead_letters::Open;
+use super::in_one_line;
+use super::records::{self, MAX_RECORD_BYTES};
 use crate::report::ledger::DropReason;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
-use crate::seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
+use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
 use crate::seams::fates::{Fate, Refusal};
 use crate::seams::settings::{self, FallbackFormat, Files};
-use crate::stores::records::{self, MAX_RECORD_BYTES};
 
-/// So many groups without a span, or so many bytes of them, are read at a time: then somebody else gets the disk.
+/// After this many groups without a span, or this many bytes of them, a read pauses for the disk thread's other work.
 const MAX_GROUPS_IN_VAIN: usize = 16;
 const MAX_BYTES_IN_VAIN: usize = 8 * 1_024 * 1_024;
 
@@ -53,34 +54,26 @@ fn letters_config(letters: &settings::DeadLetters, dir: PathBuf) -> Result<Confi
     config.build().map_err(FileStoreError::Settings)
 }
 
-/// What a record of the group that was read last came to.
-enum State {
-    /// It is batch number so of what `read` returned.
+/// The content of one record of the group that was read last.
+enum Content {
+    /// The next batch of the group that `read` returned.
     Batch,
-    /// It holds no span.
+    /// A request without a span.
     Empty,
-    /// It is no OTLP.
+    /// No OTLP.
     Garbage,
 }
 
 pub(crate) struct FileStore<D: Directory = SafeDir> {
     files: FileFallback<D>,
     format: FallbackFormat,
-    /// Opened with the first letter or question: on good days there is no such directory.
-    letters: Option<DeadLetters<D>>,
-    open_letters: OpenLetters<D>,
-    letters_config: Config,
+    dead_letters: DeadLetterStore<D>,
     clean_ups: u32,
-    /// What is wrong with the first record of a file that cannot be used, to be told when the file is set aside.
+    /// The error in the first unreadable record of a file, by the file's name; logged when the file is set aside.
     garbage: BTreeMap<String, String>,
-    /// The last reading stopped for the sake of others.
-    gave_way: bool,
-    reading: Option<(file_fallback::Group, Vec<State>)>,
+    reading: Option<(Group, Vec<Content>)>,
     changes: Vec<Change>,
 }
-
-/// Opens the directory of the dead letters.
-type OpenLetters<D> = Box<dyn Fn() -> Result<D, safe_dir::OpenError> + Send>;
 
 /// Why a store of fallback files could not be opened.
 #[derive(Debug)]
@@ -100,40 +93,25 @@ impl FileStore {
     ) -> Result<Self, FileStoreError> {
         let opened = FileFallback::open(files_config(files, dir)?).map_err(FileStoreError::Open)?;
         let config = letters_config(letters, letters_dir.clone())?;
-        let open_letters = Box::new(move || SafeDir::open(&letters_dir));
-        Ok(Self::new(opened, files.format, open_letters, config))
+        let open = Box::new(move || SafeDir::open(&letters_dir));
+        Ok(Self::new(opened, files.format, DeadLetterStore::new(open, config)))
     }
 }
 
 impl<D: Directory> FileStore<D> {
-    /// In directories that the caller opens.
+    /// Opens the store in directories of the caller's.
     #[cfg(test)]
-    pub(crate) fn open_in(dir: D, open_letters: OpenLetters<D>, files: &Files) -> Result<Self, FileStoreError> {
+    pub(crate) fn open_in(dir: D, open_letters: Open<D>, files: &Files) -> Result<Self, FileStoreError> {
         let config = files_config(files, dir.path().to_owned())?;
         let opened = FileFallback::open_in(config, dir).map_err(FileStoreError::Open)?;
         let letters = letters_config(&settings::DeadLetters::default(), PathBuf::from("dead-letters"))?;
-        Ok(Self::new(opened, files.format, open_letters, letters))
+        Ok(Self::new(opened, files.format, DeadLetterStore::new(open_letters, letters)))
     }
 
-    fn new(
-        files: FileFallback<D>,
-        format: FallbackFormat,
-        open_letters: OpenLetters<D>,
-        letters_config: Config,
-    ) -> Self {
-        let mut store = Self {
-            files,
-            format,
-            letters: None,
-            open_letters,
-            letters_config,
-            clean_ups: 0,
-            garbage: BTreeMap::new(),
-            gave_way: false,
-            reading: None,
-            changes: Vec::new(),
-        };
-        // What was found while opening is in the first count already.
+    fn new(files: FileFallback<D>, format: FallbackFormat, dead_letters: DeadLetterStore<D>) -> Self {
+        let (garbage, changes) = (BTreeMap::new(), Vec::new());
+        let mut store = Self { files, format, dead_letters, clean_ups: 0, garbage, reading: None, changes };
+        // Files that were found while opening are in the first usage already.
         store.log_notices();
         store
     }
@@ -160,7 +138,8 @@ impl<D: Directory> FileStore<D> {
         notices
     }
 
-    fn note(&mut self) {
+    /// Logs the notices of the files and turns them into changes.
+    fn note_changes(&mut self) {
         for notice in self.log_notices() {
             let change = match notice {
                 Notice::SetAside { count, .. } | Notice::Missing { count, .. } => {
@@ -174,7 +153,7 @@ impl<D: Directory> FileStore<D> {
         }
     }
 
-    fn evicted(&mut self, evicted: &[Evicted]) {
+    fn note_evicted(&mut self, evicted: &[Evicted]) {
         for file in evicted {
             self.garbage.remove(&file.name);
         }
@@ -187,18 +166,42 @@ impl<D: Directory> FileStore<D> {
         }));
     }
 
-    /// Tells the files what became of the records of a group.
-    fn settle(&mut self, group: file_fallback::Group, states: &[State], fates: &[Fate]) -> Result<(), FallbackError> {
+    /// Decodes the records of a group. Returns the batches, and the content of each record for its mark.
+    fn decode(&mut self, group: &mut Group) -> (Vec<(Bytes, usize)>, Vec<Content>) {
+        let (mut batches, mut first_error) = (Vec::new(), None);
+        let format = group.format();
+        // The batches take the bytes; the marks need only the number of records.
+        let records = group.records.iter_mut().map(|record| records::request(std::mem::take(record), format));
+        let contents = records.map(|request| match request {
+            Ok((_, 0)) => Content::Empty,
+            Ok(batch) => {
+                batches.push(batch);
+                Content::Batch
+            }
+            Err(error) => {
+                first_error.get_or_insert(error);
+                Content::Garbage
+            }
+        });
+        let contents = contents.collect();
+        if let Some(error) = first_error {
+            self.garbage.entry(group.file().to_owned()).or_insert(error);
+        }
+        (batches, contents)
+    }
+
+    /// Marks the records of a group by the fates of its batches.
+    fn mark(&mut self, group: Group, contents: &[Content], fates: &[Fate]) -> Result<(), FallbackError> {
         let mut fates = fates.iter();
-        let verdicts = states.iter().map(|state| match state {
-            State::Empty => Verdict::Done(0),
-            State::Garbage => Verdict::Rejected,
-            State::Batch => match fates.next() {
+        let verdicts = contents.iter().map(|content| match content {
+            Content::Empty => Verdict::Done(0),
+            Content::Garbage => Verdict::Rejected,
+            Content::Batch => match fates.next() {
                 Some(Fate::Finished { delivered, rejected, refused }) => {
                     let refused = refused.iter().map(|refusal| refusal.payload.span_count()).sum::<usize>();
                     Verdict::Done((delivered + rejected + refused) as u64)
                 }
-                Some(Fate::Kept) | None => Verdict::Keep,
+                Some(Fate::Pending) | None => Verdict::Keep,
             },
         });
         let verdicts = verdicts.collect::<Vec<_>>();
@@ -208,8 +211,8 @@ impl<D: Directory> FileStore<D> {
         {
             self.changes.push(Change::Recovered { spans: settled.surplus });
         }
-        self.note();
-        result.map(drop).map_err(told)
+        self.note_changes();
+        result.map(drop).map_err(in_one_line)
     }
 }
 
@@ -218,20 +221,16 @@ where
     D::File: 'static,
     D::Lock: 'static,
 {
-    fn kept(&self) -> Kept {
+    fn usage(&self) -> Usage {
         let stored = self.files.stored();
-        Kept { files: stored.files, spans: stored.count, bytes: stored.bytes }
+        Usage { files: stored.files, spans: stored.count, bytes: stored.bytes }
     }
 
-    fn keep(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
-        self.keep_announced(batches, now, &mut |_| {})
+    fn store(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
+        self.store_announced(batches, now, &mut |_| {})
     }
 
-    fn holds(&mut self, name: &str) -> io::Result<bool> {
-        self.files.holds(name).map_err(|error| io::Error::other(told(error).to_string()))
-    }
-
-    fn keep_announced(
+    fn store_announced(
         &mut self,
         batches: &[Payload],
         now: SystemTime,
@@ -243,130 +242,99 @@ where
         }
         let result = self.files.spill_announced(&records, now, announce);
         match &result {
-            Ok(spilled) => self.evicted(&spilled.evicted),
-            Err(error) => self.evicted(error.evicted()),
+            Ok(spilled) => self.note_evicted(&spilled.evicted),
+            Err(error) => self.note_evicted(error.evicted()),
         }
-        self.note();
+        self.note_changes();
         result.map(|spilled| Stored { name: spilled.name }).map_err(|error| match error {
             SpillError::TooLarge { .. } | SpillError::Record { .. } => FallbackError::of_batches(error),
-            error => told(error),
+            error => in_one_line(error),
         })
     }
 
-    fn read(&mut self, max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
-        self.gave_way = false;
+    fn has_file(&mut self, name: &str) -> io::Result<bool> {
+        self.files.holds(name).map_err(|error| io::Error::other(in_one_line(error).to_string()))
+    }
+
+    fn read(&mut self, max_bytes: usize) -> Result<ReadBack, FallbackError> {
         let mut bytes_in_vain = 0;
         for _ in 0..MAX_GROUPS_IN_VAIN {
             let next = self.files.next_group(max_bytes);
-            self.note();
-            let mut group = match next.map_err(told)? {
+            self.note_changes();
+            let mut group = match next.map_err(in_one_line)? {
                 Next::Group(group) => group,
                 Next::Pause => break,
-                Next::Empty => return Ok(Vec::new()),
+                Next::Empty => return Ok(ReadBack::Empty),
             };
             bytes_in_vain += group.bytes();
-            let (mut batches, mut first_error) = (Vec::new(), None);
-            // The group keeps their number, for the marks; their bytes are in the batches.
-            let format = group.format();
-            let read = group.records.iter_mut().map(|record| records::request(std::mem::take(record), format));
-            let read = read.collect::<Vec<_>>();
-            let states = read.into_iter().map(|request| match request {
-                Ok((_, 0)) => State::Empty,
-                Ok(batch) => {
-                    batches.push(batch);
-                    State::Batch
-                }
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                    State::Garbage
-                }
-            });
-            let states = states.collect::<Vec<_>>();
-            if let Some(error) = first_error {
-                self.garbage.entry(group.file().to_owned()).or_insert(error);
-            }
+            let (batches, contents) = self.decode(&mut group);
             if !batches.is_empty() {
-                self.reading = Some((group, states));
-                return Ok(batches);
+                self.reading = Some((group, contents));
+                return Ok(ReadBack::Group(batches));
             }
-            self.settle(group, &states, &[])?;
+            self.mark(group, &contents, &[])?;
             if bytes_in_vain > MAX_BYTES_IN_VAIN {
                 break;
             }
         }
-        self.gave_way = true;
-        Ok(Vec::new())
+        Ok(ReadBack::Pause)
     }
 
-    fn gave_way(&self) -> bool {
-        self.gave_way
-    }
-
-    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
+    fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
         match self.reading.take() {
-            Some((group, states)) => self.settle(group, &states, fates),
+            Some((group, contents)) => self.mark(group, &contents, fates),
             None => Ok(()),
         }
     }
 
     fn clean_up(&mut self, now: SystemTime) {
-        // Files of a further process on this directory that has ended meanwhile: a look into the directory now and then.
+        // Another process on this directory may have ended since the last look.
         self.clean_ups = self.clean_ups.wrapping_add(1);
         if self.clean_ups.is_multiple_of(ADOPT_EVERY)
             && let Err(error) = self.files.adopt()
         {
-            tracing::warn!(error = told(error).to_string(), "files of a process that has ended were not taken over");
+            let error = in_one_line(error).to_string();
+            tracing::warn!(error, "files of a process that has ended were not taken over");
         }
         let evicted = self.files.clean_up(now);
-        self.evicted(&evicted);
-        self.note();
-        self.clean_up_letters(now);
+        self.note_evicted(&evicted);
+        self.note_changes();
+        self.dead_letters.clean_up(now);
     }
 
     fn changes(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.append(&mut self.dead_letters.take_changes());
+        changes
+    }
+
+    fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
+        let stored = refusals.iter().try_for_each(|refusal| self.dead_letters.store(refusal, endpoint, now));
+        if let Err(error) = &stored {
+            tracing::warn!(error = error.to_string(), "a dead letter was not stored");
+        }
+        stored.is_ok()
     }
 
     fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
-        Ok(self.letters()?.list().into_iter().map(|listed| listed.name).collect())
+        self.dead_letters.ids()
     }
 
     fn describe_dead_letter(&mut self, id: &str) -> Result<DeadLetter, DeadLetterError> {
-        self.letter_described(id)
+        self.dead_letters.describe(id)
     }
 
     fn dead_letter(&mut self, id: &str) -> Result<(DeadLetter, Vec<String>), DeadLetterError> {
-        self.letter_read(id)
+        self.dead_letters.read(id)
     }
 
     fn redrive(&mut self, id: &str, now: SystemTime) -> Result<Redriven, DeadLetterError> {
-        self.letter_redriven(id, now)
+        let redriven = self.dead_letters.redrive(id, &mut self.files, self.format, now);
+        self.note_changes();
+        redriven
     }
 
     fn remove_dead_letter(&mut self, id: &str) -> Result<u64, DeadLetterError> {
-        self.letter_removed(id)
+        self.dead_letters.remove(id)
     }
-
-    fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
-        let kept = refusals.iter().try_for_each(|refusal| self.keep_letter(refusal, endpoint, now));
-        if let Err(error) = &kept {
-            tracing::warn!(error = error.to_string(), "a dead letter was not kept");
-        }
-        kept.is_ok()
-    }
-}
-
-/// The whole story in one line: `health` shows it to a person.
-fn told(error: impl Error + Send + Sync + 'static) -> FallbackError {
-    FallbackError::new(whole_story(&error))
-}
-
-fn whole_story(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use otlp_payload::{BatchId, Payload};
 use safe_dir::{Abandoned, ClaimError, Directory, LockError, Locked, ProcessDirs, SafeDir};
 
-use crate::seams::journal::{Journal, JournalError, Journaled, Recovered};
+use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 
 /// The directories of the processes that share one state directory.
 const PROCESSES: ProcessDirs = ProcessDirs { prefix: "process-", max_further: 64 };
@@ -252,9 +252,9 @@ where
         adopted.and(maintained)
     }
 
-    fn kept(&self) -> Journaled {
+    fn usage(&self) -> JournalUsage {
         let status = self.own.status();
-        Journaled { batches: status.batches as u64, bytes: status.bytes }
+        JournalUsage { batches: status.batches as u64, bytes: status.bytes }
     }
 }
 

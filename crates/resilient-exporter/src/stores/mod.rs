@@ -2,13 +2,25 @@
 //!
 //! | File | Purpose |
 //! | --- | --- |
-//! | `files/dead_letters` | refused batches in files of their own |
+//! | `dead_letters` | refused batches in files of their own |
 //! | `files` | batches in fallback files |
 //! | `journal` | accepted batches in the journal |
 //! | `none` | the fallback of an exporter that has a journal alone |
 //! | `records` | a batch as records of a file, and back |
 
+mod dead_letters;
 pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod none;
 pub(crate) mod records;
+
+use std::error::Error;
+
+use otlp_transport::ErrorChain;
+
+use crate::seams::fallback::FallbackError;
+
+/// An error with all its sources in one line, as health shows it to an operator.
+fn in_one_line(error: impl Error + 'static) -> FallbackError {
+    FallbackError::new(ErrorChain(&error).to_string())
+}

@@ -14,7 +14,8 @@ impl FallbackFormat {
         }
     }
 
-    /// Each record is complete, with its resource and scopes, and keeps a sensible size where a single span allows it.
+    /// The records of a batch: each is complete, with its resource and scopes, and below the size limit unless it is a single
+    /// span.
     pub(crate) fn records(self, batch: &Payload) -> Result<Vec<Record>, DecodeError> {
         match self {
             Self::Json => {
@@ -41,7 +42,10 @@ fn put_frames(batch: &Payload, records: &mut Vec<Record>) {
     }
 }
 
-/// The request that a record stands for, and its spans; or what is wrong with it, for the log.
+/// The request in a record, and its number of spans.
+///
+/// # Errors
+/// The damage, as a sentence for the log.
 pub(crate) fn request(record: Vec<u8>, format: Format) -> Result<(Bytes, usize), String> {
     match format {
         Format::Lines => json::from_line_within(&record, MAX_RECORD_BYTES).map_err(|error| error.to_string()),
@@ -53,13 +57,13 @@ pub(crate) fn request(record: Vec<u8>, format: Format) -> Result<(Bytes, usize),
     }
 }
 
-/// Lines stay below this, since the Collector silently skips longer ones (its `max_log_size` is 1 MiB).
+/// Lines stay below this size, since the Collector silently skips longer ones (its `max_log_size` is 1 MiB).
 const LINE_BYTES: usize = 1_000_000;
 
-/// What is read back at once.
+/// Frames stay below this size: a replay reads a frame at once.
 const FRAME_BYTES: usize = 4 * 1_024 * 1_024;
 
-/// A single span that is longer than that is kept all the same, up to here.
+/// A record with a single, longer span is stored all the same, up to this size.
 pub(crate) const MAX_RECORD_BYTES: usize = 64 * 1_024 * 1_024;
 
 #[cfg(test)]
@@ -108,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_said_to_be_none() {
+    fn a_record_without_a_request_is_an_error() {
         for format in [Format::Lines, Format::Framed] {
             request(b"\xff\xff\xff".to_vec(), format).expect_err("garbage");
         }

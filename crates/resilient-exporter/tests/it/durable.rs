@@ -12,7 +12,8 @@ use mock_collector::MockCollector;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use otlp_payload::{BatchId, Payload};
 use resilient_exporter::{
-    BuildError, Builder, Event, Journal, JournalError, Journaled, Recovered, ResilientSpanExporter, Status, SyncPolicy,
+    BuildError, Builder, Event, Journal, JournalError, JournalUsage, Recovered, ResilientSpanExporter, Status,
+    SyncPolicy,
 };
 
 use crate::support::{App, PATIENCE, eventually, http, now, quick, some_spans};
@@ -244,8 +245,8 @@ impl Journal for Asking {
         Ok(())
     }
 
-    fn kept(&self) -> Journaled {
-        Journaled { batches: self.kept.len() as u64, bytes: 0 }
+    fn usage(&self) -> JournalUsage {
+        JournalUsage { batches: self.kept.len() as u64, bytes: 0 }
     }
 }
 

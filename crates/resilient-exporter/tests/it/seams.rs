@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use breaker::State;
-use bytes::Bytes;
 use mock_collector::MockCollector;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use otlp_payload::Payload;
 use otlp_transport::{Cause, Outcome, Transport};
 use resilient_exporter::{
-    Backoff, Change, Clock, Event, Fallback, FallbackError, Fate, Kept, ResilientSpanExporter, Stored, SystemClock,
+    Backoff, Change, Clock, Event, Fallback, FallbackError, Fate, ReadBack, ResilientSpanExporter, Stored, SystemClock,
+    Usage,
 };
 
 use crate::support::{App, PATIENCE, http, quick};
@@ -86,12 +86,12 @@ struct Store {
 }
 
 impl Fallback for Store {
-    fn kept(&self) -> Kept {
+    fn usage(&self) -> Usage {
         let spans = self.batches.iter().map(|payload| payload.span_count() as u64).sum();
-        Kept { files: self.batches.len() as u64, spans, bytes: 0 }
+        Usage { files: self.batches.len() as u64, spans, bytes: 0 }
     }
 
-    fn keep(&mut self, batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+    fn store(&mut self, batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
         if !std::mem::replace(&mut self.panicked, true) {
             panic!("a bug of the user's");
         }
@@ -99,18 +99,19 @@ impl Fallback for Store {
         Ok(Stored { name: "store".to_owned() })
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
+    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         self.reading = self.batches.len();
-        Ok(self.batches.iter().map(|payload| (payload.bytes().clone(), payload.span_count())).collect())
+        let batches = self.batches.iter().map(|payload| (payload.bytes().clone(), payload.span_count()));
+        Ok(ReadBack::Group(batches.collect()))
     }
 
-    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
+    fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
         let mut fates = fates.iter();
         let read = self.reading;
         let mut index = 0;
         self.batches.retain(|_| {
             index += 1;
-            index > read || matches!(fates.next(), Some(Fate::Kept))
+            index > read || matches!(fates.next(), Some(Fate::Pending))
         });
         Ok(())
     }

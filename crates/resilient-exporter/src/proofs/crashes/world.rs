@@ -169,7 +169,7 @@ impl World {
             false => Box::new(NoFallback),
         };
         let mut journal =
-            FileJournal::open(self.dir("journal").ok()?, JOURNAL, self.lives, |name| fallback.holds(name)).ok()?;
+            FileJournal::open(self.dir("journal").ok()?, JOURNAL, self.lives, |name| fallback.has_file(name)).ok()?;
         let policy = Policy {
             limits: LIMITS,
             max_calls: 3,
@@ -182,7 +182,7 @@ impl World {
         let backoff = backoff::Exponential::builder().build().expect("valid");
         let now = self.hands.now();
         let endpoint = Endpoint::new(Machine::new(breaker.expect("valid")), now);
-        let usage = fallback.kept();
+        let usage = fallback.usage();
         let core = Core::new(policy, endpoint, usage.spans, self.lives).with_journal(journal.found(), now);
         let shared = Shared::new(Parts {
             core,

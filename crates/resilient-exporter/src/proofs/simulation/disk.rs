@@ -9,7 +9,7 @@ use otlp_payload::Payload;
 
 use super::{SpanKey, span_ids};
 use crate::seams::dead_letters::{DeadLetterError, Redriven};
-use crate::seams::fallback::{Change, Fallback, FallbackError, Kept, Stored};
+use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
 use crate::seams::fates::{Fate, Refusal};
 use crate::seams::settings::{DeadLetters, FallbackFormat, Files as Settings};
 use crate::stores::files::FileStore;
@@ -26,12 +26,12 @@ pub(super) struct MemoryFallback {
 }
 
 impl Fallback for MemoryFallback {
-    fn kept(&self) -> Kept {
+    fn usage(&self) -> Usage {
         let spans = self.batches.iter().map(|(bytes, _)| span_ids(bytes).count() as u64).sum();
-        Kept { files: self.batches.len() as u64, spans, bytes: 0 }
+        Usage { files: self.batches.len() as u64, spans, bytes: 0 }
     }
 
-    fn keep(&mut self, batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+    fn store(&mut self, batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
         if self.fails {
             return Err(FallbackError::new("no space left"));
         }
@@ -39,19 +39,19 @@ impl Fallback for MemoryFallback {
         Ok(Stored { name: "memory".to_owned() })
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
+    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         if self.fails {
             return Err(FallbackError::new("input/output error"));
         }
         self.reading = self.batches.len().min(3);
-        Ok(self.batches.iter().take(self.reading).cloned().collect())
+        Ok(group(self.batches.iter().take(self.reading).cloned().collect()))
     }
 
-    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
+    fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
         assert_eq!(fates.len(), self.reading, "one fate for each batch that was read");
         let given = self.batches.drain(..self.reading).collect::<Vec<_>>();
         for (batch, fate) in given.into_iter().zip(fates).rev() {
-            if matches!(fate, Fate::Kept) {
+            if matches!(fate, Fate::Pending) {
                 self.batches.push_front(batch);
             }
         }
@@ -65,7 +65,7 @@ impl Fallback for MemoryFallback {
         Vec::new()
     }
 
-    fn bury(&mut self, refusals: &[Refusal], _endpoint: &str, _now: SystemTime) -> bool {
+    fn store_dead_letters(&mut self, refusals: &[Refusal], _endpoint: &str, _now: SystemTime) -> bool {
         if !self.fails {
             let letters = refusals.iter().map(|refusal| &refusal.payload);
             self.letters.extend(letters.map(|payload| (payload.bytes().clone(), payload.span_count())));
@@ -87,6 +87,10 @@ impl Fallback for MemoryFallback {
         self.redriven += 1;
         Ok(Redriven { spans: spans as u64, letter_stays: false })
     }
+}
+
+fn group(batches: Vec<(Bytes, usize)>) -> ReadBack {
+    if batches.is_empty() { ReadBack::Empty } else { ReadBack::Group(batches) }
 }
 
 /// The fallback of a world, and a count of what is in it that does not ask it.
@@ -140,27 +144,29 @@ impl Files {
 }
 
 impl Fallback for Files {
-    fn kept(&self) -> Kept {
-        self.store.kept()
+    fn usage(&self) -> Usage {
+        self.store.usage()
     }
 
-    fn keep(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
-        self.store.keep(batches, now)
+    fn store(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
+        self.store.store(batches, now)
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<Vec<(Bytes, usize)>, FallbackError> {
-        let batches = self.store.read(4_000)?;
-        self.reading = batches.iter().map(|(bytes, _)| span_ids(bytes).collect()).collect();
-        Ok(batches)
+    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+        let read = self.store.read(4_000)?;
+        if let ReadBack::Group(batches) = &read {
+            self.reading = batches.iter().map(|(bytes, _)| span_ids(bytes).collect()).collect();
+        }
+        Ok(read)
     }
 
-    fn finish(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
+    fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
         for (ids, fate) in self.reading.drain(..).zip(fates) {
             if matches!(fate, Fate::Finished { .. }) {
                 self.finished.extend(ids);
             }
         }
-        self.store.finish(fates)
+        self.store.settle(fates)
     }
 
     fn clean_up(&mut self, now: SystemTime) {
@@ -171,8 +177,8 @@ impl Fallback for Files {
         self.store.changes()
     }
 
-    fn bury(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
-        self.store.bury(refusals, endpoint, now)
+    fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
+        self.store.store_dead_letters(refusals, endpoint, now)
     }
 
     fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {

@@ -1,29 +1,38 @@
-//! Dead letters in files of their own.
+//! Dead letters: refused batches in files of their own.
 
 use std::time::SystemTime;
 
 use file_fallback::dead_letters::{DeadLetters, Letter, LetterError, RedriveError};
-use file_fallback::{Evicted, Format, Notice, Record, SpillError};
+use file_fallback::{Config, Evicted, FileFallback, Format, Notice, Record, SpillError};
 use otlp_payload::{BatchId, Payload};
-use otlp_transport::Cause;
+use otlp_transport::{Cause, ErrorChain};
 use safe_dir::Directory;
 
-use super::{FileStore, told, whole_story};
+use super::{in_one_line, records};
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
 use crate::seams::fallback::{Change, FallbackError};
 use crate::seams::fates::Refusal;
 use crate::seams::settings::FallbackFormat;
-use crate::stores::records;
 
-impl<D: Directory> FileStore<D> {
-    pub(super) fn keep_letter(
-        &mut self,
-        refusal: &Refusal,
-        endpoint: &str,
-        now: SystemTime,
-    ) -> Result<(), FallbackError> {
-        let letters = self.open_letters()?;
-        // Letters are for people: JSON, whatever the files are.
+/// Opens the directory of the dead letters.
+pub(crate) type Open<D> = Box<dyn Fn() -> Result<D, safe_dir::OpenError> + Send>;
+
+pub(super) struct DeadLetterStore<D: Directory> {
+    /// Opened with the first letter or the first question: an exporter without refused batches makes no directory.
+    letters: Option<DeadLetters<D>>,
+    open: Open<D>,
+    config: Config,
+    changes: Vec<Change>,
+}
+
+impl<D: Directory> DeadLetterStore<D> {
+    pub(super) fn new(open: Open<D>, config: Config) -> Self {
+        Self { letters: None, open, config, changes: Vec::new() }
+    }
+
+    pub(super) fn store(&mut self, refusal: &Refusal, endpoint: &str, now: SystemTime) -> Result<(), FallbackError> {
+        let letters = self.opened()?;
+        // Letters are for people: JSON, although the fallback files may be protobuf.
         let records = FallbackFormat::Json.records(&refusal.payload).map_err(FallbackError::of_batches)?;
         let letter = Letter {
             signal: "traces".to_owned(),
@@ -40,78 +49,89 @@ impl<D: Directory> FileStore<D> {
         };
         let added = letters.add(&letter, &records, now);
         match &added {
-            Ok(added) => self.letters_evicted(&added.evicted),
-            Err(error) => self.letters_evicted(error.evicted()),
+            Ok(added) => self.note_evicted(&added.evicted),
+            Err(error) => self.note_evicted(error.evicted()),
         }
-        added.map(drop).map_err(told)
+        added.map(drop).map_err(in_one_line)
     }
 
-    pub(super) fn letter_described(&mut self, id: &str) -> Result<DeadLetter, DeadLetterError> {
+    pub(super) fn ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
+        Ok(self.letters()?.list().into_iter().map(|listed| listed.name).collect())
+    }
+
+    pub(super) fn describe(&mut self, id: &str) -> Result<DeadLetter, DeadLetterError> {
         let described = self.letters()?.describe(id);
-        self.note_letters();
+        self.log_notices();
         self.with_size(described.map_err(of_letter)?, id)
     }
 
-    pub(super) fn letter_read(&mut self, id: &str) -> Result<(DeadLetter, Vec<String>), DeadLetterError> {
+    pub(super) fn read(&mut self, id: &str) -> Result<(DeadLetter, Vec<String>), DeadLetterError> {
         let read = self.letters()?.read(id);
-        self.note_letters();
+        self.log_notices();
         let (letter, lines) = read.map_err(of_letter)?;
         let damaged = |_| DeadLetterError::Damaged { id: id.to_owned(), why: "it is no text".to_owned() };
         let lines = lines.into_iter().map(|line| String::from_utf8(line).map_err(damaged)).collect::<Result<_, _>>()?;
         Ok((self.with_size(letter, id)?, lines))
     }
 
-    pub(super) fn letter_redriven(&mut self, id: &str, now: SystemTime) -> Result<Redriven, DeadLetterError> {
-        self.letters()?;
-        let Self { files, letters: Some(letters), format, .. } = self else {
-            return Err(DeadLetterError::Unknown { id: id.to_owned() });
-        };
-        let redriven = letters.redrive(id, files, now, |letter, lines| to_be_kept(*format, letter, lines));
-        self.note();
-        self.note_letters();
+    /// Moves a letter into `files`, in their format.
+    pub(super) fn redrive(
+        &mut self,
+        id: &str,
+        files: &mut FileFallback<D>,
+        format: FallbackFormat,
+        now: SystemTime,
+    ) -> Result<Redriven, DeadLetterError> {
+        let redriven = self.letters()?.redrive(id, files, now, |letter, lines| records_of(format, letter, lines));
+        self.log_notices();
         match redriven {
             Ok(redriven) => {
                 if let Err(error) = &redriven.removed {
-                    let error = whole_story(error);
+                    let error = ErrorChain(error).to_string();
                     tracing::warn!(id, error, "a dead letter is sent again, and could not be removed");
                 }
                 Ok(Redriven { spans: redriven.spilled.count, letter_stays: redriven.removed.is_err() })
             }
             Err(RedriveError::Letter(error)) => Err(of_letter(error)),
             Err(RedriveError::Store(error @ (SpillError::Full { .. } | SpillError::NoRoom { .. }))) => {
-                Err(DeadLetterError::NoRoom(told(error)))
+                Err(DeadLetterError::NoRoom(in_one_line(error)))
             }
-            Err(RedriveError::Store(error @ SpillError::File { .. })) => Err(DeadLetterError::Storage(told(error))),
+            Err(RedriveError::Store(error @ SpillError::File { .. })) => {
+                Err(DeadLetterError::Storage(in_one_line(error)))
+            }
             Err(RedriveError::Store(error)) => {
-                Err(DeadLetterError::Damaged { id: id.to_owned(), why: whole_story(&error) })
+                Err(DeadLetterError::Damaged { id: id.to_owned(), why: ErrorChain(&error).to_string() })
             }
             Err(RedriveError::Unusable(why)) => Err(DeadLetterError::Damaged { id: id.to_owned(), why }),
             Err(error) => Err(DeadLetterError::Storage(FallbackError::new(error.to_string()))),
         }
     }
 
-    pub(super) fn letter_removed(&mut self, id: &str) -> Result<u64, DeadLetterError> {
+    pub(super) fn remove(&mut self, id: &str) -> Result<u64, DeadLetterError> {
         self.letters()?.remove(id).map_err(of_letter)
     }
 
-    pub(super) fn clean_up_letters(&mut self, now: SystemTime) {
+    pub(super) fn clean_up(&mut self, now: SystemTime) {
         if let Some(letters) = &mut self.letters {
             let evicted = letters.clean_up(now);
-            self.letters_evicted(&evicted);
-            self.note_letters();
+            self.note_evicted(&evicted);
+            self.log_notices();
         }
     }
 
-    /// They have ended before, and are counted beside the ledger.
-    fn letters_evicted(&mut self, evicted: &[Evicted]) {
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn note_evicted(&mut self, evicted: &[Evicted]) {
         for letter in evicted {
             let (name, spans, why) = (&letter.name, letter.count, letter.reason.as_str());
             tracing::warn!(name, spans, why, "a dead letter was removed to make room or for its age");
-            self.changes.push(Change::LettersEvicted { spans });
+            self.changes.push(Change::DeadLettersEvicted { spans });
         }
     }
 
-    fn note_letters(&mut self) {
+    fn log_notices(&mut self) {
         for notice in self.letters.as_mut().map(DeadLetters::take_notices).unwrap_or_default() {
             match notice {
                 Notice::SetAside { name, moved_to, damage, count, .. } => {
@@ -123,16 +143,16 @@ impl<D: Directory> FileStore<D> {
         }
     }
 
-    pub(super) fn letters(&mut self) -> Result<&mut DeadLetters<D>, DeadLetterError> {
-        self.open_letters().map_err(DeadLetterError::Storage)
+    fn letters(&mut self) -> Result<&mut DeadLetters<D>, DeadLetterError> {
+        self.opened().map_err(DeadLetterError::Storage)
     }
 
-    fn open_letters(&mut self) -> Result<&mut DeadLetters<D>, FallbackError> {
+    fn opened(&mut self) -> Result<&mut DeadLetters<D>, FallbackError> {
         match &mut self.letters {
             Some(letters) => Ok(letters),
             none => {
-                let dir = (self.open_letters)().map_err(told)?;
-                Ok(none.insert(DeadLetters::open_in(self.letters_config.clone(), dir).map_err(told)?))
+                let dir = (self.open)().map_err(in_one_line)?;
+                Ok(none.insert(DeadLetters::open_in(self.config.clone(), dir).map_err(in_one_line)?))
             }
         }
     }
@@ -154,19 +174,19 @@ impl<D: Directory> FileStore<D> {
     }
 }
 
-/// The lines of a letter as the fallback keeps them; through their spans, so that nothing else gets there.
-fn to_be_kept(format: FallbackFormat, letter: &Letter, lines: Vec<Vec<u8>>) -> Result<Vec<Record>, String> {
-    let mut records = Vec::new();
+/// The lines of a letter as records of a fallback file. The lines are decoded and encoded again, so that only spans get there.
+fn records_of(format: FallbackFormat, letter: &Letter, lines: Vec<Vec<u8>>) -> Result<Vec<Record>, String> {
+    let mut all = Vec::new();
     for line in lines {
         let (bytes, spans) = records::request(line, Format::Lines)?;
         if spans > 0 {
-            // It gets another id when it is read to be sent.
+            // A replay gives the batch its id.
             let id = BatchId { incarnation: 0, seq: 0 };
             let batch = Payload::new(id, letter.accepted, spans, bytes);
-            records.append(&mut format.records(&batch).map_err(|error| error.to_string())?);
+            all.append(&mut format.records(&batch).map_err(|error| error.to_string())?);
         }
     }
-    Ok(records)
+    Ok(all)
 }
 
 fn of_letter(error: LetterError) -> DeadLetterError {
@@ -175,6 +195,6 @@ fn of_letter(error: LetterError) -> DeadLetterError {
         LetterError::Damaged { name, damage } => {
             DeadLetterError::Damaged { id: name, why: format!("{}; it was set aside in quarantine", damage.as_str()) }
         }
-        error => DeadLetterError::Storage(told(error)),
+        error => DeadLetterError::Storage(in_one_line(error)),
     }
 }
