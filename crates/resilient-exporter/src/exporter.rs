@@ -19,10 +19,11 @@ use crate::shell::shared::Shared;
 /// A span exporter that survives its collector.
 ///
 /// `export` encodes the batch, puts it into a bounded buffer and returns: it never waits for the collector or a retry, and for the
-/// disk only in durable mode, no longer than the journal's time-out. A thread of its own sends, another one writes what does not fit into memory to files and reads it back. It works
-/// behind any span processor, inside any tokio runtime or without one, and may be dropped anywhere.
+/// disk only in durable mode, no longer than the journal's time-out. The net thread sends; the disk thread writes batches that
+/// memory has no room for to files, and reads them back. The exporter works behind any span processor, inside any tokio
+/// runtime or without one, and may be dropped anywhere.
 ///
-/// The SDK passes no flush on to an exporter and owns it once it is built: take a [`Handle`] first.
+/// The SDK passes no flush on to an exporter and owns it once the provider is built: take a [`Handle`] first.
 pub struct ResilientSpanExporter {
     shared: Arc<Shared>,
     encoder: Encoder,
@@ -58,13 +59,13 @@ impl ResilientSpanExporter {
             let payload = self.encoder.encode(id, self.shared.clock.wall(), &batch);
             (payload, self.shared.clock.now())
         }));
-        // The spans' own memory is the larger part: it goes before anything else happens.
+        // The spans take more memory than their encoded bytes: they are dropped first.
         drop(batch);
         let Ok((payload, now)) = encoded else {
             self.shared.decide(|core| core.on_encode_panicked(spans));
             return Err(OTelSdkError::InternalFailure("encoding panicked: please report this".to_owned()));
         };
-        // A panic in here is of a clock of the user's: the batch is offered all the same.
+        // A clock of a user's may panic: the batch is offered all the same.
         let _ = catch_unwind(AssertUnwindSafe(|| self.shared.make_durable(&payload)));
         let offered = self.shared.decide(|core| core.on_offered(payload, now));
         self.shared.net.notify_one();

@@ -1,4 +1,4 @@
-//! What stays in the user's hand when the SDK owns the exporter.
+//! The view of an exporter that stays with the user when the SDK owns the exporter.
 
 mod dead_letters;
 
@@ -15,38 +15,39 @@ use crate::shell::shared::Shared;
 
 pub use self::dead_letters::RedriveReport;
 
-/// A view of one exporter, and the flush that the SDK does not pass on. A clone is a reference count; it may outlive the
-/// exporter, whose last numbers it then shows.
+/// A view of one exporter, and the flush that the SDK does not pass on. A clone costs a reference count. A handle may outlive
+/// the exporter, whose last numbers it then shows.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Handle {
-    /// Where every span is, as one consistent snapshot. One short lock; never waits for a worker.
+    /// The place of every span, as one consistent snapshot. Takes one short lock; never waits for a worker thread.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.shared.core().ledger().clone()
     }
 
-    /// How it goes. One short lock; never waits for a worker, so it answers while the disk or the collector hangs.
+    /// Status, issues and numbers, as one consistent snapshot. Takes one short lock; never waits for a worker thread, so it
+    /// answers while the disk or the collector hangs.
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared.health()
     }
 
-    /// Waits until everything accepted before this call has left memory and no fallback file is left, or until `timeout`
-    /// has passed. It hurries nobody: breaker and backoff decide as always. Spans in the SDK's own queue are not ours
+    /// Waits until every batch accepted before this call has left memory and no fallback file is left, for `timeout` at most.
+    /// Breaker and backoff decide as always: a flush sends no batch earlier. Spans in the SDK's own queue are not accepted
     /// yet: call the provider's `force_flush` first. Blocks the calling thread.
     ///
     /// # Errors
-    /// [`FlushError`] says how many spans still wait, and where. They are kept and go on.
+    /// [`FlushError`] counts the spans that still wait in memory and in files. They stay on their way.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         self.shared.flush(timeout)
     }
 
-    /// A receiver of every [`Event`] from now on. One that is 1,024 events behind misses those that follow, until it
-    /// reads again; dropping it ends the subscription.
+    /// A receiver of every [`Event`] from now on. A receiver that is 1,024 events behind misses further ones until it reads
+    /// again; dropping it ends the subscription.
     #[must_use]
     pub fn subscribe(&self) -> Receiver<Event> {
         self.shared.listeners.subscribe()

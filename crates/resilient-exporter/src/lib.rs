@@ -1,10 +1,22 @@
 //! A span exporter that survives its collector.
 //!
-//! Spans are encoded once, wait in a bounded buffer, go to the collector by a circuit breaker and a backoff, spill to files
-//! when memory is not enough, and are replayed when the collector is back. Where every span is stands in a [`Ledger`] whose
-//! identity holds in each snapshot. `export` never waits for the collector, a retry or the disk; it never retries on the
-//! caller's thread, never starts a runtime of the caller's, and never reads the environment: settings come from the
-//! [`Builder`]. Terms are OpenTelemetry's and OTLP's, those of the breaker *Release It!*'s.
+//! Each batch is encoded once, waits in a bounded buffer, goes to the collector through a circuit breaker and a backoff, spills
+//! to a file when memory is full, and is replayed when the collector is back. The [`Ledger`] counts the place of every span; its
+//! identity holds in each snapshot. `export` never waits for the collector or a retry, and for the disk only in durable mode,
+//! bounded by a time-out; it never starts a runtime of the caller's, and never reads the environment: settings come from the
+//! [`Builder`]. Terms are OpenTelemetry's and OTLP's; those of the breaker are *Release It!*'s.
+//!
+//! | Room | Purpose |
+//! | --- | --- |
+//! | `report` | numbers, events, health |
+//! | `seams` | the traits that users implement, the types of these contracts, the settings |
+//! | `core` | all decisions, pure |
+//! | `stores` | our implementations of the seams, in files |
+//! | `shell` | threads and shared state |
+//! | `builder`, `exporter`, `handle`, `error` | the front door |
+//! | `proofs` | the simulation of the core, and crash histories over all stores |
+//!
+//! Each room knows those above it: `report <- seams <- {core, stores} <- shell <- front door`.
 //!
 #![doc = include_str!("../README.md")]
 

@@ -35,7 +35,6 @@ fn ledger(page: &mut Page, health: &Health) {
     page.counter("resilient_spans_offered_total", "Spans handed to the exporter.", ledger.offered);
     page.counter("resilient_spans_recovered_total", "Spans found on disk from an earlier process.", ledger.recovered);
     page.counter("resilient_spans_redriven_total", "Dead letters put back on their way.", ledger.redriven);
-    page.gauge("resilient_spans_staged", "Spans inside the processor, not yet a batch.", ledger.staged);
     page.gauge("resilient_spans_buffered", "Spans that wait in memory.", ledger.buffered);
     page.gauge("resilient_spans_in_flight", "Spans sent, without an answer yet.", ledger.in_flight);
     page.gauge("resilient_spans_in_fallback", "Spans in fallback files.", ledger.in_fallback);

@@ -168,7 +168,6 @@ fn lines(report: &Report) -> Vec<String> {
     row("offered", ledger.offered);
     // What can be nothing is shown only when it is something; the whole account stands in the JSON.
     let rest = [
-        ("staged", ledger.staged),
         ("buffered", ledger.buffered),
         ("in flight", ledger.in_flight),
         ("in fallback files", ledger.in_fallback),

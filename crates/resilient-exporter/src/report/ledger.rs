@@ -1,10 +1,10 @@
-//! What became of each span: one identity, true at every instant.
+//! The account of every span: one identity, true at every instant.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Where spans come from or stand. `Offered`, `Recovered` and `Redriven` are sources: spans only leave them.
+/// The sources and places of spans. `Offered`, `Recovered` and `Redriven` are sources: spans only leave them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
     Offered,
@@ -21,23 +21,23 @@ pub(crate) enum Place {
     TakenOver,
 }
 
-/// Why spans that had been accepted were given up. The set is fixed, so that it can label a metric.
+/// The reason for which accepted spans were dropped. The set is fixed, so that it can label a metric.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The buffer was full and no fallback could take what had to leave.
+    /// The buffer was full, and no fallback could take its oldest batches.
     BufferFull,
     /// Older than the buffer's age limit, and no fallback could take it.
     BufferAge,
-    /// The disk took longer than spans came in, and the memory limit was reached.
+    /// The disk was slower than the spans that arrived, and the memory limit was reached.
     DiskSlow,
     /// Fallback files were removed, oldest first, to stay below the cap on bytes, files or free space.
     FallbackFull,
     /// Fallback files were older than their age limit.
     FallbackAge,
-    /// A stored record was damaged; what could be read was sent.
+    /// A stored record was damaged; its readable part was sent.
     Corrupt,
-    /// The collector refused for good, or the span alone is larger than it takes, and no dead letter could be kept.
+    /// The collector refused the spans for good, or takes no span of this size, and no dead letter could be stored.
     Permanent,
     /// Still in memory when the deadline of a shutdown passed.
     Shutdown,
@@ -59,7 +59,7 @@ impl DropReason {
         }
     }
 
-    /// What the user can do about it.
+    /// The remedy, as part of a sentence.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl DropReason {
     }
 }
 
-/// Why offered spans were never accepted. The set is fixed, so that it can label a metric.
+/// The reason for which offered spans were never accepted. The set is fixed, so that it can label a metric.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum RefuseReason {
@@ -101,7 +101,7 @@ impl RefuseReason {
 
 /// The account of one process, in spans, as one consistent snapshot.
 ///
-/// `offered + recovered + redriven = staged + buffered + in_flight + in_fallback + delivered + rejected +
+/// `offered + recovered + redriven = buffered + in_flight + in_fallback + delivered + rejected +
 /// dead_lettered + dropped + refused + taken_over` holds in every snapshot; [`Ledger::imbalance`] is the difference.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -112,8 +112,6 @@ pub struct Ledger {
     pub recovered: u64,
     /// Dead letters that were put back on their way.
     pub redriven: u64,
-    /// Inside the span processor, not yet a batch.
-    pub staged: u64,
     /// In memory, waiting to be sent or being written to a file.
     pub buffered: u64,
     /// Sent, without an answer yet.
@@ -186,7 +184,7 @@ impl Ledger {
     #[must_use]
     pub fn imbalance(&self) -> i64 {
         let came = self.offered + self.recovered + self.redriven;
-        let stands = self.staged + self.buffered + self.in_flight + self.in_fallback + self.taken_over;
+        let stands = self.buffered + self.in_flight + self.in_fallback + self.taken_over;
         let ended = self.delivered + self.rejected + self.dead_lettered + self.lost();
         came.cast_signed() - (stands + ended).cast_signed()
     }
