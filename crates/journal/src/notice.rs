@@ -83,8 +83,6 @@ pub struct Status {
     pub bytes: u64,
     /// Bytes of records that no sync has made durable yet.
     pub unsynced_bytes: u64,
-    /// Batches found at open that [`next_recovered`](super::Journal::next_recovered) has not returned yet.
-    pub to_recover: usize,
     /// The last attempt to write or sync failed.
     pub trouble: bool,
 }

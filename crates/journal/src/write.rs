@@ -200,7 +200,6 @@ impl<D: Directory> Journal<D> {
             segments: self.index.segments.len(),
             bytes: self.index.bytes,
             unsynced_bytes: self.tail.len(),
-            to_recover: self.to_recover.len(),
             trouble: self.trouble,
         }
     }

@@ -184,8 +184,6 @@ pub struct Metadata {
     pub len: u64,
     /// The bytes that the file system has allocated for it on disk.
     pub allocated: u64,
-    /// The permission bits.
-    pub mode: u32,
     /// The user id of the owner.
     pub owner: u32,
     /// The number of names (hard links).

@@ -155,13 +155,6 @@ impl FileError {
         self.io().is_some_and(|source| source.kind() == io::ErrorKind::AlreadyExists)
     }
 
-    /// Whether there is no space: disk, quota or limit of the file size.
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        use io::ErrorKind as K;
-        self.io().is_some_and(|io| matches!(io.kind(), K::StorageFull | K::QuotaExceeded | K::FileTooLarge))
-    }
-
     /// Whether the file may not be opened here: it is not a regular file, belongs to another user, or has a second
     /// name.
     #[must_use]

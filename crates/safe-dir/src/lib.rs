@@ -16,7 +16,7 @@ pub use claim::{Abandoned, Claim, ClaimError, Locked, ProcessDirs};
 pub use directory::{Directory, Entry, File, Kind, Metadata};
 pub use error::{FileError, LockError, OpenError};
 pub use lock::{LOCK_FILE, Lock};
-pub use name::{MAX_NAME_LEN, NameProblem, check as check_name};
+pub use name::NameProblem;
 pub use open::{Options, Parents};
 pub use publish::{Draft, publish, remove_leftovers, replace};
 pub use quarantine::{Quarantine, QuarantineLimits};

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The longest name, in bytes: `NAME_MAX` of Linux and of nearly every file system. A name to be published must be 5
 /// bytes shorter, for its temporary one.
-pub const MAX_NAME_LEN: usize = 255;
+pub(crate) const MAX_NAME_LEN: usize = 255;
 
 /// Why a name was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum NameProblem {
     Slash,
     /// It contains a control character, such as NUL or a line break.
     Control,
-    /// It is longer than [`MAX_NAME_LEN`].
+    /// It is longer than 255 bytes.
     TooLong,
 }
 
@@ -27,7 +27,7 @@ pub enum NameProblem {
 /// # Errors
 ///
 /// The reason why it may not be used.
-pub fn check(name: &str) -> Result<(), NameProblem> {
+pub(crate) fn check(name: &str) -> Result<(), NameProblem> {
     if name.is_empty() {
         Err(NameProblem::Empty)
     } else if name == "." || name == ".." {

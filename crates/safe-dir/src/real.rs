@@ -250,7 +250,6 @@ fn metadata(stat: &Stat) -> Metadata {
         len: u64::try_from(stat.st_size).unwrap_or(0),
         // `st_blocks` counts units of 512 bytes, independent of the block size.
         allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
-        mode: stat.st_mode & 0o7777,
         owner: stat.st_uid,
         links: stat.st_nlink,
         modified: since(stat.st_mtime),

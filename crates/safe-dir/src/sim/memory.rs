@@ -100,7 +100,7 @@ impl Directory for MemoryDir {
                 Node::File(id) => state.files.get(&id).map_or(0, |content| content.data.len() as u64),
                 Node::Dir(_) => 0,
             };
-            Ok(Metadata { kind: kind(node), len, allocated: len, mode: 0o600, owner: 0, links: 1, modified: None })
+            Ok(Metadata { kind: kind(node), len, allocated: len, owner: 0, links: 1, modified: None })
         })
     }
 

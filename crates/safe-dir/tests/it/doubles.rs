@@ -89,7 +89,8 @@ fn a_full_disk_takes_the_bytes_that_fit() {
     let disk = Disk::new();
     disk.set_capacity(Some(6));
     let dir = disk.root();
-    assert!(publish(&dir, "a", |file| file.write_all(b"12345678")).expect_err("too much").is_no_space());
+    let error = publish(&dir, "a", |file| file.write_all(b"12345678")).expect_err("too much");
+    assert_eq!(error.io().map(std::io::Error::kind), Some(std::io::ErrorKind::StorageFull));
     assert_eq!(names(&dir), BTreeSet::new());
     publish(&dir, "a", |file| file.write_all(b"123456")).expect("it fits");
     assert_eq!(dir.free_bytes().expect("known"), 0);
