@@ -240,3 +240,15 @@ impl Index {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_batch_takes_about_100_bytes() {
+        // The table has one more byte for each entry, and is at least 7/16 full after it has grown.
+        let bytes = size_of::<(Id, Live)>() + size_of::<Place>();
+        assert!((80..=100).contains(&bytes), "{bytes} bytes");
+    }
+}
