@@ -2,6 +2,7 @@
 
 mod claim;
 mod directory;
+mod entry;
 mod error;
 mod lock;
 mod name;
@@ -13,7 +14,8 @@ mod real;
 pub mod sim;
 
 pub use claim::{Abandoned, Claim, ClaimError, Locked, ProcessDirs};
-pub use directory::{Directory, Entry, File, Kind, Metadata};
+pub use directory::{Directory, File};
+pub use entry::{Entry, Kind, Metadata};
 pub use error::{FileError, LockError, OpenError};
 pub use lock::{LOCK_FILE, Lock};
 pub use name::NameProblem;

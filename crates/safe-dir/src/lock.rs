@@ -1,11 +1,12 @@
 //! The lock of a directory.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::{Directory as _, FileError, LockError, SafeDir};
+use crate::{Directory, FileError, LockError};
 
 /// The lock of a directory, held until it is dropped or the process ends.
 ///
@@ -30,7 +31,8 @@ impl Drop for Lock {
 /// The name of the lock file. A process that removes its directory removes this file last, while it holds the lock.
 pub const LOCK_FILE: &str = ".lock";
 
-pub(crate) fn take(dir: &SafeDir) -> Result<Lock, LockError> {
+/// Takes the lock of `dir`, whose handle is `fd`.
+pub(crate) fn take(dir: &impl Directory<File = File>, fd: &OwnedFd) -> Result<Lock, LockError> {
     // A holder that removes its directory removes the lock file with it: a process that had opened that file before
     // holds a lock on a file without a name. Each round means that this happened once more, so a few are plenty.
     for _ in 0..ROUNDS {
@@ -41,7 +43,7 @@ pub(crate) fn take(dir: &SafeDir) -> Result<Lock, LockError> {
             Err(errno) => return Err(failed(dir, errno)),
         }
         let mine = rustix::fs::fstat(&file).map_err(|errno| failed(dir, errno))?;
-        match rustix::fs::statat(dir.fd(), LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(fd, LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(named) if (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino) => {
                 return Ok(Lock { file, process: std::process::id() });
             }
@@ -54,6 +56,6 @@ pub(crate) fn take(dir: &SafeDir) -> Result<Lock, LockError> {
 
 const ROUNDS: u32 = 16;
 
-fn failed(dir: &SafeDir, errno: Errno) -> LockError {
+fn failed(dir: &impl Directory, errno: Errno) -> LockError {
     LockError::File(FileError::Io { path: dir.path().join(LOCK_FILE), action: "lock", source: errno.into() })
 }

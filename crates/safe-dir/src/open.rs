@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::{OpenError, SafeDir};
+use crate::OpenError;
 
 /// The rules of [`SafeDir::open_with`] for the path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,8 +29,16 @@ pub enum Parents {
     Trusted,
 }
 
+/// A directory that has passed the checks.
+pub(crate) struct Opened {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
+    /// The user that it belongs to and that this process acts for.
+    pub(crate) user: u32,
+}
+
 /// Opens `path`; makes it and the missing directories above it.
-pub(crate) fn open(path: &Path, options: Options) -> Result<SafeDir, OpenError> {
+pub(crate) fn open(path: &Path, options: Options) -> Result<Opened, OpenError> {
     let invalid = || OpenError::InvalidPath { path: path.to_owned() };
     let absolute = std::path::absolute(path).map_err(|_| invalid())?;
     let (Some(name), Some(parent)) = (absolute.file_name(), absolute.parent()) else { return Err(invalid()) };
@@ -46,8 +54,7 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<SafeDir, OpenError> 
     // An existing directory is checked before its parents: its remedy is closer to the user.
     let dir = open_or_make(&parent_fd, Path::new(&name), path)?;
     if options.parents == Parents::Checked {
-        let path = crate::Directory::path(&dir);
-        check_parents(path, path.ancestors().skip(1))?;
+        check_parents(&dir.path, dir.path.ancestors().skip(1))?;
     }
     Ok(dir)
 }
@@ -64,7 +71,7 @@ fn check_before_making(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Opens `name` inside the directory behind `parent`, makes it if it does not exist, and checks it.
-pub(crate) fn open_or_make(parent: &OwnedFd, name: &Path, path: PathBuf) -> Result<SafeDir, OpenError> {
+pub(crate) fn open_or_make(parent: &OwnedFd, name: &Path, path: PathBuf) -> Result<Opened, OpenError> {
     let failed = |action, errno: Errno| failed(&path, action, errno.into());
     let made = match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
         Ok(()) => true,
@@ -103,7 +110,7 @@ pub(crate) fn open_or_make(parent: &OwnedFd, name: &Path, path: PathBuf) -> Resu
     if made {
         sync_parent(parent).map_err(|errno| failed("make durable", errno))?;
     }
-    Ok(SafeDir::new(fd, path, user))
+    Ok(Opened { fd, path, user })
 }
 
 /// The effective user of this process.

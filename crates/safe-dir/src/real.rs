@@ -42,15 +42,7 @@ impl SafeDir {
     ///
     /// The same, as far as the rules require.
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
-        open::open(path.as_ref(), options)
-    }
-
-    pub(crate) fn new(fd: OwnedFd, path: PathBuf, user: u32) -> Self {
-        Self { fd, path, user }
-    }
-
-    pub(crate) fn fd(&self) -> &OwnedFd {
-        &self.fd
+        open::open(path.as_ref(), options).map(Self::from)
     }
 
     fn check(&self, name: &str) -> Result<(), FileError> {
@@ -90,6 +82,12 @@ impl SafeDir {
         } else {
             Ok(())
         }
+    }
+}
+
+impl From<open::Opened> for SafeDir {
+    fn from(open::Opened { fd, path, user }: open::Opened) -> Self {
+        Self { fd, path, user }
     }
 }
 
@@ -181,7 +179,7 @@ impl Directory for SafeDir {
     fn subdirectory(&self, name: &str) -> Result<Self, OpenError> {
         let invalid = |problem| OpenError::InvalidName { path: self.path.clone(), name: name.to_owned(), problem };
         name::check(name).map_err(invalid)?;
-        open::open_or_make(&self.fd, Path::new(name), self.path.join(name))
+        open::open_or_make(&self.fd, Path::new(name), self.path.join(name)).map(Self::from)
     }
 
     fn remove_subdirectory(&self, name: &str) -> Result<(), FileError> {
@@ -190,7 +188,7 @@ impl Directory for SafeDir {
     }
 
     fn lock(&self) -> Result<Lock, LockError> {
-        lock::take(self)
+        lock::take(self, &self.fd)
     }
 }
 
