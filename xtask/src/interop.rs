@@ -10,10 +10,10 @@ use crate::fail::Failure;
 use crate::process::{self, cargo};
 use crate::workspace::Workspace;
 
-/// What decides which program comes out of the build; the configurations are read at run time.
+/// The files that the program is built from; the configurations are read at run time.
 const BUILT_FROM: [&str; 3] = ["go.mod", "go.sum", "main.go"];
 
-/// What is asked for by name. `gunzip` is a script around gzip.
+/// Programs that are started by their name. `gunzip` is a script around gzip.
 const TOOLS: [(&str, &str); 4] = [
     ("jq", "apt-get install jq"),
     ("zstd", "apt-get install zstd"),
@@ -27,7 +27,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
         process::require(tool, "--version", get)?;
     }
     let python = install_python(workspace)?;
-    let source = workspace.root.join("xtask/collector");
+    let source = workspace.root.join("xtask/trials/collector");
     let collector = match env::var_os("OTELCOL_BIN").filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
         None => build(&source)?,
@@ -38,7 +38,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     // its integration test.
     process::run(cargo().args(["test", "--quiet", "--workspace", "--all-features", "--test", "it", "--no-run"]))?;
     let driver = workspace.target.join("debug/trials");
-    let otlp_py = workspace.root.join("xtask/python/otlp.py");
+    let otlp_py = workspace.root.join("xtask/trials/python/otlp.py");
     let mut command = Command::new(driver);
     command.arg("interop").arg("--collector").arg(collector).arg("--configs").arg(source);
     process::run(command.arg("--python").arg(python).arg("--otlp-py").arg(otlp_py))
@@ -48,7 +48,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
 /// content of that file. Gives its Python.
 fn install_python(workspace: &Workspace) -> Result<PathBuf, Failure> {
     const GET: &str = "apt-get install python3-venv";
-    let folder = workspace.root.join("xtask/python");
+    let folder = workspace.root.join("xtask/trials/python");
     let requirements = folder.join("requirements.txt");
     let home = workspace.target.join(format!("interop-python-{:016x}", fingerprint(&folder, &["requirements.txt"])?));
     let (python, whole) = (home.join("bin/python"), home.join("installed"));
@@ -62,7 +62,7 @@ fn install_python(workspace: &Workspace) -> Result<PathBuf, Failure> {
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
     process::run(pip.args(["--only-binary", ":all:", "--requirement"]).arg(&requirements))?;
-    // Last: what was interrupted is begun again.
+    // Last: an installation that was interrupted lacks this file and begins anew.
     fs::write(&whole, "").map_err(|source| Failure::File { path: whole, source })?;
     Ok(python)
 }
@@ -103,7 +103,7 @@ fn cache_dir() -> Result<PathBuf, Failure> {
     })
 }
 
-/// FNV-1a, 64 bits, over names and contents: a name for a cache entry, no protection against anybody.
+/// FNV-1a, 64 bits, over names and contents: a name for a cache entry, no protection against an attacker.
 fn fingerprint(folder: &Path, names: &[&str]) -> Result<u64, Failure> {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for name in names {
