@@ -1,71 +1,28 @@
-//! Counting instructions: a program under callgrind; for a client, its collector beside it in a process of its own.
+//! Counts the instructions of a program with callgrind.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
-use serde_json::Value;
+use std::process::Command;
 
 use crate::fail::Failure;
 use crate::process;
 
-/// Batches of a short run and of a long one. What both do once (start, connect, end) falls out of their difference.
-const BATCHES: [u32; 2] = [8, 40];
+/// Spans of a short run and of a long one. The instructions of the start and the end are the same in both, and leave
+/// the difference.
+const SPANS: [u32; 2] = [8 * 512, 40 * 512];
 
-/// Spans in a batch: as in the programs.
-const BATCH: u32 = 512;
-
-/// A collector that takes everything; ends when dropped.
-pub(super) struct Sink {
-    child: Child,
-    grpc: String,
-    http: String,
-}
-
-impl Sink {
-    pub(super) fn start(program: &Path) -> Result<Self, Failure> {
-        let what = "the greeting of the collector".to_owned();
-        // Standard input stays open as long as we live: the collector ends with it.
-        let mut command = Command::new(program);
-        command.arg("collector").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let started = command.spawn();
-        let mut child = started.map_err(|source| Failure::File { path: program.to_owned(), source })?;
-        let mut line = String::new();
-        let read = BufReader::new(child.stdout.as_mut().expect("piped above")).read_line(&mut line);
-        let greeting: Value = read.ok().and_then(|_| serde_json::from_str(&line).ok()).unwrap_or_default();
-        match (greeting["grpc"].as_str(), greeting["http"].as_str()) {
-            (Some(grpc), Some(http)) => Ok(Self { grpc: grpc.to_owned(), http: http.to_owned(), child }),
-            _ => Err(Failure::Unreadable { what, why: line }),
-        }
-    }
-
-    pub(super) fn endpoint(&self, protocol: &str) -> &str {
-        if protocol == "grpc" { &self.grpc } else { &self.http }
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        // An error means that it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Instructions a span of the whole process, all threads, kernel not included. The program takes the number of batches
-/// as its last argument.
+/// User-space instructions per span, of all threads of the process and without its child processes. The program takes
+/// the number of spans as its last argument.
 pub(super) fn instructions_per_span(program: &Path, arguments: &[&str]) -> Result<f64, Failure> {
     process::require("valgrind", "--version", "apt-get install valgrind")?;
-    let [short, long] = BATCHES;
-    let counted = |batches: u32| {
+    let [short, long] = SPANS;
+    let counted = |spans: u32| {
         let mut command = Command::new("valgrind");
         command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
-        command.args(arguments).arg(batches.to_string());
-        collected(&mut command)
+        collected(command.args(arguments).arg(spans.to_string()))
     };
     let (short_run, long_run) = (counted(short)?, counted(long)?);
-    let per_span = (long_run as f64 - short_run as f64) / f64::from((long - short) * BATCH);
-    println!("{}: {per_span:.0} instructions a span ({short_run} and {long_run} in all)", arguments.join(" "));
+    let per_span = (long_run as f64 - short_run as f64) / f64::from(long - short);
+    println!("{}: {per_span:.0} instructions per span ({short_run} and {long_run} in all)", arguments.join(" "));
     Ok(per_span)
 }
 
@@ -80,7 +37,7 @@ fn collected(command: &mut Command) -> Result<u64, Failure> {
     }
 }
 
-/// The total from callgrind's last words: `==12== Collected : 1234`.
+/// The total in callgrind's last lines: `==12== Collected : 1234`.
 fn read_total(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
 }
@@ -90,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_total_is_read_from_what_callgrind_says() {
+    fn the_total_is_read_from_the_output_of_callgrind() {
         let text =
             "==7== Callgrind, a call-graph generating cache profiler\n==7== Events    : Ir\n==7== Collected : 123456\n";
         assert_eq!(read_total(text), Some(123_456));

@@ -18,7 +18,7 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failu
         [filter] if !filter.starts_with('-') => filter,
         _ => return Err(Failure::Usage("bench takes one filter at most, a part of a name".into())),
     };
-    let budgets: Vec<Budget> = Budget::ALL.into_iter().filter(|budget| budget.name().contains(filter)).collect();
+    let budgets: Vec<&Budget> = budget::ALL.iter().filter(|budget| budget.name.contains(filter)).collect();
     budget::build(&budgets)?;
     let programs = workspace.target.join("release");
     let verdicts = budgets.iter().map(|budget| budget.measure(&programs)).collect::<Result<Vec<_>, _>>()?;
@@ -45,7 +45,7 @@ struct Verdict {
     gate: Gate,
 }
 
-/// What the gate is about.
+/// The highest value that a gate lets through.
 #[derive(Clone, Copy)]
 enum Gate {
     /// Ours as a multiple of the peer's.
@@ -56,7 +56,7 @@ enum Gate {
 
 #[derive(Clone, Copy)]
 enum Unit {
-    /// User-space instructions a span.
+    /// User-space instructions per span.
     Instructions,
     NanosPerBatch,
     NanosPerSpan,
@@ -65,7 +65,7 @@ enum Unit {
 }
 
 impl Unit {
-    /// How it is written, and with how many decimals.
+    /// The name of the unit, and the number of decimals that its values are printed with.
     fn form(self) -> (&'static str, usize) {
         match self {
             Self::Instructions => ("instr/span", 0),
@@ -78,7 +78,7 @@ impl Unit {
 }
 
 impl Verdict {
-    /// What is compared, and with what.
+    /// The value that is compared, and the gate that it is compared with.
     fn value_and_gate(&self) -> (f64, f64) {
         match self.gate {
             Gate::TimesPeer(gate) => (self.ours / self.peer, gate),

@@ -14,9 +14,20 @@ use trials::{Failure, now};
 const USAGE: &str = "\
 usage: trials outage [--short | --long]
        trials interop --collector <program> --configs <folder> --python <program> --otlp-py <program>
-       trials chaos kill [--kills N] [--seed S] [--minutes M] [--folder F] [--no-journal]
+       trials chaos [<storm> [options]]   without a storm: lists the storms and their options
        trials collector [options]         the mock collector; used by the trials themselves
        trials chaos-life <settings>       one life of a storm; used by the storm itself
+";
+
+const STORMS: &str = "\
+usage: cargo xtask chaos <storm> [options]
+
+  kill                 an application under load is killed (SIGKILL) at random moments while its collector fails in every
+                       way; an outside ledger of span ids judges: docs/chaos.md
+    --kills N          the number of kills, by default 300
+    --minutes M        the longest duration, by default 5; one clean life follows
+    --seed S           repeats the plan of an earlier storm; by default a new one
+    --no-journal       without durable mode: only spans that were once on disk must not be lost
 ";
 
 fn main() -> ExitCode {
@@ -37,7 +48,12 @@ fn main() -> ExitCode {
                 otlp_py: otlp_py.into(),
             })
         }
+        ["chaos"] => {
+            print!("{STORMS}");
+            Ok(())
+        }
         ["chaos", "kill", options @ ..] => kill_storm(options),
+        ["chaos", storm, ..] => Err(format!("there is no storm {storm:?}\n\n{STORMS}").into()),
         ["chaos-life", settings] => chaos::live(settings, started),
         _ => Err(USAGE.into()),
     };
@@ -90,14 +106,14 @@ fn kill_storm(options: &[&str]) -> Result<(), Failure> {
     };
     let mut options = options.iter();
     while let Some(option) = options.next() {
-        let mut value = || options.next().ok_or_else(|| Failure::from(format!("{option} needs a value\n{USAGE}")));
+        let mut value = || options.next().ok_or_else(|| Failure::from(format!("{option} needs a value\n\n{STORMS}")));
         match *option {
             "--kills" => storm.kills = value()?.parse()?,
             "--seed" => storm.seed = value()?.parse()?,
             "--minutes" => storm.limit = Duration::try_from_secs_f64(value()?.parse::<f64>()? * 60.0)?,
             "--folder" => storm.folder = value()?.into(),
             "--no-journal" => (storm.journal, storm.promise) = (false, Promise::Stored),
-            _ => return Err(format!("there is no option {option:?}\n{USAGE}").into()),
+            _ => return Err(format!("there is no option {option:?}\n\n{STORMS}").into()),
         }
     }
     // Absolute: the application is told to keep its state there.

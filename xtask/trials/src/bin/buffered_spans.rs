@@ -14,11 +14,13 @@ use trials::{Failure, app, wait_until};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// What the buffer holds by default.
+/// The default capacity of the buffer, in spans.
 const SPANS: usize = 10_000;
 
 /// 20 batches fill the buffer to the span.
 const BATCH: usize = 500;
+
+const MIB: f64 = 1_048_576.0;
 
 fn main() -> ExitCode {
     match run() {
@@ -51,11 +53,11 @@ fn run() -> Result<(), Failure> {
     let bytes = held() - before;
 
     let ledger = handle.ledger();
-    let kept = ledger.buffered + ledger.in_flight;
+    let buffered = ledger.buffered + ledger.in_flight;
     let scale = SPANS as f64 / (SPANS - BATCH) as f64;
     let (bytes, sdk_bytes) = (bytes as f64 * scale, sdk_bytes as f64 * scale);
-    println!(r#"{{"spans": {kept}, "bytes": {bytes:.0}, "sdk_form_bytes": {sdk_bytes:.0}}}"#);
-    if kept == SPANS as u64 && ledger.imbalance() == 0 {
+    println!(r#"{{"peer": {:.4}, "ours": {:.4}}}"#, sdk_bytes / MIB, bytes / MIB);
+    if buffered == SPANS as u64 && ledger.imbalance() == 0 {
         Ok(())
     } else {
         Err(format!("{SPANS} spans were offered, the books say {ledger:?}").into())

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_executor::block_on;
+use mock_collector::ChildCollector;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use trials::Failure;
 use trials::app;
@@ -13,10 +14,13 @@ use trials::contender::{self, Protocol, Settings};
 /// Spans in a batch: the default of the SDK's batch processor.
 const BATCH: usize = 512;
 
+/// The program of this package that serves as the collector; it stands beside this one.
+const COLLECTOR: &str = "trials";
+
 /// How long one batch may take, under an instrumented run on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const USAGE: &str = "usage: export_load <none|stock|ours> <grpc|http> <endpoint> <batches>";
+const USAGE: &str = "usage: export_load <none|stock|ours> <grpc|http> <spans>";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,20 +34,22 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[&str]) -> Result<(), Failure> {
-    let [exporter, protocol, endpoint, batches] = arguments else { return Err(USAGE.into()) };
-    let protocol = match *protocol {
-        "grpc" => Protocol::Grpc,
-        "http" => Protocol::Http,
+    let [exporter, protocol, spans] = arguments else { return Err(USAGE.into()) };
+    // In a process of its own, which callgrind does not count.
+    let collector = ChildCollector::start(std::env::current_exe()?.with_file_name(COLLECTOR), ["collector"])?;
+    let (protocol, endpoint) = match *protocol {
+        "grpc" => (Protocol::Grpc, collector.grpc_endpoint()),
+        "http" => (Protocol::Http, collector.http_endpoint()),
         _ => return Err(USAGE.into()),
     };
     let template = app::finished_spans(BATCH);
-    let batches = (0..batches.parse::<usize>()?).map(|_| template.clone());
+    let batches = (0..spans.parse::<usize>()? / BATCH).map(|_| template.clone());
     match *exporter {
         "none" => batches.for_each(hold),
         "stock" => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
             let _context = runtime.enter();
-            let mut exporter = contender::stock_exporter(protocol, endpoint)?;
+            let mut exporter = contender::stock_exporter(protocol, &endpoint)?;
             exporter.set_resource(&contender::resource());
             for batch in batches {
                 block_on(exporter.export(batch))?;
@@ -51,7 +57,7 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
         }
         "ours" => {
             let state = tempfile::tempdir()?;
-            let mut exporter = contender::builder(Settings::Default, protocol, endpoint, state.path())?.build()?;
+            let mut exporter = contender::builder(Settings::Default, protocol, &endpoint, state.path())?.build()?;
             exporter.set_resource(&contender::resource());
             let handle = exporter.handle();
             let mut offered = 0;
@@ -69,8 +75,7 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Keeps the batch for good: an exporter that drops it pays for that itself, and this run is what the others are
-/// compared to.
+/// Leaks the batch: an exporter that drops it pays for that itself, and the other runs are compared with this one.
 fn hold(batch: Vec<SpanData>) {
     std::mem::forget(std::hint::black_box(batch));
 }

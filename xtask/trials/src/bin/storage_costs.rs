@@ -1,5 +1,5 @@
-//! What waiting costs: the buffer, and the journal by each of its sync policies, on a real directory. Prints one JSON
-//! object, and what has no gate to standard error. Run by `cargo xtask bench`.
+//! The cost of waiting batches: the buffer, and the journal by each of its sync policies, on a real directory. Prints
+//! one JSON object, and figures without a gate to standard error. Run by `cargo xtask bench`.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Nanoseconds, of what there is at least to be done and of ours.
+/// Nanoseconds of the least possible work, and of our code.
 struct Measured {
     peer: f64,
     ours: f64,
@@ -68,9 +68,9 @@ fn buffer() -> Measured {
     Measured { peer: nanos(peer, TIMES), ours: nanos(ours, TIMES) }
 }
 
-/// A span appended without a sync, beside a bare write of the same bytes to a file; then what each policy costs.
+/// A span appended without a sync, beside a bare write of the same bytes to a file; then the cost of each policy.
 fn journal() -> Result<Measured, Failure> {
-    /// Appended between two syncs, which are not timed: what may come in while one sync is under way.
+    /// Appended between two syncs, which are not timed: as many as can arrive while one sync is under way.
     const BATCHES: u32 = 8;
     const ROUNDS: u64 = 45;
     let scratch = tempfile::tempdir()?;
@@ -102,7 +102,7 @@ fn journal() -> Result<Measured, Failure> {
     Ok(Measured { peer: nanos(typical(bare), spans), ours: nanos(typical(ours), spans) })
 }
 
-/// Time of appending and syncing alone; the marks of what was delivered and the clearing up come in between, not timed.
+/// Time of appending and syncing alone; the marks of delivered batches and the clearing up come in between, not timed.
 fn policies(scratch: &Path, body: &[u8]) -> Result<(), Failure> {
     const BATCHES: u32 = 256;
     let interval = SyncPolicy::Interval(Duration::from_millis(200));
@@ -134,7 +134,7 @@ fn policies(scratch: &Path, body: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a start pays that finds a journal: opening, and reading all of it.
+/// The cost of a start that finds a journal: opening, and reading all of it.
 fn recovery(dir: &Path, writer: Writer) -> Result<(), Failure> {
     let bytes = writer.journal.status().bytes;
     drop(writer);

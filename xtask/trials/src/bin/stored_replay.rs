@@ -1,17 +1,24 @@
-//! The memory of a replay: `write` fills a folder with fallback files, `replay`, in a process of its own, starts an
-//! exporter on it and waits until all is delivered to a collector that costs nothing. Each prints one JSON object. Run
-//! by `cargo xtask bench`.
+//! The memory of a replay: the most that a start and the replay of files take, over the memory of the process at its
+//! start, beside the size of the files. `measure` fills a folder with fallback files and replays them, each in a
+//! process of its own to a collector that costs nothing, and prints one JSON object in MiB. Run by `cargo xtask bench`.
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
 use file_fallback::Compression;
 use resilient_exporter::ResilientSpanExporter;
+use serde_json::Value;
 use trials::stored::{self, PATIENCE, Resident, Takes, Written};
 use trials::{Failure, now, wait_until};
 
-const USAGE: &str = "usage: stored_replay write <folder> <MiB of text> <zstd|plain> | replay <folder>";
+const USAGE: &str = "\
+usage: stored_replay measure <MiB of text> <zstd|plain>
+       stored_replay write <folder> <MiB of text> <zstd|plain>      used by measure
+       stored_replay replay <folder>                                used by measure
+";
+
+const MIB: f64 = 1_048_576.0;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +36,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[&str]) -> Result<String, Failure> {
     match arguments {
+        ["measure", mebibytes, compression] => measure(mebibytes, compression),
         ["write", folder, mebibytes, compression] => {
             let compression = match *compression {
                 "zstd" => Compression::Zstd,
@@ -42,6 +50,33 @@ fn run(arguments: &[&str]) -> Result<String, Failure> {
         ["replay", folder] => replay(Path::new(folder)),
         _ => Err(USAGE.into()),
     }
+}
+
+/// Both halves, each in a process of its own: the memory of the writer is not the replay's.
+fn measure(mebibytes: &str, compression: &str) -> Result<String, Failure> {
+    let scratch = tempfile::tempdir()?;
+    let folder = scratch.path().join("traces");
+    let written = ask(Command::new(std::env::current_exe()?).arg("write").arg(&folder).args([mebibytes, compression]))?;
+    let replayed = ask(Command::new(std::env::current_exe()?).arg("replay").arg(&folder))?;
+    let number =
+        |json: &Value, key: &str| json[key].as_f64().ok_or_else(|| Failure::from(format!("no {key} in {json}")));
+    let (stored, delivered) = (number(&written, "spans")?, number(&replayed, "spans")?);
+    if stored != delivered {
+        return Err(format!("{stored} spans were stored and {delivered} replayed").into());
+    }
+    let (disk, seconds) = (number(&written, "disk_bytes")? / MIB, number(&replayed, "seconds")?);
+    eprintln!("{compression}: {delivered} spans of {disk:.0} MiB on disk in {seconds:.1} s");
+    let ours = (number(&replayed, "peak_bytes")? - number(&replayed, "baseline_bytes")?) / MIB;
+    Ok(format!(r#"{{"peer": {disk:.4}, "ours": {ours:.4}}}"#))
+}
+
+/// Runs this program and reads the JSON object that it prints.
+fn ask(command: &mut Command) -> Result<Value, Failure> {
+    let output = command.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}", output.status).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 fn replay(folder: &Path) -> Result<String, Failure> {
