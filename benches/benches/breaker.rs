@@ -1,4 +1,4 @@
-//! A guarded call that does nothing: what the breaker itself costs, beside its peers and two floors.
+//! A guarded call that does nothing: the cost of the breaker itself, beside its peers and two floors.
 //!
 //! Groups are closed, one failure in ten, and refused while open, each from one thread and from two on one breaker.
 //! Floors: an atomic load and a conditional store (no breaker does less), a mutex round a counter (the simplest

@@ -1,4 +1,4 @@
-//! What the batch processor's thread pays for one batch: encode, buffer, wake; and the way to an acknowledgement
+//! The cost of one batch on the batch processor's thread: encode, buffer, wake; and the way to an acknowledgement
 //! without a network.
 
 use std::hint::black_box;
@@ -32,7 +32,7 @@ impl Transport for Acknowledges {
     }
 }
 
-/// A collector that never answers: what is sent stays in flight.
+/// A collector that never answers: each batch that is sent stays in flight.
 struct Silent;
 
 #[async_trait]

@@ -1,5 +1,6 @@
 //! One request until it is acknowledged, over loopback: 512 HTTP server spans, about 340 kB. The sinks run on a thread
-//! of their own and throw away what they read. `bare socket` is the floor: the same bytes and an answer of a few.
+//! of their own and discard the bytes that they read. `bare socket` is the floor: the same bytes and an answer of a
+//! few.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -64,7 +65,7 @@ fn compressed(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a call costs while nobody listens: it is made again and again during an outage.
+/// The cost of a call to a port on which no process listens: an outage is full of such calls.
 fn refused(c: &mut Criterion) {
     let payload = payload();
     // Bound and not listening: the port stays refused.

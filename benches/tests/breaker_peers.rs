@@ -1,5 +1,5 @@
-//! What breakers do when a call is dropped, panics, hangs or comes late: the real peers and ours, driven alike, as a
-//! table.
+//! The behavior of breakers when a call is dropped, panics, hangs or ends late: the real peers and ours, driven alike,
+//! as a table.
 //!
 //! Each row is asserted, the peers' too: when a newer version does better, this test says so, and the pages are
 //! corrected. `cargo test -p benches --test breaker_peers -- --nocapture` prints the table.

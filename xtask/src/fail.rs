@@ -1,4 +1,4 @@
-//! Why a lane failed, said so that the reader knows what to do next.
+//! Why a lane failed, in words that name the next step.
 
 use std::fmt;
 use std::io;
@@ -11,11 +11,11 @@ pub(crate) enum Failure {
     Usage(String),
     /// A tool that the lane needs is not installed.
     MissingTool { tool: String, get: &'static str },
-    /// A command ran and said no.
+    /// A command ended without success.
     Command { what: String, status: String },
     /// A file could not be read or written.
     File { path: PathBuf, source: io::Error },
-    /// What was read is not what it should be.
+    /// A file or an output does not have the expected form.
     Unreadable { what: String, why: String },
     /// The lane looked and found something wrong; details were printed.
     Found(String),

@@ -1,7 +1,6 @@
 //! Fuzzing: libFuzzer drives each target for a bounded time, from the committed seeds.
 //!
-//! All that it makes is below the target folder: programs, logs, findings, and what the inputs have grown to. The
-//! working tree is never written to.
+//! A run writes only below the target folder: programs, logs, findings, and the inputs that it has found.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use crate::fail::Failure;
 use crate::process::{self, capture};
 use crate::workspace::Workspace;
 
-/// Builds the targets that the filter selects, runs one after the other, and prints what each has done.
+/// Builds the targets that the filter selects, runs one after the other, and prints the figures of each.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
     let options = Options::parse(arguments)?;
     process::require("cargo-fuzz", "--version", "cargo install --locked cargo-fuzz")?;
@@ -44,7 +43,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Fai
     }
 }
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
     filter: String,
@@ -128,7 +127,7 @@ fn nightly(tool: &str) -> Command {
     command
 }
 
-/// The targets are a workspace of their own, whose lock file nobody else keeps up to date.
+/// The targets are a workspace of their own, whose lock file no other lane updates.
 fn check_lock(source: &Path) -> Result<(), Failure> {
     let manifest = source.join("Cargo.toml");
     let mut command = nightly("cargo");
@@ -159,7 +158,7 @@ fn build(places: &Places, host: &str, names: &[String], all: bool) -> Result<(),
     if all { build(None) } else { names.iter().try_for_each(|name| build(Some(name))) }
 }
 
-/// What a run has come to.
+/// The figures of one run.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     runs: u64,
@@ -338,7 +337,7 @@ mod tests {
         assert_eq!(failure.to_string(), "no target has \"x\" in its name; there are journal, settings");
     }
 
-    /// A program that does as libFuzzer does, and then what `more` says.
+    /// A program that behaves as libFuzzer does, and then runs the script `more`.
     fn play(more: &str) -> (Result<Outcome, Failure>, Vec<bool>) {
         use std::os::unix::fs::PermissionsExt as _;
         static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);

@@ -165,7 +165,7 @@ fn found(broken: &[&str], verdict: &str) -> Result<(), Failure> {
     if broken.is_empty() { Ok(()) } else { Err(Failure::Found(format!("{}: {verdict}", broken.join(", ")))) }
 }
 
-/// What the lanes said so far.
+/// The outcomes of the lanes so far.
 #[derive(Default)]
 struct Gate {
     lanes: Vec<(&'static str, Duration, Result<(), Failure>)>,

@@ -1,5 +1,5 @@
-//! The project's own commands: `cargo xtask <lane>`. Each lane is one module; what it needs and cannot find makes it
-//! fail with the tool's name and the way to get it. Nothing is skipped.
+//! The project's own commands: `cargo xtask <lane>`. Each lane is one module. A lane whose tool is missing fails with
+//! the tool's name and the way to get it; nothing is skipped.
 
 mod bench;
 mod chaos;

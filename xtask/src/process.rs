@@ -37,7 +37,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Adds what one line of output says, if it is a `test result:` line.
+    /// Adds the counts of one line of output, if it is a `test result:` line.
     fn add_line(&mut self, line: &str) {
         let Some((_, rest)) = line.split_once("test result: ") else { return };
         for part in rest.split([';', '.']) {
@@ -103,7 +103,7 @@ pub(crate) fn capture_quietly(command: &mut Command, limit: Duration) -> Result<
 fn read_beside(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What could be read until an error is still worth showing.
+        // Output from before a read error is still shown.
         let _ = pipe.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })

@@ -1,4 +1,4 @@
-//! The workspace as cargo sees it: where it is, what is in it.
+//! The workspace as cargo sees it: its place and its packages.
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,7 @@ impl Workspace {
         })
     }
 
-    /// A member's folder name under `crates/`: these are what the project ships.
+    /// The members below `crates/`: the project ships these.
     pub(crate) fn crates(&self) -> impl Iterator<Item = &Package> {
         let home = self.root.join("crates");
         self.packages.iter().filter(move |package| package.dir.parent() == Some(home.as_path()))

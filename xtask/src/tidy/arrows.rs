@@ -30,7 +30,7 @@ const LEAVES: usize = 6;
 /// The one leaf that other leaves may stand on.
 const GROUND: &str = "safe-dir";
 
-/// What a leaf never brings along by default, not even through somebody else.
+/// Families of packages that a leaf never depends on by default, not even through another package.
 const NOT_IN_LEAVES: [&str; 4] = ["opentelemetry", "tokio", "tonic", "hyper"];
 
 /// Checks the declared normal dependencies of every member.
@@ -74,7 +74,7 @@ pub(super) fn check(root: &Path, packages: &[Package]) -> Vec<Finding> {
     findings
 }
 
-/// Checks what the leaves bring along through others, with their default features.
+/// Checks the dependencies that the leaves have through others, with their default features.
 pub(super) fn check_trees(workspace: &Workspace) -> Result<Vec<Finding>, Failure> {
     let mut findings = Vec::new();
     for leaf in &HOUSE[..LEAVES] {

@@ -1,4 +1,4 @@
-//! What every member's manifest and folder must have.
+//! The fields that every member's manifest must have, and the files that its folder must have.
 
 use std::collections::BTreeMap;
 use std::fs;

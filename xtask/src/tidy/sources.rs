@@ -1,4 +1,4 @@
-//! What no source may hold.
+//! Text that no source may hold.
 
 use super::{Finding, Source};
 
@@ -25,7 +25,7 @@ const SLEEP: &str = concat!("thread::", "sleep(");
 const EXPECT: &str = "clippy::disallowed_methods";
 const TODO: &str = concat!("TO", "DO");
 
-/// Folders of one machine: whoever reads this elsewhere has none of them.
+/// Folders of one machine, which no other machine has.
 const MACHINE: [&str; 4] =
     [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
 

@@ -64,7 +64,7 @@ pub(super) fn check(folders: &[&str], files: &[Source], ceilings: &Ceilings) -> 
                 );
                 findings.push(Finding::new(*folder, 0, message));
             } else if limit > goal && rate < limit * 0.9 {
-                println!("{name}: lower the ceiling of \"{family}\" to {rate} in {}", ceilings::FILE);
+                println!("{name}: lower the ceiling of \"{family}\" to {} in {}", rate.max(goal), ceilings::FILE);
             }
         }
     }

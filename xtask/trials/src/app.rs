@@ -112,7 +112,7 @@ pub fn finished_spans(count: usize) -> Vec<SpanData> {
     spans.take()
 }
 
-/// Keeps every finished span: what was made, whatever an exporter says about it. Clones share the spans.
+/// Keeps every finished span, as a record of the spans that is independent of every exporter. Clones share the spans.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     spans: Arc<Mutex<Vec<SpanData>>>,

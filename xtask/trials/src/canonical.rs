@@ -1,5 +1,5 @@
-//! One form for spans from two worlds, so that they can be compared: what the SDK made, and what the Collector wrote
-//! down.
+//! One form for spans from two sources, so that they can be compared: those that the SDK made, and those that the
+//! Collector wrote.
 //!
 //! It shares no code with our own encoder: it would find its own mistakes right.
 
@@ -18,7 +18,7 @@ use crate::Failure;
 /// Spans by id, each in the canonical form: fields of OTLP JSON, attributes as a map, absent fields as defaults.
 pub type Spans = BTreeMap<SpanIds, Value>;
 
-/// What the SDK made.
+/// The spans that the SDK made.
 #[must_use]
 pub fn made(spans: &[SpanData], resource: &Resource) -> Spans {
     let resource: Map<String, Value> =
@@ -56,8 +56,8 @@ pub fn made(spans: &[SpanData], resource: &Resource) -> Spans {
     spans.iter().map(one).collect()
 }
 
-/// What the Collector wrote down: OTLP JSON, one request a line. A last line without its end is still being written and
-/// is left out. A span that came twice is kept once, if both are the same.
+/// The spans that the Collector wrote: OTLP JSON, one request a line. A last line without its end is still being
+/// written and is left out. A span that came twice is kept once, if both are the same.
 ///
 /// # Errors
 ///
@@ -86,7 +86,7 @@ pub fn recorded(text: &str) -> Result<Spans, Failure> {
 ///
 /// # Errors
 ///
-/// Counts of what is missing, unknown or different, and the first of each in full.
+/// Counts of the spans that are missing, unknown or different, and the first of each in full.
 pub fn compare(made: &Spans, recorded: &Spans) -> Result<(), Failure> {
     let mut wrong = Vec::new();
     let missing: Vec<_> = made.iter().filter(|(ids, _)| !recorded.contains_key(*ids)).collect();
@@ -180,8 +180,8 @@ fn attribute(value: &Attribute) -> Value {
     }
 }
 
-/// Written and read once, since what is compared to it was: `serde_json` may miss the last bit when it reads. A whole
-/// number is written by the Collector without a fraction.
+/// Written and read once, as its counterpart was: `serde_json` may miss the last bit when it reads. The Collector
+/// writes a whole number without a fraction.
 fn double(value: f64) -> Value {
     let text =
         if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value:.0}") } else { json!(value).to_string() };

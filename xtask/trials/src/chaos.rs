@@ -1,7 +1,7 @@
 //! The kill storm: an application under load is killed again and again at random moments, while its collector fails in
-//! every way; an outside ledger of span ids says in the end whether anything was lost.
+//! every way; an outside ledger of span ids shows in the end whether a span was lost.
 //!
-//! See `docs/chaos.md` for what is promised and how it is judged.
+//! `docs/chaos.md` has the promises and how they are judged.
 
 mod account;
 mod disk;
@@ -23,24 +23,24 @@ use crate::Failure;
 pub struct Plan {
     /// Kills, at most.
     pub kills: u32,
-    /// What every chance is drawn from.
+    /// The seed of every random choice.
     pub seed: u64,
     /// How long processes are killed; the last, clean life comes on top.
     pub limit: Duration,
     /// Whether the application runs in durable mode.
     pub journal: bool,
-    /// What is owed.
+    /// The promise that the storm checks.
     pub promise: Promise,
     /// Everything is written in here. Must not exist.
     pub folder: PathBuf,
 }
 
-/// What is owed for a span.
+/// The spans that must not be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
-    /// What `export` accepted is delivered or on disk: durable mode.
+    /// Each span that `export` accepted is delivered or on disk: durable mode.
     Accepted,
-    /// What was on disk once is delivered or on disk: any mode.
+    /// Each span that was once on disk is delivered or on disk: any mode.
     Stored,
 }
 
@@ -48,8 +48,8 @@ pub enum Promise {
 ///
 /// # Errors
 ///
-/// When the trial itself breaks: no process, no port, no folder. What the storm finds is no error here: it stands in
-/// the report.
+/// When the trial itself breaks: no process, no port, no folder. A broken promise is no error here: it stands in the
+/// report.
 pub fn run(plan: &Plan, program: &Path) -> Result<Report, Failure> {
     storm::run(plan, program)
 }

@@ -1,4 +1,4 @@
-//! A collector in a process of its own, what can happen to it, and its record of what it took.
+//! A collector in a process of its own, the faults that can strike it, and its record of the spans that it accepted.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use mock_collector::{Behavior, ChildCollector, SpanIds, read_record};
 
 use crate::Failure;
 
-/// What happens to the collector.
+/// The fault that strikes the collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing listens: a connection is refused at once.

@@ -1,4 +1,4 @@
-//! What stands against each other: the stock exporter and ours, each behind the SDK's default batch processor.
+//! The exporters that are compared: the stock one and ours, each behind the SDK's default batch processor.
 
 use std::fmt;
 use std::path::Path;
@@ -142,7 +142,7 @@ pub fn has_room(made: u64, handle: &Handle) -> bool {
     made - ledger.offered <= BURST && ledger.buffered + ledger.in_flight <= BUFFER
 }
 
-/// What every application of the trials says about itself.
+/// The resource of every application of the trials.
 #[must_use]
 pub fn resource() -> Resource {
     Resource::builder().with_service_name("shop").build()

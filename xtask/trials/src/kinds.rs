@@ -12,12 +12,12 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData};
 
 use crate::app::{self, Recorder};
 
-/// What one program says about itself, and its batches in order.
+/// The resource of one program, and its batches in order.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// Who it is.
     pub resource: Resource,
-    /// What its batch processor handed to an exporter.
+    /// The batches that its batch processor handed to an exporter.
     pub batches: Vec<Vec<SpanData>>,
 }
 
@@ -38,7 +38,7 @@ pub fn programs() -> Vec<Program> {
     let spans = Spans::new();
     // A file below 1,000 bytes, by which the Collector tells files apart: it has not that many to go by.
     let mut programs = vec![Program { resource: small_resource(), batches: vec![vec![spans.empty()]] }];
-    // The same with so large a resource that what is behind it would not be looked at.
+    // The same with so large a resource that a reader of the beginning does not see the spans behind it.
     let large = large_resource();
     programs.extend((0..ALIKE).map(|_| Program { resource: large.clone(), batches: vec![vec![spans.empty()]] }));
     let every_kind = (0..300).map(|number| spans.of_every_kind(number)).collect::<Vec<_>>();
@@ -83,7 +83,7 @@ impl Spans {
         Self { provider, recorder, trace: Context::new().with_remote_span_context(remote) }
     }
 
-    /// Nothing but what every span has.
+    /// A span with the fields that every span has, and no other.
     fn empty(&self) -> SpanData {
         self.one(&self.provider.tracer(""), SpanBuilder::from_name(""), &self.trace)
     }
@@ -107,7 +107,7 @@ impl Spans {
             ])
             .with_links(links(number));
         if number.is_multiple_of(50) {
-            // More than the SDK takes: it counts what it drops.
+            // More than the SDK's limits: the SDK counts those that it drops.
             builder = builder
                 .with_attributes((0..200).map(|n| KeyValue::new(format!("attribute {n}"), n)))
                 .with_events((0..200).map(|n| Event::new(format!("event {n}"), start, Vec::new(), 0)).collect());

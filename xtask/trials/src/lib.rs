@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 pub use mock_collector::SpanIds;
 
-/// What went wrong in a trial, for a person to read: a trial has no caller that would tell one failure from another.
+/// Why a trial failed, in words: a trial has no caller that would distinguish one failure from another.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// Looks again and again until `condition` holds.
+/// Checks `condition` again and again until it holds.
 ///
 /// # Errors
 ///
-/// When it does not hold within `limit`: the message names `what`.
+/// When the condition does not hold within `limit`; the message begins with the name of the wait.
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Result<(), Failure> {
     let started = now();
     while !condition() {

@@ -21,7 +21,7 @@ use crate::{Failure, SpanIds, now, wait_until};
 /// One trial.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What happens to the collector.
+    /// The fault that strikes the collector.
     pub fault: Fault,
     /// Spans made before it, in it and after it.
     pub spans: [u64; 3],
@@ -31,7 +31,7 @@ pub struct Plan {
     pub settings: Settings,
     /// How long ours may take, once the collector is back and the last span is made.
     pub patience: Duration,
-    /// Ours over gRPC only, so that what the process takes of the machine is what it takes.
+    /// Only our exporter over gRPC, so that the memory and the time of the process are those of one exporter.
     pub alone: bool,
 }
 
@@ -41,7 +41,7 @@ pub enum Pace {
     /// So many a second, by the clock.
     PerSecond(u32),
     /// As fast as our exporters take them from the batch processor, which then never has to drop any, and as their disk
-    /// takes what their buffers cannot hold.
+    /// takes the spans that their buffers cannot hold.
     AsTaken,
 }
 
@@ -68,8 +68,8 @@ impl Plan {
         Self { patience: Duration::from_secs(600), alone: true, ..Self::timed(Fault::Refused, 600) }
     }
 
-    /// The same in a few seconds: it waits for what must happen and for nothing else, so a slow machine only makes it
-    /// longer. During the outage twice as many spans are made as the buffer takes.
+    /// The same in a few seconds: the trial waits for expected events and never for a time, so a slow machine only
+    /// makes it longer. During the outage twice as many spans are made as the buffer takes.
     #[must_use]
     pub fn untimed(fault: Fault) -> Self {
         let (pace, settings, patience) = (Pace::AsTaken, Settings::Quick, Duration::from_secs(60));
@@ -77,7 +77,7 @@ impl Plan {
     }
 }
 
-/// What became of the spans of one exporter.
+/// The outcome of the spans of one exporter.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// Which outage.
@@ -90,15 +90,15 @@ pub struct Row {
     pub made_in_fault: u64,
     /// Spans that the collector never took, by id.
     pub missing: u64,
-    /// Spans that the collector took and nobody made: must be 0.
+    /// Spans that the collector received and the application never made: must be 0.
     pub unknown: u64,
     /// Spans that the collector took more than once.
     pub duplicates: u64,
-    /// What only our exporter can say; none for the stock one.
+    /// Figures that only our exporter reports; none for the stock one.
     pub ours: Option<Ours>,
 }
 
-/// What only our exporter can say.
+/// Figures that only our exporter reports.
 #[derive(Clone, Debug)]
 pub struct Ours {
     /// Spans made that the batch processor never handed over.
@@ -113,13 +113,13 @@ pub struct Ours {
     pub caught_up: Duration,
     /// Bytes of all files in its folder at the end of the outage.
     pub on_disk: u64,
-    /// The most resident memory from the beginning of the outage until it had caught up, over what the process had
+    /// The most resident memory from the beginning of the outage until it had caught up, over the memory of the process
     /// before; the trial's own record of ids aside. Only of ours when it runs alone.
     pub memory: u64,
 }
 
 impl Ours {
-    /// What it took of the machine, for a person to read.
+    /// Memory and processor time, in words.
     #[must_use]
     pub fn usage(&self) -> String {
         const MIB: f64 = 1_048_576.0;
@@ -135,8 +135,8 @@ impl Row {
         self.missing as f64 / self.made_in_fault.max(1) as f64
     }
 
-    /// Whether the row shows what it must: ours lost nothing and says so in balanced books; the stock exporter lost at
-    /// least `stock_loss` of the outage's spans, without which the outage would prove nothing.
+    /// Checks the row: our exporter lost nothing and its ledger balances; the stock exporter lost at least `stock_loss`
+    /// of the outage's spans, without which the outage would prove nothing.
     ///
     /// # Errors
     ///
@@ -226,7 +226,7 @@ pub fn run(plan: &Plan, program: &Path) -> Result<Vec<Row>, Failure> {
     }
     let [before, during, after] = plan.spans;
     for contender in &mut all {
-        // In place from the start: what is resident of it is what is in it.
+        // Reserved at the start: its resident memory is its content, and no copy while it grows.
         contender.made.reserve_exact(plan.spans.iter().sum::<u64>() as usize);
     }
     make(&mut all, before, plan)?;
@@ -321,7 +321,8 @@ impl Contender {
         Ok(Resident::read()?.now.saturating_sub(size_of_val(&self.made[..]) as u64))
     }
 
-    /// Whether there is room for a burst. The stock exporter does not say, and is given what the others get.
+    /// Whether the exporter has space for a burst. The stock exporter does not report its space, and gets the pace of
+    /// the others.
     fn has_room(&self) -> bool {
         self.handle.as_ref().is_none_or(|handle| contender::has_room(self.made.len() as u64, handle))
     }
@@ -439,8 +440,7 @@ fn make(all: &mut [Contender], count: u64, plan: &Plan) -> Result<(), Failure> {
     let mut done = 0;
     while done < count {
         let due = match plan.pace {
-            // After a time in which the machine gave us nothing, what is due must not overrun the batch processor's
-            // queue.
+            // After a pause of the machine, the spans that are due must not overrun the batch processor's queue.
             Pace::PerSecond(rate) => (done + BURST / 8).min((started.elapsed().as_secs_f64() * f64::from(rate)) as u64),
             Pace::AsTaken => done + BURST,
         };

@@ -22,7 +22,7 @@ const LINE_BYTES: usize = 1_000_000;
 /// The exporter's spills share a file up to about so much text.
 const FILE_BYTES: usize = 8 << 20;
 
-/// What was written.
+/// Counts of the written files and spans.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Written {
     /// Files.
@@ -158,7 +158,7 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// What the operating system says of this process's memory.
+/// The memory of this process, as the operating system reports it.
 #[derive(Clone, Copy, Debug)]
 pub struct Resident {
     /// Bytes resident now.

@@ -10,8 +10,8 @@ use crate::feed::{Feed, Recipe};
 use crate::files::{self, Given, Readings, SEPARATOR, content};
 use crate::{Seed, memory};
 
-/// Each letter is read whole or set aside as it was; what is read was in the file, and can be written again; the
-/// neighbour is read.
+/// Each letter is read completely or set aside unchanged; every line that is read stood in the file, and can be written
+/// again; the neighbouring letter is read.
 ///
 /// The input: up to four files (see [`Given::read`]).
 pub(crate) fn check(input: &[u8]) {
@@ -58,7 +58,7 @@ pub(crate) fn check(input: &[u8]) {
     assert_eq!(letters.read(&neighbour).expect("whole"), (letter(), vec![b"{}".to_vec()]));
 }
 
-/// What was read can be kept again, and reads the same from then on.
+/// A letter that was read can be stored again, and reads the same from then on.
 fn is_written_again(letter: &Letter, lines: Vec<Vec<u8>>) {
     let records: Vec<Record> = lines.iter().map(|line| Record { bytes: line.clone(), count: 1 }).collect();
     if records.is_empty() {

@@ -11,9 +11,9 @@ use crate::feed::{Feed, Recipe};
 use crate::files::{self, Format, Given, Readings, SEPARATOR, content, put};
 use crate::{Seed, memory};
 
-/// Opens, reads a while, opens again, reads to the end: it ends, in bounded memory; no record is invented or comes
-/// again once it was settled; the neighbours and all that is whole are delivered; what was damaged is kept as it was;
-/// and the books agree.
+/// Opens, reads a while, opens again, reads to the end: reading ends, in bounded memory; no record is invented or comes
+/// again once it was settled; the neighbours and all intact records are delivered; damaged files are set aside
+/// unchanged; and the counts agree.
 ///
 /// The input: three bytes that say how, the progress if there is any, then up to four files (see [`Given::read`]).
 pub(crate) fn check(input: &[u8]) {
@@ -220,7 +220,7 @@ impl World {
     }
 }
 
-/// What left the store undelivered.
+/// Records that left the store undelivered.
 fn missing(notices: &[Notice]) -> u64 {
     let counts = notices.iter().map(|notice| match notice {
         Notice::SetAside { count, .. } | Notice::Missing { count, .. } | Notice::Vanished { count, .. } => *count,
@@ -240,7 +240,7 @@ fn at() -> SystemTime {
 const STEM: &str = "traces-20260201T000000.000Z";
 const NEIGHBOUR: &str = "traces-20260201T000000.000Z-00000004-n2.jsonl";
 
-/// Two copies on the disk in memory, two for comparing, and what each line takes in the books of this check.
+/// Two copies on the disk in memory, two for comparing, and the entry of each line in the tables of this check.
 const PEAK_PER_BYTE: usize = 1_000;
 
 /// A group, a compressed part as it is read, the windows of the readers, and the progress.

@@ -61,9 +61,9 @@ impl Recipe {
     }
 }
 
-/// Something done to bytes by somebody who should not have.
+/// Damages bytes as another program, a disk or an attacker could.
 ///
-/// Four bytes of the feed: what, where, and a value that is also how much.
+/// Four bytes of the feed: the kind of damage, the place, and a value that is also the length.
 pub(crate) fn harm(feed: &mut Feed<'_>, bytes: &mut Vec<u8>) {
     let (what, at, value) = (feed.byte(), feed.short(), feed.byte());
     if bytes.is_empty() {

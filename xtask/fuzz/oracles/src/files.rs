@@ -1,4 +1,4 @@
-//! Files of the fallback as anybody might have written them, and what an independent reader sees in them.
+//! Files of the fallback as any program can have written them, and the records that an independent reader sees in them.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -56,7 +56,7 @@ impl Format {
 }
 
 impl Given {
-    /// One byte says how, one byte what its name promises, then a chunk, then what is done to it.
+    /// One byte selects the form, one byte the ending of the name; then follow a chunk and the damage to it.
     ///
     /// Form 0 is the chunk as it is; the others are lines, which become records of the format, in parts that end at a
     /// record separator (0x1e), plain or compressed.
@@ -84,7 +84,7 @@ impl Given {
         let is_text = |first: &[u8; 4]| first.iter().all(|byte| byte.is_ascii_graphic() || *byte == b'\n');
         let is_whole = match form >> 2 & 3 {
             0 => false,
-            // Of lines that begin otherwise the first bytes decide what they are.
+            // Lines that begin otherwise are classified by their first bytes.
             1 => format == Format::Framed || text.first_chunk().is_some_and(is_text),
             _ => true,
         };
@@ -109,7 +109,7 @@ pub(crate) fn put(disk: &Disk, name: &str, bytes: &[u8]) -> bool {
     true
 }
 
-/// What a file in a directory of the disk holds.
+/// The content of a file in a directory of the disk.
 pub(crate) fn content(disk: &Disk, folder: Option<&str>, name: &str) -> Option<Vec<u8>> {
     let root = disk.root();
     let dir = match folder {
@@ -173,7 +173,7 @@ pub(crate) fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// What a reader sees who goes on behind damage, with the libraries' own readers.
+/// The records that a reader finds which goes on behind damage, with the libraries' own readers.
 #[derive(Debug)]
 struct Reading {
     /// A text for each run of parts without damage between them; the last part of a run may be one that broke off.

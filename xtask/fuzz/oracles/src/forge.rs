@@ -19,7 +19,7 @@ pub(crate) struct Segment {
     pub(crate) number: u64,
     pub(crate) incarnation: u64,
     pub(crate) bytes: Vec<u8>,
-    /// What stands in it and is known for what it is.
+    /// The records of the segment that are certain to be recognized.
     pub(crate) records: Vec<Forged>,
     /// Something in it is from a newer version.
     pub(crate) newer: bool,
@@ -143,7 +143,7 @@ impl Segment {
         }
     }
 
-    /// Only what can be found for certain is told.
+    /// Adds a record only if a reader is certain to find it.
     fn whole(&mut self, record: Forged) {
         if self.lies_from.is_none() || matches!(record, Forged::Batch { .. } | Forged::Header(..)) {
             self.records.push(record);

@@ -11,8 +11,8 @@ use crate::files::{content, put};
 use crate::forge::{self, Forged, SEGMENT_HEADER, Segment};
 use crate::{Seed, memory};
 
-/// Opening ends, in bounded memory; no batch is invented; what damage did not touch is there, and is there again after
-/// a power cut; a done batch stays done; what is set aside is kept as it was; a newer version is left untouched.
+/// Opening ends, in bounded memory; no batch is invented; undamaged batches are there, and are there again after a
+/// power cut; a done batch stays done; files that are set aside stay unchanged; a newer version is left untouched.
 ///
 /// The input: a bit that says whether the segments are forged or written by a journal; see [`forged`] and [`written`].
 pub(crate) fn check(input: &[u8]) {
@@ -34,7 +34,7 @@ pub(crate) fn check(input: &[u8]) {
     }
 }
 
-/// What a disk holds, and what must come of it.
+/// The content of a disk, and the batches that a journal must find in it.
 struct Scene {
     disk: Disk,
     /// Whether the file of a spill exists.
@@ -89,7 +89,7 @@ fn recover(disk: &Disk, files: fn(&str) -> bool) -> Result<(Journal<MemoryDir>, 
     Ok((journal, found))
 }
 
-/// The journal works as any other, and what it gave out once it gives out again, until it is done.
+/// The journal works as any other, and gives out a batch again at each start until the batch is done.
 fn goes_on(scene: &Scene, before: &BTreeMap<String, Vec<u8>>, mut journal: Journal<MemoryDir>, mut found: Batches) {
     let id = (journal.incarnation(), 1);
     journal.append(id, 3, b"new").expect("there is room");
@@ -198,7 +198,7 @@ fn forged(feed: &mut Feed<'_>) -> Scene {
     let in_files: BTreeSet<Id> = spills.into_iter().filter(|(_, name)| (scene.files)(name)).map(|(id, _)| id).collect();
     scene.must.retain(|id| !scene.must_not.contains(id) && !in_files.contains(id));
     if lies {
-        // A mark may be hidden: what it says of a spill, or takes back, is open.
+        // A mark may be hidden: whether a spill was announced or taken back is then open.
         scene.must.clear();
     } else {
         scene.must_not.extend(in_files);
@@ -206,7 +206,7 @@ fn forged(feed: &mut Feed<'_>) -> Scene {
     scene
 }
 
-/// A journal of up to 64 operations, then up to four harms: a segment each, and what is done to it.
+/// A journal of up to 64 operations, then up to four harms, each with its segment and its kind of damage.
 fn written(feed: &mut Feed<'_>) -> Scene {
     let disk = Disk::new();
     let none = |_: &str| false;
@@ -274,7 +274,7 @@ fn body(id: Id, length: usize) -> Vec<u8> {
 const CONFIG: Config =
     Config { segment_bytes: 4 << 10, max_bytes: 1 << 20, max_body_bytes: 64 << 10, free_space_reserve: 0 };
 
-/// About 100 bytes a batch of at least 40, and what is compared here.
+/// About 100 bytes a batch of at least 40, and the copies that are compared here.
 const PEAK_PER_BYTE: usize = 32;
 const PEAK_AT_LEAST: usize = 512 << 10;
 

@@ -8,8 +8,9 @@ use prost::Message as _;
 use crate::files::contains;
 use crate::{Seed, memory, request};
 
-/// What is taken is a request to every reader of protobuf, means what an independent reader of JSON says, and comes
-/// back from being written; what is not taken has an error with a place in the line; memory is bounded by the line.
+/// An accepted line is a request to every reader of protobuf, has the meaning that an independent reader of JSON finds,
+/// and survives writing and reading; a refused line has an error with a place in the line; memory is bounded by the
+/// line.
 pub(crate) fn check(line: &[u8]) {
     let read = memory::within(PEAK_PER_BYTE * line.len(), "a line", || from_line(line));
     match read {
@@ -57,7 +58,7 @@ fn means_the_same_in_another_order(line: &[u8], bytes: &[u8]) {
     let value: serde_json::Value = match serde_json::from_slice(line) {
         Ok(value) => value,
         Err(error) => {
-            // Half a surrogate pair, escapes in what is skipped, and what is deeper than 128 brackets.
+            // Half a surrogate pair, escapes in skipped values, and nesting deeper than 128 brackets.
             let known = line.contains(&b'\\') || error.to_string().contains("recursion limit");
             assert!(known, "taken, and no JSON: {error}");
             return;
@@ -100,7 +101,7 @@ fn has_its_place(line: &[u8], error: JsonError) {
     }
 }
 
-/// The result, once more while it grows, and what is moved to its place.
+/// The result, once more while it grows, and the parts that are moved to their place.
 const PEAK_PER_BYTE: usize = 5;
 
 /// Lines as we write them, as others do, and torn ones.

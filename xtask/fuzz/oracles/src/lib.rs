@@ -12,12 +12,12 @@ mod protobuf;
 mod request;
 mod settings;
 
-/// One reader of untrusted bytes with what must hold of it.
+/// One reader of untrusted bytes with the statements that must hold of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// Names the target, its folder of seeds and its program.
     pub name: &'static str,
-    /// What it looks at, in a few words.
+    /// The bytes that the target reads, in a few words.
     pub about: &'static str,
     /// Panics if something does not hold for these bytes.
     pub check: fn(&[u8]),
@@ -63,7 +63,7 @@ pub static TARGETS: [Target; 6] = [
     },
 ];
 
-/// What the fuzzing program of the target `name` runs for each input.
+/// Checks one input: the fuzzing program of the target `name` calls this function for each.
 ///
 /// # Panics
 ///

@@ -5,11 +5,10 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Runs `work`, and fails if at any moment it held more than `limit` bytes beyond what was held before. What C code
-/// allocates (zstd) is not seen.
+/// Runs `work`, and fails if at any moment the process held more than `limit` bytes beyond those held before.
+/// Allocations of C code (zstd) are not counted.
 ///
-/// The count is one for the whole process: nothing that takes much may run beside it. What a test harness takes is
-/// allowed for.
+/// The count is one for the whole process: no large allocator may run beside it. The test harness is allowed for.
 pub(crate) fn within<T>(limit: usize, what: &str, work: impl FnOnce() -> T) -> T {
     let limit = limit + BESIDE;
     let before = ALLOCATOR.current_usage();
@@ -20,7 +19,7 @@ pub(crate) fn within<T>(limit: usize, what: &str, work: impl FnOnce() -> T) -> T
     result
 }
 
-/// What other threads may take meanwhile.
+/// Bytes that other threads may allocate meanwhile.
 const BESIDE: usize = 64 << 10;
 
 #[cfg(test)]

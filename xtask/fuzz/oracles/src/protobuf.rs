@@ -11,8 +11,8 @@ use prost::Message as _;
 
 use crate::{Seed, memory, request};
 
-/// Our readers agree with each other and with the stock decoder; what is written as JSON, split or encoded again means
-/// what the bytes mean; memory is bounded by the bytes.
+/// Our readers agree with each other and with the stock decoder; a request that is written as JSON, split or encoded
+/// again keeps its meaning; memory is bounded by the bytes.
 pub(crate) fn check(bytes: &[u8]) {
     let limit = PEAK_PER_BYTE * bytes.len();
     let count = memory::within(0, "counting", || count_spans(bytes));
@@ -113,7 +113,7 @@ fn fits_into_lines(tidy: &[u8], request: &ExportTraceServiceRequest, limit: usiz
     assert_eq!(spans, request::flat(request));
 }
 
-/// What the SDK's types hold survives our encoder. The order of the spans does not, where one scope stands twice.
+/// Every value of the SDK's types survives our encoder. The order of the spans does not, where one scope stands twice.
 fn encodes_again(spans: &[SpanData]) {
     let payload = Encoder::new(&Resource::builder_empty().build()).encode(ID, UNIX_EPOCH, spans);
     assert_eq!(payload.span_count(), spans.len());

@@ -1,4 +1,5 @@
-//! The account of the storm: every span made, what was promised about it, where it was seen; and what is wrong.
+//! The account of the storm: every span made, the promise about it, the places where it was seen; and every broken
+//! promise.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -25,7 +26,7 @@ pub(super) struct Account {
     /// Receipts, by their place in the record, of spans that stood in a fallback file when the process that had sent
     /// them was dead: it was killed in the middle of a group of them.
     pub(super) cut_short: HashSet<u64>,
-    /// What was received when the disk was last looked at.
+    /// The number of spans received when the disk was last read.
     looked: u64,
     pub(super) invented: Vec<String>,
     pub(super) lost: Vec<Lost>,
@@ -84,7 +85,7 @@ impl fmt::Display for Lost {
     }
 }
 
-/// What the books of the next life may say they found.
+/// The number of spans that the exporter of the next life may report as found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     /// Undelivered spans in the first process's own files.
@@ -110,7 +111,7 @@ impl Account {
         }
     }
 
-    /// Takes in what a life has written down.
+    /// Adds the batches that a life has written to its ledger.
     pub(super) fn take_ledger(&mut self, life: u32, batches: Vec<Batch>) {
         for Batch { number, ids, answer } in batches {
             let accepted = matches!(answer, Some(Answer::Accepted | Answer::Volatile));
@@ -125,7 +126,8 @@ impl Account {
         }
     }
 
-    /// Takes in what the collector wrote down since. After the ledgers of all who may have sent it.
+    /// Adds the receipts that the collector has written since. Comes after the ledgers of all processes that may have
+    /// sent them.
     pub(super) fn take_record(&mut self, record: &Path) -> io::Result<()> {
         const ID: usize = 24;
         let mut file = match std::fs::File::open(record) {
@@ -172,7 +174,7 @@ impl Account {
                         self.cut_short.insert(receipt);
                     }
                 } else {
-                    // Once it was on disk it is owed, whatever was said before.
+                    // A span that was once on disk must not be lost, whether or not `export` accepted it.
                     self.open.insert(*id);
                     let first = on_disk.insert(*id);
                     found.least += u64::from(first && waits && !place.further);
@@ -218,7 +220,7 @@ impl Account {
         self.open.len()
     }
 
-    /// Accepted, and gone with the memory of a process: what the journal is there to prevent.
+    /// Accepted spans that were lost with the memory of a process: the journal prevents these.
     pub(super) fn gone(&self) -> u64 {
         let gone = |(id, span): &(&SpanIds, &Span)| span.accepted && span.receipt.is_none() && !self.open.contains(*id);
         self.spans.iter().filter(gone).count() as u64

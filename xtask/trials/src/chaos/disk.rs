@@ -1,4 +1,4 @@
-//! What stands on disk, as an outsider reads it: with `serde_json`, `zstd`, `flate2` and `prost`, by the documented
+//! The spans on disk, as an outsider reads them: with `serde_json`, `zstd`, `flate2` and `prost`, by the documented
 //! formats, and with none of the code that wrote it.
 
 use std::collections::{HashMap, HashSet};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{Failure, SpanIds};
 
-/// What the directory of a further process begins with.
+/// The beginning of the name of a further process's directory.
 pub(super) const FURTHER: &str = "process-";
 
 /// Everything below a state directory.
@@ -86,7 +86,7 @@ pub(super) fn read(state: &Path) -> Result<Disk, Failure> {
                 }
             } else if [".jsonl", ".binpb"].iter().any(|form| name.contains(form)) && !name.starts_with('.') {
                 let ids = records_of(&path).map_err(|error| format!("{}: {error}", relative.display()));
-                // What was set aside is damaged: whatever can be read of it counts.
+                // A file that was set aside is damaged: every span that can be read from it counts.
                 let ids = if kind == Kind::Quarantine { ids.unwrap_or_default() } else { ids? };
                 disk.places.push(Place { path: relative, kind, further, ids });
             }

@@ -1,4 +1,4 @@
-//! The outside ledger: what the application says it handed over, and what `export` said to that. One file a life, only
+//! The outside ledger: the batches that the application handed over, and the answers of `export`. One file a life, only
 //! ever appended to, in plain writes: the process dies, the kernel does not.
 
 use std::fs::{File, OpenOptions};
@@ -11,7 +11,7 @@ use crate::SpanIds;
 const HEAD: usize = 16;
 const ID: usize = 24;
 
-/// What `export` said.
+/// The answer of `export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// `Ok`, and nothing was said to be missing on the disk.
@@ -72,7 +72,7 @@ pub(super) struct Batch {
 }
 
 /// Reads it back. A record at the end that was torn by the kill counts for nothing: before the torn note of an offer
-/// nothing was handed over, and a torn note of an answer promised nothing to anybody who is still alive.
+/// nothing was handed over, and a torn note of an answer promised nothing to a process that is still alive.
 ///
 /// # Errors
 ///

@@ -63,7 +63,7 @@ pub(super) enum Compress {
     Never,
 }
 
-/// A line of the status file: what the exporter says of itself.
+/// A line of the status file: the state that the exporter reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Status {
     /// From the start of `main` until the exporter was ready to accept, in milliseconds.
@@ -211,8 +211,8 @@ impl Witness {
         self.handle.health().accepted_not_durable.unwrap_or(0)
     }
 
-    /// Whether memory has room for so many more: what is written to disk counts too, and with less room spans would
-    /// have to be dropped, and should be.
+    /// Whether memory has space for so many more spans: spans that are being written to disk count too, and with less
+    /// space the exporter would have to drop spans, and should.
     fn has_room(&self, more: u64, limit: u64) -> bool {
         let ledger = self.handle.ledger();
         ledger.buffered + ledger.in_flight + more <= limit / 8 * 7
@@ -249,7 +249,7 @@ impl Producer {
         let started = now();
         let rate = f64::from(life.spans_per_second) / f64::from(life.producers.max(1));
         let limit = life.buffer_spans as u64;
-        // What others may push at the same time has its place too.
+        // Leaves space for the batches that other threads push at the same time.
         let reserve = u64::from(life.producers) * (BURST + life.batch as u64);
         let mut made = 0;
         while !stop.load(Ordering::Acquire) {

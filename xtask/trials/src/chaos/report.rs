@@ -1,4 +1,4 @@
-//! What came of a storm.
+//! The result of a storm.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use super::account::Account;
 use super::storm::AFTER_A_KILL;
 use super::weather::{Times, Window};
 
-/// What came of a storm; `Display` is the table.
+/// The result of a storm; `Display` is the table.
 #[derive(Debug)]
 pub struct Report {
-    /// What the chances were drawn from: the same again gives the same plan, though not the same moments.
+    /// The seed of every random choice: the same seed gives the same plan, though not the same moments.
     pub seed: u64,
     /// Processes that were killed.
     pub kills: u32,
@@ -40,7 +40,7 @@ pub struct Report {
     pub left_on_disk: u64,
     /// Owed spans in dead letters at the end.
     pub dead_lettered: u64,
-    /// Spans received or found that nobody made: must be 0.
+    /// Spans received or found that the application never made: must be 0.
     pub invented: u64,
     /// Owed spans that are nowhere: must be 0.
     pub lost: u64,
@@ -88,7 +88,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Duplicates against what may have led to them.
+/// Duplicates, beside the events that may have led to them.
 #[derive(Debug)]
 pub(super) struct Duplicates {
     pub(super) bound: u64,

@@ -1,4 +1,5 @@
-//! The storm itself: starts, pauses, kills, changes the weather, and looks at what is left after each kill.
+//! The storm itself: starts, pauses and kills processes, changes the collector's behavior, and reads the disk after
+//! each kill.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -18,11 +19,11 @@ use super::weather::{Sky, Weather, Window};
 use super::{Plan, disk, ledger};
 use crate::{Failure, now, wait_until};
 
-/// A receipt so long before a kill may come again: what was acknowledged within 100 ms of the last mark, and what the
-/// operation that the disk has in hand adds to that on a machine that has other things to do.
+/// A receipt so long before a kill may come again: one that was acknowledged within 100 ms of the last mark, plus the
+/// time of the disk operation under way on a busy machine.
 const BEFORE_A_KILL: Duration = Duration::from_millis(100 + 200);
 
-/// The collector still reads what a dead client had sent.
+/// The collector still reads requests that a dead client had sent.
 pub(super) const AFTER_A_KILL: Duration = Duration::from_millis(100);
 
 /// A process must be able to accept by then.
@@ -40,8 +41,8 @@ const SETTLED: Duration = Duration::from_millis(300);
 /// Lives without a look at the disk, because a second process was there.
 const UNSEEN: u32 = 5;
 
-/// What may be left of the state directory, dead letters aside, when everything was delivered: the last segment of the
-/// journal, in which all is done with, locks and a progress log.
+/// Bytes that may be left in the state directory, dead letters aside, when everything was delivered: the last segment
+/// of the journal, in which every batch is done, locks and a progress log.
 const EMPTY: u64 = (8 << 20) + (256 << 10);
 
 pub(super) fn run(plan: &Plan, program: &Path) -> Result<Report, Failure> {
@@ -93,7 +94,7 @@ struct Storm<'a> {
     chance: SmallRng,
     began: Instant,
     sky: Sky,
-    /// What happened when: for whoever looks into a storm that found something.
+    /// Every event with its time, for the analysis of a storm that broke a promise.
     log: File,
     account: Account,
     lives: u32,
@@ -105,7 +106,7 @@ struct Storm<'a> {
     guest: Option<Process>,
     /// Lives since the disk was looked at.
     unseen: u32,
-    /// What the next process finds, if nobody else was there.
+    /// The spans that the next process finds, if no other process was there before it.
     found: Option<Found>,
     recovered: u64,
     slowest_start: Duration,
@@ -117,7 +118,7 @@ struct Process {
     child: Child,
     life: Life,
     number: u32,
-    /// What it must say that it found.
+    /// The spans that it must report as found.
     found: Option<Found>,
     told: bool,
     started: Instant,
@@ -133,7 +134,7 @@ impl Storm<'_> {
         let mut process = self.start(true)?;
         if self.guest.is_none() && self.chance.random_bool(0.1) {
             rest(Duration::from_millis(self.chance.random_range(0..60)));
-            // Either may come first to what was left.
+            // Either process may be the first to take the spans that were left.
             process.found = None;
             self.guest = Some(self.start(true)?);
         }
@@ -242,14 +243,14 @@ impl Storm<'_> {
         }
     }
 
-    /// Kills a process and takes in what it left.
+    /// Kills a process and adds its ledger and its files to the account.
     fn kill(&mut self, mut process: Process) -> Result<(), Failure> {
         if !process.told
             && let Some(status) = process.child.try_wait()?
         {
             self.wrong.push(process.gone_by_itself(status));
         }
-        // What the process did not do while it stood still counts as if it had been killed before.
+        // A process that stood still counts as killed at the moment when it was stopped.
         let stood = process.paused.filter(|(until, _)| until.elapsed() < BEFORE_A_KILL).map(|(_, time)| time);
         let from = now() - BEFORE_A_KILL - stood.unwrap_or_default();
         process.child.kill()?;
@@ -257,7 +258,7 @@ impl Storm<'_> {
         self.note(format_args!("life {} is killed", process.number))?;
         let to = now() + AFTER_A_KILL;
         match self.guest {
-            // Another process may go on with its files before anybody sees in which of them it was killed.
+            // Another process may go on with its files before the storm reads in which of them it was killed.
             Some(_) => self.blind_windows.push(Window { from: process.started, to }),
             None => self.kill_windows.push(Window { from, to }),
         }
@@ -275,7 +276,7 @@ impl Storm<'_> {
         self.sky.change(weather, &mut self.chance)
     }
 
-    /// Tells a process to end, and takes in what it left.
+    /// Tells a process to end, and adds its ledger and its files to the account.
     fn end(&mut self, mut process: Process) -> Result<(), Failure> {
         process.tell_to_end();
         let mut status = None;
@@ -322,14 +323,14 @@ impl Storm<'_> {
                 wrong(format!("it found {recovered} spans at start, where {least} to {most} were: {}", first.books));
             }
         }
-        // What nobody needs for an explanation goes, so that a storm does not fill the disk.
+        // Files that explain no broken promise are removed, so that a storm does not fill the disk.
         if self.wrong.is_empty() && fs::metadata(life.file("err"))?.len() == 0 {
             fs::remove_file(life.file("err"))?;
         }
         Ok(())
     }
 
-    /// Looks for everything that is owed. Nobody may live.
+    /// Looks for every span that must not be lost. No process may be alive.
     fn look(&mut self) -> Result<(), Failure> {
         self.unseen = 0;
         self.account.take_record(&self.record)?;
@@ -376,7 +377,7 @@ impl Storm<'_> {
             let state = self.plan.folder.join("state");
             let mut since = None;
             let all_sent = || {
-                // What a dead process left counts as waiting from when its directory is taken over.
+                // The spans of a dead process count as waiting from the moment when its directory is taken over.
                 let told = read_status(&process.life.file("status")).ok();
                 let empty = told.and_then(|told| Some(told.last()?.waiting == 0)) == Some(true) && !has_further(&state);
                 since = since.filter(|_| empty).or(empty.then(now));
@@ -471,7 +472,7 @@ fn has_further(state: &Path) -> bool {
     all.any(|entry| entry.file_name().to_string_lossy().starts_with(disk::FURTHER))
 }
 
-/// Waits for time to pass, which is what a storm is made of.
+/// Waits for time to pass: the times between two events are part of the storm's plan.
 fn rest(time: Duration) {
     let started = now();
     while let Some(left) = time.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {

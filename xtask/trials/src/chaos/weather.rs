@@ -1,5 +1,5 @@
-//! The collector and what happens to it: a process of its own that answers, is slow, hangs, refuses, dies; and when
-//! each receipt was written down.
+//! The collector and its faults: a process of its own that answers, is slow, hangs, refuses, dies; and the time at
+//! which each receipt was written.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,14 +67,15 @@ impl Weather {
         if chance.random_bool(0.4) { Self::Up } else { *Self::ALL.choose(chance).expect("there are some") }
     }
 
-    /// When answers to what was taken may have been missing, if it was like this from `since` until `until`.
+    /// The times at which answers to accepted requests may have been missing, if this fault held from `since` until
+    /// `until`.
     fn windows(self, since: Instant, until: Instant) -> Vec<Window> {
         // An answer may have been on its way when it stopped.
         let strike = Window { from: since - ANSWER.max(SLOW), to: since + ANSWER };
         match self {
             Self::Up | Self::Slow | Self::Throttling | Self::Unavailable | Self::Strict => Vec::new(),
             Self::Refusing | Self::Gone | Self::Restarted => vec![strike],
-            // Then it reads what clients sent that have given up since.
+            // Then the collector reads requests whose clients have given up since.
             Self::BlackHole | Self::Hung => vec![strike, Window { from: until, to: until + TIMEOUT }],
             Self::Late | Self::Mute | Self::Resetting => vec![Window { from: strike.from, to: until + ANSWER }],
         }

@@ -56,8 +56,8 @@ pub(super) fn read_by_it(setup: &Setup, form: Form) -> Result<String, Failure> {
     Ok(format!("{} spans in {} files of {bytes} bytes, all alike", made.len(), names.len()))
 }
 
-/// Files of every kind of span and of every size: field by field what was made, by the word of google.protobuf, which
-/// reads the Collector's record.
+/// Files of every kind of span and of every size: the Collector's record, read by google.protobuf, equals the made
+/// spans field by field.
 pub(super) fn every_kind(setup: &Setup, stores: &Stores, form: Form) -> Result<String, Failure> {
     let folder = tempfile::tempdir()?;
     let store = stores.store(form);
@@ -72,8 +72,8 @@ pub(super) fn every_kind(setup: &Setup, stores: &Stores, form: Form) -> Result<S
     Ok(format!("{spans} in {} files, each field alike", files.len()))
 }
 
-/// What its file exporter writes, as lines and as protobuf, lies among our files: it is sent, field by field what was
-/// made.
+/// Files of the Collector's file exporter, as lines and as protobuf, lie among ours: their spans are sent and equal the
+/// made ones field by field.
 pub(super) fn written_by_it(setup: &Setup, programs: &[Program], stores: &Stores) -> Result<String, Failure> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();

@@ -97,8 +97,8 @@ impl<'a> Otelcol<'a> {
         }
     }
 
-    /// Waits until `count` different spans are in its record, and gives what it holds. Whoever compares the result sees
-    /// what is missing; so a time-out is no error here.
+    /// Waits until `count` different spans are in the Collector's record, and gives its spans. A time-out is no error
+    /// here: the comparison of the result shows which spans are missing.
     pub(super) fn spans(&self, count: usize, limit: Duration) -> Result<Spans, Failure> {
         let mut read = 0;
         let mut found = Ok(Spans::new());

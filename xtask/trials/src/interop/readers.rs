@@ -12,11 +12,11 @@ use super::stores::{Form, Store, Stores, replay, write_framed};
 use super::{Setup, files};
 use crate::{Failure, kinds};
 
-/// The limit on a line, and what is near it.
+/// The limit on a line; spans near it are made.
 const LINE_BYTES: usize = 1_000_000;
 const NEAR: usize = 985_000;
 
-/// gunzip and `zstd -d` give what is written when nothing is compressed.
+/// gunzip and `zstd -d` give the bytes of the files that are written without compression.
 pub(super) fn same_bytes(stores: &Stores) -> Result<String, Failure> {
     let mut told = Vec::new();
     for store in &stores.stores {
@@ -107,7 +107,7 @@ fn promised(file: &Path) -> Result<u64, Failure> {
     Ok(count.ok_or_else(|| format!("{name} does not say how many spans it has"))?.parse()?)
 }
 
-/// google.protobuf finds in the files, span by span, what the stock exporter would have sent.
+/// google.protobuf finds in the files, span by span, the request that the stock exporter would have sent.
 pub(super) fn protobuf(setup: &Setup, stores: &Stores) -> Result<String, Failure> {
     let mut told = String::new();
     for store in &stores.stores {
@@ -146,7 +146,7 @@ pub(super) fn planted(setup: &Setup, stores: &Stores, folder: &Path) -> Result<S
 const VALUE: &str = "\"doubleValue\":0.1}";
 const OTHER_VALUE: &str = "\"doubleValue\":0.10000000000000002}";
 
-/// What a later run sends when it reads the files back is, span by span, what the stock exporter would have sent.
+/// A later run that reads the files back sends, span by span, the request that the stock exporter would have sent.
 pub(super) fn sent_again(setup: &Setup, stores: &Stores, folder: &Path) -> Result<String, Failure> {
     let mut told = String::new();
     for store in &stores.stores {
@@ -176,7 +176,7 @@ pub(super) fn oversized(setup: &Setup, folder: &Path) -> Result<String, Failure>
 pub(super) fn both_ways(setup: &Setup, folder: &Path) -> Result<String, Failure> {
     const MESSAGES: &str = "300";
     let mut told = String::new();
-    // Always the same, so that what was found once is found again; and two that nobody has seen.
+    // Seeds that stay the same, so that a fault that was found once is found again; and two new ones.
     let random = RandomState::new().build_hasher().finish();
     for seed in [1, random, random.wrapping_add(1)] {
         let folder = folder.join(format!("seed-{seed}"));
@@ -218,7 +218,7 @@ pub(super) fn framed(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Failure> {
     if bytes.is_empty() { Ok(messages) } else { Err("a length is cut short".into()) }
 }
 
-/// Asks the Python program; what it says is the answer, what it complains of the error.
+/// Asks the Python program; its output is the answer, its standard error the error.
 pub(super) fn python(setup: &Setup, command: &str, files: &[PathBuf]) -> Result<String, Failure> {
     let output = Command::new(&setup.python)
         .arg(&setup.otlp_py)

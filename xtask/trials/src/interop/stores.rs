@@ -1,4 +1,4 @@
-//! What our exporter leaves in files when nobody takes its spans, in each form, and what was made.
+//! The files that our exporter leaves when no collector accepts its spans, in each form, and the spans that were made.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use crate::Failure;
 use crate::contender::{self, Protocol, Settings};
 use crate::kinds::Program;
 
-/// What the files are.
+/// The form of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     format: FallbackFormat,
@@ -87,7 +87,7 @@ pub(super) struct Store {
 pub(super) struct Stores {
     pub(super) stores: Vec<Store>,
     pub(super) made: Vec<SpanIds>,
-    /// What was made, as the stock exporter would have sent it: messages behind their lengths.
+    /// The made spans, as the stock exporter would have sent them: messages behind their lengths.
     pub(super) witness: PathBuf,
 }
 
@@ -151,7 +151,8 @@ impl Store {
     }
 }
 
-/// One program, from start to end, whose collector refuses: all that it made, and what it found, is in files.
+/// One program, from start to end, whose collector refuses: all spans that it made, and all that it found, are in
+/// files.
 fn run(form: Form, program: &Program, state: &Path, in_files: u64) -> Result<(), Failure> {
     let nobody = MockCollector::start()?;
     nobody.stop();
@@ -186,7 +187,7 @@ fn unpack(form: Form, file: &Path, to: &Path) -> Result<PathBuf, Failure> {
     Ok(unpacked)
 }
 
-/// Runs a tool to its end; what it complains of is the error.
+/// Runs a tool to its end; its standard error is the error.
 fn succeed(command: &mut Command) -> Result<(), Failure> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
     if output.status.success() {
@@ -196,8 +197,8 @@ fn succeed(command: &mut Command) -> Result<(), Failure> {
     Err(format!("{program}: {}, {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into())
 }
 
-/// Has a program start that finds these files below `state`, and whose collector works, and gives what it sent:
-/// messages behind their lengths.
+/// Starts a program that finds these files below `state` and whose collector works, and writes the requests that it
+/// sent: messages behind their lengths.
 pub(super) fn replay(state: &Path, spans: usize, to: &Path) -> Result<(), Failure> {
     const PATIENCE: Duration = Duration::from_secs(60);
     // Groups of lines are joined into requests; there are never more of these than lines.

@@ -16,7 +16,7 @@ use crate::{Failure, wait_until};
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An application that traces through our exporter, and beside it a recorder of what it made.
+/// An application that traces through our exporter, and beside it a recorder of the spans that it made.
 pub(super) struct Traced {
     pub(super) app: App,
     pub(super) handle: Handle,
@@ -75,7 +75,7 @@ impl Traced {
         }
     }
 
-    /// Compares what was made with what the Collector recorded, and looks at our books.
+    /// Compares the made spans with the Collector's record, and checks the exporter's ledger.
     pub(super) fn compare(&mut self, collector: &Otelcol<'_>) -> Result<usize, Failure> {
         let count = self.made().len();
         canonical::compare(self.made(), &collector.spans(count, PATIENCE)?)?;
@@ -107,7 +107,8 @@ pub(super) fn killed(setup: &Setup, protocol: Protocol) -> Result<String, Failur
         contender::builder(Settings::Quick, protocol, &collector.endpoint(protocol), &folder.path().join("state"))?;
     let mut traced = Traced::new(builder, contender::resource())?;
     traced.serve(500)?;
-    // What it has acknowledged and not yet written is gone with it: that is its business, so the record is waited for.
+    // Spans that the Collector has acknowledged and not yet written are lost with it, which is no fault of ours: wait
+    // for the record.
     traced.compare(&collector)?;
     collector.kill()?;
     // More than the buffer takes: the rest goes to files.

@@ -1,4 +1,4 @@
-//! The kill storm in small: that it runs to its end, and above all that it notices what it is there to notice.
+//! The kill storm in small: it runs to its end, and above all it reports the faults that it looks for.
 
 use std::path::Path;
 use std::time::Duration;

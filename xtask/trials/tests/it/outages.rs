@@ -1,4 +1,4 @@
-//! The outages of `cargo xtask outage` in a few seconds each: they wait for what must happen, never for time to pass.
+//! The outages of `cargo xtask outage` in a few seconds each: they wait for expected events, never for time to pass.
 
 use std::path::Path;
 
