@@ -48,7 +48,7 @@ fn spill(c: &mut Criterion) {
         let mut store = open(scratch.path(), compression);
         // With its syncs, so much of it is the disk.
         group.bench_function(format!("{compression:?}, durable"), |b| {
-            b.iter(|| store.spill(black_box(&lines), time()).expect("room"));
+            b.iter(|| store.spill(black_box(&lines), time()).expect("there is space"));
         });
     }
     group.finish();
@@ -61,7 +61,7 @@ fn replay(c: &mut Criterion) {
     for compression in [Compression::Zstd, Compression::Gzip, Compression::Never] {
         let scratch = tempfile::tempdir().expect("a temporary directory");
         let mut store = open(scratch.path(), compression);
-        let spilled = store.spill(&lines, time()).expect("room");
+        let spilled = store.spill(&lines, time()).expect("there is space");
         assert_eq!(spilled.count, SPANS as u64);
         group.bench_function(format!("{compression:?}, read and given back"), |b| {
             b.iter(|| {
@@ -76,7 +76,7 @@ fn replay(c: &mut Criterion) {
         b.iter_batched(
             || (),
             |()| {
-                drop(store.spill(&lines, time()).expect("room"));
+                drop(store.spill(&lines, time()).expect("there is space"));
                 let group = group_of(store.next_group(4 << 20).expect("readable"));
                 store.acknowledge(group, SPANS as u64).expect("durable")
             },
@@ -91,7 +91,7 @@ fn start_up(c: &mut Criterion) {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     for seq in 1..=10_000 {
         let path = scratch.path().join(format!("traces-20260201T000000.000Z-{seq:08}-n512.jsonl"));
-        std::fs::File::create(path).and_then(|file| file.set_len(50_000)).expect("room");
+        std::fs::File::create(path).and_then(|file| file.set_len(50_000)).expect("there is space");
     }
     group.throughput(Throughput::Elements(10_000));
     group.sample_size(20);

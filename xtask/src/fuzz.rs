@@ -262,7 +262,7 @@ impl Outcome {
     }
 }
 
-/// The finding that libFuzzer says it has written.
+/// The path in libFuzzer's message about a finding that it has written.
 fn named_finding(log: &str) -> Option<PathBuf> {
     log.lines().rev().find_map(|line| Some(PathBuf::from(line.split_once("Test unit written to ")?.1.trim())))
 }

@@ -1,6 +1,6 @@
 //! The gate, lane by lane, or a part of it. All lanes run even if an early one fails, so that one run shows everything.
 //!
-//! The order and the flags keep compilation low: clippy and `check` share the metadata of the dependencies; tests,
+//! The order and the flags reduce compilation: clippy and `check` share the metadata of the dependencies; tests,
 //! benches in test mode and examples are one build of one profile with one set of features.
 
 use std::time::Duration;

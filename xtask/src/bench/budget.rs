@@ -42,8 +42,8 @@ pub(super) const ALL: [Budget; 10] = [
     Budget {
         name: "export/grpc/instructions",
         unit: Unit::Instructions,
-        // A trial stood at 0.15, and over HTTP at 0.17, without breaker, ledger, files and flush: the gates leave room
-        // for these.
+        // A trial stood at 0.15, and over HTTP at 0.17, without breaker, ledger, files and flush: the gates allow for
+        // these.
         gate: Gate::TimesPeer(0.25),
         program: Program::Trial("export_load"),
         method: Method::Instructions { base: &["none", "grpc"], peer: &["stock", "grpc"], ours: &["ours", "grpc"] },

@@ -17,7 +17,7 @@ const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 pub(super) fn check(workspace: &Workspace) -> Vec<Finding> {
     let mut findings = Vec::new();
     for package in &workspace.packages {
-        // A folder without the file says the same as an empty file: something is missing.
+        // A missing file is as bad as an empty one, and reported in the same words.
         let read = |name: &str| fs::read_to_string(package.dir.join(name)).unwrap_or_default();
         let folder = package.dir.strip_prefix(&workspace.root).unwrap_or(&package.dir);
         let tests: Vec<String> =
@@ -47,7 +47,7 @@ fn check_one(folder: &Path, package: &Package, manifest: &str, readme: &str, tes
     if package.description.as_deref().unwrap_or_default().is_empty() {
         say("Cargo.toml", 0, "has no description".into());
     }
-    // The peers that benches compare us with have one user and no say in the house.
+    // The benches alone depend on the peers that they compare us with, so these versions stand in their manifest.
     for (line, dependency) in if package.name == "benches" { vec![] } else { own_versions(manifest) } {
         say(
             "Cargo.toml",

@@ -57,7 +57,7 @@ pub fn made(spans: &[SpanData], resource: &Resource) -> Spans {
 }
 
 /// The spans that the Collector wrote: OTLP JSON, one request a line. A last line without its end is still being
-/// written and is left out. A span that came twice is kept once, if both are the same.
+/// written and is left out. A span that came twice counts once, if both are the same.
 ///
 /// # Errors
 ///

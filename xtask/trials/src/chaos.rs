@@ -4,12 +4,12 @@
 //! `docs/chaos.md` has the promises and how they are judged.
 
 mod account;
+mod conditions;
 mod disk;
 mod ledger;
 mod life;
 mod report;
 mod storm;
-mod weather;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -131,11 +131,10 @@ pub fn ours(builder: Builder) -> Result<(SdkTracerProvider, Handle), Failure> {
 /// Spans made at once where no clock sets the pace: one batch of the processor, whose queue holds four.
 pub const BURST: u64 = 512;
 
-/// Whether there is room for a burst, in the batch processor's queue and in our buffer, where spans that are being
-/// written to disk count too. With less, spans would be dropped, and should be: a debug build makes them faster than it
-/// spills.
+/// Whether a burst fits into the batch processor's queue and into our buffer, where spans that are being written to
+/// disk count too. With less, spans would be dropped, and should be: a debug build makes them faster than it spills.
 #[must_use]
-pub fn has_room(made: u64, handle: &Handle) -> bool {
+pub fn has_space(made: u64, handle: &Handle) -> bool {
     /// The buffer spills from 8,750 of its 10,000 spans on, and two batches may still follow.
     const BUFFER: u64 = 8_900;
     let ledger = handle.ledger();

@@ -36,7 +36,7 @@ pub const ALIKE: usize = 12;
 #[must_use]
 pub fn programs() -> Vec<Program> {
     let spans = Spans::new();
-    // A file below 1,000 bytes, by which the Collector tells files apart: it has not that many to go by.
+    // A file below 1,000 bytes, by which the Collector distinguishes files: this file has fewer.
     let mut programs = vec![Program { resource: small_resource(), batches: vec![vec![spans.empty()]] }];
     // The same with so large a resource that a reader of the beginning does not see the spans behind it.
     let large = large_resource();
@@ -208,7 +208,7 @@ fn small_resource() -> Resource {
     Resource::builder_empty().with_service_name("s").build()
 }
 
-/// More than the 1,000 bytes by which the Collector tells files apart, with every kind of value.
+/// More than the 1,000 bytes by which the Collector distinguishes files, with every kind of value.
 fn large_resource() -> Resource {
     let labels = (0..40)
         .map(|n| KeyValue::new(format!("k8s.pod.label.number-{n}"), format!("a value of some length, number {n}")));

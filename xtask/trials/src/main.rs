@@ -94,7 +94,7 @@ fn long_outage() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the report; fails if anything is not as it must be, and keeps everything then.
+/// Prints the report; fails if a promise was broken, and then leaves the folder in place.
 fn kill_storm(options: &[&str]) -> Result<(), Failure> {
     let mut storm = Storm {
         kills: 300,
@@ -116,7 +116,7 @@ fn kill_storm(options: &[&str]) -> Result<(), Failure> {
             _ => return Err(format!("there is no option {option:?}\n\n{STORMS}").into()),
         }
     }
-    // Absolute: the application is told to keep its state there.
+    // Absolute: the application gets it as its state directory.
     storm.folder = std::path::absolute(storm.folder)?.join(format!("seed-{}", storm.seed));
     if storm.folder.exists() {
         std::fs::remove_dir_all(&storm.folder)?;

@@ -61,8 +61,8 @@ impl Plan {
         }
     }
 
-    /// Ten minutes of a refused port at 5,000 spans a second, ours alone: 3,000,000 spans have to find room within the
-    /// default limits.
+    /// Ten minutes of a refused port at 5,000 spans a second, ours alone: 3,000,000 spans must fit into the default
+    /// limits.
     #[must_use]
     pub fn long() -> Self {
         Self { patience: Duration::from_secs(600), alone: true, ..Self::timed(Fault::Refused, 600) }
@@ -103,13 +103,14 @@ pub struct Row {
 pub struct Ours {
     /// Spans made that the batch processor never handed over.
     pub dropped_by_sdk: u64,
-    /// Its books at the end.
+    /// The exporter's ledger at the end.
     pub ledger: Ledger,
     /// Failed attempts while the collector was away.
     pub failed_exports: u64,
     /// Fallback files written.
     pub spills: u64,
-    /// From the end of the outage until no more than two batches waited anywhere, by its own books, at the full rate.
+    /// From the end of the outage until no more than two batches waited anywhere, by the exporter's own ledger, at the
+    /// full rate.
     pub caught_up: Duration,
     /// Bytes of all files in its folder at the end of the outage.
     pub on_disk: u64,
@@ -156,11 +157,11 @@ impl Row {
                 for (count, what) in [
                     (self.missing, "never arrived"),
                     (ours.dropped_by_sdk, "were dropped by the batch processor"),
-                    (ours.ledger.lost(), "are lost by its own books"),
+                    (ours.ledger.lost(), "are lost by its own ledger"),
                     (waiting, "still wait"),
                     (
                         self.made.abs_diff(ours.ledger.delivered),
-                        "more or fewer are delivered by its books than were made",
+                        "more or fewer are delivered by its ledger than were made",
                     ),
                     (ours.ledger.imbalance().unsigned_abs(), "are unaccounted for"),
                 ] {
@@ -323,8 +324,8 @@ impl Contender {
 
     /// Whether the exporter has space for a burst. The stock exporter does not report its space, and gets the pace of
     /// the others.
-    fn has_room(&self) -> bool {
-        self.handle.as_ref().is_none_or(|handle| contender::has_room(self.made.len() as u64, handle))
+    fn has_space(&self) -> bool {
+        self.handle.as_ref().is_none_or(|handle| contender::has_space(self.made.len() as u64, handle))
     }
 
     /// Notes the moment at which the backlog of an outage is gone, and until then now and then the memory.
@@ -386,7 +387,7 @@ impl Contender {
             // The last answers may still be on their way back to us.
             let _ = handle.flush(plan.patience);
         }
-        // An error says that not all could be sent: the ids will say it too.
+        // An error reports that not all could be sent: the comparison by ids shows that too.
         let _ = self.provider.shutdown();
         let made: HashSet<SpanIds> = self.made.iter().copied().collect();
         let received = self.collector.received()?;
@@ -453,7 +454,7 @@ fn make(all: &mut [Contender], count: u64, plan: &Plan) -> Result<(), Failure> {
         done = due.min(count);
         match plan.pace {
             Pace::PerSecond(_) => std::thread::park_timeout(TICK),
-            Pace::AsTaken => wait_until("room for a burst", plan.patience, || all.iter().all(Contender::has_room))?,
+            Pace::AsTaken => wait_until("space for a burst", plan.patience, || all.iter().all(Contender::has_space))?,
         }
     }
     Ok(())

@@ -26,7 +26,7 @@ pub(crate) fn check(input: &[u8]) {
         given.push((name, Readings::of(&file), file));
     }
     let mut letters = open(&disk);
-    let neighbour = letters.add(&letter(), &[record("{}")], letter().refused).expect("there is room").name;
+    let neighbour = letters.add(&letter(), &[record("{}")], letter().refused).expect("there is space").name;
     assert_eq!(letters.list().len(), given.len() + 1);
     for (name, readings, file) in given {
         let limit = PEAK_PER_BYTE * file.bytes.len() + PEAK_AT_LEAST;
@@ -45,8 +45,8 @@ pub(crate) fn check(input: &[u8]) {
                     panic!("not set aside: {notices:?}")
                 };
                 assert_eq!(*count, u64::from(file.promised));
-                let kept = content(&disk, Some("quarantine"), moved_to);
-                assert_eq!(kept.as_deref(), Some(&file.bytes[..]), "it is kept as it was");
+                let set_aside = content(&disk, Some("quarantine"), moved_to);
+                assert_eq!(set_aside.as_deref(), Some(&file.bytes[..]), "it is set aside unchanged");
             }
             Err(error) => panic!("a well disk: {error}"),
         }
@@ -66,7 +66,7 @@ fn is_written_again(letter: &Letter, lines: Vec<Vec<u8>>) {
     }
     let mut letters = open(&Disk::new());
     let mut again = |letter: &Letter| {
-        let name = letters.add(letter, &records, letter.refused).expect("there is room").name;
+        let name = letters.add(letter, &records, letter.refused).expect("there is space").name;
         letters.read(&name).expect("we wrote it")
     };
     let (once, read) = again(letter);

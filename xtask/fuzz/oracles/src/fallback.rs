@@ -15,40 +15,40 @@ use crate::{Seed, memory};
 /// again once it was settled; the neighbours and all intact records are delivered; damaged files are set aside
 /// unchanged; and the counts agree.
 ///
-/// The input: three bytes that say how, the progress if there is any, then up to four files (see [`Given::read`]).
+/// The input: three bytes of settings, the progress if there is any, then up to four files (see [`Given::read`]).
 pub(crate) fn check(input: &[u8]) {
     let mut feed = Feed(input);
     let style = feed.byte();
     let (habit, first_groups) = (feed.byte(), usize::from(feed.byte() % 8));
-    let mut world = World::new(style, habit);
+    let mut scenario = Scenario::new(style, habit);
     if style & 4 != 0 {
-        world.give_progress(feed.chunk(), style & 8 != 0);
+        scenario.give_progress(feed.chunk(), style & 8 != 0);
     }
     for _ in 0..=style & 3 {
-        world.give_file(Given::read(&mut feed));
+        scenario.give_file(Given::read(&mut feed));
     }
     let limit = PEAK_PER_BYTE * input.len() + PEAK_AT_LEAST;
-    memory::within(limit, "replay", || world.run(first_groups, style & 0x40 != 0));
-    world.finish();
+    memory::within(limit, "replay", || scenario.run(first_groups, style & 0x40 != 0));
+    scenario.finish();
 }
 
-struct World {
+struct Scenario {
     disk: Disk,
     config: Config,
     habit: u8,
     max_bytes: usize,
-    /// The progress may say that lines are done.
+    /// The progress log may mark lines as done.
     has_progress: bool,
     given: BTreeMap<String, (Given, Option<Readings>)>,
     next_number: u32,
     /// By file: the lines that came to an end, by number.
     settled: BTreeMap<String, BTreeMap<u64, Vec<u8>>>,
-    kept: BTreeSet<(String, u64)>,
+    rejected: BTreeSet<(String, u64)>,
     neighbours: usize,
     notices: Vec<Notice>,
 }
 
-impl World {
+impl Scenario {
     fn new(style: u8, habit: u8) -> Self {
         let compression = [Compression::Never, Compression::Zstd, Compression::Gzip][usize::from(style >> 4 & 3) % 3];
         let config = Config::builder("unused")
@@ -67,7 +67,7 @@ impl World {
             given: BTreeMap::new(),
             next_number: 1,
             settled: BTreeMap::new(),
-            kept: BTreeSet::new(),
+            rejected: BTreeSet::new(),
             neighbours: 0,
             notices: Vec::new(),
         }
@@ -97,7 +97,7 @@ impl World {
 
     fn run(&mut self, first_groups: usize, crash: bool) {
         let mut store = self.open();
-        let spilled = store.spill(&[record(2), record(3)], at()).expect("there is room");
+        let spilled = store.spill(&[record(2), record(3)], at()).expect("there is space");
         assert_eq!(spilled.count, 2);
         for _ in 0..first_groups {
             self.replay(&mut store);
@@ -148,7 +148,7 @@ impl World {
             let invented = readings.as_ref().is_some_and(|readings| !readings.have(text));
             assert!(!invented, "invented: {}", text.escape_ascii());
             let kind = self.habit.rotate_left(u32::try_from(number % 8).expect("small")) & 3;
-            if kind == 3 && self.kept.insert((file.to_owned(), number)) {
+            if kind == 3 && self.rejected.insert((file.to_owned(), number)) {
                 return Verdict::Keep;
             }
             self.settle(file, number, text);
@@ -191,8 +191,8 @@ impl World {
             .collect();
         if let [moved_to] = aside[..] {
             let moved_to = moved_to.as_ref().expect("a well disk");
-            let kept = content(&self.disk, Some("quarantine"), moved_to);
-            assert_eq!(kept.as_deref(), Some(&given.bytes[..]), "{name} is kept as it was");
+            let set_aside = content(&self.disk, Some("quarantine"), moved_to);
+            assert_eq!(set_aside.as_deref(), Some(&given.bytes[..]), "{name} is set aside unchanged");
         } else {
             assert_eq!(aside.len(), 0, "{name} was set aside more than once");
         }

@@ -14,7 +14,8 @@ use crate::{Seed, memory};
 /// Opening ends, in bounded memory; no batch is invented; undamaged batches are there, and are there again after a
 /// power cut; a done batch stays done; files that are set aside stay unchanged; a newer version is left untouched.
 ///
-/// The input: a bit that says whether the segments are forged or written by a journal; see [`forged`] and [`written`].
+/// The input: a bit that decides whether the segments are forged or written by a journal; see [`forged`] and
+/// [`written`].
 pub(crate) fn check(input: &[u8]) {
     let mut feed = Feed(input);
     let scene = if feed.byte() & 1 == 0 { written(&mut feed) } else { forged(&mut feed) };
@@ -92,14 +93,14 @@ fn recover(disk: &Disk, files: fn(&str) -> bool) -> Result<(Journal<MemoryDir>, 
 /// The journal works as any other, and gives out a batch again at each start until the batch is done.
 fn goes_on(scene: &Scene, before: &BTreeMap<String, Vec<u8>>, mut journal: Journal<MemoryDir>, mut found: Batches) {
     let id = (journal.incarnation(), 1);
-    journal.append(id, 3, b"new").expect("there is room");
+    journal.append(id, 3, b"new").expect("there is space");
     journal.sync().expect("a well disk");
     assert!(found.insert(id, (3, b"new".to_vec())).is_none());
     clear_up(&mut journal);
     for notice in journal.take_notices() {
         if let Notice::SetAside { name, moved_to } = notice {
-            let kept = content(&scene.disk, Some("quarantine"), &moved_to);
-            assert_eq!(kept.as_ref(), before.get(&name), "{name} is kept as it was");
+            let set_aside = content(&scene.disk, Some("quarantine"), &moved_to);
+            assert_eq!(set_aside.as_ref(), before.get(&name), "{name} is set aside unchanged");
         }
     }
     drop(journal);
@@ -223,8 +224,8 @@ fn written(feed: &mut Feed<'_>) -> Scene {
                 assert_eq!(journal.done(&[id]).expect("a well disk"), 1);
             }
             3 => journal.sync().map(drop).expect("a well disk"),
-            4 => journal.spill(&format!("spill-{seq}"), &waiting).map(drop).expect("there is room"),
-            5 => journal.take_back(&waiting).map(drop).expect("there is room"),
+            4 => journal.spill(&format!("spill-{seq}"), &waiting).map(drop).expect("there is space"),
+            5 => journal.take_back(&waiting).map(drop).expect("there is space"),
             6 => drop(journal.maintain().expect("a well disk")),
             7 => {
                 drop(journal);
@@ -233,7 +234,7 @@ fn written(feed: &mut Feed<'_>) -> Scene {
             _ => {
                 let id = (journal.incarnation(), seq);
                 let body = body(id, feed.short() % 1_500);
-                journal.append(id, u32::from(operation), &body).expect("there is room");
+                journal.append(id, u32::from(operation), &body).expect("there is space");
                 given.entry(id).or_default().insert((u32::from(operation), body));
                 waiting.push(id);
             }
@@ -266,7 +267,7 @@ fn written(feed: &mut Feed<'_>) -> Scene {
     Scene { disk, files: none, given, lent: BTreeSet::new(), must, must_not, newer: false, newer_behind: false }
 }
 
-/// Bytes that say whose they are.
+/// The bytes of a batch, which begin with its id.
 fn body(id: Id, length: usize) -> Vec<u8> {
     format!("{}-{} ", id.0, id.1).into_bytes().into_iter().cycle().take(length).collect()
 }

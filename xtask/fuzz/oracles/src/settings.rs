@@ -11,7 +11,8 @@ use crate::feed::{Feed, Recipe};
 
 /// Any values give settings or an error that names the variable, the same each time; a secret is never shown.
 ///
-/// The input: a byte that says where a secret stands, two chunks around it, then values: which variable, and a chunk.
+/// The input: a byte that decides where a secret stands, two chunks around it, then values: which variable, and a
+/// chunk.
 pub(crate) fn check(input: &[u8]) {
     let mut feed = Feed(input);
     let place = feed.byte();
@@ -80,7 +81,7 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 
 const SECRET: &str = "c4n4ry-s3cr3t";
 
-/// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
+/// Every variable that is read; new ones go to the end, so that the meaning of an input does not change.
 const NAMES: [&str; 71] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",

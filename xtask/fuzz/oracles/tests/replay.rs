@@ -13,7 +13,7 @@ fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Checks all files of a folder; says how many there were.
+/// Checks all files of a folder and gives their number.
 fn replay(target: &str, folder: &str) -> usize {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(entries) = fs::read_dir(home().join(folder).join(target)) else { return 0 };

@@ -60,7 +60,7 @@ fn run() -> Result<(), Failure> {
     if buffered == SPANS as u64 && ledger.imbalance() == 0 {
         Ok(())
     } else {
-        Err(format!("{SPANS} spans were offered, the books say {ledger:?}").into())
+        Err(format!("{SPANS} spans were offered, the ledger says {ledger:?}").into())
     }
 }
 

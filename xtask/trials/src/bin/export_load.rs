@@ -67,7 +67,7 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
                 handle.flush(PATIENCE)?;
             }
             if handle.ledger().delivered != offered {
-                return Err(format!("{offered} spans were offered, the books say {:?}", handle.ledger()).into());
+                return Err(format!("{offered} spans were offered, the ledger says {:?}", handle.ledger()).into());
             }
         }
         _ => return Err(USAGE.into()),

@@ -43,7 +43,7 @@ fn run() -> Result<String, Failure> {
     let ledger = handle.ledger();
     let on_disk = files.spans + journal.spans;
     if ledger.recovered != on_disk || ledger.lost() > 0 {
-        return Err(format!("{on_disk} spans were on disk, the books say {ledger:?}").into());
+        return Err(format!("{on_disk} spans were on disk, the ledger says {ledger:?}").into());
     }
     eprintln!("{} MiB were on disk", (files.disk + journal.disk) >> 20);
     let [in_empty, in_full] = [in_empty, in_full].map(|took| took.as_secs_f64());

@@ -83,7 +83,7 @@ fn replay(folder: &Path) -> Result<String, Failure> {
     let baseline = Resident::read()?.peak;
     let started = now();
     let builder = ResilientSpanExporter::builder().with_primary(Arc::new(Takes)).with_fallback_dir(folder);
-    // The files may be more than the default would keep.
+    // The files may exceed the default limit.
     let exporter = builder.with_fallback_max_bytes(u64::MAX).build()?;
     let handle = exporter.handle();
     wait_until("the files", PATIENCE, || {

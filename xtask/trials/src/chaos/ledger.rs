@@ -14,7 +14,7 @@ const ID: usize = 24;
 /// The answer of `export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// `Ok`, and nothing was said to be missing on the disk.
+    /// `Ok`, and the exporter did not report a batch that is not on disk.
     Accepted,
     /// `Ok`, and meanwhile the exporter counted a batch that is in memory only.
     Volatile,

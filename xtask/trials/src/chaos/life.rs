@@ -1,5 +1,5 @@
-//! One life of the application: a process that makes spans, hands them to our exporter and notes both outside, until it
-//! is killed or told to end.
+//! One life of the application: a process that makes spans, hands them to our exporter and notes both outside, until
+//! the storm kills it or asks it to end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -68,16 +68,16 @@ pub(super) enum Compress {
 pub(super) struct Status {
     /// From the start of `main` until the exporter was ready to accept, in milliseconds.
     pub(super) ready_ms: u64,
-    /// Of its books; 0 when they are right.
+    /// The ledger's imbalance; 0 when the ledger is right.
     pub(super) imbalance: i64,
     /// Spans found at start.
     pub(super) recovered: u64,
     /// Spans that wait: in memory, on the way, in files.
     pub(super) waiting: u64,
-    /// Spans given up, with the books if there are any.
+    /// Spans that the exporter dropped.
     pub(super) dropped: u64,
-    /// Its books as text, for people.
-    pub(super) books: String,
+    /// The ledger as JSON, for messages.
+    pub(super) ledger_json: String,
 }
 
 impl Life {
@@ -127,7 +127,8 @@ pub(super) fn live(life: &Life, started: Instant) -> Result<(), Failure> {
     for producer in producers {
         producer.join().map_err(|_| "a producer panicked")?;
     }
-    // An error says that spans were neither sent nor kept in a file: the ids decide, and the books are told.
+    // An error reports that spans were neither sent nor stored in a file: the ids decide, and the status file has the
+    // ledger.
     let _ = witness.exporter.shutdown_with_timeout(Duration::from_secs(3));
     status.tell(&handle)?;
     watcher.join().map_err(|_| "the watcher of standard input panicked")?;
@@ -206,14 +207,14 @@ impl Witness {
         outcome
     }
 
-    /// Spans that the exporter accepted without a shadow on disk.
+    /// Spans that the exporter accepted before they were durable in the journal.
     fn volatile(&self) -> u64 {
         self.handle.health().accepted_not_durable.unwrap_or(0)
     }
 
     /// Whether memory has space for so many more spans: spans that are being written to disk count too, and with less
     /// space the exporter would have to drop spans, and should.
-    fn has_room(&self, more: u64, limit: u64) -> bool {
+    fn has_space(&self, more: u64, limit: u64) -> bool {
         let ledger = self.handle.ledger();
         ledger.buffered + ledger.in_flight + more <= limit / 8 * 7
     }
@@ -254,7 +255,7 @@ impl Producer {
         let mut made = 0;
         while !stop.load(Ordering::Acquire) {
             let due = (started.elapsed().as_secs_f64() * rate) as u64;
-            if made < due && self.witness.has_room(reserve, limit) {
+            if made < due && self.witness.has_space(reserve, limit) {
                 for number in made..due.min(made + BURST) {
                     match life.large_every {
                         0 => self.app.serve(),
@@ -263,7 +264,7 @@ impl Producer {
                     };
                 }
                 made = due.min(made + BURST);
-                // Nothing waits in the processor's queue while the next burst is measured against the room.
+                // The processor's queue is empty while the next burst is compared with the free space.
                 let _ = self.provider.force_flush();
             } else {
                 thread::park_timeout(Duration::from_millis(1));
@@ -276,16 +277,16 @@ impl Producer {
 struct StatusFile {
     file: File,
     ready_ms: u64,
-    told: String,
+    last: String,
 }
 
 impl StatusFile {
     fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create_new(true).append(true).open(path)?;
-        Ok(Self { file, ready_ms: 0, told: String::new() })
+        Ok(Self { file, ready_ms: 0, last: String::new() })
     }
 
-    /// Appends a line, if it says something new.
+    /// Appends a line, if it differs from the last one.
     fn tell(&mut self, handle: &Handle) -> Result<(), Failure> {
         let ledger = handle.ledger();
         let status = Status {
@@ -294,12 +295,12 @@ impl StatusFile {
             recovered: ledger.recovered,
             waiting: waiting(&ledger),
             dropped: ledger.dropped.values().sum(),
-            books: serde_json::to_string(&ledger)?,
+            ledger_json: serde_json::to_string(&ledger)?,
         };
         let line = serde_json::to_string(&status)? + "\n";
-        if line != self.told {
+        if line != self.last {
             self.file.write_all(line.as_bytes())?;
-            self.told = line;
+            self.last = line;
         }
         Ok(())
     }
@@ -313,7 +314,7 @@ fn waiting(ledger: &Ledger) -> u64 {
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or a whole line of it says something else.
+/// When the file cannot be read, or a complete line of it is no status.
 pub(super) fn read_status(path: &Path) -> Result<Vec<Status>, Failure> {
     let text = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::account::Account;
+use super::conditions::{Times, Window};
 use super::storm::AFTER_A_KILL;
-use super::weather::{Times, Window};
 
 /// The result of a storm; `Display` is the table.
 #[derive(Debug)]
@@ -34,7 +34,8 @@ pub struct Report {
     pub cut_short: u64,
     /// Repeats of spans whose earlier receipt was none of those: must be 0.
     pub unexplained: u64,
-    /// The longest time before a kill that a span was received which came again, where the weather gave no reason.
+    /// The longest time before a kill that a span was received which came again, where no condition of the collector
+    /// gave a reason.
     pub oldest: Duration,
     /// Owed spans that were still in the journal or in fallback files after the last, clean life: must be 0.
     pub left_on_disk: u64,
@@ -99,17 +100,17 @@ pub(super) struct Duplicates {
     pub(super) examples: Vec<String>,
 }
 
-/// A span may come again if its receipt lies in one of these windows: then the weather may have kept the answer from
-/// being sent, or a kill the mark that follows it from being written.
+/// A span may come again if its receipt lies in one of these windows: then a condition of the collector may have kept
+/// the answer from being sent, or a kill the mark that follows it from being written.
 pub(super) fn explain(
     account: &Account,
-    weather: Vec<Window>,
+    conditions: Vec<Window>,
     kills: Vec<Window>,
     times: &Times,
     began: Instant,
 ) -> Duplicates {
-    let (weather, kills) = (Merged::new(weather), Merged::new(kills));
-    let in_window = |index: u64| weather.window_of(index, times).or(kills.window_of(index, times)).is_some();
+    let (conditions, kills) = (Merged::new(conditions), Merged::new(kills));
+    let in_window = |index: u64| conditions.window_of(index, times).or(kills.window_of(index, times)).is_some();
     let cut_short = |index: u64| !in_window(index) && account.cut_short.contains(&index);
     let bound = (0..account.received()).filter(|&index| in_window(index) || cut_short(index)).count() as u64;
     let unexplained = account.repeats.iter().map(|repeat| (repeat, repeat.first));
@@ -121,12 +122,12 @@ pub(super) fn explain(
         let (first, again) = (at(repeat.first), at(repeat.again));
         format!("received after {first:.3} s and again after {again:.3} s: {}", account.describe(repeat))
     };
-    // One from each of a few different moments says more than the spans of one batch.
+    // One from each of a few different moments explains more than the spans of one batch.
     let step = unexplained.len().div_ceil(8).max(1);
     let examples = (0..unexplained.len()).step_by(step).map(example).collect();
     let of_kills = account.repeats.iter().map(|repeat| repeat.first);
     let of_kills =
-        of_kills.filter(|&first| weather.window_of(first, times).is_none() && !account.cut_short.contains(&first));
+        of_kills.filter(|&first| conditions.window_of(first, times).is_none() && !account.cut_short.contains(&first));
     let oldest = of_kills.filter_map(|first| kills.age(first, times)).max().unwrap_or_default();
     let cut_short = account.repeats.iter().filter(|repeat| cut_short(repeat.first)).count() as u64;
     Duplicates { bound, cut_short, unexplained: unexplained.len() as u64, oldest, examples }

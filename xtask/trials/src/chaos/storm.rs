@@ -13,9 +13,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::account::{Account, Found};
+use super::conditions::{Condition, Peer, Window};
 use super::life::{Compress, Journal, Life, Protocol, Status, read_status};
 use super::report::{Report, explain};
-use super::weather::{Sky, Weather, Window};
 use super::{Plan, disk, ledger};
 use crate::{Failure, now, wait_until};
 
@@ -48,14 +48,14 @@ const EMPTY: u64 = (8 << 20) + (256 << 10);
 pub(super) fn run(plan: &Plan, program: &Path) -> Result<Report, Failure> {
     fs::create_dir_all(&plan.folder)?;
     let record = plan.folder.join("record");
-    let sky = Sky::start(program, &record)?;
+    let peer = Peer::start(program, &record)?;
     let mut storm = Storm {
         plan,
         program,
         record,
         chance: SmallRng::seed_from_u64(plan.seed),
         began: now(),
-        sky,
+        peer,
         log: File::create_new(plan.folder.join("storm.log"))?,
         account: Account::new(plan.promise),
         lives: 0,
@@ -81,9 +81,9 @@ pub(super) fn run(plan: &Plan, program: &Path) -> Result<Report, Failure> {
 enum End {
     /// Killed so long after it was started.
     Killed(Duration),
-    /// Told to end after a while, and killed so long after that.
+    /// Asked to end after a while, and killed so long after that.
     KilledAtShutdown(Duration, Duration),
-    /// Told to end after a while.
+    /// Asked to end after a while.
     Orderly(Duration),
 }
 
@@ -93,7 +93,7 @@ struct Storm<'a> {
     record: PathBuf,
     chance: SmallRng,
     began: Instant,
-    sky: Sky,
+    peer: Peer,
     /// Every event with its time, for the analysis of a storm that broke a promise.
     log: File,
     account: Account,
@@ -120,7 +120,7 @@ struct Process {
     number: u32,
     /// The spans that it must report as found.
     found: Option<Found>,
-    told: bool,
+    asked_to_end: bool,
     started: Instant,
     /// Until when it stood still, and for how long.
     paused: Option<(Instant, Duration)>,
@@ -129,7 +129,7 @@ struct Process {
 impl Storm<'_> {
     fn one_life(&mut self) -> Result<(), Failure> {
         if self.chance.random_bool(0.6) {
-            self.change_weather()?;
+            self.change_condition()?;
         }
         let mut process = self.start(true)?;
         if self.guest.is_none() && self.chance.random_bool(0.1) {
@@ -181,7 +181,7 @@ impl Storm<'_> {
         }
     }
 
-    /// Lets time pass, in which the weather may change and the process may be paused.
+    /// Lets time pass, in which the collector's condition may change and the process may be paused.
     fn pass(&mut self, time: Duration, process: &mut Process) -> Result<(), Failure> {
         if time < Duration::from_millis(200) {
             rest(time);
@@ -189,7 +189,7 @@ impl Storm<'_> {
         }
         rest(time / 2);
         if self.chance.random_bool(0.4) {
-            self.change_weather()?;
+            self.change_condition()?;
         }
         if self.chance.random_bool(0.2) {
             let time = Duration::from_millis(self.chance.random_range(1..250));
@@ -215,7 +215,7 @@ impl Storm<'_> {
             .spawn()?;
         self.note(format_args!("life {number} is started: {life:?}"))?;
         let found = self.found.take();
-        Ok(Process { child, life, number, found, told: false, started, paused: None })
+        Ok(Process { child, life, number, found, asked_to_end: false, started, paused: None })
     }
 
     fn any_life(&mut self, number: u32, load: bool) -> Life {
@@ -227,8 +227,8 @@ impl Storm<'_> {
             base: self.plan.folder.join(format!("life-{number:04}")),
             state: self.plan.folder.join("state"),
             endpoint: match protocol {
-                Protocol::Grpc => self.sky.grpc_endpoint(),
-                Protocol::Http => self.sky.http_endpoint(),
+                Protocol::Grpc => self.peer.grpc_endpoint(),
+                Protocol::Http => self.peer.http_endpoint(),
             },
             protocol,
             journal: if self.plan.journal { journal } else { Journal::Off },
@@ -245,7 +245,7 @@ impl Storm<'_> {
 
     /// Kills a process and adds its ledger and its files to the account.
     fn kill(&mut self, mut process: Process) -> Result<(), Failure> {
-        if !process.told
+        if !process.asked_to_end
             && let Some(status) = process.child.try_wait()?
         {
             self.wrong.push(process.gone_by_itself(status));
@@ -270,13 +270,13 @@ impl Storm<'_> {
         writeln!(self.log, "{:9.3} {what}", self.began.elapsed().as_secs_f64())
     }
 
-    fn change_weather(&mut self) -> Result<(), Failure> {
-        let weather = Weather::any(&mut self.chance);
-        self.note(format_args!("the collector is {weather:?}"))?;
-        self.sky.change(weather, &mut self.chance)
+    fn change_condition(&mut self) -> Result<(), Failure> {
+        let condition = Condition::any(&mut self.chance);
+        self.note(format_args!("the collector is {condition:?}"))?;
+        self.peer.change(condition, &mut self.chance)
     }
 
-    /// Tells a process to end, and adds its ledger and its files to the account.
+    /// Asks a process to end, and adds its ledger and its files to the account.
     fn end(&mut self, mut process: Process) -> Result<(), Failure> {
         process.tell_to_end();
         let mut status = None;
@@ -301,15 +301,15 @@ impl Storm<'_> {
     fn take_in(&mut self, process: &Process) -> Result<(), Failure> {
         let Process { life, number, .. } = process;
         self.account.take_ledger(*number, ledger::read(&life.file("ledger"))?);
-        let told = read_status(&life.file("status"))?;
+        let statuses = read_status(&life.file("status"))?;
         let mut wrong = |what: String| self.wrong.push(format!("life {number}: {what}"));
-        if let Some(Status { imbalance, books, .. }) = told.iter().find(|status| status.imbalance != 0) {
-            wrong(format!("{imbalance} spans are unaccounted for: {books}"));
+        if let Some(Status { imbalance, ledger_json, .. }) = statuses.iter().find(|status| status.imbalance != 0) {
+            wrong(format!("{imbalance} spans are unaccounted for: {ledger_json}"));
         }
-        if let Some(Status { dropped, books, .. }) = told.iter().find(|status| status.dropped != 0) {
-            wrong(format!("{dropped} spans were dropped: {books}"));
+        if let Some(Status { dropped, ledger_json, .. }) = statuses.iter().find(|status| status.dropped != 0) {
+            wrong(format!("{dropped} spans were dropped: {ledger_json}"));
         }
-        if let Some(first) = told.first() {
+        if let Some(first) = statuses.first() {
             let ready = Duration::from_millis(first.ready_ms);
             self.slowest_start = self.slowest_start.max(ready);
             if ready > READY {
@@ -320,7 +320,10 @@ impl Storm<'_> {
             if let Some(Found { least, most }) = process.found
                 && !(least..=most).contains(&recovered)
             {
-                wrong(format!("it found {recovered} spans at start, where {least} to {most} were: {}", first.books));
+                wrong(format!(
+                    "it found {recovered} spans at start, where {least} to {most} were: {}",
+                    first.ledger_json
+                ));
             }
         }
         // Files that explain no broken promise are removed, so that a storm does not fill the disk.
@@ -354,7 +357,7 @@ impl Storm<'_> {
     /// A life without new spans, killed when most of the backlog is delivered.
     fn catch_up(&mut self) -> Result<(), Failure> {
         self.note(format_args!("catching up"))?;
-        self.sky.clear_up()?;
+        self.peer.clear_up()?;
         let process = self.start(false)?;
         let waiting = || read_status(&process.life.file("status")).ok()?.last().map(|status| status.waiting);
         let caught_up = wait_until("catching up", PATIENCE, || waiting().is_some_and(|waiting| waiting < 500));
@@ -367,7 +370,7 @@ impl Storm<'_> {
 
     /// One clean life delivers everything; then the verdict.
     fn finish(mut self) -> Result<Report, Failure> {
-        self.sky.clear_up()?;
+        self.peer.clear_up()?;
         if let Some(guest) = self.guest.take() {
             self.kill(guest)?;
             self.look()?;
@@ -378,8 +381,9 @@ impl Storm<'_> {
             let mut since = None;
             let all_sent = || {
                 // The spans of a dead process count as waiting from the moment when its directory is taken over.
-                let told = read_status(&process.life.file("status")).ok();
-                let empty = told.and_then(|told| Some(told.last()?.waiting == 0)) == Some(true) && !has_further(&state);
+                let statuses = read_status(&process.life.file("status")).ok();
+                let empty = statuses.and_then(|statuses| Some(statuses.last()?.waiting == 0)) == Some(true)
+                    && !has_further(&state);
                 since = since.filter(|_| empty).or(empty.then(now));
                 since.is_some_and(|since| since.elapsed() > SETTLED)
             };
@@ -397,9 +401,9 @@ impl Storm<'_> {
                 self.wrong.push(format!("{} directories of dead processes are left", disk.further));
             }
         }
-        let Self { plan, account, sky, mut wrong, began, kill_windows, blind_windows, .. } = self;
-        let (weather, times) = sky.finish()?;
-        let duplicates = explain(&account, [weather, blind_windows].concat(), kill_windows, &times, began);
+        let Self { plan, account, peer, mut wrong, began, kill_windows, blind_windows, .. } = self;
+        let (conditions, times) = peer.finish()?;
+        let duplicates = explain(&account, [conditions, blind_windows].concat(), kill_windows, &times, began);
         let (dead_lettered, left_on_disk) = account.left();
         for (count, what) in [
             (left_on_disk, "are still in files after a life that should have delivered them"),
@@ -439,7 +443,7 @@ impl Storm<'_> {
 
 impl Process {
     fn tell_to_end(&mut self) {
-        self.told = true;
+        self.asked_to_end = true;
         drop(self.child.stdin.take());
     }
 

@@ -94,7 +94,7 @@ pub(super) fn written_by_it(setup: &Setup, programs: &[Program], stores: &Stores
     let proto = json.with_extension("jsonl.binpb");
     wait_until("every span in protobuf", PATIENCE, || spans_of(&proto).is_ok_and(|spans| spans == count))?;
     drop(collector);
-    let mut told = Vec::new();
+    let mut parts = Vec::new();
     for (extension, file) in [("jsonl", json), ("binpb", proto)] {
         let state = folder.join(extension);
         let fallback = state.join("fallback");
@@ -104,9 +104,9 @@ pub(super) fn written_by_it(setup: &Setup, programs: &[Program], stores: &Stores
         let sent = folder.join(format!("sent-{extension}.pb"));
         replay(&state, count, &sent)?;
         python(setup, "spans", &[stores.witness.clone(), sent])?;
-        told.push(format!("{bytes} bytes of {extension}"));
+        parts.push(format!("{bytes} bytes of {extension}"));
     }
-    Ok(format!("{count} spans from {}, each field alike", told.join(" and from ")))
+    Ok(format!("{count} spans from {}, each field alike", parts.join(" and from ")))
 }
 
 /// How many spans a whole file of messages holds.
@@ -151,11 +151,11 @@ fn spill(form: Form, state: &Path) -> Result<Spans, Failure> {
     if ledger.in_fallback == made.len() as u64 {
         Ok(made)
     } else {
-        Err(format!("{} spans were made; after shutdown the books say {ledger:?}", made.len()).into())
+        Err(format!("{} spans were made; after shutdown the ledger says {ledger:?}", made.len()).into())
     }
 }
 
-/// More than the 1,000 bytes by which the receiver tells files apart, and the same in every file.
+/// More than the 1,000 bytes by which the receiver distinguishes files, and the same in every file.
 fn large_resource() -> Resource {
     let labels = (0..40)
         .map(|n| KeyValue::new(format!("k8s.pod.label.number-{n}"), format!("a value of some length, number {n}")));

@@ -23,7 +23,7 @@ pub(super) struct Otelcol<'a> {
     child: Option<Child>,
 }
 
-/// It says so in its log when every receiver listens or watches.
+/// The line of the Collector's log that reports that every receiver listens or watches.
 const READY: &str = "Everything is ready";
 
 /// Starting takes about a second on an idle machine.
@@ -46,7 +46,8 @@ impl<'a> Otelcol<'a> {
     }
 
     fn start_with(setup: &'a Setup, config: &'static str, folder: &Path, files: String) -> Result<Self, Failure> {
-        // Two free ports. Another process could take one in between: then it does not get ready, and says why.
+        // Two free ports. Another process could take one in between: then the Collector does not get ready, and its log
+        // has the reason.
         let ports = [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];
         let (grpc, http) = (ports[0].local_addr()?, ports[1].local_addr()?);
         drop(ports);

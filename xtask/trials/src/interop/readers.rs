@@ -18,14 +18,14 @@ const NEAR: usize = 985_000;
 
 /// gunzip and `zstd -d` give the bytes of the files that are written without compression.
 pub(super) fn same_bytes(stores: &Stores) -> Result<String, Failure> {
-    let mut told = Vec::new();
+    let mut parts = Vec::new();
     for store in &stores.stores {
         let form = store.form;
         let plain = stores.store(form.unpacked());
         if sorted_records(store)? != sorted_records(plain)? {
             return Err(format!("unpacked, the files of {} are not the plain ones", form.name()).into());
         }
-        told.push(format!("{} {} bytes", form.name(), store.bytes()?));
+        parts.push(format!("{} {} bytes", form.name(), store.bytes()?));
     }
     let lines = sorted_records(stores.store(Form::PLAIN))?;
     let longest = longest(&lines);
@@ -33,7 +33,7 @@ pub(super) fn same_bytes(stores: &Stores) -> Result<String, Failure> {
         return Err(format!("the longest line has {longest} bytes: not near the limit of {LINE_BYTES}").into());
     }
     let files = stores.store(Form::PLAIN).files.len();
-    Ok(format!("{files} files: {}; {} lines, the longest of {longest}", told.join(", "), lines.len()))
+    Ok(format!("{files} files: {}; {} lines, the longest of {longest}", parts.join(", "), lines.len()))
 }
 
 /// Lines with their ends, or messages; in an order that does not depend on which batch was written first.
@@ -55,7 +55,8 @@ fn longest(records: &[Vec<u8>]) -> usize {
     records.iter().map(Vec::len).max().unwrap_or(0)
 }
 
-/// jq parses each line, and finds in each file as many spans as its name says, in all files the ids that were made.
+/// jq parses each line, and finds in each file as many spans as its name states, and in all files the ids that were
+/// made.
 pub(super) fn jq(stores: &Stores, folder: &Path) -> Result<String, Failure> {
     const IDS: &str = "fromjson | .resourceSpans[].scopeSpans[].spans[] | .traceId + .spanId";
     const COUNT: &str = "fromjson | [.resourceSpans[].scopeSpans[].spans | length] | add";
@@ -100,7 +101,7 @@ fn ask(question: &str, file: &Path, folder: &Path) -> Result<Vec<String>, Failur
     Ok(fs::read_to_string(answer)?.lines().map(str::to_owned).collect())
 }
 
-/// The number of spans that a file's name says.
+/// The number of spans in a file's name.
 fn promised(file: &Path) -> Result<u64, Failure> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let count = name.strip_suffix(".jsonl").and_then(|stem| stem.rsplit_once("-n")).map(|(_, count)| count);
@@ -109,11 +110,11 @@ fn promised(file: &Path) -> Result<u64, Failure> {
 
 /// google.protobuf finds in the files, span by span, the request that the stock exporter would have sent.
 pub(super) fn protobuf(setup: &Setup, stores: &Stores) -> Result<String, Failure> {
-    let mut told = String::new();
+    let mut answer = String::new();
     for store in &stores.stores {
-        told = python(setup, "spans", &with(&stores.witness, &store.unpacked))?;
+        answer = python(setup, "spans", &with(&stores.witness, &store.unpacked))?;
     }
-    Ok(format!("{told} in each of {} forms, each field alike", stores.stores.len()))
+    Ok(format!("{answer} in each of {} forms, each field alike", stores.stores.len()))
 }
 
 /// The comparison is worth something: a value that changed, a line that is missing and one that is there twice are
@@ -148,16 +149,16 @@ const OTHER_VALUE: &str = "\"doubleValue\":0.10000000000000002}";
 
 /// A later run that reads the files back sends, span by span, the request that the stock exporter would have sent.
 pub(super) fn sent_again(setup: &Setup, stores: &Stores, folder: &Path) -> Result<String, Failure> {
-    let mut told = String::new();
+    let mut answer = String::new();
     for store in &stores.stores {
         let sent = folder.join(format!("sent{}.pb", store.form.extension()));
         replay(&store.state, stores.made.len(), &sent)?;
-        told = python(setup, "spans", &with(&stores.witness, &[sent]))?;
+        answer = python(setup, "spans", &with(&stores.witness, &[sent]))?;
     }
-    Ok(format!("{told} from each of {} forms, each field alike", stores.stores.len()))
+    Ok(format!("{answer} from each of {} forms, each field alike", stores.stores.len()))
 }
 
-/// A span that is longer than a line may be is kept, sent and readable for all but the Collector.
+/// A span longer than the limit of a line is stored, sent, and readable for all but the Collector.
 pub(super) fn oversized(setup: &Setup, folder: &Path) -> Result<String, Failure> {
     let stores = Stores::write(&[kinds::oversized()], folder)?;
     let longest = longest(&sorted_records(stores.store(Form::PLAIN))?);
@@ -175,13 +176,13 @@ pub(super) fn oversized(setup: &Setup, folder: &Path) -> Result<String, Failure>
 /// kind, empty resources and scopes): its JSON is read by us, and our JSON by it.
 pub(super) fn both_ways(setup: &Setup, folder: &Path) -> Result<String, Failure> {
     const MESSAGES: &str = "300";
-    let mut told = String::new();
+    let mut answer = String::new();
     // Seeds that stay the same, so that a fault that was found once is found again; and two new ones.
     let random = RandomState::new().build_hasher().finish();
     for seed in [1, random, random.wrapping_add(1)] {
         let folder = folder.join(format!("seed-{seed}"));
         fs::create_dir(&folder)?;
-        told = python(setup, "make", &[folder.clone(), MESSAGES.into(), seed.to_string().into()])?;
+        answer = python(setup, "make", &[folder.clone(), MESSAGES.into(), seed.to_string().into()])?;
         for dialect in ["camel", "as-in-proto", "with-defaults"] {
             let read = folder.join(format!("read-{dialect}.pb"));
             let mut file = File::create(&read)?;
@@ -203,7 +204,7 @@ pub(super) fn both_ways(setup: &Setup, folder: &Path) -> Result<String, Failure>
         python(setup, "messages", &[folder.join("whole.pb"), written])
             .map_err(|failure| format!("seed {seed}, ours: {failure}"))?;
     }
-    Ok(format!("3 times {told}"))
+    Ok(format!("3 times {answer}"))
 }
 
 /// Messages behind their lengths.

@@ -168,7 +168,7 @@ fn run(form: Form, program: &Program, state: &Path, in_files: u64) -> Result<(),
     exporter.shutdown()?;
     let ledger = exporter.handle().ledger();
     if ledger.in_fallback != in_files || ledger.imbalance() != 0 {
-        return Err(format!("{in_files} spans were made by now; the books say {ledger:?}").into());
+        return Err(format!("{in_files} spans were made by now; the ledger says {ledger:?}").into());
     }
     Ok(())
 }
@@ -213,7 +213,7 @@ pub(super) fn replay(state: &Path, spans: usize, to: &Path) -> Result<(), Failur
     let ledger = handle.ledger();
     exporter.shutdown()?;
     if ledger.delivered != spans as u64 || ledger.imbalance() != 0 {
-        return Err(format!("{spans} spans were in files; the books say {ledger:?}").into());
+        return Err(format!("{spans} spans were in files; the ledger says {ledger:?}").into());
     }
     let mut file = File::create(to)?;
     for request in collector.requests() {

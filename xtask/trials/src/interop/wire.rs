@@ -51,14 +51,14 @@ impl Traced {
         self.made
     }
 
-    /// Serves requests, two spans each, no faster than there is room for them.
+    /// Serves requests, two spans each, no faster than the exporter has space for them.
     pub(super) fn serve(&mut self, requests: u64) -> Result<(), Failure> {
         for request in 0..requests {
             self.app.serve_nested();
             if request % (BURST / 2) == 0 {
                 let made = self.made().len() as u64;
                 let handle = &self.handle;
-                wait_until("room for a burst", PATIENCE, || contender::has_room(made, handle))?;
+                wait_until("space for a burst", PATIENCE, || contender::has_space(made, handle))?;
             }
         }
         self.hand_over()
@@ -82,7 +82,7 @@ impl Traced {
         self.handle.flush(PATIENCE)?;
         let ledger = self.handle.ledger();
         if ledger.delivered != count as u64 || ledger.imbalance() != 0 {
-            return Err(format!("all {count} spans arrived, but the books say {ledger:?}").into());
+            return Err(format!("all {count} spans arrived, but the ledger says {ledger:?}").into());
         }
         Ok(count)
     }

@@ -17,7 +17,7 @@ use crate::{Failure, now};
 
 /// How the collector behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weather {
+pub(super) enum Condition {
     Up,
     /// It answers late, and in time.
     Slow,
@@ -45,7 +45,7 @@ pub(super) enum Weather {
     Strict,
 }
 
-impl Weather {
+impl Condition {
     const ALL: [Self; 13] = [
         Self::Up,
         Self::Slow,
@@ -95,22 +95,22 @@ pub(super) struct Window {
     pub(super) to: Instant,
 }
 
-/// The collector under its weather.
+/// The collector and the condition that it is in.
 #[derive(Debug)]
-pub(super) struct Sky {
+pub(super) struct Peer {
     child: ChildCollector,
-    weather: Weather,
+    condition: Condition,
     since: Instant,
     windows: Vec<Window>,
     watch: Watch,
 }
 
-impl Sky {
+impl Peer {
     pub(super) fn start(program: &Path, record: &Path) -> Result<Self, Failure> {
         let arguments = ["collector".into(), "--record".into(), record.as_os_str().to_owned()];
         let child = ChildCollector::start(program, arguments)?;
         let watch = Watch::start(record.to_owned());
-        Ok(Self { child, weather: Weather::Up, since: now(), windows: Vec::new(), watch })
+        Ok(Self { child, condition: Condition::Up, since: now(), windows: Vec::new(), watch })
     }
 
     pub(super) fn grpc_endpoint(&self) -> String {
@@ -121,20 +121,20 @@ impl Sky {
         self.child.http_endpoint()
     }
 
-    pub(super) fn change(&mut self, weather: Weather, chance: &mut SmallRng) -> Result<(), Failure> {
+    pub(super) fn change(&mut self, condition: Condition, chance: &mut SmallRng) -> Result<(), Failure> {
         self.clear_up()?;
         self.since = now();
-        self.weather = weather;
-        match weather {
-            Weather::Up => {}
-            Weather::Slow => self.child.set(Behavior::accept().after(SLOW.mul_f64(chance.random())))?,
-            Weather::Late => self.child.set(Behavior::accept().after(LATE))?,
-            Weather::Refusing => self.child.stop()?,
-            Weather::BlackHole => self.child.set(Behavior::never_read())?,
-            Weather::Mute => self.child.set(Behavior::never_answer().storing())?,
-            Weather::Hung => self.child.pause()?,
-            Weather::Gone => self.child.kill(),
-            Weather::Throttling => {
+        self.condition = condition;
+        match condition {
+            Condition::Up => {}
+            Condition::Slow => self.child.set(Behavior::accept().after(SLOW.mul_f64(chance.random())))?,
+            Condition::Late => self.child.set(Behavior::accept().after(LATE))?,
+            Condition::Refusing => self.child.stop()?,
+            Condition::BlackHole => self.child.set(Behavior::never_read())?,
+            Condition::Mute => self.child.set(Behavior::never_answer().storing())?,
+            Condition::Hung => self.child.pause()?,
+            Condition::Gone => self.child.kill(),
+            Condition::Throttling => {
                 let answer = Answer::http(429);
                 let hint = chance.random_bool(0.5);
                 let answer = if hint {
@@ -144,13 +144,13 @@ impl Sky {
                 };
                 self.child.set(Behavior::answer(answer))?;
             }
-            Weather::Unavailable => self.child.set(Behavior::answer(Answer::grpc(14)))?,
-            Weather::Resetting => {
+            Condition::Unavailable => self.child.set(Behavior::answer(Answer::grpc(14)))?,
+            Condition::Resetting => {
                 let end = if chance.random_bool(0.5) { End::Rst } else { End::GoAway(0) };
                 self.child.set(Behavior::end(end).storing())?;
             }
-            Weather::Restarted => self.child.restart()?,
-            Weather::Strict => {
+            Condition::Restarted => self.child.restart()?,
+            Condition::Strict => {
                 self.child.set_next(2, Behavior::answer(Answer::grpc(3).with_message("not like this")))?;
             }
         }
@@ -159,19 +159,19 @@ impl Sky {
 
     /// Back to a collector that works.
     pub(super) fn clear_up(&mut self) -> Result<(), Failure> {
-        let weather = std::mem::replace(&mut self.weather, Weather::Up);
-        match weather {
-            Weather::Up | Weather::Restarted => {}
-            Weather::Refusing => self.child.start_again()?,
-            Weather::Hung => self.child.resume()?,
-            Weather::Gone => self.child.restart()?,
+        let condition = std::mem::replace(&mut self.condition, Condition::Up);
+        match condition {
+            Condition::Up | Condition::Restarted => {}
+            Condition::Refusing => self.child.start_again()?,
+            Condition::Hung => self.child.resume()?,
+            Condition::Gone => self.child.restart()?,
             _ => self.child.set(Behavior::accept())?,
         }
-        self.windows.extend(weather.windows(self.since, now()));
+        self.windows.extend(condition.windows(self.since, now()));
         Ok(())
     }
 
-    /// The windows of the weather until now, and when each span was written down.
+    /// The windows of all conditions until now, and the time at which each span was written.
     pub(super) fn finish(mut self) -> Result<(Vec<Window>, Times), Failure> {
         self.clear_up()?;
         self.child.kill();
