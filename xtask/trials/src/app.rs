@@ -126,7 +126,7 @@ impl Recorder {
     /// When the application panicked in the middle of a span.
     #[must_use]
     pub fn take(&self) -> Vec<SpanData> {
-        std::mem::take(&mut self.spans.lock().expect("nobody panics with the lock held"))
+        std::mem::take(&mut self.spans.lock().expect("no thread panics with the lock held"))
     }
 }
 
@@ -134,7 +134,7 @@ impl SpanProcessor for Recorder {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        self.spans.lock().expect("nobody panics with the lock held").push(span);
+        self.spans.lock().expect("no thread panics with the lock held").push(span);
     }
 
     fn force_flush(&self) -> OTelSdkResult {

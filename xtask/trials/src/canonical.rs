@@ -95,7 +95,7 @@ pub fn compare(made: &Spans, recorded: &Spans) -> Result<(), Failure> {
     }
     let unknown: Vec<_> = recorded.iter().filter(|(ids, _)| !made.contains_key(*ids)).collect();
     if let Some((_, first)) = unknown.first() {
-        wrong.push(format!("{} spans arrived that nobody made, the first is {first}", unknown.len()));
+        wrong.push(format!("{} spans arrived that the application never made, the first is {first}", unknown.len()));
     }
     let different: Vec<_> = made
         .iter()

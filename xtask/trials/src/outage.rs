@@ -145,7 +145,7 @@ impl Row {
     pub fn verdict(&self, stock_loss: f64) -> Result<(), String> {
         let mut wrong = Vec::new();
         if self.unknown > 0 {
-            wrong.push(format!("the collector has {} spans that nobody made", self.unknown));
+            wrong.push(format!("the collector has {} spans that the application never made", self.unknown));
         }
         match &self.ours {
             None if self.loss() < stock_loss => {

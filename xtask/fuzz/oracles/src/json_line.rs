@@ -73,7 +73,7 @@ fn means_the_same_in_another_order(line: &[u8], bytes: &[u8]) {
     assert_eq!(again.as_deref(), Ok(bytes), "as {}", String::from_utf8_lossy(&sorted));
 }
 
-/// A torn write is distinguished from other errors, at whatever byte it was torn.
+/// A torn write is distinguished from other errors, at any byte.
 fn is_cut_off_anywhere(line: &[u8]) {
     let whole = line.trim_ascii_end().len();
     // Not at each byte: that would be quadratic.

@@ -210,7 +210,7 @@ impl Watch {
                 let seen = now();
                 if length > spans {
                     spans = length;
-                    noted.lock().expect("nobody panics with the lock held").push(Step { spans, before, seen });
+                    noted.lock().expect("no thread panics with the lock held").push(Step { spans, before, seen });
                 }
                 before = seen;
                 if last {
@@ -224,7 +224,7 @@ impl Watch {
 
     fn finish(mut self) -> Times {
         self.end();
-        Times(std::mem::take(&mut self.steps.lock().expect("nobody panics with the lock held")))
+        Times(std::mem::take(&mut self.steps.lock().expect("no thread panics with the lock held")))
     }
 
     fn end(&mut self) {

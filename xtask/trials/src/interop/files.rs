@@ -133,9 +133,9 @@ pub(super) fn beside_oversized(setup: &Setup, stores: &Stores) -> Result<String,
 
 /// A program whose collector never answers: it makes spans and ends, and all of them are in files.
 fn spill(form: Form, state: &Path) -> Result<Spans, Failure> {
-    let nobody = mock_collector::MockCollector::start()?;
-    nobody.stop();
-    let builder = contender::builder(Settings::Quick, Protocol::Grpc, &nobody.grpc_endpoint(), state)?
+    let stopped = mock_collector::MockCollector::start()?;
+    stopped.stop();
+    let builder = contender::builder(Settings::Quick, Protocol::Grpc, &stopped.grpc_endpoint(), state)?
         .with_fallback_compression(form.compression)
         .with_fallback_compress_above(0);
     let mut traced = Traced::new(builder, large_resource())?;

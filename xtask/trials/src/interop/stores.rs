@@ -154,9 +154,9 @@ impl Store {
 /// One program, from start to end, whose collector refuses: all spans that it made, and all that it found, are in
 /// files.
 fn run(form: Form, program: &Program, state: &Path, in_files: u64) -> Result<(), Failure> {
-    let nobody = MockCollector::start()?;
-    nobody.stop();
-    let mut exporter = contender::builder(Settings::Quick, Protocol::Http, &nobody.http_endpoint(), state)?
+    let stopped = MockCollector::start()?;
+    stopped.stop();
+    let mut exporter = contender::builder(Settings::Quick, Protocol::Http, &stopped.http_endpoint(), state)?
         .with_fallback_format(form.format)
         .with_fallback_compression(form.compression)
         .with_fallback_compress_above(0)
