@@ -124,9 +124,11 @@ pub(super) fn check(workspace: &Workspace, bugs: &[Bug]) -> Vec<String> {
             }
             Err(error) => report(format!("{}: {error}", bug.entry.file.display())),
         }
-        let (target, _) = bug.entry.named_test();
+        let (target, path) = bug.entry.named_test();
         if !has_target(package, target) {
             report(format!("`test` names the target {target:?}, which the crate does not have"));
+        } else if !names_something(package, target, path) {
+            report(format!("`test` names {path:?}, and the sources of {target} have no such test or module"));
         }
         if bug.entry.lane == Lane::Loom && target != "loom" {
             report("a bug of the lane loom names a test of the target loom".into());
@@ -137,6 +139,27 @@ pub(super) fn check(workspace: &Workspace, bugs: &[Bug]) -> Vec<String> {
 
 fn has_target(package: &Package, target: &str) -> bool {
     if target == LIBRARY { package.has_library } else { package.tests.iter().any(|test| test.name == target) }
+}
+
+/// Whether the last name of the path is a function or a module of the target, by a search in its sources: the quick check
+/// builds nothing. The lane itself asks the test program.
+fn names_something(package: &Package, target: &str, path: &str) -> bool {
+    let Some(name) = path.rsplit("::").next().filter(|name| !name.is_empty()) else { return true };
+    let folder = if target == LIBRARY { "src" } else { "tests" };
+    let declared = [format!("fn {name}("), format!("mod {name};"), format!("mod {name} {{")];
+    let mut folders = vec![package.dir.join(folder)];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(text) = fs::read_to_string(&path)
+                && declared.iter().any(|declared| text.contains(declared))
+            {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -158,6 +181,14 @@ mod tests {
         let problems = check(&workspace, &bugs);
         assert!(problems.is_empty(), "\n{}", problems.join("\n"));
         assert!(bugs.len() >= 119, "a planted bug follows its code and is never dropped: {}", bugs.len());
+    }
+
+    #[test]
+    fn a_renamed_test_is_missed() {
+        let workspace = Workspace::find().unwrap_or_else(|failure| panic!("{failure}"));
+        let backoff = workspace.crates().find(|package| package.name == "backoff").expect("a crate");
+        assert!(names_something(backoff, "it", "policies") && names_something(backoff, "it", ""));
+        assert!(!names_something(backoff, "it", "policies::no_such_test_anywhere"));
     }
 
     #[test]
