@@ -1,6 +1,8 @@
-//! Sends one payload to a collector that is busy first and accepts it then. `cargo run -p otlp-transport --example one_payload`
+//! Sends one payload to a collector that is busy first and accepts it then.
+//! `cargo run -p otlp-transport --example one_payload`
 //!
-//! The collector is a thread of this program. No retry policy is involved: each outcome says what may be done with the bytes.
+//! The collector is a thread of this program. No retry policy is involved: each outcome says what may be done with the
+//! bytes.
 
 use std::time::{Duration, SystemTime};
 

@@ -23,35 +23,34 @@ use crate::outcome::{Cause, Outcome};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// In place of a time-out that reaches beyond the clock: a hundred years.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-/// What the exporter gets for its own shutdown: the default of `SpanExporter::shutdown`.
+/// The time-out of the exporter's own shutdown: the default of `SpanExporter::shutdown`.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Sends through a foreign [`SpanExporter`], so that any of them can be a primary.
 ///
-/// It is **blind**: behind that trait every error is a text. So every error is retryable, also one that no retry will
-/// mend; a hint on when to come back is lost; a partial success looks like a full one; and any failure may be a
-/// duplicate. And it **costs**: each attempt decodes the payload to `SpanData` again, about as much work as the
-/// exporter's own encoding. Use [`connect`](crate::connect) where the collector speaks OTLP. Whatever is wrapped should
-/// have its own retries turned off (`RetryPolicy::disabled()` for the stock OTLP exporter): waiting is not the
-/// transport's business.
+/// It is **blind**: behind that trait every error is a text. Every error is therefore retryable, also one that no retry
+/// will mend; a hint of the peer is lost; a partial success looks like a full one; and any failure may be a duplicate.
+/// And it **costs**: each attempt decodes the payload to `SpanData` again, about as much work as the exporter's own
+/// encoding. Use [`connect`](crate::connect) where the collector speaks OTLP. The wrapped exporter should have its own
+/// retries turned off (`RetryPolicy::disabled()` for the stock OTLP exporter): waiting is not the transport's business.
 ///
-/// The exporter lives on an operating-system thread of its own, never inside the caller's runtime, where a blocking client
-/// would panic. Calls to it never overlap. A panic of it is a failed attempt and nothing more. A call that
-/// hangs is answered with a time-out, and until it returns every further one times out in the queue, not sent. The
-/// thread ends with the transport, after the call that it is in and the exporter's own shutdown (at most 5 s if the
-/// exporter keeps to it); nobody waits for it.
+/// The exporter lives on an operating-system thread of its own, never inside the caller's runtime, where a blocking
+/// client would panic. Calls to it never overlap. A panic of it is a failed attempt and nothing more. A call that hangs
+/// is answered with a time-out, and until it returns every further one times out in the queue, not sent. The thread
+/// ends with the transport, after the call that it is in and the exporter's own shutdown (at most 5 s if the exporter
+/// honours its time-out); no thread waits for it.
 pub struct ExporterTransport {
     name: String,
     timeout: Duration,
     jobs: mpsc::Sender<Job>,
-    /// One permit: the exporter itself, as it were.
+    /// One permit: its holder may call the exporter.
     free: Arc<Semaphore>,
 }
 
 struct Job {
     payload: Payload,
     answer: oneshot::Sender<Outcome>,
-    /// Given back when the exporter has returned, however long the caller has been gone.
+    /// Released when the exporter returns, also if the caller dropped its future long before.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -80,7 +79,7 @@ impl ExporterTransport {
         self
     }
 
-    /// What [`endpoint`](Transport::endpoint) says. Default the exporter's type.
+    /// The text of [`endpoint`](Transport::endpoint), for logs and health. Default the exporter's type.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -120,13 +119,13 @@ impl fmt::Debug for ExporterTransport {
 }
 
 fn work<E: SpanExporter>(mut exporter: E, queue: &mpsc::Receiver<Job>) {
-    // Whatever the exporter does must not be traced into the exporter.
+    // Spans of the exporter's own requests must not be traced into the exporter.
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     let mut resource = None;
     for Job { payload, answer, _permit } in queue {
         let outcome = catch_unwind(AssertUnwindSafe(|| export(&mut exporter, &mut resource, &payload)))
             .unwrap_or_else(|panic| failure(&format!("panicked: {}", panic_text(panic.as_ref()))));
-        // Nobody may be waiting any more.
+        // The caller may have dropped its future.
         let _ = answer.send(outcome);
     }
     let _ = catch_unwind(AssertUnwindSafe(|| exporter.shutdown_with_timeout(SHUTDOWN)));
@@ -137,7 +136,7 @@ fn work<E: SpanExporter>(mut exporter: E, queue: &mpsc::Receiver<Job>) {
 fn export<E: SpanExporter>(exporter: &mut E, last: &mut Option<Resource>, payload: &Payload) -> Outcome {
     let parts = match otlp_payload::decode_all(payload.bytes()) {
         Ok(parts) => parts,
-        // The exporter has not seen it, and will not see it another time either.
+        // A further attempt would decode the same bytes.
         Err(error) => {
             return Outcome::Permanent { cause: Cause::Foreign(format!("payload cannot be decoded: {error}")) };
         }

@@ -1,4 +1,4 @@
-//! What an answer means: the table of the OTLP specification 1.11, as pure functions.
+//! The meaning of an answer: the table of the OTLP specification 1.11, as pure functions.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ const MAX_MESSAGE: usize = 512;
 /// Stands behind a text that was longer.
 pub(crate) const CUT: &str = "...";
 
-/// The gRPC status codes that the table speaks of.
+/// The gRPC status codes of the table.
 mod code {
     pub(super) const OK: i32 = 0;
     pub(super) const CANCELLED: i32 = 1;
@@ -35,7 +35,7 @@ pub(crate) fn accepted(body: &[u8], spans: usize) -> Outcome {
     }
 }
 
-/// A success whose body says nothing that can be relied on: the batch may have been taken.
+/// A success whose body cannot be read: the batch may have been taken.
 pub(crate) fn unreadable(detail: impl Into<String>) -> Outcome {
     Outcome::Retryable { after: None, cause: Cause::Unreadable(detail.into()), possible_duplicate: true }
 }
@@ -87,7 +87,7 @@ pub(crate) fn http(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Sy
     let cause = Cause::Http { status: status.as_u16(), message };
     match status.as_u16() {
         413 => Outcome::TooLarge { cause },
-        // What the OpenTelemetry Collector answers to a body above its limit.
+        // The OpenTelemetry Collector's answer to a body above its limit.
         400 if about_size => Outcome::TooLarge { cause },
         429 | 502 | 503 | 504 => {
             let after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
@@ -118,8 +118,9 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default())
 }
 
-/// Whether a refusal is about the size of this very message, and not about a rate or a quota: then smaller parts will be
-/// taken. Covers the words of the gRPC libraries (Go, C++, Java, .NET, Node, tonic), of Go's HTTP server and of Envoy.
+/// Whether a refusal is about the size of this very message, and not about a rate or a quota: then smaller parts will
+/// be taken. Covers the words of the gRPC libraries (Go, C++, Java, .NET, Node, tonic), of Go's HTTP server and of
+/// Envoy.
 fn is_about_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let has = |part: &str| message.contains(part);
@@ -169,7 +170,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a peer sends: an outcome, of the kind that its status allows, and a text that is fit for a log.
+        /// Any answer has an outcome of a kind that its status allows, and a text that is fit for a log.
         #[test]
         fn any_answer_has_an_outcome(
             status in 100_u16..1000,

@@ -1,4 +1,4 @@
-//! Bodies: compressing ours, decompressing theirs, with a limit on what comes out.
+//! Bodies: compresses requests, decompresses answers up to a limit.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -13,10 +13,11 @@ use flate2::write::GzEncoder;
 /// The largest answer that is read, after decompression: 4 MiB (OTLP specification, "response size").
 pub(crate) const MAX_RESPONSE: usize = 4 << 20;
 
-/// How long the text behind a refusal is waited for: the status says already what is to be done.
+/// How long a call waits for the text of a refusal: its status alone decides the outcome.
 pub(crate) const MESSAGE_WAIT: Duration = Duration::from_secs(1);
 
-/// Of 512 spans of an HTTP server (340 kB), level 2 leaves 47 kB and the usual level 6 43 kB, in less than half of its time.
+/// Of 512 spans of an HTTP server (340 kB), level 2 leaves 47 kB and the usual level 6 43 kB, in less than half of its
+/// time.
 const GZIP_LEVEL: u32 = 2;
 
 pub(crate) fn gzip(bytes: &[u8]) -> Bytes {

@@ -5,7 +5,8 @@ use std::fmt;
 
 /// Shows an error followed by each of its sources, from the outermost to the innermost, with `": "` between them.
 ///
-/// For a log line, a health report or an answer that shows one text of an error: the `Display` of an error does not repeat its source.
+/// For a log line, a health report or an answer that shows one text of an error: the `Display` of an error does not
+/// repeat its source.
 ///
 /// ```
 /// use otlp_transport::ErrorChain;

@@ -1,4 +1,4 @@
-//! What a transport needs to know, checked as a whole.
+//! The settings of a transport, checked as a whole.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -50,8 +50,8 @@ pub enum Compression {
     /// As they are: `none`.
     #[default]
     None,
-    /// With gzip, at a low level: `gzip`. About a seventh of the bytes, for several times the work of everything else that
-    /// is done for a span, and done again for each attempt: worth it on slow or metered networks.
+    /// With gzip, at a low level: `gzip`. About a seventh of the bytes, for several times the work of all other steps
+    /// of a span, and again for each attempt: worth it on slow or metered networks.
     Gzip,
 }
 
@@ -75,7 +75,7 @@ pub struct Config {
     pub(crate) max_request_bytes: usize,
     pub(crate) user_agent: HeaderValue,
     pub(crate) wall_clock: fn() -> SystemTime,
-    /// What must not be seen in any text, longest first.
+    /// Texts that must appear in no message, longest first.
     secrets: Secrets,
     notes: Vec<String>,
 }
@@ -90,7 +90,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] names the variable, its value unless secret, and what is accepted.
+    /// A [`ConfigError`] names the variable, its value unless secret, and the accepted values.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::builder().build_over(|name| std::env::var_os(name))
     }
@@ -143,7 +143,7 @@ impl Config {
         self
     }
 
-    /// Takes out of an outcome's texts what must not be seen: a peer may repeat a header or the query it was sent.
+    /// Takes the secrets out of an outcome's texts: a peer may repeat a header or the query of a request.
     pub(crate) fn scrub(&self, mut outcome: Outcome) -> Outcome {
         let clean = |text: &mut String| self.secrets.remove_from(text);
         match &mut outcome {
@@ -161,16 +161,15 @@ impl Config {
         outcome
     }
 
-    /// What the user should be told once about these settings: values that were ignored, and what was decided in their
-    /// place. Free of secrets.
+    /// Notes for the user: each value that was ignored, and the value that is used in its place. Free of secrets.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-/// Settings given in code. What is not set here comes from the environment ([`build_over`](Self::build_over)) or from
-/// the defaults.
+/// Settings given in code. A setting that is not given comes from the environment ([`build_over`](Self::build_over)) or
+/// from the defaults.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct ConfigBuilder {
@@ -213,8 +212,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// One more header on every request; beats the same name in the environment. At most 100. A gRPC name that ends in `-bin` needs
-    /// a value that is base64 already.
+    /// One more header on every request; beats the same name in the environment. At most 100. A gRPC name that ends in
+    /// `-bin` needs a value that is base64 already.
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         if let Err(problem) = self.headers.insert(name, value.as_bytes()) {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok().map(|name| name.to_string());
@@ -259,7 +258,7 @@ impl ConfigBuilder {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] names the method, the value unless secret, and what is accepted.
+    /// A [`ConfigError`] names the method, the value unless secret, and the accepted values.
     pub fn build(mut self) -> Result<Config, ConfigError> {
         if let Some(error) = self.header_error {
             return Err(error);

@@ -17,8 +17,8 @@ use crate::endpoint::Endpoint;
 /// How long one address may keep the next one waiting (RFC 8305, section 5, "Connection Attempt Delay").
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-/// How long a connection may lie idle and still be used: less than the 60 s after which the first load balancers and NATs
-/// forget it, some without a word, which would cost the next call its whole time-out.
+/// How long a connection may lie idle and still be used: less than the 60 s after which the first load balancers and
+/// NATs forget it, some without a word, which would cost the next call its whole time-out.
 pub(crate) const MAX_IDLE: Duration = Duration::from_secs(50);
 
 /// Opens a connection to the first address of the endpoint that answers.
@@ -55,12 +55,12 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A connection that still hears what the peer said when it no longer listens: a server that refuses a body may close before
-/// it has read it, which breaks our writing, while its 413 waits to be read. So a write to a closed connection is
-/// swallowed; the end of the connection shows on the reading side, behind the answer.
+/// A connection whose answer can be read after the peer has stopped reading: a server that refuses a body may close
+/// before it has read the body, which fails our write, while its 413 waits to be read. A write to a closed connection
+/// therefore counts as done; the reading side sees the end of the connection, behind the answer.
 pub(crate) struct Stream {
     tcp: TcpStream,
-    /// Writing has failed.
+    /// A write has failed: later writes are discarded.
     is_one_way: bool,
 }
 
@@ -118,7 +118,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A task that ends with its owner: no connection outlives the transport or a call that was given up.
+/// The task that drives a connection. Dropping it aborts the task: no connection outlives its transport, or its call
+/// over HTTP.
 pub(crate) struct Driver(JoinHandle<()>);
 
 impl Driver {
@@ -137,8 +138,8 @@ impl Drop for Driver {
     }
 }
 
-/// Lets the drivers see what has arrived while nobody ran the runtime: a FIN or a GOAWAY that is already there must not
-/// cost a batch its call. The first yield polls the I/O driver, the second runs the tasks that it woke.
+/// Lets the drivers read the bytes that arrived while the runtime did not run: a FIN or a GOAWAY that is there already
+/// must not fail the next call. The first yield polls the I/O driver, the second runs the tasks that it woke.
 pub(crate) async fn catch_up() {
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;

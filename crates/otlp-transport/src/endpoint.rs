@@ -22,7 +22,7 @@ pub(crate) enum Reach {
     Traces,
 }
 
-/// One endpoint as it was given, not yet read. `Debug` leaves out what may be secret.
+/// The text of an endpoint setting, not yet checked. `Debug` leaves out parts that may be secret.
 #[derive(Clone)]
 pub(crate) struct Given {
     pub(crate) setting: &'static str,
@@ -40,7 +40,7 @@ pub(crate) struct Endpoint {
     pub(crate) uri: Uri,
     /// For people: no query.
     pub(crate) shown: String,
-    /// Path and query for OTLP/HTTP, whatever the protocol is.
+    /// Path and query for OTLP/HTTP, also if the protocol is gRPC.
     pub(crate) http_path: PathAndQuery,
     /// Whether a path was given that gRPC does not use.
     pub(crate) path_ignored: bool,
@@ -112,7 +112,7 @@ impl Given {
         let http_path = match (http_path.parse::<PathAndQuery>(), protocol, self.reach) {
             (Ok(path), ..) => path,
             (Err(_), Protocol::HttpProtobuf, _) => return Err(EndpointProblem::NotAUrl),
-            // What gRPC ignores may be anything.
+            // gRPC ignores the path: it may be any text.
             (Err(_), Protocol::Grpc, Reach::Traces) => PathAndQuery::from_static("/"),
             (Err(_), Protocol::Grpc, Reach::General) => PathAndQuery::from_static("/v1/traces"),
         };
@@ -167,10 +167,10 @@ fn parse_port(text: &str) -> Option<u16> {
     digits.then(|| text.parse().ok())?.filter(|port| *port != 0)
 }
 
-/// The text without what may be secret in it: user-info and query.
+/// The text without its possible secrets: user-info and query.
 fn redacted(text: &str) -> String {
     let text = text.trim();
-    // A query may well hold another URL: what stands before that one is no scheme.
+    // A query may hold another URL: the text before that one is no scheme.
     let is_scheme = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
     let (scheme, rest) = match text.find("://") {
         Some(end) if is_scheme(&text[..end]) => text.split_at(end + 3),
@@ -179,7 +179,8 @@ fn redacted(text: &str) -> String {
     let shown = rest.split(['?', '#']).next().unwrap_or_default();
     let hidden_tail = if shown.len() < rest.len() { "?***" } else { "" };
     match (rest.rfind('@'), shown.rsplit_once('@')) {
-        // A password may hold a '?' or a '#' that should have been escaped: then the host is behind it, if there is one.
+        // A password may hold a '?' or a '#' that should have been escaped: then the host is behind it, if there is
+        // one.
         (Some(at), _) if at >= shown.len() => format!("{scheme}***"),
         (_, Some((_, after))) => format!("{scheme}***@{after}{hidden_tail}"),
         (_, None) => format!("{scheme}{shown}{hidden_tail}"),

@@ -24,8 +24,8 @@ const TLS: [Pair; 3] = [
 ];
 
 impl ConfigBuilder {
-    /// Fills in from `vars` what was not set in code, then checks the whole: code beats the variable for traces, which
-    /// beats the general one, which beats the default. An empty variable counts as unset.
+    /// Fills in the settings that code did not set from `vars`, then checks the whole: code beats the variable for
+    /// traces, which beats the general one, which beats the default. An empty variable counts as unset.
     ///
     /// | Variable (and its `_TRACES_` form) | Accepted | Default | Anything else |
     /// | --- | --- | --- | --- |
@@ -42,7 +42,7 @@ impl ConfigBuilder {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] names the variable or method, the value unless secret, and what is accepted.
+    /// A [`ConfigError`] names the variable or method, the value unless secret, and the accepted values.
     pub fn build_over(mut self, vars: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
         let vars = Vars(vars);
         if let Some((setting, _)) = TLS.iter().find_map(|pair| vars.first(*pair)) {

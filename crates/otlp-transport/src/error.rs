@@ -1,8 +1,9 @@
-//! What can be wrong with the settings.
+//! Errors of the settings.
 
 use std::fmt;
 
-/// A setting that cannot be used. `Display` names the setting, its value unless that is secret, and what is accepted.
+/// A setting that cannot be used. `Display` names the setting, its value unless that is secret, and the accepted
+/// values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -13,10 +14,10 @@ pub enum ConfigError {
         setting: &'static str,
         /// The value, with user-info and query taken out.
         value: String,
-        /// What is wrong with it.
+        /// The fault.
         problem: EndpointProblem,
     },
-    /// The extra headers. Their values are secret, so only the name is told.
+    /// The extra headers. The error holds a header's name and never its value, which is secret.
     #[error("{setting}: member {position}{}: {problem}", NameOf(name))]
     Headers {
         /// The variable, or the builder method.
@@ -25,7 +26,7 @@ pub enum ConfigError {
         position: usize,
         /// The header's name, where it could be read.
         name: Option<String>,
-        /// What is wrong with it.
+        /// The fault.
         problem: HeaderProblem,
     },
     /// A TLS setting; TLS is not built in yet.
@@ -43,12 +44,12 @@ pub enum ConfigError {
         setting: &'static str,
         /// The value.
         value: String,
-        /// What is accepted.
+        /// The accepted range.
         accepted: &'static str,
     },
 }
 
-/// What is wrong with an endpoint.
+/// The fault of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointProblem {
@@ -78,14 +79,14 @@ pub enum EndpointProblem {
         "asks for TLS, which this build cannot speak yet; accepted is http://, for example to a collector on the same host"
     )]
     Https,
-    /// No scheme means TLS unless told otherwise.
+    /// No scheme means TLS where `OTEL_EXPORTER_OTLP_INSECURE` is not set.
     #[error(
         "has no scheme, which means TLS, which this build cannot speak yet; write http:// in front of it or set OTEL_EXPORTER_OTLP_INSECURE=true"
     )]
     NoSchemeMeansTls,
 }
 
-/// What is wrong with a header.
+/// The fault of a header.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderProblem {

@@ -24,15 +24,15 @@ const PREFIX: usize = 5;
 const MAX_HEADERS: u32 = 64 << 10;
 
 /// Sends over gRPC, on one HTTP/2 connection that all calls share. It is made by the first call, and again by the next
-/// call after it broke; a call that times out gives its connection up, since nothing else tells a dead peer from a slow
-/// one.
+/// call after it broke; a call that times out gives its connection up, since no other sign separates a dead peer from a
+/// slow one.
 ///
 /// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
 pub struct GrpcTransport {
     config: Config,
     /// The connection for the next call, with the time of its last use. Never held across an await.
     current: Mutex<Option<(Arc<Connection>, Instant)>>,
-    /// One call at a time looks for a connection; those behind it use what it made.
+    /// One call at a time opens a connection; calls behind it use the new connection.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -76,7 +76,7 @@ impl GrpcTransport {
         }
     }
 
-    /// One request and what was said to it.
+    /// Sends one request and reads its answer.
     async fn call(&self, mut requests: SendRequest<Bytes>, message: Bytes, spans: usize, deadline: Instant) -> Answer {
         let (response, mut stream) = match requests.send_request(self.request(deadline), false) {
             Ok(opened) => opened,
@@ -98,8 +98,8 @@ impl GrpcTransport {
             return Answer::Peer(answer::grpc(&head.headers, &[], spans));
         }
         if head.status != StatusCode::OK {
-            // Not gRPC at all: a proxy, or another server behind the port. The status is known already; what is missing
-            // of the body is missing from the message only.
+            // Not gRPC at all: a proxy, or another server behind the port. The status is known already; a body that is
+            // cut only cuts the message.
             let mut body = BytesMut::new();
             let _ = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut incoming, &mut body)).await;
             return Answer::Peer(answer::http(head.status, &head.headers, &body, (self.config.wall_clock)()));
@@ -107,7 +107,7 @@ impl GrpcTransport {
         read_answer(&head.headers, &mut incoming, spans).await
     }
 
-    /// The connection that is there if it still works, or else a new one.
+    /// The current connection if it still works, or else a new one.
     async fn connection(&self) -> Result<(Arc<Connection>, SendRequest<Bytes>), Cause> {
         let _turn = self.turn.lock().await;
         let kept = self.current().clone();
@@ -134,7 +134,7 @@ impl GrpcTransport {
             .await
             .map_err(|error| failed(&error))?;
         let driver = Driver::spawn(async move {
-            // What ended it is told to the calls that were on it.
+            // The calls on this connection get the error of its end.
             let _ = driver.await;
         });
         let connection = Arc::new(Connection { requests, driver });
@@ -166,7 +166,7 @@ impl GrpcTransport {
             headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
             headers.insert("grpc-accept-encoding", HeaderValue::from_static("gzip"));
         }
-        // The peer can stop work that nobody waits for any more, and so make fewer duplicates.
+        // The peer can stop work on a call that has timed out, which makes fewer duplicates.
         let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
         if let Ok(left) = HeaderValue::from_str(&format!("{left}m")) {
             headers.insert("grpc-timeout", left);
@@ -197,11 +197,11 @@ impl fmt::Debug for GrpcTransport {
     }
 }
 
-/// Who an outcome comes from.
+/// An outcome by its source.
 enum Answer {
-    /// The peer said so; the connection is good for the next call.
+    /// An answer of the peer; the connection is good for the next call.
     Peer(Outcome),
-    /// Local trouble; the connection is not trusted any more.
+    /// A local failure; no further call uses the connection.
     Broken(Outcome),
 }
 
@@ -256,7 +256,7 @@ fn unframe(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// As much of a body as a message needs.
+/// Reads as much of a body as a message needs.
 async fn read_some(stream: &mut RecvStream, body: &mut BytesMut) {
     const ENOUGH: usize = 16 << 10;
     while body.len() < ENOUGH
@@ -267,7 +267,7 @@ async fn read_some(stream: &mut RecvStream, body: &mut BytesMut) {
     }
 }
 
-/// Trouble on the way. `sent` tells whether the peer can have seen the request.
+/// A call without an answer. `sent`: the peer can have seen the request.
 fn broken(error: &h2::Error, sent: bool) -> Answer {
     // RFC 9113, section 8.7: a refused stream was not processed.
     let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
@@ -277,7 +277,7 @@ fn broken(error: &h2::Error, sent: bool) -> Answer {
     } else {
         ""
     };
-    // The text may hold what the peer put into its GOAWAY.
+    // The text may hold the debug data of the peer's GOAWAY.
     let cause = Cause::Broken(format!("{}{hint}", answer::plain(&error.to_string())));
     Answer::Broken(Outcome::Retryable { after: None, cause, possible_duplicate: sent && !refused })
 }

@@ -1,4 +1,4 @@
-//! The extra headers a user wants on every request: secrets, as far as we know.
+//! The extra headers that a user sets for every request. Each value is treated as a secret.
 
 use std::fmt;
 
@@ -21,7 +21,8 @@ impl Headers {
         if is_reserved(&name) {
             return Err(HeaderProblem::Reserved);
         }
-        // gRPC metadata is printable ASCII; what HTTP/1 would carry beyond that is not worth a second rule.
+        // gRPC metadata is printable ASCII. HTTP/1 would carry more bytes, but two rules for one setting are not worth
+        // that.
         if !value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
             return Err(HeaderProblem::BadValue);
         }
@@ -34,7 +35,7 @@ impl Headers {
         Ok(())
     }
 
-    /// Adds what `other` has and this one has not.
+    /// Adds the headers of `other` whose names are not set yet.
     pub(crate) fn fill_from(&mut self, other: &Self) {
         for (name, value) in &other.0 {
             if !self.0.contains_key(name) {

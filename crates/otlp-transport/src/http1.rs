@@ -22,7 +22,7 @@ use crate::config::{Compression, Config, Protocol};
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
 
-/// Most connections that are kept while nothing is sent on them.
+/// The most idle connections that are kept open for later calls.
 const MAX_KEPT: usize = 8;
 /// How long a kept connection may take to be ready: all there is to do is to run its driver, unless the peer answered
 /// early and has not read the last upload yet.
@@ -44,8 +44,8 @@ struct Connection {
 }
 
 impl HttpTransport {
-    /// Takes the settings as they are, but for their protocol: this is OTLP/HTTP. The port stays the one of the settings
-    /// (where none is set, that of their protocol). No I/O happens, no runtime is needed.
+    /// Takes the settings as they are, but for their protocol: this is OTLP/HTTP. The port stays the one of the
+    /// settings (where none is set, that of their protocol). No I/O happens, no runtime is needed.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self { config: config.speaking(Protocol::HttpProtobuf), idle: Mutex::new(Vec::new()) }
@@ -86,7 +86,7 @@ impl HttpTransport {
                 Err(_) => return failed(timed_out(), true),
             }
         } else {
-            // The status is known; what is missing of the body is missing from the message only.
+            // The status is known; a body that is cut only cuts the message.
             let mut read = Read { bytes: BytesMut::new(), is_whole: false };
             let _ = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut body, &mut read)).await;
             read
@@ -134,7 +134,7 @@ impl HttpTransport {
         let stream = connect::tcp(&self.config.endpoint).await.map_err(|error| failed(&error))?;
         let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
         let driver = Driver::spawn(async move {
-            // What ended it is told to the call that was on it.
+            // The call on this connection gets the error of its end.
             let _ = connection.await;
         });
         Ok(Connection { requests, driver, last_use: Instant::now() })
@@ -194,10 +194,10 @@ impl fmt::Debug for HttpTransport {
     }
 }
 
-/// What was read of a body.
+/// The bytes of a body that were read.
 struct Read {
     bytes: BytesMut,
-    /// Whether its end was seen: only then is the connection at the start of a next answer.
+    /// Whether the end was read: only then does the next answer begin at the connection's next byte.
     is_whole: bool,
 }
 
@@ -215,7 +215,7 @@ async fn read_whole(body: &mut Incoming) -> Result<Read, Cause> {
     Ok(Read { bytes, is_whole: true })
 }
 
-/// As much of a body as a message needs.
+/// Reads as much of a body as a message needs.
 async fn read_some(body: &mut Incoming, read: &mut Read) {
     const ENOUGH: usize = 16 << 10;
     while read.bytes.len() < ENOUGH {

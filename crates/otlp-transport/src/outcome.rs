@@ -1,36 +1,36 @@
-//! What came of one attempt to send.
+//! The outcome of one attempt to send.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What came of one attempt to send one payload: the table of the OTLP specification 1.11, in types.
+/// The outcome of one attempt to send one payload: the table of the OTLP specification 1.11, in types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
     /// The collector took the batch; it must never be sent again.
     Delivered {
-        /// Spans the collector refused in a partial success, clamped to what was sent.
+        /// How many spans the collector refused in a partial success; never more than were sent.
         rejected: usize,
-        /// What the collector said about it, if anything.
+        /// The collector's message of the partial success, unless empty.
         message: Option<String>,
     },
     /// The same bytes may be sent again, later.
     Retryable {
         /// The peer's hint (`Retry-After`, `RetryInfo`), unclamped: a throttle. Without one: a failure.
         after: Option<Duration>,
-        /// What went wrong.
+        /// The failure.
         cause: Cause,
         /// The collector may have taken the batch although no answer says so: a resend may duplicate it.
         possible_duplicate: bool,
     },
     /// Too many bytes for the peer or for our own limit: split and send the parts.
     TooLarge {
-        /// What said so.
+        /// The answer, or our own limit.
         cause: Cause,
     },
     /// The collector will never take these bytes: a dead letter.
     Permanent {
-        /// What the peer answered.
+        /// The peer's answer.
         cause: Cause,
     },
 }
@@ -40,25 +40,6 @@ impl Outcome {
     #[must_use]
     pub fn is_delivered(&self) -> bool {
         matches!(self, Self::Delivered { .. })
-    }
-
-    /// Whether the peer asked for a pause: retryable, with a hint. Not a failure for a circuit breaker, but a reason to
-    /// send less.
-    #[must_use]
-    pub fn is_throttle(&self) -> bool {
-        matches!(self, Self::Retryable { after: Some(_), .. })
-    }
-
-    /// Whether the endpoint is not there or not answering: no connection, or our own time-out. What a failover goes by.
-    #[must_use]
-    pub fn is_connect_or_timeout(&self) -> bool {
-        matches!(self, Self::Retryable { cause: Cause::Connect(_) | Cause::Timeout(_), .. })
-    }
-
-    /// Whether the batch may have been taken although nothing says so.
-    #[must_use]
-    pub fn is_possible_duplicate(&self) -> bool {
-        matches!(self, Self::Retryable { possible_duplicate: true, .. })
     }
 
     /// Why the batch was not delivered.
@@ -71,8 +52,8 @@ impl Outcome {
     }
 }
 
-/// Why an attempt did not deliver. `Display` is safe to log: it holds no header value and no payload, and what it holds of
-/// a peer's text is one line of at most some 500 characters.
+/// Why an attempt did not deliver. `Display` is safe to log: it holds no header value and no payload, and a peer's text
+/// in it is one line, cut behind 512 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
@@ -98,7 +79,7 @@ pub enum Cause {
         /// The status message.
         message: String,
     },
-    /// A foreign exporter's error text: nothing else is known of it.
+    /// The error text of a foreign exporter, which gives nothing else.
     Foreign(String),
     /// Our own limit on the size of a request.
     RequestLimit {

@@ -17,8 +17,8 @@ pub(crate) struct ExportResponse {
 }
 
 impl ExportResponse {
-    /// Reads `opentelemetry.proto.collector.trace.v1.ExportTraceServiceResponse`. No bytes at all are a full success, and
-    /// so is an empty `partial_success`.
+    /// Reads `opentelemetry.proto.collector.trace.v1.ExportTraceServiceResponse`. No bytes at all are a full success,
+    /// and so is an empty `partial_success`.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut response = Self::default();
         for partial_success in fields(bytes) {
@@ -108,7 +108,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The fields of one message, by `otlp-payload`'s reader of the wire format. A group is malformed here: proto3 has none.
+/// The fields of one message, by `otlp-payload`'s reader of the wire format. A group is malformed here: proto3 has
+/// none.
 fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Malformed>> {
     Fields::new(message, 0).map(|field| match field {
         Ok(Field { value: Value::Group, .. }) | Err(_) => Err(Malformed),

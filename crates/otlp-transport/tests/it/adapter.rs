@@ -14,7 +14,7 @@ use otlp_transport::{ExporterTransport, Transport};
 
 use crate::support::{PATIENCE, summary};
 
-/// What an exporter was told to do.
+/// The calls that an exporter received.
 #[derive(Debug, PartialEq)]
 enum Told {
     Resource(String),
@@ -23,7 +23,7 @@ enum Told {
     Dropped,
 }
 
-/// Tells what it is told, and does what a span's name says.
+/// Records its calls, and acts by the name of a span.
 #[derive(Debug)]
 struct Foreign {
     told: Sender<Told>,

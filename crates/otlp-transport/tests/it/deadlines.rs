@@ -1,4 +1,4 @@
-//! No call takes longer than its time-out, whatever other calls do.
+//! No call takes longer than its time-out, also beside calls that hang.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -38,8 +38,8 @@ impl OneOnly {
     }
 }
 
-/// The first call waits for an answer that never comes, on a connection that takes no further one; the second connects to
-/// where nobody answers.
+/// The first call waits for an answer that never comes, on a connection that takes no further one; the second connects
+/// to where nobody answers.
 #[tokio::test]
 async fn a_call_that_connects_does_not_hold_up_the_time_out_of_another() {
     let mut peer = OneOnly::new().await;
@@ -81,7 +81,7 @@ async fn a_call_that_connects_does_not_hold_up_the_time_out_of_another() {
     assert!(second_took < Duration::from_secs(12), "{second_took:?}");
 }
 
-/// The status says what is to be done; the text behind it is only for people.
+/// The status decides the outcome; the text behind it is only for people.
 #[tokio::test]
 async fn a_message_that_does_not_come_does_not_hold_up_its_status() {
     let (http, http_address) = listen().await;

@@ -9,7 +9,7 @@ use otlp_transport::{GrpcTransport, Protocol, Transport};
 
 use crate::support::*;
 
-/// What the peer of one row does.
+/// The action of the peer in one row.
 enum Peer {
     H2(Grpc),
     Tcp(Raw),
@@ -47,7 +47,7 @@ fn trailers(fields: Fields) -> Peer {
     Peer::H2(grpc_answer(None, fields))
 }
 
-/// A status in the only headers there are: what servers send when they have no message.
+/// A status in the only headers of an answer: servers send it so when they have no message.
 fn trailers_only(fields: Fields) -> Peer {
     Peer::H2(Grpc::Answer { status: 200, headers: fields, body: None, trailers: None })
 }
@@ -176,7 +176,7 @@ fn status_rows() -> Vec<Row> {
     ] {
         rows.push(row(format!("status 8: {message}"), trailers(status(8, message)), "too large: grpc 8"));
         rows.push(row(format!("status 11: {message}"), trailers(status(11, message)), "too large: grpc 11"));
-        // No other code is about the size of the message, whatever it says.
+        // No other code is about the size of the message, not even with such a text.
         rows.push(row(format!("status 3: {message}"), trailers(status(3, message)), "permanent: grpc 3"));
     }
     for message in [

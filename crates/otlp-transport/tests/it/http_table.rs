@@ -192,8 +192,8 @@ async fn each_answer_means_what_the_specification_says() {
     report("HTTP", &failures, count);
 }
 
-/// The peer may answer and close before it has read everything, and with RST at that: a table cannot fix which of the two
-/// the client sees first, but both keep the batch.
+/// The peer may answer and close before it has read everything, and with RST at that: a table cannot fix which of the
+/// two the client sees first, but both keep the batch.
 #[tokio::test]
 async fn closed_before_anything_was_read_keeps_the_batch() {
     let (listener, address) = listen().await;

@@ -29,7 +29,7 @@ fn transport_with(config: ConfigBuilder) -> Box<dyn Transport> {
     connect(config.build().expect("valid")).expect("valid")
 }
 
-/// What the net thread of an exporter runs.
+/// The runtime of an exporter's net thread.
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
@@ -74,7 +74,8 @@ fn concurrent_calls_all_arrive() {
     }
 }
 
-/// The client's runtime stands still while the collector goes and comes back, and with it whatever would have noticed.
+/// The client's runtime does not run while the collector goes and comes back, so no task notices the end of the
+/// connection.
 #[test]
 fn a_collector_that_came_back_is_reached_by_the_very_next_call() {
     for protocol in BOTH {
@@ -246,7 +247,7 @@ fn an_answer_ahead_of_the_upload_counts() {
     assert_eq!(summary(&runtime.block_on(transport.send(&payload_of(4_100_000)))), "too large: grpc 8");
 }
 
-/// What is left of the upload would stand in front of the next request, and nobody reads it.
+/// The rest of the upload would stand in front of the next request, and the server does not read it.
 #[test]
 fn a_connection_whose_upload_nobody_read_is_not_used_again() {
     let busy = || http_answer(503, &[("retry-after", "1")], b"");
@@ -263,7 +264,7 @@ fn a_connection_whose_upload_nobody_read_is_not_used_again() {
     assert_eq!(summary(&runtime.block_on(transport.send(&payload()))), DELIVERED);
 }
 
-/// What nginx and others do with a body over their limit: the answer, and an RST for what they did not read.
+/// nginx and others answer a body over their limit and send an RST for its unread rest.
 #[test]
 fn a_refusal_is_heard_although_the_upload_breaks() {
     let fields = [("grpc-status", "8"), ("grpc-message", "message too large")];
@@ -278,13 +279,15 @@ fn a_refusal_is_heard_although_the_upload_breaks() {
         let outcomes: Vec<_> = (0..60).map(|_| summary(&runtime.block_on(transport.send(&payload)))).collect();
         let heard = outcomes.iter().filter(|outcome| *outcome == expect).count();
         println!("{protocol}: heard {heard} of {}", outcomes.len());
-        // Whether the RST wipes out the answer is between the two kernels; without care half of them are lost over HTTP.
+        // Whether the RST wipes out the answer is between the two kernels; without care half of them are lost over
+        // HTTP.
         assert!(heard >= 45, "{protocol}: heard {heard}, {outcomes:?}");
         assert!(outcomes.iter().all(|outcome| outcome == expect || outcome.starts_with("retryable: broken")));
     }
 }
 
-/// SETTINGS that let the whole body be sent, and HEADERS that end stream 1, with each field as a literal (RFC 7541, 6.2.2).
+/// SETTINGS that let the whole body be sent, and HEADERS that end stream 1, with each field as a literal (RFC 7541,
+/// 6.2.2).
 fn h2_headers_only(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = vec![0x88]; // :status 200
     for (name, value) in fields {

@@ -1,4 +1,4 @@
-//! What goes out, byte for byte, and what never does.
+//! The bytes of requests, and the headers that no request carries.
 
 use otlp_transport::{Compression, ConfigBuilder, GrpcTransport, HttpTransport, Protocol, Transport, connect};
 
@@ -138,7 +138,7 @@ async fn a_payload_over_the_limit_is_not_sent() {
     }
 }
 
-/// A peer may repeat what it was sent, in any text that it answers with.
+/// A peer may repeat parts of a request in any text of its answer.
 #[tokio::test]
 async fn what_is_secret_is_in_no_text() {
     let token = format!("Bearer {CANARY}");

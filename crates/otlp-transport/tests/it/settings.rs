@@ -242,7 +242,7 @@ fn bytes_that_are_no_text_are_no_panic() {
 }
 
 proptest! {
-    /// Whatever stands in the environment: settings or an error, and never a password in it.
+    /// Any environment gives settings or an error, and no password in either.
     #[test]
     fn no_text_does_harm(endpoint in ".{0,40}|https?://[a-z0-9:@/?#\\[\\].%]{0,30}", headers in ".{0,40}|[a-z=,%0-9 ]{0,30}") {
         for protocol in ["", "grpc", "http/protobuf"] {

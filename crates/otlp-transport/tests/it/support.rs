@@ -1,4 +1,4 @@
-//! Small servers that do exactly what a test tells them, and short names for what came of it.
+//! Small servers with scripted answers, and short names for outcomes.
 
 mod grpc;
 mod raw;
@@ -185,7 +185,7 @@ pub(crate) fn refused() -> (tokio::net::TcpSocket, SocketAddr) {
     (socket, address)
 }
 
-/// A server on a thread of its own, so that it lives and dies whatever the test's runtime does.
+/// A server on a thread of its own: it runs also while the test's runtime does not.
 pub(crate) struct Apart {
     runtime: Option<tokio::runtime::Runtime>,
     pub(crate) address: SocketAddr,

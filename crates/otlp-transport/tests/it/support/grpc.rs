@@ -21,7 +21,7 @@ fn header_map(fields: &Fields) -> HeaderMap {
         .collect()
 }
 
-/// What an HTTP/2 server does with each request, once it has read it whole.
+/// How an HTTP/2 server answers each request, once it has read it whole.
 #[derive(Clone, Debug)]
 pub(crate) enum Grpc {
     /// Headers, body if there is one, trailers if there are any.
@@ -74,7 +74,7 @@ pub(crate) fn serve_grpc(listener: TcpListener, script: impl Fn(usize) -> Grpc +
     log
 }
 
-/// What a request does to its whole connection.
+/// How a request affects its whole connection.
 enum End {
     Drop,
     Graceful,
@@ -91,7 +91,7 @@ async fn serve_h2(
     let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
     loop {
         let (request, respond) = tokio::select! {
-            // What the whole connection has to do comes from the task that read the request.
+            // The task that read the request sends the action for the whole connection.
             end = ended.recv() => match end {
                 Some(End::GoAway(reason)) => {
                     connection.abrupt_shutdown(reason);

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{Log, Seen};
 
-/// What a server on plain TCP does with each connection.
+/// How a server on plain TCP treats each connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Raw {
     /// Reads HTTP/1.1 requests and writes these bytes for each, as they are.
@@ -26,7 +26,7 @@ pub(crate) enum Raw {
     AnswerEarly(Vec<u8>),
     /// Answers after the head of the request, then neither reads nor ends.
     AnswerEarlyThenHang(Vec<u8>),
-    /// Answers after a part of the body; what was not read makes the end an RST.
+    /// Answers after a part of the body; the unread rest makes the end an RST.
     AnswerEarlyThenReset(Vec<u8>),
     /// Reads something, then sends a FIN.
     ReadThenClose,
