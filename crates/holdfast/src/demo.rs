@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-/// More would not fit the promise that the demo runs on any machine: an id costs it about 80 bytes.
+/// The most spans of a run: the demo must fit any machine, and an id costs it about 80 bytes.
 const MAX_SPANS: u64 = 2_000_000;
 const MAX_RATE: u32 = 50_000;
 const MIN_DURATION: Duration = Duration::from_secs(1);
 const MAX_DURATION: Duration = Duration::from_secs(3600);
 
-/// What `holdfast demo` takes.
+/// The arguments of `holdfast demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How long the collector is down, in the middle of the run
@@ -48,7 +48,7 @@ enum Protocol {
     Http,
 }
 
-/// What will happen, checked.
+/// The course of the demo: the arguments, checked.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
     /// Spans a second.
@@ -61,7 +61,7 @@ struct Plan {
     end: Duration,
 }
 
-/// Runs the demo. Success only if nothing was lost and the ledger balances; 2 for arguments that make no sense.
+/// Runs the demo. The exit code is 0 only if no span was lost and the ledger balances, and 2 for impossible arguments.
 pub(crate) fn run(args: Args) -> ExitCode {
     let plan = match plan(&args) {
         Ok(plan) => plan,
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_name() {
+    fn impossible_arguments_are_refused_by_name() {
         assert!(plan(&args(21, 2_000, 20)).unwrap_err().contains("--outage is 21s"));
         assert!(plan(&args(0, 2_000, 0)).unwrap_err().contains("--duration is 0ns"));
         assert!(plan(&args(0, 2_000, 3601)).unwrap_err().contains("--duration"));

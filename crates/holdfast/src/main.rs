@@ -20,7 +20,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve health and metrics over HTTP and trace its own requests; what runs without a subcommand
+    /// Serve health and metrics over HTTP and trace its own requests; runs also without a subcommand
     Serve(serve::Args),
     /// Kill a collector under load, bring it back, and account for every span
     Demo(demo::Args),

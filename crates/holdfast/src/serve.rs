@@ -16,7 +16,7 @@ mod collector;
 
 use collector::Collector;
 
-/// What `holdfast serve` takes.
+/// The arguments of `holdfast serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP, after_long_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves until SIGINT or SIGTERM.
 pub(crate) fn run(args: Args) -> ExitCode {
-    // Info and above; an error means that somebody else installed one, which a program's `main` does not see.
+    // Info and above. An error means that a subscriber is installed already, which cannot happen in a program's `main`.
     let _ = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
@@ -58,13 +58,13 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = bind(&runtime, args.listen)?;
     let address = listener.local_addr()?;
-    // Before anything is announced: whoever reads the address may send the signal at once.
+    // Before the address is printed: its reader may send the signal at once.
     let stop = runtime.block_on(async { stop_signal() })?;
 
     let mut builder = OpenTelemetryManager::builder().with_default_service_name("holdfast");
     let collector = Collector::choose(&builder.settings()?)?;
     if let Some(endpoint) = collector.endpoint() {
-        // What earlier processes kept is for a collector that keeps it: it is not sent to one that counts and forgets.
+        // The embedded collector counts spans and forgets them: files of earlier processes must not be sent to it.
         builder = builder.with_endpoint(endpoint).with_fallback_enabled(false);
     }
     let telemetry = builder.build()?;
@@ -109,12 +109,12 @@ fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     }))
 }
 
-/// One line on standard output. Nobody reading it is no reason to stop.
+/// Prints one line on standard output. An error in writing, as of a closed pipe, is ignored.
 fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "holdfast: {line}");
 }
 
-/// The address that could not be taken, and what to do about it.
+/// The address could not be taken; the text has the remedy.
 #[derive(Debug)]
 struct BindError {
     address: SocketAddr,

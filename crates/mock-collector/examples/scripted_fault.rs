@@ -1,7 +1,8 @@
-//! A scripted fault in the test of a program that knows nothing of this workspace. `cargo run -p mock-collector --example scripted_fault`
+//! A scripted fault in the test of a program that knows nothing of this workspace.
+//! `cargo run -p mock-collector --example scripted_fault`
 //!
-//! The program is [`upload`]: it posts a trace request over plain HTTP and tries again after a 503 and after a reset. The test scripts both faults
-//! and checks which spans arrived, and how often.
+//! The program is [`upload`]: it posts a trace request over plain HTTP and tries again after a 503 and after a reset.
+//! The test scripts both faults and checks which spans arrived, and how often.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -10,7 +10,7 @@ use prost::Message;
 
 use crate::behavior::{Answer, Status};
 
-/// `google.rpc.Status`: what stands in `grpc-status-details-bin` and in the body of an HTTP error.
+/// `google.rpc.Status`: the content of `grpc-status-details-bin` and of the body of an HTTP error.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
     #[prost(int32, tag = "1")]
@@ -49,7 +49,8 @@ const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// What `grpc-message` leaves as it is: printable ASCII except the percent sign (gRPC over HTTP/2, "Status-Message").
+/// The characters that `grpc-message` leaves as they are: printable ASCII except the percent sign (gRPC over HTTP/2,
+/// "Status-Message").
 const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
 /// A gRPC answer: either a message with trailers, or trailers alone.
@@ -203,7 +204,7 @@ fn extend(headers: &mut HeaderMap, more: &[(String, String)]) {
     }
 }
 
-/// Sets a header; what HTTP does not allow is left out.
+/// Sets a header, unless HTTP does not allow its name or value.
 fn insert(headers: &mut HeaderMap, name: &str, value: &str) {
     if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
         headers.insert(name, value);

@@ -1,11 +1,11 @@
-//! What the collector does with a request: the script of a fault.
+//! The script of a fault: how the collector treats a request.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What the collector does with a request once it has read it (or that it does not read at all).
+/// How the collector treats a request once it has read it (or that it does not read it at all).
 ///
 /// The default takes the spans and says so. As JSON, for the program, it is for example
 /// `{"action": {"answer": {"status": {"grpc": 14}, "retry_after_ms": 1500}}, "store": true, "delay_ms": 200}`.
@@ -17,7 +17,7 @@ pub struct Behavior {
     pub(crate) delay_ms: u64,
 }
 
-/// What is done in the end.
+/// The last step: an answer, an end of the connection, or neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Action {
@@ -41,7 +41,7 @@ impl Behavior {
         Self::default()
     }
 
-    /// Takes all but the last `spans` spans of a request and says so in a partial success. What is rejected is neither
+    /// Takes all but the last `spans` spans of a request and answers with a partial success. A rejected span is neither
     /// counted as received nor kept. With more spans than the request holds nothing is taken, and the answer still says
     /// `spans`: a peer that counts wrongly. With 0 the message is a warning.
     #[must_use]
@@ -77,16 +77,16 @@ impl Behavior {
         Self::new(Action::End(end))
     }
 
-    /// Takes the spans although it then answers with a failure, with nothing, or ends the connection: whoever sends
-    /// them again sends duplicates. Without effect on [`accept`](Self::accept) and [`reject`](Self::reject), which say
-    /// what they take.
+    /// Takes the spans although it then answers with a failure, with nothing, or ends the connection: a client that
+    /// sends them again sends duplicates. Without effect on [`accept`](Self::accept) and [`reject`](Self::reject),
+    /// which say what they take.
     #[must_use]
     pub fn storing(mut self) -> Self {
         self.store = true;
         self
     }
 
-    /// Waits this long between taking the spans (if it takes any) and what follows. Whole milliseconds count.
+    /// Waits this long between taking the spans (if it takes any) and the last step. Whole milliseconds count.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay_ms = whole_millis(delay);
@@ -125,7 +125,7 @@ pub(crate) enum Status {
 }
 
 impl Answer {
-    /// A gRPC status: 0 to 16, or whatever else a test wants a client to meet. 0 comes with an empty success message.
+    /// A gRPC status: 0 to 16, or any other number. 0 comes with an empty success message.
     #[must_use]
     pub fn grpc(code: i32) -> Self {
         Self::new(Status::Grpc(code))
@@ -153,8 +153,8 @@ impl Answer {
         self
     }
 
-    /// These bytes as `grpc-status-details-bin` instead of what [`with_retry_after`](Self::with_retry_after) makes:
-    /// over gRPC only.
+    /// These bytes as `grpc-status-details-bin` instead of the `RetryInfo` of
+    /// [`with_retry_after`](Self::with_retry_after): over gRPC only.
     #[must_use]
     pub fn with_status_details(mut self, details: impl Into<Vec<u8>>) -> Self {
         self.details = Some(details.into());
@@ -198,7 +198,7 @@ pub enum End {
     Raw(Vec<u8>),
 }
 
-/// What comes next: the behavior that stands, and those for a number of requests before it.
+/// The behaviors to come: those for a number of requests, then the one that stands.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
     standing: Behavior,
@@ -217,7 +217,7 @@ impl Script {
         }
     }
 
-    /// What the request that was just read gets.
+    /// The behavior for the request that was just read.
     pub(crate) fn for_request(&mut self) -> Behavior {
         let Some((left, behavior)) = self.next.front_mut() else { return self.standing.clone() };
         let behavior = behavior.clone();

@@ -68,7 +68,7 @@ impl ChildCollector {
         self.process.as_ref().map(|process| process.child.id())
     }
 
-    /// What this process received since it started: a restart begins anew, a [record](crate::read_record) does not.
+    /// The receipts of this process since its start: a restart begins anew, a [record](crate::read_record) does not.
     ///
     /// # Errors
     ///
@@ -133,8 +133,8 @@ impl ChildCollector {
         self.ask(&program::Command::StartAgain).map(drop)
     }
 
-    /// Stops the whole process (SIGSTOP): the kernel still accepts connections and takes bytes, nobody reads. Returns
-    /// when it stands still.
+    /// Stops the whole process (SIGSTOP): the kernel still accepts connections and takes bytes, but no thread reads
+    /// them. Returns when it stands still.
     ///
     /// # Errors
     ///

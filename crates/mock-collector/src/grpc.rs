@@ -39,7 +39,7 @@ pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>) {
             biased;
             Some(end) = own_end.recv() => break end,
             Ok(end) = all_ends.recv() => match end {
-                // Nobody's stream in particular: all of them.
+                // The connection as a whole, not one stream of it.
                 End::Stream(code) => break End::GoAway(code),
                 end => break end,
             },
@@ -77,7 +77,7 @@ async fn stream(
 ) {
     let verdict = tokio::select! {
         verdict = verdict(request, &shared) => verdict,
-        // The client gave up: nothing is to be answered any more, whatever was stored.
+        // The client gave up: no answer is sent, also if the spans were stored.
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
     match verdict {

@@ -23,7 +23,7 @@ use crate::socket::Socket;
 
 const TRACES: &str = "/v1/traces";
 
-/// What of a body over the limit is read and thrown away before the answer, as a multiple of the limit: a client that
+/// How much of a body over the limit is read and discarded before the answer, as a multiple of the limit: a client that
 /// is still writing must not meet a reset before it reads why.
 const DISCARD: usize = 16;
 

@@ -1,8 +1,8 @@
 //! Receives OTLP traces on loopback, over gRPC and HTTP, keeps the ids of the spans, and fails on command.
 //!
 //! It is a real receiver: real sockets, requests decoded with `opentelemetry-proto`, the limits and answers of the
-//! OpenTelemetry Collector. What it never does: forward, keep spans whole, listen beyond 127.0.0.1, read a clock or
-//! wait for a client. It serves tests, benches, demonstrations and, embedded, an application that has no collector yet.
+//! OpenTelemetry Collector. It never forwards, keeps whole spans, listens beyond 127.0.0.1, reads a clock or waits for
+//! a client. It serves tests, benches, demonstrations and, embedded, an application that has no collector yet.
 //!
 //! ```
 //! use std::time::Duration;

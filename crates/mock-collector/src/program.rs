@@ -84,7 +84,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let served = builder.start().and_then(|collector| serve(&collector, io::stdin().lock(), io::stdout().lock()));
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever started us is gone: nobody is left to tell.
+        // The parent process is gone: no process reads this output.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mock-collector: {error}");

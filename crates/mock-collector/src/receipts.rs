@@ -1,4 +1,4 @@
-//! What arrived: counts, ids, and the record that outlives the process.
+//! Receipts: counts, ids, and the record that outlives the process.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -14,7 +14,7 @@ pub type SpanIds = ([u8; 16], [u8; 8]);
 /// Bytes of one span in a record: trace id, then span id.
 const RECORD_BYTES: usize = 24;
 
-/// What arrived since the start: `spans = unique + duplicates + untracked`.
+/// Counts since the start: `spans = unique + duplicates + untracked`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Received {
@@ -24,9 +24,9 @@ pub struct Received {
     pub unique: u64,
     /// Spans that had been taken before.
     pub duplicates: u64,
-    /// Spans beyond the limit on kept ids: new, or known to nobody.
+    /// Spans that arrived beyond the limit on kept ids, new ones and duplicates of these.
     pub untracked: u64,
-    /// Requests that were read to their end, whatever they were answered.
+    /// Requests that were read to their end, with any answer.
     pub requests: u64,
     /// Requests refused by the collector's own rules: too large, malformed, unknown path, type or encoding.
     pub refused: u64,

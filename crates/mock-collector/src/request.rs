@@ -1,4 +1,4 @@
-//! From the bytes of a request to what it is answered: the rules of the real Collector, then the script.
+//! From the bytes of a request to its answer: the rules of the real Collector, then the script.
 
 use std::io::Read;
 
@@ -14,7 +14,7 @@ use crate::behavior::{Action, Answer, Behavior, End};
 use crate::receipts::{Protocol, Request, SpanIds};
 use crate::server::Shared;
 
-/// What is done about a request.
+/// The answer to a request, or its lack.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// Success with this `ExportTraceServiceResponse`.
@@ -33,7 +33,7 @@ pub(crate) struct Incoming {
     pub(crate) body: Bytes,
 }
 
-/// Decides about a request and keeps what is to be kept of it.
+/// Decides about a request and stores its receipts.
 pub(crate) async fn judge(shared: &Shared, incoming: Incoming) -> Verdict {
     let behavior = shared.script.lock().for_request();
     let ids = decode(&incoming.body);
@@ -92,8 +92,8 @@ fn malformed_answer(protocol: Protocol, fault: &str) -> Answer {
     }
 }
 
-/// The ids of all spans in the order of the request, or the Collector's message about bytes that are none. Read by prost and not by
-/// `otlp-payload`: a receiver that shared the sender's code would share its errors.
+/// The ids of all spans in the order of the request, or the Collector's message about bytes that are none. Read by
+/// prost and not by `otlp-payload`: a receiver that shared the sender's code would share its errors.
 fn decode(body: &[u8]) -> Result<Vec<SpanIds>, String> {
     let request = ExportTraceServiceRequest::decode(body).map_err(|error| error.to_string())?;
     let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);

@@ -1,4 +1,4 @@
-//! The collector itself: ports, threads, and what is shared between connections.
+//! The collector itself: ports, threads, and the state that connections share.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -164,7 +164,7 @@ impl MockCollector {
         self.ports[1].endpoint()
     }
 
-    /// What arrived since the start, over all stops.
+    /// The receipts since the start, over all stops.
     #[must_use]
     pub fn received(&self) -> Received {
         self.shared.book.lock().received
@@ -188,7 +188,7 @@ impl MockCollector {
         self.shared.book.lock().kept()
     }
 
-    /// Waits until the condition holds for what was received, at most `timeout`; says whether it does. The condition
+    /// Waits until the condition holds for the receipts, at most `timeout`; returns whether it does. The condition
     /// must not ask the collector, whose books are locked meanwhile. Blocks the thread: in an async runtime use
     /// [`received_when`](Self::received_when).
     pub fn wait_until(&self, timeout: Duration, mut condition: impl FnMut(&Received) -> bool) -> bool {
@@ -196,7 +196,7 @@ impl MockCollector {
         !self.shared.arrived.wait_while_for(&mut book, |book| !condition(&book.received), timeout).timed_out()
     }
 
-    /// Resolves when the condition holds for what was received. Needs no runtime in particular; bound it with a
+    /// Resolves when the condition holds for the receipts. Needs no runtime in particular; bound it with a
     /// time-out.
     ///
     /// # Cancel safety
@@ -216,7 +216,7 @@ impl MockCollector {
     }
 
     /// Behaves like this from now on, for requests that have not been read to their end and connections of all ages.
-    /// Drops what [`set_next`](Self::set_next) had queued.
+    /// Drops the behaviors that [`set_next`](Self::set_next) had queued.
     pub fn set(&self, behavior: Behavior) {
         let mut script = self.shared.script.lock();
         script.set(behavior);
@@ -234,8 +234,8 @@ impl MockCollector {
     }
 
     /// Stops as a process that died: live connections drop and both ports refuse. They stay ours (a bound socket that
-    /// does not listen holds each), so that nobody else can take them. Without effect when stopped. Returns when the
-    /// ports refuse.
+    /// does not listen holds each), so that no other process can take them. Without effect when stopped. Returns when
+    /// the ports refuse.
     pub fn stop(&self) {
         let Some(Running { stop, ended }) = self.running.lock().take() else { return };
         drop(stop);
@@ -282,7 +282,7 @@ impl Drop for MockCollector {
     }
 }
 
-/// What connections share.
+/// The state that connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) limits: Limits,
@@ -328,13 +328,13 @@ struct Running {
     ended: mpsc::Receiver<()>,
 }
 
-/// A port of ours, whether we listen or not.
+/// A reserved port, with or without a listener on it.
 #[derive(Debug)]
 pub(crate) struct Port {
     protocol: Protocol,
     pub(crate) address: SocketAddr,
-    /// Bound, never listening. `SO_REUSEADDR` on both lets our listener share the port; without it on this one nobody
-    /// can.
+    /// Bound, never listening. `SO_REUSEADDR` on both sockets lets the listener share the port; without it on this one
+    /// no other socket can.
     placeholder: TcpSocket,
 }
 
@@ -355,7 +355,7 @@ impl Port {
         format!("http://{}", self.address)
     }
 
-    /// Whether somebody else (a child of ours, if not we ourselves) may listen on this port.
+    /// Allows or forbids that a listener, of this process or of a child, shares the reserved port.
     pub(crate) fn share(&self, shared: bool) -> io::Result<()> {
         self.placeholder.set_reuseaddr(shared)
     }

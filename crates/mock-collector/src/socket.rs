@@ -61,7 +61,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// `held`: the gate's epoch during which this connection is held whatever the gate says.
+    /// `held`: the gate's epoch during which this connection is held, also while the gate is open.
     pub(crate) fn new(stream: TcpStream, gate: Arc<Gate>, held: Option<u64>) -> Self {
         Self { stream: Arc::new(stream), gate, held }
     }
@@ -72,7 +72,7 @@ impl Socket {
         let _ = sockopt::set_socket_linger(&*self.stream, Some(Duration::ZERO));
     }
 
-    /// Ends in order: our FIN, then what the peer still sends is read and thrown away, since closing with unread bytes
+    /// Ends in order: our FIN, then the peer's further bytes are read and discarded, since closing with unread bytes
     /// would turn the end into a reset.
     pub(crate) async fn finish(&self) {
         let _ = shutdown(&*self.stream, Shutdown::Write);

@@ -1,7 +1,7 @@
 //! The numbers in Prometheus' text format, version 0.0.4.
 //!
-//! Written by hand: what stands here is a few dozen samples that are kept elsewhere already, so a registry and its
-//! exporter would add 30 crates and a second copy of every number.
+//! Written by hand: the page has a few dozen samples, each a number of `Health`. A registry and its exporter would add
+//! 30 crates and a second copy of every number.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// States of the breaker, one series each, so that a graph can stack them and an alert can name one.
 const STATES: [&str; 5] = ["closed", "half_open", "open", "isolated", "disabled"];
 
-/// Everything that is known of the exporter, as one consistent snapshot. Without an exporter only
+/// The metrics page of one consistent snapshot of the exporter. Without an exporter only
 /// `resilient_exporter_up 0`.
 #[must_use]
 pub fn prometheus_text(health: Option<&Health>) -> String {
@@ -117,7 +117,8 @@ fn storage(page: &mut Page, health: &Health) {
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-/// Names, helps and label values are constants of this crate or of the exporter's closed sets: nothing here needs escapes.
+/// Names, helps and label values are constants of this crate or of the exporter's closed sets: nothing here needs
+/// escapes.
 struct Page(String);
 
 impl Page {

@@ -1,4 +1,4 @@
-//! The paths, and what each answers.
+//! The paths and their answers.
 
 use axum::Router;
 use axum::extract::State;
@@ -16,7 +16,7 @@ const TEST_HEALTH: &str = "/telemetry-test/health";
 const TEST_METRICS: &str = "/telemetry-test/metrics";
 
 /// The API: `GET` (and `HEAD`) of `/health`, `/telemetry-test/health` and `/telemetry-test/metrics`. Everything else is
-/// 404 or 405 with a problem that says what there is.
+/// 404 or 405 with a problem that lists these paths.
 pub fn router(observer: Observer) -> Router {
     Router::new()
         .route(HEALTH, get(health))

@@ -1,4 +1,4 @@
-//! Runs the server until it is told to stop.
+//! Runs the server until the caller's stop completes.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,11 +8,11 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// Where to listen unless told otherwise: loopback only, since what is answered says how this process is doing.
+/// The default address: loopback only, since the answers describe this process.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5210);
 
 /// Serves `app` on `listener` until `stop` completes, then waits up to `grace` for requests that are being answered.
-/// What still runs then ends with the runtime.
+/// Requests that still run then are aborted.
 ///
 /// # Errors
 ///

@@ -12,8 +12,8 @@ use opentelemetry::trace::{FutureExt as _, SpanKind, Status, TraceContextExt as 
 use opentelemetry::{Context, KeyValue, global};
 use telemetry_manager::Observer;
 
-/// `app` with a span around each request, made by the provider that `observer` looks at. The caller's trace goes on where
-/// it sent one that a global propagator understands.
+/// `app` with a span around each request, made by the provider that `observer` looks at. The caller's trace goes on
+/// where it sent one that a global propagator understands.
 pub fn traced(app: Router, observer: &Observer) -> Router {
     let tracer = observer.tracer_provider().tracer("telemetry-service");
     app.layer(middleware::from_fn_with_state(tracer, trace))
@@ -69,7 +69,7 @@ fn attributes(request: &Request, method: &'static str, route: Option<String>) ->
     attributes
 }
 
-/// What the conventions say for a method that they do not know: a client must not be able to make up names.
+/// The conventions' name for any other method: a client must not be able to invent span names.
 const OTHER: &str = "_OTHER";
 
 fn method(method: &Method) -> &'static str {

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::scene::now;
 
-/// How often the application looks which requests are due.
+/// How often the application makes the requests that are due.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Spans of the largest request, plus one.
@@ -26,7 +26,7 @@ const ROUTES: [(&str, &str, bool); 5] = [
     ("/api/checkout", "POST", true),
 ];
 
-/// Tells the application to end, and how far it is.
+/// Ends the application, and counts its spans meanwhile.
 #[derive(Debug, Default)]
 pub(super) struct Control {
     ended: Mutex<bool>,
@@ -56,9 +56,8 @@ impl Control {
     }
 }
 
-/// Serves requests until told to end: up to `rate` spans a second. What could not be made in time is left out, as
-/// requests that never came, so that a pause of the machine is not followed by a burst. Returns the ids of all spans
-/// made.
+/// Serves requests until `control` ends it: up to `rate` spans a second. Requests that were due during a pause of the
+/// machine are left out, so that no burst follows the pause. Returns the ids of all spans made.
 pub(super) fn run(tracer: &SdkTracer, rate: u32, control: &Control) -> Vec<SpanIds> {
     let mut ids = Vec::new();
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
@@ -209,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_has_two_to_four_spans_of_one_trace_and_keeps_every_id() {
+    fn a_request_has_two_to_four_spans_of_one_trace_and_records_every_id() {
         let provider = SdkTracerProvider::builder().build();
         let (tracer, mut dice) = (provider.tracer("test"), Dice(7));
         let mut all = HashSet::new();
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_application_that_was_told_to_end_makes_nothing() {
+    fn an_application_that_was_ended_before_its_start_makes_nothing() {
         let provider = SdkTracerProvider::builder().build();
         let control = Control::default();
         control.end();

@@ -1,4 +1,4 @@
-//! What came of it: the ledger beside what the application made and what the collector received.
+//! The result: the ledger beside the spans that the application made and the collector received.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use mock_collector::{MockCollector, SpanIds};
 use resilient_exporter::Ledger;
 use serde::Serialize;
 
-/// What stands in the report when nothing was lost.
+/// The verdict when no span was lost.
 const NOTHING_LOST: &str = "nothing lost";
 
 /// The result; as JSON, the last line of `holdfast demo --json`.
@@ -19,27 +19,27 @@ pub(super) struct Report {
     pub(super) ledger: Ledger,
     pub(super) collector: Collected,
     pub(super) breaker: Trips,
-    /// "nothing lost", or what was.
+    /// "nothing lost", or a list of the losses.
     pub(super) verdict: String,
 }
 
-/// What the collector received, compared with the ids that the application kept.
+/// The collector's receipts, compared with the ids of the application.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Collected {
-    /// Spans, each time they came.
+    /// Spans, each receipt counted.
     pub(super) received: u64,
     /// Different spans.
     pub(super) unique: u64,
-    /// Spans that had come before.
+    /// Receipts of a span that had been received before.
     pub(super) duplicates: u64,
-    /// Spans made that never came.
+    /// Spans of the application that were never received.
     pub(super) missing: u64,
-    /// Different spans that came although nobody made them.
+    /// Different spans that the collector received and the application did not make.
     #[serde(skip)]
     pub(super) foreign: u64,
 }
 
-/// What the breaker did.
+/// The breaker's trips.
 #[derive(Debug, Serialize)]
 pub(super) struct Trips {
     /// How often it opened.
@@ -68,7 +68,7 @@ impl Report {
         report
     }
 
-    /// Nothing was lost and the ledger balances.
+    /// No span was lost and the ledger balances.
     pub(super) fn is_good(&self) -> bool {
         self.verdict == NOTHING_LOST
     }

@@ -1,4 +1,4 @@
-//! The scene: collector, exporter, application, and who does what when.
+//! The course of the demo: collector, exporter, application, and the threads that direct and watch them.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -26,24 +26,24 @@ const MAX_DELAY: Duration = Duration::from_secs(2);
 const OPEN_TIME: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long everything kept may take to be delivered after the run.
+/// How long the delivery of the remaining spans may take after the run.
 const FLUSH: Duration = Duration::from_secs(30);
 
-/// How often the main thread looks round.
+/// How often the main thread reads the events and redraws the line.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What the director tells.
+/// A message of the directing thread to the watching one.
 enum Scene {
     CollectorDown,
     CollectorUp,
-    /// It could not be started again.
+    /// The collector could not be started again.
     CollectorLost(io::Error),
     LoadEnded,
     NotFlushed(String),
     Done(Vec<SpanIds>),
 }
 
-/// Everything that the director needs.
+/// The parts of the demo, for the directing thread.
 struct Stage<'a> {
     plan: &'a Plan,
     collector: &'a MockCollector,
@@ -52,9 +52,9 @@ struct Stage<'a> {
     control: &'a app::Control,
 }
 
-/// Plays the whole scene and returns what came of it. The state directory is gone when this returns.
+/// Runs the demo and returns its report. The state directory is removed before this returns.
 pub(super) fn play(plan: &Plan, view: &mut View) -> Result<Report, Box<dyn Error>> {
-    // Owner only, under a name nobody can guess.
+    // Owner only, under a random name.
     let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     let state = tempfile::Builder::new().prefix("holdfast-demo-").permissions(owner_only).tempdir()?;
     let collector = MockCollector::start()?;
@@ -74,7 +74,7 @@ pub(super) fn play(plan: &Plan, view: &mut View) -> Result<Report, Box<dyn Error
         .build()?;
     let handle = exporter.handle();
     let resource = Resource::builder().with_service_name("holdfast-demo").build();
-    // The SDK's own defaults, whatever the environment says.
+    // The SDK's own defaults: the environment must not change the demo.
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(2_048)
         .with_max_export_batch_size(512)
@@ -90,10 +90,10 @@ pub(super) fn play(plan: &Plan, view: &mut View) -> Result<Report, Box<dyn Error
     let stage = Stage { plan, collector: &collector, provider: &provider, handle: &handle, control: &control };
     let interrupts = interrupts(state.path().to_owned())?;
     let made = thread::scope(|scope| {
-        let (scenes, told) = mpsc::channel();
+        let (sender, scenes) = mpsc::channel();
         let stage = &stage;
-        scope.spawn(move || direct(stage, &scenes, &interrupts));
-        watch(stage, &told, view)
+        scope.spawn(move || direct(stage, &sender, &interrupts));
+        watch(stage, &scenes, view)
     });
     let collected = Collected::compare(&collector, &made);
     let health = handle.health();
@@ -129,10 +129,11 @@ fn introduce(plan: &Plan, endpoint: &str, view: &mut View) {
     view.note("");
 }
 
-/// Lets things happen at their time, on a thread of its own. An interrupt brings the end forward.
+/// Stops and starts the collector and ends the application at their times, on a thread of its own. An interrupt brings
+/// the end forward.
 fn direct(stage: &Stage<'_>, scenes: &Sender<Scene>, interrupts: &Receiver<()>) {
     let Stage { plan, collector, provider, handle, control } = stage;
-    let tell = |scene| drop(scenes.send(scene)); // nobody listens any more: the main thread panicked
+    let report = |scene| drop(scenes.send(scene)); // the receiver is gone only if the watching thread panicked
     let tracer: SdkTracer = provider.tracer("shop");
     let made = thread::scope(|scope| {
         let application = scope.spawn(|| app::run(&tracer, plan.rate, control));
@@ -140,9 +141,9 @@ fn direct(stage: &Stage<'_>, scenes: &Sender<Scene>, interrupts: &Receiver<()>) 
         let mut hurry = wait(interrupts, plan.down);
         if plan.up > plan.down && !hurry {
             collector.stop();
-            tell(Scene::CollectorDown);
+            report(Scene::CollectorDown);
             hurry = wait(interrupts, plan.up - plan.down);
-            tell(match collector.start_again() {
+            report(match collector.start_again() {
                 Ok(()) => Scene::CollectorUp,
                 Err(error) => Scene::CollectorLost(error),
             });
@@ -153,12 +154,12 @@ fn direct(stage: &Stage<'_>, scenes: &Sender<Scene>, interrupts: &Receiver<()>) 
         control.end();
         application.join().expect("the application does not panic")
     });
-    tell(Scene::LoadEnded);
-    // What cannot be flushed shows in the report, too.
+    report(Scene::LoadEnded);
+    // Spans that were not flushed are counted in the report, too.
     let queue = provider.force_flush().err().map(|error| format!("the SDK's queue was not flushed: {error}"));
     let kept = handle.flush(FLUSH).err().map(|error| error.to_string());
-    queue.into_iter().chain(kept).for_each(|trouble| tell(Scene::NotFlushed(trouble)));
-    tell(Scene::Done(made));
+    queue.into_iter().chain(kept).for_each(|trouble| report(Scene::NotFlushed(trouble)));
+    report(Scene::Done(made));
 }
 
 struct EndOnDrop<'a>(&'a app::Control);
@@ -169,7 +170,7 @@ impl Drop for EndOnDrop<'_> {
     }
 }
 
-/// Waits; true if interrupted.
+/// Waits for `time`, or until an interrupt: then true.
 fn wait(interrupts: &Receiver<()>, time: Duration) -> bool {
     match interrupts.recv_timeout(time) {
         Ok(()) | Err(RecvTimeoutError::Disconnected) => true,
@@ -177,12 +178,12 @@ fn wait(interrupts: &Receiver<()>, time: Duration) -> bool {
     }
 }
 
-/// Shows it until the director is done; returns the ids of all spans made.
-fn watch(stage: &Stage<'_>, told: &Receiver<Scene>, view: &mut View) -> Vec<SpanIds> {
+/// Shows the demo until the directing thread is done; returns the ids of all spans made.
+fn watch(stage: &Stage<'_>, scenes: &Receiver<Scene>, view: &mut View) -> Vec<SpanIds> {
     let began = now();
     let events = stage.handle.subscribe();
     loop {
-        let scene = told.recv_timeout(LOOK);
+        let scene = scenes.recv_timeout(LOOK);
         let elapsed = now().saturating_duration_since(began);
         let mut note = |text: &str| view.note(&format!("{:5.1}s  {text}", elapsed.as_secs_f64()));
         news(events.try_iter()).iter().for_each(|text| note(text));
@@ -203,7 +204,7 @@ fn watch(stage: &Stage<'_>, told: &Receiver<Scene>, view: &mut View) -> Vec<Span
     }
 }
 
-/// What happened since the last look, in few lines: spans are summed up by what became of them.
+/// The events since the last look, in few lines: spans with the same fate are summed up.
 fn news(events: impl Iterator<Item = Event>) -> Vec<String> {
     let mut lines = Vec::new();
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
@@ -227,7 +228,7 @@ fn news(events: impl Iterator<Item = Event>) -> Vec<String> {
             Event::Dropped { spans, reason, .. } => {
                 (spans, format!("were dropped ({}): {}", reason.as_str(), reason.remedy()))
             }
-            _ => continue, // a later release may tell more
+            _ => continue, // a later release may have more events
         };
         *sums.entry(what).or_default() += spans as u64;
     }
@@ -286,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_sum_spans_up_by_what_became_of_them() {
+    fn news_sum_up_spans_with_the_same_fate() {
         let spilled = |spans| Event::Spilled { spans, file: "any".to_owned() };
         let dropped = |spans| Event::Dropped { spans, reason: DropReason::DiskSlow, detail: String::new() };
         let events = [spilled(1_000), Event::Replayed, dropped(3), spilled(500), dropped(4)];

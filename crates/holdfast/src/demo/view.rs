@@ -1,4 +1,4 @@
-//! What the user sees: one redrawn line on a terminal, a line a second elsewhere, and the result.
+//! The output of the demo: one redrawn line on a terminal, a line a second elsewhere, and the result.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ const PRINT: Duration = Duration::from_secs(1);
 /// Columns from which the long form of the line is used.
 const WIDE: usize = 116;
 
-/// Where the demo is shown. Nobody there to read is no reason to end it: errors in writing are ignored.
+/// The screen or file of the demo's output. Errors in writing are ignored: the demo goes on without a reader.
 #[derive(Debug)]
 pub(super) struct View {
     /// Standard error instead of standard output.
@@ -28,7 +28,7 @@ pub(super) struct View {
     next: Duration,
 }
 
-/// How it stands at one moment.
+/// The numbers of one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     pub(super) elapsed: Duration,
@@ -76,14 +76,14 @@ impl View {
         }
     }
 
-    /// Leaves the line where it is; what follows stands below it.
+    /// Ends the redrawn line: further output stands below it.
     pub(super) fn settle(&mut self) {
         if std::mem::take(&mut self.open) {
             self.write("\n");
         }
     }
 
-    /// The result, and what the program says to its caller by its exit.
+    /// Prints the result and returns the exit code of the program.
     pub(super) fn finish(&mut self, report: &Report, json: bool) -> ExitCode {
         self.settle();
         self.note("");
@@ -112,15 +112,15 @@ impl View {
         } else {
             rustix::termios::tcgetwinsize(io::stdout())
         };
-        // A terminal that does not know its size says 0, as on a serial line or under a recorder.
+        // A terminal without a size, as on a serial line or under a recorder, reports 0.
         columns(size.map_or(0, |size| size.ws_col))
     }
 }
 
-fn columns(told: u16) -> usize {
-    match told {
+fn columns(reported: u16) -> usize {
+    match reported {
         0 => 80,
-        told => usize::from(told).max(20),
+        reported => usize::from(reported).max(20),
     }
 }
 
@@ -166,7 +166,7 @@ fn lines(report: &Report) -> Vec<String> {
     let mut lines = vec!["ledger, in spans".to_owned()];
     let mut row = |name: &str, spans: u64| lines.push(format!("  {name:<24} {:>9}", grouped(spans)));
     row("offered", ledger.offered);
-    // What can be nothing is shown only when it is something; the whole account stands in the JSON.
+    // These terms are usually 0 and then left out; the JSON has all of them.
     let rest = [
         ("buffered", ledger.buffered),
         ("in flight", ledger.in_flight),

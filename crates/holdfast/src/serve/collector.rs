@@ -1,4 +1,4 @@
-//! Where `serve` sends its spans.
+//! The collector to which `serve` sends its spans.
 
 use std::fmt;
 use std::io;
@@ -9,13 +9,14 @@ use mock_collector::MockCollector;
 use otlp_transport::Protocol;
 use telemetry_manager::{Settings, TracesExporter};
 
-/// Where spans go, and why.
+/// The collector, by the reason for its choice.
 pub(crate) enum Collector {
-    /// The environment names it.
+    /// The environment names an endpoint.
     Configured,
-    /// Nobody named one, and something listens on the default port.
+    /// The environment names none, and a process listens on the default port.
     Listening,
-    /// Nobody named one and nothing listens: one inside this process, which counts and forgets.
+    /// The environment names none and no process listens: a collector inside this process, which counts spans and
+    /// forgets them.
     Embedded { collector: MockCollector, endpoint: String },
     /// Telemetry is off.
     None,
@@ -23,7 +24,7 @@ pub(crate) enum Collector {
 
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// Long enough for a connection on the same machine; it is waited for at start, once an address.
+/// The time for a connection on the same machine. The start waits so long for each address of `localhost` at most.
 const CONNECT: Duration = Duration::from_millis(250);
 
 impl Collector {
@@ -46,7 +47,7 @@ impl Collector {
         Ok(Self::Embedded { collector, endpoint })
     }
 
-    /// What has to be set; `None` where settings say it already.
+    /// The endpoint that `serve` must set; `None` where the settings have the right one.
     pub(crate) fn endpoint(&self) -> Option<&str> {
         match self {
             Self::Embedded { endpoint, .. } => Some(endpoint),
@@ -54,7 +55,7 @@ impl Collector {
         }
     }
 
-    /// What the embedded collector received, if there is one.
+    /// How many spans the embedded collector received, if there is one.
     pub(crate) fn received(&self) -> Option<u64> {
         match self {
             Self::Embedded { collector, .. } => Some(collector.received().spans),

@@ -8,9 +8,10 @@ use mock_collector::MockCollector;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Far above what anything here takes; a test that gets there has failed.
+/// Far above the time of any step; a test that waits so long has failed.
 const LONG: Duration = Duration::from_secs(30);
-/// The command takes 5 s at most between a signal and its end on a machine that has time for it; a loaded one gets more.
+/// The command takes 5 s at most between a signal and its end on a machine that has time for it; a loaded one gets
+/// more.
 const END: Duration = Duration::from_secs(20);
 
 /// `holdfast` with an environment of its own.
@@ -59,7 +60,7 @@ impl Server {
         answer
     }
 
-    /// Sends `signal`, waits for the end within what is promised, and returns what was said meanwhile.
+    /// Sends `signal`, waits for the end within the promised time, and returns the output until then.
     fn end(mut self, signal: Signal) -> (ExitStatus, String) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("the signal is sent");
@@ -77,7 +78,7 @@ impl Server {
 #[test]
 fn without_a_subcommand_it_serves_with_a_collector_of_its_own() {
     let dir = directory();
-    // Port 4317 belongs to the machine; the test only looks at what the command makes of it.
+    // Port 4317 belongs to the machine; the test only checks how the command reacts to it.
     let elsewhere = TcpStream::connect(("127.0.0.1", 4317)).is_ok();
     let server = Server::start(holdfast(&dir).args(["--listen", "127.0.0.1:0"]));
     let expected = if elsewhere { "where a collector listens" } else { "a collector inside this process" };
@@ -135,7 +136,7 @@ fn sigint_without_a_collector_keeps_spans_in_files_and_the_next_start_sends_them
 }
 
 #[test]
-fn what_is_kept_for_a_collector_does_not_go_to_the_one_inside() {
+fn files_for_a_collector_are_not_sent_to_the_embedded_one() {
     if TcpStream::connect(("127.0.0.1", 4317)).is_ok() {
         return; // the port belongs to the machine; with a collector there, none is made inside
     }

@@ -124,7 +124,7 @@ impl Http {
     }
 }
 
-/// What a bare HTTP/2 client saw of one call.
+/// One call as a bare HTTP/2 client saw it.
 #[derive(Debug)]
 pub(crate) struct H2Answer {
     pub(crate) response: Result<http::Response<Bytes>, h2::Error>,

@@ -12,7 +12,7 @@ use telemetry_manager::OpenTelemetryManager;
 use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use tempfile::TempDir;
 
-/// Far above what anything here takes; a test that gets there has failed.
+/// Far above the time of any step; a test that waits so long has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// A server of this crate in front of a manager in front of a collector.
