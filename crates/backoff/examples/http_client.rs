@@ -1,7 +1,7 @@
 //! An HTTP client guarded by a breaker and a backoff that knows of it. `cargo run -p backoff --example http_client`
 //!
-//! The server, a thread of this program, is down for five requests. The breaker opens, the retry waits as long as the breaker says, and one
-//! probe finds the server well.
+//! The server, a thread of this program, is down for five requests. The breaker opens, the retry waits as long as the
+//! breaker says, and one probe finds the server well.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,5 @@
-//! A closure that talks to something like a database, retried within a budget. `cargo run -p backoff --example retried_database`
+//! A closure that talks to something like a database, retried within a budget.
+//! `cargo run -p backoff --example retried_database`
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A tower service behind a breaker, called by a retry that waits for both. `cargo run -p backoff --example retried_service --features tokio`
+//! A tower service behind a breaker, called by a retry that waits for both.
+//! `cargo run -p backoff --example retried_service --features tokio`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

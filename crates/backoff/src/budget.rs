@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{self, InvalidConfig};
 
-/// Limits retries to a part of the successes, over all operations that share it: when everything fails, retries stop instead of
-/// multiplying the load. One atomic; a clone shares it.
+/// Limits retries to a part of the successes, over all operations that share it: when everything fails, retries stop
+/// instead of multiplying the load. One atomic; a clone shares it.
 ///
 /// A retry costs 1, a success brings in [`with_ratio`](BudgetBuilder::with_ratio); it begins full and holds at most
 /// [`with_capacity`](BudgetBuilder::with_capacity). First calls are always free.

@@ -52,8 +52,8 @@ impl<P: Policy> Delays<P> {
 
     /// The delay before the next retry: the policy's own, or `hint` if that is longer (at most `max_hint`).
     ///
-    /// `elapsed` is the real time since the operation began. A hint is the wait that a server or a breaker asked for; it does not change the
-    /// delays after it.
+    /// `elapsed` is the real time since the operation began. A hint is the wait that a server or a breaker asked for;
+    /// it does not change the delays after it.
     ///
     /// # Errors
     /// The limit that forbids a further retry. Nothing is used up then.

@@ -1,6 +1,7 @@
 //! Decides after each call of a retried operation: whether there is a further call, and the delay before it.
 //!
-//! [`Driver`] reads no clock and never sleeps; the front ends `retry.rs` and `retry_async.rs` do, and report the time to it.
+//! [`Driver`] reads no clock and never sleeps; the front ends `retry.rs` and `retry_async.rs` do, and report the time
+//! to it.
 
 use std::fmt;
 use std::time::Duration;
@@ -87,7 +88,8 @@ impl<P: Policy, R: Rules> Driver<P, R> {
     }
 }
 
-/// Pays for retries from the budget. Dropped between the payment for a retry and its call, the purse gives the price back.
+/// Pays for retries from the budget. Dropped between the payment for a retry and its call, the purse gives the price
+/// back.
 struct Purse {
     budget: Option<Budget>,
     paid: bool,

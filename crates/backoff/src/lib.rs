@@ -1,7 +1,8 @@
 //! How long to wait before the next retry, and whether to retry at all.
 //!
 //! The policies are arithmetic: they never sleep, read no clock and own no random source. Only [`retry`] and
-//! [`retry_async`] act, with a clock and a sleeper that the caller can replace. Attempt 0 is the first *retry*: "5 retries" are six calls.
+//! [`retry_async`] act, with a clock and a sleeper that the caller can replace. Attempt 0 is the first *retry*: "5
+//! retries" are six calls.
 //!
 //! ```
 //! use std::time::Duration;

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use crate::error::{self, InvalidConfig};
 
-/// How long to wait before a retry. A policy is a pure function: attempt number, delay before and sample come in as arguments.
+/// How long to wait before a retry. A policy is a pure function: attempt number, delay before and sample come in as
+/// arguments.
 ///
 /// [`from_fn`] makes one of a closure.
 pub trait Policy {
     /// The delay before retry number `attempt`, counted from 0.
     ///
-    /// `previous` is the delay before (zero at attempt 0), `unit` a sample from `[0, 1)`. Called once per retry; must not block.
+    /// `previous` is the delay before (zero at attempt 0), `unit` a sample from `[0, 1)`. Called once per retry; must
+    /// not block.
     fn delay(&self, attempt: u32, previous: Duration, unit: f64) -> Duration;
 }
 
@@ -67,11 +69,11 @@ impl Policy for Constant {
     }
 }
 
-/// Evenly from `initial_delay` to three times the delay before, but never above `max_delay` ("decorrelated jitter", AWS Architecture
-/// Blog, 2015).
+/// Evenly from `initial_delay` to three times the delay before, but never above `max_delay` ("decorrelated jitter", AWS
+/// Architecture Blog, 2015).
 ///
-/// There the upper end is cut off after drawing, so that a large part of all delays ends up exactly on the cap (two in five from 1 s to
-/// 20 s); here the cap limits the range that is drawn from.
+/// There the upper end is cut off after drawing, so that a large part of all delays ends up exactly on the cap (two in
+/// five from 1 s to 20 s); here the cap limits the range that is drawn from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decorrelated {
     /// Nanoseconds; whole numbers.
@@ -167,8 +169,8 @@ impl Exponential {
 
     /// The delay before retry number `attempt`, counted from 0.
     ///
-    /// `unit` is a sample from `[0, 1)`; values outside are clamped, NaN is taken as 0. Total: every attempt has a delay, never above
-    /// `max_delay`.
+    /// `unit` is a sample from `[0, 1)`; values outside are clamped, NaN is taken as 0. Total: every attempt has a
+    /// delay, never above `max_delay`.
     #[must_use]
     #[inline]
     pub fn delay(&self, attempt: u32, unit: f64) -> Duration {
@@ -267,7 +269,8 @@ impl Spread {
     }
 }
 
-/// Checked settings stay below 2^55 ns, so the signed conversions here lose nothing; the unsigned ones take several instructions.
+/// Checked settings stay below 2^55 ns, so the signed conversions here lose nothing; the unsigned ones take several
+/// instructions.
 #[inline]
 const fn nanos(time: Duration) -> u64 {
     time.as_secs() * 1_000_000_000 + time.subsec_nanos() as u64

@@ -9,7 +9,8 @@ use crate::limits::Backoff;
 use crate::policy::{Exponential, Policy};
 use crate::rules::{EveryError, Hint, Notify, Rules, When};
 
-/// Calls `operation` until it succeeds or a limit is reached; [`run`](Retry::run) starts it and blocks the thread between the calls.
+/// Calls `operation` until it succeeds or a limit is reached; [`run`](Retry::run) starts it and blocks the thread
+/// between the calls.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,8 +31,9 @@ pub fn retry<T, E, F: FnMut() -> Result<T, E>>(operation: F) -> Retry<F, Exponen
     Retry::new(operation)
 }
 
-/// An operation with its retry settings, made by [`retry`] or [`retry_async`](crate::retry_async): the operation `F`, its policy `P`
-/// and its rules `R` (the closures of `when`, `hint` and `notify`). The type follows from the settings; no caller writes it down.
+/// An operation with its retry settings, made by [`retry`] or [`retry_async`](crate::retry_async): the operation `F`,
+/// its policy `P` and its rules `R` (the closures of `when`, `hint` and `notify`). The type follows from the settings;
+/// no caller writes it down.
 ///
 /// Closures, not boxes: retrying allocates nothing, and a `Retry` is `Send` if operation, policy and closures are.
 #[must_use = "nothing happens before `run` or `run_async`"]
@@ -59,8 +61,8 @@ impl<F, P: Policy, R: Rules> Retry<F, P, R> {
         self.with_rules(|rules| When { rules, when })
     }
 
-    /// How long an error asks to wait: a `Retry-After`, the `retry_after` of a breaker. The retry waits for the longer of the hint and
-    /// the policy's delay. Given twice, the longer hint counts.
+    /// How long an error asks to wait: a `Retry-After`, the `retry_after` of a breaker. The retry waits for the longer
+    /// of the hint and the policy's delay. Given twice, the longer hint counts.
     pub fn hint<V>(self, hint: V) -> Retry<F, P, impl Rules<Error = R::Error>>
     where
         V: FnMut(&R::Error) -> Option<Duration>,
@@ -68,7 +70,8 @@ impl<F, P: Policy, R: Rules> Retry<F, P, R> {
         self.with_rules(|rules| Hint { rules, hint })
     }
 
-    /// Calls `notify` with each error that will be retried, and the delay before the retry. Given twice, both are called.
+    /// Calls `notify` with each error that will be retried, and the delay before the retry. Given twice, both are
+    /// called.
     pub fn notify<V: FnMut(&R::Error, Duration)>(self, notify: V) -> Retry<F, P, impl Rules<Error = R::Error>> {
         self.with_rules(|rules| Notify { rules, notify })
     }
@@ -99,8 +102,8 @@ impl<F, P: Policy, R: Rules> Retry<F, P, R> {
         self.run_with(system_clock, block_thread)
     }
 
-    /// [`run`](Retry::run) with the caller's `clock`, read before the first and after each failed call, and the caller's `sleep`: simulated
-    /// time, or a wait that a condition can end early.
+    /// [`run`](Retry::run) with the caller's `clock`, read before the first and after each failed call, and the
+    /// caller's `sleep`: simulated time, or a wait that a condition can end early.
     ///
     /// # Errors
     /// As [`run`](Retry::run).

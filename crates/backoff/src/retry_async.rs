@@ -7,8 +7,8 @@ use crate::policy::{Exponential, Policy};
 use crate::retry::{Retry, system_clock};
 use crate::rules::{EveryError, Rules};
 
-/// Awaits the futures of `operation` until one succeeds or a limit is reached; [`run_async`](Retry::run_async) makes the future that
-/// does so.
+/// Awaits the futures of `operation` until one succeeds or a limit is reached; [`run_async`](Retry::run_async) makes
+/// the future that does so.
 ///
 /// ```
 /// use std::future::ready;
@@ -40,15 +40,15 @@ pub async fn tokio_sleep(delay: Duration) {
 }
 
 impl<F, P: Policy, R: Rules> Retry<F, P, R> {
-    /// Runs an asynchronous operation, with the system's clock; for each delay the future that `sleep` makes is awaited. With the
-    /// feature `tokio`, `tokio_sleep` is such a sleeper.
+    /// Runs an asynchronous operation, with the system's clock; for each delay the future that `sleep` makes is
+    /// awaited. With the feature `tokio`, `tokio_sleep` is such a sleeper.
     ///
     /// # Errors
     /// [`GaveUp`]: the last error, why there was no further retry, how many calls were made and how long they took.
     ///
     /// # Cancel safety
-    /// The future, dropped at any point, drops the operation or the sleep under way; the price of a retry that was paid for and not yet
-    /// begun goes back to the budget.
+    /// The future, dropped at any point, drops the operation or the sleep under way; the price of a retry that was paid
+    /// for and not yet begun goes back to the budget.
     pub async fn run_async<T, Fut, Sleep>(self, sleep: impl FnMut(Duration) -> Sleep) -> Result<T, GaveUp<R::Error>>
     where
         F: FnMut() -> Fut,

@@ -1,7 +1,7 @@
 //! The rules of a retry: which errors are retried, how long an error asks to wait, and who is notified.
 //!
-//! Types as of iterator adapters: each setter of [`Retry`](crate::Retry) wraps the rules before it. They appear in its signatures, and no
-//! caller names them.
+//! Types as of iterator adapters: each setter of [`Retry`](crate::Retry) wraps the rules before it. They appear in its
+//! signatures, and no caller names them.
 
 use std::marker::PhantomData;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A closure that talks to something like a database, guarded by a breaker. `cargo run -p breaker --example guarded_database`
+//! A closure that talks to something like a database, guarded by a breaker.
+//! `cargo run -p breaker --example guarded_database`
 
 use std::cell::Cell;
 use std::time::Duration;

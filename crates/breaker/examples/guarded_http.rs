@@ -1,7 +1,8 @@
 //! An HTTP client guarded by a breaker that listens to `Retry-After`. `cargo run -p breaker --example guarded_http`
 //!
-//! The server, a thread of this program, answers 404 once (which says nothing about its health), then 503 twice, then 200. The second 503 opens
-//! the breaker, for as long as its `Retry-After` says. With retries: the example `http_client` of `backoff`.
+//! The server, a thread of this program, answers 404 once (which says nothing about its health), then 503 twice, then
+//! 200. The second 503 opens the breaker, for as long as its `Retry-After` says. With retries: the example
+//! `http_client` of `backoff`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -16,8 +16,9 @@ use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// A circuit breaker. A clone is another handle to the same one; cheap, `Send` and `Sync`.
 ///
-/// While it is closed and nothing failed lately, a call only reads one shared word. Refusing while open is a read of two words and the clock.
-/// Everything else takes a lock for some nanoseconds; no lock is held while a caller's code (call, classifier, listener, clock) runs.
+/// While it is closed and nothing failed lately, a call only reads one shared word. Refusing while open is a read of
+/// two words and the clock. Everything else takes a lock for some nanoseconds; no lock is held while a caller's code
+/// (call, classifier, listener, clock) runs.
 #[derive(Clone)]
 pub struct Breaker {
     pub(crate) shared: Arc<Shared>,
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
     clock: Option<Box<dyn Fn() -> Instant + Send + Sync>>,
 }
 
-/// What calls read, on a cache line of its own: the lock and the counters beside it change more often.
+/// The words that calls read, on a cache line of their own: the lock and the counters beside it change more often.
 #[repr(align(64))]
 struct Hot {
     /// Generation and mode, as [`word`] packs them.
@@ -59,7 +60,8 @@ impl Breaker {
         Breaker::build(config, system_clock(), None)
     }
 
-    /// A closed breaker on a clock of your own: what the methods without a `now` read. It is never called under a lock.
+    /// A closed breaker on a clock of your own, which the methods without a `now` read. It is never called under a
+    /// lock.
     ///
     /// With `|| tokio::time::Instant::now().into_std()`, tests run on tokio's paused time.
     #[must_use]
@@ -138,8 +140,8 @@ impl Breaker {
         Ok(Permit::new(self, ticket))
     }
 
-    /// What it does with calls; one read, no lock. Time alone moves nothing: an open breaker whose time is over stays open until a call
-    /// comes.
+    /// The state, which decides how calls are treated; one read, no lock. Time alone moves nothing: an open breaker
+    /// whose time is over stays open until a call comes.
     #[must_use]
     pub fn state(&self) -> State {
         self.shared.state()
@@ -215,10 +217,11 @@ impl Breaker {
         self.command(Command::Reset)
     }
 
-    /// Calls `listener` after each move, on the thread that caused it and outside any lock, so it may use the breaker. A panic in it is caught.
+    /// Calls `listener` after each move, on the thread that caused it and outside any lock, so it may use the breaker.
+    /// A panic in it is caught.
     ///
-    /// Two moves may be told by two threads at once: [`Transition::number`] puts them in order. A listener that owns a handle to this breaker keeps
-    /// it alive until it is unsubscribed.
+    /// Two moves may be told by two threads at once: [`Transition::number`] puts them in order. A listener that owns a
+    /// handle to this breaker keeps it alive until it is unsubscribed.
     pub fn subscribe(&self, listener: impl Fn(&Transition) + Send + Sync + 'static) -> ListenerId {
         self.shared.listeners.add(listener)
     }
@@ -320,7 +323,7 @@ impl Shared {
         Transition::new(change, self.start, now)
     }
 
-    /// Runs one step of the machine and publishes what came of it; listeners hear of it after the lock is free.
+    /// Runs one step of the machine and publishes the new state; listeners are called after the lock is free.
     fn tell<T>(&self, now: u64, step: impl FnOnce(&mut Machine) -> Step<T>) -> T {
         let mut machine = self.lock();
         let Step { answer, change } = step(&mut machine);
@@ -436,6 +439,6 @@ const HALF_OPEN: u64 = 3;
 const FULL: u64 = 4;
 const ISOLATED: u64 = 5;
 const DISABLED: u64 = 6;
-/// Somebody holds the lock and is about to publish.
+/// Another thread holds the lock and is about to publish.
 const MOVING: u64 = 7;
 const HEAD_START: Duration = Duration::from_secs(24 * 3600);

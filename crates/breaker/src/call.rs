@@ -17,19 +17,20 @@ pub enum CallError<E> {
 }
 
 impl Breaker {
-    /// Makes a call if it may go out now: `Ok` is a success, `Err` a failure. A panic leaves as it came, and counts as a dropped permit.
+    /// Makes a call if it may go out now: `Ok` is a success, `Err` a failure. A panic leaves as it came, and counts as
+    /// a dropped permit.
     ///
     /// # Errors
-    /// The refusal, or what `call` returned.
+    /// The refusal, or the error of `call`.
     #[inline]
     pub fn call<T, E>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
         self.call_with(by_result, call).map_err(CallError::Rejected)?.map_err(CallError::Inner)
     }
 
-    /// [`call`](Breaker::call) where `classify` says what a result means.
+    /// [`call`](Breaker::call) where `classify` turns a result into an outcome.
     ///
     /// # Errors
-    /// The refusal; what `call` returned is handed through.
+    /// The refusal; the result of `call` is returned as it is.
     #[inline]
     pub fn call_with<R>(&self, classify: impl FnOnce(&R) -> Outcome, call: impl FnOnce() -> R) -> Result<R, Rejected> {
         let permit = self.try_acquire_ref()?;
@@ -38,10 +39,11 @@ impl Breaker {
         Ok(result)
     }
 
-    /// Awaits `call` if it may go out now: `Ok` is a success, `Err` a failure. If it may not, `call` is dropped without being polled.
+    /// Awaits `call` if it may go out now: `Ok` is a success, `Err` a failure. If it may not, `call` is dropped without
+    /// being polled.
     ///
     /// # Errors
-    /// The refusal, or what `call` returned.
+    /// The refusal, or the error of `call`.
     ///
     /// # Cancel safety
     /// Dropped before its end it counts as a dropped permit. It is `Send` if `call` is, and needs no runtime.
@@ -49,10 +51,10 @@ impl Breaker {
         self.call_async_with(by_result, call).await.map_err(CallError::Rejected)?.map_err(CallError::Inner)
     }
 
-    /// [`call_async`](Breaker::call_async) where `classify` says what a result means.
+    /// [`call_async`](Breaker::call_async) where `classify` turns a result into an outcome.
     ///
     /// # Errors
-    /// The refusal; what `call` returned is handed through.
+    /// The refusal; the result of `call` is returned as it is.
     ///
     /// # Cancel safety
     /// As [`call_async`](Breaker::call_async).
@@ -87,11 +89,11 @@ impl<E> CallError<E> {
         }
     }
 
-    /// Both kinds as one error of the caller's own: an enum, or a `Box<dyn Error + Send + Sync>` in which [`Rejected`] can be found by
-    /// downcasting.
+    /// Both kinds as one error of the caller's own: an enum, or a `Box<dyn Error + Send + Sync>` in which [`Rejected`]
+    /// can be found by downcasting.
     ///
-    /// A box is no `Error` itself, so neither is a `CallError` of one; this is the way to layers that ask for one (a tower time-out outside of
-    /// a breaker: `.map_err(CallError::into_error)`).
+    /// A box is no `Error` itself, so neither is a `CallError` of one; this is the way to layers that ask for one (a
+    /// tower time-out outside of a breaker: `.map_err(CallError::into_error)`).
     pub fn into_error<F: From<Rejected> + From<E>>(self) -> F {
         match self {
             CallError::Rejected(rejected) => rejected.into(),

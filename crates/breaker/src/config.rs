@@ -54,7 +54,7 @@ pub enum Window {
     Time(Duration),
 }
 
-/// What a permit that is dropped without an outcome means: a cancelled future, a panic, an early return.
+/// The outcome of a permit that is dropped without a report: a cancelled future, a panic, an early return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dropped {
@@ -99,8 +99,8 @@ impl Rate {
         self
     }
 
-    /// Opens also when this part of the calls took `slower_than` or longer, failed or not. Off by default. A probe that slow
-    /// counts as a failed one.
+    /// Opens also when this part of the calls took `slower_than` or longer, failed or not. Off by default. A probe that
+    /// slow counts as a failed one.
     #[must_use]
     pub const fn with_slow_rate(mut self, rate: f64, slower_than: Duration) -> Rate {
         self.slow = Some((rate, slower_than));
@@ -125,7 +125,7 @@ impl Rate {
         self.failure_rate
     }
 
-    /// The part of slow calls that opens, and what slow is, if it matters.
+    /// The part of slow calls that opens, and the limit above which a call is slow; `None` if slow calls do not count.
     #[must_use]
     pub const fn slow(&self) -> Option<(f64, Duration)> {
         self.slow
@@ -224,8 +224,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Multiplies the open time with each probe that failed since the breaker last closed, up to the 32nd entry into open in a row. Default 1
-    /// (fixed); 1 to 100.
+    /// Multiplies the open time with each probe that failed since the breaker last closed, up to the 32nd entry into
+    /// open in a row. Default 1 (fixed); 1 to 100.
     pub fn with_open_multiplier(mut self, multiplier: f64) -> ConfigBuilder {
         self.open_multiplier = multiplier;
         self
@@ -247,15 +247,15 @@ impl ConfigBuilder {
         self
     }
 
-    /// No growth and no hint makes the open time, before jitter, longer than this. Default 1 hour, or the open duration if
-    /// that is longer.
+    /// No growth and no hint makes the open time, before jitter, longer than this. Default 1 hour, or the open duration
+    /// if that is longer.
     pub fn with_max_open_duration(mut self, duration: Duration) -> ConfigBuilder {
         self.max_open_duration = Some(duration);
         self
     }
 
-    /// Adds a random part of the open time, from nothing up to this much, so that many breakers do not probe in step. Default
-    /// 0.10; 0 to 1.
+    /// Adds a random part of the open time, from nothing up to this much, so that many breakers do not probe in step.
+    /// Default 0.10; 0 to 1.
     pub fn with_open_jitter(mut self, part: f64) -> ConfigBuilder {
         self.open_jitter = part;
         self
@@ -273,17 +273,17 @@ impl ConfigBuilder {
         self
     }
 
-    /// A probe without an outcome for so long is given up and its slot free for the next one. Default: the open time of the
-    /// trip, before jitter and hints; 1 ms to 365 days.
+    /// A probe without an outcome for so long is given up and its slot free for the next one. Default: the open time of
+    /// the trip, before jitter and hints; 1 ms to 365 days.
     ///
-    /// It must be longer than a good call may take: under steady traffic, probes that take longer are all replaced before they answer, and the
-    /// breaker stays half-open.
+    /// It must be longer than a good call may take: under steady traffic, probes that take longer are all replaced
+    /// before they answer, and the breaker stays half-open.
     pub fn with_probe_timeout(mut self, timeout: Duration) -> ConfigBuilder {
         self.probe_timeout = Some(timeout);
         self
     }
 
-    /// What a permit dropped without an outcome means. Default [`Dropped::Neutral`].
+    /// The outcome of a permit that is dropped without a report. Default [`Dropped::Neutral`].
     pub fn with_dropped(mut self, dropped: Dropped) -> ConfigBuilder {
         self.dropped = dropped;
         self
@@ -350,7 +350,7 @@ pub struct InvalidConfig {
     pub field: &'static str,
     /// The value that was given.
     pub value: String,
-    /// What is accepted.
+    /// The accepted range.
     pub accepted: String,
 }
 

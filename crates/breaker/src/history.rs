@@ -13,7 +13,7 @@ pub struct Transition {
     pub from: State,
     /// The state that was entered; the same one where a command started it afresh.
     pub to: State,
-    /// What caused it.
+    /// The cause of the move.
     pub reason: Reason,
     /// The `now` of the call that caused it.
     pub at: Instant,

@@ -53,7 +53,7 @@ impl Listeners {
         let all = Arc::clone(&self.list.read().unwrap_or_else(PoisonError::into_inner).all);
         for (_, listener) in all.iter() {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(transition))) {
-                // What was thrown may itself throw when it is dropped; then it is left where it is.
+                // The payload of a panic may itself panic when it is dropped; then it is leaked.
                 if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
                     std::mem::forget(again);
                 }

@@ -1,4 +1,4 @@
-//! The machine itself: no clock, no lock, no I/O. What happens next depends on what it is told and on nothing else.
+//! The machine itself: no clock, no lock, no I/O. Its next state depends only on its state and its input.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -9,8 +9,8 @@ use crate::window::{Ring, Tally, Verdict, verdict};
 
 /// A breaker for one owner, for `no_std` (with `alloc`) or for a lock of your own: the shared one is built on it.
 ///
-/// `now` is the time since any fixed point of a clock that does not go back. One that does go back costs only precision: a
-/// state that waits for a time waits until the clock gets there again.
+/// `now` is the time since any fixed point of a clock that does not go back. One that does go back costs only
+/// precision: a state that waits for a time waits until the clock gets there again.
 ///
 /// ```
 /// use core::time::Duration;
@@ -37,7 +37,7 @@ pub struct Machine {
     random: u64,
 }
 
-/// A state with what it needs. Times are nanoseconds.
+/// A state with its data. Times are nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Closed { failures: u32 },
@@ -70,14 +70,14 @@ impl Ticket {
     }
 }
 
-/// What a person may tell a breaker.
+/// An operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Command {
-    /// Opens it now, as failures would have: for the open time, or for this long if it says so (clamped to 1 ms up to the
-    /// longest open time), then probes.
+    /// Opens it now, as failures would have: for the open time, or for this long if it says so (clamped to 1 ms up to
+    /// the longest open time), then probes.
     ForceOpen(Option<Duration>),
-    /// Closes it now, as good probes would have. What was counted is forgotten, the number of trips is kept.
+    /// Closes it now, as good probes would have. The counts are cleared, the number of trips stays.
     ForceClosed,
     /// Refuses everything until the next command.
     Isolate,
@@ -87,7 +87,7 @@ pub enum Command {
     Reset,
 }
 
-/// What came of telling the machine something: the answer, and the move it made, if it did.
+/// The result of one input: the answer, and the move of the machine, if there was one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Step<T> {
@@ -124,22 +124,24 @@ impl Machine {
         self.acquire(nanos(now))
     }
 
-    /// Says what became of a call.
+    /// Reports the outcome of a call.
     pub fn report(&mut self, ticket: Ticket, outcome: Outcome, now: Duration) -> Step<Report> {
         self.settle(ticket, outcome, nanos(now))
     }
 
-    /// Says that a ticket was lost on purpose; what that means is [`ConfigBuilder::with_dropped`](crate::ConfigBuilder::with_dropped).
+    /// Reports that the permit of a ticket was dropped;
+    /// [`ConfigBuilder::with_dropped`](crate::ConfigBuilder::with_dropped) decides the outcome.
     pub fn report_dropped(&mut self, ticket: Ticket, now: Duration) -> Step<Report> {
         self.settle(ticket, self.config.dropped.outcome(), nanos(now))
     }
 
-    /// Does as a person says.
+    /// Applies an operator's command.
     pub fn command(&mut self, command: Command, now: Duration) -> Change {
         self.obey(command, nanos(now))
     }
 
-    /// What it does with calls. Time alone moves nothing: an open breaker whose time is over stays open until a call comes.
+    /// The state, which decides how calls are treated. Time alone moves nothing: an open breaker whose time is over
+    /// stays open until a call comes.
     #[must_use]
     pub const fn state(&self) -> State {
         match self.phase {
@@ -186,7 +188,7 @@ impl Machine {
                 Step { answer: Ok(self.admit(now)), change: Some(change) }
             }
             Phase::HalfOpen { .. } => {
-                // A probe that nobody will report (`mem::forget`, a call that hangs) must not keep its slot for ever.
+                // A probe without a report (`mem::forget`, a call that hangs) must not hold its slot for ever.
                 self.probes.retain(|probe| now < probe.expires);
                 let answer = if self.probes.len() < self.config.half_open_probes as usize {
                     Ok(self.admit(now))
@@ -343,7 +345,7 @@ impl Machine {
         ((z ^ (z >> 31)) >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
     }
 
-    /// What readers without the lock may know.
+    /// The facts for readers without the lock.
     #[cfg(feature = "std")]
     pub(crate) fn view(&self) -> View {
         let full = self.probes.len() >= self.config.half_open_probes as usize;

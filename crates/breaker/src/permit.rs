@@ -8,12 +8,12 @@ use crate::breaker::Breaker;
 use crate::machine::Ticket;
 use crate::state::{Kind, Outcome, Report};
 
-/// The right to one call; say what became of it.
+/// The right to one call; its holder reports the outcome.
 ///
-/// Dropped without an outcome (a cancelled future, a panic, an early return) it reports by itself what
-/// [`ConfigBuilder::with_dropped`](crate::ConfigBuilder::with_dropped) says. Kept for ever it does no harm: a probe's slot is given to another
-/// after [`ConfigBuilder::with_probe_timeout`](crate::ConfigBuilder::with_probe_timeout). Whenever it reports, only the state that
-/// issued it can be moved by it.
+/// Dropped without an outcome (a cancelled future, a panic, an early return) it reports by itself the outcome of
+/// [`ConfigBuilder::with_dropped`](crate::ConfigBuilder::with_dropped). A probe that is never dropped does no harm: its
+/// slot goes to another after [`ConfigBuilder::with_probe_timeout`](crate::ConfigBuilder::with_probe_timeout).
+/// Its report can move only the state that issued it.
 ///
 /// `Permit` shares ownership of the breaker and is `'static`; `Permit<&Breaker>` borrows it.
 #[must_use = "a permit that is dropped reports a call without an outcome"]

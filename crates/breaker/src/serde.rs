@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::config::{Config, ConfigBuilder, Dropped, InvalidConfig, Rate, Trip, Window};
 use crate::state::{Counters, Reason, State};
 
-/// How [`Config`] looks outside; what is left out has its default.
+/// The serialized form of [`Config`]; a setting that is left out has its default.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {

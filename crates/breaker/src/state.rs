@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-/// What the breaker does with calls.
+/// How the breaker treats calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
@@ -13,7 +13,7 @@ pub enum State {
     Open,
     /// The open time is over: a limited number of probes may go out; their outcome decides.
     HalfOpen,
-    /// Every call is refused until somebody says otherwise ([`Command::Isolate`](crate::Command::Isolate)).
+    /// Every call is refused until the next command ([`Command::Isolate`](crate::Command::Isolate)).
     Isolated,
     /// Every call goes out and nothing is counted ([`Command::Disable`](crate::Command::Disable)).
     Disabled,
@@ -39,7 +39,7 @@ impl fmt::Display for State {
     }
 }
 
-/// What a permit was given for.
+/// The purpose of a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// An ordinary call, admitted while closed or disabled.
@@ -48,7 +48,7 @@ pub enum Kind {
     Probe,
 }
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -56,10 +56,11 @@ pub enum Outcome {
     Success,
     /// The dependency did not do its work.
     Failure,
-    /// A failure that says when to come back (`Retry-After`): if it opens the breaker, the breaker stays open at least this
-    /// long (up to [`ConfigBuilder::with_max_open_duration`](crate::ConfigBuilder::with_max_open_duration)).
+    /// A failure that says when to come back (`Retry-After`): if it opens the breaker, the breaker stays open at least
+    /// this long (up to [`ConfigBuilder::with_max_open_duration`](crate::ConfigBuilder::with_max_open_duration)).
     FailureWithHint(Duration),
-    /// Says nothing about the dependency: the caller's own mistake, a cancelled call. It neither counts nor keeps a slot.
+    /// Says nothing about the dependency: the caller's own mistake, a cancelled call. It neither counts nor keeps a
+    /// slot.
     Neutral,
 }
 
@@ -68,12 +69,13 @@ pub enum Outcome {
 #[must_use = "a report says whether the outcome still counted; ignore it with `let _ =`"]
 #[non_exhaustive]
 pub enum Report {
-    /// The state that issued the permit still stood: the outcome was taken into account (or, for a neutral one, the slot freed).
+    /// The state that issued the permit still stood: the outcome was taken into account (or, for a neutral one, the
+    /// slot freed).
     Counted,
     /// The breaker has moved on since the permit was issued: the outcome was ignored.
     Late,
-    /// The probe took longer than [`ConfigBuilder::with_probe_timeout`](crate::ConfigBuilder::with_probe_timeout) and was
-    /// given up for another one: the outcome was ignored.
+    /// The probe took longer than [`ConfigBuilder::with_probe_timeout`](crate::ConfigBuilder::with_probe_timeout) and
+    /// was given up for another one: the outcome was ignored.
     Expired,
     /// The breaker is disabled and counts nothing.
     Unrecorded,
@@ -91,8 +93,8 @@ impl Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected {
-    /// The time until the breaker lets a probe out. `None` while that depends on something other than time: on probes that are
-    /// out, or on the person who isolated the breaker.
+    /// The time until the breaker lets a probe out. `None` while that depends on something other than time: on probes
+    /// that are out, or on the person who isolated the breaker.
     pub retry_after: Option<Duration>,
     /// The state that refused: open, half-open or isolated.
     pub state: State,
@@ -173,7 +175,7 @@ pub struct Change {
     pub from: State,
     /// The state that was entered; the same one where a command started it afresh.
     pub to: State,
-    /// What caused it.
+    /// The cause of the move.
     pub reason: Reason,
     /// Counts the moves of this breaker from 1, without gaps: listeners on several threads can put them in order.
     pub number: u64,

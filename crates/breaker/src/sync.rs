@@ -17,8 +17,9 @@ mod explored {
 
     /// An atomic of which loom tries every order of accesses.
     ///
-    /// loom 0.7 remembers only the last access of an atomic: where a thread loads and then stores, it does not try to place the load of another thread in
-    /// between. A relaxed addition to a second atomic makes every access depend on every other one, and orders nothing.
+    /// loom 0.7 remembers only the last access of an atomic: where a thread loads and then stores, it does not try to
+    /// place the load of another thread in between. A relaxed addition to a second atomic makes every access depend on
+    /// every other one, and orders nothing.
     pub(crate) struct AtomicU64 {
         value: atomic::AtomicU64,
         accesses: atomic::AtomicU64,

@@ -1,9 +1,9 @@
 //! A breaker round a tower service.
 //!
-//! The permit is asked for in `call` and handed back by the response future; dropping that future drops the permit. A refusal
-//! is the error [`CallError::Rejected`] of the response, never of `poll_ready`: a refusing service stays usable.
-//! A failed `poll_ready` of the inner service counts as a failed call. One that is pending is waited for in every state of the breaker, and
-//! what it has reserved stays with that handle when the call is refused.
+//! The permit is asked for in `call` and handed back by the response future; dropping that future drops the permit. A
+//! refusal is the error [`CallError::Rejected`] of the response, never of `poll_ready`: a refusing service stays
+//! usable. A failed `poll_ready` of the inner service counts as a failed call. One that is pending is waited for in
+//! every state of the breaker, and a slot that it has reserved stays with that handle when the call is refused.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -33,7 +33,7 @@ impl BreakerLayer {
 }
 
 impl<C> BreakerLayer<C> {
-    /// Says what a result means, for instance that a response with status 503 is a failure. Default [`ByResult`].
+    /// Turns a result into an outcome, such as a response with status 503 into a failure. Default [`ByResult`].
     #[must_use]
     pub fn with_classifier<D>(self, classify: D) -> BreakerLayer<D> {
         BreakerLayer { breaker: self.breaker, classify }
@@ -48,7 +48,7 @@ impl<S, C: Clone> Layer<S> for BreakerLayer<C> {
     }
 }
 
-/// What a result of a service means. Called once per response, on the task that polls it; any
+/// Turns a result of a service into an outcome. Called once per response, on the task that polls it; any
 /// `Fn(&Result<Response, Error>) -> Outcome` will do.
 pub trait Classify<T, E> {
     /// The outcome.

@@ -5,7 +5,7 @@ use alloc::vec;
 
 use crate::config::{self, Rate};
 
-/// What a window holds.
+/// The content of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) calls: u32,

@@ -16,7 +16,7 @@ fn start() -> Instant {
     Instant::now()
 }
 
-/// At most three preemptions: that finds what two threads can do to each other and ends in seconds.
+/// At most three preemptions: that finds the races of two threads and ends in seconds.
 fn explore(body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);

@@ -83,7 +83,7 @@ fn a_panicking_listener_harms_nobody_even_while_a_panic_unwinds() {
     assert_eq!((breaker.state(), heard.load(Ordering::SeqCst)), (State::Open, 1));
 }
 
-/// What it throws throws again when it is dropped.
+/// The payload of its panic panics again when it is dropped.
 struct PanicsAgain;
 
 impl Drop for PanicsAgain {

@@ -1,5 +1,5 @@
-//! The machine and the shared breaker in lockstep with a slow model, over random histories: calls, late outcomes, drops, lost
-//! permits, a clock that jumps, commands.
+//! The machine and the shared breaker in lockstep with a slow model, over random histories: calls, late outcomes,
+//! drops, lost permits, a clock that jumps, commands.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -55,7 +55,8 @@ impl Settings {
     }
 }
 
-/// Everything that happened since the state began; every question is answered by looking through all of it. Milliseconds.
+/// Everything that happened since the state began; every question is answered by looking through all of it.
+/// Milliseconds.
 struct Model {
     settings: Settings,
     state: State,
@@ -351,7 +352,7 @@ fn check(settings: &Settings, history: &[Action]) -> Result<Vec<(State, Reason, 
     Ok(model.moves)
 }
 
-/// From wherever it stands, with whatever permits lost, a breaker that was not isolated lets a call out after a while.
+/// From any state, with any permits lost, a breaker that was not isolated lets a call out after a while.
 fn never_sticks(breaker: &Breaker, now: Instant) -> Result<(), TestCaseError> {
     if breaker.state() == State::Isolated {
         return Ok(());

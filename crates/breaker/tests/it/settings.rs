@@ -1,4 +1,4 @@
-//! What `build()` refuses, and that what it accepts never panics.
+//! The settings that `build()` refuses, and that no accepted one panics.
 
 use std::cell::Cell;
 use std::time::Duration;
