@@ -13,7 +13,7 @@ use crate::walk::{RESOURCE_SPANS, SCOPE_SPANS, SPANS};
 use crate::wire::{DecodeError, Fields, MAX_DEPTH, array};
 use value::{Depth, key_value};
 
-/// What a request holds for one resource.
+/// The spans of one resource in a request.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Decoded {
@@ -25,12 +25,12 @@ pub struct Decoded {
 
 /// Decodes a request of one resource, as [`Encoder`](crate::Encoder) makes them.
 ///
-/// What the SDK's types cannot hold is brought as near as they allow: a value that is bytes becomes base64 text; a map or
-/// an array of mixed kinds becomes JSON text; an unspecified span kind is internal; an invalid trace state is empty;
-/// invalid UTF-8 becomes U+FFFD; span flags above the sampled and remote bits, dropped counts of resource and scope, and
-/// fields unknown to this crate are left out; of a singular
-/// field given twice the last counts. None of these occurs in what the encoder wrote: there encoding again gives
-/// the same bytes, the order of resource attributes and of equal scopes apart. Whether a span's own context was remote is not in OTLP.
+/// A value that the SDK's types cannot hold is brought as near as they allow: a value that is bytes becomes base64
+/// text; a map or an array of mixed kinds becomes JSON text; an unspecified span kind is internal; an invalid trace
+/// state is empty; invalid UTF-8 becomes U+FFFD; span flags above the sampled and remote bits, dropped counts of
+/// resource and scope, and fields unknown to this crate are left out; of a singular field given twice the last counts.
+/// None of these occurs in the encoder's output: there encoding again gives the same bytes, the order of resource
+/// attributes and of equal scopes apart. Whether a span's own context was remote is not in OTLP.
 ///
 /// # Errors
 ///
@@ -267,7 +267,7 @@ impl Context {
     }
 }
 
-/// Not by the SDK's own parser: that trims the values, so what it had written would not come back.
+/// Not by the SDK's own parser: that one trims the values, so a trace state that it wrote would not come back.
 fn trace_state(header: &str) -> TraceState {
     if header.is_empty() {
         return TraceState::NONE;

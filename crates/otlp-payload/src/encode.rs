@@ -28,7 +28,7 @@ pub struct Encoder {
     bytes_per_span: AtomicUsize,
 }
 
-/// What a span takes until a batch has told better: about the size of an HTTP server span.
+/// The size estimate of a span before the first batch: about that of an HTTP server span.
 const FIRST_GUESS: usize = 640;
 
 impl Encoder {

@@ -2,8 +2,8 @@
 //!
 //! A line is one `TracesData` object as the OTLP specification has it: proto3 JSON with lowerCamelCase names, trace and
 //! span ids in hex, enumerations as numbers, 64-bit integers as strings, doubles that read back exactly, `"NaN"`,
-//! `"Infinity"` and `"-Infinity"`, bytes in base64. [`to_lines`] and then [`from_line`] give back, byte for byte, what the
-//! [`Encoder`](crate::Encoder) wrote, except that every NaN becomes the canonical one.
+//! `"Infinity"` and `"-Infinity"`, bytes in base64. [`to_lines`] and then [`from_line`] give back, byte for byte, what
+//! the [`Encoder`](crate::Encoder) wrote, except that every NaN becomes the canonical one.
 
 mod digits;
 mod error;

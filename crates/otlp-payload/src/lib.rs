@@ -1,7 +1,7 @@
 //! Spans as the bytes of an OTLP trace request: encode them once, then count, split, decode and transcode the bytes.
 //!
-//! [`Encoder`] writes what the stock exporter sends, byte for byte, without structs in between; [`json`] is OTLP JSON, out and in.
-//! Nothing in here does I/O, reads a clock, starts a thread or is `unsafe`. Terms are those of OTLP.
+//! [`Encoder`] writes the bytes of the stock exporter, without structs in between; [`json`] is OTLP JSON,
+//! out and in. Nothing in here does I/O, reads a clock, starts a thread or is `unsafe`. Terms are those of OTLP.
 //!
 //! ```
 //! use std::time::SystemTime;

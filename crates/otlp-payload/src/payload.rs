@@ -1,11 +1,12 @@
-//! Encoded bytes and what must travel with them.
+//! Encoded bytes with their span count, id and time.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-/// Names one batch for its life in memory, across all retries. It does not survive a file: a replayed batch has a new one.
+/// Names one batch for its life in memory, across all retries. It does not survive a file: a replayed batch has a new
+/// one.
 ///
 /// `incarnation` tells one run of one process from every other, `seq` counts within it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -47,7 +48,7 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Puts together what belongs together; `bytes` is trusted to hold `spans` spans.
+    /// A payload of these parts; `bytes` is trusted to hold `spans` spans.
     #[must_use]
     pub fn new(id: BatchId, created: SystemTime, spans: usize, bytes: Bytes) -> Self {
         Self { id, created, spans, bytes }

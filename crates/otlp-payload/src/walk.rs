@@ -118,7 +118,7 @@ fn pick(request: &[u8], from: usize, to: usize) -> Result<Bytes, DecodeError> {
     Ok(out.into())
 }
 
-/// What is kept of one message: its lengths are known before anything is written.
+/// The parts of one message that stay: their lengths are known before the first byte is written.
 struct Part<'a> {
     message: &'a [u8],
     pieces: Vec<Piece<'a>>,

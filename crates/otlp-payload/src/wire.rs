@@ -164,7 +164,8 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// `base` is where `message` begins within the whole request: errors and offsets count from the start of the request.
+    /// `base` is where `message` begins within the whole request: errors and offsets count from the start of the
+    /// request.
     #[must_use]
     pub fn new(message: &'a [u8], base: usize) -> Self {
         Self { cursor: Cursor::new(message), base }
@@ -266,8 +267,8 @@ impl<'a> Iterator for Fields<'a> {
 /// The most bytes that a variable-length number of 64 bits takes.
 const MAX_VARINT: usize = 10;
 
-/// A place in a message: the one reader of the wire format. [`Fields`] adds the place of an error to it; the JSON writer's quick way,
-/// which knows the type of each field before it reads the value, uses it directly.
+/// A place in a message: the one reader of the wire format. [`Fields`] adds the place of an error to it; the JSON
+/// writer's quick way, which knows the type of each field before it reads the value, uses it directly.
 #[derive(Clone)]
 pub(crate) struct Cursor<'a> {
     message: &'a [u8],
@@ -420,7 +421,7 @@ pub(crate) fn open(out: &mut Vec<u8>, tag: u8, guess: usize) -> Open {
     Open { content: out.len(), guess }
 }
 
-/// Ends a message: its length becomes what was written since `open`, in as few bytes as possible.
+/// Ends a message: its length becomes the number of bytes written since `open`, in as few bytes as possible.
 #[inline]
 pub(crate) fn close(out: &mut Vec<u8>, open: Open) {
     let length = out.len() - open.content;

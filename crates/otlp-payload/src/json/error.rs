@@ -32,14 +32,14 @@ pub enum JsonError {
     Syntax {
         /// Where it stops being JSON.
         offset: usize,
-        /// What could have stood there.
+        /// The tokens that are allowed there.
         expected: &'static str,
     },
     /// JSON, but not a value that this OTLP field can have.
     Value {
         /// Where the value begins.
         offset: usize,
-        /// What the field takes.
+        /// The values that the field takes.
         expected: &'static str,
     },
     /// The same field twice in one object, or two kinds of value in one attribute.

@@ -63,14 +63,14 @@ fn eight_digits(word: u64) -> Option<u64> {
     if high_halves != ONES * 0x33 {
         return None;
     }
-    // Neighbours are joined to pairs, the pairs to fours, these to the whole; each multiplication adds the lower neighbour
-    // times 10, 100, 10,000 to the higher one.
+    // Neighbours are joined to pairs, the pairs to fours, these to the whole; each multiplication adds the lower
+    // neighbour times 10, 100, 10,000 to the higher one.
     let pairs = (word & (ONES * 0x0f)).wrapping_mul(10 << 8 | 1) >> 8;
     let fours = (pairs & 0x00ff_00ff_00ff_00ff).wrapping_mul(100 << 16 | 1) >> 16;
     Some((fours & 0x0000_ffff_0000_ffff).wrapping_mul(10_000 << 32 | 1) >> 32)
 }
 
-/// The integer that a JSON number is exactly: sign and magnitude. `1.50e1` is 15; `1.5` and what needs more than 64
+/// The integer that a JSON number is exactly: sign and magnitude. `1.50e1` is 15; `1.5` and an integer of more than 64
 /// bits is `None`. `number` must be a JSON number.
 pub(super) fn exact_integer(number: &str) -> Option<(bool, u64)> {
     let (negative, number) = match number.strip_prefix('-') {
@@ -83,7 +83,7 @@ pub(super) fn exact_integer(number: &str) -> Option<(bool, u64)> {
     if digits().all(|digit| digit == b'0') {
         return Some((negative, 0));
     }
-    // An exponent beyond 64 bits leaves no integer of 64 bits, whatever the digits.
+    // An exponent beyond 64 bits leaves no integer of 64 bits, with any digits.
     let exponent: i64 = exponent.parse().ok()?;
     let point = i64::try_from(whole.len()).ok()?.checked_add(exponent)?;
     let mut value = 0_u64;

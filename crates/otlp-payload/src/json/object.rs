@@ -8,9 +8,9 @@ use crate::wire::{self, Cursor, DecodeError, Fields};
 
 /// Writes one message as an object. `depth` is how many messages may still nest in it.
 ///
-/// What an encoder usually writes goes the quick way. Anything else (unknown fields, fields out of order or twice, wrong
-/// types, torn lengths) is found there, and that message is done again the careful way, which goes on to the bottom: the
-/// work for a message at the bottom is done at most twice for each message around it.
+/// The usual output of an encoder goes the quick way. Any other message (unknown fields, fields out of order or twice,
+/// wrong types, torn lengths) is found there, and that message is done again the careful way, which goes on to the
+/// bottom: the work for a message at the bottom is done at most twice for each message around it.
 pub(super) fn put_message(
     out: &mut Vec<u8>,
     schema: &'static Message,
@@ -26,8 +26,8 @@ pub(super) fn put_message(
     Ok(())
 }
 
-/// Writes the fields as they stand; false where they are not known, in order, each singular one once, of the right type.
-/// What was written is of no use then.
+/// Writes the fields as they stand; false where they are not known, in order, each singular one once, of the right
+/// type. The output is of no use then.
 fn quick(
     out: &mut Vec<u8>,
     schema: &'static Message,

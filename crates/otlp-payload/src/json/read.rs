@@ -11,23 +11,24 @@ use super::scan::{Scanner, Text};
 use super::schema::{ANY_VALUE, Field, KEY_VALUE, Kind, Message, SPAN, TRACES_DATA};
 use crate::wire::{Fields, MAX_DEPTH, close, open, put_bytes, put_varint, varint_len};
 
-/// The longest line that [`from_line`] takes: 64 MiB, what OTLP recommends as the limit of a request.
+/// The longest line that [`from_line`] takes: 64 MiB, OTLP's recommended limit of a request.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// Reads one line: the bytes of an `ExportTraceServiceRequest`, and how many spans it holds.
 ///
-/// Takes what proto3 JSON and OTLP allow, from any writer: keys in any order, in camelCase or as in the `.proto` files,
-/// `null` for absent, numbers as strings and strings as numbers, integers in any notation, enumerations by number or by
-/// name, hex of either case, base64 of either alphabet with or without padding, unknown fields (skipped), half a
-/// surrogate pair (U+FFFD). An unknown name of an enumeration, a key twice in one object and two values in one attribute are errors. Ids of a wrong length are kept: the
-/// collector is their judge.
+/// Takes all that proto3 JSON and OTLP allow, from any writer: keys in any order, in camelCase or as in the `.proto`
+/// files, `null` for absent, numbers as strings and strings as numbers, integers in any notation, enumerations by
+/// number or by name, hex of either case, base64 of either alphabet with or without padding, unknown fields (skipped),
+/// half a surrogate pair (U+FFFD). An unknown name of an enumeration, a key twice in one object and two values in one
+/// attribute are errors. Ids of a wrong length are kept: the collector is their judge.
 ///
-/// The fields of the result are in the order of their numbers, whatever the order of the keys. Memory is bounded by the
-/// length of the line: protobuf is at most a twelfth longer than the JSON that it is read from, and that only where enumerations are negative.
+/// The fields of the result are in the order of their numbers, in any order of the keys. Memory is bounded by the
+/// length of the line: protobuf is at most a twelfth longer than the JSON that it is read from, and that only where
+/// enumerations are negative.
 ///
 /// # Errors
 ///
-/// When the line is longer than [`MAX_LINE_BYTES`] or no such object. Never panics, whatever the bytes are.
+/// When the line is longer than [`MAX_LINE_BYTES`] or no such object. No bytes make it panic.
 pub fn from_line(line: &[u8]) -> Result<(Bytes, usize), JsonError> {
     from_line_within(line, MAX_LINE_BYTES)
 }
@@ -157,7 +158,7 @@ impl<'a> Reader<'a> {
         Ok(behind.chain(before.iter().enumerate()).find(is_it))
     }
 
-    /// What was written from `before` on belongs in front of the fields with higher numbers.
+    /// The output from `before` on belongs in front of the fields with higher numbers.
     fn put_in_order(&mut self, start: usize, before: usize, number: u32) {
         let written = self.out.get(start..before).unwrap_or_default();
         let higher = Fields::new(written, start).filter_map(Result::ok).find(|field| field.number > number);
@@ -280,8 +281,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The shape that nearly all attributes have when a program wrote them: no white space, the key first, one value that
-    /// is no array. `None` when it is another one; nothing is written then.
+    /// The shape that nearly all attributes have when a program wrote them: no white space, the key first, one value
+    /// that is no array. `None` when it is another one; nothing is written then.
     #[inline]
     fn attribute(&mut self, tag: u8) -> Option<()> {
         self.scan.take_bytes(b"{\"key\":")?;

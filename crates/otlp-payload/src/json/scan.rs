@@ -1,4 +1,4 @@
-//! JSON tokens (RFC 8259), without regard to what they mean.
+//! JSON tokens (RFC 8259), without their meaning.
 
 use super::error::JsonError;
 use super::number::number_end;
@@ -46,7 +46,7 @@ impl<'a> Scanner<'a> {
         self.bytes().get(self.at).copied()
     }
 
-    /// Skips white space, and looks at what follows.
+    /// Skips white space, and returns the next byte without taking it.
     #[inline]
     pub(super) fn next_token(&mut self) -> Option<u8> {
         loop {
@@ -57,7 +57,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Skips white space and then `byte`, if that is what follows.
+    /// Skips white space and then `byte`, if that is the next byte.
     #[inline]
     pub(super) fn take(&mut self, byte: u8) -> bool {
         let found = self.next_token() == Some(byte);
@@ -201,7 +201,7 @@ impl Text<'_> {
     }
 }
 
-/// The UTF-16 code unit of the escape that begins here, and what follows it.
+/// The UTF-16 code unit of the escape that begins here, and the text behind it.
 fn escape(text: &[u8]) -> Option<(u32, &[u8])> {
     let (&[b'\\', kind], rest) = text.split_first_chunk()? else { return None };
     let code = match kind {

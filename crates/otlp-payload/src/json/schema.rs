@@ -1,6 +1,7 @@
 //! The messages of an OTLP trace request as tables, for both directions.
 //!
-//! From `opentelemetry/proto/trace/v1`, `common/v1` and `resource/v1` of OTLP 1.11; fields in the order of their numbers.
+//! From `opentelemetry/proto/trace/v1`, `common/v1` and `resource/v1` of OTLP 1.11; fields in the order of their
+//! numbers.
 
 use super::text::Block;
 
@@ -28,7 +29,7 @@ pub(super) struct Field {
     pub(super) opening: Block,
 }
 
-/// What a field holds, and so how it stands in JSON.
+/// The type of a field, which decides its form in JSON.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Text,

@@ -8,7 +8,7 @@ pub(crate) fn put_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// Writes what stands between the quotes of a JSON string. Bytes that are not UTF-8 become U+FFFD.
+/// Writes the text between the quotes of a JSON string. Bytes that are not UTF-8 become U+FFFD.
 #[inline]
 pub(super) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     let length = text.len();
@@ -58,8 +58,8 @@ fn put_other_text(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Appends `length` bytes that begin with `first` and end with `last`, as two blocks that overlap: without a call, which
-/// for a few bytes costs more than the bytes.
+/// Appends `length` bytes that begin with `first` and end with `last`, as two blocks that overlap: without a call,
+/// which for a few bytes costs more than the bytes.
 #[inline]
 fn put_overlapping<const N: usize>(out: &mut Vec<u8>, first: &[u8; N], last: &[u8; N], length: usize) {
     let end = out.len() + length;
@@ -90,11 +90,11 @@ impl Block {
     }
 }
 
-/// Whether a byte has to be looked at: it is not ASCII, or must be escaped. Without a branch for each byte, so that the compiler
-/// takes all of them at once.
+/// Whether a byte has to be looked at: it is not ASCII, or must be escaped. Without a branch for each byte, so that the
+/// compiler takes all of them at once.
 #[inline]
 fn has_special<const N: usize>(block: &[u8; N]) -> bool {
-    // As a signed number, what is not ASCII is below everything: see `must_escape`.
+    // As a signed number, a byte that is not ASCII is below all others: see `must_escape`.
     block.iter().fold(false, |found, byte| found | ((byte ^ 2).cast_signed() < 0x21 || *byte == b'\\'))
 }
 
@@ -148,7 +148,7 @@ fn put_escaped(out: &mut Vec<u8>, text: &[u8]) {
 const PLAIN: u8 = 0;
 const UNICODE: u8 = b'u';
 
-/// What stands behind the backslash; `PLAIN` for a byte that needs none.
+/// The byte behind the backslash; `PLAIN` for a byte that needs none.
 static ESCAPES: [u8; 256] = {
     let mut table = [PLAIN; 256];
     let mut byte = 0;

@@ -14,18 +14,19 @@ pub struct JsonLine {
     pub text: Vec<u8>,
     /// How many spans it holds: at least one.
     pub spans: usize,
-    /// Longer than the limit, which some readers will not take: a single span that is so by itself, or spans whose resource
-    /// and scope leave less than an eighth of a line to them.
+    /// Longer than the limit, which some readers will not take: a single span that is so by itself, or spans whose
+    /// resource and scope leave less than an eighth of a line to them.
     pub oversized: bool,
 }
 
 /// Writes an `ExportTraceServiceRequest` as lines of at most `max_line_bytes` each.
 ///
-/// A line begins with the ids of its first span: `scopeSpans` stand before `resource` and `spans` before `scope`, since the Collector
-/// tells files apart by their first 1,000 bytes. A request that does not fit into one line becomes several, each with its
-/// resource and its scopes; a request of several resources has at least one line for each. A span that does not fit
-/// into any line gets one of its own and is marked. Where a resource (with the scope) takes more than seven eighths of a
-/// line, its spans stay in one line, marked too, for it would be repeated without end. Scopes and resources without spans are left out.
+/// A line begins with the ids of its first span: `scopeSpans` stand before `resource` and `spans` before `scope`, since
+/// the Collector tells files apart by their first 1,000 bytes. A request that does not fit into one line becomes
+/// several, each with its resource and its scopes; a request of several resources has at least one line for each. A
+/// span that does not fit into any line gets one of its own and is marked. Where a resource (with the scope) takes more
+/// than seven eighths of a line, its spans stay in one line, marked too, for it would be repeated without end. Scopes
+/// and resources without spans are left out.
 ///
 /// Enumerations are numbers, 64-bit integers strings, ids lower-case hex; proto3 defaults are left out. Bytes that are
 /// not UTF-8 become U+FFFD, a payload of NaN is not kept, fields unknown to OTLP 1.11 are left out, and of a field
@@ -87,7 +88,7 @@ fn resource_spans(
     Ok(())
 }
 
-/// What stands behind the spans or the scopes: fields 1 (a message) and 3 (the schema URL), then `end`.
+/// The text behind the spans or the scopes: fields 1 (a message) and 3 (the schema URL), then `end`.
 fn ending(
     message: &[u8],
     base: usize,
@@ -153,8 +154,8 @@ impl Line<'_> {
         Ok(())
     }
 
-    /// Whether resource and scope leave less than an eighth of a line to spans. They would be written for each few of them
-    /// again: a batch of a thousand spans would become a thousand times its resource.
+    /// Whether resource and scope leave less than an eighth of a line to spans. They would be written for each few of
+    /// them again: a batch of a thousand spans would become a thousand times its resource.
     fn is_tight(&self, in_scope: bool) -> bool {
         let scope = if in_scope { self.scope_end.len() } else { 0 };
         let around = LINE_START.len() + SCOPE_START.len() + scope + self.line_end.len();

@@ -1,4 +1,4 @@
-//! Byte for byte what the stock exporter sends.
+//! The bytes of the stock exporter.
 
 use std::time::UNIX_EPOCH;
 
@@ -22,7 +22,7 @@ pub(crate) fn encode(resource: &Resource, spans: &[SpanData]) -> Payload {
     Encoder::new(resource).encode(ID, UNIX_EPOCH, spans)
 }
 
-/// What both stock transports do: `opentelemetry-otlp`'s `exporter/tonic/trace.rs` and `exporter/http/mod.rs`.
+/// Both stock transports do this: `opentelemetry-otlp`'s `exporter/tonic/trace.rs` and `exporter/http/mod.rs`.
 pub(crate) fn stock(resource: &Resource, spans: &[SpanData]) -> Vec<u8> {
     let resource_spans = group_spans_by_resource_and_scope(spans.to_vec(), &resource.into());
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()

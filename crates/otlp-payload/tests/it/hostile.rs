@@ -32,7 +32,7 @@ fn mutate(bytes: &mut Vec<u8>, changes: &[(Index, u8, u8)]) {
     }
 }
 
-/// Everything that reads protobuf; what reads agrees with each other.
+/// All readers of protobuf agree on each request.
 fn read_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     let count = count_spans(bytes);
     let decoded = decode_all(bytes);
@@ -51,7 +51,7 @@ fn read_all(bytes: &[u8]) -> Result<(), TestCaseError> {
             prop_assert!(ExportTraceServiceRequest::decode(bytes).is_ok());
         }
     }
-    // What the usual reader of protobuf takes, we take.
+    // A request that the usual reader of protobuf takes, we take.
     if let Ok(request) = ExportTraceServiceRequest::decode(bytes) {
         prop_assert!(decode_all(bytes).is_ok());
         prop_assert!(to_lines(bytes, 1000).is_ok());
@@ -106,7 +106,8 @@ proptest! {
             Ok((bytes, count)) => {
                 prop_assert_eq!(count_spans(&bytes), Ok(count));
                 prop_assert!(ExportTraceServiceRequest::decode(bytes).is_ok());
-                // Half a surrogate pair, and escapes in what is skipped, are all that we take and `serde_json` does not.
+                // Half a surrogate pair, and escapes in skipped fields, are all that we take and `serde_json` does
+                // not.
                 prop_assert!(parsed.is_ok() || line.contains(&b'\\'), "{:?}", parsed);
             }
             Err(error) => prop_assert!(!error.to_string().is_empty()),

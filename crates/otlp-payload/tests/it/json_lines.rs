@@ -91,7 +91,7 @@ fn flat(bytes: &[u8]) -> Vec<String> {
     all
 }
 
-/// Numbers by their value: doubles to the bit, whatever their notation.
+/// Numbers by their value: doubles to the bit, in any notation.
 fn comparable(value: Value) -> Value {
     match value {
         Value::Object(object) => {
