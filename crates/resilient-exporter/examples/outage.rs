@@ -1,7 +1,8 @@
-//! A collector dies and comes back; the handle shows where the spans are. `cargo run -p resilient-exporter --example outage`
+//! A collector dies and comes back; the handle shows where the spans are.
+//! `cargo run -p resilient-exporter --example outage`
 //!
-//! The collector is a thread of this program, the state directory a temporary one, and the delays are shorter than their defaults so that
-//! the program ends within about a second.
+//! The collector is a thread of this program, the state directory a temporary one, and the delays are shorter than
+//! their defaults so that the program ends within about a second.
 
 use std::time::Duration;
 
