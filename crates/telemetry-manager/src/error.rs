@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use opentelemetry_sdk::error::OTelSdkError;
+use otlp_transport::ErrorChain;
 use resilient_exporter::BuildError;
 
 use crate::settings::Setting;
@@ -84,27 +85,12 @@ impl fmt::Display for SetupError {
                     f,
                     "{setting} is {:?}: {}; accepted is {}",
                     path.display().to_string(),
-                    Chain(error),
+                    ErrorChain(error),
                     STATE_DIR.accepted()
                 )
             }
-            Self::Exporter(error) => write!(f, "{}", Chain(error)),
+            Self::Exporter(error) => write!(f, "{}", ErrorChain(error)),
         }
-    }
-}
-
-/// An error with all its sources: this text may be all that is shown, and the reason is deeper.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use ::journal::{self, AppendError, Config, Notice, OpenError, ReadError};
 use bytes::Bytes;
 use otlp_payload::{BatchId, Payload};
+use otlp_transport::ErrorChain;
 use safe_dir::{Abandoned, ClaimError, Directory, LockError, Locked, ProcessDirs, SafeDir};
 
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
@@ -282,15 +283,9 @@ fn log<D: Directory>(journal: &mut journal::Journal<D>) {
     }
 }
 
-/// The whole story in one line: `health` shows it to a person.
+/// The error with its sources in one line, as `health` shows it.
 fn told(error: impl Error + Send + Sync + 'static) -> JournalError {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    JournalError::new(text)
+    JournalError::new(ErrorChain(&error).to_string())
 }
 
 /// Why the journal could not be opened.

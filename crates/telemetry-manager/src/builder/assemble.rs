@@ -6,11 +6,11 @@ use std::time::Duration;
 use opentelemetry::trace::noop::NoopTracerProvider;
 use opentelemetry::{KeyValue, Value, global};
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, TracerProviderBuilder};
-use otlp_transport::Transport;
+use otlp_transport::{ErrorChain, Transport};
 use resilient_exporter::{BuildError, ResilientSpanExporter};
 
 use super::Builder;
-use crate::error::{Chain, SetupError};
+use crate::error::SetupError;
 use crate::manager::OpenTelemetryManager;
 use crate::settings::table::{FALLBACK_DIR, SERVICE_NAME, SERVICE_VERSION, STATE_DIR};
 use crate::settings::{Given, Setting, Settings, StateDir, TracesExporter, UNKNOWN_SERVICE, Warning};
@@ -97,7 +97,7 @@ impl Builder {
                     "{} cannot be used ({}): spans are kept in memory only and are lost when the buffer overflows; set {} to \
                      {}",
                     path.display(),
-                    Chain(&error),
+                    ErrorChain(&error),
                     STATE_DIR.name,
                     STATE_DIR.accepted()
                 );
