@@ -4,8 +4,7 @@ use std::fmt;
 
 use safe_dir::{FileError, LockError};
 
-use crate::files::settle::Settled;
-use crate::store::Evicted;
+use crate::outcome::{Evicted, Settled};
 
 /// Why a store was not opened.
 #[derive(Debug)]

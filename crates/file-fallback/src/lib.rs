@@ -1,4 +1,20 @@
 #![doc = include_str!("../README.md")]
+//!
+//! # Inside
+//!
+//! Each part has private state and is used through its methods; imports run up this list only.
+//!
+//! | File | Purpose |
+//! | --- | --- |
+//! | `dead_letters` | records that a receiver refused for good, with the reason; on top of a store |
+//! | `store` | the store: composes the parts below |
+//! | `write` | makes room for a file, encodes, writes and publishes it |
+//! | `limits` | removes files until the limits hold, or refuses a new one |
+//! | `files` | the files on the disk and their state: start, replay, verdicts, quarantine, adoption |
+//! | `read` | from the bytes of a file to groups of records |
+//! | `books` | the files in memory: settled records, sums, and the log of the progress |
+//! | `form` | formats of records, names of files |
+//! | `config`, `error`, `outcome`, `notice` | settings, errors, results, and the events that no result reports |
 
 mod books;
 mod config;
@@ -8,15 +24,16 @@ mod files;
 mod form;
 mod limits;
 mod notice;
+mod outcome;
 mod read;
 mod store;
 mod write;
 
 pub use config::{Builder, Compression, Config, InvalidConfig, SecondProcess};
 pub use error::{AdoptError, OpenError, RecordProblem, ReplayError, SettleError, SpillError};
-pub use files::settle::{Settled, Verdict};
 pub use form::format::Format;
+pub use form::record::Record;
 pub use notice::{Damage, Notice};
-pub use read::reader::{Group, Next};
-pub use store::{Evicted, FileFallback, Reason, Stored};
-pub use write::writer::{Record, Spilled};
+pub use outcome::{Evicted, Reason, Settled, Spilled, Stored, Verdict};
+pub use read::group::{Group, Next};
+pub use store::FileFallback;

@@ -1,146 +1,247 @@
-//! The store: which files there are, and what is left in them.
+//! The store: composes the parts; each operation is a call of one of them.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::SystemTime;
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use safe_dir::{Directory, Quarantine, SafeDir};
+use safe_dir::{Claim, ClaimError, Directory, FileError, Locked, SafeDir};
 
-use crate::books::progress::{Mark, Progress};
-use crate::books::ranges::Ranges;
-use crate::config::Config;
-use crate::form::name::FileName;
-use crate::limits::clock::Clock;
-use crate::limits::rate::Rate;
-use crate::notice::{Damage, Notice};
-use crate::read::reader::Reader;
+use crate::config::{Config, SecondProcess};
+use crate::error::{AdoptError, OpenError, ReplayError, SettleError, SpillError};
+use crate::files::{Files, PROCESSES, adopt};
+use crate::form::record::Record;
+use crate::limits::room::Limits;
+use crate::notice::Notice;
+use crate::outcome::{Evicted, Settled, Spilled, Stored, Verdict};
+use crate::read::group::{Group, Next};
+use crate::write::writer::{Room, Target, Writer};
 
-/// Records in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block on the disk.
+/// Records in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block on
+/// the disk.
 pub struct FileFallback<D: Directory = SafeDir> {
-    pub(crate) config: Config,
-    pub(crate) dir: D,
-    /// The directory that was asked for, if we had to take one inside it.
-    pub(crate) is_second: bool,
-    pub(crate) quarantine: Quarantine<D>,
-    /// The process that opened it.
-    pub(crate) process: u32,
-    pub(crate) clock: Clock,
-    pub(crate) rate: Rate,
-    /// Oldest first. Files whose last record is settled are not in here any more, even if they could not be removed.
-    pub(crate) files: BTreeMap<Key, StoredFile>,
-    /// The sums over `files`; changed by `insert`, `forget` and `settled` only.
-    pub(crate) total: Stored,
-    pub(crate) next_seq: u64,
-    pub(crate) progress: Progress<D::File>,
-    pub(crate) reader: Option<Reader<D::File>>,
-    /// What has our names and cannot be ours, to be moved away: seen at the start, and too many to be waited for.
-    pub(crate) strangers: VecDeque<Stranger>,
-    /// Files that are finished and could not be removed yet.
-    pub(crate) leftovers: Vec<String>,
-    pub(crate) notices: VecDeque<Notice>,
-    /// Declared last: released after everything else is closed.
-    pub(crate) _lock: D::Lock,
+    config: Config,
+    files: Files<D>,
+    limits: Limits,
+    writer: Writer,
+    /// Whether the directory is the configured one, not a subdirectory of it that a further process uses.
+    is_first: bool,
+    /// The process that opened the store.
+    process: u32,
+    /// Declared last: released after every file is closed.
+    _lock: D::Lock,
 }
 
-/// The place of a file in the order: by number, not by time, as clocks are set and numbers are not.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
-    pub(crate) seq: u64,
-    pub(crate) name: String,
-}
-
-/// Something with a name of ours that is not to be read.
-#[derive(Debug)]
-pub(crate) struct Stranger {
-    pub(crate) name: String,
-    pub(crate) damage: Damage,
-    pub(crate) promised: u64,
-}
-
-/// A file with records that are not settled.
-#[derive(Debug)]
-pub(crate) struct StoredFile {
-    /// What its name promises.
-    pub(crate) promised: u64,
-    pub(crate) bytes: u64,
-    /// When it was written, by the store's own clock; by its name if an earlier run did that.
-    pub(crate) born: SystemTime,
-    /// Records that need not be read again, and what was settled with them.
-    pub(crate) done: Ranges,
-    pub(crate) done_count: u64,
-    /// Records that are handed out.
-    pub(crate) out: Ranges,
-    /// How many records it has, once its end was seen.
-    pub(crate) records: Option<u64>,
-    /// Every record that is neither done nor out was seen to be neither; until one is given back.
-    pub(crate) exhausted: bool,
-    pub(crate) damage: Option<Damage>,
-    pub(crate) rejected: bool,
-    /// Failed attempts to read it, in a row.
-    pub(crate) read_failures: u32,
-}
-
-/// What a store holds: files, their count by the file names less what was settled, and their bytes on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// Files with records that are not settled.
-    pub files: u64,
-    /// What is in them, as the caller counted when it wrote them.
-    pub count: u64,
-    /// Their length.
-    pub bytes: u64,
-}
-
-/// A file that was removed to keep a limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evicted {
-    /// Its name.
-    pub name: String,
-    /// What was left in it.
-    pub count: u64,
-    /// Its length.
-    pub bytes: u64,
-    /// Which limit.
-    pub reason: Reason,
-}
-
-/// The limit that a file was removed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Reason {
-    /// More bytes on disk than `max_bytes`.
-    MaxBytes,
-    /// Older than `max_age`.
-    MaxAge,
-    /// More files than `max_files`.
-    MaxFiles,
-    /// Less free on the file system than `free_space_reserve`.
-    FreeSpace,
-}
-
-impl Reason {
-    /// A short fixed name, fit for a label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::MaxBytes => "max_bytes",
-            Self::MaxAge => "max_age",
-            Self::MaxFiles => "max_files",
-            Self::FreeSpace => "free_space",
-        }
+impl FileFallback {
+    /// Opens the store in the configured directory and takes the directory's lock.
+    ///
+    /// Reads names and the small log of the progress, but no file: the time grows with the number of files, not with their
+    /// size. No file is truncated or overwritten, and files of other programs are not touched. Call
+    /// [`clean_up`](Self::clean_up) soon after, as limits may have changed.
+    ///
+    /// # Errors
+    ///
+    /// If the directory is not safe, is in use (see [`SecondProcess`]), or cannot be read.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        let dir = SafeDir::open(config.dir()).map_err(OpenError::Directory)?;
+        Self::open_in(config, dir)
     }
 }
 
 impl<D: Directory> FileFallback<D> {
-    /// What it holds now. O(1).
-    #[must_use]
-    pub const fn stored(&self) -> Stored {
-        self.total
+    /// [`open`](FileFallback::open) in a directory that the caller has opened; the one in the settings is ignored.
+    ///
+    /// # Errors
+    ///
+    /// If the directory is in use (see [`SecondProcess`]) or cannot be read.
+    pub fn open_in(config: Config, dir: D) -> Result<Self, OpenError> {
+        let claim = match config.second_process {
+            SecondProcess::Refuse => Claim { locked: Locked::new(dir).map_err(OpenError::Lock)?, is_first: true },
+            SecondProcess::Subdirectory => PROCESSES.claim(dir).map_err(|error| match error {
+                ClaimError::Directory(error) => OpenError::Directory(error),
+                ClaimError::Lock(error) => OpenError::Lock(error),
+            })?,
+        };
+        let Locked { dir, lock } = claim.locked;
+        let mut store = Self {
+            files: Files::load(dir, &config).map_err(OpenError::File)?,
+            limits: Limits::new(&config),
+            writer: Writer::new(&config),
+            config,
+            is_first: claim.is_first,
+            process: std::process::id(),
+            _lock: lock,
+        };
+        // A file that cannot be moved now is moved by the next `adopt`.
+        drop(store.adopt());
+        Ok(store)
     }
 
-    /// The directory that it uses: the configured one, or one inside it if that one is in use by another process.
+    /// Moves the files of further processes that have ended into this store, with their progress; returns the units in them.
+    /// Opening does the same; call it at intervals, so that the files of a process that ends later do not wait for the next start.
+    /// Does nothing in the store of a further process.
+    ///
+    /// # Errors
+    ///
+    /// The first failure to move a directory or file. The files that were moved from this and the other directories count, and
+    /// are in the notices.
+    pub fn adopt(&mut self) -> Result<u64, AdoptError> {
+        if self.is_forked() {
+            return Err(AdoptError::Forked);
+        }
+        if self.is_first { adopt::adopt(&mut self.files) } else { Ok(0) }
+    }
+
+    /// Writes the records to one new file, durable when this returns; compressed, if the text is longer than `compress_above`.
+    ///
+    /// Older files are removed, oldest first, where a limit demands it; a file with a group that is handed out stays. Blocks on
+    /// the disk: two or three syncs.
+    ///
+    /// # Errors
+    ///
+    /// If a record cannot be written as one, there is no room, or the file system refuses: then no file of the records is left, and
+    /// the caller still has them. [`SpillError::evicted`] lists the files that were removed before that.
+    pub fn spill(&mut self, records: &[Record], now: SystemTime) -> Result<Spilled, SpillError> {
+        self.spill_announced(records, now, &mut |_| {})
+    }
+
+    /// As [`spill`](Self::spill). Calls `announce` with the file's name before the first byte of the file is written, so that a
+    /// journal can note which file will hold the records; and once more, with another name, where another program has made a file
+    /// of the first name: the last name is the file's.
+    ///
+    /// # Errors
+    ///
+    /// As [`spill`](Self::spill). A file of an announced name then does not exist, or is another program's.
+    pub fn spill_announced(
+        &mut self,
+        records: &[Record],
+        now: SystemTime,
+        announce: &mut dyn FnMut(&str),
+    ) -> Result<Spilled, SpillError> {
+        self.write(records, now, Room::Make, announce)
+    }
+
+    /// As [`spill`](Self::spill), but no older file is removed: a file that does not fit is refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`spill`](Self::spill), and [`SpillError::Full`].
+    pub fn spill_beside(&mut self, records: &[Record], now: SystemTime) -> Result<Spilled, SpillError> {
+        self.write(records, now, Room::Find, &mut |_| {})
+    }
+
+    fn write(
+        &mut self,
+        records: &[Record],
+        now: SystemTime,
+        room: Room,
+        announce: &mut dyn FnMut(&str),
+    ) -> Result<Spilled, SpillError> {
+        if self.is_forked() {
+            return Err(SpillError::Forked);
+        }
+        let target = Target { files: &mut self.files, limits: &mut self.limits };
+        self.writer.spill(target, records, now, room, announce)
+    }
+
+    /// Whether a file of this name stands in the store, or in that of a further process beside it, and survives a power cut: the
+    /// directory is synced before the answer is yes. For a journal that asks at its start whether a spill that was announced has
+    /// succeeded. A file that was replayed to its end or set aside does not stand there any more.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be read or synced: then the answer is not known.
+    pub fn holds(&self, name: &str) -> Result<bool, FileError> {
+        adopt::holds(&self.files, name, self.is_first)
+    }
+
+    /// Reads the next records that are neither settled nor handed out, oldest file first: as many of one file as fit into
+    /// `max_bytes`, and at least one.
+    ///
+    /// Files that hold no such record do not keep the disk thread busy for long: see [`Next::Pause`].
+    ///
+    /// Memory: the group, and a constant. Damage on the way is noted (see [`take_notices`](Self::take_notices)), and the good
+    /// records around it are read. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be opened or read now. It stays for the next call; one that fails three times in a row is set aside as
+    /// unreadable, so that it does not hold up the others.
+    pub fn next_group(&mut self, max_bytes: usize) -> Result<Next, ReplayError> {
+        if self.is_forked() {
+            return Err(ReplayError::Forked);
+        }
+        self.files.next_group(max_bytes).map_err(ReplayError::File)
+    }
+
+    /// Takes one verdict for each record. The records that are done are durably so when this returns: one write and one sync, or
+    /// the removal of the file after its last record.
+    ///
+    /// # Errors
+    ///
+    /// [`SettleError::NotDurable`] if the verdicts count and are not on the disk; the next call writes them too. Any other error
+    /// changes nothing.
+    pub fn settle(&mut self, group: Group, verdicts: &[Verdict]) -> Result<Settled, SettleError> {
+        if self.is_forked() {
+            return Err(SettleError::Forked);
+        }
+        self.files.settle(&group, verdicts)
+    }
+
+    /// [`settle`](Self::settle) for a group whose records are all done, with `count` units in them.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn acknowledge(&mut self, group: Group, count: u64) -> Result<Settled, SettleError> {
+        let mut verdicts = vec![Verdict::Done(0); group.records.len()];
+        if let Some(last) = verdicts.last_mut() {
+            *last = Verdict::Done(count);
+        }
+        self.settle(group, &verdicts)
+    }
+
+    /// [`settle`](Self::settle) for a group of which no record is done: all are read again. Touches no disk.
+    ///
+    /// # Errors
+    ///
+    /// If the group is not one of this store's.
+    pub fn give_back(&mut self, group: Group) -> Result<(), SettleError> {
+        let verdicts = vec![Verdict::Keep; group.records.len()];
+        self.settle(group, &verdicts).map(drop)
+    }
+
+    /// Removes files that are too old or too much, and files that could not be removed before. To be called regularly, at least every
+    /// hour: ages grow by the differences of `now`, and a step of more than an hour counts as one hour.
+    ///
+    /// A file that the file system refuses to remove stays counted, for the next time.
+    #[must_use = "the files that are returned have left the store"]
+    pub fn clean_up(&mut self, now: SystemTime) -> Vec<Evicted> {
+        if self.is_forked() { Vec::new() } else { self.limits.clean_up(&mut self.files, now) }
+    }
+
+    /// How long it takes until the oldest files must go, at the rate of the last ten minutes: because of `max_bytes`, or because
+    /// the file system runs into the reserve. `None` if no file was written in that time.
+    pub fn full_in(&mut self, now: SystemTime) -> Option<Duration> {
+        self.limits.full_in(&self.files, now)
+    }
+
+    /// The present contents. O(1).
     #[must_use]
-    pub fn path(&self) -> &std::path::Path {
-        self.dir.path()
+    pub const fn stored(&self) -> Stored {
+        self.files.catalog().total()
+    }
+
+    /// The events since the last call that no other result reports: to be logged, and to be counted where units left the store. Ask
+    /// after each operation.
+    #[must_use = "notices are given once"]
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        self.files.take_notices()
+    }
+
+    /// The directory in use: the configured one, or a subdirectory of it while another process uses that one.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.files.dir().path()
     }
 
     /// The settings.
@@ -149,92 +250,25 @@ impl<D: Directory> FileFallback<D> {
         &self.config
     }
 
-    /// What has happened by the way since the last call: to be logged, and to be counted where something left the store.
-    /// Ask after each operation.
-    #[must_use = "notices are given once"]
-    pub fn take_notices(&mut self) -> Vec<Notice> {
-        self.notices.drain(..).collect()
-    }
-
-    /// Whether this process may not use the store, having been forked from the one that may.
+    /// Whether this process may not use the store, because it is a child by `fork` of the one that may.
     pub(crate) fn is_forked(&self) -> bool {
         std::process::id() != self.process
     }
 
-    pub(crate) fn insert(&mut self, key: Key, file: StoredFile) {
-        self.total.files += 1;
-        self.total.count += file.remaining();
-        self.total.bytes += file.bytes;
-        self.files.insert(key, file);
+    pub(crate) fn files(&self) -> &Files<D> {
+        &self.files
     }
 
-    /// Takes a file out of the books; not from the disk.
-    pub(crate) fn forget(&mut self, key: &Key) -> Option<StoredFile> {
-        let file = self.files.remove(key)?;
-        self.total.files -= 1;
-        self.total.count -= file.remaining();
-        self.total.bytes -= file.bytes;
-        self.progress.forget(&key.name);
-        self.reader.take_if(|reader| reader.key == *key);
-        Some(file)
+    pub(crate) fn files_mut(&mut self) -> &mut Files<D> {
+        &mut self.files
     }
 }
 
-impl<D: Directory> std::fmt::Debug for FileFallback<D> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<D: Directory> fmt::Debug for FileFallback<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileFallback")
-            .field("path", &self.dir.path())
-            .field("stored", &self.total)
+            .field("path", &self.path())
+            .field("stored", &self.stored())
             .finish_non_exhaustive()
-    }
-}
-
-impl StoredFile {
-    pub(crate) fn new(name: &FileName, bytes: u64, born: SystemTime) -> Self {
-        Self {
-            promised: name.count,
-            bytes,
-            born,
-            done: Ranges::default(),
-            done_count: 0,
-            out: Ranges::default(),
-            records: None,
-            exhausted: false,
-            damage: None,
-            rejected: false,
-            read_failures: 0,
-        }
-    }
-
-    pub(crate) fn resume(&mut self, mark: Mark) {
-        self.done = mark.records;
-        self.done_count = mark.count;
-        self.rejected = mark.rejected;
-        if mark.rejected {
-            self.damage = Some(Damage::Rejected);
-        }
-    }
-
-    pub(crate) fn mark(&self, name: &str) -> Mark {
-        Mark {
-            file: name.to_owned(),
-            bytes: self.bytes,
-            records: self.done.clone(),
-            count: self.done_count,
-            rejected: self.rejected,
-        }
-    }
-
-    /// What is left of what the name promises.
-    pub(crate) fn remaining(&self) -> u64 {
-        self.promised.saturating_sub(self.done_count)
-    }
-
-    pub(crate) fn is_finished(&self) -> bool {
-        self.exhausted && self.out.is_empty() && self.records.is_some_and(|records| self.done.covers_to(records))
-    }
-
-    pub(crate) fn note_damage(&mut self, damage: Damage) {
-        self.damage.get_or_insert(damage);
     }
 }

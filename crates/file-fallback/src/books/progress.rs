@@ -32,7 +32,7 @@ pub(crate) struct Progress<F> {
     log: Option<F>,
     len: u64,
     /// Names that the log on disk still speaks of although their files are gone.
-    pub(crate) stale: BTreeSet<String>,
+    stale: BTreeSet<String>,
 }
 
 impl<F: safe_dir::File> Progress<F> {

@@ -1,43 +1,106 @@
-//! Damaged files: moved to the quarantine, each with a notice.
+//! Moves damaged files and strangers to the quarantine, each with a notice.
 
-use safe_dir::Directory;
+use std::collections::VecDeque;
+
+use safe_dir::{Directory, FileError, Quarantine, QuarantineLimits};
 
 use crate::notice::{Damage, Notice};
-use crate::store::{FileFallback, Key, Stranger};
 
-impl<D: Directory> FileFallback<D> {
-    /// Moves a file to the quarantine. `count` is what left the store with it.
-    pub(crate) fn set_aside(&mut self, key: &Key, damage: Damage, count: u64, promised: u64) {
-        // A file that cannot be moved stays in its place; the next start tries again.
-        let moved = self.quarantine.set_aside(&self.dir, &key.name).and_then(|target| {
-            self.quarantine.sync(&self.dir)?;
-            Ok(target)
-        });
-        let moved_to = moved.ok();
-        let trimmed = self.quarantine.trim_if_due();
-        self.note_trimmed(trimmed);
-        self.notices.push_back(Notice::SetAside { name: key.name.clone(), moved_to, damage, count, promised });
+/// The quarantine, and the entries that wait to be moved there.
+#[derive(Debug)]
+pub(super) struct Aside<D> {
+    quarantine: Quarantine<D>,
+    /// Seen at the start, which does not wait for more than a few moves.
+    strangers: VecDeque<Unusable>,
+}
+
+/// An entry with a name of this store that is not to be read: a damaged file, or a stranger that never was in the catalog.
+#[derive(Debug)]
+pub(super) struct Unusable {
+    pub(super) name: String,
+    pub(super) damage: Damage,
+    /// The units that leave the store with it; of a stranger none.
+    pub(super) count: u64,
+    /// The units that its name promises.
+    pub(super) promised: u64,
+}
+
+impl<D: Directory> Aside<D> {
+    pub(super) fn new(max_bytes: u64) -> Self {
+        let limits = QuarantineLimits { max_bytes, max_files: MAX_FILES };
+        Self { quarantine: Quarantine::new(QUARANTINE, limits), strangers: VecDeque::new() }
     }
 
-    /// Moves up to `most` of the strangers away. None of them was ever in the books.
-    pub(crate) fn set_aside_strangers(&mut self, most: usize) {
+    /// Moves a file to the quarantine, durably. A file that cannot be moved stays in its place; the next start tries again.
+    pub(super) fn move_file(&mut self, dir: &D, file: Unusable, notices: &mut VecDeque<Notice>) {
+        let moved = self.quarantine.set_aside(dir, &file.name).and_then(|target| {
+            self.quarantine.sync(dir)?;
+            Ok(target)
+        });
+        note_trimmed(self.quarantine.trim_if_due(), notices);
+        notices.push_back(file.notice(moved.ok()));
+    }
+
+    /// Notes a stranger, for [`move_strangers`](Self::move_strangers).
+    pub(super) fn note(&mut self, stranger: Unusable) {
+        self.strangers.push_back(stranger);
+    }
+
+    /// Moves up to `most` of the strangers to the quarantine.
+    pub(super) fn move_strangers(&mut self, dir: &D, most: usize, notices: &mut VecDeque<Notice>) {
         let strangers = self.strangers.drain(..most.min(self.strangers.len())).collect::<Vec<_>>();
         if strangers.is_empty() {
             return;
         }
-        for Stranger { name, damage, promised } in strangers {
-            let moved_to = self.quarantine.set_aside(&self.dir, &name).ok();
-            self.notices.push_back(Notice::SetAside { name, moved_to, damage, count: 0, promised });
+        for stranger in strangers {
+            let moved_to = self.quarantine.set_aside(dir, &stranger.name).ok();
+            notices.push_back(stranger.notice(moved_to));
         }
         // One sync for all of them: a file that a power cut brings back is moved away by the next start.
-        drop(self.quarantine.sync(&self.dir));
-        let trimmed = self.quarantine.trim_if_due();
-        self.note_trimmed(trimmed);
+        drop(self.quarantine.sync(dir));
+        note_trimmed(self.quarantine.trim_if_due(), notices);
     }
 
-    pub(crate) fn note_trimmed(&mut self, files: usize) {
-        if files > 0 {
-            self.notices.push_back(Notice::QuarantineTrimmed { files: files as u64 });
-        }
+    /// Removes the oldest files of the quarantine until it is within its limits.
+    pub(super) fn trim(&mut self, notices: &mut VecDeque<Notice>) {
+        note_trimmed(self.quarantine.trim(), notices);
+    }
+
+    /// Moves a stranger from the directory `from` of a process that has ended, durably.
+    pub(super) fn adopt_stranger(
+        &mut self,
+        dir: &D,
+        from: &D,
+        stranger: Unusable,
+        notices: &mut VecDeque<Notice>,
+    ) -> Result<(), FileError> {
+        let moved_to = self.quarantine.set_aside_from(dir, from, &stranger.name)?;
+        self.quarantine.sync(from)?;
+        notices.push_back(stranger.notice(Some(moved_to)));
+        Ok(())
+    }
+
+    /// Moves the whole quarantine in the directory `from` of a process that has ended.
+    pub(super) fn adopt_quarantine(&mut self, dir: &D, from: &D) -> Result<(), FileError> {
+        self.quarantine.take_over(dir, from)
     }
 }
+
+impl Unusable {
+    fn notice(self, moved_to: Option<String>) -> Notice {
+        let Self { name, damage, count, promised } = self;
+        Notice::SetAside { name, moved_to, damage, count, promised }
+    }
+}
+
+fn note_trimmed(files: usize, notices: &mut VecDeque<Notice>) {
+    if files > 0 {
+        notices.push_back(Notice::QuarantineTrimmed { files: files as u64 });
+    }
+}
+
+/// The subdirectory for damaged files.
+const QUARANTINE: &str = "quarantine";
+
+/// The most files in it.
+const MAX_FILES: usize = 1_000;

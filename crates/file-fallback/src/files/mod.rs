@@ -1,5 +1,177 @@
-//! The files are named after their part.
+//! The files on the disk, together with their state in memory: each operation changes both.
+//!
+//! | File | Purpose |
+//! | --- | --- |
+//! | `mod` | [`Files`]: adds, removes and finishes files |
+//! | `scan` | the start: looks at names and sizes, reads no file |
+//! | `replay` | the next group, from the oldest file on |
+//! | `settle` | the verdicts about a group, durably |
+//! | `aside` | moves damaged files and strangers to the quarantine |
+//! | `adopt` | takes over the files of processes that have ended |
+
 pub(crate) mod adopt;
-pub(crate) mod aside;
-pub(crate) mod scan;
-pub(crate) mod settle;
+mod aside;
+mod replay;
+mod scan;
+mod settle;
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use safe_dir::{Directory, FileError, ProcessDirs};
+
+use crate::books::catalog::{Catalog, Key};
+use crate::books::file::StoredFile;
+use crate::books::progress::Progress;
+use crate::files::aside::{Aside, Unusable};
+use crate::form::name::{Extension, FileName};
+use crate::form::names::Names;
+use crate::notice::{Damage, Notice};
+use crate::read::reader::{OpenFile, Reader};
+
+/// The subdirectories of further processes on the same directory.
+pub(crate) const PROCESSES: ProcessDirs = ProcessDirs { prefix: "process-", max_further: 64 };
+
+/// The files of a store in its directory.
+#[derive(Debug)]
+pub(crate) struct Files<D: Directory> {
+    dir: D,
+    names: Names,
+    catalog: Catalog,
+    progress: Progress<D::File>,
+    reader: Reader<D::File>,
+    aside: Aside<D>,
+    /// Files that are finished and could not be removed yet.
+    leftovers: Vec<String>,
+    notices: VecDeque<Notice>,
+    /// A longer file is set aside unread.
+    max_file_bytes: u64,
+}
+
+/// A name that was chosen for a new file.
+pub(crate) struct NewName {
+    parts: FileName,
+    pub(crate) text: String,
+}
+
+impl<D: Directory> Files<D> {
+    pub(crate) fn dir(&self) -> &D {
+        &self.dir
+    }
+
+    pub(crate) const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// See [`Catalog::correct_births`].
+    pub(crate) fn correct_births(&mut self, now: SystemTime, clock_set: SystemTime) {
+        self.catalog.correct_births(now, clock_set);
+    }
+
+    pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
+        self.notices.drain(..).collect()
+    }
+
+    /// The key of the file `name`, if its records are not all settled.
+    pub(crate) fn find(&self, name: &str) -> Option<Key> {
+        let seq = self.names.parse(name)?.seq;
+        let key = Key { seq, name: name.to_owned() };
+        self.catalog.contains(&key).then_some(key)
+    }
+
+    /// When a file was written, by its name.
+    pub(crate) fn time_of(&self, key: &Key) -> Option<SystemTime> {
+        self.names.parse(&key.name).map(|name| name.time)
+    }
+
+    /// Chooses the name of a new file, with a number of its own.
+    pub(crate) fn new_name(&mut self, time: SystemTime, count: u64, extension: Extension) -> NewName {
+        let parts = self.names.take(time, count, extension);
+        NewName { text: self.names.write(&parts), parts }
+    }
+
+    /// Adds a file that was published under this name.
+    pub(crate) fn add(&mut self, name: NewName, bytes: u64, born: SystemTime) {
+        let NewName { parts, text } = name;
+        self.catalog.insert(Key { seq: parts.seq, name: text }, StoredFile::new(&parts, bytes, born));
+    }
+
+    /// Opens a file at its start, for the caller alone.
+    pub(crate) fn open(&self, key: &Key) -> Result<OpenFile<D::File>, FileError> {
+        self.reader.open(&self.dir, &self.names, key)
+    }
+
+    /// Removes a file, and returns its state. Needs no space on the disk. Durable after a sync of the directory.
+    pub(crate) fn remove(&mut self, key: &Key) -> Result<Option<StoredFile>, FileError> {
+        match self.dir.remove(&key.name) {
+            Err(error) if !error.is_not_found() => Err(error),
+            Ok(()) | Err(_) => Ok(self.forget(key)),
+        }
+    }
+
+    /// The file is not read any more; [`tidy`](Self::tidy) removes it from the disk.
+    pub(crate) fn remove_later(&mut self, key: Key) {
+        self.forget(&key);
+        self.leftovers.push(key.name);
+    }
+
+    /// Removes the files that could not be removed before, moves some of the strangers to the quarantine, and bounds it.
+    pub(crate) fn tidy(&mut self) {
+        let dir = &self.dir;
+        self.leftovers.retain(|name| dir.remove(name).is_err_and(|error| !error.is_not_found()));
+        self.aside.move_strangers(dir, STRANGERS_AT_A_TIME, &mut self.notices);
+        self.aside.trim(&mut self.notices);
+    }
+
+    /// Moves a damaged file to the quarantine. The units in it that are not settled leave the store.
+    pub(crate) fn set_aside(&mut self, key: &Key, damage: Damage) {
+        if let Some(file) = self.forget(key) {
+            let (name, count, promised) = (key.name.clone(), file.remaining(), file.promised());
+            self.aside.move_file(&self.dir, Unusable { name, damage, count, promised }, &mut self.notices);
+        }
+    }
+
+    /// Notes that another program has removed the file.
+    pub(crate) fn note_vanished(&mut self, key: &Key) {
+        if let Some(file) = self.forget(key) {
+            self.notices.push_back(Notice::Vanished { name: key.name.clone(), count: file.remaining() });
+        }
+    }
+
+    /// Removes a file after its last record, or sets it aside if it is damaged; returns whether it was finished.
+    ///
+    /// On an error it is finished all the same, and still on the disk.
+    fn finish_if_done(&mut self, key: &Key) -> Result<bool, FileError> {
+        let Some(file) = self.catalog.get(key).filter(|file| file.is_finished()) else { return Ok(false) };
+        if let Some(damage) = file.damage() {
+            self.set_aside(key, damage);
+            return Ok(true);
+        }
+        let count = file.remaining();
+        self.forget(key);
+        if count > 0 {
+            self.notices.push_back(Notice::Missing { name: key.name.clone(), count });
+        }
+        match self.dir.remove(&key.name) {
+            Err(error) if !error.is_not_found() => {
+                self.leftovers.push(key.name.clone());
+                return Err(error);
+            }
+            Ok(()) | Err(_) => {}
+        }
+        // Else a power cut could bring the file back, and all of its records would be delivered once more.
+        self.dir.sync()?;
+        Ok(true)
+    }
+
+    /// Removes a file from the catalog and closes it; it stays on the disk.
+    fn forget(&mut self, key: &Key) -> Option<StoredFile> {
+        let file = self.catalog.remove(key)?;
+        self.progress.forget(&key.name);
+        self.reader.close(key);
+        Some(file)
+    }
+}
+
+/// One call of [`Files::tidy`] moves at most so many strangers to the quarantine.
+const STRANGERS_AT_A_TIME: usize = 1_000;

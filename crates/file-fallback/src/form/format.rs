@@ -1,21 +1,21 @@
-//! How a record stands in a file.
+//! One record as bytes: a line, or a frame; the sizes that every file keeps.
 
 use std::io::{self, Write};
 
-/// How the records stand in new files. Each file is read in the form that its name says, whatever this is.
+/// How the records stand in new files. A file is always read in the format that its name says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
     /// `.jsonl`: a record is a line of text, and ends with a line feed.
     #[default]
     Lines,
-    /// `.binpb`: a record is any bytes, and before it stands how many, in four bytes, the highest first. The OpenTelemetry Collector's
-    /// file exporter writes so with `format: proto`, as long as it does not compress.
+    /// `.binpb`: a record is any bytes, behind its length in four bytes, the highest first. The OpenTelemetry Collector's file
+    /// exporter writes the same with `format: proto` and no compression.
     Framed,
 }
 
 impl Format {
-    /// What a record takes in a file besides its own bytes.
+    /// The bytes that a record takes in a file besides its own.
     pub(crate) const fn overhead(self) -> usize {
         match self {
             Self::Lines => 1,
@@ -23,7 +23,7 @@ impl Format {
         }
     }
 
-    /// Writes one record, which has been checked: it keeps the limit, and as a line holds no line feed.
+    /// Writes one record that the caller has checked: it is within the limit, and a line holds no line feed.
     pub(crate) fn put(self, out: &mut impl Write, record: &[u8]) -> io::Result<()> {
         match self {
             Self::Lines => {
@@ -38,7 +38,7 @@ impl Format {
         }
     }
 
-    /// Whether a file that begins like this is not compressed, whatever its name says.
+    /// Whether a file that begins like this is not compressed, even if its name says so.
     pub(crate) fn is_plain(self, first: &[u8]) -> bool {
         match self {
             Self::Lines => first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()),
@@ -58,3 +58,11 @@ pub(crate) const HEAD: usize = 4;
 
 /// The longest record that any settings allow.
 pub(crate) const MAX_RECORD_BYTES: u64 = 64 << 20;
+
+/// A compressed part ends with the record that reaches so many bytes of text.
+pub(crate) const PART_BYTES: usize = 256 << 10;
+
+/// The most text and the most records in one file, 256 MiB and 1,048,576. A file that holds more was not written by this crate, and reading
+/// it would block the disk thread for long.
+pub(crate) const MAX_FILE_TEXT: u64 = 256 << 20;
+pub(crate) const MAX_FILE_RECORDS: u64 = 1 << 20;

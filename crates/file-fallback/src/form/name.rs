@@ -1,4 +1,4 @@
-//! What a file's name says: `traces-20260131T235959.123Z-00000042-n512.jsonl.zst`.
+//! The name of one file: `traces-20260131T235959.123Z-00000042-n512.jsonl.zst`.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,14 +8,14 @@ use jiff::tz::TimeZone;
 
 use crate::form::format::Format;
 
-/// The parts of a file name that is ours.
+/// The parts of the name of a file of this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileName {
     /// When it was written, by the wall clock of that moment.
     pub(crate) time: SystemTime,
     /// Its place in the order.
     pub(crate) seq: u64,
-    /// What it holds, as the caller counted.
+    /// The units in its records, as the caller counted them.
     pub(crate) count: u64,
     pub(crate) extension: Extension,
 }
@@ -108,11 +108,11 @@ fn digits(text: &str) -> Option<u64> {
 /// 9999-12-30T21:59:59.999Z: the last whole second but one that `jiff` knows, and the year still has four digits.
 const MAX_MILLIS: i64 = 253_402_207_199_999;
 
-/// A name that promises more was not written by us: sums over all files shall not overflow.
+/// A name with a higher number or count was not written by this crate: sums over all files cannot overflow.
 const MAX_SEQ: u64 = 1_000_000_000_000_000_000;
 const MAX_COUNT: u64 = 1_000_000_000_000;
 
-/// A higher number may be in a name, but ours go on from the others: at a million a second it takes 30 years to get here.
+/// A file may have a higher number, but new files do not continue from it. A million files a second reach this number in 30 years.
 pub(crate) const MAX_TRUSTED_SEQ: u64 = 1_000_000_000_000_000;
 
 #[cfg(test)]
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_names_are_read() {
+    fn a_name_that_this_crate_does_not_write_is_not_parsed() {
         for name in [
             "",
             "traces",
@@ -172,7 +172,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(millis in 0..MAX_MILLIS, seq in 0..=MAX_SEQ, count in 0..=MAX_COUNT, which in 0..6_usize) {
+        fn a_name_that_is_written_is_parsed_to_the_same_parts(millis in 0..MAX_MILLIS, seq in 0..=MAX_SEQ, count in 0..=MAX_COUNT, which in 0..6_usize) {
             let extension = Extension::all().nth(which).expect("six of them");
             let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis as u64);
             let name = FileName { time, seq, count, extension };
@@ -180,7 +180,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_looked_at_without_panic(text in ".*") {
+        fn any_text_is_parsed_without_panic(text in ".*") {
             let _ = FileName::parse("traces", &text);
             let _ = FileName::parse("traces", &format!("traces-{text}"));
         }

@@ -3,10 +3,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
-use safe_dir::Directory;
-
-use crate::store::FileFallback;
-
 /// The bytes written lately, by the store's own clock.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
@@ -32,7 +28,7 @@ impl Rate {
     }
 
     /// How long `room` lasts.
-    fn lasts(&mut self, room: u64, now: SystemTime) -> Option<Duration> {
+    pub(crate) fn lasts(&mut self, room: u64, now: SystemTime) -> Option<Duration> {
         self.forget(now);
         let bytes: u64 = self.written.iter().map(|(_, bytes)| bytes).fold(0, |sum, bytes| sum.saturating_add(*bytes));
         let begin = self.written.front()?.0;
@@ -41,17 +37,6 @@ impl Rate {
         }
         let over = now.duration_since(begin).unwrap_or_default().max(STEP);
         Some(Duration::try_from_secs_f64(over.as_secs_f64() * room as f64 / bytes as f64).unwrap_or(Duration::MAX))
-    }
-}
-
-impl<D: Directory> FileFallback<D> {
-    /// How long it takes until the oldest files must go, at the rate of the last ten minutes: because of `max_bytes`, or because
-    /// the file system runs into the reserve. `None` if nothing was written lately.
-    pub fn full_in(&mut self, now: SystemTime) -> Option<Duration> {
-        let now = self.clock.read(now);
-        let own = self.config.max_bytes.saturating_sub(self.total.bytes);
-        let free = self.dir.free_bytes().unwrap_or(u64::MAX).saturating_sub(self.config.free_space_reserve);
-        self.rate.lasts(own.min(free), now)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which files must go, oldest first.
+//! Removes files until the limits hold, or refuses a new one.
 
 use std::io;
 use std::mem;
@@ -6,145 +6,164 @@ use std::time::{Duration, SystemTime};
 
 use safe_dir::{Directory, FileError};
 
+use crate::books::catalog::Key;
+use crate::config::Config;
 use crate::error::SpillError;
-use crate::notice::Notice;
-use crate::store::{Evicted, FileFallback, Key, Reason};
+use crate::files::Files;
+use crate::limits::clock::Clock;
+use crate::limits::rate::Rate;
+use crate::outcome::{Evicted, Reason};
 
-impl<D: Directory> FileFallback<D> {
-    /// Removes what is too old or too much, and what could not be removed before. To be called regularly, at least every
-    /// hour: ages go by the differences of `now`, and a step of more than an hour counts as one.
-    ///
-    /// What the file system refuses to remove stays counted, for the next time.
-    #[must_use = "what is returned has left the store"]
-    pub fn clean_up(&mut self, now: SystemTime) -> Vec<Evicted> {
-        let mut evicted = Vec::new();
-        if self.is_forked() {
-            return evicted;
+/// The limits, and the time and the rate that they are measured with.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    max_bytes: u64,
+    max_age: Duration,
+    max_files: u64,
+    free_space_reserve: u64,
+    clock: Clock,
+    rate: Rate,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            max_bytes: config.max_bytes,
+            max_age: config.max_age,
+            max_files: u64::try_from(config.max_files).unwrap_or(u64::MAX),
+            free_space_reserve: config.free_space_reserve,
+            clock: Clock::default(),
+            rate: Rate::default(),
         }
+    }
+
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// The store's own time, for the wall clock's `now`.
+    pub(crate) fn time(&mut self, now: SystemTime) -> SystemTime {
+        self.clock.read(now)
+    }
+
+    /// Notes that a file was written at `now`, by the store's own time.
+    pub(crate) fn note_written(&mut self, now: SystemTime, bytes: u64) {
+        self.rate.note(now, bytes);
+    }
+
+    /// How long it takes, at the present rate, until the oldest files must go.
+    pub(crate) fn full_in<D: Directory>(&mut self, files: &Files<D>, now: SystemTime) -> Option<Duration> {
         let now = self.clock.read(now);
-        let dir = &self.dir;
-        self.leftovers.retain(|name| dir.remove(name).is_err_and(|error| !error.is_not_found()));
-        self.set_aside_strangers(STRANGERS_AT_A_TIME);
-        let trimmed = self.quarantine.trim();
-        self.note_trimmed(trimmed);
-        let max_age = self.config.max_age;
-        let set = SystemTime::UNIX_EPOCH + UNSET_BEFORE;
-        for file in self.files.values_mut() {
-            // From a time when the clock was ahead: it ages from now on.
-            file.born = file.born.min(now);
-            // Written before the clock was set, as on a machine that keeps no time while it is off: so does this one.
-            if file.born < set && now >= set {
-                file.born = now;
-            }
-        }
-        let is_old = |born: SystemTime| now.duration_since(born).is_ok_and(|age| age >= max_age);
-        let old = self.files.iter().filter(|(_, file)| file.out.is_empty() && is_old(file.born));
-        for key in old.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-            match self.evict(&key, Reason::MaxAge) {
+        let own = self.max_bytes.saturating_sub(files.catalog().total().bytes);
+        let free = files.dir().free_bytes().unwrap_or(u64::MAX).saturating_sub(self.free_space_reserve);
+        self.rate.lasts(own.min(free), now)
+    }
+
+    /// Removes files that are too old or too much, repeats removals that failed, and bounds the quarantine.
+    pub(crate) fn clean_up<D: Directory>(&mut self, files: &mut Files<D>, now: SystemTime) -> Vec<Evicted> {
+        let mut evicted = Vec::new();
+        let now = self.clock.read(now);
+        files.tidy();
+        files.correct_births(now, SystemTime::UNIX_EPOCH + UNSET_BEFORE);
+        for key in files.catalog().idle_older_than(self.max_age, now) {
+            match self.evict(files, &key, Reason::MaxAge) {
                 Ok(removed) => evicted.push(removed),
                 Err(_) => break,
             }
         }
-        drop(self.make_room(0, &mut evicted));
+        drop(self.make_room(files, 0, &mut evicted));
         if !evicted.is_empty() {
-            // A file that a power cut brings back is delivered after all.
-            drop(self.dir.sync());
+            // A removed file that a power cut brings back is delivered after all.
+            drop(files.dir().sync());
         }
         evicted
     }
 
-    /// The oldest file of which nothing is handed out.
-    pub(crate) fn oldest_evictable(&self) -> Option<Key> {
-        self.files.iter().find(|(_, file)| file.out.is_empty()).map(|(key, _)| key.clone())
-    }
-
-    /// Removes files until one of `bytes` more keeps the limits of the store; `bytes` 0 stands for no further file.
-    pub(crate) fn make_room(&mut self, bytes: u64, evicted: &mut Vec<Evicted>) -> Result<(), FileError> {
-        let max_files = u64::try_from(self.config.max_files).unwrap_or(u64::MAX);
+    /// Removes files until one of `bytes` more is within the limits of the store; `bytes` 0 stands for no further file.
+    pub(crate) fn make_room<D: Directory>(
+        &self,
+        files: &mut Files<D>,
+        bytes: u64,
+        evicted: &mut Vec<Evicted>,
+    ) -> Result<(), FileError> {
         loop {
-            let files = self.total.files + u64::from(bytes > 0);
-            let reason = if self.total.bytes.saturating_add(bytes) > self.config.max_bytes {
+            let total = files.catalog().total();
+            let reason = if total.bytes.saturating_add(bytes) > self.max_bytes {
                 Reason::MaxBytes
-            } else if files > max_files {
+            } else if total.files + u64::from(bytes > 0) > self.max_files {
                 Reason::MaxFiles
             } else {
                 return Ok(());
             };
-            let Some(key) = self.oldest_evictable() else {
-                return Err(self.failed("find a file to remove from", io::ErrorKind::StorageFull.into()));
-            };
-            evicted.push(self.evict(&key, reason)?);
+            match self.evict_oldest(files, reason) {
+                Some(removed) => evicted.push(removed?),
+                None => {
+                    let (path, source) = (files.dir().path().to_owned(), io::ErrorKind::StorageFull.into());
+                    return Err(FileError::Io { path, action: "find a file to remove from", source });
+                }
+            }
         }
     }
 
-    /// Removes files until `bytes` more leave the reserve free, if removing all of them can come to that; else none.
-    pub(crate) fn make_free_space(&mut self, bytes: u64, evicted: &mut Vec<Evicted>) -> Result<(), SpillError> {
-        let needed = bytes.saturating_add(self.config.free_space_reserve);
-        // A file system that does not say has no reserve to keep.
-        let Ok(mut free) = self.dir.free_bytes() else { return Ok(()) };
-        let evictable: u64 = self.files.values().filter(|file| file.out.is_empty()).map(|file| file.bytes).sum();
-        let available = free.saturating_add(evictable);
+    /// Removes files until `bytes` more leave the reserve free; removes none if removing all of them would not free enough.
+    pub(crate) fn make_free_space<D: Directory>(
+        &self,
+        files: &mut Files<D>,
+        bytes: u64,
+        evicted: &mut Vec<Evicted>,
+    ) -> Result<(), SpillError> {
+        let needed = bytes.saturating_add(self.free_space_reserve);
+        // Where the file system does not report its free space, no reserve is enforced.
+        let Ok(mut free) = files.dir().free_bytes() else { return Ok(()) };
+        let available = free.saturating_add(files.catalog().idle_bytes());
         if available < needed {
             return Err(SpillError::NoRoom { needed, available, evicted: mem::take(evicted) });
         }
         while free < needed {
-            let Some(key) = self.oldest_evictable() else {
-                return Err(SpillError::NoRoom { needed, available: free, evicted: mem::take(evicted) });
-            };
-            match self.evict(&key, Reason::FreeSpace) {
-                Ok(removed) => {
-                    // Some file systems say only later that it is free. Nothing more goes for that.
+            match self.evict_oldest(files, Reason::FreeSpace) {
+                Some(Ok(removed)) => {
+                    // Counted by us, not measured: some file systems report the space as free only later, and then more files would go.
                     free = free.saturating_add(removed.bytes);
                     evicted.push(removed);
                 }
-                Err(source) => return Err(SpillError::File { source, evicted: mem::take(evicted) }),
+                Some(Err(source)) => return Err(SpillError::File { source, evicted: mem::take(evicted) }),
+                None => return Err(SpillError::NoRoom { needed, available: free, evicted: mem::take(evicted) }),
             }
         }
         Ok(())
     }
 
-    /// Whether one more file of `bytes` fits without removing any.
-    pub(crate) fn find_room(&self, bytes: u64) -> Result<(), SpillError> {
-        let max_files = u64::try_from(self.config.max_files).unwrap_or(u64::MAX);
-        let left =
-            if self.total.files < max_files { self.config.max_bytes.saturating_sub(self.total.bytes) } else { 0 };
+    /// Checks that one more file of `bytes` fits without a removal.
+    pub(crate) fn find_room<D: Directory>(&self, files: &Files<D>, bytes: u64) -> Result<(), SpillError> {
+        let total = files.catalog().total();
+        let left = if total.files < self.max_files { self.max_bytes.saturating_sub(total.bytes) } else { 0 };
         if bytes > left {
             return Err(SpillError::Full { needed: bytes, left });
         }
-        let needed = bytes.saturating_add(self.config.free_space_reserve);
-        match self.dir.free_bytes() {
+        let needed = bytes.saturating_add(self.free_space_reserve);
+        match files.dir().free_bytes() {
             Ok(available) if available < needed => Err(SpillError::NoRoom { needed, available, evicted: Vec::new() }),
-            // A file system that does not say has no reserve to keep.
+            // Where the file system does not report its free space, no reserve is enforced.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Removes one file. Needs no space.
-    pub(crate) fn evict(&mut self, key: &Key, reason: Reason) -> Result<Evicted, FileError> {
-        match self.dir.remove(&key.name) {
-            Err(error) if !error.is_not_found() => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let name = key.name.clone();
-        let file = self.forget(key);
-        let (count, bytes) = file.map_or((0, 0), |file| (file.remaining(), file.bytes));
-        Ok(Evicted { name, count, bytes, reason })
+    /// Removes the oldest file of which no record is handed out; `None` if there is none.
+    pub(crate) fn evict_oldest<D: Directory>(
+        &self,
+        files: &mut Files<D>,
+        reason: Reason,
+    ) -> Option<Result<Evicted, FileError>> {
+        let key = files.catalog().oldest_idle()?.clone();
+        Some(self.evict(files, &key, reason))
     }
 
-    pub(crate) fn vanished(&mut self, key: &Key) {
-        if let Some(file) = self.forget(key) {
-            self.notices.push_back(Notice::Vanished { name: key.name.clone(), count: file.remaining() });
-        }
-    }
-
-    /// An error about the directory as a whole.
-    pub(crate) fn failed(&self, action: &'static str, source: io::Error) -> FileError {
-        FileError::Io { path: self.dir.path().to_owned(), action, source }
+    fn evict<D: Directory>(&self, files: &mut Files<D>, key: &Key, reason: Reason) -> Result<Evicted, FileError> {
+        let file = files.remove(key)?;
+        let (count, bytes) = file.map_or((0, 0), |file| (file.remaining(), file.bytes()));
+        Ok(Evicted { name: key.name.clone(), count, bytes, reason })
     }
 }
 
-/// So many are moved away by one clean-up.
-const STRANGERS_AT_A_TIME: usize = 1_000;
-
-/// 2020-01-01, since the epoch. A clock before that was not set: this crate is younger.
+/// 2020-01-01, since the epoch. A clock that shows an earlier time was not set: this crate is younger.
 const UNSET_BEFORE: Duration = Duration::from_secs(1_577_836_800);

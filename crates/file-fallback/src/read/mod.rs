@@ -1,4 +1,13 @@
-//! The files are named after their part.
+//! From the bytes of a file to groups of records, in constant memory.
+//!
+//! | File | Purpose |
+//! | --- | --- |
+//! | `unpack` | bytes to text: plain, zstd or gzip, and the way on after damage |
+//! | `records` | text to records, each known by its number |
+//! | `group` | records that are handed out together |
+//! | `reader` | the file that is open, and the next group from it |
+
+pub(crate) mod group;
 pub(crate) mod reader;
 pub(crate) mod records;
 pub(crate) mod unpack;

@@ -3,11 +3,10 @@
 use std::io;
 use std::ops::Range;
 
-use crate::form::format::{Format, HEAD, length};
+use crate::form::format::{Format, HEAD, MAX_FILE_RECORDS, MAX_FILE_TEXT, PART_BYTES, length};
 use crate::form::name::Extension;
 use crate::notice::Damage;
 use crate::read::unpack::{Filled, Unpacker};
-use crate::write::encode::PART_BYTES;
 
 /// Reads a file once, from its start. The same bytes always give the same items, so that records can be known by their number.
 #[derive(Debug)]
@@ -265,8 +264,3 @@ fn end_of_last_framed(text: &[u8], max_record_bytes: usize) -> usize {
     }
     end
 }
-
-/// The most text in one file, 256 MiB, and the most records. What holds more is not ours, and would keep the disk busy for
-/// long.
-pub(crate) const MAX_FILE_TEXT: u64 = 256 << 20;
-pub(crate) const MAX_FILE_RECORDS: u64 = 1 << 20;

@@ -4,12 +4,24 @@ use std::io::{self, Write};
 
 use crate::config::{Compression, Config};
 use crate::form::format::Format;
-use crate::form::name::Packing;
-use crate::write::writer::Record;
+#[cfg(any(feature = "zstd", feature = "gzip"))]
+use crate::form::format::PART_BYTES;
+use crate::form::name::{Extension, Packing};
+use crate::form::record::Record;
 
-/// What will be written, its size known before the disk is touched.
+/// The settings of new files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Encoder {
+    format: Format,
+    compression: Compression,
+    compress_above: usize,
+    #[cfg_attr(not(feature = "zstd"), expect(dead_code, reason = "the level of zstd"))]
+    zstd_level: i32,
+}
+
+/// The content of a new file, its size known before the disk is touched.
 pub(crate) struct Encoded<'a> {
-    pub(crate) packing: Packing,
+    packing: Packing,
     format: Format,
     body: Body<'a>,
 }
@@ -20,26 +32,50 @@ enum Body<'a> {
     Bytes(Vec<u8>),
 }
 
-impl<'a> Encoded<'a> {
-    pub(crate) fn new(records: &'a [Record], config: &Config) -> io::Result<Self> {
-        let format = config.format;
-        let small = plain_len(records, format) <= u64::try_from(config.compress_above).unwrap_or(u64::MAX);
-        let plain = || Self { packing: Packing::Plain, format, body: Body::Records(records) };
-        Ok(match config.compression {
+impl Encoder {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            format: config.format,
+            compression: config.compression,
+            compress_above: config.compress_above,
+            zstd_level: config.zstd_level,
+        }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The length of a file of these records before compression.
+    pub(crate) fn text_len(&self, records: &[Record]) -> u64 {
+        plain_len(records, self.format)
+    }
+
+    pub(crate) fn encode<'a>(&self, records: &'a [Record]) -> io::Result<Encoded<'a>> {
+        let format = self.format;
+        let small = plain_len(records, format) <= u64::try_from(self.compress_above).unwrap_or(u64::MAX);
+        let plain = || Encoded { packing: Packing::Plain, format, body: Body::Records(records) };
+        Ok(match self.compression {
             _ if small => plain(),
             Compression::Never => plain(),
             #[cfg(feature = "zstd")]
             Compression::Zstd => {
-                let bytes = zstd_frames(records, format, config.zstd_level)?;
-                Self { packing: Packing::Zstd, format, body: Body::Bytes(bytes) }
+                let bytes = zstd_frames(records, format, self.zstd_level)?;
+                Encoded { packing: Packing::Zstd, format, body: Body::Bytes(bytes) }
             }
             #[cfg(feature = "gzip")]
             Compression::Gzip => {
-                Self { packing: Packing::Gzip, format, body: Body::Bytes(gzip_members(records, format)?) }
+                Encoded { packing: Packing::Gzip, format, body: Body::Bytes(gzip_members(records, format)?) }
             }
             #[cfg(not(all(feature = "zstd", feature = "gzip")))]
             _ => plain(),
         })
+    }
+}
+
+impl Encoded<'_> {
+    pub(crate) fn extension(&self) -> Extension {
+        Extension { format: self.format, packing: self.packing }
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -63,12 +99,12 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// The length before compression.
-pub(crate) fn plain_len(records: &[Record], format: Format) -> u64 {
+fn plain_len(records: &[Record], format: Format) -> u64 {
     records.iter().map(|record| (record.bytes.len() + format.overhead()) as u64).sum()
 }
 
-/// Records in runs of about [`PART_BYTES`], each of which is compressed by itself: damage in one leaves the others readable.
+/// Gives the text of the records in parts of about [`PART_BYTES`]. Each part is compressed by itself: damage in one leaves the others
+/// readable.
 #[cfg(any(feature = "zstd", feature = "gzip"))]
 fn parts(records: &[Record], format: Format, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut text = Vec::new();
@@ -104,8 +140,5 @@ fn gzip_members(records: &[Record], format: Format) -> io::Result<Vec<u8>> {
     })?;
     Ok(bytes)
 }
-
-/// The bytes after which a part ends, with the record that reaches them.
-pub(crate) const PART_BYTES: usize = 256 << 10;
 
 const WRITE_AT_ONCE: usize = 64 << 10;

@@ -1,3 +1,9 @@
-//! The files are named after their part.
-pub(crate) mod encode;
+//! Writes records to new files.
+//!
+//! | File | Purpose |
+//! | --- | --- |
+//! | `encode` | records to the bytes of a file |
+//! | `writer` | makes room for a file, writes it, publishes it |
+
+mod encode;
 pub(crate) mod writer;

@@ -1,0 +1,86 @@
+//! The values that operations return, besides their errors.
+
+/// The contents of a store: its files, the units in them by the file names less the settled ones, and their bytes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Files with records that are not settled.
+    pub files: u64,
+    /// Units in them that are not settled, in the unit of [`Record::count`](crate::Record::count).
+    pub count: u64,
+    /// The sum of their lengths, in bytes.
+    pub bytes: u64,
+}
+
+/// A file that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "files may have been removed to make room"]
+pub struct Spilled {
+    /// Its name in the store's directory.
+    pub name: String,
+    /// The sum over its records.
+    pub count: u64,
+    /// Its length on disk.
+    pub bytes: u64,
+    /// Older files that were removed to stay within the limits.
+    pub evicted: Vec<Evicted>,
+}
+
+/// The caller's decision about one record of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The record is not read again: it was delivered, or is stored elsewhere. It held this many units.
+    Done(u64),
+    /// The caller cannot decode the record. Its file is set aside after its last record; the notice then counts the units that are missing.
+    Rejected,
+    /// The record is read again.
+    Keep,
+}
+
+/// The result of settling a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// The units that left the store: [`stored`](crate::FileFallback::stored) has so many fewer now.
+    pub count: u64,
+    /// The settled units beyond those that the file's name promises; 0 unless another program wrote the file.
+    pub surplus: u64,
+}
+
+/// A file that was removed to stay within a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// Its name.
+    pub name: String,
+    /// The units in it that were not settled.
+    pub count: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// Which limit.
+    pub reason: Reason,
+}
+
+/// The limit that a file was removed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// More bytes on disk than `max_bytes`.
+    MaxBytes,
+    /// Older than `max_age`.
+    MaxAge,
+    /// More files than `max_files`.
+    MaxFiles,
+    /// Less free on the file system than `free_space_reserve`.
+    FreeSpace,
+}
+
+impl Reason {
+    /// A short fixed name, fit for a label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxBytes => "max_bytes",
+            Self::MaxAge => "max_age",
+            Self::MaxFiles => "max_files",
+            Self::FreeSpace => "free_space",
+        }
+    }
+}
