@@ -31,7 +31,7 @@ pub struct Builder {
     config: Config,
 }
 
-/// How large spills are written. Each file is read by what its bytes say, whatever this is.
+/// How large spills are compressed. A file is always read by its first bytes, which tell how it is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
@@ -39,18 +39,19 @@ pub enum Compression {
     Zstd,
     /// `.gz`; needs the feature `gzip`.
     Gzip,
-    /// As they are, however large.
+    /// Plain, also where they are large.
     Never,
 }
 
-/// What a process does that finds the directory in use.
+/// How a process opens a directory that another process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SecondProcess {
-    /// Takes a subdirectory of its own, `process-1` and so on. The files are adopted once that process is gone.
+    /// In a subdirectory of its own, `process-1` and so on. The first process adopts the files once that process has
+    /// ended.
     #[default]
     Subdirectory,
-    /// Does not open.
+    /// Not at all: opening fails.
     Refuse,
 }
 
@@ -60,14 +61,14 @@ pub enum SecondProcess {
 pub enum InvalidConfig {
     /// The signal begins every file name: 1 to 32 of `a` to `z`, `0` to `9`, `_`.
     Signal {
-        /// As it was given.
+        /// The value that was given.
         signal: String,
     },
     /// A number is outside its range.
     OutOfRange {
         /// The setting.
         field: &'static str,
-        /// As it was given.
+        /// The value that was given.
         value: u64,
         /// The smallest that is accepted.
         min: u64,
@@ -76,7 +77,7 @@ pub enum InvalidConfig {
     },
     /// The compression is not compiled in.
     Unsupported {
-        /// As it was given.
+        /// The value that was given.
         compression: Compression,
         /// The feature of this crate that brings it.
         feature: &'static str,
@@ -84,7 +85,7 @@ pub enum InvalidConfig {
 }
 
 impl Config {
-    /// Begins with the defaults and the one thing that has none: the directory, which is made if need be.
+    /// Begins with the defaults, and the directory, which has none. The directory is made if it does not exist.
     pub fn builder(dir: impl Into<PathBuf>) -> Builder {
         let config = Self {
             dir: dir.into(),
@@ -128,37 +129,40 @@ impl Config {
 }
 
 impl Builder {
-    /// What the records are, `traces` by default. It begins the file names: one store reads only files of its own signal.
+    /// The kind of the records, `traces` by default. File names begin with it: a store reads only files of its own
+    /// signal.
     pub fn with_signal(mut self, signal: impl Into<String>) -> Self {
         self.config.signal = signal.into();
         self
     }
 
-    /// The most bytes on disk, 1 GiB by default; beyond that the oldest files go. The set-aside have a limit of their own.
+    /// The most bytes on disk, 1 GiB by default; beyond that the oldest files are removed. Files in the quarantine have
+    /// a limit of their own.
     pub const fn with_max_bytes(mut self, max_bytes: u64) -> Self {
         self.config.max_bytes = max_bytes;
         self
     }
 
-    /// The age at which a file goes, 7 days by default; [`Duration::MAX`] for never.
+    /// The age at which a file is removed, 7 days by default; [`Duration::MAX`] for never.
     pub const fn with_max_age(mut self, max_age: Duration) -> Self {
         self.config.max_age = max_age;
         self
     }
 
-    /// The most files, 20,000 by default; beyond that the oldest go.
+    /// The most files, 20,000 by default; beyond that the oldest are removed.
     pub const fn with_max_files(mut self, max_files: usize) -> Self {
         self.config.max_files = max_files;
         self
     }
 
-    /// What a spill leaves free on the file system, 64 MiB by default. The oldest files go for it, if that is enough.
+    /// The bytes that a spill leaves free on the file system, 64 MiB by default. The oldest files are removed for them,
+    /// if that is enough.
     pub const fn with_free_space_reserve(mut self, bytes: u64) -> Self {
         self.config.free_space_reserve = bytes;
         self
     }
 
-    /// How the records stand in new files: as lines by default. Files of the other form are read all the same.
+    /// The format of new files: lines by default. Files of the other format are read all the same.
     pub const fn with_format(mut self, format: Format) -> Self {
         self.config.format = format;
         self
@@ -182,26 +186,27 @@ impl Builder {
         self
     }
 
-    /// The longest record, 1,000,000 bytes by default: a spill with a longer one is refused, a longer one in a file is set
+    /// The longest record, 1,000,000 bytes by default: a spill with a longer record is refused, a file with one is set
     /// aside. The OpenTelemetry Collector skips lines from 1 MiB on.
     pub const fn with_max_record_bytes(mut self, bytes: usize) -> Self {
         self.config.max_record_bytes = bytes;
         self
     }
 
-    /// The most bytes on disk of files that were set aside, 64 MiB by default; beyond that the oldest of them go.
+    /// The most bytes on disk of files that were set aside, 64 MiB by default; beyond that the oldest of them are
+    /// removed.
     pub const fn with_quarantine_max_bytes(mut self, bytes: u64) -> Self {
         self.config.quarantine_max_bytes = bytes;
         self
     }
 
-    /// What happens if another process uses the directory: a subdirectory by default.
+    /// How a process opens a directory that another process uses: in a subdirectory by default.
     pub const fn with_second_process(mut self, choice: SecondProcess) -> Self {
         self.config.second_process = choice;
         self
     }
 
-    /// Checks the whole.
+    /// Checks all settings.
     ///
     /// # Errors
     ///

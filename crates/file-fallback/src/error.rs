@@ -1,4 +1,4 @@
-//! What each operation can fail with.
+//! The errors of each operation.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use crate::outcome::{Evicted, Settled};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The directory is not there, or not safe.
+    /// The directory does not exist, or is not safe.
     Directory(safe_dir::OpenError),
     /// Another process uses it.
     Lock(LockError),
-    /// It cannot be read.
+    /// The directory cannot be read.
     File(FileError),
 }
 
@@ -22,13 +22,13 @@ pub enum OpenError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SpillError {
-    /// There was no record.
+    /// The caller gave no record.
     Empty,
-    /// A record cannot be kept as one record of a file.
+    /// A record cannot stand in a file as one record.
     Record {
         /// Which one, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// Its problem.
         problem: RecordProblem,
     },
     /// The records as written are larger than the whole store may be.
@@ -38,40 +38,40 @@ pub enum SpillError {
         /// The limit.
         max_bytes: u64,
     },
-    /// It does not fit beside what is kept, and nothing was to be removed for it.
+    /// The file does not fit beside the stored files, and none of them was to be removed for it.
     Full {
-        /// How many bytes it takes on disk.
+        /// The bytes that it takes on disk.
         needed: u64,
-        /// How many the limits leave; 0 also where there may be no more files.
+        /// The bytes that the limits leave; 0 also where the number of files is at its limit.
         left: u64,
     },
-    /// There is no room, and removing older files does not make enough.
+    /// The file system has no room, and removing older files does not free enough.
     NoRoom {
-        /// How many bytes must be free, the reserve included.
+        /// The bytes that must be free, the reserve included.
         needed: u64,
-        /// How many could be, at most.
+        /// The bytes that are free, and those that removals would free.
         available: u64,
-        /// What was removed before that turned out.
+        /// The files that were removed before the room turned out to be too small.
         evicted: Vec<Evicted>,
     },
     /// The file system refused.
     File {
         /// Where and why.
         source: FileError,
-        /// What was removed before.
+        /// The files that were removed before.
         evicted: Vec<Evicted>,
     },
     /// This process is a child, by `fork`, of the one that opened the store, which alone may use it.
     Forked,
 }
 
-/// What is wrong with a record that was to be written.
+/// Why a record cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordProblem {
-    /// There is nothing in it, or, of a line, nothing but space.
+    /// It has no bytes; or it is a line of white space.
     Empty,
-    /// It is to be a line and contains a line feed.
+    /// It is a line and contains a line feed.
     LineFeed,
     /// It is longer than a record may be.
     TooLong {
@@ -82,8 +82,8 @@ pub enum RecordProblem {
     },
 }
 
-/// Why no group was read. Nothing is lost: the file stays for the next attempt, and one that fails
-/// again and again is set aside.
+/// Why no group was read. No record is lost: the file stays for the next call, and one that fails three times in a row
+/// is set aside.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReplayError {
@@ -93,20 +93,20 @@ pub enum ReplayError {
     Forked,
 }
 
-/// Why the outcome of a group was not kept, or only in memory.
+/// Why the verdicts about a group were not taken, or only in memory.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SettleError {
-    /// The outcome counts, but the disk does not know: after a crash the records are read, and delivered, once more.
+    /// The verdicts count and are not on the disk: after a crash the records are read, and delivered, once more.
     NotDurable {
-        /// What it came to.
+        /// The result all the same.
         settled: Settled,
         /// Where and why.
         source: FileError,
     },
-    /// The group is not one that this store has handed out and not settled yet; nothing was changed.
+    /// The group was settled before, or another store handed it out; nothing was changed.
     UnknownGroup,
-    /// Not one verdict a record; nothing was changed, and the records are read again.
+    /// The number of verdicts is not that of the records; nothing was changed, and the records are read again.
     WrongLength {
         /// Verdicts given.
         verdicts: usize,
@@ -117,7 +117,7 @@ pub enum SettleError {
     Forked,
 }
 
-/// Why a dead process's files were not adopted. Those that were not stay where they are.
+/// Why files of a process that has ended were not adopted. They stay in its directory.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AdoptError {
@@ -132,7 +132,7 @@ pub enum AdoptError {
 }
 
 impl SpillError {
-    /// What was removed to make room before it failed.
+    /// The files that were removed to make room before the spill failed.
     #[must_use]
     pub fn evicted(&self) -> &[Evicted] {
         match self {
@@ -159,17 +159,17 @@ impl fmt::Display for SpillError {
             Self::Record { index, problem } => write!(f, "record {index} was not written: {problem}"),
             Self::TooLarge { bytes, max_bytes } => write!(
                 f,
-                "{bytes} bytes were not written, as at most {max_bytes} may be kept: raise max_bytes or spill less at once"
+                "{bytes} bytes were not written, as the limit is {max_bytes}: raise max_bytes or spill less at once"
             ),
             Self::Full { needed, left } => write!(
                 f,
-                "no room beside the files that are kept: {needed} bytes are needed, the limits leave {left}: wait until files were \
-                 replayed, or raise max_bytes or max_files"
+                "no room beside the stored files: {needed} bytes are needed, the limits leave {left}: wait until files \
+                 were replayed, or raise max_bytes or max_files"
             ),
             Self::NoRoom { needed, available, .. } => write!(
                 f,
-                "no room for a fallback file: {needed} bytes must be free, {available} could be: free some space, or lower \
-                 the free-space reserve"
+                "no room for a fallback file: {needed} bytes must be free, at most {available} can be: free some space, \
+                 or lower the free-space reserve"
             ),
             Self::File { .. } => f.write_str("the fallback file was not written"),
             Self::Forked => f.write_str(FORKED),

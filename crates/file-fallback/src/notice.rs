@@ -1,46 +1,46 @@
-//! What happened by the way, for a log and a ledger.
+//! Events that no result reports, for a log and a ledger.
 
-/// Something that happened to kept files apart from what the calls return.
+/// An event in a store that no result of a call reports.
 ///
-/// Where it says that `count` left the store, [`stored`](crate::FileFallback::stored) no longer has it.
+/// Where `count` units left the store, [`stored`](crate::FileFallback::stored) no longer counts them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
-    /// A file was damaged, or is not one of ours in spite of its name. All good records were delivered; the file was moved to the
-    /// subdirectory `quarantine`, for somebody to look at.
+    /// A file is damaged, or was not written by a store in spite of its name. All good records were delivered; the file
+    /// was moved to the subdirectory `quarantine`, where an operator can inspect it.
     SetAside {
         /// Its name.
         name: String,
         /// Its name in `quarantine`; none if it could not be moved.
         moved_to: Option<String>,
-        /// What is wrong with it; of several things the first.
+        /// The first damage that was found in it.
         damage: Damage,
-        /// What left the store undelivered: what its name promised, less what was settled.
+        /// The units that left the store undelivered: those that its name promises, less the settled ones.
         count: u64,
-        /// What its name promises.
+        /// The units that its name promises.
         promised: u64,
     },
     /// A file without damage held less than its name promised; it was removed after its last record.
     Missing {
         /// Its name.
         name: String,
-        /// What left the store undelivered.
+        /// The units that left the store undelivered.
         count: u64,
     },
-    /// A file was taken away by somebody else.
+    /// Another program removed a file.
     Vanished {
         /// Its name.
         name: String,
-        /// What left the store with it.
+        /// The units that left the store with it.
         count: u64,
     },
-    /// Files of a process that has ended were found and are now in this store.
+    /// The files of a process that has ended were moved into this store.
     Adopted {
         /// The subdirectory they were in.
         from: String,
         /// How many files.
         files: u64,
-        /// What came into the store with them.
+        /// The units that came into the store with them.
         count: u64,
     },
     /// The log of the replay progress was damaged: some records may be delivered again.
@@ -55,7 +55,7 @@ pub enum Notice {
     },
 }
 
-/// What is wrong with a file.
+/// The damage of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Damage {
@@ -63,36 +63,37 @@ pub enum Damage {
     Torn,
     /// A compressed part does not decode, or its checksum is wrong.
     Corrupt,
-    /// A framed record has a length that cannot be: nothing, or more than a record may have. What follows it cannot be told apart.
+    /// A framed record has an impossible length: 0, or more than a record may have. The records behind it cannot be
+    /// separated.
     BadLength,
     /// A record is longer than a record may be.
     RecordTooLong,
-    /// The caller could not use a record.
+    /// The caller could not decode a record.
     Rejected,
     /// It unpacks to more than a file may hold.
     TextTooLarge,
     /// It is larger than the whole store may be.
     FileTooLarge,
-    /// The disk fails to read it.
+    /// The disk failed to read it three times in a row.
     Unreadable,
-    /// It is a link, a pipe, a directory, or belongs to somebody else.
+    /// It is a link, a pipe or a directory, or belongs to another user.
     NotOurs,
 }
 
 impl Damage {
-    /// In a few words.
+    /// A short text for a log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Torn => "torn: it ends in the middle of a record or of compressed data",
             Self::Corrupt => "corrupt: a compressed part does not decode",
-            Self::BadLength => "the length of a record is damaged, and the rest cannot be read",
+            Self::BadLength => "the length of a record is damaged, and the records behind it cannot be read",
             Self::RecordTooLong => "a record is too long",
             Self::Rejected => "a record cannot be decoded",
             Self::TextTooLarge => "it unpacks to more than a file may hold",
             Self::FileTooLarge => "it is larger than the store may be",
             Self::Unreadable => "the disk fails to read it",
-            Self::NotOurs => "it is not a file of our own",
+            Self::NotOurs => "it is not a regular file of this user",
         }
     }
 }

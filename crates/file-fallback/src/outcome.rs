@@ -1,6 +1,7 @@
 //! The values that operations return, besides their errors.
 
-/// The contents of a store: its files, the units in them by the file names less the settled ones, and their bytes on disk.
+/// The contents of a store: its files, the units in them by the file names less the settled ones, and their bytes on
+/// disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Files with records that are not settled.
@@ -30,7 +31,8 @@ pub struct Spilled {
 pub enum Verdict {
     /// The record is not read again: it was delivered, or is stored elsewhere. It held this many units.
     Done(u64),
-    /// The caller cannot decode the record. Its file is set aside after its last record; the notice then counts the units that are missing.
+    /// The caller cannot decode the record. Its file is set aside after its last record; the notice then counts the
+    /// units that are missing.
     Rejected,
     /// The record is read again.
     Keep,

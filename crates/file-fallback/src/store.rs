@@ -16,8 +16,8 @@ use crate::outcome::{Evicted, Settled, Spilled, Stored, Verdict};
 use crate::read::group::{Group, Next};
 use crate::write::writer::{Room, Target, Writer};
 
-/// Records in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block on
-/// the disk.
+/// Records in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block
+/// on the disk.
 pub struct FileFallback<D: Directory = SafeDir> {
     config: Config,
     files: Files<D>,
@@ -34,8 +34,8 @@ pub struct FileFallback<D: Directory = SafeDir> {
 impl FileFallback {
     /// Opens the store in the configured directory and takes the directory's lock.
     ///
-    /// Reads names and the small log of the progress, but no file: the time grows with the number of files, not with their
-    /// size. No file is truncated or overwritten, and files of other programs are not touched. Call
+    /// Reads names and the small log of the progress, but no file: the time grows with the number of files, not with
+    /// their size. No file is truncated or overwritten, and files of other programs are not touched. Call
     /// [`clean_up`](Self::clean_up) soon after, as limits may have changed.
     ///
     /// # Errors
@@ -76,14 +76,14 @@ impl<D: Directory> FileFallback<D> {
         Ok(store)
     }
 
-    /// Moves the files of further processes that have ended into this store, with their progress; returns the units in them.
-    /// Opening does the same; call it at intervals, so that the files of a process that ends later do not wait for the next start.
-    /// Does nothing in the store of a further process.
+    /// Moves the files of further processes that have ended into this store, with their progress; returns the units in
+    /// them. Opening does the same; call it at intervals, so that the files of a process that ends later do not wait
+    /// for the next start. Does nothing in the store of a further process.
     ///
     /// # Errors
     ///
-    /// The first failure to move a directory or file. The files that were moved from this and the other directories count, and
-    /// are in the notices.
+    /// The first failure to move a directory or file. The files that were moved from this and the other directories
+    /// count, and are in the notices.
     pub fn adopt(&mut self) -> Result<u64, AdoptError> {
         if self.is_forked() {
             return Err(AdoptError::Forked);
@@ -91,22 +91,23 @@ impl<D: Directory> FileFallback<D> {
         if self.is_first { adopt::adopt(&mut self.files) } else { Ok(0) }
     }
 
-    /// Writes the records to one new file, durable when this returns; compressed, if the text is longer than `compress_above`.
+    /// Writes the records to one new file, durable when this returns; compressed, if the text is longer than
+    /// `compress_above`.
     ///
-    /// Older files are removed, oldest first, where a limit demands it; a file with a group that is handed out stays. Blocks on
-    /// the disk: two or three syncs.
+    /// Older files are removed, oldest first, where a limit demands it; a file with a group that is handed out stays.
+    /// Blocks on the disk: two or three syncs.
     ///
     /// # Errors
     ///
-    /// If a record cannot be written as one, there is no room, or the file system refuses: then no file of the records is left, and
-    /// the caller still has them. [`SpillError::evicted`] lists the files that were removed before that.
+    /// If a record cannot be written as one, there is no room, or the file system refuses: then no file of the records
+    /// is left, and the caller still has them. [`SpillError::evicted`] lists the files that were removed before that.
     pub fn spill(&mut self, records: &[Record], now: SystemTime) -> Result<Spilled, SpillError> {
         self.spill_announced(records, now, &mut |_| {})
     }
 
-    /// As [`spill`](Self::spill). Calls `announce` with the file's name before the first byte of the file is written, so that a
-    /// journal can note which file will hold the records; and once more, with another name, where another program has made a file
-    /// of the first name: the last name is the file's.
+    /// As [`spill`](Self::spill). Calls `announce` with the file's name before the first byte of the file is written,
+    /// so that a journal can note which file will hold the records; and once more, with another name, where another
+    /// program has made a file of the first name: the last name is the file's.
     ///
     /// # Errors
     ///
@@ -143,9 +144,9 @@ impl<D: Directory> FileFallback<D> {
         self.writer.spill(target, records, now, room, announce)
     }
 
-    /// Whether a file of this name stands in the store, or in that of a further process beside it, and survives a power cut: the
-    /// directory is synced before the answer is yes. For a journal that asks at its start whether a spill that was announced has
-    /// succeeded. A file that was replayed to its end or set aside does not stand there any more.
+    /// Whether a file of this name stands in the store, or in that of a further process beside it, and survives a power
+    /// cut: the directory is synced before the answer is yes. For a journal that asks at its start whether a spill that
+    /// was announced has succeeded. A file that was replayed to its end or set aside does not stand there any more.
     ///
     /// # Errors
     ///
@@ -154,18 +155,18 @@ impl<D: Directory> FileFallback<D> {
         adopt::holds(&self.files, name, self.is_first)
     }
 
-    /// Reads the next records that are neither settled nor handed out, oldest file first: as many of one file as fit into
-    /// `max_bytes`, and at least one.
+    /// Reads the next records that are neither settled nor handed out, oldest file first: as many of one file as fit
+    /// into `max_bytes`, and at least one.
     ///
     /// Files that hold no such record do not keep the disk thread busy for long: see [`Next::Pause`].
     ///
-    /// Memory: the group, and a constant. Damage on the way is noted (see [`take_notices`](Self::take_notices)), and the good
-    /// records around it are read. Blocks on the disk.
+    /// Memory: the group, and a constant. Damage on the way is noted (see [`take_notices`](Self::take_notices)), and
+    /// the good records around it are read. Blocks on the disk.
     ///
     /// # Errors
     ///
-    /// If a file cannot be opened or read now. It stays for the next call; one that fails three times in a row is set aside as
-    /// unreadable, so that it does not hold up the others.
+    /// If a file cannot be opened or read now. It stays for the next call; one that fails three times in a row is set
+    /// aside as unreadable, so that it does not hold up the others.
     pub fn next_group(&mut self, max_bytes: usize) -> Result<Next, ReplayError> {
         if self.is_forked() {
             return Err(ReplayError::Forked);
@@ -173,13 +174,13 @@ impl<D: Directory> FileFallback<D> {
         self.files.next_group(max_bytes).map_err(ReplayError::File)
     }
 
-    /// Takes one verdict for each record. The records that are done are durably so when this returns: one write and one sync, or
-    /// the removal of the file after its last record.
+    /// Takes one verdict for each record. The records that are done are durably so when this returns: one write and one
+    /// sync, or the removal of the file after its last record.
     ///
     /// # Errors
     ///
-    /// [`SettleError::NotDurable`] if the verdicts count and are not on the disk; the next call writes them too. Any other error
-    /// changes nothing.
+    /// [`SettleError::NotDurable`] if the verdicts count and are not on the disk; the next call writes them too. Any
+    /// other error changes nothing.
     pub fn settle(&mut self, group: Group, verdicts: &[Verdict]) -> Result<Settled, SettleError> {
         if self.is_forked() {
             return Err(SettleError::Forked);
@@ -210,8 +211,8 @@ impl<D: Directory> FileFallback<D> {
         self.settle(group, &verdicts).map(drop)
     }
 
-    /// Removes files that are too old or too much, and files that could not be removed before. To be called regularly, at least every
-    /// hour: ages grow by the differences of `now`, and a step of more than an hour counts as one hour.
+    /// Removes files that are too old or too much, and files that could not be removed before. To be called regularly,
+    /// at least every hour: ages grow by the differences of `now`, and a step of more than an hour counts as one hour.
     ///
     /// A file that the file system refuses to remove stays counted, for the next time.
     #[must_use = "the files that are returned have left the store"]
@@ -219,8 +220,8 @@ impl<D: Directory> FileFallback<D> {
         if self.is_forked() { Vec::new() } else { self.limits.clean_up(&mut self.files, now) }
     }
 
-    /// How long it takes until the oldest files must go, at the rate of the last ten minutes: because of `max_bytes`, or because
-    /// the file system runs into the reserve. `None` if no file was written in that time.
+    /// How long it takes until the oldest files must go, at the rate of the last ten minutes: because of `max_bytes`,
+    /// or because the file system runs into the reserve. `None` if no file was written in that time.
     pub fn full_in(&mut self, now: SystemTime) -> Option<Duration> {
         self.limits.full_in(&self.files, now)
     }
@@ -231,8 +232,8 @@ impl<D: Directory> FileFallback<D> {
         self.files.catalog().total()
     }
 
-    /// The events since the last call that no other result reports: to be logged, and to be counted where units left the store. Ask
-    /// after each operation.
+    /// The events since the last call that no other result reports: to be logged, and to be counted where units left
+    /// the store. Ask after each operation.
     #[must_use = "notices are given once"]
     pub fn take_notices(&mut self) -> Vec<Notice> {
         self.files.take_notices()

@@ -14,7 +14,8 @@ pub(crate) struct Key {
     pub(crate) name: String,
 }
 
-/// Oldest file first. A file whose last record is settled is not in here any more, even if it could not be removed from the disk.
+/// Oldest file first. A file whose last record is settled is not in here any more, even if it could not be removed from
+/// the disk.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     files: BTreeMap<Key, StoredFile>,

@@ -105,8 +105,8 @@ impl StoredFile {
         now.duration_since(self.born).is_ok_and(|since| since >= age)
     }
 
-    /// Lets the file age from `now` on where its time of writing cannot be right: it is later than `now`, or `clock_set`, the time that a
-    /// set clock has passed, lies between it and `now`.
+    /// Lets the file age from `now` on where its time of writing cannot be right: it is later than `now`, or
+    /// `clock_set`, the time that a set clock has passed, lies between it and `now`.
     pub(crate) fn correct_birth(&mut self, now: SystemTime, clock_set: SystemTime) {
         self.born = self.born.min(now);
         if self.born < clock_set && now >= clock_set {

@@ -1,4 +1,5 @@
-//! The state of the files in memory: which there are, which of their records are settled; and the log that preserves it.
+//! The state of the files in memory: which there are, which of their records are settled; and the log that preserves
+//! it.
 //!
 //! | File | Purpose |
 //! | --- | --- |

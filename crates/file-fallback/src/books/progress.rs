@@ -1,4 +1,4 @@
-//! Which records of which file are settled: a small log beside the files, one mark a line, each with its CRC-32C.
+//! The log of settled records beside the files: one mark a line, each with its CRC-32C.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -12,14 +12,14 @@ use crate::books::ranges::Ranges;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     pub(crate) file: String,
-    /// The file's length: of a file with another one nothing is believed.
+    /// The file's length: the mark does not count for a file of another length.
     pub(crate) bytes: u64,
     /// The records, from 0, that need not be read again.
     #[serde(rename = "lines")]
     pub(crate) records: Ranges,
-    /// What was settled with them.
+    /// The units that were settled with them.
     pub(crate) count: u64,
-    /// The caller could not use one of them.
+    /// The caller could not decode one of them.
     #[serde(default)]
     pub(crate) rejected: bool,
 }
@@ -31,13 +31,13 @@ pub(crate) struct Progress<F> {
     /// Open for appending; none before the first mark and after a failure.
     log: Option<F>,
     len: u64,
-    /// Names that the log on disk still speaks of although their files are gone.
+    /// Names with a mark in the log on the disk whose files do not exist any more.
     stale: BTreeSet<String>,
 }
 
 impl<F: safe_dir::File> Progress<F> {
-    /// Reads the log, if there is one; says how many marks of it were damaged. A log that cannot be read at all is one
-    /// damaged mark: it will be replaced by the next.
+    /// Reads the log, if there is one; returns the number of its damaged marks too. A log that cannot be read at all is
+    /// one damaged mark: the next mark replaces it.
     pub(crate) fn load<D: Directory<File = F>>(dir: &D) -> (Self, u64) {
         let empty = Self { marks: BTreeMap::new(), log: None, len: 0, stale: BTreeSet::new() };
         let mut text = Vec::new();
@@ -53,20 +53,19 @@ impl<F: safe_dir::File> Progress<F> {
         (Self { marks, ..empty }, damaged)
     }
 
-    /// Takes the mark of a file that exists with this length. To be called for every file once after loading; what is then
-    /// not claimed is stale.
+    /// The mark of a file, if it was written for a file of this length.
     pub(crate) fn claim(&mut self, file: &str, bytes: u64) -> Option<Mark> {
         self.marks.get(file).filter(|mark| mark.bytes == bytes).cloned()
     }
 
-    /// Forgets every file that is not `known`.
+    /// Forgets the marks of files that are not `known`.
     pub(crate) fn retain(&mut self, known: impl Fn(&str) -> bool) {
         let stale = self.marks.keys().filter(|file| !known(file)).cloned();
         self.stale.extend(stale);
         self.marks.retain(|file, _| known(file));
     }
 
-    /// Forgets a file that is gone. Needs no write: a mark without a file means nothing.
+    /// Forgets the mark of a file that was removed. Needs no write: a mark without a file is ignored.
     pub(crate) fn forget(&mut self, file: &str) {
         if self.marks.remove(file).is_some() {
             self.stale.insert(file.to_owned());
@@ -78,8 +77,8 @@ impl<F: safe_dir::File> Progress<F> {
         self.marks.keys().chain(&self.stale).filter_map(|file| seq_of(file)).max()
     }
 
-    /// Keeps the mark, durably once it returns. After a failure it is kept in memory, and the next call writes all of them to a
-    /// new log: the old one is never trusted again.
+    /// Writes the mark, durable when this returns. After a failure the mark stays in memory, and the next call writes
+    /// all marks to a new log: no sync of the old one counts any more.
     pub(crate) fn save<D: Directory<File = F>>(&mut self, dir: &D, mark: Mark) -> Result<(), FileError> {
         let line = line(&mark);
         self.marks.insert(mark.file.clone(), mark);
@@ -114,8 +113,8 @@ fn line(mark: &Mark) -> Vec<u8> {
     format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes()
 }
 
-/// The last good mark of each file, and how many lines were not one. A torn last line is what a crash leaves, and no
-/// damage.
+/// The last good mark of each file, and the number of lines that are none. A torn last line is not counted: a crash
+/// leaves one.
 fn parse(text: &[u8]) -> (BTreeMap<String, Mark>, u64) {
     let (mut marks, mut damaged) = (BTreeMap::new(), 0);
     let mut lines = text.split(|&byte| byte == b'\n').peekable();
@@ -138,10 +137,10 @@ fn parse_line(line: &[u8]) -> Option<Mark> {
 /// The name of the log.
 pub(crate) const LOG: &str = "progress.log";
 
-/// The log is written anew when it has grown beyond this.
+/// A log that is longer than this is replaced by one with the present marks.
 const COMPACT_ABOVE: u64 = 64 << 10;
 
-/// A longer log was not written by us.
+/// A longer log was not written by this crate.
 const MAX_LOG: u64 = 4 << 20;
 
 #[cfg(test)]
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_good_record_of_a_file_counts() {
+    fn the_last_good_mark_of_a_file_counts() {
         let text = [line(&mark("a", 1)), line(&mark("b", 1)), line(&mark("a", 2))].concat();
         let (marks, damaged) = parse(&text);
         assert_eq!((marks["a"].count, marks["b"].count, damaged), (20, 10, 0));

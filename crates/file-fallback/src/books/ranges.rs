@@ -1,4 +1,4 @@
-//! A set of record numbers, kept as ranges.
+//! A set of record numbers, as ranges.
 
 use std::ops::Range;
 
@@ -88,7 +88,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_set_of_numbers(script in prop::collection::vec((any::<bool>(), 0..40_u64, 0..12_u64), 0..60)) {
+        fn ranges_hold_the_same_numbers_as_a_set(
+            script in prop::collection::vec((any::<bool>(), 0..40_u64, 0..12_u64), 0..60),
+        ) {
             let (mut ranges, mut model) = (Ranges::default(), BTreeSet::new());
             for (insert, start, len) in script {
                 let range = start..start + len;

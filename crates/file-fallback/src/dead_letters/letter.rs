@@ -27,7 +27,8 @@ pub struct Letter {
 /// A dead letter by its name alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name, for [`DeadLetters::read`](super::DeadLetters::read) and [`DeadLetters::remove`](super::DeadLetters::remove).
+    /// Its name, for [`DeadLetters::read`](super::DeadLetters::read) and
+    /// [`DeadLetters::remove`](super::DeadLetters::remove).
     pub name: String,
     /// When it was written.
     pub time: SystemTime,

@@ -1,7 +1,7 @@
 //! Records that a receiver refused for good: stored with the reason, never sent again without a call.
 //!
-//! A dead letter is a file of its own, named and limited as all files of this crate: its first record holds the reason, the others are
-//! the refused records. `jq` reads it.
+//! A dead letter is a file of its own, named and limited as all files of this crate: its first record holds the reason,
+//! the others are the refused records. `jq` reads it.
 //!
 //! | File | Purpose |
 //! | --- | --- |
@@ -71,8 +71,8 @@ pub struct DeadLetters<D: Directory = SafeDir> {
 pub struct Redriven {
     /// The file that holds the records now. No other file was removed for it.
     pub spilled: Spilled,
-    /// Whether the letter was removed, durably. If not, it is not listed any more, and [`DeadLetters::clean_up`] removes it; after a crash
-    /// before that it is listed again, and its records are in both places.
+    /// Whether the letter was removed, durably. If not, it is not listed any more, and [`DeadLetters::clean_up`]
+    /// removes it; after a crash before that it is listed again, and its records are in both places.
     pub removed: Result<(), LetterError>,
 }
 
@@ -97,7 +97,8 @@ impl DeadLetters {
             .with_second_process(SecondProcess::Refuse)
     }
 
-    /// Opens the directory, by name alone as [`FileFallback::open`] does. Letters are lines, also where the settings name another format.
+    /// Opens the directory, by name alone as [`FileFallback::open`] does. Letters are lines, also where the settings
+    /// name another format.
     ///
     /// # Errors
     ///
@@ -151,7 +152,8 @@ impl<D: Directory> DeadLetters<D> {
     ///
     /// # Errors
     ///
-    /// If there is no such letter, or it cannot be read. A damaged letter is set aside, and its units have left the store.
+    /// If there is no such letter, or it cannot be read. A damaged letter is set aside, and its units have left the
+    /// store.
     pub fn read(&mut self, name: &str) -> Result<(Letter, Vec<Vec<u8>>), LetterError> {
         self.read_part(name, Part::All)
     }
@@ -175,8 +177,9 @@ impl<D: Directory> DeadLetters<D> {
         Ok(self.store.files().catalog().get(&key).map_or((0, 0), |file| (file.promised(), file.bytes())))
     }
 
-    /// Moves the records of a letter to a store that sends them again: `records` converts the letter's lines to records of the store,
-    /// the store writes them to a file of its own (see [`FileFallback::spill_beside`]), and then the letter is removed.
+    /// Moves the records of a letter to a store that sends them again: `records` converts the letter's lines to records
+    /// of the store, the store writes them to a file of its own (see [`FileFallback::spill_beside`]), and then the
+    /// letter is removed.
     ///
     /// A crash in between leaves the records in both places, never in neither.
     ///

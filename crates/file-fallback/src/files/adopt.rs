@@ -10,8 +10,8 @@ use crate::files::aside::Unusable;
 use crate::files::{Files, PROCESSES};
 use crate::notice::Notice;
 
-/// Moves the files of further processes that have ended here, with their progress; returns the units in them. A process whose
-/// files cannot be moved does not hold up those of the others: the first failure is returned at the end.
+/// Moves the files of further processes that have ended here, with their progress; returns the units in them. A process
+/// whose files cannot be moved does not hold up those of the others: the first failure is returned at the end.
 pub(crate) fn adopt<D: Directory>(files: &mut Files<D>) -> Result<u64, AdoptError> {
     let (mut adopted, mut failed) = (0, None);
     for name in PROCESSES.list(&files.dir).map_err(AdoptError::File)? {
@@ -23,8 +23,8 @@ pub(crate) fn adopt<D: Directory>(files: &mut Files<D>) -> Result<u64, AdoptErro
     failed.map_or(Ok(adopted), Err)
 }
 
-/// Whether a regular file of this name is in the directory or, if `processes`, in that of a further process, and survives a
-/// power cut: the directory is synced first.
+/// Whether a regular file of this name is in the directory or, if `processes`, in that of a further process, and
+/// survives a power cut: the directory is synced first.
 pub(crate) fn holds<D: Directory>(files: &Files<D>, name: &str, processes: bool) -> Result<bool, FileError> {
     if files.names.parse(name).is_none() {
         return Ok(false);

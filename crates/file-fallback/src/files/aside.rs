@@ -14,7 +14,8 @@ pub(super) struct Aside<D> {
     strangers: VecDeque<Unusable>,
 }
 
-/// An entry with a name of this store that is not to be read: a damaged file, or a stranger that never was in the catalog.
+/// An entry with a name of this store that is not to be read: a damaged file, or a stranger that never was in the
+/// catalog.
 #[derive(Debug)]
 pub(super) struct Unusable {
     pub(super) name: String,
@@ -31,7 +32,8 @@ impl<D: Directory> Aside<D> {
         Self { quarantine: Quarantine::new(QUARANTINE, limits), strangers: VecDeque::new() }
     }
 
-    /// Moves a file to the quarantine, durably. A file that cannot be moved stays in its place; the next start tries again.
+    /// Moves a file to the quarantine, durably. A file that cannot be moved stays in its place; the next start tries
+    /// again.
     pub(super) fn move_file(&mut self, dir: &D, file: Unusable, notices: &mut VecDeque<Notice>) {
         let moved = self.quarantine.set_aside(dir, &file.name).and_then(|target| {
             self.quarantine.sync(dir)?;

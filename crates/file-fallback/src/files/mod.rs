@@ -115,7 +115,8 @@ impl<D: Directory> Files<D> {
         self.leftovers.push(key.name);
     }
 
-    /// Removes the files that could not be removed before, moves some of the strangers to the quarantine, and bounds it.
+    /// Removes the files that could not be removed before, moves some of the strangers to the quarantine, and bounds
+    /// it.
     pub(crate) fn tidy(&mut self) {
         let dir = &self.dir;
         self.leftovers.retain(|name| dir.remove(name).is_err_and(|error| !error.is_not_found()));

@@ -83,7 +83,8 @@ impl<D: Directory> Files<D> {
     }
 }
 
-/// The longest file that this crate writes: 256 MiB of text, and compression makes no text longer by more than a hundredth.
+/// The longest file that this crate writes: 256 MiB of text, and compression makes no text longer by more than a
+/// hundredth.
 const MAX_FILE_BYTES: u64 = MAX_FILE_TEXT + MAX_FILE_TEXT / 100;
 
 /// The start moves at most so many strangers to the quarantine; each clean-up moves more of them.

@@ -9,8 +9,8 @@ pub enum Format {
     /// `.jsonl`: a record is a line of text, and ends with a line feed.
     #[default]
     Lines,
-    /// `.binpb`: a record is any bytes, behind its length in four bytes, the highest first. The OpenTelemetry Collector's file
-    /// exporter writes the same with `format: proto` and no compression.
+    /// `.binpb`: a record is any bytes, behind its length in four bytes, the highest first. The OpenTelemetry
+    /// Collector's file exporter writes the same with `format: proto` and no compression.
     Framed,
 }
 
@@ -62,7 +62,7 @@ pub(crate) const MAX_RECORD_BYTES: u64 = 64 << 20;
 /// A compressed part ends with the record that reaches so many bytes of text.
 pub(crate) const PART_BYTES: usize = 256 << 10;
 
-/// The most text and the most records in one file, 256 MiB and 1,048,576. A file that holds more was not written by this crate, and reading
-/// it would block the disk thread for long.
+/// The most text and the most records in one file, 256 MiB and 1,048,576. A file that holds more was not written by
+/// this crate, and reading it would block the disk thread for long.
 pub(crate) const MAX_FILE_TEXT: u64 = 256 << 20;
 pub(crate) const MAX_FILE_RECORDS: u64 = 1 << 20;

@@ -112,7 +112,8 @@ const MAX_MILLIS: i64 = 253_402_207_199_999;
 const MAX_SEQ: u64 = 1_000_000_000_000_000_000;
 const MAX_COUNT: u64 = 1_000_000_000_000;
 
-/// A file may have a higher number, but new files do not continue from it. A million files a second reach this number in 30 years.
+/// A file may have a higher number, but new files do not continue from it. A million files a second reach this number
+/// in 30 years.
 pub(crate) const MAX_TRUSTED_SEQ: u64 = 1_000_000_000_000_000;
 
 #[cfg(test)]
@@ -172,7 +173,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_that_is_written_is_parsed_to_the_same_parts(millis in 0..MAX_MILLIS, seq in 0..=MAX_SEQ, count in 0..=MAX_COUNT, which in 0..6_usize) {
+        fn a_name_that_is_written_is_parsed_to_the_same_parts(
+            millis in 0..MAX_MILLIS,
+            seq in 0..=MAX_SEQ,
+            count in 0..=MAX_COUNT,
+            which in 0..6_usize,
+        ) {
             let extension = Extension::all().nth(which).expect("six of them");
             let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis as u64);
             let name = FileName { time, seq, count, extension };

@@ -29,15 +29,16 @@ impl Names {
         self.next_seq
     }
 
-    /// Takes the next number for a new file. A file that is not published after all keeps its number: it may still be on the disk.
+    /// Takes the next number for a new file. A file that is not published after all keeps its number: it may still be
+    /// on the disk.
     pub(crate) fn take(&mut self, time: SystemTime, count: u64, extension: Extension) -> FileName {
         let name = FileName { time, seq: self.next_seq, count, extension };
         self.next_seq += 1;
         name
     }
 
-    /// Notes the number of a file on the disk. A number that no store can have reached is ignored: the numbers of new files would end
-    /// soon after it.
+    /// Notes the number of a file on the disk. A number that no store can have reached is ignored: the numbers of new
+    /// files would end soon after it.
     pub(crate) fn note(&mut self, seq: u64) {
         if seq <= MAX_TRUSTED_SEQ {
             self.reserve(seq);

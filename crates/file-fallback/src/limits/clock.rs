@@ -1,9 +1,9 @@
-//! The store's own time, for ages: it follows the wall clock, but does not believe every jump of it.
+//! The store's own time, for ages: it follows the wall clock, and ignores the jumps of it.
 
 use std::time::{Duration, SystemTime};
 
-/// Starts with the first reading; goes on by the difference of successive readings, an hour at most, and never back. So a
-/// clock that is set wrong while we run removes nothing early; at worst something stays longer.
+/// Starts with the first reading and goes on by the difference of successive readings, an hour at most, and never back.
+/// A wall clock that is set wrong while the process runs removes no file early; at worst a file stays longer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Clock {
     last: Option<Reading>,
@@ -29,6 +29,7 @@ impl Clock {
     }
 }
 
+/// The most that one reading adds.
 const MAX_STEP: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jump_counts_an_hour_at_most_and_nothing_goes_back() {
+    fn a_jump_of_the_wall_clock_counts_an_hour_at_most_and_time_never_goes_back() {
         let at = |hours: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(hours * 3600);
         let mut clock = Clock::default();
         assert_eq!(clock.read(at(1000)), at(1000));

@@ -1,4 +1,4 @@
-//! When the store will be full, if it goes on like this.
+//! How fast the store fills up.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 /// The bytes written lately, by the store's own clock.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
-    /// Start of a short span of time, and what was written in it. Oldest first.
+    /// The start of each step of time, and the bytes that were written in it. Oldest first.
     written: VecDeque<(SystemTime, u64)>,
 }
 
@@ -27,7 +27,7 @@ impl Rate {
         }
     }
 
-    /// How long `room` lasts.
+    /// How long `room` bytes last; `None` if nothing was written in the window.
     pub(crate) fn lasts(&mut self, room: u64, now: SystemTime) -> Option<Duration> {
         self.forget(now);
         let bytes: u64 = self.written.iter().map(|(_, bytes)| bytes).fold(0, |sum, bytes| sum.saturating_add(*bytes));
@@ -40,8 +40,10 @@ impl Rate {
     }
 }
 
+/// Older writes are ignored.
 const WINDOW: Duration = Duration::from_secs(600);
 
+/// Writes within this time are one entry.
 const STEP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_steady_rate_is_continued() {
+    fn a_steady_rate_gives_the_time_until_the_room_is_full() {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let mut rate = Rate::default();
         assert_eq!(rate.lasts(1_000, start), None);
@@ -59,6 +61,6 @@ mod tests {
         let lasts = rate.lasts(60_000, start + Duration::from_secs(3_600)).expect("there is a rate");
         assert!((590..=620).contains(&lasts.as_secs()), "{lasts:?}");
         assert!(rate.written.len() <= 62);
-        assert_eq!(rate.lasts(1_000, start + Duration::from_secs(9_000)), None, "nothing for long");
+        assert_eq!(rate.lasts(1_000, start + Duration::from_secs(9_000)), None, "the window is empty");
     }
 }

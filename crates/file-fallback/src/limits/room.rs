@@ -105,7 +105,8 @@ impl Limits {
         }
     }
 
-    /// Removes files until `bytes` more leave the reserve free; removes none if removing all of them would not free enough.
+    /// Removes files until `bytes` more leave the reserve free; removes none if removing all of them would not free
+    /// enough.
     pub(crate) fn make_free_space<D: Directory>(
         &self,
         files: &mut Files<D>,
@@ -122,7 +123,8 @@ impl Limits {
         while free < needed {
             match self.evict_oldest(files, Reason::FreeSpace) {
                 Some(Ok(removed)) => {
-                    // Counted by us, not measured: some file systems report the space as free only later, and then more files would go.
+                    // Counted by us, not measured: some file systems report the space as free only later, and then more
+                    // files would go.
                     free = free.saturating_add(removed.bytes);
                     evicted.push(removed);
                 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use crate::books::catalog::Key;
 use crate::form::format::Format;
 
-/// Records of one file, handed out to be delivered. Give it to [`settle`](crate::FileFallback::settle) or one of its shorter forms: a
-/// record that is not settled is not read again before the next start, and its file is not removed.
+/// Records of one file, handed out to be delivered. Give it to [`settle`](crate::FileFallback::settle) or one of its
+/// shorter forms: a record that is not settled is not read again before the next start, and its file is not removed.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "settle it, or give it back"]
 pub struct Group {
@@ -24,8 +24,8 @@ pub struct Group {
 pub enum Next {
     /// Records to deliver: one at least.
     Group(Group),
-    /// The call has read 8 MiB of text or 16 files without finding a record to deliver, and more is left to read. Do other
-    /// work on the disk, and call again.
+    /// The call has read 8 MiB of text or 16 files without finding a record to deliver, and more is left to read. Do
+    /// other work on the disk, and call again.
     Pause,
     /// Every record in the store is settled or handed out.
     Empty,

@@ -51,7 +51,8 @@ impl<F: File> Reader<F> {
         Ok(OpenFile { key: key.clone(), format: extension.format, records })
     }
 
-    /// Reads on in a file while `work` is left, and takes from `work` the part that was done. `Empty` at the end of the file.
+    /// Reads on in a file while `work` is left, and takes from `work` the part that was done. `Empty` at the end of the
+    /// file.
     pub(crate) fn next_group<D: Directory<File = F>>(
         &mut self,
         dir: &D,
@@ -112,5 +113,6 @@ fn read_failed<D: Directory>(dir: &D, key: &Key, source: io::Error) -> FileError
     FileError::Io { path: dir.path().join(&key.name), action: "read", source }
 }
 
-/// The memory that a record takes besides its text: a group of many short records stays within the bytes that the caller asked for.
+/// The memory that a record takes besides its text: a group of many short records stays within the bytes that the
+/// caller asked for.
 const RECORD_OVERHEAD: usize = 64;

@@ -1,4 +1,4 @@
-//! The bytes of a file to records, in constant memory, whatever the bytes are.
+//! Text to records, each known by its number; in constant memory for any bytes.
 
 use std::io;
 use std::ops::Range;
@@ -8,41 +8,42 @@ use crate::form::name::Extension;
 use crate::notice::Damage;
 use crate::read::unpack::{Filled, Unpacker};
 
-/// Reads a file once, from its start. The same bytes always give the same items, so that records can be known by their number.
+/// Reads a file once, from its start. The same bytes always give the same items: the number of a record identifies it.
 #[derive(Debug)]
 pub(crate) struct RecordReader<F> {
     unpacker: Unpacker<F>,
     format: Format,
-    /// Text that is not handed out yet, from `start` on.
+    /// Unpacked text; from `start` on it is not given yet.
     text: Vec<u8>,
     start: usize,
-    /// Before this stands no end of a record.
+    /// No record ends between `start` and here.
     scanned: usize,
-    /// Up to here the text is of compressed parts whose checksum was right.
+    /// Up to here the text is verified: see [`Filled::Whole`].
     verified: usize,
+    /// Bytes of text that were unpacked.
     total: u64,
-    /// When the work comes to this, it is time for others.
+    /// The work at which [`next`](Self::next) gives [`Item::Pause`].
     pause_at: u64,
     /// The number of the next record.
     record: u64,
-    /// In the middle of a line that is too long.
+    /// The present line is too long: its text was dropped.
     skipping: bool,
     ended: bool,
     max_record_bytes: usize,
 }
 
-/// What comes next in a file.
+/// The next item of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Item {
-    /// A record, whose text is at this place until the next call.
+    /// A record, whose text stands in this range until the next call.
     Record(Range<usize>),
-    /// A record that has a number but no text that could be used, and why, if that is damage.
+    /// A record that has a number and no usable text: a blank line, or one with this damage.
     Skipped(Option<Damage>),
-    /// Something was wrong here; it has no number.
+    /// Damage between two records; it has no number.
     Damage(Damage),
-    /// The work comes to what was agreed on; there may be more.
+    /// The work of [`RecordReader::pause_after`] is done; more records may follow.
     Pause,
-    /// There is no more.
+    /// The file has no further record.
     End,
 }
 
@@ -69,12 +70,12 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         self.record
     }
 
-    /// What was done so far, in bytes of text; a record is worth some, however short it is.
+    /// The work so far, in bytes of text. A record counts 64 more, so that many short records are work too.
     pub(crate) fn work(&self) -> u64 {
         self.total + self.record * 64
     }
 
-    /// Gives way when so much more was done.
+    /// Lets [`next`](Self::next) pause after so much more work.
     pub(crate) fn pause_after(&mut self, work: u64) {
         self.pause_at = self.work().saturating_add(work);
     }
@@ -115,9 +116,10 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         }
     }
 
-    /// A whole record, if there is one that may be handed out.
+    /// The next whole record in the text that may be handed out.
     fn next_in_text(&mut self) -> Option<Item> {
-        // A part that is too large to wait for its checksum was not written by us.
+        // A part that is larger than this crate writes is handed out before its checksum: it would not fit into
+        // constant memory.
         let part_cap = PART_BYTES + self.max_record_bytes + self.format.overhead();
         let usable = if self.text.len() - self.verified > part_cap { self.text.len() } else { self.verified };
         match self.format {
@@ -145,8 +147,8 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         }
     }
 
-    /// A damaged length hides where the next record begins: the file ends there. Memory is taken for what stands in the file, never
-    /// for what a length promises.
+    /// A damaged length hides where the next record begins: the file ends there. Memory is allocated for bytes that
+    /// were read, never for the number in a length.
     fn next_framed(&mut self, usable: usize) -> Option<Item> {
         let (head, rest) = self.text[self.start..usable].split_first_chunk::<HEAD>()?;
         match length(*head, self.max_record_bytes) {
@@ -165,7 +167,8 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         }
     }
 
-    /// What stands after the last whole record. A line without its line feed may be whole; whoever reads it will know.
+    /// The text behind the last whole record. A line without its line feed may be whole; the caller finds out by
+    /// decoding it.
     fn last(&mut self) -> Item {
         let record = self.start..self.verified;
         self.start = self.verified;
@@ -188,7 +191,7 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         }
     }
 
-    /// Reads on; says what was wrong, if something was.
+    /// Unpacks the next piece of text; returns the damage in it.
     fn fill(&mut self) -> io::Result<Option<Damage>> {
         self.text.drain(..self.start);
         self.scanned -= self.start;
@@ -204,9 +207,9 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
                 None
             }
             Filled::Torn => {
-                // What came before the cut is as it was written, except the record that was cut, also where it began in a part
-                // before: so it is taken, although its checksum is gone. Damage that looks like a cut may let records through
-                // that the caller cannot use.
+                // The records before the cut are as they were written, except the one that was cut, also where it began
+                // in the part before. They are handed out although their checksum is gone. Damage that looks like a cut
+                // may hand out records that the caller cannot decode.
                 self.cut(match self.format {
                     Format::Lines => end_of_last_line(&self.text),
                     Format::Framed => end_of_last_framed(&self.text, self.max_record_bytes),
@@ -215,7 +218,7 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
                 Some(Damage::Torn)
             }
             Filled::Corrupt => {
-                // Nothing of this part is to be trusted, nor a record that began before it and ends in it.
+                // No record of this part is handed out, nor one that begins before it and ends in it.
                 let trusted = &self.text[..self.verified.max(self.scanned)];
                 self.cut(match self.format {
                     Format::Lines => end_of_last_line(trusted),
@@ -236,7 +239,7 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         Ok(damage)
     }
 
-    /// Nothing more of the file is read.
+    /// Ends the file here: no more of it is read.
     fn end_here(&mut self) {
         self.cut(self.start);
         self.verified = self.text.len();
@@ -254,7 +257,7 @@ fn end_of_last_line(text: &[u8]) -> usize {
     text.iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1)
 }
 
-/// Of text that begins with a record.
+/// The end of the last whole record in text that begins with a record.
 fn end_of_last_framed(text: &[u8], max_record_bytes: usize) -> usize {
     let mut end = 0;
     while let Some((head, rest)) = text[end..].split_first_chunk::<HEAD>()

@@ -1,4 +1,4 @@
-//! The bytes of a file to text: plain, zstd or gzip, by what they are, with a way on after damage.
+//! Bytes to text: plain, zstd or gzip, recognised by the first bytes; goes on behind damage.
 
 #[cfg(any(feature = "zstd", feature = "gzip"))]
 use std::io::SeekFrom;
@@ -6,28 +6,28 @@ use std::io::{self, BufRead, Read};
 
 use crate::form::name::{Extension, Packing};
 
-/// Gives the text piece by piece.
+/// Reads a file and gives its text piece by piece.
 #[derive(Debug)]
 pub(crate) struct Unpacker<F> {
     state: State<F>,
-    /// Searches for the next compressed part that were made after damage.
+    /// How often a damaged part made it search for the next one.
     #[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain files have no parts"))]
     searches: u32,
 }
 
-/// What a call has added to the text.
+/// The bytes that a call of [`Unpacker::fill`] has added to the text.
 #[cfg_attr(not(any(feature = "zstd", feature = "gzip")), expect(dead_code, reason = "plain files have no parts"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
-    /// Some of a compressed part whose checksum is still to come.
+    /// A piece of a compressed part whose checksum is not read yet.
     Part,
-    /// Something, after which all of the text is known to be right, as far as that can be known.
+    /// A piece whose end is verified: the checksum of each compressed part before it was right. Plain text has none.
     Whole,
     /// The file ends in the middle of a part.
     Torn,
     /// The part is damaged; the text goes on with the next one.
     Corrupt,
-    /// Nothing: the file ends.
+    /// None: the file ends.
     End,
 }
 
@@ -37,7 +37,7 @@ enum State<F> {
     Zstd {
         source: Source<F>,
         decoder: Box<zstd::stream::raw::Decoder<'static>>,
-        /// Where the part begins that is being read.
+        /// The position in the file where the present part begins.
         part: Option<u64>,
     },
     #[cfg(feature = "gzip")]
@@ -49,17 +49,17 @@ enum State<F> {
         decoder: Box<flate2::bufread::GzDecoder<Source<F>>>,
         part: u64,
     },
-    /// Only while a call moves the source from one state to another, and after a failed one.
+    /// While a call moves the source from one state to another, and after a call that failed.
     Moved,
 }
 
 impl<F: Read + io::Seek> Unpacker<F> {
-    /// Goes by the first bytes. If they say nothing, by the name; but a name that promises compression over what is none is not
-    /// believed.
+    /// Recognises the compression by the first bytes. If they are neither a magic number nor plain text, the extension
+    /// of the name decides.
     pub(crate) fn new(file: F, extension: Extension) -> io::Result<Self> {
         let mut source = Source::new(file);
         let first = source.peek(ZSTD_MAGIC.len())?;
-        // What else was read may well be text of another language.
+        // `peek` may give more bytes, and plain text behind the first four need not be ASCII.
         let first = &first[..first.len().min(ZSTD_MAGIC.len())];
         let found = if first.starts_with(&ZSTD_MAGIC) {
             Packing::Zstd
@@ -82,7 +82,7 @@ impl<F: Read + io::Seek> Unpacker<F> {
         Ok(Self { state, searches: 0 })
     }
 
-    /// Adds some text at the end of `text`.
+    /// Adds a piece of text at the end of `text`.
     pub(crate) fn fill(&mut self, text: &mut Vec<u8>) -> io::Result<Filled> {
         match std::mem::replace(&mut self.state, State::Moved) {
             State::Plain(mut source) => {
@@ -190,8 +190,8 @@ impl<F: Read + io::Seek> Unpacker<F> {
         }
     }
 
-    /// Goes to the next part after the damaged one that begins at `begin`, or to the end. A part that seems cut short by the end
-    /// of the file, with another one inside it, is not cut but damaged: its own length was.
+    /// Goes to the next part behind the damaged one that begins at `begin`, or to the end of the file. A part that
+    /// reaches beyond the end of the file is torn; if another part begins inside it, its length was damaged instead.
     #[cfg(any(feature = "zstd", feature = "gzip"))]
     fn after_damage(&mut self, source: &mut Source<F>, begin: u64, magic: &[u8], torn: bool) -> io::Result<Filled> {
         self.searches += 1;
@@ -224,14 +224,15 @@ fn zstd_decoder() -> io::Result<zstd::stream::raw::Decoder<'static>> {
     Ok(decoder)
 }
 
-/// A file with a buffer, a position, and a memory of whether it was the file that failed.
+/// A file with a buffer, a position, and a flag that tells a failed read from a failed decoder.
 struct Source<F> {
     file: F,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Where in the file the buffer ends.
+    /// The position in the file where the buffer ends.
     offset: u64,
+    /// A read of the file has failed.
     failed: bool,
 }
 
@@ -240,13 +241,13 @@ impl<F: Read + io::Seek> Source<F> {
         Self { file, buffer: vec![0; CHUNK].into(), start: 0, end: 0, offset: 0, failed: false }
     }
 
-    /// The next bytes without taking them: `len` of them, or all there are.
+    /// The next `len` bytes, or more, without taking them; fewer at the end of the file.
     fn peek(&mut self, len: usize) -> io::Result<&[u8]> {
         while self.end - self.start < len && self.read_more()? > 0 {}
         Ok(&self.buffer[self.start..self.end])
     }
 
-    /// Reads behind what is buffered.
+    /// Reads the next bytes of the file into the buffer, behind those that it holds.
     fn read_more(&mut self) -> io::Result<usize> {
         if self.end == self.buffer.len() || self.start == self.end {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -269,7 +270,7 @@ impl<F: Read + io::Seek> Source<F> {
     }
 }
 
-/// What it takes to go on after damage.
+/// Moves in the file, for the search behind damage.
 #[cfg(any(feature = "zstd", feature = "gzip"))]
 impl<F: Read + io::Seek> Source<F> {
     fn position(&self) -> u64 {
@@ -293,7 +294,7 @@ impl<F: Read + io::Seek> Source<F> {
         Ok(())
     }
 
-    /// Goes to the next place where `wanted` stands; if there is none, to the end.
+    /// Goes to the next occurrence of `wanted`; if there is none, to the end of the file.
     fn find(&mut self, wanted: &[u8]) -> io::Result<bool> {
         loop {
             let bytes = self.peek(wanted.len())?;
@@ -341,10 +342,10 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// RFC 1952, section 2.3.1: the magic, deflate, and no flags, as we write it.
 const GZIP_MAGIC: [u8; 4] = [0x1f, 0x8b, 8, 0];
 
-/// 8 MiB, what every reader of zstd must manage (RFC 8878, section 3.1.1.1.2).
+/// 8 MiB, the window that every reader of zstd should support (RFC 8878, section 3.1.1.1.2).
 #[cfg(feature = "zstd")]
 const WINDOW_LOG_MAX: u32 = 23;
 
-/// So many damaged parts, and the rest of a file is not looked at: else a file made for it could keep us busy for long.
+/// After this many damaged parts the rest of the file is skipped, so that a hostile file cannot block the disk thread.
 #[cfg(any(feature = "zstd", feature = "gzip"))]
 const MAX_SEARCHES: u32 = 1_000;

@@ -103,8 +103,8 @@ fn plain_len(records: &[Record], format: Format) -> u64 {
     records.iter().map(|record| (record.bytes.len() + format.overhead()) as u64).sum()
 }
 
-/// Gives the text of the records in parts of about [`PART_BYTES`]. Each part is compressed by itself: damage in one leaves the others
-/// readable.
+/// Gives the text of the records in parts of about [`PART_BYTES`]. Each part is compressed by itself: damage in one
+/// leaves the others readable.
 #[cfg(any(feature = "zstd", feature = "gzip"))]
 fn parts(records: &[Record], format: Format, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut text = Vec::new();

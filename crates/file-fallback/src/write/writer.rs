@@ -41,7 +41,8 @@ impl Writer {
         Self { encoder: Encoder::new(config), max_record_bytes: config.max_record_bytes }
     }
 
-    /// Writes the records to one file. `announce` is called with each name that the file may get, before its first byte is written.
+    /// Writes the records to one file. `announce` is called with each name that the file may get, before its first byte
+    /// is written.
     pub(crate) fn spill<D: Directory>(
         &self,
         mut target: Target<'_, D>,
@@ -129,8 +130,8 @@ impl<D: Directory> Target<'_, D> {
         Ok(Spilled { name: text, count, bytes, evicted })
     }
 
-    /// Writes and publishes one file. Where the disk or a quota is full, older files are removed, up to twice the space that the file
-    /// needs: if that does not help, another program takes the space.
+    /// Writes and publishes one file. Where the disk or a quota is full, older files are removed, up to twice the space
+    /// that the file needs: if that does not help, another program takes the space.
     fn publish(
         &mut self,
         name: &str,
@@ -164,7 +165,8 @@ impl<D: Directory> Target<'_, D> {
 
     fn publish_once(&mut self, name: &str, encoded: &Encoded<'_>, evicted: &mut Vec<Evicted>) -> Result<(), FileError> {
         let draft = Draft::write(self.files.dir(), name, |file| encoded.write_to(file))?;
-        // After the draft, because writing it may fail; before it is published, so that the limits hold at every moment.
+        // After the draft, because writing it may fail; before it is published, so that the limits hold at every
+        // moment.
         match self.limits.make_room(self.files, encoded.len(), evicted) {
             Ok(()) => draft.publish(self.files.dir()),
             Err(error) => {

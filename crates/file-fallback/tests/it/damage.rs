@@ -1,4 +1,4 @@
-//! Damaged files: the good lines come, the rest is counted, the file is kept for somebody to look at.
+//! Damaged files: the good records are delivered, the rest is counted, the file is set aside.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,17 +14,22 @@ use crate::{
     scratch,
 };
 
-/// A store with one file to be damaged and one neighbour, both known.
-pub(crate) fn two_files(dir: &Path, compression: Compression, format: Format, kept: &[Record]) -> String {
+/// A directory with one file to be damaged and one neighbour; returns the name of the first.
+pub(crate) fn two_files(dir: &Path, compression: Compression, format: Format, written: &[Record]) -> String {
     let mut store = open(config(dir).with_compression(compression).with_format(format));
-    let name = store.spill(kept, at(0)).expect("room").name;
+    let name = store.spill(written, at(0)).expect("room").name;
     drop(store.spill(&records(1_000..1_003, 50, format), at(1)).expect("room"));
     name
 }
 
-/// Drains after damage to the first file; checks what must hold whatever the damage is. Returns the ids of the first
-/// file that came, and whether it was set aside.
-pub(crate) fn drain_damaged(dir: &Path, name: &str, kept: &[Record], exact: bool) -> (BTreeSet<usize>, Option<Damage>) {
+/// Delivers everything after damage to the first file, and checks the rules that hold for any damage. Returns the ids
+/// that the first file gave, and the damage that it was set aside for.
+pub(crate) fn drain_damaged(
+    dir: &Path,
+    name: &str,
+    written: &[Record],
+    exact: bool,
+) -> (BTreeSet<usize>, Option<Damage>) {
     let mut store = open(config(dir));
     let promised = store.stored().count;
     let (mut ids, mut settled) = (BTreeSet::new(), 0);
@@ -34,17 +39,17 @@ pub(crate) fn drain_damaged(dir: &Path, name: &str, kept: &[Record], exact: bool
             .records
             .iter()
             .map(|text| {
-                let known = kept.iter().chain(&neighbour).position(|record| record.bytes == *text);
+                let known = written.iter().chain(&neighbour).position(|record| record.bytes == *text);
                 match known {
                     Some(index) => {
-                        let id = if index < kept.len() { index } else { 1_000 + index - kept.len() };
+                        let id = if index < written.len() { index } else { 1_000 + index - written.len() };
                         assert!(ids.insert(id), "line {id} came twice");
                         file_fallback::Verdict::Done(count(id) as u64)
                     }
                     None => {
                         assert!(
                             !exact,
-                            "a line that nobody wrote: {:?}",
+                            "a record that was never written: {:?}",
                             String::from_utf8_lossy(&text[..text.len().min(80)])
                         );
                         file_fallback::Verdict::Rejected
@@ -68,23 +73,23 @@ pub(crate) fn drain_damaged(dir: &Path, name: &str, kept: &[Record], exact: bool
     });
     assert_eq!(data_files(dir), Vec::<String>::new());
     drop(store);
-    assert_eq!(open(config(dir)).stored().files, 0, "what was set aside is not found again");
+    assert_eq!(open(config(dir)).stored().files, 0, "a file that was set aside is not found again");
     ids.retain(|id| *id < 1_000);
     (ids, aside)
 }
 
 #[test]
-fn a_torn_compressed_file_gives_all_lines_before_the_cut() {
+fn a_torn_compressed_file_gives_all_records_before_the_cut() {
     for (compression, format) in compressions().into_iter().flat_map(|one| FORMATS.map(|format| (one, format))) {
-        let kept = records(0..40, 20_000, format);
+        let written = records(0..40, 20_000, format);
         let mut last = 0;
         for percent in [0, 1, 10, 30, 50, 70, 90, 99] {
             let scratch = scratch();
-            let name = two_files(scratch.path(), compression, format, &kept);
+            let name = two_files(scratch.path(), compression, format, &written);
             let path = scratch.path().join(&name);
             let bytes = fs::read(&path).expect("there");
             fs::write(&path, &bytes[..bytes.len() * percent / 100]).expect("cut");
-            let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, true);
+            let (ids, damage) = drain_damaged(scratch.path(), &name, &written, true);
             assert_eq!(ids, (0..ids.len()).collect(), "a beginning");
             assert!(ids.len() >= last, "{percent} % gave {} lines, less gave {last}", ids.len());
             last = ids.len();
@@ -96,10 +101,10 @@ fn a_torn_compressed_file_gives_all_lines_before_the_cut() {
     }
 }
 
-/// Another program's file: its parts do not end where lines do.
+/// A file of another program, whose parts do not end where lines do.
 #[cfg(all(feature = "gzip", feature = "zstd"))]
 #[test]
-fn a_line_that_ends_in_a_torn_part_does_not_come_without_its_end() {
+fn a_line_that_ends_in_a_torn_part_is_not_delivered_without_its_end() {
     let [first, second] = [&b"{\"id\":0}\n{\"id\":1,"[..], &b"\"text\":\"\"}\n"[..]];
     for (extension, pack) in [(".jsonl.zst", zstd_of as fn(&[u8]) -> Vec<u8>), (".jsonl.gz", gzip_of)] {
         let scratch = scratch();
@@ -126,33 +131,33 @@ fn gzip_of(text: &[u8]) -> Vec<u8> {
 
 #[cfg(feature = "zstd")]
 #[test]
-fn a_file_that_was_cut_between_two_parts_is_missed_by_its_count() {
+fn a_file_that_was_cut_between_two_parts_lacks_units_that_its_name_promises() {
     let scratch = scratch();
-    let kept = lines(0..40, 20_000);
-    let name = two_files(scratch.path(), Compression::Zstd, Format::Lines, &kept);
+    let written = lines(0..40, 20_000);
+    let name = two_files(scratch.path(), Compression::Zstd, Format::Lines, &written);
     let path = scratch.path().join(&name);
     let bytes = fs::read(&path).expect("there");
     let second =
         (4..bytes.len()).find(|&at| bytes[at..].starts_with(&[0x28, 0xb5, 0x2f, 0xfd])).expect("several parts");
     fs::write(&path, &bytes[..second]).expect("cut");
-    let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, true);
+    let (ids, damage) = drain_damaged(scratch.path(), &name, &written, true);
     assert_eq!((ids.len(), damage), (14, None), "a part ends with the line that reaches 256 KiB");
 }
 
 #[test]
 fn a_torn_plain_line_goes_to_the_caller_who_rejects_it() {
     let scratch = scratch();
-    let kept = lines(0..5, 100);
-    let name = two_files(scratch.path(), Compression::Never, Format::Lines, &kept);
+    let written = lines(0..5, 100);
+    let name = two_files(scratch.path(), Compression::Never, Format::Lines, &written);
     let path = scratch.path().join(&name);
     let bytes = fs::read(&path).expect("there");
     fs::write(&path, &bytes[..bytes.len() - 20]).expect("cut");
-    let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, false);
+    let (ids, damage) = drain_damaged(scratch.path(), &name, &written, false);
     assert_eq!((ids, damage), ((0..4).collect(), Some(Damage::Rejected)));
 }
 
 #[test]
-fn a_rejected_line_keeps_its_file_also_across_a_restart() {
+fn the_file_of_a_rejected_line_is_set_aside_also_after_a_restart() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()));
     let name = store
@@ -164,7 +169,7 @@ fn a_rejected_line_keeps_its_file_also_across_a_restart() {
     store.acknowledge(group, 1).expect("durable");
     let group = next_group(&mut store, 1).expect("lines");
     store.settle(group, &[file_fallback::Verdict::Rejected]).expect("durable");
-    assert_eq!(store.stored().count, 12, "what a rejected line held is known at the end");
+    assert_eq!(store.stored().count, 12, "the units of a rejected line are counted after the last record");
     drop(store);
     let mut store = open(config(scratch.path()));
     assert_eq!(drain(&mut store, 1_000), (once([2]), 0));
@@ -195,10 +200,10 @@ fn a_line_that_is_too_long_is_skipped_in_constant_memory() {
 #[test]
 fn a_file_is_read_by_its_bytes_not_by_its_name() {
     let scratch = scratch();
-    let kept = lines(0..40, 20_000);
-    let text: Vec<u8> = kept.iter().flat_map(|line| [&line.bytes[..], b"\n"].concat()).collect();
+    let written = lines(0..40, 20_000);
+    let text: Vec<u8> = written.iter().flat_map(|line| [&line.bytes[..], b"\n"].concat()).collect();
     let zstd = {
-        let name = two_files(scratch.path(), Compression::Zstd, Format::Lines, &kept);
+        let name = two_files(scratch.path(), Compression::Zstd, Format::Lines, &written);
         fs::read(scratch.path().join(name)).expect("there")
     };
     for (extension, bytes) in [(".jsonl", &zstd), (".jsonl.gz", &zstd), (".jsonl.zst", &text), (".jsonl.gz", &text)] {
@@ -211,7 +216,7 @@ fn a_file_is_read_by_its_bytes_not_by_its_name() {
 }
 
 #[test]
-fn plain_text_of_any_language_is_plain_whatever_its_name_promises() {
+fn plain_text_of_any_language_is_read_as_plain_under_the_name_of_a_compressed_file() {
     for extension in [".jsonl.zst", ".jsonl.gz"] {
         let scratch = scratch();
         let path = scratch.path().join(format!("traces-20260201T000000.000Z-00000001-n1{extension}"));
@@ -241,7 +246,7 @@ fn the_quarantine_has_a_limit_of_its_own() {
     let mut left = data_files(&scratch.path().join("quarantine"));
     assert_eq!((left.len() as u64 + trimmed, left.len()), (20, 4), "four blocks of 4 KiB");
     left.sort();
-    assert_eq!(left, names[16..], "the newest are kept");
+    assert_eq!(left, names[16..], "the newest are left");
 }
 
 #[derive(Clone, Debug)]
@@ -290,23 +295,23 @@ impl Harm {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Compressed parts have checksums: no line comes that nobody wrote, unless a part seems to be cut, whose checksum is
-    /// then out of sight; and one harm costs at most two parts.
+    /// Compressed parts have checksums: no line is delivered that was never written, unless a part seems to be cut,
+    /// whose checksum then cannot be read; and one harm costs at most two parts.
     #[cfg(any(feature = "zstd", feature = "gzip"))]
     #[test]
-    fn harm_to_a_compressed_file_costs_only_what_it_hits(
+    fn harm_to_a_compressed_file_costs_only_the_parts_that_it_hits(
         harm in harm(),
         (compression, format) in (prop::sample::select(compressions()), prop::sample::select(&FORMATS)),
     ) {
         let scratch = scratch();
-        let kept = records(0..40, 20_000, format);
-        let name = two_files(scratch.path(), compression, format, &kept);
+        let written = records(0..40, 20_000, format);
+        let name = two_files(scratch.path(), compression, format, &written);
         let path = scratch.path().join(&name);
         let mut bytes = fs::read(&path).expect("there");
         harm.apply(&mut bytes);
         fs::write(&path, &bytes).expect("written");
-        let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, false);
-        // What is wrong is told from the first on: a line that nobody wrote never comes as the first sign.
+        let (ids, damage) = drain_damaged(scratch.path(), &name, &written, false);
+        // The damage is noted before the first record that was never written could be rejected.
         prop_assert_ne!(damage, Some(Damage::Rejected));
         // 14 + 14 + 12 lines in three parts.
         match &harm {
@@ -318,15 +323,15 @@ proptest! {
     }
 
     #[test]
-    fn harm_to_a_plain_file_costs_only_the_lines_it_hits(harm in harm()) {
+    fn harm_to_a_plain_file_costs_only_the_lines_that_it_hits(harm in harm()) {
         let scratch = scratch();
-        let kept = lines(0..40, 500);
-        let name = two_files(scratch.path(), Compression::Never, Format::Lines, &kept);
+        let written = lines(0..40, 500);
+        let name = two_files(scratch.path(), Compression::Never, Format::Lines, &written);
         let path = scratch.path().join(&name);
         let mut bytes = fs::read(&path).expect("there");
         harm.apply(&mut bytes);
         fs::write(&path, &bytes).expect("written");
-        let (ids, _) = drain_damaged(scratch.path(), &name, &kept, false);
+        let (ids, _) = drain_damaged(scratch.path(), &name, &written, false);
         match &harm {
             Harm::Flip(..) => prop_assert!(ids.len() >= 38),
             Harm::Insert(..) => prop_assert!(ids.len() >= 39),
@@ -335,20 +340,20 @@ proptest! {
         }
     }
 
-    /// A damaged length hides what follows it, so all that is sure is what stands before the first byte that is hit.
+    /// A damaged length hides the records behind it: only those before the first changed byte are certain.
     #[test]
-    fn harm_to_a_plain_framed_file_costs_nothing_before_it(harm in harm()) {
+    fn harm_to_a_plain_framed_file_costs_no_record_before_it(harm in harm()) {
         let scratch = scratch();
-        let kept = records(0..40, 500, Format::Framed);
-        let name = two_files(scratch.path(), Compression::Never, Format::Framed, &kept);
+        let written = records(0..40, 500, Format::Framed);
+        let name = two_files(scratch.path(), Compression::Never, Format::Framed, &written);
         let path = scratch.path().join(&name);
         let whole = fs::read(&path).expect("there");
         let mut bytes = whole.clone();
         harm.apply(&mut bytes);
         fs::write(&path, &bytes).expect("written");
-        let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, false);
+        let (ids, damage) = drain_damaged(scratch.path(), &name, &written, false);
         let same = bytes.iter().zip(&whole).take_while(|(is, was)| is == was).count();
-        let ends = kept.iter().scan(0, |end, record| {
+        let ends = written.iter().scan(0, |end, record| {
             *end += 4 + record.bytes.len();
             Some(*end)
         });
@@ -357,10 +362,10 @@ proptest! {
         prop_assert!(ids.len() == 40 || damage.is_some() || matches!(harm, Harm::Cut(_)), "{} records, unnoticed", ids.len());
     }
 
-    /// Whatever stands under our names, nothing panics, everything ends, and the neighbour is delivered.
+    /// Any bytes under a name of the store: no call panics, every loop ends, and the neighbour is delivered.
     #[cfg(all(feature = "zstd", feature = "gzip"))]
     #[test]
-    fn random_bytes_are_read_without_harm(
+    fn random_bytes_end_without_a_panic_and_the_neighbour_is_delivered(
         bytes in prop::collection::vec(any::<u8>(), 0..5_000),
         magic in prop_oneof![Just(&b""[..]), Just(&b"\x28\xb5\x2f\xfd"[..]), Just(&b"\x1f\x8b\x08\x00"[..])],
         head in prop_oneof![Just(vec![]), (0..5_000_u32).prop_map(|len| len.to_be_bytes().to_vec())],

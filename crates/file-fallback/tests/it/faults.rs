@@ -1,5 +1,5 @@
-//! Every call to the disk fails once, and from then on, at every place: nothing that was accepted is lost, nothing
-//! panics, and when the disk is well again the store goes on.
+//! Each call to the disk fails, once or from then on: no accepted record is lost, no call panics, and once the disk
+//! works again the store does too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use safe_dir::{Directory, SafeDir};
 
 use crate::{FORMATS, at, config, count, drain, id_of, lines, missing, next_group, records, scratch};
 
-/// What the outside knows.
+/// The results of all calls.
 #[derive(Default)]
 struct Ledger {
     accepted: BTreeSet<usize>,
@@ -17,7 +17,7 @@ struct Ledger {
     evicted: u64,
     delivered: BTreeMap<usize, usize>,
     missing: u64,
-    /// The record of the progress could not be read once: lines come again.
+    /// The log of the progress could not be read once: settled records come again.
     forgotten: bool,
 }
 
@@ -28,7 +28,7 @@ fn open_faulty<D: Directory>(dir: D, faults: &Faults, format: Format) -> Option<
     FileFallback::open_in(config.build().expect("valid"), dir).ok()
 }
 
-/// A life: spills plain and compressed, replays a part, evicts, starts again, replays.
+/// One run of a store: spills plain and compressed, replays a part, evicts.
 fn live<D: Directory>(store: &mut FileFallback<D>, ledger: &mut Ledger, first: usize) {
     for (offset, len) in [(0, 60), (10, 400), (20, 60)] {
         let ids = first + offset..first + offset + 4;
@@ -42,7 +42,7 @@ fn live<D: Directory>(store: &mut FileFallback<D>, ledger: &mut Ledger, first: u
                 ledger.evicted += error.evicted().iter().map(|evicted| evicted.count).sum::<u64>();
             }
         }
-        // An error is tried again, but not for ever.
+        // An error is tried again, three times at most.
         for _ in 0..3 {
             let Ok(Next::Group(group)) = store.next_group(100) else { continue };
             let verdicts: Vec<_> = group
@@ -71,7 +71,7 @@ fn note<D: Directory>(store: &mut FileFallback<D>, ledger: &mut Ledger) {
     ledger.missing += missing(&notices);
 }
 
-/// The format changes from life to life.
+/// Three runs on one directory, each with the other format than the one before; returns how often the fault fired.
 fn run<D: Directory>(
     open_dir: impl Fn() -> D,
     [first, second]: [Format; 2],
@@ -81,7 +81,7 @@ fn run<D: Directory>(
 ) -> u64 {
     let (faults, mut ledger) = (Faults::none(), Ledger::default());
     faults.plan(nth, fault, persistent);
-    // Two lives with the fault somewhere in them, then one without.
+    // Two runs with the fault in one of them, then one without.
     for (life, format) in [first, second].into_iter().enumerate() {
         if let Some(mut store) = open_faulty(open_dir(), &faults, format) {
             live(&mut store, &mut ledger, 100 * life);
@@ -91,7 +91,7 @@ fn run<D: Directory>(
     faults.clear();
     let mut store = open_faulty(open_dir(), &faults, first).expect("the disk is well");
     live(&mut store, &mut ledger, 200);
-    assert!((200..204).all(|id| ledger.accepted.contains(&id)), "it goes on as if nothing had been");
+    assert!((200..204).all(|id| ledger.accepted.contains(&id)), "the store works as before the fault");
     let (rest, rejected) = drain(&mut store, 10_000);
     assert_eq!(rejected, 0, "no half line");
     note(&mut store, &mut ledger);
@@ -105,7 +105,7 @@ fn run<D: Directory>(
     assert!(lost <= ledger.evicted + ledger.missing, "{context}: {lost} lost, {} evicted", ledger.evicted);
     for id in ledger.delivered.keys() {
         assert!(ledger.accepted.contains(id) || ledger.refused.contains(id), "{context}: invented {id}");
-        // A file that was published and could not be taken back after its directory was not synced.
+        // Excepted is a file that was published and could not be removed again after the sync of its directory failed.
         assert!(persistent || !ledger.refused.contains(id), "{context}: {id} was refused and is there");
     }
     let twice = ledger.delivered.values().filter(|times| **times > 1).count();
@@ -117,7 +117,7 @@ fn run<D: Directory>(
     fired
 }
 
-/// Until the fault comes too late to be met.
+/// Runs with the fault at the first call, at the second and so on, until the runs have fewer calls.
 fn sweep(fault: Fault, persistent: bool) {
     for formats in [FORMATS, [Format::Framed, Format::Lines]] {
         let met = |nth: &u64| {
@@ -129,9 +129,9 @@ fn sweep(fault: Fault, persistent: bool) {
     }
 }
 
-/// A bad sector: opening and the first pieces are read, the piece after them never.
+/// The file opens and its first pieces are read; the piece after them always fails.
 #[test]
-fn what_stands_before_a_place_that_cannot_be_read_is_delivered() {
+fn records_before_a_bad_sector_are_delivered() {
     for format in FORMATS {
         let (disk, faults) = (Disk::new(), Faults::none());
         let config = config(std::path::Path::new("unused"))
@@ -164,9 +164,9 @@ fn what_stands_before_a_place_that_cannot_be_read_is_delivered() {
     }
 }
 
-/// A second sync of the same file would say that all is well, although what the first was about is lost.
+/// A second sync of the same file would succeed although the bytes of the first one are lost.
 #[test]
-fn a_record_of_the_progress_whose_sync_failed_is_not_written_on() {
+fn a_progress_log_whose_sync_failed_is_not_continued() {
     use std::os::unix::fs::MetadataExt as _;
 
     let (scratch, faults) = (scratch(), Faults::none());
@@ -182,7 +182,7 @@ fn a_record_of_the_progress_whose_sync_failed_is_not_written_on() {
     let log = inode();
     settle().expect("the same one");
     assert_eq!(inode(), log);
-    // The line was read with the others: a write, and the sync.
+    // The record was read with the others, so the calls are a write and the sync.
     faults.plan(2, Fault::Errno(5), false);
     assert!(matches!(settle(), Err(SettleError::NotDurable { .. })), "{} calls", faults.calls());
     assert_eq!((faults.fired(), inode()), (1, log));

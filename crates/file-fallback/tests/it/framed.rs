@@ -1,4 +1,4 @@
-//! Records as bytes with their length in front.
+//! Framed records: bytes behind their length.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn all_damage(notices: &[Notice]) -> Vec<Damage> {
     notices.iter().filter_map(damage).collect()
 }
 
-/// What a store delivers of one foreign file, and what was wrong with it. Nothing promised goes uncounted.
+/// The records that a store delivers of one foreign file, and its damage. Checks that every promised unit is counted.
 fn read_one(dir: &Path, name: &str, bytes: &[u8]) -> (Vec<Vec<u8>>, Option<Damage>) {
     fs::write(dir.join(name), bytes).expect("written");
     let mut store = open(config(dir).with_max_record_bytes(1_000));
@@ -69,19 +69,19 @@ fn an_empty_record_and_one_that_is_too_long_are_refused() {
 
 #[test]
 fn a_file_that_was_cut_anywhere_gives_the_records_before_the_cut() {
-    let kept = records(0..4, 60, Format::Framed);
+    let written = records(0..4, 60, Format::Framed);
     let mut ends = vec![0];
-    ends.extend(kept.iter().scan(0, |end, record| {
+    ends.extend(written.iter().scan(0, |end, record| {
         *end += 4 + record.bytes.len();
         Some(*end)
     }));
     for len in 0..*ends.last().expect("some") {
         let scratch = scratch();
-        let name = two_files(scratch.path(), Compression::Never, Format::Framed, &kept);
+        let name = two_files(scratch.path(), Compression::Never, Format::Framed, &written);
         let path = scratch.path().join(&name);
         let bytes = fs::read(&path).expect("there");
         fs::write(&path, &bytes[..len]).expect("cut");
-        let (ids, damage) = drain_damaged(scratch.path(), &name, &kept, true);
+        let (ids, damage) = drain_damaged(scratch.path(), &name, &written, true);
         let whole = ends.iter().filter(|end| **end <= len).count() - 1;
         let torn = (!ends.contains(&len)).then_some(Damage::Torn);
         assert_eq!((ids, damage), ((0..whole).collect(), torn), "cut at {len}");
@@ -89,7 +89,7 @@ fn a_file_that_was_cut_anywhere_gives_the_records_before_the_cut() {
 }
 
 #[test]
-fn a_length_that_cannot_be_ends_the_file_and_what_came_before_is_delivered() {
+fn an_impossible_length_ends_the_file_and_the_records_before_it_are_delivered() {
     let good = framed(&[b"one", b"two"]);
     for (length, expected) in [
         (0, Damage::BadLength),
@@ -102,14 +102,15 @@ fn a_length_that_cannot_be_ends_the_file_and_what_came_before_is_delivered() {
         let bytes = [&good[..], &length.to_be_bytes(), &framed(&[b"hidden"])].concat();
         let (read, damage) = read_one(scratch.path(), "traces-20260201T000000.000Z-00000001-n9.binpb", &bytes);
         assert_eq!((read, damage), (vec![b"one".to_vec(), b"two".to_vec()], Some(expected)), "{length}");
-        let kept = fs::read(scratch.path().join("quarantine/traces-20260201T000000.000Z-00000001-n9.binpb"));
-        assert_eq!(kept.expect("set aside"), bytes, "whole, for somebody to look at");
+        let written = fs::read(scratch.path().join("quarantine/traces-20260201T000000.000Z-00000001-n9.binpb"));
+        assert_eq!(written.expect("set aside"), bytes, "whole, for an operator to inspect");
     }
 }
 
-/// The limit is 64 MiB and the length just below it, in a file of a few bytes, plain and packed: no memory is taken for a promise.
+/// The limit and the length are 64 MiB, in a file of a few bytes, plain and compressed: memory is allocated for bytes
+/// that were read, not for a length.
 #[test]
-fn a_length_that_promises_more_than_there_is_takes_no_memory() {
+fn a_length_beyond_the_end_of_the_file_allocates_no_memory() {
     let bytes = [&(64_u32 << 20).to_be_bytes()[..], b"short"].concat();
     for extension in ["binpb", "binpb.zst"] {
         let scratch = scratch();
@@ -121,9 +122,9 @@ fn a_length_that_promises_more_than_there_is_takes_no_memory() {
     }
 }
 
-/// The name says which form; the bytes say how it is packed.
+/// The name decides about the format, the bytes about the compression.
 #[test]
-fn the_wrong_form_under_a_name_is_set_aside_and_counted_and_the_neighbour_is_whole() {
+fn a_file_of_the_other_format_under_its_name_is_set_aside_and_counted_and_the_neighbour_is_whole() {
     let text = b"{\"id\":4}\n{\"id\":9}\n";
     let frames = framed(&[b"{\"id\":4}", b"{\"id\":9}"]);
     for (extension, bytes, expected) in [
@@ -154,8 +155,9 @@ fn framed_files_are_unpacked_by_their_bytes_not_by_their_names() {
     for compression in compressions() {
         let packed = {
             let scratch = scratch();
-            let kept = records(0..40, 20_000, Format::Framed);
-            fs::read(scratch.path().join(two_files(scratch.path(), compression, Format::Framed, &kept))).expect("there")
+            let written = records(0..40, 20_000, Format::Framed);
+            fs::read(scratch.path().join(two_files(scratch.path(), compression, Format::Framed, &written)))
+                .expect("there")
         };
         for extension in ["binpb", "binpb.zst", "binpb.gz"] {
             for bytes in [&packed, &plain] {
@@ -170,9 +172,9 @@ fn framed_files_are_unpacked_by_their_bytes_not_by_their_names() {
     }
 }
 
-/// Whatever the settings were when the files were written, and are when they are read.
+/// Files are written with one format in the settings and read with the other.
 #[test]
-fn a_change_of_format_between_two_runs_loses_nothing() {
+fn a_change_of_format_between_two_runs_loses_no_record() {
     let scratch = scratch();
     for (run, format) in [Format::Lines, Format::Framed, Format::Lines].into_iter().enumerate() {
         let mut store = open(config(scratch.path()).with_format(format).with_compress_above(1_000));
@@ -180,7 +182,7 @@ fn a_change_of_format_between_two_runs_loses_nothing() {
             let first = run * 10 + index * 5;
             drop(store.spill(&records(first..first + 5, len, format), at(0)).expect("room"));
         }
-        // Part of the oldest file goes, in whichever form it is.
+        // One record of the oldest file is settled.
         let group = next_group(&mut store, 1).expect("files");
         assert_eq!(group.format(), Format::Lines);
         store.acknowledge(group, run as u64 + 1).expect("durable");
@@ -196,7 +198,7 @@ fn a_change_of_format_between_two_runs_loses_nothing() {
 }
 
 #[test]
-fn letters_are_lines_whatever_the_settings_say() {
+fn letters_are_lines_also_where_the_settings_name_framed_records() {
     use file_fallback::dead_letters::{DeadLetters, Letter};
     let scratch = scratch();
     let config = DeadLetters::config(scratch.path()).with_free_space_reserve(0).with_format(Format::Framed);
@@ -223,7 +225,7 @@ struct Batch {
     records: Vec<Vec<u8>>,
 }
 
-/// Bytes that the format takes: a line has no line feed, and more than space.
+/// Records that the format accepts: a line has no line feed, and more than white space.
 fn batch() -> impl Strategy<Value = Batch> {
     let packings: Vec<_> = compressions().into_iter().map(Some).chain([None]).collect();
     let record = prop_oneof![
@@ -237,7 +239,7 @@ fn batch() -> impl Strategy<Value = Batch> {
                 record.iter_mut().for_each(|byte| *byte = if *byte == b'\n' { b'.' } else { *byte });
                 record.push(b'!');
             }
-            // What the first bytes of a plain file say is believed; text begins with none of the marks of compression.
+            // A plain file is recognised by its first bytes: they must not be a magic number of a compression.
             records[0].insert(0, b'"');
         }
         Batch { format, compression, compress_above, records }
@@ -256,9 +258,10 @@ fn settings(dir: &Path, batch: &Batch) -> Config {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Each batch by a run with settings of its own, all read by the last, a part of each group given back.
+    /// Each batch is written by a run with its own settings; the last run reads all, and gives back a part of each
+    /// group.
     #[test]
-    fn what_is_spilled_comes_back_byte_for_byte(
+    fn spilled_records_come_back_byte_for_byte(
         batches in prop::collection::vec(batch(), 1..6),
         max_bytes in 1..200_000_usize,
         keep in any::<u64>(),
@@ -267,8 +270,8 @@ proptest! {
         let mut expected = Vec::new();
         for batch in &batches {
             let mut store = file_fallback::FileFallback::open(settings(scratch.path(), batch)).expect("free");
-            let kept: Vec<_> = batch.records.iter().map(|bytes| Record { bytes: bytes.clone(), count: 1 }).collect();
-            let spilled = store.spill(&kept, at(0)).expect("room");
+            let written: Vec<_> = batch.records.iter().map(|bytes| Record { bytes: bytes.clone(), count: 1 }).collect();
+            let spilled = store.spill(&written, at(0)).expect("room");
             let extension = if batch.format == Format::Lines { "jsonl" } else { "binpb" };
             prop_assert!(spilled.name.contains(extension));
             prop_assert_eq!(store.config().format(), batch.format);

@@ -1,4 +1,4 @@
-//! Random histories over a simulated disk that loses what was not synced, against an independent count.
+//! Random histories over a simulated disk that loses unsynced bytes and names, against an independent count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,7 +19,7 @@ enum Step {
     Next {
         max_bytes: usize,
     },
-    /// One bit a line: done or kept.
+    /// One bit for each record: done, or to be read again.
     Settle {
         group: usize,
         done: u32,
@@ -55,24 +55,24 @@ fn format() -> impl Strategy<Value = Format> {
     prop::sample::select(&FORMATS)
 }
 
-/// The world outside the store.
-struct World {
+/// The store, its disk, and an independent count of its records.
+struct History {
     disk: Disk,
     store: Option<FileFallback<MemoryDir>>,
-    /// The setting of this run; files of the other stay from the runs before.
+    /// The format of this run; earlier runs may have left files of the other.
     format: Format,
     out: Vec<(Group, Vec<usize>)>,
-    /// By file: the ids in it that are accepted and neither settled nor gone.
+    /// By file: the ids in it that were accepted and neither settled nor evicted.
     files: BTreeMap<String, BTreeSet<usize>>,
     settled: BTreeSet<usize>,
     next_id: usize,
     seconds: u64,
 }
 
-impl World {
+impl History {
     fn new(format: Format) -> Self {
         let disk = Disk::new();
-        let mut world = Self {
+        let mut history = Self {
             disk,
             store: None,
             format,
@@ -82,8 +82,8 @@ impl World {
             next_id: 0,
             seconds: 0,
         };
-        world.open(format);
-        world
+        history.open(format);
+        history
     }
 
     fn open(&mut self, format: Format) {
@@ -102,7 +102,7 @@ impl World {
         self.store.as_mut().expect("open")
     }
 
-    fn gone(&mut self, evicted: &[file_fallback::Evicted]) {
+    fn note_evicted(&mut self, evicted: &[file_fallback::Evicted]) {
         for evicted in evicted {
             let ids = self.files.remove(&evicted.name).expect("a file that is known");
             assert_eq!(evicted.count, sum(&ids), "{evicted:?}");
@@ -115,14 +115,16 @@ impl World {
                 let ids: BTreeSet<_> = (self.next_id..self.next_id + number).collect();
                 self.next_id += number;
                 let now = at(self.seconds);
-                let kept = records(ids.iter().copied(), if large { 3_000 } else { 80 }, self.format);
-                match self.store().spill(&kept, now) {
+                let written = records(ids.iter().copied(), if large { 3_000 } else { 80 }, self.format);
+                match self.store().spill(&written, now) {
                     Ok(spilled) => {
                         assert_eq!(spilled.count, sum(&ids));
-                        self.gone(&spilled.evicted);
+                        self.note_evicted(&spilled.evicted);
                         self.files.insert(spilled.name, ids);
                     }
-                    Err(error @ (SpillError::NoRoom { .. } | SpillError::File { .. })) => self.gone(error.evicted()),
+                    Err(error @ (SpillError::NoRoom { .. } | SpillError::File { .. })) => {
+                        self.note_evicted(error.evicted())
+                    }
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -131,7 +133,7 @@ impl World {
                     let ids: Vec<_> = group.records.iter().map(|text| id_of(text).expect("what was written")).collect();
                     let file = self.files.get(group.file()).expect("a file that is known");
                     for id in &ids {
-                        assert!(file.contains(id), "{id} was settled, refused or evicted, and came");
+                        assert!(file.contains(id), "{id} was settled, refused or evicted, and is delivered");
                         assert!(!self.out.iter().any(|(_, out)| out.contains(id)), "{id} is out already");
                     }
                     self.out.push((group, ids));
@@ -158,8 +160,8 @@ impl World {
                 if file.is_empty() {
                     self.files.remove(&name);
                 }
-                // The disk was full: a restart would deliver these lines again, which the strict count here does not
-                // allow for. With room the next settling makes up for it, and so it does here.
+                // The disk was full: after a restart these records would be delivered again, which the count here does
+                // not allow. With room the next verdict writes these too.
                 if !durable {
                     self.disk.set_capacity(None);
                     self.settle_one_more();
@@ -174,7 +176,7 @@ impl World {
                 self.seconds += seconds;
                 let now = at(self.seconds);
                 let evicted = self.store().clean_up(now);
-                self.gone(&evicted);
+                self.note_evicted(&evicted);
             }
             Step::Restart(format) => {
                 self.store = None;
@@ -190,7 +192,7 @@ impl World {
         self.check();
     }
 
-    /// Writes the whole progress anew by settling one more line, or by emptying the store.
+    /// Makes the store write all marks, by one more verdict, or empties it.
     fn settle_one_more(&mut self) {
         for _ in 0..1_000 {
             let group = match self.out.pop() {
@@ -210,13 +212,13 @@ impl World {
             if file.is_empty() {
                 self.files.remove(&name);
             } else {
-                return; // The file goes on: so its progress, and all other, was written.
+                return; // The file stays, thus its mark was written, and all others with it.
             }
         }
         panic!("the store never ends");
     }
 
-    /// The store's own numbers against ours, and against the names on the disk.
+    /// Compares the store's numbers with the count here and with the names on the disk.
     fn check(&mut self) {
         let expected: u64 = self.files.values().map(sum).sum();
         assert_eq!(self.store().stored().count, expected);
@@ -246,12 +248,12 @@ impl World {
         while let Some(group) = next_group(self.store(), 5_000) {
             let ids: Vec<_> = group.records.iter().map(|text| id_of(text).expect("what was written")).collect();
             for id in &ids {
-                assert!(left.remove(id), "{id} came, and is settled or unknown");
+                assert!(left.remove(id), "{id} is delivered, and was settled or is unknown");
             }
             let counts = ids.iter().map(|id| count(*id) as u64).sum();
             self.store().acknowledge(group, counts).expect("no faults");
         }
-        assert_eq!(left, BTreeSet::new(), "accepted, and never came");
+        assert_eq!(left, BTreeSet::new(), "accepted, and never delivered");
         assert_eq!(self.store().stored().count, 0);
     }
 }
@@ -264,14 +266,14 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::with_cases(512) })]
 
     #[test]
-    fn nothing_accepted_is_lost_and_nothing_settled_comes_back(
+    fn no_accepted_record_is_lost_and_no_settled_record_comes_back(
         first in format(),
         script in prop::collection::vec(step(), 1..60),
     ) {
-        let mut world = World::new(first);
+        let mut history = History::new(first);
         for step in script {
-            world.step(step);
+            history.step(step);
         }
-        world.finish();
+        history.finish();
     }
 }

@@ -1,4 +1,4 @@
-//! What others may have put into the directory.
+//! Files that other programs may have put into the directory.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -42,7 +42,7 @@ fn links_pipes_and_directories_with_our_names_are_set_aside() {
 }
 
 #[test]
-fn a_file_that_is_swapped_for_a_link_while_we_run_is_not_followed() {
+fn a_file_that_is_replaced_by_a_link_while_the_store_is_open_is_not_followed() {
     let (scratch, outside) = (scratch(), scratch());
     let secret = outside.path().join("secret");
     fs::write(&secret, "{\"id\":1}\n").expect("written");
@@ -84,7 +84,7 @@ fn foreign_files_stay_untouched() {
 }
 
 #[test]
-fn names_that_promise_the_sky_do_not_overflow() {
+fn names_with_the_largest_counts_and_numbers_do_not_overflow() {
     let scratch = scratch();
     for seq in 1..20 {
         let name = format!("traces-20260201T000000.000Z-{seq:08}-n1000000000000.jsonl");
@@ -101,9 +101,8 @@ fn names_that_promise_the_sky_do_not_overflow() {
     assert_eq!(store.stored().count, 0);
 }
 
-#[cfg(feature = "zstd")]
 #[test]
-fn what_is_set_aside_twice_under_one_name_is_kept_twice() {
+fn two_files_of_one_name_are_both_in_the_quarantine() {
     let scratch = scratch();
     let name = name(1, ".jsonl");
     for copy in ["no json", "nor this"] {
@@ -111,12 +110,13 @@ fn what_is_set_aside_twice_under_one_name_is_kept_twice() {
         assert_eq!(drain(&mut open(config(scratch.path())), 1_000), (once(0..0), 1));
     }
     let quarantine = scratch.path().join("quarantine");
-    let kept = |name: &str| fs::read_to_string(quarantine.join(name)).expect("kept");
-    assert_eq!((kept(&name), kept(&format!("{name}.1"))), ("no json".to_owned(), "nor this".to_owned()));
+    let written = |name: &str| fs::read_to_string(quarantine.join(name)).expect("written");
+    assert_eq!((written(&name), written(&format!("{name}.1"))), ("no json".to_owned(), "nor this".to_owned()));
     assert_eq!(data_files(scratch.path()), Vec::<String>::new());
 }
 
-/// In a process of its own, so that the memory is its own.
+/// Runs in a process of its own, whose peak of memory it measures.
+#[cfg(feature = "zstd")]
 #[test]
 fn sparse_giants_and_bombs_end_quickly() {
     if std::env::var_os(ALONE).is_none() {
@@ -129,16 +129,16 @@ fn sparse_giants_and_bombs_end_quickly() {
         return;
     }
     let scratch = scratch();
-    // Larger than the store may be: not even looked into.
+    // Larger than the store may be: not opened.
     let giant = fs::File::create(scratch.path().join(name(1, ".jsonl"))).expect("made");
     giant.set_len(1 << 40).expect("sparse");
-    // One line of zeros, as long as the store may be: read through and skipped.
+    // One line of zeros: read to its end and skipped.
     let long = fs::File::create(scratch.path().join(name(2, ".jsonl"))).expect("made");
     long.set_len(100 << 20).expect("sparse");
-    // Many parts that each unpack to many blank lines: more text than a file may hold.
+    // Many parts that each unpack to many blank lines: together more text than a file may hold.
     let part = zstd_of(&vec![b'\n'; 16 << 20]);
     fs::write(scratch.path().join(name(3, ".jsonl.zst")), part.repeat(17)).expect("written");
-    // The same as framed records: the first length of zeros cannot be; the last is a bomb of many records.
+    // The same as framed records: the length of zeros is impossible; the last file unpacks to many records.
     let giant = fs::File::create(scratch.path().join(name(4, ".binpb"))).expect("made");
     giant.set_len(1 << 40).expect("sparse");
     let long = fs::File::create(scratch.path().join(name(5, ".binpb"))).expect("made");
@@ -157,10 +157,10 @@ fn sparse_giants_and_bombs_end_quickly() {
         })
         .collect();
     let too_large = [Damage::FileTooLarge, Damage::FileTooLarge];
-    assert_eq!(damages[..2], too_large, "not even looked into");
+    assert_eq!(damages[..2], too_large, "not opened");
     assert_eq!(damages[2..], [Damage::RecordTooLong, Damage::TextTooLarge, Damage::BadLength, Damage::Rejected]);
     let peak = peak_memory_kib();
-    // What the test itself has at once are 16 MiB of text and a bomb of 1 MiB.
+    // The test itself holds up to 16 MiB of text and 1 MiB of framed text.
     assert!(peak < 64 << 10, "{peak} KiB at most");
 }
 
@@ -192,7 +192,7 @@ fn thousands_of_strangers_are_moved_a_few_at_a_time_and_named_once() {
     assert_eq!((named.len(), data_files(scratch.path())), (1_500, Vec::new()));
 }
 
-/// A file of another process that has ended: larger than the store may be, it pushes nothing out.
+/// A file in the directory of an ended process that is larger than the store may be pushes no file out.
 #[test]
 fn a_giant_is_not_adopted() {
     let scratch = scratch();
@@ -217,9 +217,9 @@ fn a_giant_is_not_adopted() {
     assert!(!dead.exists());
 }
 
-/// A file of much text and no record does not keep the disk from others.
+/// A file of much text without a record, and many files of one blank line.
 #[test]
-fn much_that_is_read_in_vain_is_read_with_pauses() {
+fn files_without_a_record_to_deliver_are_read_with_pauses() {
     let scratch = scratch();
     fs::File::create(scratch.path().join(name(1, ".jsonl"))).expect("made").set_len(200 << 20).expect("sparse");
     for seq in 2..=200 {
@@ -242,10 +242,10 @@ fn much_that_is_read_in_vain_is_read_with_pauses() {
     assert_eq!(store.stored(), Stored::default());
 }
 
-/// Part after part that begins right and goes wrong: the search for the next one is bounded.
+/// Each magic number begins a part that does not decode: the search for the next part is bounded.
 #[cfg(all(feature = "zstd", feature = "gzip"))]
 #[test]
-fn a_file_of_nothing_but_beginnings_ends_quickly() {
+fn a_file_of_nothing_but_magic_numbers_ends_quickly() {
     for magic in [&[0x28, 0xb5, 0x2f, 0xfd][..], &[0x1f, 0x8b, 8, 0]] {
         let scratch = scratch();
         let extension = if magic[0] == 0x28 { ".jsonl.zst" } else { ".jsonl.gz" };
@@ -256,8 +256,8 @@ fn a_file_of_nothing_but_beginnings_ends_quickly() {
     }
 }
 
+/// Behind a thousand damaged parts the rest of the file is skipped.
 #[cfg(feature = "zstd")]
-/// Some damaged parts are stepped over; behind a thousand the rest of a file is not looked at.
 #[test]
 fn damaged_parts_are_stepped_over_until_they_are_too_many() {
     for (parts, found) in [(500, 1), (2_000, 0)] {
@@ -270,8 +270,10 @@ fn damaged_parts_are_stepped_over_until_they_are_too_many() {
     }
 }
 
+#[cfg(feature = "zstd")]
 const ALONE: &str = "FILE_FALLBACK_TEST_ALONE";
 
+#[cfg(feature = "zstd")]
 fn zstd_of(text: &[u8]) -> Vec<u8> {
     use std::io::Write as _;
     let mut bytes = Vec::new();

@@ -26,7 +26,7 @@ fn open(dir: &std::path::Path) -> DeadLetters {
 
 #[cfg(feature = "zstd")]
 #[test]
-fn letters_survive_a_restart_with_all_that_is_known() {
+fn letters_survive_a_restart_with_every_field() {
     let scratch = scratch();
     let mut letters = open(scratch.path());
     let small = letters.add(&letter("a \"quoted\"\nreason \u{1f4e8}"), &lines(0..2, 50), at(5)).expect("room");
@@ -36,12 +36,12 @@ fn letters_survive_a_restart_with_all_that_is_known() {
     let mut letters = open(scratch.path());
     let listed: Vec<_> = letters.list().into_iter().map(|listed| (listed.name, listed.time, listed.count)).collect();
     assert_eq!(listed, [(small.name.clone(), at(5), 3), (large.name.clone(), at(6), 30)]);
-    for (name, reason, kept) in
+    for (name, reason, written) in
         [(&small.name, "a \"quoted\"\nreason \u{1f4e8}", lines(0..2, 50)), (&large.name, "large", lines(2..12, 20_000))]
     {
         let (read, text) = letters.read(name).expect("there");
         assert_eq!(read, letter(reason));
-        assert_eq!(text, kept.into_iter().map(|line| line.bytes).collect::<Vec<_>>());
+        assert_eq!(text, written.into_iter().map(|line| line.bytes).collect::<Vec<_>>());
     }
     assert_eq!(letters.remove(&small.name).expect("there"), 3);
     assert!(matches!(letters.read(&small.name), Err(LetterError::Unknown { .. })));
@@ -84,7 +84,7 @@ fn letters_are_bounded_by_size_and_age() {
 
 #[cfg(feature = "zstd")]
 #[test]
-fn a_damaged_letter_is_set_aside_and_said_to_be() {
+fn a_damaged_letter_is_set_aside_and_the_error_reports_it() {
     let scratch = scratch();
     let mut letters = open(scratch.path());
     let torn = letters.add(&letter("torn"), &lines(0..10, 20_000), at(0)).expect("room").name;
@@ -108,7 +108,7 @@ fn a_damaged_letter_is_set_aside_and_said_to_be() {
 }
 
 #[test]
-fn what_is_no_letter_is_refused() {
+fn a_letter_without_records_or_with_a_bad_record_is_refused() {
     let scratch = scratch();
     let mut letters = open(scratch.path());
     assert!(matches!(letters.add(&letter("empty"), &[], at(0)), Err(SpillError::Empty)));

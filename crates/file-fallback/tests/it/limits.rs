@@ -1,4 +1,4 @@
-//! Limits: what goes, in which order, and what does not.
+//! Limits: which files are removed, in which order, and which stay.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,7 @@ fn on_disk(dir: &std::path::Path) -> u64 {
 }
 
 #[test]
-fn the_oldest_go_when_there_are_too_many_bytes() {
+fn the_oldest_files_are_removed_when_there_are_too_many_bytes() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_max_bytes(10_000));
     let mut gone = Vec::new();
@@ -32,7 +32,7 @@ fn the_oldest_go_when_there_are_too_many_bytes() {
 }
 
 #[test]
-fn the_oldest_go_when_there_are_too_many_files() {
+fn the_oldest_files_are_removed_when_there_are_too_many() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_max_files(3));
     for id in 0..10 {
@@ -44,12 +44,12 @@ fn the_oldest_go_when_there_are_too_many_files() {
 }
 
 #[test]
-fn files_go_by_age_whatever_the_clock_does_in_between() {
+fn files_are_removed_by_age_also_when_the_wall_clock_jumps() {
     let scratch = scratch();
     let day = 24 * 3_600;
     let mut store = open(config(scratch.path()).with_max_age(Duration::from_secs(day)));
     drop(store.spill(&lines(0..1, 50), at(0)).expect("room"));
-    // Ten years ahead and back again: nothing is believed to be that old.
+    // Ten years ahead and back again: no file becomes that old.
     for jump in [3_650 * day, 0, 3_650 * day] {
         assert_eq!(store.clean_up(at(jump)), []);
     }
@@ -58,7 +58,7 @@ fn files_go_by_age_whatever_the_clock_does_in_between() {
     for minute in 0..24 * 60 {
         gone.extend(store.clean_up(at(60 * minute)));
     }
-    assert_eq!(gone.len(), 1, "a day later the first is old, the second is not, whatever its name says");
+    assert_eq!(gone.len(), 1, "a day later the first is old, the second is not, although its name has an earlier time");
     assert_eq!((gone[0].reason, gone[0].count), (Reason::MaxAge, 1));
     drop(store);
     let mut store = open(config(scratch.path()).with_max_age(Duration::from_secs(day)));
@@ -110,7 +110,7 @@ fn a_file_with_a_group_handed_out_stays() {
     store.acknowledge(group, 1).expect("durable");
     assert_eq!(drain(&mut store, 5_000), (once([1, 5]), 0));
     drop(store);
-    // Where nothing may go, nothing is written.
+    // Where no file may be removed, none is written.
     let mut store = open(config(scratch.path()).with_max_files(1));
     drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
     let group = next_group(&mut store, 1).expect("two lines");
@@ -133,7 +133,7 @@ fn a_file_that_is_too_old_stays_while_a_group_of_it_is_handed_out() {
 }
 
 #[test]
-fn what_was_removed_for_its_age_does_not_come_back_with_a_power_cut() {
+fn a_file_that_was_removed_for_its_age_does_not_come_back_with_a_power_cut() {
     let disk = Disk::new();
     let config =
         || config(std::path::Path::new("unused")).with_max_age(Duration::from_secs(60)).build().expect("valid");
@@ -147,7 +147,7 @@ fn what_was_removed_for_its_age_does_not_come_back_with_a_power_cut() {
 }
 
 #[test]
-fn what_is_larger_than_the_store_is_refused_and_removes_nothing() {
+fn a_spill_that_is_larger_than_the_store_is_refused_and_no_file_is_removed() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_max_bytes(1_000).with_compression(Compression::Never));
     drop(store.spill(&lines(0..1, 500), at(0)).expect("room"));
@@ -171,7 +171,7 @@ fn the_reserve_is_kept_free_by_removing_the_oldest_if_that_helps() {
     }
     assert!(gone.iter().all(|evicted| evicted.reason == Reason::FreeSpace));
     assert_eq!(store.stored().files as usize + gone.len(), 20);
-    // Somebody else takes the room: removing ours would not help, so nothing is.
+    // Another program takes the space: removing files of the store would not help, so none is removed.
     let before = store.stored();
     let free = disk.root().free_bytes().expect("known");
     let mut theirs = disk.root().create("theirs").expect("new");
@@ -185,7 +185,7 @@ fn the_reserve_is_kept_free_by_removing_the_oldest_if_that_helps() {
 }
 
 #[test]
-fn a_quota_that_nobody_announced_makes_room_too() {
+fn a_write_that_exceeds_a_quota_makes_room_too() {
     use safe_dir::sim::{Fault, Faults, Faulty};
     let disk = Disk::new();
     let faults = Faults::none();
@@ -203,7 +203,7 @@ fn a_quota_that_nobody_announced_makes_room_too() {
 }
 
 #[test]
-fn health_can_say_when_it_will_be_full() {
+fn the_time_until_the_store_is_full_follows_the_rate_of_the_last_minutes() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_max_bytes(100_000).with_compression(Compression::Never));
     assert_eq!(store.full_in(at(0)), None);

@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use file_fallback::{Builder, Compression, Config, FileFallback, Format, Group, Next, Notice, Record, Verdict};
 use safe_dir::Directory;
 
-/// A time that stands in for now.
+/// A fixed time, and `seconds` more.
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_904_000 + seconds)
 }
@@ -43,10 +43,10 @@ fn open(builder: Builder) -> FileFallback {
     FileFallback::open(builder.build().expect("valid")).expect("a free directory")
 }
 
-/// A line that says who it is; what is in it follows from that.
+/// A JSON line with an id; its text and its count follow from the id.
 fn line(id: usize, len: usize) -> Record {
     let mut text = format!("{{\"id\":{id},\"text\":\"").into_bytes();
-    // Neither all the same nor noise: it compresses like text does.
+    // Random words, so that it compresses as text does.
     let mut state = id as u64 + 1;
     while text.len() < len {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -66,7 +66,7 @@ fn lines(ids: impl IntoIterator<Item = usize>, len: usize) -> Vec<Record> {
     ids.into_iter().map(|id| line(id, len)).collect()
 }
 
-/// The same in either form; as framed records they are no lines.
+/// [`lines`] in either format; the framed ones begin with a line feed, so that they cannot be lines.
 fn records(ids: impl IntoIterator<Item = usize>, len: usize, format: Format) -> Vec<Record> {
     let mut records = lines(ids, len);
     if format == Format::Framed {
@@ -79,7 +79,7 @@ const FORMATS: [Format; 2] = [Format::Lines, Format::Framed];
 
 const NO_LINE: &[u8; 2] = b"\n\0";
 
-/// Those that are compiled in.
+/// The compressions that are compiled in.
 fn compressions() -> Vec<Compression> {
     let all = [(cfg!(feature = "zstd"), Compression::Zstd), (cfg!(feature = "gzip"), Compression::Gzip)];
     all.into_iter().filter_map(|(there, compression)| there.then_some(compression)).collect()
@@ -102,8 +102,8 @@ fn next_group<D: Directory>(store: &mut FileFallback<D>, max_bytes: usize) -> Op
     }
 }
 
-/// Delivers all there is: how often each id came, and how many lines could not be used. Checks on the way that the books
-/// agree.
+/// Delivers every record: returns how often each id came, and how many records could not be decoded. Checks the counts
+/// of the store on the way.
 fn drain<D: Directory>(store: &mut FileFallback<D>, max_bytes: usize) -> (BTreeMap<usize, usize>, usize) {
     let (mut seen, mut rejected) = (BTreeMap::new(), 0);
     while let Some(group) = next_group(store, max_bytes) {
@@ -135,7 +135,7 @@ fn once(ids: impl IntoIterator<Item = usize>) -> BTreeMap<usize, usize> {
     ids.into_iter().map(|id| (id, 1)).collect()
 }
 
-/// The names of the data files in a directory, sorted; an independent look at the disk.
+/// The names of the data files in a directory, sorted; read without the store.
 fn data_files(dir: &Path) -> Vec<String> {
     let names = fs::read_dir(dir).expect("readable").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<_> = names.filter(|name| name.starts_with("traces-")).collect();
@@ -143,7 +143,7 @@ fn data_files(dir: &Path) -> Vec<String> {
     names
 }
 
-/// What left the store undelivered, by its notices.
+/// The units that left the store undelivered, by its notices.
 fn missing(notices: &[Notice]) -> u64 {
     let counts = notices.iter().map(|notice| match notice {
         Notice::SetAside { count, .. } | Notice::Missing { count, .. } | Notice::Vanished { count, .. } => *count,

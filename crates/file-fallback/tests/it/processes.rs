@@ -1,4 +1,4 @@
-//! One process per directory, and what happens to the files of the dead.
+//! Several processes on one directory, and the adoption of files of ended ones.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -23,7 +23,7 @@ fn a_second_process_takes_a_directory_of_its_own_which_is_adopted_later() {
     let group = next_group(&mut second, 1).expect("three lines");
     second.acknowledge(group, count(2) as u64).expect("durable");
 
-    assert_eq!(first.adopt().expect("nothing to do"), 0, "the living keep their files");
+    assert_eq!(first.adopt().expect("nothing to do"), 0, "a living process keeps its files");
     assert_eq!(third.adopt().expect("nothing to do"), 0);
     let left = second.stored().count;
     drop(second);
@@ -34,7 +34,7 @@ fn a_second_process_takes_a_directory_of_its_own_which_is_adopted_later() {
     assert_eq!(drain(&mut first, 1_000), (once([0, 1, 3, 4]), 0), "with their progress");
     drop((first, third));
 
-    // Opening adopts as well.
+    // Opening adopts too.
     let mut again = open(config(scratch.path()));
     assert_eq!(drain(&mut again, 1_000), (once(5..7), 0));
     assert_eq!(
@@ -47,7 +47,7 @@ fn a_second_process_takes_a_directory_of_its_own_which_is_adopted_later() {
 }
 
 #[test]
-fn what_was_delivered_before_an_adoption_stays_delivered_after_the_next_start() {
+fn records_that_were_delivered_before_an_adoption_stay_delivered_after_the_next_start() {
     let scratch = scratch();
     let mut first = open(config(scratch.path()));
     let mut second = open(config(scratch.path()));
@@ -62,7 +62,7 @@ fn what_was_delivered_before_an_adoption_stays_delivered_after_the_next_start() 
 }
 
 #[test]
-fn a_second_process_that_is_not_wanted_is_refused() {
+fn a_second_process_is_refused_where_the_settings_say_so() {
     let scratch = scratch();
     let _first = open(config(scratch.path()));
     let refused =
@@ -72,7 +72,7 @@ fn a_second_process_that_is_not_wanted_is_refused() {
 }
 
 #[test]
-fn what_a_dead_process_had_set_aside_moves_too() {
+fn the_quarantine_of_an_ended_process_is_adopted_too() {
     let scratch = scratch();
     let first = open(config(scratch.path()));
     let mut second = open(config(scratch.path()));
@@ -86,19 +86,19 @@ fn what_a_dead_process_had_set_aside_moves_too() {
 }
 
 #[test]
-fn what_is_in_the_way_of_one_process_stops_neither_the_others_nor_a_start() {
+fn an_unusable_subdirectory_stops_neither_the_other_processes_nor_a_start() {
     let scratch = scratch();
     let mut first = open(config(scratch.path()));
     std::os::unix::fs::symlink("/nowhere", scratch.path().join("process-1")).expect("linked");
     fs::write(scratch.path().join("process-2"), "a file").expect("written");
-    // A directory whose lock cannot be taken, ever.
+    // A directory whose lock is a directory, which cannot be locked.
     fs::create_dir_all(scratch.path().join("process-3/.lock")).expect("made");
     let mut second = open(config(scratch.path()));
     assert_eq!(second.path(), scratch.path().join("process-4"));
     drop(second.spill(&lines(0..3, 50), at(0)).expect("room"));
     let left = second.stored().count;
     drop(second);
-    // The one in the way is told, and what the others left is here all the same.
+    // The error names the unusable one, and the files of the others are adopted all the same.
     first.adopt().expect_err("process-3");
     assert_eq!(first.stored().count, left);
     assert_eq!(drain(&mut first, 1_000), (once(0..3), 0));
@@ -111,18 +111,18 @@ fn an_adopted_file_gets_another_name_where_its_own_is_taken() {
     let mut second = open(config(scratch.path()));
     let name = second.spill(&lines(0..3, 50), at(0)).expect("room").name;
     drop(second);
-    // Something of that name that the first process does not know of.
+    // A directory of that name, which the first process has not seen.
     fs::create_dir(scratch.path().join(&name)).expect("made");
     first.adopt().expect("moved");
     assert_eq!(drain(&mut first, 1_000), (once(0..3), 0));
 }
 
-/// A process that spills until it is killed, again and again: what it was told is kept, is kept.
+/// Twelve processes spill until they are killed; each prints the id of a record once its spill has returned.
 #[test]
-fn what_a_killed_process_was_told_is_there() {
+fn every_spill_that_a_killed_process_reported_is_in_the_store() {
     let scratch = scratch();
     let mut next = 0;
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for round in 0..12 {
         let mut child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["--exact", "processes::spill_until_killed", "--nocapture"])
@@ -133,18 +133,18 @@ fn what_a_killed_process_was_told_is_there() {
             .spawn()
             .expect("started");
         let mut output = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
-        let mut ids = output.by_ref().filter_map(|line| line.strip_prefix("kept ")?.parse::<usize>().ok());
-        told.extend(ids.by_ref().take(1 + 7 * round));
+        let mut ids = output.by_ref().filter_map(|line| line.strip_prefix("stored ")?.parse::<usize>().ok());
+        reported.extend(ids.by_ref().take(1 + 7 * round));
         child.kill().expect("running");
         child.wait().expect("killed");
-        told.extend(ids);
-        next = told.last().expect("at least one") + 1_000;
+        reported.extend(ids);
+        next = reported.last().expect("at least one") + 1_000;
     }
     let mut store = open(config(scratch.path()));
     let (seen, rejected) = drain(&mut store, 10_000);
     assert_eq!(rejected, 0);
-    assert!(told.iter().all(|id| seen.get(id) == Some(&1)), "every line that was reported is there once");
-    let unreported = seen.len() - told.len();
+    assert!(reported.iter().all(|id| seen.get(id) == Some(&1)), "every record that was reported is there once");
+    let unreported = seen.len() - reported.len();
     assert!(unreported <= 12, "at most the one that was being reported at each kill: {unreported}");
     assert_eq!(data_files(scratch.path()), Vec::<String>::new());
 }
@@ -156,6 +156,6 @@ fn spill_until_killed() {
     let mut store = open(config(&path));
     for id in first.. {
         drop(store.spill(&[line(id, 300)], at(0)).expect("room"));
-        println!("kept {id}");
+        println!("stored {id}");
     }
 }

@@ -1,4 +1,4 @@
-//! Dead letters that are put back on their way.
+//! Dead letters whose records are moved to a store.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ fn letter(reason: &str) -> Letter {
 
 type Both<D> = (FileFallback<Faulty<D>>, DeadLetters<Faulty<D>>);
 
-/// A store of two files at most and the letters beside it, on one disk.
+/// A store of at most two files, and letters, on one disk.
 fn open<D: Directory>(root: &D, faults: &Faults, format: Format) -> Option<Both<D>> {
     let dir = |name| Some(Faulty::new(root.subdirectory(name).ok()?, faults.clone()));
     let store = config(Path::new("unused")).with_max_files(2).with_max_bytes(10_000).with_format(format);
@@ -36,7 +36,7 @@ fn open<D: Directory>(root: &D, faults: &Faults, format: Format) -> Option<Both<
     ))
 }
 
-/// The lines of a letter as the store keeps records.
+/// Redrives a letter; its lines become records of the format of the store.
 fn redrive<D: Directory>((store, letters): &mut Both<D>, name: &str) -> Result<Redriven, RedriveError<Infallible>> {
     let format = store.config().format();
     letters.redrive(name, store, at(9), |_, lines| {
@@ -50,7 +50,7 @@ fn names<D: Directory>((_, letters): &Both<D>) -> Vec<String> {
 }
 
 #[test]
-fn a_redriven_letter_is_in_the_store_and_no_letter_any_more() {
+fn a_redriven_letter_is_in_the_store_and_not_listed_any_more() {
     for format in FORMATS {
         let disk = Disk::new();
         let mut both = open(&disk.root(), &Faults::none(), format).expect("free");
@@ -74,7 +74,7 @@ fn a_letter_is_described_by_its_beginning() {
     let disk = Disk::new();
     let mut both = open(&disk.root(), &Faults::none(), Format::Lines).expect("free");
     let added = both.1.add(&letter("long"), &lines(0..100, 20_000), at(0)).expect("room");
-    // Its end is gone: what is known of it is told all the same, and only reading finds out.
+    // Its end is cut off: `describe` does not read so far, `read` does.
     let path = format!("letters/{}", added.name);
     let cut = disk.tamper(&path, |bytes| bytes.truncate(bytes.len() - 9));
     assert!(cut, "{path}");
@@ -83,7 +83,7 @@ fn a_letter_is_described_by_its_beginning() {
 }
 
 #[test]
-fn without_room_the_letter_stays_and_no_file_goes_for_it() {
+fn without_room_the_letter_stays_and_no_file_is_removed_for_it() {
     let disk = Disk::new();
     let mut both = open(&disk.root(), &Faults::none(), Format::Lines).expect("free");
     let added = both.1.add(&letter("why"), &lines(0..3, 60), at(0)).expect("room").name;
@@ -104,7 +104,7 @@ fn without_room_the_letter_stays_and_no_file_goes_for_it() {
     }
     let error = refused(&mut both, "files");
     assert!(matches!(error, RedriveError::Store(SpillError::Full { left: 0, .. })), "{error:?}");
-    // A full disk, by the count of the file system and by its word.
+    // A full disk, by the free space that the file system reports.
     let group = next_group(&mut both.0, 1_000).expect("two files");
     both.0.acknowledge(group, count(20) as u64).expect("durable");
     disk.set_capacity(Some(0));
@@ -116,7 +116,7 @@ fn without_room_the_letter_stays_and_no_file_goes_for_it() {
 }
 
 #[test]
-fn what_the_caller_cannot_use_stays_a_letter() {
+fn a_letter_that_the_caller_cannot_convert_stays() {
     let disk = Disk::new();
     let (mut store, mut letters) = open(&disk.root(), &Faults::none(), Format::Lines).expect("free");
     let added = letters.add(&letter("why"), &lines(0..3, 60), at(0)).expect("room").name;
@@ -129,7 +129,7 @@ fn what_the_caller_cannot_use_stays_a_letter() {
     assert_eq!((letters.list().len(), store.stored().files), (1, 0));
 }
 
-/// Where each line of the letter is in the end.
+/// How often each line of the letter is in the store and in the letters, read by a new process.
 fn all_there<D: Directory>(root: &D, context: &str) -> BTreeMap<usize, usize> {
     let mut both = open(root, &Faults::none(), Format::Lines).expect("the disk is well");
     let (mut seen, rejected) = drain(&mut both.0, 1_000);
@@ -144,8 +144,8 @@ fn all_there<D: Directory>(root: &D, context: &str) -> BTreeMap<usize, usize> {
     seen
 }
 
-/// The fault at the n-th call, then a crash that loses what was not synced, or none: what was in the letter is in the letter, in a
-/// file, or for a moment in both.
+/// A fault at the n-th call, then a crash that loses everything unsynced, or none: the records are in the letter, in a
+/// file of the store, or in both.
 #[test]
 fn a_fault_or_a_crash_at_any_call_leaves_the_letter_or_the_file() {
     let mut twice = 0;
@@ -168,7 +168,7 @@ fn a_fault_or_a_crash_at_any_call_leaves_the_letter_or_the_file() {
                 let fired = faults.fired() > 0;
                 faults.clear();
                 if crash.is_none() {
-                    // It goes on in the same process: once more, and nothing comes twice.
+                    // The same process goes on and redrives once more: no record comes twice.
                     drop(both.1.clean_up(at(10)));
                     if redriven.is_err() {
                         let again = redrive(&mut both, &name).unwrap_or_else(|error| panic!("{context}: {error}"));
@@ -182,7 +182,7 @@ fn a_fault_or_a_crash_at_any_call_leaves_the_letter_or_the_file() {
                 drop(both);
                 let seen = all_there(&disk.root(), &context);
                 if crash.is_none() {
-                    // The file of a first attempt may stand although its publishing was not certain.
+                    // The file of the first attempt may exist although that attempt failed.
                     assert!(
                         seen.values().all(|times| *times == 1) || redriven.is_err() && persistent,
                         "{context}: {seen:?}"

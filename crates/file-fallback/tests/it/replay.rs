@@ -33,13 +33,13 @@ fn groups_come_oldest_file_first_and_within_their_size() {
 }
 
 #[test]
-fn what_was_settled_does_not_come_back_after_a_restart() {
+fn settled_records_do_not_come_back_after_a_restart() {
     for len in [100, 30_000] {
         let scratch = scratch();
         let mut store = open(config(scratch.path()));
         drop(store.spill(&lines(0..20, len), at(0)).expect("room"));
         let mut settled: BTreeMap<usize, usize> = BTreeMap::new();
-        // Each run settles every other line of one group, and dies with a second group handed out.
+        // Each run settles every other record of one group, and ends with a second group handed out.
         for _ in 0..30 {
             let Some(group) = next_group(&mut store, len * 3) else { break };
             let _lost = next_group(&mut store, len * 3);
@@ -98,11 +98,11 @@ fn a_group_is_settled_once_and_by_its_own_store() {
     let group = next_group(&mut store, 1_000).expect("two lines");
     let wrong = store.settle(group, &[Verdict::Keep]);
     assert!(matches!(wrong, Err(SettleError::WrongLength { verdicts: 1, records: 2 })));
-    assert_eq!(drain(&mut store, 1_000), (once(0..2), 0), "the lines were not lost by that");
+    assert_eq!(drain(&mut store, 1_000), (once(0..2), 0), "the records are read again");
 }
 
 #[test]
-fn a_name_that_promises_something_else_is_put_right() {
+fn a_name_that_promises_another_count_is_corrected_by_surplus_and_missing_units() {
     let scratch = scratch();
     let text = "{\"id\":4}\n{\"id\":9}\n"; // five each
     fs::write(scratch.path().join("traces-20260201T000000.000Z-00000001-n7.jsonl"), text).expect("written");
@@ -119,7 +119,7 @@ fn a_name_that_promises_something_else_is_put_right() {
 }
 
 #[test]
-fn a_file_that_somebody_took_is_counted_and_the_others_are_read() {
+fn a_file_that_another_program_removed_is_counted_and_the_others_are_read() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()));
     let taken = store.spill(&lines(0..4, 100), at(0)).expect("room");
@@ -140,7 +140,7 @@ fn old_progress_does_not_hide_a_new_file() {
     let log = fs::read(scratch.path().join("progress.log")).expect("there");
     drop(drain(&mut store, 1_000));
     drop(store);
-    // The log as it was, all files gone, the clock the same: the next file must not get the old name.
+    // The log is restored, no file is left, and the time is the same: the next file must not get the old name.
     fs::write(scratch.path().join("progress.log"), &log).expect("written");
     let mut store = open(config(scratch.path()));
     drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
@@ -168,7 +168,7 @@ fn a_damaged_or_foreign_progress_log_costs_duplicates_only() {
         let damaged = store.take_notices().iter().any(|notice| matches!(notice, Notice::ProgressDamaged { .. }));
         assert_eq!(damaged, index == 1 || index == 3, "a torn tail is no damage");
     }
-    // Something else in its place: settling works, and says that it is not durable.
+    // A directory in place of the log: verdicts count, and the error reports that they are not durable.
     let scratch = scratch();
     fs::create_dir(scratch.path().join("progress.log")).expect("made");
     let mut store = open(config(scratch.path()));
@@ -182,9 +182,10 @@ fn a_damaged_or_foreign_progress_log_costs_duplicates_only() {
     assert_eq!(missing(&store.take_notices()), 0);
 }
 
-/// A log that says that more is settled than was, by a flipped bit, and a file of the same name that somebody has put in its place.
+/// A log with a changed bit, which claims more settled records; and another file that was put under the name of the
+/// first.
 #[test]
-fn progress_counts_only_as_it_was_written_and_for_the_file_that_it_is_about() {
+fn a_damaged_mark_and_the_mark_of_another_file_do_not_count() {
     let partly_settled = || {
         let scratch = scratch();
         let mut store = open(config(scratch.path()));
@@ -214,7 +215,7 @@ fn progress_counts_only_as_it_was_written_and_for_the_file_that_it_is_about() {
 fn ten_thousand_files_are_opened_by_name_alone() {
     let scratch = scratch();
     for seq in 1..=10_000 {
-        // Not even readable: nobody looks inside.
+        // Sparse, and no JSON: opening the store reads none of them.
         let path = scratch.path().join(format!("traces-20260201T000000.000Z-{seq:08}-n3.jsonl"));
         fs::File::create(path).expect("made").set_len(10).expect("sparse");
     }

@@ -1,4 +1,4 @@
-//! Writing: one call, one file, as other tools read it.
+//! Writing: one file for each call, which other tools can read.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -31,17 +31,17 @@ fn a_large_spill_is_compressed_at_once_and_other_tools_read_it() {
     {
         let scratch = scratch();
         let mut store = open(config(scratch.path()).with_compression(compression));
-        let kept = lines(0..50, 20_000);
-        let spilled = store.spill(&kept, at(0)).expect("room");
+        let written = lines(0..50, 20_000);
+        let spilled = store.spill(&written, at(0)).expect("room");
         assert!(spilled.name.ends_with(extension), "{}", spilled.name);
         assert!(spilled.bytes < 50 * 20_000 / 3, "{compression:?}: {} bytes", spilled.bytes);
         let output = Command::new(tool[0]).arg(tool[1]).arg(scratch.path().join(&spilled.name)).output();
-        // gunzip is on every machine; zstd may not be, and our own reader is tested anyhow.
+        // Every machine has gunzip; zstd may be missing, and the reader of the store is tested all the same.
         let Ok(output) = output else {
             assert_eq!(tool[0], "zstd");
             continue;
         };
-        let expected: Vec<u8> = kept.into_iter().flat_map(|line| [line.bytes, vec![b'\n']].concat()).collect();
+        let expected: Vec<u8> = written.into_iter().flat_map(|line| [line.bytes, vec![b'\n']].concat()).collect();
         assert!(output.status.success());
         assert!(output.stdout == expected, "{compression:?}");
         assert_eq!(drain(&mut store, 100_000), (once(0..50), 0));
@@ -50,7 +50,7 @@ fn a_large_spill_is_compressed_at_once_and_other_tools_read_it() {
 
 #[cfg(feature = "zstd")]
 #[test]
-fn the_threshold_and_never_are_kept() {
+fn spills_up_to_the_threshold_and_with_never_are_plain() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_compress_above(1_000));
     let text = |len: usize| vec![Record { bytes: vec![b'x'; len - 1], count: 1 }];
@@ -62,7 +62,7 @@ fn the_threshold_and_never_are_kept() {
 }
 
 #[test]
-fn lines_that_would_not_come_back_are_refused_and_nothing_is_written() {
+fn lines_that_would_not_come_back_are_refused_and_no_file_is_written() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()).with_max_record_bytes(10));
     let problem = |text: &[u8]| {
@@ -98,7 +98,7 @@ fn a_file_in_the_way_is_neither_overwritten_nor_an_obstacle() {
 }
 
 #[test]
-fn starting_again_changes_nothing_and_goes_on_counting() {
+fn a_restart_changes_no_file_and_continues_the_numbers() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()));
     drop(store.spill(&lines(0..3, 100), at(5)).expect("room"));
@@ -108,7 +108,7 @@ fn starting_again_changes_nothing_and_goes_on_counting() {
     drop(store);
     let mut store = open(config(scratch.path()));
     assert_eq!((store.stored(), data_files(scratch.path())), (stored, before));
-    // The clock was set back: the order goes by number.
+    // The wall clock was set back: the number decides about the order.
     let spilled = store.spill(&lines(6..7, 100), at(0)).expect("room");
     assert!(spilled.name.contains("-00000003-"), "{}", spilled.name);
     let first = next_group(&mut store, 1).expect("three files");
@@ -119,28 +119,28 @@ fn starting_again_changes_nothing_and_goes_on_counting() {
 }
 
 #[test]
-fn the_name_is_told_before_the_file_is_there_and_the_last_one_told_is_the_files() {
+fn each_name_is_announced_before_its_file_exists_and_the_last_one_is_the_files() {
     let scratch = scratch();
     let mut store = open(config(scratch.path()));
-    let mut told = Vec::new();
+    let mut announced = Vec::new();
     let mut announce = |name: &str| {
         assert!(!scratch.path().join(name).exists());
-        if told.is_empty() {
-            // Somebody else is quicker.
+        if announced.is_empty() {
+            // Another program makes a file of this name first.
             fs::write(scratch.path().join(name), "").expect("a free name");
         }
-        told.push(name.to_owned());
+        announced.push(name.to_owned());
     };
     let spilled = store.spill_announced(&lines(0..2, 50), at(0), &mut announce).expect("room");
-    assert_eq!(told.len(), 2);
-    assert_eq!(told[1], spilled.name);
+    assert_eq!(announced.len(), 2);
+    assert_eq!(announced[1], spilled.name);
     assert!(store.holds(&spilled.name).expect("the directory can be read"));
     assert!(!store.holds("traces-20260131T235959.123Z-00000042-n512.jsonl").expect("the directory can be read"));
     assert!(!store.holds("../somewhere").expect("no name of ours"));
 }
 
 #[test]
-fn a_file_of_a_further_process_is_held_too() {
+fn a_store_holds_the_files_of_further_processes_too() {
     let scratch = scratch();
     let first = open(config(scratch.path()));
     let mut second = open(config(scratch.path()));
