@@ -31,7 +31,7 @@ pub struct Builder {
     config: Config,
 }
 
-/// How large spills are compressed. A file is always read by its first bytes, which tell how it is compressed.
+/// How large spills are compressed. The first bytes of a file decide how it is unpacked, not this setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {

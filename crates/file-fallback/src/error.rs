@@ -45,13 +45,13 @@ pub enum SpillError {
         /// The bytes that the limits leave; 0 also where the number of files is at its limit.
         left: u64,
     },
-    /// The file system has no room, and removing older files does not free enough.
+    /// The file system is full, and removing older files does not free enough.
     NoRoom {
         /// The bytes that must be free, the reserve included.
         needed: u64,
         /// The bytes that are free, and those that removals would free.
         available: u64,
-        /// The files that were removed before the room turned out to be too small.
+        /// The files that were removed before the spill was refused.
         evicted: Vec<Evicted>,
     },
     /// The file system refused.
@@ -69,11 +69,11 @@ pub enum SpillError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordProblem {
-    /// It has no bytes; or it is a line of white space.
+    /// The record has no bytes, or is a line of white space.
     Empty,
-    /// It is a line and contains a line feed.
+    /// The record is a line and contains a line feed.
     LineFeed,
-    /// It is longer than a record may be.
+    /// The record is longer than the settings allow.
     TooLong {
         /// Its length in bytes.
         bytes: usize,
@@ -132,7 +132,7 @@ pub enum AdoptError {
 }
 
 impl SpillError {
-    /// The files that were removed to make room before the spill failed.
+    /// The files that were removed before the spill failed.
     #[must_use]
     pub fn evicted(&self) -> &[Evicted] {
         match self {

@@ -1,20 +1,21 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # Inside
+//! # Source files
 //!
-//! Each part has private state and is used through its methods; imports run up this list only.
+//! Each part has private state and is used through its methods; imports run down this list only.
 //!
 //! | File | Purpose |
 //! | --- | --- |
 //! | `dead_letters` | records that a receiver refused for good, with the reason; on top of a store |
 //! | `store` | the store: composes the parts below |
-//! | `write` | makes room for a file, encodes, writes and publishes it |
+//! | `write` | encodes records, writes and publishes a new file |
 //! | `limits` | removes files until the limits hold, or refuses a new one |
 //! | `files` | the files on the disk and their state: start, replay, verdicts, quarantine, adoption |
 //! | `read` | from the bytes of a file to groups of records |
 //! | `books` | the files in memory: settled records, sums, and the log of the progress |
+//! | `config` | the settings |
 //! | `form` | formats of records, names of files |
-//! | `config`, `error`, `outcome`, `notice` | settings, errors, results, and the events that no result reports |
+//! | `error`, `outcome`, `notice` | errors, results, and the events that no result reports |
 
 mod books;
 mod config;

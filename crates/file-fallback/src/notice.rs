@@ -48,7 +48,7 @@ pub enum Notice {
         /// How many marks in it could not be read.
         marks: u64,
     },
-    /// Old files in `quarantine` were removed to keep its limit.
+    /// Old files in `quarantine` were removed to stay within its limits.
     QuarantineTrimmed {
         /// How many.
         files: u64,
@@ -59,7 +59,7 @@ pub enum Notice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Damage {
-    /// It ends in the middle of compressed data, or of a framed record.
+    /// The file ends in the middle of compressed data, or of a framed record.
     Torn,
     /// A compressed part does not decode, or its checksum is wrong.
     Corrupt,
@@ -70,13 +70,13 @@ pub enum Damage {
     RecordTooLong,
     /// The caller could not decode a record.
     Rejected,
-    /// It unpacks to more than a file may hold.
+    /// The file unpacks to more than a file may hold.
     TextTooLarge,
-    /// It is larger than the whole store may be.
+    /// The file is larger than the whole store may be.
     FileTooLarge,
-    /// The disk failed to read it three times in a row.
+    /// The disk failed to read the file three times in a row.
     Unreadable,
-    /// It is a link, a pipe or a directory, or belongs to another user.
+    /// The entry is a link, a pipe or a directory, or belongs to another user.
     NotOurs,
 }
 

@@ -14,7 +14,7 @@ pub struct Stored {
 
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "files may have been removed to make room"]
+#[must_use = "older files may have been removed for it"]
 pub struct Spilled {
     /// Its name in the store's directory.
     pub name: String,

@@ -10,11 +10,11 @@ use crate::config::{Config, SecondProcess};
 use crate::error::{AdoptError, OpenError, ReplayError, SettleError, SpillError};
 use crate::files::{Files, PROCESSES, adopt};
 use crate::form::record::Record;
-use crate::limits::room::Limits;
+use crate::limits::evict::Limits;
 use crate::notice::Notice;
 use crate::outcome::{Evicted, Settled, Spilled, Stored, Verdict};
 use crate::read::group::{Group, Next};
-use crate::write::writer::{Room, Target, Writer};
+use crate::write::writer::{Target, WhenFull, Writer};
 
 /// Records in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block
 /// on the disk.
@@ -99,8 +99,9 @@ impl<D: Directory> FileFallback<D> {
     ///
     /// # Errors
     ///
-    /// If a record cannot be written as one, there is no room, or the file system refuses: then no file of the records
-    /// is left, and the caller still has them. [`SpillError::evicted`] lists the files that were removed before that.
+    /// If a record cannot be written as one, the store or the disk is full, or the file system refuses: then no file of
+    /// the records is left, and the caller still has them. [`SpillError::evicted`] lists the files that were removed
+    /// before that.
     pub fn spill(&mut self, records: &[Record], now: SystemTime) -> Result<Spilled, SpillError> {
         self.spill_announced(records, now, &mut |_| {})
     }
@@ -118,7 +119,7 @@ impl<D: Directory> FileFallback<D> {
         now: SystemTime,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
-        self.write(records, now, Room::Make, announce)
+        self.write(records, now, WhenFull::EvictOldest, announce)
     }
 
     /// As [`spill`](Self::spill), but no older file is removed: a file that does not fit is refused.
@@ -127,21 +128,21 @@ impl<D: Directory> FileFallback<D> {
     ///
     /// As [`spill`](Self::spill), and [`SpillError::Full`].
     pub fn spill_beside(&mut self, records: &[Record], now: SystemTime) -> Result<Spilled, SpillError> {
-        self.write(records, now, Room::Find, &mut |_| {})
+        self.write(records, now, WhenFull::Refuse, &mut |_| {})
     }
 
     fn write(
         &mut self,
         records: &[Record],
         now: SystemTime,
-        room: Room,
+        when_full: WhenFull,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
         if self.is_forked() {
             return Err(SpillError::Forked);
         }
         let target = Target { files: &mut self.files, limits: &mut self.limits };
-        self.writer.spill(target, records, now, room, announce)
+        self.writer.spill(target, records, now, when_full, announce)
     }
 
     /// Whether a file of this name stands in the store, or in that of a further process beside it, and survives a power
@@ -158,7 +159,7 @@ impl<D: Directory> FileFallback<D> {
     /// Reads the next records that are neither settled nor handed out, oldest file first: as many of one file as fit
     /// into `max_bytes`, and at least one.
     ///
-    /// Files that hold no such record do not keep the disk thread busy for long: see [`Next::Pause`].
+    /// Files without such a record do not block the disk thread for long: see [`Next::Pause`].
     ///
     /// Memory: the group, and a constant. Damage on the way is noted (see [`take_notices`](Self::take_notices)), and
     /// the good records around it are read. Blocks on the disk.

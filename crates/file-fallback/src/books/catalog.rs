@@ -79,9 +79,9 @@ impl Catalog {
         old.map(|(key, _)| key.clone()).collect()
     }
 
-    /// See [`StoredFile::correct_birth`].
-    pub(crate) fn correct_births(&mut self, now: SystemTime, clock_set: SystemTime) {
-        self.files.values_mut().for_each(|file| file.correct_birth(now, clock_set));
+    /// See [`StoredFile::correct_time`].
+    pub(crate) fn correct_times(&mut self, now: SystemTime, clock_set: SystemTime) {
+        self.files.values_mut().for_each(|file| file.correct_time(now, clock_set));
     }
 
     /// Notes one verdict for each of the records; `None` if there is no such file.

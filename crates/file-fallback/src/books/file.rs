@@ -16,7 +16,7 @@ pub(crate) struct StoredFile {
     promised: u64,
     bytes: u64,
     /// When it was written, by the store's own clock; by its name, if an earlier run wrote it.
-    born: SystemTime,
+    written_at: SystemTime,
     /// Records that are not read again.
     done: Ranges,
     /// Units that were settled with them.
@@ -35,11 +35,11 @@ pub(crate) struct StoredFile {
 }
 
 impl StoredFile {
-    pub(crate) fn new(name: &FileName, bytes: u64, born: SystemTime) -> Self {
+    pub(crate) fn new(name: &FileName, bytes: u64, written_at: SystemTime) -> Self {
         Self {
             promised: name.count,
             bytes,
-            born,
+            written_at,
             done: Ranges::default(),
             done_count: 0,
             out: Ranges::default(),
@@ -102,15 +102,15 @@ impl StoredFile {
     }
 
     pub(crate) fn is_older(&self, age: std::time::Duration, now: SystemTime) -> bool {
-        now.duration_since(self.born).is_ok_and(|since| since >= age)
+        now.duration_since(self.written_at).is_ok_and(|since| since >= age)
     }
 
     /// Lets the file age from `now` on where its time of writing cannot be right: it is later than `now`, or
     /// `clock_set`, the time that a set clock has passed, lies between it and `now`.
-    pub(crate) fn correct_birth(&mut self, now: SystemTime, clock_set: SystemTime) {
-        self.born = self.born.min(now);
-        if self.born < clock_set && now >= clock_set {
-            self.born = now;
+    pub(crate) fn correct_time(&mut self, now: SystemTime, clock_set: SystemTime) {
+        self.written_at = self.written_at.min(now);
+        if self.written_at < clock_set && now >= clock_set {
+            self.written_at = now;
         }
     }
 

@@ -63,7 +63,7 @@ fn adopt_from<D: Directory>(files: &mut Files<D>, name: &str) -> Result<u64, Ado
     }
     moved.map_err(AdoptError::File)?;
     files.aside.adopt_quarantine(&files.dir, from).map_err(AdoptError::File)?;
-    // A file of another program keeps the directory in place; that is no failure.
+    // A directory with a file of another program is not removed; that is no failure.
     drop(safe_dir::remove_leftovers(from));
     drop(from.remove(LOG));
     drop(abandoned.remove(&files.dir));
@@ -77,7 +77,7 @@ fn move_files<D: Directory>(files: &mut Files<D>, from: &D) -> Result<(), FileEr
         let Some(mut parsed) = files.names.parse(name) else { continue };
         let metadata = from.metadata(name)?;
         if let Some(damage) = files.unusable(&metadata) {
-            // It is never in the catalog: its size alone could push all other files out.
+            // This entry never enters the catalog: the size of a giant could push all other files out.
             let stranger = Unusable { name: name.to_owned(), damage, count: 0, promised: parsed.count };
             files.aside.adopt_stranger(&files.dir, from, stranger, &mut files.notices)?;
             continue;

@@ -63,9 +63,9 @@ impl<D: Directory> Files<D> {
         &self.catalog
     }
 
-    /// See [`Catalog::correct_births`].
-    pub(crate) fn correct_births(&mut self, now: SystemTime, clock_set: SystemTime) {
-        self.catalog.correct_births(now, clock_set);
+    /// See [`Catalog::correct_times`].
+    pub(crate) fn correct_times(&mut self, now: SystemTime, clock_set: SystemTime) {
+        self.catalog.correct_times(now, clock_set);
     }
 
     pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
@@ -91,9 +91,9 @@ impl<D: Directory> Files<D> {
     }
 
     /// Adds a file that was published under this name.
-    pub(crate) fn add(&mut self, name: NewName, bytes: u64, born: SystemTime) {
+    pub(crate) fn add(&mut self, name: NewName, bytes: u64, written_at: SystemTime) {
         let NewName { parts, text } = name;
-        self.catalog.insert(Key { seq: parts.seq, name: text }, StoredFile::new(&parts, bytes, born));
+        self.catalog.insert(Key { seq: parts.seq, name: text }, StoredFile::new(&parts, bytes, written_at));
     }
 
     /// Opens a file at its start, for the caller alone.

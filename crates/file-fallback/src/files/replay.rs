@@ -71,6 +71,6 @@ const MAX_READ_FAILURES: u32 = 3;
 /// One call reads at most so many files without a record to hand out: each is removed, and each removal is synced.
 const MAX_FILES: u32 = 16;
 
-/// One call reads at most 8 MiB, so that text without a record to hand out does not keep the disk from the other work
+/// One call reads at most 8 MiB, so that text without a record to hand out does not delay the other work
 /// of its thread.
 const MAX_WORK: u64 = 8 << 20;

@@ -1,8 +1,8 @@
-//! One record as bytes: a line, or a frame; the sizes that every file keeps.
+//! One record as bytes: a line, or a frame; the largest record, part and file.
 
 use std::io::{self, Write};
 
-/// How the records stand in new files. A file is always read in the format that its name says.
+/// How the records stand in new files. A file is always read in the format of its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
@@ -38,7 +38,7 @@ impl Format {
         }
     }
 
-    /// Whether a file that begins like this is not compressed, even if its name says so.
+    /// Whether a file that begins like this is not compressed, although its name has the extension of a compressed one.
     pub(crate) fn is_plain(self, first: &[u8]) -> bool {
         match self {
             Self::Lines => first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()),

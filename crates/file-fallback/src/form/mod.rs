@@ -2,7 +2,7 @@
 //!
 //! | File | Purpose |
 //! | --- | --- |
-//! | `format` | one record as bytes: a line, or a frame; the sizes that every file keeps |
+//! | `format` | one record as bytes: a line, or a frame; the largest record, part and file |
 //! | `name` | the name of one file |
 //! | `names` | the names of one store: its signal, and the number that the next file gets |
 //! | `record` | a record to be written |

@@ -29,8 +29,8 @@ impl Names {
         self.next_seq
     }
 
-    /// Takes the next number for a new file. A file that is not published after all keeps its number: it may still be
-    /// on the disk.
+    /// Takes the next number for a new file. The number of a file that is not published after all is not used again:
+    /// the file may still be on the disk.
     pub(crate) fn take(&mut self, time: SystemTime, count: u64, extension: Extension) -> FileName {
         let name = FileName { time, seq: self.next_seq, count, extension };
         self.next_seq += 1;

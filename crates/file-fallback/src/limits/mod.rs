@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `clock` | the store's own time, which does not follow jumps of the wall clock |
 //! | `rate` | how fast the store fills up |
-//! | `room` | removes files until the limits hold, or refuses a new one |
+//! | `evict` | removes files until the limits hold, or refuses a new one |
 
 mod clock;
+pub(crate) mod evict;
 mod rate;
-pub(crate) mod room;

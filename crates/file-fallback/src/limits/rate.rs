@@ -27,8 +27,8 @@ impl Rate {
         }
     }
 
-    /// How long `room` bytes last; `None` if nothing was written in the window.
-    pub(crate) fn lasts(&mut self, room: u64, now: SystemTime) -> Option<Duration> {
+    /// How long `free` bytes last; `None` if nothing was written in the window.
+    pub(crate) fn lasts(&mut self, free: u64, now: SystemTime) -> Option<Duration> {
         self.forget(now);
         let bytes: u64 = self.written.iter().map(|(_, bytes)| bytes).fold(0, |sum, bytes| sum.saturating_add(*bytes));
         let begin = self.written.front()?.0;
@@ -36,7 +36,7 @@ impl Rate {
             return None;
         }
         let over = now.duration_since(begin).unwrap_or_default().max(STEP);
-        Some(Duration::try_from_secs_f64(over.as_secs_f64() * room as f64 / bytes as f64).unwrap_or(Duration::MAX))
+        Some(Duration::try_from_secs_f64(over.as_secs_f64() * free as f64 / bytes as f64).unwrap_or(Duration::MAX))
     }
 }
 

@@ -339,7 +339,7 @@ const CHUNK: usize = 64 << 10;
 /// RFC 8878, section 3.1.1.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// RFC 1952, section 2.3.1: the magic, deflate, and no flags, as we write it.
+/// RFC 1952, section 2.3.1: the magic number, deflate, and no flags, as this crate writes it.
 const GZIP_MAGIC: [u8; 4] = [0x1f, 0x8b, 8, 0];
 
 /// 8 MiB, the window that every reader of zstd should support (RFC 8878, section 3.1.1.1.2).

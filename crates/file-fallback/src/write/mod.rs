@@ -3,7 +3,7 @@
 //! | File | Purpose |
 //! | --- | --- |
 //! | `encode` | records to the bytes of a file |
-//! | `writer` | makes room for a file, writes it, publishes it |
+//! | `writer` | enforces the limits for a new file, writes it, publishes it |
 
 mod encode;
 pub(crate) mod writer;

@@ -1,4 +1,4 @@
-//! Makes room for a file, writes it, publishes it.
+//! Enforces the limits for a new file, writes it, publishes it.
 
 use std::io;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use crate::error::{RecordProblem, SpillError};
 use crate::files::Files;
 use crate::form::format::{Format, MAX_FILE_RECORDS, MAX_FILE_TEXT};
 use crate::form::record::Record;
-use crate::limits::room::Limits;
+use crate::limits::evict::Limits;
 use crate::outcome::{Evicted, Reason, Spilled};
 use crate::write::encode::{Encoded, Encoder};
 
@@ -21,13 +21,13 @@ pub(crate) struct Writer {
     max_record_bytes: usize,
 }
 
-/// Where the space for a file comes from.
+/// The consequence of a full store or disk for a new file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    /// Older files are removed for it.
-    Make,
-    /// It is free already, or the file is refused.
-    Find,
+pub(crate) enum WhenFull {
+    /// The oldest files are removed for it.
+    EvictOldest,
+    /// The new file is refused.
+    Refuse,
 }
 
 /// The store that a file is written to.
@@ -48,7 +48,7 @@ impl Writer {
         mut target: Target<'_, D>,
         records: &[Record],
         now: SystemTime,
-        room: Room,
+        when_full: WhenFull,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
         self.check(records)?;
@@ -65,7 +65,7 @@ impl Writer {
             return Err(SpillError::TooLarge { bytes, max_bytes });
         }
         let count = records.iter().map(|record| record.count as u64).fold(0, u64::saturating_add);
-        let spilled = target.write(&encoded, count, now, room, announce);
+        let spilled = target.write(&encoded, count, now, when_full, announce);
         if let Err(error) = &spilled
             && !error.evicted().is_empty()
         {
@@ -103,30 +103,30 @@ impl<D: Directory> Target<'_, D> {
         encoded: &Encoded<'_>,
         count: u64,
         now: SystemTime,
-        room: Room,
+        when_full: WhenFull,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
         let bytes = encoded.len();
-        let born = self.limits.time(now);
+        let written_at = self.limits.time(now);
         let mut evicted = Vec::new();
-        match room {
-            Room::Make => self.limits.make_free_space(self.files, bytes, &mut evicted)?,
-            Room::Find => self.limits.find_room(self.files, bytes)?,
+        match when_full {
+            WhenFull::EvictOldest => self.limits.make_free_space(self.files, bytes, &mut evicted)?,
+            WhenFull::Refuse => self.limits.check_fit(self.files, bytes)?,
         }
         let mut attempts = 1;
         let name = loop {
             let name = self.files.new_name(now, count, encoded.extension());
             announce(&name.text);
-            match self.publish(&name.text, encoded, room, &mut evicted) {
+            match self.publish(&name.text, encoded, when_full, &mut evicted) {
                 Ok(()) => break name,
                 // Another program has made a file of this name since the start.
                 Err(source) if source.is_already_exists() && attempts < MAX_ATTEMPTS => attempts += 1,
                 Err(source) => return Err(SpillError::File { source, evicted }),
             }
         };
-        self.limits.note_written(born, bytes);
+        self.limits.note_written(written_at, bytes);
         let text = name.text.clone();
-        self.files.add(name, bytes, born);
+        self.files.add(name, bytes, written_at);
         Ok(Spilled { name: text, count, bytes, evicted })
     }
 
@@ -136,7 +136,7 @@ impl<D: Directory> Target<'_, D> {
         &mut self,
         name: &str,
         encoded: &Encoded<'_>,
-        room: Room,
+        when_full: WhenFull,
         evicted: &mut Vec<Evicted>,
     ) -> Result<(), FileError> {
         let enough = encoded.len().saturating_mul(2).saturating_add(BLOCKS);
@@ -150,7 +150,7 @@ impl<D: Directory> Target<'_, D> {
                 source.io().map(io::Error::kind),
                 Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             );
-            if room == Room::Find || !full || freed >= enough {
+            if when_full == WhenFull::Refuse || !full || freed >= enough {
                 return Err(source);
             }
             match self.limits.evict_oldest(self.files, Reason::FreeSpace) {
@@ -167,7 +167,7 @@ impl<D: Directory> Target<'_, D> {
         let draft = Draft::write(self.files.dir(), name, |file| encoded.write_to(file))?;
         // After the draft, because writing it may fail; before it is published, so that the limits hold at every
         // moment.
-        match self.limits.make_room(self.files, encoded.len(), evicted) {
+        match self.limits.enforce(self.files, encoded.len(), evicted) {
             Ok(()) => draft.publish(self.files.dir()),
             Err(error) => {
                 // A draft that cannot be discarded is removed by the next start.

@@ -64,14 +64,14 @@ impl Limits {
         let mut evicted = Vec::new();
         let now = self.clock.read(now);
         files.tidy();
-        files.correct_births(now, SystemTime::UNIX_EPOCH + UNSET_BEFORE);
+        files.correct_times(now, SystemTime::UNIX_EPOCH + UNSET_BEFORE);
         for key in files.catalog().idle_older_than(self.max_age, now) {
             match self.evict(files, &key, Reason::MaxAge) {
                 Ok(removed) => evicted.push(removed),
                 Err(_) => break,
             }
         }
-        drop(self.make_room(files, 0, &mut evicted));
+        drop(self.enforce(files, 0, &mut evicted));
         if !evicted.is_empty() {
             // A removed file that a power cut brings back is delivered after all.
             drop(files.dir().sync());
@@ -80,7 +80,7 @@ impl Limits {
     }
 
     /// Removes files until one of `bytes` more is within the limits of the store; `bytes` 0 stands for no further file.
-    pub(crate) fn make_room<D: Directory>(
+    pub(crate) fn enforce<D: Directory>(
         &self,
         files: &mut Files<D>,
         bytes: u64,
@@ -123,7 +123,7 @@ impl Limits {
         while free < needed {
             match self.evict_oldest(files, Reason::FreeSpace) {
                 Some(Ok(removed)) => {
-                    // Counted by us, not measured: some file systems report the space as free only later, and then more
+                    // Added up, not measured: some file systems report the space as free only later, and then more
                     // files would go.
                     free = free.saturating_add(removed.bytes);
                     evicted.push(removed);
@@ -136,7 +136,7 @@ impl Limits {
     }
 
     /// Checks that one more file of `bytes` fits without a removal.
-    pub(crate) fn find_room<D: Directory>(&self, files: &Files<D>, bytes: u64) -> Result<(), SpillError> {
+    pub(crate) fn check_fit<D: Directory>(&self, files: &Files<D>, bytes: u64) -> Result<(), SpillError> {
         let total = files.catalog().total();
         let left = if total.files < self.max_files { self.max_bytes.saturating_sub(total.bytes) } else { 0 };
         if bytes > left {
