@@ -59,8 +59,8 @@ impl<E: SpanExporter + 'static> IntoPrimary<ByExporter> for E {
 
 /// Settings and parts of a [`ResilientSpanExporter`]; [`build`](Self::build) checks all settings.
 ///
-/// [`Settings`] lists the settings with their defaults. A method for each of its structs changes them; the `with_*` method
-/// of a setting is an alias for the same change.
+/// [`Settings`] lists the settings with their defaults. A method for each of its structs changes them; the `with_*`
+/// method of a setting is an alias for the same change.
 ///
 /// ```
 /// use std::time::Duration;
@@ -165,9 +165,9 @@ impl Builder {
 
 /// Parts: the way to send, and implementations of your own.
 impl Builder {
-    /// Sends by a [`Transport`] or by any [`SpanExporter`]; required. The errors of a foreign exporter carry no reason, so
-    /// each one is retried, and a partial success looks like a full one. Build a foreign exporter with its own retries
-    /// disabled.
+    /// Sends by a [`Transport`] or by any [`SpanExporter`]; required. The errors of a foreign exporter carry no reason,
+    /// so each one is retried, and a partial success looks like a full one. Build a foreign exporter with its own
+    /// retries disabled.
     ///
     /// # Panics
     /// With an exporter, if the system gives no thread for it.
@@ -189,8 +189,8 @@ impl Builder {
         self
     }
 
-    /// Configures the circuit breaker beyond [`Breaker`], such as with a trip policy of your own. [`build`](Self::build)
-    /// checks it and seeds its jitter; [`Breaker`] does not apply then.
+    /// Configures the circuit breaker beyond [`Breaker`], such as with a trip policy of your own.
+    /// [`build`](Self::build) checks it and seeds its jitter; [`Breaker`] does not apply then.
     pub fn with_circuit_breaker(mut self, breaker: ConfigBuilder) -> Self {
         self.breaker = Some(breaker);
         self
@@ -215,8 +215,8 @@ impl Builder {
     /// journal, and no fallback file.
     ///
     /// # Errors
-    /// [`BuildError`] names the field, its value and the accepted range, or the directory that cannot be used safely. No
-    /// thread was started then.
+    /// [`BuildError`] names the field, its value and the accepted range, or the directory that cannot be used safely.
+    /// No thread was started then.
     pub fn build(mut self) -> Result<ResilientSpanExporter, BuildError> {
         let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
         self.settings.check()?;

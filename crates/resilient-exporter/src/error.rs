@@ -34,8 +34,8 @@ pub enum BuildError {
     /// Durable mode is enabled, and there is no state directory for its journal.
     #[error("the journal has no directory: set a state directory, or turn the journal off")]
     NoJournalDirectory,
-    /// Durable mode is enabled, and its journal cannot be used. The exporter does not fall back to memory: the promise of
-    /// durability would be broken unnoticed.
+    /// Durable mode is enabled, and its journal cannot be used. The exporter does not fall back to memory: the promise
+    /// of durability would be broken unnoticed.
     #[error("journal")]
     Journal(#[source] crate::stores::journal::JournalOpenError),
     /// The operating system refused a thread or an event queue.

@@ -1,4 +1,4 @@
-//! Why telemetry could not be set up, flushed or shut down.
+//! Errors of setting telemetry up, flushing it and shutting it down.
 
 use std::error::Error;
 use std::fmt;
@@ -11,15 +11,17 @@ use resilient_exporter::BuildError;
 use crate::settings::Setting;
 use crate::settings::table::STATE_DIR;
 
-/// A setting whose value is not accepted. `Display` names it, its value unless secret, and what is accepted.
+/// A setting whose value is not accepted. `Display` names the setting, its value unless secret, and the accepted
+/// values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct InvalidSetting {
-    /// The environment variable or the builder method, whichever the value came from.
+    /// The source of the value: an environment variable, a field such as `buffer.max_spans`, or a method of the
+    /// builder.
     pub setting: &'static str,
-    /// The value, as far as it may be shown.
+    /// The value; secrets are left out.
     pub value: String,
-    /// What is accepted.
+    /// The accepted values.
     pub accepted: String,
 }
 
@@ -41,25 +43,26 @@ impl fmt::Display for InvalidSetting {
 
 impl Error for InvalidSetting {}
 
-/// Why telemetry could not be set up. Nothing was started and nothing was changed.
+/// The reason why telemetry is not set up. No thread was started and no global was changed.
 ///
-/// `Debug` is the text of `Display`: it is what a `main` that returns this error shows.
+/// `Debug` writes the text of `Display`, because a `main` that returns this error shows its `Debug`.
 #[non_exhaustive]
 pub enum SetupError {
-    /// Settings whose values must not be guessed: all of them, in the order of `docs/settings.md`.
+    /// All settings with bad values that must not be guessed, in the order of `docs/settings.md`.
     Settings(Vec<InvalidSetting>),
     /// Endpoint, headers or TLS.
     Transport(otlp_transport::ConfigError),
-    /// A directory that somebody chose cannot be used, or is not safe to use.
+    /// A directory that the environment or code chose cannot be used, or is not safe to use.
     Directory {
-        /// The environment variable or the builder method that chose it.
+        /// The environment variable, the field or the method of the builder that chose it.
         setting: &'static str,
         /// The directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         error: file_fallback::OpenError,
     },
-    /// The exporter: something out of range that has no variable, or no thread to be had.
+    /// The exporter: a setting without a variable is out of range, the journal cannot be used, or the system refuses a
+    /// thread.
     Exporter(BuildError),
 }
 
@@ -108,11 +111,11 @@ impl From<otlp_transport::ConfigError> for SetupError {
     }
 }
 
-/// A flush that did not get everything out. What waits is kept and goes on.
+/// A flush that did not empty the queue, memory and files. The spans that wait are sent later.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FlushError {
-    /// The SDK's batch processor did not hand over its queue.
+    /// The SDK's batch processor did not export its queue.
     Sdk(OTelSdkError),
     /// Spans still wait in memory or in files.
     Exporter(resilient_exporter::FlushError),
@@ -121,7 +124,7 @@ pub enum FlushError {
 impl fmt::Display for FlushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sdk(_) => f.write_str("the batch processor did not hand over its queue"),
+            Self::Sdk(_) => f.write_str("the batch processor did not export its queue"),
             Self::Exporter(error) => error.fmt(f),
         }
     }
@@ -136,18 +139,18 @@ impl Error for FlushError {
     }
 }
 
-/// A shutdown that did not keep everything.
+/// A shutdown that lost spans, or may have.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ShutdownError {
     /// Spans were neither delivered nor written to a file.
     Lost {
-        /// How many.
+        /// Their number.
         spans: u64,
     },
     /// The SDK did not finish in time, so spans may still have been in its queue.
     Sdk {
-        /// What it said.
+        /// The SDK's error.
         error: OTelSdkError,
         /// Spans that are known to be lost.
         spans: u64,

@@ -1,9 +1,9 @@
-//! How the telemetry of this process goes, as one JSON object.
+//! The health of this process's telemetry, as one JSON object.
 
 use resilient_exporter::{Metrics, Status};
 use serde::{Serialize, Serializer};
 
-/// How the telemetry of this process goes. Its JSON is
+/// The health of this process's telemetry. Its JSON is
 ///
 /// ```json
 /// {"status": "healthy", "healthy": true, "initialized": true, "issues": [],
@@ -15,24 +15,24 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct HealthReport {
-    /// *healthy*; *degraded*: something does not work and nothing is lost; *unhealthy*: spans are being lost.
+    /// *healthy*; *degraded*: a part fails and no span is lost; *unhealthy*: spans are being lost.
     pub status: Status,
     /// Whether `status` is *healthy*.
     pub healthy: bool,
     /// Whether spans are exported: false if telemetry is disabled, set not to export, or shut down.
     pub initialized: bool,
-    /// A sentence for everything the reader should know; empty on good days.
+    /// A sentence for each problem; empty on good days.
     pub issues: Vec<String>,
-    /// What came of the attempts to export; without an exporter, `None`, which in JSON is all zeros.
+    /// The outcomes of the attempts to export; without an exporter, `None`, which in JSON is all zeros.
     #[serde(serialize_with = "metrics_or_zeros")]
     pub resilience_metrics: Option<Metrics>,
-    /// Where spans are sent to: no user-info, no query.
+    /// The URL that spans are sent to, without user-info and query.
     pub collector_endpoint: String,
     /// `service.name`.
     pub service_name: String,
 }
 
-/// The shape stays the same without an exporter, so that whoever reads it needs no second case.
+/// Writes zeros without an exporter: a reader of the JSON needs no second case.
 fn metrics_or_zeros<S: Serializer>(metrics: &Option<Metrics>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Zeros {

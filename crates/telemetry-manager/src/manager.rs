@@ -1,4 +1,4 @@
-//! The guard that `main` keeps, and the view that everyone else gets.
+//! The guard that `main` holds, and the view for all other code.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::error::{FlushError, SetupError, ShutdownError};
 use crate::health::HealthReport;
 use crate::settings::{Settings, TracesExporter, Warning};
 
-/// How long a shutdown may take in all: the last batches out of the SDK's queue, and then the exporter, which ends
-/// within 3.5 s and writes to files what the collector did not take. It is the SDK's own default.
+/// The bound of a whole shutdown: the SDK exports the last batches of its queue, then the exporter ends within its own
+/// `shutdown.timeout` (3.5 s) and writes undelivered batches to files. The value is the SDK's own default.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// Tracing that survives its collector, for as long as this value lives. Keep it in a variable of `main`: dropping it
+/// Tracing that survives its collector, for as long as this value lives. Hold it in a variable of `main`: dropping it
 /// flushes and shuts down, which takes 5 s at most.
-#[must_use = "dropping it shuts tracing down: keep it in a variable"]
+#[must_use = "dropping it shuts tracing down: hold it in a variable"]
 pub struct OpenTelemetryManager {
     inner: Arc<Inner>,
 }
 
 impl OpenTelemetryManager {
-    /// Sets everything up from the environment: the one line for `main`.
+    /// Sets tracing up from the environment: the one line for `main`.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl OpenTelemetryManager {
         Self::builder().build()
     }
 
-    /// Settings in code, before those of the environment.
+    /// Begins with settings in code, which beat those of the environment.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -44,19 +44,20 @@ impl OpenTelemetryManager {
         Self { inner: Arc::new(Inner { provider, handle, settings, shut_down: AtomicBool::new(false) }) }
     }
 
-    /// The tracer provider, for layers and libraries that want it by hand.
+    /// The tracer provider, for layers and libraries that take it as a value.
     #[must_use]
     pub fn tracer_provider(&self) -> &SdkTracerProvider {
         &self.inner.provider
     }
 
-    /// The exporter's own handle: ledger, events, flush. `None` if spans are not exported.
+    /// The exporter's handle: ledger, events, flush. `None` if spans are not exported.
     #[must_use]
     pub fn handle(&self) -> Option<Handle> {
         self.inner.handle.clone()
     }
 
-    /// A view that may be cloned, handed to a server and kept: it does not keep telemetry running.
+    /// A view for a server, which may be cloned and outlive the manager. Dropping the manager ends telemetry
+    /// nevertheless.
     #[must_use]
     pub fn observer(&self) -> Observer {
         Observer { inner: Arc::clone(&self.inner) }
@@ -68,24 +69,24 @@ impl OpenTelemetryManager {
         &self.inner.settings
     }
 
-    /// What was ignored in the settings, and what holds instead. Each was also logged once.
+    /// The values of settings that are ignored, each with the one that holds instead. Each is also logged once.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         self.inner.settings.warnings()
     }
 
-    /// How it goes. One short lock; answers while the collector or the disk hangs.
+    /// The health of telemetry. Takes one short lock; answers while the collector or the disk hangs.
     #[must_use]
     pub fn health(&self) -> HealthReport {
         self.inner.health()
     }
 
     /// Waits until every span that ended before this call has left memory and the files, or until `timeout` has passed.
-    /// The SDK takes up to 5 s of its own to empty its queue first. Blocks the calling thread.
+    /// Before that the SDK takes up to 5 s of its own to empty its queue. Blocks the calling thread.
     ///
     /// # Errors
     ///
-    /// [`FlushError`] says how many spans still wait. They are kept and go on.
+    /// [`FlushError`] with the number of spans that still wait. They stay in memory or in files, and are sent later.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         match self.inner.provider.force_flush() {
             Ok(()) | Err(OTelSdkError::AlreadyShutdown) => {}
@@ -94,12 +95,12 @@ impl OpenTelemetryManager {
         self.inner.handle.as_ref().map_or(Ok(()), |handle| handle.flush(timeout).map_err(FlushError::Exporter))
     }
 
-    /// Flushes and shuts down within 5 s: the last batches are sent, what the collector does not take goes to files. A
-    /// second call does nothing. Blocks the calling thread.
+    /// Flushes and shuts down within 5 s: the last batches are sent, undelivered ones go to files. A second call does
+    /// nothing. Blocks the calling thread.
     ///
     /// # Errors
     ///
-    /// [`ShutdownError`] says what was lost, or that the time ran out.
+    /// [`ShutdownError`] with the number of lost spans, or if the time ran out.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
         self.inner.shutdown()
     }
@@ -119,15 +120,15 @@ impl fmt::Debug for OpenTelemetryManager {
     }
 }
 
-/// A view of an [`OpenTelemetryManager`]. A clone is a reference count; it may outlive the manager, whose last numbers it
-/// then shows.
+/// A view of an [`OpenTelemetryManager`]. Cloning increments a reference count. A view that outlives the manager shows
+/// the last numbers.
 #[derive(Clone)]
 pub struct Observer {
     inner: Arc<Inner>,
 }
 
 impl Observer {
-    /// How it goes. One short lock; answers while the collector or the disk hangs.
+    /// The health of telemetry. Takes one short lock; answers while the collector or the disk hangs.
     #[must_use]
     pub fn health(&self) -> HealthReport {
         self.inner.health()
@@ -197,7 +198,7 @@ impl Inner {
         }
         let lost = || self.handle.as_ref().map_or(0, |handle| handle.ledger().lost());
         let lost_before = lost();
-        // The SDK throws away what the exporter says about its own shutdown; the ledger knows.
+        // The SDK discards the exporter's result of its shutdown; the ledger counts the lost spans.
         let outcome = self.provider.shutdown_with_timeout(SHUTDOWN);
         let spans = lost().saturating_sub(lost_before);
         match outcome {

@@ -1,4 +1,4 @@
-//! How the trace crosses process borders.
+//! The formats that carry the trace across process borders.
 
 use opentelemetry::global;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
@@ -6,7 +6,7 @@ use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 
 use crate::settings::Propagator;
 
-/// Makes these the global propagators, in this order. None of them is a propagator that carries nothing.
+/// Makes these the global propagators, in this order. An empty list installs a propagator that carries nothing.
 pub(crate) fn install(propagators: &[Propagator]) {
     let propagators = propagators.iter().map(|propagator| -> Box<dyn TextMapPropagator + Send + Sync> {
         match propagator {

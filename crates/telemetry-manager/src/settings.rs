@@ -1,31 +1,27 @@
-//! What telemetry is set to: code beats the environment, which beats the defaults.
+//! The settings: code beats the environment, which beats the defaults.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
-use resilient_exporter::{Compression, FallbackFormat, SyncPolicy};
 
-use crate::error::{InvalidSetting, SetupError};
+use crate::error::SetupError;
 
+mod choice;
 mod docs;
+mod field;
+mod lists;
 mod reader;
-mod resource_list;
 mod state_dir;
 mod summary;
 pub(crate) mod table;
-mod value;
+mod text;
 
 pub use docs::settings_markdown;
 pub use reader::Warning;
-pub(crate) use reader::{Given, Overrides};
-pub use state_dir::StateDir;
-pub use table::{Bare, Group, Kind, OnBad, SETTINGS, Setting};
-
-use reader::Reader;
-use table::*;
+pub(crate) use reader::{Code, resolve};
+pub use table::{SETTINGS, Setting};
 
 /// Every setting, checked. Made by [`Settings::from_vars`] or by the builder of the manager.
 #[derive(Clone, Debug)]
@@ -37,37 +33,30 @@ pub struct Settings {
     pub service_name: String,
     /// `service.version`.
     pub service_version: Option<String>,
-    /// What `OTEL_RESOURCE_ATTRIBUTES` lists, decoded, in its order.
+    /// The attributes of `OTEL_RESOURCE_ATTRIBUTES`, decoded, in their order.
     pub resource_attributes: Vec<(String, String)>,
     /// Whether spans are exported.
     pub traces_exporter: TracesExporter,
-    /// Where to and how: endpoint, protocol, headers, time-out, compression.
+    /// The way to the collector: endpoint, protocol, headers, time-out, compression.
     pub transport: otlp_transport::Config,
-    /// Which traces are recorded.
-    pub sampler: Sampler,
-    /// How the trace crosses process borders, in order; empty for none.
+    /// The rule that decides which traces are recorded.
+    pub sampler: TracesSampler,
+    /// The share of traces that the two ratio samplers record, 0 to 1.
+    pub sampler_arg: f64,
+    /// The formats that carry the trace across process borders, in order; empty for none.
     pub propagators: Vec<Propagator>,
-    /// Limits on what one span holds.
+    /// Limits on the attributes, events and links of one span.
     pub span_limits: SpanLimits,
     /// The SDK's batch processor.
-    pub batch: BatchSettings,
-    /// The circuit breaker.
-    pub breaker: BreakerSettings,
-    /// Retries of one batch.
-    pub retry: RetrySettings,
-    /// The buffer in memory.
-    pub buffer: BufferSettings,
-    /// Where everything that outlives the process is kept; `None` means memory only.
-    pub state_dir: Option<StateDir>,
-    /// The journal of what is in memory.
-    pub journal: JournalSettings,
-    /// Files until the collector is back.
-    pub fallback: FallbackSettings,
-    /// What the collector refused for good.
-    pub dead_letters: DeadLetterSettings,
-    /// Spans a second that are sent from files; `None` is unlimited.
-    pub replay_rate: Option<NonZeroU32>,
+    pub batch: Batch,
+    /// The exporter: buffer, breaker, retries, files, journal. Its state directory is the chosen or the default one;
+    /// none means memory only.
+    pub exporter: resilient_exporter::Settings,
     pub(crate) warnings: Vec<Warning>,
+    /// The variables whose settings code gives.
+    pub(crate) in_code: BTreeSet<&'static str>,
+    /// The state directory is the default one: if it cannot be used, setup succeeds with memory only.
+    pub(crate) has_default_state_dir: bool,
 }
 
 /// Whether spans are exported.
@@ -80,7 +69,31 @@ pub enum TracesExporter {
     None,
 }
 
-/// How the trace crosses process borders.
+/// A sampler of the OpenTelemetry specification, as `OTEL_TRACES_SAMPLER` names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum TracesSampler {
+    /// Every trace.
+    AlwaysOn,
+    /// No trace.
+    AlwaysOff,
+    /// A share of traces, chosen by the trace's id.
+    TraceIdRatio,
+    /// As the parent span decided; every trace without a parent.
+    ParentBasedAlwaysOn,
+    /// As the parent span decided; no trace without a parent.
+    ParentBasedAlwaysOff,
+    /// As the parent span decided; a share of traces without a parent.
+    ParentBasedTraceIdRatio,
+}
+
+impl TracesSampler {
+    pub(crate) fn takes_ratio(self) -> bool {
+        matches!(self, Self::TraceIdRatio | Self::ParentBasedTraceIdRatio)
+    }
+}
+
+/// A format that carries the trace across process borders.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Propagator {
@@ -90,386 +103,92 @@ pub enum Propagator {
     Baggage,
 }
 
-/// Settings of the SDK's batch processor.
+/// Settings of the SDK's batch processor. The defaults are those of the OpenTelemetry specification.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub struct BatchSettings {
-    /// Longest time between two batches.
+pub struct Batch {
+    /// The longest time between two batches.
     pub schedule_delay: Duration,
-    /// Spans that wait in front of the exporter.
+    /// Spans that wait in front of the exporter, at most.
     pub max_queue_size: usize,
-    /// Spans a batch.
+    /// Spans in a batch, at most.
     pub max_export_batch_size: usize,
 }
 
-/// Settings of the circuit breaker.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct BreakerSettings {
-    /// Failures in a row that open it.
-    pub failure_threshold: u32,
-    /// How long it stays open.
-    pub recovery_timeout: Duration,
-    /// Probes at a time while half-open.
-    pub half_open_probes: u32,
-    /// Successful probes that close it.
-    pub half_open_successes: u32,
-}
-
-/// Settings of the retries of one batch.
-#[derive(Clone, Copy, PartialEq, Debug)]
-#[non_exhaustive]
-pub struct RetrySettings {
-    /// Retries while the breaker is closed.
-    pub max_retries: u32,
-    /// Wait before the first.
-    pub initial_delay: Duration,
-    /// Growth from one to the next.
-    pub multiplier: f64,
-    /// Longest wait.
-    pub max_delay: Duration,
-    /// Share by which a wait varies.
-    pub jitter: f64,
-}
-
-/// Settings of the buffer in memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct BufferSettings {
-    /// Spans at most.
-    pub max_spans: usize,
-    /// Bytes at most.
-    pub max_bytes: usize,
-    /// Longest stay.
-    pub max_age: Duration,
-}
-
-/// Settings of the journal: durable mode.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct JournalSettings {
-    /// Whether there is one.
-    pub enabled: bool,
-    /// When it is synced, which is what a power cut may take.
-    pub sync: SyncPolicy,
-    /// How long a batch waits for it at most.
-    pub sync_timeout: Duration,
-}
-
-/// Settings of the files until the collector is back.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct FallbackSettings {
-    /// Whether there are files at all.
-    pub enabled: bool,
-    /// Where, if not below the state directory.
-    pub dir: Option<PathBuf>,
-    /// Bytes on disk at most.
-    pub max_bytes: u64,
-    /// Longest stay.
-    pub max_age: Duration,
-    /// What new files hold.
-    pub format: FallbackFormat,
-    /// How large files are compressed.
-    pub compression: Compression,
-    /// What is large, in bytes.
-    pub compress_above: usize,
-}
-
-/// Settings of what the collector refused for good. It is kept where there are files at all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct DeadLetterSettings {
-    /// Bytes on disk at most.
-    pub max_bytes: u64,
-    /// Longest stay.
-    pub max_age: Duration,
+impl Default for Batch {
+    fn default() -> Self {
+        Self { schedule_delay: Duration::from_secs(5), max_queue_size: 2_048, max_export_batch_size: 512 }
+    }
 }
 
 impl Settings {
-    /// Reads every setting from `vars`, which answers for a variable's name with its value. Touches neither the
+    /// Reads every setting from `vars`, which answers with the value of the variable of a name. Touches neither the
     /// environment of the process nor the file system.
     ///
-    /// What is ignored stands in [`Settings::warnings`]. The default service name is `unknown_service`; only the builder
-    /// adds the name of the program.
+    /// Values that are ignored stand in [`Settings::warnings`]. The default service name is `unknown_service`; only the
+    /// builder adds the name of the program.
     ///
     /// # Errors
     ///
     /// If a setting that must not be guessed has a value that is not accepted: endpoint, headers, TLS, directories and
-    /// everything that decides what survives an outage.
+    /// everything that decides which spans survive an outage.
     pub fn from_vars(vars: impl Fn(&str) -> Option<OsString>) -> Result<Self, SetupError> {
-        Self::resolve(&vars, &Overrides::new(), otlp_transport::Config::builder(), UNKNOWN_SERVICE)
+        resolve(&vars, &Code::default(), otlp_transport::Config::builder(), UNKNOWN_SERVICE)
     }
 
-    /// What was ignored, and what holds instead.
+    /// Values that are ignored, each with the one that holds instead.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    pub(crate) fn resolve(
-        vars: &dyn Fn(&str) -> Option<OsString>,
-        overrides: &Overrides,
-        transport: otlp_transport::ConfigBuilder,
-        default_service_name: &str,
-    ) -> Result<Self, SetupError> {
-        let mut reader = Reader::new(vars, overrides);
-        let r = &mut reader;
-
-        let sdk_disabled = r.bool(&SDK_DISABLED);
-        let resource_attributes = resource_list::read(r);
-        let listed = |key: &str| resource_attributes.iter().rfind(|(k, _)| k == key).map(|(_, value)| value.clone());
-        let service_name = r.text(&SERVICE_NAME).or_else(|| listed("service.name")).filter(|name| !name.is_empty());
-        let service_name = service_name.unwrap_or_else(|| default_service_name.to_owned());
-        let service_version = r.text(&SERVICE_VERSION).or_else(|| listed("service.version"));
-        let traces_exporter = traces_exporter(r);
-        let request_max_bytes = r.bytes_usize(&REQUEST_MAX_BYTES);
-        let sampler = sampler(r);
-        let propagators = propagators(r);
-        let span_limits = span_limits(r);
-        let batch = batch(r);
-        let breaker = BreakerSettings {
-            failure_threshold: r.count_u32(&BREAKER_FAILURE_THRESHOLD),
-            recovery_timeout: r.duration(&BREAKER_RECOVERY_TIMEOUT),
-            half_open_probes: r.count_u32(&BREAKER_HALF_OPEN_PROBES),
-            half_open_successes: r.count_u32(&BREAKER_HALF_OPEN_SUCCESSES),
-        };
-        let retry = retry(r);
-        let buffer = BufferSettings {
-            max_spans: r.count_usize(&BUFFER_MAX_SPANS),
-            max_bytes: r.bytes_usize(&BUFFER_MAX_BYTES),
-            max_age: r.duration(&BUFFER_MAX_AGE),
-        };
-        let journal = JournalSettings {
-            enabled: r.bool(&JOURNAL_ENABLED),
-            sync: journal_sync(r),
-            sync_timeout: r.duration(&JOURNAL_SYNC_TIMEOUT),
-        };
-        let fallback = fallback(r);
-        let dead_letters = DeadLetterSettings {
-            max_bytes: r.bytes(&DEAD_LETTER_MAX_BYTES),
-            max_age: r.duration(&DEAD_LETTER_MAX_AGE),
-        };
-        let state_dir = state_dir::read(r, &service_name);
-        if fallback.enabled && fallback.dir.is_none() && state_dir.is_none() && !sdk_disabled {
-            let message = format!(
-                "none of {}, XDG_STATE_HOME and HOME names a directory: spans are kept in memory only and are lost when \
-                 the buffer overflows; set {}, or {}=false if that is intended",
-                STATE_DIR.name, STATE_DIR.name, FALLBACK_ENABLED.name
-            );
-            r.warn(STATE_DIR.name, message);
+    /// Every default, before any variable is read: without a name of the service, without a state directory.
+    pub(crate) fn defaults() -> Self {
+        Self {
+            sdk_disabled: false,
+            service_name: String::new(),
+            service_version: None,
+            resource_attributes: Vec::new(),
+            traces_exporter: TracesExporter::Otlp,
+            transport: otlp_transport::Config::builder().build().expect("the transport accepts its own defaults"),
+            sampler: TracesSampler::ParentBasedAlwaysOn,
+            sampler_arg: 1.0,
+            propagators: vec![Propagator::TraceContext, Propagator::Baggage],
+            span_limits: SpanLimits::default(),
+            batch: Batch::default(),
+            exporter: resilient_exporter::Settings::default(),
+            warnings: Vec::new(),
+            in_code: BTreeSet::new(),
+            has_default_state_dir: false,
         }
-        let replay_rate = r.rate(&REPLAY_RATE).and_then(NonZeroU32::new);
-        not_supported(r);
-
-        let Reader { mut warnings, errors, .. } = reader;
-        if !errors.is_empty() {
-            return Err(SetupError::Settings(errors));
-        }
-        let transport = transport.with_max_request_bytes(request_max_bytes).build_over(vars)?;
-        warnings.extend(transport.notes().iter().map(|note| Warning { setting: ENDPOINT.name, message: note.clone() }));
-        Ok(Self {
-            sdk_disabled,
-            service_name,
-            service_version,
-            resource_attributes,
-            traces_exporter,
-            transport,
-            sampler,
-            propagators,
-            span_limits,
-            batch,
-            breaker,
-            retry,
-            buffer,
-            state_dir,
-            journal,
-            fallback,
-            dead_letters,
-            replay_rate,
-            warnings,
-        })
     }
 
-    /// Whether this asks for a directory and there is none.
+    pub(crate) fn warn(&mut self, setting: &'static str, message: String) {
+        self.warnings.push(Warning { setting, message });
+    }
+
+    /// The SDK's sampler.
+    pub(crate) fn sdk_sampler(&self) -> Sampler {
+        let parent_based = |root| Sampler::ParentBased(Box::new(root));
+        match self.sampler {
+            TracesSampler::AlwaysOn => Sampler::AlwaysOn,
+            TracesSampler::AlwaysOff => Sampler::AlwaysOff,
+            TracesSampler::TraceIdRatio => Sampler::TraceIdRatioBased(self.sampler_arg),
+            TracesSampler::ParentBasedAlwaysOn => parent_based(Sampler::AlwaysOn),
+            TracesSampler::ParentBasedAlwaysOff => parent_based(Sampler::AlwaysOff),
+            TracesSampler::ParentBasedTraceIdRatio => parent_based(Sampler::TraceIdRatioBased(self.sampler_arg)),
+        }
+    }
+
+    /// Whether files are enabled and have no directory.
     pub(crate) fn lacks_directory(&self) -> bool {
-        self.fallback.enabled && self.fallback.dir.is_none() && self.state_dir.is_none()
+        let exporter = &self.exporter;
+        exporter.fallback.enabled && exporter.fallback.dir.is_none() && exporter.state_dir.is_none()
     }
 }
 
 /// The specification's default (resource SDK, "SDK-provided resource attributes").
 pub(crate) const UNKNOWN_SERVICE: &str = "unknown_service";
-
-fn traces_exporter(r: &mut Reader<'_>) -> TracesExporter {
-    let list = r.text(&TRACES_EXPORTER).unwrap_or_default().to_ascii_lowercase();
-    let words = || list.split(',').map(str::trim).filter(|word| !word.is_empty());
-    let (exporter, used) = match (words().any(|word| word == "otlp"), words().any(|word| word == "none")) {
-        (false, true) => (TracesExporter::None, "none"),
-        _ => (TracesExporter::Otlp, "otlp"),
-    };
-    for other in words().filter(|word| !["otlp", "none"].contains(word)) {
-        let message = format!(
-            "{} names {other:?}, which is left out: {used} is used; accepted is {}",
-            TRACES_EXPORTER.name,
-            TRACES_EXPORTER.accepted()
-        );
-        r.warn(TRACES_EXPORTER.name, message);
-    }
-    exporter
-}
-
-fn sampler(r: &mut Reader<'_>) -> Sampler {
-    let parent_based = |root| Sampler::ParentBased(Box::new(root));
-    match r.choice(&SAMPLER).as_str() {
-        "always_on" => Sampler::AlwaysOn,
-        "always_off" => Sampler::AlwaysOff,
-        "traceidratio" => Sampler::TraceIdRatioBased(r.factor(&SAMPLER_ARG)),
-        "parentbased_always_off" => parent_based(Sampler::AlwaysOff),
-        "parentbased_traceidratio" => parent_based(Sampler::TraceIdRatioBased(r.factor(&SAMPLER_ARG))),
-        _ => parent_based(Sampler::AlwaysOn),
-    }
-}
-
-fn propagators(r: &mut Reader<'_>) -> Vec<Propagator> {
-    let list = r.text(&PROPAGATORS).unwrap_or_default().to_ascii_lowercase();
-    let mut found = Vec::new();
-    let mut none = false;
-    for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        let propagator = match word {
-            "tracecontext" => Propagator::TraceContext,
-            "baggage" => Propagator::Baggage,
-            "none" => {
-                none = true;
-                continue;
-            }
-            other => {
-                let message = format!(
-                    "{} names {other:?}, which is left out; accepted is {}",
-                    PROPAGATORS.name,
-                    PROPAGATORS.accepted()
-                );
-                r.warn(PROPAGATORS.name, message);
-                continue;
-            }
-        };
-        if !found.contains(&propagator) {
-            found.push(propagator);
-        }
-    }
-    match (found.is_empty(), none) {
-        (false, _) => found,
-        (true, true) => Vec::new(),
-        (true, false) => vec![Propagator::TraceContext, Propagator::Baggage],
-    }
-}
-
-fn span_limits(r: &mut Reader<'_>) -> SpanLimits {
-    let general = r.count_u32(&ATTRIBUTE_COUNT_LIMIT);
-    let mut attributes = |setting: &Setting| match r.raw(setting.name) {
-        Some(_) => r.count_u32(setting),
-        None => general,
-    };
-    let max_attributes_per_span = attributes(&SPAN_ATTRIBUTE_COUNT_LIMIT);
-    let max_attributes_per_event = attributes(&EVENT_ATTRIBUTE_COUNT_LIMIT);
-    let max_attributes_per_link = attributes(&LINK_ATTRIBUTE_COUNT_LIMIT);
-    SpanLimits {
-        max_attributes_per_span,
-        max_events_per_span: r.count_u32(&SPAN_EVENT_COUNT_LIMIT),
-        max_links_per_span: r.count_u32(&SPAN_LINK_COUNT_LIMIT),
-        max_attributes_per_event,
-        max_attributes_per_link,
-    }
-}
-
-fn batch(r: &mut Reader<'_>) -> BatchSettings {
-    let max_queue_size = r.count_usize(&BSP_MAX_QUEUE_SIZE);
-    let mut max_export_batch_size = r.count_usize(&BSP_MAX_EXPORT_BATCH_SIZE);
-    if max_export_batch_size > max_queue_size {
-        // The default of 512 over a small queue needs no word; a number that somebody wrote does.
-        if r.raw(BSP_MAX_EXPORT_BATCH_SIZE.name).is_some() || r.is_given_in_code(&BSP_MAX_EXPORT_BATCH_SIZE) {
-            let message = format!(
-                "{} of {max_export_batch_size} is above {} of {max_queue_size}, which is used for both",
-                BSP_MAX_EXPORT_BATCH_SIZE.name, BSP_MAX_QUEUE_SIZE.name
-            );
-            r.warn(BSP_MAX_EXPORT_BATCH_SIZE.name, message);
-        }
-        max_export_batch_size = max_queue_size;
-    }
-    BatchSettings { schedule_delay: r.duration(&BSP_SCHEDULE_DELAY), max_queue_size, max_export_batch_size }
-}
-
-fn retry(r: &mut Reader<'_>) -> RetrySettings {
-    let initial_delay = r.duration(&RETRY_INITIAL_DELAY);
-    let mut max_delay = r.duration(&RETRY_MAX_DELAY);
-    if max_delay < initial_delay {
-        let message = format!(
-            "{} of {} is shorter than {} of {}, which is used for both",
-            RETRY_MAX_DELAY.name,
-            value::format_duration(max_delay),
-            RETRY_INITIAL_DELAY.name,
-            value::format_duration(initial_delay)
-        );
-        r.warn(RETRY_MAX_DELAY.name, message);
-        max_delay = initial_delay;
-    }
-    RetrySettings {
-        max_retries: r.count_u32(&RETRY_MAX_RETRIES),
-        initial_delay,
-        multiplier: r.factor(&RETRY_MULTIPLIER),
-        max_delay,
-        jitter: r.factor(&RETRY_JITTER),
-    }
-}
-
-fn journal_sync(r: &mut Reader<'_>) -> SyncPolicy {
-    let text = r.text(&JOURNAL_SYNC).unwrap_or_default().to_ascii_lowercase();
-    match text.as_str() {
-        "" | "batch" => SyncPolicy::Batch,
-        "never" => SyncPolicy::Never,
-        other => {
-            let accepted = Duration::from_millis(1)..=Duration::from_secs(3_600);
-            match value::parse_duration(other, Bare::Seconds).filter(|interval| accepted.contains(interval)) {
-                Some(interval) => SyncPolicy::Interval(interval),
-                None if r.is_given_in_code(&JOURNAL_SYNC) => {
-                    r.errors.push(InvalidSetting::in_code(&JOURNAL_SYNC, other.to_owned()));
-                    SyncPolicy::Batch
-                }
-                None => {
-                    r.refuse(&JOURNAL_SYNC, other);
-                    SyncPolicy::Batch
-                }
-            }
-        }
-    }
-}
-
-fn fallback(r: &mut Reader<'_>) -> FallbackSettings {
-    FallbackSettings {
-        enabled: r.bool(&FALLBACK_ENABLED),
-        dir: r.path(&FALLBACK_DIR),
-        max_bytes: r.bytes(&FALLBACK_MAX_BYTES),
-        max_age: r.duration(&FALLBACK_MAX_AGE),
-        format: match r.choice(&FALLBACK_FORMAT).as_str() {
-            "protobuf" => FallbackFormat::Protobuf,
-            _ => FallbackFormat::Json,
-        },
-        compression: match r.choice(&FALLBACK_COMPRESSION).as_str() {
-            "gzip" => Compression::Gzip,
-            "never" => Compression::Never,
-            _ => Compression::Zstd,
-        },
-        compress_above: r.bytes_usize(&FALLBACK_COMPRESS_ABOVE),
-    }
-}
-
-/// Variables that change nothing here: a word about each that is set.
-fn not_supported(r: &mut Reader<'_>) {
-    for &(name, why) in NOT_SUPPORTED {
-        if r.raw(name).is_some() {
-            r.warn(name, format!("{name} has no effect: {why}"));
-        }
-    }
-}
 
 #[cfg(test)]
 mod properties;

@@ -37,8 +37,8 @@ pub struct Settings {
     pub replay: Replay,
     /// The end of the exporter.
     pub shutdown: Shutdown,
-    /// The directory for all that outlives the process: `fallback`, `journal` and `dead-letters` are made below it, with
-    /// mode 0700. None by default: no directory suits every program.
+    /// The directory for all that outlives the process: `fallback`, `journal` and `dead-letters` are made below it,
+    /// with mode 0700. None by default: no directory suits every program.
     pub state_dir: Option<PathBuf>,
 }
 
@@ -161,11 +161,12 @@ settings! {
         compress_above: usize = 64 * KIB;
     }
 
-    /// Durable mode: each batch is written to a journal below the state directory, in `journal`, before `export` returns.
+    /// Durable mode: each batch is written to a journal below the state directory, in `journal`, before `export`
+    /// returns.
     journal: Durability {
         /// Whether there is a journal: batches that `export` accepted survive `kill -9` and, once synced, a power cut.
-        /// Needs a state directory or [`Builder::with_journal`](crate::Builder::with_journal). Costs a write and, by the
-        /// default policy, a sync of the disk for each batch, or for several that are exported at the same time.
+        /// Needs a state directory or [`Builder::with_journal`](crate::Builder::with_journal). Costs a write and, by
+        /// the default policy, a sync of the disk for each batch, or for several that are exported at the same time.
         ///
         /// Spans that are still open, or in the SDK's own queue, are not covered.
         enabled: bool = false;
@@ -196,8 +197,8 @@ settings! {
 
     /// The end of the exporter.
     shutdown: Shutdown {
-        /// The longest shutdown, and the longest `SpanExporter::force_flush`. The SDK's batch processor waits 5 s for its
-        /// own last export and for the exporter together: a longer time makes the provider time out.
+        /// The longest shutdown, and the longest `SpanExporter::force_flush`. The SDK's batch processor waits 5 s for
+        /// its own last export and for the exporter together: a longer time makes the provider time out.
         timeout: Duration = Duration::from_millis(3_500), at least NANOSECOND;
     }
 }

@@ -1,19 +1,20 @@
-//! `docs/settings.md`, made from the table.
+//! Writes `docs/settings.md` from the table.
 
 use std::fmt::Write as _;
 
 use super::table::{Group, NOT_SUPPORTED, OnBad, SETTINGS};
 
-/// The text of `docs/settings.md`: `cargo run -p telemetry-manager --example settings > docs/settings.md` writes it, and a
-/// test fails when the file is stale.
+/// The text of `docs/settings.md`. `cargo run -p telemetry-manager --example settings > docs/settings.md` writes the
+/// file; a test fails when the file is stale.
 #[must_use]
 pub fn settings_markdown() -> String {
     let mut page = String::from(HEAD);
     for group in Group::ALL {
         let _ =
-            writeln!(page, "\n## {}\n\n| Variable | Default | Builder | |\n| --- | --- | --- | --- |", group.title());
+            writeln!(page, "\n## {}\n\n| Variable | Default | In code | |\n| --- | --- | --- | --- |", group.title());
         for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
-            let default = if setting.default.is_empty() { "none".to_owned() } else { format!("`{}`", setting.default) };
+            let default = setting.default();
+            let default = if default.is_empty() { "none".to_owned() } else { format!("`{default}`") };
             let strict = if setting.on_bad == OnBad::Error { " **Bad values are errors.**" } else { "" };
             let _ = writeln!(
                 page,
@@ -40,8 +41,11 @@ Made from the table in `crates/telemetry-manager/src/settings/table.rs`; do not 
 
 A value in code beats the environment, which beats the default. Empty is unset.
 
-- **Durations** are `250ms`, `5s`, `5m`, `2h`, `7d` or sums such as `1h30m`. A number alone means seconds, but milliseconds in
-  `OTEL_*`, as the OpenTelemetry specification has it.
+- **In code**, `buffer.max_spans` stands for `builder.buffer(|buffer| buffer.max_spans = 5_000)`, on the builder of
+  `telemetry-manager` and, but for `batch`, on that of `resilient-exporter`; `with_endpoint` stands for that method. The
+  `with_*` methods of single fields, such as `with_buffer_size`, are aliases.
+- **Durations** are `250ms`, `5s`, `5m`, `2h`, `7d` or sums such as `1h30m`. A number alone means seconds, but
+  milliseconds in `OTEL_*`, as the OpenTelemetry specification has it.
 - **Sizes** are `512KiB`, `10MiB`, `1GiB`, `2TiB`, the decimal `kB`, `MB`, `GB`, `TB`, or a number of bytes.
 - **Booleans** are `true` and `false`. Words are taken in any case.
 - **A value that is not accepted** is warned about once and the default holds. Where the table says so it is an error

@@ -1,4 +1,4 @@
-//! Whatever the environment holds, reading it ends in settings or in an error, never in a panic.
+//! Reading any environment ends in settings or in an error, never in a panic.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -8,10 +8,11 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::state_dir::path_component;
-use super::value::{format_bytes, format_duration, parse_bytes, parse_duration};
+use super::table::Bare;
+use super::text::{format_bytes, format_duration, parse_bytes, parse_duration};
 use super::*;
 
-/// Text that comes close to what is accepted, and bytes that do not.
+/// Text that is close to accepted text, and arbitrary bytes.
 fn value() -> impl Strategy<Value = OsString> {
     prop_oneof![
         "[0-9]{0,25}(ms|s|m|h|d|KiB|MiB|TB|%|,|=|\\.| )?[0-9]{0,5}(s|h)?".prop_map(OsString::from),
@@ -35,9 +36,12 @@ proptest! {
     fn any_environment_is_settings_or_an_error(vars in btree_map(variable(), value(), 0..8)) {
         match Settings::from_vars(|name| vars.get(name).cloned()) {
             Ok(settings) => {
-                // What came out is within every range, so the exporter takes it.
-                prop_assert!((1..=1_000_000_000).contains(&settings.buffer.max_spans));
-                prop_assert!(settings.retry.initial_delay <= settings.retry.max_delay);
+                // Every value is within its range, so the exporter accepts it.
+                for row in SETTINGS.iter().filter(|row| row.read.is_some() && !row.value(&settings).is_empty()) {
+                    prop_assert!((row.get)(&settings, row.kind).is_accepted_by(row.kind), "{}", row.name);
+                }
+                let retry = &settings.exporter.retry;
+                prop_assert!(retry.initial_delay <= retry.max_delay);
                 prop_assert!(settings.batch.max_export_batch_size <= settings.batch.max_queue_size);
                 prop_assert!(!settings.service_name.is_empty());
                 prop_assert!(!settings.summary().contains(char::is_control));
@@ -56,7 +60,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_again(ms in any::<u32>(), bytes in any::<u64>()) {
+    fn formatted_durations_and_sizes_are_parsed_again(ms in any::<u32>(), bytes in any::<u64>()) {
         let duration = Duration::from_millis(ms.into());
         prop_assert_eq!(parse_duration(&format_duration(duration), Bare::Milliseconds), Some(duration));
         prop_assert_eq!(parse_bytes(&format_bytes(bytes)), Some(bytes));

@@ -1,20 +1,21 @@
-//! Reads one setting after another: code beats the environment, which beats the default.
+//! Resolves the settings: code beats the environment, which beats the defaults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use super::table::{Kind, OnBad, Setting};
-use super::value::{format_bytes, format_duration, parse_bool, parse_bytes, parse_count, parse_duration, parse_factor};
-use crate::error::InvalidSetting;
+use super::table::{
+    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, ENDPOINT, FALLBACK_ENABLED, NOT_SUPPORTED, OnBad,
+    RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
+};
+use super::{Settings, state_dir};
+use crate::error::{InvalidSetting, SetupError};
 
-/// Something the user should know about a setting: what was ignored, and what holds instead. Free of secrets.
+/// A remark about a setting: a value that is ignored, and the one that holds instead. Free of secrets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Warning {
-    /// The environment variable that it is about.
+    /// The environment variable that the warning is about.
     pub setting: &'static str,
     /// The whole sentence, with the variable in it.
     pub message: String,
@@ -26,209 +27,175 @@ impl fmt::Display for Warning {
     }
 }
 
-/// A value given in code.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Given {
-    Bool(bool),
-    Count(u64),
-    Rate(Option<u32>),
-    Factor(f64),
-    Bytes(u64),
-    Duration(Duration),
-    Text(String),
-    Path(PathBuf),
+/// A change that code makes to the settings.
+pub(crate) type Change = Box<dyn Fn(&mut Settings) + Send>;
+
+/// The settings that code gives.
+#[derive(Default)]
+pub(crate) struct Code {
+    /// In the order in which the builder's methods were called.
+    pub(crate) changes: Vec<Change>,
+    /// The rows, by [`Setting::builder`], that a method of their own sets: their variables are not looked at. A closure
+    /// may change any field of its struct; its rows are found by comparison.
+    pub(crate) given: BTreeSet<&'static str>,
 }
 
-impl fmt::Display for Given {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bool(value) => write!(f, "{value}"),
-            Self::Count(value) => write!(f, "{value}"),
-            Self::Rate(None) => f.write_str("unlimited"),
-            Self::Rate(Some(value)) => write!(f, "{value}"),
-            Self::Factor(value) => write!(f, "{value}"),
-            Self::Bytes(value) => f.write_str(&format_bytes(*value)),
-            Self::Duration(value) => f.write_str(&format_duration(*value)),
-            Self::Text(value) => write!(f, "{value:?}"),
-            Self::Path(value) => write!(f, "{}", value.display()),
+/// Answers with the value of the variable of this name.
+pub(crate) type Vars<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// Resolves all settings. `service_name` holds where neither code nor the environment names the service.
+///
+/// # Errors
+///
+/// All values that are not accepted and must not be guessed, in the order of the table; or an error of the transport.
+pub(crate) fn resolve(
+    vars: Vars<'_>,
+    code: &Code,
+    transport: otlp_transport::ConfigBuilder,
+    service_name: &str,
+) -> Result<Settings, SetupError> {
+    let mut settings = Settings::defaults();
+    let refused = read(&mut settings, vars, code);
+    let before = settings.clone();
+    code.changes.iter().for_each(|change| change(&mut settings));
+    for row in SETTINGS {
+        // `NaN` differs from itself, so it counts as changed and is refused.
+        if code.given.contains(row.builder) || (row.get)(&before, row.kind) != (row.get)(&settings, row.kind) {
+            settings.in_code.insert(row.name);
         }
     }
+    let errors = check(&mut settings, &refused);
+
+    if settings.service_name.is_empty() {
+        service_name.clone_into(&mut settings.service_name);
+    }
+    limit_batch_to_queue(&mut settings, vars);
+    raise_max_delay(&mut settings);
+    choose_state_dir(&mut settings, vars);
+    for &(name, why) in NOT_SUPPORTED {
+        if raw(vars, name).is_some() {
+            settings.warn(name, format!("{name} has no effect: {why}"));
+        }
+    }
+    if !errors.is_empty() {
+        return Err(SetupError::Settings(errors));
+    }
+
+    let request = &mut settings.exporter.request;
+    settings.transport = transport.with_max_request_bytes(request.max_bytes).build_over(vars)?;
+    if request.attempt_timeout == before.exporter.request.attempt_timeout {
+        // The transport's own time-out comes first; this one is for transports whose own fails.
+        request.attempt_timeout = request.attempt_timeout.max(settings.transport.timeout().saturating_mul(2));
+    }
+    for note in settings.transport.notes().to_vec() {
+        settings.warn(ENDPOINT.name, note);
+    }
+    Ok(settings)
 }
 
-/// What was given in code, by variable.
-pub(crate) type Overrides = BTreeMap<&'static str, Given>;
-
-pub(crate) struct Reader<'a> {
-    vars: &'a dyn Fn(&str) -> Option<OsString>,
-    overrides: &'a Overrides,
-    pub(crate) warnings: Vec<Warning>,
-    pub(crate) errors: Vec<InvalidSetting>,
+/// Reads the variables into the settings. Returns the texts that are not accepted, by variable: their fields keep the
+/// default.
+fn read(settings: &mut Settings, vars: Vars<'_>, code: &Code) -> BTreeMap<&'static str, String> {
+    let mut refused = BTreeMap::new();
+    for row in SETTINGS.iter().filter(|row| !code.given.contains(row.builder)) {
+        if let Some(read) = row.read
+            && let Some(text) = raw(vars, row.name)
+            && !read(row.kind, settings, &text)
+        {
+            refused.insert(row.name, text.to_string_lossy().into_owned());
+        }
+    }
+    let listed =
+        |key: &str| settings.resource_attributes.iter().rfind(|(k, _)| k == key).map(|(_, value)| value.clone());
+    let (name, version) = (listed("service.name"), listed("service.version"));
+    if settings.service_name.is_empty() {
+        settings.service_name = name.unwrap_or_default();
+    }
+    settings.service_version = settings.service_version.take().or(version);
+    refused
 }
 
-impl<'a> Reader<'a> {
-    pub(crate) fn new(vars: &'a dyn Fn(&str) -> Option<OsString>, overrides: &'a Overrides) -> Self {
-        Self { vars, overrides, warnings: Vec::new(), errors: Vec::new() }
-    }
-
-    pub(crate) fn bool(&mut self, setting: &Setting) -> bool {
-        self.or_default(setting, |given| if let Given::Bool(value) = given { Some(*value) } else { None })
-    }
-
-    pub(crate) fn count(&mut self, setting: &Setting) -> u64 {
-        self.or_default(setting, |given| if let Given::Count(value) = given { Some(*value) } else { None })
-    }
-
-    /// A count whose range ends at or below `u32::MAX`.
-    pub(crate) fn count_u32(&mut self, setting: &Setting) -> u32 {
-        u32::try_from(self.count(setting)).unwrap_or(u32::MAX)
-    }
-
-    /// A count or a size for memory: saturates on machines with a smaller word.
-    pub(crate) fn count_usize(&mut self, setting: &Setting) -> usize {
-        usize::try_from(self.count(setting)).unwrap_or(usize::MAX)
-    }
-
-    pub(crate) fn rate(&mut self, setting: &Setting) -> Option<u32> {
-        self.or_default(setting, |given| if let Given::Rate(value) = given { Some(*value) } else { None })
-    }
-
-    pub(crate) fn factor(&mut self, setting: &Setting) -> f64 {
-        self.or_default(setting, |given| if let Given::Factor(value) = given { Some(*value) } else { None })
-    }
-
-    pub(crate) fn bytes(&mut self, setting: &Setting) -> u64 {
-        self.or_default(setting, |given| if let Given::Bytes(value) = given { Some(*value) } else { None })
-    }
-
-    pub(crate) fn bytes_usize(&mut self, setting: &Setting) -> usize {
-        usize::try_from(self.bytes(setting)).unwrap_or(usize::MAX)
-    }
-
-    pub(crate) fn duration(&mut self, setting: &Setting) -> Duration {
-        self.or_default(setting, |given| if let Given::Duration(value) = given { Some(*value) } else { None })
-    }
-
-    /// One of the words of a [`Kind::Choice`], in lower case.
-    pub(crate) fn choice(&mut self, setting: &Setting) -> String {
-        self.or_default(setting, |given| if let Given::Text(value) = given { Some(value.clone()) } else { None })
-    }
-
-    /// Text as it stands, trimmed; no default.
-    pub(crate) fn text(&mut self, setting: &Setting) -> Option<String> {
-        if let Some(Given::Text(text)) = self.overrides.get(setting.name) {
-            if text.trim().is_empty() {
-                self.errors.push(InvalidSetting::in_code(setting, "empty".to_owned()));
+/// Turns values that are not accepted into errors, which are returned, and warnings. A value of the environment that
+/// code beats is neither.
+fn check(settings: &mut Settings, refused: &BTreeMap<&'static str, String>) -> Vec<InvalidSetting> {
+    let mut errors = Vec::new();
+    let noted = std::mem::take(&mut settings.warnings);
+    for row in SETTINGS {
+        if settings.in_code.contains(row.name) {
+            let value = (row.get)(settings, row.kind);
+            if row.read.is_some() && !value.is_accepted_by(row.kind) {
+                errors.push(InvalidSetting::in_code(row, value.shown()));
             }
-            return Some(text.clone());
+            continue;
         }
-        let raw = self.raw(setting.name)?;
-        match raw.into_string() {
-            Ok(text) => Some(text.trim().to_owned()),
-            Err(raw) => {
-                self.refuse(setting, &raw.to_string_lossy());
-                None
-            }
-        }
-    }
-
-    /// A directory; an empty one in code counts as bad, in the environment as unset.
-    pub(crate) fn path(&mut self, setting: &Setting) -> Option<PathBuf> {
-        match self.overrides.get(setting.name) {
-            Some(Given::Path(path)) if path.as_os_str().is_empty() => {
-                self.errors.push(InvalidSetting::in_code(setting, "an empty path".to_owned()));
-                None
-            }
-            Some(Given::Path(path)) => Some(path.clone()),
-            _ => self.raw(setting.name).map(PathBuf::from),
+        settings.warnings.extend(noted.iter().filter(|warning| warning.setting == row.name).cloned());
+        // The argument of a sampler is judged only if the sampler takes it.
+        let is_used = row.name != SAMPLER_ARG.name || settings.sampler.takes_ratio();
+        match refused.get(row.name).filter(|_| is_used) {
+            Some(text) if row.on_bad == OnBad::Error => errors.push(InvalidSetting::in_environment(row, text)),
+            Some(text) => refuse(settings, row, text),
+            None => {}
         }
     }
+    errors
+}
 
-    /// The variable, if it is set and not empty: the specification makes no difference between the two.
-    pub(crate) fn raw(&self, name: &str) -> Option<OsString> {
-        (self.vars)(name).filter(|value| !value.to_str().is_some_and(|text| text.trim().is_empty()))
+/// Warns about a value of the environment that is not accepted.
+fn refuse(settings: &mut Settings, row: &Setting, text: &str) {
+    let holds = row.value(settings);
+    let instead = if holds.is_empty() { "it is ignored".to_owned() } else { format!("{holds} is used") };
+    let message = format!("{}={text:?} is not accepted, {instead}; accepted is {}", row.name, row.accepted());
+    settings.warn(row.name, message);
+}
+
+fn limit_batch_to_queue(settings: &mut Settings, vars: Vars<'_>) {
+    let (size, queue) = (settings.batch.max_export_batch_size, settings.batch.max_queue_size);
+    if size <= queue {
+        return;
     }
-
-    pub(crate) fn is_given_in_code(&self, setting: &Setting) -> bool {
-        self.overrides.contains_key(setting.name)
+    // The default of the batch over a small queue needs no warning; a number that a user wrote does.
+    let row = BSP_MAX_EXPORT_BATCH_SIZE;
+    if raw(vars, row.name).is_some() || settings.in_code.contains(row.name) {
+        let message =
+            format!("{} of {size} is above {} of {queue}, which is used for both", row.name, BSP_MAX_QUEUE_SIZE.name);
+        settings.warn(row.name, message);
     }
+    settings.batch.max_export_batch_size = queue;
+}
 
-    pub(crate) fn warn(&mut self, setting: &'static str, message: String) {
-        self.warnings.push(Warning { setting, message });
+fn raise_max_delay(settings: &mut Settings) {
+    if settings.exporter.retry.max_delay >= settings.exporter.retry.initial_delay {
+        return;
     }
+    let message = format!(
+        "{} of {} is shorter than {} of {}, which is used for both",
+        RETRY_MAX_DELAY.name,
+        RETRY_MAX_DELAY.value(settings),
+        RETRY_INITIAL_DELAY.name,
+        RETRY_INITIAL_DELAY.value(settings)
+    );
+    settings.warn(RETRY_MAX_DELAY.name, message);
+    settings.exporter.retry.max_delay = settings.exporter.retry.initial_delay;
+}
 
-    /// Reports a value that is not accepted, as the table says: an error, or a warning that names the default.
-    pub(crate) fn refuse(&mut self, setting: &Setting, value: &str) {
-        match setting.on_bad {
-            OnBad::Error => self.errors.push(InvalidSetting::in_environment(setting, value)),
-            OnBad::Default => {
-                let instead = if setting.default.is_empty() {
-                    "it is ignored".to_owned()
-                } else {
-                    format!("{} is used", setting.default)
-                };
-                let message = format!(
-                    "{}={value:?} is not accepted, {instead}; accepted is {}",
-                    setting.name,
-                    setting.accepted()
-                );
-                self.warn(setting.name, message);
-            }
-        }
+fn choose_state_dir(settings: &mut Settings, vars: Vars<'_>) {
+    if settings.exporter.state_dir.is_some() {
+        return;
     }
-
-    fn or_default<T>(&mut self, setting: &Setting, take: impl Fn(&Given) -> Option<T>) -> T {
-        self.given(setting)
-            .and_then(|given| take(&given))
-            .or_else(|| take(&read(setting.kind, setting.default)?))
-            .expect("each default is accepted by its own kind, which a test checks")
-    }
-
-    /// What code or the environment says, if it is accepted.
-    fn given(&mut self, setting: &Setting) -> Option<Given> {
-        if let Some(given) = self.overrides.get(setting.name) {
-            if accepts(setting.kind, given) {
-                return Some(given.clone());
-            }
-            self.errors.push(InvalidSetting::in_code(setting, given.to_string()));
-            return None;
-        }
-        let raw = self.raw(setting.name)?;
-        let given = raw.to_str().and_then(|text| read(setting.kind, text.trim()));
-        if given.is_none() {
-            self.refuse(setting, &raw.to_string_lossy());
-        }
-        given
+    settings.exporter.state_dir =
+        state_dir::default(raw(vars, "XDG_STATE_HOME"), raw(vars, "HOME"), &settings.service_name);
+    settings.has_default_state_dir = settings.exporter.state_dir.is_some();
+    if settings.lacks_directory() && !settings.sdk_disabled {
+        let message = format!(
+            "none of {}, XDG_STATE_HOME and HOME names a directory: spans are kept in memory only and are lost when the \
+             buffer overflows; set {}, or {}=false if that is intended",
+            STATE_DIR.name, STATE_DIR.name, FALLBACK_ENABLED.name
+        );
+        settings.warn(STATE_DIR.name, message);
     }
 }
 
-/// Reads `text` as `kind` wants it, range included.
-pub(crate) fn read(kind: Kind, text: &str) -> Option<Given> {
-    let given = match kind {
-        Kind::Bool => Given::Bool(parse_bool(text)?),
-        Kind::Count { .. } => Given::Count(parse_count(text)?),
-        Kind::Rate if text.eq_ignore_ascii_case("unlimited") => Given::Rate(None),
-        Kind::Rate => Given::Rate(Some(u32::try_from(parse_count(text)?).ok()?)),
-        Kind::Factor { .. } => Given::Factor(parse_factor(text)?),
-        Kind::Bytes { .. } => Given::Bytes(parse_bytes(text)?),
-        Kind::Duration { bare, .. } => Given::Duration(parse_duration(text, bare)?),
-        Kind::Choice(_) => Given::Text(text.to_ascii_lowercase()),
-        Kind::Path => Given::Path(PathBuf::from(text)),
-        Kind::Text(_) => Given::Text(text.to_owned()),
-    };
-    accepts(kind, &given).then_some(given)
-}
-
-fn accepts(kind: Kind, given: &Given) -> bool {
-    match (kind, given) {
-        (Kind::Count { min, max }, Given::Count(value)) | (Kind::Bytes { min, max }, Given::Bytes(value)) => {
-            (min..=max).contains(value)
-        }
-        (Kind::Rate, Given::Rate(value)) => *value != Some(0),
-        (Kind::Factor { min, max }, Given::Factor(value)) => (min..=max).contains(value),
-        (Kind::Duration { min, max, .. }, Given::Duration(value)) => (min..=max).contains(value),
-        (Kind::Choice(choices), Given::Text(value)) => choices.contains(&value.as_str()),
-        (Kind::Bool, Given::Bool(_)) | (Kind::Path, Given::Path(_)) | (Kind::Text(_), Given::Text(_)) => true,
-        // A builder method that gives another kind than its row in the table says: a mistake of ours, refused loudly.
-        (_, _) => false,
-    }
+/// The variable, if it is set and not blank: the specification makes no difference between the two.
+fn raw(vars: Vars<'_>, name: &str) -> Option<OsString> {
+    vars(name).filter(|value| !value.to_str().is_some_and(|text| text.trim().is_empty()))
 }

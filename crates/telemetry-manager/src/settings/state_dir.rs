@@ -1,37 +1,11 @@
-//! Where everything that outlives the process is kept.
+//! The default state directory: the directory for everything that outlives the process.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::reader::Reader;
-use super::table::STATE_DIR;
-
-/// The directory below which files are kept, and whether somebody chose it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum StateDir {
-    /// Chosen in code or in the environment: if it cannot be used, setup fails.
-    Chosen(PathBuf),
-    /// The default below the user's state or home directory.
-    Default(PathBuf),
-}
-
-impl StateDir {
-    /// The path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Chosen(path) | Self::Default(path) => path,
-        }
-    }
-}
-
-pub(crate) fn read(r: &mut Reader<'_>, service_name: &str) -> Option<StateDir> {
-    if let Some(path) = r.path(&STATE_DIR) {
-        return Some(StateDir::Chosen(path));
-    }
-    let base = base(r.raw("XDG_STATE_HOME"), r.raw("HOME"))?;
-    Some(StateDir::Default(base.join("holdfast").join(path_component(service_name))))
+/// `holdfast/<service name>` below the user's directory for state; none if neither variable names a directory.
+pub(crate) fn default(xdg_state_home: Option<OsString>, home: Option<OsString>, service_name: &str) -> Option<PathBuf> {
+    Some(base(xdg_state_home, home)?.join("holdfast").join(path_component(service_name)))
 }
 
 /// `$XDG_STATE_HOME`, else `$HOME/.local/state`. The XDG base directory specification ignores relative paths.
@@ -40,7 +14,8 @@ fn base(xdg_state_home: Option<OsString>, home: Option<OsString>) -> Option<Path
     absolute(xdg_state_home).or_else(|| Some(absolute(home)?.join(".local").join("state")))
 }
 
-/// `name` as one component of a path: it cannot climb, hide or run into a limit, and two names never share one.
+/// Turns `name` into one component of a path, which cannot climb, hide or exceed a limit of the file system. Two names
+/// never share a component.
 ///
 /// A name of ASCII letters, digits, `.`, `_` and `-` that does not begin with a dot stays as it is, up to 64 bytes. Any
 /// other is cleaned, cut and given its FNV-1a hash.
@@ -56,7 +31,7 @@ pub(crate) fn path_component(name: &str) -> String {
     format!("{cleaned}-{:016x}", fnv1a(name.as_bytes()))
 }
 
-/// Far below the 255 bytes that file systems allow, with the hash and what is made beside it.
+/// With the hash and the suffixes of lock files this stays far below the 255 bytes that file systems allow.
 const MAX_PLAIN: usize = 64;
 
 /// FNV-1a, 64 bits: the constants are those of the draft by Fowler, Noll, Vo and Eastlake.
@@ -66,6 +41,8 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -1,16 +1,18 @@
-//! The effective settings in one line, for the log at start.
+//! The settings in effect as one line of a log.
 
 use std::fmt::Write as _;
 
-use super::value::{format_bytes, format_duration};
+use resilient_exporter::Settings as Exporter;
+
+use super::text::{format_bytes, format_duration};
 use super::{Settings, TracesExporter};
 
 impl Settings {
-    /// The effective settings in one line. Free of secrets: headers are not in it.
+    /// The settings in effect, in one line. Free of secrets: headers are left out.
     #[must_use]
     pub fn summary(&self) -> String {
         let line = self.line();
-        // Names come from outside: a line feed in one must not begin a second line in somebody's log.
+        // Names come from outside: a line feed in a name must not begin a second line in the user's log.
         let mut shown = String::with_capacity(line.len());
         for c in line.chars() {
             if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
@@ -31,6 +33,7 @@ impl Settings {
             line.push_str("; spans are not exported");
             return line;
         }
+        let Exporter { buffer, circuit_breaker, retry, fallback, journal, state_dir, .. } = &self.exporter;
         let _ = write!(
             line,
             "; collector {} ({}, {} a request); buffer {} spans, {}, {}; breaker opens after {} failures for {}; {} retries \
@@ -38,29 +41,28 @@ impl Settings {
             self.transport.endpoint(),
             self.transport.protocol(),
             format_duration(self.transport.timeout()),
-            self.buffer.max_spans,
-            format_bytes(self.buffer.max_bytes as u64),
-            format_duration(self.buffer.max_age),
-            self.breaker.failure_threshold,
-            format_duration(self.breaker.recovery_timeout),
-            self.retry.max_retries,
-            format_duration(self.retry.initial_delay),
-            format_duration(self.retry.max_delay),
+            buffer.max_spans,
+            format_bytes(buffer.max_bytes as u64),
+            format_duration(buffer.max_age),
+            circuit_breaker.failure_threshold,
+            format_duration(circuit_breaker.recovery_timeout),
+            retry.max_retries,
+            format_duration(retry.initial_delay),
+            format_duration(retry.max_delay),
         );
-        let directory = self.fallback.dir.as_deref().or(self.state_dir.as_ref().map(super::StateDir::path));
-        match directory {
-            Some(directory) if self.fallback.enabled => {
+        match fallback.dir.as_deref().or(state_dir.as_deref()) {
+            Some(directory) if fallback.enabled => {
                 let _ = write!(
                     line,
                     "; files in {}, {}, {}",
                     directory.display(),
-                    format_bytes(self.fallback.max_bytes),
-                    format_duration(self.fallback.max_age)
+                    format_bytes(fallback.max_bytes),
+                    format_duration(fallback.max_age)
                 );
             }
             _ => line.push_str("; memory only"),
         }
-        if self.journal.enabled {
+        if journal.enabled {
             line.push_str("; durable by a journal");
         }
         line

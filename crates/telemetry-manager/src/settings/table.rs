@@ -1,31 +1,60 @@
-//! The one table of settings: the parser, the builder's checks and `docs/settings.md` all read it.
+//! The table of settings. The reader, the checks of values from code, the defaults and `docs/settings.md` all use it.
+//!
+//! A row names a variable and the field that the variable is read into, so a row without a field does not compile. The
+//! default is the field's own.
 
+use std::ffi::OsStr;
 use std::time::Duration;
 
-use super::value::{format_bytes, format_duration};
+use resilient_exporter::{Compression, FallbackFormat};
 
-/// One setting: an environment variable, what it means, what it takes and what holds without it.
+use super::choice::Choice as _;
+use super::field::{Field as _, Value};
+use super::text::{format_bytes, format_duration};
+use super::{Settings, TracesExporter, TracesSampler, lists};
+
+/// One setting: an environment variable and the field of [`Settings`] that it is read into.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Setting {
     /// The environment variable.
     pub name: &'static str,
-    /// The builder method that beats it.
+    /// How code sets it, which beats the variable: a field such as `buffer.max_spans`, changed by
+    /// `builder.buffer(|buffer| buffer.max_spans = 5_000)`, or a method such as `with_endpoint`.
     pub builder: &'static str,
-    /// The default, written as a user would write it; empty if there is none.
-    pub default: &'static str,
-    /// What it takes.
-    pub kind: Kind,
-    /// What a value that is not accepted leads to.
-    pub on_bad: OnBad,
-    /// What it decides, one or two sentences.
+    /// Its effect, in one or two sentences.
     pub meaning: &'static str,
-    /// The heading it stands under in `docs/settings.md`.
-    pub group: Group,
+    /// The path of the field below [`Settings`], for the tests.
+    #[cfg(test)]
+    pub(crate) field: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) on_bad: OnBad,
+    pub(crate) group: Group,
+    pub(crate) get: Get,
+    /// None if `otlp-transport` reads the variable.
+    pub(crate) read: Option<Read>,
 }
 
+/// Takes the setting's value out of the settings.
+type Get = fn(&Settings, Kind) -> Value;
+/// Reads the variable's text into the settings; false if the text is not accepted.
+type Read = fn(Kind, &mut Settings, &OsStr) -> bool;
+
 impl Setting {
-    /// What is accepted, as the end of the sentence "accepted is ..".
+    /// The default, as it may be written into the variable; empty if there is none.
+    #[must_use]
+    pub fn default(&self) -> String {
+        self.value(&Settings::defaults())
+    }
+
+    /// The value in `settings`, as it may be written into the variable; empty if there is none. Headers are secret:
+    /// their value is always empty.
+    #[must_use]
+    pub fn value(&self, settings: &Settings) -> String {
+        (self.get)(settings, self.kind).to_string()
+    }
+
+    /// The accepted values, as the end of the sentence "accepted is ..".
     #[must_use]
     pub fn accepted(&self) -> String {
         match self.kind {
@@ -44,6 +73,11 @@ impl Setting {
                 format_duration(min),
                 format_duration(max)
             ),
+            Kind::Sync { min, max } => format!(
+                "batch, never, or a duration such as 250ms or 5s, or a number of seconds, from {} to {}",
+                format_duration(min),
+                format_duration(max)
+            ),
             Kind::Choice(choices) => {
                 let (last, others) = choices.split_last().expect("no choice without two values");
                 format!("{} or {last}", others.join(", "))
@@ -54,55 +88,34 @@ impl Setting {
     }
 }
 
-/// What a setting takes. Ranges include both ends.
+/// The accepted values of a setting. Ranges include both ends.
 #[derive(Clone, Copy, PartialEq, Debug)]
-#[non_exhaustive]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `true` or `false` in any case.
     Bool,
     /// A whole number.
-    Count {
-        /// Smallest accepted.
-        min: u64,
-        /// Largest accepted.
-        max: u64,
-    },
+    Count { min: u64, max: u64 },
     /// A whole number of spans a second from 1, or `unlimited`.
     Rate,
     /// A number with or without decimals.
-    Factor {
-        /// Smallest accepted.
-        min: f64,
-        /// Largest accepted.
-        max: f64,
-    },
+    Factor { min: f64, max: f64 },
     /// A size in bytes, `KiB`, `MiB`, `GiB`, `TiB` or the decimal `kB` to `TB`.
-    Bytes {
-        /// Smallest accepted, in bytes.
-        min: u64,
-        /// Largest accepted, in bytes.
-        max: u64,
-    },
-    /// A duration with the units `ms`, `s`, `m`, `h`, `d`, or a bare number.
-    Duration {
-        /// What a number without a unit means.
-        bare: Bare,
-        /// Shortest accepted.
-        min: Duration,
-        /// Longest accepted.
-        max: Duration,
-    },
+    Bytes { min: u64, max: u64 },
+    /// A duration with the units `ms`, `s`, `m`, `h`, `d`, or a number in the unit `bare`.
+    Duration { bare: Bare, min: Duration, max: Duration },
+    /// `batch`, `never`, or the longest time between two syncs of the journal.
+    Sync { min: Duration, max: Duration },
     /// One of a few words, in any case.
     Choice(&'static [&'static str]),
-    /// A directory. It need not be Unicode.
+    /// A directory; its path need not be Unicode.
     Path,
     /// Text with rules of its own, described here.
     Text(&'static str),
 }
 
-/// The unit of a duration without one.
+/// The unit of a duration that is written without one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bare {
+pub(crate) enum Bare {
     /// Seconds: in our own variables.
     Seconds,
     /// Milliseconds: in `OTEL_*`, as the OpenTelemetry specification has it.
@@ -118,41 +131,31 @@ impl Bare {
     }
 }
 
-/// What a value that is not accepted leads to, when it comes from the environment. From code it is always an error.
+/// The consequence of a value in the environment that is not accepted. In code such a value is always an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OnBad {
+pub(crate) enum OnBad {
     /// One warning; the default holds.
     Default,
     /// Setup fails: guessing would send telemetry elsewhere, lose it or expose it.
     Error,
 }
 
-/// The headings of `docs/settings.md`, in order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Group {
-    /// Who sends, and whether at all.
+/// The headings of `docs/settings.md`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Group {
     Service,
-    /// Where to and how.
     Collector,
-    /// Sampling, limits, propagation.
     Traces,
-    /// The SDK's batch processor.
     Batches,
-    /// The circuit breaker.
     Breaker,
-    /// Retries of one batch.
     Retries,
-    /// The memory buffer.
     Buffer,
-    /// The journal of what is in memory.
     Journal,
-    /// Files until the collector is back.
     Files,
 }
 
 impl Group {
-    /// All headings, in order.
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Service,
         Self::Collector,
         Self::Traces,
@@ -164,9 +167,7 @@ impl Group {
         Self::Files,
     ];
 
-    /// The heading.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Service => "The service",
             Self::Collector => "The collector",
@@ -181,17 +182,62 @@ impl Group {
     }
 }
 
+/// The columns `builder`, `field`, `get` and `read` of a row, from one of these forms:
+///
+/// - `exporter.buffer.max_spans`, `batch.max_queue_size`: a field that code changes by a closure;
+/// - `with_service_name: service_name`: a field that code changes by a method;
+/// - `with_propagators: propagators, read by lists::propagators`: the same, with text that needs a reader of its own;
+/// - `with_timeout: transport, get |settings| ..`: `otlp-transport` reads the variable.
+macro_rules! access {
+    (exporter.$group:ident.$field:ident) => {
+        access!(@ concat!(stringify!($group), ".", stringify!($field)), exporter.$group.$field)
+    };
+    (batch.$field:ident) => {
+        access!(@ concat!("batch.", stringify!($field)), batch.$field)
+    };
+    ($method:ident: transport, get $get:expr) => {
+        (stringify!($method), "transport", $get as Get, None)
+    };
+    ($method:ident: $($field:ident).+, read by $read:path) => {
+        (
+            stringify!($method),
+            stringify!($($field).+),
+            (|settings, kind| settings.$($field).+.get(kind)) as Get,
+            Some($read as Read),
+        )
+    };
+    ($method:ident: $($field:ident).+) => {
+        access!(@ stringify!($method), $($field).+)
+    };
+    (@ $builder:expr, $($field:ident).+) => {
+        (
+            $builder,
+            stringify!($($field).+),
+            (|settings, kind| settings.$($field).+.get(kind)) as Get,
+            Some((|kind, settings, text| {
+                Value::read(kind, text).is_some_and(|value| settings.$($field).+.set(value))
+            }) as Read),
+        )
+    };
+}
+
 macro_rules! settings {
-    ($($group:ident { $($id:ident: $name:literal, $builder:literal, $default:literal, $kind:expr, $on_bad:ident, $meaning:literal;)+ })+) => {
+    ($($group:ident { $($id:ident: $name:literal, $access:tt, $kind:expr, $on_bad:ident, $meaning:literal;)+ })+) => {
         $($(
-            pub(crate) const $id: Setting = Setting {
-                name: $name,
-                builder: $builder,
-                default: $default,
-                kind: $kind,
-                on_bad: OnBad::$on_bad,
-                meaning: $meaning,
-                group: Group::$group,
+            pub(crate) const $id: Setting = {
+                let (builder, _field, get, read) = access! $access;
+                Setting {
+                    name: $name,
+                    builder,
+                    meaning: $meaning,
+                    #[cfg(test)]
+                    field: _field,
+                    kind: $kind,
+                    on_bad: OnBad::$on_bad,
+                    group: Group::$group,
+                    get,
+                    read,
+                }
             };
         )+)+
         /// Every setting, in the order of `docs/settings.md`.
@@ -209,6 +255,13 @@ const fn count(min: u64, max: u64) -> Kind {
     Kind::Count { min, max }
 }
 
+/// The range of each limit on attributes, events and links.
+const LIMIT: Kind = count(0, u32::MAX as u64);
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Bytes { min, max }
+}
+
 const fn seconds(min_ms: u64, max_s: u64) -> Kind {
     Kind::Duration { bare: Bare::Seconds, min: Duration::from_millis(min_ms), max: Duration::from_secs(max_s) }
 }
@@ -219,134 +272,148 @@ const fn milliseconds(min_ms: u64, max_s: u64) -> Kind {
 
 settings! {
     Service {
-        SDK_DISABLED: "OTEL_SDK_DISABLED", "with_sdk_disabled", "false", Kind::Bool, Default,
+        SDK_DISABLED: "OTEL_SDK_DISABLED", (with_sdk_disabled: sdk_disabled), Kind::Bool, Default,
             "No telemetry at all: no thread, no file, no socket. Propagators stay in effect.";
-        SERVICE_NAME: "OTEL_SERVICE_NAME", "with_service_name", "", Kind::Text("any text"), Default,
+        SERVICE_NAME: "OTEL_SERVICE_NAME", (with_service_name: service_name), Kind::Text("any text"), Default,
             "`service.name`; beats the one in the resource attributes. Without both: `unknown_service:` and the name of the program.";
-        SERVICE_VERSION: "OTEL_SERVICE_VERSION", "with_service_version", "", Kind::Text("any text"), Default,
+        SERVICE_VERSION: "OTEL_SERVICE_VERSION", (with_service_version: service_version), Kind::Text("any text"), Default,
             "`service.version`; beats the one in the resource attributes. An addition of holdfast: the specification has no such variable.";
-        RESOURCE_ATTRIBUTES: "OTEL_RESOURCE_ATTRIBUTES", "with_resource_attributes", "",
+        RESOURCE_ATTRIBUTES: "OTEL_RESOURCE_ATTRIBUTES",
+            (with_resource_attributes: resource_attributes, read by lists::resource_attributes),
             Kind::Text("key=value pairs separated by commas, with percent-encoding for commas, equals signs and percent signs"), Default,
             "Attributes of the resource, `key=value` separated by commas, values percent-decoded. One bad entry discards the whole list, with a warning.";
     }
     Collector {
-        TRACES_EXPORTER: "OTEL_TRACES_EXPORTER", "with_traces_exporter", "otlp", Kind::Choice(&["otlp", "none"]), Default,
+        TRACES_EXPORTER: "OTEL_TRACES_EXPORTER", (with_traces_exporter: traces_exporter, read by lists::traces_exporter),
+            Kind::Choice(TracesExporter::WORDS), Default,
             "`otlp` exports; `none` makes spans for propagation only: no thread, no file, no socket. `console` is not supported.";
-        ENDPOINT: "OTEL_EXPORTER_OTLP_ENDPOINT", "with_endpoint", "http://localhost:4317",
+        ENDPOINT: "OTEL_EXPORTER_OTLP_ENDPOINT",
+            (with_endpoint: transport, get |settings, _| Value::Text(settings.transport.endpoint().to_owned())),
             Kind::Text("a URL such as http://localhost:4317 (TLS is not built in yet)"), Error,
             "The collector. Over HTTP, `/v1/traces` is appended to it and the default is `http://localhost:4318`.";
-        PROTOCOL: "OTEL_EXPORTER_OTLP_PROTOCOL", "with_protocol", "grpc", Kind::Text("grpc or http/protobuf"), Default,
+        PROTOCOL: "OTEL_EXPORTER_OTLP_PROTOCOL",
+            (with_protocol: transport, get |settings, _| Value::Text(settings.transport.protocol().to_string())),
+            Kind::Text("grpc or http/protobuf"), Default,
             "`grpc` or `http/protobuf`. Unset with an endpoint on port 4318, it is `http/protobuf`, which is logged once.";
-        HEADERS: "OTEL_EXPORTER_OTLP_HEADERS", "with_header", "",
+        HEADERS: "OTEL_EXPORTER_OTLP_HEADERS", (with_header: transport, get |_, _| Value::Text(String::new())),
             Kind::Text("key=value pairs separated by commas, values percent-encoded"), Error,
             "Sent with each request; `key=value` separated by commas, values percent-decoded. Values are secret and never shown.";
-        TIMEOUT: "OTEL_EXPORTER_OTLP_TIMEOUT", "with_timeout", "10000", Kind::Text("a number of milliseconds from 1 to 3600000"), Default,
-            "In milliseconds. Bounds one request. Shorter than the collector's pauses means duplicates: what timed out may have been stored.";
-        INSECURE: "OTEL_EXPORTER_OTLP_INSECURE", "with_insecure", "false", Kind::Bool, Default,
-            "Whether a gRPC endpoint without a scheme is spoken to without TLS.";
-        COMPRESSION: "OTEL_EXPORTER_OTLP_COMPRESSION", "with_compression", "none", Kind::Text("none or gzip"), Default,
+        TIMEOUT: "OTEL_EXPORTER_OTLP_TIMEOUT",
+            (with_timeout: transport, get |settings, _| {
+                Value::Count(u64::try_from(settings.transport.timeout().as_millis()).unwrap_or(u64::MAX))
+            }),
+            Kind::Text("a number of milliseconds from 1 to 3600000"), Default,
+            "In milliseconds. Bounds one request. Shorter than the collector's pauses means duplicates: spans of a request that timed out may have been stored.";
+        INSECURE: "OTEL_EXPORTER_OTLP_INSECURE", (with_insecure: transport, get |_, _| Value::Bool(false)), Kind::Bool, Default,
+            "Whether a gRPC endpoint without a scheme is called without TLS.";
+        COMPRESSION: "OTEL_EXPORTER_OTLP_COMPRESSION",
+            (with_compression: transport, get |settings, _| Value::Text(match settings.transport.compression() {
+                otlp_transport::Compression::Gzip => "gzip".to_owned(),
+                _ => "none".to_owned(),
+            })),
+            Kind::Text("none or gzip"), Default,
             "Compression of requests.";
-        REQUEST_MAX_BYTES: "TELEMETRY_REQUEST_MAX_BYTES", "with_request_max_bytes", "4128768",
-            Kind::Bytes { min: 64 * KIB, max: 64 * MIB }, Default,
+        REQUEST_MAX_BYTES: "TELEMETRY_REQUEST_MAX_BYTES", (exporter.request.max_bytes), bytes(64 * KIB, 64 * MIB), Default,
             "Largest request, before compression; larger batches are split. The default is 64 KiB below the 4 MiB at which many collectors refuse.";
     }
     Traces {
-        SAMPLER: "OTEL_TRACES_SAMPLER", "with_sampler", "parentbased_always_on",
-            Kind::Choice(&["always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"]), Default,
+        SAMPLER: "OTEL_TRACES_SAMPLER", (with_sampler: sampler), Kind::Choice(TracesSampler::WORDS), Default,
             "Which traces are recorded.";
-        SAMPLER_ARG: "OTEL_TRACES_SAMPLER_ARG", "with_sampler", "1", Kind::Factor { min: 0.0, max: 1.0 }, Default,
+        SAMPLER_ARG: "OTEL_TRACES_SAMPLER_ARG", (with_sampler: sampler_arg), Kind::Factor { min: 0.0, max: 1.0 }, Default,
             "Share of traces for the two ratio samplers.";
-        PROPAGATORS: "OTEL_PROPAGATORS", "with_propagators", "tracecontext,baggage",
+        PROPAGATORS: "OTEL_PROPAGATORS", (with_propagators: propagators, read by lists::propagators),
             Kind::Text("tracecontext, baggage, both separated by a comma, or none"), Default,
             "How the trace crosses process borders. Others, such as `b3`, are warned about and left out.";
-        ATTRIBUTE_COUNT_LIMIT: "OTEL_ATTRIBUTE_COUNT_LIMIT", "with_span_limits", "128", count(0, u32::MAX as u64), Default,
+        ATTRIBUTE_COUNT_LIMIT: "OTEL_ATTRIBUTE_COUNT_LIMIT",
+            (with_span_limits: span_limits.max_attributes_per_span, read by lists::attribute_limits), LIMIT, Default,
             "Attributes a span, event or link, where the variables below do not say otherwise.";
-        SPAN_ATTRIBUTE_COUNT_LIMIT: "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "with_span_limits", "128", count(0, u32::MAX as u64), Default,
+        SPAN_ATTRIBUTE_COUNT_LIMIT: "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", (with_span_limits: span_limits.max_attributes_per_span), LIMIT, Default,
             "Attributes a span; more are dropped and counted in the span.";
-        SPAN_EVENT_COUNT_LIMIT: "OTEL_SPAN_EVENT_COUNT_LIMIT", "with_span_limits", "128", count(0, u32::MAX as u64), Default,
+        SPAN_EVENT_COUNT_LIMIT: "OTEL_SPAN_EVENT_COUNT_LIMIT", (with_span_limits: span_limits.max_events_per_span), LIMIT, Default,
             "Events a span.";
-        SPAN_LINK_COUNT_LIMIT: "OTEL_SPAN_LINK_COUNT_LIMIT", "with_span_limits", "128", count(0, u32::MAX as u64), Default,
+        SPAN_LINK_COUNT_LIMIT: "OTEL_SPAN_LINK_COUNT_LIMIT", (with_span_limits: span_limits.max_links_per_span), LIMIT, Default,
             "Links a span.";
-        EVENT_ATTRIBUTE_COUNT_LIMIT: "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "with_span_limits", "128", count(0, u32::MAX as u64), Default,
+        EVENT_ATTRIBUTE_COUNT_LIMIT: "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", (with_span_limits: span_limits.max_attributes_per_event), LIMIT, Default,
             "Attributes an event.";
-        LINK_ATTRIBUTE_COUNT_LIMIT: "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "with_span_limits", "128", count(0, u32::MAX as u64), Default,
+        LINK_ATTRIBUTE_COUNT_LIMIT: "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", (with_span_limits: span_limits.max_attributes_per_link), LIMIT, Default,
             "Attributes a link.";
     }
     Batches {
-        BSP_SCHEDULE_DELAY: "OTEL_BSP_SCHEDULE_DELAY", "with_schedule_delay", "5000", milliseconds(1, 3600), Default,
+        BSP_SCHEDULE_DELAY: "OTEL_BSP_SCHEDULE_DELAY", (batch.schedule_delay), milliseconds(1, 3600), Default,
             "Longest time between two batches.";
-        BSP_MAX_QUEUE_SIZE: "OTEL_BSP_MAX_QUEUE_SIZE", "with_max_queue_size", "2048", count(1, 1_000_000), Default,
+        BSP_MAX_QUEUE_SIZE: "OTEL_BSP_MAX_QUEUE_SIZE", (batch.max_queue_size), count(1, 1_000_000), Default,
             "Spans that wait in front of the exporter; memory for all of them is taken at start. More are dropped by the SDK.";
-        BSP_MAX_EXPORT_BATCH_SIZE: "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "with_max_export_batch_size", "512", count(1, 1_000_000), Default,
+        BSP_MAX_EXPORT_BATCH_SIZE: "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", (batch.max_export_batch_size), count(1, 1_000_000), Default,
             "Spans a batch; never more than the queue holds.";
     }
     Breaker {
-        BREAKER_FAILURE_THRESHOLD: "CIRCUIT_BREAKER_FAILURE_THRESHOLD", "with_circuit_breaker_threshold", "5", count(1, 1_000_000), Default,
+        BREAKER_FAILURE_THRESHOLD: "CIRCUIT_BREAKER_FAILURE_THRESHOLD", (exporter.circuit_breaker.failure_threshold), count(1, 1_000_000), Default,
             "Failures in a row that open the breaker.";
-        BREAKER_RECOVERY_TIMEOUT: "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "with_circuit_breaker_timeout", "60", seconds(1, DAY), Default,
-            "How long it stays open before a probe, plus up to 10 % so that fleets do not probe in step.";
-        BREAKER_HALF_OPEN_PROBES: "CIRCUIT_BREAKER_HALF_OPEN_PROBES", "with_half_open_probes", "1", count(1, 100), Default,
-            "Probes at a time while it is half-open.";
-        BREAKER_HALF_OPEN_SUCCESSES: "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES", "with_half_open_successes", "1", count(1, 100), Default,
-            "Successful probes that close it.";
+        BREAKER_RECOVERY_TIMEOUT: "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", (exporter.circuit_breaker.recovery_timeout), seconds(1, DAY), Default,
+            "The time from opening to the first probe, plus up to 10 % so that fleets do not probe in step.";
+        BREAKER_HALF_OPEN_PROBES: "CIRCUIT_BREAKER_HALF_OPEN_PROBES", (exporter.circuit_breaker.half_open_probes), count(1, 100), Default,
+            "Probes at a time while the breaker is half-open.";
+        BREAKER_HALF_OPEN_SUCCESSES: "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES", (exporter.circuit_breaker.half_open_successes), count(1, 100), Default,
+            "Successful probes that close the breaker.";
     }
     Retries {
-        RETRY_MAX_RETRIES: "TELEMETRY_RETRY_MAX_RETRIES", "with_retry_max_retries", "5", count(0, 1000), Default,
-            "Retries of one batch while the breaker is closed; then it goes to a file, or back to the buffer if there is none. Outages do not count.";
-        RETRY_INITIAL_DELAY: "TELEMETRY_RETRY_INITIAL_DELAY", "with_retry_initial_delay", "1s", seconds(1, 3600), Default,
+        RETRY_MAX_RETRIES: "TELEMETRY_RETRY_MAX_RETRIES", (exporter.retry.max_retries), count(0, 1000), Default,
+            "Retries of one batch while the breaker is closed; then the batch goes to a file, or back to the buffer if files are off. Outages do not count.";
+        RETRY_INITIAL_DELAY: "TELEMETRY_RETRY_INITIAL_DELAY", (exporter.retry.initial_delay), seconds(1, 3600), Default,
             "Wait before the first retry.";
-        RETRY_MULTIPLIER: "TELEMETRY_RETRY_MULTIPLIER", "with_retry_multiplier", "2", Kind::Factor { min: 1.0, max: 100.0 }, Default,
+        RETRY_MULTIPLIER: "TELEMETRY_RETRY_MULTIPLIER", (exporter.retry.multiplier), Kind::Factor { min: 1.0, max: 100.0 }, Default,
             "Growth of the wait from retry to retry.";
-        RETRY_MAX_DELAY: "TELEMETRY_RETRY_MAX_DELAY", "with_retry_max_delay", "20s", seconds(1, DAY), Default,
+        RETRY_MAX_DELAY: "TELEMETRY_RETRY_MAX_DELAY", (exporter.retry.max_delay), seconds(1, DAY), Default,
             "Longest wait, jitter included; not below the first.";
-        RETRY_JITTER: "TELEMETRY_RETRY_JITTER", "with_retry_jitter", "0.25", Kind::Factor { min: 0.0, max: 1.0 }, Default,
+        RETRY_JITTER: "TELEMETRY_RETRY_JITTER", (exporter.retry.jitter), Kind::Factor { min: 0.0, max: 1.0 }, Default,
             "Share by which a wait varies, up and down.";
     }
     Buffer {
-        BUFFER_MAX_SPANS: "TELEMETRY_BUFFER_MAX_SPANS", "with_buffer_size", "10000", count(1, 1_000_000_000), Default,
-            "Spans in memory; over it, the oldest go to a file, or are dropped and counted if there is none.";
-        BUFFER_MAX_BYTES: "TELEMETRY_BUFFER_MAX_BYTES", "with_buffer_max_bytes", "10MiB", Kind::Bytes { min: 64 * KIB, max: TIB }, Default,
+        BUFFER_MAX_SPANS: "TELEMETRY_BUFFER_MAX_SPANS", (exporter.buffer.max_spans), count(1, 1_000_000_000), Default,
+            "Spans in memory; beyond it, the oldest go to a file, or are dropped and counted if files are off.";
+        BUFFER_MAX_BYTES: "TELEMETRY_BUFFER_MAX_BYTES", (exporter.buffer.max_bytes), bytes(64 * KIB, TIB), Default,
             "Bytes of encoded spans in memory.";
-        BUFFER_MAX_AGE: "TELEMETRY_BUFFER_MAX_AGE", "with_buffer_max_age", "5m", seconds(1000, 30 * DAY), Default,
+        BUFFER_MAX_AGE: "TELEMETRY_BUFFER_MAX_AGE", (exporter.buffer.max_age), seconds(1000, 30 * DAY), Default,
             "Longest stay in memory.";
     }
     Journal {
-        JOURNAL_ENABLED: "TELEMETRY_JOURNAL_ENABLED", "with_journal_enabled", "false", Kind::Bool, Error,
-            "Durable mode: a batch is in a journal on disk before the exporter has accepted it, so that it survives `kill -9` and power cut. Needs a state directory; the journal is in `journal` below it.";
-        JOURNAL_SYNC: "TELEMETRY_JOURNAL_SYNC", "with_journal_sync", "batch", Kind::Text("batch, never, or a duration such as 250ms or 5s, or a number of seconds, from 1ms to 1h"), Error,
-            "What a power cut may take: with `batch` nothing that was accepted in time, with a duration what came in during that time, with `never` up to 8 MiB and what the system held back. `kill -9` takes nothing by any of them.";
-        JOURNAL_SYNC_TIMEOUT: "TELEMETRY_JOURNAL_SYNC_TIMEOUT", "with_journal_sync_timeout", "100ms", seconds(1, 60), Error,
-            "How long a batch waits for the disk, at most; then it is accepted all the same, and counted as accepted but not durable.";
+        JOURNAL_ENABLED: "TELEMETRY_JOURNAL_ENABLED", (exporter.journal.enabled), Kind::Bool, Error,
+            "Durable mode: a batch is in a journal on disk before the exporter accepts it, and so survives `kill -9` and power cut. Needs a state directory; the journal is in `journal` below it.";
+        JOURNAL_SYNC: "TELEMETRY_JOURNAL_SYNC", (exporter.journal.sync),
+            Kind::Sync { min: Duration::from_millis(1), max: Duration::from_secs(3_600) }, Error,
+            "The batches that a power cut takes: with `batch` none that was accepted in time, with a duration those that came in during that time, with `never` up to 8 MiB and those that the system held back. `kill -9` takes nothing by any of them.";
+        JOURNAL_SYNC_TIMEOUT: "TELEMETRY_JOURNAL_SYNC_TIMEOUT", (exporter.journal.sync_timeout), seconds(1, 60), Error,
+            "The longest wait of a batch for the disk; then the batch is accepted nevertheless, and counted as accepted but not durable.";
+        JOURNAL_MAX_BYTES: "TELEMETRY_JOURNAL_MAX_BYTES", (exporter.journal.max_bytes), bytes(16 * MIB, 1024 * TIB), Error,
+            "Bytes of the journal on disk, at most; beyond it, new batches are in memory only, and counted as accepted but not durable.";
     }
     Files {
-        STATE_DIR: "TELEMETRY_STATE_DIR", "with_state_dir", "", Kind::Path, Error,
-            "Where everything that outlives the process is kept. Without it: `$XDG_STATE_HOME/holdfast/<service name>`, else `$HOME/.local/state/holdfast/<service name>`; with neither, memory only, a warning, and *degraded* health.";
-        FALLBACK_ENABLED: "TELEMETRY_FALLBACK_ENABLED", "with_fallback_enabled", "true", Kind::Bool, Error,
+        STATE_DIR: "TELEMETRY_STATE_DIR", (with_state_dir: exporter.state_dir), Kind::Path, Error,
+            "The directory for everything that outlives the process. Without it: `$XDG_STATE_HOME/holdfast/<service name>`, else `$HOME/.local/state/holdfast/<service name>`; with neither, memory only, a warning, and *degraded* health.";
+        FALLBACK_ENABLED: "TELEMETRY_FALLBACK_ENABLED", (exporter.fallback.enabled), Kind::Bool, Error,
             "Spans that leave the buffer undelivered go to files and are sent when the collector is back.";
-        FALLBACK_DIR: "TELEMETRY_FALLBACK_DIR", "with_fallback_dir", "", Kind::Path, Error,
-            "Where these files are; without it, below the state directory.";
-        FALLBACK_MAX_BYTES: "TELEMETRY_FALLBACK_MAX_BYTES", "with_fallback_max_bytes", "1GiB",
-            Kind::Bytes { min: MIB, max: 1024 * TIB }, Error,
-            "Bytes on disk; over it, the oldest files go, counted and warned about.";
-        FALLBACK_MAX_AGE: "TELEMETRY_FALLBACK_MAX_AGE", "with_fallback_max_age", "7d", seconds(60_000, 3650 * DAY), Error,
+        FALLBACK_DIR: "TELEMETRY_FALLBACK_DIR", (exporter.fallback.dir), Kind::Path, Error,
+            "The directory of these files; without it, `fallback` below the state directory.";
+        FALLBACK_MAX_BYTES: "TELEMETRY_FALLBACK_MAX_BYTES", (exporter.fallback.max_bytes), bytes(MIB, 1024 * TIB), Error,
+            "Bytes of these files on disk; beyond it, the oldest are removed, counted and warned about.";
+        FALLBACK_MAX_AGE: "TELEMETRY_FALLBACK_MAX_AGE", (exporter.fallback.max_age), seconds(60_000, 3650 * DAY), Error,
             "Longest stay in a file.";
-        FALLBACK_FORMAT: "TELEMETRY_FALLBACK_FORMAT", "with_fallback_format", "json", Kind::Choice(&["json", "protobuf"]), Error,
-            "What new files hold: OTLP JSON Lines, or protobuf with the length of each request before it. Protobuf takes less time and room, and is read by few tools. Files of either format are sent, whatever is set.";
-        FALLBACK_COMPRESSION: "TELEMETRY_FALLBACK_COMPRESSION", "with_fallback_compression", "zstd", Kind::Choice(&["zstd", "gzip", "never"]), Error,
+        FALLBACK_FORMAT: "TELEMETRY_FALLBACK_FORMAT", (exporter.fallback.format), Kind::Choice(FallbackFormat::WORDS), Error,
+            "The format of new files: OTLP JSON Lines, or protobuf with the length of each request before it. Protobuf takes less time and room, and is read by few tools. Files of either format are sent.";
+        FALLBACK_COMPRESSION: "TELEMETRY_FALLBACK_COMPRESSION", (exporter.fallback.compression), Kind::Choice(Compression::WORDS), Error,
             "Compression of large files. The Collector's `otlpjsonfile` receiver reads plain and gzip files.";
-        FALLBACK_COMPRESS_ABOVE: "TELEMETRY_FALLBACK_COMPRESS_ABOVE", "with_fallback_compress_above", "64KiB", Kind::Bytes { min: 0, max: GIB }, Error,
+        FALLBACK_COMPRESS_ABOVE: "TELEMETRY_FALLBACK_COMPRESS_ABOVE", (exporter.fallback.compress_above), bytes(0, GIB), Error,
             "Files that are expected to be larger than this are compressed.";
-        DEAD_LETTER_MAX_BYTES: "TELEMETRY_DEAD_LETTER_MAX_BYTES", "with_dead_letter_max_bytes", "64MiB",
-            Kind::Bytes { min: MIB, max: 1024 * TIB }, Error,
-            "Bytes of dead letters on disk: spans that the collector refused for good, kept with the reason in `dead-letters` below the state directory (without one, below the directory of the files) and never sent again by themselves. Over it, the oldest go.";
-        DEAD_LETTER_MAX_AGE: "TELEMETRY_DEAD_LETTER_MAX_AGE", "with_dead_letter_max_age", "30d", seconds(60_000, 3650 * DAY), Error,
+        DEAD_LETTER_MAX_BYTES: "TELEMETRY_DEAD_LETTER_MAX_BYTES", (exporter.dead_letter.max_bytes), bytes(MIB, 1024 * TIB), Error,
+            "Bytes of dead letters on disk: spans that the collector refused for good, stored with the reason in `dead-letters` below the state directory (without one, below the directory of the files) and never sent again by themselves. Beyond it, the oldest are removed.";
+        DEAD_LETTER_MAX_AGE: "TELEMETRY_DEAD_LETTER_MAX_AGE", (exporter.dead_letter.max_age), seconds(60_000, 3650 * DAY), Error,
             "Longest stay of a dead letter.";
-        REPLAY_RATE: "TELEMETRY_REPLAY_RATE", "with_replay_rate", "unlimited", Kind::Rate, Default,
+        REPLAY_RATE: "TELEMETRY_REPLAY_RATE", (exporter.replay.rate), Kind::Rate, Default,
             "Spans a second that are sent from files, at most.";
     }
 }
 
-/// Variables that a user may reasonably set and that change nothing here: each is warned about once.
+/// Variables that a user may reasonably set and that have no effect here: each is warned about once.
 pub(crate) const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("OTEL_CONFIG_FILE", "configuration files are not read; set environment variables or use the builder"),
     ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "the SDK does not limit the length of values"),

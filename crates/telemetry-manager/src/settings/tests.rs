@@ -5,15 +5,16 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
-use opentelemetry_sdk::trace::Sampler;
+use resilient_exporter::{Compression, FallbackFormat, SyncPolicy};
 
-use super::reader::read;
+use super::field::Value;
+use super::table::{Kind, NOT_SUPPORTED, OnBad};
 use super::*;
 
 fn from(vars: &[(&str, &str)]) -> Result<Settings, SetupError> {
     let vars: BTreeMap<&str, &str> = vars.iter().copied().collect();
     Settings::from_vars(|name| match name {
-        // Most tests do not care where the files are.
+        // Most tests need some directory.
         "HOME" if !vars.contains_key("HOME") => Some("/users/someone".into()),
         _ => vars.get(name).map(OsString::from),
     })
@@ -21,6 +22,10 @@ fn from(vars: &[(&str, &str)]) -> Result<Settings, SetupError> {
 
 fn good(vars: &[(&str, &str)]) -> Settings {
     from(vars).unwrap_or_else(|error| panic!("{vars:?}: {error}"))
+}
+
+fn read(kind: Kind, text: &str) -> Option<Value> {
+    Value::read(kind, text.as_ref())
 }
 
 fn warnings(vars: &[(&str, &str)]) -> Vec<String> {
@@ -38,41 +43,50 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert_eq!(settings.transport.endpoint(), "http://localhost:4317");
     assert_eq!(settings.transport.timeout(), Duration::from_secs(10));
     assert_eq!(settings.transport.max_request_bytes(), (4 << 20) - (64 << 10));
-    assert!(matches!(&settings.sampler, Sampler::ParentBased(root) if format!("{root:?}") == "AlwaysOn"));
+    assert_eq!(format!("{:?}", settings.sdk_sampler()), "ParentBased(AlwaysOn)");
     assert_eq!(settings.propagators, [Propagator::TraceContext, Propagator::Baggage]);
     let b = settings.batch;
     assert_eq!(b.schedule_delay, Duration::from_secs(5));
     assert_eq!((b.max_queue_size, b.max_export_batch_size), (2048, 512));
-    let breaker = settings.breaker;
+    let breaker = &settings.exporter.circuit_breaker;
     assert_eq!((breaker.failure_threshold, breaker.recovery_timeout), (5, Duration::from_secs(60)));
     assert_eq!((breaker.half_open_probes, breaker.half_open_successes), (1, 1));
-    let retry = settings.retry;
+    let retry = &settings.exporter.retry;
     assert_eq!(
         (retry.max_retries, retry.initial_delay, retry.max_delay),
         (5, Duration::from_secs(1), Duration::from_secs(20))
     );
     assert_eq!((retry.multiplier, retry.jitter), (2.0, 0.25));
-    let buffer = settings.buffer;
+    let buffer = &settings.exporter.buffer;
     assert_eq!((buffer.max_spans, buffer.max_bytes, buffer.max_age), (10_000, 10 << 20, Duration::from_secs(300)));
-    let files = &settings.fallback;
+    let files = &settings.exporter.fallback;
     assert_eq!((files.enabled, &files.dir, files.max_bytes), (true, &None, 1 << 30));
     assert_eq!(
         (files.max_age, files.format, files.compression, files.compress_above),
         (Duration::from_secs(604_800), FallbackFormat::Json, Compression::Zstd, 64 << 10)
     );
-    let letters = settings.dead_letters;
+    let letters = &settings.exporter.dead_letter;
     assert_eq!((letters.max_bytes, letters.max_age), (64 << 20, Duration::from_secs(30 * 86_400)));
-    assert_eq!(settings.replay_rate, None);
+    assert_eq!(settings.exporter.replay.rate, None);
+    let journal = &settings.exporter.journal;
     assert_eq!(
-        settings.state_dir,
-        Some(StateDir::Default("/users/someone/.local/state/holdfast/unknown_service".into()))
+        (journal.enabled, journal.sync, journal.sync_timeout, journal.max_bytes),
+        (false, SyncPolicy::Batch, Duration::from_millis(100), 256 << 20)
+    );
+    assert_eq!(settings.exporter.request.attempt_timeout, Duration::from_secs(60));
+    assert!(settings.has_default_state_dir);
+    assert_eq!(
+        settings.exporter.state_dir.as_deref(),
+        Some(Path::new("/users/someone/.local/state/holdfast/unknown_service"))
     );
 }
 
 #[test]
 fn every_default_is_accepted_by_its_own_kind() {
-    for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
-        assert!(read(setting.kind, setting.default).is_some(), "{}: {:?}", setting.name, setting.default);
+    let defaults = Settings::defaults();
+    for row in SETTINGS.iter().filter(|row| row.read.is_some() && !row.default().is_empty()) {
+        assert!((row.get)(&defaults, row.kind).is_accepted_by(row.kind), "{}: {:?}", row.name, row.default());
+        assert_eq!(read(row.kind, &row.default()), Some((row.get)(&defaults, row.kind)), "{}", row.name);
     }
 }
 
@@ -80,12 +94,49 @@ fn every_default_is_accepted_by_its_own_kind() {
 fn every_default_written_out_changes_nothing() {
     // Debug shows every field, so equal text means equal settings.
     let plain = format!("{:?}", good(&[]));
-    for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
-        assert_eq!(format!("{:?}", good(&[(setting.name, setting.default)])), plain, "{}", setting.name);
-        let upper = setting.default.to_uppercase();
+    for setting in SETTINGS {
+        let default = setting.default();
+        if default.is_empty() {
+            continue;
+        }
+        assert_eq!(format!("{:?}", good(&[(setting.name, &default)])), plain, "{}", setting.name);
+        let upper = default.to_uppercase();
         if matches!(setting.kind, Kind::Bool | Kind::Choice(_)) {
             assert_eq!(format!("{:?}", good(&[(setting.name, &upper)])), plain, "{}={upper}", setting.name);
         }
+    }
+}
+
+/// The fields of the outermost struct in the output of `{:#?}`.
+fn fields(shown: &str) -> BTreeSet<String> {
+    let outermost = |line: &str| line.starts_with("    ") && !line.starts_with("     ");
+    let field = |line: &str| line.trim().split_once(": ").map(|(field, _)| field.to_owned());
+    shown.lines().filter(|line| outermost(line)).filter_map(field).collect()
+}
+
+#[test]
+fn every_field_has_a_row() {
+    let rows = |parent: &str| {
+        let below = |row: &'static Setting| row.field.strip_prefix(parent)?.split('.').next().map(str::to_owned);
+        SETTINGS.iter().filter_map(below).collect::<BTreeSet<_>>()
+    };
+    let private = ["warnings", "in_code", "has_default_state_dir"].map(str::to_owned);
+    let shown = fields(&format!("{:#?}", Settings::defaults()));
+    assert_eq!(shown, &rows("") | &BTreeSet::from(private));
+    assert_eq!(fields(&format!("{:#?}", Batch::default())), rows("batch."));
+
+    let without_variable = ["request.attempt_timeout", "shutdown.timeout"];
+    for path in resilient_exporter::Settings::FIELDS.iter().filter(|path| !without_variable.contains(path)) {
+        assert!(SETTINGS.iter().any(|row| row.field == format!("exporter.{path}")), "no row reads {path}");
+    }
+}
+
+#[test]
+fn a_field_of_the_exporter_has_the_name_of_its_variable() {
+    for row in SETTINGS.iter().filter(|row| row.field.starts_with("exporter.")) {
+        let name = row.name.to_lowercase();
+        let path = row.field.trim_start_matches("exporter.").replace('.', "_");
+        assert_eq!(name.strip_prefix("telemetry_").unwrap_or(&name), path);
     }
 }
 
@@ -105,7 +156,7 @@ fn every_row_of_the_table_is_read_and_everything_read_has_a_row() {
         .filter(|name| !matches!(name.as_str(), "HOME" | "XDG_STATE_HOME"))
         .filter(|name| !NOT_SUPPORTED.iter().any(|(known, _)| known == name))
         .filter(|name| !name.starts_with("OTEL_EXPORTER_OTLP_TRACES_"))
-        // TLS settings: refused by the transport with a message of their own until it can speak TLS.
+        // TLS settings: the transport refuses them with a message of its own.
         .filter(|name| !["_CERTIFICATE", "_CLIENT_KEY"].iter().any(|tls| name.ends_with(tls)))
         .collect();
     let table: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
@@ -129,10 +180,11 @@ fn empty_and_blank_are_unset() {
 }
 
 #[test]
-fn a_value_that_is_not_accepted_is_a_warning_or_an_error_that_says_what_is() {
+fn a_value_that_is_not_accepted_is_a_warning_or_an_error_that_names_the_range() {
     for setting in SETTINGS.iter().filter(|setting| !setting.name.starts_with("OTEL_EXPORTER_OTLP")) {
         let bad = match setting.kind {
             Kind::Path | Kind::Text(_) => continue,
+            Kind::Sync { .. } => vec!["sometimes", "0", "2h"],
             Kind::Bool => vec!["yes", "1", "nonsense"],
             Kind::Count { .. } | Kind::Rate => vec!["-1", "1.5", "nonsense", "99999999999999999999"],
             Kind::Factor { .. } => vec!["-1", "NaN", "inf", "1e9", "nonsense"],
@@ -141,14 +193,14 @@ fn a_value_that_is_not_accepted_is_a_warning_or_an_error_that_says_what_is() {
             Kind::Choice(_) => vec!["nonsense"],
         };
         for value in bad {
-            // The ratio is only read where a sampler uses it.
+            // The ratio is judged only where a sampler takes it.
             let outcome = from(&[("OTEL_TRACES_SAMPLER", "traceidratio"), (setting.name, value)]);
             let message = match (setting.on_bad, outcome) {
                 (OnBad::Default, Ok(settings)) => {
                     let warnings = settings.warnings();
                     assert_eq!(warnings.len(), 1, "{}={value}: {warnings:?}", setting.name);
                     assert_eq!(warnings[0].setting, setting.name);
-                    assert!(warnings[0].message.contains(setting.default), "{}", warnings[0]);
+                    assert!(warnings[0].message.contains(&setting.default()), "{}", warnings[0]);
                     warnings[0].message.clone()
                 }
                 (OnBad::Error, Err(error)) => error.to_string(),
@@ -190,7 +242,7 @@ fn ranges_include_their_ends_and_nothing_beyond() {
 }
 
 #[test]
-fn what_is_not_unicode_never_panics() {
+fn text_that_is_not_unicode_never_panics() {
     let garbage = || OsString::from_vec(vec![0x66, 0xff, 0xfe]);
     for setting in SETTINGS {
         let outcome = Settings::from_vars(|name| match name {
@@ -207,7 +259,7 @@ fn what_is_not_unicode_never_panics() {
 }
 
 #[test]
-fn several_errors_are_told_at_once() {
+fn several_errors_are_reported_at_once() {
     let error = from(&[("TELEMETRY_FALLBACK_ENABLED", "yes"), ("TELEMETRY_FALLBACK_MAX_AGE", "never")]).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("TELEMETRY_FALLBACK_ENABLED is \"yes\"; accepted is true or false"), "{text}");
@@ -254,7 +306,7 @@ fn a_bad_entry_discards_the_whole_list() {
 }
 
 #[test]
-fn samplers_are_what_they_are_called() {
+fn each_name_of_a_sampler_makes_that_sampler() {
     for (name, arg, expected) in [
         ("always_on", "", "AlwaysOn"),
         ("Always_Off", "", "AlwaysOff"),
@@ -264,12 +316,12 @@ fn samplers_are_what_they_are_called() {
         ("parentbased_traceidratio", "0", "ParentBased(TraceIdRatioBased(0.0))"),
     ] {
         let settings = good(&[("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", arg)]);
-        assert_eq!(format!("{:?}", settings.sampler), expected, "{name} {arg}");
+        assert_eq!(format!("{:?}", settings.sdk_sampler()), expected, "{name} {arg}");
         assert!(settings.warnings().is_empty(), "{name} {arg}");
     }
     assert!(
         warnings(&[("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_TRACES_SAMPLER_ARG", "x")]).is_empty(),
-        "not used, not judged"
+        "a ratio that no sampler takes is not judged"
     );
 }
 
@@ -313,30 +365,33 @@ fn attribute_limits_fall_back_to_the_general_one() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_reconciled_with_a_word() {
+fn settings_that_contradict_each_other_are_reconciled_with_a_warning() {
     let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100")]);
     assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 0));
     let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "200")]);
     assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 1));
     let settings = good(&[("TELEMETRY_RETRY_INITIAL_DELAY", "30s")]);
-    assert_eq!((settings.retry.max_delay, settings.warnings().len()), (Duration::from_secs(30), 1));
+    assert_eq!((settings.exporter.retry.max_delay, settings.warnings().len()), (Duration::from_secs(30), 1));
 }
 
 #[test]
 fn the_state_directory_is_chosen_or_below_the_users_own() {
-    let dir = |vars: &[(&str, &str)]| good(vars).state_dir;
-    assert_eq!(dir(&[("TELEMETRY_STATE_DIR", "/s")]), Some(StateDir::Chosen("/s".into())));
+    let dir = |vars: &[(&str, &str)]| {
+        let settings = good(vars);
+        (settings.exporter.state_dir.expect("a directory"), settings.has_default_state_dir)
+    };
+    assert_eq!(dir(&[("TELEMETRY_STATE_DIR", "/s")]), ("/s".into(), false));
     let named = ("OTEL_SERVICE_NAME", "my-api");
-    assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), named]), Some(StateDir::Default("/x/holdfast/my-api".into())));
-    assert_eq!(dir(&[named]), Some(StateDir::Default("/users/someone/.local/state/holdfast/my-api".into())));
-    let climbing = dir(&[("OTEL_SERVICE_NAME", "../../../etc")]).expect("a directory");
-    assert_eq!(climbing.path().parent(), Some(Path::new("/users/someone/.local/state/holdfast")));
+    assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), named]), ("/x/holdfast/my-api".into(), true));
+    assert_eq!(dir(&[named]), ("/users/someone/.local/state/holdfast/my-api".into(), true));
+    let (climbing, _) = dir(&[("OTEL_SERVICE_NAME", "../../../etc")]);
+    assert_eq!(climbing.parent(), Some(Path::new("/users/someone/.local/state/holdfast")));
 }
 
 #[test]
-fn without_any_directory_one_warning_says_what_to_do() {
+fn without_any_directory_one_warning_names_the_remedy() {
     let settings = good(&[("HOME", "")]);
-    assert_eq!(settings.state_dir, None);
+    assert_eq!(settings.exporter.state_dir, None);
     assert!(settings.lacks_directory());
     assert_eq!(settings.warnings().len(), 1);
     assert!(settings.warnings()[0].message.contains("TELEMETRY_STATE_DIR"));
@@ -348,7 +403,7 @@ fn without_any_directory_one_warning_says_what_to_do() {
 }
 
 #[test]
-fn what_has_no_effect_is_warned_about() {
+fn a_variable_without_effect_is_warned_about() {
     for (name, _) in NOT_SUPPORTED {
         assert_eq!(warnings(&[(name, "x")]).len(), 1, "{name}");
     }
@@ -356,18 +411,21 @@ fn what_has_no_effect_is_warned_about() {
 
 #[test]
 fn the_journal_is_off_by_default_and_its_bad_values_are_errors() {
-    let sync = |value| good(&[("TELEMETRY_JOURNAL_ENABLED", "true"), ("TELEMETRY_JOURNAL_SYNC", value)]).journal.sync;
-    assert!(!good(&[]).journal.enabled && good(&[("TELEMETRY_JOURNAL_ENABLED", "TRUE")]).journal.enabled);
+    let sync =
+        |value| good(&[("TELEMETRY_JOURNAL_ENABLED", "true"), ("TELEMETRY_JOURNAL_SYNC", value)]).exporter.journal.sync;
+    assert!(good(&[("TELEMETRY_JOURNAL_ENABLED", "TRUE")]).exporter.journal.enabled);
     assert_eq!((sync("batch"), sync("Never"), sync("")), (SyncPolicy::Batch, SyncPolicy::Never, SyncPolicy::Batch));
     assert_eq!(sync("250ms"), SyncPolicy::Interval(Duration::from_millis(250)));
     assert_eq!(sync("2"), SyncPolicy::Interval(Duration::from_secs(2)));
-    let timeout = good(&[("TELEMETRY_JOURNAL_SYNC_TIMEOUT", "20ms")]).journal.sync_timeout;
-    assert_eq!(timeout, Duration::from_millis(20));
+    let journal =
+        good(&[("TELEMETRY_JOURNAL_SYNC_TIMEOUT", "20ms"), ("TELEMETRY_JOURNAL_MAX_BYTES", "16MiB")]).exporter.journal;
+    assert_eq!((journal.sync_timeout, journal.max_bytes), (Duration::from_millis(20), 16 << 20));
     for (name, value) in [
         ("TELEMETRY_JOURNAL_ENABLED", "perhaps"),
         ("TELEMETRY_JOURNAL_SYNC", "sometimes"),
         ("TELEMETRY_JOURNAL_SYNC", "0"),
         ("TELEMETRY_JOURNAL_SYNC_TIMEOUT", "2h"),
+        ("TELEMETRY_JOURNAL_MAX_BYTES", "15MiB"),
     ] {
         let error = from(&[(name, value)]).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("accepted"), "{error}");

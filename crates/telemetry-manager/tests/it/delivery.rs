@@ -1,19 +1,19 @@
-use crate::support::{LONG, World, trace};
+use crate::support::{LONG, Setup, trace};
 use mock_collector::{Answer, Behavior, Protocol};
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 
 #[test]
-fn dropping_the_manager_delivers_what_was_traced() {
-    let world = World::new();
-    let manager = world
+fn dropping_the_manager_delivers_every_ended_span() {
+    let setup = Setup::new();
+    let manager = setup
         .manager(&[("OTEL_SERVICE_VERSION", "1.2"), ("OTEL_RESOURCE_ATTRIBUTES", "team=a%2Cb,service.name=other")]);
     assert!(manager.warnings().is_empty(), "{:?}", manager.warnings());
     trace(&manager, 700);
     drop(manager);
-    let received = world.collector.received();
+    let received = setup.collector.received();
     assert_eq!((received.unique, received.duplicates), (700, 0));
-    let attribute = |key| world.resource_attribute(key);
+    let attribute = |key| setup.resource_attribute(key);
     assert_eq!(attribute("service.name").as_deref(), Some("my-api"));
     assert_eq!(attribute("service.version").as_deref(), Some("1.2"));
     assert_eq!(attribute("team").as_deref(), Some("a,b"));
@@ -22,7 +22,7 @@ fn dropping_the_manager_delivers_what_was_traced() {
 }
 
 #[test]
-fn it_works_in_and_without_tokio_runtimes_and_may_be_dropped_inside() {
+fn a_manager_works_in_and_without_tokio_runtimes_and_may_be_dropped_inside() {
     let in_none = |work: Box<dyn FnOnce() + Send>| work();
     let in_current_thread = |work: Box<dyn FnOnce() + Send>| {
         tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async move { work() });
@@ -32,8 +32,8 @@ fn it_works_in_and_without_tokio_runtimes_and_may_be_dropped_inside() {
         runtime.block_on(async move { tokio::spawn(async move { work() }).await.expect("no panic") });
     };
     for run in [&in_none as &dyn Fn(Box<dyn FnOnce() + Send>), &in_current_thread, &in_multi_thread] {
-        let world = World::new();
-        let vars = world.vars(&[]);
+        let setup = Setup::new();
+        let vars = setup.vars(&[]);
         run(Box::new(move || {
             let manager = telemetry_manager::OpenTelemetryManager::builder()
                 .with_vars(move |name| vars.get(name).cloned())
@@ -42,74 +42,74 @@ fn it_works_in_and_without_tokio_runtimes_and_may_be_dropped_inside() {
                 .expect("telemetry starts");
             trace(&manager, 10);
         }));
-        assert_eq!(world.collector.received().unique, 10);
+        assert_eq!(setup.collector.received().unique, 10);
     }
 }
 
 #[test]
 fn port_of_http_means_http() {
-    let world = World::new();
-    let endpoint = world.collector.http_endpoint();
+    let setup = Setup::new();
+    let endpoint = setup.collector.http_endpoint();
     let manager =
-        world.manager(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]);
+        setup.manager(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]);
     trace(&manager, 3);
     manager.shutdown().expect("everything is delivered");
-    assert_eq!(world.collector.requests()[0].protocol, Protocol::Http);
+    assert_eq!(setup.collector.requests()[0].protocol, Protocol::Http);
     assert_eq!(manager.health().collector_endpoint, format!("{endpoint}/v1/traces"));
 }
 
 #[test]
 fn headers_reach_the_collector_and_nothing_else() {
-    let world = World::new();
-    let manager = world.manager(&[("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cr%20et")]);
+    let setup = Setup::new();
+    let manager = setup.manager(&[("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cr%20et")]);
     trace(&manager, 1);
     manager.shutdown().expect("everything is delivered");
-    assert_eq!(world.collector.requests()[0].header("api-key"), Some("s3cr et"));
+    assert_eq!(setup.collector.requests()[0].header("api-key"), Some("s3cr et"));
     let health = serde_json::to_string(&manager.health()).expect("JSON");
     let shown = format!("{manager:?} {health} {}", manager.settings().summary());
     assert!(!shown.contains("s3cr"), "{shown}");
 }
 
 #[test]
-fn flush_waits_for_the_collector_and_says_what_is_left() {
-    let world = World::new();
-    let manager = world.manager(&[("TELEMETRY_RETRY_INITIAL_DELAY", "10ms")]);
+fn flush_waits_for_the_collector_and_counts_the_spans_that_wait() {
+    let setup = Setup::new();
+    let manager = setup.manager(&[("TELEMETRY_RETRY_INITIAL_DELAY", "10ms")]);
     trace(&manager, 5);
     manager.flush(LONG).expect("everything is delivered");
-    assert_eq!(world.collector.received().unique, 5);
-    world.collector.stop();
+    assert_eq!(setup.collector.received().unique, 5);
+    setup.collector.stop();
     trace(&manager, 5);
     let error = manager.flush(std::time::Duration::from_millis(50)).unwrap_err();
     assert!(error.to_string().contains("5 spans still wait in memory"), "{error}");
-    world.collector.start_again().expect("the same port");
+    setup.collector.start_again().expect("the same port");
     manager.flush(LONG).expect("the rest is delivered");
-    assert_eq!(world.collector.received().unique, 10);
+    assert_eq!(setup.collector.received().unique, 10);
 }
 
 #[test]
-fn what_the_collector_does_not_take_is_kept_for_the_next_process() {
-    let world = World::new();
-    world.collector.stop();
-    let manager = world.manager(&[]);
+fn undelivered_spans_are_delivered_by_the_next_process() {
+    let setup = Setup::new();
+    setup.collector.stop();
+    let manager = setup.manager(&[]);
     trace(&manager, 600);
-    manager.shutdown().expect("files keep what the collector does not take");
+    manager.shutdown().expect("undelivered spans are in files");
     let ledger = manager.handle().expect("an exporter").ledger();
     assert_eq!((ledger.in_fallback, ledger.lost(), ledger.imbalance()), (600, 0, 0));
     drop(manager);
 
-    world.collector.start_again().expect("the same port");
-    let manager = world.manager(&[]);
+    setup.collector.start_again().expect("the same port");
+    let manager = setup.manager(&[]);
     manager.flush(LONG).expect("the files are replayed");
-    let received = world.collector.received();
+    let received = setup.collector.received();
     assert_eq!(received.unique, 600);
     assert_eq!(manager.handle().expect("an exporter").ledger().recovered, 600);
 }
 
 #[test]
-fn a_shutdown_that_loses_spans_says_how_many() {
-    let world = World::new();
-    world.collector.stop();
-    let manager = world.manager(&[("TELEMETRY_FALLBACK_ENABLED", "false")]);
+fn a_shutdown_that_loses_spans_counts_them() {
+    let setup = Setup::new();
+    setup.collector.stop();
+    let manager = setup.manager(&[("TELEMETRY_FALLBACK_ENABLED", "false")]);
     trace(&manager, 7);
     let error = manager.shutdown().unwrap_err().to_string();
     assert!(error.contains("7 spans"), "{error}");
@@ -117,11 +117,11 @@ fn a_shutdown_that_loses_spans_says_how_many() {
 }
 
 #[test]
-fn what_the_collector_refuses_for_good_is_kept_up_to_its_limit() {
-    let world = World::new();
-    world.collector.set(Behavior::answer(Answer::grpc(3).with_message("no")));
-    let state = world.path("state");
-    let manager = world.manager(&[
+fn dead_letters_are_stored_up_to_their_limit() {
+    let setup = Setup::new();
+    setup.collector.set(Behavior::answer(Answer::grpc(3).with_message("no")));
+    let state = setup.path("state");
+    let manager = setup.manager(&[
         ("TELEMETRY_STATE_DIR", &state),
         ("TELEMETRY_DEAD_LETTER_MAX_BYTES", "1MiB"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100"),
@@ -155,21 +155,21 @@ fn noise(number: u64) -> String {
 
 #[test]
 fn the_sampler_of_the_environment_decides() {
-    let world = World::new();
-    let manager = world.manager(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")]);
+    let setup = Setup::new();
+    let manager = setup.manager(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")]);
     trace(&manager, 10);
     drop(manager);
-    assert_eq!(world.collector.received().requests, 0);
+    assert_eq!(setup.collector.received().requests, 0);
 }
 
 #[test]
 fn the_batch_size_of_the_environment_decides() {
-    let world = World::new();
-    let manager = world.manager(&[("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10"), ("OTEL_BSP_SCHEDULE_DELAY", "3600s")]);
+    let setup = Setup::new();
+    let manager = setup.manager(&[("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10"), ("OTEL_BSP_SCHEDULE_DELAY", "3600s")]);
     trace(&manager, 25);
     drop(manager);
     let sizes =
-        world.requests().iter().map(|request| request.resource_spans[0].scope_spans[0].spans.len()).collect::<Vec<_>>();
+        setup.requests().iter().map(|request| request.resource_spans[0].scope_spans[0].spans.len()).collect::<Vec<_>>();
     assert_eq!(sizes.iter().sum::<usize>(), 25);
     assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
 }

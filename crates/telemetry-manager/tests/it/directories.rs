@@ -1,43 +1,43 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::{World, trace};
+use crate::support::{Setup, trace};
 use telemetry_manager::SetupError;
 
 #[test]
 fn a_chosen_directory_that_others_can_write_is_an_error_that_names_it() {
-    let world = World::new();
+    let setup = Setup::new();
     for (variable, name) in [("TELEMETRY_STATE_DIR", "state"), ("TELEMETRY_FALLBACK_DIR", "files")] {
-        let path = world.path(name);
+        let path = setup.path(name);
         fs::create_dir(&path).expect("a directory");
         fs::set_permissions(&path, Permissions::from_mode(0o777)).expect("permissions");
-        let error = world.builder(&[(variable, &path)]).build().unwrap_err();
+        let error = setup.builder(&[(variable, &path)]).build().unwrap_err();
         assert!(matches!(error, SetupError::Directory { .. }), "{error:?}");
         let text = error.to_string();
         for part in [variable, &path, "accepted is a path of a directory that no other user can write to"] {
             assert!(text.contains(part), "{text:?} lacks {part:?}");
         }
-        let text = world.builder(&[]).with_state_dir(&path).build().unwrap_err().to_string();
+        let text = setup.builder(&[]).with_state_dir(&path).build().unwrap_err().to_string();
         assert!(text.contains("with_state_dir"), "{text}");
     }
 }
 
 #[test]
 fn a_chosen_directory_that_is_a_file_is_an_error() {
-    let world = World::new();
-    let path = world.path("file");
+    let setup = Setup::new();
+    let path = setup.path("file");
     fs::write(&path, "precious").expect("a file");
-    let error = world.builder(&[("TELEMETRY_STATE_DIR", &path)]).build().unwrap_err().to_string();
+    let error = setup.builder(&[("TELEMETRY_STATE_DIR", &path)]).build().unwrap_err().to_string();
     assert!(error.contains("TELEMETRY_STATE_DIR") && error.contains(&path), "{error}");
     assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
 }
 
 #[test]
 fn a_default_directory_that_cannot_be_used_means_memory_only_and_a_warning() {
-    let world = World::new();
-    let in_the_way = world.path("file");
+    let setup = Setup::new();
+    let in_the_way = setup.path("file");
     fs::write(&in_the_way, "").expect("a file");
-    let manager = world.manager(&[("XDG_STATE_HOME", &in_the_way)]);
+    let manager = setup.manager(&[("XDG_STATE_HOME", &in_the_way)]);
     assert_eq!(manager.warnings().len(), 1, "{:?}", manager.warnings());
     assert!(manager.warnings()[0].message.contains("TELEMETRY_STATE_DIR"));
     let health = manager.health();
@@ -45,13 +45,13 @@ fn a_default_directory_that_cannot_be_used_means_memory_only_and_a_warning() {
     assert!(manager.settings().summary().ends_with("memory only"));
     trace(&manager, 5);
     manager.shutdown().expect("the collector takes them");
-    assert_eq!(world.collector.received().unique, 5);
+    assert_eq!(setup.collector.received().unique, 5);
 }
 
 #[test]
-fn without_any_directory_it_runs_degraded_and_says_so_once() {
-    let world = World::new();
-    let manager = world.manager(&[("HOME", "")]);
+fn without_any_directory_telemetry_is_degraded_and_warns_once() {
+    let setup = Setup::new();
+    let manager = setup.manager(&[("HOME", "")]);
     assert_eq!(manager.warnings().len(), 1);
     let health = manager.health();
     assert_eq!(serde_json::to_value(health.status).expect("JSON"), "degraded");
@@ -60,12 +60,12 @@ fn without_any_directory_it_runs_degraded_and_says_so_once() {
 
 #[test]
 fn files_are_below_the_state_directory_and_private() {
-    let world = World::new();
-    world.collector.stop();
-    let manager = world.manager(&[]);
+    let setup = Setup::new();
+    setup.collector.stop();
+    let manager = setup.manager(&[]);
     trace(&manager, 5);
-    manager.shutdown().expect("files keep them");
-    let state = world.dir.path().join(".local/state/holdfast/my-api");
+    manager.shutdown().expect("the spans are in files");
+    let state = setup.dir.path().join(".local/state/holdfast/my-api");
     let mode = fs::metadata(&state).expect("the directory").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     let spilled = |dir: &std::path::Path| {
@@ -78,18 +78,18 @@ fn files_are_below_the_state_directory_and_private() {
 
 #[test]
 fn the_variable_decides_what_new_files_hold() {
-    let world = World::new();
-    world.collector.stop();
+    let setup = Setup::new();
+    setup.collector.stop();
     for (word, end) in [("json", ".jsonl"), ("Protobuf", ".binpb")] {
-        let dir = world.path(word);
-        let manager = world.manager(&[("TELEMETRY_FALLBACK_FORMAT", word), ("TELEMETRY_FALLBACK_DIR", &dir)]);
+        let dir = setup.path(word);
+        let manager = setup.manager(&[("TELEMETRY_FALLBACK_FORMAT", word), ("TELEMETRY_FALLBACK_DIR", &dir)]);
         trace(&manager, 5);
-        manager.shutdown().expect("files keep them");
+        manager.shutdown().expect("the spans are in files");
         let names = fs::read_dir(&dir).expect("the directory").map(|entry| entry.expect("an entry").file_name());
         let names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
         let written = names.iter().find(|name| name.starts_with("traces-"));
         assert!(written.is_some_and(|name| name.ends_with(end)), "{word}: {names:?}");
     }
-    let text = world.builder(&[("TELEMETRY_FALLBACK_FORMAT", "text")]).build().unwrap_err().to_string();
+    let text = setup.builder(&[("TELEMETRY_FALLBACK_FORMAT", "text")]).build().unwrap_err().to_string();
     assert!(text.contains("TELEMETRY_FALLBACK_FORMAT") && text.contains("json or protobuf"), "{text}");
 }

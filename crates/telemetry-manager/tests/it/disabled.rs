@@ -1,6 +1,6 @@
 use std::fs;
 
-use crate::support::{World, trace};
+use crate::support::{Setup, trace};
 use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 
 /// Threads of ours or of the SDK's batch processor in the child process below.
@@ -67,9 +67,9 @@ fn quiet(case: &str) {
 
 #[test]
 fn without_exporter_spans_have_ids_and_disabled_they_have_none() {
-    let world = World::new();
+    let setup = Setup::new();
     let valid = |vars: &[(&str, &str)]| {
-        let manager = world.manager(vars);
+        let manager = setup.manager(vars);
         let span = manager.tracer_provider().tracer("test").start("work");
         span.span_context().is_valid()
     };

@@ -1,4 +1,4 @@
-use crate::support::{LONG, World, trace};
+use crate::support::{LONG, Setup, trace};
 use serde_json::Value;
 
 fn json(manager: &telemetry_manager::OpenTelemetryManager) -> Value {
@@ -33,15 +33,15 @@ const METRICS: [&str; 9] = [
 
 #[test]
 fn the_report_has_the_documented_shape() {
-    let world = World::new();
-    let manager = world.manager(&[]);
+    let setup = Setup::new();
+    let manager = setup.manager(&[]);
     let fresh = json(&manager);
     assert_eq!(keys(&fresh), KEYS);
     assert_eq!(keys(&fresh["resilience_metrics"]), METRICS);
     assert_eq!(fresh["status"], "healthy");
     assert_eq!((&fresh["healthy"], &fresh["initialized"]), (&Value::Bool(true), &Value::Bool(true)));
     assert_eq!(fresh["issues"], serde_json::json!([]));
-    assert_eq!(fresh["collector_endpoint"], world.collector.grpc_endpoint());
+    assert_eq!(fresh["collector_endpoint"], setup.collector.grpc_endpoint());
     assert_eq!(fresh["service_name"], "my-api");
     assert_eq!(fresh["resilience_metrics"]["success_rate"], 1.0);
     assert_eq!(fresh["resilience_metrics"]["last_export_success"], Value::Null);
@@ -56,8 +56,8 @@ fn the_report_has_the_documented_shape() {
 
 #[test]
 fn without_an_exporter_the_shape_is_the_same() {
-    let world = World::new();
-    let report = json(&world.manager(&[("OTEL_SDK_DISABLED", "true")]));
+    let setup = Setup::new();
+    let report = json(&setup.manager(&[("OTEL_SDK_DISABLED", "true")]));
     assert_eq!(keys(&report), KEYS);
     assert_eq!(keys(&report["resilience_metrics"]), METRICS);
     assert_eq!(report["initialized"], false);
@@ -66,9 +66,9 @@ fn without_an_exporter_the_shape_is_the_same() {
 
 #[test]
 fn an_open_breaker_is_degraded_and_after_shutdown_it_is_not_initialized() {
-    let world = World::new();
-    world.collector.stop();
-    let manager = world.manager(&[("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1")]);
+    let setup = Setup::new();
+    setup.collector.stop();
+    let manager = setup.manager(&[("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1")]);
     let events = manager.handle().expect("an exporter").subscribe();
     trace(&manager, 3);
     manager.tracer_provider().force_flush().expect("the exporter takes them at once");

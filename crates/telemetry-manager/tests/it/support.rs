@@ -1,4 +1,4 @@
-//! What the tests share: a collector, an environment that is not the process', spans.
+//! Shared by the tests: a collector, an environment apart from that of the process, spans.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,16 +11,16 @@ use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProv
 use telemetry_manager::{Builder, OpenTelemetryManager};
 use tempfile::TempDir;
 
-/// Far above what anything here takes; a test that gets there has failed.
+/// Far longer than any test here waits; a test that waits this long has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// A collector, and a directory of the test's own.
-pub(crate) struct World {
+pub(crate) struct Setup {
     pub(crate) collector: MockCollector,
     pub(crate) dir: TempDir,
 }
 
-impl World {
+impl Setup {
     pub(crate) fn new() -> Self {
         let collector = MockCollector::builder().with_kept_requests(100).start().expect("a collector on loopback");
         // Beside the build, where no directory above is writable by others as the system's temporary one is.
@@ -28,7 +28,7 @@ impl World {
         Self { collector, dir }
     }
 
-    /// The variables that most tests want, and more.
+    /// The variables that most tests need, and `more`.
     pub(crate) fn vars(&self, more: &[(&str, &str)]) -> BTreeMap<String, OsString> {
         let mut vars = BTreeMap::from([
             ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), self.collector.grpc_endpoint().into()),
@@ -53,7 +53,7 @@ impl World {
         self.dir.path().join(name).to_str().expect("a Unicode path").to_owned()
     }
 
-    /// What the collector got, decoded by code that is not ours.
+    /// The requests that the collector received, decoded by `opentelemetry-proto`.
     pub(crate) fn requests(&self) -> Vec<ExportTraceServiceRequest> {
         let decode = |request: mock_collector::Request| ExportTraceServiceRequest::decode(request.body);
         self.collector.requests().into_iter().map(|request| decode(request).expect("protobuf")).collect()

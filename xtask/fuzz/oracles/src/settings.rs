@@ -30,7 +30,7 @@ pub(crate) fn check(input: &[u8]) {
             for warning in settings.warnings() {
                 assert!(NAMES.contains(&warning.setting) && !warning.message.is_empty(), "{warning:?}");
             }
-            let (buffer, retry) = (settings.buffer, settings.retry);
+            let (buffer, retry) = (&settings.exporter.buffer, &settings.exporter.retry);
             assert!(buffer.max_spans > 0 && buffer.max_bytes > 0 && !buffer.max_age.is_zero(), "{buffer:?}");
             assert!((0.0..=1.0).contains(&retry.jitter) && retry.multiplier >= 1.0, "{retry:?}");
             assert!(settings.batch.max_export_batch_size <= settings.batch.max_queue_size, "{:?}", settings.batch);
@@ -81,8 +81,8 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 
 const SECRET: &str = "c4n4ry-s3cr3t";
 
-/// Every variable that is read; new ones go to the end, so that the meaning of an input does not change.
-const NAMES: [&str; 71] = [
+/// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
+const NAMES: [&str; 72] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",
     "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
@@ -154,6 +154,7 @@ const NAMES: [&str; 71] = [
     "TELEMETRY_RETRY_MULTIPLIER",
     "TELEMETRY_STATE_DIR",
     "XDG_STATE_HOME",
+    "TELEMETRY_JOURNAL_MAX_BYTES",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.
@@ -204,4 +205,16 @@ pub(crate) fn seeds() -> Vec<Seed> {
         seeds.push((name.to_owned(), recipe.0));
     }
     seeds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_among_the_names() {
+        for setting in telemetry_manager::SETTINGS {
+            assert!(NAMES.contains(&setting.name), "{} is missing", setting.name);
+        }
+    }
 }

@@ -1,10 +1,10 @@
-//! How values are written: durations, sizes, booleans, and the way back to text.
+//! The text of durations, sizes, numbers and booleans: parsing and formatting.
 
 use std::time::Duration;
 
 use super::table::Bare;
 
-/// `250ms`, `5s`, `5m`, `2h`, `7d`, sums such as `1h30m`, or a bare number in `bare` units.
+/// Parses `250ms`, `5s`, `5m`, `2h`, `7d`, sums such as `1h30m`, or a bare number in `bare` units.
 pub(crate) fn parse_duration(text: &str, bare: Bare) -> Option<Duration> {
     if let Some(number) = parse_count(text) {
         return Some(match bare {
@@ -33,7 +33,7 @@ pub(crate) fn parse_duration(text: &str, bare: Bare) -> Option<Duration> {
     (!text.is_empty()).then(|| Duration::from_millis(total_ms))
 }
 
-/// `10MiB`, `512 KiB`, `1GB` (decimal), or a bare number of bytes; units in any case.
+/// Parses `10MiB`, `512 KiB`, `1GB` (decimal), or a bare number of bytes; units in any case.
 pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text)?;
     let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
@@ -51,17 +51,17 @@ pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
-/// Digits only: no sign, no space, no separator.
+/// Parses digits; a sign, a space or a separator is refused.
 pub(crate) fn parse_count(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// A finite number in decimal notation.
+/// Parses a finite number in decimal notation.
 pub(crate) fn parse_factor(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// `true` or `false` in any case.
+/// Parses `true` or `false` in any case.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     if text.eq_ignore_ascii_case("true") {
         Some(true)
@@ -78,7 +78,7 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
     (!digits.is_empty()).then(|| digits.parse().ok())?.map(|number| (number, rest))
 }
 
-/// The way back: whole units, the largest first (`1h30m`, `250ms`), which [`parse_duration`] reads again.
+/// Writes whole units, the largest first (`1h30m`, `250ms`), as [`parse_duration`] reads them.
 pub(crate) fn format_duration(duration: Duration) -> String {
     let mut ms = duration.as_millis();
     let mut text = String::new();
@@ -95,7 +95,7 @@ pub(crate) fn format_duration(duration: Duration) -> String {
     }
 }
 
-/// The way back: the largest binary unit that leaves a whole number, which [`parse_bytes`] reads again.
+/// Writes the largest binary unit that leaves a whole number, as [`parse_bytes`] reads it.
 pub(crate) fn format_bytes(bytes: u64) -> String {
     for (unit, shift) in [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
         if bytes > 0 && bytes.trailing_zeros() >= shift {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused_without_overflow() {
+    fn text_that_is_no_duration_is_refused_without_overflow() {
         for text in
             ["", "s", "-5", "+5", "5S", "1.5s", "5x", "5s5", "∞", "18446744073709551615d", "99999999999999999999"]
         {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn formatted_durations_and_sizes_are_parsed_again() {
         for ms in [0, 1, 250, 1_000, 60_000, 90_000, 5_400_000, 604_800_000, 86_399_999] {
             let duration = Duration::from_millis(ms);
             assert_eq!(parse_duration(&format_duration(duration), Bare::Seconds), Some(duration));
