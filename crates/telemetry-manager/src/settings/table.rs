@@ -275,18 +275,27 @@ settings! {
         SDK_DISABLED: "OTEL_SDK_DISABLED", (with_sdk_disabled: sdk_disabled), Kind::Bool, Default,
             "No telemetry at all: no thread, no file, no socket. Propagators stay in effect.";
         SERVICE_NAME: "OTEL_SERVICE_NAME", (with_service_name: service_name), Kind::Text("any text"), Default,
-            "`service.name`; beats the one in the resource attributes. Without both: `unknown_service:` and the name of the program.";
-        SERVICE_VERSION: "OTEL_SERVICE_VERSION", (with_service_version: service_version), Kind::Text("any text"), Default,
-            "`service.version`; beats the one in the resource attributes. An addition of holdfast: the specification has no such variable.";
+            "`service.name`; beats the one in the resource attributes. Without both: `unknown_service:` and the name \
+             of the program.";
+        SERVICE_VERSION: "OTEL_SERVICE_VERSION", (with_service_version: service_version),
+            Kind::Text("any text"), Default,
+            "`service.version`; beats the one in the resource attributes. An addition of holdfast: the specification \
+             has no such variable.";
         RESOURCE_ATTRIBUTES: "OTEL_RESOURCE_ATTRIBUTES",
             (with_resource_attributes: resource_attributes, read by lists::resource_attributes),
-            Kind::Text("key=value pairs separated by commas, with percent-encoding for commas, equals signs and percent signs"), Default,
-            "Attributes of the resource, `key=value` separated by commas, values percent-decoded. One bad entry discards the whole list, with a warning.";
+            Kind::Text(
+                "key=value pairs separated by commas, with percent-encoding for commas, equals signs and percent signs"
+            ),
+            Default,
+            "Attributes of the resource, `key=value` separated by commas, values percent-decoded. One bad entry \
+             discards the whole list, with a warning.";
     }
     Collector {
-        TRACES_EXPORTER: "OTEL_TRACES_EXPORTER", (with_traces_exporter: traces_exporter, read by lists::traces_exporter),
+        TRACES_EXPORTER: "OTEL_TRACES_EXPORTER",
+            (with_traces_exporter: traces_exporter, read by lists::traces_exporter),
             Kind::Choice(TracesExporter::WORDS), Default,
-            "`otlp` exports; `none` makes spans for propagation only: no thread, no file, no socket. `console` is not supported.";
+            "`otlp` exports; `none` makes spans for propagation only: no thread, no file, no socket. `console` is not \
+             supported.";
         ENDPOINT: "OTEL_EXPORTER_OTLP_ENDPOINT",
             (with_endpoint: transport, get |settings, _| Value::Text(settings.transport.endpoint().to_owned())),
             Kind::Text("a URL such as http://localhost:4317 (TLS is not built in yet)"), Error,
@@ -294,17 +303,21 @@ settings! {
         PROTOCOL: "OTEL_EXPORTER_OTLP_PROTOCOL",
             (with_protocol: transport, get |settings, _| Value::Text(settings.transport.protocol().to_string())),
             Kind::Text("grpc or http/protobuf"), Default,
-            "`grpc` or `http/protobuf`. Unset with an endpoint on port 4318, it is `http/protobuf`, which is logged once.";
+            "`grpc` or `http/protobuf`. Unset with an endpoint on port 4318, it is `http/protobuf`, which is logged \
+             once.";
         HEADERS: "OTEL_EXPORTER_OTLP_HEADERS", (with_header: transport, get |_, _| Value::Text(String::new())),
             Kind::Text("key=value pairs separated by commas, values percent-encoded"), Error,
-            "Sent with each request; `key=value` separated by commas, values percent-decoded. Values are secret and never shown.";
+            "Sent with each request; `key=value` separated by commas, values percent-decoded. Values are secret and \
+             never shown.";
         TIMEOUT: "OTEL_EXPORTER_OTLP_TIMEOUT",
             (with_timeout: transport, get |settings, _| {
                 Value::Count(u64::try_from(settings.transport.timeout().as_millis()).unwrap_or(u64::MAX))
             }),
             Kind::Text("a number of milliseconds from 1 to 3600000"), Default,
-            "In milliseconds. Bounds one request. Shorter than the collector's pauses means duplicates: spans of a request that timed out may have been stored.";
-        INSECURE: "OTEL_EXPORTER_OTLP_INSECURE", (with_insecure: transport, get |_, _| Value::Bool(false)), Kind::Bool, Default,
+            "In milliseconds. Bounds one request. Shorter than the collector's pauses means duplicates: spans of a \
+             request that timed out may have been stored.";
+        INSECURE: "OTEL_EXPORTER_OTLP_INSECURE", (with_insecure: transport, get |_, _| Value::Bool(false)),
+            Kind::Bool, Default,
             "Whether a gRPC endpoint without a scheme is called without TLS.";
         COMPRESSION: "OTEL_EXPORTER_OTLP_COMPRESSION",
             (with_compression: transport, get |settings, _| Value::Text(match settings.transport.compression() {
@@ -313,13 +326,16 @@ settings! {
             })),
             Kind::Text("none or gzip"), Default,
             "Compression of requests.";
-        REQUEST_MAX_BYTES: "TELEMETRY_REQUEST_MAX_BYTES", (exporter.request.max_bytes), bytes(64 * KIB, 64 * MIB), Default,
-            "Largest request, before compression; larger batches are split. The default is 64 KiB below the 4 MiB at which many collectors refuse.";
+        REQUEST_MAX_BYTES: "TELEMETRY_REQUEST_MAX_BYTES", (exporter.request.max_bytes),
+            bytes(64 * KIB, 64 * MIB), Default,
+            "Largest request, before compression; larger batches are split. The default is 64 KiB below the 4 MiB at \
+             which many collectors refuse.";
     }
     Traces {
         SAMPLER: "OTEL_TRACES_SAMPLER", (with_sampler: sampler), Kind::Choice(TracesSampler::WORDS), Default,
             "Which traces are recorded.";
-        SAMPLER_ARG: "OTEL_TRACES_SAMPLER_ARG", (with_sampler: sampler_arg), Kind::Factor { min: 0.0, max: 1.0 }, Default,
+        SAMPLER_ARG: "OTEL_TRACES_SAMPLER_ARG", (with_sampler: sampler_arg),
+            Kind::Factor { min: 0.0, max: 1.0 }, Default,
             "Share of traces for the two ratio samplers.";
         PROPAGATORS: "OTEL_PROPAGATORS", (with_propagators: propagators, read by lists::propagators),
             Kind::Text("tracecontext, baggage, both separated by a comma, or none"), Default,
@@ -327,41 +343,58 @@ settings! {
         ATTRIBUTE_COUNT_LIMIT: "OTEL_ATTRIBUTE_COUNT_LIMIT",
             (with_span_limits: span_limits.max_attributes_per_span, read by lists::attribute_limits), LIMIT, Default,
             "Attributes a span, event or link, where the variables below do not say otherwise.";
-        SPAN_ATTRIBUTE_COUNT_LIMIT: "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", (with_span_limits: span_limits.max_attributes_per_span), LIMIT, Default,
+        SPAN_ATTRIBUTE_COUNT_LIMIT: "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+            (with_span_limits: span_limits.max_attributes_per_span),
+            LIMIT, Default,
             "Attributes a span; more are dropped and counted in the span.";
-        SPAN_EVENT_COUNT_LIMIT: "OTEL_SPAN_EVENT_COUNT_LIMIT", (with_span_limits: span_limits.max_events_per_span), LIMIT, Default,
+        SPAN_EVENT_COUNT_LIMIT: "OTEL_SPAN_EVENT_COUNT_LIMIT", (with_span_limits: span_limits.max_events_per_span),
+            LIMIT, Default,
             "Events a span.";
-        SPAN_LINK_COUNT_LIMIT: "OTEL_SPAN_LINK_COUNT_LIMIT", (with_span_limits: span_limits.max_links_per_span), LIMIT, Default,
+        SPAN_LINK_COUNT_LIMIT: "OTEL_SPAN_LINK_COUNT_LIMIT", (with_span_limits: span_limits.max_links_per_span),
+            LIMIT, Default,
             "Links a span.";
-        EVENT_ATTRIBUTE_COUNT_LIMIT: "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", (with_span_limits: span_limits.max_attributes_per_event), LIMIT, Default,
+        EVENT_ATTRIBUTE_COUNT_LIMIT: "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+            (with_span_limits: span_limits.max_attributes_per_event),
+            LIMIT, Default,
             "Attributes an event.";
-        LINK_ATTRIBUTE_COUNT_LIMIT: "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", (with_span_limits: span_limits.max_attributes_per_link), LIMIT, Default,
+        LINK_ATTRIBUTE_COUNT_LIMIT: "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+            (with_span_limits: span_limits.max_attributes_per_link),
+            LIMIT, Default,
             "Attributes a link.";
     }
     Batches {
         BSP_SCHEDULE_DELAY: "OTEL_BSP_SCHEDULE_DELAY", (batch.schedule_delay), milliseconds(1, 3600), Default,
             "Longest time between two batches.";
         BSP_MAX_QUEUE_SIZE: "OTEL_BSP_MAX_QUEUE_SIZE", (batch.max_queue_size), count(1, 1_000_000), Default,
-            "Spans that wait in front of the exporter; memory for all of them is taken at start. More are dropped by the SDK.";
-        BSP_MAX_EXPORT_BATCH_SIZE: "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", (batch.max_export_batch_size), count(1, 1_000_000), Default,
+            "Spans that wait in front of the exporter; memory for all of them is taken at start. More are dropped by \
+             the SDK.";
+        BSP_MAX_EXPORT_BATCH_SIZE: "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", (batch.max_export_batch_size),
+            count(1, 1_000_000), Default,
             "Spans a batch; never more than the queue holds.";
     }
     Breaker {
-        BREAKER_FAILURE_THRESHOLD: "CIRCUIT_BREAKER_FAILURE_THRESHOLD", (exporter.circuit_breaker.failure_threshold), count(1, 1_000_000), Default,
+        BREAKER_FAILURE_THRESHOLD: "CIRCUIT_BREAKER_FAILURE_THRESHOLD", (exporter.circuit_breaker.failure_threshold),
+            count(1, 1_000_000), Default,
             "Failures in a row that open the breaker.";
-        BREAKER_RECOVERY_TIMEOUT: "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", (exporter.circuit_breaker.recovery_timeout), seconds(1, DAY), Default,
+        BREAKER_RECOVERY_TIMEOUT: "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", (exporter.circuit_breaker.recovery_timeout),
+            seconds(1, DAY), Default,
             "The time from opening to the first probe, plus up to 10 % so that fleets do not probe in step.";
-        BREAKER_HALF_OPEN_PROBES: "CIRCUIT_BREAKER_HALF_OPEN_PROBES", (exporter.circuit_breaker.half_open_probes), count(1, 100), Default,
+        BREAKER_HALF_OPEN_PROBES: "CIRCUIT_BREAKER_HALF_OPEN_PROBES", (exporter.circuit_breaker.half_open_probes),
+            count(1, 100), Default,
             "Probes at a time while the breaker is half-open.";
-        BREAKER_HALF_OPEN_SUCCESSES: "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES", (exporter.circuit_breaker.half_open_successes), count(1, 100), Default,
+        BREAKER_HALF_OPEN_SUCCESSES: "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
+            (exporter.circuit_breaker.half_open_successes),
+            count(1, 100), Default,
             "Successful probes that close the breaker.";
     }
     Retries {
         RETRY_MAX_RETRIES: "TELEMETRY_RETRY_MAX_RETRIES", (exporter.retry.max_retries), count(0, 1000), Default,
-            "Retries of one batch while the breaker is closed; then the batch goes to a file, or back to the buffer if files are off. Outages do not count.";
+            "Retries of one batch while the breaker is closed; then the batch goes to a file, or back to the buffer \
+             if files are off. Outages do not count.";
         RETRY_INITIAL_DELAY: "TELEMETRY_RETRY_INITIAL_DELAY", (exporter.retry.initial_delay), seconds(1, 3600), Default,
             "Wait before the first retry.";
-        RETRY_MULTIPLIER: "TELEMETRY_RETRY_MULTIPLIER", (exporter.retry.multiplier), Kind::Factor { min: 1.0, max: 100.0 }, Default,
+        RETRY_MULTIPLIER: "TELEMETRY_RETRY_MULTIPLIER", (exporter.retry.multiplier),
+            Kind::Factor { min: 1.0, max: 100.0 }, Default,
             "Growth of the wait from retry to retry.";
         RETRY_MAX_DELAY: "TELEMETRY_RETRY_MAX_DELAY", (exporter.retry.max_delay), seconds(1, DAY), Default,
             "Longest wait, jitter included; not below the first.";
@@ -378,35 +411,52 @@ settings! {
     }
     Journal {
         JOURNAL_ENABLED: "TELEMETRY_JOURNAL_ENABLED", (exporter.journal.enabled), Kind::Bool, Error,
-            "Durable mode: a batch is in a journal on disk before the exporter accepts it, and so survives `kill -9` and power cut. Needs a state directory; the journal is in `journal` below it.";
+            "Durable mode: a batch is in a journal on disk before the exporter accepts it, and so survives `kill -9` \
+             and power cut. Needs a state directory; the journal is in `journal` below it.";
         JOURNAL_SYNC: "TELEMETRY_JOURNAL_SYNC", (exporter.journal.sync),
             Kind::Sync { min: Duration::from_millis(1), max: Duration::from_secs(3_600) }, Error,
-            "The batches that a power cut takes: with `batch` none that was accepted in time, with a duration those that came in during that time, with `never` up to 8 MiB and those that the system held back. `kill -9` takes nothing by any of them.";
+            "The batches that a power cut takes: with `batch` none that was accepted in time, with a duration those \
+             that came in during that time, with `never` up to 8 MiB and those that the system held back. `kill -9` \
+             takes nothing by any of them.";
         JOURNAL_SYNC_TIMEOUT: "TELEMETRY_JOURNAL_SYNC_TIMEOUT", (exporter.journal.sync_timeout), seconds(1, 60), Error,
-            "The longest wait of a batch for the disk; then the batch is accepted nevertheless, and counted as accepted but not durable.";
-        JOURNAL_MAX_BYTES: "TELEMETRY_JOURNAL_MAX_BYTES", (exporter.journal.max_bytes), bytes(16 * MIB, 1024 * TIB), Error,
-            "Bytes of the journal on disk, at most; beyond it, new batches are in memory only, and counted as accepted but not durable.";
+            "The longest wait of a batch for the disk; then the batch is accepted nevertheless, and counted as \
+             accepted but not durable.";
+        JOURNAL_MAX_BYTES: "TELEMETRY_JOURNAL_MAX_BYTES", (exporter.journal.max_bytes),
+            bytes(16 * MIB, 1024 * TIB), Error,
+            "Bytes of the journal on disk, at most; beyond it, new batches are in memory only, and counted as \
+             accepted but not durable.";
     }
     Files {
         STATE_DIR: "TELEMETRY_STATE_DIR", (with_state_dir: exporter.state_dir), Kind::Path, Error,
-            "The directory for everything that outlives the process. Without it: `$XDG_STATE_HOME/holdfast/<service name>`, else `$HOME/.local/state/holdfast/<service name>`; with neither, memory only, a warning, and *degraded* health.";
+            "The directory for everything that outlives the process. Without it: `$XDG_STATE_HOME/holdfast/<service \
+             name>`, else `$HOME/.local/state/holdfast/<service name>`; with neither, memory only, a warning, and \
+             *degraded* health.";
         FALLBACK_ENABLED: "TELEMETRY_FALLBACK_ENABLED", (exporter.fallback.enabled), Kind::Bool, Error,
             "Spans that leave the buffer undelivered go to files and are sent when the collector is back.";
         FALLBACK_DIR: "TELEMETRY_FALLBACK_DIR", (exporter.fallback.dir), Kind::Path, Error,
             "The directory of these files; without it, `fallback` below the state directory.";
-        FALLBACK_MAX_BYTES: "TELEMETRY_FALLBACK_MAX_BYTES", (exporter.fallback.max_bytes), bytes(MIB, 1024 * TIB), Error,
+        FALLBACK_MAX_BYTES: "TELEMETRY_FALLBACK_MAX_BYTES", (exporter.fallback.max_bytes),
+            bytes(MIB, 1024 * TIB), Error,
             "Bytes of these files on disk; beyond it, the oldest are removed, counted and warned about.";
         FALLBACK_MAX_AGE: "TELEMETRY_FALLBACK_MAX_AGE", (exporter.fallback.max_age), seconds(60_000, 3650 * DAY), Error,
             "Longest stay in a file.";
-        FALLBACK_FORMAT: "TELEMETRY_FALLBACK_FORMAT", (exporter.fallback.format), Kind::Choice(FallbackFormat::WORDS), Error,
-            "The format of new files: OTLP JSON Lines, or protobuf with the length of each request before it. Protobuf takes less time and room, and is read by few tools. Files of either format are sent.";
-        FALLBACK_COMPRESSION: "TELEMETRY_FALLBACK_COMPRESSION", (exporter.fallback.compression), Kind::Choice(Compression::WORDS), Error,
+        FALLBACK_FORMAT: "TELEMETRY_FALLBACK_FORMAT", (exporter.fallback.format),
+            Kind::Choice(FallbackFormat::WORDS), Error,
+            "The format of new files: OTLP JSON Lines, or protobuf with the length of each request before it. \
+             Protobuf takes less time and room, and is read by few tools. Files of either format are sent.";
+        FALLBACK_COMPRESSION: "TELEMETRY_FALLBACK_COMPRESSION", (exporter.fallback.compression),
+            Kind::Choice(Compression::WORDS), Error,
             "Compression of large files. The Collector's `otlpjsonfile` receiver reads plain and gzip files.";
-        FALLBACK_COMPRESS_ABOVE: "TELEMETRY_FALLBACK_COMPRESS_ABOVE", (exporter.fallback.compress_above), bytes(0, GIB), Error,
+        FALLBACK_COMPRESS_ABOVE: "TELEMETRY_FALLBACK_COMPRESS_ABOVE", (exporter.fallback.compress_above),
+            bytes(0, GIB), Error,
             "Files that are expected to be larger than this are compressed.";
-        DEAD_LETTER_MAX_BYTES: "TELEMETRY_DEAD_LETTER_MAX_BYTES", (exporter.dead_letter.max_bytes), bytes(MIB, 1024 * TIB), Error,
-            "Bytes of dead letters on disk: spans that the collector refused for good, stored with the reason in `dead-letters` below the state directory (without one, below the directory of the files) and never sent again by themselves. Beyond it, the oldest are removed.";
-        DEAD_LETTER_MAX_AGE: "TELEMETRY_DEAD_LETTER_MAX_AGE", (exporter.dead_letter.max_age), seconds(60_000, 3650 * DAY), Error,
+        DEAD_LETTER_MAX_BYTES: "TELEMETRY_DEAD_LETTER_MAX_BYTES", (exporter.dead_letter.max_bytes),
+            bytes(MIB, 1024 * TIB), Error,
+            "Bytes of dead letters on disk: spans that the collector refused for good, stored with the reason in \
+             `dead-letters` below the state directory (without one, below the directory of the files) and never sent \
+             again by themselves. Beyond it, the oldest are removed.";
+        DEAD_LETTER_MAX_AGE: "TELEMETRY_DEAD_LETTER_MAX_AGE", (exporter.dead_letter.max_age),
+            seconds(60_000, 3650 * DAY), Error,
             "Longest stay of a dead letter.";
         REPLAY_RATE: "TELEMETRY_REPLAY_RATE", (exporter.replay.rate), Kind::Rate, Default,
             "Spans a second that are sent from files, at most.";
