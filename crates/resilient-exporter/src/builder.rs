@@ -100,6 +100,13 @@ impl Default for Builder {
     }
 }
 
+impl ResilientSpanExporter {
+    /// Starts with every default; see [`Builder`].
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
 /// Settings.
 impl Builder {
     /// Replaces all settings.

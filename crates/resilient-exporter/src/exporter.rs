@@ -11,17 +11,16 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use otlp_payload::Encoder;
 
-use crate::builder::Builder;
 use crate::handle::Handle;
 use crate::report::ledger::RefuseReason;
 use crate::shell::shared::Shared;
 
 /// A span exporter that survives its collector.
 ///
-/// `export` encodes the batch, puts it into a bounded buffer and returns: it never waits for the collector or a retry, and for the
-/// disk only in durable mode, no longer than the journal's time-out. The net thread sends; the disk thread writes batches that
-/// memory has no room for to files, and reads them back. The exporter works behind any span processor, inside any tokio
-/// runtime or without one, and may be dropped anywhere.
+/// `export` encodes the batch, puts it into a bounded buffer and returns: it never waits for the collector or a retry,
+/// and for the disk only in durable mode, no longer than the journal's time-out. The net thread sends; the disk thread
+/// writes batches that memory has no room for to files, and reads them back. The exporter works behind any span
+/// processor, inside any tokio runtime or without one, and may be dropped anywhere.
 ///
 /// The SDK passes no flush on to an exporter and owns it once the provider is built: take a [`Handle`] first.
 pub struct ResilientSpanExporter {
@@ -33,11 +32,6 @@ pub struct ResilientSpanExporter {
 }
 
 impl ResilientSpanExporter {
-    /// Starts with every default; see [`Builder`].
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     pub(crate) fn new(shared: Arc<Shared>, timeout: Duration) -> Self {
         let encoder = Encoder::new(&Resource::builder_empty().build());
         Self { shared, encoder, timeout, shut_down: AtomicBool::new(false) }
@@ -103,8 +97,8 @@ impl SpanExporter for ResilientSpanExporter {
         }
     }
 
-    /// Waits until no span waits, at most for [`Shutdown::timeout`](crate::Shutdown::timeout). The SDK's batch processor never calls this; use
-    /// [`Handle::flush`] with a deadline of your own.
+    /// Waits until no span waits, at most for [`Shutdown::timeout`](crate::Shutdown::timeout). The SDK's batch
+    /// processor never calls this; use [`Handle::flush`] with a deadline of your own.
     fn force_flush(&self) -> OTelSdkResult {
         self.shared.flush(self.timeout).map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
     }

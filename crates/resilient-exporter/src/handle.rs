@@ -15,8 +15,8 @@ use crate::shell::shared::Shared;
 
 pub use self::dead_letters::RedriveReport;
 
-/// A view of one exporter, and the flush that the SDK does not pass on. A clone costs a reference count. A handle may outlive
-/// the exporter, whose last numbers it then shows.
+/// A view of one exporter, and the flush that the SDK does not pass on. A clone costs a reference count. A handle may
+/// outlive the exporter, whose last numbers it then shows.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
@@ -29,16 +29,16 @@ impl Handle {
         self.shared.core().ledger().clone()
     }
 
-    /// Status, issues and numbers, as one consistent snapshot. Takes one short lock; never waits for a worker thread, so it
-    /// answers while the disk or the collector hangs.
+    /// Status, issues and numbers, as one consistent snapshot. Takes one short lock; never waits for a worker thread,
+    /// so it answers while the disk or the collector hangs.
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared.health()
     }
 
-    /// Waits until every batch accepted before this call has left memory and no fallback file is left, for `timeout` at most.
-    /// Breaker and backoff decide as always: a flush sends no batch earlier. Spans in the SDK's own queue are not accepted
-    /// yet: call the provider's `force_flush` first. Blocks the calling thread.
+    /// Waits until every batch accepted before this call has left memory and no fallback file is left, for `timeout` at
+    /// most. Breaker and backoff decide as always: a flush sends no batch earlier. Spans in the SDK's own queue are not
+    /// accepted yet: call the provider's `force_flush` first. Blocks the calling thread.
     ///
     /// # Errors
     /// [`FlushError`] counts the spans that still wait in memory and in files. They stay on their way.
@@ -46,8 +46,8 @@ impl Handle {
         self.shared.flush(timeout)
     }
 
-    /// A receiver of every [`Event`] from now on. A receiver that is 1,024 events behind misses further ones until it reads
-    /// again; dropping it ends the subscription.
+    /// A receiver of every [`Event`] from now on. A receiver that is 1,024 events behind misses further ones until it
+    /// reads again; dropping it ends the subscription.
     #[must_use]
     pub fn subscribe(&self) -> Receiver<Event> {
         self.shared.listeners.subscribe()

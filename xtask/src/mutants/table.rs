@@ -141,8 +141,8 @@ fn has_target(package: &Package, target: &str) -> bool {
     if target == LIBRARY { package.has_library } else { package.tests.iter().any(|test| test.name == target) }
 }
 
-/// Whether the last name of the path is a function or a module of the target, by a search in its sources: the quick check
-/// builds nothing. The lane itself asks the test program.
+/// Whether the last name of the path is a function or a module of the target, by a search in its sources: the quick
+/// check builds nothing. The lane itself asks the test program.
 fn names_something(package: &Package, target: &str, path: &str) -> bool {
     let Some(name) = path.rsplit("::").next().filter(|name| !name.is_empty()) else { return true };
     let folder = if target == LIBRARY { "src" } else { "tests" };

@@ -15,8 +15,8 @@ use crate::report::ledger::Place;
 use crate::seams::fates::Refusal;
 
 impl Core {
-    /// A call has ended. `own` is the delay of the backoff policy, as [`Core::attempts`] asked for it; only outcomes that may be
-    /// repeated use it.
+    /// A call has ended. `own` is the delay of the backoff policy, as [`Core::attempts`] asked for it; only outcomes
+    /// that may be repeated use it.
     pub(crate) fn on_answered(&mut self, id: u64, outcome: Outcome, own: Duration, now: Instant, wall: SystemTime) {
         let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
         let saturated = self.in_flight.len() >= self.endpoint.concurrency();
@@ -123,8 +123,8 @@ impl Core {
         }
     }
 
-    /// Returns two halves to the front of the queue; a single span that no peer takes becomes a dead letter. `cause` is absent
-    /// if our own limit asked for the split before a call went out.
+    /// Returns two halves to the front of the queue; a single span that no peer takes becomes a dead letter. `cause` is
+    /// absent if our own limit asked for the split before a call went out.
     pub(super) fn split(&mut self, work: Work, payload: &Payload, cause: Option<Cause>) {
         let (left, right) = (self.next_id(), self.next_id());
         let Some((left, right)) = payload.split(left, right) else {

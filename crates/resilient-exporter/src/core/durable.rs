@@ -21,8 +21,8 @@ const COMMIT_BYTES: usize = 8 * 1_024 * 1_024;
 /// Up to here, ids of batches that ended before their append stay in the queue: the search for them would cost more.
 const MANY_PENDING: usize = 1_024;
 
-/// The journal records of all batches in memory. The pieces of a batch that was split share one record, the whole, until the
-/// last piece has ended.
+/// The journal records of all batches in memory. The pieces of a batch that was split share one record, the whole,
+/// until the last piece has ended.
 pub(crate) struct Durable {
     state: State,
     records: HashMap<BatchId, Record>,
@@ -179,13 +179,14 @@ impl Durable {
         self.commit();
     }
 
-    /// The disk thread begins a turn: batches that ended are marked with a commit of their own if no other takes them along.
+    /// The disk thread begins a turn: batches that ended are marked with a commit of their own if no other takes them
+    /// along.
     pub(super) fn on_disk_turn(&mut self) {
         self.commit();
     }
 
-    /// The journal accepts appends again: this batch, which it refused once and which still waits in memory, is appended once
-    /// more. A batch that is refused twice is itself the cause.
+    /// The journal accepts appends again: this batch, which it refused once and which still waits in memory, is
+    /// appended once more. A batch that is refused twice is itself the cause.
     pub(super) fn retry_append(&mut self, payload: &Payload) {
         let Some(record) = self.records.get_mut(&payload.id()) else { return };
         if matches!(record.state, RecordState::Failed) && record.failures == 1 {
@@ -323,8 +324,8 @@ impl Durable {
         self.trouble = trouble;
     }
 
-    /// A shutdown has no other place for this batch. Returns the batch if the journal does not have it either; whether it
-    /// has one that waits for the last sync is known after that.
+    /// A shutdown has no other place for this batch. Returns the batch if the journal does not have it either; whether
+    /// it has one that waits for the last sync is known after that.
     pub(super) fn leave(&mut self, entry: Entry<Payload>) -> Option<Entry<Payload>> {
         let whole = self.whole_of(entry.item.id());
         match self.records.get(&whole).map(|record| &record.state) {

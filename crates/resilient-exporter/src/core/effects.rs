@@ -1,5 +1,5 @@
-//! The effects of decisions. The core queues them; the shell acts on each outside the core's lock and reports its result
-//! to the core as an event.
+//! The effects of decisions. The core queues them; the shell acts on each outside the core's lock and reports its
+//! result to the core as an event.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -41,7 +41,8 @@ pub(crate) enum Effect {
 pub(crate) struct Commit {
     /// Batches that `export` calls have submitted.
     pub(crate) append: Vec<Payload>,
-    /// Batches that have ended. Their appends belong to this commit or to an earlier one, so no mark precedes its batch.
+    /// Batches that have ended. Their appends belong to this commit or to an earlier one, so no mark precedes its
+    /// batch.
     pub(crate) done: Vec<BatchId>,
 }
 
@@ -55,7 +56,8 @@ pub(crate) struct Spill {
 
 pub(crate) type Operation = dyn FnOnce(&mut dyn Fallback, SystemTime) -> Answer + Send;
 
-/// An operation on the fallback that a user's thread waits for. Dropped without a run, it answers by the end of its channel.
+/// An operation on the fallback that a user's thread waits for. Dropped without a run, it answers by the end of its
+/// channel.
 pub(crate) struct Question(pub(crate) Box<Operation>);
 
 /// The result of an operation.

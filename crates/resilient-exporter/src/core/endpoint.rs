@@ -10,8 +10,8 @@ use crate::seams::backoff::Backoff;
 /// Calls to one collector at a time, at most.
 pub(crate) const MAX_CONCURRENCY: usize = 8;
 
-/// A peer's hint counts up to here: a collector that answers "in a year" is called again within the buffer's default age,
-/// before the waiting spans reach it.
+/// A peer's hint counts up to here: a collector that answers "in a year" is called again within the buffer's default
+/// age, before the waiting spans reach it.
 pub(crate) const MAX_HINT: Duration = Duration::from_secs(300);
 
 /// An answer within this time is quick: it earns concurrency.
@@ -20,9 +20,9 @@ const QUICK: Duration = Duration::from_millis(500);
 /// A wait of a backoff policy is cut here, so that no policy can overflow a clock.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// One collector: breaker, waits and concurrency. Pure: time, chance and the backoff's delays are arguments. The breaker is
-/// the machine without a shell, and the backoff policy is asked outside the lock (see [`Attempts`]): no code of a user's
-/// runs while the core decides.
+/// One collector: breaker, waits and concurrency. Pure: time, chance and the backoff's delays are arguments. The
+/// breaker is the machine without a shell, and the backoff policy is asked outside the lock (see [`Attempts`]): no code
+/// of a user's runs while the core decides.
 pub(crate) struct Endpoint {
     breaker: Machine,
     /// The zero of the machine's time.
@@ -123,8 +123,8 @@ impl Endpoint {
         }
     }
 
-    /// A failure without a hint; `own` is the delay of the backoff policy. Calls that were out together when one of them
-    /// failed are one failure: a single broken connection must not open the breaker by the number of its streams.
+    /// A failure without a hint; `own` is the delay of the backoff policy. Calls that were out together when one of
+    /// them failed are one failure: a single broken connection must not open the breaker by the number of its streams.
     pub(super) fn on_failure(&mut self, ticket: Ticket, started: Instant, own: Duration, now: Instant) {
         if self.last_failure.is_some_and(|last| started < last) {
             self.on_neutral(ticket, now);
@@ -137,8 +137,8 @@ impl Endpoint {
         self.halve();
     }
 
-    /// A throttle: the peer works and names a time. The endpoint waits for it, or for `own`, the delay of the backoff policy,
-    /// if that is longer.
+    /// A throttle: the peer works and names a time. The endpoint waits for it, or for `own`, the delay of the backoff
+    /// policy, if that is longer.
     pub(super) fn on_throttle(&mut self, ticket: Ticket, hint: Duration, own: Duration, now: Instant) {
         self.on_neutral(ticket, now);
         self.throttles = self.throttles.saturating_add(1);
@@ -176,8 +176,8 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// The delay after a failure, or after a throttle with this hint. A hint shorter than the delay of a first retry is no
-    /// invitation to call without a pause: the delay then grows with each throttle in a row.
+    /// The delay after a failure, or after a throttle with this hint. A hint shorter than the delay of a first retry is
+    /// no invitation to call without a pause: the delay then grows with each throttle in a row.
     pub(crate) fn delay(self, backoff: &dyn Backoff, hint: Option<Duration>) -> Duration {
         match hint {
             None => self.of(backoff, self.failures),

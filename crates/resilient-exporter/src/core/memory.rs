@@ -1,12 +1,13 @@
-//! The memory that batches take: in the buffer, in calls, and on their way to the disk. All of it counts against the limits.
+//! The memory that batches take: in the buffer, in calls, and on their way to the disk. All of it counts against the
+//! limits.
 
 use std::time::Instant;
 
 use otlp_payload::Payload;
 use span_buffer::{Buffer, Entry, Limits, Size, Snapshot};
 
-/// A full buffer moves its oldest batches to the disk, from 7/8 of a limit down to 3/4 in one go. The eighth above takes the
-/// batches that arrive while the disk thread writes.
+/// A full buffer moves its oldest batches to the disk, from 7/8 of a limit down to 3/4 in one go. The eighth above
+/// takes the batches that arrive while the disk thread writes.
 const SPILL_ABOVE: (usize, usize) = (7, 8);
 const SPILL_DOWN_TO: (usize, usize) = (3, 4);
 
@@ -63,8 +64,8 @@ impl Memory {
         surplus
     }
 
-    /// Takes the oldest batches that must go before a batch of this size fits. None, if the new batch would not fit beside
-    /// the batches that are away even with an empty buffer.
+    /// Takes the oldest batches that must go before a batch of this size fits. None, if the new batch would not fit
+    /// beside the batches that are away even with an empty buffer.
     pub(super) fn take_excess(&mut self, size: Size) -> Vec<Entry<Payload>> {
         let beside = sum(self.away(), size);
         let mut excess = Vec::new();

@@ -1,18 +1,19 @@
-//! All decisions: which batch is sent, stored, split or dropped, and when. Pure: no clock, no thread, no socket, no file, no
-//! code of a user's. Time and chance are arguments.
+//! All decisions: which batch is sent, stored, split or dropped, and when. Pure: no clock, no thread, no socket, no
+//! file, no code of a user's. Time and chance are arguments.
 //!
 //! The methods of [`Core`] and its parts are of four kinds:
 //!
 //! - **Events**, `on_*`: something happened; the shell reports it. Effects are queued inside.
 //! - **Commands**: `drain`, `stop`, `ask`.
 //! - **Queries**: `is_*`, `has_*` and nouns; they change nothing.
-//! - **Polls**: `poll_calls`, `next_wakeup`, `poll_effect`. The net thread polls the calls; whoever reported an event hands the
-//!   effects on, outside the lock.
+//! - **Polls**: `poll_calls`, `next_wakeup`, `poll_effect`. The net thread polls the calls; whoever reported an event
+//!   hands the effects on, outside the lock.
 //!
 //! | File | Purpose |
 //! | --- | --- |
 //! | `accounts` | ledger, counters and the events that follow from them |
 //! | `answers` | the meaning of a call's outcome for its batch and the endpoint |
+//! | `calls` | the calls that go out now, and the instant of the next poll |
 //! | `counters` | counts of calls and losses beside the ledger |
 //! | `durable` | durable mode: the journal record of each batch |
 //! | `effects` | the effects that the shell acts on |
@@ -25,6 +26,7 @@
 
 mod accounts;
 mod answers;
+mod calls;
 mod counters;
 mod durable;
 mod effects;
@@ -37,7 +39,7 @@ mod stored;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use breaker::{State, Ticket};
 use otlp_payload::{BatchId, Payload};
@@ -49,17 +51,13 @@ use self::accounts::Accounts;
 use self::durable::Durable;
 pub(crate) use self::durable::Written;
 pub(crate) use self::effects::{Answer, Commit, Effect, Operation, Question, Spill};
-use self::endpoint::Wait;
 pub(crate) use self::endpoint::{Attempts, Endpoint};
 use self::memory::{Memory, size_of, total};
-use self::replay::{Next, Piece, Replay};
+use self::replay::{Piece, Replay};
 use self::spills::Spills;
 use self::storage::Storage;
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place, RefuseReason};
-
-/// After this time the endpoint is asked again, if it refused a call without a time and no answer is awaited.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The settings of a core.
 pub(crate) struct Policy {
@@ -165,8 +163,8 @@ impl Core {
 
     // Events: a new batch.
 
-    /// An `export` call has a new batch. In durable mode the disk thread commits it first: returns whether the call waits for
-    /// that before it offers the batch.
+    /// An `export` call has a new batch. In durable mode the disk thread commits it first: returns whether the call
+    /// waits for that before it offers the batch.
     pub(crate) fn on_submitted(&mut self, payload: &Payload) -> bool {
         self.phase == Phase::Running && self.durable.on_submitted(payload)
     }
@@ -195,8 +193,8 @@ impl Core {
         self.accounts.lose(spans, Place::Offered, Place::Refused(RefuseReason::EncodePanicked));
     }
 
-    /// Adds a batch, which the ledger counts as buffered already, to memory. Returns false if a span of it is larger than the
-    /// whole buffer; that span is in `too_large` then.
+    /// Adds a batch, which the ledger counts as buffered already, to memory. Returns false if a span of it is larger
+    /// than the whole buffer; that span is in `too_large` then.
     fn admit(&mut self, payload: Payload, too_large: Place, now: Instant) -> bool {
         let mut fits = true;
         let mut parts = vec![payload];
@@ -265,8 +263,8 @@ impl Core {
         }
     }
 
-    /// Ends a drain at once: every batch goes to the disk, stays in the journal, or is dropped, and the disk thread ends after
-    /// that.
+    /// Ends a drain at once: every batch goes to the disk, stays in the journal, or is dropped, and the disk thread
+    /// ends after that.
     pub(crate) fn stop(&mut self, now: Instant) {
         if self.phase == Phase::Stopped {
             return;
@@ -301,46 +299,7 @@ impl Core {
         }
     }
 
-    // Polls.
-
-    /// The calls that go out now.
-    pub(crate) fn poll_calls(&mut self, now: Instant) -> Vec<Call> {
-        self.wakeup = None;
-        let mut calls = Vec::new();
-        if self.is_stopped() {
-            return calls;
-        }
-        self.accounts.counters.stamp_loss(now);
-        self.expire(now);
-        if let Phase::Draining { until } = self.phase {
-            if now >= until {
-                self.stop(now);
-                return calls;
-            }
-            self.wake_at(until);
-        }
-        let is_waiting = self.start_calls(now, &mut calls);
-        self.publish_changes();
-        if let Phase::Draining { .. } = self.phase
-            && self.in_flight.is_empty()
-        {
-            let disk = self.storage.is_enabled() && self.storage.trouble().is_none();
-            if self.memory.is_empty() && (!self.memory.has_tried() || disk) || is_waiting && disk {
-                // The collector is not willing now: a shutdown does not wait for it where the disk takes the rest.
-                self.stop(now);
-            } else if self.memory.is_empty() {
-                // The batches have no other place: another round, as long as there is time.
-                self.memory.try_again();
-                self.wake_at(now);
-            }
-        }
-        calls
-    }
-
-    /// The instant at which `poll_calls` has something to do at the latest, as of its last call.
-    pub(crate) fn next_wakeup(&self) -> Option<Instant> {
-        self.wakeup
-    }
+    // Polls of the shell; `poll_calls` and `next_wakeup` are in `calls`.
 
     /// The next effect, in the order of the decisions.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
@@ -348,109 +307,10 @@ impl Core {
         durable.or_else(|| self.effects.pop_front()).or_else(|| self.accounts.poll_event().map(Effect::Publish))
     }
 
-    fn wake_at(&mut self, instant: Instant) {
-        self.wakeup = Some(self.wakeup.map_or(instant, |earlier| earlier.min(instant)));
-    }
-
-    fn publish_changes(&mut self) {
+    pub(super) fn publish_changes(&mut self) {
         for change in self.endpoint.take_changes() {
             self.accounts.publish(Event::Breaker { from: change.from, to: change.to });
         }
-    }
-
-    fn expire(&mut self, now: Instant) {
-        if self.storage.is_enabled() && !self.storage.is_ready(now) {
-            // Age moves spans to the disk; while that is in trouble they stay until the limits remove them.
-            if let Some(instant) = self.storage.retry_at() {
-                self.wake_at(instant);
-            }
-            return;
-        }
-        let expired = self.memory.take_expired(now);
-        if self.storage.is_enabled() {
-            self.spill(expired);
-        } else {
-            for entry in &expired {
-                self.drop_entry(entry, DropReason::BufferAge);
-            }
-        }
-        if let Some(instant) = self.memory.next_expiry() {
-            self.wake_at(instant);
-        }
-    }
-
-    /// Adds calls until the endpoint's concurrency is used up. Returns whether a batch waits for the endpoint.
-    fn start_calls(&mut self, now: Instant, calls: &mut Vec<Call>) -> bool {
-        while self.in_flight.len() < self.endpoint.concurrency() {
-            let is_replay = self.is_replay_next(now);
-            if !is_replay && self.memory.is_empty() {
-                return false;
-            }
-            let ticket = match self.endpoint.acquire(now) {
-                Ok(ticket) => ticket,
-                Err(wait) => {
-                    self.note_wait(wait, now);
-                    return true;
-                }
-            };
-            let work = match is_replay {
-                true => self.replay.take_next().map(Work::Replay),
-                false => self.memory.take_next().map(Work::Live),
-            };
-            let Some(work) = work else {
-                self.endpoint.on_neutral(ticket, now);
-                return false;
-            };
-            let payload = work.payload().clone();
-            if payload.bytes().len() > self.policy.request_max_bytes && payload.span_count() > 1 {
-                self.endpoint.on_neutral(ticket, now);
-                self.split(work, &payload, None);
-                continue;
-            }
-            self.calls += 1;
-            match &work {
-                Work::Live(entry) => {
-                    self.replay.on_live_call();
-                    self.memory.on_sent(entry.size);
-                    self.accounts.transfer(entry.size.count, Place::Buffered, Place::InFlight);
-                }
-                Work::Replay(piece) => self.replay.on_replay_call(piece, now),
-            }
-            calls.push(Call { id: self.calls, payload: payload.clone() });
-            self.in_flight.push(InFlight { id: self.calls, work, payload, ticket, started: now });
-        }
-        false
-    }
-
-    fn note_wait(&mut self, wait: Wait, now: Instant) {
-        match wait {
-            Wait::Until(instant) => self.wake_at(instant),
-            // No call is out whose answer could end the wait.
-            Wait::Answer if self.in_flight.is_empty() => self.wake_at(now + ASK_AGAIN),
-            Wait::Answer => {}
-        }
-    }
-
-    /// The next call is a replay. Asks the disk thread for a group where a replay has none.
-    fn is_replay_next(&mut self, now: Instant) -> bool {
-        if self.phase != Phase::Running || self.memory.is_waiting_above_half() {
-            return false;
-        }
-        let has_spans = self.accounts.ledger().in_fallback > 0;
-        match self.replay.next(has_spans, self.storage.is_ready(now), !self.memory.is_empty(), now) {
-            Next::Call => return true,
-            Next::Wait(instant) => self.wake_at(instant),
-            Next::Read => match self.endpoint.acquire(now) {
-                Ok(ticket) => {
-                    self.endpoint.on_neutral(ticket, now);
-                    self.replay.on_read_begun();
-                    self.effects.push_back(Effect::ReadGroup);
-                }
-                Err(wait) => self.note_wait(wait, now),
-            },
-            Next::Nothing => {}
-        }
-        false
     }
 
     // Queries.

@@ -173,8 +173,8 @@ impl Replay {
         }
     }
 
-    /// Takes the fates of a group that is interrupted, and the number of spans that the collector has of batches which will
-    /// be sent again.
+    /// Takes the fates of a group that is interrupted, and the number of spans that the collector has of batches which
+    /// will be sent again.
     pub(super) fn take_interrupted(&mut self) -> Option<(Vec<Fate>, u64)> {
         match std::mem::replace(&mut self.state, State::Settling) {
             State::Sending(group) => {
@@ -208,8 +208,8 @@ pub(super) struct Others {
 }
 
 impl Piece {
-    /// Counts a failure as the batch's own if other calls succeeded since its last one. If the breaker opened in between,
-    /// the collector was away, and no earlier failure counts.
+    /// Counts a failure as the batch's own if other calls succeeded since its last one. If the breaker opened in
+    /// between, the collector was away, and no earlier failure counts.
     fn count_failure(&mut self, others: Others) {
         if others.trips != self.seen.trips {
             self.failures = 0;

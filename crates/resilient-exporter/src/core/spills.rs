@@ -51,7 +51,8 @@ impl Spills {
         self.is_writing = false;
     }
 
-    /// The store works, but refuses these batches together: each half is tried alone. Returns a batch that is alone already.
+    /// The store works, but refuses these batches together: each half is tried alone. Returns a batch that is alone
+    /// already.
     pub(super) fn on_refused(&mut self, mut entries: Vec<Entry<Payload>>) -> Option<Entry<Payload>> {
         self.is_writing = false;
         if entries.len() < 2 {

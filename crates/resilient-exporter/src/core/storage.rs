@@ -23,8 +23,8 @@ impl Storage {
         self.trouble = None;
     }
 
-    /// An operation on the fallback failed: batches stay in memory until the next attempt. Returns whether the operation
-    /// before it succeeded.
+    /// An operation on the fallback failed: batches stay in memory until the next attempt. Returns whether the
+    /// operation before it succeeded.
     pub(super) fn on_failed(&mut self, error: &str, now: Instant) -> bool {
         self.retry_at = Some(now + RETRY);
         self.trouble.replace(error.to_owned()).is_none()

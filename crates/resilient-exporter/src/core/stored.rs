@@ -91,8 +91,8 @@ impl Core {
         }
     }
 
-    /// The disk thread has no group now: the fallback has no batch to give, or a file may not be replayed before the journal has
-    /// marked its batches.
+    /// The disk thread has no group now: the fallback has no batch to give, or a file may not be replayed before the
+    /// journal has marked its batches.
     pub(crate) fn on_group_deferred(&mut self, now: Instant) {
         self.replay.on_read_in_vain(now);
     }
@@ -103,7 +103,8 @@ impl Core {
         self.on_disk_failed(error, now);
     }
 
-    /// The fallback has marked the batches of a group by their fates; its refusals are dead letters, or could not be stored.
+    /// The fallback has marked the batches of a group by their fates; its refusals are dead letters, or could not be
+    /// stored.
     pub(crate) fn on_group_settled(&mut self, fates: &[Fate], is_stored: bool) {
         self.replay.on_group_ended();
         for fate in fates {
@@ -166,7 +167,8 @@ impl Core {
         self.durable.on_committed();
     }
 
-    /// The journal has found spans of earlier processes: its own at the start, later those of processes that have ended.
+    /// The journal has found spans of earlier processes: its own at the start, later those of processes that have
+    /// ended.
     pub(crate) fn on_found(&mut self, spans: u64) {
         let spans = self.durable.on_found(spans);
         self.accounts.transfer(spans, Place::Recovered, Place::Buffered);
@@ -214,8 +216,8 @@ impl Core {
         self.ask_for_recovered(now);
     }
 
-    /// Asks for the next batch of an earlier process while less than half of a limit is taken, batches on their way to the disk
-    /// or the collector included: they may return, and new batches arrive beside them.
+    /// Asks for the next batch of an earlier process while less than half of a limit is taken, batches on their way to
+    /// the disk or the collector included: they may return, and new batches arrive beside them.
     fn ask_for_recovered(&mut self, now: Instant) {
         if self.phase == Phase::Running && !self.memory.is_held_above_half() {
             self.durable.ask_for_recovered(now);

@@ -22,8 +22,8 @@ pub struct RedriveReport {
     pub left: u64,
 }
 
-/// The disk thread carries each operation out, in turn with its other work; the calling thread is blocked until then, for 30 s
-/// at most. A fallback of your own stores dead letters if it implements the methods of [`Fallback`] for them.
+/// The disk thread carries each operation out, in turn with its other work; the calling thread is blocked until then,
+/// for 30 s at most. A fallback of your own stores dead letters if it implements the methods of [`Fallback`] for them.
 impl Handle {
     /// The ids of all dead letters, oldest first. No letter is read.
     ///
@@ -33,8 +33,8 @@ impl Handle {
         self.ask(|fallback| fallback.dead_letter_ids())
     }
 
-    /// The descriptions of the `newest` dead letters, newest first. Memory: a few KiB a letter at most, however many spans it
-    /// holds. A damaged letter is set aside, logged and left out.
+    /// The descriptions of the `newest` dead letters, newest first. Memory: a few KiB a letter at most, however many
+    /// spans it holds. A damaged letter is set aside, logged and left out.
     ///
     /// # Errors
     /// If the storage fails, or there is none.
@@ -56,7 +56,8 @@ impl Handle {
         })
     }
 
-    /// One dead letter and its spans, as lines of OTLP JSON, each a `TracesData`. Memory: the whole letter, 64 MiB at most.
+    /// One dead letter and its spans, as lines of OTLP JSON, each a `TracesData`. Memory: the whole letter, 64 MiB at
+    /// most.
     ///
     /// # Errors
     /// If there is none of that id, or it cannot be read.
@@ -65,11 +66,11 @@ impl Handle {
         self.ask(move |fallback| fallback.dead_letter(&id))
     }
 
-    /// Puts a dead letter back on its way: its spans are stored as spilled ones are, are replayed, and end as delivered, as
-    /// rejected, or in a new dead letter. In the ledger they are `redriven`. Says how many.
+    /// Puts a dead letter back on its way: its spans are stored as spilled ones are, are replayed, and end as
+    /// delivered, as rejected, or in a new dead letter. In the ledger they are `redriven`. Says how many.
     ///
-    /// First they are stored, durably, then the letter is removed: a crash in between leaves both, and redriving it once more sends
-    /// it twice.
+    /// First they are stored, durably, then the letter is removed: a crash in between leaves both, and redriving it
+    /// once more sends it twice.
     ///
     /// # Errors
     /// The letter stays. [`DeadLetterError::NoRoom`] if it does not fit: no stored span is dropped for it.
@@ -78,8 +79,8 @@ impl Handle {
         self.ask_and_redrive(move |fallback, now| fallback.redrive(&id, now)).map(|redriven| redriven.spans)
     }
 
-    /// [`redrive`](Self::redrive) for each letter that is there now, oldest first. Live spans go first in between. Ends at the first
-    /// failure that is not about one letter alone; to go on, call it again.
+    /// [`redrive`](Self::redrive) for each letter that is there now, oldest first. Live spans go first in between. Ends
+    /// at the first failure that is not about one letter alone; to go on, call it again.
     pub fn redrive_all(&self) -> RedriveReport {
         let mut report = RedriveReport::default();
         let ids = match self.dead_letter_ids() {
@@ -111,7 +112,8 @@ impl Handle {
         report
     }
 
-    /// Removes a dead letter for good; says how many spans were in it. They were counted as `dead_lettered`, and stay so.
+    /// Removes a dead letter for good; says how many spans were in it. They were counted as `dead_lettered`, and stay
+    /// so.
     ///
     /// # Errors
     /// If there is none of that id, or it cannot be removed.

@@ -19,8 +19,8 @@ pub enum Status {
     Unhealthy,
 }
 
-/// One consistent snapshot of the exporter. Taken by the caller's thread: it needs neither the net thread nor the disk thread,
-/// so it answers while both hang.
+/// One consistent snapshot of the exporter. Taken by the caller's thread: it needs neither the net thread nor the disk
+/// thread, so it answers while both hang.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Health {
@@ -55,10 +55,11 @@ pub struct Health {
     /// Spans that `export` accepted before the journal had made them durable; none without a journal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted_not_durable: Option<u64>,
-    /// Spans of attempts that the collector may have taken although no answer confirmed it: an upper bound of duplicates.
+    /// Spans of attempts that the collector may have taken although no answer confirmed it: an upper bound of
+    /// duplicates.
     pub possible_duplicates: u64,
-    /// Spans of dead letters that were removed by the limits on dead letters, or because the disk was full. The ledger's
-    /// `dead_lettered` still counts them.
+    /// Spans of dead letters that were removed by the limits on dead letters, or because the disk was full. The
+    /// ledger's `dead_lettered` still counts them.
     pub dead_letters_evicted: u64,
     /// The collector that spans are sent to.
     pub endpoint: String,

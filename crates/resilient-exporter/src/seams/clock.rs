@@ -2,7 +2,8 @@
 
 use std::time::{Instant, SystemTime};
 
-/// The clocks of an exporter. Several threads read them, once or twice a batch, outside every lock: a clock must not block.
+/// The clocks of an exporter. Several threads read them, once or twice a batch, outside every lock: a clock must not
+/// block.
 pub trait Clock: Send + Sync + 'static {
     /// For waits, ages and deadlines; never goes back.
     fn now(&self) -> Instant;

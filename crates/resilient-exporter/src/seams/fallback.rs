@@ -11,10 +11,12 @@ use super::dead_letters::{DeadLetter, DeadLetterError, Redriven};
 use super::fates::{Fate, Refusal};
 use crate::report::ledger::DropReason;
 
-/// Stores batches that could not be delivered, until they are. One thread at a time calls it, the disk thread, which may block in
-/// it for as long as the storage takes; the net thread goes on meanwhile. A panic is contained and counts as an error.
+/// Stores batches that could not be delivered, until they are. One thread at a time calls it, the disk thread, which
+/// may block in it for as long as the storage takes; the net thread goes on meanwhile. A panic is contained and counts
+/// as an error.
 pub trait Fallback: Send + 'static {
-    /// The files and spans that are stored now. Must not touch the storage: the disk thread calls it after every operation.
+    /// The files and spans that are stored now. Must not touch the storage: the disk thread calls it after every
+    /// operation.
     fn usage(&self) -> Usage;
 
     /// Stores batches so that they survive this process.
@@ -23,9 +25,9 @@ pub trait Fallback: Send + 'static {
     /// No part of `batches` is stored. The batches stay in memory, and the disk thread tries again later.
     fn store(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError>;
 
-    /// As [`store`](Self::store), beside a journal that must know which file takes the batches over: the implementation calls
-    /// `announce` with the file's name before the file can be found under it. Without an override no name is announced, and a
-    /// crash in between delivers the batches twice.
+    /// As [`store`](Self::store), beside a journal that must know which file takes the batches over: the implementation
+    /// calls `announce` with the file's name before the file can be found under it. Without an override no name is
+    /// announced, and a crash in between delivers the batches twice.
     ///
     /// # Errors
     /// As `store`.
@@ -39,8 +41,8 @@ pub trait Fallback: Send + 'static {
         self.store(batches, now)
     }
 
-    /// The file with this name, which was announced before a crash, is stored durably. Called while a journal is opened, also one
-    /// of a process that has ended.
+    /// The file with this name, which was announced before a crash, is stored durably. Called while a journal is
+    /// opened, also one of a process that has ended.
     ///
     /// # Errors
     /// If the storage cannot answer now.
@@ -49,15 +51,15 @@ pub trait Fallback: Send + 'static {
         Ok(false)
     }
 
-    /// Reads the oldest stored batches for a replay: one at least, and about `max_bytes` together. They stay stored until
-    /// [`settle`](Self::settle) is called with one fate for each; there is one such group at a time.
+    /// Reads the oldest stored batches for a replay: one at least, and about `max_bytes` together. They stay stored
+    /// until [`settle`](Self::settle) is called with one fate for each; there is one such group at a time.
     ///
     /// # Errors
     /// The storage failed; all batches stay stored.
     fn read(&mut self, max_bytes: usize) -> Result<ReadBack, FallbackError>;
 
-    /// Marks the batches of the last group by their fates, in the order of the group: finished batches are never read again,
-    /// the others are.
+    /// Marks the batches of the last group by their fates, in the order of the group: finished batches are never read
+    /// again, the others are.
     ///
     /// # Errors
     /// The storage failed: finished batches may be read again after a restart, but not before it.
@@ -69,8 +71,8 @@ pub trait Fallback: Send + 'static {
     /// Takes the changes by other ways than `store` and `settle` since the last call. Called after every operation.
     fn changes(&mut self) -> Vec<Change>;
 
-    /// Stores spans that a collector refused for good, or that fail while others do not, as dead letters for an operator.
-    /// Returns whether all of them are stored; without an override none is.
+    /// Stores spans that a collector refused for good, or that fail while others do not, as dead letters for an
+    /// operator. Returns whether all of them are stored; without an override none is.
     fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
         let _ = (refusals, endpoint, now);
         false
@@ -100,8 +102,8 @@ pub trait Fallback: Send + 'static {
         Err(DeadLetterError::Unknown { id: id.to_owned() })
     }
 
-    /// Moves one dead letter to the stored batches, from which [`read`](Self::read) takes it: stores its spans before it removes
-    /// the letter, and removes no other batch for it. [`usage`](Self::usage) counts its spans from then on.
+    /// Moves one dead letter to the stored batches, from which [`read`](Self::read) takes it: stores its spans before
+    /// it removes the letter, and removes no other batch for it. [`usage`](Self::usage) counts its spans from then on.
     ///
     /// # Errors
     /// The letter stays, and none of its spans is stored.
@@ -143,8 +145,8 @@ pub struct Stored {
 pub enum ReadBack {
     /// Stored batches, each an encoded `ExportTraceServiceRequest` and its span count; one at least.
     Group(Vec<(Bytes, usize)>),
-    /// The read has searched for a while without a batch to send, and more files are left: the disk thread does other work and
-    /// reads again. A store that finds its batches at once never returns this.
+    /// The read has searched for a while without a batch to send, and more files are left: the disk thread does other
+    /// work and reads again. A store that finds its batches at once never returns this.
     Pause,
     /// No batch is stored, or all of them are read.
     Empty,
@@ -192,8 +194,8 @@ impl FallbackError {
         Self { error: error.into(), of_batches: false }
     }
 
-    /// The storage works and refuses these batches together. The disk thread stores fewer at a time; a batch that is refused
-    /// alone delays no other.
+    /// The storage works and refuses these batches together. The disk thread stores fewer at a time; a batch that is
+    /// refused alone delays no other.
     pub fn of_batches(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { error: error.into(), of_batches: true }
     }

@@ -28,7 +28,7 @@ pub struct Refusal {
     pub cause: Cause,
     /// Calls that were made with these bytes.
     pub attempts: u32,
-    /// The collector refused them for good. Otherwise their calls failed again and again while others did not: if they cannot
-    /// be stored as dead letters, they stay in the fallback.
+    /// The collector refused them for good. Otherwise their calls failed again and again while others did not: if they
+    /// cannot be stored as dead letters, they stay in the fallback.
     pub permanent: bool,
 }

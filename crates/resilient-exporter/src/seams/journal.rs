@@ -6,11 +6,12 @@ use std::time::SystemTime;
 
 use otlp_payload::{BatchId, Payload};
 
-/// Stores a copy of each accepted batch until it is marked as done. One thread at a time calls it, the disk thread, which may block
-/// in it; `export` waits for that thread no longer than the journal's time-out. A panic is contained and counts as an error.
+/// Stores a copy of each accepted batch until it is marked as done. One thread at a time calls it, the disk thread,
+/// which may block in it; `export` waits for that thread no longer than the journal's time-out. A panic is contained
+/// and counts as an error.
 ///
-/// Appended batches must survive the end of the process; a power cut may take everything since the last [`sync`](Self::sync) that
-/// returned `Ok`.
+/// Appended batches must survive the end of the process; a power cut may take everything since the last
+/// [`sync`](Self::sync) that returned `Ok`.
 pub trait Journal: Send + 'static {
     /// A number that the ids of this process's batches carry, and no other batch.
     fn incarnation(&self) -> u64;
@@ -21,15 +22,15 @@ pub trait Journal: Send + 'static {
     /// No part of the batch is stored: the batch is in memory only.
     fn append(&mut self, batch: &Payload) -> Result<(), JournalError>;
 
-    /// Marks batches as done: delivered, refused, dropped or in a file. After the next `sync` no start returns them. Unknown ids are
-    /// passed over.
+    /// Marks batches as done: delivered, refused, dropped or in a file. After the next `sync` no start returns them.
+    /// Unknown ids are passed over.
     ///
     /// # Errors
     /// The mark was not written; a restart may return the batches.
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError>;
 
-    /// Notes that a fallback file of this name takes these batches over once it is stored; called before the file is written. A
-    /// later announcement of the same batches replaces this one.
+    /// Notes that a fallback file of this name takes these batches over once it is stored; called before the file is
+    /// written. A later announcement of the same batches replaces this one.
     ///
     /// # Errors
     /// The note was not written; a crash during the hand-over may deliver the batches twice.
@@ -47,15 +48,15 @@ pub trait Journal: Send + 'static {
     /// Appends and marks since the last success are not durable; the disk thread syncs again soon.
     fn sync(&mut self) -> Result<(), JournalError>;
 
-    /// Takes the number of spans that were found since the last call: those of the process before at open, later those of other
-    /// processes that have ended. [`next_recovered`](Self::next_recovered) returns their batches.
+    /// Takes the number of spans that were found since the last call: those of the process before at open, later those
+    /// of other processes that have ended. [`next_recovered`](Self::next_recovered) returns their batches.
     fn found(&mut self) -> u64;
 
     /// The next batch that was found. The batch stays in the journal, under its id, until it is done.
     fn next_recovered(&mut self, now: SystemTime) -> Recovered;
 
-    /// Clears up, in a bounded step; called about once a second. `has_file` asks the fallback for a file, for journals of processes
-    /// that have ended.
+    /// Clears up, in a bounded step; called about once a second. `has_file` asks the fallback for a file, for journals
+    /// of processes that have ended.
     ///
     /// # Errors
     /// The storage failed; the disk thread calls again.

@@ -12,10 +12,12 @@ use crate::core::{Commit, Written};
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 
-/// While the journal has batches, the disk thread looks for marks at least this often; it syncs them within 100 ms of that.
+/// While the journal has batches, the disk thread looks for marks at least this often; it syncs them within 100 ms of
+/// that.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A file whose hand-over cannot be made durable is replayed all the same after this time: it may be one that fills the disk.
+/// A file whose hand-over cannot be made durable is replayed all the same after this time: it may be one that fills the
+/// disk.
 const UNSETTLED: Duration = Duration::from_secs(10);
 
 /// Acts on the journal, whose panics count as errors, and reports to the core.
@@ -28,7 +30,8 @@ pub(crate) struct Committer {
     turns: [Instant; 2],
     /// Since this instant there may be a file whose batches the journal would give back after a crash.
     unsettled: Option<Instant>,
-    /// The error of the last operation of each kind, if it failed: the success of one kind does not end the trouble of another.
+    /// The error of the last operation of each kind, if it failed: the success of one kind does not end the trouble of
+    /// another.
     trouble: [Option<String>; 5],
     reported: Option<String>,
     warned: Option<String>,
@@ -150,7 +153,8 @@ impl Committer {
 
     /// Announces the name of the file before it is written.
     pub(crate) fn announce(&mut self, file: &str, ids: &[BatchId], shared: &Shared) {
-        // If this fails the file is written all the same: a crash then repeats the batches, which is better than a full memory.
+        // If this fails the file is written all the same: a crash then repeats the batches, which is better than a full
+        // memory.
         if !ids.is_empty() && self.ask(Kind::Mark, |journal| journal.announce(file, ids)).is_ok() {
             self.sync_hand_over(shared);
         }

@@ -1,5 +1,5 @@
-//! The disk thread: writes the journal and fallback files, reads groups back, keeps the fallback within its limits. The only
-//! thread that waits for the storage.
+//! The disk thread: writes the journal and fallback files, reads groups back, keeps the fallback within its limits. The
+//! only thread that waits for the storage.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -160,7 +160,8 @@ impl<'a> Worker<'a> {
 
     fn read_group(&mut self) {
         if self.committer.as_mut().is_some_and(|committer| !committer.is_settled(self.shared)) {
-            // The journal still has the batches of a file. That is no trouble of the files: batches go to them all the same.
+            // The journal still has the batches of a file. That is no trouble of the files: batches go to them all the
+            // same.
             let now = self.shared.clock.now();
             return self.shared.decide(|core| core.on_group_deferred(now));
         }

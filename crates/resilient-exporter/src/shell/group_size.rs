@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The bytes of one group. A crash in the middle of a group repeats the batches of it that were delivered, since its marks are
-/// written once all have an answer: therefore a group is as large as the collector takes in about 100 ms.
+/// The bytes of one group. A crash in the middle of a group repeats the batches of it that were delivered, since its
+/// marks are written once all have an answer: therefore a group is as large as the collector takes in about 100 ms.
 #[derive(Debug)]
 pub(crate) struct GroupSize {
     bytes: usize,

@@ -75,8 +75,8 @@ impl Shared {
         self.core.lock()
     }
 
-    /// Reports an event to the core and hands its effects on. Those of the disk thread enter its queue under the core's lock, so
-    /// that the queue has the order of the decisions; events are published after the lock is released.
+    /// Reports an event to the core and hands its effects on. Those of the disk thread enter its queue under the core's
+    /// lock, so that the queue has the order of the decisions; events are published after the lock is released.
     pub(crate) fn decide<T>(&self, decision: impl FnOnce(&mut Core) -> T) -> T {
         let mut core = self.core();
         let result = decision(&mut core);
@@ -96,8 +96,8 @@ impl Shared {
                         core.on_undone(effect, ended);
                     }
                 }
-                // Without a disk thread a refused batch is dropped, a group is never read, and a question is dropped: its
-                // channel answers. The instant matters only where a fallback is tried again.
+                // Without a disk thread a refused batch is dropped, a group is never read, and a question is dropped:
+                // its channel answers. The instant matters only where a fallback is tried again.
                 (effect, None) => core.on_undone(effect, SystemClock.now()),
             }
         }
@@ -111,7 +111,8 @@ impl Shared {
         }
     }
 
-    /// In durable mode: has a batch committed before it is offered, and waits for that no longer than the journal's time-out.
+    /// In durable mode: has a batch committed before it is offered, and waits for that no longer than the journal's
+    /// time-out.
     pub(crate) fn make_durable(&self, payload: &Payload) {
         if !self.decide(|core| core.on_submitted(payload)) {
             return;
@@ -177,8 +178,8 @@ impl Shared {
         self.progress.notify_all();
     }
 
-    /// Waits until `done` returns true, for `timeout` at most; returns the last result. Measured by the system's clock, not by
-    /// a user's: a wait must end.
+    /// Waits until `done` returns true, for `timeout` at most; returns the last result. Measured by the system's clock,
+    /// not by a user's: a wait must end.
     pub(crate) fn wait_for(&self, timeout: Duration, mut done: impl FnMut(&Core) -> bool) -> bool {
         let now = SystemClock.now();
         let deadline = now.checked_add(timeout).unwrap_or(now + FOR_EVER);

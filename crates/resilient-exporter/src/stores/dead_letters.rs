@@ -174,7 +174,8 @@ impl<D: Directory> DeadLetterStore<D> {
     }
 }
 
-/// The lines of a letter as records of a fallback file. The lines are decoded and encoded again, so that only spans get there.
+/// The lines of a letter as records of a fallback file. The lines are decoded and encoded again, so that only spans get
+/// there.
 fn records_of(format: FallbackFormat, letter: &Letter, lines: Vec<Vec<u8>>) -> Result<Vec<Record>, String> {
     let mut all = Vec::new();
     for line in lines {

@@ -14,8 +14,8 @@ impl FallbackFormat {
         }
     }
 
-    /// The records of a batch: each is complete, with its resource and scopes, and below the size limit unless it is a single
-    /// span.
+    /// The records of a batch: each is complete, with its resource and scopes, and below the size limit unless it is a
+    /// single span.
     pub(crate) fn records(self, batch: &Payload) -> Result<Vec<Record>, DecodeError> {
         match self {
             Self::Json => {
