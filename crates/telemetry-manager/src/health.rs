@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 ///
 /// ```json
 /// {"status": "healthy", "healthy": true, "initialized": true, "issues": [],
-///  "resilience_metrics": {"total_exports": 1250, "successful_exports": 1198, "failed_exports": 52, "success_rate": 0.958,
-///    "buffer_size": 0, "fallback_usage": 15, "circuit_breaker_trips": 2,
+///  "resilience_metrics": {"total_exports": 1250, "successful_exports": 1198, "failed_exports": 52,
+///    "success_rate": 0.958, "buffer_size": 0, "fallback_usage": 15, "circuit_breaker_trips": 2,
 ///    "last_export_success": "2025-01-22T10:30:45.123Z", "last_export_failure": "2025-01-22T10:12:03.001Z"},
 ///  "collector_endpoint": "http://localhost:4317", "service_name": "my-api"}
 /// ```
