@@ -47,7 +47,8 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(exporter: ResilientSpanExporter) -> Self {
         let handle = exporter.handle();
-        let batching = BatchConfigBuilder::default().with_scheduled_delay(Duration::from_millis(20)).build();
+        // `trace` flushes each burst: the timer shall not split one into two batches on a busy machine.
+        let batching = BatchConfigBuilder::default().with_scheduled_delay(Duration::from_secs(60)).build();
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batching).build();
         let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
         Self { provider, handle, made: HashSet::new() }
