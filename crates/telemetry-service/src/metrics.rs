@@ -1,7 +1,7 @@
 //! The numbers in Prometheus' text format, version 0.0.4.
 //!
 //! Written by hand: the page has a few dozen samples, each a number of `Health`. A registry and its exporter would add
-//! 30 crates and a second copy of every number.
+//! dependencies and a second copy of every number.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;

@@ -1,0 +1,38 @@
+//! How often encoding and the JSON codec allocate. One test: the counter is of the whole process.
+
+use std::alloc::System;
+use std::time::UNIX_EPOCH;
+
+use benches::{http_resource, http_spans};
+use otlp_payload::{BatchId, Encoder, json};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
+
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+#[test]
+fn a_batch_takes_one_allocation_and_a_line_a_handful() {
+    let (encoder, spans) = (Encoder::new(&http_resource()), http_spans(512));
+    let encode = || encoder.encode(BatchId { incarnation: 1, seq: 0 }, UNIX_EPOCH, &spans);
+    drop(encode()); // from the first batch the encoder learns the size of a span
+    let (payload, stats) = counted(encode);
+    assert_eq!(stats.allocations, 1, "{stats:?}");
+    assert!(stats.reallocations <= 1, "the buffer only shrinks to its content: {stats:?}");
+
+    let (lines, stats) = counted(|| json::to_lines(payload.bytes(), 1_000_000).expect("just encoded"));
+    assert_eq!(lines.len(), 1);
+    assert!(stats.allocations <= 5, "the line, its list, the endings of line and scope: {stats:?}");
+    let spare = stats.bytes_allocated as f64 / lines[0].text.len() as f64;
+    assert!(spare < 1.5, "the line is not copied: {stats:?}");
+
+    let ((request, _), stats) = counted(|| json::from_line(&lines[0].text).expect("just written"));
+    assert_eq!(request, *payload.bytes());
+    assert!(stats.allocations <= 5, "the request, and small buffers: {stats:?}");
+    assert!(stats.bytes_allocated < 2 * request.len(), "the request is not copied: {stats:?}");
+}
+
+fn counted<T>(run: impl FnOnce() -> T) -> (T, Stats) {
+    let region = Region::new(GLOBAL);
+    let result = run();
+    (result, region.change())
+}
