@@ -19,6 +19,35 @@ pub struct Delays<P> {
     previous: Duration,
 }
 
+impl<P: Policy> Backoff<P> {
+    /// The delays of one operation, from the first retry on.
+    #[must_use]
+    #[inline]
+    pub fn delays(&self) -> Delays<&P> {
+        Delays::new(
+            Backoff {
+                policy: &self.policy,
+                max_retries: self.max_retries,
+                max_elapsed: self.max_elapsed,
+                max_hint: self.max_hint,
+                seed: self.seed,
+            },
+            self.random(),
+        )
+    }
+
+    /// [`delays`](Backoff::delays) that own their policy.
+    #[must_use]
+    pub fn into_delays(self) -> Delays<P> {
+        let random = self.random();
+        Delays::new(self, random)
+    }
+
+    fn random(&self) -> Random {
+        self.seed.map_or_else(Random::new, Random::seeded)
+    }
+}
+
 /// Why there is no further retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use crate::delays::Delays;
 use crate::error::{self, InvalidConfig};
 use crate::policy::{Exponential, Policy};
-use crate::random::Random;
 
 /// A policy, and when to stop.
 ///
@@ -34,35 +32,6 @@ impl<P> Backoff<P> {
     /// `policy` with limits of your own.
     pub const fn builder(policy: P) -> BackoffBuilder<P> {
         BackoffBuilder { backoff: Backoff::new(policy) }
-    }
-}
-
-impl<P: Policy> Backoff<P> {
-    /// The delays of one operation, from the first retry on.
-    #[must_use]
-    #[inline]
-    pub fn delays(&self) -> Delays<&P> {
-        Delays::new(
-            Backoff {
-                policy: &self.policy,
-                max_retries: self.max_retries,
-                max_elapsed: self.max_elapsed,
-                max_hint: self.max_hint,
-                seed: self.seed,
-            },
-            self.random(),
-        )
-    }
-
-    /// [`delays`](Backoff::delays) that own their policy.
-    #[must_use]
-    pub fn into_delays(self) -> Delays<P> {
-        let random = self.random();
-        Delays::new(self, random)
-    }
-
-    fn random(&self) -> Random {
-        self.seed.map_or_else(Random::new, Random::seeded)
     }
 }
 

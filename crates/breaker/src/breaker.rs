@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::history::{History, Transition};
 use crate::listeners::{ListenerId, Listeners};
-use crate::machine::{Command, Machine, Step, Ticket, View, nanos};
+use crate::machine::{Command, Machine, Step, Ticket, View};
 use crate::permit::Permit;
 use crate::state::{Change, Counters, Outcome, Rejected, Report, State};
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::window::nanos;
 
 /// A circuit breaker. A clone is another handle to the same one; cheap, `Send` and `Sync`.
 ///

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::config::{Config, Trip};
 use crate::state::{Change, Counters, Kind, Outcome, Reason, Rejected, Report, State};
-use crate::window::{Ring, Tally, Verdict, verdict};
+use crate::window::{Ring, Tally, Verdict, nanos, verdict};
 
 /// A breaker for one owner, for `no_std` (with `alloc`) or for a lock of your own: the shared one is built on it.
 ///
@@ -394,11 +394,6 @@ impl crate::Dropped {
             crate::Dropped::Failure => Outcome::Failure,
         }
     }
-}
-
-/// Saturates after 584 years.
-pub(crate) fn nanos(time: Duration) -> u64 {
-    time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
 }
 
 const SHORTEST_OPEN: Duration = Duration::from_millis(1);

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use core::time::Duration;
 
 use crate::config::{self, Rate};
 
@@ -23,7 +24,7 @@ impl Ring {
     pub(crate) fn new(window: config::Window) -> Ring {
         match window {
             config::Window::Calls(length) => Ring::Calls(Calls::new(length)),
-            config::Window::Time(length) => Ring::Time(Time::new(crate::machine::nanos(length))),
+            config::Window::Time(length) => Ring::Time(Time::new(nanos(length))),
         }
     }
 
@@ -161,3 +162,8 @@ fn reaches(part: u32, whole: u32, limit: f64) -> bool {
 const PER_WORD: u32 = 32;
 /// A tenth of the window is the step in which it slides.
 const BUCKETS: u64 = 10;
+
+/// The nanoseconds of `time`, in which the machine and its windows count; saturates after 584 years.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
+}

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use crate::answer::{self, GrpcAnswer};
 use crate::behavior::{Answer, End};
 use crate::receipts::Protocol;
-use crate::request::{GunzipError, Incoming, Verdict, gunzip, judge, success};
-use crate::server::Shared;
+use crate::request::{GunzipError, Incoming, Verdict, gunzip, judge, refuse, success};
+use crate::shared::Shared;
 use crate::socket::Socket;
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -124,11 +124,11 @@ async fn verdict(request: Request<RecvStream>, shared: &Shared) -> Verdict {
         None
     };
     if let Some(refusal) = refusal {
-        return shared.refuse(refusal);
+        return refuse(shared, refusal);
     }
     match read(body, head.headers, shared.limits.grpc_bytes).await {
         Ok(incoming) => judge(shared, incoming).await,
-        Err(ReadError::Refused(answer)) => shared.refuse(*answer),
+        Err(ReadError::Refused(answer)) => refuse(shared, *answer),
         Err(ReadError::Gone) => Verdict::Silence,
     }
 }

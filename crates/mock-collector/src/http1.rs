@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use crate::answer;
 use crate::behavior::{Answer, End};
 use crate::receipts::Protocol;
-use crate::request::{GunzipError, Incoming, Verdict, gunzip, judge, success};
-use crate::server::Shared;
+use crate::request::{GunzipError, Incoming, Verdict, gunzip, judge, refuse, success};
+use crate::shared::Shared;
 use crate::socket::Socket;
 
 const TRACES: &str = "/v1/traces";
@@ -86,11 +86,11 @@ async fn verdict(request: Request<Body>, shared: &Shared) -> Verdict {
     let limit = shared.limits.http_bytes;
     let Ok(bytes) = read(body, limit).await else { return Verdict::Silence };
     if let Some(refusal) = refusal {
-        return shared.refuse(refusal);
+        return refuse(shared, refusal);
     }
     match bytes.ok_or_else(too_large).and_then(|bytes| unpack(bytes, head.headers, limit)) {
         Ok(incoming) => judge(shared, incoming).await,
-        Err(answer) => shared.refuse(*answer),
+        Err(answer) => refuse(shared, *answer),
     }
 }
 

@@ -39,6 +39,7 @@ mod program;
 mod receipts;
 mod request;
 mod server;
+mod shared;
 mod socket;
 
 pub use behavior::{Answer, Behavior, End};

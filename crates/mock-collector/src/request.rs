@@ -12,7 +12,7 @@ use prost::Message;
 
 use crate::behavior::{Action, Answer, Behavior, End};
 use crate::receipts::{Protocol, Request, SpanIds};
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// The answer to a request, or its lack.
 #[derive(Debug)]
@@ -58,6 +58,15 @@ pub(crate) async fn judge(shared: &Shared, incoming: Incoming) -> Verdict {
         Some(fault) => Verdict::Answer(malformed_answer(incoming.protocol, fault)),
         None => verdict(behavior),
     }
+}
+
+/// Counts a request that breaks the collector's own rules: it is refused before the script is asked.
+pub(crate) fn refuse(shared: &Shared, answer: Answer) -> Verdict {
+    shared.change(|book| {
+        book.received.requests += 1;
+        book.received.refused += 1;
+    });
+    Verdict::Answer(answer)
 }
 
 impl Incoming {

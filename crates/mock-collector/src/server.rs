@@ -13,10 +13,10 @@ use tokio::runtime;
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::task::JoinSet;
 
-use crate::behavior::{Answer, Behavior, End, Script};
+use crate::behavior::{Behavior, End};
 use crate::receipts::{Book, Protocol, Received, Request, SpanIds};
-use crate::request::Verdict;
-use crate::socket::{Gate, Socket};
+use crate::shared::{Limits, Shared};
+use crate::socket::Socket;
 use crate::{grpc, http1};
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
@@ -34,12 +34,6 @@ pub struct Builder {
     id_limit: usize,
     kept_requests: usize,
     record: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) grpc_bytes: usize,
-    pub(crate) http_bytes: usize,
 }
 
 impl Builder {
@@ -279,46 +273,6 @@ impl Drop for MockCollector {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// The state that connections share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) limits: Limits,
-    pub(crate) script: Mutex<Script>,
-    pub(crate) ends: broadcast::Sender<End>,
-    book: Mutex<Book>,
-    arrived: Condvar,
-    arrived_async: Notify,
-    gate: Arc<Gate>,
-}
-
-impl Shared {
-    /// Counts a request that was read to its end, and takes these of its spans.
-    pub(crate) fn take(&self, request: Request, ids: &[SpanIds], refused: bool) -> io::Result<()> {
-        self.change(|book| {
-            book.received.requests += 1;
-            book.received.refused += u64::from(refused);
-            book.keep(request);
-            book.take(ids)
-        })
-    }
-
-    /// Counts a request refused before the script was asked.
-    pub(crate) fn refuse(&self, answer: Answer) -> Verdict {
-        self.change(|book| {
-            book.received.requests += 1;
-            book.received.refused += 1;
-        });
-        Verdict::Answer(answer)
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
-        let result = change(&mut self.book.lock());
-        self.arrived.notify_all();
-        self.arrived_async.notify_waiters();
-        result
     }
 }
 

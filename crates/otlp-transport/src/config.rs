@@ -1,6 +1,5 @@
 //! The settings of a transport, checked as a whole.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
@@ -9,6 +8,7 @@ use crate::endpoint::{Endpoint, Given, Reach};
 use crate::error::ConfigError;
 use crate::headers::{Headers, Secrets};
 use crate::outcome::{Cause, Outcome};
+use crate::protocol::{Compression, Protocol};
 
 /// The time-out of one attempt where none is set: 10 s (OTLP exporter specification).
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,46 +23,6 @@ const HTTP_PORT: u16 = 4318;
 /// A distribution puts its own product in front of the exporter's (OTLP exporter specification, "User Agent").
 /// 0.33.1 is the release of the OpenTelemetry crates that this one goes with.
 const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/0.33.1");
-
-/// How requests are carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// gRPC over HTTP/2: `grpc`.
-    Grpc,
-    /// Protobuf bodies over HTTP/1.1: `http/protobuf`.
-    HttpProtobuf,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Grpc => "grpc",
-            Self::HttpProtobuf => "http/protobuf",
-        })
-    }
-}
-
-/// Whether request bodies are compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Compression {
-    /// As they are: `none`.
-    #[default]
-    None,
-    /// With gzip, at a low level: `gzip`. About a seventh of the bytes, for several times the work of all other steps
-    /// of a span, and again for each attempt: worth it on slow or metered networks.
-    Gzip,
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-        })
-    }
-}
 
 /// Checked settings of one transport. `Debug` shows neither header values nor the query of the endpoint.
 #[derive(Clone, Debug)]

@@ -5,8 +5,8 @@ use std::fmt;
 use http::Uri;
 use http::uri::{Authority, PathAndQuery};
 
-use crate::Protocol;
 use crate::error::{ConfigError, EndpointProblem};
+use crate::protocol::Protocol;
 
 /// The path that is put behind a general endpoint for traces.
 const TRACES_PATH: &str = "v1/traces";

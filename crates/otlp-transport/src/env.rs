@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::config::{Compression, Config, ConfigBuilder, Protocol};
+use crate::config::{Config, ConfigBuilder};
 use crate::endpoint::{Given, Reach};
 use crate::error::{ConfigError, EndpointProblem, HeaderProblem};
 use crate::headers::Headers;
+use crate::protocol::{Compression, Protocol};
 
 /// A variable for traces and the general one that it beats.
 type Pair = [&'static str; 2];

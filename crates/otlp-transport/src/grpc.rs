@@ -14,9 +14,10 @@ use tokio::time::{Instant, timeout_at};
 use crate::Transport;
 use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MESSAGE_WAIT};
-use crate::config::{Compression, Config, Protocol};
+use crate::config::Config;
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
+use crate::protocol::{Compression, Protocol};
 
 /// In front of each gRPC message: one byte of flags, four of length.
 const PREFIX: usize = 5;

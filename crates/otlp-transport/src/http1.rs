@@ -18,9 +18,10 @@ use crate::Transport;
 use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
-use crate::config::{Compression, Config, Protocol};
+use crate::config::Config;
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
+use crate::protocol::{Compression, Protocol};
 
 /// The most idle connections that are kept open for later calls.
 const MAX_KEPT: usize = 8;

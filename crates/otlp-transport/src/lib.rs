@@ -13,6 +13,7 @@ mod grpc;
 mod headers;
 mod http1;
 mod outcome;
+mod protocol;
 mod wire;
 
 use std::sync::Arc;
@@ -22,11 +23,12 @@ use otlp_payload::Payload;
 
 pub use adapter::ExporterTransport;
 pub use chain::ErrorChain;
-pub use config::{Compression, Config, ConfigBuilder, DEFAULT_MAX_REQUEST_BYTES, Protocol};
+pub use config::{Config, ConfigBuilder, DEFAULT_MAX_REQUEST_BYTES};
 pub use error::{ConfigError, EndpointProblem, HeaderProblem};
 pub use grpc::GrpcTransport;
 pub use http1::HttpTransport;
 pub use outcome::{Cause, Outcome};
+pub use protocol::{Compression, Protocol};
 
 /// Sends payloads to one collector. One task or several (replay, concurrency) call `send` at the same time. It runs
 /// inside a current-thread tokio runtime with I/O and time enabled and must not block it. The caller may drop the
