@@ -45,7 +45,7 @@ fn http_span(index: u64, scope: &InstrumentationScope) -> SpanData {
     let path = route.replace("{id}", &format!("{}", random % 1_000_000));
     let status: i64 = if is_error { 500 } else { 200 };
 
-    // Attributes as instrumentation gives them: fixed keys, some fixed values, some made for this request.
+    // As instrumentation sets them: fixed keys, some fixed values, some made for this request.
     let attributes = vec![
         KeyValue::new("http.request.method", method),
         KeyValue::new("url.scheme", "https"),

@@ -144,5 +144,5 @@ fn now() -> Instant {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// The environment variable by which the program gives its copies the case to run.
+/// The environment variable that names the case which a copy of this program runs.
 const CASE: &str = "BREAKER_INSTRUCTIONS_CASE";

@@ -1,4 +1,4 @@
-//! The work of the batch processor's thread for one batch: encode, buffer, wake; and the way to an acknowledgement
+//! The cost of one batch on the batch processor's thread: encode, buffer, wake; and the way to an acknowledgement
 //! without a network.
 
 use std::hint::black_box;

@@ -65,7 +65,7 @@ fn compressed(c: &mut Criterion) {
     group.finish();
 }
 
-/// The cost of a call to a port without a listener: an outage repeats it again and again.
+/// The cost of a call to a port on which no process listens: an outage is full of such calls.
 fn refused(c: &mut Criterion) {
     let payload = payload();
     // Bound and not listening: the port stays refused.
@@ -147,11 +147,11 @@ fn swallow(mut stream: TcpStream) {
 
 /// The same over HTTP/2, with windows of 1 MiB as servers built on hyper have them.
 fn grpc_sink() -> SocketAddr {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, port) = std::sync::mpsc::channel();
     thread::spawn(move || {
         runtime().block_on(async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-            tell.send(listener.local_addr().expect("bound")).expect("somebody waits");
+            sender.send(listener.local_addr().expect("bound")).expect("the caller waits");
             loop {
                 let (stream, _) = listener.accept().await.expect("accepted");
                 stream.set_nodelay(true).expect("a TCP socket");
@@ -159,7 +159,7 @@ fn grpc_sink() -> SocketAddr {
             }
         });
     });
-    told.recv().expect("it listens")
+    port.recv().expect("it listens")
 }
 
 async fn swallow_h2(stream: tokio::net::TcpStream) {

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! cargo build --profile bench -p benches --example payload_instructions
-//! valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/examples/payload_instructions encode 10
+//! valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/examples/payload_instructions encode 5120
 //! ```
 //!
-//! The difference between two numbers of rounds, divided by their difference and by 512, is the cost of a span.
+//! The last argument is the number of spans, in whole batches of 512. The difference of the instructions of two runs,
+//! divided by the difference of their spans, is the cost of a span.
 
 use std::env;
 use std::hint::black_box;
@@ -24,7 +25,7 @@ const ID: BatchId = BatchId { incarnation: 1, seq: 0 };
 fn main() {
     let mut arguments = env::args().skip(1);
     let operation = arguments.next().unwrap_or_default();
-    let rounds: usize = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    let given: usize = arguments.next().and_then(|given| given.parse().ok()).unwrap_or(BATCH);
 
     let (resource, spans) = (http_resource(), http_spans(BATCH));
     let encoder = Encoder::new(&resource);
@@ -34,11 +35,11 @@ fn main() {
     let text: usize = lines.iter().map(|line| line.text.len()).sum();
     println!("{BATCH} spans, {} bytes of protobuf, {text} of JSON", payload.bytes().len());
 
-    for _ in 0..rounds {
+    for _ in 0..given / BATCH {
         match operation.as_str() {
             "encode" => drop(black_box(encoder.encode(ID, UNIX_EPOCH, black_box(&spans)))),
             "clone" => drop(black_box(spans.clone())),
-            // Less the figure of "clone", plus that of dropping the batch: the work of the stock exporter.
+            // Less the figure of "clone", plus that of dropping the batch: the cost of the stock exporter.
             "clone-stock" => {
                 let resource_spans = group_spans_by_resource_and_scope(spans.clone(), &attributes);
                 drop(black_box(ExportTraceServiceRequest { resource_spans }.encode_to_vec()));
@@ -48,7 +49,7 @@ fn main() {
             // A fallback file of protobuf needs no more than these two.
             "copy" => drop(black_box(black_box(payload.bytes()).to_vec())),
             "count" => drop(black_box(count_spans(black_box(payload.bytes())))),
-            // The way of a program without our codec: through structs.
+            // A program without our codec would go through structs.
             "json-out-stock" => {
                 let request = ExportTraceServiceRequest::decode(black_box(&payload.bytes()[..])).expect("just encoded");
                 drop(black_box(serde_json::to_vec(&request).expect("it has a JSON form")));

@@ -1,7 +1,7 @@
-//! How breakers treat a call that is dropped, panics, hangs or ends late: the real peers and ours, driven alike, as a
-//! table.
+//! The behavior of breakers when a call is dropped, panics, hangs or ends late: the real peers and ours, driven alike,
+//! as a table.
 //!
-//! Each row is asserted, the peers' too: when a newer version does better, this test says so, and the pages are
+//! Each row is asserted, the peers' too: when a newer version does better, this test fails, and the pages are
 //! corrected. `cargo test -p benches --test breaker_peers -- --nocapture` prints the table.
 
 use std::cell::{Cell, RefCell};
@@ -49,10 +49,10 @@ fn what_breaks_observed() {
     assert_eq!(rows.map(|row| row.to_string()), expected);
 }
 
-/// One breaker, asked for one probe where it can be asked, that opens after 5 failures (or as near to that as it can be
-/// told).
+/// One breaker, set to one probe where it has that setting, that opens after 5 failures (or as near to that as its
+/// settings allow).
 trait Peer {
-    /// A guarded call of `operation`, which says whether the operation ran.
+    /// A guarded call of `operation`; gives whether the operation ran.
     fn call(&self, operation: Operation) -> Pin<Box<dyn Future<Output = Answer>>>;
 }
 
@@ -173,7 +173,7 @@ fn opens_by_drops(peer: &impl Peer) -> bool {
     finish(peer, Ok(())) == Answer::Refused
 }
 
-/// A call that has begun and ends when it is told to.
+/// A call that has begun and ends when the test sends the signal.
 struct Started {
     call: Pin<Box<dyn Future<Output = Answer>>>,
     end: tokio::sync::oneshot::Sender<Result<(), Failed>>,
@@ -187,8 +187,8 @@ impl Started {
 }
 
 fn start(peer: &impl Peer) -> Started {
-    let (end, told) = tokio::sync::oneshot::channel();
-    let mut call = peer.call(Box::pin(async { told.await.expect("the sender is kept") }));
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let mut call = peer.call(Box::pin(async { ended.await.expect("the sender is kept") }));
     let _ = poll(&mut call);
     Started { call, end }
 }
