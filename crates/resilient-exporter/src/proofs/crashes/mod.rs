@@ -4,7 +4,8 @@
 //! end, or a dead letter, or be counted as dropped.
 
 mod clocks;
-mod world;
+mod computer;
+mod process;
 
 use std::collections::VecDeque;
 
@@ -12,7 +13,7 @@ use ::journal::SyncPolicy;
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Fault};
 
-use self::world::World;
+use self::computer::World;
 
 #[derive(Clone, Debug)]
 enum Step {
