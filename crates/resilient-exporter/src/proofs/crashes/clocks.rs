@@ -5,30 +5,30 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::seams::clock::{Clock, SystemClock};
 
-/// Both stand until they are moved.
+/// A monotonic clock and a wall clock, which move only when a test moves them.
 #[derive(Clone)]
-pub(super) struct Hands(Arc<Mutex<(Instant, SystemTime)>>);
+pub(super) struct Clocks(Arc<Mutex<(Instant, SystemTime)>>);
 
-impl Hands {
+impl Clocks {
     pub(super) fn at(wall: SystemTime) -> Self {
         Self(Arc::new(Mutex::new((SystemClock.now(), wall))))
     }
 
-    pub(super) fn pass(&self, ms: u64) {
-        let mut hands = self.0.lock().expect("no panic");
-        hands.0 += Duration::from_millis(ms);
-        hands.1 += Duration::from_millis(ms);
+    pub(super) fn advance(&self, ms: u64) {
+        let mut clocks = self.0.lock().expect("no panic");
+        clocks.0 += Duration::from_millis(ms);
+        clocks.1 += Duration::from_millis(ms);
     }
 
-    /// The wall clock alone.
-    pub(super) fn set(&self, seconds: i64) {
-        let mut hands = self.0.lock().expect("no panic");
+    /// Moves the wall clock alone, forward or back.
+    pub(super) fn set_wall_clock(&self, seconds: i64) {
+        let mut clocks = self.0.lock().expect("no panic");
         let by = Duration::from_secs(seconds.unsigned_abs());
-        if seconds < 0 { hands.1 -= by } else { hands.1 += by }
+        if seconds < 0 { clocks.1 -= by } else { clocks.1 += by }
     }
 }
 
-impl Clock for Hands {
+impl Clock for Clocks {
     fn now(&self) -> Instant {
         self.0.lock().expect("no panic").0
     }

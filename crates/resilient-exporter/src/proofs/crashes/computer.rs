@@ -1,4 +1,4 @@
-//! One simulated computer: its disk outlives its processes.
+//! The simulated computer of a crash history: its disk outlives its processes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty, MemoryDir};
 use span_buffer::Limits;
 
-use super::clocks::Hands;
-use super::process::Life;
+use super::clocks::Clocks;
+use super::process::Process;
 use super::{Answer, Step};
 use crate::core::{Core, Endpoint, Policy};
 use crate::seams::clock::Clock;
@@ -33,8 +33,8 @@ use crate::stores::none::NoFallback;
 pub(super) type SpanKey = ([u8; 16], [u8; 8]);
 type Dir = Faulty<MemoryDir>;
 
-pub(super) fn keys(request: &[u8]) -> impl Iterator<Item = SpanKey> {
-    otlp_payload::span_ids(request).expect("what the core holds can be read")
+pub(super) fn span_ids(request: &[u8]) -> impl Iterator<Item = SpanKey> {
+    otlp_payload::span_ids(request).expect("the core holds well-formed payloads")
 }
 
 /// Small segments and a small buffer, so that a short history fills them.
@@ -42,37 +42,38 @@ const JOURNAL: Config =
     Config { segment_bytes: 4 << 10, max_bytes: 4 << 20, max_body_bytes: 64 << 10, free_space_reserve: 0 };
 const LIMITS: Limits = Limits { max_count: 200, max_bytes: 60_000, max_age: Duration::from_secs(300) };
 
-pub(super) struct World {
+/// The computer, its collector, and the number of spans that the test expects in each place.
+pub(super) struct Computer {
     pub(super) policy: SyncPolicy,
     pub(super) fallback: bool,
     pub(super) disk: Disk,
     pub(super) faults: Faults,
-    pub(super) hands: Hands,
+    pub(super) clocks: Clocks,
     pub(super) encoder: Encoder,
     pub(super) next_span: u64,
-    pub(super) lives: u64,
+    /// Processes that were started so far.
+    pub(super) processes: u64,
     pub(super) made: HashSet<SpanKey>,
-    /// Export returned, and nobody counted them as accepted but not durable.
+    /// Spans whose `export` call returned without a count of the batch as accepted but not durable.
     pub(super) durable: HashSet<SpanKey>,
-    /// What a power cut may take by the policy, though a kill may not.
+    /// Spans that the sync policy exposes to a power cut, though not to a kill.
     pub(super) unsynced: HashSet<SpanKey>,
-    /// How often the collector has each.
-    pub(super) taken: HashMap<SpanKey, u32>,
-    /// Refused for good, or in a partial success.
-    pub(super) refused: HashSet<SpanKey>,
-    /// Dropped and refused, by the ledgers of all lives, and dead letters that had to go.
+    /// How often the collector received each span.
+    pub(super) received: HashMap<SpanKey, u32>,
+    /// Spans that the ledgers of all processes count as dropped or refused, and spans of dead letters that their limits
+    /// removed.
     pub(super) lost: u64,
-    /// The disk was well all the time, and no batch was split.
+    /// No call to the disk failed so far, and no batch was split as too large: duplicates are bounded.
     pub(super) strict: bool,
-    /// The faults that are planned end with the next life.
-    pub(super) power_is_gone: bool,
-    /// Duplicates that there may be.
-    pub(super) bound: u64,
-    /// And these: spans of letters that were put back on their way may be delivered, or be in a file and still a letter.
+    /// A power cut during a turn ended the process: the next process starts without the planned fault.
+    pub(super) power_is_off: bool,
+    /// Spans that the collector may receive a second time.
+    pub(super) max_duplicates: u64,
+    /// More possible duplicates: spans of redriven dead letters, which a crash may leave in the letter and in a file.
     pub(super) redriven: Arc<AtomicU64>,
 }
 
-impl World {
+impl Computer {
     pub(super) fn new(policy: SyncPolicy, fallback: bool) -> Self {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_770_000_000);
         Self {
@@ -80,73 +81,77 @@ impl World {
             fallback,
             disk: Disk::new(),
             faults: Faults::none(),
-            hands: Hands::at(wall),
+            clocks: Clocks::at(wall),
             encoder: Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build()),
             next_span: 1,
-            lives: 0,
+            processes: 0,
             made: HashSet::new(),
             durable: HashSet::new(),
             unsynced: HashSet::new(),
-            taken: HashMap::new(),
-            refused: HashSet::new(),
+            received: HashMap::new(),
             lost: 0,
             strict: true,
-            power_is_gone: false,
-            bound: 0,
+            power_is_off: false,
+            max_duplicates: 0,
             redriven: Arc::default(),
         }
     }
 
-    /// How often the disk has failed a call.
+    /// Calls to the disk that have failed so far.
     pub(super) fn faults_fired(&self) -> u64 {
         self.faults.fired()
     }
 
-    /// One life of the program, until a step ends it; says whether there are more steps.
-    pub(super) fn live(&mut self, steps: &mut VecDeque<Step>) -> Result<bool, TestCaseError> {
-        let Some((shared, fallback, committer)) = self.start() else {
-            // It does not start on this disk; the next one does.
+    /// Runs one process until a step ends it, or kills it after the last step. Returns whether the history goes on with
+    /// another process.
+    pub(super) fn run_process(&mut self, steps: &mut VecDeque<Step>) -> Result<bool, TestCaseError> {
+        let Some((shared, fallback, committer)) = self.start_process() else {
+            // The process does not start on the failing disk. The next one finds a healthy disk.
             self.faults.clear();
             self.disk.set_capacity(None);
             return Ok(true);
         };
         let worker = Worker::new(&shared, fallback, Some(committer));
-        let mut life = Life::new(self, &shared, worker);
-        let mut more = false;
+        let mut process = Process::new(self, &shared, worker);
+        let mut has_ended = false;
         while let Some(step) = steps.pop_front() {
-            let told = format!("{step:?}");
-            let ended = life.step(step);
-            life.check().map_err(|error| TestCaseError::fail(format!("after {told}: {error}")))?;
-            if ended {
-                more = true;
+            let name = format!("{step:?}");
+            let ends = process.step(step);
+            process.check_ledger().map_err(|error| TestCaseError::fail(format!("after {name}: {error}")))?;
+            if ends {
+                has_ended = true;
                 break;
             }
         }
-        if !more {
-            life.step(Step::Kill);
+        if !has_ended {
+            process.step(Step::Kill);
         }
-        life.end()?;
-        Ok(more)
+        process.add_losses()?;
+        Ok(has_ended)
     }
 
     fn dir(&self, name: &str) -> Result<Dir, safe_dir::OpenError> {
-        let inner = self.disk.root().subdirectory(name).expect("it exists or there is room for a name");
+        let inner = self.disk.root().subdirectory(name).expect("the root takes subdirectories on a full disk too");
         Ok(Faulty::new(inner, self.faults.clone()))
     }
 
-    fn start(&mut self) -> Option<(Shared, Box<dyn Fallback>, Committer)> {
-        self.lives += 1;
-        if std::mem::take(&mut self.power_is_gone) {
+    fn start_process(&mut self) -> Option<(Shared, Box<dyn Fallback>, Committer)> {
+        self.processes += 1;
+        if std::mem::take(&mut self.power_is_off) {
             self.faults.plan(u64::MAX, Fault::Errno(5), false);
         }
-        // A change of the format between two lives is nothing special.
-        let format = if self.lives.is_multiple_of(3) { FallbackFormat::Protobuf } else { FallbackFormat::Json };
+        // Each process may use another format and compression than the one before.
+        let format = if self.processes.is_multiple_of(3) { FallbackFormat::Protobuf } else { FallbackFormat::Json };
         let compression = [Compression::Never, Compression::Zstd, Compression::Gzip]
-            [self.lives as usize % 2 * (1 + self.lives as usize / 2 % 2)];
+            [self.processes as usize % 2 * (1 + self.processes as usize / 2 % 2)];
         let files = Files { format, compression, compress_above: 2_000, ..Files::default() };
         let letters = (self.disk.clone(), self.faults.clone());
         let open_letters = move || {
-            let inner = letters.0.root().subdirectory("dead-letters").expect("it exists or there is room for a name");
+            let inner = letters
+                .0
+                .root()
+                .subdirectory("dead-letters")
+                .expect("the root takes subdirectories on a full disk too");
             Ok(Faulty::new(inner, letters.1.clone()))
         };
         let mut fallback: Box<dyn Fallback> = match self.fallback {
@@ -157,7 +162,8 @@ impl World {
             false => Box::new(NoFallback),
         };
         let mut journal =
-            FileJournal::open(self.dir("journal").ok()?, JOURNAL, self.lives, |name| fallback.has_file(name)).ok()?;
+            FileJournal::open(self.dir("journal").ok()?, JOURNAL, self.processes, |name| fallback.has_file(name))
+                .ok()?;
         let policy = Policy {
             limits: LIMITS,
             max_calls: 3,
@@ -166,16 +172,16 @@ impl World {
             replay_rate: None,
             incarnation: journal.incarnation(),
         };
-        let breaker = breaker::Config::builder().with_failure_threshold(3).with_seed(self.lives).build();
+        let breaker = breaker::Config::builder().with_failure_threshold(3).with_seed(self.processes).build();
         let backoff = backoff::Exponential::builder().build().expect("valid");
-        let now = self.hands.now();
+        let now = self.clocks.now();
         let endpoint = Endpoint::new(Machine::new(breaker.expect("valid")), now);
         let usage = fallback.usage();
-        let core = Core::new(policy, endpoint, usage.spans, self.lives).with_journal(journal.found(), now);
+        let core = Core::new(policy, endpoint, usage.spans, self.processes).with_journal(journal.found(), now);
         let shared = Shared::new(Parts {
             core,
             usage: Some(usage),
-            clock: Arc::new(self.hands.clone()),
+            clock: Arc::new(self.clocks.clone()),
             backoff: Box::new(backoff),
             endpoint: "sim".to_owned(),
             no_fallback: None,
@@ -184,58 +190,70 @@ impl World {
         Some((shared, fallback, Committer::new(Box::new(journal), self.policy, now)))
     }
 
-    /// The disk is well and the collector takes everything: nothing that was durable is missing.
-    pub(super) fn recover(mut self) -> Result<(), TestCaseError> {
+    /// Runs a last process with a healthy disk and collector. After that each durable span is at the collector or in a dead
+    /// letter, apart from as many as the ledgers count as lost.
+    pub(super) fn assert_nothing_is_missing(mut self) -> Result<(), TestCaseError> {
         self.faults.clear();
         self.disk.set_capacity(None);
-        let (shared, fallback, committer) = self.start().expect("a well disk opens");
+        let (shared, fallback, committer) = self.start_process().expect("a healthy disk opens");
         let worker = Worker::new(&shared, fallback, Some(committer));
-        let mut life = Life::new(&mut self, &shared, worker);
+        let mut process = Process::new(&mut self, &shared, worker);
         for round in 0.. {
-            life.check().map_err(TestCaseError::fail)?;
+            process.check_ledger().map_err(TestCaseError::fail)?;
             let ledger = shared.core().ledger().clone();
             if ledger.buffered + ledger.in_flight + ledger.in_fallback == 0 {
                 break;
             }
-            prop_assert!(round < 5_000, "something is stuck: {:?} {:?}", ledger, shared.health());
-            life.step(Step::Pass(500));
-            while !life.calls.is_empty() {
-                life.step(Step::Answer(0, Answer::Taken));
+            prop_assert!(round < 5_000, "the spans do not leave the process: {:?} {:?}", ledger, shared.health());
+            process.step(Step::Advance(500));
+            while !process.calls.is_empty() {
+                process.step(Step::Answer(0, Answer::Accepted));
             }
-            life.step(Step::Disk);
+            process.step(Step::DiskTurn);
         }
-        // Nothing comes back once the marks are synced.
+        // The disk thread writes and syncs the last marks: no later process recovers a batch.
         for _ in 0..3 {
-            life.step(Step::Pass(200));
-            life.step(Step::Disk);
+            process.step(Step::Advance(200));
+            process.step(Step::DiskTurn);
         }
-        life.world.disk.crash(if life.world.policy == SyncPolicy::Never { Crash::Best } else { Crash::Worst });
-        life.end()?;
+        process.computer.disk.crash(if process.computer.policy == SyncPolicy::Never {
+            Crash::Best
+        } else {
+            Crash::Worst
+        });
+        process.add_losses()?;
         drop(shared);
-        let (shared, ..) = self.start().expect("a well disk opens");
+        let (shared, ..) = self.start_process().expect("a healthy disk opens");
         let ledger = shared.core().ledger().clone();
-        prop_assert_eq!(ledger.recovered, 0, "it was delivered, and is back: {:?}", ledger);
+        prop_assert_eq!(ledger.recovered, 0, "a delivered batch was recovered once more: {:?}", ledger);
 
-        let letters = self.letters();
+        let letters = self.spans_in_dead_letters();
         let known = |key: &&SpanKey| self.made.contains(*key);
-        prop_assert!(self.taken.keys().all(|key| self.made.contains(key)), "the collector has invented spans");
-        prop_assert_eq!(letters.iter().filter(known).count(), letters.len(), "a dead letter has invented spans");
-        let missing = self.durable.iter().filter(|key| !self.taken.contains_key(*key) && !letters.contains(*key));
+        prop_assert!(
+            self.received.keys().all(|key| self.made.contains(key)),
+            "the collector received a span that was never exported"
+        );
+        prop_assert_eq!(
+            letters.iter().filter(known).count(),
+            letters.len(),
+            "a dead letter holds a span that was never exported"
+        );
+        let missing = self.durable.iter().filter(|key| !self.received.contains_key(*key) && !letters.contains(*key));
         let missing = missing.collect::<Vec<_>>();
         prop_assert!(
             missing.len() as u64 <= self.lost,
-            "{} durable spans are nowhere, and {} were counted as lost: {:?}",
+            "{} durable spans are missing, {} are counted as lost; the first of the missing: {:?}",
             missing.len(),
             self.lost,
             missing.first()
         );
-        let bound = self.bound + self.redriven.load(Ordering::Relaxed);
-        let duplicates = self.taken.values().map(|count| u64::from(*count) - 1).sum::<u64>();
+        let max_duplicates = self.max_duplicates + self.redriven.load(Ordering::Relaxed);
+        let duplicates = self.received.values().map(|count| u64::from(*count) - 1).sum::<u64>();
         prop_assert!(
-            !self.strict || duplicates <= bound,
-            "{} duplicates, at most {} were to be expected",
+            !self.strict || duplicates <= max_duplicates,
+            "{} duplicates, of at most {} that the crashes explain",
             duplicates,
-            bound
+            max_duplicates
         );
         Ok(())
     }
@@ -245,16 +263,16 @@ impl World {
         self.durable.retain(|key| !unsynced.contains(key));
     }
 
-    /// What is in the dead letters, read by themselves.
-    fn letters(&self) -> HashSet<SpanKey> {
+    /// The spans in the dead letters, read without the exporter.
+    fn spans_in_dead_letters(&self) -> HashSet<SpanKey> {
         let config = DeadLetters::config("/sim/dead-letters").build().expect("valid");
         let dir = self.dir("dead-letters").expect("a simulated directory");
-        let mut letters = DeadLetters::open_in(config, dir).expect("a well disk opens");
+        let mut letters = DeadLetters::open_in(config, dir).expect("a healthy disk opens");
         let mut found = HashSet::new();
         for listed in letters.list() {
-            let (_, lines) = letters.read(&listed.name).expect("whole");
+            let (_, lines) = letters.read(&listed.name).expect("a readable letter");
             for line in lines {
-                found.extend(keys(&json::from_line(&line).expect("OTLP JSON").0));
+                found.extend(span_ids(&json::from_line(&line).expect("OTLP JSON").0));
             }
         }
         found

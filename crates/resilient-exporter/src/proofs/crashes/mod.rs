@@ -1,7 +1,14 @@
-//! Buffer, journal and files together, over a simulated disk: random histories of exports, answers, refusals, spills, replays,
-//! clock steps, a full disk, failing calls, shutdowns, kills and power cuts that lose or tear what was not synced. Nothing here
-//! asks the code under test what is true: a batch whose export returned durable must have reached the collector in the
-//! end, or a dead letter, or be counted as dropped.
+//! Buffer, journal and files together, over a simulated disk: random histories of exports, answers, refusals, spills,
+//! replays, clock steps, a full disk, failing calls, shutdowns, kills and power cuts that lose or tear unsynced bytes.
+//!
+//! The proofs count by themselves: at the end of a history each span that `export` accepted as durable is at the collector, in
+//! a dead letter, or counted as lost.
+//!
+//! | File | Purpose |
+//! | --- | --- |
+//! | `clocks` | the clocks of the simulated computer |
+//! | `computer` | the simulated computer: its disk outlives its processes; the checks at the end of a history |
+//! | `process` | one process on the computer: its steps, and the recount of its ledger |
 
 mod clocks;
 mod computer;
@@ -13,46 +20,47 @@ use ::journal::SyncPolicy;
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Fault};
 
-use self::computer::World;
+use self::computer::Computer;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A batch of so many spans.
+    /// `export` is called with a batch of this many spans.
     Export(usize),
-    /// The disk thread does what there is to do.
-    Disk,
-    /// So many milliseconds pass.
-    Pass(u64),
-    /// The wall clock is set, by so many seconds.
-    Set(i64),
-    /// One of the calls that are out is answered.
+    /// The disk thread acts on its queue of effects.
+    DiskTurn,
+    /// Both clocks advance by this many milliseconds.
+    Advance(u64),
+    /// The wall clock is set forward or back by this many seconds.
+    SetWallClock(i64),
+    /// One of the calls in flight is answered.
     Answer(usize, Answer),
-    /// The oldest dead letter is to be put back on its way, by the disk thread's next turn.
+    /// An operator asks for the oldest dead letter to be redriven; the disk thread's next turn does so.
     Redrive,
     /// The process is killed.
     Kill,
-    /// The power goes, and what was not synced with it.
+    /// The power fails: unsynced writes are lost or torn.
     PowerCut(Crash),
-    /// The power goes, or with [`Crash::Best`] the process, at the n-th call to the disk of the disk thread's next turn.
+    /// The disk thread takes a turn, and the power fails at its n-th call to the disk; with [`Crash::Best`] the process alone
+    /// ends there.
     PowerCutDuring(u64, Crash),
-    /// The program ends in good order.
+    /// The process shuts down in order.
     Shutdown,
-    /// A call to the disk fails, once or from then on.
+    /// The n-th call to the disk from now fails: that call alone, or all calls from there on.
     Fault(u64, Fault, bool),
-    /// The disk has room for so many bytes.
-    Room(u64),
-    /// The disk is well again.
-    Well,
+    /// The disk takes no more than this many bytes.
+    LimitDisk(u64),
+    /// No call to the disk fails any more, and its size is unlimited.
+    RepairDisk,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Answer {
-    Taken,
-    /// Some of it is refused, the rest taken.
-    Partly(usize),
+    Accepted,
+    /// A partial success: the collector rejects this many spans and accepts the rest.
+    PartlyRejected(usize),
     Unavailable,
-    /// The collector has it, and its answer is lost.
-    Lost,
+    /// The collector stores the batch, and its answer is lost.
+    AnswerLost,
     TooLarge,
     /// Refused for good.
     Refused,
@@ -60,28 +68,28 @@ enum Answer {
 
 fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
-        8 => Just(Answer::Taken),
-        1 => (0..4_usize).prop_map(Answer::Partly),
+        8 => Just(Answer::Accepted),
+        1 => (0..4_usize).prop_map(Answer::PartlyRejected),
         5 => Just(Answer::Unavailable),
-        1 => Just(Answer::Lost),
+        1 => Just(Answer::AnswerLost),
         1 => Just(Answer::TooLarge),
         1 => Just(Answer::Refused),
     ]
 }
 
-fn common() -> impl Strategy<Value = Step> {
+fn common_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (1..40_usize).prop_map(Step::Export),
-        8 => Just(Step::Disk),
-        5 => (0..400_u64).prop_map(Step::Pass),
-        1 => (0..100_000_u64).prop_map(Step::Pass),
-        1 => (-5_000..5_000_i64).prop_map(Step::Set),
+        8 => Just(Step::DiskTurn),
+        5 => (0..400_u64).prop_map(Step::Advance),
+        1 => (0..100_000_u64).prop_map(Step::Advance),
+        1 => (-5_000..5_000_i64).prop_map(Step::SetWallClock),
         7 => (any::<usize>(), answer()).prop_map(|(call, answer)| Step::Answer(call, answer)),
         1 => Just(Step::Redrive),
     ]
 }
 
-fn ending() -> impl Strategy<Value = Step> {
+fn end_of_process() -> impl Strategy<Value = Step> {
     let crash = prop_oneof![Just(Crash::Worst), any::<u64>().prop_map(Crash::Random)];
     let during = (1..60_u64, prop_oneof![2 => crash.clone(), 1 => Just(Crash::Best)]);
     prop_oneof![
@@ -92,7 +100,7 @@ fn ending() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn trouble() -> impl Strategy<Value = Step> {
+fn disk_trouble() -> impl Strategy<Value = Step> {
     let fault = prop_oneof![
         3 => Just(Fault::Errno(5)),
         1 => Just(Fault::Errno(24)),
@@ -101,21 +109,22 @@ fn trouble() -> impl Strategy<Value = Step> {
         1 => Just(Fault::ShortWrite),
     ];
     prop_oneof![
-        3 => (1..40_u64, fault, prop::bool::weighted(0.2)).prop_map(|(nth, fault, lasts)| Step::Fault(nth, fault, lasts)),
-        1 => (0..30_000_u64).prop_map(Step::Room),
-        3 => Just(Step::Well),
+        3 => (1..40_u64, fault, prop::bool::weighted(0.2))
+            .prop_map(|(nth, fault, lasts)| Step::Fault(nth, fault, lasts)),
+        1 => (0..30_000_u64).prop_map(Step::LimitDisk),
+        3 => Just(Step::RepairDisk),
     ]
 }
 
-fn on_a_well_disk() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(prop_oneof![12 => common(), 1 => ending()], 1..120)
+fn steps_on_a_healthy_disk() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(prop_oneof![12 => common_step(), 1 => end_of_process()], 1..120)
 }
 
-fn on_any_disk() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(prop_oneof![12 => common(), 1 => ending(), 2 => trouble()], 1..120)
+fn steps_on_a_failing_disk() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(prop_oneof![12 => common_step(), 1 => end_of_process(), 2 => disk_trouble()], 1..120)
 }
 
-fn policy() -> impl Strategy<Value = SyncPolicy> {
+fn sync_policy() -> impl Strategy<Value = SyncPolicy> {
     prop_oneof![
         4 => Just(SyncPolicy::Batch),
         1 => Just(SyncPolicy::Interval(std::time::Duration::from_millis(200))),
@@ -123,53 +132,66 @@ fn policy() -> impl Strategy<Value = SyncPolicy> {
     ]
 }
 
-fn play(policy: SyncPolicy, fallback: bool, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let mut world = World::new(policy, fallback);
+fn run_history(policy: SyncPolicy, fallback: bool, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut computer = Computer::new(policy, fallback);
     let mut steps = VecDeque::from(steps);
-    while world.live(&mut steps)? {}
-    world.recover()
+    while computer.run_process(&mut steps)? {}
+    computer.assert_nothing_is_missing()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_200, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn on_a_well_disk_nothing_durable_is_lost_and_duplicates_are_bounded(
-        policy in policy(),
+    fn on_a_healthy_disk_no_durable_span_is_lost_and_duplicates_are_bounded(
+        policy in sync_policy(),
         fallback in prop::bool::weighted(0.8),
-        steps in on_a_well_disk(),
+        steps in steps_on_a_healthy_disk(),
     ) {
-        play(policy, fallback, steps)?;
+        run_history(policy, fallback, steps)?;
     }
 
     #[test]
-    fn on_any_disk_nothing_durable_is_lost(
-        policy in policy(),
+    fn on_a_failing_disk_no_durable_span_is_lost(
+        policy in sync_policy(),
         fallback in prop::bool::weighted(0.8),
-        steps in on_any_disk(),
+        steps in steps_on_a_failing_disk(),
     ) {
-        play(policy, fallback, steps)?;
+        run_history(policy, fallback, steps)?;
     }
 }
 
-/// A life that accepts, spills, hands over, buries and clears up; a kill; one that recovers, replays and ends in good order;
-/// and one after a power cut.
+/// A first process appends, spills, hands over, stores a dead letter, cleans up, and is killed. A second one recovers,
+/// replays and shuts down in order, and a third one ends with a power cut.
 fn every_operation() -> Vec<Step> {
     let mut steps = Vec::new();
-    // More than the buffer holds: files are written.
+    // The batches exceed the buffer, so that the disk thread writes files.
     steps.extend((0..6).flat_map(|_| [Step::Export(35), Step::Answer(0, Answer::Unavailable)]));
-    steps.extend([Step::Disk, Step::Pass(70_000), Step::Answer(0, Answer::Refused), Step::Disk, Step::Pass(1_100)]);
-    steps.extend([Step::Disk, Step::Export(5), Step::Kill, Step::Disk, Step::Export(7)]);
+    steps.extend([
+        Step::DiskTurn,
+        Step::Advance(70_000),
+        Step::Answer(0, Answer::Refused),
+        Step::DiskTurn,
+        Step::Advance(1_100),
+    ]);
+    steps.extend([Step::DiskTurn, Step::Export(5), Step::Kill, Step::DiskTurn, Step::Export(7)]);
     for _ in 0..5 {
-        steps.extend([Step::Answer(0, Answer::Taken), Step::Disk, Step::Pass(600)]);
+        steps.extend([Step::Answer(0, Answer::Accepted), Step::DiskTurn, Step::Advance(600)]);
     }
-    steps.extend([Step::Export(30), Step::Shutdown, Step::Disk, Step::Export(9), Step::Pass(1_100), Step::Disk]);
-    steps.extend([Step::PowerCut(Crash::Worst), Step::Export(3), Step::Answer(0, Answer::TooLarge), Step::Disk]);
+    steps.extend([
+        Step::Export(30),
+        Step::Shutdown,
+        Step::DiskTurn,
+        Step::Export(9),
+        Step::Advance(1_100),
+        Step::DiskTurn,
+    ]);
+    steps.extend([Step::PowerCut(Crash::Worst), Step::Export(3), Step::Answer(0, Answer::TooLarge), Step::DiskTurn]);
     steps
 }
 
 #[test]
-fn any_call_to_the_disk_may_fail_once_or_for_good() {
+fn no_durable_span_is_lost_whichever_call_to_the_disk_fails() {
     let faults =
         [Fault::Errno(5), Fault::Errno(24), Fault::Errno(4), Fault::Errno(28), Fault::TornWrite(28), Fault::ShortWrite];
     let for_good = [(Fault::Errno(5), true), (Fault::Errno(28), true)];
@@ -177,13 +199,15 @@ fn any_call_to_the_disk_may_fail_once_or_for_good() {
         for nth in 1.. {
             let mut steps = VecDeque::from(every_operation());
             steps.push_front(Step::Fault(nth, fault, lasts));
-            let mut world = World::new(SyncPolicy::Batch, true);
-            let failed = |error| panic!("{fault:?} at call {nth}, for good: {lasts}: {error}");
-            while world.live(&mut steps).unwrap_or_else(failed) {}
-            let fired = world.faults_fired();
-            world.recover().unwrap_or_else(|error| panic!("{fault:?} at call {nth}, for good: {lasts}: {error}"));
+            let mut computer = Computer::new(SyncPolicy::Batch, true);
+            let failed = |error| panic!("{fault:?} at call {nth}, and at later calls: {lasts}: {error}");
+            while computer.run_process(&mut steps).unwrap_or_else(failed) {}
+            let fired = computer.faults_fired();
+            computer
+                .assert_nothing_is_missing()
+                .unwrap_or_else(|error| panic!("{fault:?} at call {nth}, and at later calls: {lasts}: {error}"));
             if fired == 0 {
-                assert!(nth > 100, "the run makes {nth} calls, which is not all that it should do");
+                assert!(nth > 100, "the history makes fewer than {nth} calls to the disk, too few for its operations");
                 break;
             }
         }
@@ -194,16 +218,19 @@ fn any_call_to_the_disk_may_fail_once_or_for_good() {
 fn a_crash_at_any_call_of_a_hand_over_leaves_each_batch_in_one_place() {
     for crash in [Crash::Best, Crash::Worst] {
         for nth in 1.. {
-            // The sixth batch is more than the buffer holds: the disk thread's next turn writes a file.
+            // The sixth batch exceeds the buffer: the disk thread's next turn writes a file.
             let mut steps = VecDeque::from([const { Step::Export(35) }; 6]);
             steps.push_back(Step::PowerCutDuring(nth, crash));
-            let mut world = World::new(SyncPolicy::Batch, true);
+            let mut computer = Computer::new(SyncPolicy::Batch, true);
             let failed = |error| panic!("{crash:?} at call {nth}: {error}");
-            while world.live(&mut steps).unwrap_or_else(failed) && world.faults_fired() == 0 && !steps.is_empty() {}
-            let fired = world.faults_fired();
-            world.recover().unwrap_or_else(|error| panic!("{crash:?} at call {nth}: {error}"));
+            while computer.run_process(&mut steps).unwrap_or_else(failed)
+                && computer.faults_fired() == 0
+                && !steps.is_empty()
+            {}
+            let fired = computer.faults_fired();
+            computer.assert_nothing_is_missing().unwrap_or_else(|error| panic!("{crash:?} at call {nth}: {error}"));
             if fired == 0 {
-                assert!(nth > 5, "the turn makes {nth} calls, which is no hand-over");
+                assert!(nth > 5, "the turn makes fewer than {nth} calls to the disk, too few for a hand-over");
                 break;
             }
         }

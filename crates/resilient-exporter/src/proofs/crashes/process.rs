@@ -1,4 +1,4 @@
-//! One process on the simulated computer.
+//! One process on the simulated computer: an exporter without threads, whose turns the test takes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use otlp_transport::{Cause, Outcome};
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Fault};
 
-use super::computer::{World, keys};
+use super::computer::{Computer, span_ids};
 use super::{Answer, Step};
 use crate::core::{Answer as Answered, Call, Question};
 use crate::proofs::spans::spans;
@@ -17,40 +17,41 @@ use crate::seams::fallback::Fallback;
 use crate::shell::disk::Worker;
 use crate::shell::shared::Shared;
 
-pub(super) struct Life<'a> {
-    pub(super) world: &'a mut World,
+pub(super) struct Process<'a> {
+    pub(super) computer: &'a mut Computer,
     shared: &'a Shared,
     worker: Worker<'a>,
     pub(super) calls: Vec<Call>,
     unmarked: Unmarked,
 }
 
-/// What the collector has of this life and no synced mark speaks of, for certain.
+/// Spans that the collector acknowledged to this process, without a synced mark in the journal or in a file: after a crash the
+/// next process may send them again.
 #[derive(Default)]
 struct Unmarked {
-    /// Spans, and when the disk thread has written their mark.
+    /// Spans of each acknowledged batch from memory, and the instant at which the disk thread wrote its mark.
     acknowledged: Vec<(u64, Option<Instant>)>,
-    /// Of batches that are being replayed, or will be again because parts of them were not taken.
+    /// Spans of stored batches that are being replayed, or are replayed again because some of their parts were not accepted.
     replayed: u64,
-    /// All of this life.
+    /// All spans that the collector acknowledged to this process.
     all: u64,
 }
 
-impl<'a> Life<'a> {
-    pub(super) fn new(world: &'a mut World, shared: &'a Shared, worker: Worker<'a>) -> Self {
-        Self { world, shared, worker, calls: Vec::new(), unmarked: Unmarked::default() }
+impl<'a> Process<'a> {
+    pub(super) fn new(computer: &'a mut Computer, shared: &'a Shared, worker: Worker<'a>) -> Self {
+        Self { computer, shared, worker, calls: Vec::new(), unmarked: Unmarked::default() }
     }
 
-    /// Says whether it ended this life.
+    /// Takes a step. Returns whether the step ended the process.
     pub(super) fn step(&mut self, step: Step) -> bool {
         match step {
             Step::Export(count) => self.export(count),
-            Step::Disk => self.disk(),
-            Step::Pass(ms) => self.world.hands.pass(ms),
-            Step::Set(seconds) => self.world.hands.set(seconds),
+            Step::DiskTurn => self.disk_turn(),
+            Step::Advance(ms) => self.computer.clocks.advance(ms),
+            Step::SetWallClock(seconds) => self.computer.clocks.set_wall_clock(seconds),
             Step::Answer(call, answer) => self.answer(call, answer),
             Step::Redrive => {
-                let redriven = Arc::clone(&self.world.redriven);
+                let redriven = Arc::clone(&self.computer.redriven);
                 let redrive = move |fallback: &mut dyn Fallback, now| {
                     let ids = fallback.dead_letter_ids().ok()?;
                     let letter = fallback.describe_dead_letter(ids.first()?).ok()?;
@@ -64,26 +65,26 @@ impl<'a> Life<'a> {
                 self.shared.decide(|core| core.ask(question));
             }
             Step::Kill => {
-                self.end_hard(Crash::Best);
-                if !self.world.strict {
-                    // After a failed write what was not synced may be in memory only.
-                    self.world.forget_unsynced();
+                self.crash(Crash::Best);
+                if !self.computer.strict {
+                    // After a failed write the unsynced batches may be in memory only.
+                    self.computer.forget_unsynced();
                 }
                 return true;
             }
             Step::PowerCutDuring(nth, crash) => {
-                // From that call on nothing reaches the disk, and nobody hears of what is decided then.
-                self.world.faults.plan(nth, Fault::Errno(5), true);
-                self.world.power_is_gone = true;
-                self.disk();
+                // From that call on no write reaches the disk, and the decisions of this turn end with the process.
+                self.computer.faults.plan(nth, Fault::Errno(5), true);
+                self.computer.power_is_off = true;
+                self.disk_turn();
                 return self.step(Step::PowerCut(crash));
             }
             Step::PowerCut(crash) => {
-                self.end_hard(crash);
-                // By these policies a power cut may take some; which ones is not for this test to know.
-                self.world.forget_unsynced();
-                // Without syncs the journal may still have what a file has.
-                self.world.strict &= self.world.policy != SyncPolicy::Never;
+                self.crash(crash);
+                // The policies `Interval` and `Never` let a power cut take some of these; the test does not predict which.
+                self.computer.forget_unsynced();
+                // Without syncs a batch may be in the journal and in a file.
+                self.computer.strict &= self.computer.policy != SyncPolicy::Never;
                 return true;
             }
             Step::Shutdown => {
@@ -91,52 +92,52 @@ impl<'a> Life<'a> {
                 return true;
             }
             Step::Fault(nth, fault, lasts) => {
-                self.world.strict = false;
-                self.world.faults.plan(nth, fault, lasts);
+                self.computer.strict = false;
+                self.computer.faults.plan(nth, fault, lasts);
             }
-            Step::Room(bytes) => {
-                self.world.strict = false;
-                self.world.disk.set_capacity(Some(bytes));
+            Step::LimitDisk(bytes) => {
+                self.computer.strict = false;
+                self.computer.disk.set_capacity(Some(bytes));
             }
-            Step::Well => {
-                self.world.faults.clear();
-                self.world.disk.set_capacity(None);
+            Step::RepairDisk => {
+                self.computer.faults.clear();
+                self.computer.disk.set_capacity(None);
             }
         }
-        self.plan();
+        self.poll_calls();
         false
     }
 
-    fn plan(&mut self) {
+    fn poll_calls(&mut self) {
         let now = self.shared.clock.now();
         self.calls.extend(self.shared.decide(|core| core.poll_calls(now)));
     }
 
-    /// As `export` does, with the disk thread's turn in place of the wait.
+    /// Does the same as `export`, with a turn of the disk thread in place of the wait.
     fn export(&mut self, count: usize) {
-        let batch = spans(self.world.next_span, count);
-        self.world.next_span += count as u64;
+        let batch = spans(self.computer.next_span, count);
+        self.computer.next_span += count as u64;
         let id = self.shared.core().next_id();
-        let payload = self.world.encoder.encode(id, self.shared.clock.wall(), &batch);
-        let keys = keys(payload.bytes()).collect::<Vec<_>>();
-        self.world.made.extend(&keys);
+        let payload = self.computer.encoder.encode(id, self.shared.clock.wall(), &batch);
+        let keys = span_ids(payload.bytes()).collect::<Vec<_>>();
+        self.computer.made.extend(&keys);
         assert!(self.shared.decide(|core| core.on_submitted(&payload)));
-        self.disk();
+        self.disk_turn();
         let now = self.shared.clock.now();
         let before = self.shared.core().durable.accepted_not_durable();
         self.shared.core().durable.on_wait_ended(id, count, now);
         if self.shared.core().durable.accepted_not_durable() == before {
-            self.world.durable.extend(&keys);
-            if self.world.policy != SyncPolicy::Batch {
-                self.world.unsynced.extend(&keys);
+            self.computer.durable.extend(&keys);
+            if self.computer.policy != SyncPolicy::Batch {
+                self.computer.unsynced.extend(&keys);
             }
         }
         let _ = self.shared.decide(|core| core.on_offered(payload, now));
     }
 
-    fn disk(&mut self) {
+    fn disk_turn(&mut self) {
         self.worker.turn_within(Duration::ZERO);
-        if self.world.faults.fired() > 0 {
+        if self.computer.faults.fired() > 0 {
             return;
         }
         let ledger = self.shared.core().ledger().clone();
@@ -145,8 +146,8 @@ impl<'a> Life<'a> {
         for (_, marked) in &mut self.unmarked.acknowledged {
             marked.get_or_insert(now);
         }
-        // A mark waits for company no longer than 100 ms, or the interval, and the next turn syncs it.
-        let wait = match self.world.policy {
+        // A mark waits 100 ms, or the interval, for others to share its sync; the next turn then syncs it.
+        let wait = match self.computer.policy {
             SyncPolicy::Batch => Duration::from_millis(100),
             SyncPolicy::Interval(interval) => interval,
             SyncPolicy::Never => Duration::MAX,
@@ -162,26 +163,25 @@ impl<'a> Life<'a> {
         let spans = call.payload.span_count() as u64;
         let cause = Cause::Http { status: 503, message: String::new() };
         let outcome = match answer {
-            Answer::Taken => Outcome::Delivered { rejected: 0, message: None },
-            Answer::Partly(rejected) => Outcome::Delivered { rejected, message: None },
+            Answer::Accepted => Outcome::Delivered { rejected: 0, message: None },
+            Answer::PartlyRejected(rejected) => Outcome::Delivered { rejected, message: None },
             Answer::Unavailable => Outcome::Retryable { after: None, cause, possible_duplicate: false },
-            Answer::Lost => Outcome::Retryable { after: None, cause, possible_duplicate: true },
+            Answer::AnswerLost => Outcome::Retryable { after: None, cause, possible_duplicate: true },
             Answer::TooLarge => Outcome::TooLarge { cause },
             Answer::Refused => Outcome::Permanent { cause },
         };
         match answer {
-            Answer::Taken | Answer::Partly(_) | Answer::Lost => {
-                for key in keys(call.payload.bytes()) {
-                    *self.world.taken.entry(key).or_default() += 1;
+            Answer::Accepted | Answer::PartlyRejected(_) | Answer::AnswerLost => {
+                for key in span_ids(call.payload.bytes()) {
+                    *self.computer.received.entry(key).or_default() += 1;
                 }
             }
-            Answer::TooLarge => self.world.strict = false,
-            Answer::Refused => self.world.refused.extend(keys(call.payload.bytes())),
-            Answer::Unavailable => {}
+            Answer::TooLarge => self.computer.strict = false,
+            Answer::Refused | Answer::Unavailable => {}
         }
         match answer {
-            Answer::Lost => self.world.bound += spans,
-            Answer::Taken | Answer::Partly(_) => {
+            Answer::AnswerLost => self.computer.max_duplicates += spans,
+            Answer::Accepted | Answer::PartlyRejected(_) => {
                 self.unmarked.all += spans;
                 match self.shared.core().is_live(call.id) {
                     true => self.unmarked.acknowledged.push((spans, None)),
@@ -199,37 +199,39 @@ impl<'a> Life<'a> {
         self.shared.decide(|core| core.on_answered(call.id, outcome, own, now, wall));
     }
 
-    /// No further instruction is carried out.
-    fn end_hard(&mut self, crash: Crash) {
-        self.world.disk.crash(crash);
+    /// Ends the process at once, as a kill or a power cut does.
+    fn crash(&mut self, crash: Crash) {
+        self.computer.disk.crash(crash);
         let acknowledged = self.unmarked.acknowledged.iter().map(|(spans, _)| spans).sum::<u64>();
-        self.world.bound += acknowledged + self.unmarked.replayed;
-        // What is out may arrive all the same.
+        self.computer.max_duplicates += acknowledged + self.unmarked.replayed;
+        // The collector may still receive the calls in flight.
         for call in self.calls.drain(..) {
-            self.world.bound += call.payload.span_count() as u64;
-            for key in keys(call.payload.bytes()) {
-                *self.world.taken.entry(key).or_default() += 1;
+            self.computer.max_duplicates += call.payload.span_count() as u64;
+            for key in span_ids(call.payload.bytes()) {
+                *self.computer.received.entry(key).or_default() += 1;
             }
         }
     }
 
+    /// Ends the process in order.
     fn shutdown(&mut self) {
         let now = self.shared.clock.now();
         self.shared.core().drain(now + Duration::from_secs(1));
-        self.plan();
-        self.world.bound += self.calls.drain(..).map(|call| call.payload.span_count() as u64).sum::<u64>();
+        self.poll_calls();
+        self.computer.max_duplicates += self.calls.drain(..).map(|call| call.payload.span_count() as u64).sum::<u64>();
         self.shared.decide(|core| core.stop(now));
         self.worker.turn_within(Duration::ZERO);
         self.worker.close();
-        // Where a mark could not be synced the next life does it.
-        self.world.bound += self.unmarked.replayed;
+        // The next process replays batches whose mark could not be synced.
+        self.computer.max_duplicates += self.unmarked.replayed;
     }
 
-    pub(super) fn end(&mut self) -> Result<(), TestCaseError> {
+    /// Adds the losses of the ended process to those of the computer.
+    pub(super) fn add_losses(&mut self) -> Result<(), TestCaseError> {
         let ledger = self.shared.core().ledger().clone();
-        self.world.lost += ledger.lost() + self.shared.health().dead_letters_evicted;
-        if self.world.strict {
-            // Only memory can be too small here.
+        self.computer.lost += ledger.lost() + self.shared.health().dead_letters_evicted;
+        if self.computer.strict {
+            // On a healthy disk memory alone can be too small.
             for reason in ["corrupt", "shutdown", "fallback_full", "fallback_age"] {
                 prop_assert_eq!(ledger.dropped.get(reason), None, "{:?}", ledger);
             }
@@ -237,12 +239,12 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    /// Recounts what can be recounted.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// Recounts the terms of the ledger that this process alone determines.
+    pub(super) fn check_ledger(&self) -> Result<(), String> {
         let core = self.shared.core();
-        let equal = |what: &str, ledger: u64, world: u64| match ledger == world {
+        let equal = |term: &str, ledger: u64, recount: u64| match ledger == recount {
             true => Ok(()),
-            false => Err(format!("{what}: the ledger says {ledger}, the world {world}: {:?}", core.ledger())),
+            false => Err(format!("{term}: the ledger counts {ledger}, the recount {recount}: {:?}", core.ledger())),
         };
         equal("imbalance", core.ledger().imbalance().unsigned_abs(), 0)?;
         let waiting = core.memory.waiting().map(|entry| entry.item.span_count()).sum::<usize>();
@@ -252,7 +254,7 @@ impl<'a> Life<'a> {
         if !core.is_stopped() {
             let live = self.calls.iter().filter(|call| core.is_live(call.id));
             let live = live.map(|call| call.payload.span_count() as u64).sum();
-            // A call that is drained by the end of a life has no answer.
+            // The end of a process abandons its calls without an answer.
             if !self.calls.is_empty() {
                 equal("in_flight", core.ledger().in_flight, live)?;
             }
