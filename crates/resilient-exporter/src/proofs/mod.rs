@@ -2,8 +2,8 @@
 //!
 //! | File | Purpose |
 //! | --- | --- |
-//! | `crashes` | crash histories over core, disk thread and all stores on a simulated disk |
-//! | `simulation` | the core in virtual time, its ledger recounted after every step |
+//! | `crashes/` | crash histories over core, disk thread and all stores on a simulated disk |
+//! | `simulation/` | the core in virtual time, its ledger recounted after every step |
 //! | `spans` | spans for tests |
 
 mod crashes;

@@ -190,8 +190,8 @@ impl Computer {
         Some((shared, fallback, Committer::new(Box::new(journal), self.policy, now)))
     }
 
-    /// Runs a last process with a healthy disk and collector. After that each durable span is at the collector or in a dead
-    /// letter, apart from as many as the ledgers count as lost.
+    /// Runs a last process with a healthy disk and collector. After that each durable span is at the collector or in a
+    /// dead letter, apart from as many as the ledgers count as lost.
     pub(super) fn assert_nothing_is_missing(mut self) -> Result<(), TestCaseError> {
         self.faults.clear();
         self.disk.set_capacity(None);

@@ -1,8 +1,8 @@
 //! Buffer, journal and files together, over a simulated disk: random histories of exports, answers, refusals, spills,
 //! replays, clock steps, a full disk, failing calls, shutdowns, kills and power cuts that lose or tear unsynced bytes.
 //!
-//! The proofs count by themselves: at the end of a history each span that `export` accepted as durable is at the collector, in
-//! a dead letter, or counted as lost.
+//! The proofs count by themselves: at the end of a history each span that `export` accepted as durable is at the
+//! collector, in a dead letter, or counted as lost.
 //!
 //! | File | Purpose |
 //! | --- | --- |
@@ -40,8 +40,8 @@ enum Step {
     Kill,
     /// The power fails: unsynced writes are lost or torn.
     PowerCut(Crash),
-    /// The disk thread takes a turn, and the power fails at its n-th call to the disk; with [`Crash::Best`] the process alone
-    /// ends there.
+    /// The disk thread takes a turn, and the power fails at its n-th call to the disk; with [`Crash::Best`] the process
+    /// alone ends there.
     PowerCutDuring(u64, Crash),
     /// The process shuts down in order.
     Shutdown,
@@ -60,7 +60,7 @@ enum Answer {
     PartlyRejected(usize),
     Unavailable,
     /// The collector stores the batch, and its answer is lost.
-    AnswerLost,
+    Unacknowledged,
     TooLarge,
     /// Refused for good.
     Refused,
@@ -71,7 +71,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         8 => Just(Answer::Accepted),
         1 => (0..4_usize).prop_map(Answer::PartlyRejected),
         5 => Just(Answer::Unavailable),
-        1 => Just(Answer::AnswerLost),
+        1 => Just(Answer::Unacknowledged),
         1 => Just(Answer::TooLarge),
         1 => Just(Answer::Refused),
     ]

@@ -25,13 +25,14 @@ pub(super) struct Process<'a> {
     unmarked: Unmarked,
 }
 
-/// Spans that the collector acknowledged to this process, without a synced mark in the journal or in a file: after a crash the
-/// next process may send them again.
+/// Spans that the collector acknowledged to this process, without a synced mark in the journal or in a file: after a
+/// crash the next process may send them again.
 #[derive(Default)]
 struct Unmarked {
     /// Spans of each acknowledged batch from memory, and the instant at which the disk thread wrote its mark.
     acknowledged: Vec<(u64, Option<Instant>)>,
-    /// Spans of stored batches that are being replayed, or are replayed again because some of their parts were not accepted.
+    /// Spans of stored batches that are being replayed, or are replayed again because some of their parts were not
+    /// accepted.
     replayed: u64,
     /// All spans that the collector acknowledged to this process.
     all: u64,
@@ -81,7 +82,8 @@ impl<'a> Process<'a> {
             }
             Step::PowerCut(crash) => {
                 self.crash(crash);
-                // The policies `Interval` and `Never` let a power cut take some of these; the test does not predict which.
+                // The policies `Interval` and `Never` let a power cut take some of these; the test does not predict
+                // which.
                 self.computer.forget_unsynced();
                 // Without syncs a batch may be in the journal and in a file.
                 self.computer.strict &= self.computer.policy != SyncPolicy::Never;
@@ -166,12 +168,12 @@ impl<'a> Process<'a> {
             Answer::Accepted => Outcome::Delivered { rejected: 0, message: None },
             Answer::PartlyRejected(rejected) => Outcome::Delivered { rejected, message: None },
             Answer::Unavailable => Outcome::Retryable { after: None, cause, possible_duplicate: false },
-            Answer::AnswerLost => Outcome::Retryable { after: None, cause, possible_duplicate: true },
+            Answer::Unacknowledged => Outcome::Retryable { after: None, cause, possible_duplicate: true },
             Answer::TooLarge => Outcome::TooLarge { cause },
             Answer::Refused => Outcome::Permanent { cause },
         };
         match answer {
-            Answer::Accepted | Answer::PartlyRejected(_) | Answer::AnswerLost => {
+            Answer::Accepted | Answer::PartlyRejected(_) | Answer::Unacknowledged => {
                 for key in span_ids(call.payload.bytes()) {
                     *self.computer.received.entry(key).or_default() += 1;
                 }
@@ -180,7 +182,7 @@ impl<'a> Process<'a> {
             Answer::Refused | Answer::Unavailable => {}
         }
         match answer {
-            Answer::AnswerLost => self.computer.max_duplicates += spans,
+            Answer::Unacknowledged => self.computer.max_duplicates += spans,
             Answer::Accepted | Answer::PartlyRejected(_) => {
                 self.unmarked.all += spans;
                 match self.shared.core().is_live(call.id) {

@@ -1,4 +1,4 @@
-//! Two fallbacks of a simulated world: one in memory that fails on demand, and real files.
+//! The two fallbacks of the simulation: one in memory that fails on demand, and one in real files.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::SystemTime;
@@ -21,7 +21,7 @@ pub(super) struct MemoryFallback {
     reading: usize,
     fails: bool,
     letters: VecDeque<(Bytes, usize)>,
-    /// Letters that are gone: they count in the ids of those that follow.
+    /// Letters that were redriven. The ids of the letters in the queue continue this count.
     redriven: usize,
 }
 
@@ -49,8 +49,8 @@ impl Fallback for MemoryFallback {
 
     fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
         assert_eq!(fates.len(), self.reading, "one fate for each batch that was read");
-        let given = self.batches.drain(..self.reading).collect::<Vec<_>>();
-        for (batch, fate) in given.into_iter().zip(fates).rev() {
+        let read = self.batches.drain(..self.reading).collect::<Vec<_>>();
+        for (batch, fate) in read.into_iter().zip(fates).rev() {
             if matches!(fate, Fate::Pending) {
                 self.batches.push_front(batch);
             }
@@ -78,11 +78,11 @@ impl Fallback for MemoryFallback {
     }
 
     fn redrive(&mut self, id: &str, _now: SystemTime) -> Result<Redriven, DeadLetterError> {
-        assert_eq!(id, format!("{}", self.redriven), "the oldest");
+        assert_eq!(id, format!("{}", self.redriven), "the simulation redrives the oldest letter");
         if self.fails {
             return Err(DeadLetterError::NoRoom(FallbackError::new("no space left")));
         }
-        let (bytes, spans) = self.letters.pop_front().expect("it is listed");
+        let (bytes, spans) = self.letters.pop_front().expect("the id is that of the first letter");
         self.batches.push_back((bytes, spans));
         self.redriven += 1;
         Ok(Redriven { spans: spans as u64, letter_stays: false })
@@ -93,12 +93,12 @@ fn group(batches: Vec<(Bytes, usize)>) -> ReadBack {
     if batches.is_empty() { ReadBack::Empty } else { ReadBack::Group(batches) }
 }
 
-/// The fallback of a world, and a count of what is in it that does not ask it.
+/// A fallback of the simulation, with counts of its spans that do not use the code under test.
 pub(super) trait Disk: Fallback {
     fn set_failing(&mut self, fails: bool);
     fn dead_lettered(&self) -> usize;
     fn stored(&self) -> HashSet<SpanKey>;
-    /// Loses its oldest batch to a cap; says how many spans that were.
+    /// Removes the oldest batch, as a limit does, and returns the number of its spans; `None` if no batch can go now.
     fn lose_oldest(&mut self) -> Option<usize>;
 }
 
@@ -205,7 +205,7 @@ impl Disk for Files {
         let paths = files.map(|file| file.expect("readable").path());
         let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
         let texts = paths.map(|path| std::fs::read_to_string(path).expect("text"));
-        // The first line says what happened.
+        // The first line holds the refusal, the others the spans.
         texts.map(|text| text.lines().skip(1).map(|line| ids_of_line(line).len()).sum::<usize>()).sum()
     }
 
@@ -236,7 +236,7 @@ impl Disk for Files {
     }
 }
 
-/// Read as plain JSON, by names of its own.
+/// Reads a line as plain JSON, without the decoder of the payload crate.
 fn ids_of_line(line: &str) -> Vec<SpanKey> {
     let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
     let resources = line["resourceSpans"].as_array().expect("array").iter();

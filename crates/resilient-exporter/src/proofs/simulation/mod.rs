@@ -1,5 +1,10 @@
-//! The core against a simulated world in virtual time: random answers, a slow or failing disk, a shutdown at any moment.
-//! After every step each term of the ledger is recounted from the thing it speaks of.
+//! The core in virtual time: random answers, a slow or failing disk, a shutdown at any moment. After every step each
+//! term of the ledger is recounted from the spans in the place that the term names.
+//!
+//! | File | Purpose |
+//! | --- | --- |
+//! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
+//! | `rules` | the rules of the core, one a test: turns, charges, replay, recovery, commits |
 
 mod disk;
 mod rules;
@@ -26,20 +31,22 @@ use crate::seams::settings::FallbackFormat;
 type SpanKey = ([u8; 16], [u8; 8]);
 
 fn span_ids(request: &[u8]) -> impl Iterator<Item = SpanKey> {
-    otlp_payload::span_ids(request).expect("what the core holds can be read")
+    otlp_payload::span_ids(request).expect("the core holds well-formed payloads")
 }
 
-/// What can happen next.
+/// One step of a history.
 #[derive(Clone, Debug)]
 enum Action {
     Offer(usize),
     Advance(u64),
     Answer(usize, Answer),
-    Disk {
+    /// The disk thread acts on the oldest effect.
+    RunEffect {
         fails: bool,
     },
+    /// The fallback's limits remove its oldest batch.
     Evict,
-    /// The oldest dead letter is put back on its way.
+    /// An operator redrives the oldest dead letter.
     Redrive {
         fails: bool,
     },
@@ -47,25 +54,27 @@ enum Action {
 
 #[derive(Clone, Copy, Debug)]
 enum Answer {
-    Take,
-    Reject(usize),
-    Busy,
+    Accept,
+    /// A partial success: the collector rejects this many spans and accepts the rest.
+    PartlyReject(usize),
+    Unavailable,
     Throttle(u64),
     /// The collector stores the batch, and its answer is lost.
-    Ambiguous,
+    Unacknowledged,
     TooLarge,
-    Never,
+    /// The collector refuses the batch for good.
+    Refuse,
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
-        6 => Just(Answer::Take),
-        1 => (0..5_usize).prop_map(Answer::Reject),
-        4 => Just(Answer::Busy),
+        6 => Just(Answer::Accept),
+        1 => (0..5_usize).prop_map(Answer::PartlyReject),
+        4 => Just(Answer::Unavailable),
         1 => (0..60_000_u64).prop_map(Answer::Throttle),
-        1 => Just(Answer::Ambiguous),
+        1 => Just(Answer::Unacknowledged),
         1 => Just(Answer::TooLarge),
-        1 => Just(Answer::Never),
+        1 => Just(Answer::Refuse),
     ]
 }
 
@@ -75,13 +84,14 @@ fn action() -> impl Strategy<Value = Action> {
         3 => (0..3_000_u64).prop_map(Action::Advance),
         1 => (0..400_000_u64).prop_map(Action::Advance),
         6 => (any::<usize>(), answer()).prop_map(|(call, answer)| Action::Answer(call, answer)),
-        4 => prop::bool::weighted(0.2).prop_map(|fails| Action::Disk { fails }),
+        4 => prop::bool::weighted(0.2).prop_map(|fails| Action::RunEffect { fails }),
         1 => Just(Action::Evict),
         1 => prop::bool::weighted(0.2).prop_map(|fails| Action::Redrive { fails }),
     ]
 }
 
-struct World {
+/// The core of an exporter with the collector, the disk and the clock that a history moves.
+struct Simulation {
     core: Core,
     backoff: Box<dyn Backoff>,
     now: Instant,
@@ -91,18 +101,19 @@ struct World {
     calls: Vec<Call>,
     effects: VecDeque<Effect>,
     disk: Box<dyn Disk>,
-    /// Acknowledged, with what the collector took; ambiguous answers store without an acknowledgement.
-    taken: HashMap<SpanKey, u32>,
+    /// How often the collector received each span, also where its answer was lost.
+    received: HashMap<SpanKey, u32>,
+    /// Spans that the collector acknowledged as accepted, and as rejected.
     acknowledged: u64,
     rejected: u64,
-    /// Acknowledged spans of a replay whose mark is not written yet.
+    /// Acknowledged spans of replays whose marks are not written yet.
     unmarked: u64,
-    /// Spans of letters that were put back on their way.
+    /// Spans of redriven dead letters.
     redriven: u64,
     fallback: bool,
 }
 
-impl World {
+impl Simulation {
     fn new(disk: Box<dyn Disk>, fallback: bool, seed: u64) -> Self {
         let policy = Policy {
             limits: Limits { max_count: 200, max_bytes: 60_000, max_age: Duration::from_secs(300) },
@@ -125,7 +136,7 @@ impl World {
             calls: Vec::new(),
             effects: VecDeque::new(),
             disk,
-            taken: HashMap::new(),
+            received: HashMap::new(),
             acknowledged: 0,
             rejected: 0,
             unmarked: 0,
@@ -134,7 +145,7 @@ impl World {
         }
     }
 
-    /// Reports to the core and hands its effects on: to the disk thread's queue, in this order.
+    /// Reports an event to the core and appends the core's effects to the disk thread's queue.
     fn report<T>(&mut self, event: impl FnOnce(&mut Core) -> T) -> T {
         let result = event(&mut self.core);
         while let Some(effect) = self.core.poll_effect() {
@@ -168,9 +179,9 @@ impl World {
         let _ = self.report(|core| core.on_offered(payload, now));
     }
 
-    fn take(&mut self, payload: &Payload) {
+    fn receive(&mut self, payload: &Payload) {
         for key in span_ids(payload.bytes()) {
-            *self.taken.entry(key).or_default() += 1;
+            *self.received.entry(key).or_default() += 1;
         }
     }
 
@@ -183,18 +194,18 @@ impl World {
         let before = self.core.ledger().clone();
         let cause = Cause::Http { status: 503, message: String::new() };
         let outcome = match answer {
-            Answer::Take => Outcome::Delivered { rejected: 0, message: None },
-            Answer::Reject(rejected) => Outcome::Delivered { rejected: rejected.min(spans), message: None },
-            Answer::Busy => Outcome::Retryable { after: None, cause, possible_duplicate: false },
+            Answer::Accept => Outcome::Delivered { rejected: 0, message: None },
+            Answer::PartlyReject(rejected) => Outcome::Delivered { rejected: rejected.min(spans), message: None },
+            Answer::Unavailable => Outcome::Retryable { after: None, cause, possible_duplicate: false },
             Answer::Throttle(ms) => {
                 Outcome::Retryable { after: Some(Duration::from_millis(ms)), cause, possible_duplicate: false }
             }
-            Answer::Ambiguous => Outcome::Retryable { after: None, cause, possible_duplicate: true },
+            Answer::Unacknowledged => Outcome::Retryable { after: None, cause, possible_duplicate: true },
             Answer::TooLarge => Outcome::TooLarge { cause },
-            Answer::Never => Outcome::Permanent { cause },
+            Answer::Refuse => Outcome::Permanent { cause },
         };
-        if matches!(answer, Answer::Take | Answer::Reject(_) | Answer::Ambiguous) {
-            self.take(&call.payload);
+        if matches!(answer, Answer::Accept | Answer::PartlyReject(_) | Answer::Unacknowledged) {
+            self.receive(&call.payload);
         }
         if let Outcome::Delivered { rejected, .. } = outcome {
             self.acknowledged += (spans - rejected) as u64;
@@ -209,13 +220,13 @@ impl World {
         if let Outcome::Delivered { .. } = outcome
             && before.in_flight == self.core.ledger().in_flight
         {
-            // A replay: the ledger follows when the mark is written.
+            // A replay: the ledger counts its spans when the mark is written.
             self.unmarked += spans as u64;
         }
     }
 
     /// The disk thread acts on one effect.
-    fn disk(&mut self, fails: bool) {
+    fn run_effect(&mut self, fails: bool) {
         self.disk.set_failing(fails);
         let (now, wall) = (self.now, SystemClock.wall());
         match self.effects.pop_front() {
@@ -248,21 +259,21 @@ impl World {
                 });
                 let refusals = refusals.collect::<Vec<_>>();
                 let is_stored = self.disk.store_dead_letters(&refusals, "", wall);
-                self.disk.settle(&fates).expect("memory does not fail here");
+                self.disk.settle(&fates).expect("no fallback of the simulation fails to settle");
                 self.report(|core| core.on_group_settled(&fates, is_stored));
                 let marked = fates.iter().map(|fate| match fate {
                     Fate::Finished { delivered, rejected, .. } => (delivered + rejected) as u64,
                     Fate::Pending => 0,
                 });
-                // The delivered parts of a batch that stays whole will be delivered again.
+                // A batch that stays stored is replayed as a whole: its delivered parts are delivered again.
                 self.acknowledged -= self.unmarked - marked.sum::<u64>();
                 self.unmarked = 0;
             }
-            Some(other) => unreachable!("no journal and no user: {other:?}"),
+            Some(other) => unreachable!("neither a journal nor a user asks for it: {other:?}"),
         }
     }
 
-    /// The oldest stored batch is removed by a limit, unless it is being replayed.
+    /// The fallback's limits remove the oldest stored batch, unless it is being replayed.
     fn evict(&mut self) {
         if let Some(spans) = self.disk.lose_oldest() {
             let change = Change::Dropped { spans: spans as u64, reason: DropReason::FallbackFull };
@@ -270,7 +281,7 @@ impl World {
         }
     }
 
-    /// Redrives the oldest dead letter. One that cannot be stored stays a dead letter.
+    /// Redrives the oldest dead letter. A letter that the fallback cannot store stays a dead letter.
     fn redrive(&mut self, fails: bool) {
         self.disk.set_failing(fails);
         let Some(id) = self.disk.dead_letter_ids().expect("there is no fault").into_iter().next() else { return };
@@ -284,12 +295,12 @@ impl World {
         }
     }
 
-    /// Recounts every term from the thing it speaks of.
-    fn check(&self) -> Result<(), String> {
+    /// Recounts every term of the ledger from the spans in the place that the term names.
+    fn check_ledger(&self) -> Result<(), String> {
         let ledger = self.core.ledger();
-        let equal = |what: &str, ledger: u64, world: u64| match ledger == world {
+        let equal = |term: &str, ledger: u64, recount: u64| match ledger == recount {
             true => Ok(()),
-            false => Err(format!("{what}: the ledger says {ledger}, the world {world}")),
+            false => Err(format!("{term}: the ledger counts {ledger}, the recount {recount}")),
         };
         equal("imbalance", ledger.imbalance().unsigned_abs(), 0)?;
         equal("offered", ledger.offered, self.made.len() as u64)?;
@@ -305,12 +316,16 @@ impl World {
         let live = self.calls.iter().filter(|call| self.core.is_live(call.id));
         equal("in_flight", ledger.in_flight, live.map(|call| call.payload.span_count() as u64).sum())?;
         equal("in_fallback", ledger.in_fallback, self.disk.stored().len() as u64)?;
-        equal("in_fallback by its own count", ledger.in_fallback, self.disk.usage().spans)?;
+        equal("in_fallback by the fallback's count", ledger.in_fallback, self.disk.usage().spans)?;
         equal("answered", ledger.delivered + ledger.rejected + self.unmarked, self.acknowledged + self.rejected)?;
         equal("redriven", ledger.redriven, self.redriven)?;
         equal("dead_lettered", ledger.dead_lettered, self.disk.dead_lettered() as u64 + self.redriven)?;
-        if ledger.delivered > self.taken.len() as u64 {
-            return Err(format!("{} delivered, the collector has {}", ledger.delivered, self.taken.len()));
+        if ledger.delivered > self.received.len() as u64 {
+            return Err(format!(
+                "the ledger counts {} spans as delivered, the collector has {}",
+                ledger.delivered,
+                self.received.len()
+            ));
         }
         let held = self.core.memory.waiting_size();
         let limits = self.core.memory.limits();
@@ -329,15 +344,15 @@ impl World {
             Action::Offer(count) => self.offer(count),
             Action::Advance(ms) => self.now += Duration::from_millis(ms),
             Action::Answer(call, answer) => self.answer(call, answer),
-            Action::Disk { fails } => self.disk(fails),
+            Action::RunEffect { fails } => self.run_effect(fails),
             Action::Evict => self.evict(),
             Action::Redrive { fails } => self.redrive(fails),
         }
         self.poll();
     }
 
-    /// The collector is well and the disk works: everything gets its end.
-    fn recover(&mut self) {
+    /// Runs a healthy collector and disk until no span waits.
+    fn deliver_everything(&mut self) {
         for _ in 0..10_000 {
             let ledger = self.core.ledger();
             if ledger.buffered + ledger.in_flight + ledger.in_fallback == 0 && self.effects.is_empty() {
@@ -345,27 +360,27 @@ impl World {
             }
             self.now += Duration::from_millis(500);
             while !self.calls.is_empty() {
-                self.answer(0, Answer::Take);
+                self.answer(0, Answer::Accept);
             }
             while !self.effects.is_empty() {
-                self.disk(false);
+                self.run_effect(false);
             }
             self.poll();
         }
     }
 }
 
-fn run(mut world: World, history: Vec<Action>) -> Result<World, TestCaseError> {
+fn run(mut simulation: Simulation, history: Vec<Action>) -> Result<Simulation, TestCaseError> {
     for action in history {
-        let told = format!("{action:?}");
-        world.step(action);
-        world.check().map_err(|error| TestCaseError::fail(format!("after {told}: {error}")))?;
+        let name = format!("{action:?}");
+        simulation.step(action);
+        simulation.check_ledger().map_err(|error| TestCaseError::fail(format!("after {name}: {error}")))?;
     }
-    Ok(world)
+    Ok(simulation)
 }
 
-fn in_memory(fallback: bool, seed: u64) -> World {
-    World::new(Box::<MemoryFallback>::default(), fallback, seed)
+fn in_memory(fallback: bool, seed: u64) -> Simulation {
+    Simulation::new(Box::<MemoryFallback>::default(), fallback, seed)
 }
 
 fn history() -> impl Strategy<Value = Vec<Action>> {
@@ -377,36 +392,40 @@ proptest! {
 
     #[test]
     fn every_span_is_accounted_for_after_every_step(fallback: bool, seed: u64, history in history()) {
-        let mut world = run(in_memory(fallback, seed), history)?;
-        world.recover();
-        world.check().map_err(TestCaseError::fail)?;
-        let ledger = world.core.ledger();
-        prop_assert_eq!(ledger.buffered + ledger.in_flight + ledger.in_fallback, 0, "something is stuck: {:?}", ledger);
-        // Nothing invented, and what is called delivered arrived.
-        prop_assert!(world.taken.keys().all(|key| world.made.contains(key)));
+        let mut simulation = run(in_memory(fallback, seed), history)?;
+        simulation.deliver_everything();
+        simulation.check_ledger().map_err(TestCaseError::fail)?;
+        let ledger = simulation.core.ledger();
+        prop_assert_eq!(ledger.buffered + ledger.in_flight + ledger.in_fallback, 0, "spans still wait: {:?}", ledger);
+        // The collector has no other spans than these, and each span that it has not is counted as lost or refused.
+        prop_assert!(simulation.received.keys().all(|key| simulation.made.contains(key)));
         let gone = ledger.lost() + ledger.dead_lettered + ledger.rejected;
-        prop_assert!(world.taken.len() as u64 + gone >= world.made.len() as u64, "{:?}", ledger);
+        prop_assert!(simulation.received.len() as u64 + gone >= simulation.made.len() as u64, "{:?}", ledger);
     }
 
     #[test]
-    fn a_shutdown_at_any_moment_leaves_nothing_in_memory(seed: u64, history in history(), answers in prop::collection::vec(answer(), 0..30)) {
-        let mut world = run(in_memory(true, seed), history)?;
-        let until = world.now + Duration::from_secs(2);
-        world.report(|core| core.drain(until));
-        world.poll();
+    fn a_shutdown_at_any_moment_leaves_no_span_in_memory(
+        seed: u64,
+        history in history(),
+        answers in prop::collection::vec(answer(), 0..30),
+    ) {
+        let mut simulation = run(in_memory(true, seed), history)?;
+        let until = simulation.now + Duration::from_secs(2);
+        simulation.report(|core| core.drain(until));
+        simulation.poll();
         for answer in answers {
-            world.answer(0, answer);
-            world.poll();
+            simulation.answer(0, answer);
+            simulation.poll();
         }
-        world.now += Duration::from_secs(2);
-        world.poll();
-        prop_assert!(world.core.is_stopped());
-        while !world.effects.is_empty() {
-            world.disk(false);
+        simulation.now += Duration::from_secs(2);
+        simulation.poll();
+        prop_assert!(simulation.core.is_stopped());
+        while !simulation.effects.is_empty() {
+            simulation.run_effect(false);
         }
-        world.check().map_err(TestCaseError::fail)?;
-        prop_assert_eq!(world.core.ledger().buffered + world.core.ledger().in_flight, 0);
-        let lost_at_the_end = world.core.ledger().dropped.get("shutdown").copied().unwrap_or(0);
+        simulation.check_ledger().map_err(TestCaseError::fail)?;
+        prop_assert_eq!(simulation.core.ledger().buffered + simulation.core.ledger().in_flight, 0);
+        let lost_at_the_end = simulation.core.ledger().dropped.get("shutdown").copied().unwrap_or(0);
         prop_assert_eq!(lost_at_the_end, 0);
     }
 }
@@ -415,65 +434,65 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_files_hold_what_the_ledger_says(
+    fn the_files_hold_the_spans_that_the_ledger_counts(
         seed: u64,
         format in prop::sample::select(&[FallbackFormat::Json, FallbackFormat::Protobuf]),
         history in prop::collection::vec(action(), 0..120),
     ) {
-        let world = World::new(Box::new(Files::new(format)), true, seed);
-        let mut world = run(world, history)?;
-        world.recover();
-        world.check().map_err(TestCaseError::fail)?;
-        prop_assert_eq!(world.disk.stored().len(), 0);
-        prop_assert_eq!(world.disk.usage(), Usage::default());
+        let simulation = Simulation::new(Box::new(Files::new(format)), true, seed);
+        let mut simulation = run(simulation, history)?;
+        simulation.deliver_everything();
+        simulation.check_ledger().map_err(TestCaseError::fail)?;
+        prop_assert_eq!(simulation.disk.stored().len(), 0);
+        prop_assert_eq!(simulation.disk.usage(), Usage::default());
     }
 }
 
-/// The check is no tautology: whatever is changed behind its back, it says so.
+/// Each change of the ledger, of a store or of the collector that bypasses the core fails the check.
 #[test]
-fn a_changed_number_or_a_lost_thing_is_found() {
-    let busy = || {
-        let mut world = in_memory(true, 7);
+fn the_check_finds_a_changed_number_and_a_lost_batch() {
+    let in_use = || {
+        let mut simulation = in_memory(true, 7);
         for _ in 0..8 {
-            world.offer(20);
+            simulation.offer(20);
         }
-        world.poll();
-        world.answer(0, Answer::Take);
-        world.poll();
-        world.offer(39);
-        world.poll();
-        world.disk(false);
-        world.poll();
-        let ledger = world.core.ledger();
+        simulation.poll();
+        simulation.answer(0, Answer::Accept);
+        simulation.poll();
+        simulation.offer(39);
+        simulation.poll();
+        simulation.run_effect(false);
+        simulation.poll();
+        let ledger = simulation.core.ledger();
         let terms = [ledger.offered, ledger.buffered, ledger.in_flight, ledger.in_fallback, ledger.delivered];
         assert!(terms.iter().all(|&term| term > 0), "{ledger:?}");
-        world.check().expect("untouched, it is right");
-        world
+        simulation.check_ledger().expect("the ledger is right before the corruption");
+        simulation
     };
-    type Corruption = (&'static str, fn(&mut World));
+    type Corruption = (&'static str, fn(&mut Simulation));
     let corruptions: [Corruption; 12] = [
-        ("offered", |world| world.core.accounts.ledger_mut().offered += 1),
-        ("recovered", |world| world.core.accounts.ledger_mut().recovered += 1),
-        ("buffered", |world| world.core.accounts.ledger_mut().buffered -= 1),
-        ("in_flight", |world| world.core.accounts.ledger_mut().in_flight += 1),
-        ("in_fallback", |world| world.core.accounts.ledger_mut().in_fallback -= 1),
-        ("delivered", |world| world.core.accounts.ledger_mut().delivered += 1),
-        ("dead_lettered", |world| world.core.accounts.ledger_mut().dead_lettered += 1),
-        ("buffered and delivered", |world| {
-            world.core.accounts.ledger_mut().buffered -= 1;
-            world.core.accounts.ledger_mut().delivered += 1;
+        ("offered", |simulation| simulation.core.accounts.ledger_mut().offered += 1),
+        ("recovered", |simulation| simulation.core.accounts.ledger_mut().recovered += 1),
+        ("buffered", |simulation| simulation.core.accounts.ledger_mut().buffered -= 1),
+        ("in_flight", |simulation| simulation.core.accounts.ledger_mut().in_flight += 1),
+        ("in_fallback", |simulation| simulation.core.accounts.ledger_mut().in_fallback -= 1),
+        ("delivered", |simulation| simulation.core.accounts.ledger_mut().delivered += 1),
+        ("dead_lettered", |simulation| simulation.core.accounts.ledger_mut().dead_lettered += 1),
+        ("buffered and delivered", |simulation| {
+            simulation.core.accounts.ledger_mut().buffered -= 1;
+            simulation.core.accounts.ledger_mut().delivered += 1;
         }),
-        ("in_fallback and dead_lettered", |world| {
-            world.core.accounts.ledger_mut().in_fallback -= 1;
-            world.core.accounts.ledger_mut().dead_lettered += 1;
+        ("in_fallback and dead_lettered", |simulation| {
+            simulation.core.accounts.ledger_mut().in_fallback -= 1;
+            simulation.core.accounts.ledger_mut().dead_lettered += 1;
         }),
-        ("a batch vanishes from the buffer", |world| world.core.memory.lose_oldest()),
-        ("a batch vanishes from the fallback", |world| assert!(world.disk.lose_oldest().is_some())),
-        ("the collector forgets", |world| world.taken.clear()),
+        ("a batch vanishes from the buffer", |simulation| simulation.core.memory.lose_oldest()),
+        ("a batch vanishes from the fallback", |simulation| assert!(simulation.disk.lose_oldest().is_some())),
+        ("the collector forgets", |simulation| simulation.received.clear()),
     ];
-    for (what, corrupt) in corruptions {
-        let mut world = busy();
-        corrupt(&mut world);
-        assert!(world.check().is_err(), "nobody noticed: {what}");
+    for (name, corrupt) in corruptions {
+        let mut simulation = in_use();
+        corrupt(&mut simulation);
+        assert!(simulation.check_ledger().is_err(), "the check does not find the corruption: {name}");
     }
 }

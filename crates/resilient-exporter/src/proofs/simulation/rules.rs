@@ -1,163 +1,169 @@
-//! Who waits, who is charged, whose turn it is: one rule a test.
+//! The rules of the core, one a test: which batch is sent next, which call charges a batch, when a stored or recovered
+//! batch is read, which batches a commit holds.
 
 use std::time::Duration;
 
 use otlp_payload::{BatchId, Payload};
 
-use super::{Answer, World, in_memory};
+use super::{Answer, Simulation, in_memory};
 use crate::core::{Core, Effect, Written};
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
 
-const BUSY: Answer = Answer::Busy;
+const UNAVAILABLE: Answer = Answer::Unavailable;
 
-/// Time passes in steps of half a second; every call is answered as `answer` says of its first span's number.
-fn run(world: &mut World, seconds: u64, mut answer: impl FnMut(u64) -> Answer) {
+/// Advances the clock in steps of half a second. The collector gives every call the answer that `answer` returns for
+/// the number of its first span.
+fn run(simulation: &mut Simulation, seconds: u64, mut answer: impl FnMut(u64) -> Answer) {
     for _ in 0..seconds * 2 {
-        world.now += Duration::from_millis(500);
-        world.poll();
-        while let Some(call) = world.calls.first() {
+        simulation.now += Duration::from_millis(500);
+        simulation.poll();
+        while let Some(call) = simulation.calls.first() {
             let first = super::span_ids(call.payload.bytes()).next().expect("a span");
-            world.answer(0, answer(u64::from_be_bytes(first.1)));
+            simulation.answer(0, answer(u64::from_be_bytes(first.1)));
         }
-        world.poll();
+        simulation.poll();
     }
-    world.check().expect("the ledger is right");
+    simulation.check_ledger().expect("the ledger is right");
 }
 
 #[test]
 fn an_outage_spends_no_batch() {
-    let mut world = in_memory(true, 1);
-    // One call more than it takes to open the breaker.
-    world.core.policy_mut().max_calls = 4;
-    world.offer(10);
-    run(&mut world, 250, |_| BUSY);
-    assert!(world.core.endpoint.trips() >= 3, "several probes have failed");
-    let calls = world.core.memory.waiting().map(|entry| entry.calls).collect::<Vec<_>>();
+    let mut simulation = in_memory(true, 1);
+    // One call more than the three that open the breaker.
+    simulation.core.policy_mut().max_calls = 4;
+    simulation.offer(10);
+    run(&mut simulation, 250, |_| UNAVAILABLE);
+    assert!(simulation.core.endpoint.trips() >= 3, "several probes failed");
+    let calls = simulation.core.memory.waiting().map(|entry| entry.calls).collect::<Vec<_>>();
     assert_eq!(calls, [3], "only the calls before the breaker opened are charged");
-    assert!(world.effects.is_empty());
+    assert!(simulation.effects.is_empty());
 }
 
 #[test]
 fn a_poison_batch_lets_the_others_go_first_and_ends_on_the_disk() {
-    let mut world = in_memory(true, 2);
+    let mut simulation = in_memory(true, 2);
     for _ in 0..3 {
-        world.offer(10); // spans 1 to 10 are poison
+        simulation.offer(10); // spans 1 to 10 are poison
     }
     let mut order = Vec::new();
-    run(&mut world, 60, |first| {
+    run(&mut simulation, 60, |first| {
         order.push(first);
-        if first == 1 { BUSY } else { Answer::Take }
+        if first == 1 { UNAVAILABLE } else { Answer::Accept }
     });
     assert_eq!(order, [1, 1, 11, 21, 1], "two failures, then the others, then its last call");
-    assert_eq!((world.core.ledger().delivered, world.effects.len()), (20, 1), "what is spent is to be spilled");
+    assert_eq!(
+        (simulation.core.ledger().delivered, simulation.effects.len()),
+        (20, 1),
+        "the batch without calls left is to be spilled"
+    );
 }
 
 #[test]
 fn a_throttled_batch_is_not_charged() {
-    let mut world = in_memory(true, 3);
-    world.offer(10);
-    run(&mut world, 200, |_| Answer::Throttle(5_000));
-    let calls = world.core.memory.waiting().map(|entry| entry.calls).collect::<Vec<_>>();
-    assert_eq!((calls, world.core.endpoint.trips()), (vec![0], 0));
-    let attempts = world.core.accounts.counters.failures();
+    let mut simulation = in_memory(true, 3);
+    simulation.offer(10);
+    run(&mut simulation, 200, |_| Answer::Throttle(5_000));
+    let calls = simulation.core.memory.waiting().map(|entry| entry.calls).collect::<Vec<_>>();
+    assert_eq!((calls, simulation.core.endpoint.trips()), (vec![0], 0));
+    let attempts = simulation.core.accounts.counters.failures();
     assert!((20..=40).contains(&attempts), "one call each 5 s: {attempts}");
 }
 
-/// Twelve batches on the disk, and a collector that is well.
-fn backlog(seed: u64) -> World {
-    let mut world = in_memory(true, seed);
+/// A simulation with twelve stored batches and a healthy collector.
+fn backlog(seed: u64) -> Simulation {
+    let mut simulation = in_memory(true, seed);
     for _ in 0..12 {
-        world.offer(30);
-        while !world.effects.is_empty() {
-            world.disk(false);
+        simulation.offer(30);
+        while !simulation.effects.is_empty() {
+            simulation.run_effect(false);
         }
     }
-    assert!(world.core.ledger().in_fallback >= 200, "{:?}", world.core.ledger());
-    world
+    assert!(simulation.core.ledger().in_fallback >= 200, "{:?}", simulation.core.ledger());
+    simulation
 }
 
 #[test]
 fn replay_gets_a_quarter_of_the_calls_beside_live_traffic_and_none_while_memory_is_more_than_half_full() {
-    let mut world = backlog(4);
+    let mut simulation = backlog(4);
     let (mut live, mut replayed) = (0, 0);
-    while world.core.ledger().in_fallback > 0 {
-        let half = world.core.memory.limits().max_count / 2;
-        let full = world.core.memory.waiting_size().count > half;
-        world.now += Duration::from_millis(100);
-        world.poll();
-        for call in &world.calls {
-            match world.core.is_live(call.id) {
+    while simulation.core.ledger().in_fallback > 0 {
+        let half = simulation.core.memory.limits().max_count / 2;
+        let full = simulation.core.memory.waiting_size().count > half;
+        simulation.now += Duration::from_millis(100);
+        simulation.poll();
+        for call in &simulation.calls {
+            match simulation.core.is_live(call.id) {
                 true => live += 1,
                 false => {
-                    assert!(!full, "a replay while {} spans wait", world.core.memory.waiting_size().count);
+                    assert!(!full, "a replay while {} spans wait", simulation.core.memory.waiting_size().count);
                     replayed += 1;
                 }
             }
         }
-        while !world.calls.is_empty() {
-            world.answer(0, Answer::Take);
+        while !simulation.calls.is_empty() {
+            simulation.answer(0, Answer::Accept);
         }
-        while !world.effects.is_empty() {
-            world.disk(false);
+        while !simulation.effects.is_empty() {
+            simulation.run_effect(false);
         }
-        // There is always something live to send, however many calls go out at once.
-        while world.core.memory.waiting_size().count < half - 10 {
-            world.offer(5);
+        // Live batches always wait, however many calls go out at once.
+        while simulation.core.memory.waiting_size().count < half - 10 {
+            simulation.offer(5);
         }
-        assert!(live < 1_000, "replay starves");
+        assert!(live < 1_000, "no replay gets a call");
     }
     // One in four, less the calls that go out while the disk reads the next group.
     assert!(replayed * 6 >= live, "{replayed} replays beside {live} live calls");
-    world.check().expect("the ledger is right");
+    simulation.check_ledger().expect("the ledger is right");
 }
 
 #[test]
-fn a_stored_batch_that_fails_while_others_do_not_becomes_a_dead_letter() {
-    let mut world = backlog(6);
+fn a_stored_batch_that_fails_while_others_are_delivered_becomes_a_dead_letter() {
+    let mut simulation = backlog(6);
     for _ in 0..200 {
         // The oldest stored batch is poison.
-        run(&mut world, 1, |first| if first == 1 { BUSY } else { Answer::Take });
-        world.offer(5);
-        while !world.effects.is_empty() {
-            world.disk(false);
+        run(&mut simulation, 1, |first| if first == 1 { UNAVAILABLE } else { Answer::Accept });
+        simulation.offer(5);
+        while !simulation.effects.is_empty() {
+            simulation.run_effect(false);
         }
     }
-    let ledger = world.core.ledger();
+    let ledger = simulation.core.ledger();
     assert_eq!((ledger.dead_lettered, ledger.lost(), ledger.in_fallback), (30, 0, 0), "{ledger:?}");
 }
 
 #[test]
-fn failed_replays_lose_nothing_however_often_the_collector_goes_away() {
-    let mut world = backlog(5);
-    let before = world.core.ledger().in_fallback;
+fn failed_replays_lose_no_span_however_many_outages_follow() {
+    let mut simulation = backlog(5);
+    let before = simulation.core.ledger().in_fallback;
     for outage in 0..15 {
-        run(&mut world, 90, |_| BUSY);
-        while !world.effects.is_empty() {
-            world.disk(false);
+        run(&mut simulation, 90, |_| UNAVAILABLE);
+        while !simulation.effects.is_empty() {
+            simulation.run_effect(false);
         }
-        // Back for one answer, then away again.
+        // The collector accepts one batch, then is unavailable again.
         let mut answers = 0;
-        world.offer(5);
-        run(&mut world, 70, |_| {
+        simulation.offer(5);
+        run(&mut simulation, 70, |_| {
             answers += 1;
-            if answers == 1 { Answer::Take } else { BUSY }
+            if answers == 1 { Answer::Accept } else { UNAVAILABLE }
         });
-        assert_eq!(world.core.ledger().lost() + world.core.ledger().dead_lettered, 0, "outage {outage}");
+        assert_eq!(simulation.core.ledger().lost() + simulation.core.ledger().dead_lettered, 0, "outage {outage}");
     }
-    assert!(world.core.ledger().in_fallback + world.core.ledger().delivered >= before);
-    world.recover();
-    assert_eq!(world.core.ledger().lost() + world.core.ledger().dead_lettered, 0);
+    assert!(simulation.core.ledger().in_fallback + simulation.core.ledger().delivered >= before);
+    simulation.deliver_everything();
+    assert_eq!(simulation.core.ledger().lost() + simulation.core.ledger().dead_lettered, 0);
 }
 
-/// A world in durable mode with `found` spans of an earlier process in the journal.
-fn durable(fallback: bool, found: u64, seed: u64) -> World {
-    let mut world = in_memory(fallback, seed);
-    world.core = world.core.with_journal(found, world.now);
-    world
+/// A simulation in durable mode, with `found` spans of an earlier process in the journal.
+fn durable(fallback: bool, found: u64, seed: u64) -> Simulation {
+    let mut simulation = in_memory(fallback, seed);
+    simulation.core = simulation.core.with_journal(found, simulation.now);
+    simulation
 }
 
-impl World {
+impl Simulation {
     fn payload(&mut self, first: u64, count: usize) -> Payload {
         let id = self.core.next_id();
         self.encoder.encode(id, SystemClock.wall(), &spans(first, count))
@@ -168,17 +174,17 @@ impl World {
         self.report(|core| core.on_disk_turn(now));
     }
 
-    /// Takes an effect of the journal from the disk thread's queue.
+    /// Takes the first such effect from the disk thread's queue.
     fn take_effect(&mut self, wanted: fn(&Effect) -> bool) -> Option<Effect> {
         let index = self.effects.iter().position(wanted)?;
         self.effects.remove(index)
     }
 
-    fn is_asked_for_recovered(&mut self) -> bool {
+    fn takes_recover_effect(&mut self) -> bool {
         self.take_effect(|effect| matches!(effect, Effect::Recover)).is_some()
     }
 
-    /// Ids that the next commit appends.
+    /// Takes the next commit from the queue and returns the ids of the batches that it appends.
     fn take_append(&mut self) -> Vec<BatchId> {
         match self.take_effect(|effect| matches!(effect, Effect::Commit(_))) {
             Some(Effect::Commit(commit)) => commit.append.iter().map(Payload::id).collect(),
@@ -188,105 +194,105 @@ impl World {
 }
 
 #[test]
-fn recovered_batches_wait_in_the_journal_while_memory_is_on_its_way_to_the_disk() {
-    let mut world = durable(true, 1_000, 8);
-    // Every recovered batch is at the age limit at once, and the disk thread does not get to the spills.
-    world.now += world.core.memory.limits().max_age;
-    world.disk_turn();
+fn recovered_batches_wait_in_the_journal_while_spills_are_not_written() {
+    let mut simulation = durable(true, 1_000, 8);
+    // Every recovered batch is at the age limit at once, and the disk thread writes none of the spills.
+    simulation.now += simulation.core.memory.limits().max_age;
+    simulation.disk_turn();
     for found in 0..100 {
-        if world.is_asked_for_recovered() {
-            let (payload, now) = (world.payload(1 + found * 10, 10), world.now);
-            world.report(|core| core.on_recovered(payload, now));
+        if simulation.takes_recover_effect() {
+            let (payload, now) = (simulation.payload(1 + found * 10, 10), simulation.now);
+            simulation.report(|core| core.on_recovered(payload, now));
         }
-        world.poll();
+        simulation.poll();
     }
-    let ledger = world.core.ledger();
+    let ledger = simulation.core.ledger();
     assert_eq!((ledger.lost(), ledger.imbalance()), (0, 0), "{ledger:?}");
-    assert!(world.core.durable.unread() < 1_000, "the first batches are in memory");
-    // The disk thread writes the spills: the next batch is asked for.
-    let before = world.core.durable.unread();
-    while !world.effects.is_empty() {
-        world.disk(false);
+    assert!(simulation.core.durable.unread() < 1_000, "the first batches were read");
+    // The disk thread writes the spills, and the core asks for the next batch.
+    let before = simulation.core.durable.unread();
+    while !simulation.effects.is_empty() {
+        simulation.run_effect(false);
     }
-    world.disk_turn();
-    assert!(world.is_asked_for_recovered(), "{before} are left");
+    simulation.disk_turn();
+    assert!(simulation.takes_recover_effect(), "{before} spans are left in the journal");
 }
 
 #[test]
-fn a_batch_that_is_read_from_the_journal_after_the_end_stays_there() {
-    let mut world = durable(true, 10, 8);
-    world.disk_turn();
-    assert!(world.is_asked_for_recovered());
-    let (payload, now) = (world.payload(1, 10), world.now);
-    world.report(|core| core.stop(now));
-    world.report(|core| core.on_recovered(payload, now));
-    assert_eq!((world.core.durable.left_in_journal(), world.core.memory.waiting_size().count), (10, 0));
-    assert_eq!((world.core.ledger().buffered, world.core.ledger().imbalance()), (10, 0));
+fn a_batch_that_is_read_from_the_journal_after_the_stop_stays_in_the_journal() {
+    let mut simulation = durable(true, 10, 8);
+    simulation.disk_turn();
+    assert!(simulation.takes_recover_effect());
+    let (payload, now) = (simulation.payload(1, 10), simulation.now);
+    simulation.report(|core| core.stop(now));
+    simulation.report(|core| core.on_recovered(payload, now));
+    assert_eq!((simulation.core.durable.left_in_journal(), simulation.core.memory.waiting_size().count), (10, 0));
+    assert_eq!((simulation.core.ledger().buffered, simulation.core.ledger().imbalance()), (10, 0));
 }
 
 #[test]
 fn a_disk_that_hangs_for_ever_costs_no_memory_for_delivered_batches() {
-    let mut world = durable(true, 0, 8);
-    let bytes = world.payload(1, 1).bytes().clone();
+    let mut simulation = durable(true, 0, 8);
+    let bytes = simulation.payload(1, 1).bytes().clone();
     for _ in 0..10_000 {
-        let payload = Payload::new(world.core.next_id(), SystemClock.wall(), 1, bytes.clone());
-        assert!(world.report(|core| core.on_submitted(&payload)));
-        // The batch ends before the disk thread gets to it.
-        world.core.durable.end_for_test(payload.id());
+        let payload = Payload::new(simulation.core.next_id(), SystemClock.wall(), 1, bytes.clone());
+        assert!(simulation.report(|core| core.on_submitted(&payload)));
+        // The batch ends before the disk thread appends it.
+        simulation.core.durable.end_for_test(payload.id());
     }
-    assert!(world.core.durable.entries() < 2_000, "{}", world.core.durable.entries());
-    assert_eq!(world.effects.len(), 1, "one commit at a time");
+    assert!(simulation.core.durable.entries() < 2_000, "{}", simulation.core.durable.entries());
+    assert_eq!(simulation.effects.len(), 1, "the disk thread has one commit at a time");
 }
 
-/// A world without a fallback, with one batch of 9 spans in memory that the disk thread appends.
-fn appending() -> (World, BatchId) {
-    let mut world = durable(false, 0, 11);
-    let payload = world.payload(1, 9);
-    let (id, now) = (payload.id(), world.now);
-    assert!(world.report(|core| core.on_submitted(&payload)));
-    assert_eq!(world.take_append(), [id]);
-    world.report(|core| core.on_offered(payload, now)).expect("there is room");
-    (world, id)
+/// A simulation without a fallback, with one batch of 9 spans in memory, which the disk thread appends.
+fn appending() -> (Simulation, BatchId) {
+    let mut simulation = durable(false, 0, 11);
+    let payload = simulation.payload(1, 9);
+    let (id, now) = (payload.id(), simulation.now);
+    assert!(simulation.report(|core| core.on_submitted(&payload)));
+    assert_eq!(simulation.take_append(), [id]);
+    simulation.report(|core| core.on_offered(payload, now)).expect("there is room");
+    (simulation, id)
 }
 
 #[test]
 fn a_batch_that_the_journal_refused_is_appended_once_more() {
-    let (mut world, id) = appending();
-    world.core.durable.on_written(&[id], Written::Failed);
-    world.report(|core| core.on_committed(true));
-    assert_eq!(world.take_append(), [id]);
-    world.core.durable.on_written(&[id], Written::Failed);
-    world.report(|core| core.on_committed(true));
-    assert!(world.take_append().is_empty(), "the batch itself is the cause");
+    let (mut simulation, id) = appending();
+    simulation.core.durable.on_written(&[id], Written::Failed);
+    simulation.report(|core| core.on_committed(true));
+    assert_eq!(simulation.take_append(), [id]);
+    simulation.core.durable.on_written(&[id], Written::Failed);
+    simulation.report(|core| core.on_committed(true));
+    assert!(simulation.take_append().is_empty(), "after a second failure the batch itself is the cause");
 }
 
 #[test]
 fn the_last_sync_decides_which_batches_a_shutdown_leaves_in_the_journal() {
     for (last, left, dropped) in [(Written::Synced, 9, None), (Written::Unsynced, 0, Some(&9))] {
-        let (mut world, id) = appending();
-        world.core.durable.on_written(&[id], Written::Unsynced);
-        let now = world.now;
-        world.report(|core| core.drain(now));
-        world.report(|core| core.stop(now));
-        let ledger = world.core.ledger();
+        let (mut simulation, id) = appending();
+        simulation.core.durable.on_written(&[id], Written::Unsynced);
+        let now = simulation.now;
+        simulation.report(|core| core.drain(now));
+        simulation.report(|core| core.stop(now));
+        let ledger = simulation.core.ledger();
         assert_eq!((ledger.buffered, ledger.lost()), (9, 0), "the batch waits for the last sync");
-        world.core.durable.on_written(&[id], last);
-        world.report(Core::on_journal_closed);
-        assert_eq!(world.core.durable.left_in_journal(), left);
-        assert_eq!(world.core.ledger().dropped.get("shutdown"), dropped);
-        assert_eq!(world.core.ledger().imbalance(), 0);
+        simulation.core.durable.on_written(&[id], last);
+        simulation.report(Core::on_journal_closed);
+        assert_eq!(simulation.core.durable.left_in_journal(), left);
+        assert_eq!(simulation.core.ledger().dropped.get("shutdown"), dropped);
+        assert_eq!(simulation.core.ledger().imbalance(), 0);
     }
 }
 
 #[test]
 fn batches_that_arrive_during_a_commit_form_the_next_one() {
-    let (mut world, first) = appending();
-    let later = [world.payload(10, 3), world.payload(13, 3)];
+    let (mut simulation, first) = appending();
+    let later = [simulation.payload(10, 3), simulation.payload(13, 3)];
     for payload in &later {
-        assert!(world.report(|core| core.on_submitted(payload)));
+        assert!(simulation.report(|core| core.on_submitted(payload)));
     }
-    assert!(world.take_append().is_empty(), "one commit at a time");
-    world.core.durable.on_written(&[first], Written::Synced);
-    world.report(|core| core.on_committed(false));
-    assert_eq!(world.take_append(), later.map(|payload| payload.id()));
+    assert!(simulation.take_append().is_empty(), "the disk thread has one commit at a time");
+    simulation.core.durable.on_written(&[first], Written::Synced);
+    simulation.report(|core| core.on_committed(false));
+    assert_eq!(simulation.take_append(), later.map(|payload| payload.id()));
 }
