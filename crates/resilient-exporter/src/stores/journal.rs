@@ -1,4 +1,5 @@
-//! The journal in files: where `span-buffer`'s journal, which knows bytes, meets batches of spans.
+//! The journal in files: batches of spans as bodies of the crate `journal`, and the adoption of journals whose
+//! processes have ended.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -16,28 +17,30 @@ use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 /// The directories of the processes that share one state directory.
 const PROCESSES: ProcessDirs = ProcessDirs { prefix: "process-", max_further: 64 };
 
-/// Maintenances, of which there is about one a second, between two looks for journals of processes that have ended.
+/// Calls of `maintain`, about one a second, between two searches for journals of processes that have ended.
 const ADOPT_EVERY: u32 = 5;
 
-/// Bytes that are taken over from another journal in one step.
+/// Bytes that one step adopts from another journal, about.
 const ADOPT_BYTES: usize = 1_024 * 1_024;
 
 pub(crate) struct FileJournal<D: Directory = SafeDir> {
     own: journal::Journal<D>,
-    /// Whether the directory is that of all processes, and not the subdirectory of a further one.
+    /// This process holds the shared directory itself, not a subdirectory of it: it alone adopts other journals.
     is_first: bool,
-    /// Of a process that has ended, while it is being taken over.
-    dead: Option<Dead<D>>,
-    /// Taken over, and not given out yet.
+    /// The journal that is being adopted; its process has ended.
+    ended: Option<Ended<D>>,
+    /// Adopted batches that `next_recovered` has not returned yet.
     adopted: VecDeque<journal::Id>,
-    /// Spans that were found and not told of yet.
+    /// Recovered spans that `found` has not returned yet.
     found: u64,
-    /// Spans among them that are damaged.
+    /// Adopted spans that are damaged and that `next_recovered` has not reported yet.
     damaged: u64,
+    /// Calls of `maintain` so far.
     maintained: u32,
 }
 
-struct Dead<D: Directory> {
+/// The journal of a process that has ended.
+struct Ended<D: Directory> {
     name: String,
     journal: journal::Journal<D>,
 }
@@ -61,74 +64,78 @@ impl<D: Directory> FileJournal<D> {
         log(&mut own);
         if report.batches > 0 || report.torn > 0 || report.damaged > 0 {
             let (batches, spans, torn, damaged) = (report.batches, report.items, report.torn, report.damaged);
-            tracing::info!(batches, spans, torn, damaged, "the journal has batches of an earlier run");
+            tracing::info!(batches, spans, torn, damaged, "the journal has batches of an earlier process");
         }
         let mut journal = Self {
             own,
             is_first,
-            dead: None,
+            ended: None,
             adopted: VecDeque::new(),
             found: report.items,
             damaged: 0,
             maintained: 0,
         };
-        if let Err(error) = journal.look_for_dead(&mut holds).and(journal.adopt()) {
-            // What stays with the dead for now is tried again.
+        if let Err(error) = journal.open_ended(&mut holds).and(journal.adopt()) {
+            // `maintain` adopts the rest.
             tracing::warn!(error = error.to_string(), "the journal of a process that has ended was not taken over");
         }
         Ok(journal)
     }
 
-    /// Takes over one journal after the other, each in small steps.
+    /// Adopts batches of the ended process's journal in one step, and removes that journal once it is empty.
     fn adopt(&mut self) -> Result<(), JournalError> {
-        let Some(mut dead) = self.dead.take() else { return Ok(()) };
-        // Where a step fails the other journal is closed; what it still has comes out of it again.
-        let finished = self.adopt_some(&mut dead.journal)?;
-        if !finished {
-            self.dead = Some(dead);
+        let Some(mut ended) = self.ended.take() else { return Ok(()) };
+        // A step that fails closes the other journal: `open_ended` recovers the rest of its batches again.
+        let is_empty = self.adopt_step(&mut ended.journal)?;
+        if !is_empty {
+            self.ended = Some(ended);
             return Ok(());
         }
-        let Dead { name, journal } = dead;
+        let Ended { name, journal } = ended;
         tracing::info!(name, "the journal of a process that has ended was taken over");
         if let Ok(Some(locked)) = journal.remove() {
-            // A quarantine in the directory prevents the removal: the damaged segments stay for an operator.
+            // A quarantine in the directory prevents the removal: an operator may need the damaged segments.
             drop(Abandoned { name, locked }.remove(self.own.dir()));
         }
         Ok(())
     }
 
-    /// Opens the journals of all processes that have ended, which settles who has what they were handing over to a file: so this
-    /// comes before their files are replayed or removed. One of them stays open, to be taken over, and the others wait for their turn.
-    fn look_for_dead(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
+    /// Opens the journals of all processes that have ended. One stays open for adoption; the others are closed again
+    /// and wait for their turn.
+    ///
+    /// Opening a journal decides whether a batch that was being handed over is in the journal or in the file. Therefore
+    /// this comes before the files of these processes are replayed or removed.
+    fn open_ended(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
         if !self.is_first {
             return Ok(());
         }
         let (root, config, incarnation) = (self.own.dir(), *self.own.config(), self.own.incarnation());
-        let mut looked = Ok(());
-        for name in PROCESSES.list(root).map_err(told)? {
+        let mut result = Ok(());
+        for name in PROCESSES.list(root).map_err(in_one_line)? {
             let opened = match PROCESSES.open_abandoned(root, &name) {
                 Ok(Some(Abandoned { locked, .. })) => open_locked(locked, config, incarnation, holds),
-                // The process is alive, or this one has its journal open already; or the name is not a directory for this user.
+                // The process is alive, or its journal is being adopted; or this user cannot use the directory.
                 Ok(None) | Err(ClaimError::Directory(_)) => continue,
-                Err(error) => Err(told(error)),
+                Err(error) => Err(in_one_line(error)),
             };
             match opened {
-                Ok(journal) if self.dead.is_none() => self.dead = Some(Dead { name, journal }),
+                Ok(journal) if self.ended.is_none() => self.ended = Some(Ended { name, journal }),
                 Ok(_) => {}
-                // The journals of the other processes are opened all the same.
-                Err(error) => looked = looked.and(Err(error)),
+                // The error does not keep the journals of other processes closed.
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        looked
+        result
     }
 
-    /// Says whether nothing is left there.
-    fn adopt_some(&mut self, dead: &mut journal::Journal<D>) -> Result<bool, JournalError> {
-        let (mut moved, mut bytes, mut end) = (Vec::new(), 0, false);
+    /// Appends batches of the other journal to this one, syncs them, then marks them as done in the other one: a crash
+    /// may leave a batch in both, but in none never. Returns whether the other journal is empty.
+    fn adopt_step(&mut self, other: &mut journal::Journal<D>) -> Result<bool, JournalError> {
+        let (mut moved, mut bytes, mut is_empty) = (Vec::new(), 0, false);
         while bytes < ADOPT_BYTES {
-            match dead.next_recovered() {
+            match other.next_recovered() {
                 None => {
-                    end = true;
+                    is_empty = true;
                     break;
                 }
                 Some(Ok(batch)) => {
@@ -137,9 +144,9 @@ impl<D: Directory> FileJournal<D> {
                             self.found += u64::from(batch.count);
                             self.adopted.push_back(batch.id);
                         }
-                        // An earlier attempt got as far as here.
+                        // A step that failed later appended this batch already.
                         Err(AppendError::Duplicate(_)) => {}
-                        Err(error) => return Err(told(error)),
+                        Err(error) => return Err(in_one_line(error)),
                     }
                     bytes += batch.body.len();
                     moved.push(batch.id);
@@ -148,15 +155,15 @@ impl<D: Directory> FileJournal<D> {
                     self.found += u64::from(count);
                     self.damaged += u64::from(count);
                 }
-                Some(Err(ReadError::File(error))) => return Err(told(error)),
+                Some(Err(ReadError::File(error))) => return Err(in_one_line(error)),
                 Some(Err(_)) => {}
             }
         }
-        self.own.sync().map_err(told)?;
-        dead.done(&moved).map_err(told)?;
-        dead.sync().map_err(told)?;
-        log(dead);
-        Ok(end)
+        self.own.sync().map_err(in_one_line)?;
+        other.done(&moved).map_err(in_one_line)?;
+        other.sync().map_err(in_one_line)?;
+        log(other);
+        Ok(is_empty)
     }
 }
 
@@ -166,7 +173,7 @@ fn open_locked<D: Directory>(
     incarnation: u64,
     holds: &mut dyn FnMut(&str) -> io::Result<bool>,
 ) -> Result<journal::Journal<D>, JournalError> {
-    let (mut journal, _) = journal::Journal::open_locked(locked, config, incarnation, holds).map_err(told)?;
+    let (mut journal, _) = journal::Journal::open_locked(locked, config, incarnation, holds).map_err(in_one_line)?;
     log(&mut journal);
     Ok(journal)
 }
@@ -189,24 +196,24 @@ where
             AppendError::Full { max_bytes, .. } => JournalError::new(format!(
                 "the journal has reached its limit of {max_bytes} bytes: let the collector or the fallback catch up, or raise the limit"
             )),
-            error => told(error),
+            error => in_one_line(error),
         })
     }
 
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.own.done(ids).map(drop).map_err(told)
+        self.own.done(ids).map(drop).map_err(in_one_line)
     }
 
     fn announce(&mut self, file: &str, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.own.spill(file, ids).map(drop).map_err(told)
+        self.own.spill(file, ids).map(drop).map_err(in_one_line)
     }
 
     fn take_back(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.own.take_back(ids).map(drop).map_err(told)
+        self.own.take_back(ids).map(drop).map_err(in_one_line)
     }
 
     fn sync(&mut self) -> Result<(), JournalError> {
-        self.own.sync().map_err(told)
+        self.own.sync().map_err(in_one_line)
     }
 
     fn found(&mut self) -> u64 {
@@ -232,9 +239,9 @@ where
                 Some(Err(ReadError::Damaged { count, .. })) => Recovered::Damaged { spans: count.into() },
                 Some(Err(ReadError::File(error))) => {
                     self.adopted.extend(adopted);
-                    Recovered::Later(told(error))
+                    Recovered::Later(in_one_line(error))
                 }
-                // Clearing up has found its damage: what is missing at the end is accounted for there.
+                // `maintain` found this batch damaged and removed it; `Recovered::End` has the core count its spans as lost.
                 Some(Err(_)) => continue,
             };
         }
@@ -242,13 +249,13 @@ where
 
     fn maintain(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
         self.maintained = self.maintained.wrapping_add(1);
-        // The first time, and then right before the files of processes that have ended are taken over.
-        let looked = match self.maintained % ADOPT_EVERY {
-            1 => self.look_for_dead(holds),
+        // On the first call, and then right before the disk thread adopts files of processes that have ended.
+        let opened = match self.maintained % ADOPT_EVERY {
+            1 => self.open_ended(holds),
             _ => Ok(()),
         };
-        let adopted = looked.and(self.adopt());
-        let maintained = self.own.maintain().map(drop).map_err(told);
+        let adopted = opened.and(self.adopt());
+        let maintained = self.own.maintain().map(drop).map_err(in_one_line);
         log(&mut self.own);
         adopted.and(maintained)
     }
@@ -263,19 +270,19 @@ fn log<D: Directory>(journal: &mut journal::Journal<D>) {
     for notice in journal.take_notices() {
         match notice {
             Notice::Damaged { name, places, bytes } => {
-                tracing::warn!(name, places, bytes, "a segment of the journal is damaged; what is whole in it is kept");
+                tracing::warn!(name, places, bytes, "a segment of the journal is damaged; its intact records are used");
             }
             Notice::SetAside { name, moved_to } => {
                 tracing::warn!(name, moved_to, "a damaged segment of the journal was set aside");
             }
             Notice::Lost { id, count } => {
                 let id = BatchId::from(id).to_string();
-                tracing::warn!(id, count, "a batch in the journal is damaged and was given up");
+                tracing::warn!(id, count, "a batch in the journal is damaged; its spans are lost");
             }
             Notice::SyncFailed { name } => {
                 tracing::warn!(
                     name,
-                    "a sync of the journal failed; what waits in this segment is written to a new one"
+                    "a sync of the journal failed; the batches of this segment are written to a new one"
                 );
             }
             other => tracing::info!(notice = ?other, "journal"),
@@ -283,22 +290,22 @@ fn log<D: Directory>(journal: &mut journal::Journal<D>) {
     }
 }
 
-/// The error with its sources in one line, as `health` shows it.
-fn told(error: impl Error + Send + Sync + 'static) -> JournalError {
+/// The error with all its sources in one line, as health shows it to an operator.
+fn in_one_line(error: impl Error + 'static) -> JournalError {
     JournalError::new(ErrorChain(&error).to_string())
 }
 
-/// Why the journal could not be opened.
+/// The journal could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalOpenError {
     /// The directory cannot be used, or is not safe to use.
     #[error("the journal's directory cannot be used")]
     Directory(#[source] safe_dir::OpenError),
-    /// What is in it cannot be read now.
+    /// The lock or a segment cannot be used now.
     #[error("the journal cannot be opened")]
     Journal(#[source] OpenError),
-    /// More processes than there may be.
+    /// Other processes hold the directory and all of its subdirectories.
     #[error("{} further processes use this directory already: give this one a state directory of its own", PROCESSES.max_further)]
     Full,
 }
