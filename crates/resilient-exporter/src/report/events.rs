@@ -1,4 +1,4 @@
-//! What happened, for people and programs that listen; and the log.
+//! Events, which programs subscribe to and which the log names.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use crate::report::ledger::DropReason;
 
-/// Something worth telling. Events are told outside every lock, in the order in which they happened on one thread.
+/// A change that a subscriber may act on. An event is published outside every lock; the events of one thread arrive in
+/// their order.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -24,67 +25,71 @@ pub enum Event {
     Spilled {
         /// How many.
         spans: usize,
-        /// The file's name, or what the fallback calls the place.
+        /// The name of the file, or the name that a user's fallback gives the place.
         file: String,
     },
     /// No fallback file is left to replay.
     Replayed,
-    /// The collector refused a part of a batch (partial success): it has the rest, nothing is sent again.
+    /// The collector rejected a part of a batch (partial success) and accepted the rest; nothing is sent again.
     Rejected {
         /// How many.
         spans: usize,
-        /// What the collector said.
+        /// The collector's explanation.
         message: String,
     },
-    /// The collector refused spans for good; they are kept as dead letters.
+    /// The collector refused spans for good; they are stored as dead letters.
     DeadLettered {
         /// How many.
         spans: usize,
         /// The collector's answer.
         reason: String,
     },
-    /// A dead letter was put back on its way, by request.
+    /// An operator redrove a dead letter: its spans are in the fallback and are replayed.
     Redriven {
         /// How many spans are stored again.
         spans: usize,
     },
-    /// Accepted spans were given up.
+    /// Accepted spans were dropped: they are lost.
     Dropped {
         /// How many.
         spans: usize,
-        /// Why.
+        /// The reason.
         reason: DropReason,
-        /// More about it, if there is more.
+        /// More about the cause, such as an error's text; empty if the reason is enough.
         detail: String,
     },
-    /// The journal cannot be written: what is accepted now may not survive a crash. It is tried again.
+    /// The journal cannot be written: batches that are accepted now may not survive a crash. The disk thread tries
+    /// again.
     JournalTrouble {
-        /// What the journal said.
+        /// The journal's error.
         error: String,
     },
-    /// The fallback cannot be used; spans wait in memory, and it is tried again.
+    /// The fallback cannot be used: spans wait in memory. The disk thread tries again.
     DiskTrouble {
-        /// What the fallback said.
+        /// The fallback's error.
         error: String,
     },
 }
 
-/// Events that wait for one slow listener; more are lost to that listener alone.
+/// Events that wait for one slow subscriber; that subscriber alone misses the events beyond.
 const BACKLOG: usize = 1_024;
 
-/// Drops are told to the log at most this often for each reason, with the sum of what was dropped since.
+/// The log has at most one warning in this time for each reason of drops, with the sum of spans since the last one.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-/// Who listens, and what the log has not been told yet.
+/// The subscribers, and the drops that the log does not name yet.
 #[derive(Default)]
 pub(crate) struct Listeners {
     senders: Mutex<Vec<SyncSender<Event>>>,
     drops: Mutex<BTreeMap<DropReason, Drops>>,
 }
 
+/// The drops of one reason.
 #[derive(Default)]
 struct Drops {
+    /// The instant of the last warning.
     warned: Option<Instant>,
+    /// Spans since then.
     spans: usize,
     detail: String,
 }
@@ -96,7 +101,7 @@ impl Listeners {
         receiver
     }
 
-    /// Tells everybody, and the log.
+    /// Publishes an event to the subscribers and logs it.
     pub(crate) fn publish(&self, event: Event, now: Instant) {
         if let Event::Dropped { spans, reason, detail } = &event {
             let mut drops = self.drops.lock();
@@ -112,12 +117,12 @@ impl Listeners {
         });
     }
 
-    /// Warns of drops that have waited for long enough, or of all.
+    /// Logs the drops whose last warning is older than [`WARN_EVERY`], or `all` that are not logged yet.
     pub(crate) fn warn(&self, now: Instant, all: bool) {
         let mut due = Vec::new();
         for (reason, drops) in self.drops.lock().iter_mut() {
-            let rested = drops.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARN_EVERY);
-            if drops.spans > 0 && (rested || all) {
+            let is_due = drops.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARN_EVERY);
+            if drops.spans > 0 && (is_due || all) {
                 drops.warned = Some(now);
                 due.push((*reason, std::mem::take(&mut drops.spans), std::mem::take(&mut drops.detail)));
             }
@@ -136,18 +141,18 @@ fn log(event: &Event) {
         Event::Replayed => tracing::info!("all fallback files are delivered"),
         Event::Rejected { spans, message } => tracing::warn!(spans, message, "the collector rejected spans"),
         Event::DeadLettered { spans, reason } => {
-            tracing::warn!(spans, reason, "the collector refused spans for good; they are kept as dead letters");
+            tracing::warn!(spans, reason, "the collector refused spans for good; they are stored as dead letters");
         }
-        Event::Redriven { spans } => tracing::info!(spans, "a dead letter is on its way again"),
+        Event::Redriven { spans } => tracing::info!(spans, "a dead letter was redriven; its spans are replayed"),
         Event::Dropped { .. } => {}
         Event::JournalTrouble { error } => {
             tracing::warn!(
                 error,
-                "the journal cannot be written; what is accepted until it can may not survive a crash"
+                "the journal cannot be written; until it can be, accepted batches may not survive a crash"
             );
         }
         Event::DiskTrouble { error } => {
-            tracing::warn!(error, "the fallback cannot be used; spans wait in memory until it can");
+            tracing::warn!(error, "the fallback cannot be used; until it can be, spans wait in memory");
         }
     }
 }
@@ -157,23 +162,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_drops_is_one_warning_and_its_sum() {
+    fn many_drops_are_one_warning_with_their_sum() {
         let listeners = Listeners::default();
-        #[expect(clippy::disallowed_methods, reason = "any start will do: the listeners read no clock")]
+        #[expect(clippy::disallowed_methods, reason = "any instant serves: the subscribers read no clock")]
         let start = Instant::now();
-        let drop_one = |after: u64| {
+        let drop_one_span = |after: u64| {
             let event = Event::Dropped { spans: 1, reason: DropReason::BufferFull, detail: String::new() };
             listeners.publish(event, start + Duration::from_secs(after));
         };
-        let waiting = || listeners.drops.lock()[&DropReason::BufferFull].spans;
-        drop_one(0);
-        assert_eq!(waiting(), 0, "the first is told at once");
-        (1..=9).for_each(drop_one);
-        assert_eq!(waiting(), 9);
+        let unlogged = || listeners.drops.lock()[&DropReason::BufferFull].spans;
+        drop_one_span(0);
+        assert_eq!(unlogged(), 0, "the first drop is logged at once");
+        (1..=9).for_each(drop_one_span);
+        assert_eq!(unlogged(), 9);
         listeners.warn(start + Duration::from_secs(10), false);
-        assert_eq!(waiting(), 0);
-        drop_one(11);
+        assert_eq!(unlogged(), 0);
+        drop_one_span(11);
         listeners.warn(start + Duration::from_secs(12), true);
-        assert_eq!(waiting(), 0, "at the end nothing is kept back");
+        assert_eq!(unlogged(), 0, "`all` logs the drops that are not due yet");
     }
 }
