@@ -1,4 +1,4 @@
-//! Dead letters: looked at, put back on their way, removed.
+//! Dead letters are listed, read, redriven and removed.
 
 use std::collections::HashSet;
 use std::fs;
@@ -8,7 +8,7 @@ use resilient_exporter::{Compression, DeadLetterError, Event, FallbackFormat, Re
 
 use crate::support::{App, PATIENCE, http, quick};
 
-/// So many batches, each refused for good.
+/// Exports a batch of each of these sizes; the collector refuses each for good.
 fn refuse(app: &mut App, collector: &MockCollector, batches: &[usize]) {
     collector.set(Behavior::answer(Answer::http(400).with_message("no such tenant")));
     for spans in batches {
@@ -60,13 +60,13 @@ fn letters_are_listed_inspected_and_delivered_once_the_collector_is_repaired() {
         assert_eq!((ledger.redriven, ledger.dead_lettered, ledger.delivered), (347, 347, 347), "{ledger:?}");
         assert_eq!((ledger.imbalance(), ledger.lost()), (0, 0));
         assert_eq!(app.handle.dead_letter_ids().expect("there is a disk"), Vec::<String>::new());
-        let told = events.try_iter().filter(|event| matches!(event, Event::Redriven { .. })).count();
-        assert_eq!(told, 3);
+        let published = events.try_iter().filter(|event| matches!(event, Event::Redriven { .. })).count();
+        assert_eq!(published, 3);
     }
 }
 
 #[test]
-fn what_is_refused_once_more_is_a_letter_once_more() {
+fn a_redriven_letter_that_is_refused_again_becomes_a_new_letter() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
@@ -110,23 +110,23 @@ fn a_letter_for_which_there_is_no_room_stays_and_no_stored_span_is_dropped_for_i
     let ledger = app.handle.ledger();
     assert_eq!((ledger.in_fallback, ledger.lost(), ledger.imbalance()), (200, 0, 0), "{ledger:?}");
     assert!(app.handle.dead_letter_ids().expect("there is a disk").contains(id));
-    // What waits is delivered, and then there is room.
+    // The stored spans are delivered, which makes room for a letter.
     collector.set(Behavior::accept());
     collector.start_again().expect("the same ports");
     app.handle.flush(PATIENCE).expect("delivered");
     let rest = app.handle.redrive_all();
     assert!(rest.letters >= 1, "{rest:?}");
     app.handle.flush(PATIENCE).expect("delivered");
-    // The two may not have had room beside each other.
+    // The limit may not have had room for both letters at once.
     let last = app.handle.redrive_all();
     assert_eq!((last.failed.len(), rest.letters + last.letters), (0, 2), "{last:?}");
     app.handle.flush(PATIENCE).expect("delivered");
     assert_eq!((first.missing(&[&collector]), collector.received().duplicates), (0, 0));
 }
 
-/// Between storing and removing the process is killed: both stand when the next one starts.
+/// The process is killed after it has stored the letter's spans and before it has removed the letter.
 #[test]
-fn a_crash_between_the_two_steps_sends_twice_and_loses_nothing() {
+fn a_crash_during_a_redrive_sends_spans_twice_and_loses_none() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let state = state.path().join("state");
@@ -160,7 +160,7 @@ fn a_crash_between_the_two_steps_sends_twice_and_loses_nothing() {
 }
 
 #[test]
-fn a_letter_that_is_removed_or_damaged_or_unknown_is_said_to_be() {
+fn errors_name_a_letter_that_is_removed_or_damaged_or_unknown() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let state = state.path().join("state");
@@ -183,7 +183,7 @@ fn a_letter_that_is_removed_or_damaged_or_unknown_is_said_to_be() {
         }
     }
 
-    // One has lost its beginning, one its spans.
+    // One letter loses its header, one its spans.
     fs::write(path(&ids[1]), "{}\n").expect("written");
     let text = fs::read_to_string(path(&ids[2])).expect("it was listed");
     fs::write(path(&ids[2]), text.replace("traceId", "trace")).expect("written");
@@ -200,11 +200,11 @@ fn a_letter_that_is_removed_or_damaged_or_unknown_is_said_to_be() {
     assert_eq!(collector.received().unique, 6);
 
     app.shutdown().expect("nothing waits");
-    let error = app.handle.dead_letters(1).expect_err("it has ended");
+    let error = app.handle.dead_letters(1).expect_err("the exporter has ended");
     assert!(matches!(error, DeadLetterError::Unavailable), "{error}");
 }
 
-/// Live spans, letters and files at once: each span arrives once.
+/// Two threads redrive all letters while live spans are exported: each span arrives once.
 #[test]
 fn letters_are_redriven_beside_live_spans() {
     let collector = MockCollector::start().expect("loopback");
@@ -214,14 +214,14 @@ fn letters_are_redriven_beside_live_spans() {
     refuse(&mut app, &collector, &[50; 8]);
     collector.set(Behavior::accept());
     let handle = app.handle.clone();
-    let others = [(); 2].map(|()| {
+    let threads = [(); 2].map(|()| {
         let handle = handle.clone();
         std::thread::spawn(move || handle.redrive_all())
     });
     for _ in 0..10 {
         app.trace(100);
     }
-    let reports = others.map(|other| other.join().expect("no panic"));
+    let reports = threads.map(|thread| thread.join().expect("no panic"));
     assert_eq!(reports.iter().map(|report| report.spans).sum::<u64>(), 400, "{reports:?}");
     assert!(reports.iter().all(|report| report.failed.is_empty()), "{reports:?}");
     app.handle.flush(PATIENCE).expect("delivered");
@@ -241,16 +241,16 @@ fn without_a_fallback_there_are_no_letters() {
 }
 
 #[test]
-fn letters_that_had_to_go_are_counted_beside_the_ledger() {
+fn letters_that_their_limit_removes_are_counted_beside_the_ledger() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
     let builder = builder.with_state_dir(state.path().join("state")).with_dead_letter_max_bytes(30_000);
     let mut app = App::new(builder.build().expect("valid"));
     refuse(&mut app, &collector, &[50, 51, 52, 53]);
-    let kept = app.handle.dead_letters(9).expect("there is a disk").iter().map(|letter| letter.spans).sum::<u64>();
-    assert!((53..206).contains(&kept), "{kept}");
-    app.wait_until("the count", |handle| handle.health().dead_letters_evicted == 206 - kept);
+    let stored = app.handle.dead_letters(9).expect("there is a disk").iter().map(|letter| letter.spans).sum::<u64>();
+    assert!((53..206).contains(&stored), "{stored}");
+    app.wait_until("the count of removed spans", |handle| handle.health().dead_letters_evicted == 206 - stored);
     let ledger = app.handle.ledger();
     assert_eq!((ledger.dead_lettered, ledger.lost(), ledger.imbalance()), (206, 0, 0), "{ledger:?}");
 }

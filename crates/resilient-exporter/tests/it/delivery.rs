@@ -1,4 +1,4 @@
-//! Good days, outages and every kind of answer.
+//! Delivery on good days, in outages and after every kind of answer.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn spans_arrive_over_grpc_and_over_http() {
 }
 
 #[test]
-fn a_refused_collector_costs_nothing_and_everything_arrives_when_it_is_back() {
+fn an_outage_loses_no_span_and_the_collector_receives_all_when_it_is_back() {
     for transport in [grpc, http] {
         let collector = MockCollector::start().expect("loopback");
         let state = tempfile::tempdir().expect("temp dir");
@@ -34,9 +34,9 @@ fn a_refused_collector_costs_nothing_and_everything_arrives_when_it_is_back() {
         collector.stop();
         for _ in 0..12 {
             app.trace(500);
-            app.wait_until("the disk follows", |handle| handle.ledger().buffered < 1_500);
+            app.wait_until("the disk thread writes the surplus", |handle| handle.ledger().buffered < 1_500);
         }
-        app.wait_until("the breaker opens and memory spills", |handle| {
+        app.wait_until("the breaker opens and batches spill", |handle| {
             let health = handle.health();
             health.metrics.circuit_breaker_trips > 0 && health.ledger.in_fallback > 0
         });
@@ -47,7 +47,7 @@ fn a_refused_collector_costs_nothing_and_everything_arrives_when_it_is_back() {
         // A flush that slept until its deadline would not return within the test's patience.
         let handle = app.handle.clone();
         let flush = std::thread::spawn(move || handle.flush(100 * PATIENCE));
-        app.wait_until("the flush ends with the delivery", |_| flush.is_finished());
+        app.wait_until("the flush returns after the delivery", |_| flush.is_finished());
         flush.join().expect("no panic").expect("delivered before the deadline");
         app.wait_until("the event of the last file", |_| {
             events.try_iter().any(|event| matches!(event, Event::Replayed))
@@ -141,7 +141,7 @@ fn a_collector_that_takes_less_gets_smaller_requests() {
 }
 
 #[test]
-fn our_own_request_limit_splits_before_anything_is_sent() {
+fn the_request_limit_splits_a_batch_before_it_is_sent() {
     let collector = MockCollector::start().expect("loopback");
     let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_request_max_bytes(4_000);
     let mut app = App::new(builder.build().expect("valid"));
@@ -168,7 +168,7 @@ fn ended_connections_are_failures_that_are_tried_again() {
 }
 
 #[test]
-fn an_answer_that_never_comes_is_a_possible_duplicate_and_not_a_loss() {
+fn a_lost_answer_is_a_possible_duplicate_and_not_a_loss() {
     let collector = MockCollector::start().expect("loopback");
     let builder = ResilientSpanExporter::builder().with_primary(http(&collector));
     let mut app = App::new(quick(builder).build().expect("valid"));
@@ -195,7 +195,7 @@ fn spans_that_are_refused_for_good_are_counted_with_the_reason() {
 }
 
 #[test]
-fn spans_that_are_refused_for_good_are_kept_as_dead_letters() {
+fn spans_that_are_refused_for_good_are_stored_as_dead_letters() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let state = state.path().join("state");
@@ -215,9 +215,9 @@ fn spans_that_are_refused_for_good_are_kept_as_dead_letters() {
     assert!(letter.reason.contains("no such tenant"), "{letter:?}");
 }
 
-/// Each run with a setting of its own, over what the runs before left.
+/// Each exporter has another format than the one before and starts on its files.
 #[test]
-fn files_of_either_format_are_delivered_whatever_the_setting_is() {
+fn files_of_either_format_are_delivered_under_either_setting() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let dir = state.path().join("state");
@@ -231,7 +231,7 @@ fn files_of_either_format_are_delivered_whatever_the_setting_is() {
     for (format, spans) in formats.into_iter().zip([30, 40, 700]) {
         let mut app = build(format);
         app.trace(spans);
-        app.shutdown().expect("all of it in files");
+        app.shutdown().expect("all spans are in files");
         runs.push(app);
     }
     let files = std::fs::read_dir(dir.join("fallback")).expect("there");
@@ -251,9 +251,9 @@ fn files_of_either_format_are_delivered_whatever_the_setting_is() {
     assert_eq!(collector.received().duplicates, 0);
 }
 
-/// Four bytes of a length, and the request: what a program that knows nothing of us, such as the Collector's file exporter, writes.
+/// The Collector's file exporter, for example, writes such a file: each request behind the four bytes of its length.
 #[test]
-fn foreign_frames_are_delivered_and_garbage_between_them_is_counted() {
+fn frames_of_another_program_are_delivered_and_garbage_between_them_is_counted() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let dir = state.path().join("state");
@@ -277,7 +277,7 @@ fn foreign_frames_are_delivered_and_garbage_between_them_is_counted() {
 }
 
 #[test]
-fn a_second_exporter_on_the_same_directory_delivers_what_the_first_left() {
+fn an_exporter_adopts_and_delivers_the_files_of_another_that_has_ended() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let build = || {
@@ -288,10 +288,10 @@ fn a_second_exporter_on_the_same_directory_delivers_what_the_first_left() {
     let (mut first, mut second) = (build(), build());
     first.trace(30);
     second.trace(40);
-    second.shutdown().expect("in files of its own");
+    second.shutdown().expect("the spans are in files of the second exporter");
     assert_eq!(second.handle.ledger().in_fallback, 40);
     collector.start_again().expect("the same ports");
-    // The first takes over what the second left, and sends it too.
+    // The first exporter adopts the files of the second one and replays them.
     first.wait_until("adoption", |handle| handle.ledger().recovered == 40);
     first.handle.flush(PATIENCE).expect("delivered");
     assert_eq!((first.missing(&[&collector]), second.missing(&[&collector])), (0, 0));
@@ -299,7 +299,7 @@ fn a_second_exporter_on_the_same_directory_delivers_what_the_first_left() {
 }
 
 #[test]
-fn a_spill_larger_than_the_cap_is_written_in_parts() {
+fn a_spill_larger_than_the_limit_is_written_in_parts() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     collector.stop();
@@ -312,7 +312,7 @@ fn a_spill_larger_than_the_cap_is_written_in_parts() {
         .expect("valid");
     let mut app = App::new(exporter);
     app.trace(4_000);
-    app.shutdown().expect("what did not fit was removed by the cap, oldest first");
+    app.shutdown().expect("the limit removed the oldest spans");
     let ledger = app.handle.ledger();
     assert!(ledger.in_fallback > 500, "{ledger:?}");
     assert_eq!(ledger.in_fallback + ledger.dropped["fallback_full"], 4_000, "{ledger:?}");

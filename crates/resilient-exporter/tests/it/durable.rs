@@ -1,4 +1,4 @@
-//! Durable mode: what was accepted survives the process, and a journal in trouble harms nobody.
+//! Durable mode: accepted spans survive the end of the process, and a failing or hanging journal stops no delivery.
 
 use std::fs;
 use std::path::Path;
@@ -22,11 +22,11 @@ fn durable(collector: &MockCollector, state: &Path) -> Builder {
     quick(ResilientSpanExporter::builder().with_primary(http(collector)))
         .with_state_dir(state)
         .with_journal_enabled(true)
-        // These machines are busy at times; what is late is tested below.
+        // A busy machine must not make a commit late here. Tests below make commits late on purpose.
         .with_journal_sync_timeout(PATIENCE)
 }
 
-/// What `kill -9` would leave at this moment.
+/// Copies a state directory as `kill -9` would leave it at this moment.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a place to copy to");
     fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("our own directory");
@@ -41,7 +41,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn what_was_accepted_survives_the_end_of_the_process_by_every_policy() {
+fn accepted_spans_survive_a_kill_under_every_sync_policy() {
     for policy in [SyncPolicy::Batch, SyncPolicy::Interval(Duration::from_millis(30)), SyncPolicy::Never] {
         let collector = MockCollector::start().expect("loopback");
         collector.stop();
@@ -50,12 +50,12 @@ fn what_was_accepted_survives_the_end_of_the_process_by_every_policy() {
         let mut first = App::new(durable(&collector, &state).with_journal_sync(policy).build().expect("valid"));
         first.trace(1_700);
         let health = first.handle.health();
-        // One batch may be on its way to the collector that is not there.
+        // One batch may be in a call to the stopped collector.
         let waits = health.ledger.buffered + health.ledger.in_flight;
         assert_eq!((waits, health.accepted_not_durable), (1_700, Some(0)), "{health:?}");
         copy(&state, &left);
 
-        // The first goes on, with a collector that stays away: as if it had been killed.
+        // The first exporter stays alive, but its collector stays stopped: the second one starts as after a kill.
         let collector = MockCollector::start().expect("loopback");
         let mut second = App::new(durable(&collector, &left).build().expect("valid"));
         assert_eq!(second.handle.ledger().recovered, 1_700);
@@ -63,10 +63,10 @@ fn what_was_accepted_survives_the_end_of_the_process_by_every_policy() {
         second.assert_delivered(&collector);
         assert_eq!(first.missing(&[&collector]), 0, "{policy:?}");
         assert_eq!(collector.received().duplicates, 0);
-        second.wait_until("what was delivered is marked", |handle| handle.health().journal_batches == Some(0));
+        second.wait_until("the delivered batches are marked", |handle| handle.health().journal_batches == Some(0));
         second.shutdown().expect("nothing waits");
         let third = App::new(durable(&collector, &left).build().expect("valid"));
-        assert_eq!(third.handle.ledger().recovered, 0, "what was delivered does not come back");
+        assert_eq!(third.handle.ledger().recovered, 0, "no delivered batch is recovered");
     }
 }
 
@@ -79,15 +79,15 @@ fn a_batch_is_in_the_journal_or_in_a_file_and_never_in_both() {
     let mut first = App::new(durable(&collector, &state).with_buffer_size(2_000).build().expect("valid"));
     for _ in 0..30 {
         first.trace(300);
-        // Above 7/8 of the buffer the disk is at work.
-        first.wait_until("the disk keeps up", |handle| handle.ledger().buffered <= 1_750);
+        // Above 7/8 of the buffer the disk thread writes files.
+        first.wait_until("the disk thread writes the surplus", |handle| handle.ledger().buffered <= 1_750);
     }
     let ledger = first.handle.ledger();
     assert!(ledger.lost() == 0 && ledger.in_fallback > 5_000 && ledger.buffered > 0, "{ledger:?}");
     copy(&state, &left);
     let collector = MockCollector::start().expect("loopback");
     let second = App::new(durable(&collector, &left).build().expect("valid"));
-    assert_eq!(second.handle.ledger().recovered, 9_000, "each once");
+    assert_eq!(second.handle.ledger().recovered, 9_000, "each span once");
     second.assert_delivered(&collector);
     assert_eq!((first.missing(&[&collector]), collector.received().duplicates), (0, 0));
 }
@@ -123,11 +123,11 @@ fn a_shutdown_with_a_fallback_hands_the_rest_over_to_files() {
     assert_eq!((health.ledger.in_fallback, health.journal_batches), (600, Some(0)), "{health:?}");
     let segments = fs::read_dir(state.join("journal")).expect("is there");
     let segments = segments.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some()));
-    assert!(segments.count() <= 1, "nothing but the segment that was written last");
+    assert!(segments.count() <= 1, "no segment but the last one is left");
 }
 
 #[test]
-fn a_second_process_has_a_journal_of_its_own_which_is_taken_over_when_it_ends() {
+fn a_second_process_has_its_own_journal_which_is_adopted_when_it_ends() {
     let collector = MockCollector::start().expect("loopback");
     collector.stop();
     let state = tempfile::tempdir().expect("temp dir");
@@ -140,15 +140,15 @@ fn a_second_process_has_a_journal_of_its_own_which_is_taken_over_when_it_ends() 
     copy(&state, &left);
 
     let collector = MockCollector::start().expect("loopback");
-    let heir = App::new(durable(&collector, &left).build().expect("valid"));
-    heir.wait_until("both are found", |handle| handle.ledger().recovered == 300);
-    heir.assert_delivered(&collector);
+    let adopter = App::new(durable(&collector, &left).build().expect("valid"));
+    adopter.wait_until("the batches of the readable journals are recovered", |handle| handle.ledger().recovered == 300);
+    adopter.assert_delivered(&collector);
     assert_eq!((first.missing(&[&collector]), second.missing(&[&collector])), (0, 0));
-    eventually("nothing is left of it", || !left.join("journal/process-1").exists());
+    eventually("the adopted journal is removed", || !left.join("journal/process-1").exists());
 }
 
 #[test]
-fn a_journal_that_cannot_be_taken_over_holds_up_no_other() {
+fn a_journal_that_cannot_be_adopted_delays_no_other() {
     let collector = MockCollector::start().expect("loopback");
     collector.stop();
     let state = tempfile::tempdir().expect("temp dir");
@@ -165,14 +165,14 @@ fn a_journal_that_cannot_be_taken_over_holds_up_no_other() {
         fs::create_dir(&lock).expect("made");
     }
     let collector = MockCollector::start().expect("loopback");
-    let heir = App::new(durable(&collector, &left).build().expect("valid"));
-    heir.wait_until("both are found", |handle| handle.ledger().recovered == 120);
-    heir.assert_delivered(&collector);
+    let adopter = App::new(durable(&collector, &left).build().expect("valid"));
+    adopter.wait_until("the batches of the readable journals are recovered", |handle| handle.ledger().recovered == 120);
+    adopter.assert_delivered(&collector);
     assert_eq!((apps[0].missing(&[&collector]), apps[2].missing(&[&collector])), (0, 0));
 }
 
 #[test]
-fn a_wait_that_no_clock_can_tell_is_for_ever_and_harms_nobody() {
+fn a_sync_timeout_beyond_the_clock_waits_without_limit() {
     let collector = MockCollector::start().expect("loopback");
     let scratch = tempfile::tempdir().expect("temp dir");
     let builder = durable(&collector, &scratch.path().join("state")).with_journal_sync_timeout(Duration::MAX);
@@ -195,15 +195,15 @@ fn a_journal_without_a_directory_or_in_an_unsafe_one_is_an_error() {
     assert!(matches!(short, Err(BuildError::InvalidSetting { field: "journal.sync_timeout", .. })), "{short:?}");
 }
 
-/// A journal of the user's own, which asks somebody before each append.
-struct Asking {
+/// A user's own journal, which blocks in each append until the test answers.
+struct AskingJournal {
     ask: Sender<()>,
     answer: Receiver<Result<(), JournalError>>,
-    kept: Vec<BatchId>,
+    batches: Vec<BatchId>,
     maintained: Arc<AtomicUsize>,
 }
 
-impl Journal for Asking {
+impl Journal for AskingJournal {
     fn incarnation(&self) -> u64 {
         7
     }
@@ -211,12 +211,12 @@ impl Journal for Asking {
     fn append(&mut self, batch: &Payload) -> Result<(), JournalError> {
         let _ = self.ask.send(());
         self.answer.recv().unwrap_or(Ok(()))?;
-        self.kept.push(batch.id());
+        self.batches.push(batch.id());
         Ok(())
     }
 
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.kept.retain(|id| !ids.contains(id));
+        self.batches.retain(|id| !ids.contains(id));
         Ok(())
     }
 
@@ -246,19 +246,19 @@ impl Journal for Asking {
     }
 
     fn usage(&self) -> JournalUsage {
-        JournalUsage { batches: self.kept.len() as u64, bytes: 0 }
+        JournalUsage { batches: self.batches.len() as u64, bytes: 0 }
     }
 }
 
-fn asking() -> (Asking, Receiver<()>, Sender<Result<(), JournalError>>) {
+fn asking_journal() -> (AskingJournal, Receiver<()>, Sender<Result<(), JournalError>>) {
     let ((ask, asked), (reply, answer)) = (channel(), channel());
-    (Asking { ask, answer, kept: Vec::new(), maintained: Arc::default() }, asked, reply)
+    (AskingJournal { ask, answer, batches: Vec::new(), maintained: Arc::default() }, asked, reply)
 }
 
 #[test]
 fn a_disk_that_hangs_costs_one_wait_and_the_spans_are_delivered() {
     let collector = MockCollector::start().expect("loopback");
-    let (journal, asked, reply) = asking();
+    let (journal, asked, reply) = asking_journal();
     let exporter = quick(ResilientSpanExporter::builder().with_primary(http(&collector)))
         .with_fallback_enabled(false)
         .with_journal_enabled(true)
@@ -270,9 +270,9 @@ fn a_disk_that_hangs_costs_one_wait_and_the_spans_are_delivered() {
     let export = |spans| exporter.export(some_spans(spans)).now_or_never().expect("ready").expect("accepted");
     let start = now();
     export(10);
-    assert!(start.elapsed() >= Duration::from_millis(500), "it waited for the disk");
-    asked.recv_timeout(PATIENCE).expect("the disk thread hangs in it");
-    // Nobody waits while the disk has not answered: these would take 20 s otherwise.
+    assert!(start.elapsed() >= Duration::from_millis(500), "`export` waits until the timeout");
+    asked.recv_timeout(PATIENCE).expect("the disk thread blocks in the append");
+    // No further `export` call waits until the disk thread answers: 40 waits would take 20 s.
     (0..40).for_each(|_| export(10));
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     eventually("the collector has them", || handle.ledger().delivered == 410);
@@ -282,16 +282,17 @@ fn a_disk_that_hangs_costs_one_wait_and_the_spans_are_delivered() {
     eventually("health knows that the disk hangs", || handle.health().issues.iter().any(|issue| issue.contains("2 s")));
 
     drop((reply, asked));
-    // What was delivered meanwhile is not written any more, and what was being written is marked.
-    eventually("the disk is back", || handle.health().journal_batches == Some(0));
+    // The disk thread appends none of the batches that were delivered meanwhile, and marks the one that it was
+    // appending.
+    eventually("the disk thread answers again", || handle.health().journal_batches == Some(0));
     export(10);
-    assert_eq!(handle.health().accepted_not_durable, Some(410), "from now on it is durable again");
+    assert_eq!(handle.health().accepted_not_durable, Some(410), "batches are durable again");
 }
 
 #[test]
-fn a_journal_that_fails_is_told_of_and_returns_by_itself() {
+fn a_failing_journal_is_published_and_recovers_by_itself() {
     let collector = MockCollector::start().expect("loopback");
-    let (journal, _asked, reply) = asking();
+    let (journal, _asked, reply) = asking_journal();
     let maintained = Arc::clone(&journal.maintained);
     let exporter = quick(ResilientSpanExporter::builder().with_primary(http(&collector)))
         .with_fallback_enabled(false)
@@ -303,20 +304,21 @@ fn a_journal_that_fails_is_told_of_and_returns_by_itself() {
     let handle = exporter.handle();
     let events = handle.subscribe();
     let export = |spans| exporter.export(some_spans(spans)).now_or_never().expect("ready").expect("accepted");
-    reply.send(Err(JournalError::new("no space left on device"))).expect("it listens");
+    reply.send(Err(JournalError::new("no space left on device"))).expect("the journal waits for the answer");
     export(10);
-    let told = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok());
-    let told =
-        told.filter_map(|event| if let Event::JournalTrouble { error } = event { Some(error) } else { None }).next();
-    assert_eq!(told.as_deref(), Some("no space left on device"));
+    let published = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok());
+    let error = published
+        .filter_map(|event| if let Event::JournalTrouble { error } = event { Some(error) } else { None })
+        .next();
+    assert_eq!(error.as_deref(), Some("no space left on device"));
     assert_eq!(handle.health().accepted_not_durable, Some(10));
-    // That marks are written, and that clearing up works, says nothing of it.
+    // Marks and maintenance succeed meanwhile, which does not end the trouble: only an append does.
     let trouble = || handle.health().issues.iter().any(|issue| issue.contains("no space left"));
     handle.flush(PATIENCE).expect("delivered");
     let before = maintained.load(Ordering::Relaxed);
-    eventually("it was cleared up", || maintained.load(Ordering::Relaxed) >= before + 2);
+    eventually("the journal was maintained twice", || maintained.load(Ordering::Relaxed) >= before + 2);
     assert!(trouble(), "{:?}", handle.health().issues);
-    reply.send(Ok(())).expect("it listens");
+    reply.send(Ok(())).expect("the journal waits for the answer");
     export(20);
     assert_eq!(handle.health().accepted_not_durable, Some(10));
     eventually("the trouble is over", || !trouble());

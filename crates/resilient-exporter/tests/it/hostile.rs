@@ -1,5 +1,5 @@
-//! What others may have put into the directory before the program starts: it is set aside, named in the log once, and its
-//! neighbours are delivered; nobody waits for it.
+//! Foreign and damaged files that stand in the state directory before the exporter starts: each is set aside and named
+//! in the log once, the files beside it are delivered, and neither the start nor a live span waits for it.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -20,20 +20,21 @@ use resilient_exporter::{Handle, ResilientSpanExporter};
 use crate::log;
 use crate::support::{eventually, http, now, quick, some_spans};
 
-/// Spans in each good file, and what the name of each bad one promises.
+/// Spans in each good file, and spans that the name of each bad file promises.
 const SPANS: u64 = 3;
 
-/// A state directory with good files in it, and a place for others between them.
-struct Scene {
+/// A state directory with good files, and bad files between them.
+struct StateDir {
     scratch: tempfile::TempDir,
-    /// Tells the names of this scene from those of all others, which share the log.
+    /// A number that no other test uses: it stands in the names of the files, which the tests look for in the shared
+    /// log.
     number: u64,
     next: u64,
     good: Vec<SpanData>,
     bad: Vec<String>,
 }
 
-impl Scene {
+impl StateDir {
     fn new(number: u64) -> Self {
         log::capture();
         let scratch = tempfile::tempdir().expect("a temporary directory");
@@ -41,34 +42,34 @@ impl Scene {
         Self { scratch, number, next: 1, good: Vec::new(), bad: Vec::new() }
     }
 
-    fn state(&self) -> PathBuf {
+    fn path(&self) -> PathBuf {
         self.scratch.path().join("state")
     }
 
     fn in_fallback(&self, name: &str) -> PathBuf {
-        self.state().join("fallback").join(name)
+        self.path().join("fallback").join(name)
     }
 
-    /// The next name, as we would have written it.
+    /// The next file name, in the form of the exporter's own names.
     fn name(&mut self, extension: &str) -> String {
         let number = self.next;
         self.next += 1;
         format!("traces-2026020{}T000000.000Z-{number:08}-n{SPANS}.{extension}", self.number)
     }
 
-    /// The place of the next file.
+    /// The path of the next file.
     fn next(&mut self, extension: &str) -> PathBuf {
         let name = self.name(extension);
         self.in_fallback(&name)
     }
 
-    /// A file of ours.
-    fn good(&mut self) {
+    /// Adds a file as the exporter writes it.
+    fn add_good(&mut self) {
         let text = self.good_line();
         fs::write(self.next("jsonl"), text).expect("written");
     }
 
-    /// A line that is to be delivered.
+    /// A line of spans that are to be delivered.
     fn good_line(&mut self) -> Vec<u8> {
         let first = 1 + self.good.len() as u64;
         let spans = (first..first + SPANS).map(|number| span(self.number, number)).collect::<Vec<_>>();
@@ -77,18 +78,18 @@ impl Scene {
         line
     }
 
-    /// The same as protobuf.
+    /// Spans that are to be delivered, as a protobuf message.
     fn good_message(&mut self) -> Vec<u8> {
         let text = self.good_line();
         json::from_line(text.trim_ascii_end()).expect("our own line").0.to_vec()
     }
 
-    /// A place for a file that is not ours, with a good one behind it.
+    /// The path of the next bad file; a good file follows it.
     fn bad(&mut self, extension: &str) -> PathBuf {
         let name = self.name(extension);
         let path = self.in_fallback(&name);
         self.bad.push(name);
-        self.good();
+        self.add_good();
         path
     }
 
@@ -98,15 +99,15 @@ impl Scene {
 
     fn start(&self, collector: &MockCollector) -> ResilientSpanExporter {
         let builder = ResilientSpanExporter::builder().with_primary(http(collector));
-        // The names above are of some past year.
+        // The file names carry dates in the past: no file is too old.
         let builder = quick(builder).with_fallback_max_age(Duration::from_secs(100 * 365 * 24 * 3_600));
-        builder.with_state_dir(self.state()).build().expect("a bad file keeps nobody from starting")
+        builder.with_state_dir(self.path()).build().expect("the exporter starts in spite of bad files")
     }
 
-    /// Starts with all that lies there, and makes sure of everything that this module promises. `lost` are the spans
-    /// that were counted as stored by their names and are not to be had.
+    /// Starts an exporter on the directory and checks all that this module promises. `lost`: spans that the names of
+    /// bad files promise and that nothing holds.
     #[track_caller]
-    fn play(&self, lost: u64) {
+    fn assert_delivered_beside_bad_files(&self, lost: u64) {
         let collector = MockCollector::start().expect("loopback");
         let begun = now();
         let exporter = self.start(&collector);
@@ -122,19 +123,19 @@ impl Scene {
         assert_eq!(ledger.delivered, self.good.len() as u64 + 1, "{ledger:?}");
         assert_eq!(ledger.dropped.get("corrupt").copied().unwrap_or(0), lost, "{ledger:?}");
         assert_eq!(ledger.lost(), lost, "{ledger:?}");
-        // Accepts and delivers as before.
+        // The exporter accepts and delivers as before.
         export(&exporter, self.number, 1);
         eventually("the next live span", || has(&collector, &live(self.number, 1)));
         exporter.shutdown().expect("nothing waits");
         self.assert_set_aside();
-        // Nothing is found twice.
+        // The next exporter finds none of the files.
         let exporter = self.start(&collector);
         assert_eq!(exporter.handle().ledger().recovered, 0);
         exporter.shutdown().expect("nothing waits");
         self.assert_set_aside();
     }
 
-    /// The bad ones are out of the way, whole, and the log names each once.
+    /// The bad files are in the quarantine, and the log names each once.
     #[track_caller]
     fn assert_set_aside(&self) {
         let quarantine = self.in_fallback("quarantine");
@@ -148,26 +149,26 @@ impl Scene {
 }
 
 #[track_caller]
-fn export(exporter: &ResilientSpanExporter, scene: u64, number: u64) {
+fn export(exporter: &ResilientSpanExporter, test: u64, number: u64) {
     let begun = now();
-    exporter.export(vec![live(scene, number)]).now_or_never().expect("export never waits").expect("accepted");
+    exporter.export(vec![live(test, number)]).now_or_never().expect("export never waits").expect("accepted");
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(1), "export took {took:?}");
 }
 
-/// A span that a scene makes while it runs.
-fn live(scene: u64, number: u64) -> SpanData {
-    span(scene, 1_000_000 + number)
+/// A span that a test exports while the exporter runs.
+fn live(test: u64, number: u64) -> SpanData {
+    span(test, 1_000_000 + number)
 }
 
-fn span(scene: u64, number: u64) -> SpanData {
+fn span(test: u64, number: u64) -> SpanData {
     let mut span = some_spans(1).remove(0);
-    let (trace, id) = (TraceId::from(u128::from(scene)), SpanId::from(number));
+    let (trace, id) = (TraceId::from(u128::from(test)), SpanId::from(number));
     span.span_context = SpanContext::new(trace, id, TraceFlags::SAMPLED, false, TraceState::default());
     span
 }
 
-/// As we write it.
+/// The spans as a line of a fallback file.
 fn line(spans: &[SpanData]) -> Vec<u8> {
     let id = BatchId { incarnation: 0, seq: 0 };
     let encoder = Encoder::new(&Resource::builder_empty().build());
@@ -185,104 +186,105 @@ fn has(collector: &MockCollector, span: &SpanData) -> bool {
 
 #[test]
 fn links_pipes_sockets_devices_and_directories_are_not_opened() {
-    let mut scene = Scene::new(1);
-    let secret = scene.scratch.path().join("secret");
+    let mut state_dir = StateDir::new(1);
+    let secret = state_dir.scratch.path().join("secret");
     let content = line(&[span(1, 77)]);
     fs::write(&secret, &content).expect("written");
-    scene.good();
-    symlink(&secret, scene.bad("jsonl")).expect("linked");
-    symlink("/dev/zero", scene.bad("jsonl")).expect("linked");
-    symlink("/nowhere/at/all", scene.bad("jsonl.zst")).expect("linked");
-    let itself = scene.bad("jsonl");
+    state_dir.add_good();
+    symlink(&secret, state_dir.bad("jsonl")).expect("linked");
+    symlink("/dev/zero", state_dir.bad("jsonl")).expect("linked");
+    symlink("/nowhere/at/all", state_dir.bad("jsonl.zst")).expect("linked");
+    let itself = state_dir.bad("jsonl");
     symlink(&itself, &itself).expect("linked");
-    fs::hard_link(&secret, scene.bad("jsonl")).expect("linked");
-    assert!(Command::new("mkfifo").arg(scene.bad("jsonl.gz")).status().expect("coreutils").success());
-    // The name of a socket is to be short: made elsewhere, and moved.
+    fs::hard_link(&secret, state_dir.bad("jsonl")).expect("linked");
+    assert!(Command::new("mkfifo").arg(state_dir.bad("jsonl.gz")).status().expect("coreutils").success());
+    // The path of a socket must be short: the socket is bound elsewhere, then moved.
     let short = tempfile::tempdir().expect("a temporary directory");
     let _listening = UnixListener::bind(short.path().join("s")).expect("bound");
-    fs::rename(short.path().join("s"), scene.bad("jsonl")).expect("the same file system");
-    let directory = scene.bad("jsonl");
+    fs::rename(short.path().join("s"), state_dir.bad("jsonl")).expect("the same file system");
+    let directory = state_dir.bad("jsonl");
     fs::create_dir(&directory).expect("made");
-    fs::write(directory.join("inside"), "kept").expect("written");
-    // Counted by their names they are not: nobody can say that there was a span in them.
-    scene.play(0);
+    fs::write(directory.join("inside"), "text").expect("written");
+    // The store counts no spans of these names, since it opens none of them: none is lost.
+    state_dir.assert_delivered_beside_bad_files(0);
     assert_eq!(fs::read(&secret).expect("there"), content);
 }
 
 #[test]
-fn bytes_that_are_no_spans_are_set_aside_and_the_neighbours_delivered() {
-    let mut scene = Scene::new(2);
-    scene.good();
+fn bytes_without_spans_are_set_aside_and_the_files_beside_them_delivered() {
+    let mut state_dir = StateDir::new(2);
+    state_dir.add_good();
     let noise = noise(100_000);
     for extension in ["jsonl", "jsonl.zst", "jsonl.gz", "binpb", "binpb.zst", "binpb.gz"] {
-        scene.write_bad(extension, &noise);
+        state_dir.write_bad(extension, &noise);
     }
-    // Behind its right length; behind one byte more than there is; lines where messages should be.
-    scene.write_bad("binpb", framed(&noise));
-    scene.write_bad("binpb", &framed(&noise)[..noise.len()]);
-    scene.write_bad("binpb", line(&[span(2, 556)]));
-    scene.write_bad("jsonl.zst", [ZSTD_MAGIC, &noise].concat());
-    scene.write_bad("jsonl.gz", [GZIP_MAGIC, &noise].concat());
-    // Lengths that nobody has memory for: of a zstd frame (8 bytes, all ones), of a window (the largest exponent), of a
+    // Noise behind its length, noise cut off before that length, and a line instead of a message.
+    state_dir.write_bad("binpb", framed(&noise));
+    state_dir.write_bad("binpb", &framed(&noise)[..noise.len()]);
+    state_dir.write_bad("binpb", line(&[span(2, 556)]));
+    state_dir.write_bad("jsonl.zst", [ZSTD_MAGIC, &noise].concat());
+    state_dir.write_bad("jsonl.gz", [GZIP_MAGIC, &noise].concat());
+    // Lengths that exceed the memory: of a zstd frame (8 bytes, all ones), of a window (the largest exponent), of a
     // message behind its length, of a field in a message.
-    scene.write_bad("jsonl.zst", [ZSTD_MAGIC, &[0xe0], &[0xff; 8], &noise[..50]].concat());
-    scene.write_bad("jsonl.zst", [ZSTD_MAGIC, &[0x00, 0xff], &noise[..50]].concat());
-    scene.write_bad("jsonl", [&[0xff, 0xff, 0xff, 0xff], &noise[..50]].concat());
-    scene.write_bad("jsonl", [0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1]);
-    // One byte of a text is no UTF-8.
+    state_dir.write_bad("jsonl.zst", [ZSTD_MAGIC, &[0xe0], &[0xff; 8], &noise[..50]].concat());
+    state_dir.write_bad("jsonl.zst", [ZSTD_MAGIC, &[0x00, 0xff], &noise[..50]].concat());
+    state_dir.write_bad("jsonl", [&[0xff, 0xff, 0xff, 0xff], &noise[..50]].concat());
+    state_dir.write_bad("jsonl", [0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1]);
+    // One byte of the text is not UTF-8.
     let mut text = line(&[span(2, 555)]);
     let at = text.windows(4).position(|four| four == b"work").expect("its name");
     text[at] = 0xff;
-    scene.write_bad("jsonl", &text);
-    // Numbers of no type.
-    scene.write_bad("jsonl", spans_json(r#"{"name":"n","startTimeUnixNano":"99999999999999999999999"}"#));
-    scene.write_bad("jsonl", spans_json(&format!(r#"{{"name":"n","kind":1{}}}"#, "0".repeat(10_000))));
-    // A file of nothing, and one of nothing but line feeds: they hold fewer spans than their names say.
-    let bad = scene.bad.len() as u64;
-    fs::write(scene.next("jsonl"), "").expect("written");
-    fs::write(scene.next("jsonl"), "\n".repeat(50_000)).expect("written");
-    scene.play(SPANS * (bad + 2));
+    state_dir.write_bad("jsonl", &text);
+    // Numbers outside their types.
+    state_dir.write_bad("jsonl", spans_json(r#"{"name":"n","startTimeUnixNano":"99999999999999999999999"}"#));
+    state_dir.write_bad("jsonl", spans_json(&format!(r#"{{"name":"n","kind":1{}}}"#, "0".repeat(10_000))));
+    // An empty file, and one of line feeds alone: they hold fewer spans than their names promise.
+    let bad = state_dir.bad.len() as u64;
+    fs::write(state_dir.next("jsonl"), "").expect("written");
+    fs::write(state_dir.next("jsonl"), "\n".repeat(50_000)).expect("written");
+    state_dir.assert_delivered_beside_bad_files(SPANS * (bad + 2));
 }
 
 #[test]
-fn json_of_others_is_set_aside_and_what_is_good_in_the_same_file_delivered() {
-    let mut scene = Scene::new(3);
-    scene.good();
+fn foreign_json_is_set_aside_and_good_lines_of_the_same_file_are_delivered() {
+    let mut state_dir = StateDir::new(3);
+    state_dir.add_good();
     for other in
         ["{\"level\":\"info\",\"message\":\"not ours\"}\n", "[1,2,3]\n", "null\n", "\"text\"\n", "4\n", "{}{}\n"]
     {
-        scene.write_bad("jsonl", other);
+        state_dir.write_bad("jsonl", other);
     }
-    scene.write_bad("jsonl", "{\"resourceMetrics\":[]}\n{\"resourceLogs\":[]}\n".repeat(500));
-    // What a later version of us may write: a line that says so, another word for what we know, a form that we do not know.
-    scene.write_bad("jsonl", "{\"holdfast\":{\"format\":2}}\n");
-    scene.write_bad("jsonl", "{\"spans\":[{\"name\":\"n\"}]}\n");
-    // Deeper than any honest message, closed and not closed.
-    scene.write_bad("jsonl", format!("{}\n", "[".repeat(200_000)));
-    scene.write_bad("jsonl", format!("{}0{}\n", "{\"a\":".repeat(50_000), "}".repeat(50_000)));
+    state_dir.write_bad("jsonl", "{\"resourceMetrics\":[]}\n{\"resourceLogs\":[]}\n".repeat(500));
+    // Lines of a later version: one that names its format, and one with an unknown key for spans.
+    state_dir.write_bad("jsonl", "{\"holdfast\":{\"format\":2}}\n");
+    state_dir.write_bad("jsonl", "{\"spans\":[{\"name\":\"n\"}]}\n");
+    // Values nested deeper than any exporter writes, closed and not closed.
+    state_dir.write_bad("jsonl", format!("{}\n", "[".repeat(200_000)));
+    state_dir.write_bad("jsonl", format!("{}0{}\n", "{\"a\":".repeat(50_000), "}".repeat(50_000)));
     let (open, close) = ("{\"arrayValue\":{\"values\":[", "]}}");
     let deep = format!("{}{}", open.repeat(5_000), close.repeat(5_000));
-    scene.write_bad("jsonl", spans_json(&format!(r#"{{"attributes":[{{"key":"k","value":{deep}}}]}}"#)));
-    let lost = SPANS * scene.bad.len() as u64;
-    // Two signals in one file, spans first and last: these are delivered, and are all that its name promises.
-    let mixed = [scene.good_line(), b"{\"resourceLogs\":[{\"scopeLogs\":[]}]}\n".to_vec()].concat();
-    scene.write_bad("jsonl", mixed);
-    // The same as messages behind their lengths: what is in between ends where its length says.
+    state_dir.write_bad("jsonl", spans_json(&format!(r#"{{"attributes":[{{"key":"k","value":{deep}}}]}}"#)));
+    let lost = SPANS * state_dir.bad.len() as u64;
+    // Two signals in one file: its spans are delivered, and are as many as its name promises.
+    let mixed = [state_dir.good_line(), b"{\"resourceLogs\":[{\"scopeLogs\":[]}]}\n".to_vec()].concat();
+    state_dir.write_bad("jsonl", mixed);
+    // The same as messages behind their lengths: the length of the foreign message gives the start of the next one.
     let messages =
-        [framed(&scene.good_message()), framed(b"\x0a\x05\x12\x03\x12\x50"), framed(&scene.good_message())].concat();
-    scene.write_bad("binpb", messages);
-    // A field that we do not know is no damage.
-    let text = String::from_utf8(scene.good_line()).expect("JSON");
+        [framed(&state_dir.good_message()), framed(b"\x0a\x05\x12\x03\x12\x50"), framed(&state_dir.good_message())]
+            .concat();
+    state_dir.write_bad("binpb", messages);
+    // An unknown field is no damage.
+    let text = String::from_utf8(state_dir.good_line()).expect("JSON");
     let newer = text.replacen("{\"traceId\"", "{\"inventedIn2030\":{\"deep\":[1,{}]},\"traceId\"", 1);
     assert_ne!(newer, text);
-    fs::write(scene.next("jsonl"), newer).expect("written");
-    scene.play(lost);
+    fs::write(state_dir.next("jsonl"), newer).expect("written");
+    state_dir.assert_delivered_beside_bad_files(lost);
 }
 
 #[test]
-fn names_that_we_would_not_write_stay_untouched() {
-    let mut scene = Scene::new(4);
-    scene.good();
+fn files_with_foreign_names_stay_untouched() {
+    let mut state_dir = StateDir::new(4);
+    state_dir.add_good();
     let foreign = [
         "notes.txt",
         "logs-20260204T000000.000Z-00000001-n3.jsonl",
@@ -293,16 +295,16 @@ fn names_that_we_would_not_write_stay_untouched() {
         "traces-20261304T000000.000Z-00000001-n3.jsonl",
     ];
     for name in foreign {
-        fs::write(scene.in_fallback(name), name).expect("written");
+        fs::write(state_dir.in_fallback(name), name).expect("written");
     }
-    scene.play(0);
+    state_dir.assert_delivered_beside_bad_files(0);
     for name in foreign {
-        assert_eq!(fs::read(scene.in_fallback(name)).expect("there"), name.as_bytes());
+        assert_eq!(fs::read(state_dir.in_fallback(name)).expect("there"), name.as_bytes());
         assert_eq!(log::warnings_about(name), Vec::<String>::new());
     }
 }
 
-/// In a process of its own, since the peak of the memory is one number for a whole process.
+/// Runs in a process of its own, since the peak of the memory is one number for a whole process.
 #[test]
 fn giants_and_bombs_take_neither_memory_nor_the_start() {
     const CHILD: &str = "HOSTILE_GIANTS";
@@ -311,18 +313,19 @@ fn giants_and_bombs_take_neither_memory_nor_the_start() {
         let program = std::env::current_exe().expect("this program");
         let mut child = Command::new(program);
         let output = child.args(["--exact", TEST, "--nocapture"]).env(CHILD, "1").output().expect("started");
-        let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+        let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
         return;
     }
-    let mut scene = Scene::new(5);
-    scene.good();
-    // A terabyte of nothing: larger than the store may be.
-    let giant = File::create(scene.bad("jsonl")).expect("made");
+    let mut state_dir = StateDir::new(5);
+    state_dir.add_good();
+    // A hole of a terabyte: larger than the limit of the store.
+    let giant = File::create(state_dir.bad("jsonl")).expect("made");
     giant.set_len(1 << 40).expect("a file system with holes");
-    // A gibibyte, which the store may be, and a file of ours not; and one line of zero bytes that is read to its end.
+    // A gibibyte: within the limit of the store, and larger than any file that the store writes. And 200 MiB of zero
+    // bytes, one line that is read to its end.
     for length in [1 << 30, 200 << 20] {
-        let long = File::create(scene.bad("jsonl")).expect("made");
+        let long = File::create(state_dir.bad("jsonl")).expect("made");
         long.set_len(length).expect("a file system with holes");
     }
     // One line of a gibibyte, and a gibibyte of empty lines, in parts of 16 MiB.
@@ -331,80 +334,80 @@ fn giants_and_bombs_take_neither_memory_nor_the_start() {
     let (long, blank) = (&text.as_bytes()[..16 << 20], vec![b'\n'; 16 << 20]);
     let messages = framed(&vec![0; (1 << 20) - 4]).repeat(16);
     for (compression, pack) in [("zst", zstd_of as fn(&[u8]) -> Vec<u8>), ("gz", gzip_of)] {
-        // As messages behind their lengths, the blank lines are one of 168 MB, which may not be.
+        // As messages behind their lengths, the blank lines begin with one of 168 MB, more than a message may have.
         for (format, content) in [("jsonl", long), ("jsonl", &blank), ("binpb", &blank), ("binpb", &messages)] {
             let part = pack(content);
-            let mut file = File::create(scene.bad(&format!("{format}.{compression}"))).expect("made");
+            let mut file = File::create(state_dir.bad(&format!("{format}.{compression}"))).expect("made");
             (0..parts).for_each(|_| file.write_all(&part).expect("written"));
         }
     }
     let before = peak_memory_kib();
-    scene.play(SPANS * (scene.bad.len() as u64 - 2));
+    state_dir.assert_delivered_beside_bad_files(SPANS * (state_dir.bad.len() as u64 - 2));
     let took = peak_memory_kib() - before;
     println!("peak memory {before} KiB before, {took} KiB more");
-    // A record of up to 64 MiB would be taken, as it may be one span, and the memory for it may move once as it grows. No length
-    // that a file or a part of it promises is believed.
+    // A record may have up to 64 MiB, since it may be one span, and its memory may move once as it grows. The reader
+    // allocates nothing for a length that a file merely promises.
     assert!(took < 128 << 10, "{took} KiB");
 }
 
-/// Thousands of what is only to be moved away, and of what is to be read in vain.
+/// Thousands of links that are moved to the quarantine, and hundreds of files that are read without a span.
 #[test]
 fn many_bad_files_do_not_delay_the_start() {
-    let mut scene = Scene::new(6);
+    let mut state_dir = StateDir::new(6);
     for _ in 0..3_000 {
-        symlink("/dev/zero", scene.next("jsonl")).expect("linked");
+        symlink("/dev/zero", state_dir.next("jsonl")).expect("linked");
     }
     let lost = 500;
     for _ in 0..lost {
-        fs::write(scene.next("jsonl"), "not ours\n").expect("written");
+        fs::write(state_dir.next("jsonl"), "not ours\n").expect("written");
     }
-    scene.good();
-    scene.play(SPANS * lost);
-    let left = fs::read_dir(scene.in_fallback("")).expect("readable");
-    let left = left.filter(|entry| entry.as_ref().is_ok_and(|entry| is_ours(&entry.path()))).count();
-    assert!(left <= 2_900, "{left} are left after two starts");
+    state_dir.add_good();
+    state_dir.assert_delivered_beside_bad_files(SPANS * lost);
+    let left = fs::read_dir(state_dir.in_fallback("")).expect("readable");
+    let left = left.filter(|entry| entry.as_ref().is_ok_and(|entry| has_own_name(&entry.path()))).count();
+    assert!(left <= 2_900, "{left} bad files are left after two starts");
 }
 
-/// While the disk thread reads in vain, new spans are taken, delivered and written to files as ever.
+/// While the disk thread reads bad files, new spans are accepted, written to files and delivered as usual.
 #[test]
 fn an_outage_over_bad_files_loses_nothing() {
-    let mut scene = Scene::new(7);
-    // One line each, of which 256 MiB are read.
+    let mut state_dir = StateDir::new(7);
+    // One line each, of which the disk thread reads 256 MiB.
     let part = zstd_of(&vec![b'a'; 16 << 20]);
     for _ in 0..6 {
-        let name = scene.name("jsonl.zst");
-        fs::write(scene.in_fallback(&name), part.repeat(17)).expect("written");
-        scene.bad.push(name);
+        let name = state_dir.name("jsonl.zst");
+        fs::write(state_dir.in_fallback(&name), part.repeat(17)).expect("written");
+        state_dir.bad.push(name);
     }
-    scene.good();
+    state_dir.add_good();
     let collector = MockCollector::start().expect("loopback");
-    // Nobody knows it yet: the first reading begins at once.
+    // The exporter has not called the stopped collector yet: it begins to replay the first file at once.
     collector.stop();
     let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_buffer_size(4_000);
     let builder = quick(builder).with_fallback_max_age(Duration::from_secs(100 * 365 * 24 * 3_600));
-    let exporter = builder.with_state_dir(scene.state()).build().expect("valid");
+    let exporter = builder.with_state_dir(state_dir.path()).build().expect("valid");
     let handle = exporter.handle();
-    let first = scene.in_fallback(&scene.bad[0]);
+    let first = state_dir.in_fallback(&state_dir.bad[0]);
     eventually("the first reading", || is_open(&first));
     let made = 12_000;
     let mut longest = Duration::ZERO;
     for batch in 0..made / 100 {
-        let spans = (0..100).map(|number| live(scene.number, batch * 100 + number)).collect();
+        let spans = (0..100).map(|number| live(state_dir.number, batch * 100 + number)).collect();
         exporter.export(spans).now_or_never().expect("export never waits").expect("accepted");
-        // As fast as they can be written: the disk thread comes back from its reading each time.
+        // Batches follow as fast as the disk thread spills them, which interrupts its reading each time.
         let begun = now();
-        eventually("room", || waiting(&handle) < 3_900);
+        eventually("room in memory", || waiting(&handle) < 3_900);
         longest = longest.max(begun.elapsed());
     }
     assert!(longest < Duration::from_secs(2), "a spill waited for {longest:?}");
     collector.start_again().expect("the same ports");
-    eventually("everything", || handle.ledger().in_fallback + waiting(&handle) == 0);
+    eventually("every span leaves memory and files", || handle.ledger().in_fallback + waiting(&handle) == 0);
     let ledger = handle.ledger();
-    assert_eq!(ledger.lost(), SPANS * scene.bad.len() as u64, "{ledger:?}");
-    assert_eq!((ledger.delivered, ledger.imbalance()), (made + scene.good.len() as u64, 0), "{ledger:?}");
-    assert!((0..made).all(|number| has(&collector, &live(scene.number, number))));
+    assert_eq!(ledger.lost(), SPANS * state_dir.bad.len() as u64, "{ledger:?}");
+    assert_eq!((ledger.delivered, ledger.imbalance()), (made + state_dir.good.len() as u64, 0), "{ledger:?}");
+    assert!((0..made).all(|number| has(&collector, &live(state_dir.number, number))));
     exporter.shutdown().expect("nothing waits");
-    scene.assert_set_aside();
+    state_dir.assert_set_aside();
 }
 
 fn waiting(handle: &Handle) -> u64 {
@@ -412,17 +415,17 @@ fn waiting(handle: &Handle) -> u64 {
     ledger.buffered + ledger.in_flight
 }
 
-/// Whether this process has the file open.
+/// This process has the file open.
 fn is_open(path: &Path) -> bool {
     let open = fs::read_dir("/proc/self/fd").expect("Linux");
     open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|target| target == path)
 }
 
-fn is_ours(path: &Path) -> bool {
+fn has_own_name(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("traces-"))
 }
 
-/// A whole line around one span's JSON.
+/// A line of a file with one span, which is given as JSON.
 fn spans_json(span: &str) -> String {
     format!("{{\"resourceSpans\":[{{\"scopeSpans\":[{{\"spans\":[{span}]}}]}}]}}\n")
 }

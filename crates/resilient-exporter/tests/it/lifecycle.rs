@@ -1,4 +1,4 @@
-//! Start, shutdown and drop: in any runtime or none, at any moment, within the deadline.
+//! Start, shutdown and drop: in any runtime or none, at any moment, within the deadline; refused settings.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use resilient_exporter::{BuildError, FallbackFormat, ResilientSpanExporter, Stat
 use crate::support::{App, grpc, http, now, quick};
 
 #[test]
-fn it_works_inside_every_kind_of_runtime() {
+fn the_exporter_works_inside_every_kind_of_runtime() {
     let work = || {
         let collector = MockCollector::start().expect("loopback");
         let exporter = ResilientSpanExporter::builder().with_primary(grpc(&collector)).build().expect("valid");
@@ -77,7 +77,7 @@ fn a_shutdown_writes_every_file_that_it_needs() {
 }
 
 #[test]
-fn a_shutdown_without_a_fallback_says_how_many_spans_were_lost() {
+fn the_error_of_a_shutdown_without_a_fallback_names_the_number_of_lost_spans() {
     let collector = MockCollector::start().expect("loopback");
     collector.stop();
     let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback_enabled(false);
@@ -96,7 +96,7 @@ fn a_shutdown_without_a_fallback_says_how_many_spans_were_lost() {
 }
 
 #[test]
-fn a_collector_that_hangs_does_not_hold_up_a_shutdown() {
+fn a_collector_that_hangs_does_not_delay_a_shutdown() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     collector.set(Behavior::never_answer());
@@ -109,11 +109,11 @@ fn a_collector_that_hangs_does_not_hold_up_a_shutdown() {
     assert_eq!(app.handle.ledger().in_fallback, app.made());
 }
 
-/// Blocks the net thread: against the contract, and to be survived.
-struct Blocking;
+/// A transport that blocks the net thread, which its contract forbids.
+struct BlockingTransport;
 
 #[async_trait]
-impl Transport for Blocking {
+impl Transport for BlockingTransport {
     async fn send(&self, _payload: &Payload) -> Outcome {
         std::thread::park_timeout(Duration::from_secs(20));
         Outcome::Delivered { rejected: 0, message: None }
@@ -125,9 +125,10 @@ impl Transport for Blocking {
 }
 
 #[test]
-fn a_transport_that_blocks_the_net_thread_does_not_hold_up_a_shutdown() {
+fn a_transport_that_blocks_the_net_thread_does_not_delay_a_shutdown() {
     let state = tempfile::tempdir().expect("temp dir");
-    let builder = ResilientSpanExporter::builder().with_primary(Blocking).with_state_dir(state.path().join("state"));
+    let builder =
+        ResilientSpanExporter::builder().with_primary(BlockingTransport).with_state_dir(state.path().join("state"));
     let mut app = App::new(builder.build().expect("valid"));
     app.trace(10);
     app.trace(700);
@@ -138,7 +139,7 @@ fn a_transport_that_blocks_the_net_thread_does_not_hold_up_a_shutdown() {
 }
 
 #[test]
-fn dropping_the_exporter_anywhere_ends_it_in_order() {
+fn an_exporter_that_is_dropped_inside_a_runtime_shuts_down_in_order() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     collector.stop();
@@ -152,7 +153,7 @@ fn dropping_the_exporter_anywhere_ends_it_in_order() {
 }
 
 #[test]
-fn a_flush_may_wait_for_ever() {
+fn a_flush_accepts_a_timeout_beyond_the_clock() {
     let collector = MockCollector::start().expect("loopback");
     let exporter = ResilientSpanExporter::builder().with_primary(http(&collector)).build().expect("valid");
     let mut app = App::new(exporter);
@@ -162,7 +163,7 @@ fn a_flush_may_wait_for_ever() {
 
 #[test]
 fn settings_out_of_range_are_refused_with_field_value_and_range() {
-    let builder = || ResilientSpanExporter::builder().with_primary(Blocking).with_fallback_enabled(false);
+    let builder = || ResilientSpanExporter::builder().with_primary(BlockingTransport).with_fallback_enabled(false);
     for (builder, expected) in [
         (builder().with_buffer_size(0), "buffer.max_spans is 0; accepted: 1 or more"),
         (builder().buffer(|buffer| buffer.max_bytes = 0), "buffer.max_bytes is 0; accepted: 1 or more"),
@@ -191,7 +192,7 @@ fn settings_out_of_range_are_refused_with_field_value_and_range() {
 }
 
 #[test]
-fn without_a_directory_it_works_in_memory_and_says_so() {
+fn health_names_the_missing_state_directory_of_an_exporter_in_memory() {
     let collector = MockCollector::start().expect("loopback");
     let exporter = ResilientSpanExporter::builder().with_primary(http(&collector)).build().expect("valid");
     let health = exporter.handle().health();
@@ -206,8 +207,8 @@ fn a_state_directory_that_others_can_write_is_refused() {
     let open = state.path().join("open");
     std::fs::create_dir(&open).expect("created");
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).expect("changed");
-    let builder = ResilientSpanExporter::builder().with_primary(Blocking).with_fallback_dir(&open);
+    let builder = ResilientSpanExporter::builder().with_primary(BlockingTransport).with_fallback_dir(&open);
     let error = builder.build().expect_err("refused");
     let text = format!("{error:?}");
-    assert!(text.contains(open.to_str().expect("UTF-8")), "names the directory: {text}");
+    assert!(text.contains(open.to_str().expect("UTF-8")), "the error names the directory: {text}");
 }

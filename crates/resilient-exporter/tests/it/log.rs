@@ -1,4 +1,4 @@
-//! What the exporter says in the log, for tests to read.
+//! The warnings and errors that the exporter logs, for tests to read.
 
 use std::fmt::Write as _;
 use std::sync::Once;
@@ -8,13 +8,14 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Keeps every warning and error of this process from now on. All tests share it: look for a name that is your own.
+/// Records every warning and error of this process from now on. All tests share the record: a test looks for a name
+/// that no other test uses.
 pub(crate) fn capture() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| tracing::subscriber::set_global_default(Capture).expect("nobody else listens"));
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Capture).expect("no other subscriber is set"));
 }
 
-/// The warnings so far that hold this text.
+/// The recorded warnings that contain this text.
 pub(crate) fn warnings_about(text: &str) -> Vec<String> {
     LINES.lock().iter().filter(|line| line.contains(text)).cloned().collect()
 }

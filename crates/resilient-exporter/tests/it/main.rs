@@ -1,4 +1,15 @@
 //! The exporter behind the real SDK, against a real receiver on real sockets.
+//!
+//! | File | Purpose |
+//! | --- | --- |
+//! | `dead_letters` | dead letters are listed, read, redriven and removed |
+//! | `delivery` | delivery on good days, in outages and after every kind of answer |
+//! | `durable` | durable mode: the journal across crashes, shutdowns and a hanging disk |
+//! | `hostile` | foreign and damaged files in the state directory |
+//! | `lifecycle` | start, shutdown and drop; refused settings |
+//! | `log` | the warnings of the exporter, for tests to read |
+//! | `seams` | a user's own transport, exporter, fallback, clock, backoff and breaker |
+//! | `support` | a traced application and its comparison with the collector |
 
 mod dead_letters;
 mod delivery;

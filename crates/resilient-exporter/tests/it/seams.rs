@@ -19,37 +19,37 @@ use resilient_exporter::{
 
 use crate::support::{App, PATIENCE, http, quick};
 
-/// Fails in a given way as often as it is told to, then delivers.
-struct Moody {
+/// A transport that gives the first `failures` calls the outcome of `fail`, then delivers.
+struct FailingTransport {
     attempts: Arc<AtomicUsize>,
-    moods: usize,
-    mood: fn() -> Outcome,
+    failures: usize,
+    fail: fn() -> Outcome,
 }
 
 #[async_trait]
-impl Transport for Moody {
+impl Transport for FailingTransport {
     async fn send(&self, _payload: &Payload) -> Outcome {
         match self.attempts.fetch_add(1, Ordering::Relaxed) {
-            attempt if attempt < self.moods => (self.mood)(),
+            attempt if attempt < self.failures => (self.fail)(),
             _ => Outcome::Delivered { rejected: 0, message: None },
         }
     }
 
     fn endpoint(&self) -> &str {
-        "moody"
+        "failing"
     }
 }
 
-fn failure() -> Outcome {
+fn refused_connection() -> Outcome {
     Outcome::Retryable { after: None, cause: Cause::Connect("refused".to_owned()), possible_duplicate: false }
 }
 
 #[test]
 fn a_transport_of_the_users_own_may_fail_and_panic() {
-    for mood in [failure as fn() -> Outcome, || panic!("a bug of the user's")] {
+    for fail in [refused_connection as fn() -> Outcome, || panic!("a bug of the user's")] {
         let attempts = Arc::new(AtomicUsize::new(0));
-        let moody = Moody { attempts: Arc::clone(&attempts), moods: 3, mood };
-        let mut app = App::new(quick(ResilientSpanExporter::builder().with_primary(moody)).build().expect("valid"));
+        let transport = FailingTransport { attempts: Arc::clone(&attempts), failures: 3, fail };
+        let mut app = App::new(quick(ResilientSpanExporter::builder().with_primary(transport)).build().expect("valid"));
         app.trace(5);
         app.handle.flush(PATIENCE).expect("delivered in the end");
         assert_eq!(app.handle.ledger().delivered, 5);
@@ -58,9 +58,9 @@ fn a_transport_of_the_users_own_may_fail_and_panic() {
 }
 
 #[derive(Debug)]
-struct Counting(Arc<AtomicUsize>);
+struct CountingExporter(Arc<AtomicUsize>);
 
-impl SpanExporter for Counting {
+impl SpanExporter for CountingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         self.0.fetch_add(batch.len(), Ordering::Relaxed);
         Ok(())
@@ -70,22 +70,23 @@ impl SpanExporter for Counting {
 #[test]
 fn any_span_exporter_can_be_primary() {
     let count = Arc::new(AtomicUsize::new(0));
-    let exporter = ResilientSpanExporter::builder().with_primary(Counting(Arc::clone(&count))).build().expect("valid");
+    let exporter =
+        ResilientSpanExporter::builder().with_primary(CountingExporter(Arc::clone(&count))).build().expect("valid");
     let mut app = App::new(exporter);
     app.trace(600);
     app.handle.flush(PATIENCE).expect("delivered");
     assert_eq!(count.load(Ordering::Relaxed), 600);
 }
 
-/// A store of the user's own, which panics on its first spill.
+/// A user's own fallback, which panics on its first spill.
 #[derive(Default)]
-struct Store {
+struct PanickingFallback {
     batches: VecDeque<Payload>,
     reading: usize,
     panicked: bool,
 }
 
-impl Fallback for Store {
+impl Fallback for PanickingFallback {
     fn usage(&self) -> Usage {
         let spans = self.batches.iter().map(|payload| payload.span_count() as u64).sum();
         Usage { files: self.batches.len() as u64, spans, bytes: 0 }
@@ -124,39 +125,40 @@ impl Fallback for Store {
 }
 
 #[test]
-fn a_fallback_of_the_users_own_takes_what_memory_cannot() {
+fn a_fallback_of_the_users_own_takes_the_spans_that_exceed_memory() {
     let collector = MockCollector::start().expect("loopback");
     collector.stop();
-    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback(Store::default());
+    let builder =
+        ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback(PanickingFallback::default());
     let exporter = quick(builder).with_buffer_size(1_500).build().expect("valid");
     let events = exporter.handle().subscribe();
     let mut app = App::new(exporter);
     app.trace(1_000);
     app.trace(1_000);
-    // The first spill panicked: memory only for a second, then it is tried again.
-    let told = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok());
-    let mut trouble = told.filter(|event| matches!(event, Event::DiskTrouble { .. }));
+    // The first spill panics. The batches stay in memory for a second, then the disk thread tries again.
+    let published = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok());
+    let mut trouble = published.filter(|event| matches!(event, Event::DiskTrouble { .. }));
     let trouble = format!("{:?}", trouble.next());
     assert!(trouble.contains("the fallback panicked"), "{trouble}");
     while app.handle.ledger().in_fallback == 0 {
-        // Intake is what makes room: a few spans at a time.
+        // An offered batch makes the core spill: a few spans at a time.
         app.trace(50);
     }
     assert!(app.handle.health().metrics.fallback_usage >= 1);
-    // It keeps no dead letters, and need not say so.
+    // The default methods of the trait serve a fallback without dead letters.
     assert_eq!(app.handle.dead_letters(9).expect("none"), []);
     assert!(matches!(app.handle.redrive("any"), Err(resilient_exporter::DeadLetterError::Unknown { .. })));
     collector.start_again().expect("the same ports");
-    app.handle.flush(PATIENCE).expect("everything leaves");
+    app.handle.flush(PATIENCE).expect("every span is delivered");
     let ledger = app.handle.ledger();
     assert_eq!(ledger.imbalance(), 0);
     assert_eq!(app.missing(&[&collector]) as u64, ledger.lost(), "{ledger:?}");
 }
 
 #[derive(Clone)]
-struct Slow;
+struct FixedWallClock;
 
-impl Clock for Slow {
+impl Clock for FixedWallClock {
     fn now(&self) -> Instant {
         SystemClock.now()
     }
@@ -166,9 +168,9 @@ impl Clock for Slow {
     }
 }
 
-struct Fixed(Arc<AtomicUsize>);
+struct FixedBackoff(Arc<AtomicUsize>);
 
-impl Backoff for Fixed {
+impl Backoff for FixedBackoff {
     fn delay(&self, _attempt: u32, _unit: f64) -> Duration {
         self.0.fetch_add(1, Ordering::Relaxed);
         Duration::from_millis(1)
@@ -179,11 +181,11 @@ impl Backoff for Fixed {
 fn clock_backoff_and_breaker_can_be_the_users_own() {
     let asked = Arc::new(AtomicUsize::new(0));
     let breaker = breaker::Config::builder().with_failure_threshold(2).with_open_duration(Duration::from_millis(1));
-    let moody = Moody { attempts: Arc::default(), moods: 4, mood: failure };
+    let transport = FailingTransport { attempts: Arc::default(), failures: 4, fail: refused_connection };
     let exporter = ResilientSpanExporter::builder()
-        .with_primary(moody)
-        .with_clock(Slow)
-        .with_backoff(Fixed(Arc::clone(&asked)))
+        .with_primary(transport)
+        .with_clock(FixedWallClock)
+        .with_backoff(FixedBackoff(Arc::clone(&asked)))
         .with_circuit_breaker(breaker)
         .build()
         .expect("valid");
@@ -198,7 +200,7 @@ fn clock_backoff_and_breaker_can_be_the_users_own() {
         _ => None,
     });
     let moves = moves.collect::<Vec<_>>();
-    assert_eq!(moves[..2], [State::Open, State::HalfOpen], "every move is told: {moves:?}");
+    assert_eq!(moves[..2], [State::Open, State::HalfOpen], "every change of the breaker is published: {moves:?}");
     assert_eq!(moves.last(), Some(&State::Closed));
     let json = serde_json::to_value(app.handle.health().metrics).expect("serializes");
     assert_eq!(json["last_export_success"], "2001-09-09T01:46:40.000Z");

@@ -29,7 +29,7 @@ fn transport(protocol: Protocol, endpoint: String) -> Box<dyn Transport> {
     connect(config).expect("no I/O yet")
 }
 
-/// Waits that suit a test: everything that is a second or more by default is a few milliseconds.
+/// Shortens the delays whose defaults are a second or more to a few milliseconds.
 pub(crate) fn quick(builder: Builder) -> Builder {
     builder
         .with_retry_initial_delay(Duration::from_millis(5))
@@ -37,7 +37,7 @@ pub(crate) fn quick(builder: Builder) -> Builder {
         .with_circuit_breaker_timeout(Duration::from_millis(50))
 }
 
-/// A real tracer provider with the default batch processor, and every id it made.
+/// A tracer provider with the SDK's batch processor, and the ids of all spans that it made.
 pub(crate) struct App {
     provider: SdkTracerProvider,
     pub(crate) handle: Handle,
@@ -54,7 +54,7 @@ impl App {
         Self { provider, handle, made: HashSet::new() }
     }
 
-    /// Ends `count` spans; few enough at a time for the SDK's own queue.
+    /// Ends `count` spans, at most 1,000 between two flushes: the SDK's queue drops none.
     pub(crate) fn trace(&mut self, count: usize) {
         let tracer = self.provider.tracer("app");
         let mut left = count;
@@ -80,13 +80,13 @@ impl App {
         self.provider.shutdown()
     }
 
-    /// Spans that were made and that none of the collectors has.
+    /// The number of spans of this application that none of the collectors has.
     pub(crate) fn missing(&self, collectors: &[&MockCollector]) -> usize {
         let has = |&(trace, span): &([u8; 16], [u8; 8])| collectors.iter().any(|one| one.contains(trace, span));
         self.made.iter().filter(|ids| !has(ids)).count()
     }
 
-    /// Everything arrives, and the ledger says so.
+    /// Waits until the collector has every span, and checks that the ledger counts the same.
     #[track_caller]
     pub(crate) fn assert_delivered(&self, collector: &MockCollector) {
         self.handle.flush(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", self.handle.health()));
@@ -97,17 +97,17 @@ impl App {
     }
 
     #[track_caller]
-    pub(crate) fn wait_until(&self, what: &str, mut condition: impl FnMut(&Handle) -> bool) {
-        eventually(what, || condition(&self.handle));
+    pub(crate) fn wait_until(&self, expected: &str, mut condition: impl FnMut(&Handle) -> bool) {
+        eventually(expected, || condition(&self.handle));
     }
 }
 
-/// Polls a condition, with a deadline.
+/// Polls a condition until it holds, and panics with `expected` after [`PATIENCE`].
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(expected: &str, mut condition: impl FnMut() -> bool) {
     let deadline = now() + PATIENCE;
     while !condition() {
-        assert!(now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        assert!(now() < deadline, "waited {PATIENCE:?} in vain: {expected}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }
@@ -117,7 +117,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Spans without a provider.
+/// `count` spans that no provider made, with ids from 1.
 pub(crate) fn some_spans(count: u64) -> Vec<opentelemetry_sdk::trace::SpanData> {
     use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
     let start = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
