@@ -6,8 +6,8 @@
 //! - **Events**, `on_*`: something happened; the shell reports it. Effects are queued inside.
 //! - **Commands**: `drain`, `stop`, `ask`.
 //! - **Queries**: `is_*`, `has_*` and nouns; they change nothing.
-//! - **Polls**: `poll_calls`, `next_wakeup`, `poll_effect`. The net thread polls the calls; whoever reported an event
-//!   hands the effects on, outside the lock.
+//! - **Polls**: `poll_calls`, `next_wakeup`, `poll_effect`. The net thread polls the calls; the thread that reported an
+//!   event polls the effects and hands them to the disk thread or to the subscribers.
 //!
 //! | File | Purpose |
 //! | --- | --- |

@@ -97,7 +97,7 @@ impl Handle {
                     report.letters += 1;
                     report.spans += spans;
                 }
-                // Somebody else was quicker.
+                // Another caller redrove or removed this letter first, or its limits did.
                 Err(DeadLetterError::Unknown { .. }) => {}
                 Err(error) => {
                     let alone = matches!(error, DeadLetterError::Damaged { .. });

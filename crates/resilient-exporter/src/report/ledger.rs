@@ -180,7 +180,7 @@ impl Ledger {
         self.dropped.values().sum::<u64>() + self.refused.values().sum::<u64>()
     }
 
-    /// What came in less what is accounted for: 0 in every snapshot.
+    /// The spans that entered, less the spans of all other terms: 0 in every snapshot.
     #[must_use]
     pub fn imbalance(&self) -> i64 {
         let came = self.offered + self.recovered + self.redriven;

@@ -1,4 +1,4 @@
-//! What users see: numbers, events, health. Knows no other part of the crate.
+//! Numbers, events and health for users. Knows no other part of the crate.
 //!
 //! | File | Purpose |
 //! | --- | --- |

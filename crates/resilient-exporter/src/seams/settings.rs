@@ -203,7 +203,7 @@ settings! {
     }
 }
 
-/// How spans are written to fallback files. Files of either format are replayed, whatever is set.
+/// How spans are written to fallback files. Files of either format are replayed under either setting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FallbackFormat {
