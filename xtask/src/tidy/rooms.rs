@@ -6,32 +6,64 @@ use super::ceilings::Ceilings;
 use super::paths::Crate;
 use super::{Finding, Source};
 
-/// The rooms of one crate. Files directly below `src` are its front door, which may use every room.
+/// The rooms of one crate. Files directly below `src` that are no room are its front door, which may use every room.
 struct Plan {
     package: &'static str,
-    rooms: &'static [Room],
+    arrows: Arrows,
     /// Rooms of tests: they may use everything, and only code under `#[cfg(test)]` may use them.
     proofs: &'static [&'static str],
 }
 
-/// A room, and the rooms that it may use beside itself.
-struct Room {
-    name: &'static str,
-    uses: &'static [&'static str],
+/// Which rooms a room may use beside itself.
+enum Arrows {
+    /// Those that stand beside its name.
+    Named(&'static [(&'static str, &'static [&'static str])]),
+    /// All that stand behind it in the list.
+    Down(&'static [&'static str]),
+}
+
+impl Arrows {
+    /// The rooms that this one may use; none if it is no room.
+    fn of(&self, room: &str) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Named(rooms) => rooms.iter().find(|(name, _)| *name == room).map(|(_, uses)| *uses),
+            Self::Down(rooms) => rooms.iter().position(|name| *name == room).map(|at| &rooms[at + 1..]),
+        }
+    }
 }
 
 /// Every crate that has rooms. A crate without a line here is not checked.
-const PLANS: [Plan; 1] = [Plan {
-    package: "resilient-exporter",
-    rooms: &[
-        Room { name: "report", uses: &[] },
-        Room { name: "seams", uses: &["report"] },
-        Room { name: "core", uses: &["report", "seams"] },
-        Room { name: "stores", uses: &["report", "seams"] },
-        Room { name: "shell", uses: &["report", "seams", "core", "stores"] },
-    ],
-    proofs: &["proofs"],
-}];
+const PLANS: [Plan; 2] = [
+    Plan {
+        package: "file-fallback",
+        arrows: Arrows::Down(&[
+            "dead_letters",
+            "store",
+            "write",
+            "limits",
+            "files",
+            "read",
+            "books",
+            "config",
+            "form",
+            "error",
+            "outcome",
+            "notice",
+        ]),
+        proofs: &[],
+    },
+    Plan {
+        package: "resilient-exporter",
+        arrows: Arrows::Named(&[
+            ("report", &[]),
+            ("seams", &["report"]),
+            ("core", &["report", "seams"]),
+            ("stores", &["report", "seams"]),
+            ("shell", &["report", "seams", "core", "stores"]),
+        ]),
+        proofs: &["proofs"],
+    },
+];
 
 /// Checks the arrows between the rooms of every crate that has some.
 pub(super) fn check(files: &[Source]) -> Vec<Finding> {
@@ -40,28 +72,32 @@ pub(super) fn check(files: &[Source]) -> Vec<Finding> {
 
 fn check_plan(plan: &Plan, sources: &Crate<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if sources.files().is_empty() {
+        findings.push(Finding::new(plan.package, 0, "has rooms in tidy/rooms.rs and no sources"));
+    }
     for file in sources.files() {
-        let module = file.module.first().map_or("", String::as_str);
-        let room = plan.rooms.iter().find(|room| room.name == module);
+        let room = file.module.first().map_or("", String::as_str);
         for reference in &file.references {
             let name = reference.name.as_str();
             let mut report = |message: String| findings.push(Finding::new(file.path, reference.line, message));
             if plan.proofs.contains(&name) {
                 report(format!("uses `{name}`, which is for code under `#[cfg(test)]` alone"));
+                continue;
             }
             // The front door uses every room.
-            let Some(room) = room else { continue };
-            let is_room = plan.rooms.iter().any(|other| other.name == name);
-            if is_room && name != room.name && !room.uses.contains(&name) {
-                let uses = if room.uses.is_empty() { "no other room".into() } else { room.uses.join(", ") };
-                report(format!("`{}` must not use `{name}`: its arrows lead to {uses}", room.name));
-            } else if !is_room && !plan.proofs.contains(&name) {
-                let remedy = match sources.target(reference) {
-                    Some(module) if module != name => format!("; name it by its room, `crate::{module}`"),
-                    _ => String::new(),
-                };
-                report(format!("`{}` must not use the front door, `crate::{name}`{remedy}", room.name));
+            let Some(uses) = plan.arrows.of(room) else { continue };
+            if plan.arrows.of(name).is_some() {
+                if name != room && !uses.contains(&name) {
+                    let list = if uses.is_empty() { "no other room".into() } else { uses.join(", ") };
+                    report(format!("`{room}` must not use `{name}`: its arrows lead to {list}"));
+                }
+                continue;
             }
+            let remedy = match sources.target(reference) {
+                Some(module) if module != name => format!("; name it by its room, `crate::{module}`"),
+                _ => String::new(),
+            };
+            report(format!("`{room}` must not use the front door, `crate::{name}`{remedy}"));
         }
     }
     findings
@@ -130,7 +166,13 @@ mod tests {
     }
 
     fn messages(files: &[(&str, &str)]) -> Vec<String> {
-        check(&sources("resilient-exporter", files)).iter().map(ToString::to_string).collect()
+        messages_of("resilient-exporter", files)
+    }
+
+    fn messages_of(package: &str, files: &[(&str, &str)]) -> Vec<String> {
+        let plan = PLANS.iter().find(|plan| plan.package == package).expect("a crate with rooms");
+        let sources = sources(package, files);
+        check_plan(plan, &Crate::read(package, &sources)).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -163,6 +205,19 @@ mod tests {
             ("proofs/sim.rs", "use crate::exporter::X; use crate::shell::Y;"),
         ]);
         assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn arrows_run_down_a_list() {
+        let files = [("store.rs", "use crate::files::Files;"), ("files/scan.rs", "use crate::store::Store;")];
+        let found = messages_of("file-fallback", &files);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("files/scan.rs:1: `files` must not use `store`"), "{found:?}");
+    }
+
+    #[test]
+    fn a_plan_for_a_crate_that_is_gone_is_found() {
+        assert_eq!(messages(&[]), ["resilient-exporter: has rooms in tidy/rooms.rs and no sources"]);
     }
 
     #[test]
