@@ -241,7 +241,7 @@ where
                     self.adopted.extend(adopted);
                     Recovered::Later(in_one_line(error))
                 }
-                // `maintain` found this batch damaged and removed it; `Recovered::End` has the core count its spans as lost.
+                // `maintain` found this batch damaged and removed it: at the end the core counts its spans as lost.
                 Some(Err(_)) => continue,
             };
         }
