@@ -59,11 +59,11 @@ impl ResilientSpanExporter {
             self.shared.decide(|core| core.on_encode_panicked(spans));
             return Err(OTelSdkError::InternalFailure("encoding panicked: please report this".to_owned()));
         };
-        // A clock of a user's may panic: the batch is offered all the same.
         let _ = catch_unwind(AssertUnwindSafe(|| self.shared.make_durable(&payload)));
-        let offered = self.shared.decide(|core| core.on_offered(payload, now));
+        // A panic here would be a fault of ours: it ends neither the caller's thread nor its tracing.
+        let offered = catch_unwind(AssertUnwindSafe(|| self.shared.decide(|core| core.on_offered(payload, now))));
         self.shared.net.notify_one();
-        match offered {
+        match offered.unwrap_or(Ok(())) {
             Ok(()) => Ok(()),
             Err(RefuseReason::AlreadyShutdown) => Err(OTelSdkError::AlreadyShutdown),
             Err(RefuseReason::LargerThanBuffer | RefuseReason::EncodePanicked) => Err(OTelSdkError::InternalFailure(

@@ -20,7 +20,7 @@ impl Accounts {
         self.ledger.transfer(spans, from, to);
     }
 
-    /// Moves spans that are lost without an event: the caller of `export` learns of the loss.
+    /// Moves spans that are lost, without an event of their own.
     pub(super) fn lose(&mut self, spans: usize, from: Place, to: Place) {
         self.counters.note_loss();
         self.ledger.transfer(spans, from, to);

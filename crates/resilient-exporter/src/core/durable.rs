@@ -176,6 +176,7 @@ impl Durable {
     /// The disk thread has ended its commit; the next one begins with the batches that arrived meanwhile.
     pub(super) fn on_committed(&mut self) {
         self.is_committing = false;
+        self.is_late = false;
         self.commit();
     }
 
@@ -359,6 +360,11 @@ impl Durable {
     pub(crate) fn is_committing(&self, id: BatchId) -> bool {
         let record = self.records.get(&id).filter(|_| !self.is_late);
         record.is_some_and(|record| matches!(record.state, RecordState::Pending(_) | RecordState::Writing))
+    }
+
+    /// Batches have records: their marks want to be looked for soon.
+    pub(super) fn has_records(&self) -> bool {
+        !self.records.is_empty() || !self.done.is_empty() || self.recovery.unread > 0
     }
 
     /// Spans of earlier processes that wait in the journal.

@@ -126,7 +126,7 @@ impl Endpoint {
     /// A failure without a hint; `own` is the delay of the backoff policy. Calls that were out together when one of
     /// them failed are one failure: a single broken connection must not open the breaker by the number of its streams.
     pub(super) fn on_failure(&mut self, ticket: Ticket, started: Instant, own: Duration, now: Instant) {
-        if self.last_failure.is_some_and(|last| started < last) {
+        if self.is_counted(started) {
             self.on_neutral(ticket, now);
             return;
         }
@@ -144,6 +144,11 @@ impl Endpoint {
         self.throttles = self.throttles.saturating_add(1);
         self.wait_for(hint.min(MAX_HINT).max(own), now);
         self.halve();
+    }
+
+    /// A failure of a call that started at this instant is one that another call has reported.
+    pub(super) fn is_counted(&self, started: Instant) -> bool {
+        self.last_failure.is_some_and(|last| started < last)
     }
 
     /// The attempts whose delay the next failure or throttle needs; `unit` is a sample from `[0, 1)`.

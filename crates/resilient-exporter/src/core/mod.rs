@@ -39,7 +39,7 @@ mod stored;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use breaker::{State, Ticket};
 use otlp_payload::{BatchId, Payload};
@@ -301,7 +301,7 @@ impl Core {
 
     // Polls of the shell; `poll_calls` and `next_wakeup` are in `calls`.
 
-    /// The next effect, in the order of the decisions.
+    /// The next effect. Effects of the journal come first, events last, each kind in the order of its decisions.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
         let durable = self.durable.poll_effect();
         durable.or_else(|| self.effects.pop_front()).or_else(|| self.accounts.poll_event().map(Effect::Publish))
@@ -343,10 +343,15 @@ impl Core {
         !self.storage.is_ready(now) || self.ledger().buffered + self.ledger().in_fallback > 0
     }
 
-    /// The question to the backoff policy that precedes `on_answered`.
-    pub(crate) fn attempts(&mut self) -> Attempts {
+    /// The question to the backoff policy that precedes `on_answered`; none if the answer needs no delay: its call was
+    /// abandoned, or its failure is one that another call has reported.
+    pub(crate) fn attempts(&mut self, id: u64, hint: Option<Duration>) -> Option<Attempts> {
+        let call = self.in_flight.iter().find(|call| call.id == id)?;
+        if hint.is_none() && self.endpoint.is_counted(call.started) {
+            return None;
+        }
         let unit = self.chance.random();
-        self.endpoint.attempts(unit)
+        Some(self.endpoint.attempts(unit))
     }
 
     /// Spans that wait behind the file that the disk thread writes.

@@ -183,8 +183,9 @@ impl Core {
             self.durable.leave_recovered(payload.span_count());
             return;
         }
+        let spans = payload.span_count();
         let _ = self.admit(payload, Place::Dropped(DropReason::BufferFull), accepted.unwrap_or(now));
-        self.ask_for_recovered(now);
+        self.recover_further(spans, now);
     }
 
     /// Spans that the journal had found are damaged.
@@ -193,6 +194,15 @@ impl Core {
         if spans > 0 {
             let detail = "in the journal".to_owned();
             self.accounts.drop_spans(spans, Place::Buffered, DropReason::Corrupt, detail);
+        }
+        self.recover_further(spans, now);
+    }
+
+    /// Asks for the next batch of an earlier process; later, if the last one has brought no progress: a journal of a user's
+    /// shall not occupy the disk thread.
+    fn recover_further(&mut self, progress: usize, now: Instant) {
+        if progress == 0 {
+            self.durable.on_recovery_failed(now);
         }
         self.ask_for_recovered(now);
     }
@@ -211,9 +221,11 @@ impl Core {
     }
 
     /// The disk thread looks for work, between two operations or after a pause.
-    pub(crate) fn on_disk_turn(&mut self, now: Instant) {
+    /// Returns whether it is to look again soon, for marks.
+    pub(crate) fn on_disk_turn(&mut self, now: Instant) -> bool {
         self.durable.on_disk_turn();
         self.ask_for_recovered(now);
+        self.durable.has_records()
     }
 
     /// Asks for the next batch of an earlier process while less than half of a limit is taken, batches on their way to
@@ -224,7 +236,7 @@ impl Core {
         }
     }
 
-    /// No disk thread acts on this effect: its spans stay accounted for.
+    /// No disk thread acts on this effect, or its action ended in a panic before the result: its spans stay accounted for.
     pub(crate) fn on_undone(&mut self, effect: Effect, now: Instant) {
         const ENDED: &str = "the disk thread has ended";
         match effect {
@@ -237,8 +249,10 @@ impl Core {
                 self.on_committed(false);
             }
             Effect::Recover => self.durable.on_recovery_failed(now),
-            // Marks may be missing, a user's operation answers by itself, and the thread has stopped.
-            Effect::SettleGroup(_) | Effect::Ask(_) | Effect::Stop | Effect::Publish(_) => {}
+            // The batches of the group stay stored.
+            Effect::SettleGroup(_) => self.replay.on_read_in_vain(now),
+            // A user's operation answers by itself, and the thread has stopped.
+            Effect::Ask(_) | Effect::Stop | Effect::Publish(_) => {}
         }
     }
 }

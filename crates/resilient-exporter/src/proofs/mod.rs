@@ -5,7 +5,9 @@
 //! | `crashes/` | crash histories over core, disk thread and all stores on a simulated disk |
 //! | `simulation/` | the core in virtual time, its ledger recounted after every step |
 //! | `spans` | spans for tests |
+//! | `turns` | turns of the disk thread beside a busy fallback |
 
 mod crashes;
 mod simulation;
 pub(crate) mod spans;
+mod turns;

@@ -12,9 +12,9 @@ use crate::core::{Commit, Written};
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 
-/// While the journal has batches, the disk thread looks for marks at least this often; it syncs them within 100 ms of
-/// that.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// While batches have records in the journal, the disk thread looks for marks at least this often, and between two
+/// operations; it syncs them within 100 ms of a look.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A file whose hand-over cannot be made durable is replayed all the same after this time: it may be one that fills the
 /// disk.
@@ -26,8 +26,8 @@ pub(crate) struct Committer {
     schedule: SyncSchedule,
     /// Batches that were appended and wait for a sync, because the policy asks for one.
     unsynced: Vec<BatchId>,
-    /// The starts of this turn and of the one before: no mark of this turn is older than the latter.
-    turns: [Instant; 2],
+    /// The last two looks for marks: no mark of a commit is older than the one before the last.
+    looks: [Instant; 2],
     /// Since this instant there may be a file whose batches the journal would give back after a crash.
     unsettled: Option<Instant>,
     /// The error of the last operation of each kind, if it failed: the success of one kind does not end the trouble of
@@ -55,7 +55,7 @@ impl Committer {
             journal,
             schedule: SyncSchedule::new(policy),
             unsynced: Vec::new(),
-            turns: [now; 2],
+            looks: [now; 2],
             // Opening may have failed to mark the batches that files of the process before took over.
             unsettled: Some(now),
             trouble: [const { None }; 5],
@@ -68,26 +68,24 @@ impl Committer {
         catch_unwind(AssertUnwindSafe(|| self.journal.usage())).unwrap_or_default()
     }
 
-    /// The longest pause before the next turn.
-    pub(crate) fn patience(&self, shared: &Shared) -> Option<Duration> {
-        let look = (self.usage().batches > 0).then_some(LOOK_EVERY);
+    /// The time until the next sync is due.
+    pub(crate) fn sync_due(&self, shared: &Shared) -> Option<Duration> {
         let now = shared.clock.now();
-        let due = self.schedule.due().map(|due| due.saturating_duration_since(now));
-        look.into_iter().chain(due).min()
+        self.schedule.due().map(|due| due.saturating_duration_since(now))
     }
 
-    /// A turn of the disk thread begins.
-    pub(crate) fn begin_turn(&mut self, now: Instant) {
-        self.turns = [now, self.turns[0]];
+    /// The disk thread looks for marks.
+    pub(crate) fn on_look(&mut self, now: Instant) {
+        self.looks = [now, self.looks[0]];
     }
 
     /// Appends and marks the batches of a commit, and syncs if that is due.
-    pub(crate) fn commit(&mut self, commit: Commit, shared: &Shared) {
+    pub(crate) fn commit(&mut self, commit: &Commit, shared: &Shared) {
         let recovered = !commit.append.is_empty() && self.append(&commit.append, shared);
         if !commit.done.is_empty() {
             // A mark that is not written stays in the journal's memory, which writes it later.
             let _ = self.ask(Kind::Mark, |journal| journal.done(&commit.done));
-            self.schedule.marked(self.turns[1]);
+            self.schedule.marked(self.looks[1]);
         }
         self.sync_if_due(shared);
         shared.decide(|core| core.on_committed(recovered));
@@ -226,10 +224,10 @@ impl Committer {
     /// Reads one batch of an earlier process.
     pub(crate) fn recover(&mut self, shared: &Shared) {
         let (now, wall) = (shared.clock.now(), shared.clock.wall());
-        let recovered = self.ask(Kind::Recover, |journal| Ok(journal.next_recovered(wall)));
-        if let Ok(Recovered::Later(error)) = &recovered {
-            self.trouble[Kind::Recover as usize] = Some(error.to_string());
-        }
+        let recovered = self.ask(Kind::Recover, |journal| match journal.next_recovered(wall) {
+            Recovered::Later(error) => Err(error),
+            recovered => Ok(recovered),
+        });
         shared.decide(|core| match recovered {
             Ok(Recovered::Batch(payload)) => core.on_recovered(payload, now),
             Ok(Recovered::Damaged { spans }) => core.on_recovery_damaged(spans, now),
@@ -246,10 +244,11 @@ impl Committer {
         operation: impl FnOnce(&mut dyn Journal) -> Result<T, JournalError>,
     ) -> Result<T, Failed> {
         let journal = &mut *self.journal;
-        let result = catch_unwind(AssertUnwindSafe(|| operation(journal)));
+        // The text of an error is a user's code too.
+        let result = catch_unwind(AssertUnwindSafe(|| operation(journal).map_err(|error| error.to_string())));
         let (result, trouble) = match result {
             Ok(Ok(value)) => (Ok(value), None),
-            Ok(Err(error)) => (Err(Failed), Some(error.to_string())),
+            Ok(Err(error)) => (Err(Failed), Some(error)),
             Err(_) => (Err(Failed), Some("the journal panicked".to_owned())),
         };
         self.trouble[kind as usize] = trouble;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
 
-use super::commit::Committer;
+use super::commit::{Committer, LOOK_EVERY};
 use super::group_size::GroupSize;
 use super::shared::Shared;
 use crate::core::{Answer, Effect, Question, Spill};
@@ -15,6 +15,9 @@ use crate::seams::fates::{Fate, Refusal};
 
 /// The interval of clean-ups, by which the fallback keeps its limits.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest pause after a panic.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// Effects of one turn: after them the thread cleans up, also while more effects wait.
 const EFFECTS_AT_ONCE: usize = 64;
@@ -25,8 +28,13 @@ pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>, committer: Optio
     let mut worker = Worker::new(shared, fallback, committer);
     // Journals of processes that have ended come before their files.
     worker.contained(Worker::maintain_journal);
+    let mut pause = Duration::from_millis(1);
     while !worker.is_done() {
-        worker.contained(Worker::turn);
+        if !worker.contained(Worker::turn) {
+            // The cause of the panic may still be there.
+            std::thread::park_timeout(pause);
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
     }
     worker.contained(Worker::close);
     // The directories' locks are free before a waiting thread learns of the end.
@@ -46,6 +54,8 @@ pub(crate) struct Worker<'a> {
     /// The size of the next group to replay, and the instant at which the last one was read.
     group: GroupSize,
     group_read: Instant,
+    /// Batches have records in the journal: the next look for marks is due soon.
+    has_records: bool,
     is_stopping: bool,
 }
 
@@ -60,14 +70,18 @@ impl<'a> Worker<'a> {
             cleaned,
             group: GroupSize::new(),
             group_read: cleaned,
+            has_records: false,
             is_stopping: false,
         }
     }
 
-    fn contained(&mut self, operation: impl FnOnce(&mut Self)) {
-        if catch_unwind(AssertUnwindSafe(|| operation(self))).is_err() {
+    /// Runs an operation; returns false if it panicked.
+    fn contained(&mut self, operation: impl FnOnce(&mut Self)) -> bool {
+        let ended = catch_unwind(AssertUnwindSafe(|| operation(self))).is_ok();
+        if !ended {
             tracing::error!("the disk thread panicked; it goes on");
         }
+        ended
     }
 
     fn is_done(&self) -> bool {
@@ -76,23 +90,24 @@ impl<'a> Worker<'a> {
 
     /// Waits for effects and acts on them.
     fn turn(&mut self) {
-        let patience = self.committer.as_ref().and_then(|committer| committer.patience(self.shared));
-        self.turn_within(patience.unwrap_or(CLEAN_UP_EVERY).min(CLEAN_UP_EVERY));
+        let due = self.committer.as_ref().and_then(|committer| committer.sync_due(self.shared));
+        let look = self.has_records.then_some(LOOK_EVERY);
+        self.turn_within(due.into_iter().chain(look).fold(CLEAN_UP_EVERY, Duration::min));
     }
 
     /// Acts on the effects that wait, the first of which arrives within `patience`; then cleans up, if that is due.
     pub(crate) fn turn_within(&mut self, patience: Duration) {
-        let mut next = self.shared.next_effect(patience);
-        let now = self.shared.clock.now();
-        if let Some(committer) = &mut self.committer {
-            committer.begin_turn(now);
-        }
-        self.shared.decide(|core| core.on_disk_turn(now));
+        self.shared.wait_for_effect(patience);
+        self.look();
+        let mut is_reported = false;
         for _ in 0..EFFECTS_AT_ONCE {
-            let Some(effect) = next.take().or_else(|| self.shared.next_effect(Duration::ZERO)) else { break };
-            self.contained(|worker| worker.act(effect));
+            let Some(effect) = self.shared.take_effect() else { break };
+            self.act_contained(effect);
+            // Batches that ended during this operation are marked before the next one.
+            self.look();
             self.sync_if_due();
             self.report();
+            is_reported = true;
         }
         self.sync_if_due();
         let now = self.shared.clock.now();
@@ -104,11 +119,34 @@ impl<'a> Worker<'a> {
                 self.fallback.clean_up(wall);
                 Ok(())
             });
+            is_reported = false;
         }
-        self.report();
+        if !is_reported {
+            self.report();
+        }
     }
 
-    fn act(&mut self, effect: Effect) {
+    /// Has the core queue a commit for the marks of batches that have ended.
+    fn look(&mut self) {
+        let now = self.shared.clock.now();
+        if let Some(committer) = &mut self.committer {
+            committer.on_look(now);
+        }
+        self.has_records = self.shared.decide(|core| core.on_disk_turn(now));
+    }
+
+    /// Acts on an effect. Each action reports its result as its last step: one that panicked has reported nothing, and the
+    /// core learns that the effect is undone.
+    fn act_contained(&mut self, effect: Effect) {
+        if let Effect::Ask(question) = effect {
+            self.answer(question);
+        } else if !self.contained(|worker| worker.act(&effect)) {
+            let now = self.shared.clock.now();
+            self.shared.decide(|core| core.on_undone(effect, now));
+        }
+    }
+
+    fn act(&mut self, effect: &Effect) {
         match effect {
             Effect::Commit(commit) => {
                 if let Some(committer) = &mut self.committer {
@@ -117,24 +155,23 @@ impl<'a> Worker<'a> {
             }
             Effect::Spill(spill) => self.spill(spill),
             Effect::StoreDeadLetters(refusals) => {
-                let is_stored = self.store_dead_letters(&refusals);
-                self.shared.decide(|core| core.on_dead_letters_stored(&refusals, is_stored));
+                let is_stored = self.store_dead_letters(refusals);
+                self.shared.decide(|core| core.on_dead_letters_stored(refusals, is_stored));
             }
             Effect::ReadGroup => self.read_group(),
-            Effect::SettleGroup(fates) => self.settle_group(fates),
+            Effect::SettleGroup(fates) => self.settle_group(fates.clone()),
             Effect::Recover => {
                 if let Some(committer) = &mut self.committer {
                     committer.recover(self.shared);
                 }
             }
-            Effect::Ask(question) => self.answer(question),
             Effect::Stop => self.is_stopping = true,
-            Effect::Publish(_) => {}
+            Effect::Ask(_) | Effect::Publish(_) => {}
         }
     }
 
     /// Writes one file, which takes over batches from the journal.
-    fn spill(&mut self, spill: Spill) {
+    fn spill(&mut self, spill: &Spill) {
         let Spill { entries, handed_over } = spill;
         let Self { shared, fallback, committer, .. } = self;
         let payloads = entries.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
@@ -142,19 +179,19 @@ impl<'a> Worker<'a> {
         let stored = match committer {
             None => guarded(|| fallback.store(&payloads, wall)),
             Some(committer) => {
-                let mut announce = |name: &str| committer.announce(name, &handed_over, shared);
+                let mut announce = |name: &str| committer.announce(name, handed_over, shared);
                 let stored = guarded(|| fallback.store_announced(&payloads, wall, &mut announce));
                 match &stored {
-                    Ok(_) => committer.handed_over(&handed_over, shared),
-                    Err(_) => committer.take_back(&handed_over, shared),
+                    Ok(_) => committer.handed_over(handed_over, shared),
+                    Err(_) => committer.take_back(handed_over, shared),
                 }
                 stored
             }
         };
         shared.decide(|core| match stored {
-            Ok(Stored { name }) => core.on_spilled(&entries, &name),
-            Err(error) if error.is_of_batches() => core.on_spill_refused(entries, &error.to_string()),
-            Err(error) => core.on_spill_failed(entries, &error.to_string(), now),
+            Ok(Stored { name }) => core.on_spilled(entries, &name),
+            Err(Failure { text, of_batches: true }) => core.on_spill_refused(entries.clone(), &text),
+            Err(Failure { text, of_batches: false }) => core.on_spill_failed(entries.clone(), &text, now),
         });
     }
 
@@ -175,7 +212,7 @@ impl<'a> Worker<'a> {
         self.shared.decide(|core| match read {
             Ok(ReadBack::Group(batches)) => core.on_group_read(batches, now, wall),
             Ok(ReadBack::Pause | ReadBack::Empty) => core.on_group_deferred(now),
-            Err(error) => core.on_read_failed(&error.to_string(), now),
+            Err(failure) => core.on_read_failed(&failure.text, now),
         });
     }
 
@@ -203,7 +240,7 @@ impl<'a> Worker<'a> {
             core.on_group_settled(&fates, is_stored);
             match settled {
                 Ok(()) => core.on_disk_recovered(),
-                Err(error) => core.on_disk_failed(&error.to_string(), now),
+                Err(failure) => core.on_disk_failed(&failure.text, now),
             }
             gone.into_iter().for_each(|change| core.on_fallback_changed(change));
         });
@@ -248,8 +285,8 @@ impl<'a> Worker<'a> {
         self.sync();
         self.shared.decide(|core| core.on_journal_closed());
         // The marks of batches that were dropped just now.
-        while let Some(effect) = self.shared.next_effect(Duration::ZERO) {
-            self.act(effect);
+        while let Some(effect) = self.shared.take_effect() {
+            self.act_contained(effect);
         }
         self.sync();
         self.maintain_journal();
@@ -285,7 +322,15 @@ fn refusals(fate: &Fate) -> &[Refusal] {
     }
 }
 
+/// The error of a fallback. Its text is a user's code: it is made outside the core's lock.
+struct Failure {
+    text: String,
+    of_batches: bool,
+}
+
 /// Runs code of a user's: a panic in it is an error of the storage.
-fn guarded<T>(operation: impl FnOnce() -> Result<T, FallbackError>) -> Result<T, FallbackError> {
-    catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|_| Err(FallbackError::new("the fallback panicked")))
+fn guarded<T>(operation: impl FnOnce() -> Result<T, FallbackError>) -> Result<T, Failure> {
+    let of_error = |error: FallbackError| Failure { text: error.to_string(), of_batches: error.is_of_batches() };
+    catch_unwind(AssertUnwindSafe(|| operation().map_err(of_error)))
+        .unwrap_or_else(|_| Err(Failure { text: "the fallback panicked".to_owned(), of_batches: false }))
 }

@@ -45,7 +45,8 @@ impl Shared {
         let until = self.clock.now() + network;
         self.core().drain(until);
         self.net.notify_one();
-        if !self.wait_for(network + timeout.mul_f64(0.05), Core::is_stopped) {
+        let has_ended = |core: &Core| core.is_stopped() && self.has_published();
+        if !self.wait_for(network + timeout.mul_f64(0.05), has_ended) {
             // The net thread hangs in a transport of a user's: this thread ends the drain in its place.
             let now = self.clock.now();
             self.decide(|core| core.stop(now));

@@ -67,17 +67,17 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
 fn answered(shared: &Shared, id: u64, outcome: Outcome) {
     let own = match &outcome {
         Outcome::Delivered { .. } | Outcome::TooLarge { .. } | Outcome::Permanent { .. } => Duration::ZERO,
-        Outcome::Retryable { after, .. } => own_delay(shared, *after),
-        _ => own_delay(shared, None),
+        Outcome::Retryable { after, .. } => own_delay(shared, id, *after),
+        _ => own_delay(shared, id, None),
     };
     let (now, wall) = (shared.clock.now(), shared.clock.wall());
     shared.decide(|core| core.on_answered(id, outcome, own, now, wall));
 }
 
 /// The delay of the backoff policy, which may be a user's: it runs outside the core's lock.
-fn own_delay(shared: &Shared, hint: Option<Duration>) -> Duration {
-    let attempts = shared.core().attempts();
-    attempts.delay(&*shared.backoff, hint)
+fn own_delay(shared: &Shared, id: u64, hint: Option<Duration>) -> Duration {
+    let attempts = shared.core().attempts(id, hint);
+    attempts.map_or(Duration::ZERO, |attempts| attempts.delay(&*shared.backoff, hint))
 }
 
 /// Makes one call. A transport that panics or never answers is a failure like any other.

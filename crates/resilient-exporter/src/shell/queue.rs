@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::core::Effect;
-use crate::seams::clock::Clock;
 use crate::seams::fallback::Usage;
 use crate::seams::journal::JournalUsage;
 
@@ -57,15 +56,16 @@ impl DiskQueue {
         Ok(())
     }
 
-    /// Takes the next effect, for which the disk thread waits no longer than `patience`.
-    pub(crate) fn next(&self, patience: Duration, clock: &dyn Clock) -> Option<Effect> {
+    /// Waits for an effect, no longer than `patience`.
+    pub(crate) fn wait(&self, patience: Duration) {
         let mut state = self.state.lock();
         if state.effects.is_empty() {
             self.work.wait_for(&mut state, patience);
         }
-        drop(state);
-        // A clock of a user's may take its time: not under the lock.
-        let now = clock.now();
+    }
+
+    /// Takes the next effect; the disk thread is busy from `now` on.
+    pub(crate) fn take(&self, now: Instant) -> Option<Effect> {
         let mut state = self.state.lock();
         state.busy_since = Some(now);
         state.effects.pop_front()

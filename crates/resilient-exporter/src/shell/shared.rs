@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use otlp_payload::Payload;
@@ -13,7 +14,7 @@ use crate::core::{Core, Effect};
 use crate::report::events::{Event, Listeners};
 use crate::report::health::{Facts, Health, Status};
 use crate::seams::backoff::Backoff;
-use crate::seams::clock::{Clock, SystemClock};
+use crate::seams::clock::{Clock, ContainedClock, SystemClock};
 use crate::seams::fallback::Usage;
 use crate::seams::journal::JournalUsage;
 
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) backoff: Box<dyn Backoff>,
     pub(crate) listeners: Listeners,
+    /// Threads that publish events of decisions they have taken.
+    publishing: AtomicUsize,
     pub(crate) endpoint: String,
     /// The reason for which an enabled fallback is missing.
     no_fallback: Option<String>,
@@ -61,16 +64,18 @@ impl Shared {
             progress: Condvar::new(),
             net: Notify::new(),
             disk: usage.map(DiskQueue::new),
-            clock,
+            clock: Arc::new(ContainedClock(clock)),
             backoff,
             listeners: Listeners::default(),
+            publishing: AtomicUsize::new(0),
             endpoint,
             no_fallback,
             journal_timeout,
         }
     }
 
-    /// The core, for queries. Events and commands go through [`decide`](Self::decide), which hands their effects on.
+    /// The core, for queries and for events without effects. Other events, and the commands, go through
+    /// [`decide`](Self::decide), which hands their effects on.
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock()
     }
@@ -81,8 +86,15 @@ impl Shared {
         let mut core = self.core();
         let result = decision(&mut core);
         let events = self.distribute(&mut core);
+        if events.is_empty() {
+            return result;
+        }
+        // Counted under the lock: a thread that sees the decision also sees that its events are not published yet.
+        self.publishing.fetch_add(1, Ordering::AcqRel);
         drop(core);
         self.publish(events);
+        self.publishing.fetch_sub(1, Ordering::AcqRel);
+        self.progress();
         result
     }
 
@@ -125,13 +137,19 @@ impl Shared {
 
     // The disk thread's side.
 
-    /// The next effect; none after `patience` without one, or if there is no disk thread.
-    pub(crate) fn next_effect(&self, patience: Duration) -> Option<Effect> {
-        let disk = self.disk.as_ref()?;
-        disk.set_idle();
-        // Wakes threads that wait for an idle disk. They check under the core's lock, so the queue's is free here.
-        self.progress();
-        disk.next(patience, &*self.clock)
+    /// Waits for an effect, no longer than `patience`.
+    pub(crate) fn wait_for_effect(&self, patience: Duration) {
+        if let Some(disk) = &self.disk {
+            // Wakes threads that wait for an idle disk: they check under the core's lock.
+            disk.set_idle();
+            self.progress();
+            disk.wait(patience);
+        }
+    }
+
+    /// Takes the next effect, if there is one.
+    pub(crate) fn take_effect(&self) -> Option<Effect> {
+        self.disk.as_ref()?.take(self.clock.now())
     }
 
     /// Repeats an effect after those that wait.
@@ -193,6 +211,11 @@ impl Shared {
             }
             self.progress.wait_until(&mut core, deadline);
         }
+    }
+
+    /// The events of all decisions so far are published and logged.
+    pub(crate) fn has_published(&self) -> bool {
+        self.publishing.load(Ordering::Acquire) == 0
     }
 
     pub(crate) fn has_disk(&self) -> bool {

@@ -257,6 +257,10 @@ where
     }
 
     fn read(&mut self, max_bytes: usize) -> Result<ReadBack, FallbackError> {
+        if let Some((group, contents)) = self.reading.take() {
+            // The fates of the last group got lost: its batches stay stored.
+            self.mark(group, &contents, &[])?;
+        }
         let mut bytes_in_vain = 0;
         for _ in 0..MAX_GROUPS_IN_VAIN {
             let next = self.files.next_group(max_bytes);

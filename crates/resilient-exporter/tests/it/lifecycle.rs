@@ -8,7 +8,7 @@ use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use otlp_payload::Payload;
 use otlp_transport::{Outcome, Transport};
-use resilient_exporter::{BuildError, FallbackFormat, ResilientSpanExporter, Status};
+use resilient_exporter::{BuildError, Event, FallbackFormat, ResilientSpanExporter, Status};
 
 use crate::support::{App, grpc, http, now, quick};
 
@@ -83,11 +83,13 @@ fn the_error_of_a_shutdown_without_a_fallback_names_the_number_of_lost_spans() {
     let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback_enabled(false);
     let exporter = quick(builder).build().expect("valid");
     let handle = exporter.handle();
+    let events = handle.subscribe();
     futures_util::FutureExt::now_or_never(exporter.export(crate::support::some_spans(12)))
         .expect("export never waits")
         .expect("accepted");
     let error = exporter.shutdown().expect_err("12 spans are lost");
     assert!(error.to_string().contains("12 spans"), "{error}");
+    assert!(events.try_iter().any(|event| matches!(event, Event::Dropped { .. })), "every drop is published by now");
     assert_eq!(handle.ledger().dropped["shutdown"], 12);
     assert!(matches!(exporter.shutdown(), Err(OTelSdkError::AlreadyShutdown)));
     let late = futures_util::FutureExt::now_or_never(exporter.export(crate::support::some_spans(3))).expect("at once");

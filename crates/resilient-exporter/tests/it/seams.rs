@@ -1,8 +1,9 @@
 //! A user's own transport, exporter, fallback, clock, backoff and breaker.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -13,8 +14,8 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use otlp_payload::Payload;
 use otlp_transport::{Cause, Outcome, Transport};
 use resilient_exporter::{
-    Backoff, Change, Clock, Event, Fallback, FallbackError, Fate, ReadBack, ResilientSpanExporter, Stored, SystemClock,
-    Usage,
+    Backoff, Change, Clock, Event, Fallback, FallbackError, Fate, Handle, ReadBack, ResilientSpanExporter, Stored,
+    SystemClock, Usage,
 };
 
 use crate::support::{App, PATIENCE, http, quick};
@@ -204,4 +205,64 @@ fn clock_backoff_and_breaker_can_be_the_users_own() {
     assert_eq!(moves.last(), Some(&State::Closed));
     let json = serde_json::to_value(app.handle.health().metrics).expect("serializes");
     assert_eq!(json["last_export_success"], "2001-09-09T01:46:40.000Z");
+}
+
+/// An error whose text asks the exporter that shows it.
+#[derive(Debug, Default, Clone)]
+struct AskingError(Arc<Mutex<Option<Handle>>>);
+
+impl fmt::Display for AskingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let handle = self.0.lock().expect("no panic").clone();
+        write!(f, "{} spans are buffered", handle.map_or(0, |handle| handle.ledger().buffered))
+    }
+}
+
+impl std::error::Error for AskingError {}
+
+struct FailingStore(AskingError);
+
+impl Fallback for FailingStore {
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn store(&mut self, _batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+        Err(FallbackError::new(self.0.clone()))
+    }
+
+    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+        Ok(ReadBack::Empty)
+    }
+
+    fn settle(&mut self, _fates: &[Fate]) -> Result<(), FallbackError> {
+        Ok(())
+    }
+
+    fn clean_up(&mut self, _now: SystemTime) {}
+
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn the_error_of_a_fallback_may_ask_the_exporter() {
+    let collector = MockCollector::start().expect("loopback");
+    collector.stop();
+    let error = AskingError::default();
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector));
+    let builder = quick(builder).with_fallback(FailingStore(error.clone())).with_buffer_size(1_000);
+    let exporter = builder.build().expect("valid");
+    let events = exporter.handle().subscribe();
+    *error.0.lock().expect("no panic") = Some(exporter.handle());
+    let mut app = App::new(exporter);
+    app.trace(900);
+    let mut trouble = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok());
+    let trouble = trouble.find_map(|event| match event {
+        Event::DiskTrouble { error } => Some(error),
+        _ => None,
+    });
+    assert!(trouble.expect("the spill fails").ends_with("spans are buffered"));
+    assert_eq!(app.handle.ledger().imbalance(), 0);
 }

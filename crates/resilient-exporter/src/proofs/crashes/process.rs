@@ -197,7 +197,8 @@ impl<'a> Process<'a> {
             Outcome::Retryable { after, .. } => *after,
             _ => None,
         };
-        let own = self.shared.core().attempts().delay(&*self.shared.backoff, hint);
+        let attempts = self.shared.core().attempts(call.id, hint);
+        let own = attempts.map_or(Duration::ZERO, |attempts| attempts.delay(&*self.shared.backoff, hint));
         self.shared.decide(|core| core.on_answered(call.id, outcome, own, now, wall));
     }
 

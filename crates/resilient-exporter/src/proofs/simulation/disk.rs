@@ -20,6 +20,7 @@ pub(super) struct MemoryFallback {
     batches: VecDeque<(Bytes, usize)>,
     reading: usize,
     fails: bool,
+    refuses: bool,
     letters: VecDeque<(Bytes, usize)>,
     /// Letters that were redriven. The ids of the letters in the queue continue this count.
     redriven: usize,
@@ -34,6 +35,10 @@ impl Fallback for MemoryFallback {
     fn store(&mut self, batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
         if self.fails {
             return Err(FallbackError::new("no space left"));
+        }
+        let is_refused = |payload: &Payload| payload.span_count().is_multiple_of(3);
+        if self.refuses && (batches.len() > 2 || batches.iter().any(is_refused)) {
+            return Err(FallbackError::of_batches("these batches do not fit into one object"));
         }
         self.batches.extend(batches.iter().map(|payload| (payload.bytes().clone(), payload.span_count())));
         Ok(Stored { name: "memory".to_owned() })
@@ -96,6 +101,7 @@ fn group(batches: Vec<(Bytes, usize)>) -> ReadBack {
 /// A fallback of the simulation, with counts of its spans that do not use the code under test.
 pub(super) trait Disk: Fallback {
     fn set_failing(&mut self, fails: bool);
+    fn set_refusing(&mut self, refuses: bool);
     fn dead_lettered(&self) -> usize;
     fn stored(&self) -> HashSet<SpanKey>;
     /// Removes the oldest batch, as a limit does, and returns the number of its spans; `None` if no batch can go now.
@@ -105,6 +111,10 @@ pub(super) trait Disk: Fallback {
 impl Disk for MemoryFallback {
     fn set_failing(&mut self, fails: bool) {
         self.fails = fails;
+    }
+
+    fn set_refusing(&mut self, refuses: bool) {
+        self.refuses = refuses;
     }
 
     fn dead_lettered(&self) -> usize {
@@ -199,6 +209,8 @@ impl Fallback for Files {
 
 impl Disk for Files {
     fn set_failing(&mut self, _fails: bool) {}
+
+    fn set_refusing(&mut self, _refuses: bool) {}
 
     fn dead_lettered(&self) -> usize {
         let Ok(files) = std::fs::read_dir(self.dir.path().join("dead-letters")) else { return 0 };

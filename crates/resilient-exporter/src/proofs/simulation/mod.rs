@@ -41,15 +41,34 @@ enum Action {
     Advance(u64),
     Answer(usize, Answer),
     /// The disk thread acts on the oldest effect.
-    RunEffect {
-        fails: bool,
-    },
+    RunEffect(Disturbance),
     /// The fallback's limits remove its oldest batch.
     Evict,
     /// An operator redrives the oldest dead letter.
     Redrive {
         fails: bool,
     },
+}
+
+/// The state of the disk thread and its fallback during one effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Disturbance {
+    None,
+    /// The fallback fails.
+    Failure,
+    /// The fallback works and refuses batches: several together, and some alone.
+    Refusal,
+    /// The disk thread panics before it has a result, or has ended.
+    Panic,
+}
+
+fn disturbance() -> impl Strategy<Value = Disturbance> {
+    prop_oneof![
+        14 => Just(Disturbance::None),
+        4 => Just(Disturbance::Failure),
+        2 => Just(Disturbance::Refusal),
+        1 => Just(Disturbance::Panic),
+    ]
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +103,7 @@ fn action() -> impl Strategy<Value = Action> {
         3 => (0..3_000_u64).prop_map(Action::Advance),
         1 => (0..400_000_u64).prop_map(Action::Advance),
         6 => (any::<usize>(), answer()).prop_map(|(call, answer)| Action::Answer(call, answer)),
-        4 => prop::bool::weighted(0.2).prop_map(|fails| Action::RunEffect { fails }),
+        4 => disturbance().prop_map(Action::RunEffect),
         1 => Just(Action::Evict),
         1 => prop::bool::weighted(0.2).prop_map(|fails| Action::Redrive { fails }),
     ]
@@ -215,7 +234,9 @@ impl Simulation {
             Outcome::Retryable { after, .. } => *after,
             _ => None,
         };
-        let (own, now) = (self.core.attempts().delay(&*self.backoff, hint), self.now);
+        let attempts = self.core.attempts(call.id, hint);
+        let own = attempts.map_or(Duration::ZERO, |attempts| attempts.delay(&*self.backoff, hint));
+        let now = self.now;
         self.report(|core| core.on_answered(call.id, outcome.clone(), own, now, SystemClock.wall()));
         if let Outcome::Delivered { .. } = outcome
             && before.in_flight == self.core.ledger().in_flight
@@ -226,11 +247,20 @@ impl Simulation {
     }
 
     /// The disk thread acts on one effect.
-    fn run_effect(&mut self, fails: bool) {
-        self.disk.set_failing(fails);
+    fn run_effect(&mut self, disturbance: Disturbance) {
+        self.disk.set_failing(disturbance == Disturbance::Failure);
+        self.disk.set_refusing(disturbance == Disturbance::Refusal);
         let (now, wall) = (self.now, SystemClock.wall());
         match self.effects.pop_front() {
             None => {}
+            Some(effect) if disturbance == Disturbance::Panic => {
+                if matches!(effect, Effect::SettleGroup(_)) {
+                    // Without their marks the delivered batches of the group will be delivered again.
+                    self.acknowledged -= self.unmarked;
+                    self.unmarked = 0;
+                }
+                self.report(|core| core.on_undone(effect, now));
+            }
             Some(Effect::Spill(Spill { entries, .. })) => {
                 let payloads = entries.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
                 let stored = self.disk.store(&payloads, wall);
@@ -344,7 +374,7 @@ impl Simulation {
             Action::Offer(count) => self.offer(count),
             Action::Advance(ms) => self.now += Duration::from_millis(ms),
             Action::Answer(call, answer) => self.answer(call, answer),
-            Action::RunEffect { fails } => self.run_effect(fails),
+            Action::RunEffect(disturbance) => self.run_effect(disturbance),
             Action::Evict => self.evict(),
             Action::Redrive { fails } => self.redrive(fails),
         }
@@ -363,7 +393,7 @@ impl Simulation {
                 self.answer(0, Answer::Accept);
             }
             while !self.effects.is_empty() {
-                self.run_effect(false);
+                self.run_effect(Disturbance::None);
             }
             self.poll();
         }
@@ -421,7 +451,7 @@ proptest! {
         simulation.poll();
         prop_assert!(simulation.core.is_stopped());
         while !simulation.effects.is_empty() {
-            simulation.run_effect(false);
+            simulation.run_effect(Disturbance::None);
         }
         simulation.check_ledger().map_err(TestCaseError::fail)?;
         prop_assert_eq!(simulation.core.ledger().buffered + simulation.core.ledger().in_flight, 0);
@@ -461,7 +491,7 @@ fn the_check_finds_a_changed_number_and_a_lost_batch() {
         simulation.poll();
         simulation.offer(39);
         simulation.poll();
-        simulation.run_effect(false);
+        simulation.run_effect(Disturbance::None);
         simulation.poll();
         let ledger = simulation.core.ledger();
         let terms = [ledger.offered, ledger.buffered, ledger.in_flight, ledger.in_fallback, ledger.delivered];

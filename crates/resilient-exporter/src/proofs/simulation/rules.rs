@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use otlp_payload::{BatchId, Payload};
 
-use super::{Answer, Simulation, in_memory};
+use super::{Answer, Disturbance, Simulation, in_memory};
 use crate::core::{Core, Effect, Written};
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
@@ -76,7 +76,7 @@ fn backlog(seed: u64) -> Simulation {
     for _ in 0..12 {
         simulation.offer(30);
         while !simulation.effects.is_empty() {
-            simulation.run_effect(false);
+            simulation.run_effect(Disturbance::None);
         }
     }
     assert!(simulation.core.ledger().in_fallback >= 200, "{:?}", simulation.core.ledger());
@@ -105,7 +105,7 @@ fn replay_gets_a_quarter_of_the_calls_beside_live_traffic_and_none_while_memory_
             simulation.answer(0, Answer::Accept);
         }
         while !simulation.effects.is_empty() {
-            simulation.run_effect(false);
+            simulation.run_effect(Disturbance::None);
         }
         // Live batches always wait, however many calls go out at once.
         while simulation.core.memory.waiting_size().count < half - 10 {
@@ -126,7 +126,7 @@ fn a_stored_batch_that_fails_while_others_are_delivered_becomes_a_dead_letter() 
         run(&mut simulation, 1, |first| if first == 1 { UNAVAILABLE } else { Answer::Accept });
         simulation.offer(5);
         while !simulation.effects.is_empty() {
-            simulation.run_effect(false);
+            simulation.run_effect(Disturbance::None);
         }
     }
     let ledger = simulation.core.ledger();
@@ -140,7 +140,7 @@ fn failed_replays_lose_no_span_however_many_outages_follow() {
     for outage in 0..15 {
         run(&mut simulation, 90, |_| UNAVAILABLE);
         while !simulation.effects.is_empty() {
-            simulation.run_effect(false);
+            simulation.run_effect(Disturbance::None);
         }
         // The collector accepts one batch, then is unavailable again.
         let mut answers = 0;
@@ -212,7 +212,7 @@ fn recovered_batches_wait_in_the_journal_while_spills_are_not_written() {
     // The disk thread writes the spills, and the core asks for the next batch.
     let before = simulation.core.durable.unread();
     while !simulation.effects.is_empty() {
-        simulation.run_effect(false);
+        simulation.run_effect(Disturbance::None);
     }
     simulation.disk_turn();
     assert!(simulation.takes_recover_effect(), "{before} spans are left in the journal");
@@ -295,4 +295,18 @@ fn batches_that_arrive_during_a_commit_form_the_next_one() {
     simulation.core.durable.on_written(&[first], Written::Synced);
     simulation.report(|core| core.on_committed(false));
     assert_eq!(simulation.take_append(), later.map(|payload| payload.id()));
+}
+
+#[test]
+fn a_commit_that_is_undone_is_followed_by_the_next_one() {
+    let mut simulation = durable(true, 0, 12);
+    let [first, later] = [simulation.payload(1, 3), simulation.payload(4, 3)];
+    assert!(simulation.report(|core| core.on_submitted(&first)));
+    let commit = simulation.take_effect(|effect| matches!(effect, Effect::Commit(_))).expect("the first batch");
+    assert!(simulation.report(|core| core.on_submitted(&later)));
+    // The disk thread panics in the middle of the first commit.
+    let now = simulation.now;
+    simulation.report(|core| core.on_undone(commit, now));
+    assert!(!simulation.core.durable.is_committing(first.id()), "no `export` call waits for it any more");
+    assert_eq!(simulation.take_append(), [later.id()]);
 }
