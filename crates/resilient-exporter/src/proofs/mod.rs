@@ -5,7 +5,7 @@
 //! | `crashes/` | crash histories over core, disk thread and all stores on a simulated disk |
 //! | `simulation/` | the core in virtual time, its ledger recounted after every step |
 //! | `spans` | spans for tests |
-//! | `turns` | turns of the disk thread beside a busy fallback |
+//! | `turns` | turns of the disk thread beside a busy fallback, and its end |
 
 mod crashes;
 mod simulation;

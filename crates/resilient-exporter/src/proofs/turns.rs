@@ -1,8 +1,8 @@
-//! Turns of the disk thread beside a fallback that is busy.
+//! Turns of the disk thread beside a fallback that is busy, and its end.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ::journal::SyncPolicy;
 use breaker::Machine;
@@ -17,7 +17,7 @@ use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, 
 use crate::seams::fates::Fate;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 use crate::shell::commit::Committer;
-use crate::shell::disk::Worker;
+use crate::shell::disk::{self, Worker};
 use crate::shell::shared::{Parts, Shared};
 
 /// A fallback that finds no batch in its files: each read pauses. The collector answers the call that is out during the
@@ -107,9 +107,8 @@ impl Journal for Marks {
     }
 }
 
-#[test]
-fn a_batch_that_ends_during_an_operation_is_marked_before_the_next_one() {
-    let now = SystemClock.now();
+/// The core of an exporter with a fallback that has `stored` spans.
+fn core(stored: u64, now: Instant) -> Core {
     let policy = Policy {
         limits: Limits::default(),
         max_calls: 6,
@@ -118,16 +117,31 @@ fn a_batch_that_ends_during_an_operation_is_marked_before_the_next_one() {
         replay_rate: None,
         incarnation: 1,
     };
-    let endpoint = Endpoint::new(Machine::new(breaker::Config::default()), now);
-    let shared = Arc::new(Shared::new(Parts {
-        core: Core::new(policy, endpoint, 3, 7).with_journal(0, now),
+    Core::new(policy, Endpoint::new(Machine::new(breaker::Config::default()), now), stored, 7)
+}
+
+fn shared(core: Core) -> Shared {
+    Shared::new(Parts {
+        core,
         usage: Some(Usage::default()),
         clock: Arc::new(SystemClock),
         backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
         endpoint: "proof".to_owned(),
         no_fallback: None,
         journal_timeout: Duration::from_millis(100),
-    }));
+    })
+}
+
+fn payload(shared: &Shared, first: u64, count: usize) -> Payload {
+    let encoder = Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build());
+    let id = shared.core().next_id();
+    encoder.encode(id, SystemClock.wall(), &spans(first, count))
+}
+
+#[test]
+fn a_batch_that_ends_during_an_operation_is_marked_before_the_next_one() {
+    let now = SystemClock.now();
+    let shared = Arc::new(shared(core(3, now).with_journal(0, now)));
     let (reads, marked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
     let journal = Marks { reads: Arc::clone(&reads), marked: Arc::clone(&marked) };
     let slot = Arc::new(Mutex::new(None));
@@ -136,9 +150,7 @@ fn a_batch_that_ends_during_an_operation_is_marked_before_the_next_one() {
     let committer = Committer::new(Box::new(journal), SyncPolicy::Batch, now);
     let mut worker = Worker::new(&shared, Box::new(fallback), Some(committer));
 
-    let encoder = Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build());
-    let id = shared.core().next_id();
-    let payload = encoder.encode(id, SystemClock.wall(), &spans(1, 5));
+    let payload = payload(&shared, 1, 5);
     assert!(shared.decide(|core| core.on_submitted(&payload)));
     worker.turn_within(Duration::ZERO);
     shared.decide(|core| core.on_offered(payload, now)).expect("there is room");
@@ -152,4 +164,52 @@ fn a_batch_that_ends_during_an_operation_is_marked_before_the_next_one() {
     assert!(reads.load(Ordering::Relaxed) > 10, "the fallback goes on searching");
     assert_eq!(marked.load(Ordering::Relaxed), 1, "the mark follows the operation during which the answer came");
     slot.lock().expect("no panic").take();
+}
+
+/// A fallback that stores one batch a file.
+struct OneByOne(Arc<AtomicUsize>);
+
+impl Fallback for OneByOne {
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn store(&mut self, batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+        if batches.len() > 1 {
+            return Err(FallbackError::of_batches("one batch a file"));
+        }
+        self.0.fetch_add(batches[0].span_count(), Ordering::Relaxed);
+        Ok(Stored::default())
+    }
+
+    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+        Ok(ReadBack::Empty)
+    }
+
+    fn settle(&mut self, _fates: &[Fate]) -> Result<(), FallbackError> {
+        Ok(())
+    }
+
+    fn clean_up(&mut self, _now: SystemTime) {}
+
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn the_disk_thread_ends_after_the_last_file_of_a_shutdown() {
+    let now = SystemClock.now();
+    let shared = shared(core(0, now));
+    // More files than effects in a turn.
+    for batch in 0..200 {
+        let payload = payload(&shared, 1 + batch * 3, 3);
+        shared.decide(|core| core.on_offered(payload, now)).expect("there is room");
+    }
+    shared.decide(|core| core.stop(now));
+    let stored = Arc::new(AtomicUsize::new(0));
+    disk::run(&shared, Box::new(OneByOne(Arc::clone(&stored))), None);
+    assert_eq!(stored.load(Ordering::Relaxed), 600);
+    let core = shared.core();
+    assert_eq!((core.ledger().in_fallback, core.ledger().buffered, core.ledger().lost()), (600, 0, 0));
 }
