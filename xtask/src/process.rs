@@ -66,11 +66,35 @@ pub(crate) fn run_tests(command: &mut Command, counts: &mut Counts) -> Result<()
 
 /// Runs with output captured, killed after `limit`; the output is shown only when the command fails.
 pub(crate) fn run_quietly(command: &mut Command, limit: Duration) -> Result<(), Failure> {
-    capture_quietly(command, limit).map(drop)
+    let (output, ended) = run_captured(command, limit)?;
+    if ended.is_err() {
+        eprint!("{}{}", output.stdout, output.stderr);
+    }
+    ended
 }
 
-/// As `run_quietly`, and gives standard output back.
+/// Runs as `run_quietly` does and gives standard output back. A command that fails has only its standard error shown:
+/// its standard output is data for the caller.
 pub(crate) fn capture_quietly(command: &mut Command, limit: Duration) -> Result<String, Failure> {
+    capture_and_show(command, limit, |text| eprint!("{text}"))
+}
+
+fn capture_and_show(command: &mut Command, limit: Duration, show: impl FnOnce(&str)) -> Result<String, Failure> {
+    let (output, ended) = run_captured(command, limit)?;
+    if ended.is_err() {
+        show(&output.stderr);
+    }
+    ended.map(|()| output.stdout)
+}
+
+struct Output {
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs with output captured, killed after `limit`. Fails only if the command cannot be started; the inner result is
+/// the command's own.
+fn run_captured(command: &mut Command, limit: Duration) -> Result<(Output, Result<(), Failure>), Failure> {
     let started = now();
     let mut child = command
         .stdin(Stdio::null())
@@ -81,23 +105,21 @@ pub(crate) fn capture_quietly(command: &mut Command, limit: Duration) -> Result<
     // Both pipes are emptied beside the wait: a full pipe would block the child until its deadline.
     let stdout = read_beside(child.stdout.take().expect("piped above"));
     let stderr = read_beside(child.stderr.take().expect("piped above"));
-    let failure = loop {
+    let ended = loop {
         match child.try_wait().map_err(|error| not_started(command, &error))? {
-            Some(status) if status.success() => return Ok(stdout.join().unwrap_or_default()),
-            Some(status) => break refused(command, status),
+            Some(status) if status.success() => break Ok(()),
+            Some(status) => break Err(refused(command, status)),
             None if started.elapsed() > limit => {
                 // The child may have ended just now; then there is nothing to kill.
                 let _ = child.kill();
                 let _ = child.wait();
-                break Failure::Command { what: line(command), status: format!("still running after {limit:?}") };
+                break Err(Failure::Command { what: line(command), status: format!("still running after {limit:?}") });
             }
             None => thread::park_timeout(Duration::from_millis(20)),
         }
     };
-    for output in [stdout, stderr] {
-        eprint!("{}", output.join().unwrap_or_default());
-    }
-    Err(failure)
+    let [stdout, stderr] = [stdout, stderr].map(|output| output.join().unwrap_or_default());
+    Ok((Output { stdout, stderr }, ended))
 }
 
 fn read_beside(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
@@ -163,6 +185,20 @@ mod tests {
     fn a_tool_that_is_not_there_is_named_with_the_way_to_get_it() {
         let failure = require("no-such-tool-anywhere", "--version", "asking nicely").unwrap_err();
         assert_eq!(failure.to_string(), "`no-such-tool-anywhere` is missing; get it by: asking nicely");
+    }
+
+    #[test]
+    fn a_failed_capture_shows_standard_error_alone() {
+        let run = |script: &str| {
+            let mut shown = String::new();
+            let limit = Duration::from_secs(600);
+            let ended = capture_and_show(Command::new("sh").args(["-c", script]), limit, |text| shown.push_str(text));
+            (ended.map_err(|failure| failure.to_string()), shown)
+        };
+        assert_eq!(run("echo data; echo note >&2"), (Ok("data\n".into()), String::new()));
+        let (ended, shown) = run("echo '{\"reason\": \"compiler-artifact\"}'; echo error >&2; exit 3");
+        assert!(ended.expect_err("the script fails").ends_with("exit status: 3"));
+        assert_eq!(shown, "error\n");
     }
 
     #[test]

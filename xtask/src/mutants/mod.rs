@@ -2,7 +2,8 @@
 //!
 //! A run works on a copy of the tree. Each bug is a replacement of a few lines, one incremental build of the target
 //! that holds the named test, and that test; only if it passes are all other tests of the crate built and run. A bug
-//! that does not compile fails the lane: its verdict would prove nothing.
+//! that does not compile, or whose crate fails its tests without a bug, is not judged: the lane goes on with the other
+//! bugs and fails at the end.
 
 mod copy;
 mod report;
@@ -23,7 +24,7 @@ use select::{Changed, Options, Scope};
 use suite::{Suite, Verdict};
 use table::{Bug, Lane};
 
-/// Plants the selected bugs one after the other and fails if one of them survives.
+/// Plants the selected bugs one after the other and fails if one of them survives or cannot be judged.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
     let options = Options::parse(arguments)?;
     process::require("git", "--version", "install git: it lists the files to copy and the crates that changed")?;
@@ -43,18 +44,31 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Fai
     if options.write {
         report::write(&workspace.root.join("docs/mutants.md"), &rows, &all)?;
     }
-    let survivors: Vec<&str> =
-        rows.iter().filter(|row| row.verdict == Verdict::Survived).map(|row| row.bug.entry.name.as_str()).collect();
     let minutes = started.elapsed().as_secs_f64() / 60.0;
-    println!(
-        "{} of {} planted bugs found in {minutes:.1} min, builds included",
-        rows.len() - survivors.len(),
-        rows.len()
-    );
-    if survivors.is_empty() {
-        return Ok(());
+    let found = rows.iter().filter(|row| row.is_found()).count();
+    println!("{found} of {} planted bugs found in {minutes:.1} min, builds included", rows.len());
+    outcome(&rows)
+}
+
+/// Fails with the names of the bugs that no test has found, and of those that the tests could not judge.
+fn outcome(rows: &[Row<'_>]) -> Result<(), Failure> {
+    let mut problems = Vec::new();
+    let survivors = rows.iter().filter(|row| row.verdict == Verdict::Survived);
+    let survivors: Vec<&str> = survivors.map(|row| row.bug.entry.name.as_str()).collect();
+    if !survivors.is_empty() {
+        problems.push(format!("the tests did not find {}", survivors.join(", ")));
     }
-    Err(Failure::Found(format!("the tests did not find {}", survivors.join(", "))))
+    let broken: Vec<String> = rows
+        .iter()
+        .filter_map(|row| match &row.verdict {
+            Verdict::Broken { why } => Some(format!("{} ({why})", row.bug.entry.name)),
+            _ => None,
+        })
+        .collect();
+    if !broken.is_empty() {
+        problems.push(format!("the tests could not judge {}", broken.join(", ")));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::Found(problems.join("; "))) }
 }
 
 /// The bugs of this run; prints why these crates and no others.
@@ -90,26 +104,33 @@ fn selected<'a>(workspace: &Workspace, options: &Options, all: &'a [Bug]) -> Res
     Ok(bugs)
 }
 
+/// Judges every bug. A failure of one bug, or of a crate without a bug, is a verdict of that bug or of the crate's
+/// bugs, so that the other rows are not lost. An error is a copy that cannot be written or repaired.
 fn judge_all<'a>(copy: &Copy, bugs: &[&'a Bug]) -> Result<Vec<Row<'a>>, Failure> {
     let lanes: BTreeSet<(&str, Lane)> = bugs.iter().map(|bug| (bug.package.as_str(), bug.entry.lane)).collect();
     let mut rows = Vec::new();
     for (package, lane) in lanes {
         let started = process::now();
-        let suite = Suite::baseline(copy, package, lane)?;
-        println!("{package}, lane {}, without a bug: passes, {}", lane.name(), seconds(started.elapsed()));
-        let of_this_lane = bugs.iter().filter(|bug| bug.package == package && bug.entry.lane == lane);
-        let of_this_lane: Vec<&'a Bug> = of_this_lane.copied().collect();
-        for bug in &of_this_lane {
-            if suite.selected(bug).is_empty() {
-                let why = format!("{:?} is no test and no module with tests", bug.entry.test);
-                return Err(Failure::Unreadable { what: format!("`test` of {}", bug.entry.name), why });
-            }
+        let suite = Suite::baseline(copy, package, lane);
+        match &suite {
+            Ok(_) => println!("{package}, lane {}, without a bug: passes, {}", lane.name(), seconds(started.elapsed())),
+            Err(failure) => eprintln!("{package}, lane {}, without a bug: {failure}", lane.name()),
         }
-        for bug in of_this_lane {
+        for bug in bugs.iter().copied().filter(|bug| bug.package == package && bug.entry.lane == lane) {
             let started = process::now();
-            let planted = copy.plant(bug)?;
-            let verdict = suite.judge(bug)?;
-            planted.restore()?;
+            let verdict = match &suite {
+                Err(_) => Verdict::broken("baseline failed"),
+                Ok(suite) if suite.selected(bug).is_empty() => Verdict::broken("`test` is no test and no module"),
+                Ok(suite) => {
+                    let planted = copy.plant(bug)?;
+                    let judged = suite.judge(bug);
+                    planted.restore()?;
+                    judged.unwrap_or_else(|failure| {
+                        eprintln!("{}: {failure}", bug.entry.name);
+                        Verdict::broken("its tests could not be run")
+                    })
+                }
+            };
             let took = started.elapsed();
             println!("{}: {}, {}", bug.entry.name, describe(&verdict, bug), seconds(took));
             rows.push(Row { bug, verdict, seconds: took.as_secs_f64() });
@@ -123,9 +144,97 @@ fn describe(verdict: &Verdict, bug: &Bug) -> String {
         Verdict::Found { by } => format!("found by {by}"),
         Verdict::FoundByAnother { by } => format!("found by {by}, not by the named {}", bug.entry.test),
         Verdict::Survived => format!("SURVIVED: {}", bug.entry.bug),
+        Verdict::Broken { why } => format!("NOT JUDGED: {why}"),
     }
 }
 
 fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use table::Entry;
+
+    /// A workspace of crates without dependencies, each with a function and one test of it.
+    fn workspace(name: &str, crates: &[(&str, &str)]) -> (PathBuf, Copy) {
+        let home = std::env::temp_dir().join(format!("xtask-judge-{name}-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = home.join("tree").join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a temporary folder");
+            fs::write(path, text).expect("a temporary file");
+        };
+        write("Cargo.toml", "[workspace]\nresolver = \"3\"\nmembers = [\"crates/*\"]\n");
+        for (package, answer) in crates {
+            let manifest = format!("[package]\nname = \"{package}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n");
+            write(&format!("crates/{package}/Cargo.toml"), &manifest);
+            let source = format!(
+                "pub fn answer() -> u8 {{\n    {answer}\n}}\n\
+                 #[test]\nfn the_answer_is_right() {{\n    assert_eq!(answer(), 42);\n}}\n"
+            );
+            write(&format!("crates/{package}/src/lib.rs"), &source);
+        }
+        let copy = Copy { root: home.join("tree"), target: home.join("target") };
+        (home, copy)
+    }
+
+    fn bug(package: &str, name: &str, replace: &str, test: &str) -> Bug {
+        let entry = Entry {
+            name: name.into(),
+            bug: "the answer is wrong".into(),
+            file: Path::new("src/lib.rs").into(),
+            find: "-> u8 {\n".into(),
+            replace: format!("-> u8 {{\n{replace}\n"),
+            lane: Lane::Tests,
+            test: test.into(),
+        };
+        Bug { package: package.into(), entry }
+    }
+
+    #[test]
+    fn a_bug_that_cannot_be_judged_fails_the_lane_and_costs_no_other_row() {
+        let (home, copy) = workspace("broken", &[("flaky", "41"), ("leaf", "42")]);
+        let test = "lib::the_answer_is_right";
+        let bugs = [
+            bug("flaky", "of-a-failing-crate", "return 41;", test),
+            bug("leaf", "no-rust", "no such thing;", test),
+            bug("leaf", "without-a-test", "return 41;", "lib::renamed"),
+            bug("leaf", "wrong", "return 41;", test),
+            bug("leaf", "harmless", "if false { return 41; }", test),
+        ];
+        let rows = judge_all(&copy, &bugs.iter().collect::<Vec<_>>()).unwrap_or_else(|failure| panic!("{failure}"));
+        let left = fs::read_to_string(copy.package("leaf").join("src/lib.rs")).expect("written above");
+        fs::remove_dir_all(&home).expect("made above");
+        let verdicts: Vec<_> = rows.iter().map(|row| (row.bug.entry.name.as_str(), &row.verdict)).collect();
+        let found = Verdict::Found { by: test.into() };
+        let expected = [
+            ("of-a-failing-crate", &Verdict::broken("baseline failed")),
+            ("no-rust", &Verdict::broken("does not compile")),
+            ("without-a-test", &Verdict::broken("`test` is no test and no module")),
+            ("wrong", &found),
+            ("harmless", &Verdict::Survived),
+        ];
+        assert_eq!(verdicts, expected);
+        assert!(left.starts_with("pub fn answer() -> u8 {\n    42\n}"), "{left}");
+        assert!(report::table(&rows).contains("| no-rust | the answer is wrong | **does not compile** |"));
+        assert_eq!(
+            outcome(&rows).expect_err("two kinds of failures").to_string(),
+            "the tests did not find harmless; the tests could not judge of-a-failing-crate (baseline failed), no-rust \
+             (does not compile), without-a-test (`test` is no test and no module)"
+        );
+    }
+
+    #[test]
+    fn the_lane_passes_when_every_bug_is_found() {
+        let bug = bug("leaf", "wrong", "return 41;", "lib");
+        let row = |verdict| Row { bug: &bug, verdict, seconds: 1.0 };
+        let by = || "lib::x".to_owned();
+        let found = [row(Verdict::Found { by: by() }), row(Verdict::FoundByAnother { by: by() })];
+        assert!(outcome(&found).is_ok());
+        assert!(outcome(&[row(Verdict::broken("baseline failed"))]).is_err());
+    }
 }

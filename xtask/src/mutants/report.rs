@@ -22,11 +22,16 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
+    pub(super) fn is_found(&self) -> bool {
+        matches!(self.verdict, Verdict::Found { .. } | Verdict::FoundByAnother { .. })
+    }
+
     fn found_by(&self) -> String {
         match &self.verdict {
             Verdict::Found { by } => format!("`{by}`"),
             Verdict::FoundByAnother { by } => format!("`{by}`, not by `{}`", self.bug.entry.test),
             Verdict::Survived => "**survived**".into(),
+            Verdict::Broken { why } => format!("**{why}**"),
         }
     }
 

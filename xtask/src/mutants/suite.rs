@@ -41,6 +41,16 @@ pub(super) enum Verdict {
         by: String,
     },
     Survived,
+    /// The tests could not judge the bug: it does not compile, or its crate fails without a bug.
+    Broken {
+        why: String,
+    },
+}
+
+impl Verdict {
+    pub(super) fn broken(why: &str) -> Self {
+        Self::Broken { why: why.to_owned() }
+    }
 }
 
 /// A test program: one target of the crate.
@@ -75,12 +85,19 @@ impl<'a> Suite<'a> {
     pub(super) fn judge(&self, bug: &Bug) -> Result<Verdict, Failure> {
         let (target, _) = bug.entry.named_test();
         let named = self.selected(bug);
-        for program in self.build(Some(target))?.iter().filter(|program| program.target == target) {
+        let build = |target| match self.build(target) {
+            Err(Failure::Command { .. }) => Ok(None),
+            built => built.map(Some),
+        };
+        let does_not_compile = || Ok(Verdict::broken("does not compile"));
+        let Some(programs) = build(Some(target))? else { return does_not_compile() };
+        for program in programs.iter().filter(|program| program.target == target) {
             if let Some(by) = self.run(program, &named)? {
                 return Ok(Verdict::Found { by: full_name(target, &by) });
             }
         }
-        for program in self.build(None)? {
+        let Some(programs) = build(None)? else { return does_not_compile() };
+        for program in programs {
             if let Some(by) = self.run(&program, &[])? {
                 let by_named = program.target == target && named.contains(&by.as_str());
                 let by = full_name(&program.target, &by);
@@ -90,7 +107,7 @@ impl<'a> Suite<'a> {
         Ok(Verdict::Survived)
     }
 
-    /// Builds the test programs of one target or of all; a bug that does not compile is a failure of the lane.
+    /// Builds the test programs of one target or of all. A failed build shows the compiler's messages.
     fn build(&self, target: Option<&str>) -> Result<Vec<Program>, Failure> {
         let mut command = cargo();
         command.current_dir(&self.copy.root).args(["test", "--no-run", "--quiet", "--package", self.package]);
