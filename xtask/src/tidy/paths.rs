@@ -25,8 +25,16 @@ pub(super) struct File<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reference {
     pub(super) line: usize,
-    /// The first segment behind the root: a module, or a name that the root re-exports.
+    /// The first segment behind the root: a module, or a name that the root re-exports. `*` stands for an import of
+    /// every name of the root, `self` for an import of the root itself.
     pub(super) name: String,
+}
+
+impl Reference {
+    /// Whether the import lets a source use every module of the crate without naming the root again.
+    pub(super) fn is_whole_root(&self) -> bool {
+        matches!(self.name.as_str(), "*" | "self")
+    }
 }
 
 impl<'a> Crate<'a> {
@@ -123,13 +131,10 @@ fn scan(source: &str, file: &[String]) -> Scan {
             }
             "use" => imports(&tokens[at + 1..], &mut scan.imports),
             "crate" | "super" if starts_path(&tokens, at) => {
-                let levels = file.len() + inline.len();
-                let (segments, end) = leading(&tokens, at, levels);
-                if segments == 0 {
-                    first_names(&tokens, end, &mut scan.references);
-                }
-                at = end.max(at + 1);
-                continue;
+                behind_root(&tokens, at, file.len() + inline.len(), &mut scan.references);
+            }
+            "extern" if is_alias_of_the_crate(&tokens[at..]) => {
+                scan.references.push(Reference { line: token.line, name: "self".into() });
             }
             _ => {}
         }
@@ -141,53 +146,59 @@ fn scan(source: &str, file: &[String]) -> Scan {
 /// Whether a path begins here: `a::super` does not occur, but `self::super` does.
 fn starts_path(tokens: &[Token<'_>], at: usize) -> bool {
     let before = |back: usize| at.checked_sub(back).and_then(|at| tokens.get(at));
-    let goes_on = tokens.get(at + 1).is_some_and(|next| next.is("::"));
+    let goes_on = tokens.get(at + 1).is_some_and(|next| next.is("::") || next.is("as"));
     let is_segment = before(1).is_some_and(|token| token.is("::"));
     goes_on && (!is_segment || before(2).is_some_and(|token| token.is("self")))
 }
 
-/// How many modules below the root the path stands after its `crate` and `super`s, and where it goes on behind `::`.
-fn leading(tokens: &[Token<'_>], mut at: usize, levels: usize) -> (usize, usize) {
-    let mut remaining = if tokens[at].is("crate") { 0 } else { levels };
-    while tokens.get(at + 1).is_some_and(|next| next.is("::")) {
-        match tokens[at].text {
-            "crate" => {}
-            "super" => remaining = remaining.saturating_sub(1),
-            _ => break,
-        }
-        at += 2;
-    }
-    (remaining, at)
+/// `extern crate self as name;`
+fn is_alias_of_the_crate(tokens: &[Token<'_>]) -> bool {
+    let expected = ["extern", "crate", "self", "as"];
+    tokens.len() > expected.len() && tokens.iter().zip(expected).all(|(token, text)| token.is(text))
 }
 
-/// The first segments at this place: one name, or those of a group in braces.
-fn first_names(tokens: &[Token<'_>], at: usize, found: &mut Vec<Reference>) {
+/// The first segments behind the root in the path, or the tree of an import, that goes on here, `levels` modules below
+/// the root.
+fn behind_root(tokens: &[Token<'_>], at: usize, levels: usize, found: &mut Vec<Reference>) {
     let Some(token) = tokens.get(at) else { return };
-    if token.is_identifier() {
-        found.push(Reference { line: token.line, name: token.text.to_owned() });
-    } else if token.is("{") {
-        let (mut depth, mut begins) = (0_usize, false);
-        for token in &tokens[at..] {
-            match token.text {
-                "{" => {
-                    depth += 1;
-                    begins = depth == 1;
-                }
-                "}" => {
-                    depth -= 1;
-                    if depth == 0 {
-                        return;
-                    }
-                }
-                "," => begins = depth == 1,
-                _ if begins && token.is_identifier() => {
-                    found.push(Reference { line: token.line, name: token.text.to_owned() });
-                    begins = false;
-                }
-                _ => {}
+    let goes_on = tokens.get(at + 1).is_some_and(|next| next.is("::"));
+    let levels = match token.text {
+        "{" => {
+            let end = skip_group(tokens, at);
+            let mut branch = at + 1;
+            while branch < end {
+                behind_root(tokens, branch, levels, found);
+                branch = skip_branch(tokens, branch);
             }
+            return;
+        }
+        "crate" => 0,
+        "super" => levels.saturating_sub(1),
+        "self" => levels,
+        text => {
+            if levels == 0 && (token.is_identifier() || text == "*") {
+                found.push(Reference { line: token.line, name: text.to_owned() });
+            }
+            return;
+        }
+    };
+    if goes_on {
+        behind_root(tokens, at + 2, levels, found);
+    } else if levels == 0 {
+        found.push(Reference { line: token.line, name: "self".into() });
+    }
+}
+
+/// The place behind the comma or brace that ends the branch of an import that begins here.
+fn skip_branch(tokens: &[Token<'_>], mut at: usize) -> usize {
+    while let Some(token) = tokens.get(at) {
+        match token.text {
+            "{" => at = skip_group(tokens, at),
+            "," | "}" => return at + 1,
+            _ => at += 1,
         }
     }
+    at
 }
 
 /// The leaves of the import whose tree begins here. An alias takes the place of the last segment.
@@ -331,6 +342,39 @@ mod tests {
         assert_eq!(names(&["file"], "use super::other::X; use self::inner::Y;"), ["other"]);
         let inline = "mod inner { use super::super::other::X; fn f() {} use super::near; } use super::last;";
         assert_eq!(names(&["file"], inline), ["other", "last"]);
+    }
+
+    #[test]
+    fn supers_of_a_group_count_together() {
+        assert_eq!(names(&["room", "file"], "use super::{super::other::X, near::Y};"), ["other"]);
+        assert_eq!(names(&["room", "file"], "use crate::{{a::B}, self::c::D};"), ["a", "c"]);
+    }
+
+    #[test]
+    fn imports_of_every_name_of_the_root_are_found() {
+        for source in ["use crate::*;", "use super::super::*;", "use crate::{*};", "use super::{super::*};"] {
+            assert_eq!(names(&["room", "file"], source), ["*"], "{source}");
+        }
+        assert_eq!(names(&["room", "file"], "use super::*; use crate::a::*;"), ["a"]);
+    }
+
+    #[test]
+    fn imports_of_the_root_itself_are_found() {
+        for source in [
+            "use crate as root;",
+            "use super::super as root;",
+            "use self::super::super as root;",
+            "use crate::{self as root};",
+            "use {crate as root};",
+            "use super::{super as root};",
+            "extern crate self as root;",
+        ] {
+            assert_eq!(names(&["room", "file"], source), ["self"], "{source}");
+        }
+        assert_eq!(
+            names(&["room", "file"], "use super as room; use super::{self as room}; extern crate std as s;"),
+            [""; 0]
+        );
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn check_plan(plan: &Plan, sources: &Crate<'_>) -> Vec<Finding> {
     if sources.files().is_empty() {
         findings.push(Finding::new(plan.package, 0, "has rooms in tidy/rooms.rs and no sources"));
     }
+    findings.extend(unknown_folders(plan, sources));
     for file in sources.files() {
         let room = file.module.first().map_or("", String::as_str);
         for reference in &file.references {
@@ -86,6 +87,10 @@ fn check_plan(plan: &Plan, sources: &Crate<'_>) -> Vec<Finding> {
             }
             // The front door uses every room.
             let Some(uses) = plan.arrows.of(room) else { continue };
+            if reference.is_whole_root() {
+                report(format!("`{room}` must not import the crate's root, by `*` or under a name: name each room"));
+                continue;
+            }
             if plan.arrows.of(name).is_some() {
                 if name != room && !uses.contains(&name) {
                     let list = if uses.is_empty() { "no other room".into() } else { uses.join(", ") };
@@ -101,6 +106,21 @@ fn check_plan(plan: &Plan, sources: &Crate<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Folders that are neither a room nor the own folder of a file of the front door: no arrow of the plan is theirs.
+fn unknown_folders(plan: &Plan, sources: &Crate<'_>) -> Vec<Finding> {
+    let source_folder = format!("crates/{}/src/", plan.package);
+    let below = |path: &str| path.strip_prefix(&source_folder).map(str::to_owned);
+    let paths: Vec<String> = sources.files().iter().filter_map(|file| below(file.path)).collect();
+    let folders: BTreeSet<&str> = paths.iter().filter_map(|path| path.split_once('/')).map(|(name, _)| name).collect();
+    let is_known = |folder: &&str| {
+        let owner = format!("{folder}.rs");
+        plan.arrows.of(folder).is_some() || plan.proofs.contains(folder) || paths.contains(&owner)
+    };
+    let unknown = folders.into_iter().filter(|folder| !is_known(folder));
+    let message = "is no room of tidy/rooms.rs, and no file of the front door has its name";
+    unknown.map(|folder| Finding::new(format!("{source_folder}{folder}"), 0, message)).collect()
 }
 
 /// Prints the size of each crate's longest import circle and reports those above their ceiling.
@@ -227,6 +247,30 @@ mod tests {
             messages(&[lib, ("seams/mod.rs", ""), ("core/mod.rs", "use crate::exporter::X;\nuse crate::Clock;")]);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[1].ends_with("`crate::Clock`; name it by its room, `crate::seams`"), "{found:?}");
+    }
+
+    #[test]
+    fn a_room_does_not_import_the_root_as_a_whole() {
+        for import in ["use crate::*;", "use crate as root;", "use super::{self as root};", "extern crate self as r;"] {
+            let found = messages(&[("lib.rs", "use crate::*;"), ("core/mod.rs", import)]);
+            assert_eq!(found.len(), 1, "{import} {found:?}");
+            assert!(found[0].contains("core/mod.rs:1: `core` must not import the crate's root"), "{found:?}");
+        }
+        assert_eq!(messages(&[("core/memory.rs", "use super::*; use crate::seams::*;")]), [""; 0]);
+    }
+
+    #[test]
+    fn a_folder_without_a_place_in_the_plan_is_found() {
+        let found = messages(&[
+            ("builder.rs", ""),
+            ("builder/aliases.rs", ""),
+            ("core/memory.rs", ""),
+            ("proofs/sim.rs", ""),
+            ("cellar/mod.rs", ""),
+            ("cellar/deep/shelf.rs", ""),
+        ]);
+        let expected = "crates/resilient-exporter/src/cellar: is no room of tidy/rooms.rs, and no file of the front door has its name";
+        assert_eq!(found, [expected]);
     }
 
     #[test]
