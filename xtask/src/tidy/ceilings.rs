@@ -1,4 +1,5 @@
-//! Counts that may only go down: each has a committed ceiling, in `ceilings.toml` beside this file.
+//! Counts that shall only go down: each has a committed ceiling, in `ceilings.toml` beside this file. Tidy compares
+//! with the file as it is; a ceiling that a change raises is refused by its review.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use serde::Deserialize;
 pub(super) const FILE: &str = "xtask/src/tidy/ceilings.toml";
 
 /// The ceiling of a crate without an entry.
-pub(super) const GOAL: Words = Words { what: 3.0, somebody: 0.5 };
+pub(super) const GOAL: Words = Words { what: 1.0, somebody: 0.3 };
 
 /// The committed ceilings. Without an entry the ceiling is the goal.
 #[derive(Debug, Default, Deserialize)]
