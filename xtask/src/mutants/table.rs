@@ -141,25 +141,38 @@ fn has_target(package: &Package, target: &str) -> bool {
     if target == LIBRARY { package.has_library } else { package.tests.iter().any(|test| test.name == target) }
 }
 
-/// Whether the last name of the path is a function or a module of the target, by a search in its sources: the quick
-/// check builds nothing. The lane itself asks the test program.
+/// Whether the last name of the path is a test or a module in the sources of the target; the names before the last one
+/// are not compared, because the quick check builds nothing. The lane itself asks the test program for the whole path.
 fn names_something(package: &Package, target: &str, path: &str) -> bool {
     let Some(name) = path.rsplit("::").next().filter(|name| !name.is_empty()) else { return true };
     let folder = if target == LIBRARY { "src" } else { "tests" };
-    let declared = [format!("fn {name}("), format!("mod {name};"), format!("mod {name} {{")];
     let mut folders = vec![package.dir.join(folder)];
     while let Some(folder) = folders.pop() {
         for path in fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
             if path.is_dir() {
                 folders.push(path);
             } else if let Ok(text) = fs::read_to_string(&path)
-                && declared.iter().any(|declared| text.contains(declared))
+                && declares(&text, name)
             {
                 return true;
             }
         }
     }
     false
+}
+
+/// Whether a source declares a module of this name, or a function of this name under `#[test]`: also one inside of
+/// `proptest!`, which carries the attribute too.
+fn declares(source: &str, name: &str) -> bool {
+    if [format!("mod {name};"), format!("mod {name} {{")].iter().any(|module| source.contains(module)) {
+        return true;
+    }
+    source.match_indices(&format!("fn {name}(")).any(|(at, _)| {
+        // The attributes and comments of the function begin behind the item before it.
+        let before = &source[..at];
+        let begin = before.rfind(['{', '}', ';']).unwrap_or(0);
+        before[begin..].contains("#[test]")
+    })
 }
 
 #[cfg(test)]
@@ -189,6 +202,20 @@ mod tests {
         let backoff = workspace.crates().find(|package| package.name == "backoff").expect("a crate");
         assert!(names_something(backoff, "it", "policies") && names_something(backoff, "it", ""));
         assert!(!names_something(backoff, "it", "policies::no_such_test_anywhere"));
+    }
+
+    #[test]
+    fn a_helper_of_tests_is_no_test() {
+        let source = concat!(
+            "mod deep;\nmod near {\n    #[test]\n    fn inner() {}\n}\n#[test]\n#[cfg(unix)]\nfn first() {}\n",
+            "fn helper() {}\nproptest! {\n    /// Any bytes.\n    #[test]\n    fn any(bytes in vec()) {}\n}\n"
+        );
+        for name in ["deep", "near", "inner", "first", "any"] {
+            assert!(declares(source, name), "{name}");
+        }
+        for name in ["helper", "firs", "bytes"] {
+            assert!(!declares(source, name), "{name}");
+        }
     }
 
     #[test]
