@@ -198,8 +198,8 @@ impl Core {
         self.recover_further(spans, now);
     }
 
-    /// Asks for the next batch of an earlier process; later, if the last one has brought no progress: a journal of a user's
-    /// shall not occupy the disk thread.
+    /// Asks for the next batch of an earlier process; later, if the last one has brought no progress: a journal of a
+    /// user's shall not occupy the disk thread.
     fn recover_further(&mut self, progress: usize, now: Instant) {
         if progress == 0 {
             self.durable.on_recovery_failed(now);
@@ -236,7 +236,8 @@ impl Core {
         }
     }
 
-    /// No disk thread acts on this effect, or its action ended in a panic before the result: its spans stay accounted for.
+    /// No disk thread acts on this effect, or its action ended in a panic before the result: its spans stay accounted
+    /// for.
     pub(crate) fn on_undone(&mut self, effect: Effect, now: Instant) {
         const ENDED: &str = "the disk thread has ended";
         match effect {

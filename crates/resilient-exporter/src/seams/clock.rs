@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-/// The clocks of an exporter. A panic is contained: the system's clock answers in its place. Several threads read them, once or twice a batch, outside every lock: a clock must not
-/// block.
+/// The clocks of an exporter. A panic is contained: the system's clock answers in its place. Several threads read them,
+/// once or twice a batch, outside every lock: a clock must not block.
 pub trait Clock: Send + Sync + 'static {
     /// For waits, ages and deadlines; never goes back.
     fn now(&self) -> Instant;

@@ -135,8 +135,8 @@ impl<'a> Worker<'a> {
         self.has_records = self.shared.decide(|core| core.on_disk_turn(now));
     }
 
-    /// Acts on an effect. Each action reports its result as its last step: one that panicked has reported nothing, and the
-    /// core learns that the effect is undone.
+    /// Acts on an effect. Each action reports its result as its last step: one that panicked has reported nothing, and
+    /// the core learns that the effect is undone.
     fn act_contained(&mut self, effect: Effect) {
         if let Effect::Ask(question) = effect {
             self.answer(question);

@@ -3,10 +3,12 @@
 //!
 //! | File | Purpose |
 //! | --- | --- |
+//! | `history` | the steps of a random history |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `rules` | the rules of the core, one a test: turns, charges, replay, recovery, commits |
 
 mod disk;
+mod history;
 mod rules;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -19,6 +21,7 @@ use proptest::prelude::*;
 use span_buffer::Limits;
 
 use self::disk::{Disk, Files, MemoryFallback};
+use self::history::{Action, Answer, Disturbance, action, answer, history};
 use crate::core::{Call, Core, Effect, Endpoint, Policy, Spill};
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
@@ -32,81 +35,6 @@ type SpanKey = ([u8; 16], [u8; 8]);
 
 fn span_ids(request: &[u8]) -> impl Iterator<Item = SpanKey> {
     otlp_payload::span_ids(request).expect("the core holds well-formed payloads")
-}
-
-/// One step of a history.
-#[derive(Clone, Debug)]
-enum Action {
-    Offer(usize),
-    Advance(u64),
-    Answer(usize, Answer),
-    /// The disk thread acts on the oldest effect.
-    RunEffect(Disturbance),
-    /// The fallback's limits remove its oldest batch.
-    Evict,
-    /// An operator redrives the oldest dead letter.
-    Redrive {
-        fails: bool,
-    },
-}
-
-/// The state of the disk thread and its fallback during one effect.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Disturbance {
-    None,
-    /// The fallback fails.
-    Failure,
-    /// The fallback works and refuses batches: several together, and some alone.
-    Refusal,
-    /// The disk thread panics before it has a result, or has ended.
-    Panic,
-}
-
-fn disturbance() -> impl Strategy<Value = Disturbance> {
-    prop_oneof![
-        14 => Just(Disturbance::None),
-        4 => Just(Disturbance::Failure),
-        2 => Just(Disturbance::Refusal),
-        1 => Just(Disturbance::Panic),
-    ]
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Answer {
-    Accept,
-    /// A partial success: the collector rejects this many spans and accepts the rest.
-    PartlyReject(usize),
-    Unavailable,
-    Throttle(u64),
-    /// The collector stores the batch, and its answer is lost.
-    Unacknowledged,
-    TooLarge,
-    /// The collector refuses the batch for good.
-    Refuse,
-}
-
-fn answer() -> impl Strategy<Value = Answer> {
-    prop_oneof![
-        6 => Just(Answer::Accept),
-        1 => (0..5_usize).prop_map(Answer::PartlyReject),
-        4 => Just(Answer::Unavailable),
-        1 => (0..60_000_u64).prop_map(Answer::Throttle),
-        1 => Just(Answer::Unacknowledged),
-        1 => Just(Answer::TooLarge),
-        1 => Just(Answer::Refuse),
-    ]
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    prop_oneof![
-        4 => (1..40_usize).prop_map(Action::Offer),
-        3 => (0..3_000_u64).prop_map(Action::Advance),
-        1 => (0..400_000_u64).prop_map(Action::Advance),
-        6 => (any::<usize>(), answer()).prop_map(|(call, answer)| Action::Answer(call, answer)),
-        4 => disturbance().prop_map(Action::RunEffect),
-        1 => Just(Action::Evict),
-        1 => prop::bool::weighted(0.2).prop_map(|fails| Action::Redrive { fails }),
-    ]
 }
 
 /// The core of an exporter with the collector, the disk and the clock that a history moves.
@@ -411,10 +339,6 @@ fn run(mut simulation: Simulation, history: Vec<Action>) -> Result<Simulation, T
 
 fn in_memory(fallback: bool, seed: u64) -> Simulation {
     Simulation::new(Box::<MemoryFallback>::default(), fallback, seed)
-}
-
-fn history() -> impl Strategy<Value = Vec<Action>> {
-    prop::collection::vec(action(), 0..250)
 }
 
 proptest! {
