@@ -48,8 +48,9 @@ A value in code beats the environment, which beats the default. Empty is unset.
   milliseconds in `OTEL_*`, as the OpenTelemetry specification has it.
 - **Sizes** are `512KiB`, `10MiB`, `1GiB`, `2TiB`, the decimal `kB`, `MB`, `GB`, `TB`, or a number of bytes.
 - **Booleans** are `true` and `false`. Words are taken in any case.
-- **A value that is not accepted** is warned about once and the default holds. Where the table says so it is an error
-  instead: guessing would send telemetry elsewhere, lose it or expose it. In code it is always an error.
+- **A value that is not accepted** is warned about once and the default holds, or the general variable that the table
+  names. Where the table says so it is an error instead: guessing would send telemetry elsewhere, lose it or expose it.
+  In code it is always an error.
 - Each `OTEL_EXPORTER_OTLP_*` variable below has a form for traces that beats it, such as
   `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`; that endpoint is used as it is, without `/v1/traces` behind it.
 ";

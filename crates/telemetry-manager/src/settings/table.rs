@@ -342,11 +342,12 @@ settings! {
             "How the trace crosses process borders. Others, such as `b3`, are warned about and left out.";
         ATTRIBUTE_COUNT_LIMIT: "OTEL_ATTRIBUTE_COUNT_LIMIT",
             (with_span_limits: span_limits.max_attributes_per_span, read by lists::attribute_limits), LIMIT, Default,
-            "Attributes a span, event or link, where the variables below do not say otherwise.";
+            "Attributes a span, event or link, where no variable below is set to an accepted value.";
         SPAN_ATTRIBUTE_COUNT_LIMIT: "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
             (with_span_limits: span_limits.max_attributes_per_span),
             LIMIT, Default,
-            "Attributes a span; more are dropped and counted in the span.";
+            "Attributes a span; more are dropped and counted in the span. A value that is not accepted counts as unset: \
+             `OTEL_ATTRIBUTE_COUNT_LIMIT` holds.";
         SPAN_EVENT_COUNT_LIMIT: "OTEL_SPAN_EVENT_COUNT_LIMIT", (with_span_limits: span_limits.max_events_per_span),
             LIMIT, Default,
             "Events a span.";
@@ -356,11 +357,11 @@ settings! {
         EVENT_ATTRIBUTE_COUNT_LIMIT: "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
             (with_span_limits: span_limits.max_attributes_per_event),
             LIMIT, Default,
-            "Attributes an event.";
+            "Attributes an event. A value that is not accepted counts as unset: `OTEL_ATTRIBUTE_COUNT_LIMIT` holds.";
         LINK_ATTRIBUTE_COUNT_LIMIT: "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
             (with_span_limits: span_limits.max_attributes_per_link),
             LIMIT, Default,
-            "Attributes a link.";
+            "Attributes a link. A value that is not accepted counts as unset: `OTEL_ATTRIBUTE_COUNT_LIMIT` holds.";
     }
     Batches {
         BSP_SCHEDULE_DELAY: "OTEL_BSP_SCHEDULE_DELAY", (batch.schedule_delay), milliseconds(1, 3600), Default,

@@ -365,6 +365,26 @@ fn attribute_limits_fall_back_to_the_general_one() {
 }
 
 #[test]
+fn a_bad_attribute_limit_counts_as_unset_and_the_general_one_holds() {
+    for name in
+        ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT"]
+    {
+        for (general, holds) in [("9", 9), ("", 128)] {
+            let settings = good(&[("OTEL_ATTRIBUTE_COUNT_LIMIT", general), (name, "many")]);
+            let limits = settings.span_limits;
+            assert_eq!(
+                [limits.max_attributes_per_span, limits.max_attributes_per_event, limits.max_attributes_per_link],
+                [holds; 3],
+                "{name}"
+            );
+            let warnings = settings.warnings().iter().map(ToString::to_string).collect::<Vec<_>>();
+            let accepted = "accepted is a whole number from 0 to 4294967295";
+            assert_eq!(warnings, [format!("{name}=\"many\" is not accepted, {holds} is used; {accepted}")]);
+        }
+    }
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_reconciled_with_a_warning() {
     let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100")]);
     assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 0));
