@@ -236,7 +236,9 @@ structs! {
     exporter.circuit_breaker, circuit_breaker: Breaker;
     /// Changes settings of the retries.
     exporter.retry, retry: Retry;
-    /// Changes settings of a request.
+    /// Changes settings of a request. The manager raises the default of [`Requests::attempt_timeout`] to twice the
+    /// transport's time-out, also where the closure sets the field to its default: it cannot tell such a closure from
+    /// one that leaves the field.
     exporter.request, request: Requests;
     /// Changes settings of the fallback files.
     exporter.fallback, fallback: Files;

@@ -2,7 +2,8 @@
 //!
 //! A field has the name of the variable that `telemetry-manager` reads into it: `TELEMETRY_BUFFER_MAX_SPANS` is
 //! `buffer.max_spans`. A new setting is one line in [`settings!`] below: its documentation, name, type, default and,
-//! unless every value of the type is accepted, its smallest value.
+//! unless every value of the type is accepted, its smallest value. A text behind an expression stands for it in the
+//! documentation.
 
 use std::fmt::Debug;
 use std::num::NonZeroU32;
@@ -14,8 +15,8 @@ use file_fallback::Compression;
 
 /// All settings of an exporter that are plain values, each with its default.
 ///
-/// [`Builder`](crate::Builder) has a method of the name of each field; [`Builder::build`](crate::Builder::build) checks
-/// every value.
+/// [`Builder`](crate::Builder) has a method of the name of each field. [`Builder::build`](crate::Builder::build) checks
+/// every value that applies: those of the journal if it is enabled, those of dead letters if there are fallback files.
 #[derive(Clone, PartialEq, Debug, Default)]
 #[non_exhaustive]
 pub struct Settings {
@@ -42,12 +43,26 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
 }
 
-/// Declares the structs of settings. Writes each default once: into `Default` and into the documentation of its field.
+/// The documentation of an expression: the text behind it, or else the expression.
+macro_rules! shown {
+    ($expression:expr) => {
+        concat!("`", stringify!($expression), "`")
+    };
+    ($expression:expr, $text:literal) => {
+        $text
+    };
+}
+
+/// Declares the structs of settings. Writes each default and each smallest value into the documentation of its field.
 macro_rules! settings {
     ($(
         $(#[$doc:meta])*
         $group:ident: $name:ident {
-            $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr $(, at least $min:expr)?;)+
+            $(
+                $(#[$field_doc:meta])*
+                $field:ident: $type:ty = $default:expr $(, $text:literal)?
+                    $(, at least $min:expr $(, $min_text:literal)?)?;
+            )+
         }
     )+) => {
         $(
@@ -57,7 +72,10 @@ macro_rules! settings {
             pub struct $name {
                 $(
                     $(#[$field_doc])*
-                    #[doc = concat!("\n\nDefault: `", stringify!($default), "`.")]
+                    #[doc = concat!(
+                        "\n\nDefault: ", shown!($default $(, $text)?),
+                        $("; smallest value: ", shown!($min $(, $min_text)?),)? ".",
+                    )]
                     pub $field: $type,
                 )+
             }
@@ -83,6 +101,11 @@ macro_rules! settings {
                 "state_dir",
             ];
 
+            /// The path of each field whose default the documentation shows as a text, and the text.
+            #[cfg(test)]
+            const TEXTS: &[(&str, &str)] =
+                &[$($($((concat!(stringify!($group), ".", stringify!($field)), $text),)?)+)+];
+
             /// Finds the first field whose value is too small. The ranges of the circuit breaker and of the
             /// waits between retries belong to the crates `breaker` and `backoff`, which check them.
             pub(crate) fn check(&self) -> Result<(), TooSmall> {
@@ -100,9 +123,9 @@ settings! {
         /// Spans in memory, at most.
         max_spans: usize = 10_000, at least 1;
         /// Encoded bytes in memory, at most; 10 MiB hold about 15,000 usual spans.
-        max_bytes: usize = 10 * MIB, at least 1;
+        max_bytes: usize = 10 * MIB, "10 MiB", at least 1;
         /// The longest stay of a batch in memory; then it goes to a file, or is dropped if there is no fallback.
-        max_age: Duration = Duration::from_secs(5 * 60), at least NANOSECOND;
+        max_age: Duration = Duration::from_secs(5 * 60), "5 minutes", at least NANOSECOND, "1 ns";
     }
 
     /// The circuit breaker: while it is open, no call goes to the collector.
@@ -138,8 +161,10 @@ settings! {
         /// Bytes of a request before compression, at most; larger batches are split. Many collectors refuse more than
         /// 4 MiB: the default leaves 64 KiB of it for the frame.
         max_bytes: usize = otlp_transport::DEFAULT_MAX_REQUEST_BYTES, at least 1;
-        /// The longest attempt. A bound for transports whose own time-out fails.
-        attempt_timeout: Duration = Duration::from_secs(60), at least NANOSECOND;
+        /// The longest attempt. A bound for transports whose own time-out fails. `telemetry-manager` raises the default
+        /// to twice the time-out of its transport, also where a closure sets this field to the default: it cannot tell
+        /// such a closure from one that leaves the field.
+        attempt_timeout: Duration = Duration::from_secs(60), at least NANOSECOND, "1 ns";
     }
 
     /// Fallback files: batches that memory cannot hold, until they are delivered.
@@ -150,15 +175,15 @@ settings! {
         /// The directory of the files; `fallback` below the state directory if there is none.
         dir: Option<PathBuf> = None;
         /// Bytes of all files on disk, at most; beyond it the oldest files are removed, and counted.
-        max_bytes: u64 = GIB, at least 1;
+        max_bytes: u64 = GIB, "1 GiB", at least 1;
         /// The longest stay of a file on disk; then it is removed, and counted.
-        max_age: Duration = Duration::from_secs(7 * DAY), at least NANOSECOND;
+        max_age: Duration = Duration::from_secs(7 * DAY), "7 days", at least NANOSECOND, "1 ns";
         /// The format of new files. Files of either format are replayed.
         format: FallbackFormat = FallbackFormat::Json;
         /// The compression of new files that are larger than `compress_above`.
         compression: Compression = Compression::Zstd;
         /// Files of more bytes than this, before compression, are compressed.
-        compress_above: usize = 64 * KIB;
+        compress_above: usize = 64 * KIB, "64 KiB";
     }
 
     /// Durable mode: each batch is written to a journal below the state directory, in `journal`, before `export`
@@ -175,18 +200,19 @@ settings! {
         /// The longest wait of `export` for the journal. A batch that is not durable by then is accepted nevertheless,
         /// kept in memory and counted as accepted but not durable; health is degraded. While the disk does not answer,
         /// later batches do not wait.
-        sync_timeout: Duration = Duration::from_millis(100), at least NANOSECOND;
-        /// Bytes of the journal on disk, 16 MiB (two segments) or more. Beyond it new batches are in memory only.
-        max_bytes: u64 = 256 * MIB as u64, at least 16 * MIB as u64;
+        sync_timeout: Duration = Duration::from_millis(100), at least NANOSECOND, "1 ns";
+        /// Bytes of the journal on disk, at most; the smallest value is two segments. Beyond the limit, new
+        /// batches are in memory only.
+        max_bytes: u64 = 256 * MIB as u64, "256 MiB", at least 16 * MIB as u64, "16 MiB";
     }
 
     /// Dead letters: spans that the collector refused for good, in `dead-letters` below the state directory (without
     /// one, below the directory of the fallback files).
     dead_letter: DeadLetters {
         /// Bytes of all dead letters on disk, at most; beyond it the oldest are removed, and counted.
-        max_bytes: u64 = 64 * MIB as u64, at least 1;
-        /// The longest stay of a dead letter; then it is removed, and counted.
-        max_age: Duration = Duration::from_secs(30 * DAY), at least NANOSECOND;
+        max_bytes: u64 = 64 * MIB as u64, "64 MiB", at least 1;
+        /// The longest stay of a dead letter; then it is removed, and counted. Zero removes it at the next clean-up.
+        max_age: Duration = Duration::from_secs(30 * DAY), "30 days";
     }
 
     /// Replay: sending of spans that are stored in files.
@@ -199,7 +225,7 @@ settings! {
     shutdown: Shutdown {
         /// The longest shutdown, and the longest `SpanExporter::force_flush`. The SDK's batch processor waits 5 s for
         /// its own last export and for the exporter together: a longer time makes the provider time out.
-        timeout: Duration = Duration::from_millis(3_500), at least NANOSECOND;
+        timeout: Duration = Duration::from_millis(3_500), at least NANOSECOND, "1 ns";
     }
 }
 
@@ -240,25 +266,53 @@ const DAY: u64 = 24 * 60 * 60;
 mod tests {
     use super::*;
 
-    /// The paths of all leaves in the output of `{:#?}`, which shows each field of a struct on a line of its own.
-    fn paths(shown: &str) -> Vec<String> {
+    /// The path and the value of each leaf in the output of `{:#?}`, which shows each field of a struct on a line of
+    /// its own.
+    fn values(shown: &str) -> Vec<(String, &str)> {
         let mut path = Vec::<&str>::new();
-        let mut paths = Vec::new();
+        let mut values = Vec::new();
         for line in shown.lines().skip(1) {
             let depth = (line.len() - line.trim_start().len()) / 4;
             let Some((field, value)) = line.trim().split_once(": ") else { continue };
             path.truncate(depth - 1);
             path.push(field);
             if !value.ends_with('{') {
-                paths.push(path.join("."));
+                values.push((path.join("."), value));
             }
         }
-        paths
+        values
     }
 
     #[test]
     fn every_field_of_every_struct_is_listed() {
-        assert_eq!(paths(&format!("{:#?}", Settings::default())), Settings::FIELDS);
+        let shown = format!("{:#?}", Settings::default());
+        let paths = values(&shown).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+        assert_eq!(paths, Settings::FIELDS);
+    }
+
+    /// The number of bytes or seconds in a text such as `10 MiB` or `7 days`.
+    fn number(text: &str) -> u64 {
+        let (count, unit) = text.split_once(' ').expect("a number and a unit");
+        let unit = match unit {
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "minutes" => 60,
+            "days" => 24 * 60 * 60,
+            other => panic!("{other} is no unit"),
+        };
+        count.parse::<u64>().expect("a whole number") * unit
+    }
+
+    #[test]
+    fn the_text_of_each_default_is_its_value() {
+        let shown = format!("{:#?}", Settings::default());
+        let defaults = values(&shown);
+        assert_eq!(Settings::TEXTS.len(), 8);
+        for (path, text) in Settings::TEXTS {
+            let (_, value) = defaults.iter().find(|(field, _)| field == path).expect("the path of a field");
+            assert_eq!(value.trim_end_matches(['s', ',']), number(text).to_string(), "{path}");
+        }
     }
 
     #[test]
