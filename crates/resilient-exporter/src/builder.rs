@@ -1,4 +1,4 @@
-//! From settings to a running exporter: every value is checked once, in [`Builder::build`].
+//! From settings to a running exporter: every value that applies is checked once, in [`Builder::build`].
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
 use crate::seams::settings::{
-    Breaker, Buffer, DeadLetters, Durability, Files, Replay, Requests, Retry, Settings, Shutdown,
+    Breaker, Buffer, DeadLetters, Durability, Files, Replay, Requests, Retry, Settings, Shutdown, TooSmall,
 };
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
@@ -57,7 +57,8 @@ impl<E: SpanExporter + 'static> IntoPrimary<ByExporter> for E {
     }
 }
 
-/// Settings and parts of a [`ResilientSpanExporter`]; [`build`](Self::build) checks all settings.
+/// Settings and parts of a [`ResilientSpanExporter`]; [`build`](Self::build) checks the settings of all parts that are
+/// on.
 ///
 /// [`Settings`] lists the settings with their defaults. A method for each of its structs changes them; the `with_*`
 /// method of a setting is an alias for the same change.
@@ -190,7 +191,8 @@ impl Builder {
         self
     }
 
-    /// Keeps accepted batches in a journal of your own; used if [`Durability::enabled`] is set.
+    /// Stores accepted batches in a journal of your own; used if [`Durability::enabled`] is set.
+    /// [`Durability::max_bytes`] does not apply then.
     pub fn with_journal(mut self, journal: impl Journal) -> Self {
         self.journal = Some(Box::new(journal));
         self
@@ -218,15 +220,15 @@ impl Builder {
 
 /// The end of building.
 impl Builder {
-    /// Checks every setting, opens the fallback and the journal, and starts the threads. Makes no connection. Reads the
-    /// journal, and no fallback file.
+    /// Checks every setting that applies, opens the fallback and the journal, and starts the threads. Makes no
+    /// connection. Reads the journal, and no fallback file.
     ///
     /// # Errors
     /// [`BuildError`] names the field, its value and the accepted range, or the directory that cannot be used safely.
     /// No thread was started then.
     pub fn build(mut self) -> Result<ResilientSpanExporter, BuildError> {
         let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
-        self.settings.check()?;
+        self.check()?;
         let mut chance = rand::rngs::SmallRng::seed_from_u64(entropy());
         let breaker = match self.breaker.take() {
             Some(breaker) => breaker.with_seed(chance.random()).build().map_err(BuildError::CircuitBreaker)?,
@@ -253,7 +255,7 @@ impl Builder {
             None
         };
         let mut journal = self.open_journal(fallback.as_deref_mut(), chance.random())?;
-        let kept = fallback.as_ref().map(|fallback| fallback.usage());
+        let found_usage = fallback.as_ref().map(|fallback| fallback.usage());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
         let policy = Policy {
             limits: self.limits(),
@@ -263,7 +265,7 @@ impl Builder {
             replay_rate: self.settings.replay.rate,
             incarnation: journal.as_ref().map_or_else(|| chance.random(), |journal| journal.incarnation()),
         };
-        let recovered = kept.map_or(0, |kept| kept.spans);
+        let recovered = found_usage.map_or(0, |usage| usage.spans);
         let endpoint = Endpoint::new(Machine::new(breaker), self.clock.now());
         let mut core = Core::new(policy, endpoint, recovered, chance.random());
         if let Some(journal) = &mut journal {
@@ -273,7 +275,7 @@ impl Builder {
         let committer = journal.map(|journal| Committer::new(journal, self.settings.journal.sync, self.clock.now()));
         // A journal alone has a disk thread too.
         let fallback = fallback.or_else(|| committer.is_some().then(|| Box::new(NoFallback) as _));
-        let usage = fallback.as_ref().map(|_| kept.unwrap_or_default());
+        let usage = fallback.as_ref().map(|_| found_usage.unwrap_or_default());
         let (clock, journal_timeout) = (self.clock, self.settings.journal.sync_timeout);
         let shared =
             Arc::new(Shared::new(Parts { core, usage, clock, backoff, endpoint, no_fallback, journal_timeout }));
@@ -285,6 +287,22 @@ impl Builder {
         let limit = self.settings.request.attempt_timeout;
         spawn("holdfast-net", move || net::run(&shared, &transport, runtime, limit))?;
         Ok(exporter)
+    }
+
+    /// Checks every setting that applies. The settings of durable mode apply if the journal is enabled, `max_bytes` of
+    /// it only to the journal in files; the settings of dead letters apply if there are fallback files.
+    fn check(&self) -> Result<(), TooSmall> {
+        let mut applied = self.settings.clone();
+        if !applied.journal.enabled {
+            applied.journal = Durability::default();
+        } else if self.journal.is_some() {
+            applied.journal.max_bytes = Durability::default().max_bytes;
+        }
+        let opens_files = applied.fallback.enabled && self.fallback.is_none() && self.directories().is_some();
+        if !opens_files {
+            applied.dead_letter = DeadLetters::default();
+        }
+        applied.check()
     }
 
     /// The directories of fallback files and dead letters.

@@ -46,9 +46,10 @@ mod tests {
         let max_bytes = |builder: Builder| builder.journal_config().max_bytes;
         assert_eq!(max_bytes(Builder::default()), Config::default().max_bytes);
         let least = 2 * Config::default().segment_bytes;
-        let builder = Builder::default().with_journal_max_bytes(least);
-        assert!(builder.settings.check().is_ok());
+        let builder = Builder::default().with_journal_enabled(true).with_journal_max_bytes(least);
+        assert!(builder.check().is_ok());
         assert_eq!(max_bytes(builder), least);
-        assert!(Builder::default().with_journal_max_bytes(least - 1).settings.check().is_err());
+        let builder = Builder::default().with_journal_enabled(true).with_journal_max_bytes(least - 1);
+        assert_eq!(builder.check().expect_err("one segment").field, "journal.max_bytes");
     }
 }

@@ -299,6 +299,7 @@ fn a_failing_journal_is_published_and_recovers_by_itself() {
         .with_fallback_enabled(false)
         .with_journal_enabled(true)
         .with_journal(journal)
+        .with_journal_max_bytes(1) // does not apply to a user's own journal
         .with_journal_sync_timeout(PATIENCE)
         .build()
         .expect("valid");

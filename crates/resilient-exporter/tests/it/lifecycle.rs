@@ -165,6 +165,8 @@ fn a_flush_accepts_a_timeout_beyond_the_clock() {
 
 #[test]
 fn settings_out_of_range_are_refused_with_field_value_and_range() {
+    let scratch = tempfile::tempdir().expect("temp dir");
+    let dir = scratch.path().join("state");
     let builder = || ResilientSpanExporter::builder().with_primary(BlockingTransport).with_fallback_enabled(false);
     for (builder, expected) in [
         (builder().with_buffer_size(0), "buffer.max_spans is 0; accepted: 1 or more"),
@@ -181,16 +183,45 @@ fn settings_out_of_range_are_refused_with_field_value_and_range() {
             builder().retry(|retry| retry.max_delay = Duration::from_millis(999)),
             "retry.max_delay is 999ms; accepted: 1s to 31536000s",
         ),
-        (builder().journal(|journal| journal.max_bytes = 1), "journal.max_bytes is 1; accepted: 16777216 or more"),
-        (builder().dead_letter(|letters| letters.max_bytes = 0), "dead_letter.max_bytes is 0; accepted: 1 or more"),
+        (
+            builder().with_journal_enabled(true).journal(|journal| journal.max_bytes = 1),
+            "journal.max_bytes is 1; accepted: 16777216 or more",
+        ),
+        (
+            builder().with_fallback_enabled(true).with_state_dir(&dir).dead_letter(|letters| letters.max_bytes = 0),
+            "dead_letter.max_bytes is 0; accepted: 1 or more",
+        ),
     ] {
         let error = builder.build().expect_err("refused");
         assert!(matches!(error, BuildError::InvalidSetting { .. }), "{error:?}");
         assert_eq!(error.to_string(), expected);
     }
+    assert!(!dir.exists(), "a bad setting is found before a directory is made");
     let own = builder().with_circuit_breaker(breaker::Config::builder().with_failure_threshold(0)).build();
     assert!(matches!(own, Err(BuildError::CircuitBreaker(_))));
     assert!(matches!(ResilientSpanExporter::builder().build(), Err(BuildError::NoPrimary)));
+}
+
+#[test]
+fn settings_of_a_part_that_is_off_are_not_checked() {
+    let builder = || {
+        ResilientSpanExporter::builder()
+            .with_primary(BlockingTransport)
+            .with_journal_max_bytes(1)
+            .with_journal_sync_timeout(Duration::ZERO)
+            .with_dead_letter_max_bytes(0)
+    };
+    builder().with_fallback_enabled(false).build().expect("neither a journal nor dead letters");
+    builder().build().expect("no directory for dead letters");
+    let journal = builder().with_fallback_enabled(false).with_journal_enabled(true).build();
+    assert!(matches!(journal, Err(BuildError::InvalidSetting { field: "journal.sync_timeout", .. })), "{journal:?}");
+}
+
+#[test]
+fn dead_letters_may_have_no_age() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let builder = ResilientSpanExporter::builder().with_primary(BlockingTransport).with_state_dir(dir.path());
+    builder.with_dead_letter_max_age(Duration::ZERO).build().expect("valid: dead letters are removed at once");
 }
 
 #[test]
