@@ -11,7 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::OpenError;
 
-/// The rules of [`SafeDir::open_with`] for the path.
+/// The rules of [`SafeDir::open_with`](crate::SafeDir::open_with) for the path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Whether the directories above must be safe too; they must by default.
