@@ -276,8 +276,8 @@ impl ConfigBuilder {
     /// A probe without an outcome for so long is given up and its slot free for the next one. Default: the open time of
     /// the trip, before jitter and hints; 1 ms to 365 days.
     ///
-    /// It must be longer than a good call may take: under steady traffic, probes that take longer are all replaced
-    /// before they answer, and the breaker stays half-open.
+    /// The time must be longer than a good call may take: under steady traffic, probes that take longer are all
+    /// replaced before they answer, and the breaker stays half-open.
     pub fn with_probe_timeout(mut self, timeout: Duration) -> ConfigBuilder {
         self.probe_timeout = Some(timeout);
         self

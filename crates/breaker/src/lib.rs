@@ -1,8 +1,8 @@
 //! Decides whether a call may go out now: a circuit breaker.
 //!
-//! It counts outcomes, never sees the calls themselves and does no I/O; asking, reporting and commanding have twins
-//! that take `now`, and [`Breaker::with_clock`] serves whole calls, so that tests need no clock. States and terms are
-//! those of *Release It!* (closed, open, half-open).
+//! The breaker counts outcomes, never sees the calls themselves and does no I/O; asking, reporting and commanding have
+//! twins that take `now`, and [`Breaker::with_clock`] serves whole calls, so that tests need no clock. States and terms
+//! are those of *Release It!* (closed, open, half-open).
 //!
 //! ```
 //! use std::time::{Duration, Instant};

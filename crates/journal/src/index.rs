@@ -43,7 +43,7 @@ pub(crate) struct Segment {
     pub(crate) unsynced_spills: usize,
     /// A sync of it failed.
     pub(crate) sync_failed: bool,
-    /// It goes to the quarantine instead of being removed.
+    /// The segment goes to the quarantine instead of being removed.
     pub(crate) damaged: bool,
 }
 

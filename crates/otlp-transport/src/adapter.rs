@@ -28,11 +28,12 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Sends through a foreign [`SpanExporter`], so that any of them can be a primary.
 ///
-/// It is **blind**: behind that trait every error is a text. Every error is therefore retryable, also one that no retry
-/// will mend; a hint of the peer is lost; a partial success looks like a full one; and any failure may be a duplicate.
-/// And it **costs**: each attempt decodes the payload to `SpanData` again, about as much work as the exporter's own
-/// encoding. Use [`connect`](crate::connect) where the collector speaks OTLP. The wrapped exporter should have its own
-/// retries turned off (`RetryPolicy::disabled()` for the stock OTLP exporter): waiting is not the transport's business.
+/// The adapter is **blind**: behind that trait every error is a text. Every error is therefore retryable, also one that
+/// no retry will mend; a hint of the peer is lost; a partial success looks like a full one; and any failure may be a
+/// duplicate. And it **costs**: each attempt decodes the payload to `SpanData` again, about as much work as the
+/// exporter's own encoding. Use [`connect`](crate::connect) where the collector speaks OTLP. The wrapped exporter
+/// should have its own retries turned off (`RetryPolicy::disabled()` for the stock OTLP exporter): waiting is not the
+/// transport's business.
 ///
 /// The exporter lives on an operating-system thread of its own, never inside the caller's runtime, where a blocking
 /// client would panic. Calls to it never overlap. A panic of it is a failed attempt and nothing more. A call that hangs

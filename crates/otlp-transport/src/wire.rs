@@ -117,7 +117,7 @@ fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Malformed>> 
     })
 }
 
-/// Of an error in an answer only its existence matters: no byte of the answer is used then.
+/// Only the existence of an error in an answer matters: no byte of the answer is used then.
 impl From<DecodeError> for Malformed {
     fn from(_: DecodeError) -> Self {
         Self

@@ -10,8 +10,9 @@ use crate::{Directory, FileError, LockError};
 
 /// The lock of a directory, held until it is dropped or the process ends.
 ///
-/// It is an advisory lock (`flock`) on the file `.lock`, which stays. A child made by `fork` shares it until it calls
-/// `exec`: a drop in the process that took the lock releases it for both at once, a drop in the child has no effect.
+/// The lock is an advisory one (`flock`) on the file `.lock`, which stays. A child made by `fork` shares it until it
+/// calls `exec`: a drop in the process that took the lock releases it for both at once, a drop in the child has no
+/// effect.
 #[derive(Debug)]
 pub struct Lock {
     file: File,

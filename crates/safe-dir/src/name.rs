@@ -10,7 +10,7 @@ pub(crate) const MAX_NAME_LEN: usize = 255;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NameProblem {
-    /// It is empty.
+    /// The name is empty.
     Empty,
     /// It is `.` or `..`.
     Dots,
@@ -18,7 +18,7 @@ pub enum NameProblem {
     Slash,
     /// It contains a control character, such as NUL or a line break.
     Control,
-    /// It is longer than 255 bytes.
+    /// The name is longer than 255 bytes.
     TooLong,
 }
 

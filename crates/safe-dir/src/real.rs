@@ -14,7 +14,7 @@ use crate::{Directory, Entry, File, FileError, Kind, Lock, LockError, Metadata, 
 
 /// An open directory that belongs to this user and that no other user can read or change.
 ///
-/// It is a handle: it stays the same directory, even if its path is moved or replaced.
+/// The value is a handle: it stays the same directory, even if its path is moved or replaced.
 #[derive(Debug)]
 pub struct SafeDir {
     fd: OwnedFd,

@@ -1,7 +1,7 @@
 //! Health and metrics of this process's telemetry over HTTP.
 //!
-//! It answers from numbers that are there already: no request waits for the collector, a disk or a worker. It never
-//! binds a socket of its own choice, never installs signal handlers and never changes anything. Terms are
+//! The service answers from numbers that are there already: no request waits for the collector, a disk or a worker. It
+//! never binds a socket of its own choice, never installs signal handlers and never changes anything. Terms are
 //! OpenTelemetry's and Prometheus'.
 //!
 #![doc = include_str!("../README.md")]
