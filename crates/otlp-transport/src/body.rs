@@ -16,8 +16,8 @@ pub(crate) const MAX_RESPONSE: usize = 4 << 20;
 /// How long a call waits for the text of a refusal: its status alone decides the outcome.
 pub(crate) const MESSAGE_WAIT: Duration = Duration::from_secs(1);
 
-/// Of 512 spans of an HTTP server (340 kB), level 2 leaves 47 kB and the usual level 6 43 kB, in less than half of its
-/// time.
+/// Level 2 compresses 512 spans of an HTTP server from 340 kB to 47 kB; the usual level 6 reaches 43 kB and takes more
+/// than twice the time.
 const GZIP_LEVEL: u32 = 2;
 
 pub(crate) fn gzip(bytes: &[u8]) -> Bytes {
