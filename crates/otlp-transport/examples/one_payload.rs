@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match runtime.block_on(transport.send(&payload)) {
             Outcome::Delivered { rejected, .. } => println!("attempt {attempt}: delivered, {rejected} spans rejected"),
             Outcome::Retryable { after, cause, .. } => println!("attempt {attempt}: again after {after:?}: {cause}"),
-            Outcome::TooLarge { cause } => println!("attempt {attempt}: to be split: {cause}"),
-            Outcome::Permanent { cause } => println!("attempt {attempt}: never to be sent again: {cause}"),
+            Outcome::TooLarge { cause, .. } => println!("attempt {attempt}: to be split: {cause}"),
+            Outcome::Refused { kind, cause, .. } => println!("attempt {attempt}: refused, {kind:?}: {cause}"),
             other => println!("attempt {attempt}: {other:?}"),
         }
     }

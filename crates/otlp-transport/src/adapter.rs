@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
 use crate::answer::plain;
-use crate::outcome::{Cause, Outcome};
+use crate::outcome::{Cause, Outcome, RefusalKind};
 
 /// Longer than the 10 s after which the stock exporters give up by themselves.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -139,7 +139,8 @@ fn export<E: SpanExporter>(exporter: &mut E, last: &mut Option<Resource>, payloa
         Ok(parts) => parts,
         // A further attempt would decode the same bytes.
         Err(error) => {
-            return Outcome::Permanent { cause: Cause::Foreign(format!("payload cannot be decoded: {error}")) };
+            let cause = Cause::Foreign(format!("payload cannot be decoded: {error}"));
+            return Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false };
         }
     };
     for Decoded { resource, spans, .. } in parts {

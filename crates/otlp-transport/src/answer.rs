@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::outcome::{Cause, Outcome};
+use crate::outcome::{Cause, Outcome, RefusalKind};
 use crate::wire::{ExportResponse, RpcStatus};
 
 /// Longest text that is taken over from a peer, in characters.
@@ -67,8 +67,10 @@ fn grpc_status(code: i32, message: String, after: Option<Duration>) -> Outcome {
     let about_size = matches!(code, code::RESOURCE_EXHAUSTED | code::OUT_OF_RANGE) && is_about_size(&message);
     let cause = Cause::Grpc { code, message };
     match code {
-        _ if about_size => Outcome::TooLarge { cause },
-        code::RESOURCE_EXHAUSTED if after.is_none() => Outcome::Permanent { cause },
+        _ if about_size => Outcome::TooLarge { cause, possible_duplicate: false },
+        code::RESOURCE_EXHAUSTED if after.is_none() => {
+            Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false }
+        }
         code::CANCELLED
         | code::DEADLINE_EXCEEDED
         | code::RESOURCE_EXHAUSTED
@@ -76,7 +78,7 @@ fn grpc_status(code: i32, message: String, after: Option<Duration>) -> Outcome {
         | code::OUT_OF_RANGE
         | code::UNAVAILABLE
         | code::DATA_LOSS => Outcome::Retryable { after, cause, possible_duplicate: false },
-        _ => Outcome::Permanent { cause },
+        _ => Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false },
     }
 }
 
@@ -86,14 +88,14 @@ pub(crate) fn http(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Sy
     let about_size = is_about_size(&message);
     let cause = Cause::Http { status: status.as_u16(), message };
     match status.as_u16() {
-        413 => Outcome::TooLarge { cause },
+        413 => Outcome::TooLarge { cause, possible_duplicate: false },
         // The OpenTelemetry Collector's answer to a body above its limit.
-        400 if about_size => Outcome::TooLarge { cause },
+        400 if about_size => Outcome::TooLarge { cause, possible_duplicate: false },
         429 | 502 | 503 | 504 => {
             let after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
             Outcome::Retryable { after, cause, possible_duplicate: false }
         }
-        _ => Outcome::Permanent { cause },
+        _ => Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false },
     }
 }
 
@@ -202,7 +204,7 @@ mod tests {
             }
             if !matches!(status.as_u16(), 429 | 502..=504) {
                 let outcome = http(status, &fields, &body, SystemTime::UNIX_EPOCH);
-                let is_final = matches!(outcome, Outcome::TooLarge { .. } | Outcome::Permanent { .. });
+                let is_final = matches!(outcome, Outcome::TooLarge { .. } | Outcome::Refused { .. });
                 prop_assert!(is_final, "{outcome:?}");
             }
         }

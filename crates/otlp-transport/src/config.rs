@@ -108,15 +108,16 @@ impl Config {
         let clean = |text: &mut String| self.secrets.remove_from(text);
         match &mut outcome {
             Outcome::Delivered { message, .. } => message.iter_mut().for_each(clean),
-            Outcome::Retryable { cause, .. } | Outcome::TooLarge { cause } | Outcome::Permanent { cause } => {
-                match cause {
-                    Cause::Connect(text) | Cause::Broken(text) | Cause::Unreadable(text) | Cause::Foreign(text) => {
-                        clean(text)
-                    }
-                    Cause::Http { message, .. } | Cause::Grpc { message, .. } => clean(message),
-                    Cause::Timeout(_) | Cause::RequestLimit { .. } => {}
+            Outcome::AcknowledgedUnreadably { cause }
+            | Outcome::Retryable { cause, .. }
+            | Outcome::TooLarge { cause, .. }
+            | Outcome::Refused { cause, .. } => match cause {
+                Cause::Connect(text) | Cause::Broken(text) | Cause::Unreadable(text) | Cause::Foreign(text) => {
+                    clean(text)
                 }
-            }
+                Cause::Http { message, .. } | Cause::Grpc { message, .. } => clean(message),
+                Cause::Timeout(_) | Cause::RequestLimit { .. } => {}
+            },
         }
         outcome
     }

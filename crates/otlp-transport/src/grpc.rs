@@ -181,7 +181,7 @@ impl Transport for GrpcTransport {
     async fn send(&self, payload: &Payload) -> Outcome {
         let (size, limit) = (payload.bytes().len(), self.config.max_request_bytes);
         if size > limit {
-            return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit } };
+            return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit }, possible_duplicate: false };
         }
         let deadline = Instant::now() + self.config.timeout;
         self.config.scrub(self.exchange(payload, deadline).await)

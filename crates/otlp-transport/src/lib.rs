@@ -27,7 +27,7 @@ pub use config::{Config, ConfigBuilder, DEFAULT_MAX_REQUEST_BYTES};
 pub use error::{ConfigError, EndpointProblem, HeaderProblem};
 pub use grpc::GrpcTransport;
 pub use http1::HttpTransport;
-pub use outcome::{Cause, Outcome};
+pub use outcome::{Cause, Outcome, RefusalKind};
 pub use protocol::{Compression, Protocol};
 
 /// Sends payloads to one collector. One task or several (replay, concurrency) call `send` at the same time. It runs
@@ -40,6 +40,10 @@ pub trait Transport: Send + Sync + 'static {
 
     /// The address of the collector for logs and health: no user-info, no header.
     fn endpoint(&self) -> &str;
+
+    /// Has the next [`send`](Self::send) use a new connection: the last one may lead to the one bad replica behind a
+    /// load balancer. Calls that are out keep theirs. Must not block. Without an override nothing happens.
+    fn reconnect(&self) {}
 }
 
 #[async_trait]
@@ -51,6 +55,10 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
     fn endpoint(&self) -> &str {
         (**self).endpoint()
     }
+
+    fn reconnect(&self) {
+        (**self).reconnect();
+    }
 }
 
 #[async_trait]
@@ -61,6 +69,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     fn endpoint(&self) -> &str {
         (**self).endpoint()
+    }
+
+    fn reconnect(&self) {
+        (**self).reconnect();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The outcome of one attempt to send one payload: the table of the OTLP specification 1.11, in types.
+/// The outcome of one attempt to send one payload. `docs/otlp.md` has the table from answers to outcomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -14,6 +14,12 @@ pub enum Outcome {
         /// The collector's message of the partial success, unless empty.
         message: Option<String>,
     },
+    /// A status of success with an answer that no OTLP server gives: the batch counts as taken and must never be sent
+    /// again.
+    AcknowledgedUnreadably {
+        /// The answer.
+        cause: Cause,
+    },
     /// The same bytes may be sent again, later.
     Retryable {
         /// The peer's hint (`Retry-After`, `RetryInfo`), unclamped: a throttle. Without one: a failure.
@@ -23,31 +29,55 @@ pub enum Outcome {
         /// The collector may have taken the batch although no answer says so: a resend may duplicate it.
         possible_duplicate: bool,
     },
-    /// Too many bytes for the peer or for our own limit: split and send the parts.
+    /// Too many bytes for the peer or for our own limit: split and send the parts. A payload of one span has this
+    /// outcome only for HTTP status 413 and for our own limit.
     TooLarge {
         /// The answer, or our own limit.
         cause: Cause,
+        /// As in [`Retryable`](Self::Retryable).
+        possible_duplicate: bool,
     },
-    /// The collector will never take these bytes: a dead letter.
-    Permanent {
+    /// The collector refused the request. Whether the fault is the batch's or the sender's is for the caller to find
+    /// out, by the calls that follow.
+    Refused {
+        /// The side at which the answer hints.
+        kind: RefusalKind,
         /// The peer's answer.
         cause: Cause,
+        /// As in [`Retryable`](Self::Retryable).
+        possible_duplicate: bool,
     },
+}
+
+/// The side at which a refusal hints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefusalKind {
+    /// These bytes: HTTP 400 and 422, gRPC `INVALID_ARGUMENT` and `ALREADY_EXISTS`.
+    Batch,
+    /// None: HTTP 500 and every status outside the table, gRPC `INTERNAL`, `UNKNOWN` and codes outside the table.
+    Unclear,
+    /// The credentials, the address or the protocol of the sender: HTTP 401, 403, 404 and others, gRPC
+    /// `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNIMPLEMENTED` and others.
+    Sender,
 }
 
 impl Outcome {
     /// Whether the collector has the batch.
     #[must_use]
     pub fn is_delivered(&self) -> bool {
-        matches!(self, Self::Delivered { .. })
+        matches!(self, Self::Delivered { .. } | Self::AcknowledgedUnreadably { .. })
     }
 
-    /// Why the batch was not delivered.
+    /// Why the batch was not delivered, or was acknowledged by an answer that cannot be read.
     #[must_use]
     pub fn cause(&self) -> Option<&Cause> {
         match self {
             Self::Delivered { .. } => None,
-            Self::Retryable { cause, .. } | Self::TooLarge { cause } | Self::Permanent { cause } => Some(cause),
+            Self::AcknowledgedUnreadably { cause }
+            | Self::Retryable { cause, .. }
+            | Self::TooLarge { cause, .. }
+            | Self::Refused { cause, .. } => Some(cause),
         }
     }
 }

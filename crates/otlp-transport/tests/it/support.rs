@@ -69,8 +69,8 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
             let duplicate = if *possible_duplicate { ", maybe taken" } else { "" };
             format!("retryable{after}: {}{duplicate}", kind(cause))
         }
-        Outcome::TooLarge { cause } => format!("too large: {}", kind(cause)),
-        Outcome::Permanent { cause } => format!("permanent: {}", kind(cause)),
+        Outcome::TooLarge { cause, .. } => format!("too large: {}", kind(cause)),
+        Outcome::Refused { cause, .. } => format!("permanent: {}", kind(cause)),
         other => format!("{other:?}"),
     }
 }

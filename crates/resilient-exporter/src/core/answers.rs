@@ -50,13 +50,13 @@ impl Core {
                 let charged = after.is_none() && kind == Kind::Call;
                 self.retry(work, cause, charged, now);
             }
-            Outcome::TooLarge { cause } => {
+            Outcome::TooLarge { cause, .. } => {
                 self.accounts.counters.count_failure(wall, &cause);
                 self.endpoint.on_neutral(ticket, now);
                 self.return_to_buffered(&work);
                 self.split(work, &payload, Some(cause));
             }
-            Outcome::Permanent { cause } => {
+            Outcome::Refused { cause, .. } => {
                 self.accounts.counters.count_failure(wall, &cause);
                 self.endpoint.on_neutral(ticket, now);
                 self.return_to_buffered(&work);

@@ -8,7 +8,7 @@ use otlp_payload::Payload;
 use otlp_transport::Cause;
 
 use super::storage;
-use crate::seams::fates::{Fate, Refusal};
+use crate::seams::fates::{Failures, Fate, Refusal};
 
 /// While files wait and the buffer is at most half full, at least one call in this many is a replay.
 const SHARE: u32 = 4;
@@ -277,7 +277,7 @@ impl Group {
     fn into_fates(self) -> Vec<Fate> {
         let fate = |account: Account| match account.pieces {
             // A batch that was delivered in part stays whole: at least once.
-            1.. => Fate::Pending,
+            1.. => Fate::Pending(Failures::default()),
             0 => Fate::Finished { delivered: account.delivered, rejected: account.rejected, refused: account.refused },
         };
         self.accounts.into_iter().map(fate).collect()

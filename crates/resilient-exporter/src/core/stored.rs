@@ -2,7 +2,6 @@
 
 use std::time::{Instant, SystemTime};
 
-use bytes::Bytes;
 use otlp_payload::Payload;
 use span_buffer::Entry;
 
@@ -11,7 +10,7 @@ use super::{Commit, Core, Effect, Phase, Spill, Written};
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Place};
 use crate::seams::dead_letters::Redriven;
-use crate::seams::fallback::Change;
+use crate::seams::fallback::{Change, StoredBatch};
 use crate::seams::fates::{Fate, Refusal};
 
 /// Events of the fallback.
@@ -70,21 +69,22 @@ impl Core {
     }
 
     /// Refused batches of memory are stored as dead letters, or could not be.
-    pub(crate) fn on_dead_letters_stored(&mut self, refusals: &[Refusal], is_stored: bool) {
-        for refusal in refusals {
+    pub(crate) fn on_dead_letters_stored(&mut self, refusals: &[Refusal], stored: Option<usize>) {
+        for (index, refusal) in refusals.iter().enumerate() {
             self.memory.on_write_ended(size_of(&refusal.payload));
             self.durable.on_ended(refusal.payload.id());
-            self.accounts.end_refused(refusal, Place::Buffered, is_stored);
+            self.accounts.end_refused(refusal, Place::Buffered, index < stored.unwrap_or(0));
         }
     }
 
     /// The disk thread has read these stored batches for a replay, each with its span count.
-    pub(crate) fn on_group_read(&mut self, batches: Vec<(Bytes, usize)>, now: Instant, wall: SystemTime) {
+    pub(crate) fn on_group_read(&mut self, batches: Vec<StoredBatch>, now: Instant, wall: SystemTime) {
         if batches.is_empty() {
             // A fallback of a user's may return an empty group.
             self.replay.on_read_in_vain(now);
         } else {
-            let batches = batches.into_iter().map(|(bytes, spans)| Payload::new(self.next_id(), wall, spans, bytes));
+            let batches =
+                batches.into_iter().map(|batch| Payload::new(self.next_id(), wall, batch.spans, batch.request));
             let batches = batches.collect();
             self.replay.on_read(batches, self.others());
             self.storage.on_recovered();
@@ -105,7 +105,8 @@ impl Core {
 
     /// The fallback has marked the batches of a group by their fates; its refusals are dead letters, or could not be
     /// stored.
-    pub(crate) fn on_group_settled(&mut self, fates: &[Fate], is_stored: bool) {
+    pub(crate) fn on_group_settled(&mut self, fates: &[Fate], stored: Option<usize>) {
+        let mut letters = 0..stored.unwrap_or(0);
         self.replay.on_group_ended();
         for fate in fates {
             let Fate::Finished { delivered, rejected, refused } = fate else { continue };
@@ -117,7 +118,7 @@ impl Core {
             self.accounts.transfer(*delivered, Place::InFallback, Place::Delivered);
             self.accounts.transfer(*rejected, Place::InFallback, Place::Rejected);
             for refusal in refused {
-                self.accounts.end_refused(refusal, Place::InFallback, is_stored);
+                self.accounts.end_refused(refusal, Place::InFallback, letters.next().is_some());
             }
         }
         if self.ledger().in_fallback == 0 {
@@ -242,7 +243,7 @@ impl Core {
         const ENDED: &str = "the disk thread has ended";
         match effect {
             Effect::Spill(Spill { entries, .. }) => self.on_spill_failed(entries, ENDED, now),
-            Effect::StoreDeadLetters(refusals) => self.on_dead_letters_stored(&refusals, false),
+            Effect::StoreDeadLetters(refusals) => self.on_dead_letters_stored(&refusals, None),
             Effect::ReadGroup => self.on_read_failed(ENDED, now),
             Effect::Commit(Commit { append, .. }) => {
                 let ids = append.iter().map(Payload::id).collect::<Vec<_>>();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use otlp_payload::Payload;
 
 use super::dead_letters::{DeadLetter, DeadLetterError, Redriven};
-use super::fates::{Fate, Refusal};
+use super::fates::{Failures, Fate, Refusal};
 use crate::report::ledger::DropReason;
 
 /// Stores batches that could not be delivered, until they are. One thread at a time calls it, the disk thread, which
@@ -51,8 +51,9 @@ pub trait Fallback: Send + 'static {
         Ok(false)
     }
 
-    /// Reads the oldest stored batches for a replay: one at least, and about `max_bytes` together. They stay stored
-    /// until [`settle`](Self::settle) is called with one fate for each; there is one such group at a time.
+    /// Reads stored batches for a replay, those with the fewest failed calls first, the oldest first among equals: one
+    /// at least, and about `max_bytes` together. They stay stored until [`settle`](Self::settle) is called with one fate
+    /// for each; there is one such group at a time.
     ///
     /// # Errors
     /// The storage failed; all batches stay stored.
@@ -72,10 +73,12 @@ pub trait Fallback: Send + 'static {
     fn changes(&mut self) -> Vec<Change>;
 
     /// Stores spans that a collector refused for good, or that fail while others do not, as dead letters for an
-    /// operator. Returns whether all of them are stored; without an override none is.
-    fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
+    /// operator. Returns how many of them are stored, counted from the first; the others stay where they are, and the
+    /// disk thread tries again later. `None`, as without an override: this fallback keeps no dead letters, and the spans
+    /// are dropped.
+    fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> Option<usize> {
         let _ = (refusals, endpoint, now);
-        false
+        None
     }
 
     /// The ids of all [dead letters](Self::store_dead_letters), oldest first.
@@ -139,12 +142,31 @@ pub struct Stored {
     pub name: String,
 }
 
+/// A stored batch on its way back to the collector.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredBatch {
+    /// An encoded `ExportTraceServiceRequest`.
+    pub request: Bytes,
+    /// The number of spans in it.
+    pub spans: usize,
+    /// The failures of the [fate](Fate::Pending) with which it was marked last.
+    pub failures: Failures,
+}
+
+impl StoredBatch {
+    /// A batch of `spans` spans that no call has failed to deliver.
+    #[must_use]
+    pub fn new(request: Bytes, spans: usize) -> Self {
+        Self { request, spans, failures: Failures::default() }
+    }
+}
+
 /// The result of a read for a replay.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ReadBack {
-    /// Stored batches, each an encoded `ExportTraceServiceRequest` and its span count; one at least.
-    Group(Vec<(Bytes, usize)>),
+    /// Stored batches; one at least.
+    Group(Vec<StoredBatch>),
     /// The read has searched for a while without a batch to send, and more files are left: the disk thread does other
     /// work and reads again. A store that finds its batches at once never returns this.
     Pause,

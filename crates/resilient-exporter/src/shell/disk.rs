@@ -11,7 +11,7 @@ use super::group_size::GroupSize;
 use super::shared::Shared;
 use crate::core::{Answer, Effect, Question, Spill};
 use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
-use crate::seams::fates::{Fate, Refusal};
+use crate::seams::fates::{Failures, Fate, Refusal};
 
 /// The interval of clean-ups, by which the fallback keeps its limits.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(1);
@@ -155,8 +155,8 @@ impl<'a> Worker<'a> {
             }
             Effect::Spill(spill) => self.spill(spill),
             Effect::StoreDeadLetters(refusals) => {
-                let is_stored = self.store_dead_letters(refusals);
-                self.shared.decide(|core| core.on_dead_letters_stored(refusals, is_stored));
+                let stored = self.store_dead_letters(refusals);
+                self.shared.decide(|core| core.on_dead_letters_stored(refusals, stored));
             }
             Effect::ReadGroup => self.read_group(),
             Effect::SettleGroup(fates) => self.settle_group(fates.clone()),
@@ -219,12 +219,12 @@ impl<'a> Worker<'a> {
     fn settle_group(&mut self, mut fates: Vec<Fate>) {
         let refused = fates.iter().flat_map(refusals).cloned().collect::<Vec<_>>();
         // First the dead letters, then the mark: a crash between the two repeats batches and loses none.
-        let is_stored = refused.is_empty() || self.store_dead_letters(&refused);
-        if !is_stored {
+        let stored = if refused.is_empty() { None } else { self.store_dead_letters(&refused) };
+        if stored.unwrap_or(0) < refused.len() {
             // Only the collector's answer ends a batch: one that failed often stays in the fallback.
             for fate in &mut fates {
                 if refusals(fate).iter().any(|refusal| !refusal.permanent) {
-                    *fate = Fate::Pending;
+                    *fate = Fate::Pending(Failures::default());
                 }
             }
         }
@@ -237,7 +237,7 @@ impl<'a> Worker<'a> {
         self.shared.decide(|core| {
             found.into_iter().for_each(|change| core.on_fallback_changed(change));
             // The answers hold even if their mark is missing.
-            core.on_group_settled(&fates, is_stored);
+            core.on_group_settled(&fates, stored);
             match settled {
                 Ok(()) => core.on_disk_recovered(),
                 Err(failure) => core.on_disk_failed(&failure.text, now),
@@ -246,9 +246,9 @@ impl<'a> Worker<'a> {
         });
     }
 
-    fn store_dead_letters(&mut self, refusals: &[Refusal]) -> bool {
+    fn store_dead_letters(&mut self, refusals: &[Refusal]) -> Option<usize> {
         let wall = self.shared.clock.wall();
-        guarded(|| Ok(self.fallback.store_dead_letters(refusals, &self.shared.endpoint, wall))).unwrap_or(false)
+        guarded(|| Ok(self.fallback.store_dead_letters(refusals, &self.shared.endpoint, wall))).unwrap_or(Some(0))
     }
 
     fn answer(&mut self, question: Question) {
@@ -318,7 +318,7 @@ impl<'a> Worker<'a> {
 fn refusals(fate: &Fate) -> &[Refusal] {
     match fate {
         Fate::Finished { refused, .. } => refused,
-        Fate::Pending => &[],
+        Fate::Pending(_) => &[],
     }
 }
 

@@ -66,7 +66,7 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
 
 fn answered(shared: &Shared, id: u64, outcome: Outcome) {
     let own = match &outcome {
-        Outcome::Delivered { .. } | Outcome::TooLarge { .. } | Outcome::Permanent { .. } => Duration::ZERO,
+        Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } | Outcome::TooLarge { .. } => Duration::ZERO,
         Outcome::Retryable { after, .. } => own_delay(shared, id, *after),
         _ => own_delay(shared, id, None),
     };

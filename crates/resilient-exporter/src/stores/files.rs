@@ -20,7 +20,7 @@ use super::in_one_line;
 use super::records::{self, MAX_RECORD_BYTES};
 use crate::report::ledger::DropReason;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Fate, Refusal};
 use crate::seams::settings::{self, FallbackFormat, Files};
 
@@ -201,7 +201,7 @@ impl<D: Directory> FileStore<D> {
                     let refused = refused.iter().map(|refusal| refusal.payload.span_count()).sum::<usize>();
                     Verdict::Done((delivered + rejected + refused) as u64)
                 }
-                Some(Fate::Pending) | None => Verdict::Keep,
+                Some(Fate::Pending(_)) | None => Verdict::Keep,
             },
         });
         let verdicts = verdicts.collect::<Vec<_>>();
@@ -274,7 +274,8 @@ where
             let (batches, contents) = self.decode(&mut group);
             if !batches.is_empty() {
                 self.reading = Some((group, contents));
-                return Ok(ReadBack::Group(batches));
+                let batches = batches.into_iter().map(|(request, spans)| StoredBatch::new(request, spans));
+                return Ok(ReadBack::Group(batches.collect()));
             }
             self.mark(group, &contents, &[])?;
             if bytes_in_vain > MAX_BYTES_IN_VAIN {
@@ -312,12 +313,14 @@ where
         changes
     }
 
-    fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
-        let stored = refusals.iter().try_for_each(|refusal| self.dead_letters.store(refusal, endpoint, now));
-        if let Err(error) = &stored {
-            tracing::warn!(error = error.to_string(), "a dead letter was not stored");
+    fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> Option<usize> {
+        for (stored, refusal) in refusals.iter().enumerate() {
+            if let Err(error) = self.dead_letters.store(refusal, endpoint, now) {
+                tracing::warn!(error = error.to_string(), "a dead letter was not stored");
+                return Some(stored);
+            }
         }
-        stored.is_ok()
+        Some(refusals.len())
     }
 
     fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {

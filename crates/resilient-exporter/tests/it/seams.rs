@@ -15,7 +15,7 @@ use otlp_payload::Payload;
 use otlp_transport::{Cause, Outcome, Transport};
 use resilient_exporter::{
     Backoff, Change, Clock, Event, Fallback, FallbackError, Fate, Handle, ReadBack, ResilientSpanExporter, Stored,
-    SystemClock, Usage,
+    StoredBatch, SystemClock, Usage,
 };
 
 use crate::support::{App, PATIENCE, http, quick};
@@ -103,7 +103,8 @@ impl Fallback for PanickingFallback {
 
     fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         self.reading = self.batches.len();
-        let batches = self.batches.iter().map(|payload| (payload.bytes().clone(), payload.span_count()));
+        let batches =
+            self.batches.iter().map(|payload| StoredBatch::new(payload.bytes().clone(), payload.span_count()));
         Ok(ReadBack::Group(batches.collect()))
     }
 
@@ -113,7 +114,7 @@ impl Fallback for PanickingFallback {
         let mut index = 0;
         self.batches.retain(|_| {
             index += 1;
-            index > read || matches!(fates.next(), Some(Fate::Pending))
+            index > read || matches!(fates.next(), Some(Fate::Pending(_)))
         });
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::journal::SyncPolicy;
-use otlp_transport::{Cause, Outcome};
+use otlp_transport::{Cause, Outcome, RefusalKind};
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Fault};
 
@@ -169,8 +169,8 @@ impl<'a> Process<'a> {
             Answer::PartlyRejected(rejected) => Outcome::Delivered { rejected, message: None },
             Answer::Unavailable => Outcome::Retryable { after: None, cause, possible_duplicate: false },
             Answer::Unacknowledged => Outcome::Retryable { after: None, cause, possible_duplicate: true },
-            Answer::TooLarge => Outcome::TooLarge { cause },
-            Answer::Refused => Outcome::Permanent { cause },
+            Answer::TooLarge => Outcome::TooLarge { cause, possible_duplicate: false },
+            Answer::Refused => Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false },
         };
         match answer {
             Answer::Accepted | Answer::PartlyRejected(_) | Answer::Unacknowledged => {

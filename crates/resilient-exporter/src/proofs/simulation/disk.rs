@@ -9,7 +9,7 @@ use otlp_payload::Payload;
 
 use super::{SpanKey, span_ids};
 use crate::seams::dead_letters::{DeadLetterError, Redriven};
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Fate, Refusal};
 use crate::seams::settings::{DeadLetters, FallbackFormat, Files as Settings};
 use crate::stores::files::FileStore;
@@ -56,7 +56,7 @@ impl Fallback for MemoryFallback {
         assert_eq!(fates.len(), self.reading, "one fate for each batch that was read");
         let read = self.batches.drain(..self.reading).collect::<Vec<_>>();
         for (batch, fate) in read.into_iter().zip(fates).rev() {
-            if matches!(fate, Fate::Pending) {
+            if matches!(fate, Fate::Pending(_)) {
                 self.batches.push_front(batch);
             }
         }
@@ -70,12 +70,12 @@ impl Fallback for MemoryFallback {
         Vec::new()
     }
 
-    fn store_dead_letters(&mut self, refusals: &[Refusal], _endpoint: &str, _now: SystemTime) -> bool {
+    fn store_dead_letters(&mut self, refusals: &[Refusal], _endpoint: &str, _now: SystemTime) -> Option<usize> {
         if !self.fails {
             let letters = refusals.iter().map(|refusal| &refusal.payload);
             self.letters.extend(letters.map(|payload| (payload.bytes().clone(), payload.span_count())));
         }
-        !self.fails
+        Some(if self.fails { 0 } else { refusals.len() })
     }
 
     fn dead_letter_ids(&mut self) -> Result<Vec<String>, DeadLetterError> {
@@ -95,7 +95,10 @@ impl Fallback for MemoryFallback {
 }
 
 fn group(batches: Vec<(Bytes, usize)>) -> ReadBack {
-    if batches.is_empty() { ReadBack::Empty } else { ReadBack::Group(batches) }
+    if batches.is_empty() {
+        return ReadBack::Empty;
+    }
+    ReadBack::Group(batches.into_iter().map(|(request, spans)| StoredBatch::new(request, spans)).collect())
 }
 
 /// A fallback of the simulation, with counts of its spans that do not use the code under test.
@@ -165,7 +168,7 @@ impl Fallback for Files {
     fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         let read = self.store.read(4_000)?;
         if let ReadBack::Group(batches) = &read {
-            self.reading = batches.iter().map(|(bytes, _)| span_ids(bytes).collect()).collect();
+            self.reading = batches.iter().map(|batch| span_ids(&batch.request).collect()).collect();
         }
         Ok(read)
     }
@@ -187,7 +190,7 @@ impl Fallback for Files {
         self.store.changes()
     }
 
-    fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> bool {
+    fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> Option<usize> {
         self.store.store_dead_letters(refusals, endpoint, now)
     }
 

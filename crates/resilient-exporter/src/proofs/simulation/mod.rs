@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use breaker::Machine;
 use otlp_payload::{Encoder, Payload};
-use otlp_transport::{Cause, Outcome};
+use otlp_transport::{Cause, Outcome, RefusalKind};
 use proptest::prelude::*;
 use span_buffer::Limits;
 
@@ -99,7 +99,7 @@ impl Simulation {
             match effect {
                 Effect::Publish(_) | Effect::Stop => {}
                 Effect::StoreDeadLetters(refusals) if !self.fallback => {
-                    self.core.on_dead_letters_stored(&refusals, false);
+                    self.core.on_dead_letters_stored(&refusals, None);
                 }
                 effect => self.effects.push_back(effect),
             }
@@ -148,8 +148,8 @@ impl Simulation {
                 Outcome::Retryable { after: Some(Duration::from_millis(ms)), cause, possible_duplicate: false }
             }
             Answer::Unacknowledged => Outcome::Retryable { after: None, cause, possible_duplicate: true },
-            Answer::TooLarge => Outcome::TooLarge { cause },
-            Answer::Refuse => Outcome::Permanent { cause },
+            Answer::TooLarge => Outcome::TooLarge { cause, possible_duplicate: false },
+            Answer::Refuse => Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false },
         };
         if matches!(answer, Answer::Accept | Answer::PartlyReject(_) | Answer::Unacknowledged) {
             self.receive(&call.payload);
@@ -199,8 +199,8 @@ impl Simulation {
                 });
             }
             Some(Effect::StoreDeadLetters(refusals)) => {
-                let is_stored = self.disk.store_dead_letters(&refusals, "", wall);
-                self.report(|core| core.on_dead_letters_stored(&refusals, is_stored));
+                let stored = self.disk.store_dead_letters(&refusals, "", wall);
+                self.report(|core| core.on_dead_letters_stored(&refusals, stored));
             }
             Some(Effect::ReadGroup) => {
                 let read = self.disk.read(0);
@@ -213,15 +213,15 @@ impl Simulation {
             Some(Effect::SettleGroup(fates)) => {
                 let refusals = fates.iter().flat_map(|fate| match fate {
                     Fate::Finished { refused, .. } => refused.clone(),
-                    Fate::Pending => Vec::new(),
+                    Fate::Pending(_) => Vec::new(),
                 });
                 let refusals = refusals.collect::<Vec<_>>();
-                let is_stored = self.disk.store_dead_letters(&refusals, "", wall);
+                let stored = self.disk.store_dead_letters(&refusals, "", wall);
                 self.disk.settle(&fates).expect("no fallback of the simulation fails to settle");
-                self.report(|core| core.on_group_settled(&fates, is_stored));
+                self.report(|core| core.on_group_settled(&fates, stored));
                 let marked = fates.iter().map(|fate| match fate {
                     Fate::Finished { delivered, rejected, .. } => (delivered + rejected) as u64,
-                    Fate::Pending => 0,
+                    Fate::Pending(_) => 0,
                 });
                 // A batch that stays stored is replayed as a whole: its delivered parts are delivered again.
                 self.acknowledged -= self.unmarked - marked.sum::<u64>();
