@@ -8,7 +8,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
-use otlp_payload::{BatchId, Encoder, count_spans, decode, json};
+use otlp_payload::{BatchId, Encoder, Payload, count_spans, decode, json, merge};
 use prost::Message;
 
 const BATCH: usize = 512;
@@ -57,6 +57,11 @@ fn read(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     group.bench_function("count", |b| b.iter(|| count_spans(black_box(payload.bytes()))));
     group.bench_function("split", |b| b.iter(|| black_box(&payload).split(ID, ID)));
+    let max_bytes = payload.bytes().len() / 8;
+    group.bench_function("cut/8", |b| b.iter(|| black_box(&payload).cut(max_bytes, || ID)));
+    let pieces = payload.cut(max_bytes, || ID).expect("larger than an eighth of itself");
+    let pieces: Vec<_> = pieces.iter().map(Payload::bytes).cloned().collect();
+    group.bench_function("merge/8", |b| b.iter(|| merge(black_box(&pieces), usize::MAX)));
     group.bench_function("decode", |b| b.iter_with_large_drop(|| decode(black_box(payload.bytes()))));
     group.finish();
 }

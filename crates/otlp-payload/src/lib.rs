@@ -1,4 +1,5 @@
-//! Spans as the bytes of an OTLP trace request: encode them once, then count, split, decode and transcode the bytes.
+//! Spans as the bytes of an OTLP trace request: encode them once, then count, divide, merge, decode and
+//! transcode the bytes.
 //!
 //! [`Encoder`] writes the bytes of the stock exporter, without structs in between; [`json`] is OTLP JSON,
 //! out and in. Nothing in here does I/O, reads a clock, starts a thread or is `unsafe`. Terms are those of OTLP.
@@ -43,14 +44,19 @@
 //! ```
 
 mod decode;
+mod divide;
 mod encode;
 pub mod json;
+mod merge;
 mod payload;
+mod tree;
 mod walk;
 pub mod wire;
 
 pub use decode::{Decoded, decode, decode_all};
+pub use divide::Separated;
 pub use encode::Encoder;
+pub use merge::{Merged, merge};
 pub use payload::{BatchId, Payload};
 pub use walk::{count_spans, span_ids};
 pub use wire::DecodeError;

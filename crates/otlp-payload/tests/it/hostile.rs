@@ -2,7 +2,7 @@
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use otlp_payload::json::{JsonError, from_line, to_lines};
-use otlp_payload::{BatchId, DecodeError, Payload, count_spans, decode_all, span_ids};
+use otlp_payload::{BatchId, DecodeError, Payload, count_spans, decode_all, merge, span_ids};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -61,6 +61,24 @@ fn read_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     let payload = Payload::new(ID, UNIX_EPOCH, 2, bytes.to_vec().into());
     if let Some((left, right)) = payload.split(ID, BatchId { incarnation: 0, seq: 0 }) {
         prop_assert_eq!(left.span_count() + right.span_count(), count_spans(bytes).unwrap());
+    }
+    divide_and_merge(&payload)
+}
+
+/// Damaged bytes are neither divided nor merged; all others keep their spans.
+fn divide_and_merge(payload: &Payload) -> Result<(), TestCaseError> {
+    let count = count_spans(payload.bytes());
+    let (pieces, separated) = (payload.cut(40, || ID), payload.separate(40, || ID));
+    prop_assert!(count.is_ok() || (pieces.is_none() && separated.is_none()));
+    if let Some(pieces) = pieces {
+        prop_assert_eq!(Ok(pieces.iter().map(Payload::span_count).sum()), count);
+    }
+    let whole = payload.bytes().clone();
+    let merged = merge(&[whole.clone(), whole.clone()], usize::MAX);
+    prop_assert!(count.is_ok() || merged.len() == 2);
+    for one in merged {
+        let expected = count.map(|count| count * one.requests.len());
+        prop_assert_eq!(count_spans(&one.bytes), expected);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The crate from outside, against the stock encoder and an independent JSON reader.
 
 mod decode;
+mod divide;
 mod encode;
 mod hostile;
 mod json_lines;

@@ -6,13 +6,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use otlp_payload::json::{from_line, to_lines};
-use otlp_payload::{BatchId, DecodeError, Encoder, Payload, count_spans, decode_all, span_ids};
+use otlp_payload::{BatchId, DecodeError, Encoder, Payload, count_spans, decode_all, merge, span_ids};
 use prost::Message as _;
 
 use crate::{Seed, memory, request};
 
-/// Our readers agree with each other and with the stock decoder; a request that is written as JSON, split or encoded
-/// again keeps its meaning; memory is bounded by the bytes.
+/// Our readers agree with each other and with the stock decoder; a request that is written as JSON, divided, merged or
+/// encoded again keeps its meaning; memory is bounded by the bytes.
 pub(crate) fn check(bytes: &[u8]) {
     let limit = PEAK_PER_BYTE * bytes.len();
     let count = memory::within(0, "counting", || count_spans(bytes));
@@ -40,6 +40,7 @@ pub(crate) fn check(bytes: &[u8]) {
             assert!(lines.is_ok(), "the stock decoder reads it: {lines:?}");
             has_its_ids(bytes, &request);
             divides(bytes, &request);
+            cuts_and_merges(bytes, &request);
             let tidy = request.encode_to_vec();
             means_the_same(&tidy, &request);
             fits_into_lines(&tidy, &request, 100 + bytes.len() % 900);
@@ -91,6 +92,27 @@ fn divides(bytes: &[u8], request: &ExportTraceServiceRequest) {
         both.extend(spans);
     }
     assert_eq!(both, all);
+}
+
+/// Pieces of at most half the size hold all spans in their order, also merged again; large and small spans apart
+/// are all spans.
+fn cuts_and_merges(bytes: &[u8], request: &ExportTraceServiceRequest) {
+    let payload = Payload::from_bytes(ID, UNIX_EPOCH, bytes.to_vec().into()).expect("it was counted");
+    let all = request::flat(request);
+    let max_bytes = bytes.len() / 2;
+    let flat_of = |bytes: &[u8]| request::flat(&ExportTraceServiceRequest::decode(bytes).expect("a part is a request"));
+    if let Some(pieces) = payload.cut(max_bytes, || OTHER) {
+        assert!(pieces.iter().all(|piece| piece.bytes().len() <= max_bytes || piece.span_count() == 1));
+        assert_eq!(pieces.iter().flat_map(|piece| flat_of(piece.bytes())).collect::<Vec<_>>(), all);
+        let pieces: Vec<_> = pieces.iter().map(|piece| piece.bytes().clone()).collect();
+        let merged = merge(&pieces, bytes.len());
+        assert_eq!(merged.iter().flat_map(|one| flat_of(&one.bytes)).collect::<Vec<_>>(), all);
+    }
+    if let Some(separated) = payload.separate(max_bytes, || OTHER) {
+        let parts = [separated.large, separated.small].into_iter().flatten();
+        let count: usize = parts.map(|part| flat_of(part.bytes()).len()).sum();
+        assert_eq!(count, all.len());
+    }
 }
 
 /// In bytes with each field once, which the stock encoder has written, nothing is lost on the way through JSON.
