@@ -183,39 +183,64 @@ impl Breaker {
         self.shared.history.read(self.shared.start)
     }
 
-    /// Does as a person says, now.
-    pub fn command(&self, command: Command) -> Transition {
+    /// Does as a person says, now. `None` if that moved nothing, which happens with [`Command::ForceHalfOpen`] only.
+    pub fn command(&self, command: Command) -> Option<Transition> {
         self.command_at(command, self.shared.now())
     }
 
-    /// Does as a person says, at the caller's time.
-    pub fn command_at(&self, command: Command, now: Instant) -> Transition {
+    /// [`command`](Breaker::command) at the caller's time.
+    pub fn command_at(&self, command: Command, now: Instant) -> Option<Transition> {
         self.shared.obey(command, now)
     }
 
     /// Opens it now as failures would have: for the open time, then probes. [`Command::ForceOpen`] can say how long.
     pub fn force_open(&self) -> Transition {
-        self.command(Command::ForceOpen(None))
+        self.move_by(Command::ForceOpen(None))
     }
 
     /// Closes it now as good probes would have.
     pub fn force_closed(&self) -> Transition {
-        self.command(Command::ForceClosed)
+        self.move_by(Command::ForceClosed)
     }
 
-    /// Refuses everything until the next command.
+    /// Ends the open time now, so that the next call goes out as a probe. `None`, and nothing changes, if the breaker
+    /// was not open.
+    ///
+    /// For a program that learned that its peer is back: credentials were changed, an operator asks. The probe
+    /// decides, so a peer that is still down costs one call.
+    ///
+    /// ```
+    /// use breaker::{Breaker, Kind, State};
+    ///
+    /// let breaker = Breaker::default();
+    /// breaker.force_open(); // for 60 s
+    /// breaker.force_half_open().expect("it was open");
+    /// let probe = breaker.try_acquire().expect("no need to wait");
+    /// assert_eq!(probe.kind(), Kind::Probe);
+    /// let _ = probe.success();
+    /// assert_eq!((breaker.state(), breaker.force_half_open()), (State::Closed, None));
+    /// ```
+    pub fn force_half_open(&self) -> Option<Transition> {
+        self.command(Command::ForceHalfOpen)
+    }
+
+    /// Refuses everything until a command that moves it.
     pub fn isolate(&self) -> Transition {
-        self.command(Command::Isolate)
+        self.move_by(Command::Isolate)
     }
 
-    /// Lets everything out and counts nothing until the next command.
+    /// Lets everything out and counts nothing until a command that moves it.
     pub fn disable(&self) -> Transition {
-        self.command(Command::Disable)
+        self.move_by(Command::Disable)
     }
 
     /// Closed and as new.
     pub fn reset(&self) -> Transition {
-        self.command(Command::Reset)
+        self.move_by(Command::Reset)
+    }
+
+    fn move_by(&self, command: Command) -> Transition {
+        self.command(command).expect("every command but `ForceHalfOpen` moves in every state")
     }
 
     /// Calls `listener` after each move, on the thread that caused it and outside any lock, so it may use the breaker.
@@ -312,16 +337,13 @@ impl Shared {
         let _ = self.report(ticket, outcome, None);
     }
 
-    fn obey(&self, command: Command, now: Instant) -> Transition {
+    fn obey(&self, command: Command, now: Instant) -> Option<Transition> {
         let now = self.ticks(now);
-        let mut done = None;
-        self.tell(now, |machine| {
+        let change = self.tell(now, |machine| {
             let change = machine.obey(command, now);
-            done = Some(change);
-            Step { answer: (), change: Some(change) }
+            Step { answer: change, change }
         });
-        let change = done.expect("a command always moves");
-        Transition::new(change, self.start, now)
+        change.map(|change| Transition::new(change, self.start, now))
     }
 
     /// Runs one step of the machine and publishes the new state; listeners are called after the lock is free.

@@ -87,7 +87,7 @@ fn unpack(what: u64) -> Option<Change> {
 /// Power of two; two cache lines and a half of the breaker.
 const LENGTH: usize = 8;
 const STATES: [State; 5] = [State::Closed, State::Open, State::HalfOpen, State::Isolated, State::Disabled];
-const REASONS: [Reason; 11] = [
+const REASONS: [Reason; 12] = [
     Reason::FailureThreshold,
     Reason::FailureRate,
     Reason::SlowCallRate,
@@ -96,6 +96,7 @@ const REASONS: [Reason; 11] = [
     Reason::ProbeFailed,
     Reason::ForcedOpen,
     Reason::ForcedClosed,
+    Reason::ForcedHalfOpen,
     Reason::Isolated,
     Reason::Disabled,
     Reason::Reset,

@@ -79,9 +79,13 @@ pub enum Command {
     ForceOpen(Option<Duration>),
     /// Closes it now, as good probes would have. The counts are cleared, the number of trips stays.
     ForceClosed,
-    /// Refuses everything until the next command.
+    /// Ends the open time now, as if it were over: the next call goes out as a probe. For a program that learned that
+    /// its peer is back. Only an open breaker moves; in every other state nothing changes: a closed or disabled one
+    /// lets calls out anyway, a half-open one keeps its probes, an isolated one refuses until another command.
+    ForceHalfOpen,
+    /// Refuses everything until a command that moves it.
     Isolate,
-    /// Lets everything out and counts nothing until the next command.
+    /// Lets everything out and counts nothing until a command that moves it.
     Disable,
     /// Closed and as new: the number of trips and of late outcomes too.
     Reset,
@@ -135,8 +139,8 @@ impl Machine {
         self.settle(ticket, self.config.dropped.outcome(), nanos(now))
     }
 
-    /// Applies an operator's command.
-    pub fn command(&mut self, command: Command, now: Duration) -> Change {
+    /// Applies an operator's command. `None` if it moved nothing, which happens with [`Command::ForceHalfOpen`] only.
+    pub fn command(&mut self, command: Command, now: Duration) -> Option<Change> {
         self.obey(command, nanos(now))
     }
 
@@ -231,14 +235,18 @@ impl Machine {
         }
     }
 
-    pub(crate) fn obey(&mut self, command: Command, now: u64) -> Change {
-        match command {
+    pub(crate) fn obey(&mut self, command: Command, now: u64) -> Option<Change> {
+        Some(match command {
             Command::ForceOpen(duration) => {
                 let longest = self.config.max_open_duration;
                 let exactly = duration.map(|duration| duration.clamp(SHORTEST_OPEN, longest));
                 self.open(Reason::ForcedOpen, exactly, None, now)
             }
             Command::ForceClosed => self.close(Reason::ForcedClosed),
+            Command::ForceHalfOpen => match self.phase {
+                Phase::Open { .. } => self.go(Phase::HalfOpen { successes: 0 }, Reason::ForcedHalfOpen),
+                Phase::Closed { .. } | Phase::HalfOpen { .. } | Phase::Isolated | Phase::Disabled => return None,
+            },
             Command::Isolate => self.go(Phase::Isolated, Reason::Isolated),
             Command::Disable => self.go(Phase::Disabled, Reason::Disabled),
             Command::Reset => {
@@ -246,7 +254,7 @@ impl Machine {
                 (self.trips, self.late) = (0, 0);
                 change
             }
-        }
+        })
     }
 
     /// The outcome of an ordinary call while closed.

@@ -11,9 +11,9 @@ pub enum State {
     Closed,
     /// Too many failed: calls are refused until the open time is over.
     Open,
-    /// The open time is over: a limited number of probes may go out; their outcome decides.
+    /// The open time is over, or a command ended it: a limited number of probes may go out; their outcome decides.
     HalfOpen,
-    /// Every call is refused until the next command ([`Command::Isolate`](crate::Command::Isolate)).
+    /// Every call is refused until a command that moves it ([`Command::Isolate`](crate::Command::Isolate)).
     Isolated,
     /// Every call goes out and nothing is counted ([`Command::Disable`](crate::Command::Disable)).
     Disabled,
@@ -134,6 +134,8 @@ pub enum Reason {
     ForcedOpen,
     /// [`Command::ForceClosed`](crate::Command::ForceClosed).
     ForcedClosed,
+    /// [`Command::ForceHalfOpen`](crate::Command::ForceHalfOpen).
+    ForcedHalfOpen,
     /// [`Command::Isolate`](crate::Command::Isolate).
     Isolated,
     /// [`Command::Disable`](crate::Command::Disable).
@@ -155,6 +157,7 @@ impl Reason {
             Reason::ProbeFailed => "probe_failed",
             Reason::ForcedOpen => "forced_open",
             Reason::ForcedClosed => "forced_closed",
+            Reason::ForcedHalfOpen => "forced_half_open",
             Reason::Isolated => "isolated",
             Reason::Disabled => "disabled",
             Reason::Reset => "reset",
@@ -209,6 +212,7 @@ pub const TRANSITIONS: &[(State, Reason, State)] = &[
     (State::Closed, Reason::FailureRate, State::Open),
     (State::Closed, Reason::SlowCallRate, State::Open),
     (State::Open, Reason::OpenTimeOver, State::HalfOpen),
+    (State::Open, Reason::ForcedHalfOpen, State::HalfOpen),
     (State::HalfOpen, Reason::ProbesSucceeded, State::Closed),
     (State::HalfOpen, Reason::ProbeFailed, State::Open),
     (State::Closed, Reason::ForcedOpen, State::Open),

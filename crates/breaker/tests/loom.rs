@@ -58,6 +58,29 @@ fn exactly_one_of_two_gets_the_probe() {
 }
 
 #[test]
+fn a_forced_half_open_lets_exactly_one_probe_out_before_the_deadline() {
+    explore(|| {
+        let now = start();
+        let breaker = breaker(1, 1, 1, now);
+        breaker.command_at(Command::ForceOpen(None), now);
+        let commands: Vec<_> = (0..2)
+            .map(|_| {
+                let breaker = breaker.clone();
+                thread::spawn(move || breaker.command_at(Command::ForceHalfOpen, now).is_some())
+            })
+            .collect();
+        let mine = breaker.try_acquire_at(now);
+        if let Err(rejected) = &mine {
+            assert_eq!((rejected.state, rejected.retry_after), (State::Open, Some(OPEN)));
+        }
+        let moved = commands.into_iter().map(|command| command.join().unwrap()).filter(|moved| *moved).count();
+        assert_eq!((moved, breaker.state()), (1, State::HalfOpen));
+        let next = breaker.try_acquire_at(now);
+        assert_ne!(mine.is_ok(), next.is_ok(), "one probe, for the first caller");
+    });
+}
+
+#[test]
 fn a_dropped_probe_never_leaves_the_breaker_stuck() {
     explore(|| {
         let now = start();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use breaker::{Breaker, Command, Config, Dropped, Reason, Report, State};
+use breaker::{Breaker, Command, Config, Dropped, Kind, Reason, Report, State};
 
 #[test]
 fn a_person_can_open_close_isolate_disable_and_reset() {
@@ -29,6 +29,48 @@ fn a_person_can_open_close_isolate_disable_and_reset() {
     assert_eq!((breaker.state(), breaker.trips()), (State::Disabled, 1));
     breaker.reset();
     assert_eq!((breaker.state(), breaker.trips()), (State::Closed, 0));
+}
+
+#[test]
+fn a_program_that_knows_its_peer_is_back_need_not_wait_for_the_open_time() {
+    let (breaker, now) = (Breaker::default(), crate::clock());
+    for _ in 0..5 {
+        let _ = breaker.try_acquire_at(now).expect("closed").failure_at(now);
+    }
+    assert!(breaker.try_acquire_at(now).is_err());
+    let done = breaker.command_at(Command::ForceHalfOpen, now).expect("it was open");
+    assert_eq!((done.from, done.reason, done.to, done.at), (State::Open, Reason::ForcedHalfOpen, State::HalfOpen, now));
+    let probe = breaker.try_acquire_at(now).expect("a probe at once");
+    assert_eq!((probe.kind(), breaker.trips()), (Kind::Probe, 1));
+    // The peer is still down: open again for a whole open time, the second trip in a row.
+    let _ = probe.failure_at(now);
+    assert_eq!((breaker.state(), breaker.trips()), (State::Open, 2));
+    assert!(breaker.try_acquire_at(now + Duration::from_secs(59)).is_err());
+}
+
+#[test]
+fn only_an_open_breaker_is_forced_half_open() {
+    let (breaker, now) = (Breaker::default(), crate::clock());
+    let call = breaker.try_acquire_at(now).expect("closed");
+    assert_eq!((breaker.force_half_open(), breaker.state()), (None, State::Closed));
+    assert_eq!(call.failure_at(now), Report::Counted, "the permit is still of this state");
+    assert_eq!((breaker.force_half_open(), breaker.consecutive_failures()), (None, 1));
+
+    breaker.disable();
+    assert_eq!((breaker.force_half_open(), breaker.state()), (None, State::Disabled));
+    breaker.isolate();
+    assert_eq!((breaker.force_half_open(), breaker.state()), (None, State::Isolated));
+    assert!(breaker.try_acquire_at(now).is_err());
+
+    breaker.command_at(Command::ForceOpen(None), now);
+    breaker.command_at(Command::ForceHalfOpen, now);
+    let probe = breaker.try_acquire_at(now).expect("a probe");
+    assert_eq!(breaker.command_at(Command::ForceHalfOpen, now), None);
+    assert!(breaker.try_acquire_at(now).is_err(), "the probe keeps its slot");
+    assert_eq!(probe.success_at(now), Report::Counted);
+    let reasons: Vec<_> = breaker.transitions().iter().map(|moved| moved.reason).collect();
+    let expected = [Reason::Disabled, Reason::Isolated, Reason::ForcedOpen, Reason::ForcedHalfOpen];
+    assert_eq!((&reasons[..4], reasons[4]), (&expected[..], Reason::ProbesSucceeded));
 }
 
 #[test]

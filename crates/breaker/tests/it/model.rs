@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use breaker::{
-    Breaker, Command, Config, Dropped, Kind, Machine, Outcome, Permit, Rate, Reason, Rejected, Report, State,
+    Breaker, Change, Command, Config, Dropped, Kind, Machine, Outcome, Permit, Rate, Reason, Rejected, Report, State,
     TRANSITIONS, Ticket, Transition, Trip, Window,
 };
 use proptest::collection::vec;
@@ -205,6 +205,10 @@ impl Model {
                 self.trips_in_row = 0;
                 self.enter(State::Closed, Reason::ForcedClosed);
             }
+            Command::ForceHalfOpen if self.state == State::Open => {
+                self.enter(State::HalfOpen, Reason::ForcedHalfOpen);
+            }
+            Command::ForceHalfOpen => {}
             Command::Isolate => self.enter(State::Isolated, Reason::Isolated),
             Command::Disable => self.enter(State::Disabled, Reason::Disabled),
             Command::Reset => {
@@ -324,11 +328,15 @@ fn check(settings: &Settings, history: &[Action]) -> Result<Vec<(State, Reason, 
             Action::Report(..) | Action::Drop(_) | Action::Forget(_) => {}
             Action::Wait(time) => now = now.saturating_add_signed(time),
             Action::Command(command) => {
+                let before = model.moves.len();
                 model.command(command, now);
                 let change = machine.command(command, ms(now));
                 let transition = breaker.command_at(command, instant);
-                prop_assert_eq!((change.from, change.to), (transition.from, transition.to));
-                prop_assert_eq!(transition.at, instant);
+                let changed = |change: Change| (change.from, change.reason, change.to, change.number);
+                let moved = |moved: Transition| (moved.from, moved.reason, moved.to, moved.number);
+                prop_assert_eq!(change.map(changed), transition.map(moved));
+                prop_assert_eq!(change.is_some(), model.moves.len() > before);
+                prop_assert!(transition.is_none_or(|transition| transition.at == instant));
             }
         }
         prop_assert_eq!((machine.state(), breaker.state()), (model.state, model.state));
@@ -381,6 +389,8 @@ fn command() -> impl Strategy<Value = Command> {
         Just(Command::ForceOpen(None)),
         (0..LONGEST_WAIT * 2).prop_map(|time| Command::ForceOpen(Some(ms(time)))),
         Just(Command::ForceClosed),
+        Just(Command::ForceHalfOpen),
+        Just(Command::ForceHalfOpen),
         Just(Command::Isolate),
         Just(Command::Disable),
         Just(Command::Reset),
