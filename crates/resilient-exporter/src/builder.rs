@@ -15,6 +15,7 @@ use span_buffer::Limits;
 use crate::core::{Core, Endpoint, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
+use crate::report::log;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Fallback;
@@ -246,7 +247,7 @@ impl Builder {
                 (None, None) => {
                     let why =
                         "fallback is enabled but has no directory: spans wait in memory only; set a state directory";
-                    tracing::warn!("{why}");
+                    log::warn_contained!("{why}");
                     no_fallback = Some(why.to_owned());
                     None
                 }

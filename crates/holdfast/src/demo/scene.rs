@@ -214,8 +214,20 @@ fn news(events: impl Iterator<Item = Event>) -> Vec<String> {
                 lines.push(format!("breaker {} -> {}", name(from), name(to)));
                 continue;
             }
-            Event::Replayed => {
+            Event::Replayed { delivered, other: 0 } if delivered > 0 => {
                 lines.push("all files are delivered".to_owned());
+                continue;
+            }
+            Event::Replayed { .. } => {
+                lines.push("no file is left".to_owned());
+                continue;
+            }
+            Event::OutageBegan { cause, remedy, .. } => {
+                lines.push(format!("an outage has begun: {cause}; {remedy}"));
+                continue;
+            }
+            Event::OutageEnded { duration, .. } => {
+                lines.push(format!("the outage has ended after {} s", duration.as_secs()));
                 continue;
             }
             Event::DiskTrouble { error } => {
@@ -290,7 +302,7 @@ mod tests {
     fn news_sum_up_spans_with_the_same_fate() {
         let spilled = |spans| Event::Spilled { spans, file: "any".to_owned() };
         let dropped = |spans| Event::Dropped { spans, reason: DropReason::DiskSlow, detail: String::new() };
-        let events = [spilled(1_000), Event::Replayed, dropped(3), spilled(500), dropped(4)];
+        let events = [spilled(1_000), Event::Replayed { delivered: 1_000, other: 0 }, dropped(3), spilled(500), dropped(4)];
         let lines = news(events.into_iter());
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert_eq!(lines[0], "all files are delivered");

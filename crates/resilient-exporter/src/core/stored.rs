@@ -122,7 +122,7 @@ impl Core {
             }
         }
         if self.ledger().in_fallback == 0 {
-            self.accounts.publish(Event::Replayed);
+            self.accounts.publish(Event::Replayed { delivered: 0, other: 0 });
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::Handle;
 use crate::core::{Answer, Operation, Question};
+use crate::report::warnings::Kind;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, PATIENCE, Redriven};
 use crate::seams::fallback::Fallback;
 
@@ -39,8 +40,8 @@ impl Handle {
     /// # Errors
     /// If the storage fails, or there is none.
     pub fn dead_letters(&self, newest: usize) -> Result<Vec<DeadLetter>, DeadLetterError> {
-        self.ask(move |fallback| {
-            let mut letters = Vec::new();
+        let (letters, damaged) = self.ask(move |fallback| {
+            let (mut letters, mut damaged) = (Vec::new(), Vec::new());
             for id in fallback.dead_letter_ids()?.iter().rev() {
                 if letters.len() == newest {
                     break;
@@ -48,12 +49,14 @@ impl Handle {
                 match fallback.describe_dead_letter(id) {
                     Ok(letter) => letters.push(letter),
                     Err(DeadLetterError::Unknown { .. }) => {}
-                    Err(error @ DeadLetterError::Damaged { .. }) => tracing::warn!("{error}"),
+                    Err(error @ DeadLetterError::Damaged { .. }) => damaged.push(error.to_string()),
                     Err(error) => return Err(error),
                 }
             }
-            Ok(letters)
-        })
+            Ok((letters, damaged))
+        })?;
+        damaged.iter().for_each(|error| self.shared.note(Kind::LetterUnusable, error));
+        Ok(letters)
     }
 
     /// One dead letter and its spans, as lines of OTLP JSON, each a `TracesData`. Memory: the whole letter, 64 MiB at

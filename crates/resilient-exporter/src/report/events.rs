@@ -1,13 +1,17 @@
 //! Events, which programs subscribe to and which the log names.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use breaker::State;
+use otlp_transport::RefusalKind;
 use parking_lot::Mutex;
 
-use crate::report::ledger::DropReason;
+use super::ledger::{DropReason, RefuseReason};
+use super::log;
+use super::outages::{self, Began, Ended, Outages};
+use super::warnings::{self, Kind, Warnings};
 
 /// A change that a subscriber may act on. An event is published outside every lock; the events of one thread arrive in
 /// their order.
@@ -28,13 +32,42 @@ pub enum Event {
         /// The name of the file, or the name that a user's fallback gives the place.
         file: String,
     },
-    /// No fallback file is left to replay.
-    Replayed,
+    /// No fallback file is left.
+    Replayed {
+        /// Spans of files that the collector took since a file was first there.
+        delivered: u64,
+        /// Spans of files that left in another way: rejected, dead letters, dropped, taken over by another process.
+        other: u64,
+    },
     /// The collector rejected a part of a batch (partial success) and accepted the rest; nothing is sent again.
     Rejected {
         /// How many.
         spans: usize,
         /// The collector's explanation.
+        message: String,
+    },
+    /// The collector refused a batch, which waits and is sent again.
+    Refused {
+        /// How many spans are in it.
+        spans: usize,
+        /// The side at which the answer hints.
+        kind: RefusalKind,
+        /// The collector's answer.
+        cause: String,
+        /// The collector takes other batches: this one waits alone. Otherwise the refusal is the endpoint's, and all
+        /// batches wait.
+        is_suspect: bool,
+    },
+    /// A status of success came with an answer that no OTLP server gives. The spans count as delivered.
+    AcknowledgedUnreadably {
+        /// How many.
+        spans: usize,
+        /// The answer.
+        cause: String,
+    },
+    /// The collector took all spans of a batch and sent a message with its answer.
+    CollectorWarned {
+        /// The message.
         message: String,
     },
     /// The collector refused spans for good; they are stored as dead letters.
@@ -58,6 +91,34 @@ pub enum Event {
         /// More about the cause, such as an error's text; empty if the reason is enough.
         detail: String,
     },
+    /// Spans were offered and not accepted: they are lost.
+    NotAccepted {
+        /// How many.
+        spans: usize,
+        /// The reason.
+        reason: RefuseReason,
+    },
+    /// The collector takes no spans: no call has succeeded for 5 s after a failure, or the breaker has opened. The
+    /// spans wait in memory and in files.
+    OutageBegan {
+        /// The cause of the last failed call.
+        cause: String,
+        /// The remedy, as part of a sentence.
+        remedy: &'static str,
+        /// The time until the next call; none if an answer is awaited first.
+        next_attempt: Option<Duration>,
+    },
+    /// The collector takes spans again.
+    OutageEnded {
+        /// The time from the first failed call to the first successful one.
+        duration: Duration,
+        /// The most spans that waited at a time, in memory and in files.
+        waited: u64,
+        /// The spans that were dropped or not accepted meanwhile, by reason.
+        lost: BTreeMap<&'static str, u64>,
+        /// Spans of the outage's calls that the collector may have taken although no answer said so.
+        possible_duplicates: u64,
+    },
     /// The journal cannot be written: batches that are accepted now may not survive a crash. The disk thread tries
     /// again.
     JournalTrouble {
@@ -74,111 +135,113 @@ pub enum Event {
 /// Events that wait for one slow subscriber; that subscriber alone misses the events beyond.
 const BACKLOG: usize = 1_024;
 
-/// The log has at most one warning in this time for each reason of drops, with the sum of spans since the last one.
-const WARN_EVERY: Duration = Duration::from_secs(10);
-
-/// The subscribers, and the drops that the log does not name yet.
-#[derive(Default)]
+/// The subscribers and the log. A subscriber gets every event, also one that the log suppresses, and also if the log's
+/// own subscriber panics.
 pub(crate) struct Listeners {
+    /// The name of the collector in lines about outages.
+    endpoint: String,
     senders: Mutex<Vec<SyncSender<Event>>>,
-    drops: Mutex<BTreeMap<DropReason, Drops>>,
+    unlogged: Mutex<Unlogged>,
 }
 
-/// The drops of one reason.
+/// The part of the log that is limited by time.
 #[derive(Default)]
-struct Drops {
-    /// The instant of the last warning.
-    warned: Option<Instant>,
-    /// Spans since then.
-    spans: usize,
-    detail: String,
+struct Unlogged {
+    warnings: Warnings,
+    outages: Outages,
 }
 
 impl Listeners {
+    pub(crate) fn new(endpoint: String) -> Self {
+        Self { endpoint, senders: Mutex::default(), unlogged: Mutex::default() }
+    }
+
     pub(crate) fn subscribe(&self) -> Receiver<Event> {
         let (sender, receiver) = sync_channel(BACKLOG);
         self.senders.lock().push(sender);
         receiver
     }
 
-    /// Publishes an event to the subscribers and logs it.
+    /// Tells the subscribers of an event, and then the log.
     pub(crate) fn publish(&self, event: Event, now: Instant) {
-        if let Event::Dropped { spans, reason, detail } = &event {
-            let mut drops = self.drops.lock();
-            let drops = drops.entry(*reason).or_default();
-            drops.spans += spans;
-            drops.detail.clone_from(detail);
-        } else {
-            log(&event);
-        }
+        self.senders
+            .lock()
+            .retain(|sender| !matches!(sender.try_send(event.clone()), Err(TrySendError::Disconnected(_))));
+        self.log(event, now);
         self.warn(now, false);
-        self.senders.lock().retain(|sender| {
-            !matches!(sender.try_send(event.clone()), Err(std::sync::mpsc::TrySendError::Disconnected(_)))
-        });
     }
 
-    /// Logs the drops whose last warning is older than [`WARN_EVERY`], or `all` that are not logged yet.
+    /// Has the log warn of something that is no event.
+    pub(crate) fn note(&self, kind: Kind, detail: &str, now: Instant) {
+        self.add(kind, 0, detail, now);
+    }
+
+    /// Logs the warnings that are due, or `all` that are not logged yet.
     pub(crate) fn warn(&self, now: Instant, all: bool) {
-        let mut due = Vec::new();
-        for (reason, drops) in self.drops.lock().iter_mut() {
-            let is_due = drops.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARN_EVERY);
-            if drops.spans > 0 && (is_due || all) {
-                drops.warned = Some(now);
-                due.push((*reason, std::mem::take(&mut drops.spans), std::mem::take(&mut drops.detail)));
+        let (lines, outage) = {
+            let mut unlogged = self.unlogged.lock();
+            (unlogged.warnings.take_due(now, all), unlogged.outages.take_due(now, all))
+        };
+        lines.iter().for_each(warnings::Line::log);
+        self.log_outage(outage);
+    }
+
+    /// The instant at which [`warn`](Self::warn) is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let unlogged = self.unlogged.lock();
+        unlogged.warnings.next_due().into_iter().chain(unlogged.outages.next_due()).min()
+    }
+
+    fn log(&self, event: Event, now: Instant) {
+        match event {
+            Event::Breaker { from, to } => log::debug_contained!(?from, ?to, "circuit breaker changed its state"),
+            Event::Spilled { spans, file } => log::debug_contained!(spans, file, "spans written to a fallback file"),
+            Event::Replayed { delivered, other: 0 } if delivered > 0 => {
+                log::info_contained!(delivered, "all fallback files are delivered");
+            }
+            Event::Replayed { delivered, other } => {
+                log::info_contained!(
+                    delivered,
+                    other,
+                    "no fallback file is left; not all of their spans were delivered"
+                );
+            }
+            Event::Redriven { spans } => {
+                log::info_contained!(spans, "a dead letter was redriven; its spans are replayed");
+            }
+            Event::Rejected { spans, message } => self.add(Kind::Rejected, spans, &message, now),
+            Event::Refused { spans, kind: _, cause, is_suspect: _ } => self.add(Kind::Refused, spans, &cause, now),
+            Event::AcknowledgedUnreadably { spans, cause } => {
+                self.add(Kind::AcknowledgedUnreadably, spans, &cause, now);
+            }
+            Event::CollectorWarned { message } => self.add(Kind::CollectorWarned, 0, &message, now),
+            Event::DeadLettered { spans, reason } => self.add(Kind::DeadLettered, spans, &reason, now),
+            Event::Dropped { spans, reason, detail } => self.add(Kind::Dropped(reason), spans, &detail, now),
+            Event::NotAccepted { spans, reason } => self.add(Kind::NotAccepted(reason), spans, "", now),
+            Event::JournalTrouble { error } => self.add(Kind::JournalTrouble, 0, &error, now),
+            Event::DiskTrouble { error } => self.add(Kind::DiskTrouble, 0, &error, now),
+            Event::OutageBegan { cause, remedy, next_attempt } => {
+                let began = Began { cause, remedy, next_attempt };
+                let line = self.unlogged.lock().outages.on_began(began, now);
+                self.log_outage(line);
+            }
+            Event::OutageEnded { duration, waited, lost, possible_duplicates } => {
+                let line = self.unlogged.lock().outages.on_ended(Ended { duration, waited, lost, possible_duplicates });
+                self.log_outage(line);
             }
         }
-        for (reason, spans, detail) in due {
-            let (why, remedy) = (reason.as_str(), reason.remedy());
-            tracing::warn!(spans, why, remedy, detail, "spans were dropped");
+    }
+
+    fn add(&self, kind: Kind, spans: usize, detail: &str, now: Instant) {
+        let line = self.unlogged.lock().warnings.add(kind, spans as u64, detail, now);
+        if let Some(line) = line {
+            line.log();
         }
     }
-}
 
-fn log(event: &Event) {
-    match event {
-        Event::Breaker { from, to } => tracing::info!(?from, ?to, "circuit breaker changed its state"),
-        Event::Spilled { spans, file } => tracing::debug!(spans, file, "spans written to a fallback file"),
-        Event::Replayed => tracing::info!("all fallback files are delivered"),
-        Event::Rejected { spans, message } => tracing::warn!(spans, message, "the collector rejected spans"),
-        Event::DeadLettered { spans, reason } => {
-            tracing::warn!(spans, reason, "the collector refused spans for good; they are stored as dead letters");
+    fn log_outage(&self, line: Option<outages::Line>) {
+        if let Some(line) = line {
+            line.log(&self.endpoint);
         }
-        Event::Redriven { spans } => tracing::info!(spans, "a dead letter was redriven; its spans are replayed"),
-        Event::Dropped { .. } => {}
-        Event::JournalTrouble { error } => {
-            tracing::warn!(
-                error,
-                "the journal cannot be written; until it can be, accepted batches may not survive a crash"
-            );
-        }
-        Event::DiskTrouble { error } => {
-            tracing::warn!(error, "the fallback cannot be used; until it can be, spans wait in memory");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_drops_are_one_warning_with_their_sum() {
-        let listeners = Listeners::default();
-        #[expect(clippy::disallowed_methods, reason = "any instant serves: the subscribers read no clock")]
-        let start = Instant::now();
-        let drop_one_span = |after: u64| {
-            let event = Event::Dropped { spans: 1, reason: DropReason::BufferFull, detail: String::new() };
-            listeners.publish(event, start + Duration::from_secs(after));
-        };
-        let unlogged = || listeners.drops.lock()[&DropReason::BufferFull].spans;
-        drop_one_span(0);
-        assert_eq!(unlogged(), 0, "the first drop is logged at once");
-        (1..=9).for_each(drop_one_span);
-        assert_eq!(unlogged(), 9);
-        listeners.warn(start + Duration::from_secs(10), false);
-        assert_eq!(unlogged(), 0);
-        drop_one_span(11);
-        listeners.warn(start + Duration::from_secs(12), true);
-        assert_eq!(unlogged(), 0, "`all` logs the drops that are not due yet");
     }
 }

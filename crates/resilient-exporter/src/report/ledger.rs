@@ -97,6 +97,16 @@ impl RefuseReason {
             Self::EncodePanicked => "encode_panicked",
         }
     }
+
+    /// The remedy, as part of a sentence.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::AlreadyShutdown => "end spans before the exporter is shut down",
+            Self::LargerThanBuffer => "raise the buffer's maximum bytes, or put less into one span",
+            Self::EncodePanicked => "report this fault to the exporter's maintainers",
+        }
+    }
 }
 
 /// The account of one process, in spans, as one consistent snapshot.

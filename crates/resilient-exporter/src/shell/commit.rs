@@ -9,6 +9,7 @@ use otlp_payload::{BatchId, Payload};
 
 use super::shared::Shared;
 use crate::core::{Commit, Written};
+use crate::report::warnings;
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 
@@ -212,10 +213,7 @@ impl Committer {
         if *trouble != self.warned {
             self.warned.clone_from(trouble);
             if let Some(error) = trouble {
-                tracing::warn!(
-                    error,
-                    "the journal was not cleared up, or one of another process not taken over; it is tried again"
-                );
+                shared.note(warnings::Kind::JournalUpkeep, error);
             }
         }
         self.report(shared);

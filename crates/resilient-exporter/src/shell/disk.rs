@@ -10,6 +10,7 @@ use super::commit::{Committer, LOOK_EVERY};
 use super::group_size::GroupSize;
 use super::shared::Shared;
 use crate::core::{Answer, Effect, Question, Spill};
+use crate::report::warnings::Kind;
 use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
 use crate::seams::fates::{Failures, Fate, Refusal};
 
@@ -79,7 +80,7 @@ impl<'a> Worker<'a> {
     fn contained(&mut self, operation: impl FnOnce(&mut Self)) -> bool {
         let ended = catch_unwind(AssertUnwindSafe(|| operation(self))).is_ok();
         if !ended {
-            tracing::error!("the disk thread panicked; it goes on");
+            self.shared.note(Kind::DiskThreadPanicked, "");
         }
         ended
     }
@@ -261,7 +262,7 @@ impl<'a> Worker<'a> {
                 }
                 send();
             }
-            Err(_) => tracing::error!("the fallback panicked over a dead letter"),
+            Err(_) => shared.note(Kind::FallbackPanicked, ""),
         }
     }
 

@@ -55,7 +55,7 @@ impl Shared {
             let passed = SystemClock.now().saturating_duration_since(start);
             self.wait_for(timeout.saturating_sub(passed), |_| self.has_disk_ended());
         }
-        self.listeners.warn(self.clock.now(), true);
+        self.warn(true);
         let core = self.core();
         let ledger = core.ledger();
         let stuck = (ledger.buffered + ledger.in_flight).saturating_sub(core.durable.left_in_journal());

@@ -11,6 +11,7 @@ use otlp_transport::{Cause, Outcome, Transport};
 
 use super::shared::Shared;
 use crate::core::Call;
+use crate::report::warnings::Kind;
 
 /// The longest pause after a panic of a transport or a clock of a user's.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ pub(crate) fn run(shared: &Shared, transport: &Arc<dyn Transport>, runtime: toki
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     let mut pause = Duration::from_millis(1);
     while catch_unwind(AssertUnwindSafe(|| runtime.block_on(drive(shared, transport, limit)))).is_err() {
-        tracing::error!("the net thread panicked; it goes on with what was in flight");
+        shared.note(Kind::NetThreadPanicked, "");
         let now = shared.clock.now();
         shared.decide(|core| core.on_calls_abandoned(now));
         // The cause of the panic may still be there.
@@ -42,12 +43,13 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
         let now = shared.clock.now();
         let (new, wakeup, is_stopped) =
             shared.decide(|core| (core.poll_calls(now), core.next_wakeup(), core.is_stopped()));
-        shared.listeners.warn(now, false);
+        let due = shared.warn(false);
         if is_stopped {
             return;
         }
         calls.extend(new.into_iter().map(|call| send(transport, call, limit)));
         let wait = wakeup.map_or(LONGEST_WAIT, |instant| instant.saturating_duration_since(now));
+        let wait = due.map_or(wait, |due| wait.min(due));
         tokio::select! {
             biased;
             Some((id, outcome)) = calls.next() => {

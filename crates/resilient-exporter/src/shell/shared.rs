@@ -1,6 +1,5 @@
 //! The state that the exporter, its handles and both threads share.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use super::queue::{Activity, DiskQueue};
 use crate::core::{Core, Effect};
 use crate::report::events::{Event, Listeners};
 use crate::report::health::{Facts, Health, Status};
+use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, ContainedClock, SystemClock};
 use crate::seams::fallback::Usage;
@@ -66,7 +66,7 @@ impl Shared {
             disk: usage.map(DiskQueue::new),
             clock: Arc::new(ContainedClock(clock)),
             backoff,
-            listeners: Listeners::default(),
+            listeners: Listeners::new(endpoint.clone()),
             publishing: AtomicUsize::new(0),
             endpoint,
             no_fallback,
@@ -116,11 +116,24 @@ impl Shared {
         events
     }
 
-    /// Runs code of a user's: log subscribers. One that panics keeps no other event back.
+    /// Runs code of a user's: log subscribers, whose panics the log contains.
     fn publish(&self, events: Vec<Event>) {
         for event in events {
-            let _ = catch_unwind(AssertUnwindSafe(|| self.listeners.publish(event, self.clock.now())));
+            self.listeners.publish(event, SystemClock.now());
         }
+    }
+
+    /// Has the log warn of something that is no event. The intervals between warnings are measured by the system's
+    /// clock, not by a user's: a clock that stands still must not keep warnings back.
+    pub(crate) fn note(&self, kind: Kind, detail: &str) {
+        self.listeners.note(kind, detail, SystemClock.now());
+    }
+
+    /// Logs the warnings that are due, or `all`. Returns the time until the next ones are due.
+    pub(crate) fn warn(&self, all: bool) -> Option<Duration> {
+        let now = SystemClock.now();
+        self.listeners.warn(now, all);
+        self.listeners.next_due().map(|due| due.saturating_duration_since(now))
     }
 
     /// In durable mode: has a batch committed before it is offered, and waits for that no longer than the journal's

@@ -8,7 +8,10 @@ use otlp_payload::{BatchId, Payload};
 use otlp_transport::{Cause, ErrorChain};
 use safe_dir::Directory;
 
-use super::{in_one_line, records};
+use super::log::StoreLog;
+use super::{in_one_line, place_of, records};
+use crate::report::log;
+use crate::report::warnings::Kind;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
 use crate::seams::fallback::{Change, FallbackError};
 use crate::seams::fates::Refusal;
@@ -23,11 +26,12 @@ pub(super) struct DeadLetterStore<D: Directory> {
     open: Open<D>,
     config: Config,
     changes: Vec<Change>,
+    log: StoreLog,
 }
 
 impl<D: Directory> DeadLetterStore<D> {
     pub(super) fn new(open: Open<D>, config: Config) -> Self {
-        Self { letters: None, open, config, changes: Vec::new() }
+        Self { letters: None, open, config, changes: Vec::new(), log: StoreLog::default() }
     }
 
     pub(super) fn store(&mut self, refusal: &Refusal, endpoint: &str, now: SystemTime) -> Result<(), FallbackError> {
@@ -87,8 +91,8 @@ impl<D: Directory> DeadLetterStore<D> {
         match redriven {
             Ok(redriven) => {
                 if let Err(error) = &redriven.removed {
-                    let error = ErrorChain(error).to_string();
-                    tracing::warn!(id, error, "a dead letter is sent again, and could not be removed");
+                    let detail = format!("{id}: {}", ErrorChain(error));
+                    self.log.warn(Kind::LetterStays, redriven.spilled.count, &detail);
                 }
                 Ok(Redriven { spans: redriven.spilled.count, letter_stays: redriven.removed.is_err() })
             }
@@ -117,6 +121,7 @@ impl<D: Directory> DeadLetterStore<D> {
             self.note_evicted(&evicted);
             self.log_notices();
         }
+        self.log.flush();
     }
 
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
@@ -125,9 +130,9 @@ impl<D: Directory> DeadLetterStore<D> {
 
     fn note_evicted(&mut self, evicted: &[Evicted]) {
         for letter in evicted {
-            let (name, spans, why) = (&letter.name, letter.count, letter.reason.as_str());
-            tracing::warn!(name, spans, why, "a dead letter was removed to make room or for its age");
-            self.changes.push(Change::DeadLettersEvicted { spans });
+            let (name, why) = (&letter.name, letter.reason.as_str());
+            self.log.warn(Kind::LetterRemoved, letter.count, &format!("{name}: {why}"));
+            self.changes.push(Change::DeadLettersEvicted { spans: letter.count });
         }
     }
 
@@ -135,10 +140,10 @@ impl<D: Directory> DeadLetterStore<D> {
         for notice in self.letters.as_mut().map(DeadLetters::take_notices).unwrap_or_default() {
             match notice {
                 Notice::SetAside { name, moved_to, damage, count, .. } => {
-                    let (damage, moved_to) = (damage.as_str(), moved_to.as_deref().unwrap_or("not moved"));
-                    tracing::warn!(name, damage, moved_to, count, "a dead letter was set aside");
+                    let (damage, moved_to) = (damage.as_str(), place_of(moved_to.as_deref()));
+                    self.log.warn(Kind::LetterSetAside, count, &format!("{name}: {damage}; {moved_to}"));
                 }
-                other => tracing::info!(notice = ?other, "dead letters"),
+                other => log::info_contained!(notice = ?other, "dead letters"),
             }
         }
     }

@@ -16,9 +16,12 @@ use safe_dir::{Directory, SafeDir};
 use super::dead_letters::DeadLetterStore;
 #[cfg(test)]
 use super::dead_letters::Open;
-use super::in_one_line;
+use super::log::StoreLog;
 use super::records::{self, MAX_RECORD_BYTES};
+use super::{in_one_line, place_of};
 use crate::report::ledger::DropReason;
+use crate::report::log;
+use crate::report::warnings::Kind;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
 use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Fate, Refusal};
@@ -73,6 +76,7 @@ pub(crate) struct FileStore<D: Directory = SafeDir> {
     garbage: BTreeMap<String, String>,
     reading: Option<(Group, Vec<Content>)>,
     changes: Vec<Change>,
+    log: StoreLog,
 }
 
 /// Why a store of fallback files could not be opened.
@@ -109,8 +113,8 @@ impl<D: Directory> FileStore<D> {
     }
 
     fn new(files: FileFallback<D>, format: FallbackFormat, dead_letters: DeadLetterStore<D>) -> Self {
-        let (garbage, changes) = (BTreeMap::new(), Vec::new());
-        let mut store = Self { files, format, dead_letters, clean_ups: 0, garbage, reading: None, changes };
+        let (garbage, changes, log) = (BTreeMap::new(), Vec::new(), StoreLog::default());
+        let mut store = Self { files, format, dead_letters, clean_ups: 0, garbage, reading: None, changes, log };
         // Files that were found while opening are in the first usage already.
         store.log_notices();
         store
@@ -121,18 +125,18 @@ impl<D: Directory> FileStore<D> {
         for notice in &notices {
             match notice {
                 Notice::SetAside { name, moved_to, damage, count, .. } => {
-                    let (damage, moved_to) = (damage.as_str(), moved_to.as_deref().unwrap_or("not moved"));
-                    let detail = self.garbage.remove(name).unwrap_or_default();
-                    tracing::warn!(name, damage, detail, moved_to, count, "a fallback file was set aside");
+                    let error = self.garbage.remove(name).map(|error| format!(" ({error})")).unwrap_or_default();
+                    let (damage, place) = (damage.as_str(), place_of(moved_to.as_deref()));
+                    self.log.warn(Kind::FileSetAside, *count, &format!("{name}: {damage}{error}; {place}"));
                 }
                 Notice::Missing { name, count } => {
-                    tracing::warn!(name, count, "a fallback file held fewer spans than its name says");
+                    self.log.warn(Kind::FileShort, *count, name);
                 }
                 Notice::Vanished { name, count } => {
                     self.garbage.remove(name);
-                    tracing::warn!(name, count, "a fallback file was taken away");
+                    self.log.warn(Kind::FileTaken, *count, name);
                 }
-                other => tracing::info!(notice = ?other, "fallback files"),
+                other => log::info_contained!(notice = ?other, "fallback files"),
             }
         }
         notices
@@ -298,13 +302,13 @@ where
         if self.clean_ups.is_multiple_of(ADOPT_EVERY)
             && let Err(error) = self.files.adopt()
         {
-            let error = in_one_line(error).to_string();
-            tracing::warn!(error, "files of a process that has ended were not taken over");
+            self.log.warn(Kind::FilesNotTakenOver, 0, &in_one_line(error).to_string());
         }
         let evicted = self.files.clean_up(now);
         self.note_evicted(&evicted);
         self.note_changes();
         self.dead_letters.clean_up(now);
+        self.log.flush();
     }
 
     fn changes(&mut self) -> Vec<Change> {
@@ -316,7 +320,7 @@ where
     fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> Option<usize> {
         for (stored, refusal) in refusals.iter().enumerate() {
             if let Err(error) = self.dead_letters.store(refusal, endpoint, now) {
-                tracing::warn!(error = error.to_string(), "a dead letter was not stored");
+                self.log.warn(Kind::LetterNotStored, refusal.payload.span_count() as u64, &error.to_string());
                 return Some(stored);
             }
         }

@@ -12,6 +12,10 @@ use otlp_payload::{BatchId, Payload};
 use otlp_transport::ErrorChain;
 use safe_dir::{Abandoned, ClaimError, Directory, LockError, Locked, ProcessDirs, SafeDir};
 
+use super::log::StoreLog;
+use super::place_of;
+use crate::report::log;
+use crate::report::warnings::Kind;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 
 /// The directories of the processes that share one state directory.
@@ -37,6 +41,7 @@ pub(crate) struct FileJournal<D: Directory = SafeDir> {
     damaged: u64,
     /// Calls of `maintain` so far.
     maintained: u32,
+    log: StoreLog,
 }
 
 /// The journal of a process that has ended.
@@ -61,10 +66,11 @@ impl<D: Directory> FileJournal<D> {
         let is_first = claim.is_first;
         let opened = journal::Journal::open_locked(claim.locked, config, incarnation, &mut holds);
         let (mut own, report) = opened.map_err(JournalOpenError::Journal)?;
-        log(&mut own);
+        let mut log = StoreLog::default();
+        log.tell(&mut own);
         if report.batches > 0 || report.torn > 0 || report.damaged > 0 {
             let (batches, spans, torn, damaged) = (report.batches, report.items, report.torn, report.damaged);
-            tracing::info!(batches, spans, torn, damaged, "the journal has batches of an earlier process");
+            log::info_contained!(batches, spans, torn, damaged, "the journal has batches of an earlier process");
         }
         let mut journal = Self {
             own,
@@ -74,10 +80,11 @@ impl<D: Directory> FileJournal<D> {
             found: report.items,
             damaged: 0,
             maintained: 0,
+            log,
         };
         if let Err(error) = journal.open_ended(&mut holds).and(journal.adopt()) {
             // `maintain` adopts the rest.
-            tracing::warn!(error = error.to_string(), "the journal of a process that has ended was not taken over");
+            journal.log.warn(Kind::JournalNotTakenOver, 0, &error.to_string());
         }
         Ok(journal)
     }
@@ -92,7 +99,7 @@ impl<D: Directory> FileJournal<D> {
             return Ok(());
         }
         let Ended { name, journal } = ended;
-        tracing::info!(name, "the journal of a process that has ended was taken over");
+        log::info_contained!(name, "the journal of a process that has ended was taken over");
         if let Ok(Some(locked)) = journal.remove() {
             // A quarantine in the directory prevents the removal: an operator may need the damaged segments.
             drop(Abandoned { name, locked }.remove(self.own.dir()));
@@ -113,7 +120,7 @@ impl<D: Directory> FileJournal<D> {
         let mut result = Ok(());
         for name in PROCESSES.list(root).map_err(in_one_line)? {
             let opened = match PROCESSES.open_abandoned(root, &name) {
-                Ok(Some(Abandoned { locked, .. })) => open_locked(locked, config, incarnation, holds),
+                Ok(Some(Abandoned { locked, .. })) => open_locked(locked, config, incarnation, holds, &mut self.log),
                 // The process is alive, or its journal is being adopted; or this user cannot use the directory.
                 Ok(None) | Err(ClaimError::Directory(_)) => continue,
                 Err(error) => Err(in_one_line(error)),
@@ -162,7 +169,7 @@ impl<D: Directory> FileJournal<D> {
         self.own.sync().map_err(in_one_line)?;
         other.done(&moved).map_err(in_one_line)?;
         other.sync().map_err(in_one_line)?;
-        log(other);
+        self.log.tell(other);
         Ok(is_empty)
     }
 }
@@ -172,9 +179,10 @@ fn open_locked<D: Directory>(
     config: Config,
     incarnation: u64,
     holds: &mut dyn FnMut(&str) -> io::Result<bool>,
+    log: &mut StoreLog,
 ) -> Result<journal::Journal<D>, JournalError> {
     let (mut journal, _) = journal::Journal::open_locked(locked, config, incarnation, holds).map_err(in_one_line)?;
-    log(&mut journal);
+    log.tell(&mut journal);
     Ok(journal)
 }
 
@@ -230,7 +238,7 @@ where
                 Some(id) => Some(self.own.read(id)),
                 None => self.own.next_recovered(),
             };
-            log(&mut self.own);
+            self.log.tell(&mut self.own);
             return match next {
                 None => Recovered::End,
                 Some(Ok(batch)) => {
@@ -256,7 +264,8 @@ where
         };
         let adopted = opened.and(self.adopt());
         let maintained = self.own.maintain().map(drop).map_err(in_one_line);
-        log(&mut self.own);
+        self.log.tell(&mut self.own);
+        self.log.flush();
         adopted.and(maintained)
     }
 
@@ -266,26 +275,23 @@ where
     }
 }
 
-fn log<D: Directory>(journal: &mut journal::Journal<D>) {
-    for notice in journal.take_notices() {
-        match notice {
-            Notice::Damaged { name, places, bytes } => {
-                tracing::warn!(name, places, bytes, "a segment of the journal is damaged; its intact records are used");
+impl StoreLog {
+    /// Logs the notices of a journal.
+    fn tell<D: Directory>(&mut self, journal: &mut journal::Journal<D>) {
+        for notice in journal.take_notices() {
+            match notice {
+                Notice::Damaged { name, places, bytes } => {
+                    self.warn(Kind::SegmentDamaged, 0, &format!("{name}: {bytes} bytes in {places} places"));
+                }
+                Notice::SetAside { name, moved_to } => {
+                    self.warn(Kind::SegmentSetAside, 0, &format!("{name}: {}", place_of(Some(&moved_to))));
+                }
+                Notice::Lost { id, count } => {
+                    self.warn(Kind::BatchDamaged, u64::from(count), &BatchId::from(id).to_string());
+                }
+                Notice::SyncFailed { name } => self.warn(Kind::JournalSyncFailed, 0, &name),
+                other => log::info_contained!(notice = ?other, "journal"),
             }
-            Notice::SetAside { name, moved_to } => {
-                tracing::warn!(name, moved_to, "a damaged segment of the journal was set aside");
-            }
-            Notice::Lost { id, count } => {
-                let id = BatchId::from(id).to_string();
-                tracing::warn!(id, count, "a batch in the journal is damaged; its spans are lost");
-            }
-            Notice::SyncFailed { name } => {
-                tracing::warn!(
-                    name,
-                    "a sync of the journal failed; the batches of this segment are written to a new one"
-                );
-            }
-            other => tracing::info!(notice = ?other, "journal"),
         }
     }
 }

@@ -5,12 +5,14 @@
 //! | `dead_letters` | refused batches in files of their own |
 //! | `files` | batches in fallback files |
 //! | `journal` | accepted batches in the journal |
+//! | `log` | the warnings of one store |
 //! | `none` | the fallback of an exporter that has a journal alone |
 //! | `records` | a batch as records of a file, and back |
 
 mod dead_letters;
 pub(crate) mod files;
 pub(crate) mod journal;
+mod log;
 pub(crate) mod none;
 pub(crate) mod records;
 
@@ -19,6 +21,11 @@ use std::error::Error;
 use otlp_transport::ErrorChain;
 
 use crate::seams::fallback::FallbackError;
+
+/// The place of a file that was set aside, for the log.
+fn place_of(moved_to: Option<&str>) -> String {
+    moved_to.map_or_else(|| "it could not be moved".to_owned(), |place| format!("it is now {place}"))
+}
 
 /// An error with all its sources in one line, as health shows it to an operator.
 fn in_one_line(error: impl Error + 'static) -> FallbackError {

@@ -50,7 +50,7 @@ fn an_outage_loses_no_span_and_the_collector_receives_all_when_it_is_back() {
         app.wait_until("the flush returns after the delivery", |_| flush.is_finished());
         flush.join().expect("no panic").expect("delivered before the deadline");
         app.wait_until("the event of the last file", |_| {
-            events.try_iter().any(|event| matches!(event, Event::Replayed))
+            events.try_iter().any(|event| matches!(event, Event::Replayed { .. }))
         });
         app.assert_delivered(&collector);
         let health = app.handle.health();
