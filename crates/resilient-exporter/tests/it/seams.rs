@@ -258,7 +258,8 @@ fn the_error_of_a_fallback_may_ask_the_exporter() {
     let events = exporter.handle().subscribe();
     *error.0.lock().expect("no panic") = Some(exporter.handle());
     let mut app = App::new(exporter);
-    app.trace(900);
+    // More than may wait in memory, whichever batch is in flight.
+    app.trace(1_800);
     let mut trouble = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok());
     let trouble = trouble.find_map(|event| match event {
         Event::DiskTrouble { error } => Some(error),
