@@ -19,6 +19,7 @@
 //! | `effects` | the effects that the shell acts on |
 //! | `endpoint` | one collector: breaker, waits, concurrency |
 //! | `memory` | the memory that batches take, and its limits |
+//! | `outage` | the begin and the end of an outage |
 //! | `replay` | stored batches on their way back to the collector |
 //! | `spills` | batches on their way to fallback files |
 //! | `storage` | the fallback: usable, or in trouble until a retry |
@@ -32,6 +33,8 @@ mod durable;
 mod effects;
 mod endpoint;
 mod memory;
+#[cfg_attr(not(test), expect(dead_code, reason = "the endpoint reports its calls next"))]
+mod outage;
 mod replay;
 mod spills;
 mod storage;
