@@ -13,9 +13,9 @@ use super::ledger::Ledger;
 pub enum Status {
     /// Spans are delivered as they come.
     Healthy,
-    /// A part does not work, and no span is lost: spans wait or go to files.
+    /// A part does not work, and no span was lost within 5 minutes: spans wait, go to files, or become dead letters.
     Degraded,
-    /// Spans are being lost.
+    /// Spans were lost within 5 minutes.
     Unhealthy,
 }
 
@@ -55,6 +55,10 @@ pub struct Health {
     /// Spans that `export` accepted before the journal had made them durable; none without a journal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted_not_durable: Option<u64>,
+    /// Calls that the collector acknowledged within 5 minutes, over all calls; 1.0 without a call.
+    pub success_rate_5m: f64,
+    /// Spans that the collector acknowledged by an answer that no OTLP server gives. They count as delivered.
+    pub acknowledged_unreadable: u64,
     /// Spans of attempts that the collector may have taken although no answer confirmed it: an upper bound of
     /// duplicates.
     pub possible_duplicates: u64,
@@ -100,72 +104,4 @@ fn rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S:
 
 fn state_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{state}"))
-}
-
-/// The facts of one moment from which health follows, beside the numbers of [`Health`] itself.
-#[derive(Default)]
-pub(crate) struct Facts<'a> {
-    /// Spans were dropped within the last minute.
-    pub(crate) is_losing: bool,
-    /// The cause of the last failed attempt.
-    pub(crate) last_cause: Option<&'a str>,
-    /// The fallback's last error, while spans wait because of it.
-    pub(crate) disk_trouble: Option<&'a str>,
-    /// The journal's last error.
-    pub(crate) journal_trouble: Option<&'a str>,
-    /// Spans were accepted within the last minute before they were durable.
-    pub(crate) is_recently_not_durable: bool,
-    /// Spans of earlier processes that wait in the journal.
-    pub(crate) unread: usize,
-    /// The disk thread has been in one operation for 2 s.
-    pub(crate) is_disk_stalled: bool,
-    /// The reason for which an enabled fallback is missing.
-    pub(crate) no_fallback: Option<&'a str>,
-}
-
-impl Health {
-    /// Judges the facts: sets the status and the issues.
-    pub(crate) fn judged(mut self, facts: &Facts<'_>) -> Self {
-        self.issues = self.issues_of(facts);
-        self.status = match (facts.is_losing, self.issues.is_empty()) {
-            (true, _) => Status::Unhealthy,
-            (false, false) => Status::Degraded,
-            (false, true) => Status::Healthy,
-        };
-        self
-    }
-
-    fn issues_of(&self, facts: &Facts<'_>) -> Vec<String> {
-        let mut issues = Vec::new();
-        if facts.is_losing {
-            issues.push("spans were dropped within the last minute; the log says how many, why, and what helps".into());
-        }
-        if self.breaker != State::Closed {
-            let (state, cause) = (self.breaker, facts.last_cause.unwrap_or_default());
-            issues.push(format!("circuit breaker is {state}; last failure: {cause}"));
-        }
-        if let Some(error) = facts.disk_trouble {
-            issues.push(format!("fallback cannot be used, spans wait in memory: {error}"));
-        }
-        if let Some(error) = facts.journal_trouble {
-            issues.push(format!("journal is in trouble, what is accepted now may not survive a crash: {error}"));
-        }
-        if facts.is_recently_not_durable {
-            let spans = self.accepted_not_durable.unwrap_or_default();
-            issues.push(format!(
-                "{spans} spans since the start were accepted before they were durable, some of them within the last minute"
-            ));
-        }
-        if facts.unread > 0 {
-            issues.push(format!("{} spans of an earlier run wait in the journal", facts.unread));
-        }
-        if facts.is_disk_stalled {
-            issues.push("disk has not answered for 2 s or more; spans wait in memory".into());
-        }
-        issues.extend(facts.no_fallback.map(str::to_owned));
-        if self.ledger.in_fallback > 0 {
-            issues.push(format!("{} spans wait in fallback files", self.ledger.in_fallback));
-        }
-        issues
-    }
 }

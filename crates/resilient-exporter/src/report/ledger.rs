@@ -44,6 +44,22 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::BufferFull,
+        Self::BufferAge,
+        Self::DiskSlow,
+        Self::FallbackFull,
+        Self::FallbackAge,
+        Self::Corrupt,
+        Self::Permanent,
+        Self::Shutdown,
+    ];
+
+    /// The reason with this [name](Self::as_str).
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// The name in JSON, metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -4,17 +4,25 @@
 //! | --- | --- |
 //! | `ledger` | the account of every span: places, transfers, the identity |
 //! | `events` | events for subscribers, and the log |
+//! | `facts` | the facts of one moment, and the judgement on them |
 //! | `health` | status, issues, metrics |
 //! | `log` | the one place that calls `tracing` |
+//! | `losses` | the lost spans of the last minutes by reason |
 //! | `outages` | the log lines of outages |
 //! | `rates` | the calls of the last minutes by their answers |
+//! | `remedies` | the remedy of each failure |
 //! | `warnings` | the warnings of the log, limited by time |
 
 pub(crate) mod events;
+pub(crate) mod facts;
 pub(crate) mod health;
 pub(crate) mod ledger;
 pub(crate) mod log;
+#[cfg_attr(not(test), expect(dead_code, reason = "the core observes its ledger next"))]
+pub(crate) mod losses;
 mod outages;
 #[cfg_attr(not(test), expect(dead_code, reason = "the core counts its calls next"))]
 pub(crate) mod rates;
+#[cfg_attr(not(test), expect(dead_code, reason = "the core names the remedy of a failure next"))]
+pub(crate) mod remedies;
 pub(crate) mod warnings;

@@ -11,7 +11,9 @@ use tokio::sync::Notify;
 use super::queue::{Activity, DiskQueue};
 use crate::core::{Core, Effect};
 use crate::report::events::{Event, Listeners};
-use crate::report::health::{Facts, Health, Status};
+use crate::report::facts::{Facts, Failed};
+use crate::report::health::{Health, Status};
+use crate::report::losses::Losses;
 use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, ContainedClock, SystemClock};
@@ -267,19 +269,23 @@ impl Shared {
             journal_batches: journal.map(|journal| journal.batches),
             journal_bytes: journal.map(|journal| journal.bytes),
             accepted_not_durable: core.durable.accepted_not_durable(),
+            success_rate_5m: 1.0,
+            acknowledged_unreadable: 0,
             possible_duplicates: counters.possible_duplicates(),
             dead_letters_evicted: counters.dead_letters_evicted(),
             endpoint: self.endpoint.clone(),
         };
         health.judged(&Facts {
-            is_losing,
-            last_cause: counters.last_cause(),
+            losses: if is_losing { Losses::of(ledger, counters.dead_letters_evicted()) } else { Losses::default() },
+            last_failure: counters.last_cause().map(|cause| Failed { cause, remedy: "check the collector" }),
+            has_fallback: self.no_fallback.is_none() && self.has_disk(),
             disk_trouble: core.storage.trouble().filter(|_| core.is_disk_trouble_felt(now)),
             journal_trouble: core.durable.trouble(),
             is_recently_not_durable: core.durable.is_recently_not_durable(now),
             unread: core.durable.unread(),
             is_disk_stalled: busy.is_some_and(|time| time >= STALLED),
             no_fallback: self.no_fallback.as_deref(),
+            ..Facts::default()
         })
     }
 }
