@@ -49,7 +49,8 @@ pub use seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Sto
 pub use seams::fates::{Failures, Fate, Refusal, Refusals};
 pub use seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 pub use seams::settings::{
-    Breaker, Buffer, DeadLetters, Durability, FallbackFormat, Files, Replay, Requests, Retry, Settings, Shutdown,
+    Breaker, Buffer, DeadLetters, Durability, FallbackFormat, Files, Refused, Replay, Requests, Retry, Settings,
+    Shutdown,
 };
 pub use shell::ending::FlushError;
 pub use stores::journal::JournalOpenError;

@@ -9,7 +9,7 @@ use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{ShouldSample, SpanLimits};
 use otlp_transport::{Protocol, Transport};
 use resilient_exporter::{
-    Breaker, Buffer, DeadLetters, Durability, Files, IntoPrimary, Replay, Requests, Retry, Shutdown,
+    Breaker, Buffer, DeadLetters, Durability, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown,
 };
 
 use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter};
@@ -252,8 +252,13 @@ structs! {
     exporter.shutdown, shutdown: Shutdown;
 }
 
-/// Directories.
+/// Refusals and directories.
 impl Builder {
+    /// Sets the treatment of batches that the collector refuses. Beats `TELEMETRY_REFUSED`.
+    pub fn with_refused(self, refused: Refused) -> Self {
+        self.give("with_refused", move |settings| settings.exporter.refused = refused)
+    }
+
     /// Sets the directory for everything that outlives the process. Beats `TELEMETRY_STATE_DIR`.
     pub fn with_state_dir(self, dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();

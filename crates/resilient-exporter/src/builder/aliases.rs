@@ -8,7 +8,7 @@ use ::journal::SyncPolicy;
 use file_fallback::Compression;
 
 use super::Builder;
-use crate::seams::settings::FallbackFormat;
+use crate::seams::settings::{FallbackFormat, Refused};
 
 macro_rules! aliases {
     ($($group:ident: $struct:ident { $($method:ident => $field:ident: $type:ty;)+ })+) => {
@@ -77,8 +77,14 @@ aliases! {
     }
 }
 
-/// Aliases that take a path in any form.
+/// The methods of fields that stand in no struct, and aliases that take a path in any form.
 impl Builder {
+    /// Sets [`Settings::refused`](crate::Settings::refused).
+    pub fn with_refused(mut self, refused: Refused) -> Self {
+        self.settings.refused = refused;
+        self
+    }
+
     /// Sets [`Settings::state_dir`](crate::Settings::state_dir).
     pub fn with_state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.settings.state_dir = Some(dir.into());

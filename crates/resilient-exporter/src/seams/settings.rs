@@ -41,6 +41,8 @@ pub struct Settings {
     /// The directory for all that outlives the process: `fallback`, `journal` and `dead-letters` are made below it,
     /// with mode 0700. None by default: no directory suits every program.
     pub state_dir: Option<PathBuf>,
+    /// The treatment of batches that the collector refuses: kept by default.
+    pub refused: Refused,
 }
 
 /// The documentation of an expression: the text behind it, or else the expression.
@@ -99,6 +101,7 @@ macro_rules! settings {
             pub const FIELDS: &[&str] = &[
                 $($(concat!(stringify!($group), ".", stringify!($field)),)+)+
                 "state_dir",
+                "refused",
             ];
 
             /// The path of each field whose default the documentation shows as a text, and the text.
@@ -239,6 +242,20 @@ pub enum FallbackFormat {
     /// Encoded `TracesData`, each with its length before it, `.binpb`, as the Collector's file exporter writes with
     /// `format: proto`: spans are neither turned into text nor read from it.
     Protobuf,
+}
+
+/// The treatment of a batch whose request the collector refuses, other than as too large.
+///
+/// A refusal may be about the batch or about its sender: an expired token, a stale replica, a wrong URL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The batch waits and is sent again, from memory or from a file. It becomes a dead letter once the collector
+    /// accepts other batches and goes on refusing this one.
+    #[default]
+    Keep,
+    /// Strict mode: the batch is a dead letter with its first refusal, whatever the reason.
+    DeadLetter,
 }
 
 /// A field whose value is too small.

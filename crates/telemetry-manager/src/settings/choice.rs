@@ -1,6 +1,6 @@
 //! Settings that are one of a few words.
 
-use resilient_exporter::{Compression, FallbackFormat};
+use resilient_exporter::{Compression, FallbackFormat, Refused};
 
 use super::{TracesExporter, TracesSampler};
 
@@ -48,6 +48,11 @@ impl Choice for TracesSampler {
 impl Choice for FallbackFormat {
     const WORDS: &'static [&'static str] = &["json", "protobuf"];
     const VALUES: &'static [Self] = &[Self::Json, Self::Protobuf];
+}
+
+impl Choice for Refused {
+    const WORDS: &'static [&'static str] = &["keep", "dead-letter"];
+    const VALUES: &'static [Self] = &[Self::Keep, Self::DeadLetter];
 }
 
 impl Choice for Compression {

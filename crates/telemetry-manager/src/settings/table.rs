@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use resilient_exporter::{Compression, FallbackFormat};
+use resilient_exporter::{Compression, FallbackFormat, Refused};
 
 use super::choice::Choice as _;
 use super::field::{Field as _, Value};
@@ -459,6 +459,10 @@ settings! {
         DEAD_LETTER_MAX_AGE: "TELEMETRY_DEAD_LETTER_MAX_AGE", (exporter.dead_letter.max_age),
             seconds(60_000, 3650 * DAY), Error,
             "Longest stay of a dead letter.";
+        REFUSED: "TELEMETRY_REFUSED", (with_refused: exporter.refused), Kind::Choice(Refused::WORDS), Default,
+            "The treatment of a batch that the collector refuses. With `keep` it waits and is sent again; it becomes \
+             a dead letter once the collector accepts others and goes on refusing this one. With `dead-letter` it is \
+             a dead letter at once, also where a wrong key or URL is the reason.";
         REPLAY_RATE: "TELEMETRY_REPLAY_RATE", (exporter.replay.rate), Kind::Rate, Default,
             "Spans a second that are sent from files, at most.";
     }

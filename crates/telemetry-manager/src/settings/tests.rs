@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
-use resilient_exporter::{Compression, FallbackFormat, SyncPolicy};
+use resilient_exporter::{Compression, FallbackFormat, Refused, SyncPolicy};
 
 use super::field::Value;
 use super::table::{Kind, NOT_SUPPORTED, OnBad};
@@ -67,7 +67,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     );
     let letters = &settings.exporter.dead_letter;
     assert_eq!((letters.max_bytes, letters.max_age), (64 << 20, Duration::from_secs(30 * 86_400)));
-    assert_eq!(settings.exporter.replay.rate, None);
+    assert_eq!((settings.exporter.replay.rate, settings.exporter.refused), (None, Refused::Keep));
     let journal = &settings.exporter.journal;
     assert_eq!(
         (journal.enabled, journal.sync, journal.sync_timeout, journal.max_bytes),
@@ -392,6 +392,17 @@ fn settings_that_contradict_each_other_are_reconciled_with_a_warning() {
     assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 1));
     let settings = good(&[("TELEMETRY_RETRY_INITIAL_DELAY", "30s")]);
     assert_eq!((settings.exporter.retry.max_delay, settings.warnings().len()), (Duration::from_secs(30), 1));
+}
+
+#[test]
+fn refused_batches_are_kept_unless_strict_mode_is_asked_for() {
+    let refused = |value| good(&[("TELEMETRY_REFUSED", value)]).exporter.refused;
+    assert_eq!([refused("dead-letter"), refused("Dead-Letter")], [Refused::DeadLetter; 2]);
+    let settings = good(&[("TELEMETRY_REFUSED", "drop")]);
+    assert_eq!(settings.exporter.refused, Refused::Keep);
+    let warnings: Vec<_> = settings.warnings().iter().map(ToString::to_string).collect();
+    let expected = "TELEMETRY_REFUSED=\"drop\" is not accepted, keep is used; accepted is keep or dead-letter";
+    assert_eq!(warnings, [expected]);
 }
 
 #[test]

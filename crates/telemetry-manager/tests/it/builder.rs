@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{Setup, trace};
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry_sdk::trace::{Sampler, SpanData, SpanExporter, SpanLimits};
-use telemetry_manager::resilient_exporter::{Compression, FallbackFormat, SyncPolicy};
+use telemetry_manager::resilient_exporter::{Compression, FallbackFormat, Refused, SyncPolicy};
 use telemetry_manager::{Builder, Propagator, SETTINGS, SetupError, TracesExporter, otlp_transport};
 
 #[test]
@@ -101,6 +101,7 @@ fn given_in_code() -> Builder {
         .with_buffer_max_bytes(70_000)
         .with_buffer_max_age(minute)
         .with_state_dir("/s")
+        .with_refused(Refused::DeadLetter)
         .with_fallback_enabled(false)
         .with_fallback_dir("/f")
         .with_fallback_max_bytes(2 << 20)
@@ -144,7 +145,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.retry.max_retries, s.retry.initial_delay, s.retry.max_delay), (6, minute, minute * 2));
     assert_eq!((s.retry.multiplier, s.retry.jitter), (1.5, 0.5));
     assert_eq!((s.buffer.max_spans, s.buffer.max_bytes, s.buffer.max_age), (10, 70_000, minute));
-    assert_eq!(s.state_dir.as_deref(), Some("/s".as_ref()));
+    assert_eq!((s.state_dir.as_deref(), s.refused), (Some("/s".as_ref()), Refused::DeadLetter));
     assert_eq!((s.fallback.enabled, s.fallback.dir.as_deref()), (false, Some("/f".as_ref())));
     assert_eq!((s.fallback.max_bytes, s.fallback.max_age), (2 << 20, minute));
     assert_eq!(
