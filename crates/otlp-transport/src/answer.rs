@@ -1,14 +1,22 @@
-//! The meaning of an answer: the table of the OTLP specification 1.11, as pure functions.
+//! The meaning of an answer: the tables of `docs/otlp.md`, as pure functions.
+
+mod acknowledgement;
+mod size;
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
+use crate::body;
 use crate::outcome::{Cause, Outcome, RefusalKind};
-use crate::wire::{ExportResponse, RpcStatus};
+use crate::wire::RpcStatus;
+
+pub(crate) use acknowledgement::{content_type, is_page};
 
 /// Longest text that is taken over from a peer, in characters.
 const MAX_MESSAGE: usize = 512;
+/// Longest text that is searched for words about a size, in characters: those of a page of HTML stand in its title.
+const MAX_SEARCHED: usize = 4_096;
 /// Stands behind a text that was longer.
 pub(crate) const CUT: &str = "...";
 
@@ -16,98 +24,187 @@ pub(crate) const CUT: &str = "...";
 mod code {
     pub(super) const OK: i32 = 0;
     pub(super) const CANCELLED: i32 = 1;
+    pub(super) const INVALID_ARGUMENT: i32 = 3;
     pub(super) const DEADLINE_EXCEEDED: i32 = 4;
+    pub(super) const NOT_FOUND: i32 = 5;
+    pub(super) const ALREADY_EXISTS: i32 = 6;
+    pub(super) const PERMISSION_DENIED: i32 = 7;
     pub(super) const RESOURCE_EXHAUSTED: i32 = 8;
+    pub(super) const FAILED_PRECONDITION: i32 = 9;
     pub(super) const ABORTED: i32 = 10;
     pub(super) const OUT_OF_RANGE: i32 = 11;
+    pub(super) const UNIMPLEMENTED: i32 = 12;
     pub(super) const UNAVAILABLE: i32 = 14;
     pub(super) const DATA_LOSS: i32 = 15;
+    pub(super) const UNAUTHENTICATED: i32 = 16;
 }
 
-/// The body of a success, for `spans` sent spans.
-pub(crate) fn accepted(body: &[u8], spans: usize) -> Outcome {
-    match ExportResponse::read(body) {
-        Ok(ExportResponse { rejected, message }) => Outcome::Delivered {
-            rejected: usize::try_from(rejected).unwrap_or(0).min(spans),
-            message: Some(plain(&message)).filter(|message| !message.is_empty()),
-        },
-        Err(_) => unreadable(format!("{} bytes that are no ExportTraceServiceResponse", body.len())),
+/// The outcome of a failure by its status alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Retry,
+    TooLarge,
+    Refuse(RefusalKind),
+}
+
+fn http_verdict(status: u16) -> Verdict {
+    match status {
+        413 => Verdict::TooLarge,
+        429 | 502..=504 => Verdict::Retry,
+        400 | 422 => Verdict::Refuse(RefusalKind::Batch),
+        300..=399 | 401..=405 | 407 | 410 | 415 | 421 | 426 | 431 | 464 => Verdict::Refuse(RefusalKind::Sender),
+        _ => Verdict::Refuse(RefusalKind::Unclear),
     }
 }
 
-/// A success whose body cannot be read: the batch may have been taken.
-pub(crate) fn unreadable(detail: impl Into<String>) -> Outcome {
-    Outcome::Retryable { after: None, cause: Cause::Unreadable(detail.into()), possible_duplicate: true }
+/// Whether a server that answers so took nothing of the request.
+fn http_took_nothing(status: u16) -> bool {
+    matches!(status, 401 | 403 | 404 | 405 | 407 | 413 | 429)
 }
 
-/// A gRPC status that the peer sent, in headers or trailers. `body` is the message in front of it, if there was one.
-pub(crate) fn grpc(fields: &HeaderMap, body: &[u8], spans: usize) -> Outcome {
-    let Some(code) = fields.get("grpc-status") else {
-        return unreadable("the answer ended without a grpc-status");
-    };
-    let Some(code) = code.to_str().ok().and_then(|text| text.parse::<u32>().ok()) else {
-        return unreadable("grpc-status is not a number");
-    };
-    let code = i32::try_from(code).unwrap_or(i32::MAX);
-    if code == code::OK {
-        return accepted(body, spans);
-    }
-    let message = fields.get("grpc-message").map(|value| {
-        let decoded: Vec<u8> = percent_encoding::percent_decode(value.as_bytes()).collect();
-        plain(&String::from_utf8_lossy(&decoded))
-    });
-    let after = fields.get("grpc-status-details-bin").and_then(|value| {
-        let status = crate::body::decode_base64(value.as_bytes())?;
-        RpcStatus::read(&status).ok()?.retry_delay
-    });
-    grpc_status(code, message.unwrap_or_default(), after)
-}
-
-fn grpc_status(code: i32, message: String, after: Option<Duration>) -> Outcome {
-    let about_size = matches!(code, code::RESOURCE_EXHAUSTED | code::OUT_OF_RANGE) && is_about_size(&message);
-    let cause = Cause::Grpc { code, message };
+fn grpc_verdict(code: i32) -> Verdict {
     match code {
-        _ if about_size => Outcome::TooLarge { cause, possible_duplicate: false },
-        code::RESOURCE_EXHAUSTED if after.is_none() => {
-            Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false }
-        }
         code::CANCELLED
         | code::DEADLINE_EXCEEDED
         | code::RESOURCE_EXHAUSTED
         | code::ABORTED
         | code::OUT_OF_RANGE
         | code::UNAVAILABLE
-        | code::DATA_LOSS => Outcome::Retryable { after, cause, possible_duplicate: false },
-        _ => Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false },
+        | code::DATA_LOSS => Verdict::Retry,
+        code::INVALID_ARGUMENT | code::ALREADY_EXISTS => Verdict::Refuse(RefusalKind::Batch),
+        code::UNAUTHENTICATED
+        | code::PERMISSION_DENIED
+        | code::UNIMPLEMENTED
+        | code::NOT_FOUND
+        | code::FAILED_PRECONDITION => Verdict::Refuse(RefusalKind::Sender),
+        _ => Verdict::Refuse(RefusalKind::Unclear),
     }
 }
 
-/// An HTTP status outside 2xx that the peer sent, with as much of its body as could be read.
-pub(crate) fn http(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Outcome {
-    let message = http_message(headers, body);
-    let about_size = is_about_size(&message);
-    let cause = Cause::Http { status: status.as_u16(), message };
-    match status.as_u16() {
-        413 => Outcome::TooLarge { cause, possible_duplicate: false },
-        // The OpenTelemetry Collector's answer to a body above its limit.
-        400 if about_size => Outcome::TooLarge { cause, possible_duplicate: false },
-        429 | 502 | 503 | 504 => {
-            let after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
-            Outcome::Retryable { after, cause, possible_duplicate: false }
+/// As [`http_took_nothing`]. RESOURCE_EXHAUSTED proves it by its `RetryInfo` only: a server also answers so when its
+/// response is too large, and then may have taken the spans ("OTLP/gRPC Response").
+fn grpc_took_nothing(code: i32, after: Option<Duration>) -> bool {
+    match code {
+        code::UNAUTHENTICATED | code::PERMISSION_DENIED | code::UNIMPLEMENTED | code::NOT_FOUND => true,
+        code::RESOURCE_EXHAUSTED => after.is_some(),
+        _ => false,
+    }
+}
+
+/// The outcome of a failure. `text` is the peer's, for words about a size: without a hint they make a batch of several
+/// spans too large, of any status. One span cannot be split.
+fn failure(
+    verdict: Verdict,
+    cause: Cause,
+    text: &str,
+    after: Option<Duration>,
+    spans: usize,
+    possible_duplicate: bool,
+) -> Outcome {
+    match verdict {
+        Verdict::TooLarge => Outcome::TooLarge { cause, possible_duplicate },
+        _ if after.is_none() && spans > 1 && size::names_a_maximum(text) => {
+            Outcome::TooLarge { cause, possible_duplicate }
         }
-        _ => Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false },
+        Verdict::Retry => Outcome::Retryable { after, cause, possible_duplicate },
+        Verdict::Refuse(kind) => Outcome::Refused { kind, cause, possible_duplicate },
     }
 }
 
-/// The message of a `google.rpc.Status`, or else the start of the body.
-fn http_message(headers: &HeaderMap, body: &[u8]) -> String {
-    let is_protobuf = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.to_ascii_lowercase().contains("protobuf"));
+/// An HTTP answer, with as much of its body as was read, still encoded. `fault`: why the rest is missing, for an
+/// answer whose whole body counts.
+pub(crate) fn http(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    fault: Option<String>,
+    spans: usize,
+    now: SystemTime,
+) -> Outcome {
+    if status.is_success() {
+        return acknowledgement::http(status.as_u16(), headers, body, fault, spans);
+    }
+    let text = error_text(status, headers, &body::decode_start(headers, body));
+    let after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
+    let status = status.as_u16();
+    let cause = Cause::Http { status, message: plain(&text) };
+    failure(http_verdict(status), cause, &text, after, spans, !http_took_nothing(status))
+}
+
+/// An HTTP answer to a gRPC call, without any `grpc-status`: of a proxy, or of another server behind the port.
+pub(crate) fn http_for_grpc(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    spans: usize,
+    now: SystemTime,
+) -> Outcome {
+    if !status.is_success() {
+        return http(status, headers, body, None, spans, now);
+    }
+    let body = body::decode_start(headers, body);
+    let message = format!("no grpc-status{}", acknowledgement::shown(headers, &body));
+    let cause = Cause::Http { status: status.as_u16(), message };
+    Outcome::Refused { kind: RefusalKind::Sender, cause, possible_duplicate: true }
+}
+
+/// A gRPC status that the peer sent, in headers or trailers, if it is there. `message` is the message in front of it,
+/// or why that could not be read.
+pub(crate) fn grpc(fields: &HeaderMap, message: Result<Vec<u8>, String>, spans: usize) -> Option<Outcome> {
+    let status = fields.get("grpc-status")?;
+    let Some(code) = status.to_str().ok().and_then(|text| text.trim().parse::<u32>().ok()) else {
+        let detail = format!("grpc-status {:?} is not a number", plain(&String::from_utf8_lossy(status.as_bytes())));
+        let (kind, cause) = (RefusalKind::Unclear, Cause::Unreadable(detail));
+        return Some(Outcome::Refused { kind, cause, possible_duplicate: true });
+    };
+    let code = i32::try_from(code).unwrap_or(i32::MAX);
+    if code == code::OK {
+        return Some(match message {
+            Ok(message) => acknowledgement::grpc(&message, spans),
+            Err(detail) => unreadable_grpc(&detail),
+        });
+    }
+    let text = fields.get("grpc-message").map(|value| {
+        let decoded: Vec<u8> = percent_encoding::percent_decode(value.as_bytes()).collect();
+        one_line(&String::from_utf8_lossy(&decoded), MAX_SEARCHED)
+    });
+    let text = text.unwrap_or_default();
+    let after = fields.get("grpc-status-details-bin").and_then(|value| {
+        let status = body::decode_base64(value.as_bytes())?;
+        RpcStatus::read(&status).ok()?.retry_delay
+    });
+    let cause = Cause::Grpc { code, message: plain(&text) };
+    Some(failure(grpc_verdict(code), cause, &text, after, spans, !grpc_took_nothing(code, after)))
+}
+
+/// A gRPC call that succeeded, with a message that cannot be read.
+pub(crate) fn unreadable_grpc(detail: &str) -> Outcome {
+    Outcome::AcknowledgedUnreadably { cause: Cause::Unexpected(format!("gRPC status 0, {detail}")) }
+}
+
+/// The target of a redirect; else the message of a `google.rpc.Status`, or else the start of the body.
+fn error_text(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> String {
+    if status.is_redirection()
+        && let Some(location) = headers.get(header::LOCATION)
+    {
+        return format!("location {}", without_secrets(&String::from_utf8_lossy(location.as_bytes())));
+    }
     match RpcStatus::read(body) {
-        Ok(status) if is_protobuf => plain(&status.message),
-        _ => plain(&String::from_utf8_lossy(body)),
+        Ok(status) if content_type(headers).contains("protobuf") => one_line(&status.message, MAX_SEARCHED),
+        _ => one_line(&String::from_utf8_lossy(body), MAX_SEARCHED),
+    }
+}
+
+/// A URL without its query, its fragment and its user-info.
+fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    match url.split_once("//") {
+        Some((scheme, rest)) => {
+            let authority = rest.split('/').next().unwrap_or_default();
+            let user = authority.rfind('@').map_or(0, |at| at + 1);
+            format!("{scheme}//{}", &rest[user..])
+        }
+        None => url.to_owned(),
     }
 }
 
@@ -120,37 +217,23 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default())
 }
 
-/// Whether a refusal is about the size of this very message, and not about a rate or a quota: then smaller parts will
-/// be taken. Covers the words of the gRPC libraries (Go, C++, Java, .NET, Node, tonic), of Go's HTTP server and of
-/// Envoy.
-fn is_about_size(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    let has = |part: &str| message.contains(part);
-    // "rate" as a word: messages are decoded and generated too.
-    let is_about_rate =
-        message.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| matches!(word, "rate" | "queue"));
-    if is_about_rate || has("quota") {
-        return false;
-    }
-    let names_it = has("message") || has("body") || has("payload") || has("entity") || has("request");
-    let says_so = has("larger than") || has("too large") || has("too big");
-    let exceeds = has("exceed") && (has("size") || has("length"));
-    names_it && (says_so || exceeds)
-}
-
 /// A peer's text made fit for a line of a log: no control characters, one line, bounded.
 pub(crate) fn plain(text: &str) -> String {
+    one_line(text, MAX_MESSAGE)
+}
+
+fn one_line(text: &str, limit: usize) -> String {
     let mut words = String::new();
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
         if !words.is_empty() {
             words.push(' ');
         }
         words.push_str(word);
-        if words.len() > 4 * MAX_MESSAGE {
+        if words.len() > 4 * limit {
             break;
         }
     }
-    match words.char_indices().nth(MAX_MESSAGE) {
+    match words.char_indices().nth(limit) {
         Some((end, _)) => format!("{}{CUT}", &words[..end]),
         None => words,
     }
@@ -171,6 +254,19 @@ mod tests {
         assert_eq!(plain("\n \r"), "");
     }
 
+    #[test]
+    fn the_target_of_a_redirect_is_shown_without_its_secrets() {
+        for (location, shown) in [
+            ("https://sso.example/login?token=secret#secret", "https://sso.example/login"),
+            ("https://me:secret@sso.example/a@b", "https://sso.example/a@b"),
+            ("/v1/traces/?key=secret", "/v1/traces/"),
+            ("//other.example/?secret", "//other.example/"),
+            ("", ""),
+        ] {
+            assert_eq!(without_secrets(location), shown);
+        }
+    }
+
     proptest! {
         /// Any answer has an outcome of a kind that its status allows, and a text that is fit for a log.
         #[test]
@@ -180,6 +276,8 @@ mod tests {
             hint in ".{0,40}|[0-9]{1,25}",
             message in prop::collection::vec(any::<u8>(), 0..80),
             body in prop::collection::vec(any::<u8>(), 0..200),
+            content_type in "application/(x-protobuf|json)|text/(html|plain)|.{0,20}",
+            fault in prop::option::of("[a-z ]{0,20}"),
             spans in 0_usize..5,
         ) {
             let status = StatusCode::from_u16(status).expect("in range");
@@ -189,23 +287,30 @@ mod tests {
                 ("grpc-status", code.as_bytes()),
                 ("grpc-message", &message),
                 ("grpc-status-details-bin", &body),
-                ("content-type", &b"application/x-protobuf"[..]),
+                ("location", &message),
+                ("content-type", content_type.as_bytes()),
             ] {
                 if let Ok(value) = HeaderValue::from_bytes(value) {
                     fields.insert(name, value);
                 }
             }
-            for outcome in [http(status, &fields, &body, SystemTime::UNIX_EPOCH), grpc(&fields, &body, spans)] {
+            let now = SystemTime::UNIX_EPOCH;
+            let from_http = http(status, &fields, &body, fault, spans, now);
+            let outcomes =
+                [Some(from_http.clone()), grpc(&fields, Ok(body.clone()), spans),
+                Some(http_for_grpc(status, &fields, &body, spans, now))];
+            for outcome in outcomes.into_iter().flatten() {
                 if let Outcome::Delivered { rejected, .. } = outcome {
                     prop_assert!(rejected <= spans);
                 }
                 let text = outcome.cause().map(ToString::to_string).unwrap_or_default();
                 prop_assert!(!text.contains(char::is_control), "{text:?}");
             }
-            if !matches!(status.as_u16(), 429 | 502..=504) {
-                let outcome = http(status, &fields, &body, SystemTime::UNIX_EPOCH);
-                let is_final = matches!(outcome, Outcome::TooLarge { .. } | Outcome::Refused { .. });
-                prop_assert!(is_final, "{outcome:?}");
+            let is_page = matches!(from_http, Outcome::Refused { kind: RefusalKind::Sender, .. });
+            prop_assert_eq!(from_http.is_delivered() || (status.is_success() && is_page), status.is_success());
+            if !status.is_success() && !matches!(status.as_u16(), 429 | 502..=504) {
+                let is_final = matches!(from_http, Outcome::TooLarge { .. } | Outcome::Refused { .. });
+                prop_assert!(is_final, "{from_http:?}");
             }
         }
     }

@@ -112,9 +112,11 @@ impl Config {
             | Outcome::Retryable { cause, .. }
             | Outcome::TooLarge { cause, .. }
             | Outcome::Refused { cause, .. } => match cause {
-                Cause::Connect(text) | Cause::Broken(text) | Cause::Unreadable(text) | Cause::Foreign(text) => {
-                    clean(text)
-                }
+                Cause::Connect(text)
+                | Cause::Broken(text)
+                | Cause::Unreadable(text)
+                | Cause::Unexpected(text)
+                | Cause::Foreign(text) => clean(text),
                 Cause::Http { message, .. } | Cause::Grpc { message, .. } => clean(message),
                 Cause::Timeout(_) | Cause::RequestLimit { .. } => {}
             },

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
 use crate::answer;
-use crate::body::{self, MAX_RESPONSE, MESSAGE_WAIT};
+use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::config::Config;
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
@@ -59,20 +59,26 @@ impl GrpcTransport {
             Outcome::Retryable { after: None, cause, possible_duplicate }
         };
 
-        let (connection, requests) = match timeout_at(deadline, self.connection()).await {
-            Ok(Ok(usable)) => usable,
-            Ok(Err(cause)) => return Outcome::Retryable { after: None, cause, possible_duplicate: false },
-            Err(_) => return timed_out(false),
-        };
-        match timeout_at(deadline, self.call(requests, body, payload.span_count(), deadline)).await {
-            Ok(Answer::Peer(outcome)) => outcome,
-            Ok(Answer::Broken(outcome)) => {
+        let mut is_second = false;
+        loop {
+            let (connection, requests) = match timeout_at(deadline, self.connection()).await {
+                Ok(Ok(usable)) => usable,
+                Ok(Err(cause)) => return Outcome::Retryable { after: None, cause, possible_duplicate: false },
+                Err(_) => return timed_out(false),
+            };
+            let call = self.call(requests, body.clone(), payload.span_count(), deadline);
+            let answer = timeout_at(deadline, call).await;
+            if !matches!(answer, Ok(Answer::Peer(_))) {
                 self.give_up(&connection);
-                outcome
             }
-            Err(_) => {
-                self.give_up(&connection);
-                timed_out(true)
+            match answer {
+                Ok(Answer::Peer(outcome) | Answer::Broken(outcome)) => return outcome,
+                Ok(Answer::Unprocessed(cause)) if is_second => {
+                    return Outcome::Retryable { after: None, cause, possible_duplicate: false };
+                }
+                // Servers that shut down and balancers answer so: another connection leads to another server.
+                Ok(Answer::Unprocessed(_)) => is_second = true,
+                Err(_) => return timed_out(true),
             }
         }
     }
@@ -81,7 +87,7 @@ impl GrpcTransport {
     async fn call(&self, mut requests: SendRequest<Bytes>, message: Bytes, spans: usize, deadline: Instant) -> Answer {
         let (response, mut stream) = match requests.send_request(self.request(deadline), false) {
             Ok(opened) => opened,
-            Err(error) => return broken(&error, false),
+            Err(error) => return Answer::Unprocessed(cause_of(&error)),
         };
         let mut prefix = BytesMut::with_capacity(PREFIX);
         prefix.put_u8(u8::from(self.config.compression == Compression::Gzip));
@@ -92,20 +98,46 @@ impl GrpcTransport {
 
         let response = match response.await {
             Ok(response) => response,
-            Err(error) => return broken(&error, true),
+            Err(error) if is_unprocessed(&error) => return Answer::Unprocessed(cause_of(&error)),
+            Err(error) => return broken(&error),
         };
         let (head, mut incoming) = response.into_parts();
-        if head.headers.contains_key("grpc-status") {
-            return Answer::Peer(answer::grpc(&head.headers, &[], spans));
+        if let Some(outcome) = answer::grpc(&head.headers, Ok(Vec::new()), spans) {
+            return Answer::Peer(outcome);
         }
-        if head.status != StatusCode::OK {
-            // Not gRPC at all: a proxy, or another server behind the port. The status is known already; a body that is
-            // cut only cuts the message.
+        if head.status != StatusCode::OK || !may_be_grpc(&head.headers) {
+            // The head decides; a body that is cut only cuts the text.
             let mut body = BytesMut::new();
             let _ = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut incoming, &mut body)).await;
-            return Answer::Peer(answer::http(head.status, &head.headers, &body, (self.config.wall_clock)()));
+            let now = (self.config.wall_clock)();
+            return Answer::Peer(answer::http_for_grpc(head.status, &head.headers, &body, spans, now));
         }
-        read_answer(&head.headers, &mut incoming, spans).await
+        self.read_answer(&head.headers, &mut incoming, spans).await
+    }
+
+    /// Reads message and trailers behind the headers of an answer.
+    async fn read_answer(&self, headers: &HeaderMap, stream: &mut RecvStream, spans: usize) -> Answer {
+        let mut body = BytesMut::new();
+        while let Some(data) = stream.data().await {
+            let data = match data {
+                Ok(data) => data,
+                Err(error) => return broken(&error),
+            };
+            // Receiving goes on only as far as the window is given back.
+            let _ = stream.flow_control().release_capacity(data.len());
+            if body.len() + data.len() > PREFIX + MAX_RESPONSE {
+                // A failure has no message, so this call succeeded.
+                return Answer::Broken(answer::unreadable_grpc(&format!("more than {MAX_RESPONSE} bytes")));
+            }
+            body.extend_from_slice(&data);
+        }
+        let trailers = match stream.trailers().await {
+            Ok(trailers) => trailers.unwrap_or_default(),
+            Err(error) => return broken(&error),
+        };
+        Answer::Peer(answer::grpc(&trailers, unframe(headers, &body), spans).unwrap_or_else(|| {
+            answer::http_for_grpc(StatusCode::OK, headers, &body, spans, (self.config.wall_clock)())
+        }))
     }
 
     /// The current connection if it still works, or else a new one.
@@ -202,36 +234,10 @@ impl fmt::Debug for GrpcTransport {
 enum Answer {
     /// An answer of the peer; the connection is good for the next call.
     Peer(Outcome),
-    /// A local failure; no further call uses the connection.
+    /// The connection or the stream ended, or an answer was not read to its end; no further call uses the connection.
     Broken(Outcome),
-}
-
-/// Reads message and trailers behind the headers of an answer.
-async fn read_answer(headers: &HeaderMap, stream: &mut RecvStream, spans: usize) -> Answer {
-    let mut body = BytesMut::new();
-    while let Some(data) = stream.data().await {
-        let data = match data {
-            Ok(data) => data,
-            Err(error) => return broken(&error, true),
-        };
-        // Receiving goes on only as far as the window is given back.
-        let _ = stream.flow_control().release_capacity(data.len());
-        if body.len() + data.len() > PREFIX + MAX_RESPONSE {
-            return Answer::Broken(answer::unreadable(format!("more than {MAX_RESPONSE} bytes")));
-        }
-        body.extend_from_slice(&data);
-    }
-    let trailers = match stream.trailers().await {
-        Ok(trailers) => trailers.unwrap_or_default(),
-        Err(error) => return broken(&error, true),
-    };
-    let is_ok = trailers.get("grpc-status").is_some_and(|code| code == "0");
-    match unframe(headers, &body) {
-        Ok(message) => Answer::Peer(answer::grpc(&trailers, &message, spans)),
-        // Another status needs no message.
-        Err(_) if trailers.contains_key("grpc-status") && !is_ok => Answer::Peer(answer::grpc(&trailers, &[], spans)),
-        Err(detail) => Answer::Peer(answer::unreadable(detail)),
-    }
+    /// The peer did not look at the request; no further call uses the connection.
+    Unprocessed(Cause),
 }
 
 /// The first message of an answer; nothing at all counts as an empty one.
@@ -246,12 +252,13 @@ fn unframe(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, String> {
     let Some(message) = rest.get(..length) else {
         return Err(format!("a gRPC message of {length} bytes of which {} came", rest.len()));
     };
-    match (prefix[0], headers.get("grpc-encoding").map(HeaderValue::as_bytes)) {
+    let encoding = headers.get("grpc-encoding").map(|encoding| encoding.as_bytes().trim_ascii().to_ascii_lowercase());
+    match (prefix[0], encoding.as_deref()) {
         (0, _) => Ok(message.to_vec()),
         (1, Some(b"gzip")) => body::gunzip(message).map_err(|error| error.to_string()),
         (1, encoding) => {
-            let encoding = encoding.map_or("none", |encoding| std::str::from_utf8(encoding).unwrap_or("unknown"));
-            Err(format!("a compressed gRPC message, and its grpc-encoding is {encoding}"))
+            let encoding = String::from_utf8_lossy(encoding.unwrap_or(b"none"));
+            Err(format!("a compressed gRPC message, and its grpc-encoding is {}", answer::plain(&encoding)))
         }
         (flags, _) => Err(format!("a gRPC message with the unknown flags {flags}")),
     }
@@ -259,8 +266,7 @@ fn unframe(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, String> {
 
 /// Reads as much of a body as a message needs.
 async fn read_some(stream: &mut RecvStream, body: &mut BytesMut) {
-    const ENOUGH: usize = 16 << 10;
-    while body.len() < ENOUGH
+    while body.len() < MAX_START
         && let Some(Ok(data)) = stream.data().await
     {
         let _ = stream.flow_control().release_capacity(data.len());
@@ -268,10 +274,25 @@ async fn read_some(stream: &mut RecvStream, body: &mut BytesMut) {
     }
 }
 
-/// A call without an answer. `sent`: the peer can have seen the request.
-fn broken(error: &h2::Error, sent: bool) -> Answer {
-    // RFC 9113, section 8.7: a refused stream was not processed.
-    let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+/// Whether an answer with HTTP status 200 can be gRPC; some servers leave the content type out.
+fn may_be_grpc(headers: &HeaderMap) -> bool {
+    let content_type = answer::content_type(headers);
+    content_type.is_empty() || content_type.starts_with("application/grpc")
+}
+
+/// Whether a stream without an answer was not processed by the peer (RFC 9113, section 8.7): h2 gives the GOAWAY of the
+/// peer to the streams above its last stream only, and the end of the connection to those below.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    error.is_remote() && (error.is_go_away() || is_refused)
+}
+
+/// A call without an answer, or with a part of one.
+fn broken(error: &h2::Error) -> Answer {
+    Answer::Broken(Outcome::Retryable { after: None, cause: cause_of(error), possible_duplicate: true })
+}
+
+fn cause_of(error: &h2::Error) -> Cause {
     // The first bytes of an HTTP/1 answer, read as a frame, are a frame that is far too long.
     let hint = if error.reason() == Some(Reason::FRAME_SIZE_ERROR) && !error.is_remote() {
         "; the peer may not speak gRPC: its usual port is 4317"
@@ -279,6 +300,5 @@ fn broken(error: &h2::Error, sent: bool) -> Answer {
         ""
     };
     // The text may hold the debug data of the peer's GOAWAY.
-    let cause = Cause::Broken(format!("{}{hint}", answer::plain(&error.to_string())));
-    Answer::Broken(Outcome::Retryable { after: None, cause, possible_duplicate: sent && !refused })
+    Cause::Broken(format!("{}{hint}", answer::plain(&error.to_string())))
 }

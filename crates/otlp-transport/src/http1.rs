@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Transport;
 use crate::answer;
-use crate::body::{self, MAX_RESPONSE, MESSAGE_WAIT};
+use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
 use crate::config::Config;
 use crate::connect::{self, Driver};
@@ -49,7 +49,7 @@ impl HttpTransport {
     /// settings (where none is set, that of their protocol). No I/O happens, no runtime is needed.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config: config.speaking(Protocol::HttpProtobuf), idle: Mutex::new(Vec::new()) }
+        Self { config: config.speaking(Protocol::HttpProtobuf), idle: Mutex::default() }
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
@@ -80,35 +80,23 @@ impl HttpTransport {
         };
 
         let (head, mut body) = response.into_parts();
-        let read = if head.status.is_success() {
-            match timeout_at(deadline, read_whole(&mut body)).await {
-                Ok(Ok(read)) => read,
-                Ok(Err(cause)) => return failed(cause, true),
-                Err(_) => return failed(timed_out(), true),
+        let mut read = Read { bytes: BytesMut::new(), is_whole: false };
+        // Of an acknowledgement the whole body counts. Any other answer has its outcome by its head, and a body that is
+        // cut only cuts the text.
+        let fault = if head.status.is_success() && !answer::is_page(&head.headers) {
+            match timeout_at(deadline, read_whole(&mut body, &mut read)).await {
+                Ok(read) => read.err(),
+                Err(_) => Some(format!("no end within {:?}", self.config.timeout)),
             }
         } else {
-            // The status is known; a body that is cut only cuts the message.
-            let mut read = Read { bytes: BytesMut::new(), is_whole: false };
             let _ = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut body, &mut read)).await;
-            read
+            None
         };
         if read.is_whole {
             self.keep(connection);
         }
-
-        let bytes = match head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-            None | Some(b"identity") => Ok(read.bytes.to_vec()),
-            Some(b"gzip" | b"x-gzip") if !read.bytes.is_empty() => {
-                body::gunzip(&read.bytes).map_err(|error| error.to_string())
-            }
-            Some(_) if read.bytes.is_empty() => Ok(Vec::new()),
-            Some(_) => Err("a content-encoding that was not asked for".to_owned()),
-        };
-        match bytes {
-            Ok(bytes) if head.status.is_success() => answer::accepted(&bytes, payload.span_count()),
-            Err(detail) if head.status.is_success() => answer::unreadable(detail),
-            bytes => answer::http(head.status, &head.headers, &bytes.unwrap_or_default(), (self.config.wall_clock)()),
-        }
+        let now = (self.config.wall_clock)();
+        answer::http(head.status, &head.headers, &read.bytes, fault, payload.span_count(), now)
     }
 
     /// The connection that was used last, if one still works.
@@ -202,24 +190,24 @@ struct Read {
     is_whole: bool,
 }
 
-async fn read_whole(body: &mut Incoming) -> Result<Read, Cause> {
-    let mut bytes = BytesMut::new();
+/// Reads a body to its end, or says why that cannot be reached.
+async fn read_whole(body: &mut Incoming, read: &mut Read) -> Result<(), String> {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Cause::Unreadable(ErrorChain(&error).to_string()))?;
+        let frame = frame.map_err(|error| ErrorChain(&error).to_string())?;
         if let Ok(data) = frame.into_data() {
-            if bytes.len() + data.len() > MAX_RESPONSE {
-                return Err(Cause::Unreadable(format!("more than {MAX_RESPONSE} bytes")));
+            if read.bytes.len() + data.len() > MAX_RESPONSE {
+                return Err(format!("more than {MAX_RESPONSE} bytes"));
             }
-            bytes.extend_from_slice(&data);
+            read.bytes.extend_from_slice(&data);
         }
     }
-    Ok(Read { bytes, is_whole: true })
+    read.is_whole = true;
+    Ok(())
 }
 
 /// Reads as much of a body as a message needs.
 async fn read_some(body: &mut Incoming, read: &mut Read) {
-    const ENOUGH: usize = 16 << 10;
-    while read.bytes.len() < ENOUGH {
+    while read.bytes.len() < MAX_START {
         match body.frame().await {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {

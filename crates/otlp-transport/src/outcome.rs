@@ -95,11 +95,15 @@ pub enum Cause {
     Broken(String),
     /// An answer that could not be read or was larger than the limit.
     Unreadable(String),
+    /// A status of success with an answer that no OTLP server gives: status, content type and the start of the body.
+    Unexpected(String),
     /// An HTTP status sent by the peer.
     Http {
         /// The status code.
         status: u16,
-        /// The message of the `google.rpc.Status` in the body, or the start of the body.
+        /// The message of the `google.rpc.Status` in the body, or the start of the body; of a redirect its target
+        /// without query; of a page of HTML, and of an answer to a gRPC call without a gRPC status, the content type
+        /// too.
         message: String,
     },
     /// A gRPC status sent by the peer.
@@ -127,6 +131,7 @@ impl fmt::Display for Cause {
             Self::Timeout(limit) => write!(f, "no answer within {limit:?}"),
             Self::Broken(detail) => write!(f, "connection ended without an answer: {detail}"),
             Self::Unreadable(detail) => write!(f, "answer could not be read: {detail}"),
+            Self::Unexpected(answer) => f.write_str(answer),
             Self::Http { status, message } if message.is_empty() => write!(f, "HTTP status {status}"),
             Self::Http { status, message } => write!(f, "HTTP status {status}: {message}"),
             Self::Grpc { code, message } if message.is_empty() => write!(f, "gRPC status {code}"),

@@ -20,10 +20,20 @@ impl ExportResponse {
     /// Reads `opentelemetry.proto.collector.trace.v1.ExportTraceServiceResponse`. No bytes at all are a full success,
     /// and so is an empty `partial_success`.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        Self::read_with(bytes, |_| Ok(()))
+    }
+
+    /// The same without unknown fields: for bytes that nothing but themselves shows to be this message.
+    pub(crate) fn read_known(bytes: &[u8]) -> Result<Self, Malformed> {
+        Self::read_with(bytes, |_| Err(Malformed))
+    }
+
+    fn read_with(bytes: &[u8], unknown: impl Fn(u32) -> Result<(), Malformed>) -> Result<Self, Malformed> {
         let mut response = Self::default();
         for partial_success in fields(bytes) {
             let partial_success = partial_success?;
             if partial_success.number != 1 {
+                unknown(partial_success.number)?;
                 continue;
             }
             for field in fields(partial_success.bytes()?.0) {
@@ -31,7 +41,7 @@ impl ExportResponse {
                 match field.number {
                     1 => response.rejected = field.varint()? as i64,
                     2 => response.message = text(field.bytes()?.0),
-                    _ => {}
+                    number => unknown(number)?,
                 }
             }
         }

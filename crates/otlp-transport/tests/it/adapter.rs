@@ -166,7 +166,7 @@ async fn bytes_that_are_no_request_never_reach_it() {
     let (transport, heard, _release) = foreign();
     let junk = Payload::new(BatchId { incarnation: 1, seq: 1 }, UNIX_EPOCH, 1, Bytes::from_static(b"\xff\xff"));
     let got = summary(&transport.send(&junk).await);
-    assert!(got.starts_with("permanent: foreign payload cannot be decoded"), "{got}");
+    assert!(got.starts_with("batch: foreign payload cannot be decoded"), "{got}");
     assert_eq!(heard.try_recv().ok(), None);
 }
 

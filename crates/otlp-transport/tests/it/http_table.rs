@@ -24,7 +24,13 @@ const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 const GZIP: (&str, &str) = ("content-encoding", "gzip");
 
 fn success_rows() -> Vec<Row> {
+    const SENDER: &str = "sender: http 200, maybe taken";
     let ok = |body: &[u8]| answer(200, &[PROTOBUF], body);
+    let as_type = |content_type: &str, body: &[u8]| answer(200, &[("content-type", content_type)], body);
+    let page = b"\n<!DOCTYPE html><title>welcome</title>";
+    let cut =
+        |head: &str| Raw::AnswerThenClose(format!("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n{head}").into_bytes());
+    let encoded = |list: &str, body: &[u8]| answer(200, &[PROTOBUF, ("content-encoding", list)], body);
     let bomb = gzip(&vec![0; 5 << 20]);
     let endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     let chunk = [&b"4000\r\n"[..], &[0; 0x4000], b"\r\n"].concat();
@@ -50,30 +56,103 @@ fn success_rows() -> Vec<Row> {
         ),
         row("200, compressed", answer(200, &[PROTOBUF, GZIP], &gzip(&partial_success(1, ""))), "delivered, 1 rejected"),
         row("200, compressed, nothing in it", answer(200, &[GZIP], b""), "delivered, 0 rejected"),
-        row("200, damaged gzip", answer(200, &[GZIP], b"junk"), "retryable: unreadable, maybe taken"),
-        row("200, gzip bomb", answer(200, &[GZIP], &bomb), "retryable: unreadable, maybe taken"),
+        row("200, damaged gzip", answer(200, &[GZIP], b"junk"), "acknowledged: unexpected"),
+        row("200, gzip bomb", answer(200, &[GZIP], &bomb), "acknowledged: unexpected"),
         row(
             "200, unknown compression",
             answer(200, &[("content-encoding", "br")], b"junk"),
-            "retryable: unreadable, maybe taken",
+            "acknowledged: unexpected",
         ),
-        row("200, junk", ok(b"\xff\xff\xff\xff"), "retryable: unreadable, maybe taken"),
-        row("200, text", ok(b"OK"), "retryable: unreadable, maybe taken"),
-        row("200, a page", ok(b"<html>welcome</html>"), "retryable: unreadable, maybe taken"),
-        row("200, JSON", ok(b"{\"partialSuccess\":{}}"), "retryable: unreadable, maybe taken"),
-        row("200, over 4 MiB", ok(&field(15, &vec![0; 4 << 20])), "retryable: unreadable, maybe taken"),
-        row("200, endless", Raw::AnswerThenEndless(endless, chunk), "retryable: unreadable, maybe taken"),
+        row("200, junk", ok(b"\xff\xff\xff\xff"), "acknowledged: unexpected"),
+        row("200, text", ok(b"OK"), "acknowledged: unexpected"),
+        row("200, a page", ok(b"<html>welcome</html>"), SENDER),
+        row("200, JSON", ok(b"{\"partialSuccess\":{}}"), "delivered, 0 rejected"),
+        row("200, over 4 MiB", ok(&field(15, &vec![0; 4 << 20])), "acknowledged: unexpected"),
+        row("200, endless", Raw::AnswerThenEndless(endless, chunk), "acknowledged: unexpected"),
         row(
             "200, torn",
             Raw::AnswerThenClose(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\x0a".to_vec()),
-            "retryable: unreadable, maybe taken",
+            "acknowledged: unexpected",
         ),
         row(
             "200, body that never comes",
             Raw::AnswerThenHang(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_vec()),
-            "retryable: timeout, maybe taken",
+            "acknowledged: unexpected",
         ),
+        // JSON, after the content type or by its first byte.
+        row("200, JSON {}", as_type("application/json", b"{}"), "delivered, 0 rejected"),
+        row(
+            "200, JSON with a charset",
+            as_type("Application/JSON; charset=utf-8", b" {}\r\n"),
+            "delivered, 0 rejected",
+        ),
+        row("200, {} without a type", answer(200, &[], b"{}"), "delivered, 0 rejected"),
+        row("200, {} as text", as_type("text/plain", b"{}"), "delivered, 0 rejected"),
+        row("200, {} as a page", as_type("text/html", b"{}"), "delivered, 0 rejected"),
+        row("202, JSON", answer(202, &[("content-type", "application/json")], b"{}"), "delivered, 0 rejected"),
+        row(
+            "200, JSON partial success",
+            as_type("application/json", br#"{"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old"}}"#),
+            "delivered, 2 rejected: too old",
+        ),
+        row(
+            "200, JSON partial success, snake case",
+            as_type("application/json", br#"{"partial_success":{"rejected_spans":99,"error_message":"too old"}}"#),
+            "delivered, 3 rejected: too old",
+        ),
+        row(
+            "200, JSON warning",
+            as_type("application/json", br#"{"partialSuccess":{"errorMessage":"soon gone"}}"#),
+            "delivered, 0 rejected: soon gone",
+        ),
+        row(
+            "200, compressed JSON",
+            answer(200, &[("content-type", "application/json"), GZIP], &gzip(b"{}")),
+            "delivered, 0 rejected",
+        ),
+        row("200, JSON error", as_type("application/json", br#"{"error":"no"}"#), "acknowledged: unexpected"),
+        row("200, JSON list", as_type("application/json", b"[]"), "acknowledged: unexpected"),
+        row("200, torn JSON", as_type("application/json", b"{"), "acknowledged: unexpected"),
+        row("200, empty JSON", as_type("application/json", b""), "delivered, 0 rejected"),
+        // Protobuf without its content type, and texts.
+        row("200, no type", answer(200, &[], &partial_success(1, "")), "delivered, 1 rejected"),
+        row("200, octets", as_type("application/octet-stream", &partial_success(1, "")), "delivered, 1 rejected"),
+        row("200, unknown fields", ok(&field(9, b"new")), "delivered, 0 rejected"),
+        row("200, text success", as_type("text/plain", b"success"), "acknowledged: unexpected"),
+        row("200, text that reads as a field", as_type("text/plain", b"accepted\n"), "acknowledged: unexpected"),
+        row("200, that text without a type", answer(200, &[], b"accepted\n"), "acknowledged: unexpected"),
+        row("200, empty text", as_type("text/plain", b""), "delivered, 0 rejected"),
+        row("202, text", answer(202, &[("content-type", "text/plain")], b"Accepted"), "acknowledged: unexpected"),
+        // Pages.
+        row("200, text/html", as_type("text/html; charset=utf-8", page), SENDER),
+        row("200, TEXT/HTML", as_type("TEXT/HTML", b"hello"), SENDER),
+        row("200, xhtml", as_type("application/xhtml+xml", b"<?xml?>"), SENDER),
+        row("200, a page without a type", answer(200, &[], page), SENDER),
+        row("200, a page as text", as_type("text/plain", b"<HTML>"), SENDER),
+        row("200, compressed page", answer(200, &[("content-type", "text/html"), GZIP], &gzip(page)), SENDER),
+        row("200, compressed page, no type", answer(200, &[GZIP], &gzip(page)), SENDER),
+        row(
+            "200, page in brotli",
+            answer(200, &[("content-type", "text/html"), ("content-encoding", "br")], b"x"),
+            SENDER,
+        ),
+        row("200, torn page", cut("content-type: text/html\r\n\r\n<ht"), SENDER),
+        row("200, torn page without a type", cut("\r\n<html><body>"), SENDER),
+        row("200, page that never ends", Raw::AnswerThenHang(http_head("content-type: text/html")), SENDER),
+        row("200, nothing as a page", as_type("text/html", b""), "delivered, 0 rejected"),
+        // Encodings.
+        row("200, GZIP", encoded(" GZip ", &gzip(&partial_success(1, ""))), "delivered, 1 rejected"),
+        row("200, X-Gzip", encoded("X-Gzip", &gzip(&partial_success(1, ""))), "delivered, 1 rejected"),
+        row("200, identity, gzip", encoded("identity, gzip", &gzip(&partial_success(1, ""))), "delivered, 1 rejected"),
+        row("200, gzip twice", encoded("gzip,gzip", &gzip(&gzip(&partial_success(1, "")))), "delivered, 1 rejected"),
+        row("200, Identity", encoded("Identity", &partial_success(1, "")), "delivered, 1 rejected"),
+        row("200, many encodings", encoded(&"gzip,".repeat(99), &gzip(b"x")), "acknowledged: unexpected"),
+        row("200, cut gzip", encoded("gzip", &gzip(&partial_success(1, "x"))[..12]), "acknowledged: unexpected"),
     ]
+}
+
+fn http_head(header: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\n{header}\r\ncontent-length: 9\r\n\r\nx").into_bytes()
 }
 
 fn status_rows() -> Vec<Row> {
@@ -82,43 +161,81 @@ fn status_rows() -> Vec<Row> {
     for status in (300..=511).filter(|status| !(418..=420).contains(status) && *status % 10 < 9) {
         let (plain, hinted): (&str, &str) = match status {
             413 => ("too large", "too large"),
-            502..=504 => ("retryable", "retryable after 7s"),
-            429 => ("retryable", "retryable after 7s"),
-            _ => ("permanent", "permanent"),
+            429 | 502..=504 => ("retryable", "retryable after 7s"),
+            400 | 422 => ("batch", "batch"),
+            300..=399 | 401..=405 | 407 | 410 | 415 | 421 | 426 | 431 | 464 => ("sender", "sender"),
+            _ => ("unclear", "unclear"),
         };
-        let expect = |kind: &str| &*Box::leak(format!("{kind}: http {status}").into_boxed_str());
+        let taken = if matches!(status, 401 | 403 | 404 | 405 | 407 | 413 | 429) { "" } else { ", maybe taken" };
+        let expect = |kind: &str| &*Box::leak(format!("{kind}: http {status}{taken}").into_boxed_str());
         rows.push(row(format!("{status}"), answer(status, &[], b"why"), expect(plain)));
         rows.push(row(format!("{status} with a hint"), answer(status, &retry, b""), expect(hinted)));
     }
+    const TOO_LARGE: &[u8] = b"the message size of 5000000 bytes is larger than the allowed limit";
+    let mut cut = gzip(TOO_LARGE);
+    cut.truncate(cut.len() - 9);
     let redirect = [("location", "http://127.0.0.1:1/")];
     let after = |value: &str| answer(503, &[("retry-after", value)], b"");
     let refused = |status, message| answer(status, &[PROTOBUF], &rpc_status(3, message, None));
     let hang = |status: u16| format!("HTTP/1.1 {status} No\r\ncontent-length: 9\r\n\r\nx").into_bytes();
     rows.extend([
-        row("301 to a dead port", answer(301, &redirect, b""), "permanent: http 301"),
-        row("308 to a dead port", answer(308, &redirect, b""), "permanent: http 308"),
+        row("301 to a dead port", answer(301, &redirect, b""), "sender: http 301, maybe taken"),
+        row("308 to a dead port", answer(308, &redirect, b""), "sender: http 308, maybe taken"),
         row("429", answer(429, &[], b""), "retryable: http 429"),
         row("429, 7 s", answer(429, &retry, b""), "retryable after 7s: http 429"),
-        row("503, 0 s", after("0"), "retryable after 0ns: http 503"),
-        row("503, a year", after("31536000"), "retryable after 31536000s: http 503"),
-        row("503, more than a number", after("99999999999999999999"), "retryable: http 503"),
-        row("503, below zero", after("-1"), "retryable: http 503"),
-        row("503, half a second", after("0.5"), "retryable: http 503"),
-        row("503, a word", after("soon"), "retryable: http 503"),
-        row("503, a date", after("Sun, 06 Nov 1994 08:50:07 GMT"), "retryable after 30s: http 503"),
-        row("503, a date gone by", after("Sun, 06 Nov 1994 08:00:00 GMT"), "retryable after 0ns: http 503"),
-        row("503, an RFC 850 date", after("Sunday, 06-Nov-94 08:50:07 GMT"), "retryable after 30s: http 503"),
-        row("400, body too large", refused(400, "http: request body too large"), "too large: http 400"),
-        row("400, body too large, as text", answer(400, &[], b"request body too large"), "too large: http 400"),
-        row("400, something else", refused(400, "proto: integer overflow"), "permanent: http 400"),
-        row("500, body too large", refused(500, "http: request body too large"), "permanent: http 500"),
-        row("400, junk", answer(400, &[PROTOBUF], b"\xff\xff"), "permanent: http 400"),
-        row("400, compressed", answer(400, &[GZIP], &gzip(b"request body too large")), "too large: http 400"),
-        row("400, damaged gzip", answer(400, &[GZIP], b"junk"), "permanent: http 400"),
+        row("503, 0 s", after("0"), "retryable after 0ns: http 503, maybe taken"),
+        row("503, a year", after("31536000"), "retryable after 31536000s: http 503, maybe taken"),
+        row("503, more than a number", after("99999999999999999999"), "retryable: http 503, maybe taken"),
+        row("503, below zero", after("-1"), "retryable: http 503, maybe taken"),
+        row("503, half a second", after("0.5"), "retryable: http 503, maybe taken"),
+        row("503, a word", after("soon"), "retryable: http 503, maybe taken"),
+        row("503, a date", after("Sun, 06 Nov 1994 08:50:07 GMT"), "retryable after 30s: http 503, maybe taken"),
+        row(
+            "503, a date gone by",
+            after("Sun, 06 Nov 1994 08:00:00 GMT"),
+            "retryable after 0ns: http 503, maybe taken",
+        ),
+        row(
+            "503, an RFC 850 date",
+            after("Sunday, 06-Nov-94 08:50:07 GMT"),
+            "retryable after 30s: http 503, maybe taken",
+        ),
+        row("400, body too large", refused(400, "http: request body too large"), "too large: http 400, maybe taken"),
+        row(
+            "400, body too large, as text",
+            answer(400, &[], b"request body too large"),
+            "too large: http 400, maybe taken",
+        ),
+        row("400, something else", refused(400, "proto: integer overflow"), "batch: http 400, maybe taken"),
+        row("500, body too large", refused(500, "http: request body too large"), "too large: http 500, maybe taken"),
+        row("400, junk", answer(400, &[PROTOBUF], b"\xff\xff"), "batch: http 400, maybe taken"),
+        row(
+            "400, compressed",
+            answer(400, &[GZIP], &gzip(b"request body too large")),
+            "too large: http 400, maybe taken",
+        ),
+        row("400, damaged gzip", answer(400, &[GZIP], b"junk"), "batch: http 400, maybe taken"),
+        row(
+            "400, compressed in capitals",
+            answer(400, &[("content-encoding", "GZIP")], &gzip(TOO_LARGE)),
+            "too large: http 400, maybe taken",
+        ),
+        row("400, compressed and cut", answer(400, &[GZIP], &cut), "too large: http 400, maybe taken"),
+        row("400 as JSON", answer(400, &[], br#"{"message":"Request Too Long"}"#), "too large: http 400, maybe taken"),
+        row("429 about size", answer(429, &[], TOO_LARGE), "too large: http 429"),
+        row("429 about size, 7 s", answer(429, &retry, TOO_LARGE), "retryable after 7s: http 429"),
+        row(
+            "429 about a rate",
+            answer(429, &[], b"ingestion rate limit (4194304 bytes/s) exceeded"),
+            "retryable: http 429",
+        ),
+        row("503 about size", answer(503, &[], TOO_LARGE), "too large: http 503, maybe taken"),
+        row("401 about size", answer(401, &[], TOO_LARGE), "too large: http 401"),
+        row("413, 7 s", answer(413, &retry, b""), "too large: http 413"),
         row("413, early", Raw::AnswerEarly(http_answer(413, &[("connection", "close")], b"")), "too large: http 413"),
-        row("503, torn", Raw::AnswerThenClose(hang(503)), "retryable: http 503"),
-        row("503, body that never ends", Raw::AnswerThenHang(hang(503)), "retryable: http 503"),
-        row("404, body that never ends", Raw::AnswerThenHang(hang(404)), "permanent: http 404"),
+        row("503, torn", Raw::AnswerThenClose(hang(503)), "retryable: http 503, maybe taken"),
+        row("503, body that never ends", Raw::AnswerThenHang(hang(503)), "retryable: http 503, maybe taken"),
+        row("404, body that never ends", Raw::AnswerThenHang(hang(404)), "sender: http 404"),
         row(
             "100, then 200",
             Raw::Answer([&b"HTTP/1.1 100 Continue\r\n\r\n"[..], &http_answer(200, &[], b"")].concat()),
@@ -127,10 +244,14 @@ fn status_rows() -> Vec<Row> {
         row(
             "103, then 503",
             Raw::Answer([&b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"[..], &http_answer(503, &[], b"")].concat()),
-            "retryable: http 503",
+            "retryable: http 503, maybe taken",
         ),
-        row("101", Raw::Answer(b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n".to_vec()), "permanent: http 101"),
-        row("999", answer(999, &[], b""), "permanent: http 999"),
+        row(
+            "101",
+            Raw::Answer(b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n".to_vec()),
+            "unclear: http 101, maybe taken",
+        ),
+        row("999", answer(999, &[], b""), "unclear: http 999, maybe taken"),
     ]);
     rows
 }
@@ -167,7 +288,7 @@ async fn each_answer_means_what_the_specification_says() {
         // A pure time-out needs no time; where an answer comes first, it gets enough even on a busy machine.
         let limit = match name.as_str() {
             _ if expect.contains("timeout") => Duration::from_millis(100),
-            name if name.contains("never ends") => Duration::from_secs(1),
+            name if name.contains("never ends") || name.contains("never comes") => Duration::from_secs(1),
             _ => PATIENCE,
         };
         let (_held, address) = match peer {

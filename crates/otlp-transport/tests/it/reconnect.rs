@@ -244,7 +244,7 @@ fn an_answer_ahead_of_the_upload_counts() {
     });
     let transport = transport(Protocol::Grpc, server.address);
     let runtime = runtime();
-    assert_eq!(summary(&runtime.block_on(transport.send(&payload_of(4_100_000)))), "too large: grpc 8");
+    assert_eq!(summary(&runtime.block_on(transport.send(&payload_of(4_100_000)))), "too large: grpc 8, maybe taken");
 }
 
 /// The rest of the upload would stand in front of the next request, and the server does not read it.
@@ -260,7 +260,7 @@ fn a_connection_whose_upload_nobody_read_is_not_used_again() {
     let (transport, runtime) = (transport_with(config), runtime());
     // More than both kernels keep.
     let outcome = runtime.block_on(transport.send(&payload_of(64 << 20)));
-    assert_eq!(summary(&outcome), "retryable after 1s: http 503");
+    assert_eq!(summary(&outcome), "retryable after 1s: http 503, maybe taken");
     assert_eq!(summary(&runtime.block_on(transport.send(&payload()))), DELIVERED);
 }
 
@@ -270,7 +270,7 @@ fn a_refusal_is_heard_although_the_upload_breaks() {
     let fields = [("grpc-status", "8"), ("grpc-message", "message too large")];
     for (protocol, answer, expect) in [
         (Protocol::HttpProtobuf, http_answer(413, &[], b""), "too large: http 413"),
-        (Protocol::Grpc, h2_headers_only(&fields), "too large: grpc 8"),
+        (Protocol::Grpc, h2_headers_only(&fields), "too large: grpc 8, maybe taken"),
     ] {
         let server =
             Apart::start(None, move |listener| serve_raw(listener, move |_| Raw::AnswerEarlyThenReset(answer.clone())));

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::HeaderMap;
 use otlp_payload::{BatchId, Payload};
-use otlp_transport::{Cause, Config, ConfigBuilder, Outcome, Protocol};
+use otlp_transport::{Cause, Config, ConfigBuilder, Outcome, Protocol, RefusalKind};
 use tokio::net::TcpListener;
 
 pub(crate) use grpc::{Fields, Grpc, grpc_answer, grpc_ok, serve_grpc};
@@ -22,8 +22,12 @@ pub(crate) const SPANS: usize = 3;
 
 /// A payload of `size` bytes; transports do not look into it.
 pub(crate) fn payload_of(size: usize) -> Payload {
+    payload_with(SPANS, size)
+}
+
+pub(crate) fn payload_with(spans: usize, size: usize) -> Payload {
     let bytes: Vec<u8> = (0..size).map(|at| (at * 31 % 251) as u8).collect();
-    Payload::new(BatchId { incarnation: 7, seq: 1 }, UNIX_EPOCH, SPANS, Bytes::from(bytes))
+    Payload::new(BatchId { incarnation: 7, seq: 1 }, UNIX_EPOCH, spans, Bytes::from(bytes))
 }
 
 pub(crate) fn payload() -> Payload {
@@ -53,12 +57,14 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
         Cause::Timeout(_) => "timeout".to_owned(),
         Cause::Broken(_) => "broken".to_owned(),
         Cause::Unreadable(_) => "unreadable".to_owned(),
+        Cause::Unexpected(_) => "unexpected".to_owned(),
         Cause::Http { status, .. } => format!("http {status}"),
         Cause::Grpc { code, .. } => format!("grpc {code}"),
         Cause::Foreign(text) => format!("foreign {text}"),
         Cause::RequestLimit { size, limit } => format!("limit {size} > {limit}"),
         other => format!("{other:?}"),
     };
+    let taken = |possible_duplicate: &bool| if *possible_duplicate { ", maybe taken" } else { "" };
     match outcome {
         Outcome::Delivered { rejected, message: None } => format!("delivered, {rejected} rejected"),
         Outcome::Delivered { rejected, message: Some(message) } => {
@@ -66,11 +72,21 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
         }
         Outcome::Retryable { after, cause, possible_duplicate } => {
             let after = after.map_or(String::new(), |after| format!(" after {after:?}"));
-            let duplicate = if *possible_duplicate { ", maybe taken" } else { "" };
-            format!("retryable{after}: {}{duplicate}", kind(cause))
+            format!("retryable{after}: {}{}", kind(cause), taken(possible_duplicate))
         }
-        Outcome::TooLarge { cause, .. } => format!("too large: {}", kind(cause)),
-        Outcome::Refused { cause, .. } => format!("permanent: {}", kind(cause)),
+        Outcome::AcknowledgedUnreadably { cause } => format!("acknowledged: {}", kind(cause)),
+        Outcome::TooLarge { cause, possible_duplicate } => {
+            format!("too large: {}{}", kind(cause), taken(possible_duplicate))
+        }
+        Outcome::Refused { kind: side, cause, possible_duplicate } => {
+            let side = match side {
+                RefusalKind::Batch => "batch",
+                RefusalKind::Unclear => "unclear",
+                RefusalKind::Sender => "sender",
+                _ => "unknown",
+            };
+            format!("{side}: {}{}", kind(cause), taken(possible_duplicate))
+        }
         other => format!("{other:?}"),
     }
 }
@@ -161,7 +177,7 @@ pub(crate) type Log = Arc<Mutex<Vec<Seen>>>;
 
 /// An HTTP/1.1 answer with a length.
 pub(crate) fn http_answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut out = format!("HTTP/1.1 {status} Whatever\r\ncontent-length: {}\r\n", body.len());
+    let mut out = format!("HTTP/1.1 {status} Scripted\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         out.push_str(&format!("{name}: {value}\r\n"));
     }
