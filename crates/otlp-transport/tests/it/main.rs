@@ -1,10 +1,12 @@
 //! The transports against hand-written servers on real sockets.
 
 mod adapter;
+mod causes;
 mod deadlines;
 mod grpc_table;
 mod http_table;
 mod reconnect;
 mod requests;
 mod settings;
+
 mod support;
