@@ -31,10 +31,18 @@ const MAX_HEADERS: u32 = 64 << 10;
 /// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
 pub struct GrpcTransport {
     config: Config,
-    /// The connection for the next call, with the time of its last use. Never held across an await.
-    current: Mutex<Option<(Arc<Connection>, Instant)>>,
+    /// Never held across an await.
+    current: Mutex<Current>,
     /// One call at a time opens a connection; calls behind it use the new connection.
     turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Current {
+    /// The connection for the next call, with the time of its last use.
+    connection: Option<(Arc<Connection>, Instant)>,
+    /// Counts the calls of `reconnect`: a connection that was begun before the last of them serves its own call only.
+    generation: u64,
 }
 
 struct Connection {
@@ -46,7 +54,7 @@ impl GrpcTransport {
     /// Takes the settings as they are, but for their protocol: this is gRPC. No I/O happens, no runtime is needed.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config: config.speaking(Protocol::Grpc), current: Mutex::new(None), turn: tokio::sync::Mutex::new(()) }
+        Self { config: config.speaking(Protocol::Grpc), current: Mutex::default(), turn: tokio::sync::Mutex::new(()) }
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
@@ -143,21 +151,25 @@ impl GrpcTransport {
     /// The current connection if it still works, or else a new one.
     async fn connection(&self) -> Result<(Arc<Connection>, SendRequest<Bytes>), Cause> {
         let _turn = self.turn.lock().await;
-        let kept = self.current().clone();
+        let kept = self.current().connection.clone();
         if let Some((connection, last_use)) = kept
             && last_use.elapsed() < connect::MAX_IDLE
         {
             connect::catch_up().await;
             if !connection.driver.has_ended()
                 && let Ok(requests) = connection.requests.clone().ready().await
-                && let Some((current, last_use)) = self.current().as_mut()
+                && let Some((current, last_use)) = self.current().connection.as_mut()
                 && Arc::ptr_eq(current, &connection)
             {
                 *last_use = Instant::now();
                 return Ok((connection, requests));
             }
         }
-        *self.current() = None;
+        let generation = {
+            let mut current = self.current();
+            current.connection = None;
+            current.generation
+        };
         let failed = |error: &dyn fmt::Display| Cause::Connect(format!("{}: {error}", self.config.endpoint()));
         let stream = connect::tcp(&self.config.endpoint).await.map_err(|error| failed(&error))?;
         let (requests, driver) = h2::client::Builder::new()
@@ -172,16 +184,20 @@ impl GrpcTransport {
         });
         let connection = Arc::new(Connection { requests, driver });
         let requests = connection.requests.clone().ready().await.map_err(|error| failed(&error))?;
-        *self.current() = Some((Arc::clone(&connection), Instant::now()));
+        let mut current = self.current();
+        if current.generation == generation {
+            current.connection = Some((Arc::clone(&connection), Instant::now()));
+        }
+        drop(current);
         Ok((connection, requests))
     }
 
     /// Keeps further calls away from a connection; calls that are on it still end there.
     fn give_up(&self, connection: &Arc<Connection>) {
-        self.current().take_if(|(current, _)| Arc::ptr_eq(current, connection));
+        self.current().connection.take_if(|(current, _)| Arc::ptr_eq(current, connection));
     }
 
-    fn current(&self) -> MutexGuard<'_, Option<(Arc<Connection>, Instant)>> {
+    fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -221,6 +237,13 @@ impl Transport for GrpcTransport {
 
     fn endpoint(&self) -> &str {
         self.config.endpoint()
+    }
+
+    fn reconnect(&self) {
+        let mut current = self.current();
+        current.generation += 1;
+        // The calls on it hold it too.
+        current.connection = None;
     }
 }
 

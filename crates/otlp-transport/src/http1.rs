@@ -35,10 +35,19 @@ const MAX_UNREADY: Duration = Duration::from_millis(50);
 /// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
 pub struct HttpTransport {
     config: Config,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Idle>,
+}
+
+/// The connections for later calls.
+#[derive(Default)]
+struct Idle {
+    connections: Vec<Connection>,
+    /// Counts the calls of `reconnect`: a connection of an earlier generation is not kept.
+    generation: u64,
 }
 
 struct Connection {
+    generation: u64,
     requests: SendRequest<Full<Bytes>>,
     driver: Driver,
     last_use: Instant,
@@ -103,7 +112,7 @@ impl HttpTransport {
     async fn kept(&self) -> Option<Connection> {
         let mut has_caught_up = false;
         loop {
-            let mut connection = self.lock().pop()?;
+            let mut connection = self.lock().connections.pop()?;
             if !has_caught_up {
                 connect::catch_up().await;
                 has_caught_up = true;
@@ -120,24 +129,26 @@ impl HttpTransport {
 
     async fn open(&self) -> Result<Connection, Cause> {
         let failed = |error: &dyn fmt::Display| Cause::Connect(format!("{}: {error}", self.config.endpoint()));
+        let generation = self.lock().generation;
         let stream = connect::tcp(&self.config.endpoint).await.map_err(|error| failed(&error))?;
         let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
         let driver = Driver::spawn(async move {
             // The call on this connection gets the error of its end.
             let _ = connection.await;
         });
-        Ok(Connection { requests, driver, last_use: Instant::now() })
+        Ok(Connection { generation, requests, driver, last_use: Instant::now() })
     }
 
     fn keep(&self, mut connection: Connection) {
         connection.last_use = Instant::now();
         let mut idle = self.lock();
-        if idle.len() < MAX_KEPT && !connection.requests.is_closed() {
-            idle.push(connection);
+        let is_current = connection.generation == idle.generation;
+        if is_current && idle.connections.len() < MAX_KEPT && !connection.requests.is_closed() {
+            idle.connections.push(connection);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,6 +185,12 @@ impl Transport for HttpTransport {
 
     fn endpoint(&self) -> &str {
         self.config.endpoint()
+    }
+
+    fn reconnect(&self) {
+        let mut idle = self.lock();
+        idle.generation += 1;
+        idle.connections.clear();
     }
 }
 

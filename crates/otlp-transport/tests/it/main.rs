@@ -6,6 +6,7 @@ mod deadlines;
 mod grpc_table;
 mod http_table;
 mod reconnect;
+mod replicas;
 mod requests;
 mod settings;
 

@@ -14,7 +14,7 @@ use otlp_payload::{BatchId, Payload};
 use otlp_transport::{Cause, Config, ConfigBuilder, Outcome, Protocol, RefusalKind};
 use tokio::net::TcpListener;
 
-pub(crate) use grpc::{Fields, Grpc, grpc_answer, grpc_ok, serve_grpc};
+pub(crate) use grpc::{Fields, Grpc, grpc_answer, grpc_ok, serve_grpc, serve_grpc_behind};
 pub(crate) use raw::{Raw, serve_raw};
 
 /// Spans that every test payload claims to hold.

@@ -7,7 +7,9 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
+use super::raw::{Raw, serve_connection};
 use super::{Log, Seen, frame};
 
 pub(crate) type Fields = Vec<(&'static str, String)>;
@@ -46,6 +48,8 @@ pub(crate) enum Grpc {
     Early(Fields),
     /// No answer.
     Hang,
+    /// A full success once this was notified.
+    Gate(Arc<Notify>),
 }
 
 /// A gRPC answer with a status in its trailers.
@@ -61,6 +65,15 @@ pub(crate) fn grpc_ok() -> Grpc {
 
 /// Serves HTTP/2 on `listener` until the runtime ends; the n-th request gets `script(n)`.
 pub(crate) fn serve_grpc(listener: TcpListener, script: impl Fn(usize) -> Grpc + Send + Sync + 'static) -> Log {
+    serve_grpc_behind(Vec::new(), listener, script)
+}
+
+/// The same behind some connections to peers on plain TCP.
+pub(crate) fn serve_grpc_behind(
+    raw: Vec<Raw>,
+    listener: TcpListener,
+    script: impl Fn(usize) -> Grpc + Send + Sync + 'static,
+) -> Log {
     let log = Log::default();
     let seen = Arc::clone(&log);
     let script = Arc::new(script);
@@ -68,6 +81,10 @@ pub(crate) fn serve_grpc(listener: TcpListener, script: impl Fn(usize) -> Grpc +
         for connection in 0.. {
             let Ok((stream, _)) = listener.accept().await else { return };
             stream.set_nodelay(true).expect("a TCP socket");
+            if let Some(raw) = raw.get(connection) {
+                tokio::spawn(serve_connection(stream, connection, raw.clone(), Arc::clone(&seen)));
+                continue;
+            }
             tokio::spawn(serve_h2(stream, connection, Arc::clone(&script), Arc::clone(&seen)));
         }
     });
@@ -197,6 +214,10 @@ async fn answer_h2(script: Grpc, mut respond: SendResponse<Bytes>) {
             }
         }
         Grpc::Early(headers) => drop(respond.send_response(head(200, &headers), true)),
+        Grpc::Gate(gate) => {
+            gate.notified().await;
+            Box::pin(answer_h2(grpc_ok(), respond)).await;
+        }
         Grpc::Hang => {
             let _respond = respond;
             std::future::pending::<()>().await;

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::{Log, Seen};
 
@@ -14,6 +15,8 @@ use super::{Log, Seen};
 pub(crate) enum Raw {
     /// Reads HTTP/1.1 requests and writes these bytes for each, as they are.
     Answer(Vec<u8>),
+    /// The same, each once this was notified.
+    Gate(Arc<Notify>, Vec<u8>),
     /// The same, then ends the connection.
     AnswerThenClose(Vec<u8>),
     /// The same, then leaves it open without a word.
@@ -22,6 +25,8 @@ pub(crate) enum Raw {
     AnswerThenEndless(Vec<u8>, Vec<u8>),
     /// Writes these bytes before anything was read, and goes on reading.
     Greet(Vec<u8>),
+    /// Reads so many bytes at least, writes these bytes, and ends the connection.
+    ReadThenWrite(usize, Vec<u8>),
     /// Answers after the head of the request, without reading its body, and ends the connection.
     AnswerEarly(Vec<u8>),
     /// Answers after the head of the request, then neither reads nor ends.
@@ -51,7 +56,7 @@ pub(crate) fn serve_raw(listener: TcpListener, script: impl Fn(usize) -> Raw + S
     log
 }
 
-async fn serve_connection(mut stream: TcpStream, index: usize, script: Raw, log: Log) {
+pub(super) async fn serve_connection(mut stream: TcpStream, index: usize, script: Raw, log: Log) {
     let mut buffer = BytesMut::new();
     match script {
         Raw::Answer(answer) => {
@@ -60,6 +65,20 @@ async fn serve_connection(mut stream: TcpStream, index: usize, script: Raw, log:
                     return;
                 }
             }
+        }
+        Raw::Gate(gate, answer) => {
+            while read_http1(&mut stream, &mut buffer, index, &log).await.is_some() {
+                gate.notified().await;
+                if stream.write_all(&answer).await.is_err() {
+                    return;
+                }
+            }
+        }
+        Raw::ReadThenWrite(least, bytes) => {
+            while buffer.len() < least && stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {}
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+            while stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {}
         }
         Raw::AnswerThenClose(answer) => {
             read_http1(&mut stream, &mut buffer, index, &log).await;
