@@ -3,11 +3,11 @@
 mod adapter;
 mod causes;
 mod deadlines;
+mod documented;
 mod grpc_table;
 mod http_table;
 mod reconnect;
 mod replicas;
 mod requests;
 mod settings;
-
 mod support;
