@@ -78,7 +78,7 @@ fn replay(c: &mut Criterion) {
             |()| {
                 drop(store.spill(&lines, time()).expect("there is space"));
                 let group = group_of(store.next_group(4 << 20).expect("readable"));
-                store.acknowledge(group, SPANS as u64).expect("durable")
+                store.acknowledge(group, |_| SPANS as u64).expect("durable")
             },
             BatchSize::PerIteration,
         );

@@ -12,7 +12,7 @@
 //! | `limits` | removes files until the limits hold, or refuses a new one |
 //! | `files` | the files on the disk and their state: start, replay, verdicts, quarantine, adoption |
 //! | `read` | from the bytes of a file to groups of records |
-//! | `books` | the files in memory: settled records, sums, and the log of the progress |
+//! | `books` | the files in memory: settled records, failed attempts, sums, and the log of the progress |
 //! | `config` | the settings |
 //! | `form` | formats of records, names of files |
 //! | `error`, `outcome`, `notice` | errors, results, and the events that no result reports |
@@ -35,6 +35,6 @@ pub use error::{AdoptError, OpenError, RecordProblem, ReplayError, SettleError, 
 pub use form::format::Format;
 pub use form::record::Record;
 pub use notice::{Damage, Notice};
-pub use outcome::{Evicted, Reason, Settled, Spilled, Stored, Verdict};
-pub use read::group::{Group, Next};
+pub use outcome::{Attempts, Evicted, Reason, Settled, Spilled, Stored, Verdict};
+pub use read::group::{Group, Next, Source};
 pub use store::FileFallback;

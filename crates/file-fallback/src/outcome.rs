@@ -34,9 +34,24 @@ pub enum Verdict {
     /// The caller cannot decode the record. Its file is set aside after its last record; the notice then counts the
     /// units that are missing.
     Rejected,
-    /// The record is read again.
+    /// The record is read again; its attempts stay as they are.
     Keep,
+    /// The record is read again, after all records with fewer failed attempts. The store keeps these attempts with it,
+    /// also over a restart, and returns them in its [`Source`](crate::Source).
+    Failed(Attempts),
 }
+
+/// The failed attempts of a record that stays, in the caller's count. The default is that of a new record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Attempts {
+    /// How many attempts failed: records with fewer are read first.
+    pub failed: u32,
+    /// Numbers of the caller's, without a meaning to the store.
+    pub note: [u32; NOTE],
+}
+
+/// The numbers in a note.
+pub(crate) const NOTE: usize = 6;
 
 /// The result of settling a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -156,8 +156,9 @@ impl<D: Directory> FileFallback<D> {
         adopt::holds(&self.files, name, self.is_first)
     }
 
-    /// Reads the next records that are neither settled nor handed out, oldest file first: as many of one file as fit
-    /// into `max_bytes`, and at least one.
+    /// Reads the next records that are neither settled nor handed out: of those with the fewest failed attempts, and
+    /// oldest file first among equals, as many as fit into `max_bytes`, and at least one. They may be of up to 64 files
+    /// and all have failed equally often (see [`Attempts`](crate::Attempts)).
     ///
     /// Files without such a record do not block the disk thread for long: see [`Next::Pause`].
     ///
@@ -175,8 +176,12 @@ impl<D: Directory> FileFallback<D> {
         self.files.next_group(max_bytes).map_err(ReplayError::File)
     }
 
-    /// Takes one verdict for each record. The records that are done are durably so when this returns: one write and one
-    /// sync, or the removal of the file after its last record.
+    /// Takes one verdict for each record. The records that are done are durably so when this returns, and the attempts
+    /// of the others are stored: one write and one sync, and the removal of each file after its last record with one
+    /// sync for all.
+    ///
+    /// A file that left the store while its records were handed out, as another program removed it, is skipped; the
+    /// units of its records that are done count as surplus.
     ///
     /// # Errors
     ///
@@ -189,26 +194,23 @@ impl<D: Directory> FileFallback<D> {
         self.files.settle(&group, verdicts)
     }
 
-    /// [`settle`](Self::settle) for a group whose records are all done, with `count` units in them.
+    /// [`settle`](Self::settle) for a group whose records are all done, each with so many `units`.
     ///
     /// # Errors
     ///
     /// The same.
-    pub fn acknowledge(&mut self, group: Group, count: u64) -> Result<Settled, SettleError> {
-        let mut verdicts = vec![Verdict::Done(0); group.records.len()];
-        if let Some(last) = verdicts.last_mut() {
-            *last = Verdict::Done(count);
-        }
+    pub fn acknowledge(&mut self, group: Group, mut units: impl FnMut(&[u8]) -> u64) -> Result<Settled, SettleError> {
+        let verdicts = group.records.iter().map(|record| Verdict::Done(units(record))).collect::<Vec<_>>();
         self.settle(group, &verdicts)
     }
 
-    /// [`settle`](Self::settle) for a group of which no record is done: all are read again. Touches no disk.
+    /// [`settle`](Self::settle) for a group of which no record is done or failed: all are read again. Touches no disk.
     ///
     /// # Errors
     ///
     /// If the group is not one of this store's.
     pub fn give_back(&mut self, group: Group) -> Result<(), SettleError> {
-        let verdicts = vec![Verdict::Keep; group.records.len()];
+        let verdicts = vec![Verdict::Keep; group.len()];
         self.settle(group, &verdicts).map(drop)
     }
 

@@ -1,11 +1,11 @@
 //! All files with records that are not settled, and the sums over them.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use crate::books::file::StoredFile;
-use crate::outcome::{Settled, Stored, Verdict};
+use crate::books::file::{FileSettled, StoredFile};
+use crate::books::ranges::Ranges;
+use crate::outcome::{Stored, Verdict};
 
 /// The place of a file in the order: by number, not by time, because a clock can be set back and numbers only go up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,8 @@ pub(crate) struct Key {
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     files: BTreeMap<Key, StoredFile>,
+    /// The files that have, or may have, a record to hand out, each with its level: see [`StoredFile::level`].
+    to_read: BTreeSet<(u32, Key)>,
     total: Stored,
 }
 
@@ -31,6 +33,7 @@ impl Catalog {
         self.total.files += 1;
         self.total.count += file.remaining();
         self.total.bytes += file.bytes();
+        self.to_read.extend(file.level().map(|level| (level, key.clone())));
         self.files.insert(key, file);
     }
 
@@ -39,6 +42,9 @@ impl Catalog {
         self.total.files -= 1;
         self.total.count -= file.remaining();
         self.total.bytes -= file.bytes();
+        if let Some(level) = file.level() {
+            self.to_read.remove(&(level, key.clone()));
+        }
         Some(file)
     }
 
@@ -50,17 +56,27 @@ impl Catalog {
         self.files.get(key)
     }
 
-    pub(crate) fn get_mut(&mut self, key: &Key) -> Option<&mut StoredFile> {
-        self.files.get_mut(key)
+    /// Changes the state of a file; `None` if there is no such file. The sums stay: units are settled by
+    /// [`settle`](Self::settle) alone.
+    pub(crate) fn update<T>(&mut self, key: &Key, change: impl FnOnce(&mut StoredFile) -> T) -> Option<T> {
+        let file = self.files.get_mut(key)?;
+        let before = file.level();
+        let result = change(file);
+        let after = file.level();
+        if before != after {
+            before.map(|level| self.to_read.remove(&(level, key.clone())));
+            self.to_read.extend(after.map(|level| (level, key.clone())));
+        }
+        Some(result)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &StoredFile)> {
         self.files.iter()
     }
 
-    /// The oldest file that has, or may have, a record to hand out.
-    pub(crate) fn first_to_read(&self) -> Option<&Key> {
-        self.files.iter().find(|(_, file)| !file.is_exhausted()).map(|(key, _)| key)
+    /// The file to read next: the oldest of those whose records have the fewest failed attempts, and this number.
+    pub(crate) fn first_to_read(&self) -> Option<&(u32, Key)> {
+        self.to_read.first()
     }
 
     /// The oldest file of which no record is handed out.
@@ -84,10 +100,10 @@ impl Catalog {
         self.files.values_mut().for_each(|file| file.correct_time(now, clock_set));
     }
 
-    /// Notes one verdict for each of the records; `None` if there is no such file.
-    pub(crate) fn settle(&mut self, key: &Key, records: Range<u64>, verdicts: &[Verdict]) -> Option<Settled> {
-        let settled = self.files.get_mut(key)?.settle(records, verdicts);
-        self.total.count -= settled.count;
-        Some(settled)
+    /// Takes one verdict for each of the records; `None` if there is no such file.
+    pub(crate) fn settle(&mut self, key: &Key, records: &Ranges, verdicts: &[Verdict]) -> Option<FileSettled> {
+        let result = self.update(key, |file| file.settle(records, verdicts))?;
+        self.total.count -= result.settled.count;
+        Some(result)
     }
 }

@@ -1,13 +1,13 @@
 //! One file: which of its records are settled or handed out.
 
-use std::ops::Range;
 use std::time::SystemTime;
 
 use crate::books::progress::Mark;
 use crate::books::ranges::Ranges;
+use crate::books::tried::Tried;
 use crate::form::name::FileName;
 use crate::notice::Damage;
-use crate::outcome::{Settled, Verdict};
+use crate::outcome::{Attempts, Settled, Verdict};
 
 /// A file with records that are not settled.
 #[derive(Debug)]
@@ -23,10 +23,13 @@ pub(crate) struct StoredFile {
     done_count: u64,
     /// Records that are handed out.
     out: Ranges,
+    /// The attempts of records that were given back.
+    tried: Tried,
     /// How many records it has, once its end was read.
     records: Option<u64>,
-    /// Every record was read and is settled or handed out; until a record is given back.
-    exhausted: bool,
+    /// The failed attempts that the records have which are read next; those with more wait until the file was read to
+    /// its end. None if every record is settled or handed out.
+    level: Option<u32>,
     /// The first damage that was found.
     damage: Option<Damage>,
     rejected: bool,
@@ -43,8 +46,9 @@ impl StoredFile {
             done: Ranges::default(),
             done_count: 0,
             out: Ranges::default(),
+            tried: Tried::default(),
             records: None,
-            exhausted: false,
+            level: Some(0),
             damage: None,
             rejected: false,
             read_failures: 0,
@@ -54,6 +58,7 @@ impl StoredFile {
     /// Continues from the mark of an earlier run.
     pub(crate) fn resume(&mut self, mark: Mark) {
         self.done = mark.records;
+        self.tried = mark.tried;
         self.done_count = mark.count;
         self.rejected = mark.rejected;
         if mark.rejected {
@@ -68,6 +73,7 @@ impl StoredFile {
             records: self.done.clone(),
             count: self.done_count,
             rejected: self.rejected,
+            tried: self.tried.worst(MAX_TRIED),
         }
     }
 
@@ -93,12 +99,14 @@ impl StoredFile {
         self.out.is_empty()
     }
 
-    pub(crate) fn is_exhausted(&self) -> bool {
-        self.exhausted
+    /// The failed attempts that the records have which are read next; none if no record is left to read.
+    pub(crate) fn level(&self) -> Option<u32> {
+        self.level
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.exhausted && self.out.is_empty() && self.records.is_some_and(|records| self.done.covers_to(records))
+        let is_read = self.level.is_none() && self.records.is_some_and(|records| self.done.covers_to(records));
+        is_read && self.out.is_empty()
     }
 
     pub(crate) fn is_older(&self, age: std::time::Duration, now: SystemTime) -> bool {
@@ -114,9 +122,12 @@ impl StoredFile {
         }
     }
 
-    /// Whether record `number` is neither settled nor handed out.
-    pub(crate) fn is_waiting(&self, number: u64) -> bool {
-        self.done.end_of(number).or(self.out.end_of(number)).is_none()
+    /// The attempts of record `number`, if its turn has come: it is neither settled nor handed out, and no record of
+    /// the file with fewer failed attempts is left to read.
+    pub(crate) fn waiting(&self, number: u64) -> Option<Attempts> {
+        let is_taken = self.done.end_of(number).or(self.out.end_of(number)).is_some();
+        let attempts = self.tried.get(number);
+        (!is_taken && self.level.is_some_and(|level| attempts.failed <= level)).then_some(attempts)
     }
 
     pub(crate) fn note_damage(&mut self, damage: Damage) {
@@ -134,11 +145,11 @@ impl StoredFile {
     /// The file was read to its end, behind so many records.
     pub(crate) fn end_at(&mut self, records: u64) {
         self.records = Some(records);
-        self.exhausted = true;
+        self.level = self.next_level();
     }
 
-    pub(crate) fn hand_out(&mut self, records: Range<u64>) {
-        self.out.insert(records);
+    pub(crate) fn hand_out(&mut self, records: &Ranges) {
+        records.iter().for_each(|range| self.out.insert(range));
         self.read_failures = 0;
     }
 
@@ -148,44 +159,72 @@ impl StoredFile {
         self.read_failures
     }
 
-    /// Nothing more of the file is read: it ends behind the records that were handed out.
+    /// Nothing more of the file is read: it ends behind the records that were read. Those of them that failed before
+    /// are handed out once more.
     pub(crate) fn give_up(&mut self, damage: Damage) {
         self.note_damage(damage);
-        self.exhausted = true;
         self.records = Some(0);
+        self.level = self.next_level();
     }
 
-    /// Takes back a group; false if some of its records are not handed out.
-    pub(crate) fn take_back(&mut self, records: &Range<u64>) -> bool {
-        let all_out = self.out.contains_all(records);
-        if all_out {
-            self.out.remove(records);
-        }
-        all_out
+    fn next_level(&self) -> Option<u32> {
+        self.tried.next_above(self.level?, &self.out)
     }
 
-    /// The file is read again from its start, for the records that were given back.
-    pub(crate) fn read_again(&mut self) {
-        self.exhausted = false;
+    /// Whether all of these records are handed out.
+    pub(crate) fn are_out(&self, records: &Ranges) -> bool {
+        records.iter().all(|range| self.out.contains_all(&range))
     }
 
-    /// Notes one verdict for each of the records. Called by the catalog alone, which has a sum over all files.
-    pub(super) fn settle(&mut self, records: Range<u64>, verdicts: &[Verdict]) -> Settled {
+    /// Takes one verdict for each of these records, which were handed out. Called by the catalog alone, which has a sum
+    /// over all files.
+    pub(super) fn settle(&mut self, records: &Ranges, verdicts: &[Verdict]) -> FileSettled {
+        records.iter().for_each(|range| self.out.remove(&range));
         let before = self.remaining();
-        let mut done = 0_u64;
-        for (record, verdict) in records.zip(verdicts) {
+        let (mut done, mut is_changed, mut is_reread) = (0_u64, false, false);
+        for (record, verdict) in records.iter().flatten().zip(verdicts) {
             match verdict {
-                Verdict::Keep => continue,
+                Verdict::Keep => {}
+                Verdict::Failed(attempts) => is_changed |= self.tried.set(record, *attempts),
                 Verdict::Done(count) => done = done.saturating_add(*count),
                 Verdict::Rejected => {
                     self.rejected = true;
                     self.note_damage(Damage::Rejected);
                 }
             }
-            self.done.insert(record..record + 1);
+            if matches!(verdict, Verdict::Keep | Verdict::Failed(_)) {
+                is_reread |= self.read_again(self.tried.get(record).failed);
+            } else {
+                is_changed = true;
+                self.tried.remove(record);
+                self.done.insert(record..record + 1);
+            }
         }
         self.done_count = self.done_count.saturating_add(done);
         let count = before - self.remaining();
-        Settled { count, surplus: done - count }
+        FileSettled { settled: Settled { count, surplus: done - count }, is_changed, is_reread }
+    }
+
+    /// A record with so many failed attempts waits again. Returns whether the file must be read from its start for it;
+    /// otherwise its turn comes when the file was read to its end.
+    fn read_again(&mut self, failed: u32) -> bool {
+        let is_reread = self.level.is_none_or(|level| failed <= level);
+        if is_reread {
+            self.level = Some(failed);
+        }
+        is_reread
     }
 }
+
+/// The result of the verdicts about the records of one file.
+#[derive(Debug, Default)]
+pub(crate) struct FileSettled {
+    pub(crate) settled: Settled,
+    /// The file's mark is another one now.
+    pub(crate) is_changed: bool,
+    /// A record waits before the place to which the file was read.
+    pub(crate) is_reread: bool,
+}
+
+/// A mark holds the attempts of at most so many records of one file: those that failed most often.
+const MAX_TRIED: usize = 1_000;

@@ -4,7 +4,8 @@
 //! | File | Purpose |
 //! | --- | --- |
 //! | `ranges` | a set of record numbers |
-//! | `progress` | the log of settled records beside the files |
+//! | `tried` | the failed attempts of the records of one file |
+//! | `progress` | the log of settled records and failed attempts, beside the files |
 //! | `file` | one file: which of its records are settled or handed out |
 //! | `catalog` | all files with records that are not settled, and the sums over them |
 
@@ -12,3 +13,4 @@ pub(crate) mod catalog;
 pub(crate) mod file;
 pub(crate) mod progress;
 pub(crate) mod ranges;
+pub(crate) mod tried;

@@ -7,8 +7,10 @@ use safe_dir::{Directory, FileError};
 use serde::{Deserialize, Serialize};
 
 use crate::books::ranges::Ranges;
+use crate::books::tried::Tried;
 
-/// The state of one file that is partly settled.
+/// The state of one file of which records are settled or were tried. A version of this crate that does not know a field
+/// skips it: new fields come at the end, and the settled records count without them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     pub(crate) file: String,
@@ -22,6 +24,9 @@ pub(crate) struct Mark {
     /// The caller could not decode one of them.
     #[serde(default)]
     pub(crate) rejected: bool,
+    /// The failed attempts of records that are not settled.
+    #[serde(default, skip_serializing_if = "Tried::is_empty")]
+    pub(crate) tried: Tried,
 }
 
 /// The log, and the last mark of each file.
@@ -31,6 +36,8 @@ pub(crate) struct Progress<F> {
     /// Open for appending; none before the first mark and after a failure.
     log: Option<F>,
     len: u64,
+    /// The log is written anew once it is longer than this.
+    compact_above: u64,
     /// Names with a mark in the log on the disk whose files do not exist any more.
     stale: BTreeSet<String>,
 }
@@ -39,7 +46,8 @@ impl<F: safe_dir::File> Progress<F> {
     /// Reads the log, if there is one; returns the number of its damaged marks too. A log that cannot be read at all is
     /// one damaged mark: the next mark replaces it.
     pub(crate) fn load<D: Directory<File = F>>(dir: &D) -> (Self, u64) {
-        let empty = Self { marks: BTreeMap::new(), log: None, len: 0, stale: BTreeSet::new() };
+        let (marks, stale) = (BTreeMap::new(), BTreeSet::new());
+        let empty = Self { marks, log: None, len: 0, compact_above: COMPACT_ABOVE, stale };
         let mut text = Vec::new();
         let read = match dir.open_read(LOG) {
             Ok(file) => file.take(MAX_LOG + 1).read_to_end(&mut text),
@@ -77,34 +85,44 @@ impl<F: safe_dir::File> Progress<F> {
         self.marks.keys().chain(&self.stale).filter_map(|file| seq_of(file)).max()
     }
 
-    /// Writes the mark, durable when this returns. After a failure the mark stays in memory, and the next call writes
-    /// all marks to a new log: no sync of the old one counts any more.
-    pub(crate) fn save<D: Directory<File = F>>(&mut self, dir: &D, mark: Mark) -> Result<(), FileError> {
-        let line = line(&mark);
-        self.marks.insert(mark.file.clone(), mark);
-        let appended = match self.log.take() {
-            Some(log) if self.len <= COMPACT_ABOVE => Some((log, line)),
-            _ => None,
-        };
-        match appended {
-            Some((mut log, line)) => {
+    /// Writes the marks, durable when this returns. After a failure they stay in memory, and the next call writes all
+    /// marks to a new log: no sync of the old one counts any more.
+    pub(crate) fn save<D: Directory<File = F>>(&mut self, dir: &D, marks: Vec<Mark>) -> Result<(), FileError> {
+        let lines: Vec<u8> = marks.iter().flat_map(line).collect();
+        self.marks.extend(marks.into_iter().map(|mark| (mark.file.clone(), mark)));
+        let len = self.len + lines.len() as u64;
+        match self.log.take() {
+            Some(mut log) if len <= self.compact_above => {
                 let failed = |source| FileError::Io { path: dir.path().join(LOG), action: "write", source };
-                log.write_all(&line).and_then(|()| log.sync()).map_err(failed)?;
-                self.len += line.len() as u64;
+                log.write_all(&lines).and_then(|()| log.sync()).map_err(failed)?;
+                self.len = len;
                 self.log = Some(log);
                 Ok(())
             }
-            None => self.rewrite(dir),
+            _ => self.rewrite(dir),
         }
     }
 
     fn rewrite<D: Directory<File = F>>(&mut self, dir: &D) -> Result<(), FileError> {
-        let text: Vec<u8> = self.marks.values().flat_map(line).collect();
+        let mut text: Vec<u8> = self.marks.values().flat_map(line).collect();
+        if text.len() as u64 > MAX_WITH_TRIED {
+            // The settled records are what a log is for: attempts decide about an order alone.
+            self.marks.values_mut().for_each(|mark| mark.tried = Tried::default());
+            self.marks.retain(|_, mark| mark.holds_more_than_attempts());
+            text = self.marks.values().flat_map(line).collect();
+        }
         safe_dir::replace(dir, LOG, |log| log.write_all(&text))?;
         self.stale.clear();
         self.len = text.len() as u64;
+        self.compact_above = (self.len * 2).max(COMPACT_ABOVE);
         self.log = Some(dir.open_append(LOG)?);
         Ok(())
+    }
+}
+
+impl Mark {
+    fn holds_more_than_attempts(&self) -> bool {
+        !self.records.is_empty() || self.rejected
     }
 }
 
@@ -137,8 +155,11 @@ fn parse_line(line: &[u8]) -> Option<Mark> {
 /// The name of the log.
 pub(crate) const LOG: &str = "progress.log";
 
-/// A log that is longer than this is replaced by one with the present marks.
+/// A log that is longer than this, and twice as long as when it was new, is replaced by one with the present marks.
 const COMPACT_ABOVE: u64 = 64 << 10;
+
+/// A new log that would be longer than this holds no attempts: so they never bring a log to [`MAX_LOG`].
+const MAX_WITH_TRIED: u64 = 1 << 20;
 
 /// A longer log was not written by this crate.
 const MAX_LOG: u64 = 4 << 20;
@@ -150,7 +171,7 @@ mod tests {
     fn mark(file: &str, end: u64) -> Mark {
         let mut records = Ranges::default();
         records.insert(0..end);
-        Mark { file: file.to_owned(), bytes: 9, records, count: end * 10, rejected: false }
+        Mark { file: file.to_owned(), bytes: 9, records, count: end * 10, rejected: false, tried: Tried::default() }
     }
 
     #[test]

@@ -14,6 +14,10 @@ impl Ranges {
         self.0.is_empty()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().cloned()
+    }
+
     /// Whether it has all of `0..end`.
     pub(crate) fn covers_to(&self, end: u64) -> bool {
         end == 0 || self.0.first().is_some_and(|range| range.start == 0 && range.end >= end)

@@ -94,7 +94,7 @@ fn move_files<D: Directory>(files: &mut Files<D>, from: &D) -> Result<(), FileEr
         if let Some(mark) = progress.claim(name, metadata.len) {
             file.resume(mark);
             // Before the move: a mark without a file is ignored, a file without its mark is delivered again.
-            files.progress.save(&files.dir, file.mark(&key.name))?;
+            files.progress.save(&files.dir, vec![file.mark(&key.name)])?;
         }
         from.rename(name, &files.dir, &key.name)?;
         files.names.note(parsed.seq);

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `mod` | [`Files`]: adds, removes and finishes files |
 //! | `scan` | the start: looks at names and sizes, reads no file |
-//! | `replay` | the next group, from the oldest file on |
+//! | `replay` | the next group: fewest failed attempts first, then the oldest file |
 //! | `settle` | the verdicts about a group, durably |
 //! | `aside` | moves damaged files and strangers to the quarantine |
 //! | `adopt` | takes over the files of processes that have ended |
@@ -52,6 +52,15 @@ pub(crate) struct Files<D: Directory> {
 pub(crate) struct NewName {
     parts: FileName,
     pub(crate) text: String,
+}
+
+/// Whether a file has left the store after its last record.
+enum Finished {
+    No,
+    /// Removed, durably after a sync of the directory.
+    Removed,
+    /// It is damaged, and in the quarantine.
+    SetAside,
 }
 
 impl<D: Directory> Files<D> {
@@ -139,14 +148,14 @@ impl<D: Directory> Files<D> {
         }
     }
 
-    /// Removes a file after its last record, or sets it aside if it is damaged; returns whether it was finished.
+    /// Removes a file after its last record, or sets it aside if it is damaged.
     ///
     /// On an error it is finished all the same, and still on the disk.
-    fn finish_if_done(&mut self, key: &Key) -> Result<bool, FileError> {
-        let Some(file) = self.catalog.get(key).filter(|file| file.is_finished()) else { return Ok(false) };
+    fn finish_if_done(&mut self, key: &Key) -> Result<Finished, FileError> {
+        let Some(file) = self.catalog.get(key).filter(|file| file.is_finished()) else { return Ok(Finished::No) };
         if let Some(damage) = file.damage() {
             self.set_aside(key, damage);
-            return Ok(true);
+            return Ok(Finished::SetAside);
         }
         let count = file.remaining();
         self.forget(key);
@@ -156,13 +165,10 @@ impl<D: Directory> Files<D> {
         match self.dir.remove(&key.name) {
             Err(error) if !error.is_not_found() => {
                 self.leftovers.push(key.name.clone());
-                return Err(error);
+                Err(error)
             }
-            Ok(()) | Err(_) => {}
+            Ok(()) | Err(_) => Ok(Finished::Removed),
         }
-        // Else a power cut could bring the file back, and all of its records would be delivered once more.
-        self.dir.sync()?;
-        Ok(true)
     }
 
     /// Removes a file from the catalog and closes it; it stays on the disk.

@@ -1,31 +1,39 @@
-//! The next group, from the oldest file on.
+//! The next group: fewest failed attempts first, then the oldest file.
 
 use std::io;
 
 use safe_dir::{Directory, FileError};
 
 use crate::books::catalog::Key;
-use crate::files::Files;
+use crate::books::file::StoredFile;
+use crate::files::{Files, Finished};
 use crate::notice::Damage;
-use crate::read::group::Next;
+use crate::read::group::{Group, Next};
+use crate::read::reader::Stop;
 
 impl<D: Directory> Files<D> {
-    /// The next records that wait, oldest file first, and hands them out.
+    /// Hands out the next records that wait: of those with the fewest failed attempts the oldest.
     pub(crate) fn next_group(&mut self, max_bytes: usize) -> Result<Next, FileError> {
-        let (mut files_read, mut work) = (0, MAX_WORK);
-        loop {
-            let Some(key) = self.catalog.first_to_read().cloned() else { return Ok(Next::Empty) };
-            if files_read == MAX_FILES {
-                return Ok(Next::Pause);
+        let mut group = Group::new(max_bytes);
+        let (mut files_in_vain, mut work) = (0, MAX_WORK);
+        while let Some((level, key)) = self.catalog.first_to_read().cloned() {
+            if !group.records.is_empty() && (group.failed() != level || group.parts().len() == MAX_GROUP_FILES) {
+                break;
             }
-            files_read += 1;
-            match self.read_group(&key, max_bytes, &mut work) {
-                Ok(Next::Empty) => {
-                    // A removal that fails here is repeated by the next clean-up; no record is left in the file.
-                    drop(self.finish_if_done(&key));
+            if files_in_vain == MAX_FILES {
+                return Ok(group.or(Next::Pause));
+            }
+            let records = group.records.len();
+            match self.read_into(&mut group, &key, &mut work) {
+                Ok(Stop::Pause) => return Ok(group.or(Next::Pause)),
+                Ok(Stop::Full) => break,
+                Ok(Stop::End { .. }) => {
+                    files_in_vain += u32::from(group.records.len() == records);
+                    self.finish(&key);
                 }
-                Ok(next) => return Ok(next),
                 Err(error) if error.is_not_found() => self.note_vanished(&key),
+                // The records before the failure go out; the next call meets the failure again, at its own beginning.
+                Err(_) if !group.records.is_empty() => break,
                 Err(error) => {
                     if !self.give_up(&key, &error) {
                         return Err(error);
@@ -33,21 +41,35 @@ impl<D: Directory> Files<D> {
                 }
             }
         }
+        Ok(group.or(Next::Empty))
     }
 
-    /// Reads on in one file; `Empty` at its end.
-    fn read_group(&mut self, key: &Key, max_bytes: usize, work: &mut u64) -> Result<Next, FileError> {
-        let Some(file) = self.catalog.get_mut(key) else { return Ok(Next::Empty) };
-        let next = self.reader.next_group(&self.dir, &self.names, (key, &mut *file), max_bytes, work)?;
-        if let Next::Group(group) = &next {
-            file.hand_out(group.range());
+    /// Adds records of one file to the group, and hands them out.
+    fn read_into(&mut self, group: &mut Group, key: &Key, work: &mut u64) -> Result<Stop, FileError> {
+        let Self { catalog, reader, dir, names, .. } = self;
+        let read = |file: &mut StoredFile| {
+            let stop = reader.read_into(group, dir, names, (key, file), work);
+            if let Some(part) = group.parts().last().filter(|part| part.key == *key) {
+                file.hand_out(&part.numbers);
+            }
+            if let Ok(Stop::End { records }) = stop {
+                file.end_at(records);
+            }
+            stop
+        };
+        catalog.update(key, read).unwrap_or(Ok(Stop::End { records: 0 }))
+    }
+
+    /// Removes a file that has no record, or none that is not settled. A removal that fails here is repeated by the
+    /// next clean-up.
+    fn finish(&mut self, key: &Key) {
+        if matches!(self.finish_if_done(key), Ok(Finished::Removed)) {
+            drop(self.dir.sync());
         }
-        Ok(next)
     }
 
     /// Counts a failed attempt to read a file; returns whether it is the last, and the file ends where it failed.
     fn give_up(&mut self, key: &Key, error: &FileError) -> bool {
-        let Some(file) = self.catalog.get_mut(key) else { return true };
         // The failure is not the file's: the process has too many open files (ENFILE, EMFILE) or no memory.
         let of_process = error.io().is_some_and(|io| {
             io.kind() == io::ErrorKind::OutOfMemory || io.raw_os_error().is_some_and(|errno| matches!(errno, 23 | 24))
@@ -56,17 +78,26 @@ impl<D: Directory> Files<D> {
             return false;
         }
         let damage = if error.is_refused() { Damage::NotOurs } else { Damage::Unreadable };
-        if file.count_failure() < MAX_READ_FAILURES && !error.is_refused() {
-            return false;
+        let give_up = |file: &mut StoredFile| {
+            let is_last = file.count_failure() >= MAX_READ_FAILURES || error.is_refused();
+            if is_last {
+                file.give_up(damage);
+            }
+            is_last
+        };
+        let is_last = self.catalog.update(key, give_up).unwrap_or(true);
+        if is_last {
+            self.finish(key);
         }
-        file.give_up(damage);
-        drop(self.finish_if_done(key));
-        true
+        is_last
     }
 }
 
 /// After so many failed attempts in a row to read a file it is given up.
 const MAX_READ_FAILURES: u32 = 3;
+
+/// A group has records of at most so many files: each is opened, read and closed in turn.
+const MAX_GROUP_FILES: usize = 64;
 
 /// One call reads at most so many files without a record to hand out: each is removed, and each removal is synced.
 const MAX_FILES: u32 = 16;

@@ -1,21 +1,49 @@
 //! Records that are handed out together.
 
-use std::ops::Range;
-
 use crate::books::catalog::Key;
+use crate::books::ranges::Ranges;
 use crate::form::format::Format;
+use crate::outcome::Attempts;
 
-/// Records of one file, handed out to be delivered. Give it to [`settle`](crate::FileFallback::settle) or one of its
-/// shorter forms: a record that is not settled is not read again before the next start, and its file is not removed.
+/// Records that are handed out to be delivered, of one file or of several, in the order of the files. Give it to
+/// [`settle`](crate::FileFallback::settle) or one of its shorter forms: a record that is not settled is not read again
+/// before the next start, and its file is not removed.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "settle it, or give it back"]
 pub struct Group {
-    key: Key,
-    /// The number of the first record in its file, from 0; the others follow.
-    first: u64,
-    format: Format,
-    /// The bytes of each record, without the line feed or length that separates records in the file.
+    parts: Vec<Part>,
+    attempts: Vec<Attempts>,
+    /// The bytes that are left of those that the caller asked for.
+    room: usize,
+    /// The bytes of each record, without the line feed or length that separates records in the file. The store does
+    /// not need them again: the caller may take them.
     pub records: Vec<Vec<u8>>,
+}
+
+/// The records of one file in a group.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) key: Key,
+    format: Format,
+    /// The numbers of the records in their file.
+    pub(crate) numbers: Ranges,
+    /// How many records it has.
+    pub(crate) len: usize,
+}
+
+/// The place that a record of a group was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Source<'a> {
+    /// The name of the file.
+    pub file: &'a str,
+    /// The format of the file, which may have been written with other settings.
+    pub format: Format,
+    /// The number of the record in the file, from 0.
+    pub number: u64,
+    /// The attempts with which the record was [settled](crate::Verdict::Failed) last; those of a new record, if they
+    /// are not known.
+    pub attempts: Attempts,
 }
 
 /// The answer of [`next_group`](crate::FileFallback::next_group).
@@ -32,43 +60,69 @@ pub enum Next {
 }
 
 impl Group {
-    pub(super) fn new(key: Key, format: Format) -> Self {
-        Self { key, first: 0, format, records: Vec::new() }
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self { parts: Vec::new(), attempts: Vec::new(), room: max_bytes, records: Vec::new() }
     }
 
-    /// Adds a record: its number is `number`, one more than that of the record before it.
-    pub(super) fn push(&mut self, number: u64, record: &[u8]) {
-        if self.records.is_empty() {
-            self.first = number;
+    /// The group, or `other` if it is empty.
+    pub(crate) fn or(self, other: Next) -> Next {
+        if self.records.is_empty() { other } else { Next::Group(self) }
+    }
+
+    /// Adds a record of a file, with a higher number than those of the same file before it; false if there is no room.
+    /// The first record always has.
+    pub(super) fn push(
+        &mut self,
+        (key, format): (&Key, Format),
+        number: u64,
+        record: &[u8],
+        attempts: Attempts,
+    ) -> bool {
+        let size = record.len() + RECORD_OVERHEAD;
+        if size > self.room && !self.records.is_empty() {
+            return false;
         }
+        self.room = self.room.saturating_sub(size);
+        self.attempts.push(attempts);
         self.records.push(record.to_vec());
+        match self.parts.last_mut().filter(|part| part.key == *key) {
+            Some(part) => {
+                part.numbers.insert(number..number + 1);
+                part.len += 1;
+            }
+            None => {
+                let mut numbers = Ranges::default();
+                numbers.insert(number..number + 1);
+                self.parts.push(Part { key: key.clone(), format, numbers, len: 1 });
+            }
+        }
+        true
     }
 
-    pub(crate) fn key(&self) -> &Key {
-        &self.key
+    /// How many records were handed out with it.
+    pub(crate) fn len(&self) -> usize {
+        self.attempts.len()
     }
 
-    /// The numbers of its records.
-    pub(crate) fn range(&self) -> Range<u64> {
-        self.first..self.first + self.records.len() as u64
+    /// The records of each file, in the order of the records.
+    pub(crate) fn parts(&self) -> std::slice::Iter<'_, Part> {
+        self.parts.iter()
     }
 
-    /// The name of the file that the records are from.
+    /// The failed attempts of its records: all have the same number.
     #[must_use]
-    pub fn file(&self) -> &str {
-        &self.key.name
+    pub fn failed(&self) -> u32 {
+        self.attempts.first().map_or(0, |attempts| attempts.failed)
     }
 
-    /// The number of its first record in the file, from 0. The others follow.
-    #[must_use]
-    pub const fn first_record(&self) -> u64 {
-        self.first
-    }
-
-    /// The format of the file, which may have been written with other settings.
-    #[must_use]
-    pub const fn format(&self) -> Format {
-        self.format
+    /// The place of each record, in the order of [`records`](Self::records) as they were read.
+    pub fn sources(&self) -> impl ExactSizeIterator<Item = Source<'_>> {
+        let mut numbers =
+            self.parts.iter().flat_map(|part| part.numbers.iter().flatten().map(move |number| (part, number)));
+        self.attempts.iter().map(move |&attempts| {
+            let (Part { key, format, .. }, number) = numbers.next().expect("each record was pushed with its number");
+            Source { file: &key.name, format: *format, number, attempts }
+        })
     }
 
     /// The bytes of all records.
@@ -77,3 +131,7 @@ impl Group {
         self.records.iter().map(Vec::len).sum()
     }
 }
+
+/// The memory that a record takes besides its text: a group of many short records stays within the bytes that the
+/// caller asked for.
+const RECORD_OVERHEAD: usize = 64;

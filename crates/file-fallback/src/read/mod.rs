@@ -5,7 +5,7 @@
 //! | `unpack` | bytes to text: plain, zstd or gzip, and the way on after damage |
 //! | `records` | text to records, each known by its number |
 //! | `group` | records that are handed out together |
-//! | `reader` | the file that is open, and the next group from it |
+//! | `reader` | the file that is open, and the next records from it |
 
 pub(crate) mod group;
 pub(crate) mod reader;

@@ -1,4 +1,4 @@
-//! The file that is open, and the next group from it.
+//! The file that is open, and the next records from it.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::books::catalog::Key;
 use crate::books::file::StoredFile;
 use crate::form::format::Format;
 use crate::form::names::Names;
-use crate::read::group::{Group, Next};
+use crate::read::group::Group;
 use crate::read::records::{Item, RecordReader};
 
 /// Reads one file at a time and leaves it open between two groups.
@@ -51,68 +51,60 @@ impl<F: File> Reader<F> {
         Ok(OpenFile { key: key.clone(), format: extension.format, records })
     }
 
-    /// Reads on in a file while `work` is left, and takes from `work` the part that was done. `Empty` at the end of the
-    /// file.
-    pub(crate) fn next_group<D: Directory<File = F>>(
+    /// Adds the records of a file whose turn has come to the group, while there is room in it and `work` is left; takes
+    /// from `work` the part that was done.
+    pub(crate) fn read_into<D: Directory<File = F>>(
         &mut self,
+        group: &mut Group,
         dir: &D,
         names: &Names,
         (key, file): (&Key, &mut StoredFile),
-        max_bytes: usize,
         work: &mut u64,
-    ) -> Result<Next, FileError> {
+    ) -> Result<Stop, FileError> {
         let mut open = match self.open.take() {
             Some(open) if open.key == *key => open,
             _ => self.open(dir, names, key)?,
         };
-        let mut group = Group::new(key.clone(), open.format);
-        let mut size = 0;
         let before = open.records.work();
         open.records.pause_after(*work);
-        loop {
+        let stop = loop {
             let number = open.records.record();
-            let item = match open.records.next() {
-                Ok(item) => item,
-                // The records before the failure go out; the next call meets the failure again, at its own beginning.
-                Err(_) if !group.records.is_empty() => return Ok(Next::Group(group)),
-                Err(source) => return Err(read_failed(dir, key, source)),
-            };
-            match item {
-                Item::Record(_) if !file.is_waiting(number) => {}
+            match open.records.next().map_err(|source| read_failed(dir, key, source))? {
                 Item::Record(record) => {
-                    let len = open.records.text(&record).len() + RECORD_OVERHEAD;
-                    let fits = max_bytes.saturating_sub(size) >= len;
-                    if !group.records.is_empty() && (!fits || number != group.range().end) {
+                    let Some(attempts) = file.waiting(number) else { continue };
+                    if !group.push((key, open.format), number, open.records.text(&record), attempts) {
                         open.records.unread(&record);
-                        break;
+                        break Stop::Full;
                     }
-                    size += len;
-                    group.push(number, open.records.text(&record));
                 }
                 Item::Skipped(damage) => file.skip(number, damage),
                 Item::Damage(damage) => file.note_damage(damage),
-                Item::Pause => {
-                    self.open = Some(open);
-                    return Ok(if group.records.is_empty() { Next::Pause } else { Next::Group(group) });
-                }
-                Item::End => {
-                    file.end_at(number);
-                    break;
-                }
+                Item::Pause => break Stop::Pause,
+                Item::End => break Stop::End { records: number },
             }
-        }
+        };
         *work = work.saturating_sub(open.records.work() - before);
-        if !file.is_exhausted() {
+        if !matches!(stop, Stop::End { .. }) {
             self.open = Some(open);
         }
-        Ok(if group.records.is_empty() { Next::Empty } else { Next::Group(group) })
+        Ok(stop)
     }
+}
+
+/// Why the reading of a file has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The next record does not fit into the group.
+    Full,
+    /// The work is done; more records may follow.
+    Pause,
+    /// The file has this many records.
+    End {
+        /// How many.
+        records: u64,
+    },
 }
 
 fn read_failed<D: Directory>(dir: &D, key: &Key, source: io::Error) -> FileError {
     FileError::Io { path: dir.path().join(&key.name), action: "read", source }
 }
-
-/// The memory that a record takes besides its text: a group of many short records stays within the bytes that the
-/// caller asked for.
-const RECORD_OVERHEAD: usize = 64;

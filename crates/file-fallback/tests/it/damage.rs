@@ -10,8 +10,8 @@ use file_fallback::{Compression, Damage, FileFallback, Format, Notice, Record};
 use proptest::prelude::*;
 
 use crate::{
-    FORMATS, at, compressions, config, count, data_files, drain, line, lines, missing, next_group, once, open, records,
-    scratch,
+    FORMATS, at, compressions, config, count, data_files, drain, format_of, line, lines, missing, next_group, once,
+    open, records, scratch,
 };
 
 /// A directory with one file to be damaged and one neighbour; returns the name of the first.
@@ -34,7 +34,7 @@ pub(crate) fn drain_damaged(
     let promised = store.stored().count;
     let (mut ids, mut settled) = (BTreeSet::new(), 0);
     while let Some(group) = next_group(&mut store, 50_000) {
-        let neighbour = records(1_000..1_003, 50, group.format());
+        let neighbour = records(1_000..1_003, 50, format_of(&group));
         let verdicts: Vec<_> = group
             .records
             .iter()
@@ -166,7 +166,7 @@ fn the_file_of_a_rejected_line_is_set_aside_also_after_a_restart() {
         .name;
     let group = next_group(&mut store, 120).expect("lines");
     assert_eq!(group.records.len(), 1);
-    store.acknowledge(group, 1).expect("durable");
+    store.acknowledge(group, |_| 1).expect("durable");
     let group = next_group(&mut store, 1).expect("lines");
     store.settle(group, &[file_fallback::Verdict::Rejected]).expect("durable");
     assert_eq!(store.stored().count, 12, "the units of a rejected line are counted after the last record");

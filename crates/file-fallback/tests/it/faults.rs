@@ -7,7 +7,7 @@ use file_fallback::{Compression, Damage, FileFallback, Format, Next, Notice, Set
 use safe_dir::sim::{Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 
-use crate::{FORMATS, at, config, count, drain, id_of, lines, missing, next_group, records, scratch};
+use crate::{FORMATS, at, config, count, drain, id_of, lines, missing, next_group, records, scratch, units};
 
 /// The results of all calls.
 #[derive(Default)]
@@ -146,7 +146,7 @@ fn records_before_a_bad_sector_are_delivered() {
 
         bad_sector();
         let group = next_group(&mut store, 10 << 20).expect("there are some");
-        assert_eq!((faults.fired(), group.first_record()), (1, 0));
+        assert_eq!((faults.fired(), group.sources().next().expect("a record").number), (1, 0));
         assert!((10..190).contains(&group.records.len()), "{}", group.records.len());
         for _ in 0..2 {
             bad_sector();
@@ -157,7 +157,7 @@ fn records_before_a_bad_sector_are_delivered() {
         faults.clear();
 
         let read: u64 = (0..group.records.len()).map(|id| count(id) as u64).sum();
-        store.acknowledge(group, read).expect("durable");
+        store.acknowledge(group, units).expect("durable");
         let notices = store.take_notices();
         let [Notice::SetAside { damage: Damage::Unreadable, count, .. }] = notices[..] else { panic!("{notices:?}") };
         assert_eq!((count, store.stored().count), (total - read, 0));
@@ -176,7 +176,7 @@ fn a_progress_log_whose_sync_failed_is_not_continued() {
     let inode = || std::fs::metadata(scratch.path().join("progress.log")).expect("there").ino();
     let mut settle = || {
         let group = next_group(&mut store, 1).expect("another line");
-        store.acknowledge(group, 1)
+        store.acknowledge(group, |_| 1)
     };
     settle().expect("a new log");
     let log = inode();

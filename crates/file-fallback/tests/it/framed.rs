@@ -7,7 +7,9 @@ use file_fallback::{Compression, Config, Damage, Format, Next, Notice, Record, R
 use proptest::prelude::*;
 
 use crate::damage::{drain_damaged, two_files};
-use crate::{FORMATS, at, compressions, config, drain, lines, missing, next_group, once, open, records, scratch};
+use crate::{
+    FORMATS, at, compressions, config, drain, format_of, lines, missing, next_group, once, open, records, scratch,
+};
 
 fn framed(records: &[&[u8]]) -> Vec<u8> {
     let frame = |record: &&[u8]| [&u32::try_from(record.len()).expect("short").to_be_bytes(), *record].concat();
@@ -29,7 +31,7 @@ fn read_one(dir: &Path, name: &str, bytes: &[u8]) -> (Vec<Vec<u8>>, Option<Damag
     let (promised, mut read, mut settled) = (store.stored().count, Vec::new(), 0);
     while let Some(group) = next_group(&mut store, 500) {
         read.extend(group.records.iter().cloned());
-        settled += store.acknowledge(group, 1).expect("durable").count;
+        settled += store.acknowledge(group, |_| 1).expect("durable").count;
     }
     let notices = store.take_notices();
     assert_eq!(settled + missing(&notices), promised, "{notices:?}");
@@ -48,8 +50,8 @@ fn the_bytes_on_disk_are_a_length_in_four_bytes_and_the_record() {
     assert_eq!(bytes[..10], [0, 0, 0, 1, b'\n', 0, 0, 1, 2, 7]);
     assert_eq!((bytes.len(), spilled.bytes), (4 + 1 + 4 + 258, bytes.len() as u64));
     let group = next_group(&mut store, 1_000).expect("two records");
-    assert_eq!((group.format(), &group.records), (Format::Framed, &vec![b"\n".to_vec(), vec![7; 258]]));
-    store.acknowledge(group, 4).expect("durable");
+    assert_eq!((format_of(&group), &group.records), (Format::Framed, &vec![b"\n".to_vec(), vec![7; 258]]));
+    store.acknowledge(group, |_| 2).expect("durable");
     assert_eq!((store.stored().files, store.take_notices().len()), (0, 0));
 }
 
@@ -184,13 +186,13 @@ fn a_change_of_format_between_two_runs_loses_no_record() {
         }
         // One record of the oldest file is settled.
         let group = next_group(&mut store, 1).expect("files");
-        assert_eq!(group.format(), Format::Lines);
-        store.acknowledge(group, run as u64 + 1).expect("durable");
+        assert_eq!(format_of(&group), Format::Lines);
+        store.acknowledge(group, |_| run as u64 + 1).expect("durable");
     }
     for format in FORMATS {
         let mut store = open(config(scratch.path()).with_format(format));
         let group = next_group(&mut store, 1).expect("files");
-        assert_eq!(group.format(), Format::Lines);
+        assert_eq!(format_of(&group), Format::Lines);
         store.give_back(group).expect("ours");
     }
     let mut store = open(config(scratch.path()).with_format(Format::Framed));
@@ -284,8 +286,9 @@ proptest! {
             let verdicts: Vec<_> = (0..group.records.len())
                 .map(|index| if keep >> ((turn + index) % 64) & 1 == 1 && turn < 20 { Verdict::Keep } else { Verdict::Done(1) })
                 .collect();
-            let done = group.records.iter().zip(&verdicts).filter(|(_, verdict)| **verdict != Verdict::Keep);
-            read.extend(done.map(|(bytes, _)| (group.format(), bytes.clone())));
+            let formats = group.sources().map(|source| source.format);
+            let read_now = formats.zip(group.records.iter().cloned()).zip(&verdicts);
+            read.extend(read_now.filter(|(_, verdict)| **verdict != Verdict::Keep).map(|(record, _)| record));
             store.settle(group, &verdicts).expect("durable");
         }
         let key = |(format, bytes): &(Format, Vec<u8>)| (*format as u8, bytes.clone());

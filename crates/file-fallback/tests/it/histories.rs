@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use file_fallback::{FileFallback, Format, Group, Next, Notice, SpillError, Verdict};
+use file_fallback::{Attempts, FileFallback, Format, Group, Next, Notice, SpillError, Verdict};
 use proptest::prelude::*;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 use safe_dir::{Directory as _, Kind};
 
-use crate::{FORMATS, at, config, count, id_of, missing, next_group, records};
+use crate::{FORMATS, at, config, count, id_of, missing, next_group, records, units};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -19,10 +19,11 @@ enum Step {
     Next {
         max_bytes: usize,
     },
-    /// One bit for each record: done, or to be read again.
+    /// One bit each for a record: done, or to be read again; the second, whether one more attempt has failed then.
     Settle {
         group: usize,
         done: u32,
+        failed: u32,
     },
     GiveBack {
         group: usize,
@@ -39,8 +40,10 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (1..12_usize, any::<bool>()).prop_map(|(lines, large)| Step::Spill { lines, large }),
         6 => (1..20_000_usize).prop_map(|max_bytes| Step::Next { max_bytes }),
-        6 => (0..4_usize, any::<u32>()).prop_map(|(group, done)| Step::Settle { group, done }),
-        2 => (0..4_usize, Just(u32::MAX)).prop_map(|(group, done)| Step::Settle { group, done }),
+        4 => (0..4_usize, any::<u32>(), any::<u32>())
+            .prop_map(|(group, done, failed)| Step::Settle { group, done, failed }),
+        2 => (0..4_usize, any::<u32>()).prop_map(|(group, done)| Step::Settle { group, done, failed: u32::MAX }),
+        2 => (0..4_usize).prop_map(|group| Step::Settle { group, done: u32::MAX, failed: 0 }),
         2 => (0..4_usize).prop_map(|group| Step::GiveBack { group }),
         1 => (0..200_u64).prop_map(|seconds| Step::CleanUp { seconds }),
         1 => format().prop_map(Step::Restart),
@@ -61,7 +64,10 @@ struct History {
     store: Option<FileFallback<MemoryDir>>,
     /// The format of this run; earlier runs may have left files of the other.
     format: Format,
-    out: Vec<(Group, Vec<usize>)>,
+    /// The groups that are handed out, each with the file and the id of its records.
+    out: Vec<(Group, Vec<(String, usize)>)>,
+    /// The attempts of the records of which some failed.
+    attempts: BTreeMap<usize, Attempts>,
     /// By file: the ids in it that were accepted and neither settled nor evicted.
     files: BTreeMap<String, BTreeSet<usize>>,
     settled: BTreeSet<usize>,
@@ -77,6 +83,7 @@ impl History {
             store: None,
             format,
             out: Vec::new(),
+            attempts: BTreeMap::new(),
             files: BTreeMap::new(),
             settled: BTreeSet::new(),
             next_id: 0,
@@ -129,36 +136,47 @@ impl History {
                 }
             }
             Step::Next { max_bytes } => {
-                if let Next::Group(group) = self.store().next_group(max_bytes).expect("no faults") {
-                    let ids: Vec<_> = group.records.iter().map(|text| id_of(text).expect("what was written")).collect();
-                    let file = self.files.get(group.file()).expect("a file that is known");
-                    for id in &ids {
-                        assert!(file.contains(id), "{id} was settled, refused or evicted, and is delivered");
-                        assert!(!self.out.iter().any(|(_, out)| out.contains(id)), "{id} is out already");
-                    }
-                    self.out.push((group, ids));
-                }
-            }
-            Step::Settle { group, done } if group < self.out.len() => {
-                let (group, ids) = self.out.remove(group);
-                let name = group.file().to_owned();
-                let is_done = |index: usize| done >> (index % 32) & 1 == 1;
-                let verdict = |(index, id): (usize, &usize)| {
-                    if is_done(index) { Verdict::Done(count(*id) as u64) } else { Verdict::Keep }
+                let waiting = self.waiting();
+                let next = self.store().next_group(max_bytes).expect("no faults");
+                let first = waiting.first().map(|(failed, file, _)| (*failed, file.as_str()));
+                let Next::Group(group) = next else {
+                    assert_eq!(first, None, "a record waits");
+                    return;
                 };
-                let verdicts: Vec<_> = ids.iter().enumerate().map(verdict).collect();
+                let places = self.places(&group);
+                assert_eq!(first, Some((group.failed(), places[0].0.as_str())), "fewest failures, then the oldest");
+                assert!(places.is_sorted_by_key(|(file, _)| file), "{places:?}");
+                for ((file, id), source) in places.iter().zip(group.sources()) {
+                    let place = (group.failed(), file.clone(), *id);
+                    assert!(
+                        waiting.contains(&place),
+                        "{place:?} is settled, evicted or handed out, or failed more often"
+                    );
+                    assert_eq!(source.attempts, self.attempts.get(id).copied().unwrap_or_default());
+                }
+                self.out.push((group, places));
+            }
+            Step::Settle { group, done, failed } if group < self.out.len() => {
+                let (group, places) = self.out.remove(group);
+                let bit = |bits: u32, index: usize| bits >> (index % 32) & 1 == 1;
+                let verdict = |(index, (_, id)): (usize, &(String, usize))| match (bit(done, index), bit(failed, index))
+                {
+                    (true, _) => Verdict::Done(count(*id) as u64),
+                    (false, true) => Verdict::Failed(Attempts { failed: group.failed() + 1, note: [7; 6] }),
+                    (false, false) => Verdict::Keep,
+                };
+                let verdicts: Vec<_> = places.iter().enumerate().map(verdict).collect();
                 let durable = match self.store().settle(group, &verdicts) {
                     Ok(_) => true,
                     Err(file_fallback::SettleError::NotDurable { .. }) => false,
                     Err(error) => panic!("{error}"),
                 };
-                let file = self.files.get_mut(&name).expect("a file that is known");
-                for (_, id) in ids.iter().enumerate().filter(|(index, _)| is_done(*index)) {
-                    assert!(file.remove(id));
-                    self.settled.insert(*id);
-                }
-                if file.is_empty() {
-                    self.files.remove(&name);
+                for ((name, id), verdict) in places.iter().zip(verdicts) {
+                    match verdict {
+                        Verdict::Failed(attempts) => drop(self.attempts.insert(*id, attempts)),
+                        Verdict::Done(_) => self.note_settled(name, *id),
+                        Verdict::Keep | Verdict::Rejected => {}
+                    }
                 }
                 // The disk was full: after a restart these records would be delivered again, which the count here does
                 // not allow. With room the next verdict writes these too.
@@ -202,20 +220,40 @@ impl History {
                     None => return,
                 },
             };
-            let name = group.file().to_owned();
-            let ids: Vec<_> = group.records.iter().map(|text| id_of(text).expect("what was written")).collect();
-            let counts: u64 = ids.iter().map(|id| count(*id) as u64).sum();
-            self.store().acknowledge(group, counts).expect("there is room");
-            let file = self.files.get_mut(&name).expect("a file that is known");
-            file.retain(|id| !ids.contains(id));
-            self.settled.extend(ids);
-            if file.is_empty() {
-                self.files.remove(&name);
-            } else {
-                return; // The file stays, thus its mark was written, and all others with it.
+            let places = self.places(&group);
+            let verdicts: Vec<_> = places.iter().map(|(_, id)| Verdict::Done(count(*id) as u64)).collect();
+            self.store().settle(group, &verdicts).expect("there is room");
+            places.iter().for_each(|(name, id)| self.note_settled(name, *id));
+            if places.iter().any(|(name, _)| self.files.contains_key(name)) {
+                return; // A file stays, thus its mark was written, and all others with it.
             }
         }
         panic!("the store never ends");
+    }
+
+    /// The file and the id of each record of a group.
+    fn places(&self, group: &Group) -> Vec<(String, usize)> {
+        let places = group.sources().zip(&group.records);
+        places.map(|(source, text)| (source.file.to_owned(), id_of(text).expect("what was written"))).collect()
+    }
+
+    /// The records that are not handed out, each with its failed attempts and its file: in the order in which they are
+    /// read.
+    fn waiting(&self) -> BTreeSet<(u32, String, usize)> {
+        let out: BTreeSet<_> = self.out.iter().flat_map(|(_, places)| places).map(|(_, id)| *id).collect();
+        let all = self.files.iter().flat_map(|(name, ids)| ids.iter().map(move |id| (name, *id)));
+        let waiting = all.filter(|(_, id)| !out.contains(id));
+        let failed = |id| self.attempts.get(&id).map_or(0, |attempts| attempts.failed);
+        waiting.map(|(name, id)| (failed(id), name.clone(), id)).collect()
+    }
+
+    fn note_settled(&mut self, name: &str, id: usize) {
+        let file = self.files.get_mut(name).expect("a file that is known");
+        assert!(file.remove(&id), "{id} was settled before");
+        assert!(self.settled.insert(id));
+        if file.is_empty() {
+            self.files.remove(name);
+        }
     }
 
     /// Compares the store's numbers with the count here and with the names on the disk.
@@ -250,8 +288,7 @@ impl History {
             for id in &ids {
                 assert!(left.remove(id), "{id} is delivered, and was settled or is unknown");
             }
-            let counts = ids.iter().map(|id| count(*id) as u64).sum();
-            self.store().acknowledge(group, counts).expect("no faults");
+            self.store().acknowledge(group, units).expect("no faults");
         }
         assert_eq!(left, BTreeSet::new(), "accepted, and never delivered");
         assert_eq!(self.store().stored().count, 0);

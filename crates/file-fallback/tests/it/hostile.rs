@@ -6,7 +6,7 @@ use std::process::Command;
 
 use file_fallback::{Damage, FileFallback, Next, Notice, Stored};
 
-use crate::{at, config, data_files, drain, line, lines, missing, once, open, scratch};
+use crate::{at, config, data_files, drain, line, lines, missing, once, open, scratch, units};
 
 fn name(seq: u32, extension: &str) -> String {
     format!("traces-20260201T000000.000Z-{seq:08}-n5{extension}")
@@ -237,7 +237,7 @@ fn files_without_a_record_to_deliver_are_read_with_pauses() {
     };
     // After each 8 MiB of the 200, and after each 16th file of the 199.
     assert_eq!(pauses, 25 + 12);
-    assert_eq!(store.acknowledge(group, 3).expect("durable").count, 3);
+    assert_eq!(store.acknowledge(group, units).expect("durable").count, 3);
     assert_eq!(missing(&store.take_notices()), 5 * 200);
     assert_eq!(store.stored(), Stored::default());
 }

@@ -107,7 +107,7 @@ fn a_file_with_a_group_handed_out_stays() {
         drop(store.spill(&lines([id], 50), at(0)).expect("room"));
     }
     assert_eq!(store.clean_up(at(30 * 24 * 3_600)), []);
-    store.acknowledge(group, 1).expect("durable");
+    store.acknowledge(group, |_| 1).expect("durable");
     assert_eq!(drain(&mut store, 5_000), (once([1, 5]), 0));
     drop(store);
     // Where no file may be removed, none is written.
@@ -127,7 +127,7 @@ fn a_file_that_is_too_old_stays_while_a_group_of_it_is_handed_out() {
     drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
     let group = next_group(&mut store, 1).expect("two lines");
     assert_eq!(store.clean_up(at(100)), []);
-    store.acknowledge(group, 1).expect("durable");
+    store.acknowledge(group, |_| 1).expect("durable");
     let gone = store.clean_up(at(100));
     assert_eq!(gone.iter().map(|evicted| (evicted.count, evicted.reason)).collect::<Vec<_>>(), [(2, Reason::MaxAge)]);
 }

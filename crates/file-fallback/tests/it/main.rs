@@ -12,6 +12,7 @@ mod histories;
 mod hostile;
 mod letters;
 mod limits;
+mod order;
 mod processes;
 mod redrive;
 mod replay;
@@ -91,6 +92,10 @@ fn id_of(text: &[u8]) -> Option<usize> {
     usize::try_from(value.get("id")?.as_u64()?).ok()
 }
 
+fn units(text: &[u8]) -> u64 {
+    id_of(text).map_or(0, |id| count(id) as u64)
+}
+
 /// The next group, read on through every pause.
 fn next_group<D: Directory>(store: &mut FileFallback<D>, max_bytes: usize) -> Option<Group> {
     loop {
@@ -100,6 +105,11 @@ fn next_group<D: Directory>(store: &mut FileFallback<D>, max_bytes: usize) -> Op
             Next::Empty => return None,
         }
     }
+}
+
+/// The format of the file that a group begins with.
+fn format_of(group: &Group) -> Format {
+    group.sources().next().expect("a record").format
 }
 
 /// Delivers every record: returns how often each id came, and how many records could not be decoded. Checks the counts

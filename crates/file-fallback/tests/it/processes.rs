@@ -21,7 +21,7 @@ fn a_second_process_takes_a_directory_of_its_own_which_is_adopted_later() {
     drop(second.spill(&lines(2..5, 50), at(0)).expect("room"));
     drop(third.spill(&lines(5..7, 50), at(0)).expect("room"));
     let group = next_group(&mut second, 1).expect("three lines");
-    second.acknowledge(group, count(2) as u64).expect("durable");
+    second.acknowledge(group, |_| count(2) as u64).expect("durable");
 
     assert_eq!(first.adopt().expect("nothing to do"), 0, "a living process keeps its files");
     assert_eq!(third.adopt().expect("nothing to do"), 0);
@@ -53,7 +53,7 @@ fn records_that_were_delivered_before_an_adoption_stay_delivered_after_the_next_
     let mut second = open(config(scratch.path()));
     drop(second.spill(&lines(0..5, 50), at(0)).expect("room"));
     let group = next_group(&mut second, 1).expect("five lines");
-    second.acknowledge(group, count(0) as u64).expect("durable");
+    second.acknowledge(group, |_| count(0) as u64).expect("durable");
     drop(second);
     first.adopt().expect("moved");
     drop(first);

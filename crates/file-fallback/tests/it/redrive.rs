@@ -105,8 +105,8 @@ fn without_room_the_letter_stays_and_no_file_is_removed_for_it() {
     let error = refused(&mut both, "files");
     assert!(matches!(error, RedriveError::Store(SpillError::Full { left: 0, .. })), "{error:?}");
     // A full disk, by the free space that the file system reports.
-    let group = next_group(&mut both.0, 1_000).expect("two files");
-    both.0.acknowledge(group, count(20) as u64).expect("durable");
+    let group = next_group(&mut both.0, 1).expect("two files");
+    both.0.acknowledge(group, |_| count(20) as u64).expect("durable");
     disk.set_capacity(Some(0));
     let error = refused(&mut both, "no free space");
     assert!(matches!(error, RedriveError::Store(SpillError::NoRoom { .. } | SpillError::File { .. })), "{error:?}");

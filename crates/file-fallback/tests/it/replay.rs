@@ -5,7 +5,7 @@ use std::fs;
 
 use file_fallback::{Notice, SettleError, Settled, Verdict};
 
-use crate::{at, config, count, data_files, drain, id_of, lines, missing, next_group, once, open, scratch};
+use crate::{at, config, count, data_files, drain, id_of, lines, missing, next_group, once, open, scratch, units};
 
 #[test]
 fn groups_come_oldest_file_first_and_within_their_size() {
@@ -25,7 +25,7 @@ fn groups_come_oldest_file_first_and_within_their_size() {
     assert_eq!(store.stored().files, 2, "handed out is not settled");
     for group in groups.into_iter().rev() {
         let count = group.records.iter().filter_map(|text| id_of(text)).map(|id| count(id) as u64).sum();
-        assert_eq!(store.acknowledge(group, count).expect("durable"), Settled { count, surplus: 0 });
+        assert_eq!(store.acknowledge(group, units).expect("durable"), Settled { count, surplus: 0 });
     }
     assert_eq!((store.stored().files, store.stored().count, store.stored().bytes), (0, 0, 0));
     assert_eq!(data_files(scratch.path()), Vec::<String>::new());
@@ -78,8 +78,8 @@ fn groups_settled_out_of_order_are_remembered() {
     }
     let third = groups.remove(2);
     let first = groups.remove(0);
-    store.acknowledge(third, count(2) as u64).expect("durable");
-    store.acknowledge(first, count(0) as u64).expect("durable");
+    store.acknowledge(third, |_| count(2) as u64).expect("durable");
+    store.acknowledge(first, |_| count(0) as u64).expect("durable");
     drop(store);
     let mut store = open(config(scratch.path()));
     assert_eq!(drain(&mut store, 1_000), (once([1, 3, 4]), 0));
@@ -92,7 +92,7 @@ fn a_group_is_settled_once_and_by_its_own_store() {
     let mut elsewhere = open(config(other.path()));
     drop(store.spill(&lines(0..2, 100), at(0)).expect("room"));
     let group = next_group(&mut store, 1_000).expect("two lines");
-    assert!(matches!(elsewhere.acknowledge(group, 3), Err(SettleError::UnknownGroup)));
+    assert!(matches!(elsewhere.acknowledge(group, |_| 3), Err(SettleError::UnknownGroup)));
     drop(store);
     let mut store = open(config(scratch.path()));
     let group = next_group(&mut store, 1_000).expect("two lines");
@@ -109,10 +109,10 @@ fn a_name_that_promises_another_count_is_corrected_by_surplus_and_missing_units(
     fs::write(scratch.path().join("traces-20260201T000000.000Z-00000002-n17.jsonl"), text).expect("written");
     let mut store = open(config(scratch.path()));
     assert_eq!(store.stored().count, 24);
-    let group = next_group(&mut store, 1_000).expect("two lines");
-    assert_eq!(store.acknowledge(group, 10).expect("durable"), Settled { count: 7, surplus: 3 });
-    let group = next_group(&mut store, 1_000).expect("two lines");
-    assert_eq!(store.acknowledge(group, 10).expect("durable"), Settled { count: 10, surplus: 0 });
+    let group = next_group(&mut store, 150).expect("two lines");
+    assert_eq!(store.acknowledge(group, |_| 5).expect("durable"), Settled { count: 7, surplus: 3 });
+    let group = next_group(&mut store, 150).expect("two lines");
+    assert_eq!(store.acknowledge(group, |_| 5).expect("durable"), Settled { count: 10, surplus: 0 });
     let notices = store.take_notices();
     assert!(matches!(&notices[..], [Notice::Missing { count: 7, .. }]), "{notices:?}");
     assert_eq!(store.stored().count, 0);
@@ -136,7 +136,7 @@ fn old_progress_does_not_hide_a_new_file() {
     let mut store = open(config(scratch.path()));
     drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
     let group = next_group(&mut store, 1).expect("five lines");
-    store.acknowledge(group, 1).expect("durable");
+    store.acknowledge(group, |_| 1).expect("durable");
     let log = fs::read(scratch.path().join("progress.log")).expect("there");
     drop(drain(&mut store, 1_000));
     drop(store);
@@ -157,13 +157,13 @@ fn a_damaged_or_foreign_progress_log_costs_duplicates_only() {
         let mut store = open(config(scratch.path()));
         drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
         let group = next_group(&mut store, 1).expect("five lines");
-        store.acknowledge(group, 1).expect("durable");
+        store.acknowledge(group, |_| 1).expect("durable");
         drop(store);
         fs::write(scratch.path().join("progress.log"), log).expect("written");
         let mut store = open(config(scratch.path()));
         assert_eq!(store.stored().count, 15);
         let group = next_group(&mut store, 1).expect("five lines");
-        store.acknowledge(group, 1).expect("a new log");
+        store.acknowledge(group, |_| 1).expect("a new log");
         assert_eq!(drain(&mut store, 1_000), (once(1..5), 0));
         let damaged = store.take_notices().iter().any(|notice| matches!(notice, Notice::ProgressDamaged { .. }));
         assert_eq!(damaged, index == 1 || index == 3, "a torn tail is no damage");
@@ -174,7 +174,7 @@ fn a_damaged_or_foreign_progress_log_costs_duplicates_only() {
     let mut store = open(config(scratch.path()));
     drop(store.spill(&lines(0..5, 100), at(0)).expect("room"));
     let group = next_group(&mut store, 1).expect("five lines");
-    match store.acknowledge(group, 1) {
+    match store.acknowledge(group, |_| 1) {
         Err(SettleError::NotDurable { settled: Settled { count: 1, surplus: 0 }, .. }) => {}
         other => panic!("{other:?}"),
     }
@@ -191,7 +191,7 @@ fn a_damaged_mark_and_the_mark_of_another_file_do_not_count() {
         let mut store = open(config(scratch.path()));
         let name = store.spill(&lines(0..5, 100), at(0)).expect("room").name;
         let group = next_group(&mut store, 1).expect("five lines");
-        store.acknowledge(group, count(0) as u64).expect("durable");
+        store.acknowledge(group, |_| count(0) as u64).expect("durable");
         (scratch, name)
     };
 

@@ -172,25 +172,21 @@ impl<D: Directory> FileStore<D> {
 
     /// Decodes the records of a group. Returns the batches, and the content of each record for its mark.
     fn decode(&mut self, group: &mut Group) -> (Vec<(Bytes, usize)>, Vec<Content>) {
-        let (mut batches, mut first_error) = (Vec::new(), None);
-        let format = group.format();
-        // The batches take the bytes; the marks need only the number of records.
-        let records = group.records.iter_mut().map(|record| records::request(std::mem::take(record), format));
-        let contents = records.map(|request| match request {
-            Ok((_, 0)) => Content::Empty,
-            Ok(batch) => {
-                batches.push(batch);
-                Content::Batch
-            }
-            Err(error) => {
-                first_error.get_or_insert(error);
-                Content::Garbage
-            }
-        });
+        let mut batches = Vec::new();
+        let records = std::mem::take(&mut group.records);
+        let contents =
+            group.sources().zip(records).map(|(source, record)| match records::request(record, source.format) {
+                Ok((_, 0)) => Content::Empty,
+                Ok(batch) => {
+                    batches.push(batch);
+                    Content::Batch
+                }
+                Err(error) => {
+                    self.garbage.entry(source.file.to_owned()).or_insert(error);
+                    Content::Garbage
+                }
+            });
         let contents = contents.collect();
-        if let Some(error) = first_error {
-            self.garbage.entry(group.file().to_owned()).or_insert(error);
-        }
         (batches, contents)
     }
 

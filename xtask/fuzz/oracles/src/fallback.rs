@@ -126,9 +126,9 @@ impl Scenario {
         let mut done = 0;
         let more = next != Next::Empty;
         let settled = if let Next::Group(group) = next {
-            let (file, first) = (group.file().to_owned(), group.first_record());
+            let records = group.sources().zip(&group.records);
             let verdicts: Vec<Verdict> =
-                group.records.iter().zip(first..).map(|(text, number)| self.verdict(&file, number, text)).collect();
+                records.map(|(source, text)| self.verdict(source.file, source.number, text)).collect();
             done = verdicts.iter().map(|verdict| if let Verdict::Done(count) = verdict { *count } else { 0 }).sum();
             store.settle(group, &verdicts).expect("a well disk")
         } else {
