@@ -52,8 +52,8 @@ pub trait Fallback: Send + 'static {
     }
 
     /// Reads stored batches for a replay, those with the fewest failed calls first, the oldest first among equals: one
-    /// at least, and about `max_bytes` together. They stay stored until [`settle`](Self::settle) is called with one fate
-    /// for each; there is one such group at a time.
+    /// at least, and about `max_bytes` together. They stay stored until [`settle`](Self::settle) is called with one
+    /// fate for each; there is one such group at a time.
     ///
     /// # Errors
     /// The storage failed; all batches stay stored.
@@ -74,8 +74,8 @@ pub trait Fallback: Send + 'static {
 
     /// Stores spans that a collector refused for good, or that fail while others do not, as dead letters for an
     /// operator. Returns how many of them are stored, counted from the first; the others stay where they are, and the
-    /// disk thread tries again later. `None`, as without an override: this fallback keeps no dead letters, and the spans
-    /// are dropped.
+    /// disk thread tries again later. `None`, as without an override: this fallback keeps no dead letters, and the
+    /// spans are dropped.
     fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> Option<usize> {
         let _ = (refusals, endpoint, now);
         None
