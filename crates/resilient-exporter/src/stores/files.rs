@@ -5,7 +5,6 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use file_fallback::dead_letters::DeadLetters;
 use file_fallback::{
     Config, Evicted, FileFallback, Group, Next, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
@@ -17,6 +16,7 @@ use super::dead_letters::DeadLetterStore;
 #[cfg(test)]
 use super::dead_letters::Open;
 use super::log::StoreLog;
+use super::marks;
 use super::records::{self, MAX_RECORD_BYTES};
 use super::{in_one_line, place_of};
 use crate::report::ledger::DropReason;
@@ -171,14 +171,15 @@ impl<D: Directory> FileStore<D> {
     }
 
     /// Decodes the records of a group. Returns the batches, and the content of each record for its mark.
-    fn decode(&mut self, group: &mut Group) -> (Vec<(Bytes, usize)>, Vec<Content>) {
+    fn decode(&mut self, group: &mut Group) -> (Vec<StoredBatch>, Vec<Content>) {
         let mut batches = Vec::new();
         let records = std::mem::take(&mut group.records);
-        let contents =
+        let decoded =
             group.sources().zip(records).map(|(source, record)| match records::request(record, source.format) {
                 Ok((_, 0)) => Content::Empty,
-                Ok(batch) => {
-                    batches.push(batch);
+                Ok((request, spans)) => {
+                    let failures = marks::failures_of(source.attempts);
+                    batches.push(StoredBatch { request, spans, failures });
                     Content::Batch
                 }
                 Err(error) => {
@@ -186,7 +187,7 @@ impl<D: Directory> FileStore<D> {
                     Content::Garbage
                 }
             });
-        let contents = contents.collect();
+        let contents = decoded.collect();
         (batches, contents)
     }
 
@@ -201,7 +202,8 @@ impl<D: Directory> FileStore<D> {
                     let refused = refused.iter().map(|refusal| refusal.payload.span_count()).sum::<usize>();
                     Verdict::Done((delivered + rejected + refused) as u64)
                 }
-                Some(Fate::Pending(_)) | None => Verdict::Keep,
+                Some(Fate::Pending(failures)) => Verdict::Failed(marks::attempts_of(*failures)),
+                None => Verdict::Keep,
             },
         });
         let verdicts = verdicts.collect::<Vec<_>>();
@@ -274,8 +276,7 @@ where
             let (batches, contents) = self.decode(&mut group);
             if !batches.is_empty() {
                 self.reading = Some((group, contents));
-                let batches = batches.into_iter().map(|(request, spans)| StoredBatch::new(request, spans));
-                return Ok(ReadBack::Group(batches.collect()));
+                return Ok(ReadBack::Group(batches));
             }
             self.mark(group, &contents, &[])?;
             if bytes_in_vain > MAX_BYTES_IN_VAIN {
@@ -345,3 +346,6 @@ where
         self.dead_letters.remove(id)
     }
 }
+
+#[cfg(test)]
+mod tests;

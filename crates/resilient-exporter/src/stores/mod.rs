@@ -6,6 +6,7 @@
 //! | `files` | batches in fallback files |
 //! | `journal` | accepted batches in the journal |
 //! | `log` | the warnings of one store |
+//! | `marks` | the failures of a stored batch as a file keeps them, and back |
 //! | `none` | the fallback of an exporter that has a journal alone |
 //! | `records` | a batch as records of a file, and back |
 
@@ -13,6 +14,7 @@ mod dead_letters;
 pub(crate) mod files;
 pub(crate) mod journal;
 mod log;
+mod marks;
 pub(crate) mod none;
 pub(crate) mod records;
 

@@ -1,0 +1,128 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry_sdk::Resource;
+use otlp_payload::{BatchId, Encoder, span_ids};
+
+use super::*;
+use crate::proofs::spans::spans;
+use crate::seams::fates::{Failures, Refusals};
+use crate::seams::settings::DeadLetters as LetterSettings;
+
+const FORMATS: [FallbackFormat; 2] = [FallbackFormat::Json, FallbackFormat::Protobuf];
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_904_000)
+}
+
+fn open(dir: &Path, format: FallbackFormat) -> FileStore {
+    let files = Files { format, ..Files::default() };
+    FileStore::open(dir.join("fallback"), &files, dir.join("dead-letters"), &LetterSettings::default())
+        .expect("a directory of this user")
+}
+
+fn batch(first: u64, count: usize) -> Payload {
+    let encoder = Encoder::new(&Resource::builder_empty().with_service_name("test").build());
+    encoder.encode(BatchId { incarnation: 1, seq: first }, now(), &spans(first, count))
+}
+
+/// The batches of the next group; none at the end.
+fn read(store: &mut FileStore) -> Vec<StoredBatch> {
+    loop {
+        match store.read(1 << 20).expect("readable") {
+            ReadBack::Group(batches) => return batches,
+            ReadBack::Pause => {}
+            ReadBack::Empty => return Vec::new(),
+        }
+    }
+}
+
+fn delivered(batch: &StoredBatch) -> Fate {
+    Fate::Finished { delivered: batch.spans, rejected: 0, refused: Vec::new() }
+}
+
+fn failures(calls: u32) -> Failures {
+    let refusals = |batch| Refusals { batch, unclear: 2 * batch, sender: 3 * batch };
+    Failures { calls, counted: refusals(calls), uncounted: refusals(10 * calls) }
+}
+
+#[test]
+fn failures_stay_with_their_batch_over_groups_and_restarts() {
+    for format in FORMATS {
+        let state = tempfile::tempdir().expect("temp dir");
+        let mut store = open(state.path(), format);
+        store.store(&[batch(0, 3), batch(100, 4)], now()).expect("room");
+        store.store(&[batch(200, 5)], now()).expect("room");
+        let group = read(&mut store);
+        assert_eq!(group.iter().map(|batch| batch.spans).collect::<Vec<_>>(), [3, 4, 5], "two files, one group");
+        assert!(group.iter().all(|batch| batch.failures == Failures::default()));
+        store.settle(&[Fate::Pending(failures(2)), Fate::Pending(failures(1)), delivered(&group[2])]).expect("durable");
+        for _ in 0..2 {
+            let group = read(&mut store);
+            assert_eq!((group.len(), group[0].spans, group[0].failures), (1, 4, failures(1)), "{format:?}");
+            drop(store);
+            store = open(state.path(), format);
+        }
+        let second = read(&mut store);
+        store.settle(&[Fate::Pending(failures(9))]).expect("durable");
+        let first = read(&mut store);
+        assert_eq!((second[0].spans, first[0].spans, first[0].failures), (4, 3, failures(2)));
+        // A group whose fates got lost comes again, with its failures.
+        assert_eq!(read(&mut store), first);
+        store.settle(&[delivered(&first[0])]).expect("durable");
+        let last = read(&mut store);
+        assert_eq!((last.len(), last[0].spans, last[0].failures), (1, 4, failures(9)));
+        store.settle(&[delivered(&last[0])]).expect("durable");
+        assert_eq!((store.usage(), store.changes()), (Usage::default(), Vec::new()));
+    }
+}
+
+#[test]
+fn a_batch_that_always_fails_stands_before_no_other_of_thirteen_files() {
+    for format in FORMATS {
+        let state = tempfile::tempdir().expect("temp dir");
+        let mut store = open(state.path(), format);
+        store.store(&[batch(0, 1)], now()).expect("room");
+        for file in 0..12 {
+            let batches = (0..5).map(|part| batch(1_000 + 250 * file + 50 * part, 50)).collect::<Vec<_>>();
+            store.store(&batches, now()).expect("room");
+        }
+        let (mut seen, mut poison_calls) = (BTreeSet::new(), 0);
+        for _ in 0..40 {
+            let group = read(&mut store);
+            let mut fates = Vec::new();
+            for batch in &group {
+                if batch.spans == 1 {
+                    assert_eq!(batch.failures, failures(poison_calls));
+                    assert!(poison_calls == 0 || seen.len() == 3_000, "{} of 3,000 good spans", seen.len());
+                    poison_calls += 1;
+                    fates.push(Fate::Pending(failures(poison_calls)));
+                } else {
+                    seen.extend(span_ids(&batch.request).expect("well formed"));
+                    fates.push(delivered(batch));
+                }
+            }
+            store.settle(&fates).expect("durable");
+        }
+        assert_eq!((seen.len(), store.usage().spans), (3_000, 1), "{format:?}");
+        assert!(poison_calls > 20, "{poison_calls}");
+    }
+}
+
+#[test]
+fn sixty_files_of_three_spans_are_read_at_once() {
+    for format in FORMATS {
+        let state = tempfile::tempdir().expect("temp dir");
+        let mut store = open(state.path(), format);
+        for file in 0..60 {
+            store.store(&[batch(file * 3, 3)], now()).expect("room");
+        }
+        assert_eq!(store.usage().files, 60);
+        let group = read(&mut store);
+        let ids = group.iter().flat_map(|batch| span_ids(&batch.request).expect("well formed"));
+        assert_eq!((group.len(), ids.collect::<BTreeSet<_>>().len()), (60, 180));
+        store.settle(&group.iter().map(delivered).collect::<Vec<_>>()).expect("durable");
+        assert_eq!((read(&mut store), store.usage()), (Vec::new(), Usage::default()), "{format:?}");
+    }
+}
