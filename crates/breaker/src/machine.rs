@@ -157,6 +157,15 @@ impl Machine {
         }
     }
 
+    /// The end of the open time, while the machine is open: the first instant at which it lets a probe out.
+    #[must_use]
+    pub const fn open_until(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Open { until } => Some(Duration::from_nanos(until)),
+            _ => None,
+        }
+    }
+
     /// Its numbers now.
     #[must_use]
     pub fn counters(&self) -> Counters {

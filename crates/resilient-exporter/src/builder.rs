@@ -21,7 +21,7 @@ use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
 use crate::seams::settings::{
-    Breaker, Buffer, DeadLetters, Durability, Files, Replay, Requests, Retry, Settings, Shutdown, TooSmall,
+    Breaker, Buffer, DeadLetters, Durability, Files, Refused, Replay, Requests, Retry, Settings, Shutdown, TooSmall,
 };
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
@@ -264,6 +264,7 @@ impl Builder {
             request_max_bytes: self.settings.request.max_bytes,
             fallback: fallback.is_some(),
             replay_rate: self.settings.replay.rate,
+            strict: self.settings.refused == Refused::DeadLetter,
             incarnation: journal.as_ref().map_or_else(|| chance.random(), |journal| journal.incarnation()),
         };
         let recovered = found_usage.map_or(0, |usage| usage.spans);

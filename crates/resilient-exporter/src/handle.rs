@@ -46,6 +46,15 @@ impl Handle {
         self.shared.flush(timeout)
     }
 
+    /// Has the next call go out at once: it passes the backoff and the breaker, but no pause that the collector asked
+    /// for. For a program that knows more than the exporter, of new credentials for example, and for an operator who
+    /// has repaired the collector. The answer to the call decides about those that follow. Costs one short lock;
+    /// without a waiting batch the next batch uses it.
+    pub fn retry_now(&self) {
+        self.shared.core().retry_now();
+        self.shared.net.notify_one();
+    }
+
     /// A receiver of every [`Event`] from now on. A receiver that is 1,024 events behind misses further ones until it
     /// reads again; dropping it ends the subscription.
     #[must_use]

@@ -200,6 +200,11 @@ impl<T> Buffer<T> {
         self.entries.is_empty()
     }
 
+    /// The items of all entries, oldest first, to be changed in place; sizes and ages stay.
+    pub fn items_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut T> + ExactSizeIterator {
+        self.entries.iter_mut().map(|entry| &mut entry.item)
+    }
+
     /// All entries, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry<T>> + ExactSizeIterator {
         self.entries.iter()

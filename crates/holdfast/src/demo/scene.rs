@@ -302,7 +302,8 @@ mod tests {
     fn news_sum_up_spans_with_the_same_fate() {
         let spilled = |spans| Event::Spilled { spans, file: "any".to_owned() };
         let dropped = |spans| Event::Dropped { spans, reason: DropReason::DiskSlow, detail: String::new() };
-        let events = [spilled(1_000), Event::Replayed { delivered: 1_000, other: 0 }, dropped(3), spilled(500), dropped(4)];
+        let events =
+            [spilled(1_000), Event::Replayed { delivered: 1_000, other: 0 }, dropped(3), spilled(500), dropped(4)];
         let lines = news(events.into_iter());
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert_eq!(lines[0], "all files are delivered");

@@ -1,16 +1,19 @@
 //! The accounts of all decisions: the ledger, the counters beside it, and the events that follow from both.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use super::counters::Counters;
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place};
+use crate::report::losses::{Losses, Recent};
 use crate::seams::fates::Refusal;
 
 #[derive(Default)]
 pub(crate) struct Accounts {
     ledger: Ledger,
     pub(crate) counters: Counters,
+    recent: Recent,
     events: VecDeque<Event>,
 }
 
@@ -22,14 +25,12 @@ impl Accounts {
 
     /// Moves spans that are lost, without an event of their own.
     pub(super) fn lose(&mut self, spans: usize, from: Place, to: Place) {
-        self.counters.note_loss();
         self.ledger.transfer(spans, from, to);
     }
 
     /// Drops accepted spans, with more about the cause in `detail` where there is more.
     pub(super) fn drop_spans(&mut self, spans: usize, from: Place, reason: DropReason, detail: String) {
         self.ledger.transfer(spans, from, Place::Dropped(reason));
-        self.counters.note_loss();
         self.publish(Event::Dropped { spans, reason, detail });
     }
 
@@ -51,6 +52,17 @@ impl Accounts {
 
     pub(super) fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Gives the losses since the last call the time `now`: most events that lose spans carry none.
+    pub(super) fn observe(&mut self, now: Instant) {
+        self.recent.observe(&self.ledger, self.counters.dead_letters_evicted(), now);
+    }
+
+    /// The losses of the last minutes.
+    pub(crate) fn recent_losses(&mut self, now: Instant) -> Losses {
+        self.observe(now);
+        self.recent.within_recent(now)
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {

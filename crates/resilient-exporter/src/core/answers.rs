@@ -3,178 +3,375 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use breaker::Kind;
-use otlp_payload::Payload;
-use otlp_transport::{Cause, Outcome};
+use otlp_transport::{Cause, Outcome, RefusalKind};
 use span_buffer::Entry;
 
-use super::memory::size_of;
-use super::replay::Others;
+use super::batch::{Batch, WINDOW};
+use super::endpoint::{Blame, Ended, Traffic};
+use super::group::{Piece, Refused};
 use super::{Core, Effect, InFlight, Phase, Work};
 use crate::report::events::Event;
 use crate::report::ledger::Place;
-use crate::seams::fates::Refusal;
+
+/// The gRPC status `RESOURCE_EXHAUSTED`: retryable by the specification only with a hint.
+const RESOURCE_EXHAUSTED: i32 = 8;
+
+/// The endpoint accepts nearly all batches if less than one in so many of its calls ends otherwise.
+const NEARLY_ALL: u64 = 10;
+
+/// A call that has ended, and its batch.
+struct Answered {
+    id: u64,
+    work: Work,
+    call: Ended,
+    /// The backoff policy's delay.
+    own: Duration,
+    now: Instant,
+}
 
 impl Core {
     /// A call has ended. `own` is the delay of the backoff policy, as [`Core::attempts`] asked for it; only outcomes
     /// that may be repeated use it.
     pub(crate) fn on_answered(&mut self, id: u64, outcome: Outcome, own: Duration, now: Instant, wall: SystemTime) {
         let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
-        let saturated = self.in_flight.len() >= self.endpoint.concurrency();
-        let InFlight { work, payload, ticket, started, .. } = self.in_flight.swap_remove(position);
-        let kind = ticket.kind();
-        let spans = payload.span_count();
-        if let Work::Live(entry) = &work {
-            self.memory.on_call_ended(entry.size);
-        }
-        match outcome {
-            Outcome::Delivered { rejected, message } => {
+        let is_saturated = self.in_flight.len() >= self.endpoint.concurrency();
+        let InFlight { work, ticket, started, .. } = self.in_flight.swap_remove(position);
+        let traffic = match &work {
+            Work::Live(entry) => {
+                self.memory.on_call_ended(entry.size);
+                Traffic::Live
+            }
+            Work::Replay(_) => Traffic::Replay { live_waits: self.memory.has_ready(now) },
+        };
+        let spans = work.payload().span_count() as u64;
+        match &outcome {
+            Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } => {
                 self.accounts.counters.count_success(wall);
-                self.endpoint.on_success(ticket, started, saturated, now);
-                let rejected = rejected.min(spans);
-                if rejected > 0 {
-                    let message = message.unwrap_or_default();
-                    self.accounts.publish(Event::Rejected { spans: rejected, message });
-                }
-                self.deliver(work, rejected);
+            }
+            outcome => self.accounts.counters.count_failure(wall, outcome.cause()),
+        }
+        let answered = Answered { id, work, call: Ended { ticket, traffic, started }, own, now };
+        match outcome {
+            Outcome::Delivered { rejected, message } => self.accept(answered, rejected, message, None, is_saturated),
+            Outcome::AcknowledgedUnreadably { cause } => {
+                self.accept(answered, 0, None, Some(cause), is_saturated);
             }
             Outcome::Retryable { after, cause, possible_duplicate } => {
-                self.accounts.counters.count_failure(wall, &cause);
-                if possible_duplicate {
-                    self.accounts.counters.count_possible_duplicates(spans as u64);
-                }
+                self.accounts.counters.count_possible_duplicates(if possible_duplicate { spans } else { 0 });
                 match after {
-                    Some(hint) => self.endpoint.on_throttle(ticket, hint, own, now),
-                    None => self.endpoint.on_failure(ticket, started, own, now),
+                    Some(hint) => self.throttle(answered, hint),
+                    None => self.fail(answered, cause),
                 }
-                // Probes and throttles are not charged: an outage never spends a batch.
-                let charged = after.is_none() && kind == Kind::Call;
-                self.retry(work, cause, charged, now);
             }
-            Outcome::TooLarge { cause, .. } => {
-                self.accounts.counters.count_failure(wall, &cause);
-                self.endpoint.on_neutral(ticket, now);
+            Outcome::TooLarge { cause, possible_duplicate } => {
+                self.accounts.counters.count_possible_duplicates(if possible_duplicate { spans } else { 0 });
+                let Answered { work, call, now, .. } = answered;
+                self.endpoint.on_too_large(call, now);
                 self.return_to_buffered(&work);
-                self.split(work, &payload, Some(cause));
+                self.cut_refused(work, cause, now);
             }
-            Outcome::Refused { cause, .. } => {
-                self.accounts.counters.count_failure(wall, &cause);
-                self.endpoint.on_neutral(ticket, now);
-                self.return_to_buffered(&work);
-                self.refuse(work, cause);
+            Outcome::Refused { kind, cause, possible_duplicate } => {
+                self.accounts.counters.count_possible_duplicates(if possible_duplicate { spans } else { 0 });
+                self.refuse(answered, kind, cause);
             }
             // `Outcome` may grow: an unknown outcome is a failure that may be repeated.
-            _ => {
-                let cause = Cause::Foreign("an outcome unknown to this version".to_owned());
-                self.accounts.counters.count_failure(wall, &cause);
-                self.endpoint.on_failure(ticket, started, own, now);
-                self.retry(work, Cause::Foreign(String::new()), kind == Kind::Call, now);
-            }
+            _ => self.fail(answered, Cause::Foreign("an outcome unknown to this version".to_owned())),
         }
-        self.publish_changes();
+        self.store_oversized();
+        self.publish_changes(now);
     }
 
     /// No answer will come for the calls that are out: their batches wait again.
     pub(crate) fn on_calls_abandoned(&mut self, now: Instant) {
         for call in std::mem::take(&mut self.in_flight) {
             self.endpoint.on_neutral(call.ticket, now);
-            self.accounts.counters.count_possible_duplicates(call.payload.span_count() as u64);
+            self.accounts.counters.count_possible_duplicates(call.work.payload().span_count() as u64);
             match call.work {
                 Work::Live(entry) => {
                     self.memory.on_call_ended(entry.size);
                     self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
                     self.memory.give_back(entry);
                 }
-                Work::Replay(piece) => self.replay.give_back(piece),
+                Work::Replay(piece) => self.with_group(|group| group.give_back(piece)),
             }
         }
+        self.store_oversized();
     }
 
-    fn deliver(&mut self, work: Work, rejected: usize) {
+    // Acceptances.
+
+    /// The collector took a batch; `unreadable` is its answer if it is none of an OTLP server.
+    fn accept(
+        &mut self,
+        answered: Answered,
+        rejected: usize,
+        message: Option<String>,
+        unreadable: Option<Cause>,
+        is_saturated: bool,
+    ) {
+        let Answered { id, work, call, now, .. } = answered;
+        let (spans, bytes) = (work.payload().span_count(), work.payload().bytes().len());
+        let is_readable = unreadable.is_none();
+        if let Some(cause) = &unreadable {
+            self.accounts.counters.count_unreadable(spans as u64);
+            self.accounts.publish(Event::AcknowledgedUnreadably { spans, cause: cause.to_string() });
+        }
+        let rejected = rejected.min(spans);
+        match message {
+            message if rejected > 0 => {
+                let message = message.unwrap_or_default();
+                self.accounts.publish(Event::Rejected { spans: rejected, message });
+            }
+            Some(message) => self.accounts.publish(Event::CollectorWarned { message }),
+            None => {}
+        }
+        if self.endpoint.has_failed() {
+            self.replay.on_endpoint_recovered();
+        }
+        let has_refused_all = self.endpoint.on_success(call, unreadable, is_saturated, now);
+        self.endpoint.sizes.on_accepted(bytes, now);
+        self.outage.on_success(now);
         match work {
             Work::Live(entry) => {
-                self.durable.on_ended(entry.item.id());
+                self.durable.on_ended(entry.item.payload.id());
                 self.accounts.transfer(rejected, Place::InFlight, Place::Rejected);
-                self.accounts.transfer(entry.size.count - rejected, Place::InFlight, Place::Delivered);
+                self.accounts.transfer(spans - rejected, Place::InFlight, Place::Delivered);
             }
-            Work::Replay(piece) => {
-                self.replay.on_delivered(&piece, rejected);
-                self.settle_group();
-            }
+            Work::Replay(piece) => self.with_group(|group| group.on_delivered(&piece, rejected)),
+        }
+        if has_refused_all {
+            self.batches_mut().filter(|batch| batch.suspicion.is_suspect()).for_each(|batch| {
+                batch.suspicion.end_wait();
+            });
+        }
+        if is_readable {
+            self.count_refusals(id, now);
+        }
+        self.settle_group(now);
+    }
+
+    /// The endpoint accepted the batch of this call: refusals that came before the call went out count now.
+    fn count_refusals(&mut self, call: u64, now: Instant) {
+        let counts = self.endpoint.rates(now, WINDOW);
+        let is_alone = |own: u64| is_alone(counts.refused + counts.failed, counts.accepted, own);
+        self.replay.on_other_accepted(call, is_alone, now);
+        if !self.has_suspects {
+            return;
+        }
+        self.has_suspects = false;
+        let mut has_suspects = false;
+        for batch in self.batches_mut().filter(|batch| batch.suspicion.is_suspect()) {
+            has_suspects = true;
+            batch.suspicion.on_other_accepted(call);
+        }
+        self.has_suspects = has_suspects;
+        let is_convicted = |batch: &Batch| batch.suspicion.is_convicted(is_alone(batch.suspicion.recent(now)));
+        for entry in self.memory.take_all_where(is_convicted) {
+            let Some(cause) = entry.item.suspicion.cause().cloned() else { continue };
+            self.bury(vec![entry], cause);
         }
     }
 
-    fn retry(&mut self, work: Work, cause: Cause, charged: bool, now: Instant) {
+    /// The batches in memory and in calls.
+    pub(super) fn batches_mut(&mut self) -> impl Iterator<Item = &mut Batch> {
+        let out = self.in_flight.iter_mut().filter_map(|call| match &mut call.work {
+            Work::Live(entry) => Some(&mut entry.item),
+            Work::Replay(_) => None,
+        });
+        self.memory.batches_mut().chain(out)
+    }
+
+    // Failures.
+
+    fn throttle(&mut self, answered: Answered, hint: Duration) {
+        let Answered { work, call, own, now, .. } = answered;
+        self.endpoint.on_throttle(call, hint, own, now);
+        match work {
+            Work::Live(entry) => {
+                self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
+                self.return_tried(entry);
+            }
+            Work::Replay(piece) => self.with_group(|group| group.give_back(piece)),
+        }
+    }
+
+    fn fail(&mut self, answered: Answered, cause: Cause) {
+        if self.policy.strict && matches!(cause, Cause::Grpc { code: RESOURCE_EXHAUSTED, .. }) {
+            return self.refuse(answered, RefusalKind::Unclear, cause);
+        }
+        let Answered { work, call, own, now, .. } = answered;
+        // Probes are not charged: an outage never spends a batch.
+        let is_charged = call.ticket.kind() == Kind::Call;
+        let blame = self.endpoint.blame(now);
+        self.endpoint.on_failure(call, own, now);
+        self.note_failure(&cause, now);
         match work {
             Work::Live(mut entry) => {
                 self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
-                entry.calls += u32::from(charged);
-                if let Phase::Draining { .. } = self.phase {
-                    self.memory.set_tried(entry);
-                } else if entry.calls >= self.policy.max_calls && self.storage.is_ready(now) {
+                entry.calls += u32::from(is_charged);
+                entry.item.failed = entry.item.failed.saturating_add(1);
+                let is_spent = entry.calls >= self.policy.max_calls && self.storage.is_ready(now);
+                if self.phase == Phase::Running && is_spent && entry.item.may_spill(now) {
                     self.spill(vec![entry]);
                 } else {
-                    self.memory.give_back(entry);
+                    self.return_tried(entry);
                 }
             }
-            Work::Replay(piece) => {
-                self.replay.on_failed(piece, cause, charged, self.others());
-                self.settle_group();
-            }
+            Work::Replay(piece) => self.fail_replay(piece, cause, blame, now),
         }
     }
 
-    /// Returns two halves to the front of the queue; a single span that no peer takes becomes a dead letter. `cause` is
-    /// absent if our own limit asked for the split before a call went out.
-    pub(super) fn split(&mut self, work: Work, payload: &Payload, cause: Option<Cause>) {
-        let (left, right) = (self.next_id(), self.next_id());
-        let Some((left, right)) = payload.split(left, right) else {
-            let limit = self.policy.request_max_bytes;
-            let cause = cause.unwrap_or(Cause::RequestLimit { size: payload.bytes().len(), limit });
-            self.refuse(work, cause);
-            return;
+    /// A call for stored records failed and may be repeated.
+    fn fail_replay(&mut self, piece: Piece, cause: Cause, blame: Blame, now: Instant) {
+        let calls = self.calls;
+        let counts = self.endpoint.rates(now, WINDOW);
+        let is_alone = |own: u64| is_alone(counts.refused + counts.failed, counts.accepted, own);
+        self.with_group(|group| match blame {
+            // No connection: that says nothing about the records.
+            _ if matches!(cause, Cause::Connect(_)) => group.give_back(piece),
+            _ if piece.is_merged() => group.take_apart(&piece),
+            Blame::Batch => {
+                let refused = Refused { kind: RefusalKind::Sender, cause, blame, is_alone: &is_alone };
+                group.on_refused(piece, refused, calls, now);
+            }
+            Blame::Endpoint => group.on_failed(&piece, now),
+        });
+        self.settle_group(now);
+    }
+
+    // Refusals.
+
+    /// The collector refused a request. Soon after an acceptance the batch is suspected, else the endpoint refuses all.
+    fn refuse(&mut self, answered: Answered, kind: RefusalKind, cause: Cause) {
+        let Answered { work, call, own, now, .. } = answered;
+        self.return_to_buffered(&work);
+        let blame = self.endpoint.blame(now);
+        let event = Event::Refused {
+            spans: work.payload().span_count(),
+            kind,
+            cause: cause.to_string(),
+            is_suspect: blame == Blame::Batch,
         };
-        match work {
-            Work::Live(entry) => {
-                self.durable.on_cut(payload.id(), [left.id(), right.id()]);
-                for payload in [right, left] {
-                    let size = size_of(&payload);
-                    self.memory.give_back(Entry { item: payload, size, calls: 0, ..entry.clone() });
-                }
-            }
-            Work::Replay(piece) => self.replay.on_split(&piece, left, right),
+        if self.policy.strict {
+            self.endpoint.on_refused_for_good(call, (blame == Blame::Endpoint).then(|| cause.clone()), now);
+            return self.end_refused(work, cause, now);
         }
-    }
-
-    /// The collector will never take this batch: it becomes a dead letter.
-    fn refuse(&mut self, work: Work, cause: Cause) {
+        self.accounts.publish(event);
+        if blame == Blame::Batch {
+            self.endpoint.on_batch_refused(call, now);
+        } else {
+            self.endpoint.on_refused(call, cause.clone(), own, now);
+            self.note_failure(&cause, now);
+            if !self.is_suspect(&work) {
+                self.batches_mut().for_each(|batch| batch.suspicion.on_endpoint_refused());
+                self.replay.on_endpoint_refused();
+            }
+        }
+        let calls = self.calls;
+        let counts = self.endpoint.rates(now, WINDOW);
+        let is_alone = |own: u64| is_alone(counts.refused + counts.failed, counts.accepted, own);
         match work {
-            Work::Live(entry) => {
-                self.memory.on_write_begun(entry.size);
-                let attempts = entry.calls + 1;
-                let refusal = Refusal { payload: entry.item, cause, attempts, permanent: true };
-                self.effects.push_back(Effect::StoreDeadLetters(vec![refusal]));
+            Work::Live(mut entry) => {
+                let batch = &mut entry.item;
+                batch.failed = batch.failed.saturating_add(1);
+                match blame {
+                    Blame::Batch if batch.suspicion.is_convicted(is_alone(batch.suspicion.recent(now))) => {
+                        // Its earlier refusals count already.
+                        return self.bury(vec![entry], cause);
+                    }
+                    Blame::Batch => {
+                        batch.suspicion.on_refused(kind, cause, calls, now);
+                        self.has_suspects = true;
+                    }
+                    Blame::Endpoint => batch.suspicion.note(now),
+                }
+                self.return_tried(entry);
             }
             Work::Replay(piece) => {
-                self.replay.on_refused(piece, cause);
-                self.settle_group();
+                self.with_group(|group| match piece.is_merged() {
+                    true => group.take_apart(&piece),
+                    false => {
+                        let refused = Refused { kind, cause, blame, is_alone: &is_alone };
+                        group.on_refused(piece, refused, calls, now);
+                    }
+                });
+                self.settle_group(now);
             }
         }
     }
 
-    fn return_to_buffered(&mut self, work: &Work) {
+    /// Strict mode: the refused batch is a dead letter at once.
+    fn end_refused(&mut self, work: Work, cause: Cause, now: Instant) {
+        match work {
+            Work::Live(mut entry) => {
+                entry.item.failed = entry.item.failed.saturating_add(1);
+                self.bury(vec![entry], cause);
+            }
+            Work::Replay(piece) => {
+                self.with_group(|group| match piece.is_merged() {
+                    true => group.take_apart(&piece),
+                    false => group.on_dead(piece, cause),
+                });
+                self.settle_group(now);
+            }
+        }
+    }
+
+    fn is_suspect(&mut self, work: &Work) -> bool {
+        match work {
+            Work::Live(entry) => entry.item.suspicion.is_suspect(),
+            Work::Replay(piece) => self.replay.group().is_some_and(|group| group.is_suspect(piece)),
+        }
+    }
+
+    // Batches after their calls.
+
+    /// A batch of memory waits for its next call; in a drain, for the next round.
+    pub(super) fn return_tried(&mut self, entry: Entry<Batch>) {
+        if let Phase::Draining { .. } = self.phase {
+            self.memory.set_tried(entry);
+        } else {
+            self.memory.give_back(entry);
+        }
+    }
+
+    pub(super) fn return_to_buffered(&mut self, work: &Work) {
         if let Work::Live(entry) = work {
             self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
         }
     }
 
-    /// Has the disk thread mark a group once each of its batches has ended.
-    fn settle_group(&mut self) {
-        if let Some(fates) = self.replay.take_ended() {
-            self.effects.push_back(Effect::SettleGroup(fates));
+    pub(super) fn with_group(&mut self, event: impl FnOnce(&mut super::group::Group)) {
+        if let Some(group) = self.replay.group() {
+            event(group);
         }
     }
 
-    pub(super) fn others(&self) -> Others {
-        Others { successes: self.accounts.counters.successes(), trips: self.endpoint.trips() }
+    /// Has the disk thread mark a group once each of its records was tried.
+    pub(super) fn settle_group(&mut self, now: Instant) {
+        if let Some((fates, repeated)) = self.replay.take_ended(now) {
+            self.accounts.counters.count_possible_duplicates(repeated);
+            self.effects.push_back(Effect::SettleGroup(fates));
+        }
+    }
+}
+
+/// The endpoint accepts nearly all other batches: of its recent calls, `bad` did not end in delivery, `own` of these
+/// are the batch's.
+fn is_alone(bad: u64, good: u64, own: u64) -> bool {
+    let bad = bad.saturating_sub(own);
+    let all = bad + good;
+    all > 0 && bad * NEARLY_ALL < all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_alone_while_less_than_a_tenth_of_the_other_calls_fail() {
+        assert!(is_alone(3, 1, 3), "all failures are its own");
+        assert!(!is_alone(3, 0, 3), "there is no other call");
+        assert!(is_alone(4, 10, 3) && !is_alone(4, 9, 3));
     }
 }

@@ -2,13 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use super::endpoint::Wait;
+use breaker::Kind;
+use otlp_transport::Cause;
+
+use super::endpoint::{Traffic, Wait};
+use super::memory::Turn;
+use super::outage::{Failure, Tally, Transition};
 use super::replay::Next;
 use super::{Call, Core, Effect, InFlight, Phase, Work};
+use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Place};
+use crate::report::remedies::remedy;
 
 /// After this time the endpoint is asked again, if it refused a call without a time and no answer is awaited.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// One live call in so many takes the oldest batch, however often it failed.
+const OLDEST_EVERY: u64 = 8;
+
+/// Stored batches share requests up to this size: about that of 400 usual spans.
+const MERGED_BYTES: usize = 256 * 1_024;
 
 impl Core {
     /// The calls that go out now.
@@ -18,7 +31,7 @@ impl Core {
         if self.is_stopped() {
             return calls;
         }
-        self.accounts.counters.stamp_loss(now);
+        self.accounts.observe(now);
         self.expire(now);
         if let Phase::Draining { until } = self.phase {
             if now >= until {
@@ -28,11 +41,13 @@ impl Core {
             self.wake_at(until);
         }
         let is_waiting = self.start_calls(now, &mut calls);
-        self.publish_changes();
+        self.store_oversized();
+        self.publish_changes(now);
+        self.follow_outage(now);
         if let Phase::Draining { .. } = self.phase
             && self.in_flight.is_empty()
         {
-            let disk = self.storage.is_enabled() && self.storage.trouble().is_none();
+            let disk = self.can_keep();
             if self.memory.is_empty() && (!self.memory.has_tried() || disk) || is_waiting && disk {
                 // The collector is not willing now: a shutdown does not wait for it where the disk takes the rest.
                 self.stop(now);
@@ -62,7 +77,7 @@ impl Core {
             }
             return;
         }
-        let expired = self.memory.take_expired(now);
+        let expired = self.memory.take_expired(self.storage.is_enabled(), now);
         if self.storage.is_enabled() {
             self.spill(expired);
         } else {
@@ -79,43 +94,94 @@ impl Core {
     fn start_calls(&mut self, now: Instant, calls: &mut Vec<Call>) -> bool {
         while self.in_flight.len() < self.endpoint.concurrency() {
             let is_replay = self.is_replay_next(now);
-            if !is_replay && self.memory.is_empty() {
+            if !is_replay && !self.memory.has_ready(now) {
+                if let Some(instant) = self.memory.next_ready(now) {
+                    self.wake_at(instant);
+                }
                 return false;
             }
-            let ticket = match self.endpoint.acquire(now) {
+            let traffic = if is_replay { Traffic::Replay { live_waits: false } } else { Traffic::Live };
+            let ticket = match self.endpoint.acquire(traffic, now) {
                 Ok(ticket) => ticket,
                 Err(wait) => {
                     self.note_wait(wait, now);
                     return true;
                 }
             };
-            let work = match is_replay {
-                true => self.replay.take_next().map(Work::Replay),
-                false => self.memory.take_next().map(Work::Live),
+            // A batch that is cut, or ends as too large, makes room for another one.
+            let work = loop {
+                let work = match is_replay {
+                    true => self.replay.take_next().map(Work::Replay),
+                    false => self.memory.take_next(self.turn(ticket.kind()), now).map(Work::Live),
+                };
+                match work.map(|work| self.fit(work, now)) {
+                    Some(Some(work)) => break Some(work),
+                    Some(None) => {}
+                    None => break None,
+                }
             };
             let Some(work) = work else {
-                self.endpoint.on_neutral(ticket, now);
+                self.endpoint.on_unused(ticket, now);
+                self.settle_group(now);
                 return false;
             };
-            let payload = work.payload().clone();
-            if payload.bytes().len() > self.policy.request_max_bytes && payload.span_count() > 1 {
-                self.endpoint.on_neutral(ticket, now);
-                self.split(work, &payload, None);
-                continue;
-            }
             self.calls += 1;
             match &work {
                 Work::Live(entry) => {
+                    self.turns += 1;
                     self.replay.on_live_call();
                     self.memory.on_sent(entry.size);
                     self.accounts.transfer(entry.size.count, Place::Buffered, Place::InFlight);
                 }
                 Work::Replay(piece) => self.replay.on_replay_call(piece, now),
             }
-            calls.push(Call { id: self.calls, payload: payload.clone() });
-            self.in_flight.push(InFlight { id: self.calls, work, payload, ticket, started: now });
+            let is_fresh = self.endpoint.wants_new_connection(&ticket);
+            calls.push(Call { id: self.calls, payload: work.payload().clone(), is_fresh });
+            self.in_flight.push(InFlight { id: self.calls, work, ticket, started: now });
         }
         false
+    }
+
+    /// The rule by which the next live call chooses its batch.
+    fn turn(&self, kind: Kind) -> Turn {
+        match kind {
+            Kind::Probe => Turn::Probe,
+            _ if self.turns % OLDEST_EVERY == OLDEST_EVERY - 1 => Turn::Oldest,
+            _ => Turn::Ordinary,
+        }
+    }
+
+    /// A call failed: the endpoint may be out.
+    pub(super) fn note_failure(&mut self, cause: &Cause, now: Instant) {
+        let (ledger, duplicates) = (self.accounts.ledger(), self.accounts.counters.possible_duplicates());
+        self.tally.get_or_insert_with(|| Tally::new(ledger, duplicates));
+        self.outage.on_failure(Failure { cause: cause.to_string(), remedy: remedy(cause) }, now);
+    }
+
+    /// Publishes the beginning and the end of an outage.
+    fn follow_outage(&mut self, now: Instant) {
+        while let Some(transition) = self.outage.poll(now) {
+            let event = match transition {
+                Transition::Began { failure: Failure { cause, remedy }, .. } => {
+                    let wait = self.endpoint.next_call(now);
+                    let next_attempt = wait.map(|instant| instant.saturating_duration_since(now));
+                    Some(Event::OutageBegan { cause, remedy, next_attempt })
+                }
+                Transition::Ended { since, until } => self.tally.take().map(|tally| {
+                    let duplicates = self.accounts.counters.possible_duplicates();
+                    tally.ended(until.saturating_duration_since(since), self.accounts.ledger(), duplicates)
+                }),
+            };
+            event.into_iter().for_each(|event| self.accounts.publish(event));
+        }
+        match self.outage.next_wakeup() {
+            Some(instant) => self.wake_at(instant),
+            None if !self.outage.is_active() => self.tally = None,
+            None => {}
+        }
+        if let Some(tally) = &mut self.tally {
+            tally.note_waiting(self.accounts.ledger());
+        }
     }
 
     fn note_wait(&mut self, wait: Wait, now: Instant) {
@@ -133,14 +199,16 @@ impl Core {
             return false;
         }
         let has_spans = self.accounts.ledger().in_fallback > 0;
-        match self.replay.next(has_spans, self.storage.is_ready(now), !self.memory.is_empty(), now) {
+        match self.replay.next(has_spans, self.storage.is_ready(now), self.memory.has_ready(now), now) {
             Next::Call => return true,
             Next::Wait(instant) => self.wake_at(instant),
-            Next::Read => match self.endpoint.acquire(now) {
+            Next::Read => match self.endpoint.acquire(Traffic::Replay { live_waits: false }, now) {
                 Ok(ticket) => {
-                    self.endpoint.on_neutral(ticket, now);
+                    self.endpoint.on_unused(ticket, now);
                     self.replay.on_read_begun();
-                    self.effects.push_back(Effect::ReadGroup);
+                    let learned = self.endpoint.sizes.limit(MERGED_BYTES, now).unwrap_or(MERGED_BYTES);
+                    let merge_bytes = learned.min(self.policy.request_max_bytes);
+                    self.effects.push_back(Effect::ReadGroup { merge_bytes });
                 }
                 Err(wait) => self.note_wait(wait, now),
             },

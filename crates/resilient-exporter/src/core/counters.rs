@@ -1,13 +1,10 @@
 //! Counts of calls and losses beside the ledger.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use otlp_transport::Cause;
 
 use crate::report::health::Metrics;
-
-/// Spans lost within this time make the exporter unhealthy.
-const RECENT: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -15,13 +12,12 @@ pub(crate) struct Counters {
     failures: u64,
     spills: u64,
     possible_duplicates: u64,
+    /// Spans of acknowledgements that no OTLP server gives.
+    unreadable: u64,
     dead_letters_evicted: u64,
     last_success: Option<SystemTime>,
     last_failure: Option<SystemTime>,
-    last_cause: Option<String>,
-    /// Spans were lost since `stamp_loss` ran last: most events that lose spans carry no time.
-    fresh_loss: bool,
-    last_loss: Option<Instant>,
+    last_cause: Option<Cause>,
 }
 
 impl Counters {
@@ -30,10 +26,14 @@ impl Counters {
         self.last_success = Some(wall);
     }
 
-    pub(super) fn count_failure(&mut self, wall: SystemTime, cause: &Cause) {
+    pub(super) fn count_failure(&mut self, wall: SystemTime, cause: Option<&Cause>) {
         self.failures += 1;
         self.last_failure = Some(wall);
-        self.last_cause = Some(cause.to_string());
+        self.last_cause = cause.cloned();
+    }
+
+    pub(super) fn count_unreadable(&mut self, spans: u64) {
+        self.unreadable += spans;
     }
 
     pub(super) fn count_spill(&mut self) {
@@ -48,22 +48,7 @@ impl Counters {
         self.dead_letters_evicted += spans;
     }
 
-    pub(super) fn note_loss(&mut self) {
-        self.fresh_loss = true;
-    }
-
-    /// Gives losses since the last call the time `now`.
-    pub(super) fn stamp_loss(&mut self, now: Instant) {
-        if std::mem::take(&mut self.fresh_loss) {
-            self.last_loss = Some(now);
-        }
-    }
-
     // Queries.
-
-    pub(crate) fn successes(&self) -> u64 {
-        self.successes
-    }
 
     #[cfg(test)]
     pub(crate) fn failures(&self) -> u64 {
@@ -74,18 +59,16 @@ impl Counters {
         self.possible_duplicates
     }
 
+    pub(crate) fn acknowledged_unreadable(&self) -> u64 {
+        self.unreadable
+    }
+
     pub(crate) fn dead_letters_evicted(&self) -> u64 {
         self.dead_letters_evicted
     }
 
-    pub(crate) fn last_cause(&self) -> Option<&str> {
-        self.last_cause.as_deref()
-    }
-
-    /// Spans were lost within the last minute.
-    pub(crate) fn is_losing(&mut self, now: Instant) -> bool {
-        self.stamp_loss(now);
-        self.last_loss.is_some_and(|instant| now.saturating_duration_since(instant) < RECENT)
+    pub(crate) fn last_cause(&self) -> Option<&Cause> {
+        self.last_cause.as_ref()
     }
 
     pub(crate) fn metrics(&self, waiting: u64, trips: u64) -> Metrics {
@@ -107,6 +90,8 @@ impl Counters {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -117,7 +102,7 @@ mod tests {
         assert!(fresh["last_export_success"].is_null());
         counters.count_success(SystemTime::UNIX_EPOCH + Duration::from_millis(1_737_541_845_123));
         counters.count_success(SystemTime::UNIX_EPOCH + Duration::from_millis(1_737_541_845_123));
-        counters.count_failure(SystemTime::UNIX_EPOCH, &Cause::Timeout(Duration::from_secs(1)));
+        counters.count_failure(SystemTime::UNIX_EPOCH, Some(&Cause::Timeout(Duration::from_secs(1))));
         let json = serde_json::to_value(counters.metrics(7, 2)).expect("serializes");
         assert_eq!(
             json,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use otlp_payload::{BatchId, Payload};
 use span_buffer::Entry;
 
+use super::batch::Batch;
 use super::effects::{Commit, Effect};
 use super::storage;
 use crate::report::events::Event;
@@ -38,7 +39,7 @@ pub(crate) struct Durable {
     /// Spans that a shutdown leaves in the journal.
     left: usize,
     /// Batches that a shutdown leaves there if the last sync makes them durable.
-    last: Vec<Entry<Payload>>,
+    last: Vec<Entry<Batch>>,
     /// The disk thread did not answer in time: no `export` call waits for it until it does.
     is_late: bool,
     /// The error of the last failed operation on the journal.
@@ -239,21 +240,21 @@ impl Durable {
         }
     }
 
-    /// A batch, or a piece of one, was cut in two.
-    pub(super) fn on_cut(&mut self, piece: BatchId, halves: [BatchId; 2]) {
+    /// A batch, or a piece of one, was cut into these.
+    pub(super) fn on_cut(&mut self, piece: BatchId, pieces: &[BatchId]) {
         let whole = self.wholes.remove(&piece).unwrap_or(piece);
         if let Some(record) = self.records.get_mut(&whole) {
-            record.pieces += 1;
-            self.wholes.extend(halves.map(|half| (half, whole)));
+            record.pieces += pieces.len().saturating_sub(1);
+            self.wholes.extend(pieces.iter().map(|&piece| (piece, whole)));
         }
     }
 
     /// The batches that a file of these entries takes over: no piece of them is elsewhere.
-    pub(super) fn whole_in(&self, entries: &[Entry<Payload>]) -> Vec<BatchId> {
+    pub(super) fn whole_in(&self, entries: &[Entry<Batch>]) -> Vec<BatchId> {
         let mut here = HashMap::<BatchId, usize>::new();
         if !self.records.is_empty() {
             for entry in entries {
-                *here.entry(self.whole_of(entry.item.id())).or_default() += 1;
+                *here.entry(self.whole_of(entry.item.payload.id())).or_default() += 1;
             }
         }
         let whole = |(id, pieces): (BatchId, usize)| {
@@ -327,8 +328,8 @@ impl Durable {
 
     /// A shutdown has no other place for this batch. Returns the batch if the journal does not have it either; whether
     /// it has one that waits for the last sync is known after that.
-    pub(super) fn leave(&mut self, entry: Entry<Payload>) -> Option<Entry<Payload>> {
-        let whole = self.whole_of(entry.item.id());
+    pub(super) fn leave(&mut self, entry: Entry<Batch>) -> Option<Entry<Batch>> {
+        let whole = self.whole_of(entry.item.payload.id());
         match self.records.get(&whole).map(|record| &record.state) {
             Some(RecordState::Synced) => self.left += entry.size.count,
             Some(_) if self.state == State::On => self.last.push(entry),
@@ -343,7 +344,7 @@ impl Durable {
     }
 
     /// The journal was synced for the last time. Returns the batches that waited for this sync.
-    pub(super) fn close(&mut self) -> Vec<Entry<Payload>> {
+    pub(super) fn close(&mut self) -> Vec<Entry<Batch>> {
         if self.state == State::On {
             self.state = State::Closed;
         }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use otlp_payload::{BatchId, Payload};
 use span_buffer::Entry;
 
+use super::batch::Batch;
 use crate::report::events::Event;
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::Fallback;
@@ -20,9 +21,10 @@ pub(crate) enum Effect {
     /// Write one fallback file; reported by `on_spilled`, `on_spill_refused` or `on_spill_failed`.
     Spill(Spill),
     /// Store refused batches as dead letters; reported by `on_dead_letters_stored`.
-    StoreDeadLetters(Vec<Refusal>),
-    /// Read stored batches for a replay; reported by `on_group_read`, `on_group_deferred` or `on_read_failed`.
-    ReadGroup,
+    StoreDeadLetters(Vec<Letter>),
+    /// Read stored batches for a replay, and merge small ones into requests of at most so many bytes; reported by
+    /// `on_group_read`, `on_group_deferred` or `on_read_failed`.
+    ReadGroup { merge_bytes: usize },
     /// Mark the batches of the group that was read last by their fates; reported by `on_group_settled`.
     SettleGroup(Vec<Fate>),
     /// Read one batch of an earlier process from the journal; reported by one of `on_recovered`, `on_recovery_damaged`,
@@ -49,9 +51,18 @@ pub(crate) struct Commit {
 /// One file to write.
 #[derive(Debug)]
 pub(crate) struct Spill {
-    pub(crate) entries: Vec<Entry<Payload>>,
+    pub(crate) entries: Vec<Entry<Batch>>,
     /// The batches that the file takes over from the journal: no piece of them is elsewhere.
     pub(crate) handed_over: Vec<BatchId>,
+}
+
+/// One dead letter of a batch in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Letter {
+    /// The batch, or pieces of it.
+    pub(crate) pieces: Vec<Entry<Batch>>,
+    /// The same as one payload, and the cause.
+    pub(crate) refusal: Refusal,
 }
 
 pub(crate) type Operation = dyn FnOnce(&mut dyn Fallback, SystemTime) -> Answer + Send;

@@ -1,10 +1,13 @@
-//! One collector: its failures, the instant of the next call, and the number of calls at a time.
+//! One collector: its breaker and waits, the number of calls at a time, and the side at which its refusals hint.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use breaker::{Change, Machine, Outcome, State, Ticket};
+use breaker::{Change, Command, Kind, Machine, Outcome, State, Ticket};
+use otlp_transport::Cause;
 
+use super::sizes::Sizes;
+use crate::report::rates::{Answered, Counts, Rates};
 use crate::seams::backoff::Backoff;
 
 /// Calls to one collector at a time, at most.
@@ -20,6 +23,15 @@ const QUICK: Duration = Duration::from_millis(500);
 /// A wait of a backoff policy is cut here, so that no policy can overflow a clock.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 3_600);
 
+/// A refusal within this time after an acceptance hints at the batch, a later one at the endpoint.
+const ACCEPTS: Duration = Duration::from_secs(3);
+
+/// So many refusals in a row hint at the endpoint, however soon after an acceptance.
+const MANY_REFUSALS: u32 = 20;
+
+/// After so many failures or refusals in a row each call uses a new connection.
+const RECONNECT_AFTER: u32 = 2;
+
 /// One collector: breaker, waits and concurrency. Pure: time, chance and the backoff's delays are arguments. The
 /// breaker is the machine without a shell, and the backoff policy is asked outside the lock (see [`Attempts`]): no code
 /// of a user's runs while the core decides.
@@ -31,8 +43,27 @@ pub(crate) struct Endpoint {
     failures: u32,
     /// Throttles since the last success.
     throttles: u32,
-    wait: Option<Waiting>,
+    /// The wait after a failure.
+    backoff: Option<Waiting>,
+    /// The pause that the peer asked for.
+    pause: Option<Waiting>,
+    /// The next call passes backoff and breaker.
+    has_pass: bool,
+    /// The permit that was taken last used the pass, or ended `only_replay`.
+    used: (bool, bool),
+    /// Every failure since the last success is one of a replay.
+    only_replay: bool,
     last_failure: Option<Instant>,
+    accepted: Option<Instant>,
+    refusals_in_row: u32,
+    /// Failures and refusals since the last success.
+    bad_in_row: u32,
+    /// The last refusal of the endpoint's own since the last acceptance.
+    refusing: Option<Cause>,
+    /// The last answer, if it acknowledges a batch and no OTLP server gives it.
+    unreadable: Option<Cause>,
+    rates: Rates,
+    pub(super) sizes: Sizes,
     /// Concurrency in eighths of a call, so that additive increase needs no float.
     concurrency: usize,
 }
@@ -53,6 +84,32 @@ pub(crate) enum Wait {
     Answer,
 }
 
+/// The batch of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Traffic {
+    /// In memory.
+    Live,
+    /// Stored, while a live batch waits for a call, or while none does.
+    Replay { live_waits: bool },
+}
+
+/// The side to which a refusal is ascribed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Blame {
+    /// The batch is a suspect, and the endpoint works.
+    Batch,
+    /// The endpoint refuses.
+    Endpoint,
+}
+
+/// One call that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) ticket: Ticket,
+    pub(super) traffic: Traffic,
+    pub(super) started: Instant,
+}
+
 const STEP: usize = 8;
 
 impl Endpoint {
@@ -63,11 +120,24 @@ impl Endpoint {
             changes: Vec::new(),
             failures: 0,
             throttles: 0,
-            wait: None,
+            backoff: None,
+            pause: None,
+            has_pass: false,
+            used: (false, false),
+            only_replay: false,
             last_failure: None,
+            accepted: None,
+            refusals_in_row: 0,
+            bad_in_row: 0,
+            refusing: None,
+            unreadable: None,
+            rates: Rates::new(),
+            sizes: Sizes::default(),
             concurrency: STEP,
         }
     }
+
+    // Queries.
 
     pub(crate) fn state(&self) -> State {
         self.breaker.state()
@@ -77,11 +147,6 @@ impl Endpoint {
         self.breaker.counters().trips
     }
 
-    /// Takes the breaker's moves since the last call.
-    pub(super) fn take_changes(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
-    }
-
     /// Calls that may be out at once.
     pub(crate) fn concurrency(&self) -> usize {
         self.concurrency / STEP
@@ -89,61 +154,40 @@ impl Endpoint {
 
     /// The end of the wait that the backoff or the peer asked for, if it is still to come.
     pub(crate) fn waits_until(&self, now: Instant) -> Option<Instant> {
-        self.wait.map(|wait| wait.until).filter(|&until| now < until)
+        let waits = [self.backoff, self.pause];
+        waits.into_iter().flatten().map(|wait| wait.until).filter(|&until| now < until).max()
     }
 
-    /// Takes a permit for one call.
-    pub(super) fn acquire(&mut self, now: Instant) -> Result<Ticket, Wait> {
-        if let Some(instant) = self.waits_until(now) {
-            return Err(Wait::Until(instant));
-        }
-        let step = self.breaker.try_acquire(now.saturating_duration_since(self.origin));
-        self.changes.extend(step.change);
-        step.answer.map_err(|rejected| match rejected.retry_after {
-            Some(after) => Wait::Until(later(now, after.max(Duration::from_millis(1)))),
-            None => Wait::Answer,
-        })
+    /// The instant of the next call, if it is known now.
+    pub(super) fn next_call(&self, now: Instant) -> Option<Instant> {
+        let opens = self.breaker.open_until().map(|until| later(self.origin, until));
+        self.waits_until(now).into_iter().chain(opens).max()
     }
 
-    /// The call was not made, or its answer carries no information about the collector's health.
-    pub(super) fn on_neutral(&mut self, ticket: Ticket, now: Instant) {
-        self.report(ticket, Outcome::Neutral, now);
+    /// The pause that the peer asked for: its whole length, and the rest of it.
+    pub(crate) fn pause(&self, now: Instant) -> Option<(Duration, Duration)> {
+        let pause = self.pause.filter(|pause| now < pause.until)?;
+        Some((pause.until.saturating_duration_since(pause.since), pause.until.saturating_duration_since(now)))
     }
 
-    /// The collector took a batch. `saturated`: as many calls were out as allowed.
-    pub(super) fn on_success(&mut self, ticket: Ticket, started: Instant, saturated: bool, now: Instant) {
-        self.report(ticket, Outcome::Success, now);
-        self.failures = 0;
-        self.throttles = 0;
-        // A call that went out before the wait began does not end it.
-        self.wait.take_if(|wait| wait.since <= started);
-        if saturated && now.saturating_duration_since(started) <= QUICK {
-            // One more call per round of answers: additive increase.
-            self.concurrency = (self.concurrency + STEP / self.concurrency()).min(MAX_CONCURRENCY * STEP);
-        }
+    /// The last call failed, or the endpoint has refused all since its last acceptance.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > 0 || self.refusing.is_some()
     }
 
-    /// A failure without a hint; `own` is the delay of the backoff policy. Calls that were out together when one of
-    /// them failed are one failure: a single broken connection must not open the breaker by the number of its streams.
-    pub(super) fn on_failure(&mut self, ticket: Ticket, started: Instant, own: Duration, now: Instant) {
-        if self.is_counted(started) {
-            self.on_neutral(ticket, now);
-            return;
-        }
-        self.report(ticket, Outcome::Failure, now);
-        self.last_failure = Some(now);
-        self.wait_for(own, now);
-        self.failures = self.failures.saturating_add(1);
-        self.halve();
+    /// The last refusal of the endpoint's own, unless the endpoint has accepted a batch since.
+    pub(crate) fn refusing(&self) -> Option<&Cause> {
+        self.refusing.as_ref()
     }
 
-    /// A throttle: the peer works and names a time. The endpoint waits for it, or for `own`, the delay of the backoff
-    /// policy, if that is longer.
-    pub(super) fn on_throttle(&mut self, ticket: Ticket, hint: Duration, own: Duration, now: Instant) {
-        self.on_neutral(ticket, now);
-        self.throttles = self.throttles.saturating_add(1);
-        self.wait_for(hint.min(MAX_HINT).max(own), now);
-        self.halve();
+    /// The endpoint's last acknowledgement, if it cannot be read.
+    pub(crate) fn unreadable(&self) -> Option<&Cause> {
+        self.unreadable.as_ref()
+    }
+
+    /// The calls within this time, by their answers.
+    pub(crate) fn rates(&self, now: Instant, within: Duration) -> Counts {
+        self.rates.within(now, within)
     }
 
     /// A failure of a call that started at this instant is one that another call has reported.
@@ -156,20 +200,187 @@ impl Endpoint {
         Attempts { failures: self.failures, throttles: self.throttles, unit }
     }
 
+    /// The side to which a refusal at this instant is ascribed.
+    pub(super) fn blame(&self, now: Instant) -> Blame {
+        let accepts = self.accepted.is_some_and(|at| now.saturating_duration_since(at) <= ACCEPTS);
+        if accepts && self.refusals_in_row < MANY_REFUSALS - 1 { Blame::Batch } else { Blame::Endpoint }
+    }
+
+    /// The call with this ticket uses a new connection: the old one may lead to the one bad replica.
+    pub(super) fn wants_new_connection(&self, ticket: &Ticket) -> bool {
+        ticket.kind() == Kind::Probe || self.bad_in_row >= RECONNECT_AFTER
+    }
+
+    // Permits.
+
+    /// Lets the next call pass backoff and breaker, but no pause of the peer's.
+    pub(super) fn grant_pass(&mut self) {
+        self.has_pass = true;
+    }
+
+    /// Ends a pause of the peer's.
+    pub(super) fn end_pause(&mut self) {
+        self.pause = None;
+    }
+
+    /// Takes a permit for one call.
+    pub(super) fn acquire(&mut self, traffic: Traffic, now: Instant) -> Result<Ticket, Wait> {
+        let waits = |wait: Option<Waiting>| wait.map(|wait| wait.until).filter(|&until| now < until);
+        if let Some(instant) = waits(self.pause) {
+            return Err(Wait::Until(instant));
+        }
+        // Only stored batches have failed: a live one goes past the wait that they caused.
+        let passes = self.has_pass || self.only_replay && traffic == Traffic::Live;
+        if passes {
+            if self.breaker.state() == State::Open {
+                let change = self.breaker.command(Command::ForceHalfOpen, self.time(now));
+                self.changes.extend(change);
+            }
+        } else if let Some(instant) = waits(self.backoff) {
+            return Err(Wait::Until(instant));
+        }
+        let step = self.breaker.try_acquire(self.time(now));
+        self.changes.extend(step.change);
+        if step.answer.is_ok() {
+            let only_replay = self.only_replay && traffic != Traffic::Live;
+            self.used = (std::mem::take(&mut self.has_pass), self.only_replay && !only_replay);
+            self.only_replay = only_replay;
+        }
+        step.answer.map_err(|rejected| match rejected.retry_after {
+            Some(after) => Wait::Until(later(now, after.max(Duration::from_millis(1)))),
+            None => Wait::Answer,
+        })
+    }
+
+    // Events.
+
+    /// Takes the breaker's moves since the last call.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The call for which this permit was taken last is not made.
+    pub(super) fn on_unused(&mut self, ticket: Ticket, now: Instant) {
+        let (pass, only_replay) = std::mem::take(&mut self.used);
+        self.has_pass |= pass;
+        self.only_replay |= only_replay;
+        self.on_neutral(ticket, now);
+    }
+
+    /// No answer, or one that carries no information about the collector's health.
+    pub(super) fn on_neutral(&mut self, ticket: Ticket, now: Instant) {
+        self.report(ticket, Outcome::Neutral, now);
+    }
+
+    /// The collector took a batch; `unreadable` is its answer if it is none of an OTLP server. `saturated`: as many
+    /// calls were out as allowed. Returns whether the endpoint had refused all since its last acceptance.
+    pub(super) fn on_success(&mut self, call: Ended, unreadable: Option<Cause>, saturated: bool, now: Instant) -> bool {
+        let Ended { ticket, started, .. } = call;
+        self.report(ticket, Outcome::Success, now);
+        self.rates.on_call(now, Answered::Accepted);
+        self.failures = 0;
+        self.throttles = 0;
+        self.refusals_in_row = 0;
+        self.bad_in_row = 0;
+        self.only_replay = false;
+        self.accepted = Some(now);
+        self.unreadable = unreadable;
+        // A call that went out before the wait began does not end it.
+        for wait in [&mut self.backoff, &mut self.pause] {
+            wait.take_if(|wait| wait.since <= started);
+        }
+        if saturated && now.saturating_duration_since(started) <= QUICK {
+            // One more call per round of answers: additive increase.
+            self.concurrency = (self.concurrency + STEP / self.concurrency()).min(MAX_CONCURRENCY * STEP);
+        }
+        self.refusing.take().is_some()
+    }
+
+    /// A failure without a hint; `own` is the delay of the backoff policy.
+    pub(super) fn on_failure(&mut self, call: Ended, own: Duration, now: Instant) {
+        self.rates.on_call(now, Answered::Failed);
+        self.bad_in_row = self.bad_in_row.saturating_add(1);
+        self.fail(call, own, now);
+    }
+
+    /// A throttle: the peer works and names a time. The endpoint waits for it, or for `own`, the delay of the backoff
+    /// policy, if that is longer.
+    pub(super) fn on_throttle(&mut self, call: Ended, hint: Duration, own: Duration, now: Instant) {
+        self.rates.on_call(now, Answered::Throttled);
+        self.on_neutral(call.ticket, now);
+        self.throttles = self.throttles.saturating_add(1);
+        set_later(&mut self.pause, hint.min(MAX_HINT).max(own), now);
+        self.halve();
+    }
+
+    /// The peer finds a request too large: neutral for all others.
+    pub(super) fn on_too_large(&mut self, call: Ended, now: Instant) {
+        self.rates.on_call(now, Answered::Refused);
+        self.on_neutral(call.ticket, now);
+    }
+
+    /// A refusal of the batch's own.
+    pub(super) fn on_batch_refused(&mut self, call: Ended, now: Instant) {
+        self.count_refusal(now);
+        self.on_neutral(call.ticket, now);
+    }
+
+    /// A refusal of the endpoint's own: a failure.
+    pub(super) fn on_refused(&mut self, call: Ended, cause: Cause, own: Duration, now: Instant) {
+        self.count_refusal(now);
+        self.refusing = Some(cause);
+        self.fail(call, own, now);
+    }
+
+    /// A refusal in strict mode, which ends its batch: neutral, and the endpoint's own if there is a `cause`.
+    pub(super) fn on_refused_for_good(&mut self, call: Ended, cause: Option<Cause>, now: Instant) {
+        self.on_batch_refused(call, now);
+        if cause.is_some() {
+            self.refusing = cause;
+        }
+    }
+
+    fn count_refusal(&mut self, now: Instant) {
+        self.rates.on_call(now, Answered::Refused);
+        self.refusals_in_row = self.refusals_in_row.saturating_add(1);
+        self.bad_in_row = self.bad_in_row.saturating_add(1);
+    }
+
+    /// Calls that were out together when one of them failed are one failure: a single broken connection must not open
+    /// the breaker by the number of its streams. A failure of a replay says nothing to live batches that wait.
+    fn fail(&mut self, call: Ended, own: Duration, now: Instant) {
+        let Ended { ticket, traffic, started } = call;
+        if self.is_counted(started) || traffic == (Traffic::Replay { live_waits: true }) {
+            self.on_neutral(ticket, now);
+            return;
+        }
+        self.report(ticket, Outcome::Failure, now);
+        self.last_failure = Some(now);
+        set_later(&mut self.backoff, own, now);
+        self.only_replay = traffic != Traffic::Live && (self.only_replay || self.failures == 0);
+        self.failures = self.failures.saturating_add(1);
+        self.halve();
+    }
+
     fn report(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
-        let step = self.breaker.report(ticket, outcome, now.saturating_duration_since(self.origin));
+        let step = self.breaker.report(ticket, outcome, self.time(now));
         self.changes.extend(step.change);
     }
 
-    fn wait_for(&mut self, delay: Duration, now: Instant) {
-        let until = later(now, delay);
-        let until = self.wait.map_or(until, |wait| wait.until.max(until));
-        self.wait = Some(Waiting { until, since: now });
+    fn time(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.origin)
     }
 
     fn halve(&mut self) {
         self.concurrency = (self.concurrency / 2).max(STEP);
     }
+}
+
+/// Sets a wait, or makes it longer.
+fn set_later(wait: &mut Option<Waiting>, delay: Duration, now: Instant) {
+    let until = later(now, delay);
+    let until = wait.map_or(until, |wait| wait.until.max(until));
+    *wait = Some(Waiting { until, since: now });
 }
 
 /// A question to the backoff policy, which is a user's code and is asked outside the lock.
@@ -203,136 +414,4 @@ fn later(now: Instant, delay: Duration) -> Instant {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::seams::clock::{Clock as _, SystemClock};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn policy() -> backoff::Exponential {
-        backoff::Exponential::builder().with_jitter(backoff::Jitter::None).build().expect("valid")
-    }
-
-    /// An answer that may be repeated, with the delay of the policy as the net thread asks for it.
-    fn fail(endpoint: &mut Endpoint, policy: &dyn Backoff, ticket: Ticket, started: Instant, now: Instant) {
-        let own = endpoint.attempts(0.5).delay(policy, None);
-        endpoint.on_failure(ticket, started, own, now);
-    }
-
-    fn throttle(endpoint: &mut Endpoint, ticket: Ticket, hint: Duration, now: Instant) {
-        let own = endpoint.attempts(0.5).delay(&policy(), Some(hint));
-        endpoint.on_throttle(ticket, hint, own, now);
-    }
-
-    fn endpoint() -> (Endpoint, Instant) {
-        let now = SystemClock.now();
-        let config = breaker::Config::builder().with_open_jitter(0.0).build().expect("valid");
-        (Endpoint::new(Machine::new(config), now), now)
-    }
-
-    fn ticket(endpoint: &mut Endpoint, now: Instant) -> Ticket {
-        endpoint.acquire(now).expect("willing")
-    }
-
-    #[test]
-    fn failures_wait_longer_each_time_and_the_fifth_opens_the_breaker() {
-        let (mut endpoint, mut now) = endpoint();
-        for wait in [1, 2, 4, 8] {
-            let call = ticket(&mut endpoint, now);
-            fail(&mut endpoint, &policy(), call, now, now);
-            assert_eq!(endpoint.acquire(now), Err(Wait::Until(now + wait * SECOND)));
-            assert_eq!(endpoint.state(), State::Closed);
-            now += wait * SECOND;
-        }
-        let call = ticket(&mut endpoint, now);
-        fail(&mut endpoint, &policy(), call, now, now);
-        assert_eq!((endpoint.state(), endpoint.trips()), (State::Open, 1));
-        now += 30 * SECOND;
-        assert_eq!(
-            endpoint.acquire(now),
-            Err(Wait::Until(now + 30 * SECOND)),
-            "the breaker waits longer than the backoff"
-        );
-        assert!(endpoint.acquire(now + 30 * SECOND).is_ok(), "a probe");
-        let moves = endpoint.take_changes().into_iter().map(|change| change.to).collect::<Vec<_>>();
-        assert_eq!(moves, [State::Open, State::HalfOpen]);
-    }
-
-    #[test]
-    fn calls_that_fail_together_are_one_failure() {
-        let (mut endpoint, now) = endpoint();
-        let calls = [(); 8].map(|()| ticket(&mut endpoint, now));
-        for call in calls {
-            fail(&mut endpoint, &policy(), call, now, now + SECOND);
-        }
-        assert_eq!(endpoint.state(), State::Closed);
-        assert_eq!(endpoint.waits_until(now + SECOND), Some(now + 2 * SECOND));
-    }
-
-    #[test]
-    fn a_hint_holds_although_other_calls_are_answered_meanwhile() {
-        let (mut endpoint, now) = endpoint();
-        let calls = [(); 3].map(|()| ticket(&mut endpoint, now));
-        let later = now + Duration::from_millis(100);
-        throttle(&mut endpoint, calls[0], 60 * SECOND, later);
-        endpoint.on_success(calls[1], now, false, later);
-        fail(&mut endpoint, &policy(), calls[2], now, later);
-        assert_eq!(endpoint.waits_until(later), Some(later + 60 * SECOND));
-        assert_eq!((endpoint.state(), endpoint.trips()), (State::Closed, 0));
-    }
-
-    #[test]
-    fn a_hint_of_zero_waits_for_the_backoff_and_a_huge_one_is_cut() {
-        let (mut endpoint, mut now) = endpoint();
-        for wait in [1, 2, 4] {
-            let call = ticket(&mut endpoint, now);
-            throttle(&mut endpoint, call, Duration::ZERO, now);
-            assert_eq!(endpoint.waits_until(now), Some(now + wait * SECOND));
-            now += wait * SECOND;
-        }
-        let call = ticket(&mut endpoint, now);
-        throttle(&mut endpoint, call, Duration::MAX, now);
-        assert_eq!(endpoint.waits_until(now), Some(now + MAX_HINT));
-    }
-
-    #[test]
-    fn concurrency_grows_with_quick_answers_and_is_halved() {
-        let (mut endpoint, now) = endpoint();
-        assert_eq!(endpoint.concurrency(), 1);
-        for _ in 0..100 {
-            let call = ticket(&mut endpoint, now);
-            endpoint.on_success(call, now, true, now + Duration::from_millis(10));
-        }
-        assert_eq!(endpoint.concurrency(), MAX_CONCURRENCY);
-        let call = ticket(&mut endpoint, now);
-        endpoint.on_success(call, now, false, now + Duration::from_millis(10));
-        let call = ticket(&mut endpoint, now);
-        throttle(&mut endpoint, call, SECOND, now);
-        assert_eq!(endpoint.concurrency(), MAX_CONCURRENCY / 2);
-        let (mut slow, now) = self::endpoint();
-        let call = ticket(&mut slow, now);
-        slow.on_success(call, now, true, now + SECOND);
-        assert_eq!(slow.concurrency(), 1, "slow answers earn nothing");
-    }
-
-    struct Wild;
-
-    impl Backoff for Wild {
-        fn delay(&self, attempt: u32, _unit: f64) -> Duration {
-            if attempt == 0 { Duration::MAX } else { panic!("a bug of a user") }
-        }
-    }
-
-    #[test]
-    fn a_backoff_of_a_user_may_return_anything_and_panic() {
-        let (_, mut now) = endpoint();
-        let machine = Machine::new(breaker::Config::default());
-        let mut endpoint = Endpoint::new(machine, now);
-        for wait in [MAX_DELAY, 20 * SECOND] {
-            let call = ticket(&mut endpoint, now);
-            fail(&mut endpoint, &Wild, call, now, now);
-            assert_eq!(endpoint.waits_until(now), Some(now + wait));
-            now += wait;
-        }
-    }
-}
+mod tests;

@@ -6,21 +6,35 @@ use std::time::Instant;
 use otlp_payload::Payload;
 use span_buffer::{Buffer, Entry, Limits, Size, Snapshot};
 
+use super::batch::Batch;
+
 /// A full buffer moves its oldest batches to the disk, from 7/8 of a limit down to 3/4 in one go. The eighth above
 /// takes the batches that arrive while the disk thread writes.
 const SPILL_ABOVE: (usize, usize) = (7, 8);
 const SPILL_DOWN_TO: (usize, usize) = (3, 4);
 
-/// A batch with this many charged calls lets batches with fewer go first.
+/// A batch with this many failed calls lets batches with fewer go first.
 const STEP_ASIDE_AFTER: u32 = 2;
 
+/// The rule by which the next call chooses its batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    /// The oldest that has not failed twice, else the oldest of those that failed the least: a batch that always fails
+    /// blocks no other.
+    Ordinary,
+    /// The oldest, however often it failed: no batch waits for ever behind new ones.
+    Oldest,
+    /// The oldest of those that failed the least: a probe decides for all.
+    Probe,
+}
+
 pub(crate) struct Memory {
-    buffer: Buffer<Payload>,
+    buffer: Buffer<Batch>,
     in_flight: Size,
     /// Batches that the disk thread is to write: spills and dead letters.
     writing: Size,
     /// Batches that a drain has tried once.
-    tried: Vec<Entry<Payload>>,
+    tried: Vec<Entry<Batch>>,
 }
 
 impl Memory {
@@ -31,32 +45,61 @@ impl Memory {
     // The buffer.
 
     /// Adds a batch; returns the batches that leave for it, the new one itself if nothing else would help.
-    pub(super) fn push(&mut self, payload: Payload, size: Size, now: Instant) -> Vec<Entry<Payload>> {
-        self.buffer.push_beside(payload, size, self.away(), now)
+    pub(super) fn push(&mut self, batch: Batch, size: Size, now: Instant) -> Vec<Entry<Batch>> {
+        self.buffer.push_beside(batch, size, self.away(), now)
     }
 
     /// Returns a batch that was taken to its place by age.
-    pub(super) fn give_back(&mut self, entry: Entry<Payload>) {
+    pub(super) fn give_back(&mut self, entry: Entry<Batch>) {
         self.buffer.give_back(entry);
     }
 
-    /// Takes the batch of the next call: the oldest that has not failed twice, else the oldest of those that failed the
-    /// least, so that a batch which always fails blocks no other.
-    pub(super) fn take_next(&mut self) -> Option<Entry<Payload>> {
-        let fresh = self.buffer.take_where(|entry| entry.calls < STEP_ASIDE_AFTER);
-        fresh.or_else(|| {
-            let fewest = self.buffer.iter().map(|entry| entry.calls).min()?;
-            self.buffer.take_where(|entry| entry.calls == fewest)
+    /// Takes the batch of the next call, by the rule of its turn. A batch that waits for itself stays.
+    pub(super) fn take_next(&mut self, turn: Turn, now: Instant) -> Option<Entry<Batch>> {
+        let is_ready = |entry: &Entry<Batch>| entry.item.waits_until(now).is_none();
+        let first = match turn {
+            Turn::Oldest => self.buffer.take_where(is_ready),
+            Turn::Ordinary => self.buffer.take_where(|entry| is_ready(entry) && entry.item.failed < STEP_ASIDE_AFTER),
+            Turn::Probe => None,
+        };
+        first.or_else(|| {
+            let ready = self.buffer.iter().filter(|entry| is_ready(entry));
+            let fewest = ready.map(|entry| entry.item.failed).min()?;
+            self.buffer.take_where(|entry| is_ready(entry) && entry.item.failed == fewest)
         })
     }
 
+    /// A batch may be sent now, as far as it is concerned.
+    pub(super) fn has_ready(&self, now: Instant) -> bool {
+        self.buffer.iter().any(|entry| entry.item.waits_until(now).is_none())
+    }
+
+    /// The first end of a wait, if every batch waits for itself.
+    pub(super) fn next_ready(&self, now: Instant) -> Option<Instant> {
+        self.buffer.iter().filter_map(|entry| entry.item.waits_until(now)).min()
+    }
+
+    /// Takes every waiting batch for which `wanted` returns true, oldest first.
+    pub(super) fn take_all_where(&mut self, mut wanted: impl FnMut(&Batch) -> bool) -> Vec<Entry<Batch>> {
+        let mut taken = Vec::new();
+        while let Some(entry) = self.buffer.take_where(|entry| wanted(&entry.item)) {
+            taken.push(entry);
+        }
+        taken
+    }
+
+    /// The batches that wait in the buffer.
+    pub(super) fn batches_mut(&mut self) -> impl Iterator<Item = &mut Batch> {
+        self.buffer.items_mut()
+    }
+
     /// Takes the oldest batches that are to go to the disk before a batch of this size is added.
-    pub(super) fn take_surplus(&mut self, size: Size) -> Vec<Entry<Payload>> {
+    pub(super) fn take_surplus(&mut self, size: Size, now: Instant) -> Vec<Entry<Batch>> {
         let mut held = sum(sum(self.buffer.total(), self.in_flight), size);
         let mut surplus = Vec::new();
         if self.is_over(held, SPILL_ABOVE) {
             while self.is_over(held, SPILL_DOWN_TO) {
-                let Some(entry) = self.buffer.take() else { break };
+                let Some(entry) = self.buffer.take_where(|entry| entry.item.may_spill(now)) else { break };
                 held = less(held, entry.size);
                 surplus.push(entry);
             }
@@ -66,7 +109,7 @@ impl Memory {
 
     /// Takes the oldest batches that must go before a batch of this size fits. None, if the new batch would not fit
     /// beside the batches that are away even with an empty buffer.
-    pub(super) fn take_excess(&mut self, size: Size) -> Vec<Entry<Payload>> {
+    pub(super) fn take_excess(&mut self, size: Size) -> Vec<Entry<Batch>> {
         let beside = sum(self.away(), size);
         let mut excess = Vec::new();
         if !self.is_over(beside, (1, 1)) {
@@ -78,9 +121,16 @@ impl Memory {
         excess
     }
 
-    /// Takes the batches that have reached the age limit.
-    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Entry<Payload>> {
-        self.buffer.expire(now)
+    /// Takes the batches that have reached the age limit; with `may_stay`, not those that no file can take now.
+    pub(super) fn take_expired(&mut self, may_stay: bool, now: Instant) -> Vec<Entry<Batch>> {
+        let mut expired = self.buffer.expire(now);
+        if may_stay {
+            let stays = |entry: &mut Entry<Batch>| !entry.item.may_spill(now);
+            for entry in expired.extract_if(.., stays).collect::<Vec<_>>() {
+                self.buffer.give_back(entry);
+            }
+        }
+        expired
     }
 
     // Batches that are away.
@@ -102,7 +152,7 @@ impl Memory {
     }
 
     /// A drain has tried this batch once.
-    pub(super) fn set_tried(&mut self, entry: Entry<Payload>) {
+    pub(super) fn set_tried(&mut self, entry: Entry<Batch>) {
         self.tried.push(entry);
     }
 
@@ -114,7 +164,7 @@ impl Memory {
     }
 
     /// Takes every waiting batch at the end of a drain, oldest first.
-    pub(super) fn take_all(&mut self) -> Vec<Entry<Payload>> {
+    pub(super) fn take_all(&mut self) -> Vec<Entry<Batch>> {
         let mut rest = std::mem::take(&mut self.tried);
         rest.extend(self.buffer.drain());
         rest.sort_by_key(|entry| entry.accepted);
@@ -123,13 +173,12 @@ impl Memory {
 
     // Queries.
 
-    #[cfg(test)]
     pub(crate) fn limits(&self) -> Limits {
         self.buffer.limits()
     }
 
     /// The batches that wait in the buffer, oldest first.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Entry<Payload>> {
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Entry<Batch>> {
         self.buffer.iter()
     }
 
@@ -151,6 +200,11 @@ impl Memory {
         self.buffer.snapshot(now)
     }
 
+    /// The memory that all batches take.
+    pub(crate) fn held_size(&self) -> Size {
+        sum(self.buffer.total(), self.away())
+    }
+
     /// No batch waits for its next call.
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
@@ -160,8 +214,20 @@ impl Memory {
         !self.tried.is_empty()
     }
 
+    /// The instant at which `take_expired` has a batch to take.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.buffer.next_expiry()
+        let max_age = self.buffer.limits().max_age;
+        let mut first = None::<Instant>;
+        for entry in self.buffer.iter() {
+            let expiry = entry.accepted.checked_add(max_age)?;
+            let at = entry.item.spill_after.map_or(expiry, |instant| expiry.max(instant));
+            first = Some(first.map_or(at, |first| first.min(at)));
+            if entry.item.spill_after.is_none() {
+                // Those behind are younger.
+                break;
+            }
+        }
+        first
     }
 
     /// The batches that wait take more than half of a limit.
@@ -171,7 +237,7 @@ impl Memory {
 
     /// All batches together take more than half of a limit.
     pub(super) fn is_held_above_half(&self) -> bool {
-        self.is_over(sum(self.buffer.total(), self.away()), (1, 2))
+        self.is_over(self.held_size(), (1, 2))
     }
 
     /// A batch of this size is larger than the whole buffer.
@@ -200,7 +266,7 @@ pub(super) fn size_of(payload: &Payload) -> Size {
     Size { count: payload.span_count(), bytes: payload.bytes().len() }
 }
 
-pub(super) fn total(entries: &[Entry<Payload>]) -> Size {
+pub(super) fn total(entries: &[Entry<Batch>]) -> Size {
     entries.iter().fold(Size::default(), |size, entry| sum(size, entry.size))
 }
 

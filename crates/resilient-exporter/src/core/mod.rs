@@ -13,29 +13,36 @@
 //! | --- | --- |
 //! | `accounts` | ledger, counters and the events that follow from them |
 //! | `answers` | the meaning of a call's outcome for its batch and the endpoint |
+//! | `batch` | a batch in memory, and its refusals |
 //! | `calls` | the calls that go out now, and the instant of the next poll |
 //! | `counters` | counts of calls and losses beside the ledger |
+//! | `cuts` | requests that are too large |
 //! | `durable` | durable mode: the journal record of each batch |
 //! | `effects` | the effects that the shell acts on |
 //! | `endpoint` | one collector: breaker, waits, concurrency |
+//! | `group` | one group of stored batches |
 //! | `memory` | the memory that batches take, and its limits |
 //! | `outage` | the begin and the end of an outage |
 //! | `replay` | stored batches on their way back to the collector |
+//! | `sizes` | the sizes of requests that an endpoint takes |
 //! | `spills` | batches on their way to fallback files |
 //! | `storage` | the fallback: usable, or in trouble until a retry |
 //! | `stored` | the disk thread's results |
 
 mod accounts;
 mod answers;
+mod batch;
 mod calls;
 mod counters;
+mod cuts;
 mod durable;
 mod effects;
 mod endpoint;
+mod group;
 mod memory;
-#[cfg_attr(not(test), expect(dead_code, reason = "the endpoint reports its calls next"))]
 mod outage;
 mod replay;
+mod sizes;
 mod spills;
 mod storage;
 mod stored;
@@ -51,14 +58,19 @@ use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::{Entry, Limits, Size};
 
 use self::accounts::Accounts;
+pub(crate) use self::batch::Batch;
+use self::cuts::Oversized;
 use self::durable::Durable;
 pub(crate) use self::durable::Written;
-pub(crate) use self::effects::{Answer, Commit, Effect, Operation, Question, Spill};
+pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill};
 pub(crate) use self::endpoint::{Attempts, Endpoint};
+use self::group::Piece;
 use self::memory::{Memory, size_of, total};
-use self::replay::{Piece, Replay};
+use self::outage::{Outage, Tally};
+use self::replay::Replay;
 use self::spills::Spills;
 use self::storage::Storage;
+use self::stored::Replayed;
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place, RefuseReason};
 
@@ -71,6 +83,8 @@ pub(crate) struct Policy {
     /// A fallback stores batches that memory has no room for.
     pub(crate) fallback: bool,
     pub(crate) replay_rate: Option<NonZeroU32>,
+    /// Strict mode: every refusal makes a dead letter at once.
+    pub(crate) strict: bool,
     /// Names the batches of this process.
     pub(crate) incarnation: u64,
 }
@@ -80,18 +94,19 @@ pub(crate) struct Policy {
 pub(crate) struct Call {
     pub(crate) id: u64,
     pub(crate) payload: Payload,
+    /// The call uses a new connection.
+    pub(crate) is_fresh: bool,
 }
 
 #[derive(Debug)]
 enum Work {
-    Live(Entry<Payload>),
+    Live(Entry<Batch>),
     Replay(Piece),
 }
 
 struct InFlight {
     id: u64,
     work: Work,
-    payload: Payload,
     ticket: Ticket,
     started: Instant,
 }
@@ -116,12 +131,22 @@ pub(crate) struct Core {
     policy: Policy,
     spills: Spills,
     replay: Replay,
+    /// Spans that no request can carry, until they are dead letters.
+    oversized: Vec<Oversized>,
+    outage: Outage,
+    /// The numbers of the outage, or of the failures that may become one.
+    tally: Option<Tally>,
+    replayed: Replayed,
+    /// Batches in memory may be suspects.
+    has_suspects: bool,
     in_flight: Vec<InFlight>,
     phase: Phase,
     effects: VecDeque<Effect>,
     /// The instant of the next poll, as the last one found it.
     wakeup: Option<Instant>,
     calls: u64,
+    /// Ordinary calls for live batches.
+    turns: u64,
     batches: u64,
     chance: SmallRng,
 }
@@ -140,11 +165,17 @@ impl Core {
             spills: Spills::default(),
             replay: Replay::new(policy.replay_rate),
             policy,
+            oversized: Vec::new(),
+            outage: Outage::default(),
+            tally: None,
+            replayed: Replayed::default(),
+            has_suspects: false,
             in_flight: Vec::new(),
             phase: Phase::Running,
             effects: VecDeque::new(),
             wakeup: None,
             calls: 0,
+            turns: 0,
             batches: 0,
             chance: SmallRng::seed_from_u64(seed),
         }
@@ -206,7 +237,7 @@ impl Core {
             if self.memory.is_larger_than_all(size) {
                 let (left, right) = (self.next_id(), self.next_id());
                 if let Some((left, right)) = payload.split(left, right) {
-                    self.durable.on_cut(payload.id(), [left.id(), right.id()]);
+                    self.durable.on_cut(payload.id(), &[left.id(), right.id()]);
                     parts.extend([right, left]);
                 } else {
                     fits = false;
@@ -216,8 +247,8 @@ impl Core {
                 continue;
             }
             self.make_room(size, now);
-            for entry in self.memory.push(payload, size, now) {
-                self.drop_entry(&entry, self.full_reason(now));
+            for entry in self.memory.push(Batch::new(payload), size, now) {
+                self.drop_entry(&entry, self.full_reason());
             }
         }
         fits
@@ -226,25 +257,27 @@ impl Core {
     /// Moves the oldest batches to the disk in time, and drops batches where memory has no other room.
     fn make_room(&mut self, size: Size, now: Instant) {
         if self.storage.is_ready(now) {
-            let surplus = self.memory.take_surplus(size);
+            let surplus = self.memory.take_surplus(size, now);
             self.spill(surplus);
         }
-        let reason = self.full_reason(now);
+        let reason = self.full_reason();
         for entry in self.memory.take_excess(size) {
             self.drop_entry(&entry, reason);
         }
     }
 
-    fn full_reason(&self, now: Instant) -> DropReason {
-        if self.storage.is_ready(now) { DropReason::DiskSlow } else { DropReason::BufferFull }
+    /// The reason for which memory has no room: the disk is slow only if it writes and the fallback has no trouble.
+    fn full_reason(&self) -> DropReason {
+        let is_slow = self.spills.is_writing() && self.storage.trouble().is_none();
+        if is_slow { DropReason::DiskSlow } else { DropReason::BufferFull }
     }
 
-    fn drop_entry(&mut self, entry: &Entry<Payload>, reason: DropReason) {
-        self.durable.on_ended(entry.item.id());
+    fn drop_entry(&mut self, entry: &Entry<Batch>, reason: DropReason) {
+        self.durable.on_ended(entry.item.payload.id());
         self.accounts.drop_spans(entry.size.count, Place::Buffered, reason, String::new());
     }
 
-    fn spill(&mut self, entries: Vec<Entry<Payload>>) {
+    fn spill(&mut self, entries: Vec<Entry<Batch>>) {
         self.memory.on_write_begun(total(&entries));
         self.spills.push(entries);
         self.spill_next();
@@ -259,11 +292,28 @@ impl Core {
 
     // Commands.
 
-    /// Ends intake; the polls try each batch once more until `until`, then the rest goes to the disk.
+    /// Ends intake; the polls try each batch once more until `until`, then the rest goes to the disk. The first call
+    /// passes backoff and breaker, and a pause of the peer's if no batch can be kept.
     pub(crate) fn drain(&mut self, until: Instant) {
         if self.phase == Phase::Running {
             self.phase = Phase::Draining { until };
+            self.endpoint.grant_pass();
+            if !self.can_keep() {
+                self.endpoint.end_pause();
+            }
+            self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
         }
+    }
+
+    /// The disk takes what a shutdown leaves.
+    fn can_keep(&self) -> bool {
+        self.storage.is_enabled() && self.storage.trouble().is_none()
+    }
+
+    /// The next call passes backoff and breaker, but no pause of the peer's.
+    pub(crate) fn retry_now(&mut self) {
+        self.endpoint.grant_pass();
+        self.replay.on_endpoint_recovered();
     }
 
     /// Ends a drain at once: every batch goes to the disk, stays in the journal, or is dropped, and the disk thread
@@ -296,7 +346,7 @@ impl Core {
     }
 
     /// A batch that a shutdown cannot place elsewhere: it stays in the journal for the next start, or is dropped.
-    fn leave_or_drop(&mut self, entry: Entry<Payload>) {
+    fn leave_or_drop(&mut self, entry: Entry<Batch>) {
         if let Some(entry) = self.durable.leave(entry) {
             self.drop_entry(&entry, DropReason::Shutdown);
         }
@@ -310,8 +360,11 @@ impl Core {
         durable.or_else(|| self.effects.pop_front()).or_else(|| self.accounts.poll_event().map(Effect::Publish))
     }
 
-    pub(super) fn publish_changes(&mut self) {
+    pub(super) fn publish_changes(&mut self, now: Instant) {
         for change in self.endpoint.take_changes() {
+            if change.to == State::Open {
+                self.outage.on_breaker_opened(now);
+            }
             self.accounts.publish(Event::Breaker { from: change.from, to: change.to });
         }
     }
@@ -332,7 +385,7 @@ impl Core {
 
     /// A batch that was accepted up to `instant` waits in memory.
     pub(crate) fn has_waiting_since(&self, instant: Instant) -> bool {
-        let early = |entry: &Entry<Payload>| entry.accepted <= instant;
+        let early = |entry: &Entry<Batch>| entry.accepted <= instant;
         self.memory.waiting().any(early)
             || self.in_flight.iter().any(|call| matches!(&call.work, Work::Live(entry) if early(entry)))
             || self.memory.has_tried()
@@ -357,10 +410,14 @@ impl Core {
         Some(self.endpoint.attempts(unit))
     }
 
-    /// Spans that wait behind the file that the disk thread writes.
-    #[cfg(test)]
+    /// The first failure of the outage, while there is one.
+    pub(crate) fn outage_since(&self) -> Option<Instant> {
+        self.outage.since()
+    }
+
+    /// Spans that wait behind the file that the disk thread writes, or for the dead letter of their batch.
     pub(crate) fn spilling_spans(&self) -> usize {
-        self.spills.waiting_spans()
+        self.spills.waiting_spans() + self.oversized.iter().map(Oversized::spans).sum::<usize>()
     }
 
     #[cfg(test)]
@@ -378,7 +435,7 @@ impl Core {
 impl Work {
     fn payload(&self) -> &Payload {
         match self {
-            Self::Live(entry) => &entry.item,
+            Self::Live(entry) => &entry.item.payload,
             Self::Replay(piece) => &piece.payload,
         }
     }

@@ -1,7 +1,10 @@
 //! An outage of one endpoint: its begin and its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
+
+use crate::report::events::Event;
+use crate::report::ledger::Ledger;
 
 /// An outage begins if no call succeeds for this time after a failure, and ends if no call fails for this time after a
 /// success.
@@ -136,6 +139,44 @@ impl Outage {
         self.transitions.push_back(Transition::Ended { since, until });
         State::Up
     }
+}
+
+/// The numbers of an outage, from its first failure.
+pub(super) struct Tally {
+    lost: BTreeMap<&'static str, u64>,
+    possible_duplicates: u64,
+    waited: u64,
+}
+
+impl Tally {
+    /// The numbers at the first failure.
+    pub(super) fn new(ledger: &Ledger, possible_duplicates: u64) -> Self {
+        Self { lost: lost(ledger), possible_duplicates, waited: waiting(ledger) }
+    }
+
+    /// The most spans that wait at a time.
+    pub(super) fn note_waiting(&mut self, ledger: &Ledger) {
+        self.waited = self.waited.max(waiting(ledger));
+    }
+
+    /// The event of the end.
+    pub(super) fn ended(self, duration: Duration, ledger: &Ledger, possible_duplicates: u64) -> Event {
+        let mut lost = lost(ledger);
+        for (reason, before) in self.lost {
+            lost.entry(reason).and_modify(|spans| *spans -= before);
+        }
+        lost.retain(|_, spans| *spans > 0);
+        let possible_duplicates = possible_duplicates - self.possible_duplicates;
+        Event::OutageEnded { duration, waited: self.waited, lost, possible_duplicates }
+    }
+}
+
+fn lost(ledger: &Ledger) -> BTreeMap<&'static str, u64> {
+    ledger.dropped.iter().chain(&ledger.refused).map(|(reason, spans)| (*reason, *spans)).collect()
+}
+
+fn waiting(ledger: &Ledger) -> u64 {
+    ledger.buffered + ledger.in_flight + ledger.in_fallback
 }
 
 #[cfg(test)]

@@ -1,26 +1,29 @@
 //! Replay: one group of stored batches at a time on its way back to the collector.
 
-use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use otlp_payload::Payload;
-use otlp_transport::Cause;
-
+use super::group::{Group, Piece};
 use super::storage;
-use crate::seams::fates::{Failures, Fate, Refusal};
+use crate::seams::fates::Fate;
 
 /// While files wait and the buffer is at most half full, at least one call in this many is a replay.
 const SHARE: u32 = 4;
 
-/// A stored batch that fails this often while others succeed becomes a dead letter: the first call and five retries, as
-/// for live batches.
-const MAX_FAILURES: u32 = 6;
+/// After a group of which no record was delivered, although the endpoint accepts others, no group is read for this
+/// time; twice as long after each further one, up to the second time.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 pub(super) struct Replay {
     state: State,
-    /// The last read found no batch although the ledger has some: no further read before this instant.
+    /// No read before this instant: the last one found no batch although the ledger has some, or the last group was in
+    /// vain.
     read_at: Option<Instant>,
+    /// No call before this instant: a record was cut.
+    call_at: Option<Instant>,
+    /// Groups in a row that were in vain.
+    in_vain: u32,
     pace: Pace,
     /// Calls for live batches since the last replay call.
     live_calls: u32,
@@ -39,7 +42,7 @@ enum State {
 pub(super) enum Next {
     /// A call for a batch of the group, if the endpoint is willing.
     Call,
-    /// A read of the next group, if the endpoint is willing: a group takes memory and pins its file.
+    /// A read of the next group, if the endpoint is willing: a group takes memory and pins its files.
     Read,
     /// Not before this instant.
     Wait(Instant),
@@ -49,7 +52,8 @@ pub(super) enum Next {
 
 impl Replay {
     pub(super) fn new(rate: Option<NonZeroU32>) -> Self {
-        Self { state: State::Idle, read_at: None, pace: Pace { rate, next: None }, live_calls: 0 }
+        let pace = Pace { rate, next: None };
+        Self { state: State::Idle, read_at: None, call_at: None, in_vain: 0, pace, live_calls: 0 }
     }
 
     // Events.
@@ -59,10 +63,11 @@ impl Replay {
         self.state = State::Reading;
     }
 
-    /// The disk thread has read these batches.
-    pub(super) fn on_read(&mut self, batches: Vec<Payload>, others: Others) {
-        self.state = State::Sending(Group::new(batches, others));
+    /// The disk thread has read this group.
+    pub(super) fn on_read(&mut self, group: Group) {
+        self.state = State::Sending(group);
         self.read_at = None;
+        self.call_at = None;
     }
 
     /// The disk thread has no stored batch to give now.
@@ -81,6 +86,12 @@ impl Replay {
         self.read_at = None;
     }
 
+    /// The endpoint accepts again after it had refused or failed: a group may be read.
+    pub(super) fn on_endpoint_recovered(&mut self) {
+        self.read_at = None;
+        self.in_vain = 0;
+    }
+
     /// A live batch was sent.
     pub(super) fn on_live_call(&mut self) {
         self.live_calls = self.live_calls.saturating_add(1);
@@ -92,47 +103,30 @@ impl Replay {
         self.pace.on_sent(piece.payload.span_count(), now);
     }
 
-    pub(super) fn on_delivered(&mut self, piece: &Piece, rejected: usize) {
-        if let State::Sending(group) = &mut self.state {
-            group.on_delivered(piece, rejected);
+    /// The pieces of a record that was cut wait until this instant.
+    pub(super) fn on_cut(&mut self, call_at: Instant) {
+        self.call_at = Some(call_at);
+    }
+
+    /// The group whose calls these are.
+    pub(super) fn group(&mut self) -> Option<&mut Group> {
+        match &mut self.state {
+            State::Sending(group) => Some(group),
+            State::Idle | State::Reading | State::Settling => None,
         }
     }
 
-    pub(super) fn on_refused(&mut self, piece: Piece, cause: Cause) {
-        let attempts = piece.failures + 1;
-        self.refuse(piece, cause, attempts, true);
-    }
-
-    /// A call failed and may be repeated. `charged`: the failure may be the batch's own.
-    pub(super) fn on_failed(&mut self, mut piece: Piece, cause: Cause, charged: bool, others: Others) {
-        if charged {
-            piece.count_failure(others);
-        }
-        match piece.failures {
-            MAX_FAILURES.. => {
-                let attempts = piece.failures;
-                self.refuse(piece, cause, attempts, false);
-            }
-            _ => self.give_back(piece),
+    /// The endpoint accepted the batch of call number `call`, readably.
+    pub(super) fn on_other_accepted(&mut self, call: u64, is_alone: impl Fn(u64) -> bool, now: Instant) {
+        if let Some(group) = self.group() {
+            group.on_other_accepted(call, is_alone, now);
         }
     }
 
-    pub(super) fn on_split(&mut self, piece: &Piece, left: Payload, right: Payload) {
-        if let State::Sending(group) = &mut self.state {
-            group.on_split(piece, left, right);
-        }
-    }
-
-    /// A call ends without an answer.
-    pub(super) fn give_back(&mut self, piece: Piece) {
-        if let State::Sending(group) = &mut self.state {
-            group.queue.push_back(piece);
-        }
-    }
-
-    fn refuse(&mut self, piece: Piece, cause: Cause, attempts: u32, permanent: bool) {
-        if let State::Sending(group) = &mut self.state {
-            group.on_refused(piece, cause, attempts, permanent);
+    /// A refusal of the endpoint's own.
+    pub(super) fn on_endpoint_refused(&mut self) {
+        if let Some(group) = self.group() {
+            group.on_endpoint_refused();
         }
     }
 
@@ -140,12 +134,13 @@ impl Replay {
 
     /// The next step, if the fallback `has_spans` and `is_ready`, and `live_waits` in memory.
     pub(super) fn next(&self, has_spans: bool, is_ready: bool, live_waits: bool, now: Instant) -> Next {
+        let still = |instant: Option<Instant>| instant.filter(|&instant| now < instant);
         match &self.state {
-            State::Idle if has_spans && is_ready => match self.read_at.filter(|&instant| now < instant) {
+            State::Idle if has_spans && is_ready => match still(self.read_at) {
                 Some(instant) => Next::Wait(instant),
                 None => Next::Read,
             },
-            State::Sending(group) if !group.queue.is_empty() => match self.pace.next.filter(|&instant| now < instant) {
+            State::Sending(group) if group.has_next() => match still(self.pace.next.max(self.call_at)) {
                 Some(instant) => Next::Wait(instant),
                 None if !live_waits || self.live_calls >= SHARE - 1 => Next::Call,
                 None => Next::Nothing,
@@ -154,18 +149,26 @@ impl Replay {
         }
     }
 
-    /// Takes the batch of the next call.
+    /// Takes the piece of the next call.
     pub(super) fn take_next(&mut self) -> Option<Piece> {
-        match &mut self.state {
-            State::Sending(group) => group.queue.pop_front(),
-            State::Idle | State::Reading | State::Settling => None,
-        }
+        self.group()?.take_next()
     }
 
-    /// Takes the fates of a group whose batches have all ended.
-    pub(super) fn take_ended(&mut self) -> Option<Vec<Fate>> {
+    /// Takes the fates of a group whose records have all been tried, and the number of spans that the collector has of
+    /// records which will be sent again.
+    pub(super) fn take_ended(&mut self, now: Instant) -> Option<(Vec<Fate>, u64)> {
         match std::mem::replace(&mut self.state, State::Settling) {
-            State::Sending(group) if group.has_ended() => Some(group.into_fates()),
+            State::Sending(group) if group.has_ended() => {
+                if group.is_in_vain() {
+                    let wait = FIRST_WAIT.saturating_mul(1 << self.in_vain.min(6)).min(LONGEST_WAIT);
+                    self.in_vain = self.in_vain.saturating_add(1);
+                    self.read_at = now.checked_add(wait);
+                } else {
+                    self.in_vain = 0;
+                }
+                let repeated = group.delivered_in_part() as u64;
+                Some((group.into_fates(), repeated))
+            }
             state => {
                 self.state = state;
                 None
@@ -173,7 +176,7 @@ impl Replay {
         }
     }
 
-    /// Takes the fates of a group that is interrupted, and the number of spans that the collector has of batches which
+    /// Takes the fates of a group that is interrupted, and the number of spans that the collector has of records which
     /// will be sent again.
     pub(super) fn take_interrupted(&mut self) -> Option<(Vec<Fate>, u64)> {
         match std::mem::replace(&mut self.state, State::Settling) {
@@ -183,104 +186,6 @@ impl Replay {
             }
             State::Idle | State::Reading | State::Settling => None,
         }
-    }
-}
-
-/// A part of a stored batch that can be sent: the whole, or one part of a split.
-#[derive(Debug)]
-pub(super) struct Piece {
-    /// Its batch's place in the group.
-    batch: usize,
-    pub(super) payload: Payload,
-    /// Failures of its own: see `MAX_FAILURES`.
-    failures: u32,
-    /// The other calls at the time of its last failure.
-    seen: Others,
-}
-
-/// The other calls, by which a batch that fails is told from a collector that does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Others {
-    /// Calls that succeeded.
-    pub(super) successes: u64,
-    /// How often the breaker opened.
-    pub(super) trips: u64,
-}
-
-impl Piece {
-    /// Counts a failure as the batch's own if other calls succeeded since its last one. If the breaker opened in
-    /// between, the collector was away, and no earlier failure counts.
-    fn count_failure(&mut self, others: Others) {
-        if others.trips != self.seen.trips {
-            self.failures = 0;
-        } else if others.successes > self.seen.successes {
-            self.failures += 1;
-        }
-        self.seen = others;
-    }
-}
-
-struct Account {
-    /// Pieces that have not ended.
-    pieces: usize,
-    delivered: usize,
-    rejected: usize,
-    refused: Vec<Refusal>,
-}
-
-/// The batches of one group, the pieces that are still to be sent, and the answers so far.
-struct Group {
-    accounts: Vec<Account>,
-    /// A piece that failed goes to the end: the others go first.
-    queue: VecDeque<Piece>,
-}
-
-impl Group {
-    fn new(batches: Vec<Payload>, others: Others) -> Self {
-        let account = || Account { pieces: 1, delivered: 0, rejected: 0, refused: Vec::new() };
-        let accounts = batches.iter().map(|_| account()).collect();
-        let pieces = batches.into_iter().enumerate();
-        let queue = pieces.map(|(batch, payload)| Piece { batch, payload, failures: 0, seen: others }).collect();
-        Self { accounts, queue }
-    }
-
-    fn on_delivered(&mut self, piece: &Piece, rejected: usize) {
-        let account = &mut self.accounts[piece.batch];
-        account.pieces -= 1;
-        account.delivered += piece.payload.span_count() - rejected;
-        account.rejected += rejected;
-    }
-
-    fn on_refused(&mut self, piece: Piece, cause: Cause, attempts: u32, permanent: bool) {
-        let account = &mut self.accounts[piece.batch];
-        account.pieces -= 1;
-        account.refused.push(Refusal { payload: piece.payload, cause, attempts, permanent });
-    }
-
-    fn on_split(&mut self, piece: &Piece, left: Payload, right: Payload) {
-        self.accounts[piece.batch].pieces += 1;
-        for payload in [right, left] {
-            self.queue.push_front(Piece { batch: piece.batch, payload, failures: 0, seen: piece.seen });
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        self.accounts.iter().all(|account| account.pieces == 0)
-    }
-
-    /// Spans that the collector has of batches that have not ended.
-    fn delivered_in_part(&self) -> usize {
-        self.accounts.iter().filter(|account| account.pieces > 0).map(|account| account.delivered).sum()
-    }
-
-    /// The fate of each batch, in the order in which the batches were read.
-    fn into_fates(self) -> Vec<Fate> {
-        let fate = |account: Account| match account.pieces {
-            // A batch that was delivered in part stays whole: at least once.
-            1.. => Fate::Pending(Failures::default()),
-            0 => Fate::Finished { delivered: account.delivered, rejected: account.rejected, refused: account.refused },
-        };
-        self.accounts.into_iter().map(fate).collect()
     }
 }
 

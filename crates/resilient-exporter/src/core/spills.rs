@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
-use otlp_payload::Payload;
 use span_buffer::Entry;
+
+use super::batch::Batch;
 
 /// Payload bytes of one file, about: 8 MiB of JSON text, which takes 2.2 times the bytes of its protobuf.
 const FILE_BYTES: usize = 8 * 1_024 * 1_024 * 10 / 22;
@@ -15,8 +16,16 @@ pub(super) struct Spills {
     is_writing: bool,
 }
 
+/// The next step with batches that the store refused.
+pub(super) enum Refused {
+    /// Each half is a file of its own.
+    Halved,
+    /// It is one batch.
+    Single(Entry<Batch>),
+}
+
 struct File {
-    entries: Vec<Entry<Payload>>,
+    entries: Vec<Entry<Batch>>,
     bytes: usize,
     /// One half of a file that the store refused: takes no further batch.
     is_half: bool,
@@ -24,7 +33,7 @@ struct File {
 
 impl Spills {
     /// Adds batches behind those that wait.
-    pub(super) fn push(&mut self, entries: Vec<Entry<Payload>>) {
+    pub(super) fn push(&mut self, entries: Vec<Entry<Batch>>) {
         for entry in entries {
             match self.files.back_mut() {
                 Some(file) if !file.is_half && file.bytes.saturating_add(entry.size.bytes) <= FILE_BYTES => {
@@ -37,7 +46,7 @@ impl Spills {
     }
 
     /// The next file to write, unless the disk thread still has one.
-    pub(super) fn next_file(&mut self) -> Option<Vec<Entry<Payload>>> {
+    pub(super) fn next_file(&mut self) -> Option<Vec<Entry<Batch>>> {
         if self.is_writing {
             return None;
         }
@@ -51,28 +60,36 @@ impl Spills {
         self.is_writing = false;
     }
 
-    /// The store works, but refuses these batches together: each half is tried alone. Returns a batch that is alone
-    /// already.
-    pub(super) fn on_refused(&mut self, mut entries: Vec<Entry<Payload>>) -> Option<Entry<Payload>> {
+    /// The store works, but refuses these batches together: each half is tried alone.
+    pub(super) fn on_refused(&mut self, mut entries: Vec<Entry<Batch>>) -> Refused {
         self.is_writing = false;
         if entries.len() < 2 {
-            return entries.pop();
+            return entries.pop().map_or(Refused::Halved, Refused::Single);
         }
         let second = entries.split_off(entries.len() / 2);
-        for entries in [second, entries] {
+        self.push_halves([entries, second]);
+        Refused::Halved
+    }
+
+    /// Adds the halves of what the store refused before all that waits.
+    pub(super) fn push_halves(&mut self, halves: [Vec<Entry<Batch>>; 2]) {
+        for entries in halves.into_iter().rev().filter(|entries| !entries.is_empty()) {
             let bytes = entries.iter().map(|entry| entry.size.bytes).sum();
             self.files.push_front(File { entries, bytes, is_half: true });
         }
-        None
     }
 
-    #[cfg(test)]
+    /// The disk thread writes a file.
+    pub(super) fn is_writing(&self) -> bool {
+        self.is_writing
+    }
+
     pub(super) fn waiting_spans(&self) -> usize {
         self.files.iter().flat_map(|file| &file.entries).map(|entry| entry.size.count).sum()
     }
 
     /// The store failed: returns the failed batches and all behind them, which would fail too.
-    pub(super) fn on_failed(&mut self, mut entries: Vec<Entry<Payload>>) -> Vec<Entry<Payload>> {
+    pub(super) fn on_failed(&mut self, mut entries: Vec<Entry<Batch>>) -> Vec<Entry<Batch>> {
         self.is_writing = false;
         entries.extend(self.files.drain(..).flat_map(|file| file.entries));
         entries

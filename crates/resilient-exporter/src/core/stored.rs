@@ -1,27 +1,40 @@
 //! The disk thread's results: files written, batches read back, marks written, failures.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use otlp_payload::Payload;
+use otlp_payload::{Merged, Payload};
 use span_buffer::Entry;
 
+use super::batch::Batch;
+use super::group::Group;
 use super::memory::{size_of, total};
-use super::{Commit, Core, Effect, Phase, Spill, Written};
+use super::spills::Refused;
+use super::{Commit, Core, Effect, Letter, Phase, Spill, Written};
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Place};
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::{Change, StoredBatch};
-use crate::seams::fates::{Fate, Refusal};
+use crate::seams::fates::Fate;
+
+/// A batch that no file can take, or no dead letter, waits for this time before the next attempt.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Spans that have left the files since the first file was there.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Replayed {
+    delivered: u64,
+    other: u64,
+}
 
 /// Events of the fallback.
 impl Core {
     /// These batches are in a file.
-    pub(crate) fn on_spilled(&mut self, entries: &[Entry<Payload>], file: &str) {
+    pub(crate) fn on_spilled(&mut self, entries: &[Entry<Batch>], file: &str) {
         let size = total(entries);
         self.memory.on_write_ended(size);
         self.storage.on_recovered();
         self.accounts.counters.count_spill();
-        entries.iter().for_each(|entry| self.durable.on_ended(entry.item.id()));
+        entries.iter().for_each(|entry| self.durable.on_ended(entry.item.payload.id()));
         self.accounts.transfer(size.count, Place::Buffered, Place::InFallback);
         self.accounts.publish(Event::Spilled { spans: size.count, file: file.to_owned() });
         self.spills.on_written();
@@ -29,7 +42,7 @@ impl Core {
     }
 
     /// The store failed: these batches, and those that waited behind them for a file, are in memory again.
-    pub(crate) fn on_spill_failed(&mut self, entries: Vec<Entry<Payload>>, error: &str, now: Instant) {
+    pub(crate) fn on_spill_failed(&mut self, entries: Vec<Entry<Batch>>, error: &str, now: Instant) {
         self.on_disk_failed(error, now);
         let entries = self.spills.on_failed(entries);
         self.memory.on_write_ended(total(&entries));
@@ -38,17 +51,34 @@ impl Core {
         }
     }
 
-    /// The store works, but refuses these batches: each half is tried alone, and a single batch is in memory again.
-    pub(crate) fn on_spill_refused(&mut self, entries: Vec<Entry<Payload>>, error: &str) {
-        if let Some(entry) = self.spills.on_refused(entries) {
-            self.memory.on_write_ended(entry.size);
-            self.accounts.publish(Event::DiskTrouble { error: error.to_owned() });
-            self.return_to_memory(entry);
+    /// The store works, but refuses these batches: each half is tried alone, a single batch by halves of its spans. A
+    /// span that no file can take is in memory again, and stays there for a while.
+    pub(crate) fn on_spill_refused(&mut self, entries: Vec<Entry<Batch>>, error: &str, now: Instant) {
+        match self.spills.on_refused(entries) {
+            Refused::Halved => {}
+            Refused::Single(entry) => {
+                let (left, right) = (self.next_id(), self.next_id());
+                if let Some((left, right)) = entry.item.payload.split(left, right) {
+                    self.durable.on_cut(entry.item.payload.id(), &[left.id(), right.id()]);
+                    let pieces = [left, right].map(|payload| {
+                        let size = size_of(&payload);
+                        Entry { item: entry.item.piece(payload), size, ..entry.clone() }
+                    });
+                    self.memory.on_write_ended(entry.size);
+                    self.memory.on_write_begun(total(&pieces));
+                    self.spills.push_halves(pieces.map(|piece| vec![piece]));
+                } else {
+                    self.memory.on_write_ended(entry.size);
+                    self.accounts.publish(Event::DiskTrouble { error: error.to_owned() });
+                    let spill_after = now.checked_add(TRY_AGAIN);
+                    self.return_to_memory(Entry { item: Batch { spill_after, ..entry.item }, ..entry });
+                }
+            }
         }
         self.spill_next();
     }
 
-    fn return_to_memory(&mut self, entry: Entry<Payload>) {
+    fn return_to_memory(&mut self, entry: Entry<Batch>) {
         if self.phase == Phase::Stopped {
             self.leave_or_drop(entry);
         } else {
@@ -68,27 +98,48 @@ impl Core {
         }
     }
 
-    /// Refused batches of memory are stored as dead letters, or could not be.
-    pub(crate) fn on_dead_letters_stored(&mut self, refusals: &[Refusal], stored: Option<usize>) {
-        for (index, refusal) in refusals.iter().enumerate() {
-            self.memory.on_write_ended(size_of(&refusal.payload));
-            self.durable.on_ended(refusal.payload.id());
-            self.accounts.end_refused(refusal, Place::Buffered, index < stored.unwrap_or(0));
+    /// Refused batches of memory are stored as dead letters: so many, counted from the first. None: there is no place
+    /// for dead letters.
+    pub(crate) fn on_dead_letters_stored(&mut self, letters: Vec<Letter>, stored: Option<usize>, now: Instant) {
+        for (index, Letter { pieces, refusal }) in letters.into_iter().enumerate() {
+            self.memory.on_write_ended(total(&pieces));
+            if stored.is_none_or(|stored| index < stored) {
+                pieces.iter().for_each(|entry| self.durable.on_ended(entry.item.payload.id()));
+                self.accounts.end_refused(&refusal, Place::Buffered, stored.is_some());
+                continue;
+            }
+            // The storage is in trouble: the batch waits as a suspect does, and the next refusal ends it.
+            for mut entry in pieces {
+                entry.item.suspicion.wait_until(now.checked_add(TRY_AGAIN));
+                self.return_to_memory(entry);
+            }
         }
     }
 
-    /// The disk thread has read these stored batches for a replay, each with its span count.
-    pub(crate) fn on_group_read(&mut self, batches: Vec<StoredBatch>, now: Instant, wall: SystemTime) {
+    /// No disk thread has stored these dead letters: without a fallback they are dropped.
+    fn on_dead_letters_undone(&mut self, letters: Vec<Letter>, now: Instant) {
+        let stored = self.storage.is_enabled().then_some(0);
+        self.on_dead_letters_stored(letters, stored, now);
+    }
+
+    /// The disk thread has read these stored batches for a replay, and merged small ones into requests.
+    pub(crate) fn on_group_read(
+        &mut self,
+        batches: Vec<StoredBatch>,
+        requests: Vec<Merged>,
+        now: Instant,
+        wall: SystemTime,
+    ) {
         if batches.is_empty() {
             // A fallback of a user's may return an empty group.
             self.replay.on_read_in_vain(now);
-        } else {
-            let batches =
-                batches.into_iter().map(|batch| Payload::new(self.next_id(), wall, batch.spans, batch.request));
-            let batches = batches.collect();
-            self.replay.on_read(batches, self.others());
-            self.storage.on_recovered();
+            return;
         }
+        let calls = self.calls;
+        let payload = |bytes, spans| Payload::new(self.next_id(), wall, spans, bytes);
+        let group = Group::new(batches, requests, calls, payload);
+        self.replay.on_read(group);
+        self.storage.on_recovered();
     }
 
     /// The disk thread has no group now: the fallback has no batch to give, or a file may not be replayed before the
@@ -103,11 +154,11 @@ impl Core {
         self.on_disk_failed(error, now);
     }
 
-    /// The fallback has marked the batches of a group by their fates; its refusals are dead letters, or could not be
-    /// stored.
+    /// The fallback has marked the batches of a group by their fates. Of its refusals, so many are dead letters,
+    /// counted from the first; the others could not be stored.
     pub(crate) fn on_group_settled(&mut self, fates: &[Fate], stored: Option<usize>) {
-        let mut letters = 0..stored.unwrap_or(0);
         self.replay.on_group_ended();
+        let mut letters = 0..stored.unwrap_or(0);
         for fate in fates {
             let Fate::Finished { delivered, rejected, refused } = fate else { continue };
             let refused_spans = refused.iter().map(|refusal| refusal.payload.span_count()).sum::<usize>();
@@ -117,12 +168,20 @@ impl Core {
             self.accounts.transfer(surplus, Place::Recovered, Place::InFallback);
             self.accounts.transfer(*delivered, Place::InFallback, Place::Delivered);
             self.accounts.transfer(*rejected, Place::InFallback, Place::Rejected);
+            self.replayed.delivered += *delivered as u64;
+            self.replayed.other += (rejected + refused_spans) as u64;
             for refusal in refused {
                 self.accounts.end_refused(refusal, Place::InFallback, letters.next().is_some());
             }
         }
-        if self.ledger().in_fallback == 0 {
-            self.accounts.publish(Event::Replayed { delivered: 0, other: 0 });
+        self.publish_replayed();
+    }
+
+    /// Publishes that no file is left, if there was one.
+    fn publish_replayed(&mut self) {
+        if self.ledger().in_fallback == 0 && self.replayed != Replayed::default() {
+            let Replayed { delivered, other } = std::mem::take(&mut self.replayed);
+            self.accounts.publish(Event::Replayed { delivered, other });
         }
     }
 
@@ -140,6 +199,9 @@ impl Core {
     /// Stored spans arrived or left by another way than a spill or a replay.
     pub(crate) fn on_fallback_changed(&mut self, change: Change) {
         let present = self.ledger().in_fallback;
+        if let Change::Dropped { spans, .. } | Change::TakenOver { spans } = change {
+            self.replayed.other += spans.min(present);
+        }
         let at_most = |spans: u64| usize::try_from(spans.min(present)).unwrap_or(usize::MAX);
         match change {
             Change::Dropped { spans, reason } if spans > 0 => {
@@ -155,6 +217,7 @@ impl Core {
                 self.accounts.transfer(spans, Place::Recovered, Place::InFallback);
             }
         }
+        self.publish_replayed();
     }
 }
 
@@ -163,7 +226,7 @@ impl Core {
     /// The disk thread has ended its commit. `recovered`: appends succeed again after a failure.
     pub(crate) fn on_committed(&mut self, recovered: bool) {
         if recovered {
-            self.memory.waiting().for_each(|entry| self.durable.retry_append(&entry.item));
+            self.memory.waiting().for_each(|entry| self.durable.retry_append(&entry.item.payload));
         }
         self.durable.on_committed();
     }
@@ -243,8 +306,8 @@ impl Core {
         const ENDED: &str = "the disk thread has ended";
         match effect {
             Effect::Spill(Spill { entries, .. }) => self.on_spill_failed(entries, ENDED, now),
-            Effect::StoreDeadLetters(refusals) => self.on_dead_letters_stored(&refusals, None),
-            Effect::ReadGroup => self.on_read_failed(ENDED, now),
+            Effect::StoreDeadLetters(letters) => self.on_dead_letters_undone(letters, now),
+            Effect::ReadGroup { .. } => self.on_read_failed(ENDED, now),
             Effect::Commit(Commit { append, .. }) => {
                 let ids = append.iter().map(Payload::id).collect::<Vec<_>>();
                 self.durable.on_written(&ids, Written::Failed);

@@ -115,6 +115,7 @@ fn core(stored: u64, now: Instant) -> Core {
         request_max_bytes: 1 << 20,
         fallback: true,
         replay_rate: None,
+        strict: false,
         incarnation: 1,
     };
     Core::new(policy, Endpoint::new(Machine::new(breaker::Config::default()), now), stored, 7)

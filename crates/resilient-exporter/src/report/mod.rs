@@ -18,11 +18,8 @@ pub(crate) mod facts;
 pub(crate) mod health;
 pub(crate) mod ledger;
 pub(crate) mod log;
-#[cfg_attr(not(test), expect(dead_code, reason = "the core observes its ledger next"))]
 pub(crate) mod losses;
 mod outages;
-#[cfg_attr(not(test), expect(dead_code, reason = "the core counts its calls next"))]
 pub(crate) mod rates;
-#[cfg_attr(not(test), expect(dead_code, reason = "the core names the remedy of a failure next"))]
 pub(crate) mod remedies;
 pub(crate) mod warnings;

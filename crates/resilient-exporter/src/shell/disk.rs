@@ -5,13 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
+use otlp_payload::Merged;
 
 use super::commit::{Committer, LOOK_EVERY};
 use super::group_size::GroupSize;
 use super::shared::Shared;
-use crate::core::{Answer, Effect, Question, Spill};
+use crate::core::{Answer, Effect, Letter, Question, Spill};
 use crate::report::warnings::Kind;
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Failures, Fate, Refusal};
 
 /// The interval of clean-ups, by which the fallback keeps its limits.
@@ -155,11 +156,8 @@ impl<'a> Worker<'a> {
                 }
             }
             Effect::Spill(spill) => self.spill(spill),
-            Effect::StoreDeadLetters(refusals) => {
-                let stored = self.store_dead_letters(refusals);
-                self.shared.decide(|core| core.on_dead_letters_stored(refusals, stored));
-            }
-            Effect::ReadGroup => self.read_group(),
+            Effect::StoreDeadLetters(letters) => self.store_letters(letters),
+            &Effect::ReadGroup { merge_bytes } => self.read_group(merge_bytes),
             Effect::SettleGroup(fates) => self.settle_group(fates.clone()),
             Effect::Recover => {
                 if let Some(committer) = &mut self.committer {
@@ -175,7 +173,7 @@ impl<'a> Worker<'a> {
     fn spill(&mut self, spill: &Spill) {
         let Spill { entries, handed_over } = spill;
         let Self { shared, fallback, committer, .. } = self;
-        let payloads = entries.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
+        let payloads = entries.iter().map(|entry| entry.item.payload.clone()).collect::<Vec<_>>();
         let (now, wall) = (shared.clock.now(), shared.clock.wall());
         let stored = match committer {
             None => guarded(|| fallback.store(&payloads, wall)),
@@ -191,12 +189,12 @@ impl<'a> Worker<'a> {
         };
         shared.decide(|core| match stored {
             Ok(Stored { name }) => core.on_spilled(entries, &name),
-            Err(Failure { text, of_batches: true }) => core.on_spill_refused(entries.clone(), &text),
+            Err(Failure { text, of_batches: true }) => core.on_spill_refused(entries.clone(), &text, now),
             Err(Failure { text, of_batches: false }) => core.on_spill_failed(entries.clone(), &text, now),
         });
     }
 
-    fn read_group(&mut self) {
+    fn read_group(&mut self, merge_bytes: usize) {
         if self.committer.as_mut().is_some_and(|committer| !committer.is_settled(self.shared)) {
             // The journal still has the batches of a file. That is no trouble of the files: batches go to them all the
             // same.
@@ -206,12 +204,16 @@ impl<'a> Worker<'a> {
         let read = guarded(|| self.fallback.read(self.group.bytes()));
         if matches!(read, Ok(ReadBack::Pause)) && !self.is_stopping {
             // A new batch or a spill does not wait until the fallback has searched all of its files.
-            return self.shared.repeat(Effect::ReadGroup);
+            return self.shared.repeat(Effect::ReadGroup { merge_bytes });
         }
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
         self.group_read = now;
+        let requests = match &read {
+            Ok(ReadBack::Group(batches)) => requests_of(batches, merge_bytes),
+            _ => Vec::new(),
+        };
         self.shared.decide(|core| match read {
-            Ok(ReadBack::Group(batches)) => core.on_group_read(batches, now, wall),
+            Ok(ReadBack::Group(batches)) => core.on_group_read(batches, requests, now, wall),
             Ok(ReadBack::Pause | ReadBack::Empty) => core.on_group_deferred(now),
             Err(failure) => core.on_read_failed(&failure.text, now),
         });
@@ -245,6 +247,13 @@ impl<'a> Worker<'a> {
             }
             gone.into_iter().for_each(|change| core.on_fallback_changed(change));
         });
+    }
+
+    fn store_letters(&mut self, letters: &[Letter]) {
+        let refusals = letters.iter().map(|letter| letter.refusal.clone()).collect::<Vec<_>>();
+        let stored = self.store_dead_letters(&refusals);
+        let now = self.shared.clock.now();
+        self.shared.decide(|core| core.on_dead_letters_stored(letters.to_vec(), stored, now));
     }
 
     fn store_dead_letters(&mut self, refusals: &[Refusal]) -> Option<usize> {
@@ -321,6 +330,21 @@ fn refusals(fate: &Fate) -> &[Refusal] {
         Fate::Finished { refused, .. } => refused,
         Fate::Pending(_) => &[],
     }
+}
+
+/// The requests that send a group: small batches that no call failed to deliver share one.
+pub(crate) fn requests_of(batches: &[StoredBatch], merge_bytes: usize) -> Vec<Merged> {
+    let mut requests = Vec::new();
+    let mut start = 0;
+    for run in batches.chunk_by(|one, next| one.failures.calls == 0 && next.failures.calls == 0) {
+        let bytes = run.iter().map(|batch| batch.request.clone()).collect::<Vec<_>>();
+        requests.extend(otlp_payload::merge(&bytes, merge_bytes).into_iter().map(|mut merged| {
+            merged.requests = merged.requests.start + start..merged.requests.end + start;
+            merged
+        }));
+        start += run.len();
+    }
+    requests
 }
 
 /// The error of a fallback. Its text is a user's code: it is made outside the core's lock.

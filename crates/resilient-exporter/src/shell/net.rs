@@ -70,6 +70,7 @@ fn answered(shared: &Shared, id: u64, outcome: Outcome) {
     let own = match &outcome {
         Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } | Outcome::TooLarge { .. } => Duration::ZERO,
         Outcome::Retryable { after, .. } => own_delay(shared, id, *after),
+        // A refusal may be the endpoint's own.
         _ => own_delay(shared, id, None),
     };
     let (now, wall) = (shared.clock.now(), shared.clock.wall());
@@ -84,7 +85,13 @@ fn own_delay(shared: &Shared, id: u64, hint: Option<Duration>) -> Duration {
 
 /// Makes one call. A transport that panics or never answers is a failure like any other.
 async fn send(transport: &Arc<dyn Transport>, call: Call, limit: Duration) -> (u64, Outcome) {
-    let attempt = AssertUnwindSafe(async { transport.send(&call.payload).await }).catch_unwind();
+    let attempt = AssertUnwindSafe(async {
+        if call.is_fresh {
+            transport.reconnect();
+        }
+        transport.send(&call.payload).await
+    });
+    let attempt = attempt.catch_unwind();
     let outcome = match tokio::time::timeout(limit, attempt).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => unknown(Cause::Broken("the transport panicked".to_owned())),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use otlp_payload::Payload;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -11,9 +11,6 @@ use tokio::sync::Notify;
 use super::queue::{Activity, DiskQueue};
 use crate::core::{Core, Effect};
 use crate::report::events::{Event, Listeners};
-use crate::report::facts::{Facts, Failed};
-use crate::report::health::{Health, Status};
-use crate::report::losses::Losses;
 use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, ContainedClock, SystemClock};
@@ -22,9 +19,6 @@ use crate::seams::journal::JournalUsage;
 
 /// The longest wait: a deadline that a clock can still hold.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
-
-/// The disk thread is stalled if one operation takes this long.
-const STALLED: Duration = Duration::from_secs(2);
 
 pub(crate) struct Shared {
     core: Mutex<Core>,
@@ -41,7 +35,7 @@ pub(crate) struct Shared {
     publishing: AtomicUsize,
     pub(crate) endpoint: String,
     /// The reason for which an enabled fallback is missing.
-    no_fallback: Option<String>,
+    pub(super) no_fallback: Option<String>,
     /// The longest that an `export` call waits for the journal.
     journal_timeout: Duration,
 }
@@ -247,45 +241,7 @@ impl Shared {
 
     // Queries.
 
-    pub(crate) fn health(&self) -> Health {
-        let now = self.clock.now();
-        let Activity { usage, journal, busy } =
-            self.disk.as_ref().map_or_else(Activity::default, |disk| disk.activity(now));
-        let mut core = self.core();
-        let is_losing = core.accounts.counters.is_losing(now);
-        let core = &*core;
-        let (ledger, counters, snapshot) = (core.ledger(), &core.accounts.counters, core.memory.snapshot(now));
-        let health = Health {
-            status: Status::Healthy,
-            issues: Vec::new(),
-            breaker: core.breaker_state(),
-            metrics: counters.metrics(ledger.buffered + ledger.in_flight, core.endpoint.trips()),
-            ledger: ledger.clone(),
-            buffered_batches: snapshot.batches,
-            buffered_bytes: snapshot.bytes,
-            oldest: snapshot.oldest_age,
-            fallback_files: usage.files,
-            fallback_bytes: usage.bytes,
-            journal_batches: journal.map(|journal| journal.batches),
-            journal_bytes: journal.map(|journal| journal.bytes),
-            accepted_not_durable: core.durable.accepted_not_durable(),
-            success_rate_5m: 1.0,
-            acknowledged_unreadable: 0,
-            possible_duplicates: counters.possible_duplicates(),
-            dead_letters_evicted: counters.dead_letters_evicted(),
-            endpoint: self.endpoint.clone(),
-        };
-        health.judged(&Facts {
-            losses: if is_losing { Losses::of(ledger, counters.dead_letters_evicted()) } else { Losses::default() },
-            last_failure: counters.last_cause().map(|cause| Failed { cause, remedy: "check the collector" }),
-            has_fallback: self.no_fallback.is_none() && self.has_disk(),
-            disk_trouble: core.storage.trouble().filter(|_| core.is_disk_trouble_felt(now)),
-            journal_trouble: core.durable.trouble(),
-            is_recently_not_durable: core.durable.is_recently_not_durable(now),
-            unread: core.durable.unread(),
-            is_disk_stalled: busy.is_some_and(|time| time >= STALLED),
-            no_fallback: self.no_fallback.as_deref(),
-            ..Facts::default()
-        })
+    pub(crate) fn activity(&self, now: Instant) -> Activity {
+        self.disk.as_ref().map_or_else(Activity::default, |disk| disk.activity(now))
     }
 }

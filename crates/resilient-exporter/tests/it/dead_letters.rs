@@ -4,9 +4,16 @@ use std::collections::HashSet;
 use std::fs;
 
 use mock_collector::{Answer, Behavior, MockCollector};
-use resilient_exporter::{Compression, DeadLetterError, Event, FallbackFormat, ResilientSpanExporter};
+use resilient_exporter::{
+    Builder, Compression, DeadLetterError, Event, FallbackFormat, Refused, ResilientSpanExporter,
+};
 
 use crate::support::{App, PATIENCE, http, quick};
+
+/// An exporter of which each refused batch is a dead letter at once.
+fn strict(collector: &MockCollector) -> Builder {
+    quick(ResilientSpanExporter::builder().with_primary(http(collector))).with_refused(Refused::DeadLetter)
+}
 
 /// Exports a batch of each of these sizes; the collector refuses each for good.
 fn refuse(app: &mut App, collector: &MockCollector, batches: &[usize]) {
@@ -23,7 +30,7 @@ fn letters_are_listed_inspected_and_delivered_once_the_collector_is_repaired() {
     for format in [FallbackFormat::Json, FallbackFormat::Protobuf] {
         let collector = MockCollector::start().expect("loopback");
         let state = tempfile::tempdir().expect("temp dir");
-        let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+        let builder = strict(&collector);
         let builder = builder.with_state_dir(state.path().join("state")).with_fallback_format(format);
         let mut app = App::new(builder.build().expect("valid"));
         assert_eq!(app.handle.dead_letters(10).expect("there is a disk"), []);
@@ -69,7 +76,7 @@ fn letters_are_listed_inspected_and_delivered_once_the_collector_is_repaired() {
 fn a_redriven_letter_that_is_refused_again_becomes_a_new_letter() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
-    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let builder = strict(&collector);
     let mut app = App::new(builder.with_state_dir(state.path().join("state")).build().expect("valid"));
     refuse(&mut app, &collector, &[9]);
     let first = app.handle.dead_letter_ids().expect("there is a disk");
@@ -92,7 +99,7 @@ fn a_letter_for_which_there_is_no_room_stays_and_no_stored_span_is_dropped_for_i
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let build = || {
-        let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+        let builder = strict(&collector);
         let builder = builder.with_state_dir(state.path().join("state")).with_fallback_max_bytes(60_000);
         App::new(builder.with_fallback_compression(Compression::Never).build().expect("valid"))
     };
@@ -131,7 +138,7 @@ fn a_crash_during_a_redrive_sends_spans_twice_and_loses_none() {
     let state = tempfile::tempdir().expect("temp dir");
     let state = state.path().join("state");
     let build = || {
-        let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+        let builder = strict(&collector);
         App::new(builder.with_state_dir(&state).build().expect("valid"))
     };
     let mut first = build();
@@ -164,7 +171,7 @@ fn errors_name_a_letter_that_is_removed_or_damaged_or_unknown() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
     let state = state.path().join("state");
-    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let builder = strict(&collector);
     let mut app = App::new(builder.with_state_dir(&state).build().expect("valid"));
     refuse(&mut app, &collector, &[3, 4, 5, 6]);
     let ids = app.handle.dead_letter_ids().expect("there is a disk");
@@ -209,7 +216,7 @@ fn errors_name_a_letter_that_is_removed_or_damaged_or_unknown() {
 fn letters_are_redriven_beside_live_spans() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
-    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let builder = strict(&collector);
     let mut app = App::new(builder.with_state_dir(state.path().join("state")).build().expect("valid"));
     refuse(&mut app, &collector, &[50; 8]);
     collector.set(Behavior::accept());
@@ -244,7 +251,7 @@ fn without_a_fallback_there_are_no_letters() {
 fn letters_that_their_limit_removes_are_counted_beside_the_ledger() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
-    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let builder = strict(&collector);
     let builder = builder.with_state_dir(state.path().join("state")).with_dead_letter_max_bytes(30_000);
     let mut app = App::new(builder.build().expect("valid"));
     refuse(&mut app, &collector, &[50, 51, 52, 53]);

@@ -170,6 +170,7 @@ impl Computer {
             request_max_bytes: 20_000,
             fallback: self.fallback,
             replay_rate: None,
+            strict: false,
             incarnation: journal.incarnation(),
         };
         let breaker = breaker::Config::builder().with_failure_threshold(3).with_seed(self.processes).build();

@@ -250,7 +250,7 @@ impl<'a> Process<'a> {
             false => Err(format!("{term}: the ledger counts {ledger}, the recount {recount}: {:?}", core.ledger())),
         };
         equal("imbalance", core.ledger().imbalance().unsigned_abs(), 0)?;
-        let waiting = core.memory.waiting().map(|entry| entry.item.span_count()).sum::<usize>();
+        let waiting = core.memory.waiting().map(|entry| entry.item.payload.span_count()).sum::<usize>();
         let away = core.memory.writing_size().count + core.memory.tried_size().count;
         let waiting = waiting + away + core.durable.unread() + core.durable.left_spans();
         equal("buffered", core.ledger().buffered, waiting as u64)?;

@@ -30,6 +30,7 @@ use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, ReadBack, Usage};
 use crate::seams::fates::Fate;
 use crate::seams::settings::FallbackFormat;
+use crate::shell::disk::requests_of;
 
 type SpanKey = ([u8; 16], [u8; 8]);
 
@@ -51,10 +52,10 @@ struct Simulation {
     /// How often the collector received each span, also where its answer was lost.
     received: HashMap<SpanKey, u32>,
     /// Spans that the collector acknowledged as accepted, and as rejected.
-    acknowledged: u64,
-    rejected: u64,
+    acknowledged: i64,
+    rejected: i64,
     /// Acknowledged spans of replays whose marks are not written yet.
-    unmarked: u64,
+    unmarked: i64,
     /// Spans of redriven dead letters.
     redriven: u64,
     fallback: bool,
@@ -68,6 +69,7 @@ impl Simulation {
             request_max_bytes: 6_000,
             fallback,
             replay_rate: None,
+            strict: false,
             incarnation: seed,
         };
         let breaker = breaker::Config::builder().with_failure_threshold(3).with_seed(seed).build().expect("valid");
@@ -98,8 +100,8 @@ impl Simulation {
         while let Some(effect) = self.core.poll_effect() {
             match effect {
                 Effect::Publish(_) | Effect::Stop => {}
-                Effect::StoreDeadLetters(refusals) if !self.fallback => {
-                    self.core.on_dead_letters_stored(&refusals, None);
+                Effect::StoreDeadLetters(letters) if !self.fallback => {
+                    self.core.on_dead_letters_stored(letters, None, self.now);
                 }
                 effect => self.effects.push_back(effect),
             }
@@ -155,8 +157,8 @@ impl Simulation {
             self.receive(&call.payload);
         }
         if let Outcome::Delivered { rejected, .. } = outcome {
-            self.acknowledged += (spans - rejected) as u64;
-            self.rejected += rejected as u64;
+            self.acknowledged += (spans - rejected) as i64;
+            self.rejected += rejected as i64;
         }
         let hint = match &outcome {
             Outcome::Retryable { after, .. } => *after,
@@ -170,7 +172,7 @@ impl Simulation {
             && before.in_flight == self.core.ledger().in_flight
         {
             // A replay: the ledger counts its spans when the mark is written.
-            self.unmarked += spans as u64;
+            self.unmarked += spans as i64;
         }
     }
 
@@ -190,22 +192,26 @@ impl Simulation {
                 self.report(|core| core.on_undone(effect, now));
             }
             Some(Effect::Spill(Spill { entries, .. })) => {
-                let payloads = entries.iter().map(|entry| entry.item.clone()).collect::<Vec<_>>();
+                let payloads = entries.iter().map(|entry| entry.item.payload.clone()).collect::<Vec<_>>();
                 let stored = self.disk.store(&payloads, wall);
                 self.report(|core| match stored {
                     Ok(stored) => core.on_spilled(&entries, &stored.name),
-                    Err(error) if error.is_of_batches() => core.on_spill_refused(entries, &error.to_string()),
+                    Err(error) if error.is_of_batches() => core.on_spill_refused(entries, &error.to_string(), now),
                     Err(error) => core.on_spill_failed(entries, &error.to_string(), now),
                 });
             }
-            Some(Effect::StoreDeadLetters(refusals)) => {
+            Some(Effect::StoreDeadLetters(letters)) => {
+                let refusals = letters.iter().map(|letter| letter.refusal.clone()).collect::<Vec<_>>();
                 let stored = self.disk.store_dead_letters(&refusals, "", wall);
-                self.report(|core| core.on_dead_letters_stored(&refusals, stored));
+                self.report(|core| core.on_dead_letters_stored(letters, stored, now));
             }
-            Some(Effect::ReadGroup) => {
+            Some(Effect::ReadGroup { merge_bytes }) => {
                 let read = self.disk.read(0);
                 self.report(|core| match read {
-                    Ok(ReadBack::Group(batches)) => core.on_group_read(batches, now, wall),
+                    Ok(ReadBack::Group(batches)) => {
+                        let requests = requests_of(&batches, merge_bytes);
+                        core.on_group_read(batches, requests, now, wall);
+                    }
                     Ok(_) => core.on_group_deferred(now),
                     Err(error) => core.on_read_failed(&error.to_string(), now),
                 });
@@ -220,11 +226,11 @@ impl Simulation {
                 self.disk.settle(&fates).expect("no fallback of the simulation fails to settle");
                 self.report(|core| core.on_group_settled(&fates, stored));
                 let marked = fates.iter().map(|fate| match fate {
-                    Fate::Finished { delivered, rejected, .. } => (delivered + rejected) as u64,
+                    Fate::Finished { delivered, rejected, .. } => (delivered + rejected) as i64,
                     Fate::Pending(_) => 0,
                 });
                 // A batch that stays stored is replayed as a whole: its delivered parts are delivered again.
-                self.acknowledged -= self.unmarked - marked.sum::<u64>();
+                self.acknowledged -= self.unmarked - marked.sum::<i64>();
                 self.unmarked = 0;
             }
             Some(other) => unreachable!("neither a journal nor a user asks for it: {other:?}"),
@@ -263,19 +269,20 @@ impl Simulation {
         equal("imbalance", ledger.imbalance().unsigned_abs(), 0)?;
         equal("offered", ledger.offered, self.made.len() as u64)?;
         let writing = self.effects.iter().map(|effect| match effect {
-            Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.span_count()).sum(),
-            Effect::StoreDeadLetters(refusals) => refusals.iter().map(|refusal| refusal.payload.span_count()).sum(),
+            Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.payload.span_count()).sum(),
+            Effect::StoreDeadLetters(letters) => letters.iter().map(|letter| letter.refusal.payload.span_count()).sum(),
             _ => 0,
         });
         let writing = writing.sum::<usize>() + self.core.spilling_spans();
-        let waiting = self.core.memory.waiting().map(|entry| entry.item.span_count()).sum::<usize>();
+        let waiting = self.core.memory.waiting().map(|entry| entry.item.payload.span_count()).sum::<usize>();
         let tried = self.core.memory.tried_size().count;
         equal("buffered", ledger.buffered, (waiting + writing + tried) as u64)?;
         let live = self.calls.iter().filter(|call| self.core.is_live(call.id));
         equal("in_flight", ledger.in_flight, live.map(|call| call.payload.span_count() as u64).sum())?;
         equal("in_fallback", ledger.in_fallback, self.disk.stored().len() as u64)?;
         equal("in_fallback by the fallback's count", ledger.in_fallback, self.disk.usage().spans)?;
-        equal("answered", ledger.delivered + ledger.rejected + self.unmarked, self.acknowledged + self.rejected)?;
+        let answered = self.acknowledged + self.rejected - self.unmarked;
+        equal("answered", ledger.delivered + ledger.rejected, answered.cast_unsigned())?;
         equal("redriven", ledger.redriven, self.redriven)?;
         equal("dead_lettered", ledger.dead_lettered, self.disk.dead_lettered() as u64 + self.redriven)?;
         if ledger.delivered > self.received.len() as u64 {

@@ -119,21 +119,6 @@ fn replay_gets_a_quarter_of_the_calls_beside_live_traffic_and_none_while_memory_
 }
 
 #[test]
-fn a_stored_batch_that_fails_while_others_are_delivered_becomes_a_dead_letter() {
-    let mut simulation = backlog(6);
-    for _ in 0..200 {
-        // The oldest stored batch is poison.
-        run(&mut simulation, 1, |first| if first == 1 { UNAVAILABLE } else { Answer::Accept });
-        simulation.offer(5);
-        while !simulation.effects.is_empty() {
-            simulation.run_effect(Disturbance::None);
-        }
-    }
-    let ledger = simulation.core.ledger();
-    assert_eq!((ledger.dead_lettered, ledger.lost(), ledger.in_fallback), (30, 0, 0), "{ledger:?}");
-}
-
-#[test]
 fn failed_replays_lose_no_span_however_many_outages_follow() {
     let mut simulation = backlog(5);
     let before = simulation.core.ledger().in_fallback;

@@ -1,0 +1,249 @@
+//! A batch in memory: its payload, the calls that did not deliver it, and its refusals.
+
+use std::time::{Duration, Instant};
+
+use otlp_payload::{BatchId, Payload};
+use otlp_transport::{Cause, RefusalKind};
+
+use crate::seams::fates::{Failures, Refusals};
+
+/// A suspect waits this long after its first refusal, twice as long after each further one, up to the second time.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// Counted refusals of each kind at which a batch becomes a dead letter.
+const MAX_OF_BATCH: u32 = 1;
+const MAX_UNCLEAR: u32 = 6;
+const MAX_OF_SENDER: u32 = 12;
+
+/// The endpoint's other calls within this time tell a batch that is refused from an endpoint that refuses.
+pub(super) const WINDOW: Duration = Duration::from_secs(600);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    pub(crate) payload: Payload,
+    /// The batch that this one was cut from, or its own id.
+    pub(super) origin: BatchId,
+    /// Calls that did not end in delivery, throttles aside. Decides the order of calls and nothing else.
+    pub(crate) failed: u32,
+    pub(super) suspicion: Suspicion,
+    /// The fallback refused this batch alone: no spill before this instant.
+    pub(super) spill_after: Option<Instant>,
+}
+
+impl Batch {
+    pub(super) fn new(payload: Payload) -> Self {
+        let origin = payload.id();
+        Self { payload, origin, failed: 0, suspicion: Suspicion::default(), spill_after: None }
+    }
+
+    /// A piece of this batch, without a refusal.
+    pub(super) fn piece(&self, payload: Payload) -> Self {
+        Self { payload, suspicion: Suspicion::default(), ..self.clone() }
+    }
+
+    /// No call before this instant.
+    pub(super) fn waits_until(&self, now: Instant) -> Option<Instant> {
+        self.suspicion.not_before().filter(|&instant| now < instant)
+    }
+
+    pub(super) fn may_spill(&self, now: Instant) -> bool {
+        self.spill_after.is_none_or(|instant| now >= instant)
+    }
+}
+
+/// The refusals of a batch in memory or of a stored record, and the wait that follows from them.
+///
+/// A refusal counts against the batch once the same endpoint accepts a batch that was sent after it. When the endpoint
+/// refuses a batch that is no suspect, it refuses all: no refusal that does not count yet says anything then.
+///
+/// Most batches are never refused: they have no history and take no memory for one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Suspicion(Option<Box<History>>);
+
+#[derive(Clone, Debug, Default)]
+struct History {
+    counted: Refusals,
+    uncounted: Refusals,
+    /// The number of calls that had gone out when the last refusal came.
+    seen: u64,
+    /// The instants of its refusals and failures within [`WINDOW`]: they are no calls of others.
+    recent: Vec<Instant>,
+    /// The last refusal that this process saw.
+    cause: Option<Cause>,
+    /// Refusals in a row that made it wait.
+    waits: u32,
+    not_before: Option<Instant>,
+}
+
+impl Suspicion {
+    /// The refusals of a stored record that other groups, or another process, have noted; `calls` have gone out.
+    pub(super) fn of(failures: &Failures, calls: u64) -> Self {
+        let Failures { counted, uncounted, .. } = *failures;
+        if counted == Refusals::default() && uncounted == Refusals::default() {
+            return Self::default();
+        }
+        Self(Some(Box::new(History { counted, uncounted, seen: calls, ..History::default() })))
+    }
+
+    fn history(&mut self) -> &mut History {
+        self.0.get_or_insert_default()
+    }
+
+    // Events.
+
+    /// A call was refused, and the endpoint is not the cause. The batch alone waits.
+    pub(super) fn on_refused(&mut self, kind: RefusalKind, cause: Cause, calls: u64, now: Instant) {
+        self.note(now);
+        let history = self.history();
+        history.uncounted.add(kind);
+        history.cause = Some(cause);
+        history.seen = calls;
+        let wait = FIRST_WAIT.saturating_mul(1 << history.waits.min(6)).min(LONGEST_WAIT);
+        history.waits = history.waits.saturating_add(1);
+        history.not_before = now.checked_add(wait);
+    }
+
+    /// The endpoint refused a batch that is no suspect.
+    pub(super) fn on_endpoint_refused(&mut self) {
+        if let Some(history) = &mut self.0 {
+            history.uncounted = Refusals::default();
+        }
+    }
+
+    /// A call of the batch itself ended in a refusal or failure at this instant.
+    pub(super) fn note(&mut self, now: Instant) {
+        let recent = &mut self.history().recent;
+        recent.retain(|&instant| now.saturating_duration_since(instant) < WINDOW);
+        recent.push(now);
+    }
+
+    /// The endpoint accepted the batch of call number `call`, readably.
+    pub(super) fn on_other_accepted(&mut self, call: u64) {
+        if let Some(history) = &mut self.0
+            && call > history.seen
+        {
+            history.counted.take_over(&mut history.uncounted);
+        }
+    }
+
+    /// No call before this instant, for another reason than a refusal.
+    pub(super) fn wait_until(&mut self, instant: Option<Instant>) {
+        if instant.is_some() {
+            let history = self.history();
+            history.not_before = history.not_before.max(instant);
+        }
+    }
+
+    /// The endpoint accepts again after it had refused all.
+    pub(super) fn end_wait(&mut self) {
+        if let Some(history) = &mut self.0 {
+            history.not_before = None;
+            history.waits = 0;
+        }
+    }
+
+    // Queries.
+
+    pub(super) fn not_before(&self) -> Option<Instant> {
+        self.0.as_ref()?.not_before
+    }
+
+    /// The batch was refused, and no later call has delivered it.
+    pub(super) fn is_suspect(&self) -> bool {
+        let none = Refusals::default();
+        self.0.as_ref().is_some_and(|history| history.counted != none || history.uncounted != none)
+    }
+
+    pub(super) fn cause(&self) -> Option<&Cause> {
+        self.0.as_ref()?.cause.as_ref()
+    }
+
+    /// Its own refusals and failures within [`WINDOW`].
+    pub(super) fn recent(&self, now: Instant) -> u64 {
+        let is_recent = |instant: &&Instant| now.saturating_duration_since(**instant) < WINDOW;
+        self.0.as_ref().map_or(0, |history| history.recent.iter().filter(is_recent).count() as u64)
+    }
+
+    /// The refusals that count make the batch a dead letter. `is_alone`: the endpoint accepts nearly all other batches.
+    pub(super) fn is_convicted(&self, is_alone: bool) -> bool {
+        let Some(history) = &self.0 else { return false };
+        let Refusals { batch, unclear, sender } = history.counted;
+        batch >= MAX_OF_BATCH || is_alone && (unclear >= MAX_UNCLEAR || sender >= MAX_OF_SENDER)
+    }
+
+    /// The refusals as a store keeps them, beside the number of `calls` that failed.
+    pub(super) fn failures(&self, calls: u32) -> Failures {
+        let (counted, uncounted) =
+            self.0.as_ref().map(|history| (history.counted, history.uncounted)).unwrap_or_default();
+        Failures { calls, counted, uncounted }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seams::clock::{Clock as _, SystemClock};
+
+    fn cause() -> Cause {
+        Cause::Http { status: 400, message: String::new() }
+    }
+
+    #[test]
+    fn a_refusal_counts_once_a_batch_that_was_sent_after_it_is_accepted() {
+        let now = SystemClock.now();
+        let mut suspicion = Suspicion::default();
+        suspicion.on_refused(RefusalKind::Batch, cause(), 7, now);
+        suspicion.on_other_accepted(7);
+        assert!(!suspicion.is_convicted(true), "that batch was sent before the refusal came");
+        suspicion.on_other_accepted(8);
+        assert!(suspicion.is_convicted(false));
+    }
+
+    #[test]
+    fn an_endpoint_that_refuses_all_clears_the_refusals_that_do_not_count_yet() {
+        let now = SystemClock.now();
+        let mut suspicion = Suspicion::default();
+        suspicion.on_refused(RefusalKind::Batch, cause(), 1, now);
+        suspicion.on_endpoint_refused();
+        suspicion.on_other_accepted(2);
+        assert!(!suspicion.is_suspect());
+    }
+
+    #[test]
+    fn unclear_refusals_and_those_of_the_sender_need_more_and_an_endpoint_that_accepts_others() {
+        let now = SystemClock.now();
+        for (kind, most) in [(RefusalKind::Unclear, 6), (RefusalKind::Sender, 12)] {
+            let mut suspicion = Suspicion::default();
+            for call in 0..most {
+                assert!(!suspicion.is_convicted(true));
+                suspicion.on_refused(kind, cause(), call, now);
+                suspicion.on_other_accepted(call + 1);
+            }
+            assert!(suspicion.is_convicted(true) && !suspicion.is_convicted(false), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn waits_are_doubled_from_10_seconds_to_10_minutes() {
+        let now = SystemClock.now();
+        let mut suspicion = Suspicion::default();
+        for seconds in [10, 20, 40, 80, 160, 320, 600, 600, 600] {
+            suspicion.on_refused(RefusalKind::Sender, cause(), 0, now);
+            assert_eq!(suspicion.not_before(), Some(now + Duration::from_secs(seconds)));
+        }
+        suspicion.end_wait();
+        assert_eq!(suspicion.not_before(), None);
+        suspicion.on_refused(RefusalKind::Sender, cause(), 0, now);
+        assert_eq!(suspicion.not_before(), Some(now + FIRST_WAIT));
+    }
+
+    #[test]
+    fn a_batchs_own_refusals_are_forgotten_after_the_window() {
+        let now = SystemClock.now();
+        let mut suspicion = Suspicion::default();
+        suspicion.note(now);
+        suspicion.note(now + WINDOW / 2);
+        assert_eq!((suspicion.recent(now + WINDOW / 2), suspicion.recent(now + WINDOW)), (2, 1));
+    }
+}

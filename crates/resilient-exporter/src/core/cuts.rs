@@ -1,0 +1,201 @@
+//! Requests that are too large: batches are cut before and after their calls, and spans that no request can carry
+//! become one dead letter a batch.
+
+use std::time::{Duration, Instant};
+
+use otlp_payload::{BatchId, Payload};
+use otlp_transport::Cause;
+use span_buffer::Entry;
+
+use super::batch::Batch;
+use super::group::joined;
+use super::memory::{size_of, total};
+use super::{Core, Effect, Letter, Work};
+use crate::seams::fates::Refusal;
+
+/// A batch that the collector found too large waits for this time before its pieces go.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Spans of one batch that no request can carry.
+pub(super) struct Oversized {
+    origin: BatchId,
+    pieces: Vec<Entry<Batch>>,
+    cause: Cause,
+}
+
+impl Oversized {
+    pub(super) fn spans(&self) -> usize {
+        total(&self.pieces).count
+    }
+}
+
+impl Core {
+    /// Cuts the batch of the next call to the sizes that the settings and the endpoint allow. Returns the batch if it
+    /// may go as it is.
+    pub(super) fn fit(&mut self, work: Work, now: Instant) -> Option<Work> {
+        let payload = work.payload().clone();
+        let bytes = payload.bytes().len();
+        if let Some((limit, cause)) = self.endpoint.sizes.single_limit(now)
+            && bytes >= limit
+        {
+            if payload.span_count() == 1 {
+                self.set_oversized(work, cause, now);
+                return None;
+            }
+            if let Some(separated) = payload.separate(limit, || self.next_id())
+                && let Some(large) = separated.large
+            {
+                self.separate(work, separated.small, large, cause, now);
+                return None;
+            }
+        }
+        let own = Some(self.policy.request_max_bytes).filter(|&limit| bytes > limit);
+        let limit = self.endpoint.sizes.limit(bytes, now).into_iter().chain(own).min();
+        match limit {
+            Some(limit) if payload.span_count() > 1 => self.cut(work, limit, None, now),
+            _ => Some(work),
+        }
+    }
+
+    /// The collector found this request too large.
+    pub(super) fn cut_refused(&mut self, work: Work, cause: Cause, now: Instant) {
+        let (bytes, spans) = (work.payload().bytes().len(), work.payload().span_count());
+        let is_own_limit = matches!(cause, Cause::RequestLimit { .. });
+        let is_merged = matches!(&work, Work::Replay(piece) if piece.is_merged());
+        if !is_own_limit && !is_merged {
+            self.endpoint.sizes.on_refused(bytes, (spans == 1).then(|| cause.clone()), now);
+        }
+        let limit = match &cause {
+            Cause::RequestLimit { limit, .. } if *limit < bytes => *limit,
+            _ => self.endpoint.sizes.cut(bytes, now),
+        };
+        if let Some(work) = self.cut(work, limit, Some(now + PAUSE), now) {
+            self.set_oversized(work, cause, now);
+        }
+    }
+
+    /// Cuts a batch into pieces of at most `limit` bytes, which wait until `not_before`. Returns a batch that cannot be
+    /// cut.
+    fn cut(&mut self, work: Work, limit: usize, not_before: Option<Instant>, now: Instant) -> Option<Work> {
+        if let Work::Replay(piece) = &work
+            && piece.is_merged()
+        {
+            self.with_group(|group| group.take_apart(piece));
+            return None;
+        }
+        let payload = work.payload().clone();
+        let Some(pieces) = payload.cut(limit, || self.next_id()) else { return Some(work) };
+        match work {
+            Work::Live(entry) => {
+                let failed = entry.item.failed.saturating_add(u32::from(not_before.is_some()));
+                self.durable.on_cut(payload.id(), &pieces.iter().map(Payload::id).collect::<Vec<_>>());
+                for payload in pieces.into_iter().rev() {
+                    let size = size_of(&payload);
+                    let mut item = entry.item.piece(payload);
+                    item.failed = failed;
+                    item.suspicion.wait_until(not_before);
+                    self.memory.give_back(Entry { item, size, calls: 0, ..entry.clone() });
+                }
+            }
+            Work::Replay(piece) => {
+                self.with_group(|group| group.on_cut(&piece, pieces));
+                if let Some(instant) = not_before {
+                    self.replay.on_cut(instant);
+                }
+                self.settle_group(now);
+            }
+        }
+        None
+    }
+
+    /// Takes the spans that no request can carry out of a batch.
+    fn separate(&mut self, work: Work, small: Option<Payload>, large: Payload, cause: Cause, now: Instant) {
+        match work {
+            Work::Live(entry) => {
+                let ids = small.iter().chain([&large]).map(Payload::id).collect::<Vec<_>>();
+                self.durable.on_cut(entry.item.payload.id(), &ids);
+                if let Some(small) = small {
+                    let (item, size) = (entry.item.piece(small.clone()), size_of(&small));
+                    self.memory.give_back(Entry { item, size, ..entry.clone() });
+                }
+                let (item, size) = (entry.item.piece(large.clone()), size_of(&large));
+                self.add_oversized(Entry { item, size, ..entry }, cause);
+            }
+            Work::Replay(piece) if piece.is_merged() => self.with_group(|group| group.take_apart(&piece)),
+            Work::Replay(piece) => {
+                self.with_group(|group| group.on_separated(&piece, small, large, cause));
+                self.settle_group(now);
+            }
+        }
+    }
+
+    /// No request can carry this batch of one span, or one that cannot be cut.
+    fn set_oversized(&mut self, work: Work, cause: Cause, now: Instant) {
+        match work {
+            Work::Live(entry) => {
+                let origin = entry.item.origin;
+                self.add_oversized(entry, cause.clone());
+                // Pieces of the same batch that wait: their spans of this size share the dead letter.
+                let Some((limit, _)) = self.endpoint.sizes.single_limit(now) else { return };
+                for entry in self.memory.take_all_where(|batch| batch.origin == origin) {
+                    let payload = entry.item.payload.clone();
+                    let separated = payload.separate(limit, || self.next_id());
+                    match separated {
+                        _ if payload.span_count() == 1 && payload.bytes().len() >= limit => {
+                            self.add_oversized(entry, cause.clone());
+                        }
+                        Some(separated) if separated.large.is_some() && payload.span_count() > 1 => {
+                            let large = separated.large.unwrap_or(payload);
+                            self.separate(Work::Live(entry), separated.small, large, cause.clone(), now);
+                        }
+                        _ => self.memory.give_back(entry),
+                    }
+                }
+            }
+            Work::Replay(piece) => {
+                self.with_group(|group| group.on_dead(piece, cause));
+                self.settle_group(now);
+            }
+        }
+    }
+
+    fn add_oversized(&mut self, entry: Entry<Batch>, cause: Cause) {
+        self.memory.on_write_begun(entry.size);
+        let origin = entry.item.origin;
+        match self.oversized.iter_mut().find(|oversized| oversized.origin == origin) {
+            Some(oversized) => oversized.pieces.push(entry),
+            None => self.oversized.push(Oversized { origin, pieces: vec![entry], cause }),
+        }
+    }
+
+    /// Has the disk thread store the oversized spans of each batch of which no piece is in a call.
+    pub(super) fn store_oversized(&mut self) {
+        if self.oversized.is_empty() {
+            return;
+        }
+        let is_out = |origin: BatchId| {
+            self.in_flight.iter().any(|call| matches!(&call.work, Work::Live(entry) if entry.item.origin == origin))
+        };
+        let (wait, ready) = std::mem::take(&mut self.oversized).into_iter().partition(|one| is_out(one.origin));
+        self.oversized = wait;
+        for Oversized { pieces, cause, .. } in ready {
+            self.store_letter(pieces, cause);
+        }
+    }
+
+    /// Has the disk thread store refused pieces of one batch as one dead letter.
+    pub(super) fn bury(&mut self, pieces: Vec<Entry<Batch>>, cause: Cause) {
+        self.memory.on_write_begun(total(&pieces));
+        self.store_letter(pieces, cause);
+    }
+
+    fn store_letter(&mut self, pieces: Vec<Entry<Batch>>, cause: Cause) {
+        let attempts = pieces.iter().map(|entry| entry.item.failed).max().unwrap_or_default().max(1);
+        let payload = match &pieces[..] {
+            [alone] => alone.item.payload.clone(),
+            pieces => joined(pieces.iter().map(|entry| entry.item.payload.clone()).collect()),
+        };
+        let refusal = Refusal { payload, cause, attempts, permanent: true };
+        self.effects.push_back(Effect::StoreDeadLetters(vec![Letter { pieces, refusal }]));
+    }
+}

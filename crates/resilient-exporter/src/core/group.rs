@@ -1,0 +1,317 @@
+//! One group of stored records: the pieces that are still to be sent, and the answers so far.
+//!
+//! Small records share a request. A request of several records that is refused, or fails, is taken apart: its records
+//! go singly, and only single calls count against a record. The group ends when each record was tried once; those
+//! without an answer return to the store with their failures.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Instant;
+
+use otlp_payload::{BatchId, Merged, Payload};
+use otlp_transport::{Cause, RefusalKind};
+
+use super::batch::Suspicion;
+use super::endpoint::Blame;
+use crate::seams::fallback::StoredBatch;
+use crate::seams::fates::{Fate, Refusal};
+
+/// The bytes of one request for some records of the group, or for a piece of one record.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) records: Range<usize>,
+    pub(super) payload: Payload,
+}
+
+impl Piece {
+    /// The records share the request.
+    pub(super) fn is_merged(&self) -> bool {
+        self.records.len() > 1
+    }
+
+    /// The first record, which is the only one of a piece that is not merged.
+    fn record(&self) -> usize {
+        self.records.start
+    }
+}
+
+/// A refusal of one record.
+pub(super) struct Refused<'a> {
+    pub(super) kind: RefusalKind,
+    pub(super) cause: Cause,
+    pub(super) blame: Blame,
+    /// Whether the endpoint accepts nearly all other batches, if so many of its recent calls were the record's.
+    pub(super) is_alone: &'a dyn Fn(u64) -> bool,
+}
+
+pub(super) struct Group {
+    records: Vec<Record>,
+    queue: VecDeque<Piece>,
+    /// Pieces in calls.
+    out: usize,
+    /// The endpoint refused a record, or failed for one, while it accepted others.
+    has_suspect: bool,
+}
+
+struct Record {
+    payload: Payload,
+    /// Pieces in the queue or in calls; a record in a merged request has one.
+    pieces: usize,
+    /// A piece was tried and has no answer that ends it: the whole record stays stored.
+    stays: bool,
+    /// Calls that did not deliver it.
+    calls: u32,
+    suspicion: Suspicion,
+    delivered: usize,
+    rejected: usize,
+    refused: Vec<Refusal>,
+}
+
+impl Group {
+    /// The records that were read, and the requests that send them; `calls` have gone out.
+    pub(super) fn new(
+        batches: Vec<StoredBatch>,
+        requests: Vec<Merged>,
+        calls: u64,
+        mut payload: impl FnMut(bytes::Bytes, usize) -> Payload,
+    ) -> Self {
+        let records = batches.into_iter().map(|batch| Record {
+            suspicion: Suspicion::of(&batch.failures, calls),
+            payload: payload(batch.request, batch.spans),
+            pieces: 1,
+            stays: false,
+            calls: batch.failures.calls,
+            delivered: 0,
+            rejected: 0,
+            refused: Vec::new(),
+        });
+        let mut group = Self { records: records.collect(), queue: VecDeque::new(), out: 0, has_suspect: false };
+        for Merged { bytes, requests } in requests {
+            let records = group.records.get(requests.clone()).unwrap_or_default();
+            let payload = match records {
+                [record] => record.payload.clone(),
+                records => payload(bytes, records.iter().map(|record| record.payload.span_count()).sum()),
+            };
+            group.queue.push_back(Piece { records: requests, payload });
+        }
+        group
+    }
+
+    pub(super) fn has_next(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub(super) fn take_next(&mut self) -> Option<Piece> {
+        let piece = self.queue.pop_front()?;
+        self.out += 1;
+        Some(piece)
+    }
+
+    // Answers to a piece.
+
+    pub(super) fn on_delivered(&mut self, piece: &Piece, mut rejected: usize) {
+        self.out -= 1;
+        let is_merged = piece.is_merged();
+        for record in &mut self.records[piece.records.clone()] {
+            let spans = if is_merged { record.payload.span_count() } else { piece.payload.span_count() };
+            // The answer does not say which spans of a merged request were rejected.
+            let rejected_here = rejected.min(spans);
+            rejected -= rejected_here;
+            record.pieces -= 1;
+            record.delivered += spans - rejected_here;
+            record.rejected += rejected_here;
+        }
+    }
+
+    /// The call ends without an answer that says anything about its records.
+    pub(super) fn give_back(&mut self, piece: Piece) {
+        self.out -= 1;
+        self.queue.push_front(piece);
+    }
+
+    /// Sends the records of a merged request singly, after the others.
+    pub(super) fn take_apart(&mut self, piece: &Piece) {
+        self.out -= 1;
+        for index in piece.records.clone() {
+            let payload = self.records[index].payload.clone();
+            self.queue.push_back(Piece { records: index..index + 1, payload });
+        }
+    }
+
+    /// A call for one record was refused, or failed as if it were.
+    pub(super) fn on_refused(&mut self, piece: Piece, refused: Refused, calls: u64, now: Instant) {
+        let Refused { kind, cause, blame, is_alone } = refused;
+        let record = &self.records[piece.record()];
+        if blame == Blame::Batch && record.suspicion.is_convicted(is_alone(record.suspicion.recent(now))) {
+            // Its earlier refusals count already.
+            return self.on_dead(piece, cause);
+        }
+        self.try_later(&piece);
+        let record = &mut self.records[piece.record()];
+        match blame {
+            Blame::Batch => {
+                record.suspicion.on_refused(kind, cause, calls, now);
+                self.has_suspect = true;
+            }
+            Blame::Endpoint => record.suspicion.note(now),
+        }
+    }
+
+    /// A call for one record failed, and the endpoint is the cause.
+    pub(super) fn on_failed(&mut self, piece: &Piece, now: Instant) {
+        self.try_later(piece);
+        self.records[piece.record()].suspicion.note(now);
+    }
+
+    fn try_later(&mut self, piece: &Piece) {
+        self.out -= 1;
+        let record = &mut self.records[piece.record()];
+        record.pieces -= 1;
+        record.calls = record.calls.saturating_add(1);
+        record.stays = true;
+    }
+
+    /// One piece of a record was cut into these.
+    pub(super) fn on_cut(&mut self, piece: &Piece, pieces: Vec<Payload>) {
+        self.out -= 1;
+        let record = piece.record();
+        self.records[record].pieces += pieces.len() - 1;
+        self.records[record].calls = self.records[record].calls.saturating_add(1);
+        for payload in pieces.into_iter().rev() {
+            self.queue.push_front(Piece { records: record..record + 1, payload });
+        }
+    }
+
+    /// No request can carry the spans of `large`, which a piece of a record held.
+    pub(super) fn on_separated(&mut self, piece: &Piece, small: Option<Payload>, large: Payload, cause: Cause) {
+        self.out -= 1;
+        let index = piece.record();
+        let record = &mut self.records[index];
+        record.pieces -= 1;
+        let attempts = record.calls.max(1);
+        record.refused.push(Refusal { payload: large, cause, attempts, permanent: true });
+        if let Some(payload) = small {
+            record.pieces += 1;
+            self.queue.push_front(Piece { records: index..index + 1, payload });
+        }
+    }
+
+    /// One piece of a record ends as a dead letter.
+    pub(super) fn on_dead(&mut self, piece: Piece, cause: Cause) {
+        self.out -= 1;
+        let record = &mut self.records[piece.record()];
+        record.pieces -= 1;
+        record.calls = record.calls.saturating_add(1);
+        let attempts = record.calls;
+        record.refused.push(Refusal { payload: piece.payload, cause, attempts, permanent: true });
+    }
+
+    // Answers to other calls.
+
+    /// The endpoint accepted the batch of call number `call`, readably: records whose refusals count now may end.
+    pub(super) fn on_other_accepted(&mut self, call: u64, is_alone: impl Fn(u64) -> bool, now: Instant) {
+        for record in &mut self.records {
+            if record.suspicion.is_suspect() {
+                record.suspicion.on_other_accepted(call);
+            }
+        }
+        let convicted = self.records.iter().enumerate().filter(|(_, record)| {
+            record.is_whole() && record.suspicion.is_convicted(is_alone(record.suspicion.recent(now)))
+        });
+        for index in convicted.map(|(index, _)| index).collect::<Vec<_>>() {
+            self.convict(index);
+        }
+    }
+
+    /// Ends a record as a dead letter, unless a call is out for it or its last refusal is one of another group.
+    fn convict(&mut self, index: usize) {
+        let record = &mut self.records[index];
+        let Some(cause) = record.suspicion.cause().cloned() else { return };
+        if record.pieces > 0 {
+            let Some(at) = self.queue.iter().position(|piece| piece.records == (index..index + 1)) else { return };
+            self.queue.remove(at);
+            record.pieces = 0;
+        }
+        record.stays = false;
+        let (payload, attempts) = (record.payload.clone(), record.calls);
+        record.refused.push(Refusal { payload, cause, attempts, permanent: true });
+    }
+
+    /// The record of this piece is a suspect.
+    pub(super) fn is_suspect(&self, piece: &Piece) -> bool {
+        self.records[piece.record()].suspicion.is_suspect()
+    }
+
+    pub(super) fn on_endpoint_refused(&mut self) {
+        for record in &mut self.records {
+            record.suspicion.on_endpoint_refused();
+        }
+    }
+
+    // The end.
+
+    /// Each record was tried.
+    pub(super) fn has_ended(&self) -> bool {
+        self.queue.is_empty() && self.out == 0
+    }
+
+    /// No record ended, and the endpoint is not the cause of all that.
+    pub(super) fn is_in_vain(&self) -> bool {
+        self.has_suspect && self.records.iter().all(|record| record.stays)
+    }
+
+    /// Spans that the collector has of records that stay.
+    pub(super) fn delivered_in_part(&self) -> usize {
+        self.records.iter().filter(|record| !record.has_ended()).map(|record| record.delivered).sum()
+    }
+
+    /// The fate of each record, in the order in which the records were read.
+    pub(super) fn into_fates(self) -> Vec<Fate> {
+        self.records.into_iter().map(Record::into_fate).collect()
+    }
+}
+
+impl Record {
+    fn has_ended(&self) -> bool {
+        self.pieces == 0 && !self.stays
+    }
+
+    /// No part of it has an answer.
+    fn is_whole(&self) -> bool {
+        self.delivered + self.rejected == 0 && self.refused.is_empty() && self.pieces <= 1
+    }
+
+    fn into_fate(self) -> Fate {
+        if !self.has_ended() {
+            // A record that was delivered in part stays whole: at least once.
+            return Fate::Pending(self.suspicion.failures(self.calls));
+        }
+        let refused = one_letter(self.refused);
+        Fate::Finished { delivered: self.delivered, rejected: self.rejected, refused }
+    }
+}
+
+/// The refusals of one record as one dead letter.
+fn one_letter(refused: Vec<Refusal>) -> Vec<Refusal> {
+    let mut pieces = refused.into_iter();
+    let Some(mut first) = pieces.next() else { return Vec::new() };
+    let rest = pieces.collect::<Vec<_>>();
+    if !rest.is_empty() {
+        first.attempts = rest.iter().map(|refusal| refusal.attempts).fold(first.attempts, u32::max);
+        let all = std::iter::once(&first.payload).chain(rest.iter().map(|refusal| &refusal.payload));
+        first.payload = joined(all.cloned().collect());
+    }
+    vec![first]
+}
+
+/// Pieces of one batch as one payload, under the id of the first. Encoded messages that follow each other are one
+/// message (Protocol Buffers, "Last One Wins": repeated fields are concatenated).
+pub(super) fn joined(pieces: Vec<Payload>) -> Payload {
+    let spans = pieces.iter().map(Payload::span_count).sum();
+    let (id, created) =
+        pieces.first().map_or((BatchId { incarnation: 0, seq: 0 }, std::time::SystemTime::UNIX_EPOCH), |first| {
+            (first.id(), first.created())
+        });
+    let bytes = pieces.iter().map(|piece| &piece.bytes()[..]).collect::<Vec<_>>().concat();
+    Payload::new(id, created, spans, bytes.into())
+}

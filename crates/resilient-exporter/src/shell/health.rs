@@ -1,0 +1,81 @@
+//! Health, from the facts of core and disk queue.
+
+use std::time::Duration;
+
+use super::queue::Activity;
+use super::shared::Shared;
+use crate::report::facts::{Facts, Failed, Fill, Pause};
+use crate::report::health::{Health, Status};
+use crate::report::remedies::remedy;
+
+/// The disk thread is stalled if one operation takes this long.
+const STALLED: Duration = Duration::from_secs(2);
+
+/// The calls of this time decide on health.
+const RECENT: Duration = Duration::from_secs(300);
+
+impl Shared {
+    pub(crate) fn health(&self) -> Health {
+        // Clocks of a user's: outside the lock.
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let Activity { usage, journal, busy } = self.activity(now);
+        let mut core = self.core();
+        let losses = core.accounts.recent_losses(now);
+        let core = &*core;
+        let (ledger, counters, snapshot) = (core.ledger(), &core.accounts.counters, core.memory.snapshot(now));
+        let calls = core.endpoint.rates(now, RECENT);
+        let waiting = ledger.buffered + ledger.in_flight;
+        let health = Health {
+            status: Status::Healthy,
+            issues: Vec::new(),
+            breaker: core.breaker_state(),
+            metrics: counters.metrics(waiting, core.endpoint.trips()),
+            ledger: ledger.clone(),
+            buffered_batches: snapshot.batches,
+            buffered_bytes: snapshot.bytes,
+            oldest: snapshot.oldest_age,
+            fallback_files: usage.files,
+            fallback_bytes: usage.bytes,
+            journal_batches: journal.map(|journal| journal.batches),
+            journal_bytes: journal.map(|journal| journal.bytes),
+            accepted_not_durable: core.durable.accepted_not_durable(),
+            success_rate_5m: (calls.success_rate() * 1_000.0).round() / 1_000.0,
+            acknowledged_unreadable: counters.acknowledged_unreadable(),
+            possible_duplicates: counters.possible_duplicates(),
+            dead_letters_evicted: counters.dead_letters_evicted(),
+            endpoint: self.endpoint.clone(),
+        };
+        let texts = [counters.last_cause(), core.endpoint.refusing(), core.endpoint.unreadable()];
+        let [last, refusing, unreadable] = texts.map(|cause| cause.map(|cause| (cause.to_string(), remedy(cause))));
+        let limits = core.memory.limits();
+        let held = core.memory.held_size();
+        health.judged(&Facts {
+            losses,
+            last_failure: last.as_ref().map(failed),
+            outage: core.outage_since().map(|since| now.saturating_duration_since(since)),
+            refusing: refusing.as_ref().map(failed),
+            calls,
+            unreadable: unreadable.as_ref().map(|(cause, _)| (counters.acknowledged_unreadable(), cause.as_str())),
+            pause: core.endpoint.pause(now).map(|(whole, left)| Pause { whole, left, until: wall + left }),
+            fill: Fill {
+                spans: held.count,
+                max_spans: limits.max_count,
+                bytes: held.bytes,
+                max_bytes: limits.max_bytes,
+            },
+            spilling: core.spilling_spans(),
+            has_fallback: self.no_fallback.is_none() && self.has_disk(),
+            disk_trouble: core.storage.trouble().filter(|_| core.is_disk_trouble_felt(now)),
+            journal_trouble: core.durable.trouble(),
+            is_recently_not_durable: core.durable.is_recently_not_durable(now),
+            unread: core.durable.unread(),
+            is_disk_stalled: busy.is_some_and(|time| time >= STALLED),
+            no_fallback: self.no_fallback.as_deref(),
+            set_aside: (0, 0),
+        })
+    }
+}
+
+fn failed<'a>((cause, remedy): &'a (String, &'static str)) -> Failed<'a> {
+    Failed { cause, remedy }
+}
