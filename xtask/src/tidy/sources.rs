@@ -25,6 +25,11 @@ const SLEEP: &str = concat!("thread::", "sleep(");
 const EXPECT: &str = "clippy::disallowed_methods";
 const TODO: &str = concat!("TO", "DO");
 
+/// The crate whose log calls are contained, and the one file of it that calls the log. Written in two parts, so that
+/// this file does not find itself.
+const CONTAINED: (&str, &str) = ("crates/resilient-exporter/src/", "crates/resilient-exporter/src/report/log.rs");
+const LOG: &str = concat!("trac", "ing");
+
 /// Folders of one machine, which no other machine has.
 const MACHINE: [&str; 4] =
     [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
@@ -40,6 +45,7 @@ pub(super) fn check(files: &[Source]) -> Vec<Finding> {
             findings.extend(check_length(file));
             findings.extend(check_marks(file));
             findings.extend(check_todos(file, files));
+            findings.extend(check_log_calls(file));
         }
     }
     findings
@@ -70,6 +76,22 @@ fn check_marks(file: &Source) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A log subscriber is a user's code: one that panics must end no thread and lose no job.
+fn check_log_calls(file: &Source) -> Vec<Finding> {
+    let (folder, log) = CONTAINED;
+    if !file.path.starts_with(folder) || file.path == log {
+        return Vec::new();
+    }
+    let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
+    let calls = |line: &str| {
+        let line = code(line);
+        contains_word(&line, &format!("{LOG}::")) || contains_word(&line, &format!("use {LOG}"))
+    };
+    let lines = file.text.lines().enumerate().filter(|(_, line)| calls(line));
+    let message = || format!("`{LOG}`: a subscriber may panic; use the macros of `report/log.rs`, which contain it");
+    lines.map(|(number, _)| Finding::new(&file.path, number + 1, message())).collect()
 }
 
 /// A thing left to do names the test that pins today's behaviour: `TODO(name_of_the_test)`.
@@ -165,6 +187,18 @@ mod tests {
             check_text("src/lib.rs", format!("#[expect({EXPECT})]\n{}{sleep}", "\n".repeat(EXPECT_REACH))).len(),
             1
         );
+    }
+
+    #[test]
+    fn the_exporter_calls_the_log_in_one_file_only() {
+        let (folder, log) = CONTAINED;
+        let path = format!("{folder}shell/net.rs");
+        for call in [format!("    {LOG}::warn!(spans);"), format!("use {LOG}::warn;"), format!("use {LOG};")] {
+            assert_eq!(check_text(&path, call.clone()).len(), 1, "{call}");
+            assert_eq!(check_text(log, call.clone()), []);
+            assert_eq!(check_text("crates/telemetry-manager/src/warn.rs", call), []);
+        }
+        assert_eq!(check_text(&path, format!("    work(); // as {LOG}::warn! would")), []);
     }
 
     #[test]
