@@ -7,7 +7,8 @@
 //! | `durable` | durable mode: the journal across crashes, shutdowns and a hanging disk |
 //! | `hostile` | foreign and damaged files in the state directory |
 //! | `lifecycle` | start, shutdown and drop; refused settings |
-//! | `log` | the warnings of the exporter, for tests to read |
+//! | `log` | the log of these tests, whose subscriber panics at each line |
+//! | `logging` | the limits of the log, and a log that panics |
 //! | `seams` | a user's own transport, exporter, fallback, clock, backoff and breaker |
 //! | `support` | a traced application and its comparison with the collector |
 
@@ -17,5 +18,6 @@ mod durable;
 mod hostile;
 mod lifecycle;
 mod log;
+mod logging;
 mod seams;
 mod support;

@@ -29,8 +29,10 @@ fn transport(protocol: Protocol, endpoint: String) -> Box<dyn Transport> {
     connect(config).expect("no I/O yet")
 }
 
-/// Shortens the delays whose defaults are a second or more to a few milliseconds.
+/// Shortens the delays whose defaults are a second or more to a few milliseconds, beside a log that panics at each
+/// line.
 pub(crate) fn quick(builder: Builder) -> Builder {
+    crate::log::capture();
     builder
         .with_retry_initial_delay(Duration::from_millis(5))
         .with_retry_max_delay(Duration::from_millis(40))
