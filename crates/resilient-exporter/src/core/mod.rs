@@ -4,7 +4,7 @@
 //! The methods of [`Core`] and its parts are of four kinds:
 //!
 //! - **Events**, `on_*`: something happened; the shell reports it. Effects are queued inside.
-//! - **Commands**: `drain`, `stop`, `ask`.
+//! - **Commands**: `drain`, `stop`, `ask`, `retry_now`.
 //! - **Queries**: `is_*`, `has_*` and nouns; they change nothing.
 //! - **Polls**: `poll_calls`, `next_wakeup`, `poll_effect`. The net thread polls the calls; the thread that reported an
 //!   event polls the effects and hands them to the disk thread or to the subscribers.
