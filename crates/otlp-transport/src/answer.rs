@@ -91,8 +91,8 @@ fn grpc_took_nothing(code: i32, after: Option<Duration>) -> bool {
     }
 }
 
-/// The outcome of a failure. `text` is the peer's, for words about a size: without a hint they make a batch of several
-/// spans too large, of any status. One span cannot be split.
+/// The outcome of a failure. `text` is the peer's, for words about a size: without a hint, or with one of no time, they
+/// make a batch of several spans too large, of any status. One span cannot be split.
 fn failure(
     verdict: Verdict,
     cause: Cause,
@@ -103,7 +103,7 @@ fn failure(
 ) -> Outcome {
     match verdict {
         Verdict::TooLarge => Outcome::TooLarge { cause, possible_duplicate },
-        _ if after.is_none() && spans > 1 && size::names_a_maximum(text) => {
+        _ if after.is_none_or(|after| after.is_zero()) && spans > 1 && size::names_a_maximum(text) => {
             Outcome::TooLarge { cause, possible_duplicate }
         }
         Verdict::Retry => Outcome::Retryable { after, cause, possible_duplicate },
@@ -302,6 +302,22 @@ mod tests {
             for outcome in outcomes.into_iter().flatten() {
                 if let Outcome::Delivered { rejected, .. } = outcome {
                     prop_assert!(rejected <= spans);
+                }
+                // An upper bound: false only for the answers that prove it.
+                if let Outcome::Retryable { cause, possible_duplicate: false, .. }
+                | Outcome::TooLarge { cause, possible_duplicate: false }
+                | Outcome::Refused { cause, possible_duplicate: false, .. } = &outcome
+                {
+                    let is_proof = matches!(
+                        cause,
+                        Cause::Http { status: 401 | 403 | 404 | 405 | 407 | 413 | 429, .. }
+                            | Cause::Grpc { code: 5 | 7 | 8 | 12 | 16, .. }
+                    );
+                    prop_assert!(is_proof, "{outcome:?}");
+                }
+                if matches!(outcome, Outcome::TooLarge { .. }) && spans <= 1 {
+                    let is_413 = matches!(outcome.cause(), Some(Cause::Http { status: 413, .. }));
+                    prop_assert!(is_413, "{outcome:?}");
                 }
                 let text = outcome.cause().map(ToString::to_string).unwrap_or_default();
                 prop_assert!(!text.contains(char::is_control), "{text:?}");

@@ -91,7 +91,7 @@ impl HttpTransport {
         let (head, mut body) = response.into_parts();
         let mut read = Read { bytes: BytesMut::new(), is_whole: false };
         // Of an acknowledgement the whole body counts. Any other answer has its outcome by its head, and a body that is
-        // cut only cuts the text.
+        // cut only cuts the text; but a page is empty only if its end was read.
         let fault = if head.status.is_success() && !answer::is_page(&head.headers) {
             match timeout_at(deadline, read_whole(&mut body, &mut read)).await {
                 Ok(read) => read.err(),
@@ -99,7 +99,7 @@ impl HttpTransport {
             }
         } else {
             let _ = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut body, &mut read)).await;
-            None
+            (!read.is_whole).then(|| "not read to its end".to_owned())
         };
         if read.is_whole {
             self.keep(connection);

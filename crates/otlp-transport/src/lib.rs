@@ -35,7 +35,9 @@ pub use protocol::{Compression, Protocol};
 /// future at any point (shutdown); the peer may have taken a payload that was sent until then.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Sends one payload once: no retry inside, and no waiting for one. Its own time-out bounds the call.
+    /// Sends one payload: no retry of a failure inside, and no waiting for one. Only a request that the peer did not
+    /// process, by its own word or since the connection had ended before, goes out again at once, on a new connection.
+    /// Its own time-out bounds the call.
     async fn send(&self, payload: &Payload) -> Outcome;
 
     /// The address of the collector for logs and health: no user-info, no header.

@@ -2,7 +2,7 @@
 
 /// How many words around a claim belong to it.
 const REACH: usize = 8;
-/// How many words behind "exceeds" can be its object: "its time limit".
+/// How many words behind "exceeds" can be its object ("its time limit"), and how far a unit is from its number.
 const OBJECT: usize = 3;
 
 /// The things that smaller requests make smaller.
@@ -47,6 +47,9 @@ const OTHER: &[&str] = &[
     "time",
     "timeout",
     "age",
+    "deadline",
+    "duration",
+    "latency",
     "response",
     "memory",
     "concurrency",
@@ -80,7 +83,7 @@ const FLOW: &[&str] = &[
     "monthly",
 ];
 
-const UNITS: &[&str] = &["size", "length", "bytes", "byte", "kb", "mb", "gb", "kib", "mib", "gib"];
+const UNITS: &[&str] = &["size", "length", "bytes", "byte", "kb", "mb", "gb", "kib", "mib", "gib", "ki", "mi", "gi"];
 
 /// Whether a refusal is about the size of this very message, and not about a rate, a quota or a part of the message:
 /// then smaller requests are taken. Covers the words of the gRPC libraries (Go, C++, Java, .NET, Node, tonic), of web
@@ -88,29 +91,50 @@ const UNITS: &[&str] = &["size", "length", "bytes", "byte", "kb", "mb", "gb", "k
 pub(super) fn names_a_maximum(text: &str) -> bool {
     let words = words(text);
     let word = |at: usize| words.get(at).map_or("", String::as_str);
-    if words.iter().any(|word| FLOW.contains(&word.as_str())) || text.contains("/s ") || text.contains("/s)") {
+    if words.iter().any(|word| FLOW.contains(&word.as_str())) || has_per_second(text) {
         return false;
     }
-    // The nearest noun: whether it is a thing that a split makes smaller.
-    let nearest = |places: &mut dyn Iterator<Item = usize>| {
-        places.map(word).find_map(|word| match word {
-            _ if WHOLE.contains(&word) => Some(true),
-            _ if OTHER.contains(&word) => Some(false),
-            _ => None,
-        })
+    // Whether a noun is a thing that a split makes smaller; the body of a response is none.
+    let noun = |at: usize| match word(at) {
+        word if OTHER.contains(&word) => Some(false),
+        other if WHOLE.contains(&other) => Some(at == 0 || word(at - 1) != "response"),
+        _ => None,
     };
+    let is_unit = |at: usize| UNITS.contains(&word(at));
     (0..words.len()).any(|at| {
         let (start, end) = (at.saturating_sub(REACH), (at + REACH).min(words.len()));
-        let has_unit = || (start..end).any(|at| UNITS.contains(&word(at)));
-        let has_other_object = || nearest(&mut (at + 1..(at + 1 + OBJECT).min(end))) == Some(false);
+        let close = |from: usize| from..(from + OBJECT).min(words.len());
         let is_claim = match (word(at), word(at + 1)) {
-            ("too", "large" | "big" | "long") | ("larger" | "bigger", "than") => true,
-            ("exceed" | "exceeds" | "exceeded" | "exceeding", _) => has_unit() && !has_other_object(),
-            ("greater" | "longer" | "smaller" | "less", "than") => has_unit(),
+            ("too", "large" | "big") | ("larger" | "bigger", "than") => true,
+            // "The request took too long" is about time.
+            ("too", "long") => {
+                let subject = (start..at).rev().find(|at| !matches!(word(*at), "is" | "was" | "are" | "were"));
+                subject.is_some_and(|at| is_unit(at) || noun(at).is_some())
+            }
+            ("exceed" | "exceeds" | "exceeded" | "exceeding", _) => {
+                (start..end).any(is_unit) && close(at + 1).find_map(noun) != Some(false)
+            }
+            ("greater" | "longer" | "smaller" | "less", "than") => {
+                close(at + 2).any(is_unit) || (at.saturating_sub(OBJECT)..at).any(is_unit)
+            }
+            ("over", _) => {
+                (start..end).any(is_unit)
+                    && (at + 1..end).any(|at| matches!(word(at), "limit" | "max" | "maximum"))
+                    && !word(at + 1).is_empty()
+                    && (word(at + 1) == "the" || word(at + 1).bytes().all(|byte| byte.is_ascii_digit()))
+            }
             _ => false,
         };
         // The subject of the claim stands before it; "too large a message" has none.
-        is_claim && nearest(&mut (start..at).rev()).or_else(|| nearest(&mut (at + 1..end))) == Some(true)
+        is_claim && (start..at).rev().chain(at + 1..end).find_map(noun) == Some(true)
+    })
+}
+
+/// "Bytes/s", and neither a longer word nor a part of a path.
+fn has_per_second(text: &str) -> bool {
+    text.match_indices("/s").any(|(at, found)| {
+        let behind = text[at + found.len()..].chars().next();
+        behind.is_none_or(|behind| !behind.is_ascii_alphanumeric() && behind != '/')
     })
 }
 
@@ -119,11 +143,14 @@ pub(super) fn names_a_maximum(text: &str) -> bool {
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut word = String::new();
-    let mut was_lower = false;
+    let (mut was_lower, mut was_digit) = (false, false);
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
         let after = &rest[character.len_utf8()..];
-        if !character.is_ascii_alphanumeric() || (was_lower && character.is_ascii_uppercase()) {
+        // Between words, and between a number and its unit.
+        let is_digit = character.is_ascii_digit();
+        let turns = was_lower && character.is_ascii_uppercase() || !word.is_empty() && was_digit != is_digit;
+        if !character.is_ascii_alphanumeric() || turns {
             if !word.is_empty() && !is_name_of_value(&word, rest) {
                 words.push(std::mem::take(&mut word));
             }
@@ -132,7 +159,7 @@ fn words(text: &str) -> Vec<String> {
         if character.is_ascii_alphanumeric() {
             word.push(character.to_ascii_lowercase());
         }
-        was_lower = character.is_ascii_lowercase();
+        (was_lower, was_digit) = (character.is_ascii_lowercase(), is_digit);
         rest = after;
     }
     if !word.is_empty() {
@@ -202,6 +229,16 @@ mod tests {
             "<Code>RequestBodyTooLarge</Code><Message>The request body is too large and exceeds the maximum \
              permissible limit.</Message>",
             "Request body should not exceed 15 MB",
+            r#"{"error": "Request size is over 1 MiB limit"}"#,
+            "body over the limit of 5MB",
+            "Request body is larger than 15MiB",
+            "The message is too long",
+            "message length too long",
+            "[Errno 90] Message too long",
+            "message is longer than 5000 bytes",
+            "batch size greater than maximum",
+            "see https://example.com/s3/limits: payload too large",
+            "see https://example.com/s/limits: payload too large",
             "Content-Length of 5000000 too large (maximum is 1000000)",
             "kafka server: Message was too large, server rejected it to avoid allocation error",
             "Attempt to produce message larger than configured Producer.MaxMessageBytes: 2000000 > 1000000",
@@ -240,6 +277,19 @@ mod tests {
             "request failed: memory limit of 512 MiB exceeded",
             "too many requests",
             "request exceeded its time limit while reading 500 bytes",
+            // Times.
+            "upstream request took too long",
+            "the request is taking too long, 500 bytes were read",
+            "request took longer than 5000ms; received 500 bytes",
+            "request body was read for longer than the deadline of 5 s",
+            "message exceeded deadline of 5000ms, size 12",
+            // Other uses of the words.
+            "request over HTTP/2, body of 500 bytes, limit unknown",
+            "ingestion limit of 4 MB/s exceeded by request",
+            "request of 500 bytes above limit of 5MB/s: exceeded",
+            "request exceeds 5 MB/s",
+            "upstream response body too large",
+            "response size exceeds 4 MiB",
             // Parts of a request: its head, a trace, a span, an attribute.
             "<html><head><title>400 Request Header Or Cookie Too Large</title></head>",
             "Request Header Fields Too Large",

@@ -172,6 +172,11 @@ fn status_rows() -> Vec<Row> {
     };
     rows.extend([
         row("RetryInfo of zero", trailers(status_with_retry(8, "", (0, 0), true)), "retryable after 0ns: grpc 8"),
+        row(
+            "RetryInfo of zero, about size",
+            trailers(status_with_retry(8, "message larger than max", (0, 0), true)),
+            "too large: grpc 8",
+        ),
         row("RetryInfo below zero", trailers(status_with_retry(8, "", (-9, 0), true)), "retryable after 0ns: grpc 8"),
         row("RetryInfo, bad nanos", trailers(status_with_retry(8, "", (2, -1), true)), "retryable after 2s: grpc 8"),
         row(

@@ -27,6 +27,7 @@ fn success_rows() -> Vec<Row> {
     const SENDER: &str = "sender: http 200, maybe taken";
     let ok = |body: &[u8]| answer(200, &[PROTOBUF], body);
     let as_type = |content_type: &str, body: &[u8]| answer(200, &[("content-type", content_type)], body);
+    let no_body = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n".to_vec();
     let page = b"\n<!DOCTYPE html><title>welcome</title>";
     let cut =
         |head: &str| Raw::AnswerThenClose(format!("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n{head}").into_bytes());
@@ -139,6 +140,7 @@ fn success_rows() -> Vec<Row> {
         row("200, torn page", cut("content-type: text/html\r\n\r\n<ht"), SENDER),
         row("200, torn page without a type", cut("\r\n<html><body>"), SENDER),
         row("200, page that never ends", Raw::AnswerThenHang(http_head("content-type: text/html")), SENDER),
+        row("200, page whose body never comes", Raw::AnswerThenHang(no_body), SENDER),
         row("200, nothing as a page", as_type("text/html", b""), "delivered, 0 rejected"),
         // Encodings.
         row("200, GZIP", encoded(" GZip ", &gzip(&partial_success(1, ""))), "delivered, 1 rejected"),
@@ -223,6 +225,7 @@ fn status_rows() -> Vec<Row> {
         row("400, compressed and cut", answer(400, &[GZIP], &cut), "too large: http 400, maybe taken"),
         row("400 as JSON", answer(400, &[], br#"{"message":"Request Too Long"}"#), "too large: http 400, maybe taken"),
         row("429 about size", answer(429, &[], TOO_LARGE), "too large: http 429"),
+        row("429 about size, 0 s", answer(429, &[("retry-after", "0")], TOO_LARGE), "too large: http 429"),
         row("429 about size, 7 s", answer(429, &retry, TOO_LARGE), "retryable after 7s: http 429"),
         row(
             "429 about a rate",
