@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 use ::journal::SyncPolicy;
 use breaker::Machine;
 use otlp_payload::{BatchId, Encoder, Payload};
-use otlp_transport::Outcome;
+use otlp_transport::{Cause, Outcome};
 use span_buffer::Limits;
 
-use crate::core::{Core, Endpoint, Policy};
+use crate::core::{Core, Effect, Endpoint, Policy};
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
-use crate::seams::fates::Fate;
+use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
+use crate::seams::fates::{Failures, Fate, Refusal, Refusals};
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 use crate::shell::commit::Committer;
 use crate::shell::disk::{self, Worker};
@@ -213,4 +213,89 @@ fn the_disk_thread_ends_after_the_last_file_of_a_shutdown() {
     assert_eq!(stored.load(Ordering::Relaxed), 600);
     let core = shared.core();
     assert_eq!((core.ledger().in_fallback, core.ledger().buffered, core.ledger().lost()), (600, 0, 0));
+}
+
+/// A fallback of three batches that has room for so many dead letters.
+struct FullOfLetters {
+    batches: Vec<StoredBatch>,
+    letters: Option<usize>,
+    fates: Arc<Mutex<Vec<Fate>>>,
+}
+
+impl Fallback for FullOfLetters {
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn store(&mut self, _batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+        Ok(Stored::default())
+    }
+
+    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+        Ok(ReadBack::Group(self.batches.clone()))
+    }
+
+    fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
+        fates.clone_into(&mut self.fates.lock().expect("no panic"));
+        Ok(())
+    }
+
+    fn clean_up(&mut self, _now: SystemTime) {}
+
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
+    }
+
+    fn store_dead_letters(&mut self, refusals: &[Refusal], _endpoint: &str, _now: SystemTime) -> Option<usize> {
+        let room = self.letters.as_mut()?;
+        let stored = refusals.len().min(*room);
+        *room -= stored;
+        Some(stored)
+    }
+}
+
+#[test]
+fn a_refused_batch_without_its_dead_letter_stays_with_its_failures() {
+    // Without dead letters at all a refused batch is dropped.
+    for (letters, dead_lettered, stay) in [(Some(3), 6, 0), (Some(1), 2, 4), (Some(0), 0, 6), (None, 0, 0)] {
+        let now = SystemClock.now();
+        let shared = shared(core(6, now));
+        let batches = [0, 1, 2].map(|batch| payload(&shared, 1 + 2 * batch, 2));
+        let failures = |batch| Failures {
+            calls: 4 + batch,
+            counted: Refusals { batch: 0, unclear: batch, sender: 3 },
+            ..Failures::default()
+        };
+        let read = batches.iter().zip(0..).map(|(payload, batch)| StoredBatch {
+            failures: failures(batch),
+            ..StoredBatch::new(payload.bytes().clone(), 2)
+        });
+        let fates = Arc::new(Mutex::new(Vec::new()));
+        let fallback = FullOfLetters { batches: read.collect(), letters, fates: Arc::clone(&fates) };
+        let mut worker = Worker::new(&shared, Box::new(fallback), None);
+        shared.repeat(Effect::ReadGroup { merge_bytes: 1 << 18 });
+        let refused = batches.map(|payload| {
+            let cause = Cause::Http { status: 400, message: String::new() };
+            let refused = vec![Refusal { payload, cause, attempts: 1, permanent: true }];
+            Fate::Finished { delivered: 0, rejected: 0, refused }
+        });
+        shared.repeat(Effect::SettleGroup(refused.to_vec()));
+        worker.turn_within(Duration::ZERO);
+
+        let settled = fates.lock().expect("no panic");
+        let kept = settled.iter().filter_map(|fate| match fate {
+            Fate::Pending(failures) => Some(*failures),
+            Fate::Finished { .. } => None,
+        });
+        let expected = (3 - stay / 2..3).map(|batch| Failures { calls: 5 + batch, ..failures(batch) });
+        assert_eq!(kept.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{letters:?} letters");
+        let core = shared.core();
+        let ledger = core.ledger();
+        assert_eq!(
+            (ledger.dead_lettered, ledger.in_fallback),
+            (dead_lettered, u64::from(stay)),
+            "{letters:?}: {ledger:?}"
+        );
+        assert_eq!((ledger.lost(), ledger.imbalance()), (6 - dead_lettered - u64::from(stay), 0), "{ledger:?}");
+    }
 }

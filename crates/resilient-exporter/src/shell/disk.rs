@@ -13,7 +13,7 @@ use super::shared::Shared;
 use crate::core::{Answer, Effect, Letter, Question, Spill};
 use crate::report::warnings::Kind;
 use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
-use crate::seams::fates::{Failures, Fate, Refusal};
+use crate::seams::fates::{Failures, Fate, Refusal, store_letters};
 
 /// The interval of clean-ups, by which the fallback keeps its limits.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +56,8 @@ pub(crate) struct Worker<'a> {
     /// The size of the next group to replay, and the instant at which the last one was read.
     group: GroupSize,
     group_read: Instant,
+    /// The failures of its batches as they were read.
+    failures: Vec<Failures>,
     /// Batches have records in the journal: the next look for marks is due soon.
     has_records: bool,
     is_stopping: bool,
@@ -72,6 +74,7 @@ impl<'a> Worker<'a> {
             cleaned,
             group: GroupSize::new(),
             group_read: cleaned,
+            failures: Vec::new(),
             has_records: false,
             is_stopping: false,
         }
@@ -212,6 +215,9 @@ impl<'a> Worker<'a> {
             Ok(ReadBack::Group(batches)) => requests_of(batches, merge_bytes),
             _ => Vec::new(),
         };
+        if let Ok(ReadBack::Group(batches)) = &read {
+            self.failures = batches.iter().map(|batch| batch.failures).collect();
+        }
         self.shared.decide(|core| match read {
             Ok(ReadBack::Group(batches)) => core.on_group_read(batches, requests, now, wall),
             Ok(ReadBack::Pause | ReadBack::Empty) => core.on_group_deferred(now),
@@ -220,17 +226,11 @@ impl<'a> Worker<'a> {
     }
 
     fn settle_group(&mut self, mut fates: Vec<Fate>) {
-        let refused = fates.iter().flat_map(refusals).cloned().collect::<Vec<_>>();
+        let refused = fates.iter().map(|fate| fate.refusals().len()).sum::<usize>();
         // First the dead letters, then the mark: a crash between the two repeats batches and loses none.
-        let stored = if refused.is_empty() { None } else { self.store_dead_letters(&refused) };
-        if stored.unwrap_or(0) < refused.len() {
-            // Only the collector's answer ends a batch: one that failed often stays in the fallback.
-            for fate in &mut fates {
-                if refusals(fate).iter().any(|refusal| !refusal.permanent) {
-                    *fate = Fate::Pending(Failures::default());
-                }
-            }
-        }
+        let read = std::mem::take(&mut self.failures);
+        let stored = store_letters(&mut fates, &read, |refusals| self.store_dead_letters(refusals));
+        let is_in_part = stored.is_some_and(|stored| stored < refused);
         self.group.on_group_ended(self.shared.clock.now().saturating_duration_since(self.group_read));
         let settled = guarded(|| self.fallback.settle(&fates));
         // Surplus spans enter the ledger before they leave it.
@@ -246,6 +246,10 @@ impl<'a> Worker<'a> {
                 Err(failure) => core.on_disk_failed(&failure.text, now),
             }
             gone.into_iter().for_each(|change| core.on_fallback_changed(change));
+            if is_in_part {
+                // The storage of the dead letters needs time: the batches that stay are not read again at once.
+                core.on_group_deferred(now);
+            }
         });
     }
 
@@ -322,13 +326,6 @@ impl<'a> Worker<'a> {
 
     fn changes(&mut self) -> Vec<Change> {
         guarded(|| Ok(self.fallback.changes())).unwrap_or_default()
-    }
-}
-
-fn refusals(fate: &Fate) -> &[Refusal] {
-    match fate {
-        Fate::Finished { refused, .. } => refused,
-        Fate::Pending(_) => &[],
     }
 }
 
