@@ -34,10 +34,9 @@ impl<D: Directory> DeadLetterStore<D> {
         Self { letters: None, open, config, changes: Vec::new(), log: StoreLog::default() }
     }
 
+    /// Stores the spans of a refusal in one letter; in several, if one would be larger than all letters may be. A single
+    /// span that is larger leaves as a letter leaves that its limits remove.
     pub(super) fn store(&mut self, refusal: &Refusal, endpoint: &str, now: SystemTime) -> Result<(), FallbackError> {
-        let letters = self.opened()?;
-        // Letters are for people: JSON, although the fallback files may be protobuf.
-        let records = FallbackFormat::Json.records(&refusal.payload).map_err(FallbackError::of_batches)?;
         let letter = Letter {
             signal: "traces".to_owned(),
             status: match &refusal.cause {
@@ -51,12 +50,30 @@ impl<D: Directory> DeadLetterStore<D> {
             accepted: refusal.payload.created(),
             refused: now,
         };
-        let added = letters.add(&letter, &records, now);
+        self.add(&letter, &refusal.payload, now)
+    }
+
+    fn add(&mut self, letter: &Letter, spans: &Payload, now: SystemTime) -> Result<(), FallbackError> {
+        // Letters are for people: JSON, although the fallback files may be protobuf.
+        let records = FallbackFormat::Json.records(spans).map_err(FallbackError::of_batches)?;
+        let added = self.opened()?.add(letter, &records, now);
         match &added {
             Ok(added) => self.note_evicted(&added.evicted),
             Err(error) => self.note_evicted(error.evicted()),
         }
-        added.map(drop).map_err(in_one_line)
+        match added {
+            Err(error @ (SpillError::TooLarge { .. } | SpillError::Record { .. })) => {
+                let Some((left, right)) = spans.split(spans.id(), spans.id()) else {
+                    let spans = spans.span_count() as u64;
+                    self.log.warn(Kind::LetterRemoved, spans, &ErrorChain(&error).to_string());
+                    self.changes.push(Change::DeadLettersEvicted { spans });
+                    return Ok(());
+                };
+                self.add(letter, &left, now)?;
+                self.add(letter, &right, now)
+            }
+            added => added.map(drop).map_err(in_one_line),
+        }
     }
 
     pub(super) fn ids(&mut self) -> Result<Vec<String>, DeadLetterError> {

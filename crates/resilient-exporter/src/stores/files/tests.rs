@@ -19,9 +19,17 @@ fn now() -> SystemTime {
 }
 
 fn open(dir: &Path, format: FallbackFormat) -> FileStore {
+    open_with(dir, format, &LetterSettings::default())
+}
+
+fn open_with(dir: &Path, format: FallbackFormat, letters: &LetterSettings) -> FileStore {
     let files = Files { format, ..Files::default() };
-    FileStore::open(dir.join("fallback"), &files, dir.join("dead-letters"), &LetterSettings::default())
-        .expect("a directory of this user")
+    FileStore::open(dir.join("fallback"), &files, dir.join("dead-letters"), letters).expect("a directory of this user")
+}
+
+fn refusal(payload: &Payload) -> Refusal {
+    let cause = Cause::Http { status: 400, message: "no such tenant".to_owned() };
+    Refusal { payload: payload.clone(), cause, attempts: 1, permanent: true }
 }
 
 fn batch(first: u64, count: usize) -> Payload {
@@ -148,11 +156,10 @@ fn a_dead_letter_that_cannot_be_stored_leaves_exactly_its_batch_in_the_file() {
         store.store(&batches, now()).expect("room");
         let Ok(ReadBack::Group(group)) = store.read(1 << 20) else { panic!("four batches") };
         // The second batch was refused in two parts.
-        let refusals = |parts: &[Payload]| {
-            let cause = || Cause::Http { status: 400, message: "no such tenant".to_owned() };
-            let refusal =
-                |payload: &Payload| Refusal { payload: payload.clone(), cause: cause(), attempts: 1, permanent: true };
-            Fate::Finished { delivered: 0, rejected: 0, refused: parts.iter().map(refusal).collect() }
+        let refusals = |parts: &[Payload]| Fate::Finished {
+            delivered: 0,
+            rejected: 0,
+            refused: parts.iter().map(refusal).collect(),
         };
         let id = BatchId { incarnation: 1, seq: 9 };
         let (left, right) = batches[1].split(id, id).expect("four spans");
@@ -198,4 +205,28 @@ fn a_dead_letter_that_cannot_be_stored_leaves_exactly_its_batch_in_the_file() {
         nth += 1;
     }
     assert!(nth > 10 && kept_in_part > 0, "{nth} calls, {kept_in_part} times one of two letters");
+}
+
+/// A limit of the letters below the size of one batch, and of one span: no batch stays for ever because of it, and each
+/// span is in a letter or counted as removed by the limit.
+#[test]
+fn a_refusal_that_is_larger_than_all_letters_may_be_is_split_or_removed_by_the_limit() {
+    for (max_bytes, some_letters) in [(4_000, true), (1, false)] {
+        let state = tempfile::tempdir().expect("temp dir");
+        let letters = LetterSettings { max_bytes, ..LetterSettings::default() };
+        let mut store = open_with(state.path(), FallbackFormat::Json, &letters);
+        let stored = store.store_dead_letters(&[refusal(&batch(0, 100)), refusal(&batch(200, 1))], "endpoint", now());
+        assert_eq!(stored, Some(2));
+        let evicted = store.changes().into_iter().map(|change| match change {
+            Change::DeadLettersEvicted { spans } => spans,
+            other => panic!("{other:?}"),
+        });
+        let evicted = evicted.sum::<u64>();
+        let ids = store.dead_letter_ids().expect("a well disk");
+        let described = ids.iter().map(|id| store.describe_dead_letter(id).expect("whole"));
+        let left = described.map(|letter| (letter.spans, letter.bytes)).collect::<Vec<_>>();
+        assert_eq!(left.iter().map(|(spans, _)| spans).sum::<u64>() + evicted, 101);
+        assert!(left.iter().map(|(_, bytes)| bytes).sum::<u64>() <= max_bytes);
+        assert_eq!(!left.is_empty(), some_letters, "{left:?}");
+    }
 }
