@@ -13,7 +13,7 @@ use crate::report::ledger::Ledger;
 use crate::shell::ending::FlushError;
 use crate::shell::shared::Shared;
 
-pub use self::dead_letters::RedriveReport;
+pub use self::dead_letters::{DeadLetterFilter, RedriveReport};
 
 /// A view of one exporter, and the flush that the SDK does not pass on. A clone costs a reference count. A handle may
 /// outlive the exporter, whose last numbers it then shows.

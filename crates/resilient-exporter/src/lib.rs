@@ -38,7 +38,7 @@ pub use builder::{Builder, ByExporter, ByTransport, IntoPrimary};
 pub use error::BuildError;
 pub use exporter::ResilientSpanExporter;
 pub use file_fallback::Compression;
-pub use handle::{Handle, RedriveReport};
+pub use handle::{DeadLetterFilter, Handle, RedriveReport};
 pub use report::events::Event;
 pub use report::health::{Health, Metrics, Status};
 pub use report::ledger::{DropReason, Ledger, RefuseReason};

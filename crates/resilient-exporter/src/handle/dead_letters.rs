@@ -9,7 +9,59 @@ use crate::report::warnings::Kind;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, PATIENCE, Redriven};
 use crate::seams::fallback::Fallback;
 
-/// The result of [`Handle::redrive_all`].
+/// Chooses dead letters by their descriptions, for [`Handle::redrive_matching`]. Every condition that is set must hold;
+/// without one all letters match. Letter case does not matter.
+///
+/// ```
+/// use resilient_exporter::DeadLetterFilter;
+///
+/// // The collector did not know the tenant, and knows it now.
+/// let filter = DeadLetterFilter::default().with_status("HTTP 400").with_reason("no such tenant");
+/// # let _ = filter;
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DeadLetterFilter {
+    status: Option<String>,
+    reason: Option<String>,
+    endpoint: Option<String>,
+}
+
+impl DeadLetterFilter {
+    /// The status is this one, such as `HTTP 400` or `gRPC 3`; `none` stands for letters without an answer.
+    #[must_use]
+    pub fn with_status(mut self, status: impl Into<String>) -> Self {
+        self.status = Some(status.into());
+        self
+    }
+
+    /// The reason contains this text.
+    #[must_use]
+    pub fn with_reason(mut self, text: impl Into<String>) -> Self {
+        self.reason = Some(text.into());
+        self
+    }
+
+    /// The spans were refused by this endpoint, as the letters name it.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Whether every condition holds for this letter.
+    #[must_use]
+    pub fn matches(&self, letter: &DeadLetter) -> bool {
+        let is = |wanted: &Option<String>, text: &str| {
+            wanted.as_ref().is_none_or(|wanted| wanted.to_lowercase() == text.to_lowercase())
+        };
+        let has = |wanted: &Option<String>, text: &str| {
+            wanted.as_ref().is_none_or(|wanted| text.to_lowercase().contains(&wanted.to_lowercase()))
+        };
+        is(&self.status, &letter.status) && has(&self.reason, &letter.reason) && is(&self.endpoint, &letter.endpoint)
+    }
+}
+
+/// The result of [`Handle::redrive_all`] and [`Handle::redrive_matching`].
 #[derive(Debug, Default)]
 #[must_use = "some letters may have stayed"]
 pub struct RedriveReport {
@@ -85,6 +137,12 @@ impl Handle {
     /// [`redrive`](Self::redrive) for each letter that is there now, oldest first. Live spans go first in between. Ends
     /// at the first failure that is not about one letter alone; to go on, call it again.
     pub fn redrive_all(&self) -> RedriveReport {
+        self.redrive_matching(&DeadLetterFilter::default())
+    }
+
+    /// [`redrive_all`](Self::redrive_all) for the letters that match `filter`, such as those of one cause that was
+    /// repaired. The others stay, and only their descriptions are read.
+    pub fn redrive_matching(&self, filter: &DeadLetterFilter) -> RedriveReport {
         let mut report = RedriveReport::default();
         let ids = match self.dead_letter_ids() {
             Ok(ids) => ids,
@@ -95,11 +153,12 @@ impl Handle {
         };
         let mut ids = ids.into_iter();
         while let Some(id) = ids.next() {
-            match self.redrive(&id) {
-                Ok(spans) => {
+            match self.redrive_if(&id, filter) {
+                Ok(Some(spans)) => {
                     report.letters += 1;
                     report.spans += spans;
                 }
+                Ok(None) => {}
                 // Another caller redrove or removed this letter first, or its limits did.
                 Err(DeadLetterError::Unknown { .. }) => {}
                 Err(error) => {
@@ -113,6 +172,18 @@ impl Handle {
             }
         }
         report
+    }
+
+    /// The spans of the letter, if it matches.
+    fn redrive_if(&self, id: &str, filter: &DeadLetterFilter) -> Result<Option<u64>, DeadLetterError> {
+        if *filter != DeadLetterFilter::default() {
+            let id = id.to_owned();
+            let letter = self.ask(move |fallback| fallback.describe_dead_letter(&id))?;
+            if !filter.matches(&letter) {
+                return Ok(None);
+            }
+        }
+        self.redrive(id).map(Some)
     }
 
     /// Removes a dead letter for good; says how many spans were in it. They were counted as `dead_lettered`, and stay

@@ -34,8 +34,8 @@ impl<D: Directory> DeadLetterStore<D> {
         Self { letters: None, open, config, changes: Vec::new(), log: StoreLog::default() }
     }
 
-    /// Stores the spans of a refusal in one letter; in several, if one would be larger than all letters may be. A single
-    /// span that is larger leaves as a letter leaves that its limits remove.
+    /// Stores the spans of a refusal in one letter; in several, if one would be larger than all letters may be. A
+    /// single span that is larger leaves as a letter leaves that its limits remove.
     pub(super) fn store(&mut self, refusal: &Refusal, endpoint: &str, now: SystemTime) -> Result<(), FallbackError> {
         let letter = Letter {
             signal: "traces".to_owned(),

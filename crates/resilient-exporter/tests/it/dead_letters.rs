@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 use std::fs;
 
+use file_fallback::Record;
+use file_fallback::dead_letters::{DeadLetters, Letter};
 use mock_collector::{Answer, Behavior, MockCollector};
 use resilient_exporter::{
-    Builder, Compression, DeadLetterError, Event, FallbackFormat, Refused, ResilientSpanExporter,
+    Builder, Clock as _, Compression, DeadLetterError, DeadLetterFilter, Event, FallbackFormat, Refused,
+    ResilientSpanExporter, SystemClock,
 };
 
 use crate::support::{App, PATIENCE, http, quick};
@@ -260,4 +263,65 @@ fn letters_that_their_limit_removes_are_counted_beside_the_ledger() {
     app.wait_until("the count of removed spans", |handle| handle.health().dead_letters_evicted == 206 - stored);
     let ledger = app.handle.ledger();
     assert_eq!((ledger.dead_lettered, ledger.lost(), ledger.imbalance()), (206, 0, 0), "{ledger:?}");
+}
+
+/// Three causes and two endpoints: the letters of one of them are redriven once it is repaired, the others stay.
+#[test]
+fn letters_of_one_cause_are_redriven_and_the_others_stay() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let dir = state.path().join("state/dead-letters");
+    let now = SystemClock.wall();
+    let mut letters = DeadLetters::open(DeadLetters::config(&dir).build().expect("valid")).expect("a new directory");
+    let mut ids = Vec::new();
+    for (index, (status, reason, endpoint)) in [
+        ("HTTP 400", "HTTP status 400: No Such Tenant \"a\"", "first"),
+        ("HTTP 400", "HTTP status 400: span name is empty", "first"),
+        ("gRPC 3", "gRPC status 3: no such tenant", "second"),
+        ("HTTP 400", "HTTP status 400: no such tenant", "second"),
+        ("none", "connection reset", "second"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let [status, reason, endpoint] = [status, reason, endpoint].map(str::to_owned);
+        let letter =
+            Letter { signal: "traces".into(), status, reason, endpoint, attempts: 1, accepted: now, refused: now };
+        // Letter 0 has one span, letter 1 two of them, and so on.
+        let records = (0..=index).map(|span| {
+            let id = format!("{:016x}", 1 + 16 * index + span);
+            let text = format!(
+                r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{id}{id}","spanId":"{id}","name":"s"}}]}}]}}]}}"#
+            );
+            Record { bytes: text.into_bytes(), count: 1 }
+        });
+        ids.push(letters.add(&letter, &records.collect::<Vec<_>>(), now).expect("room").name);
+    }
+    drop(letters);
+
+    let builder = strict(&collector);
+    let app = App::new(builder.with_state_dir(state.path().join("state")).build().expect("valid"));
+    let redrive = |filter: DeadLetterFilter| {
+        let report = app.handle.redrive_matching(&filter);
+        assert_eq!((report.failed.len(), report.left), (0, 0), "{report:?}");
+        (report.letters, report.spans)
+    };
+    let filter = DeadLetterFilter::default;
+    assert_eq!(redrive(filter().with_status("HTTP 40")), (0, 0), "the whole status");
+    assert_eq!(redrive(filter().with_reason("no such tenant").with_endpoint("third")), (0, 0));
+    assert_eq!(redrive(filter().with_status("http 400").with_reason("no such tenant")), (2, 1 + 4));
+    let left = [&ids[1], &ids[2], &ids[4]].map(String::clone);
+    assert_eq!(app.handle.dead_letter_ids().expect("there is a disk"), left);
+    assert_eq!(redrive(filter().with_endpoint("second").with_status("none")), (1, 5));
+
+    // A letter whose description is damaged is reported, and holds up none of the others.
+    let path = dir.join(&ids[1]);
+    fs::write(&path, fs::read_to_string(&path).expect("text").replacen('{', "<", 1)).expect("written");
+    let report = app.handle.redrive_matching(&filter().with_reason("TENANT"));
+    assert_eq!((report.letters, report.spans, report.failed.len()), (1, 3, 1), "{report:?}");
+    assert!(matches!(&report.failed[0], (id, DeadLetterError::Damaged { .. }) if *id == ids[1]), "{report:?}");
+    app.handle.flush(PATIENCE).expect("delivered");
+    let received = collector.received();
+    assert_eq!((received.unique, received.duplicates), (1 + 4 + 5 + 3, 0));
+    assert_eq!((app.handle.ledger().redriven, app.handle.ledger().imbalance()), (13, 0));
 }
