@@ -35,6 +35,6 @@ pub use error::{AdoptError, OpenError, RecordProblem, ReplayError, SettleError, 
 pub use form::format::Format;
 pub use form::record::Record;
 pub use notice::{Damage, Notice};
-pub use outcome::{Attempts, Evicted, Reason, Settled, Spilled, Stored, Verdict};
+pub use outcome::{Attempts, Evicted, Reason, SetAside, Settled, Spilled, Stored, Verdict};
 pub use read::group::{Group, Next, Source};
 pub use store::FileFallback;

@@ -12,6 +12,15 @@ pub struct Stored {
     pub bytes: u64,
 }
 
+/// The files in `quarantine`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAside {
+    /// How many.
+    pub files: u64,
+    /// The units that the names of those promise that were files of the store: no fewer than left it undelivered.
+    pub count: u64,
+}
+
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "older files may have been removed for it"]

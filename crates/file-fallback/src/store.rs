@@ -12,7 +12,7 @@ use crate::files::{Files, PROCESSES, adopt};
 use crate::form::record::Record;
 use crate::limits::evict::Limits;
 use crate::notice::Notice;
-use crate::outcome::{Evicted, Settled, Spilled, Stored, Verdict};
+use crate::outcome::{Evicted, SetAside, Settled, Spilled, Stored, Verdict};
 use crate::read::group::{Group, Next};
 use crate::write::writer::{Target, WhenFull, Writer};
 
@@ -233,6 +233,16 @@ impl<D: Directory> FileFallback<D> {
     #[must_use]
     pub const fn stored(&self) -> Stored {
         self.files.catalog().total()
+    }
+
+    /// Counts the files in `quarantine`, also those of earlier runs: an operator inspects them and removes them. Reads
+    /// names alone, 1,000 at most.
+    ///
+    /// # Errors
+    ///
+    /// If the subdirectory cannot be read.
+    pub fn set_aside(&self) -> Result<SetAside, FileError> {
+        self.files.count_aside()
     }
 
     /// The events since the last call that no other result reports: to be logged, and to be counted where units left

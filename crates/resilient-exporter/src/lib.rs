@@ -45,7 +45,7 @@ pub use report::ledger::{DropReason, Ledger, RefuseReason};
 pub use seams::backoff::Backoff;
 pub use seams::clock::{Clock, SystemClock};
 pub use seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
-pub use seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
+pub use seams::fallback::{Change, Fallback, FallbackError, ReadBack, SetAside, Stored, StoredBatch, Usage};
 pub use seams::fates::{Failures, Fate, Refusal, Refusals};
 pub use seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 pub use seams::settings::{

@@ -1,8 +1,9 @@
 //! Moves damaged files and strangers to the quarantine, each with a notice.
 
 use std::collections::VecDeque;
+use std::io;
 
-use safe_dir::{Directory, FileError, Quarantine, QuarantineLimits};
+use safe_dir::{Directory, FileError, OpenError, Quarantine, QuarantineLimits};
 
 use crate::notice::{Damage, Notice};
 
@@ -61,6 +62,20 @@ impl<D: Directory> Aside<D> {
         // One sync for all of them: a file that a power cut brings back is moved away by the next start.
         drop(self.quarantine.sync(dir));
         note_trimmed(self.quarantine.trim_if_due(), notices);
+    }
+
+    /// The names in the quarantine; makes no directory.
+    pub(super) fn names(&self, dir: &D) -> Result<Vec<String>, FileError> {
+        match dir.metadata(QUARANTINE) {
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            metadata => drop(metadata?),
+        }
+        let unusable = |error: OpenError| {
+            let (path, source) = (dir.path().join(QUARANTINE), io::Error::other(error));
+            FileError::Io { path, action: "open", source }
+        };
+        let entries = dir.subdirectory(QUARANTINE).map_err(unusable)?.list()?;
+        Ok(entries.into_iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect())
     }
 
     /// Removes the oldest files of the quarantine until it is within its limits.

@@ -27,6 +27,7 @@ use crate::files::aside::{Aside, Unusable};
 use crate::form::name::{Extension, FileName};
 use crate::form::names::Names;
 use crate::notice::{Damage, Notice};
+use crate::outcome::SetAside;
 use crate::read::reader::{OpenFile, Reader};
 
 /// The subdirectories of further processes on the same directory.
@@ -139,6 +140,15 @@ impl<D: Directory> Files<D> {
             let (name, count, promised) = (key.name.clone(), file.remaining(), file.promised());
             self.aside.move_file(&self.dir, Unusable { name, damage, count, promised }, &mut self.notices);
         }
+    }
+
+    /// Counts the files in the quarantine.
+    pub(crate) fn count_aside(&self) -> Result<SetAside, FileError> {
+        let names = self.aside.names(&self.dir)?;
+        // The quarantine adds `.1` and so on to a name that is taken.
+        let without_number = |name: &str| name.rsplit_once('.').and_then(|(name, _)| self.names.parse(name));
+        let counts = names.iter().filter_map(|name| self.names.parse(name).or_else(|| without_number(name)));
+        Ok(SetAside { files: names.len() as u64, count: counts.map(|name| name.count).sum() })
     }
 
     /// Notes that another program has removed the file.

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use file_fallback::{Compression, Damage, FileFallback, Format, Notice, Record};
+use file_fallback::{Compression, Damage, FileFallback, Format, Notice, Record, SetAside};
 use proptest::prelude::*;
 
 use crate::{
@@ -179,6 +179,32 @@ fn the_file_of_a_rejected_line_is_set_aside_also_after_a_restart() {
         "{notices:?}"
     );
     assert!(scratch.path().join("quarantine").join(name).exists());
+}
+
+/// Files of earlier runs, with a number behind a name that was taken, and others count; a new store counts none.
+#[test]
+fn the_files_that_were_set_aside_are_counted_over_restarts() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    assert_eq!(store.set_aside().expect("no directory"), SetAside::default());
+    assert!(!scratch.path().join("quarantine").exists(), "a question makes no directory");
+    for files in 1..=3 {
+        let name =
+            store.spill(&[line(0, 50), Record { bytes: b"no json".to_vec(), count: 9 }], at(0)).expect("room").name;
+        drop(drain(&mut store, 1_000));
+        assert_eq!(store.set_aside().expect("readable"), SetAside { files, count: 10 * files }, "{name}");
+        drop(store);
+        store = open(config(scratch.path()));
+    }
+    let quarantine = scratch.path().join("quarantine");
+    let numbered = fs::read_dir(&quarantine).expect("there").filter(|file| {
+        file.as_ref().is_ok_and(|file| file.path().extension().is_some_and(|extension| extension != "jsonl"))
+    });
+    assert_eq!(numbered.count(), 2, "each start begins with the same number and time");
+    fs::write(quarantine.join("notes.txt"), "of an operator").expect("written");
+    assert_eq!(store.set_aside().expect("readable"), SetAside { files: 4, count: 30 });
+    fs::remove_dir_all(&quarantine).expect("removed");
+    assert_eq!(store.set_aside().expect("no directory"), SetAside::default());
 }
 
 #[test]

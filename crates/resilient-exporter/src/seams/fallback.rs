@@ -19,6 +19,11 @@ pub trait Fallback: Send + 'static {
     /// operation.
     fn usage(&self) -> Usage;
 
+    /// The damaged files that wait for an operator. Must not touch the storage, as [`usage`](Self::usage).
+    fn set_aside(&self) -> SetAside {
+        SetAside::default()
+    }
+
     /// Stores batches so that they survive this process.
     ///
     /// # Errors
@@ -133,6 +138,16 @@ pub struct Usage {
     pub spans: u64,
     /// Bytes on disk.
     pub bytes: u64,
+}
+
+/// Files that hold something that could not be read as spans. All spans that could be read were delivered; the rest
+/// left the ledger as dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SetAside {
+    /// Files, objects or rows: the fallback's own unit.
+    pub files: u64,
+    /// Spans that they held when they were written: no fewer than were lost with them.
+    pub spans: u64,
 }
 
 /// Batches were stored.

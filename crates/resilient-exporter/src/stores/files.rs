@@ -23,7 +23,7 @@ use crate::report::ledger::DropReason;
 use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, SetAside, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Fate, Refusal};
 use crate::seams::settings::{self, FallbackFormat, Files};
 
@@ -33,6 +33,9 @@ const MAX_BYTES_IN_VAIN: usize = 8 * 1_024 * 1_024;
 
 /// Clean-ups, of which there is about one a second, between two looks for files of processes that have ended.
 const ADOPT_EVERY: u32 = 5;
+
+/// Clean-ups between two counts of the files that were set aside, which an operator may remove.
+const COUNT_ASIDE_EVERY: u32 = 30;
 
 /// The settings of `file-fallback` for fallback files in `dir`.
 fn files_config(files: &Files, dir: PathBuf) -> Result<Config, FileStoreError> {
@@ -72,6 +75,8 @@ pub(crate) struct FileStore<D: Directory = SafeDir> {
     format: FallbackFormat,
     dead_letters: DeadLetterStore<D>,
     clean_ups: u32,
+    /// The files in quarantine as of the last count.
+    set_aside: SetAside,
     /// The error in the first unreadable record of a file, by the file's name; logged when the file is set aside.
     garbage: BTreeMap<String, String>,
     reading: Option<(Group, Vec<Content>)>,
@@ -114,9 +119,11 @@ impl<D: Directory> FileStore<D> {
 
     fn new(files: FileFallback<D>, format: FallbackFormat, dead_letters: DeadLetterStore<D>) -> Self {
         let (garbage, changes, log) = (BTreeMap::new(), Vec::new(), StoreLog::default());
-        let mut store = Self { files, format, dead_letters, clean_ups: 0, garbage, reading: None, changes, log };
+        let (clean_ups, set_aside, reading) = (0, SetAside::default(), None);
+        let mut store = Self { files, format, dead_letters, clean_ups, set_aside, garbage, reading, changes, log };
         // Files that were found while opening are in the first usage already.
         store.log_notices();
+        store.count_aside();
         store
     }
 
@@ -142,9 +149,20 @@ impl<D: Directory> FileStore<D> {
         notices
     }
 
+    /// A count that fails leaves the last one.
+    fn count_aside(&mut self) {
+        if let Ok(file_fallback::SetAside { files, count: spans }) = self.files.set_aside() {
+            self.set_aside = SetAside { files, spans };
+        }
+    }
+
     /// Logs the notices of the files and turns them into changes.
     fn note_changes(&mut self) {
-        for notice in self.log_notices() {
+        let notices = self.log_notices();
+        if notices.iter().any(|notice| !matches!(notice, Notice::Missing { .. } | Notice::Vanished { .. })) {
+            self.count_aside();
+        }
+        for notice in notices {
             let change = match notice {
                 Notice::SetAside { count, .. } | Notice::Missing { count, .. } => {
                     Change::Dropped { spans: count, reason: DropReason::Corrupt }
@@ -228,6 +246,10 @@ where
         Usage { files: stored.files, spans: stored.count, bytes: stored.bytes }
     }
 
+    fn set_aside(&self) -> SetAside {
+        self.set_aside
+    }
+
     fn store(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
         self.store_announced(batches, now, &mut |_| {})
     }
@@ -304,6 +326,9 @@ where
         let evicted = self.files.clean_up(now);
         self.note_evicted(&evicted);
         self.note_changes();
+        if self.clean_ups.is_multiple_of(COUNT_ASIDE_EVERY) {
+            self.count_aside();
+        }
         self.dead_letters.clean_up(now);
         self.log.flush();
     }

@@ -230,3 +230,22 @@ fn a_refusal_that_is_larger_than_all_letters_may_be_is_split_or_removed_by_the_l
         assert_eq!(!left.is_empty(), some_letters, "{left:?}");
     }
 }
+
+#[test]
+fn files_that_were_set_aside_are_counted_until_an_operator_removes_them() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let mut store = open(state.path(), FallbackFormat::Json);
+    assert_eq!(store.set_aside(), SetAside::default());
+    let name = store.store(&[batch(0, 3)], now()).expect("room").name;
+    let path = state.path().join("fallback").join(name);
+    std::fs::write(&path, "no JSON\n").expect("written");
+    assert_eq!(store.read(1 << 20).expect("readable"), ReadBack::Empty);
+    let set_aside = SetAside { files: 1, spans: 3 };
+    assert_eq!((store.set_aside(), store.usage()), (set_aside, Usage::default()));
+    drop(store);
+    let mut store = open(state.path(), FallbackFormat::Json);
+    assert_eq!(store.set_aside(), set_aside);
+    std::fs::remove_dir_all(state.path().join("fallback/quarantine")).expect("there");
+    (0..COUNT_ASIDE_EVERY).for_each(|_| store.clean_up(now()));
+    assert_eq!(store.set_aside(), SetAside::default());
+}
