@@ -51,7 +51,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_recently_not_durable: bool,
     /// Spans of earlier processes that wait in the journal.
     pub(crate) unread: usize,
-    /// Files that were set aside, and their bytes.
+    /// Files that were set aside, and their spans.
     pub(crate) set_aside: (u64, u64),
 }
 
@@ -247,10 +247,10 @@ impl Facts<'_> {
         if self.spilling > 0 {
             issues.push(format!("{} spans are being written to a fallback file", self.spilling));
         }
-        let (files, bytes) = self.set_aside;
+        let (files, spans) = self.set_aside;
         if files > 0 {
             issues.push(format!(
-                "{files} damaged files of {bytes} bytes were set aside in quarantine: inspect and remove them"
+                "{files} damaged files with {spans} spans were set aside in quarantine: inspect and remove them"
             ));
         }
         issues
@@ -366,7 +366,7 @@ mod tests {
             (Facts { unread: 5, ..Facts::default() }, &["5 spans of an earlier run"]),
             (Facts { is_disk_stalled: true, ..Facts::default() }, &["2 s"]),
             (Facts { spilling: 6, ..Facts::default() }, &["6 spans are being written"]),
-            (Facts { set_aside: (2, 30), ..Facts::default() }, &["2 damaged files of 30 bytes", "remove"]),
+            (Facts { set_aside: (2, 30), ..Facts::default() }, &["2 damaged files with 30 spans", "remove"]),
         ];
         for (facts, parts) in table {
             assert_issue(health(), &facts, Status::Degraded, parts);

@@ -321,7 +321,8 @@ impl<'a> Worker<'a> {
         }
         self.usage = guarded(|| Ok(self.fallback.usage())).unwrap_or(self.usage);
         let journal = self.committer.as_ref().map(Committer::usage);
-        self.shared.on_disk_operation(self.usage, journal);
+        let set_aside = guarded(|| Ok(self.fallback.set_aside())).unwrap_or_default();
+        self.shared.on_disk_operation(self.usage, set_aside, journal);
     }
 
     fn changes(&mut self) -> Vec<Change> {

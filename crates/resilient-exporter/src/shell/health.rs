@@ -18,7 +18,7 @@ impl Shared {
     pub(crate) fn health(&self) -> Health {
         // Clocks of a user's: outside the lock.
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        let Activity { usage, journal, busy } = self.activity(now);
+        let Activity { usage, set_aside, journal, busy } = self.activity(now);
         let mut core = self.core();
         let losses = core.accounts.recent_losses(now);
         let core = &*core;
@@ -71,7 +71,7 @@ impl Shared {
             unread: core.durable.unread(),
             is_disk_stalled: busy.is_some_and(|time| time >= STALLED),
             no_fallback: self.no_fallback.as_deref(),
-            set_aside: (0, 0),
+            set_aside: (set_aside.files, set_aside.spans),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::core::Effect;
-use crate::seams::fallback::Usage;
+use crate::seams::fallback::{SetAside, Usage};
 use crate::seams::journal::JournalUsage;
 
 /// Its lock is held for an instant at a time: no operation, no clock and no other lock inside.
@@ -20,6 +20,7 @@ struct State {
     /// The start of the operation that the disk thread is in.
     busy_since: Option<Instant>,
     usage: Usage,
+    set_aside: SetAside,
     /// In durable mode.
     journal: Option<JournalUsage>,
     ended: Option<Instant>,
@@ -29,13 +30,15 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Activity {
     pub(crate) usage: Usage,
+    pub(crate) set_aside: SetAside,
     pub(crate) journal: Option<JournalUsage>,
     pub(crate) busy: Option<Duration>,
 }
 
 impl DiskQueue {
     pub(crate) fn new(usage: Usage) -> Self {
-        let state = State { effects: VecDeque::new(), busy_since: None, usage, journal: None, ended: None };
+        let (set_aside, effects) = (SetAside::default(), VecDeque::new());
+        let state = State { effects, busy_since: None, usage, set_aside, journal: None, ended: None };
         Self { state: Mutex::new(state), work: Condvar::new() }
     }
 
@@ -75,9 +78,16 @@ impl DiskQueue {
         self.state.lock().busy_since = None;
     }
 
-    pub(crate) fn on_operation(&self, usage: Usage, journal: Option<JournalUsage>, now: Instant) {
+    pub(crate) fn on_operation(
+        &self,
+        usage: Usage,
+        set_aside: SetAside,
+        journal: Option<JournalUsage>,
+        now: Instant,
+    ) {
         let mut state = self.state.lock();
         state.usage = usage;
+        state.set_aside = set_aside;
         state.journal = journal;
         state.busy_since = Some(now);
     }
@@ -106,6 +116,6 @@ impl DiskQueue {
     pub(crate) fn activity(&self, now: Instant) -> Activity {
         let state = self.state.lock();
         let busy = state.busy_since.map(|since| now.saturating_duration_since(since));
-        Activity { usage: state.usage, journal: state.journal, busy }
+        Activity { usage: state.usage, set_aside: state.set_aside, journal: state.journal, busy }
     }
 }

@@ -14,7 +14,7 @@ use crate::report::events::{Event, Listeners};
 use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, ContainedClock, SystemClock};
-use crate::seams::fallback::Usage;
+use crate::seams::fallback::{SetAside, Usage};
 use crate::seams::journal::JournalUsage;
 
 /// The longest wait: a deadline that a clock can still hold.
@@ -174,9 +174,9 @@ impl Shared {
     }
 
     /// The disk thread has ended an operation.
-    pub(crate) fn on_disk_operation(&self, usage: Usage, journal: Option<JournalUsage>) {
+    pub(crate) fn on_disk_operation(&self, usage: Usage, set_aside: SetAside, journal: Option<JournalUsage>) {
         if let Some(disk) = &self.disk {
-            disk.on_operation(usage, journal, self.clock.now());
+            disk.on_operation(usage, set_aside, journal, self.clock.now());
         }
         self.wake_all();
     }

@@ -126,6 +126,8 @@ impl StateDir {
         // The exporter accepts and delivers as before.
         export(&exporter, self.number, 1);
         eventually("the next live span", || has(&collector, &live(self.number, 1)));
+        let is_named = |issue: &String| issue.contains("set aside in quarantine");
+        eventually("health names them", || handle.health().issues.iter().any(is_named) || self.bad.is_empty());
         exporter.shutdown().expect("nothing waits");
         self.assert_set_aside();
         // The next exporter finds none of the files.
