@@ -187,6 +187,9 @@ pub enum End {
     /// An HTTP/2 GOAWAY with this error code (0 = `NO_ERROR`) that ends all streams at once, then the end of the
     /// connection. On an HTTP/1 connection, which knows no GOAWAY: [`Fin`](Self::Fin).
     GoAway(u32),
+    /// An HTTP/2 GOAWAY with this error code whose last stream is 0, then the end of the connection: by this word no
+    /// stream of the client was processed. On an HTTP/1 connection: [`Fin`](Self::Fin).
+    GoAwayUnprocessed(u32),
     /// An HTTP/2 `RST_STREAM` with this error code: the connection lives on. On an HTTP/1 connection:
     /// [`Rst`](Self::Rst).
     Stream(u32),
@@ -293,6 +296,9 @@ mod tests {
         );
         let end = serde_json::from_str::<Behavior>(r#"{"action": {"end": {"go_away": 11}}}"#).expect("valid");
         assert_eq!(end, Behavior::end(End::GoAway(11)));
+        let end =
+            serde_json::from_str::<Behavior>(r#"{"action": {"end": {"go_away_unprocessed": 0}}}"#).expect("valid");
+        assert_eq!(end, Behavior::end(End::GoAwayUnprocessed(0)));
         assert!(serde_json::from_str::<Behavior>(r#"{"acton": "accept"}"#).is_err());
     }
 }

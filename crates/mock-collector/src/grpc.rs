@@ -54,6 +54,12 @@ pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>) {
     };
     match end {
         End::GoAway(code) | End::Stream(code) => goodbye(&mut connection, Reason::from(code)).await,
+        End::GoAwayUnprocessed(code) => {
+            // Length 8, GOAWAY, no flags, stream 0, last stream 0: h2 itself names the last stream that it gave us.
+            let head = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            socket.write_raw(&[&head[..], &code.to_be_bytes()].concat()).await;
+            socket.finish().await;
+        }
         End::Fin => socket.finish().await,
         End::Rst => socket.reset_on_close(),
         End::Raw(bytes) => {

@@ -43,7 +43,7 @@ pub(crate) async fn serve(socket: Socket, shared: Arc<Shared>) {
         _ = &mut connection => return,
     };
     match end {
-        End::GoAway(_) | End::Fin => socket.finish().await,
+        End::GoAway(_) | End::GoAwayUnprocessed(_) | End::Fin => socket.finish().await,
         End::Stream(_) | End::Rst => socket.reset_on_close(),
         End::Raw(bytes) => {
             socket.write_raw(&bytes).await;

@@ -142,6 +142,11 @@ async fn goaway_reset_and_both_ends_reach_a_grpc_client() {
     let reason = Some(Reason::ENHANCE_YOUR_CALM);
     assert!(error.is_go_away() && error.is_remote() && error.reason() == reason, "{error:?}");
 
+    // h2 gives a GOAWAY to the streams above its last one; the others get the end of the connection.
+    collector.set_next(1, Behavior::end(End::GoAwayUnprocessed(Reason::NO_ERROR.into())));
+    let error = export(&collector, 1).await.response.expect_err("no answer");
+    assert!(error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR), "{error:?}");
+
     collector.set_next(1, Behavior::end(End::Stream(Reason::REFUSED_STREAM.into())));
     let answer = export(&collector, 1).await;
     let error = answer.response.expect_err("no answer");
