@@ -24,9 +24,11 @@ pub enum Outcome {
     Retryable {
         /// The peer's hint (`Retry-After`, `RetryInfo`), unclamped: a throttle. Without one: a failure.
         after: Option<Duration>,
-        /// The failure.
+        /// The failure. Of gRPC status 8 (`RESOURCE_EXHAUSTED`) without a hint the specification says that it should not
+        /// be retried: a caller that follows it to the letter finds it by its code here.
         cause: Cause,
-        /// The collector may have taken the batch although no answer says so: a resend may duplicate it.
+        /// The collector may have taken the batch although no answer says so: a resend may duplicate it. An upper bound:
+        /// true if bytes of the request went out and the answer does not prove that the peer took nothing.
         possible_duplicate: bool,
     },
     /// Too many bytes for the peer or for our own limit: split and send the parts. A payload of one span has this
@@ -91,7 +93,8 @@ pub enum Cause {
     Connect(String),
     /// Our own time-out ran out.
     Timeout(Duration),
-    /// The connection ended without an answer: GOAWAY, RST, closed, a protocol error.
+    /// The connection or the stream ended without an answer: GOAWAY, RST, closed, a protocol error; or a second peer
+    /// within one call did not process the request.
     Broken(String),
     /// An answer that could not be read or was larger than the limit.
     Unreadable(String),

@@ -1,6 +1,7 @@
 //! Several replicas behind one address: which connection a call uses, and the calls that no replica processed.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use h2::Reason;
 use http::StatusCode;
@@ -90,6 +91,29 @@ fn reconnect_leaves_calls_that_are_out_on_their_connection() {
             assert_eq!(out.await.expect("no panic"), DELIVERED, "{protocol}");
             // The connection of the call that was out is not the next one's, although it ended last.
             assert_eq!(send().await, DELIVERED, "{protocol}");
+        });
+        assert_eq!(connections(&server), [0, 1, 1], "{protocol}");
+    }
+}
+
+#[test]
+fn reconnect_gives_up_a_connection_that_is_being_made() {
+    for protocol in BOTH {
+        let server = Apart::start(None, move |listener| match protocol {
+            Protocol::Grpc => serve_grpc(listener, |_| grpc_ok()),
+            _ => serve_raw(listener, |_| Raw::Answer(http_answer(200, &[], b""))),
+        });
+        let (transport, runtime) = (transport(protocol, &server), runtime());
+        runtime.block_on(async {
+            let first = payload();
+            let mut first = transport.send(&first);
+            let is_done = std::future::poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx).is_ready())).await;
+            assert!(!is_done, "{protocol}: connecting takes a turn of the runtime");
+            transport.reconnect();
+            assert_eq!(summary(&first.await), DELIVERED, "{protocol}");
+            for _ in 0..2 {
+                assert_eq!(summary(&transport.send(&payload()).await), DELIVERED, "{protocol}");
+            }
         });
         assert_eq!(connections(&server), [0, 1, 1], "{protocol}");
     }
