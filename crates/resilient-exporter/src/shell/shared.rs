@@ -245,3 +245,10 @@ impl Shared {
         self.disk.as_ref().map_or_else(Activity::default, |disk| disk.activity(now))
     }
 }
+
+impl Drop for Shared {
+    /// Logs the warnings that came after the shutdown's last look, such as those of a disk that hung until then.
+    fn drop(&mut self) {
+        self.warn(true);
+    }
+}
