@@ -9,6 +9,7 @@
 mod builder;
 mod error;
 mod health;
+mod log;
 mod manager;
 mod propagation;
 mod resource;

@@ -109,7 +109,7 @@ impl OpenTelemetryManager {
 impl Drop for OpenTelemetryManager {
     fn drop(&mut self) {
         if let Err(error) = self.inner.shutdown() {
-            tracing::warn!("telemetry was shut down: {error}");
+            crate::log::warn_of_shutdown(&error.to_string());
         }
     }
 }

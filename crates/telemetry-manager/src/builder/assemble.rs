@@ -10,6 +10,7 @@ use resilient_exporter::{BuildError, ResilientSpanExporter};
 
 use super::Builder;
 use crate::error::SetupError;
+use crate::log;
 use crate::manager::OpenTelemetryManager;
 use crate::settings::table::{FALLBACK_DIR, SERVICE_NAME, SERVICE_VERSION, STATE_DIR};
 use crate::settings::{Setting, Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
@@ -54,9 +55,9 @@ impl Builder {
         // An exporter that is asked for files and has no directory logs that itself.
         let logged = if handle.is_some() && settings.lacks_directory() { STATE_DIR.name } else { "" };
         for warning in settings.warnings.iter().filter(|warning| warning.setting != logged) {
-            tracing::warn!(setting = warning.setting, "{warning}");
+            log::warn_of_setting(warning.setting, &warning.to_string());
         }
-        tracing::info!("telemetry: {}", settings.summary());
+        log::state_settings(&settings.summary());
         Ok(OpenTelemetryManager::new(provider, handle, settings))
     }
 

@@ -6,4 +6,5 @@ mod directories;
 mod disabled;
 mod globals;
 mod health;
+mod logging;
 mod support;
