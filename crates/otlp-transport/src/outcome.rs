@@ -24,11 +24,11 @@ pub enum Outcome {
     Retryable {
         /// The peer's hint (`Retry-After`, `RetryInfo`), unclamped: a throttle. Without one: a failure.
         after: Option<Duration>,
-        /// The failure. Of gRPC status 8 (`RESOURCE_EXHAUSTED`) without a hint the specification says that it should not
-        /// be retried: a caller that follows it to the letter finds it by its code here.
+        /// The failure. By the specification gRPC status 8 (`RESOURCE_EXHAUSTED`) without a hint should not be retried;
+        /// a caller that follows it to the letter finds it by its code here.
         cause: Cause,
-        /// The collector may have taken the batch although no answer says so: a resend may duplicate it. An upper bound:
-        /// true if bytes of the request went out and the answer does not prove that the peer took nothing.
+        /// The collector may have taken the batch although no answer says so: a resend may duplicate it. It is an upper
+        /// bound: true if bytes of the request went out and the answer does not prove that the peer took nothing.
         possible_duplicate: bool,
     },
     /// Too many bytes for the peer or for our own limit: split and send the parts. A payload of one span has this
