@@ -23,9 +23,14 @@ impl Accounts {
         self.ledger.transfer(spans, from, to);
     }
 
-    /// Moves spans that are lost, without an event of their own.
+    /// Moves spans that are lost: not accepted, or dropped without more about the cause.
     pub(super) fn lose(&mut self, spans: usize, from: Place, to: Place) {
         self.ledger.transfer(spans, from, to);
+        match to {
+            Place::Refused(reason) => self.publish(Event::NotAccepted { spans, reason }),
+            Place::Dropped(reason) => self.publish(Event::Dropped { spans, reason, detail: String::new() }),
+            _ => {}
+        }
     }
 
     /// Drops accepted spans, with more about the cause in `detail` where there is more.

@@ -30,7 +30,7 @@ impl Storage {
         self.trouble.replace(error.to_owned()).is_none()
     }
 
-    pub(super) fn is_enabled(&self) -> bool {
+    pub(crate) fn is_enabled(&self) -> bool {
         self.is_enabled
     }
 

@@ -56,7 +56,11 @@ impl Shared {
             refusing: refusing.as_ref().map(failed),
             calls,
             unreadable: unreadable.as_ref().map(|(cause, _)| (counters.acknowledged_unreadable(), cause.as_str())),
-            pause: core.endpoint.pause(now).map(|(whole, left)| Pause { whole, left, until: wall + left }),
+            pause: core.endpoint.pause(now).map(|(whole, left)| Pause {
+                whole,
+                left,
+                until: wall.checked_add(left).unwrap_or(wall),
+            }),
             fill: Fill {
                 spans: held.count,
                 max_spans: limits.max_count,
@@ -64,7 +68,7 @@ impl Shared {
                 max_bytes: limits.max_bytes,
             },
             spilling: core.spilling_spans(),
-            has_fallback: self.no_fallback.is_none() && self.has_disk(),
+            has_fallback: core.storage.is_enabled(),
             disk_trouble: core.storage.trouble().filter(|_| core.is_disk_trouble_felt(now)),
             journal_trouble: core.durable.trouble(),
             is_recently_not_durable: core.durable.is_recently_not_durable(now),

@@ -78,13 +78,7 @@ impl DiskQueue {
         self.state.lock().busy_since = None;
     }
 
-    pub(crate) fn on_operation(
-        &self,
-        usage: Usage,
-        set_aside: SetAside,
-        journal: Option<JournalUsage>,
-        now: Instant,
-    ) {
+    pub(crate) fn on_operation(&self, usage: Usage, set_aside: SetAside, journal: Option<JournalUsage>, now: Instant) {
         let mut state = self.state.lock();
         state.usage = usage;
         state.set_aside = set_aside;

@@ -11,7 +11,7 @@ use mock_collector::{Answer, Behavior, MockCollector};
 use opentelemetry_sdk::trace::SpanExporter as _;
 use otlp_payload::Payload;
 use otlp_transport::{Outcome, Transport};
-use resilient_exporter::{Event, ResilientSpanExporter};
+use resilient_exporter::{Event, RefuseReason, ResilientSpanExporter, Status};
 
 use crate::log;
 use crate::support::{App, PATIENCE, eventually, http, quick, some_spans};
@@ -162,4 +162,29 @@ fn many_warnings_of_a_kind_are_few_lines_with_sums_and_a_subscriber_has_each_eve
         numbers.map(|number| number.parse::<usize>().expect("a number")).sum::<usize>()
     };
     assert_eq!((sum("spans"), sum("suppressed") + lines.len()), (60, 60), "{lines:?}");
+}
+
+#[test]
+fn spans_that_are_not_accepted_are_told() {
+    let collector = MockCollector::start().expect("loopback");
+    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let exporter = builder.with_buffer_max_bytes(10_000).build().expect("valid");
+    let handle = exporter.handle();
+    let events = handle.subscribe();
+    let mut spans = some_spans(2);
+    spans[1].attributes.push(opentelemetry::KeyValue::new("text", "x".repeat(20_000)));
+    assert!(exporter.export(spans).now_or_never().expect("export never waits").is_err());
+    let ledger = handle.ledger();
+    assert_eq!((ledger.refused["larger_than_buffer"], ledger.imbalance()), (1, 0), "{ledger:?}");
+    let told = |event: Event| matches!(event, Event::NotAccepted { spans: 1, reason: RefuseReason::LargerThanBuffer });
+    assert!(events.try_iter().any(told));
+    let health = handle.health();
+    assert_eq!(health.status, Status::Unhealthy);
+    assert!(health.issues[0].contains("1 spans were not accepted within 5 min (larger_than_buffer)"), "{health:?}");
+    exporter.shutdown().expect("nothing waits");
+    let lines = log::warnings_about("spans were not accepted");
+    assert!(
+        lines.iter().any(|line| line.contains("larger_than_buffer") && line.contains("maximum bytes")),
+        "{lines:?}"
+    );
 }
