@@ -85,6 +85,11 @@ fn attempts(page: &mut Page, health: &Health) {
         health.possible_duplicates,
     );
     page.counter(
+        "resilient_acknowledged_unreadable_total",
+        "Delivered spans whose acknowledgement is one that no OTLP server gives.",
+        health.acknowledged_unreadable,
+    );
+    page.counter(
         "resilient_dead_letters_evicted_total",
         "Spans of dead letters that were removed to keep the limits of dead letters.",
         health.dead_letters_evicted,

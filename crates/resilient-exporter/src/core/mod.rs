@@ -274,7 +274,11 @@ impl Core {
 
     fn drop_entry(&mut self, entry: &Entry<Batch>, reason: DropReason) {
         self.durable.on_ended(entry.item.payload.id());
-        self.accounts.drop_spans(entry.size.count, Place::Buffered, reason, String::new());
+        // Memory is full, or a batch too old, because the endpoint takes nothing.
+        let cause = self.endpoint.refusing().or(self.accounts.counters.last_cause());
+        let is_the_cause = self.endpoint.has_failed() && reason != DropReason::DiskSlow;
+        let detail = cause.filter(|_| is_the_cause).map(ToString::to_string).unwrap_or_default();
+        self.accounts.drop_spans(entry.size.count, Place::Buffered, reason, detail);
     }
 
     fn spill(&mut self, entries: Vec<Entry<Batch>>) {
