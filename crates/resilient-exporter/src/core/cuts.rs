@@ -69,7 +69,10 @@ impl Core {
             Cause::RequestLimit { limit, .. } if *limit < bytes => *limit,
             _ => self.endpoint.sizes.cut(bytes, now),
         };
-        if let Some(work) = self.cut(work, limit, Some(now + PAUSE), now) {
+        if let Some(mut work) = self.cut(work, limit, Some(now + PAUSE), now) {
+            if let Work::Live(entry) = &mut work {
+                entry.item.failed = entry.item.failed.saturating_add(1);
+            }
             self.set_oversized(work, cause, now);
         }
     }

@@ -82,6 +82,7 @@ impl Core {
         if self.phase == Phase::Stopped {
             self.leave_or_drop(entry);
         } else {
+            self.has_suspects |= entry.item.suspicion.is_suspect();
             self.memory.give_back(entry);
         }
     }
@@ -175,6 +176,11 @@ impl Core {
             }
         }
         self.publish_replayed();
+    }
+
+    /// Spans that the collector took are sent again.
+    pub(crate) fn on_repeated(&mut self, spans: u64) {
+        self.accounts.counters.count_possible_duplicates(spans);
     }
 
     /// Publishes that no file is left, if there was one.

@@ -20,7 +20,7 @@ pub(crate) fn remedy(cause: &Cause) -> &'static str {
         Cause::Timeout(_) => TIME,
         Cause::Broken(detail) if mentions_http(detail) => ADDRESS,
         Cause::Broken(_) => NETWORK,
-        Cause::Unreadable(_) => ADDRESS,
+        Cause::Unreadable(_) | Cause::Unexpected(_) => ADDRESS,
         Cause::Http { status, .. } => of_http(*status),
         Cause::Grpc { code, .. } => of_grpc(*code),
         Cause::Foreign(_) => "read the message of the exporter that sends the spans",

@@ -27,6 +27,14 @@ impl Fate {
             Self::Pending(_) => &[],
         }
     }
+
+    /// Spans of the batch that end as delivered.
+    pub(crate) fn delivered(&self) -> usize {
+        match self {
+            Self::Finished { delivered, .. } => *delivered,
+            Self::Pending(_) => 0,
+        }
+    }
 }
 
 /// Stores the refused parts of each batch as dead letters. A batch of which `store` stores fewer letters than it has

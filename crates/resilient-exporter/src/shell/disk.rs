@@ -227,6 +227,8 @@ impl<'a> Worker<'a> {
 
     fn settle_group(&mut self, mut fates: Vec<Fate>) {
         let refused = fates.iter().map(|fate| fate.refusals().len()).sum::<usize>();
+        let delivered = |fates: &[Fate]| fates.iter().map(Fate::delivered).sum::<usize>();
+        let before = delivered(&fates);
         // First the dead letters, then the mark: a crash between the two repeats batches and loses none.
         let read = std::mem::take(&mut self.failures);
         let stored = store_letters(&mut fates, &read, |refusals| self.store_dead_letters(refusals));
@@ -241,6 +243,8 @@ impl<'a> Worker<'a> {
             found.into_iter().for_each(|change| core.on_fallback_changed(change));
             // The answers hold even if their mark is missing.
             core.on_group_settled(&fates, stored);
+            // Batches that stay for want of a dead letter, although a part of them was delivered.
+            core.on_repeated((before - delivered(&fates)) as u64);
             match settled {
                 Ok(()) => core.on_disk_recovered(),
                 Err(failure) => core.on_disk_failed(&failure.text, now),
