@@ -91,7 +91,7 @@ impl Core {
         match work {
             Work::Live(entry) => {
                 let failed = entry.item.failed.saturating_add(u32::from(not_before.is_some()));
-                self.durable.on_cut(payload.id(), &pieces.iter().map(Payload::id).collect::<Vec<_>>());
+                self.durable.on_cut(payload.id(), &pieces);
                 for payload in pieces.into_iter().rev() {
                     let size = size_of(&payload);
                     let mut item = entry.item.piece(payload);
@@ -115,8 +115,7 @@ impl Core {
     fn separate(&mut self, work: Work, small: Option<Payload>, large: Payload, cause: Cause, now: Instant) {
         match work {
             Work::Live(entry) => {
-                let ids = small.iter().chain([&large]).map(Payload::id).collect::<Vec<_>>();
-                self.durable.on_cut(entry.item.payload.id(), &ids);
+                self.durable.on_cut(entry.item.payload.id(), small.iter().chain([&large]));
                 if let Some(small) = small {
                     let (item, size) = (entry.item.piece(small.clone()), size_of(&small));
                     self.memory.give_back(Entry { item, size, ..entry.clone() });

@@ -27,8 +27,8 @@ const MANY_PENDING: usize = 1_024;
 pub(crate) struct Durable {
     state: State,
     records: HashMap<BatchId, Record>,
-    /// The batch that a piece was cut from.
-    wholes: HashMap<BatchId, BatchId>,
+    /// The pieces of batches that were cut.
+    pieces: HashMap<BatchId, Piece>,
     /// Batches for the next commit, oldest first.
     pending: VecDeque<BatchId>,
     /// Batches that have ended, for the next commit.
@@ -36,7 +36,7 @@ pub(crate) struct Durable {
     /// The disk thread has a commit, or the effect with it.
     is_committing: bool,
     recovery: Recovery,
-    /// Spans that a shutdown leaves in the journal.
+    /// Spans that a shutdown leaves in the journal and takes out of memory.
     left: usize,
     /// Batches that a shutdown leaves there if the last sync makes them durable.
     last: Vec<Entry<Batch>>,
@@ -71,13 +71,18 @@ struct Recovery {
 }
 
 struct Record {
-    /// Pieces that have not ended.
+    /// Pieces that have not ended, and their spans.
     pieces: usize,
-    /// Spans of the whole.
     spans: usize,
     state: RecordState,
     /// Failed appends.
     failures: u32,
+}
+
+struct Piece {
+    /// The batch that it was cut from.
+    whole: BatchId,
+    spans: usize,
 }
 
 enum RecordState {
@@ -115,7 +120,7 @@ impl Durable {
         Self {
             state: State::Off,
             records: HashMap::new(),
-            wholes: HashMap::new(),
+            pieces: HashMap::new(),
             pending: VecDeque::new(),
             done: Vec::new(),
             is_committing: false,
@@ -224,9 +229,10 @@ impl Durable {
 
     /// A batch, or a piece of one, has ended.
     pub(super) fn on_ended(&mut self, piece: BatchId) {
-        let whole = self.wholes.remove(&piece).unwrap_or(piece);
+        let Piece { whole, spans } = self.take_piece(piece);
         let Some(record) = self.records.get_mut(&whole) else { return };
         record.pieces -= 1;
+        record.spans -= spans;
         if record.pieces > 0 {
             return;
         }
@@ -241,12 +247,23 @@ impl Durable {
     }
 
     /// A batch, or a piece of one, was cut into these.
-    pub(super) fn on_cut(&mut self, piece: BatchId, pieces: &[BatchId]) {
-        let whole = self.wholes.remove(&piece).unwrap_or(piece);
-        if let Some(record) = self.records.get_mut(&whole) {
-            record.pieces += pieces.len().saturating_sub(1);
-            self.wholes.extend(pieces.iter().map(|&piece| (piece, whole)));
+    pub(super) fn on_cut<'a>(&mut self, piece: BatchId, pieces: impl IntoIterator<Item = &'a Payload>) {
+        let Piece { whole, spans } = self.take_piece(piece);
+        let Some(record) = self.records.get_mut(&whole) else { return };
+        record.pieces -= 1;
+        record.spans -= spans;
+        for payload in pieces {
+            let spans = payload.span_count();
+            record.pieces += 1;
+            record.spans += spans;
+            self.pieces.insert(payload.id(), Piece { whole, spans });
         }
+    }
+
+    /// Takes a piece from the list; a batch that was not cut is the only piece of itself.
+    fn take_piece(&mut self, id: BatchId) -> Piece {
+        let spans = || self.records.get(&id).map_or(0, |record| record.spans);
+        self.pieces.remove(&id).unwrap_or_else(|| Piece { whole: id, spans: spans() })
     }
 
     /// The batches that a file of these entries takes over: no piece of them is elsewhere.
@@ -264,7 +281,7 @@ impl Durable {
     }
 
     fn whole_of(&self, piece: BatchId) -> BatchId {
-        self.wholes.get(&piece).copied().unwrap_or(piece)
+        self.pieces.get(&piece).map_or(piece, |piece| piece.whole)
     }
 
     // Events: recovery.
@@ -373,11 +390,11 @@ impl Durable {
         self.recovery.unread
     }
 
-    /// Spans that are safe in the journal when a shutdown is over, also if the disk thread hangs in the file for them.
+    /// Spans that the ledger counts as waiting or in flight and that are safe in the journal, as durable as the policy
+    /// asks for. They stay safe while the disk thread hangs in the file for them.
     pub(crate) fn left_in_journal(&self) -> u64 {
-        let synced =
-            self.records.values().filter(|record| matches!(record.state, RecordState::Synced) && record.pieces == 1);
-        (self.recovery.unread + self.left.max(synced.map(|record| record.spans).sum())) as u64
+        let synced = self.records.values().filter(|record| matches!(record.state, RecordState::Synced));
+        (self.recovery.unread + synced.map(|record| record.spans).sum::<usize>()) as u64
     }
 
     /// Spans that were accepted without being as durable as the policy asks for; none while durable mode is off.
@@ -407,5 +424,40 @@ impl Durable {
     #[cfg(test)]
     pub(crate) fn entries(&self) -> usize {
         self.pending.len() + self.done.len() + self.records.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn payload(seq: u64, spans: usize) -> Payload {
+        let id = BatchId { incarnation: 1, seq };
+        Payload::new(id, SystemTime::UNIX_EPOCH, spans, bytes::Bytes::from_static(b"spans"))
+    }
+
+    #[test]
+    fn the_pieces_of_a_synced_batch_that_have_not_ended_are_in_the_journal() {
+        let mut durable = Durable::off();
+        durable.state = State::On;
+        let (whole, other) = (payload(0, 9), payload(1, 5));
+        assert!(durable.on_submitted(&whole) && durable.on_submitted(&other));
+        assert_eq!(durable.left_in_journal(), 0, "not yet synced");
+        durable.on_written(&[whole.id()], Written::Synced);
+        durable.on_written(&[other.id()], Written::Unsynced);
+        assert_eq!(durable.left_in_journal(), 9);
+        let (left, right) = (payload(2, 5), payload(3, 4));
+        durable.on_cut(whole.id(), [&left, &right]);
+        assert_eq!(durable.left_in_journal(), 9);
+        durable.on_ended(left.id());
+        assert_eq!(durable.left_in_journal(), 4);
+        let pieces = [payload(4, 1), payload(5, 3)];
+        durable.on_cut(right.id(), &pieces);
+        durable.on_ended(pieces[1].id());
+        assert_eq!(durable.left_in_journal(), 1);
+        durable.on_ended(pieces[0].id());
+        assert_eq!((durable.left_in_journal(), durable.pieces.len(), durable.done.len()), (0, 0, 1));
     }
 }

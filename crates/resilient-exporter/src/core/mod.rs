@@ -237,7 +237,7 @@ impl Core {
             if self.memory.is_larger_than_all(size) {
                 let (left, right) = (self.next_id(), self.next_id());
                 if let Some((left, right)) = payload.split(left, right) {
-                    self.durable.on_cut(payload.id(), &[left.id(), right.id()]);
+                    self.durable.on_cut(payload.id(), [&left, &right]);
                     parts.extend([right, left]);
                 } else {
                     fits = false;

@@ -59,7 +59,7 @@ impl Core {
             Refused::Single(entry) => {
                 let (left, right) = (self.next_id(), self.next_id());
                 if let Some((left, right)) = entry.item.payload.split(left, right) {
-                    self.durable.on_cut(entry.item.payload.id(), &[left.id(), right.id()]);
+                    self.durable.on_cut(entry.item.payload.id(), [&left, &right]);
                     let pieces = [left, right].map(|payload| {
                         let size = size_of(&payload);
                         Entry { item: entry.item.piece(payload), size, ..entry.clone() }
