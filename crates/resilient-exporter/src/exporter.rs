@@ -78,11 +78,13 @@ impl SpanExporter for ResilientSpanExporter {
         std::future::ready(self.accept(batch))
     }
 
-    /// Stops intake, tries each waiting batch once, writes the rest to the fallback, and returns within `timeout` or
+    /// Stops intake, sends the waiting batches, the first one whatever breaker and backoff say and the others while
+    /// answers come, writes the rest to the fallback, and returns within `timeout` or
     /// [`Shutdown::timeout`](crate::Shutdown::timeout), whichever is shorter.
     ///
     /// # Errors
-    /// How many spans were neither delivered nor kept in a file.
+    /// The text of the [`ShutdownError`](crate::ShutdownError), which [`Handle::shutdown_result`] returns as a value:
+    /// the SDK's batch processor discards it.
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
         if self.shut_down.swap(true, Ordering::AcqRel) {
             return Err(OTelSdkError::AlreadyShutdown);
@@ -90,9 +92,7 @@ impl SpanExporter for ResilientSpanExporter {
         let ended = catch_unwind(AssertUnwindSafe(|| self.shared.drain_and_stop(timeout.min(self.timeout))));
         match ended {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(spans)) => Err(OTelSdkError::InternalFailure(format!(
-                "{spans} spans were neither delivered nor written to a file before the deadline of the shutdown"
-            ))),
+            Ok(Err(error)) => Err(OTelSdkError::InternalFailure(error.to_string())),
             Err(_) => Err(OTelSdkError::InternalFailure("the shutdown panicked: please report this".to_owned())),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::report::events::Event;
 use crate::report::health::Health;
 use crate::report::ledger::Ledger;
-use crate::shell::ending::FlushError;
+use crate::shell::ending::{FlushError, ShutdownError};
 use crate::shell::shared::Shared;
 
 pub use self::dead_letters::{DeadLetterFilter, RedriveReport};
@@ -41,7 +41,8 @@ impl Handle {
     /// accepted yet: call the provider's `force_flush` first. Blocks the calling thread.
     ///
     /// # Errors
-    /// [`FlushError`] counts the spans that still wait in memory and in files. They stay on their way.
+    /// [`FlushError`] counts the spans that still wait in memory and in files. They stay on their way. A shutdown ends
+    /// the wait: spans in files are left to the next process then.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         self.shared.flush(timeout)
     }
@@ -53,6 +54,16 @@ impl Handle {
     pub fn retry_now(&self) {
         self.shared.core().retry_now();
         self.shared.net.notify_one();
+    }
+
+    /// The result of the exporter's shutdown, whose error the SDK's batch processor discards. Until the shutdown has
+    /// ended: the result that it would have if it ended now, so that an error counts the spans which the end of the
+    /// process loses. Takes short locks; never waits for a worker thread.
+    ///
+    /// # Errors
+    /// [`ShutdownError`] counts the spans that were dropped since the shutdown began, and those in memory only.
+    pub fn shutdown_result(&self) -> Result<(), ShutdownError> {
+        self.shared.shutdown_result()
     }
 
     /// A receiver of every [`Event`] from now on. A receiver that is 1,024 events behind misses further ones until it

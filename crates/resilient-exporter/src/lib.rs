@@ -52,5 +52,5 @@ pub use seams::settings::{
     Breaker, Buffer, DeadLetters, Durability, FallbackFormat, Files, Refused, Replay, Requests, Retry, Settings,
     Shutdown,
 };
-pub use shell::ending::FlushError;
+pub use shell::ending::{FlushError, ShutdownError};
 pub use stores::journal::JournalOpenError;

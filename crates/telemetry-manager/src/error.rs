@@ -143,31 +143,27 @@ impl Error for FlushError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ShutdownError {
-    /// Spans were neither delivered nor written to a file.
-    Lost {
-        /// Their number.
-        spans: u64,
-    },
-    /// The SDK did not finish in time, so spans may still have been in its queue.
+    /// The exporter dropped spans, or ended before the disk had stored all.
+    Exporter(resilient_exporter::ShutdownError),
+    /// The SDK did not finish in time, so spans may still be in its queue.
     Sdk {
         /// The SDK's error.
         error: OTelSdkError,
-        /// Spans that are known to be lost.
-        spans: u64,
+        /// The exporter's spans at that instant: those dropped since its shutdown began, and those in memory only.
+        exporter: Option<resilient_exporter::ShutdownError>,
     },
 }
 
 impl fmt::Display for ShutdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost { spans } => {
-                write!(f, "{spans} spans were neither delivered nor written to a file; enable the file fallback")
-            }
-            Self::Sdk { spans, .. } => {
-                write!(
-                    f,
-                    "the batch processor did not finish; {spans} spans are known to be lost, its queue may have held more"
-                )
+            Self::Exporter(error) => error.fmt(f),
+            Self::Sdk { exporter, .. } => {
+                f.write_str(
+                    "the batch processor did not finish in time, and its queue may hold spans: end spans earlier, or \
+                     check for a span processor of your own that blocks",
+                )?;
+                exporter.as_ref().map_or(Ok(()), |error| write!(f, "; {error}"))
             }
         }
     }
@@ -177,7 +173,7 @@ impl Error for ShutdownError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Sdk { error, .. } => Some(error),
-            Self::Lost { .. } => None,
+            Self::Exporter(_) => None,
         }
     }
 }

@@ -100,7 +100,7 @@ impl OpenTelemetryManager {
     ///
     /// # Errors
     ///
-    /// [`ShutdownError`] with the number of lost spans, or if the time ran out.
+    /// [`ShutdownError`] with the spans that were dropped and those in memory only, or if the time ran out.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
         self.inner.shutdown()
     }
@@ -196,15 +196,12 @@ impl Inner {
         if self.shut_down.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let lost = || self.handle.as_ref().map_or(0, |handle| handle.ledger().lost());
-        let lost_before = lost();
-        // The SDK discards the exporter's result of its shutdown; the ledger counts the lost spans.
         let outcome = self.provider.shutdown_with_timeout(SHUTDOWN);
-        let spans = lost().saturating_sub(lost_before);
+        // The SDK discards the exporter's own result.
+        let exporter = self.handle.as_ref().map_or(Ok(()), Handle::shutdown_result);
         match outcome {
-            Ok(()) | Err(OTelSdkError::AlreadyShutdown) if spans == 0 => Ok(()),
-            Ok(()) | Err(OTelSdkError::AlreadyShutdown) => Err(ShutdownError::Lost { spans }),
-            Err(error) => Err(ShutdownError::Sdk { error, spans }),
+            Ok(()) | Err(OTelSdkError::AlreadyShutdown) => exporter.map_err(ShutdownError::Exporter),
+            Err(error) => Err(ShutdownError::Sdk { error, exporter: exporter.err() }),
         }
     }
 }

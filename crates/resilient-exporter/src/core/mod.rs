@@ -47,7 +47,7 @@ mod spills;
 mod storage;
 mod stored;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -133,6 +133,8 @@ pub(crate) struct Core {
     replay: Replay,
     /// Spans that no request can carry, until they are dead letters.
     oversized: Vec<Oversized>,
+    /// Dropped spans by reason, as a drain found them when it began.
+    dropped_before: BTreeMap<&'static str, u64>,
     outage: Outage,
     /// The numbers of the outage, or of the failures that may become one.
     tally: Option<Tally>,
@@ -166,6 +168,7 @@ impl Core {
             replay: Replay::new(policy.replay_rate),
             policy,
             oversized: Vec::new(),
+            dropped_before: BTreeMap::new(),
             outage: Outage::default(),
             tally: None,
             replayed: Replayed::default(),
@@ -301,6 +304,7 @@ impl Core {
     pub(crate) fn drain(&mut self, until: Instant) {
         if self.phase == Phase::Running {
             self.phase = Phase::Draining { until };
+            self.dropped_before = self.ledger().dropped.clone();
             self.endpoint.grant_pass();
             if !self.can_keep() {
                 self.endpoint.end_pause();
@@ -309,9 +313,9 @@ impl Core {
         }
     }
 
-    /// The disk takes what a shutdown leaves.
+    /// The disk takes every batch that a shutdown leaves, or the journal has each of them.
     fn can_keep(&self) -> bool {
-        self.storage.is_enabled() && self.storage.trouble().is_none()
+        self.storage.is_enabled() && self.storage.trouble().is_none() || self.only_in_memory() == 0
     }
 
     /// The next call passes backoff and breaker, but no pause of the peer's.
@@ -381,6 +385,22 @@ impl Core {
 
     pub(crate) fn ledger(&self) -> &Ledger {
         self.accounts.ledger()
+    }
+
+    /// Spans that are lost if the process ends now: they wait or are in flight, and the journal does not have them.
+    pub(crate) fn only_in_memory(&self) -> u64 {
+        let ledger = self.ledger();
+        // A journal of a user's may give back other spans than it was given.
+        (ledger.buffered + ledger.in_flight).saturating_sub(self.durable.left_in_journal())
+    }
+
+    /// Spans that were dropped since a drain began, by reason.
+    pub(crate) fn dropped_since_drain(&self) -> BTreeMap<&'static str, u64> {
+        let dropped = self.ledger().dropped.iter().map(|(&reason, &spans)| {
+            let before = self.dropped_before.get(reason).copied().unwrap_or(0);
+            (reason, spans - before)
+        });
+        dropped.filter(|&(_, spans)| spans > 0).collect()
     }
 
     pub(crate) fn breaker_state(&self) -> State {

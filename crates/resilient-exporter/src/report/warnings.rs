@@ -42,6 +42,7 @@ pub(crate) enum Kind {
     BatchDamaged,
     JournalSyncFailed,
     JournalNotTakenOver,
+    LeftInMemory,
 }
 
 impl Kind {
@@ -67,6 +68,7 @@ impl Kind {
             Self::DiskThreadPanicked => "the disk thread panicked; it goes on",
             Self::NetThreadPanicked => "the net thread panicked; it goes on with the batches that were in flight",
             Self::FallbackPanicked => "the fallback panicked over a dead letter",
+            Self::LeftInMemory => "a shutdown ended before the disk had stored all spans",
             Self::FileSetAside => "a fallback file was set aside",
             Self::FileShort => "a fallback file held fewer spans than its name says",
             Self::FileTaken => "a fallback file was taken away",

@@ -1,15 +1,18 @@
 //! Waits of a user's thread: flush and shutdown.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use super::shared::Shared;
 use crate::core::Core;
 use crate::report::ledger::DropReason;
+use crate::report::warnings::Kind;
 use crate::seams::clock::{Clock as _, SystemClock};
 
-/// A flush whose time ran out.
+/// A flush whose time ran out, or that met a shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("flush timed out: {buffered} spans still wait in memory and {in_fallback} in fallback files; all are kept")]
+#[error("flush ended early: {buffered} spans still wait in memory and {in_fallback} in fallback files")]
 pub struct FlushError {
     /// Spans in memory, those in flight included.
     pub buffered: u64,
@@ -17,13 +20,61 @@ pub struct FlushError {
     pub in_fallback: u64,
 }
 
+/// A shutdown that dropped spans, or that ended before the disk had stored all. The numbers are those of the ledger at
+/// the instant at which the shutdown ended.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ShutdownError {
+    /// Spans that were dropped since the shutdown began, by the [name](DropReason::as_str) of the reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Spans that are in memory and nowhere else: the end of the process loses them. While the process runs, a disk
+    /// thread that hangs may still write them; the ledger counts them as `in_fallback` then.
+    pub in_memory: u64,
+}
+
+impl ShutdownError {
+    fn result(dropped: BTreeMap<&'static str, u64>, in_memory: u64) -> Result<(), Self> {
+        if dropped.is_empty() && in_memory == 0 { Ok(()) } else { Err(Self { dropped, in_memory }) }
+    }
+}
+
+impl fmt::Display for ShutdownError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (&reason, spans) in &self.dropped {
+            write!(f, "{separator}{spans} spans were dropped ({reason})")?;
+            if let Some(reason) = DropReason::named(reason) {
+                write!(f, ": {}", reason.remedy())?;
+            }
+            separator = "; ";
+        }
+        if self.in_memory > 0 {
+            let spans = self.in_memory;
+            write!(
+                f,
+                "{separator}{spans} spans are in memory only, since the disk did not store them before the deadline of \
+                 the shutdown, and are lost when the process ends: give shutdown more time or use a faster disk for \
+                 the state directory"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ShutdownError {}
+
 impl Shared {
-    /// Waits until no batch that was accepted so far waits anywhere.
+    /// Waits until no batch that was accepted so far waits anywhere, or until no thread is left to deliver it.
     pub(crate) fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         let called = self.clock.now();
-        let is_done = |core: &Core| !core.has_waiting_since(called) && core.ledger().in_fallback == 0;
+        let mut is_done = false;
+        let has_ended = |core: &Core| {
+            let left = if core.is_stopped() { core.ledger().buffered } else { 0 };
+            is_done = !core.has_waiting_since(called) && core.ledger().in_fallback == 0 && left == 0;
+            is_done || core.is_stopped() && self.has_disk_ended()
+        };
         let start = SystemClock.now();
-        if self.wait_for(timeout, is_done) {
+        if self.wait_for(timeout, has_ended) && is_done {
             let passed = SystemClock.now().saturating_duration_since(start);
             if self.wait_for(timeout.saturating_sub(passed), |_| self.is_disk_idle()) {
                 return Ok(());
@@ -37,8 +88,8 @@ impl Shared {
     /// Ends the exporter within `timeout`.
     ///
     /// # Errors
-    /// The number of spans that were neither delivered nor stored.
-    pub(crate) fn drain_and_stop(&self, timeout: Duration) -> Result<(), u64> {
+    /// The spans that were dropped meanwhile, and those that are in memory only.
+    pub(crate) fn drain_and_stop(&self, timeout: Duration) -> Result<(), ShutdownError> {
         let start = SystemClock.now();
         // With a disk the network gets three fifths of the time, and the disk the rest.
         let network = timeout.mul_f64(if self.has_disk() { 0.6 } else { 0.9 });
@@ -53,13 +104,25 @@ impl Shared {
         }
         if self.has_disk() {
             let passed = SystemClock.now().saturating_duration_since(start);
-            self.wait_for(timeout.saturating_sub(passed), |_| self.has_disk_ended());
+            self.wait_for(timeout.saturating_sub(passed), |_| self.has_disk_ended() && self.has_published());
+        }
+        let result = self.set_shutdown_result(ending(&self.core()));
+        if let Err(error) = &result
+            && error.in_memory > 0
+        {
+            self.note(Kind::LeftInMemory, &error.to_string());
         }
         self.warn(true);
-        let core = self.core();
-        let ledger = core.ledger();
-        let stuck = (ledger.buffered + ledger.in_flight).saturating_sub(core.durable.left_in_journal());
-        let dropped = ledger.dropped.get(DropReason::Shutdown.as_str()).copied().unwrap_or(0);
-        if stuck + dropped == 0 { Ok(()) } else { Err(stuck + dropped) }
+        result
     }
+
+    /// The result of the shutdown. Before the shutdown has ended: its result if it ended now.
+    pub(crate) fn shutdown_result(&self) -> Result<(), ShutdownError> {
+        self.ended_shutdown().unwrap_or_else(|| ending(&self.core()))
+    }
+}
+
+/// Both numbers under one lock.
+fn ending(core: &Core) -> Result<(), ShutdownError> {
+    ShutdownError::result(core.dropped_since_drain(), core.only_in_memory())
 }

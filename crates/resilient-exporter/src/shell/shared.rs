@@ -8,6 +8,7 @@ use otlp_payload::Payload;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::ending::ShutdownError;
 use super::queue::{Activity, DiskQueue};
 use crate::core::{Core, Effect};
 use crate::report::events::{Event, Listeners};
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(super) no_fallback: Option<String>,
     /// The longest that an `export` call waits for the journal.
     journal_timeout: Duration,
+    /// The result of the shutdown, once that has ended. Locked alone.
+    shutdown: Mutex<Option<Result<(), ShutdownError>>>,
 }
 
 /// The parts of a [`Shared`] that its builder chooses.
@@ -67,6 +70,7 @@ impl Shared {
             endpoint,
             no_fallback,
             journal_timeout,
+            shutdown: Mutex::new(None),
         }
     }
 
@@ -185,8 +189,8 @@ impl Shared {
     pub(crate) fn on_disk_ended(&self) {
         if let Some(disk) = &self.disk {
             let now = self.clock.now();
-            let left = disk.end(now);
-            self.decide(|core| left.into_iter().for_each(|effect| core.on_undone(effect, now)));
+            // Under the core's lock: a thread that sees the end also sees its consequences.
+            self.decide(|core| disk.end(now).into_iter().for_each(|effect| core.on_undone(effect, now)));
         }
         self.wake_all();
     }
@@ -233,6 +237,15 @@ impl Shared {
 
     pub(crate) fn has_disk_ended(&self) -> bool {
         self.disk.as_ref().is_none_or(DiskQueue::has_ended)
+    }
+
+    /// Keeps the result of the shutdown for handles, and returns it.
+    pub(super) fn set_shutdown_result(&self, result: Result<(), ShutdownError>) -> Result<(), ShutdownError> {
+        self.shutdown.lock().insert(result).clone()
+    }
+
+    pub(super) fn ended_shutdown(&self) -> Option<Result<(), ShutdownError>> {
+        self.shutdown.lock().clone()
     }
 
     pub(crate) fn is_disk_idle(&self) -> bool {

@@ -5,6 +5,7 @@
 //! | `dead_letters` | dead letters are listed, read, redriven and removed |
 //! | `delivery` | delivery on good days, in outages and after every kind of answer |
 //! | `durable` | durable mode: the journal across crashes, shutdowns and a hanging disk |
+//! | `ending` | the numbers in the error of a shutdown |
 //! | `hostile` | foreign and damaged files in the state directory |
 //! | `lifecycle` | start, shutdown and drop; refused settings |
 //! | `log` | the log of these tests, whose subscriber panics at each line |
@@ -15,6 +16,7 @@
 mod dead_letters;
 mod delivery;
 mod durable;
+mod ending;
 mod hostile;
 mod lifecycle;
 mod log;

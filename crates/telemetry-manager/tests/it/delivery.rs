@@ -1,5 +1,12 @@
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
 use crate::support::{LONG, Setup, trace};
 use mock_collector::{Answer, Behavior, Protocol};
+use otlp_payload::Payload;
+use resilient_exporter::{Change, Fallback, FallbackError, Fate, ReadBack, Stored, Usage};
+use telemetry_manager::ShutdownError;
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 
@@ -111,9 +118,60 @@ fn a_shutdown_that_loses_spans_counts_them() {
     setup.collector.stop();
     let manager = setup.manager(&[("TELEMETRY_FALLBACK_ENABLED", "false")]);
     trace(&manager, 7);
-    let error = manager.shutdown().unwrap_err().to_string();
-    assert!(error.contains("7 spans"), "{error}");
+    let error = manager.shutdown().unwrap_err();
+    assert!(error.to_string().starts_with("7 spans were dropped (shutdown): give shutdown more time"), "{error}");
+    let handle = manager.handle().expect("an exporter");
+    let ShutdownError::Exporter(error) = error else { panic!("{error:?}") };
+    assert_eq!((&error.dropped, error.in_memory), (&handle.ledger().dropped, 0));
+    assert_eq!(handle.shutdown_result(), Err(error));
     manager.shutdown().expect("a second one does nothing");
+}
+
+/// A store whose write hangs until the test lets it go.
+struct Hanging(Arc<Mutex<Receiver<()>>>);
+
+impl Fallback for Hanging {
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn store(&mut self, _batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+        let _ = self.0.lock().expect("no panic").recv();
+        Ok(Stored { name: "late".to_owned() })
+    }
+
+    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+        Ok(ReadBack::Empty)
+    }
+
+    fn settle(&mut self, _fates: &[Fate]) -> Result<(), FallbackError> {
+        Ok(())
+    }
+
+    fn clean_up(&mut self, _now: SystemTime) {}
+
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn a_shutdown_whose_disk_hangs_counts_the_spans_that_are_in_memory_only() {
+    let setup = Setup::new();
+    setup.collector.stop();
+    let (release, released) = channel();
+    let released = Arc::new(Mutex::new(released));
+    let builder = setup.builder(&[]).with_exporter(move |exporter| {
+        let short = |shutdown: &mut resilient_exporter::Shutdown| shutdown.timeout = Duration::from_millis(300);
+        exporter.with_fallback(Hanging(Arc::clone(&released))).shutdown(short)
+    });
+    let manager = builder.build().expect("telemetry starts");
+    trace(&manager, 7);
+    let error = manager.shutdown().unwrap_err();
+    assert!(error.to_string().starts_with("7 spans are in memory only"), "{error}");
+    let ledger = manager.handle().expect("an exporter").ledger();
+    assert_eq!((ledger.buffered, ledger.lost(), ledger.imbalance()), (7, 0, 0), "{ledger:?}");
+    drop(release);
 }
 
 #[test]
