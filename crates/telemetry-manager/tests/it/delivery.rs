@@ -182,6 +182,7 @@ fn dead_letters_are_stored_up_to_their_limit() {
     let manager = setup.manager(&[
         ("TELEMETRY_STATE_DIR", &state),
         ("TELEMETRY_DEAD_LETTER_MAX_BYTES", "1MiB"),
+        ("TELEMETRY_REFUSED", "dead-letter"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100"),
     ]);
     let tracer = manager.tracer_provider().tracer("test");
