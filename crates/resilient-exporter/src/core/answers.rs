@@ -67,6 +67,7 @@ impl Core {
                 self.accounts.counters.count_possible_duplicates(if possible_duplicate { spans } else { 0 });
                 let Answered { work, call, now, .. } = answered;
                 self.endpoint.on_too_large(call, now);
+                self.go_on_draining();
                 self.return_to_buffered(&work);
                 self.cut_refused(work, cause, now);
             }
@@ -79,6 +80,13 @@ impl Core {
         }
         self.store_oversized();
         self.publish_changes(now);
+    }
+
+    /// The endpoint works, and its answer was about one batch alone: in a drain no other waits for an earlier failure.
+    fn go_on_draining(&mut self) {
+        if let Phase::Draining { .. } = self.phase {
+            self.endpoint.grant_pass();
+        }
     }
 
     /// No answer will come for the calls that are out: their batches wait again.
@@ -259,6 +267,7 @@ impl Core {
         self.accounts.publish(event);
         if blame == Blame::Batch {
             self.endpoint.on_batch_refused(call, now);
+            self.go_on_draining();
         } else {
             self.endpoint.on_refused(call, cause.clone(), own, now);
             self.note_failure(&cause, now);

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `dead_letters` | dead letters are listed, read, redriven and removed |
 //! | `delivery` | delivery on good days, in outages and after every kind of answer |
+//! | `drains` | the calls of a shutdown in each state of the collector |
 //! | `durable` | durable mode: the journal across crashes, shutdowns and a hanging disk |
 //! | `ending` | the numbers in the error of a shutdown |
 //! | `hostile` | foreign and damaged files in the state directory |
@@ -15,6 +16,7 @@
 
 mod dead_letters;
 mod delivery;
+mod drains;
 mod durable;
 mod ending;
 mod hostile;
