@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::health::is_stalled;
 use super::shared::Shared;
 use crate::core::Core;
 use crate::report::ledger::DropReason;
@@ -93,8 +94,14 @@ impl Shared {
         let start = SystemClock.now();
         // With a disk the network gets three fifths of the time, and the disk the rest.
         let network = timeout.mul_f64(if self.has_disk() { 0.6 } else { 0.9 });
-        let until = self.clock.now() + network;
-        self.core().drain(until);
+        let now = self.clock.now();
+        let is_stalled = is_stalled(self.activity(now).busy);
+        self.decide(|core| {
+            if is_stalled {
+                core.on_disk_failed("the disk thread hangs in an operation as the shutdown begins", now);
+            }
+            core.drain(now + network);
+        });
         self.net.notify_one();
         let has_ended = |core: &Core| core.is_stopped() && self.has_published();
         if !self.wait_for(network + timeout.mul_f64(0.05), has_ended) {

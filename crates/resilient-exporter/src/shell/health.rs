@@ -73,11 +73,16 @@ impl Shared {
             journal_trouble: core.durable.trouble(),
             is_recently_not_durable: core.durable.is_recently_not_durable(now),
             unread: core.durable.unread(),
-            is_disk_stalled: busy.is_some_and(|time| time >= STALLED),
+            is_disk_stalled: is_stalled(busy),
             no_fallback: self.no_fallback.as_deref(),
             set_aside: (set_aside.files, set_aside.spans),
         })
     }
+}
+
+/// The disk thread has been in one operation for too long.
+pub(super) fn is_stalled(busy: Option<Duration>) -> bool {
+    busy.is_some_and(|time| time >= STALLED)
 }
 
 fn failed<'a>((cause, remedy): &'a (String, &'static str)) -> Failed<'a> {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use mock_collector::{Behavior, MockCollector};
+use mock_collector::{Answer, Behavior, MockCollector};
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use otlp_payload::Payload;
@@ -240,6 +240,27 @@ fn spans_that_a_shutdown_writes_beyond_the_limit_of_the_files_are_lost_in_both()
         handle.ledger()
     );
     assert_same(&result, &handle, &handle.ledger());
+}
+
+#[test]
+fn beside_a_disk_that_hangs_a_shutdown_sends_all_that_the_disk_does_not_have() {
+    let collector = MockCollector::start().expect("loopback");
+    collector.set(Behavior::answer(Answer::http(429).with_retry_after(PATIENCE)));
+    let (store, has_entered, _release) = Blocked::new();
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_fallback(store);
+    let exporter = quick(builder).with_buffer_size(100).build().expect("valid");
+    let handle = exporter.handle();
+    for _ in 0..9 {
+        export(&exporter, some_spans(10));
+    }
+    has_entered.recv_timeout(PATIENCE).expect("seven eighths of the buffer are full");
+    let says_so = |issue: &String| issue.contains("check the disk");
+    eventually("health reports the disk", || handle.health().issues.iter().any(says_so));
+    collector.set(Behavior::accept());
+    let result = exporter.shutdown_with_timeout(Duration::from_secs(3));
+    let ledger = handle.ledger();
+    assert!(ledger.delivered >= 60 && ledger.buffered > 0, "{ledger:?}");
+    assert_eq!(assert_same(&result, &handle, &ledger), (0, 90 - ledger.delivered));
 }
 
 /// Answers its call once the test says so: a span of this size is accepted nowhere.
