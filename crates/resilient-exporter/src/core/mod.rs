@@ -434,9 +434,9 @@ impl Core {
         Some(self.endpoint.attempts(unit))
     }
 
-    /// The first failure of the outage, while there is one.
+    /// The first failure of the outage, while there is one and its last call has failed.
     pub(crate) fn outage_since(&self) -> Option<Instant> {
-        self.outage.since()
+        self.outage.down_since()
     }
 
     /// Spans that wait behind the file that the disk thread writes, or for the dead letter of their batch.

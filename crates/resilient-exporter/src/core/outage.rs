@@ -118,6 +118,15 @@ impl Outage {
         }
     }
 
+    /// The first failure of the outage, unless the last call succeeded: the collector takes spans then, although the
+    /// end is not confirmed.
+    pub(crate) fn down_since(&self) -> Option<Instant> {
+        match &self.state {
+            State::Down { since } => Some(*since),
+            State::Up | State::Suspected { .. } | State::Recovering { .. } => None,
+        }
+    }
+
     /// Confirms a begin or an end whose time is over.
     fn advance(&mut self, now: Instant) {
         if self.next_wakeup().is_none_or(|instant| now < instant) {
@@ -283,8 +292,10 @@ mod tests {
         assert_eq!(outage.next_wakeup(), Some(at(5_000)));
         assert_eq!(outage.poll(at(5_000)), Some(Transition::Began { since: at(0), failure: last }));
         assert_eq!((outage.since(), outage.next_wakeup()), (Some(at(0)), None));
+        assert_eq!(outage.down_since(), Some(at(0)));
         outage.on_success(at(9_000));
         assert_eq!((outage.poll(at(9_000)), outage.next_wakeup()), (None, Some(at(14_000))));
+        assert_eq!((outage.down_since(), outage.since()), (None, Some(at(0))), "the collector takes spans");
         outage.on_success(at(9_010));
         assert_eq!(outage.poll(at(9_010)), Some(Transition::Ended { since: at(0), until: at(9_000) }));
     }
