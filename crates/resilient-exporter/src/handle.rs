@@ -49,8 +49,9 @@ impl Handle {
 
     /// Has the next call go out at once: it passes the backoff and the breaker, but no pause that the collector asked
     /// for. For a program that knows more than the exporter, of new credentials for example, and for an operator who
-    /// has repaired the collector. The answer to the call decides about those that follow. Costs one short lock;
-    /// without a waiting batch the next batch uses it.
+    /// has repaired the collector. The answer to the call decides about those that follow. Batches that wait alone
+    /// after a refusal of their own go too, and the sizes of requests that the collector has refused are forgotten.
+    /// Costs one short lock; without a waiting batch the next batch uses it.
     pub fn retry_now(&self) {
         self.shared.core().retry_now();
         self.shared.net.notify_one();

@@ -367,7 +367,7 @@ impl Core {
 
 /// The endpoint accepts nearly all other batches: of its recent calls, `bad` did not end in delivery, `own` of these
 /// are the batch's.
-fn is_alone(bad: u64, good: u64, own: u64) -> bool {
+pub(super) fn is_alone(bad: u64, good: u64, own: u64) -> bool {
     let bad = bad.saturating_sub(own);
     let all = bad + good;
     all > 0 && bad * NEARLY_ALL < all

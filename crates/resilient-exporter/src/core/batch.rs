@@ -155,6 +155,11 @@ impl Suspicion {
         self.0.as_ref().is_some_and(|history| history.counted != none || history.uncounted != none)
     }
 
+    /// A refusal waits for an acceptance that makes it count.
+    pub(super) fn has_uncounted(&self) -> bool {
+        self.0.as_ref().is_some_and(|history| history.uncounted != Refusals::default())
+    }
+
     pub(super) fn cause(&self) -> Option<&Cause> {
         self.0.as_ref()?.cause.as_ref()
     }

@@ -53,6 +53,8 @@ pub(crate) struct Endpoint {
     used: (bool, bool),
     /// Every failure since the last success is one of a replay.
     only_replay: bool,
+    /// A call for a live batch has failed since the last success.
+    has_failed_live: bool,
     last_failure: Option<Instant>,
     accepted: Option<Instant>,
     refusals_in_row: u32,
@@ -125,6 +127,7 @@ impl Endpoint {
             has_pass: false,
             used: (false, false),
             only_replay: false,
+            has_failed_live: false,
             last_failure: None,
             accepted: None,
             refusals_in_row: 0,
@@ -170,9 +173,10 @@ impl Endpoint {
         Some((pause.until.saturating_duration_since(pause.since), pause.until.saturating_duration_since(now)))
     }
 
-    /// The last call failed, or the endpoint has refused all since its last acceptance.
+    /// A call for a live batch has failed since the last acceptance, or the endpoint has refused all. Failures of stored
+    /// batches alone may be about these batches.
     pub(super) fn has_failed(&self) -> bool {
-        self.failures > 0 || self.refusing.is_some()
+        self.has_failed_live || self.refusing.is_some()
     }
 
     /// The last refusal of the endpoint's own, unless the endpoint has accepted a batch since.
@@ -283,6 +287,7 @@ impl Endpoint {
         self.refusals_in_row = 0;
         self.bad_in_row = 0;
         self.only_replay = false;
+        self.has_failed_live = false;
         self.accepted = Some(now);
         self.unreadable = unreadable;
         // A call that went out before the wait began does not end it.
@@ -358,6 +363,7 @@ impl Endpoint {
         self.last_failure = Some(now);
         set_later(&mut self.backoff, own, now);
         self.only_replay = traffic != Traffic::Live && (self.only_replay || self.failures == 0);
+        self.has_failed_live |= traffic == Traffic::Live;
         self.failures = self.failures.saturating_add(1);
         self.halve();
     }

@@ -13,6 +13,7 @@ use otlp_transport::{Cause, RefusalKind};
 
 use super::batch::Suspicion;
 use super::endpoint::Blame;
+use super::returned::Returned;
 use crate::seams::fallback::StoredBatch;
 use crate::seams::fates::{Fate, Refusal};
 
@@ -215,6 +216,11 @@ impl Group {
                 record.suspicion.on_other_accepted(call);
             }
         }
+        self.end_convicted(is_alone, now);
+    }
+
+    /// Ends the records whose refusals make them dead letters.
+    pub(super) fn end_convicted(&mut self, is_alone: impl Fn(u64) -> bool, now: Instant) {
         let convicted = self.records.iter().enumerate().filter(|(_, record)| {
             record.is_whole() && record.suspicion.is_convicted(is_alone(record.suspicion.recent(now)))
         });
@@ -245,6 +251,25 @@ impl Group {
     pub(super) fn on_endpoint_refused(&mut self) {
         for record in &mut self.records {
             record.suspicion.on_endpoint_refused();
+        }
+    }
+
+    // The store.
+
+    /// The records were read: those that this process has tried before have their history again.
+    pub(super) fn recall(&mut self, returned: &mut Returned) {
+        for record in &mut self.records {
+            if let Some((calls, suspicion)) = returned.recall(&record.payload) {
+                record.calls = record.calls.max(calls);
+                record.suspicion = suspicion;
+            }
+        }
+    }
+
+    /// The group ends: the histories of the records that return to the store.
+    pub(super) fn remember(&self, returned: &mut Returned, now: Instant) {
+        for record in self.records.iter().filter(|record| !record.has_ended() && record.calls > 0) {
+            returned.remember(&record.payload, record.calls, record.suspicion.clone(), now);
         }
     }
 

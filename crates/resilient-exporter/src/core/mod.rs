@@ -24,6 +24,7 @@
 //! | `memory` | the memory that batches take, and its limits |
 //! | `outage` | the begin and the end of an outage |
 //! | `replay` | stored batches on their way back to the collector |
+//! | `returned` | stored batches that returned to the store without an answer that ends them |
 //! | `sizes` | the sizes of requests that an endpoint takes |
 //! | `spills` | batches on their way to fallback files |
 //! | `storage` | the fallback: usable, or in trouble until a retry |
@@ -42,6 +43,7 @@ mod group;
 mod memory;
 mod outage;
 mod replay;
+mod returned;
 mod sizes;
 mod spills;
 mod storage;
@@ -318,10 +320,13 @@ impl Core {
         self.storage.is_enabled() && self.storage.trouble().is_none() || self.only_in_memory() == 0
     }
 
-    /// The next call passes backoff and breaker, but no pause of the peer's.
+    /// An operator knows of a change at the collector: the next call passes backoff and breaker, but no pause of the
+    /// peer's, no batch waits for itself, and the sizes that the endpoint has refused are forgotten.
     pub(crate) fn retry_now(&mut self) {
         self.endpoint.grant_pass();
-        self.replay.on_endpoint_recovered();
+        self.endpoint.sizes.forget_all();
+        self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
+        self.replay.on_retry_now();
     }
 
     /// Ends a drain at once: every batch goes to the disk, stays in the journal, or is dropped, and the disk thread

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::group::{Group, Piece};
+use super::returned::Returned;
 use super::storage;
 use crate::seams::fates::Fate;
 
@@ -20,10 +21,13 @@ pub(super) struct Replay {
     /// No read before this instant: the last one found no batch although the ledger has some, or the last group was in
     /// vain.
     read_at: Option<Instant>,
+    /// Batches that were stored after a group in vain are read from this instant on.
+    early: Option<Instant>,
     /// No call before this instant: a record was cut.
     call_at: Option<Instant>,
     /// Groups in a row that were in vain.
     in_vain: u32,
+    returned: Returned,
     pace: Pace,
     /// Calls for live batches since the last replay call.
     live_calls: u32,
@@ -53,7 +57,17 @@ pub(super) enum Next {
 impl Replay {
     pub(super) fn new(rate: Option<NonZeroU32>) -> Self {
         let pace = Pace { rate, next: None };
-        Self { state: State::Idle, read_at: None, call_at: None, in_vain: 0, pace, live_calls: 0 }
+        let returned = Returned::default();
+        Self {
+            state: State::Idle,
+            read_at: None,
+            early: None,
+            call_at: None,
+            in_vain: 0,
+            returned,
+            pace,
+            live_calls: 0,
+        }
     }
 
     // Events.
@@ -64,7 +78,8 @@ impl Replay {
     }
 
     /// The disk thread has read this group.
-    pub(super) fn on_read(&mut self, group: Group) {
+    pub(super) fn on_read(&mut self, mut group: Group) {
+        group.recall(&mut self.returned);
         self.state = State::Sending(group);
         self.read_at = None;
         self.call_at = None;
@@ -81,15 +96,28 @@ impl Replay {
         self.state = State::Idle;
     }
 
-    /// The store has a batch that no read has looked for.
-    pub(super) fn on_stored(&mut self) {
+    /// An operator has put a batch into the store.
+    pub(super) fn on_redriven(&mut self) {
         self.read_at = None;
+    }
+
+    /// The store has batches that no group has held: they do not wait for as long as one that always fails.
+    pub(super) fn on_stored(&mut self) {
+        if let Some(early) = self.early.take() {
+            self.read_at = self.read_at.map(|instant| instant.min(early));
+        }
     }
 
     /// The endpoint accepts again after it had refused or failed: a group may be read.
     pub(super) fn on_endpoint_recovered(&mut self) {
         self.read_at = None;
         self.in_vain = 0;
+    }
+
+    /// An operator has the next call go out at once: no pause of a cut, and none after a group in vain, holds it.
+    pub(super) fn on_retry_now(&mut self) {
+        self.on_endpoint_recovered();
+        self.call_at = None;
     }
 
     /// A live batch was sent.
@@ -118,6 +146,7 @@ impl Replay {
 
     /// The endpoint accepted the batch of call number `call`, readably.
     pub(super) fn on_other_accepted(&mut self, call: u64, is_alone: impl Fn(u64) -> bool, now: Instant) {
+        self.returned.on_other_accepted(call);
         if let Some(group) = self.group() {
             group.on_other_accepted(call, is_alone, now);
         }
@@ -125,6 +154,7 @@ impl Replay {
 
     /// A refusal of the endpoint's own.
     pub(super) fn on_endpoint_refused(&mut self) {
+        self.returned.on_endpoint_refused();
         if let Some(group) = self.group() {
             group.on_endpoint_refused();
         }
@@ -163,9 +193,11 @@ impl Replay {
                     let wait = FIRST_WAIT.saturating_mul(1 << self.in_vain.min(6)).min(LONGEST_WAIT);
                     self.in_vain = self.in_vain.saturating_add(1);
                     self.read_at = now.checked_add(wait);
+                    self.early = now.checked_add(FIRST_WAIT);
                 } else {
                     self.in_vain = 0;
                 }
+                group.remember(&mut self.returned, now);
                 let repeated = group.delivered_in_part() as u64;
                 Some((group.into_fates(), repeated))
             }

@@ -49,6 +49,11 @@ impl Sizes {
         }
     }
 
+    /// The collector may have another limit now.
+    pub(super) fn forget_all(&mut self) {
+        *self = Self::default();
+    }
+
     /// The size to which a request of these bytes is cut before it goes; none if it may go as it is.
     pub(super) fn limit(&mut self, bytes: usize, now: Instant) -> Option<usize> {
         self.forget(now);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use otlp_payload::{Merged, Payload};
 use span_buffer::Entry;
 
-use super::batch::Batch;
+use super::answers::is_alone;
+use super::batch::{Batch, WINDOW};
 use super::group::Group;
 use super::memory::{size_of, total};
 use super::spills::Refused;
@@ -38,6 +39,7 @@ impl Core {
         self.accounts.transfer(size.count, Place::Buffered, Place::InFallback);
         self.accounts.publish(Event::Spilled { spans: size.count, file: file.to_owned() });
         self.spills.on_written();
+        self.replay.on_stored();
         self.spill_next();
     }
 
@@ -141,6 +143,12 @@ impl Core {
         let group = Group::new(batches, requests, calls, payload);
         self.replay.on_read(group);
         self.storage.on_recovered();
+        // Refusals of earlier groups may count by now.
+        let counts = self.endpoint.rates(now, WINDOW);
+        self.with_group(|group| {
+            group.end_convicted(|own| is_alone(counts.refused + counts.failed, counts.accepted, own), now);
+        });
+        self.settle_group(now);
     }
 
     /// The disk thread has no group now: the fallback has no batch to give, or a file may not be replayed before the
@@ -198,7 +206,10 @@ impl Core {
         if redriven.letter_stays {
             self.accounts.counters.count_possible_duplicates(redriven.spans);
         }
-        self.replay.on_stored();
+        self.replay.on_redriven();
+        // The operator has repaired the cause. Without this a span that was too large would be a dead letter again,
+        // without a call.
+        self.endpoint.sizes.forget_all();
         self.accounts.publish(Event::Redriven { spans });
     }
 
@@ -221,6 +232,7 @@ impl Core {
             Change::Recovered { spans } => {
                 let spans = usize::try_from(spans).unwrap_or(usize::MAX);
                 self.accounts.transfer(spans, Place::Recovered, Place::InFallback);
+                self.replay.on_stored();
             }
         }
         self.publish_replayed();

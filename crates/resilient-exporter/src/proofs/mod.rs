@@ -3,11 +3,13 @@
 //! | File | Purpose |
 //! | --- | --- |
 //! | `crashes/` | crash histories over core, disk thread and all stores on a simulated disk |
+//! | `refusals` | an operator's acts, the order of batches, and one bad record in the store |
 //! | `simulation/` | the core in virtual time, its ledger recounted after every step |
 //! | `spans` | spans for tests |
 //! | `turns` | turns of the disk thread beside a busy fallback, and its end |
 
 mod crashes;
+mod refusals;
 mod simulation;
 pub(crate) mod spans;
 mod turns;

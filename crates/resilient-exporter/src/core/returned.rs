@@ -1,0 +1,75 @@
+//! Stored records that returned to the store without an answer that ends them.
+//!
+//! The mark of a record in the store has the numbers of its calls and refusals. It has neither the instants of its calls
+//! nor the call after which a refusal counts: a record that goes alone into each group is never in memory while the
+//! endpoint accepts another batch. This process remembers both from group to group.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Instant;
+
+use otlp_payload::Payload;
+
+use super::batch::{Suspicion, WINDOW};
+
+/// Records that are remembered at a time: as many as one group of small records holds.
+const MAX_RECORDS: usize = 1_024;
+
+/// The histories of records that are in the store, by the hash of their request.
+#[derive(Default)]
+pub(super) struct Returned {
+    histories: BTreeMap<u64, History>,
+    /// A refusal that does not count yet may be among them.
+    has_uncounted: bool,
+}
+
+struct History {
+    /// The instant of the record's return.
+    at: Instant,
+    calls: u32,
+    suspicion: Suspicion,
+}
+
+impl Returned {
+    /// A record returns to the store after so many calls that did not deliver it.
+    pub(super) fn remember(&mut self, request: &Payload, calls: u32, suspicion: Suspicion, now: Instant) {
+        if self.histories.len() >= MAX_RECORDS {
+            // Twice the window: a record may wait for a whole window until it is tried again.
+            self.histories.retain(|_, history| now.saturating_duration_since(history.at) < WINDOW * 2);
+        }
+        if self.histories.len() < MAX_RECORDS {
+            self.has_uncounted = true;
+            self.histories.insert(key(request), History { at: now, calls, suspicion });
+        }
+    }
+
+    /// A record was read again: takes its history.
+    pub(super) fn recall(&mut self, request: &Payload) -> Option<(u32, Suspicion)> {
+        if self.histories.is_empty() {
+            // The usual case: no request is hashed.
+            return None;
+        }
+        self.histories.remove(&key(request)).map(|history| (history.calls, history.suspicion))
+    }
+
+    /// The endpoint accepted the batch of call number `call`, readably.
+    pub(super) fn on_other_accepted(&mut self, call: u64) {
+        if std::mem::take(&mut self.has_uncounted) {
+            for history in self.histories.values_mut() {
+                history.suspicion.on_other_accepted(call);
+                self.has_uncounted |= history.suspicion.has_uncounted();
+            }
+        }
+    }
+
+    /// The endpoint refused a batch that is no suspect.
+    pub(super) fn on_endpoint_refused(&mut self) {
+        self.histories.values_mut().for_each(|history| history.suspicion.on_endpoint_refused());
+    }
+}
+
+fn key(request: &Payload) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    request.bytes().hash(&mut hasher);
+    hasher.finish()
+}
