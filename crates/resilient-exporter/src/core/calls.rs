@@ -142,10 +142,12 @@ impl Core {
         false
     }
 
-    /// The rule by which the next live call chooses its batch.
+    /// The rule by which the next live call chooses its batch. While the endpoint refuses, each call is a question to
+    /// the endpoint as a probe is: a batch that was not refused yet answers it.
     fn turn(&self, kind: Kind) -> Turn {
         match kind {
             Kind::Probe => Turn::Probe,
+            _ if self.endpoint.refusing().is_some() => Turn::Probe,
             _ if self.turns % OLDEST_EVERY == OLDEST_EVERY - 1 => Turn::Oldest,
             _ => Turn::Ordinary,
         }

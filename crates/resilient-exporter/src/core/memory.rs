@@ -24,7 +24,7 @@ pub(super) enum Turn {
     Ordinary,
     /// The oldest, however often it failed: no batch waits for ever behind new ones.
     Oldest,
-    /// The oldest of those that failed the least: a probe decides for all.
+    /// The oldest of those that failed the least: a probe, or a call to an endpoint that refuses, decides for all.
     Probe,
 }
 
