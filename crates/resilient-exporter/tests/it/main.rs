@@ -2,6 +2,7 @@
 //!
 //! | File | Purpose |
 //! | --- | --- |
+//! | `answers` | every answer of a collector, to a live batch and to a stored one |
 //! | `dead_letters` | dead letters are listed, read, redriven and removed |
 //! | `delivery` | delivery on good days, in outages and after every kind of answer |
 //! | `drains` | the calls of a shutdown in each state of the collector |
@@ -14,6 +15,7 @@
 //! | `seams` | a user's own transport, exporter, fallback, clock, backoff and breaker |
 //! | `support` | a traced application and its comparison with the collector |
 
+mod answers;
 mod dead_letters;
 mod delivery;
 mod drains;
