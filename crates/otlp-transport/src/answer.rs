@@ -1,7 +1,7 @@
 //! The meaning of an answer: the tables of `docs/otlp.md`, as pure functions.
 
 mod acknowledgement;
-mod size;
+pub(crate) mod size;
 
 use std::time::{Duration, SystemTime};
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::answer::size::names_a_maximum;
+
 /// The outcome of one attempt to send one payload. `docs/otlp.md` has the table from answers to outcomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -125,6 +127,19 @@ pub enum Cause {
         /// Bytes allowed.
         limit: usize,
     },
+}
+
+impl Cause {
+    /// The request has too many bytes: for our own limit, or by the peer's status or text. The answer to a single span,
+    /// which cannot be split, says so too, although its outcome follows from its status.
+    #[must_use]
+    pub fn is_about_size(&self) -> bool {
+        match self {
+            Self::RequestLimit { .. } | Self::Http { status: 413, .. } => true,
+            Self::Http { message, .. } | Self::Grpc { message, .. } => names_a_maximum(message),
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Cause {

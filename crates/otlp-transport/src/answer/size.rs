@@ -88,7 +88,7 @@ const UNITS: &[&str] = &["size", "length", "bytes", "byte", "kb", "mb", "gb", "k
 /// Whether a refusal is about the size of this very message, and not about a rate, a quota or a part of the message:
 /// then smaller requests are taken. Covers the words of the gRPC libraries (Go, C++, Java, .NET, Node, tonic), of web
 /// servers and frameworks, and of vendors; the tests list them.
-pub(super) fn names_a_maximum(text: &str) -> bool {
+pub(crate) fn names_a_maximum(text: &str) -> bool {
     let words = words(text);
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     if words.iter().any(|word| FLOW.contains(&word.as_str())) || has_per_second(text) {

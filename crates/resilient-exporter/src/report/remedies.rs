@@ -16,6 +16,8 @@ const NETWORK: &str = "check the collector, and proxies and load balancers befor
 /// The remedy of a failed call.
 pub(crate) fn remedy(cause: &Cause) -> &'static str {
     match cause {
+        Cause::RequestLimit { .. } => "raise TELEMETRY_REQUEST_MAX_BYTES, or put less into one span",
+        cause if cause.is_about_size() => SIZE,
         Cause::Connect(detail) => of_connect(&detail.to_ascii_lowercase()),
         Cause::Timeout(_) => TIME,
         Cause::Broken(detail) if mentions_http(detail) => ADDRESS,
@@ -24,7 +26,6 @@ pub(crate) fn remedy(cause: &Cause) -> &'static str {
         Cause::Http { status, .. } => of_http(*status),
         Cause::Grpc { code, .. } => of_grpc(*code),
         Cause::Foreign(_) => "read the message of the exporter that sends the spans",
-        Cause::RequestLimit { .. } => "raise TELEMETRY_REQUEST_MAX_BYTES, or put less into one span",
         // `Cause` may grow.
         _ => NETWORK,
     }
@@ -59,7 +60,6 @@ fn of_http(status: u16) -> &'static str {
         404 | 405 | 410 | 421 | 426 | 464 | 200..=299 => ADDRESS,
         300..=399 => "set OTEL_EXPORTER_OTLP_ENDPOINT to the address that the answer names: redirects are not followed",
         407 => "check the credentials of the proxy in HTTPS_PROXY or HTTP_PROXY",
-        413 => SIZE,
         415 => {
             "check OTEL_EXPORTER_OTLP_PROTOCOL and OTEL_EXPORTER_OTLP_COMPRESSION: the collector takes another format"
         }
@@ -105,6 +105,8 @@ mod tests {
     fn each_failure_has_a_remedy_that_names_a_setting_or_a_place() {
         let connect = |detail: &str| Cause::Connect(format!("http://collector:4317/: {detail}"));
         let http = |status| Cause::Http { status, message: String::new() };
+        let said = |status, message: &str| Cause::Http { status, message: message.into() };
+        let larger = Cause::Grpc { code: 8, message: "grpc: received message larger than max (2 vs. 1)".into() };
         let grpc = |code| Cause::Grpc { code, message: String::new() };
         let (broken, unreadable) =
             (|text: &str| Cause::Broken(text.into()), |text: &str| Cause::Unreadable(text.into()));
@@ -123,7 +125,11 @@ mod tests {
             (grpc(5), address),
             (http(402), "the account's plan"),
             (http(407), "proxy"),
-            (http(413), "TELEMETRY_REQUEST_MAX_BYTES"),
+            (http(413), "lower TELEMETRY_REQUEST_MAX_BYTES"),
+            (said(400, "http: request body too large"), "lower TELEMETRY_REQUEST_MAX_BYTES"),
+            (said(403, "Request body is too large"), "lower TELEMETRY_REQUEST_MAX_BYTES"),
+            (said(429, "rate limit (4194304 bytes/s) exceeded"), "limits the rate"),
+            (larger, "lower TELEMETRY_REQUEST_MAX_BYTES"),
             (http(415), "OTEL_EXPORTER_OTLP_PROTOCOL"),
             (http(429), "limits the rate"),
             (grpc(8), "limits the rate"),
