@@ -11,7 +11,9 @@ use super::endpoint::{Blame, Ended, Traffic};
 use super::group::{Piece, Refused};
 use super::{Core, Effect, InFlight, Phase, Work};
 use crate::report::events::Event;
+use crate::report::facts::LONG_PAUSE;
 use crate::report::ledger::Place;
+use crate::report::remedies::remedy;
 
 /// The gRPC status `RESOURCE_EXHAUSTED`: retryable by the specification only with a hint.
 const RESOURCE_EXHAUSTED: i32 = 8;
@@ -59,7 +61,7 @@ impl Core {
             Outcome::Retryable { after, cause, possible_duplicate } => {
                 self.accounts.counters.count_possible_duplicates(if possible_duplicate { spans } else { 0 });
                 match after {
-                    Some(hint) => self.throttle(answered, hint),
+                    Some(hint) => self.throttle(answered, hint, &cause),
                     None => self.fail(answered, cause),
                 }
             }
@@ -191,9 +193,12 @@ impl Core {
 
     // Failures.
 
-    fn throttle(&mut self, answered: Answered, hint: Duration) {
+    fn throttle(&mut self, answered: Answered, hint: Duration, cause: &Cause) {
         let Answered { work, call, own, now, .. } = answered;
         self.endpoint.on_throttle(call, hint, own, now);
+        if let Some((pause, _)) = self.endpoint.pause(now).filter(|(whole, _)| *whole > LONG_PAUSE) {
+            self.accounts.publish(Event::Throttled { pause, cause: cause.to_string(), remedy: remedy(cause) });
+        }
         match work {
             Work::Live(entry) => {
                 self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
@@ -258,6 +263,7 @@ impl Core {
             spans: work.payload().span_count(),
             kind,
             cause: cause.to_string(),
+            remedy: remedy(&cause),
             is_suspect: blame == Blame::Batch,
         };
         if self.policy.strict {

@@ -43,6 +43,8 @@ pub(crate) struct Endpoint {
     failures: u32,
     /// Throttles since the last success.
     throttles: u32,
+    /// The instant of the first of them.
+    throttled: Option<Instant>,
     /// The wait after a failure.
     backoff: Option<Waiting>,
     /// The pause that the peer asked for.
@@ -122,6 +124,7 @@ impl Endpoint {
             changes: Vec::new(),
             failures: 0,
             throttles: 0,
+            throttled: None,
             backoff: None,
             pause: None,
             has_pass: false,
@@ -167,10 +170,12 @@ impl Endpoint {
         self.waits_until(now).into_iter().chain(opens).max()
     }
 
-    /// The pause that the peer asked for: its whole length, and the rest of it.
+    /// The pause that the peer asked for: its whole length from the first throttle since the last acceptance, and the
+    /// rest of it.
     pub(crate) fn pause(&self, now: Instant) -> Option<(Duration, Duration)> {
         let pause = self.pause.filter(|pause| now < pause.until)?;
-        Some((pause.until.saturating_duration_since(pause.since), pause.until.saturating_duration_since(now)))
+        let since = self.throttled.unwrap_or(pause.since);
+        Some((pause.until.saturating_duration_since(since), pause.until.saturating_duration_since(now)))
     }
 
     /// A call for a live batch has failed since the last acceptance, or the endpoint has refused all. Failures of stored
@@ -284,6 +289,7 @@ impl Endpoint {
         self.rates.on_call(now, Answered::Accepted);
         self.failures = 0;
         self.throttles = 0;
+        self.throttled = None;
         self.refusals_in_row = 0;
         self.bad_in_row = 0;
         self.only_replay = false;
@@ -314,6 +320,7 @@ impl Endpoint {
         self.rates.on_call(now, Answered::Throttled);
         self.on_neutral(call.ticket, now);
         self.throttles = self.throttles.saturating_add(1);
+        self.throttled.get_or_insert(now);
         set_later(&mut self.pause, hint.min(MAX_HINT).max(own), now);
         self.halve();
     }

@@ -278,6 +278,11 @@ impl Core {
     }
 
     fn drop_entry(&mut self, entry: &Entry<Batch>, reason: DropReason) {
+        // A batch that the fallback has refused waits for no disk.
+        let reason = match reason {
+            DropReason::DiskSlow if entry.item.spill_after.is_some() => DropReason::BufferFull,
+            reason => reason,
+        };
         self.durable.on_ended(entry.item.payload.id());
         // Memory is full, or a batch too old, because the endpoint takes nothing.
         let cause = self.endpoint.refusing().or(self.accounts.counters.last_cause());

@@ -9,6 +9,7 @@ use span_buffer::Limits;
 
 use crate::core::{Call, Core, Effect, Endpoint, Policy};
 use crate::proofs::spans::spans;
+use crate::report::events::Event;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::StoredBatch;
@@ -166,6 +167,46 @@ fn retry_now_ends_the_pause_between_two_splits() {
     let (call, wait) = world.call_within(0);
     let payload: &Payload = &call.payload;
     assert!(payload.span_count() < 8 && wait == Duration::ZERO, "{payload:?} after {wait:?}");
+}
+
+#[test]
+fn pauses_of_more_than_ten_seconds_in_all_are_told_with_cause_and_remedy() {
+    let mut world = World::new();
+    world.offer(1);
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let (call, _) = world.call_within(10);
+        let (cause, after) = (Cause::Http { status: 429, message: String::new() }, Some(Duration::from_secs(4)));
+        world.answer(&call, Outcome::Retryable { after, cause, possible_duplicate: false });
+        for effect in std::iter::from_fn(|| world.core.poll_effect()) {
+            if let Effect::Publish(Event::Throttled { pause, cause, remedy }) = effect {
+                assert!(cause.contains("429") && remedy.contains("limit"), "{cause}; {remedy}");
+                told.push(pause.as_secs());
+            }
+        }
+    }
+    assert_eq!(told, [12, 16], "4 and 8 s are short");
+}
+
+#[test]
+fn spans_that_the_fallback_refuses_are_not_dropped_for_a_slow_disk() {
+    let mut world = World::new();
+    let limits = Limits { max_count: 100, ..Limits::default() };
+    world.core = Core::new(Policy { fallback: true, limits, ..policy() }, endpoint(world.now), 0, 7);
+    let mut refused = 0;
+    for _ in 0..600 {
+        world.offer(1);
+        // The fallback is slower than the spans that arrive: it is always at work.
+        for _ in 0..2 {
+            if let Some(Effect::Spill(spill)) = world.core.poll_effect() {
+                refused += 1;
+                world.core.on_spill_refused(spill.entries, "no batch of this kind", world.now);
+            }
+        }
+    }
+    let dropped = &world.core.ledger().dropped;
+    assert!(refused > 100 && dropped.contains_key("buffer_full"), "{refused} refusals, {dropped:?}");
+    assert!(!dropped.contains_key("disk_slow"), "{dropped:?}");
 }
 
 /// A core without a batch in memory and one record in its store, which has nothing else.

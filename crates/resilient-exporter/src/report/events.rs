@@ -54,9 +54,21 @@ pub enum Event {
         kind: RefusalKind,
         /// The collector's answer.
         cause: String,
+        /// The remedy, as part of a sentence.
+        remedy: &'static str,
         /// The collector takes other batches: this one waits alone. Otherwise the refusal is the endpoint's, and all
         /// batches wait.
         is_suspect: bool,
+    },
+    /// The collector asks for a pause, and takes no spans for more than 10 s by its own word. The spans wait in memory
+    /// and in files.
+    Throttled {
+        /// The time from the first pause since the last acceptance to the end of this one.
+        pause: Duration,
+        /// The collector's answer.
+        cause: String,
+        /// The remedy, as part of a sentence.
+        remedy: &'static str,
     },
     /// A status of success came with an answer that no OTLP server gives. The spans count as delivered.
     AcknowledgedUnreadably {
@@ -210,7 +222,13 @@ impl Listeners {
                 log::info_contained!(spans, "a dead letter was redriven; its spans are replayed");
             }
             Event::Rejected { spans, message } => self.add(Kind::Rejected, spans, &message, now),
-            Event::Refused { spans, kind: _, cause, is_suspect: _ } => self.add(Kind::Refused, spans, &cause, now),
+            Event::Refused { spans, kind: _, cause, remedy, is_suspect: _ } => {
+                self.add(Kind::Refused, spans, &format!("{cause}; {remedy}"), now);
+            }
+            Event::Throttled { pause, cause, remedy } => {
+                let seconds = pause.as_secs_f64();
+                self.add(Kind::Throttled, 0, &format!("{seconds:.0} s by {cause}; {remedy}"), now);
+            }
             Event::AcknowledgedUnreadably { spans, cause } => {
                 self.add(Kind::AcknowledgedUnreadably, spans, &cause, now);
             }

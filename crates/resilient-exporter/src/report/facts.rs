@@ -13,7 +13,7 @@ use super::rates::Counts;
 const LEAST_SUCCESS_RATE: f64 = 0.9;
 
 /// A pause that the collector asked for is an issue if the whole of it is longer than this.
-const LONG_PAUSE: Duration = Duration::from_secs(10);
+pub(crate) const LONG_PAUSE: Duration = Duration::from_secs(10);
 
 /// The facts of one moment from which health follows, beside the numbers of [`Health`] itself. The default is a moment
 /// at which all is well.

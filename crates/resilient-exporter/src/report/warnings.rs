@@ -19,6 +19,7 @@ pub(crate) enum Kind {
     NotAccepted(RefuseReason),
     Rejected,
     Refused,
+    Throttled,
     DeadLettered,
     AcknowledgedUnreadably,
     CollectorWarned,
@@ -53,6 +54,7 @@ impl Kind {
             Self::NotAccepted(_) => "spans were not accepted",
             Self::Rejected => "the collector rejected spans",
             Self::Refused => "the collector refused spans; they wait and are sent again",
+            Self::Throttled => "the collector asks for a pause; spans wait and are sent after it",
             Self::DeadLettered => "the collector refused spans for good; they are stored as dead letters",
             Self::AcknowledgedUnreadably => {
                 "spans were acknowledged by an answer that no OTLP server gives; check OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -103,6 +105,7 @@ impl Kind {
         match self {
             Self::Dropped(reason) => Some(reason.remedy()),
             Self::NotAccepted(reason) => Some(reason.remedy()),
+            Self::DeadLettered => Some("repair the cause, and redrive them"),
             Self::LetterRemoved => Some("redrive or remove letters, or raise the limits on dead letters"),
             _ => None,
         }

@@ -188,6 +188,24 @@ fn a_pass_goes_past_backoff_and_breaker_once_and_past_no_pause() {
 }
 
 #[test]
+fn pauses_without_an_acceptance_between_them_are_one() {
+    let (mut endpoint, now) = endpoint();
+    let call = ticket(&mut endpoint, now);
+    throttle(&mut endpoint, call, 5 * SECOND, now);
+    assert_eq!(endpoint.pause(now + SECOND), Some((5 * SECOND, 4 * SECOND)));
+    let second = now + 6 * SECOND;
+    let call = ticket(&mut endpoint, second);
+    throttle(&mut endpoint, call, 5 * SECOND, second);
+    assert_eq!(endpoint.pause(second), Some((11 * SECOND, 5 * SECOND)), "from the first throttle");
+    let third = second + 5 * SECOND;
+    let call = ticket(&mut endpoint, third);
+    endpoint.on_success(live(call, third), None, false, third);
+    let call = ticket(&mut endpoint, third);
+    throttle(&mut endpoint, call, 5 * SECOND, third);
+    assert_eq!(endpoint.pause(third), Some((5 * SECOND, 5 * SECOND)));
+}
+
+#[test]
 fn a_refusal_is_the_batchs_for_3_seconds_after_an_acceptance_unless_it_is_the_20th_in_a_row() {
     let (mut endpoint, now) = endpoint();
     assert_eq!(endpoint.blame(now), Blame::Endpoint, "nothing was accepted yet");
