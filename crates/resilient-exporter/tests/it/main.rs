@@ -12,6 +12,7 @@
 //! | `lifecycle` | start, shutdown and drop; refused settings |
 //! | `log` | the log of these tests, whose subscriber panics at each line |
 //! | `logging` | the limits of the log, and a log that panics |
+//! | `refusals` | collectors that refuse for a while, in part, or one of several |
 //! | `seams` | a user's own transport, exporter, fallback, clock, backoff and breaker |
 //! | `support` | a traced application and its comparison with the collector |
 
@@ -25,5 +26,6 @@ mod hostile;
 mod lifecycle;
 mod log;
 mod logging;
+mod refusals;
 mod seams;
 mod support;

@@ -1,5 +1,7 @@
 //! A traced application, its collector, and the comparison of the two by span id.
 
+pub(crate) mod balancer;
+
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
