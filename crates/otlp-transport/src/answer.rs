@@ -1,7 +1,6 @@
 //! The meaning of an answer: the tables of `docs/otlp.md`, as pure functions.
 
 mod acknowledgement;
-pub(crate) mod size;
 
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +8,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::body;
 use crate::outcome::{Cause, Outcome, RefusalKind};
+use crate::size;
 use crate::wire::RpcStatus;
 
 pub(crate) use acknowledgement::{content_type, is_page};

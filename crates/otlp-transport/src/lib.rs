@@ -14,6 +14,7 @@ mod headers;
 mod http1;
 mod outcome;
 mod protocol;
+mod size;
 mod wire;
 
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::answer::size::names_a_maximum;
+use crate::size::names_a_maximum;
 
 /// The outcome of one attempt to send one payload. `docs/otlp.md` has the table from answers to outcomes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -178,8 +178,8 @@ impl Endpoint {
         Some((pause.until.saturating_duration_since(since), pause.until.saturating_duration_since(now)))
     }
 
-    /// A call for a live batch has failed since the last acceptance, or the endpoint has refused all. Failures of stored
-    /// batches alone may be about these batches.
+    /// A call for a live batch has failed since the last acceptance, or the endpoint has refused all. Failures of
+    /// stored batches alone may be about these batches.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed_live || self.refusing.is_some()
     }

@@ -1,8 +1,8 @@
 //! Stored records that returned to the store without an answer that ends them.
 //!
-//! The mark of a record in the store has the numbers of its calls and refusals. It has neither the instants of its calls
-//! nor the call after which a refusal counts: a record that goes alone into each group is never in memory while the
-//! endpoint accepts another batch. This process remembers both from group to group.
+//! The mark of a record in the store has the numbers of its calls and refusals. It has neither the instants of its
+//! calls nor the call after which a refusal counts: a record that goes alone into each group is never in memory while
+//! the endpoint accepts another batch. This process remembers both from group to group.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
