@@ -53,7 +53,7 @@ pub(crate) struct Endpoint {
     has_pass: bool,
     /// The permit that was taken last used the pass, or ended `only_replay`.
     used: (bool, bool),
-    /// Every failure since the last success is one of a replay.
+    /// The last failure, which caused the wait, is one of a replay.
     only_replay: bool,
     /// A call for a live batch has failed since the last success.
     has_failed_live: bool,
@@ -369,7 +369,8 @@ impl Endpoint {
         self.report(ticket, Outcome::Failure, now);
         self.last_failure = Some(now);
         set_later(&mut self.backoff, own, now);
-        self.only_replay = traffic != Traffic::Live && (self.only_replay || self.failures == 0);
+        // The call had a permit, so that no wait of an earlier failure was left.
+        self.only_replay = traffic != Traffic::Live;
         self.has_failed_live |= traffic == Traffic::Live;
         self.failures = self.failures.saturating_add(1);
         self.halve();
