@@ -63,6 +63,8 @@ struct Record {
     /// Calls that did not deliver it.
     calls: u32,
     suspicion: Suspicion,
+    /// A piece was refused in this group, and the endpoint was not the cause.
+    is_refused: bool,
     delivered: usize,
     rejected: usize,
     refused: Vec<Refusal>,
@@ -81,6 +83,7 @@ impl Group {
             payload: payload(batch.request, batch.spans),
             pieces: 1,
             stays: false,
+            is_refused: false,
             calls: batch.failures.calls,
             delivered: 0,
             rejected: 0,
@@ -150,11 +153,13 @@ impl Group {
         self.try_later(&piece);
         let record = &mut self.records[piece.record()];
         match blame {
-            Blame::Batch => {
+            // The pieces of a record are one batch: their refusals in one group are one.
+            Blame::Batch if !record.is_refused => {
+                record.is_refused = true;
                 record.suspicion.on_refused(kind, cause, calls, now);
                 self.has_suspect = true;
             }
-            Blame::Endpoint => record.suspicion.note(now),
+            Blame::Batch | Blame::Endpoint => record.suspicion.note(now),
         }
     }
 
