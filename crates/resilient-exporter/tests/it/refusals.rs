@@ -192,7 +192,8 @@ fn a_collector_that_answers_400_to_all_loses_nothing_over_a_kill_and_a_shutdown(
     copy(&state, &left);
 
     collector.set(refuse(400));
-    let mut second = App::new(durable(&collector, &left).build().expect("valid"));
+    // Enough memory for all: a slow disk drops none here.
+    let mut second = App::new(durable(&collector, &left).with_buffer_size(20_000).build().expect("valid"));
     second.trace(700);
     second.wait_until("further refusals", |handle| handle.health().metrics.failed_exports >= 5);
     let ledger = second.handle.ledger();
