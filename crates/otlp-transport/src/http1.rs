@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::connect::{self, Driver};
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
+use crate::status_line::{Kept, Start};
 
 /// The most idle connections that are kept open for later calls.
 const MAX_KEPT: usize = 8;
@@ -49,6 +50,7 @@ struct Idle {
 struct Connection {
     generation: u64,
     requests: SendRequest<Full<Bytes>>,
+    start: Start,
     driver: Driver,
     last_use: Instant,
 }
@@ -77,14 +79,24 @@ impl HttpTransport {
                     Err(_) => return failed(timed_out(), false),
                 },
             };
+            current.start.clear();
+            // A head that is cut off has told the outcome if its status line came.
+            let cut_off = |cause: Cause, detail: String| match current.start.head() {
+                Some((status, headers)) => {
+                    let now = (self.config.wall_clock)();
+                    answer::http(status, &headers, b"", Some(detail), payload.span_count(), now)
+                }
+                None => failed(cause, true),
+            };
             match timeout_at(deadline, current.requests.try_send_request(request)).await {
                 Ok(Ok(response)) => break (current, response),
                 Ok(Err(mut error)) => match error.take_message() {
                     // The connection ended while it was idle, before any byte of this request.
                     Some(unsent) if was_kept => request = unsent,
-                    unsent => return failed(cause_of(error.error()), unsent.is_none()),
+                    Some(_) => return failed(cause_of(error.error()), false),
+                    None => return cut_off(cause_of(error.error()), ErrorChain(error.error()).to_string()),
                 },
-                Err(_) => return failed(timed_out(), true),
+                Err(_) => return cut_off(timed_out(), timed_out().to_string()),
             }
         };
 
@@ -131,12 +143,14 @@ impl HttpTransport {
         let failed = |error: &dyn fmt::Display| Cause::Connect(format!("{}: {error}", self.config.endpoint()));
         let generation = self.lock().generation;
         let stream = connect::tcp(&self.config.endpoint).await.map_err(|error| failed(&error))?;
-        let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+        let start = Start::default();
+        let stream = TokioIo::new(Kept { stream, start: start.clone() });
+        let (requests, connection) = http1::handshake(stream).await.map_err(|error| failed(&error))?;
         let driver = Driver::spawn(async move {
             // The call on this connection gets the error of its end.
             let _ = connection.await;
         });
-        Ok(Connection { generation, requests, driver, last_use: Instant::now() })
+        Ok(Connection { generation, requests, start, driver, last_use: Instant::now() })
     }
 
     fn keep(&self, mut connection: Connection) {

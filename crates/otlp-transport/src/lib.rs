@@ -15,6 +15,7 @@ mod http1;
 mod outcome;
 mod protocol;
 mod size;
+mod status_line;
 mod wire;
 
 use std::sync::Arc;

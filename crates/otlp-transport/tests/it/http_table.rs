@@ -260,10 +260,13 @@ fn status_rows() -> Vec<Row> {
 }
 
 fn trouble_rows() -> Vec<Row> {
+    const PAGE: &str = "sender: http 200, maybe taken";
     let huge = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(1_000_000)).into_bytes();
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(5_000)).into_bytes();
     // The greeting of an HTTP/2 server: SETTINGS, empty.
     let http2 = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let cut_head = |lines: &str| Raw::AnswerThenClose(format!("HTTP/1.1 200 OK\r\n{lines}").into_bytes());
+    let never_ends = Raw::AnswerThenHang(b"HTTP/1.1 200 OK\r\nserver: x\r\n".to_vec());
     let (informational, more) = (b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), b"HTTP/1.1 100 Continue\r\n\r\n".to_vec());
     vec![
         Row { name: "port refuses".to_owned(), peer: None, expect: "retryable: connect" },
@@ -273,11 +276,16 @@ fn trouble_rows() -> Vec<Row> {
         row("FIN instead of an answer", Raw::AnswerThenClose(Vec::new()), "retryable: broken, maybe taken"),
         row("accepts and never reads", Raw::NeverRead, "retryable: timeout, maybe taken"),
         row("reads and never answers", Raw::AnswerThenHang(Vec::new()), "retryable: timeout, maybe taken"),
+        row("a head that is cut off", cut_head(""), "acknowledged: unexpected"),
+        row("a head that is cut off in a header", cut_head("content-le"), "acknowledged: unexpected"),
+        row("a head that never ends", never_ends, "acknowledged: unexpected"),
+        row("a head of a page that is cut off", cut_head("content-type: text/html\r\n"), PAGE),
+        row("a 401 whose head is cut off", Raw::AnswerThenClose(b"HTTP/1.1 401 X\r\n".to_vec()), "sender: http 401"),
         row("half a head", Raw::AnswerThenHang(b"HTTP/1.1 200 O".to_vec()), "retryable: timeout, maybe taken"),
         row("junk", Raw::Answer(b"junk\r\n\r\n".to_vec()), "retryable: unreadable, maybe taken"),
         row("an HTTP/2 server", Raw::Answer(http2), "retryable: unreadable, maybe taken"),
-        row("huge headers", Raw::Answer(huge), "retryable: unreadable, maybe taken"),
-        row("5000 headers", Raw::Answer(many), "retryable: unreadable, maybe taken"),
+        row("huge headers", Raw::Answer(huge), "acknowledged: unexpected"),
+        row("5000 headers", Raw::Answer(many), "acknowledged: unexpected"),
         row("1xx without end", Raw::AnswerThenEndless(informational, more), "retryable: timeout, maybe taken"),
     ]
 }

@@ -74,6 +74,7 @@ fn over_http() -> Vec<Row> {
         ("application/json", with(202, json, r#"{"status":"ok"}"#), Unreadable),
         ("application/x-protobuf", with(200, "application/x-protobuf", "no message"), Unreadable),
         (r#"{\"part"#, raw("HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"part"), Unreadable),
+        ("before message completed", raw("HTTP/1.1 200 OK\r\ncontent-le"), Unreadable),
         ("chunk", raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"), Unreadable),
         ("gzip", raw("HTTP/1.1 200 OK\r\ncontent-encoding: GZIP\r\ncontent-length: 2\r\n\r\n{}"), Unreadable),
         ("text/html", with(200, "text/html", "<html>"), Refused { maybe_taken: YES }),
