@@ -114,7 +114,7 @@ impl<F: safe_dir::File> Progress<F> {
         safe_dir::replace(dir, LOG, |log| log.write_all(&text))?;
         self.stale.clear();
         self.len = text.len() as u64;
-        self.compact_above = (self.len * 2).max(COMPACT_ABOVE);
+        self.compact_above = (self.len * 2).clamp(COMPACT_ABOVE, MAX_LOG);
         self.log = Some(dir.open_append(LOG)?);
         Ok(())
     }
@@ -155,7 +155,8 @@ fn parse_line(line: &[u8]) -> Option<Mark> {
 /// The name of the log.
 pub(crate) const LOG: &str = "progress.log";
 
-/// A log that is longer than this, and twice as long as when it was new, is replaced by one with the present marks.
+/// A log that is longer than this, and twice as long as when it was new, is replaced by one with the present marks; at
+/// [`MAX_LOG`] in any case.
 const COMPACT_ABOVE: u64 = 64 << 10;
 
 /// A new log that would be longer than this holds no attempts: so they never bring a log to [`MAX_LOG`].
@@ -179,6 +180,21 @@ mod tests {
         let text = [line(&mark("a", 1)), line(&mark("b", 1)), line(&mark("a", 2))].concat();
         let (marks, damaged) = parse(&text);
         assert_eq!((marks["a"].count, marks["b"].count, damaged), (20, 10, 0));
+    }
+
+    #[test]
+    fn a_log_of_many_marks_is_never_longer_than_one_that_is_read() {
+        let temp = tempfile::tempdir().expect("tempdir");
+        let dir = safe_dir::SafeDir::open(&temp.path().join("dir")).expect("a directory");
+        let (mut progress, _) = Progress::load(&dir);
+        let marks = (0..30_000).map(|file| mark(&format!("file-{file:06}"), 1)).collect::<Vec<_>>();
+        let per_save = marks.iter().map(|mark| line(mark).len() as u64).sum::<u64>();
+        assert!(per_save * 2 > MAX_LOG && per_save < MAX_LOG, "{per_save}");
+        for _ in 0..3 {
+            progress.save(&dir, marks.clone()).expect("saved");
+            let (read, damaged) = Progress::load(&dir);
+            assert_eq!((read.marks.len(), damaged), (marks.len(), 0));
+        }
     }
 
     #[test]
