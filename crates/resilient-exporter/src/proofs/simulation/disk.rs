@@ -1,9 +1,8 @@
 //! The two fallbacks of the simulation: one in memory that fails on demand, and one in real files.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use file_fallback::Compression;
 use otlp_payload::Payload;
 
@@ -15,20 +14,49 @@ use crate::seams::settings::{DeadLetters, FallbackFormat, Files as Settings};
 use crate::stores::files::FileStore;
 
 /// A fallback in memory, with its own count of spans.
-#[derive(Default)]
 pub(super) struct MemoryFallback {
-    batches: VecDeque<(Bytes, usize)>,
-    reading: usize,
+    /// By their place, which counts up.
+    batches: BTreeMap<u64, StoredBatch>,
+    places: u64,
+    /// The places of the batches of the group, in its order.
+    reading: Vec<u64>,
+    /// Batches of a group.
+    group: usize,
     fails: bool,
     refuses: bool,
-    letters: VecDeque<(Bytes, usize)>,
+    letters: VecDeque<StoredBatch>,
     /// Letters that were redriven. The ids of the letters in the queue continue this count.
     redriven: usize,
 }
 
+impl MemoryFallback {
+    /// A fallback that gives this many batches at a time.
+    pub(super) fn in_groups_of(group: usize) -> Self {
+        Self {
+            batches: BTreeMap::new(),
+            places: 0,
+            reading: Vec::new(),
+            group,
+            fails: false,
+            refuses: false,
+            letters: VecDeque::new(),
+            redriven: 0,
+        }
+    }
+
+    fn add(&mut self, batch: StoredBatch) {
+        self.batches.insert(self.places, batch);
+        self.places += 1;
+    }
+}
+
+fn stored(payload: &Payload) -> StoredBatch {
+    StoredBatch::new(payload.bytes().clone(), payload.span_count())
+}
+
 impl Fallback for MemoryFallback {
     fn usage(&self) -> Usage {
-        let spans = self.batches.iter().map(|(bytes, _)| span_ids(bytes).count() as u64).sum();
+        let spans = self.batches.values().map(|batch| span_ids(&batch.request).count() as u64).sum();
         Usage { files: self.batches.len() as u64, spans, bytes: 0 }
     }
 
@@ -40,7 +68,7 @@ impl Fallback for MemoryFallback {
         if self.refuses && (batches.len() > 2 || batches.iter().any(is_refused)) {
             return Err(FallbackError::of_batches("these batches do not fit into one object"));
         }
-        self.batches.extend(batches.iter().map(|payload| (payload.bytes().clone(), payload.span_count())));
+        batches.iter().for_each(|payload| self.add(stored(payload)));
         Ok(Stored { name: "memory".to_owned() })
     }
 
@@ -48,19 +76,25 @@ impl Fallback for MemoryFallback {
         if self.fails {
             return Err(FallbackError::new("input/output error"));
         }
-        self.reading = self.batches.len().min(3);
-        Ok(group(self.batches.iter().take(self.reading).cloned().collect()))
+        let mut order = self.batches.iter().map(|(place, batch)| (batch.failures.calls, *place)).collect::<Vec<_>>();
+        order.sort_unstable();
+        self.reading = order.into_iter().take(self.group).map(|(_, place)| place).collect();
+        if self.reading.is_empty() {
+            return Ok(ReadBack::Empty);
+        }
+        Ok(ReadBack::Group(self.reading.iter().map(|place| self.batches[place].clone()).collect()))
     }
 
     fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
-        assert_eq!(fates.len(), self.reading, "one fate for each batch that was read");
-        let read = self.batches.drain(..self.reading).collect::<Vec<_>>();
-        for (batch, fate) in read.into_iter().zip(fates).rev() {
-            if matches!(fate, Fate::Pending(_)) {
-                self.batches.push_front(batch);
+        assert_eq!(fates.len(), self.reading.len(), "one fate for each batch that was read");
+        for (place, fate) in self.reading.drain(..).zip(fates) {
+            match fate {
+                Fate::Pending(failures) => {
+                    self.batches.get_mut(&place).expect("a batch of the group is stored").failures = *failures;
+                }
+                Fate::Finished { .. } => drop(self.batches.remove(&place)),
             }
         }
-        self.reading = 0;
         Ok(())
     }
 
@@ -72,8 +106,7 @@ impl Fallback for MemoryFallback {
 
     fn store_dead_letters(&mut self, refusals: &[Refusal], _endpoint: &str, _now: SystemTime) -> Option<usize> {
         if !self.fails {
-            let letters = refusals.iter().map(|refusal| &refusal.payload);
-            self.letters.extend(letters.map(|payload| (payload.bytes().clone(), payload.span_count())));
+            self.letters.extend(refusals.iter().map(|refusal| stored(&refusal.payload)));
         }
         Some(if self.fails { 0 } else { refusals.len() })
     }
@@ -87,18 +120,12 @@ impl Fallback for MemoryFallback {
         if self.fails {
             return Err(DeadLetterError::NoRoom(FallbackError::new("no space left")));
         }
-        let (bytes, spans) = self.letters.pop_front().expect("the id is that of the first letter");
-        self.batches.push_back((bytes, spans));
+        let batch = self.letters.pop_front().expect("the id is that of the first letter");
+        let spans = batch.spans as u64;
+        self.add(batch);
         self.redriven += 1;
-        Ok(Redriven { spans: spans as u64, letter_stays: false })
+        Ok(Redriven { spans, letter_stays: false })
     }
-}
-
-fn group(batches: Vec<(Bytes, usize)>) -> ReadBack {
-    if batches.is_empty() {
-        return ReadBack::Empty;
-    }
-    ReadBack::Group(batches.into_iter().map(|(request, spans)| StoredBatch::new(request, spans)).collect())
 }
 
 /// A fallback of the simulation, with counts of its spans that do not use the code under test.
@@ -109,6 +136,8 @@ pub(super) trait Disk: Fallback {
     fn stored(&self) -> HashSet<SpanKey>;
     /// Removes the oldest batch, as a limit does, and returns the number of its spans; `None` if no batch can go now.
     fn lose_oldest(&mut self) -> Option<usize>;
+    /// The next process opens the fallback: the marks of the group that was read last are not written.
+    fn restart(&mut self);
 }
 
 impl Disk for MemoryFallback {
@@ -121,15 +150,22 @@ impl Disk for MemoryFallback {
     }
 
     fn dead_lettered(&self) -> usize {
-        self.letters.iter().map(|(bytes, _)| span_ids(bytes).count()).sum()
+        self.letters.iter().map(|letter| span_ids(&letter.request).count()).sum()
     }
 
     fn stored(&self) -> HashSet<SpanKey> {
-        self.batches.iter().flat_map(|(bytes, _)| span_ids(bytes)).collect()
+        self.batches.values().flat_map(|batch| span_ids(&batch.request)).collect()
     }
 
     fn lose_oldest(&mut self) -> Option<usize> {
-        if self.reading > 0 { None } else { self.batches.pop_front().map(|(_, spans)| spans) }
+        if !self.reading.is_empty() {
+            return None;
+        }
+        self.batches.pop_first().map(|(_, batch)| batch.spans)
+    }
+
+    fn restart(&mut self) {
+        self.reading.clear();
     }
 }
 
@@ -248,6 +284,10 @@ impl Disk for Files {
 
     fn lose_oldest(&mut self) -> Option<usize> {
         None
+    }
+
+    fn restart(&mut self) {
+        unreachable!("no process of the simulation ends over real files");
     }
 }
 

@@ -1,0 +1,176 @@
+//! Replay: stored batches beside live ones, and stored batches that always fail.
+
+use std::collections::HashSet;
+
+use super::Setup;
+use super::replicas::{Replica, Reply};
+use super::world::{HOUR, Load, MINUTE, OPEN, World, ms, secs};
+
+const LIVE: Load = Load { spans: 4, every: ms(400) };
+
+/// A world whose files hold one batch that is answered by `reply` and `count` good ones of three spans; its peer
+/// accepts again from now on. Returns the spans of the bad batch and of the good ones.
+fn stored(setup: Setup, reply: Reply, count: usize) -> (World, Vec<u64>, Vec<u64>) {
+    let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], setup);
+    let poison = world.offer_poison(3, reply);
+    let good = (0..count).map(|_| world.offer(3)).collect::<Vec<_>>().concat();
+    world.run_to("files", 10 * MINUTE, |world| world.ledger().in_fallback == 3 + 3 * count as u64);
+    world.peer.replicas[0].reply = Reply::Accept;
+    (world, poison, good)
+}
+
+#[test]
+fn a_stored_batch_that_always_fails_blocks_no_other_and_no_live_one() {
+    for reply in [Reply::Status(502), Reply::Reset, Reply::TimeOut { stored: false }, Reply::Status(403)] {
+        let (mut world, poison, good) = stored(Setup::usual(), reply, 60);
+        world.load = Some(LIVE);
+        world.run_to("the good files", OPEN + 2 * MINUTE, |world| world.is_delivered(&good));
+        // Live batches may wait for one call of the bad batch, or for a probe that replaces it.
+        world.run(10 * MINUTE);
+        let begin = world.simulation.next_span;
+        world.run(HOUR / 2);
+        let slow = (begin..).map_while(|span| world.delay(span)).max();
+        assert!(slow < Some(secs(12)), "live spans wait for {slow:?} after {reply:?}: {}", world.state());
+        world.load = None;
+        world.run(secs(30));
+        let expected = HashSet::from([poison]);
+        assert!(world.oracle.letters.is_subset(&expected), "{:?}", world.oracle.letters);
+        assert_eq!(world.ledger().lost(), 0);
+    }
+}
+
+#[test]
+fn a_stored_batch_that_fails_twelve_times_beside_others_becomes_a_dead_letter() {
+    for reply in [Reply::Status(502), Reply::Reset, Reply::Status(403)] {
+        let (mut world, poison, good) = stored(Setup::usual(), reply, 5);
+        world.load = Some(LIVE);
+        world.run_to("the dead letter", 3 * HOUR, |world| !world.oracle.letters.is_empty());
+        world.run(secs(10));
+        assert_eq!(world.oracle.letters, HashSet::from([poison]));
+        assert!(world.is_delivered(&good));
+        assert_eq!((world.ledger().dead_lettered, world.ledger().in_fallback), (3, 0));
+    }
+}
+
+#[test]
+fn the_counts_of_a_stored_batch_survive_restarts() {
+    let (mut world, poison, _) = stored(Setup::usual(), Reply::Status(403), 5);
+    world.load = Some(LIVE);
+    let mut processes = 0;
+    while world.oracle.letters.is_empty() {
+        processes += 1;
+        assert!(processes < 200, "no dead letter: {}", world.state());
+        let before = world.calls_of(&poison).len();
+        let is_tried = |world: &World| world.calls_of(&poison).len() > before + 1 || !world.oracle.letters.is_empty();
+        world.run_to("two calls of the batch", 2 * HOUR, is_tried);
+        world.run(secs(30));
+        world.kill();
+    }
+    assert!(processes >= 3, "{processes} processes");
+    assert_eq!(world.oracle.letters, HashSet::from([poison]));
+}
+
+#[test]
+fn a_live_batch_goes_past_a_wait_that_only_replay_caused() {
+    for reply in [Reply::Status(502), Reply::Reset, Reply::Status(401)] {
+        let (mut world, poison, _) = stored(Setup::usual(), reply, 0);
+        let before = world.trips();
+        world.run_to("failures of the replay", HOUR, |world| world.trips() > before + 1);
+        let first = world.sent.partition_point(|sent| sent.at < world.now());
+        for _ in 0..20 {
+            world.run(secs(7));
+            let live = world.offer(3);
+            world.run_to("its delivery at once", secs(1), |world| world.is_delivered(&live));
+        }
+        let stored = world.sent[first..].iter().filter(|sent| sent.spans == poison).count();
+        assert!(stored <= 60, "{stored} calls for the stored batch: {}", world.state());
+    }
+}
+
+#[test]
+fn a_merged_request_with_one_bad_record_convicts_no_neighbour() {
+    for reply in [Reply::Status(400), Reply::Status(403), Reply::Status(500), Reply::Status(502), Reply::Reset] {
+        let (mut world, poison, good) = stored(Setup::usual(), reply, 20);
+        world.load = Some(LIVE);
+        world.run_to("the neighbours", OPEN + 2 * MINUTE, |world| world.is_delivered(&good));
+        world.run_to("the dead letter", 3 * HOUR, |world| !world.oracle.letters.is_empty());
+        world.run(secs(10));
+        assert_eq!(world.oracle.letters, HashSet::from([poison.clone()]));
+        let alone = world.calls_of(&poison).iter().filter(|sent| !sent.live).count();
+        let expected = match reply {
+            Reply::Status(400) => 1,
+            Reply::Status(500) => 6,
+            _ => 12,
+        };
+        // Refusals that are the endpoint's do not count.
+        assert!(alone >= expected, "{alone} calls for the bad record alone");
+    }
+}
+
+#[test]
+fn the_pieces_of_a_stored_batch_do_not_count_one_by_one() {
+    let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], Setup::usual());
+    // All spans have the same size.
+    world.simulation.next_span = 1 << 14;
+    let poison = world.offer_poison(16, Reply::Status(403));
+    world.run_to("a file", 10 * MINUTE, |world| world.ledger().in_fallback == 16);
+    // The peer takes requests of one span alone.
+    world.peer.replicas[0].reply = Reply::Accept;
+    world.load = Some(Load { spans: 1, every: ms(500) });
+    world.run_to("a single span", OPEN + secs(10), |world| world.sent.iter().any(|sent| sent.spans.len() == 1));
+    world.peer.replicas[0].max_bytes =
+        world.sent.iter().filter(|sent| sent.spans.len() == 1).map(|sent| sent.bytes).max();
+    world.run_to("the dead letter", 6 * HOUR, |world| world.ledger().dead_lettered == 16);
+    // The oracle knows the rule; this is its sum.
+    for span in poison {
+        let refused = world.sent.iter().filter(|sent| sent.holds(span) && sent.reply == Reply::Status(403)).count();
+        assert!(refused >= 12, "span {span} was refused {refused} times: {}", world.state());
+    }
+}
+
+#[test]
+fn small_files_are_merged_into_few_requests() {
+    let (mut world, _, good) = stored(Setup::usual(), Reply::Accept, 60);
+    let begin = world.now();
+    world.run_to("all files", OPEN + secs(10), |world| world.ledger().in_fallback == 0);
+    assert!(world.is_delivered(&good));
+    let calls = world.sent_since(begin).len();
+    assert!(calls <= 6, "{calls} requests for 61 small files: {}", world.state());
+    assert!(world.sent.iter().all(|sent| sent.bytes <= 100_000));
+    assert_eq!(world.simulation.duplicates, 0);
+}
+
+#[test]
+fn replay_keeps_its_share_beside_live_batches() {
+    // Requests of eight stored batches at most.
+    let setup = Setup { request_max_bytes: 3_000, ..Setup::usual() };
+    let (mut world, _, good) = stored(setup, Reply::Accept, 400);
+    // Live batches always wait, and take less than half of the buffer.
+    world.peer.replicas[0].latency = secs(1);
+    world.load = Some(Load { spans: 2, every: secs(1) });
+    for _ in 0..100 {
+        world.offer(2);
+    }
+    let begin = world.now();
+    world.run_to("all files", 20 * MINUTE, |world| world.is_delivered(&good));
+    let (live, stored) = world.sent_since(begin).iter().fold((0, 0), |(live, stored), sent| match sent.live {
+        true => (live + 1, stored),
+        false => (live, stored + 1),
+    });
+    assert!(stored >= 30 && stored * 5 >= live, "{stored} replays beside {live} live calls: {}", world.state());
+    world.assert_nothing_lost();
+}
+
+#[test]
+fn a_kill_amid_replay_repeats_at_most_the_calls_and_marks_of_that_moment() {
+    let (mut world, ..) = stored(Setup::usual(), Reply::Accept, 300);
+    world.recounts = true;
+    while world.ledger().in_fallback > 0 {
+        let before = world.sent.len();
+        let is_reached = |world: &World| world.sent.len() >= before + 2 || world.ledger().in_fallback == 0;
+        world.run_to("two calls", 2 * OPEN, is_reached);
+        world.kill();
+    }
+    world.assert_nothing_missing();
+    world.assert_nothing_lost();
+}
