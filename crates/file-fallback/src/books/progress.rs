@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_log_of_many_marks_is_never_longer_than_one_that_is_read() {
         let temp = tempfile::tempdir().expect("tempdir");
-        let dir = safe_dir::SafeDir::open(&temp.path().join("dir")).expect("a directory");
+        let dir = safe_dir::SafeDir::open(temp.path().join("dir")).expect("a directory");
         let (mut progress, _) = Progress::load(&dir);
         let marks = (0..30_000).map(|file| mark(&format!("file-{file:06}"), 1)).collect::<Vec<_>>();
         let per_save = marks.iter().map(|mark| line(mark).len() as u64).sum::<u64>();
