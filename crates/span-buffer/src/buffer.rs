@@ -127,6 +127,25 @@ impl<T> Buffer<T> {
         Some(entry)
     }
 
+    /// Takes every entry for which `wanted` returns `true`, oldest first; the others stay in their places. O(all
+    /// entries), however many are taken.
+    #[must_use = "what is returned has left the buffer"]
+    pub fn take_all_where(&mut self, mut wanted: impl FnMut(&Entry<T>) -> bool) -> Vec<Entry<T>> {
+        let Some(first) = self.entries.iter().position(&mut wanted) else { return Vec::new() };
+        let mut taken = Vec::new();
+        let mut rest = self.entries.split_off(first);
+        taken.extend(rest.pop_front());
+        for entry in rest {
+            if wanted(&entry) {
+                taken.push(entry);
+            } else {
+                self.entries.push_back(entry);
+            }
+        }
+        taken.iter().for_each(|entry| self.removed(entry.size));
+        taken
+    }
+
     /// Puts back an entry that was taken, to its place by age: the front, if it is the oldest. Its time of acceptance
     /// and its number of calls do not change.
     ///

@@ -81,11 +81,7 @@ impl Memory {
 
     /// Takes every waiting batch for which `wanted` returns true, oldest first.
     pub(super) fn take_all_where(&mut self, mut wanted: impl FnMut(&Batch) -> bool) -> Vec<Entry<Batch>> {
-        let mut taken = Vec::new();
-        while let Some(entry) = self.buffer.take_where(|entry| wanted(&entry.item)) {
-            taken.push(entry);
-        }
-        taken
+        self.buffer.take_all_where(|entry| wanted(&entry.item))
     }
 
     /// The batches that wait in the buffer.

@@ -193,3 +193,23 @@ fn limits_of_zero_hold_nothing() {
     assert_eq!(buffer.push(1, Size { count: 1, bytes: 0 }, start()).len(), 1);
     assert!(buffer.is_empty());
 }
+
+#[test]
+fn taking_all_of_a_kind_asks_each_entry_once_and_keeps_order_and_totals() {
+    for kind in 0..4 {
+        let (mut buffer, now) = (Buffer::new(LIMITS), start());
+        for item in 0..9 {
+            assert!(buffer.push(item, Size { count: item, bytes: 10 }, now).is_empty());
+        }
+        let mut asked = Vec::new();
+        let taken = buffer.take_all_where(|entry| {
+            asked.push(entry.item);
+            entry.item % 3 == kind
+        });
+        assert_eq!(asked, (0..9).collect::<Vec<_>>());
+        let (of_kind, others): (Vec<_>, Vec<_>) = (0..9).partition(|item| item % 3 == kind);
+        assert_eq!(taken.iter().map(|entry| entry.item).collect::<Vec<_>>(), of_kind);
+        assert_eq!(buffer.iter().map(|entry| entry.item).collect::<Vec<_>>(), others);
+        assert_eq!(buffer.total(), Size { count: others.iter().sum(), bytes: 10 * others.len() });
+    }
+}
