@@ -42,6 +42,11 @@ impl Batch {
         Self { payload, suspicion: Suspicion::default(), ..self.clone() }
     }
 
+    /// It was cut from another batch.
+    pub(super) fn is_piece(&self) -> bool {
+        self.origin != self.payload.id()
+    }
+
     /// No call before this instant.
     pub(super) fn waits_until(&self, now: Instant) -> Option<Instant> {
         self.suspicion.not_before().filter(|&instant| now < instant)

@@ -20,6 +20,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// One live call in so many takes the oldest batch, however often it failed.
 const OLDEST_EVERY: u64 = 8;
 
+/// So many batches are cut, or end as too large, before the next poll goes on with it.
+const FITTED_AT_ONCE: usize = 256;
+
 /// Stored batches share requests up to this size: about that of 400 usual spans.
 const MERGED_BYTES: usize = 256 * 1_024;
 
@@ -109,7 +112,15 @@ impl Core {
                 }
             };
             // A batch that is cut, or ends as too large, makes room for another one.
+            let mut fitted = 0;
             let work = loop {
+                if fitted == FITTED_AT_ONCE {
+                    // The lock is free in between.
+                    self.endpoint.on_unused(ticket, now);
+                    self.wake_at(now);
+                    return false;
+                }
+                fitted += 1;
                 let work = match is_replay {
                     true => self.replay.take_next().map(Work::Replay),
                     false => self.memory.take_next(self.turn(ticket.kind()), now).map(Work::Live),
@@ -121,9 +132,10 @@ impl Core {
                 }
             };
             let Some(work) = work else {
+                // Only those of this kind are used up: a live batch may wait beside stored ones, or the reverse.
                 self.endpoint.on_unused(ticket, now);
                 self.settle_group(now);
-                return false;
+                continue;
             };
             self.calls += 1;
             match &work {
@@ -209,7 +221,8 @@ impl Core {
                     self.endpoint.on_unused(ticket, now);
                     self.replay.on_read_begun();
                     let learned = self.endpoint.sizes.limit(MERGED_BYTES, now).unwrap_or(MERGED_BYTES);
-                    let merge_bytes = learned.min(self.policy.request_max_bytes);
+                    // Strict mode: a request of several records that is refused would be sent again, record by record.
+                    let merge_bytes = if self.policy.strict { 0 } else { learned.min(self.policy.request_max_bytes) };
                     self.effects.push_back(Effect::ReadGroup { merge_bytes });
                 }
                 Err(wait) => self.note_wait(wait, now),

@@ -135,8 +135,11 @@ impl Core {
     fn set_oversized(&mut self, work: Work, cause: Cause, now: Instant) {
         match work {
             Work::Live(entry) => {
-                let origin = entry.item.origin;
+                let (origin, is_piece) = (entry.item.origin, entry.item.is_piece());
                 self.add_oversized(entry, cause.clone());
+                if !is_piece {
+                    return;
+                }
                 // Pieces of the same batch that wait: their spans of this size share the dead letter.
                 let Some((limit, _)) = self.endpoint.sizes.single_limit(now) else { return };
                 for entry in self.memory.take_all_where(|batch| batch.origin == origin) {
@@ -164,7 +167,9 @@ impl Core {
     fn add_oversized(&mut self, entry: Entry<Batch>, cause: Cause) {
         self.memory.on_write_begun(entry.size);
         let origin = entry.item.origin;
-        match self.oversized.iter_mut().find(|oversized| oversized.origin == origin) {
+        // Only a piece has others of its batch: thousands of batches of one span are searched for none.
+        let mut others = entry.item.is_piece().then_some(&mut self.oversized).into_iter().flatten();
+        match others.find(|oversized| oversized.origin == origin) {
             Some(oversized) => oversized.pieces.push(entry),
             None => self.oversized.push(Oversized { origin, pieces: vec![entry], cause }),
         }

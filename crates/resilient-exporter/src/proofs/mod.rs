@@ -2,12 +2,14 @@
 //!
 //! | File | Purpose |
 //! | --- | --- |
+//! | `bounds` | attempts on a disk that fails, and polls while thousands of batches wait |
 //! | `crashes/` | crash histories over core, disk thread and all stores on a simulated disk |
 //! | `refusals` | an operator's acts, the order of batches, and one bad record in the store |
 //! | `simulation/` | the core in virtual time, its ledger recounted after every step |
 //! | `spans` | spans for tests |
 //! | `turns` | turns of the disk thread beside a busy fallback, and its end |
 
+mod bounds;
 mod crashes;
 mod refusals;
 mod simulation;

@@ -16,14 +16,14 @@ use crate::seams::fallback::StoredBatch;
 use crate::seams::fates::Fate;
 
 /// A core without a disk, in virtual time.
-struct World {
-    core: Core,
-    now: Instant,
-    encoder: Encoder,
+pub(super) struct World {
+    pub(super) core: Core,
+    pub(super) now: Instant,
+    pub(super) encoder: Encoder,
     first: u64,
 }
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy {
         limits: Limits::default(),
         max_calls: 6,
@@ -35,18 +35,18 @@ fn policy() -> Policy {
     }
 }
 
-fn endpoint(now: Instant) -> Endpoint {
+pub(super) fn endpoint(now: Instant) -> Endpoint {
     Endpoint::new(Machine::new(breaker::Config::default()), now)
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = SystemClock.now();
         let core = Core::new(policy(), endpoint(now), 0, 7);
         Self { core, now, encoder: Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build()), first: 1 }
     }
 
-    fn offer(&mut self, count: usize) {
+    pub(super) fn offer(&mut self, count: usize) {
         let id = self.core.next_id();
         let payload = self.encoder.encode(id, SystemClock.wall(), &spans(self.first, count));
         self.first += count as u64;
@@ -55,7 +55,7 @@ impl World {
 
     /// The one call that goes out within `seconds`, and the time until then.
     #[track_caller]
-    fn call_within(&mut self, seconds: u64) -> (Call, Duration) {
+    pub(super) fn call_within(&mut self, seconds: u64) -> (Call, Duration) {
         let start = self.now;
         loop {
             let mut calls = self.core.poll_calls(self.now);
@@ -69,27 +69,27 @@ impl World {
         }
     }
 
-    fn answer(&mut self, call: &Call, outcome: Outcome) {
+    pub(super) fn answer(&mut self, call: &Call, outcome: Outcome) {
         self.core.on_answered(call.id, outcome, Duration::from_secs(1), self.now, SystemClock.wall());
     }
 
     /// The dead letters that a disk thread would store.
-    fn letters(&mut self) -> usize {
+    pub(super) fn letters(&mut self) -> usize {
         std::iter::from_fn(|| self.core.poll_effect())
             .filter(|effect| matches!(effect, Effect::StoreDeadLetters(_)))
             .count()
     }
 }
 
-fn delivered() -> Outcome {
+pub(super) fn delivered() -> Outcome {
     Outcome::Delivered { rejected: 0, message: None }
 }
 
-fn refused(kind: RefusalKind, status: u16) -> Outcome {
+pub(super) fn refused(kind: RefusalKind, status: u16) -> Outcome {
     Outcome::Refused { kind, cause: Cause::Http { status, message: String::new() }, possible_duplicate: false }
 }
 
-fn too_large() -> Outcome {
+pub(super) fn too_large() -> Outcome {
     Outcome::TooLarge { cause: Cause::Http { status: 413, message: String::new() }, possible_duplicate: false }
 }
 

@@ -1,0 +1,124 @@
+//! Bounds of the work beside calls: attempts on a disk that fails, and polls while thousands of batches wait.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use otlp_payload::{Merged, Payload};
+use otlp_transport::{Outcome, RefusalKind};
+use span_buffer::Limits;
+
+use super::refusals::{World, delivered, endpoint, policy, refused, too_large};
+use crate::core::{Core, Effect, Policy};
+use crate::proofs::spans::spans;
+use crate::seams::clock::{Clock as _, SystemClock};
+use crate::seams::fallback::StoredBatch;
+
+impl World {
+    /// A world whose fallback has so many spans.
+    fn with_fallback(strict: bool, stored: u64) -> Self {
+        let mut world = Self::new();
+        let limits = Limits { max_count: 20_000, max_bytes: 1 << 30, ..Limits::default() };
+        let policy = Policy { fallback: true, strict, limits, ..policy() };
+        world.core = Core::new(policy, endpoint(world.now), stored, 7);
+        world
+    }
+
+    /// Offers a batch of one span that is far smaller than those of [`World::offer`].
+    fn offer_small(&mut self) {
+        let id = self.core.next_id();
+        let request = Bytes::from_static(b"\x0a\x07\x12\x05\x12\x03\x2a\x01a");
+        self.core.on_offered(Payload::new(id, SystemClock.wall(), 1, request), self.now).expect("there is room");
+    }
+
+    fn encode(&mut self, first: u64, count: usize) -> Payload {
+        let id = self.core.next_id();
+        self.encoder.encode(id, SystemClock.wall(), &spans(first, count))
+    }
+
+    /// Sends one batch; the answer comes at once.
+    fn send(&mut self, outcome: Outcome) {
+        let (call, _) = self.call_within(0);
+        self.answer(&call, outcome);
+    }
+
+    /// The disk thread reads these records, as soon as the core asks for a group.
+    fn read(&mut self, records: &[Payload]) {
+        self.core.poll_calls(self.now);
+        let merge_bytes = std::iter::from_fn(|| self.core.poll_effect()).find_map(|effect| match effect {
+            Effect::ReadGroup { merge_bytes } => Some(merge_bytes),
+            _ => None,
+        });
+        let bytes = records.iter().map(|record| record.bytes().clone()).collect::<Vec<_>>();
+        let batches = records.iter().map(|record| StoredBatch::new(record.bytes().clone(), record.span_count()));
+        let requests: Vec<Merged> = otlp_payload::merge(&bytes, merge_bytes.expect("a group is asked for"));
+        self.core.on_group_read(batches.collect(), requests, self.now, SystemClock.wall());
+    }
+}
+
+/// Polls until no call or batch is left for this instant, and returns the number of calls.
+fn poll_all(world: &mut World) -> usize {
+    let mut calls = 0;
+    loop {
+        calls += world.core.poll_calls(world.now).len();
+        if world.core.next_wakeup().is_none_or(|wakeup| wakeup > world.now) {
+            return calls;
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_spans_that_are_too_large_end_in_short_polls_and_hold_up_no_small_one() {
+    for is_refusing in [false, true] {
+        let mut world = World::with_fallback(false, 0);
+        world.offer(1);
+        world.send(too_large());
+        assert_eq!(world.letters(), 1);
+        if is_refusing {
+            // Each call is a question to the endpoint, which takes the batch that failed the least.
+            world.offer_small();
+            world.send(refused(RefusalKind::Sender, 401));
+            world.now += Duration::from_secs(2);
+        }
+        (0..10_000).for_each(|_| world.offer(1));
+        world.core.poll_calls(world.now);
+        assert!((1..1_000).contains(&world.letters()), "the first poll takes a part");
+        world.offer_small();
+        assert_eq!(poll_all(&mut world), 1, "the small one");
+        assert_eq!(world.core.memory.waiting_size().count, usize::from(is_refusing));
+    }
+}
+
+#[test]
+fn a_live_batch_goes_at_once_although_the_last_stored_record_ends_as_too_large() {
+    let mut world = World::with_fallback(false, 1);
+    world.offer(1);
+    world.send(too_large());
+    let large = world.encode(1_000_000, 1);
+    world.read(&[large]);
+    (0..6).for_each(|_| world.offer_small());
+    for _ in 0..6 {
+        let (call, wait) = world.call_within(0);
+        assert_eq!(wait, Duration::ZERO);
+        // A slow answer: one call at a time.
+        world.now += Duration::from_secs(1);
+        world.answer(&call, delivered());
+    }
+}
+
+#[test]
+fn strict_mode_sends_no_refused_record_again() {
+    for strict in [false, true] {
+        let mut world = World::with_fallback(strict, 4);
+        let records = [world.encode(1, 2), world.encode(3, 2)];
+        world.read(&records);
+        let mut sent = Vec::new();
+        for _ in 0..100 {
+            for call in world.core.poll_calls(world.now) {
+                sent.push(call.payload.span_count());
+                world.answer(&call, refused(RefusalKind::Batch, 400));
+            }
+            world.now += Duration::from_secs(1);
+        }
+        assert_eq!(sent, if strict { vec![2, 2] } else { vec![4, 2, 2] });
+    }
+}
