@@ -175,7 +175,9 @@ impl Core {
             batch.suspicion.on_other_accepted(call);
         }
         self.has_suspects = has_suspects;
-        let is_convicted = |batch: &Batch| batch.suspicion.is_convicted(is_alone(batch.suspicion.recent(now)));
+        let is_convicted = |batch: &Batch| {
+            batch.suspicion.may_end(now) && batch.suspicion.is_convicted(is_alone(batch.suspicion.recent(now)))
+        };
         for entry in self.memory.take_all_where(is_convicted) {
             let Some(cause) = entry.item.suspicion.cause().cloned() else { continue };
             self.bury(vec![entry], cause);

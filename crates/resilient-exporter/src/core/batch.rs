@@ -79,6 +79,8 @@ struct History {
     /// Refusals in a row that made it wait.
     waits: u32,
     not_before: Option<Instant>,
+    /// No place for its dead letter was found: no further attempt before this instant.
+    letter_at: Option<Instant>,
 }
 
 impl Suspicion {
@@ -140,6 +142,12 @@ impl Suspicion {
         }
     }
 
+    /// Its dead letter could not be stored: neither a call nor another attempt before this instant.
+    pub(super) fn on_letter_failed(&mut self, instant: Option<Instant>) {
+        self.wait_until(instant);
+        self.history().letter_at = instant;
+    }
+
     /// The endpoint accepts again after it had refused all.
     pub(super) fn end_wait(&mut self) {
         if let Some(history) = &mut self.0 {
@@ -180,6 +188,11 @@ impl Suspicion {
         let Some(history) = &self.0 else { return false };
         let Refusals { batch, unclear, sender } = history.counted;
         batch >= MAX_OF_BATCH || is_alone && (unclear >= MAX_UNCLEAR || sender >= MAX_OF_SENDER)
+    }
+
+    /// A dead letter may be stored now, as far as earlier attempts are concerned.
+    pub(super) fn may_end(&self, now: Instant) -> bool {
+        self.0.as_ref().and_then(|history| history.letter_at).is_none_or(|instant| now >= instant)
     }
 
     /// The refusals as a store keeps them, beside the number of `calls` that failed.

@@ -111,9 +111,10 @@ impl Core {
                 self.accounts.end_refused(&refusal, Place::Buffered, stored.is_some());
                 continue;
             }
-            // The storage is in trouble: the batch waits as a suspect does, and the next refusal ends it.
+            // The storage is in trouble: the batch waits as a suspect does. After that its next refusal ends it, or the
+            // next acceptance of another batch if its refusals count already.
             for mut entry in pieces {
-                entry.item.suspicion.wait_until(now.checked_add(TRY_AGAIN));
+                entry.item.suspicion.on_letter_failed(now.checked_add(TRY_AGAIN));
                 self.return_to_memory(entry);
             }
         }

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use otlp_payload::{Merged, Payload};
+use otlp_payload::{BatchId, Merged, Payload};
 use otlp_transport::{Outcome, RefusalKind};
 use span_buffer::Limits;
 
 use super::refusals::{World, delivered, endpoint, policy, refused, too_large};
 use crate::core::{Core, Effect, Policy};
 use crate::proofs::spans::spans;
+use crate::report::ledger::DropReason;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::StoredBatch;
+use crate::shell::commit::counted;
 
 impl World {
     /// A world whose fallback has so many spans.
@@ -53,6 +55,32 @@ impl World {
         let requests: Vec<Merged> = otlp_payload::merge(&bytes, merge_bytes.expect("a group is asked for"));
         self.core.on_group_read(batches.collect(), requests, self.now, SystemClock.wall());
     }
+}
+
+#[test]
+fn a_dead_letter_without_room_is_not_tried_again_with_each_acceptance() {
+    let mut world = World::with_fallback(false, 0);
+    world.offer(3);
+    world.send(delivered());
+    world.offer(3);
+    world.send(refused(RefusalKind::Batch, 400));
+    let mut attempts = Vec::new();
+    for second in 0..200 {
+        world.now += Duration::from_secs(1);
+        world.offer_small();
+        for call in world.core.poll_calls(world.now) {
+            let is_bad = call.payload.span_count() == 3;
+            world.answer(&call, if is_bad { refused(RefusalKind::Batch, 400) } else { delivered() });
+        }
+        while let Some(effect) = world.core.poll_effect() {
+            if let Effect::StoreDeadLetters(letters) = effect {
+                attempts.push(second);
+                world.core.on_dead_letters_stored(letters, Some(0), world.now);
+            }
+        }
+    }
+    assert_eq!(attempts.len(), 4, "one a minute: {attempts:?}");
+    assert_eq!(world.core.ledger().buffered, 3);
 }
 
 /// Polls until no call or batch is left for this instant, and returns the number of calls.
@@ -120,5 +148,29 @@ fn strict_mode_sends_no_refused_record_again() {
             world.now += Duration::from_secs(1);
         }
         assert_eq!(sent, if strict { vec![2, 2] } else { vec![4, 2, 2] });
+    }
+}
+
+#[test]
+fn a_journal_that_misstates_the_number_of_spans_breaks_no_count() {
+    for claimed in [1, 5, 9] {
+        let mut world = World::new();
+        world.core = Core::new(policy(), endpoint(world.now), 0, 7).with_journal(claimed as u64, world.now);
+        let honest = world.encode(1, 5);
+        let id = BatchId { incarnation: 9, seq: 1 };
+        let recovered = counted(Payload::new(id, honest.created(), claimed, honest.bytes().clone()));
+        world.core.on_recovered(recovered, world.now);
+        world.core.on_recovery_ended(world.now);
+        world.send(too_large());
+        for _ in 0..20 {
+            for call in world.core.poll_calls(world.now) {
+                world.answer(&call, delivered());
+            }
+            world.now += Duration::from_secs(1);
+        }
+        let ledger = world.core.ledger();
+        assert_eq!((ledger.delivered, ledger.buffered, ledger.imbalance()), (5, 0, 0), "{claimed} spans claimed");
+        let corrupt = ledger.dropped.get(DropReason::Corrupt.as_str()).copied().unwrap_or(0);
+        assert_eq!(corrupt, claimed.saturating_sub(5) as u64);
     }
 }

@@ -224,6 +224,8 @@ impl Committer {
         let (now, wall) = (shared.clock.now(), shared.clock.wall());
         let recovered = self.ask(Kind::Recover, |journal| match journal.next_recovered(wall) {
             Recovered::Later(error) => Err(error),
+            // A journal of a user's may misstate the number of spans; the pieces of a batch that is cut have the true one.
+            Recovered::Batch(payload) => Ok(Recovered::Batch(counted(payload))),
             recovered => Ok(recovered),
         });
         shared.decide(|core| match recovered {
@@ -261,6 +263,17 @@ impl Committer {
             self.reported = trouble.cloned();
             shared.decide(|core| core.durable.on_trouble(self.reported.clone()));
         }
+    }
+}
+
+/// The batch with as many spans as its bytes hold. Bytes that are no request keep the journal's number: such a batch is
+/// never cut.
+pub(crate) fn counted(payload: Payload) -> Payload {
+    match otlp_payload::count_spans(payload.bytes()) {
+        Ok(spans) if spans != payload.span_count() => {
+            Payload::new(payload.id(), payload.created(), spans, payload.bytes().clone())
+        }
+        _ => payload,
     }
 }
 
