@@ -246,7 +246,7 @@ impl Core {
             _ if matches!(cause, Cause::Connect(_)) => group.give_back(piece),
             _ if piece.is_merged() => group.take_apart(&piece),
             Blame::Batch => {
-                let refused = Refused { kind: RefusalKind::Sender, cause, blame, is_alone: &is_alone };
+                let refused = Refused { kind: None, cause, blame, is_alone: &is_alone };
                 group.on_refused(piece, refused, calls, now);
             }
             Blame::Endpoint => group.on_failed(&piece, now),
@@ -308,7 +308,7 @@ impl Core {
                 self.with_group(|group| match piece.is_merged() {
                     true => group.take_apart(&piece),
                     false => {
-                        let refused = Refused { kind, cause, blame, is_alone: &is_alone };
+                        let refused = Refused { kind: Some(kind), cause, blame, is_alone: &is_alone };
                         group.on_refused(piece, refused, calls, now);
                     }
                 });

@@ -76,6 +76,8 @@ struct History {
     recent: Vec<Instant>,
     /// The last refusal that this process saw.
     cause: Option<Cause>,
+    /// That was a failure which counts as a refusal: no answer says that the batch cannot be delivered.
+    may_be_repeated: bool,
     /// Refusals in a row that made it wait.
     waits: u32,
     not_before: Option<Instant>,
@@ -105,10 +107,17 @@ impl Suspicion {
         let history = self.history();
         history.uncounted.add(kind);
         history.cause = Some(cause);
+        history.may_be_repeated = false;
         history.seen = calls;
         let wait = FIRST_WAIT.saturating_mul(1 << history.waits.min(6)).min(LONGEST_WAIT);
         history.waits = history.waits.saturating_add(1);
         history.not_before = now.checked_add(wait);
+    }
+
+    /// A call failed and may be repeated, and the endpoint is not the cause: counts as a refusal of the kind `sender`.
+    pub(super) fn on_failed(&mut self, cause: Cause, calls: u64, now: Instant) {
+        self.on_refused(RefusalKind::Sender, cause, calls, now);
+        self.history().may_be_repeated = true;
     }
 
     /// The endpoint refused a batch that is no suspect.
@@ -175,6 +184,11 @@ impl Suspicion {
 
     pub(super) fn cause(&self) -> Option<&Cause> {
         self.0.as_ref()?.cause.as_ref()
+    }
+
+    /// The last refusal was one, and no failure that counts as one.
+    pub(super) fn is_permanent(&self) -> bool {
+        self.0.as_ref().is_some_and(|history| !history.may_be_repeated)
     }
 
     /// Its own refusals and failures within [`WINDOW`].

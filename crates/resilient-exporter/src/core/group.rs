@@ -38,7 +38,8 @@ impl Piece {
 
 /// A refusal of one record.
 pub(super) struct Refused<'a> {
-    pub(super) kind: RefusalKind,
+    /// None for a failure that may be repeated: it counts as a refusal of the kind `sender`.
+    pub(super) kind: Option<RefusalKind>,
     pub(super) cause: Cause,
     pub(super) blame: Blame,
     /// Whether the endpoint accepts nearly all other batches, if so many of its recent calls were the record's.
@@ -148,7 +149,7 @@ impl Group {
         let record = &self.records[piece.record()];
         if blame == Blame::Batch && record.suspicion.is_convicted(is_alone(record.suspicion.recent(now))) {
             // Its earlier refusals count already.
-            return self.on_dead(piece, cause);
+            return self.end_refused(piece, cause, kind.is_some());
         }
         self.try_later(&piece);
         let record = &mut self.records[piece.record()];
@@ -156,7 +157,10 @@ impl Group {
             // The pieces of a record are one batch: their refusals in one group are one.
             Blame::Batch if !record.is_refused => {
                 record.is_refused = true;
-                record.suspicion.on_refused(kind, cause, calls, now);
+                match kind {
+                    Some(kind) => record.suspicion.on_refused(kind, cause, calls, now),
+                    None => record.suspicion.on_failed(cause, calls, now),
+                }
                 self.has_suspect = true;
             }
             Blame::Batch | Blame::Endpoint => record.suspicion.note(now),
@@ -202,14 +206,19 @@ impl Group {
         }
     }
 
-    /// One piece of a record ends as a dead letter.
+    /// The collector refused one piece of a record for good: it ends as a dead letter.
     pub(super) fn on_dead(&mut self, piece: Piece, cause: Cause) {
+        self.end_refused(piece, cause, true);
+    }
+
+    fn end_refused(&mut self, piece: Piece, cause: Cause, permanent: bool) {
         self.out -= 1;
         let record = &mut self.records[piece.record()];
         record.pieces -= 1;
         record.calls = record.calls.saturating_add(1);
         let attempts = record.calls;
-        record.refused.push(Refusal { payload: piece.payload, cause, attempts, permanent: true });
+        record.refused.push(Refusal { payload: piece.payload, cause, attempts, permanent });
+        self.has_suspect |= !permanent;
     }
 
     // Answers to other calls.
@@ -244,8 +253,8 @@ impl Group {
             record.pieces = 0;
         }
         record.stays = false;
-        let (payload, attempts) = (record.payload.clone(), record.calls);
-        record.refused.push(Refusal { payload, cause, attempts, permanent: true });
+        let (payload, attempts, permanent) = (record.payload.clone(), record.calls, record.suspicion.is_permanent());
+        record.refused.push(Refusal { payload, cause, attempts, permanent });
     }
 
     /// The record of this piece is a suspect.
@@ -285,9 +294,11 @@ impl Group {
         self.queue.is_empty() && self.out == 0
     }
 
-    /// No record ended, and the endpoint is not the cause of all that.
+    /// No answer ended a record, and the endpoint is not the cause of all that. A record that failed too often stays if
+    /// the store keeps no dead letters.
     pub(super) fn is_in_vain(&self) -> bool {
-        self.has_suspect && self.records.iter().all(|record| record.stays)
+        let may_stay = |record: &Record| record.stays || record.refused.iter().any(|refusal| !refusal.permanent);
+        self.has_suspect && self.records.iter().all(may_stay)
     }
 
     /// Spans that the collector has of records that stay.
@@ -328,6 +339,7 @@ fn one_letter(refused: Vec<Refusal>) -> Vec<Refusal> {
     let rest = pieces.collect::<Vec<_>>();
     if !rest.is_empty() {
         first.attempts = rest.iter().map(|refusal| refusal.attempts).fold(first.attempts, u32::max);
+        first.permanent &= rest.iter().all(|refusal| refusal.permanent);
         let all = std::iter::once(&first.payload).chain(rest.iter().map(|refusal| &refusal.payload));
         first.payload = joined(all.cloned().collect());
     }

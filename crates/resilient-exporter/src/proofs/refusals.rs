@@ -13,7 +13,7 @@ use crate::report::events::Event;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::StoredBatch;
-use crate::seams::fates::Fate;
+use crate::seams::fates::{Fate, store_letters};
 
 /// A core without a disk, in virtual time.
 pub(super) struct World {
@@ -215,8 +215,10 @@ struct Stored {
     record: StoredBatch,
     /// The live calls, and those for the record.
     calls: (u64, u64),
-    /// The refusal with which the record left the store.
+    /// The attempts of the letter with which the record left the store.
     letter: Option<u32>,
+    /// The fallback keeps dead letters.
+    has_letters: bool,
 }
 
 impl Stored {
@@ -226,7 +228,7 @@ impl Stored {
         let record = StoredBatch::new(payload.bytes().clone(), payload.span_count());
         let policy = Policy { fallback: true, ..policy() };
         world.core = Core::new(policy, endpoint(world.now), 5, 7);
-        Self { world, record, calls: (0, 0), letter: None }
+        Self { world, record, calls: (0, 0), letter: None, has_letters: true }
     }
 
     /// The disk thread's part.
@@ -238,8 +240,10 @@ impl Stored {
                     let (now, wall) = (self.world.now, SystemClock.wall());
                     self.world.core.on_group_read(vec![self.record.clone()], vec![merged], now, wall);
                 }
-                Effect::SettleGroup(fates) => {
-                    self.world.core.on_group_settled(&fates, Some(1));
+                Effect::SettleGroup(mut fates) => {
+                    let read = [self.record.failures];
+                    let stored = store_letters(&mut fates, &read, |parts| self.has_letters.then_some(parts.len()));
+                    self.world.core.on_group_settled(&fates, stored);
                     match &fates[..] {
                         [Fate::Pending(failures)] => self.record.failures = *failures,
                         [Fate::Finished { refused, .. }] => self.letter = refused.first().map(|one| one.attempts),
@@ -287,6 +291,21 @@ fn a_record_that_always_fails_is_sent_by_its_own_waits_and_ends_after_twelve_fai
         stored.run(9_000, every, broken);
         assert!(stored.letter >= Some(12), "{:?} with a live batch each {every} ms", stored.letter);
         assert_eq!(stored.world.core.ledger().in_fallback, 0);
+    }
+}
+
+#[test]
+fn without_dead_letters_a_record_that_always_fails_stays_and_one_that_is_refused_is_dropped() {
+    for every in PACES {
+        let mut stored = Stored { has_letters: false, ..Stored::new() };
+        stored.run(9_600, every, broken);
+        let ledger = stored.world.core.ledger();
+        assert_eq!((ledger.in_fallback, ledger.lost()), (5, 0), "no answer ended it: {ledger:?}");
+        assert!(stored.record.failures.calls > 12, "{:?}", stored.record.failures);
+        assert!(stored.calls.1 <= 960, "{} calls in 160 minutes: one in ten seconds at most", stored.calls.1);
+        let mut stored = Stored { has_letters: false, ..Stored::new() };
+        stored.run(9_600, every, || refused(RefusalKind::Sender, 403));
+        assert_eq!(stored.world.core.ledger().dropped.get("permanent"), Some(&5));
     }
 }
 
