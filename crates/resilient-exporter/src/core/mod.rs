@@ -444,7 +444,7 @@ impl Core {
         Some(self.endpoint.attempts(unit))
     }
 
-    /// The first failure of the outage, while there is one and its last call has failed.
+    /// The first failure since the last success, while there is an outage and its last call has failed.
     pub(crate) fn outage_since(&self) -> Option<Instant> {
         self.outage.down_since()
     }

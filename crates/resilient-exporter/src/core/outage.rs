@@ -53,8 +53,8 @@ enum State {
     Up,
     /// The calls since this failure have failed: an outage, if that goes on.
     Suspected { since: Instant, failure: Failure },
-    /// An outage; the last call failed.
-    Down { since: Instant },
+    /// An outage; the calls since `failing` have failed.
+    Down { since: Instant, failing: Instant },
     /// An outage; the last call succeeded.
     Recovering { since: Instant, succeeded: Instant },
 }
@@ -66,7 +66,8 @@ impl Outage {
         self.state = match std::mem::take(&mut self.state) {
             State::Up => State::Suspected { since: now, failure },
             State::Suspected { since, .. } => State::Suspected { since, failure },
-            State::Down { since } | State::Recovering { since, .. } => State::Down { since },
+            down @ State::Down { .. } => down,
+            State::Recovering { since, .. } => State::Down { since, failing: now },
         };
     }
 
@@ -75,7 +76,7 @@ impl Outage {
         self.advance(now);
         self.state = match std::mem::take(&mut self.state) {
             State::Up | State::Suspected { .. } => State::Up,
-            State::Down { since } => State::Recovering { since, succeeded: now },
+            State::Down { since, .. } => State::Recovering { since, succeeded: now },
             State::Recovering { since, succeeded } => self.end(since, succeeded),
         };
     }
@@ -86,7 +87,8 @@ impl Outage {
         self.state = match std::mem::take(&mut self.state) {
             State::Up => self.begin(now, Failure::default()),
             State::Suspected { since, failure } => self.begin(since, failure),
-            State::Down { since } | State::Recovering { since, .. } => State::Down { since },
+            down @ State::Down { .. } => down,
+            State::Recovering { since, .. } => State::Down { since, failing: now },
         };
     }
 
@@ -114,15 +116,15 @@ impl Outage {
     pub(crate) fn since(&self) -> Option<Instant> {
         match &self.state {
             State::Up | State::Suspected { .. } => None,
-            State::Down { since } | State::Recovering { since, .. } => Some(*since),
+            State::Down { since, .. } | State::Recovering { since, .. } => Some(*since),
         }
     }
 
-    /// The first failure of the outage, unless the last call succeeded: the collector takes spans then, although the
-    /// end is not confirmed.
+    /// The first failure since the last success in an outage; none if the last call succeeded: the collector takes spans
+    /// then, although the end is not confirmed.
     pub(crate) fn down_since(&self) -> Option<Instant> {
         match &self.state {
-            State::Down { since } => Some(*since),
+            State::Down { failing, .. } => Some(*failing),
             State::Up | State::Suspected { .. } | State::Recovering { .. } => None,
         }
     }
@@ -141,7 +143,7 @@ impl Outage {
 
     fn begin(&mut self, since: Instant, failure: Failure) -> State {
         self.transitions.push_back(Transition::Began { since, failure });
-        State::Down { since }
+        State::Down { since, failing: since }
     }
 
     fn end(&mut self, since: Instant, until: Instant) -> State {
@@ -296,8 +298,13 @@ mod tests {
         outage.on_success(at(9_000));
         assert_eq!((outage.poll(at(9_000)), outage.next_wakeup()), (None, Some(at(14_000))));
         assert_eq!((outage.down_since(), outage.since()), (None, Some(at(0))), "the collector takes spans");
+        outage.on_failure(failure(), at(9_005));
+        assert_eq!((outage.down_since(), outage.since()), (Some(at(9_005)), Some(at(0))), "it took spans at 9 s");
+        outage.on_failure(failure(), at(9_006));
+        assert_eq!(outage.down_since(), Some(at(9_005)));
+        outage.on_success(at(9_009));
         outage.on_success(at(9_010));
-        assert_eq!(outage.poll(at(9_010)), Some(Transition::Ended { since: at(0), until: at(9_000) }));
+        assert_eq!(outage.poll(at(9_010)), Some(Transition::Ended { since: at(0), until: at(9_009) }));
     }
 
     #[test]

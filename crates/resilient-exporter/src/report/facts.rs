@@ -23,7 +23,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) losses: Losses,
     /// The last failed call.
     pub(crate) last_failure: Option<Failed<'a>>,
-    /// The time since the begin of an outage, while there is one.
+    /// The time since the first failure after the last success, while there is an outage.
     pub(crate) outage: Option<Duration>,
     /// The answer of an endpoint that refuses: it has accepted nothing since.
     pub(crate) refusing: Option<Failed<'a>>,
