@@ -97,7 +97,7 @@ impl Fill {
 impl Health {
     /// Judges the facts: sets the status and the issues.
     pub(crate) fn judged(mut self, facts: &Facts<'_>) -> Self {
-        let lost = facts.losses_issues();
+        let lost = facts.losses_issues(&self);
         let is_losing = !lost.is_empty();
         self.issues = lost;
         self.issues.extend(facts.collector_issues(&self));
@@ -113,11 +113,11 @@ impl Health {
 
 impl Facts<'_> {
     /// Spans that are lost for good: each is an issue that makes the exporter unhealthy.
-    fn losses_issues(&self) -> Vec<String> {
+    fn losses_issues(&self, health: &Health) -> Vec<String> {
         let Losses { dropped, not_accepted, letters_removed, .. } = &self.losses;
         let mut issues = Vec::new();
         for (name, spans) in dropped {
-            let remedy = DropReason::named(name).map_or_else(String::new, |reason| self.remedy_of_drop(reason));
+            let remedy = DropReason::named(name).map_or_else(String::new, |reason| self.remedy_of_drop(reason, health));
             issues.push(format!("{spans} spans were dropped within 5 min ({name}): {remedy}"));
         }
         for reason in [RefuseReason::LargerThanBuffer, RefuseReason::EncodePanicked] {
@@ -136,7 +136,7 @@ impl Facts<'_> {
     }
 
     /// The remedy of the real cause: memory is full because the collector takes nothing *and* no file takes the rest.
-    fn remedy_of_drop(&self, reason: DropReason) -> String {
+    fn remedy_of_drop(&self, reason: DropReason, health: &Health) -> String {
         if !matches!(reason, DropReason::BufferFull | DropReason::BufferAge | DropReason::Shutdown) {
             return reason.remedy().to_owned();
         }
@@ -151,10 +151,16 @@ impl Facts<'_> {
         };
         if let Some(failed) = self.refusing {
             remedy.push_str(&format!("; the collector refuses all spans: {failed}"));
-        } else if let Some(failed) = self.last_failure {
+        } else if let Some(failed) = self.last_failure.filter(|_| self.has_failures(health)) {
             remedy.push_str(&format!("; last failure: {failed}"));
         }
         remedy
+    }
+
+    /// A call failed within 5 minutes, or the collector takes nothing now. An older failure is no cause of a loss.
+    fn has_failures(&self, health: &Health) -> bool {
+        let has_failed = self.calls.accepted < self.calls.total();
+        has_failed || self.outage.is_some() || health.breaker != State::Closed
     }
 
     /// The ways in which the collector takes spans badly, or not at all.
@@ -409,8 +415,17 @@ mod tests {
         let missing =
             issue(&Facts { losses: losses(), no_fallback: Some("set a state directory"), ..Facts::default() });
         assert!(missing.contains("set a state directory"), "{missing}");
-        let has = issue(&Facts { losses: losses(), has_fallback: true, last_failure: refusing, ..Facts::default() });
+        let calls = Counts { accepted: 10, failed: 3, ..Counts::default() };
+        let last_failure = refusing;
+        let has = issue(&Facts { losses: losses(), has_fallback: true, calls, last_failure, ..Facts::default() });
         assert!(has.contains("raise the buffer's limits; last failure: HTTP status 401"), "{has}");
+        // The open time of a breaker may be longer than the 5 minutes.
+        let open = Health { breaker: State::Open, ..health() };
+        let open = open.judged(&Facts { losses: losses(), last_failure, ..Facts::default() }).issues[0].clone();
+        assert!(open.contains("; last failure: HTTP status 401"), "{open}");
+        let calls = Counts { failed: 0, ..calls };
+        let old = issue(&Facts { losses: losses(), has_fallback: true, calls, last_failure, ..Facts::default() });
+        assert!(old.ends_with("raise the buffer's limits"), "the last failure was long before: {old}");
         let slow = dropped(DropReason::DiskSlow);
         let slow = issue(&Facts { losses: slow, refusing, has_fallback: true, ..Facts::default() });
         assert!(slow.contains("faster disk") && !slow.contains("401"), "{slow}");
