@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
 const AFTER_HELP: &str = "\
 Paths:
-  GET /health, GET /telemetry-test/health   how telemetry goes, as JSON; 503 only while spans are being lost
+  GET /health, GET /telemetry-test/health   how telemetry goes, as JSON; 503 after a loss, for 5 minutes
   GET /telemetry-test/metrics               the numbers in Prometheus' text format
 
 Spans of the server's own requests go to OTEL_EXPORTER_OTLP_ENDPOINT; where that is unset and nothing listens on the

@@ -15,7 +15,8 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct HealthReport {
-    /// *healthy*; *degraded*: a part fails and no span is lost; *unhealthy*: spans are being lost.
+    /// *healthy*; *degraded*: a part fails, and no span was lost within 5 minutes; *unhealthy*: spans were lost
+    /// within 5 minutes.
     pub status: Status,
     /// Whether `status` is *healthy*.
     pub healthy: bool,

@@ -106,7 +106,7 @@ impl<F: safe_dir::File> Progress<F> {
     fn rewrite<D: Directory<File = F>>(&mut self, dir: &D) -> Result<(), FileError> {
         let mut text: Vec<u8> = self.marks.values().flat_map(line).collect();
         if text.len() as u64 > MAX_WITH_TRIED {
-            // The settled records are what a log is for: attempts decide about an order alone.
+            // Settled records must be in the log; attempts decide about the order alone.
             self.marks.values_mut().for_each(|mark| mark.tried = Tried::default());
             self.marks.retain(|_, mark| mark.holds_more_than_attempts());
             text = self.marks.values().flat_map(line).collect();

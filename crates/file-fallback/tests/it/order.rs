@@ -33,8 +33,8 @@ fn settle<D: Directory>(
     ids
 }
 
-/// A poison record at the front of the oldest file keeps neither the records behind it nor other files waiting; it is
-/// read again each time when no other record is left.
+/// A record at the front of the oldest file that always fails keeps neither the records behind it nor other files
+/// waiting; it is read again each time when no other record is left.
 #[test]
 fn a_record_that_failed_is_read_again_after_all_others() {
     let scratch = scratch();

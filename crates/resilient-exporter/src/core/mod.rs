@@ -22,7 +22,7 @@
 //! | `endpoint` | one collector: breaker, waits, concurrency |
 //! | `group` | one group of stored batches |
 //! | `memory` | the memory that batches take, and its limits |
-//! | `outage` | the begin and the end of an outage |
+//! | `outage` | the beginning and the end of an outage |
 //! | `replay` | stored batches on their way back to the collector |
 //! | `returned` | stored batches that returned to the store without an answer that ends them |
 //! | `sizes` | the sizes of requests that an endpoint takes |

@@ -1,4 +1,4 @@
-//! An outage of one endpoint: its begin and its end.
+//! An outage of one endpoint: its beginning and its end.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -120,8 +120,8 @@ impl Outage {
         }
     }
 
-    /// The first failure since the last success in an outage; none if the last call succeeded: the collector takes spans
-    /// then, although the end is not confirmed.
+    /// The first failure since the last success in an outage; none if the last call succeeded: the collector takes
+    /// spans then, although the end is not confirmed.
     pub(crate) fn down_since(&self) -> Option<Instant> {
         match &self.state {
             State::Down { failing, .. } => Some(*failing),
@@ -129,7 +129,7 @@ impl Outage {
         }
     }
 
-    /// Confirms a begin or an end whose time is over.
+    /// Confirms a beginning or an end whose time is over.
     fn advance(&mut self, now: Instant) {
         if self.next_wakeup().is_none_or(|instant| now < instant) {
             return;

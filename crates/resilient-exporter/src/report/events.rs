@@ -82,11 +82,12 @@ pub enum Event {
         /// The message.
         message: String,
     },
-    /// The collector refused spans for good; they are stored as dead letters.
+    /// Spans are stored as dead letters: the collector refused them for good or takes no span of this size, or calls
+    /// for them failed again and again while others did not.
     DeadLettered {
         /// How many.
         spans: usize,
-        /// The collector's answer.
+        /// The collector's answer to the last call, or the error of that call.
         reason: String,
     },
     /// An operator redrove a dead letter: its spans are in the fallback and are replayed.

@@ -228,7 +228,8 @@ impl Facts<'_> {
             issues.push(format!("fallback cannot be used, spans wait in memory: {error}"));
         }
         if let Some(error) = self.journal_trouble {
-            issues.push(format!("journal is in trouble, what is accepted now may not survive a crash: {error}"));
+            issues
+                .push(format!("journal is in trouble, batches that are accepted now may not survive a crash: {error}"));
         }
         if self.is_recently_not_durable {
             let spans = health.accepted_not_durable.unwrap_or_default();

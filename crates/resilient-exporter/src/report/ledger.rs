@@ -148,7 +148,8 @@ pub struct Ledger {
     pub delivered: u64,
     /// Refused by the collector in a partial success.
     pub rejected: u64,
-    /// Usage as dead letters: refused for good, never replayed by themselves.
+    /// Stored as dead letters: refused for good, too large, or failed again and again while others did not. Never
+    /// replayed by themselves.
     pub dead_lettered: u64,
     /// Given up after they had been accepted, by reason.
     pub dropped: BTreeMap<&'static str, u64>,

@@ -8,7 +8,7 @@ use super::log;
 /// The log has at most one pair of lines in this time.
 const PAIR_EVERY: Duration = Duration::from_secs(60);
 
-/// The begin of an outage, as its event states it.
+/// The beginning of an outage, as its event states it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Began {
     pub(crate) cause: String,
@@ -82,7 +82,7 @@ fn rounded(duration: Duration) -> Duration {
 /// Decides which outages the log names. Pure: a caller with a lock takes the lines and logs them outside.
 #[derive(Default)]
 pub(crate) struct Outages {
-    /// The instant of the last line about a begin.
+    /// The instant of the last line about a beginning.
     logged: Option<Instant>,
     current: Current,
     suppressed: u64,
@@ -92,7 +92,7 @@ pub(crate) struct Outages {
 enum Current {
     #[default]
     None,
-    /// The log has its begin.
+    /// The log has its beginning.
     Logged,
     /// It began within [`PAIR_EVERY`] of the last line; it is logged if it lasts.
     Pending(Began),

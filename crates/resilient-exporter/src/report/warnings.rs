@@ -55,7 +55,9 @@ impl Kind {
             Self::Rejected => "the collector rejected spans",
             Self::Refused => "the collector refused spans; they wait and are sent again",
             Self::Throttled => "the collector asks for a pause; spans wait and are sent after it",
-            Self::DeadLettered => "the collector refused spans for good; they are stored as dead letters",
+            Self::DeadLettered => {
+                "spans became dead letters: they are stored, and not sent again before they are redriven"
+            }
             Self::AcknowledgedUnreadably => {
                 "spans were acknowledged by an answer that no OTLP server gives; check OTEL_EXPORTER_OTLP_ENDPOINT"
             }

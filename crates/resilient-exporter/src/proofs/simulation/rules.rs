@@ -41,10 +41,10 @@ fn an_outage_spends_no_batch() {
 }
 
 #[test]
-fn a_poison_batch_lets_the_others_go_first_and_ends_on_the_disk() {
+fn a_batch_that_always_fails_lets_the_others_go_first_and_ends_on_the_disk() {
     let mut simulation = in_memory(true, 2);
     for _ in 0..3 {
-        simulation.offer(10); // spans 1 to 10 are poison
+        simulation.offer(10); // the collector takes none of the spans 1 to 10
     }
     let mut order = Vec::new();
     run(&mut simulation, 60, |first| {

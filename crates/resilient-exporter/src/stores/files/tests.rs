@@ -98,16 +98,16 @@ fn a_batch_that_always_fails_stands_before_no_other_of_thirteen_files() {
             let batches = (0..5).map(|part| batch(1_000 + 250 * file + 50 * part, 50)).collect::<Vec<_>>();
             store.store(&batches, now()).expect("room");
         }
-        let (mut seen, mut poison_calls) = (BTreeSet::new(), 0);
+        let (mut seen, mut bad_calls) = (BTreeSet::new(), 0);
         for _ in 0..40 {
             let group = read(&mut store);
             let mut fates = Vec::new();
             for batch in &group {
                 if batch.spans == 1 {
-                    assert_eq!(batch.failures, failures(poison_calls));
-                    assert!(poison_calls == 0 || seen.len() == 3_000, "{} of 3,000 good spans", seen.len());
-                    poison_calls += 1;
-                    fates.push(Fate::Pending(failures(poison_calls)));
+                    assert_eq!(batch.failures, failures(bad_calls));
+                    assert!(bad_calls == 0 || seen.len() == 3_000, "{} of 3,000 good spans", seen.len());
+                    bad_calls += 1;
+                    fates.push(Fate::Pending(failures(bad_calls)));
                 } else {
                     seen.extend(span_ids(&batch.request).expect("well formed"));
                     fates.push(delivered(batch));
@@ -116,7 +116,7 @@ fn a_batch_that_always_fails_stands_before_no_other_of_thirteen_files() {
             store.settle(&fates).expect("durable");
         }
         assert_eq!((seen.len(), store.usage().spans), (3_000, 1), "{format:?}");
-        assert!(poison_calls > 20, "{poison_calls}");
+        assert!(bad_calls > 20, "{bad_calls}");
     }
 }
 
