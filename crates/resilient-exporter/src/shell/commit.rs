@@ -224,7 +224,7 @@ impl Committer {
         let (now, wall) = (shared.clock.now(), shared.clock.wall());
         let recovered = self.ask(Kind::Recover, |journal| match journal.next_recovered(wall) {
             Recovered::Later(error) => Err(error),
-            // A journal of a user's may misstate the number of spans; the pieces of a batch that is cut have the true one.
+            // A journal of a user's may misstate the number of spans; pieces of a batch that is cut have the true one.
             Recovered::Batch(payload) => Ok(Recovered::Batch(counted(payload))),
             recovered => Ok(recovered),
         });
