@@ -202,11 +202,15 @@ impl Core {
             self.accounts.publish(Event::Throttled { pause, cause: cause.to_string(), remedy: remedy(cause) });
         }
         match work {
-            Work::Live(entry) => {
+            Work::Live(mut entry) => {
                 self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
+                entry.item.throttled = entry.item.throttled.saturating_add(1);
                 self.return_tried(entry);
             }
-            Work::Replay(piece) => self.with_group(|group| group.give_back(piece)),
+            Work::Replay(piece) => {
+                self.with_group(|group| group.on_throttled(piece));
+                self.settle_group(now);
+            }
         }
     }
 

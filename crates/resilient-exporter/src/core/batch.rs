@@ -26,6 +26,9 @@ pub(crate) struct Batch {
     pub(super) origin: BatchId,
     /// Calls that did not end in delivery, throttles aside. Decides the order of calls and nothing else.
     pub(crate) failed: u32,
+    /// Calls that the peer throttled. Decides the order among batches that failed as often: a peer may throttle this
+    /// batch alone, for ever, by a limit that it exceeds.
+    pub(super) throttled: u32,
     pub(super) suspicion: Suspicion,
     /// The fallback refused this batch alone: no spill before this instant.
     pub(super) spill_after: Option<Instant>,
@@ -34,7 +37,7 @@ pub(crate) struct Batch {
 impl Batch {
     pub(super) fn new(payload: Payload) -> Self {
         let origin = payload.id();
-        Self { payload, origin, failed: 0, suspicion: Suspicion::default(), spill_after: None }
+        Self { payload, origin, failed: 0, throttled: 0, suspicion: Suspicion::default(), spill_after: None }
     }
 
     /// A piece of this batch, without a refusal.

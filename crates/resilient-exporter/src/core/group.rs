@@ -17,14 +17,22 @@ use super::returned::Returned;
 use crate::seams::fallback::StoredBatch;
 use crate::seams::fates::{Fate, Refusal};
 
+/// A piece is throttled so many times within one group.
+const MAX_THROTTLED: u32 = 6;
+
 /// The bytes of one request for some records of the group, or for a piece of one record.
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) records: Range<usize>,
     pub(super) payload: Payload,
+    throttled: u32,
 }
 
 impl Piece {
+    fn new(records: Range<usize>, payload: Payload) -> Self {
+        Self { records, payload, throttled: 0 }
+    }
+
     /// The records share the request.
     pub(super) fn is_merged(&self) -> bool {
         self.records.len() > 1
@@ -97,7 +105,7 @@ impl Group {
                 [record] => record.payload.clone(),
                 records => payload(bytes, records.iter().map(|record| record.payload.span_count()).sum()),
             };
-            group.queue.push_back(Piece { records: requests, payload });
+            group.queue.push_back(Piece::new(requests, payload));
         }
         group
     }
@@ -134,12 +142,27 @@ impl Group {
         self.queue.push_front(piece);
     }
 
+    /// The peer throttled the call: the others go first. It may throttle these bytes alone, for ever, by a limit that
+    /// they exceed: after some throttles a merged request is taken apart, and a record returns to the store behind
+    /// those that were tried less.
+    pub(super) fn on_throttled(&mut self, mut piece: Piece) {
+        piece.throttled += 1;
+        if piece.throttled < MAX_THROTTLED {
+            self.out -= 1;
+            self.queue.push_back(piece);
+        } else if piece.is_merged() {
+            self.take_apart(&piece);
+        } else {
+            self.try_later(&piece);
+        }
+    }
+
     /// Sends the records of a merged request singly, after the others.
     pub(super) fn take_apart(&mut self, piece: &Piece) {
         self.out -= 1;
         for index in piece.records.clone() {
             let payload = self.records[index].payload.clone();
-            self.queue.push_back(Piece { records: index..index + 1, payload });
+            self.queue.push_back(Piece::new(index..index + 1, payload));
         }
     }
 
@@ -188,7 +211,7 @@ impl Group {
         self.records[record].pieces += pieces.len() - 1;
         self.records[record].calls = self.records[record].calls.saturating_add(1);
         for payload in pieces.into_iter().rev() {
-            self.queue.push_front(Piece { records: record..record + 1, payload });
+            self.queue.push_front(Piece::new(record..record + 1, payload));
         }
     }
 
@@ -202,7 +225,7 @@ impl Group {
         record.refused.push(Refusal { payload: large, cause, attempts, permanent: true });
         if let Some(payload) = small {
             record.pieces += 1;
-            self.queue.push_front(Piece { records: index..index + 1, payload });
+            self.queue.push_front(Piece::new(index..index + 1, payload));
         }
     }
 

@@ -13,7 +13,7 @@ use super::batch::Batch;
 const SPILL_ABOVE: (usize, usize) = (7, 8);
 const SPILL_DOWN_TO: (usize, usize) = (3, 4);
 
-/// A batch with this many failed calls lets batches with fewer go first.
+/// A batch with this many failed calls, or throttled ones, lets batches with fewer go first.
 const STEP_ASIDE_AFTER: u32 = 2;
 
 /// The rule by which the next call chooses its batch.
@@ -59,13 +59,17 @@ impl Memory {
         let is_ready = |entry: &Entry<Batch>| entry.item.waits_until(now).is_none();
         let first = match turn {
             Turn::Oldest => self.buffer.take_where(is_ready),
-            Turn::Ordinary => self.buffer.take_where(|entry| is_ready(entry) && entry.item.failed < STEP_ASIDE_AFTER),
+            Turn::Ordinary => self.buffer.take_where(|entry| {
+                let Batch { failed, throttled, .. } = entry.item;
+                is_ready(entry) && failed < STEP_ASIDE_AFTER && throttled < STEP_ASIDE_AFTER
+            }),
             Turn::Probe => None,
         };
         first.or_else(|| {
             let ready = self.buffer.iter().filter(|entry| is_ready(entry));
-            let fewest = ready.map(|entry| entry.item.failed).min()?;
-            self.buffer.take_where(|entry| is_ready(entry) && entry.item.failed == fewest)
+            let tries = |entry: &Entry<Batch>| (entry.item.failed, entry.item.throttled);
+            let fewest = ready.map(tries).min()?;
+            self.buffer.take_where(|entry| is_ready(entry) && tries(entry) == fewest)
         })
     }
 

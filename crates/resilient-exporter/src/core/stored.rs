@@ -333,14 +333,10 @@ impl Core {
                 self.on_committed(false);
             }
             Effect::Recover => self.durable.on_recovery_failed(now),
-            // The batches of the group stay stored: those that were delivered will be delivered again.
             Effect::SettleGroup(fates) => {
-                let delivered = fates.iter().map(|fate| match fate {
-                    Fate::Finished { delivered, .. } => *delivered as u64,
-                    Fate::Pending(_) => 0,
-                });
-                self.accounts.counters.count_possible_duplicates(delivered.sum());
+                // The batches of the group stay stored, those that the collector took too.
                 self.replay.on_read_in_vain(now);
+                self.on_repeated(fates.iter().map(Fate::delivered).sum::<usize>() as u64);
             }
             // A user's operation answers by itself, and the thread has stopped.
             Effect::Ask(_) | Effect::Stop | Effect::Publish(_) => {}

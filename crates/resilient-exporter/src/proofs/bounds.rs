@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otlp_payload::{BatchId, Merged, Payload};
-use otlp_transport::{Outcome, RefusalKind};
+use otlp_transport::{Cause, Outcome, RefusalKind};
 use span_buffer::Limits;
 
 use super::refusals::{World, delivered, endpoint, policy, refused, too_large};
@@ -13,6 +13,7 @@ use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::StoredBatch;
+use crate::seams::fates::{Failures, Fate};
 use crate::shell::commit::counted;
 
 impl World {
@@ -173,4 +174,73 @@ fn a_journal_that_misstates_the_number_of_spans_breaks_no_count() {
         let corrupt = ledger.dropped.get(DropReason::Corrupt.as_str()).copied().unwrap_or(0);
         assert_eq!(corrupt, claimed.saturating_sub(5) as u64);
     }
+}
+
+fn throttled() -> Outcome {
+    let cause = Cause::Http { status: 429, message: String::new() };
+    Outcome::Retryable { after: Some(Duration::from_secs(1)), cause, possible_duplicate: false }
+}
+
+/// Sends until so many calls are accepted, all but those for requests of `bytes`; the calls that were made.
+fn calls_until(world: &mut World, accepted: usize, bytes: usize) -> usize {
+    let (mut calls, mut left) = (0, accepted);
+    while left > 0 && calls < 1_000 {
+        let (call, _) = world.call_within(600);
+        calls += 1;
+        let is_bad = call.payload.bytes().len() >= bytes;
+        left -= usize::from(!is_bad);
+        // A slow answer: one call at a time.
+        world.now += Duration::from_secs(1);
+        world.answer(&call, if is_bad { throttled() } else { delivered() });
+    }
+    calls
+}
+
+#[test]
+fn a_batch_that_is_always_throttled_holds_up_no_other() {
+    let mut world = World::new();
+    world.offer(9);
+    let bytes = world.core.memory.waiting_size().bytes;
+    (0..7).for_each(|_| world.offer_small());
+    assert!(calls_until(&mut world, 7, bytes) <= 10);
+}
+
+#[test]
+fn a_stored_record_that_is_always_throttled_holds_up_no_other_and_its_group_ends() {
+    let mut world = World::with_fallback(false, 15);
+    let records = [world.encode(1, 9), world.encode(100, 3), world.encode(200, 3)];
+    let bytes = records[0].bytes().len();
+    world.read(&records);
+    // The merged request too is above the limit.
+    assert!(calls_until(&mut world, 2, bytes) <= 9);
+    let mut fates = None;
+    for _ in 0..20 {
+        for call in world.core.poll_calls(world.now) {
+            world.answer(&call, throttled());
+        }
+        world.now += Duration::from_secs(60);
+        fates = fates.or_else(|| {
+            std::iter::from_fn(|| world.core.poll_effect()).find_map(|effect| match effect {
+                Effect::SettleGroup(fates) => Some(fates),
+                _ => None,
+            })
+        });
+    }
+    let fates = fates.expect("the group ends");
+    let is_behind = matches!(fates[0], Fate::Pending(Failures { calls: 1, .. }));
+    assert!(is_behind && fates[1..].iter().all(|fate| fate.delivered() == 3), "{fates:?}");
+}
+
+#[test]
+fn delivered_records_whose_mark_is_undone_are_possible_duplicates() {
+    let mut world = World::with_fallback(false, 3);
+    let record = world.encode(1, 3);
+    world.read(&[record]);
+    world.send(delivered());
+    let is_settle = |effect: &Effect| matches!(effect, Effect::SettleGroup(_));
+    let settle = std::iter::from_fn(|| world.core.poll_effect()).find(is_settle).expect("the group has ended");
+    assert_eq!(world.core.accounts.counters.possible_duplicates(), 0);
+    world.core.on_undone(settle, world.now);
+    let counters = &world.core.accounts.counters;
+    assert_eq!((counters.possible_duplicates(), world.core.ledger().in_fallback), (3, 3), "they are sent again");
 }
