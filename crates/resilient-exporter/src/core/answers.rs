@@ -163,8 +163,8 @@ impl Core {
     /// The endpoint accepted the batch of this call: refusals that came before the call went out count now.
     fn count_refusals(&mut self, call: u64, now: Instant) {
         let counts = self.endpoint.rates(now, WINDOW);
-        let is_alone = |own: u64| is_alone(counts.refused + counts.failed, counts.accepted, own);
-        self.replay.on_other_accepted(call, is_alone, now);
+        let accepts_others = |own: u64| accepts_others(counts.refused + counts.failed, counts.accepted, own);
+        self.replay.on_other_accepted(call, accepts_others, now);
         if !self.has_suspects {
             return;
         }
@@ -175,12 +175,13 @@ impl Core {
             batch.suspicion.on_other_accepted(call);
         }
         self.has_suspects = has_suspects;
-        let is_convicted = |batch: &Batch| {
-            batch.suspicion.may_end(now) && batch.suspicion.is_convicted(is_alone(batch.suspicion.recent(now)))
+        let makes_dead_letter = |batch: &Batch| {
+            let suspicion = &batch.suspicion;
+            suspicion.may_end(now) && suspicion.makes_dead_letter(accepts_others(suspicion.recent(now)))
         };
-        for entry in self.memory.take_all_where(is_convicted) {
+        for entry in self.memory.take_all_where(makes_dead_letter) {
             let Some(cause) = entry.item.suspicion.cause().cloned() else { continue };
-            self.bury(vec![entry], cause);
+            self.end_as_dead_letter(vec![entry], cause);
         }
     }
 
@@ -244,13 +245,13 @@ impl Core {
     fn fail_replay(&mut self, piece: Piece, cause: Cause, blame: Blame, now: Instant) {
         let calls = self.calls;
         let counts = self.endpoint.rates(now, WINDOW);
-        let is_alone = |own: u64| is_alone(counts.refused + counts.failed, counts.accepted, own);
+        let accepts_others = |own: u64| accepts_others(counts.refused + counts.failed, counts.accepted, own);
         self.with_group(|group| match blame {
             // No connection: that says nothing about the records.
             _ if matches!(cause, Cause::Connect(_)) => group.give_back(piece),
             _ if piece.is_merged() => group.take_apart(&piece),
             Blame::Batch => {
-                let refused = Refused { kind: None, cause, blame, is_alone: &is_alone };
+                let refused = Refused { kind: None, cause, blame, accepts_others: &accepts_others };
                 group.on_refused(piece, refused, calls, now);
             }
             Blame::Endpoint => group.on_failed(&piece, now),
@@ -290,15 +291,15 @@ impl Core {
         }
         let calls = self.calls;
         let counts = self.endpoint.rates(now, WINDOW);
-        let is_alone = |own: u64| is_alone(counts.refused + counts.failed, counts.accepted, own);
+        let accepts_others = |own: u64| accepts_others(counts.refused + counts.failed, counts.accepted, own);
         match work {
             Work::Live(mut entry) => {
                 let batch = &mut entry.item;
                 batch.failed = batch.failed.saturating_add(1);
                 match blame {
-                    Blame::Batch if batch.suspicion.is_convicted(is_alone(batch.suspicion.recent(now))) => {
+                    Blame::Batch if batch.suspicion.makes_dead_letter(accepts_others(batch.suspicion.recent(now))) => {
                         // Its earlier refusals count already.
-                        return self.bury(vec![entry], cause);
+                        return self.end_as_dead_letter(vec![entry], cause);
                     }
                     Blame::Batch => {
                         batch.suspicion.on_refused(kind, cause, calls, now);
@@ -312,7 +313,7 @@ impl Core {
                 self.with_group(|group| match piece.is_merged() {
                     true => group.take_apart(&piece),
                     false => {
-                        let refused = Refused { kind: Some(kind), cause, blame, is_alone: &is_alone };
+                        let refused = Refused { kind: Some(kind), cause, blame, accepts_others: &accepts_others };
                         group.on_refused(piece, refused, calls, now);
                     }
                 });
@@ -326,7 +327,7 @@ impl Core {
         match work {
             Work::Live(mut entry) => {
                 entry.item.failed = entry.item.failed.saturating_add(1);
-                self.bury(vec![entry], cause);
+                self.end_as_dead_letter(vec![entry], cause);
             }
             Work::Replay(piece) => {
                 self.with_group(|group| match piece.is_merged() {
@@ -379,7 +380,7 @@ impl Core {
 
 /// The endpoint accepts nearly all other batches: of its recent calls, `bad` did not end in delivery, `own` of these
 /// are the batch's.
-pub(super) fn is_alone(bad: u64, good: u64, own: u64) -> bool {
+pub(super) fn accepts_others(bad: u64, good: u64, own: u64) -> bool {
     let bad = bad.saturating_sub(own);
     let all = bad + good;
     all > 0 && bad * NEARLY_ALL < all
@@ -390,9 +391,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_alone_while_less_than_a_tenth_of_the_other_calls_fail() {
-        assert!(is_alone(3, 1, 3), "all failures are its own");
-        assert!(!is_alone(3, 0, 3), "there is no other call");
-        assert!(is_alone(4, 10, 3) && !is_alone(4, 9, 3));
+    fn an_endpoint_accepts_others_while_less_than_a_tenth_of_the_other_calls_fail() {
+        assert!(accepts_others(3, 1, 3), "all failures are its own");
+        assert!(!accepts_others(3, 0, 3), "there is no other call");
+        assert!(accepts_others(4, 10, 3) && !accepts_others(4, 9, 3));
     }
 }

@@ -200,11 +200,12 @@ impl Suspicion {
         self.0.as_ref().map_or(0, |history| history.recent.iter().filter(is_recent).count() as u64)
     }
 
-    /// The refusals that count make the batch a dead letter. `is_alone`: the endpoint accepts nearly all other batches.
-    pub(super) fn is_convicted(&self, is_alone: bool) -> bool {
+    /// The refusals that count make the batch a dead letter. `accepts_others`: the endpoint accepts nearly all other
+    /// batches.
+    pub(super) fn makes_dead_letter(&self, accepts_others: bool) -> bool {
         let Some(history) = &self.0 else { return false };
         let Refusals { batch, unclear, sender } = history.counted;
-        batch >= MAX_OF_BATCH || is_alone && (unclear >= MAX_UNCLEAR || sender >= MAX_OF_SENDER)
+        batch >= MAX_OF_BATCH || accepts_others && (unclear >= MAX_UNCLEAR || sender >= MAX_OF_SENDER)
     }
 
     /// A dead letter may be stored now, as far as earlier attempts are concerned.
@@ -235,9 +236,9 @@ mod tests {
         let mut suspicion = Suspicion::default();
         suspicion.on_refused(RefusalKind::Batch, cause(), 7, now);
         suspicion.on_other_accepted(7);
-        assert!(!suspicion.is_convicted(true), "that batch was sent before the refusal came");
+        assert!(!suspicion.makes_dead_letter(true), "that batch was sent before the refusal came");
         suspicion.on_other_accepted(8);
-        assert!(suspicion.is_convicted(false));
+        assert!(suspicion.makes_dead_letter(false));
     }
 
     #[test]
@@ -256,11 +257,11 @@ mod tests {
         for (kind, most) in [(RefusalKind::Unclear, 6), (RefusalKind::Sender, 12)] {
             let mut suspicion = Suspicion::default();
             for call in 0..most {
-                assert!(!suspicion.is_convicted(true));
+                assert!(!suspicion.makes_dead_letter(true));
                 suspicion.on_refused(kind, cause(), call, now);
                 suspicion.on_other_accepted(call + 1);
             }
-            assert!(suspicion.is_convicted(true) && !suspicion.is_convicted(false), "{kind:?}");
+            assert!(suspicion.makes_dead_letter(true) && !suspicion.makes_dead_letter(false), "{kind:?}");
         }
     }
 

@@ -191,7 +191,7 @@ impl Core {
     }
 
     /// Has the disk thread store refused pieces of one batch as one dead letter.
-    pub(super) fn bury(&mut self, pieces: Vec<Entry<Batch>>, cause: Cause) {
+    pub(super) fn end_as_dead_letter(&mut self, pieces: Vec<Entry<Batch>>, cause: Cause) {
         self.memory.on_write_begun(total(&pieces));
         self.store_letter(pieces, cause);
     }

@@ -51,7 +51,7 @@ pub(super) struct Refused<'a> {
     pub(super) cause: Cause,
     pub(super) blame: Blame,
     /// Whether the endpoint accepts nearly all other batches, if so many of its recent calls were the record's.
-    pub(super) is_alone: &'a dyn Fn(u64) -> bool,
+    pub(super) accepts_others: &'a dyn Fn(u64) -> bool,
 }
 
 pub(super) struct Group {
@@ -168,9 +168,9 @@ impl Group {
 
     /// A call for one record was refused, or failed as if it were.
     pub(super) fn on_refused(&mut self, piece: Piece, refused: Refused, calls: u64, now: Instant) {
-        let Refused { kind, cause, blame, is_alone } = refused;
+        let Refused { kind, cause, blame, accepts_others } = refused;
         let record = &self.records[piece.record()];
-        if blame == Blame::Batch && record.suspicion.is_convicted(is_alone(record.suspicion.recent(now))) {
+        if blame == Blame::Batch && record.suspicion.makes_dead_letter(accepts_others(record.suspicion.recent(now))) {
             // Its earlier refusals count already.
             return self.end_refused(piece, cause, kind.is_some());
         }
@@ -247,27 +247,27 @@ impl Group {
     // Answers to other calls.
 
     /// The endpoint accepted the batch of call number `call`, readably: records whose refusals count now may end.
-    pub(super) fn on_other_accepted(&mut self, call: u64, is_alone: impl Fn(u64) -> bool, now: Instant) {
+    pub(super) fn on_other_accepted(&mut self, call: u64, accepts_others: impl Fn(u64) -> bool, now: Instant) {
         for record in &mut self.records {
             if record.suspicion.is_suspect() {
                 record.suspicion.on_other_accepted(call);
             }
         }
-        self.end_convicted(is_alone, now);
+        self.end_dead_letters(accepts_others, now);
     }
 
     /// Ends the records whose refusals make them dead letters.
-    pub(super) fn end_convicted(&mut self, is_alone: impl Fn(u64) -> bool, now: Instant) {
-        let convicted = self.records.iter().enumerate().filter(|(_, record)| {
-            record.is_whole() && record.suspicion.is_convicted(is_alone(record.suspicion.recent(now)))
+    pub(super) fn end_dead_letters(&mut self, accepts_others: impl Fn(u64) -> bool, now: Instant) {
+        let ended = self.records.iter().enumerate().filter(|(_, record)| {
+            record.is_whole() && record.suspicion.makes_dead_letter(accepts_others(record.suspicion.recent(now)))
         });
-        for index in convicted.map(|(index, _)| index).collect::<Vec<_>>() {
-            self.convict(index);
+        for index in ended.map(|(index, _)| index).collect::<Vec<_>>() {
+            self.end_as_dead_letter(index);
         }
     }
 
     /// Ends a record as a dead letter, unless a call is out for it or its last refusal is one of another group.
-    fn convict(&mut self, index: usize) {
+    fn end_as_dead_letter(&mut self, index: usize) {
         let record = &mut self.records[index];
         let Some(cause) = record.suspicion.cause().cloned() else { return };
         if record.pieces > 0 {

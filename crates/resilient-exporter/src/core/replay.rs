@@ -145,10 +145,10 @@ impl Replay {
     }
 
     /// The endpoint accepted the batch of call number `call`, readably.
-    pub(super) fn on_other_accepted(&mut self, call: u64, is_alone: impl Fn(u64) -> bool, now: Instant) {
+    pub(super) fn on_other_accepted(&mut self, call: u64, accepts_others: impl Fn(u64) -> bool, now: Instant) {
         self.returned.on_other_accepted(call);
         if let Some(group) = self.group() {
-            group.on_other_accepted(call, is_alone, now);
+            group.on_other_accepted(call, accepts_others, now);
         }
     }
 

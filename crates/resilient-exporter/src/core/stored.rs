@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use otlp_payload::{Merged, Payload};
 use span_buffer::Entry;
 
-use super::answers::is_alone;
+use super::answers::accepts_others;
 use super::batch::{Batch, WINDOW};
 use super::group::Group;
 use super::memory::{size_of, total};
@@ -147,7 +147,7 @@ impl Core {
         // Refusals of earlier groups may count by now.
         let counts = self.endpoint.rates(now, WINDOW);
         self.with_group(|group| {
-            group.end_convicted(|own| is_alone(counts.refused + counts.failed, counts.accepted, own), now);
+            group.end_dead_letters(|own| accepts_others(counts.refused + counts.failed, counts.accepted, own), now);
         });
         self.settle_group(now);
     }

@@ -152,7 +152,7 @@ impl Oracle {
             let is_full = |kind| refusals.counted.iter().filter(|&&counted| counted == kind).count() >= most(kind);
             refusals.is_due = is_full(RefusalKind::Batch)
                 || (is_full(RefusalKind::Unclear) || is_full(RefusalKind::Sender))
-                    && is_alone(answers, now, |other| other != spans);
+                    && accepts_others(answers, now, |other| other != spans);
         }
     }
 
@@ -182,7 +182,7 @@ impl Oracle {
         let is_full = |kind| spans.iter().all(|span| counted(span, kind) >= most(kind));
         is_full(RefusalKind::Batch)
             || (is_full(RefusalKind::Unclear) || is_full(RefusalKind::Sender))
-                && is_alone(&self.answers, now, |other| !is_piece(other))
+                && accepts_others(&self.answers, now, |other| !is_piece(other))
     }
 
     /// Each span of the letter is too large by itself.
@@ -194,7 +194,7 @@ impl Oracle {
 }
 
 /// Less than a tenth of the other calls was refused.
-fn is_alone(answers: &VecDeque<(Instant, Spans, bool)>, now: Instant, is_other: impl Fn(&Spans) -> bool) -> bool {
+fn accepts_others(answers: &VecDeque<(Instant, Spans, bool)>, now: Instant, is_other: impl Fn(&Spans) -> bool) -> bool {
     [SHORTEST_WINDOW, LONGEST_WINDOW].iter().any(|&window| {
         let others = answers.iter().filter(|(at, spans, _)| *at + window >= now && is_other(spans));
         let (refused, all) =

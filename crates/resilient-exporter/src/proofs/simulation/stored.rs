@@ -88,7 +88,7 @@ fn a_live_batch_goes_past_a_wait_that_only_replay_caused() {
 }
 
 #[test]
-fn a_merged_request_with_one_bad_record_convicts_no_neighbour() {
+fn a_merged_request_with_one_bad_record_makes_no_dead_letter_of_a_neighbour() {
     for reply in [Reply::Status(400), Reply::Status(403), Reply::Status(500), Reply::Status(502), Reply::Reset] {
         let (mut world, poison, good) = stored(Setup::usual(), reply, 20);
         world.load = Some(LIVE);
