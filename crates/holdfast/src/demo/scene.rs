@@ -237,6 +237,10 @@ fn news(events: impl Iterator<Item = Event>) -> Vec<String> {
             Event::Spilled { spans, .. } => (spans, "went from the full buffer to a file".to_owned()),
             Event::Rejected { spans, message } => (spans, format!("were rejected by the collector: {message}")),
             Event::DeadLettered { spans, reason } => (spans, format!("became dead letters: {reason}")),
+            Event::DeadLettersEvicted { spans } => (
+                usize::try_from(spans).unwrap_or(usize::MAX),
+                "were lost with dead letters that their limits removed".into(),
+            ),
             Event::Dropped { spans, reason, .. } => {
                 (spans, format!("were dropped ({}): {}", reason.as_str(), reason.remedy()))
             }

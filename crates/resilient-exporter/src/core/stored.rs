@@ -229,7 +229,11 @@ impl Core {
             Change::TakenOver { spans } => {
                 self.accounts.transfer(at_most(spans), Place::InFallback, Place::TakenOver);
             }
-            Change::DeadLettersEvicted { spans } => self.accounts.counters.count_evicted_dead_letters(spans),
+            Change::DeadLettersEvicted { spans: 0 } => {}
+            Change::DeadLettersEvicted { spans } => {
+                self.accounts.counters.count_evicted_dead_letters(spans);
+                self.accounts.publish(Event::DeadLettersEvicted { spans });
+            }
             Change::Recovered { spans } => {
                 let spans = usize::try_from(spans).unwrap_or(usize::MAX);
                 self.accounts.transfer(spans, Place::Recovered, Place::InFallback);

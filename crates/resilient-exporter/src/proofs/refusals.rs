@@ -12,7 +12,7 @@ use crate::proofs::spans::spans;
 use crate::report::events::Event;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::dead_letters::Redriven;
-use crate::seams::fallback::StoredBatch;
+use crate::seams::fallback::{Change, StoredBatch};
 use crate::seams::fates::{Fate, store_letters};
 
 /// A core without a disk, in virtual time.
@@ -292,6 +292,16 @@ fn a_record_that_always_fails_is_sent_by_its_own_waits_and_ends_after_twelve_fai
         assert!(stored.letter >= Some(12), "{:?} with a live batch each {every} ms", stored.letter);
         assert_eq!(stored.world.core.ledger().in_fallback, 0);
     }
+}
+
+#[test]
+fn dead_letters_that_their_limits_remove_are_told_as_a_loss() {
+    let mut world = World::new();
+    world.core.on_fallback_changed(Change::DeadLettersEvicted { spans: 0 });
+    world.core.on_fallback_changed(Change::DeadLettersEvicted { spans: 7 });
+    let told = world.core.poll_effect();
+    assert!(matches!(told, Some(Effect::Publish(Event::DeadLettersEvicted { spans: 7 }))));
+    assert!(world.core.poll_effect().is_none());
 }
 
 #[test]

@@ -90,6 +90,12 @@ pub enum Event {
         /// The collector's answer to the last call, or the error of that call.
         reason: String,
     },
+    /// The fallback removed dead letters by their limits: their spans are lost. The fallback warns of them, with their
+    /// names; the log has no line of this event above DEBUG.
+    DeadLettersEvicted {
+        /// How many spans were in them.
+        spans: u64,
+    },
     /// An operator redrove a dead letter: its spans are in the fallback and are replayed.
     Redriven {
         /// How many spans are stored again.
@@ -219,6 +225,7 @@ impl Listeners {
                     "no fallback file is left; not all of their spans were delivered"
                 );
             }
+            Event::DeadLettersEvicted { spans } => log::debug_contained!(spans, "dead letters were removed"),
             Event::Redriven { spans } => {
                 log::info_contained!(spans, "a dead letter was redriven; its spans are replayed");
             }

@@ -205,6 +205,7 @@ pub enum Change {
         spans: u64,
     },
     /// Dead letters were removed by their own limits. Their spans had ended before: no number of the ledger changes.
+    /// Log their names: the exporter does not know them.
     DeadLettersEvicted {
         /// How many.
         spans: u64,
