@@ -194,7 +194,8 @@ impl<D: Directory> FileFallback<D> {
         self.files.settle(&group, verdicts)
     }
 
-    /// [`settle`](Self::settle) for a group whose records are all done, each with so many `units`.
+    /// [`settle`](Self::settle) for a group whose records are all done, each with so many `units`. Reads
+    /// [`Group::records`]: a caller who took them out calls `settle`.
     ///
     /// # Errors
     ///
