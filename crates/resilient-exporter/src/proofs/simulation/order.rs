@@ -15,13 +15,13 @@ const WAITS: std::time::Duration = secs(19);
 fn a_batch_that_always_fails_at_the_front_costs_one_probe() {
     for reply in [Reply::Status(502), Reply::Status(400), Reply::Status(500), Reply::Reset] {
         let mut world = World::new(vec![Replica::new(Reply::Status(503))], Setup::usual());
-        let poison = world.offer_poison(3, reply);
+        let bad = world.offer_bad(3, reply);
         let good = (0..30).map(|_| world.offer(3)).collect::<Vec<_>>().concat();
         world.run_to("an open breaker", WAITS, |world| world.trips() == 1);
         world.peer.replicas[0].reply = Reply::Accept;
         let begin = world.now();
         world.run_to("the good batches", 2 * OPEN + secs(2), |world| world.is_delivered(&good));
-        let probes = world.sent_since(begin).iter().filter(|sent| sent.probe && sent.spans == poison).count();
+        let probes = world.sent_since(begin).iter().filter(|sent| sent.probe && sent.spans == bad).count();
         assert!(probes <= 1, "{probes} probes of the batch that fails: {}", world.state());
     }
 }
@@ -47,10 +47,10 @@ fn no_probe_meets_the_same_batch_twice_while_another_waits() {
 #[test]
 fn under_full_load_a_batch_that_failed_gets_its_turn() {
     let mut world = World::new(accepting(), Setup::usual());
-    let unlucky = world.offer_poison(3, Reply::Status(502));
+    let unlucky = world.offer_bad(3, Reply::Status(502));
     let failures = |world: &World| world.calls_of(&unlucky).len();
     world.run_to("three failures", WAITS, |world| failures(world) == 3);
-    world.peer.replicas[0].poison.clear();
+    world.peer.replicas[0].bad.clear();
     // More batches arrive than calls can go out: one that never failed always waits.
     world.peer.replicas[0].latency = secs(1);
     for _ in 0..40 {

@@ -108,12 +108,12 @@ fn a_firewall_that_refuses_one_content_makes_a_dead_letter_of_that_batch_after_t
         let mut setup = Setup::usual();
         setup.limits.max_age = 3 * HOUR;
         let mut world = loaded(accepting(1), setup, CALM);
-        let poison = world.offer_poison(4, Reply::Status(status));
+        let bad = world.offer_bad(4, Reply::Status(status));
         world.run_to("the dead letter", 2 * HOUR, |world| !world.oracle.letters.is_empty());
         world.run(MINUTE);
-        assert_eq!(world.oracle.letters, HashSet::from([poison.clone()]));
+        assert_eq!(world.oracle.letters, HashSet::from([bad.clone()]));
         assert_eq!((world.ledger().dead_lettered, world.ledger().lost()), (4, 0));
-        let calls = world.calls_of(&poison);
+        let calls = world.calls_of(&bad);
         assert_eq!(calls.len(), refusals, "calls of the batch: {}", world.state());
         let mut wait = secs(10);
         for pair in calls.windows(2) {
@@ -123,7 +123,7 @@ fn a_firewall_that_refuses_one_content_makes_a_dead_letter_of_that_batch_after_t
             wait = (2 * wait).min(SUSPECT);
         }
         // No other batch waited longer than for a call beside it.
-        let slow = (1..poison[0]).chain(poison[3] + 1..).map_while(|span| world.delay(span)).max();
+        let slow = (1..bad[0]).chain(bad[3] + 1..).map_while(|span| world.delay(span)).max();
         assert!(slow < Some(secs(1)), "{slow:?}");
     }
 }
@@ -131,31 +131,31 @@ fn a_firewall_that_refuses_one_content_makes_a_dead_letter_of_that_batch_after_t
 #[test]
 fn a_firewall_that_refuses_one_content_makes_a_dead_letter_of_the_stored_batch_too() {
     let mut world = loaded(accepting(1), Setup::usual(), CALM);
-    let poison = world.offer_poison(4, Reply::Status(403));
+    let bad = world.offer_bad(4, Reply::Status(403));
     world.run_to("a file", 6 * MINUTE, |world| world.ledger().in_fallback == 4);
-    let in_memory = world.calls_of(&poison).len();
+    let in_memory = world.calls_of(&bad).len();
     world.run_to("the dead letter", 3 * HOUR, |world| !world.oracle.letters.is_empty());
     world.run(MINUTE);
-    assert_eq!(world.oracle.letters, HashSet::from([poison.clone()]));
-    assert_eq!(world.calls_of(&poison).len() - in_memory, 12, "a spill begins the counts anew: {}", world.state());
+    assert_eq!(world.oracle.letters, HashSet::from([bad.clone()]));
+    assert_eq!(world.calls_of(&bad).len() - in_memory, 12, "a spill begins the counts anew: {}", world.state());
     assert_eq!((world.ledger().dead_lettered, world.ledger().lost()), (4, 0));
 }
 
 #[test]
 fn a_bad_batch_becomes_a_dead_letter_with_the_next_acceptance() {
     let mut world = loaded(accepting(1), Setup::usual(), BUSY);
-    let poison = world.offer_poison(4, Reply::Status(400));
+    let bad = world.offer_bad(4, Reply::Status(400));
     world.run_to("the dead letter", secs(1), |world| !world.oracle.letters.is_empty());
     world.run(MINUTE);
-    assert_eq!(world.oracle.letters, HashSet::from([poison.clone()]));
-    assert_eq!(world.calls_of(&poison).len(), 1);
+    assert_eq!(world.oracle.letters, HashSet::from([bad.clone()]));
+    assert_eq!(world.calls_of(&bad).len(), 1);
     assert_eq!((world.ledger().dead_lettered, world.ledger().lost()), (4, 0));
 }
 
 #[test]
 fn five_bad_batches_in_a_row_delay_no_good_one_beside_others() {
     let mut world = loaded(accepting(1), Setup::usual(), BUSY);
-    let bad = [(); 5].map(|()| world.offer_poison(4, Reply::Status(400)));
+    let bad = [(); 5].map(|()| world.offer_bad(4, Reply::Status(400)));
     let good = [(); 5].map(|()| world.offer(4)).concat();
     world.run_to("the good ones", secs(1), |world| world.is_delivered(&good));
     world.run(secs(1));
@@ -168,7 +168,7 @@ fn bad_batches_after_a_pause_delay_good_ones_for_one_probe_each_at_most() {
     let mut world = loaded(accepting(1), Setup::usual(), BUSY);
     world.load = None;
     world.run(MINUTE);
-    let bad = [(); 5].map(|()| world.offer_poison(4, Reply::Status(400)));
+    let bad = [(); 5].map(|()| world.offer_bad(4, Reply::Status(400)));
     let good = [(); 5].map(|()| world.offer(4)).concat();
     // Four waits of the backoff, 25 % longer at most, then the breaker is open. The calls until then meet three of the
     // bad ones at least; the others are the oldest that never failed.
@@ -235,7 +235,7 @@ fn the_waits_of_suspects_end_when_a_refusing_endpoint_accepts_again() {
     let mut world = World::new(accepting(1), setup);
     world.offer(3);
     world.run(secs(1));
-    let suspect = world.offer_poison(3, Reply::Status(403));
+    let suspect = world.offer_bad(3, Reply::Status(403));
     // Acceptances keep it a suspect, whose wait grows to ten minutes.
     world.load = Some(CALM);
     world.run(15 * MINUTE);
@@ -275,14 +275,14 @@ fn while_a_tenth_of_the_calls_is_refused_no_batch_becomes_a_dead_letter() {
     setup.limits.max_age = 10 * HOUR;
     let mut world = loaded(accepting(1), setup, CALM);
     world.peer.replicas[0].now_and_then = Some((6, Reply::Status(403)));
-    let poison = world.offer_poison(4, Reply::Status(403));
+    let bad = world.offer_bad(4, Reply::Status(403));
     world.run(3 * HOUR);
-    assert!(world.calls_of(&poison).len() > 12, "{}", world.state());
+    assert!(world.calls_of(&bad).len() > 12, "{}", world.state());
     world.assert_nothing_lost();
     world.peer.replicas[0].now_and_then = None;
     world.run_to("the dead letter", HOUR, |world| !world.oracle.letters.is_empty());
     world.run(MINUTE);
-    assert_eq!(world.oracle.letters, HashSet::from([poison]));
+    assert_eq!(world.oracle.letters, HashSet::from([bad]));
     world.load = None;
     world.run_to("all others are delivered", SUSPECT + MINUTE, |world| world.waiting() == 0);
 }

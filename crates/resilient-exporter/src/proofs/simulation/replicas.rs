@@ -108,7 +108,7 @@ fn of_status(status: u16) -> Cause {
 pub(super) struct Replica {
     pub(super) reply: Reply,
     /// The answer to a request that holds one of these spans, where `reply` is an acceptance.
-    pub(super) poison: Vec<(HashSet<u64>, Reply)>,
+    pub(super) bad: Vec<(HashSet<u64>, Reply)>,
     /// Requests of more bytes are answered by 413.
     pub(super) max_bytes: Option<usize>,
     /// Each call whose number is a multiple of the first is answered by the second.
@@ -122,7 +122,7 @@ impl Replica {
     pub(super) fn new(reply: Reply) -> Self {
         Self {
             reply,
-            poison: Vec::new(),
+            bad: Vec::new(),
             max_bytes: None,
             now_and_then: None,
             latency: Duration::from_millis(10),
@@ -153,7 +153,7 @@ impl Replica {
             return Reply::Status(413);
         }
         let is_held = |spans: &HashSet<u64>| numbers(request).any(|number| spans.contains(&number));
-        if let Some((_, reply)) = self.poison.iter().find(|(spans, _)| is_held(spans)) {
+        if let Some((_, reply)) = self.bad.iter().find(|(spans, _)| is_held(spans)) {
             return *reply;
         }
         match self.now_and_then {
@@ -166,7 +166,7 @@ impl Replica {
     pub(super) fn takes(&self, span: u64) -> bool {
         self.reply.is_acceptance()
             && self.max_bytes.is_none()
-            && !self.poison.iter().any(|(spans, _)| spans.contains(&span))
+            && !self.bad.iter().any(|(spans, _)| spans.contains(&span))
     }
 }
 
@@ -230,7 +230,7 @@ impl Peer {
         Handled { replica, reply, time }
     }
 
-    /// All replicas give this answer from now on, and know no poison.
+    /// All replicas give this answer from now on, and know no bad batch.
     pub(super) fn all(&mut self, reply: Reply) {
         for replica in &mut self.replicas {
             *replica = Replica { latency: replica.latency, ..Replica::new(reply) };

@@ -77,7 +77,7 @@ fn an_acknowledgement_that_is_unreadable_is_one_call_a_batch() {
 fn one_stored_batch_that_always_fails_alone_gets_one_call_a_minute() {
     for reply in [Reply::Status(502), Reply::Status(401), Reply::Status(400), Reply::Reset] {
         let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], Setup::usual());
-        world.offer_poison(5, reply);
+        world.offer_bad(5, reply);
         world.run_to("a file", 10 * MINUTE, |world| world.ledger().in_fallback == 5);
         world.peer.replicas[0].reply = Reply::Accept;
         world.run(5 * MINUTE);
@@ -96,7 +96,7 @@ fn suspects_beside_good_batches_cost_few_calls() {
         world.load = Some(LOAD);
         world.run(MINUTE);
         for _ in 0..10 {
-            world.offer_poison(5, Reply::Status(status));
+            world.offer_bad(5, Reply::Status(status));
         }
         world.run(MINUTE);
         let begin = world.now();

@@ -12,17 +12,17 @@ const LIVE: Load = Load { spans: 4, every: ms(400) };
 /// accepts again from now on. Returns the spans of the bad batch and of the good ones.
 fn stored(setup: Setup, reply: Reply, count: usize) -> (World, Vec<u64>, Vec<u64>) {
     let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], setup);
-    let poison = world.offer_poison(3, reply);
+    let bad = world.offer_bad(3, reply);
     let good = (0..count).map(|_| world.offer(3)).collect::<Vec<_>>().concat();
     world.run_to("files", 10 * MINUTE, |world| world.ledger().in_fallback == 3 + 3 * count as u64);
     world.peer.replicas[0].reply = Reply::Accept;
-    (world, poison, good)
+    (world, bad, good)
 }
 
 #[test]
 fn a_stored_batch_that_always_fails_blocks_no_other_and_no_live_one() {
     for reply in [Reply::Status(502), Reply::Reset, Reply::TimeOut { stored: false }, Reply::Status(403)] {
-        let (mut world, poison, good) = stored(Setup::usual(), reply, 60);
+        let (mut world, bad, good) = stored(Setup::usual(), reply, 60);
         world.load = Some(LIVE);
         world.run_to("the good files", OPEN + 2 * MINUTE, |world| world.is_delivered(&good));
         // Live batches may wait for one call of the bad batch, or for a probe that replaces it.
@@ -33,7 +33,7 @@ fn a_stored_batch_that_always_fails_blocks_no_other_and_no_live_one() {
         assert!(slow < Some(secs(12)), "live spans wait for {slow:?} after {reply:?}: {}", world.state());
         world.load = None;
         world.run(secs(30));
-        let expected = HashSet::from([poison]);
+        let expected = HashSet::from([bad]);
         assert!(world.oracle.letters.is_subset(&expected), "{:?}", world.oracle.letters);
         assert_eq!(world.ledger().lost(), 0);
     }
@@ -42,11 +42,11 @@ fn a_stored_batch_that_always_fails_blocks_no_other_and_no_live_one() {
 #[test]
 fn a_stored_batch_that_fails_twelve_times_beside_others_becomes_a_dead_letter() {
     for reply in [Reply::Status(502), Reply::Reset, Reply::Status(403)] {
-        let (mut world, poison, good) = stored(Setup::usual(), reply, 5);
+        let (mut world, bad, good) = stored(Setup::usual(), reply, 5);
         world.load = Some(LIVE);
         world.run_to("the dead letter", 3 * HOUR, |world| !world.oracle.letters.is_empty());
         world.run(secs(10));
-        assert_eq!(world.oracle.letters, HashSet::from([poison]));
+        assert_eq!(world.oracle.letters, HashSet::from([bad]));
         assert!(world.is_delivered(&good));
         assert_eq!((world.ledger().dead_lettered, world.ledger().in_fallback), (3, 0));
     }
@@ -54,26 +54,26 @@ fn a_stored_batch_that_fails_twelve_times_beside_others_becomes_a_dead_letter() 
 
 #[test]
 fn the_counts_of_a_stored_batch_survive_restarts() {
-    let (mut world, poison, _) = stored(Setup::usual(), Reply::Status(403), 5);
+    let (mut world, bad, _) = stored(Setup::usual(), Reply::Status(403), 5);
     world.load = Some(LIVE);
     let mut processes = 0;
     while world.oracle.letters.is_empty() {
         processes += 1;
         assert!(processes < 200, "no dead letter: {}", world.state());
-        let before = world.calls_of(&poison).len();
-        let is_tried = |world: &World| world.calls_of(&poison).len() > before + 1 || !world.oracle.letters.is_empty();
+        let before = world.calls_of(&bad).len();
+        let is_tried = |world: &World| world.calls_of(&bad).len() > before + 1 || !world.oracle.letters.is_empty();
         world.run_to("two calls of the batch", 2 * HOUR, is_tried);
         world.run(secs(30));
         world.kill();
     }
     assert!(processes >= 3, "{processes} processes");
-    assert_eq!(world.oracle.letters, HashSet::from([poison]));
+    assert_eq!(world.oracle.letters, HashSet::from([bad]));
 }
 
 #[test]
 fn a_live_batch_goes_past_a_wait_that_only_replay_caused() {
     for reply in [Reply::Status(502), Reply::Reset, Reply::Status(401)] {
-        let (mut world, poison, _) = stored(Setup::usual(), reply, 0);
+        let (mut world, bad, _) = stored(Setup::usual(), reply, 0);
         let before = world.trips();
         world.run_to("failures of the replay", HOUR, |world| world.trips() > before + 1);
         let first = world.sent.partition_point(|sent| sent.at < world.now());
@@ -82,7 +82,7 @@ fn a_live_batch_goes_past_a_wait_that_only_replay_caused() {
             let live = world.offer(3);
             world.run_to("its delivery at once", secs(1), |world| world.is_delivered(&live));
         }
-        let stored = world.sent[first..].iter().filter(|sent| sent.spans == poison).count();
+        let stored = world.sent[first..].iter().filter(|sent| sent.spans == bad).count();
         assert!(stored <= 60, "{stored} calls for the stored batch: {}", world.state());
     }
 }
@@ -90,13 +90,13 @@ fn a_live_batch_goes_past_a_wait_that_only_replay_caused() {
 #[test]
 fn a_merged_request_with_one_bad_record_makes_no_dead_letter_of_a_neighbour() {
     for reply in [Reply::Status(400), Reply::Status(403), Reply::Status(500), Reply::Status(502), Reply::Reset] {
-        let (mut world, poison, good) = stored(Setup::usual(), reply, 20);
+        let (mut world, bad, good) = stored(Setup::usual(), reply, 20);
         world.load = Some(LIVE);
         world.run_to("the neighbours", OPEN + 2 * MINUTE, |world| world.is_delivered(&good));
         world.run_to("the dead letter", 3 * HOUR, |world| !world.oracle.letters.is_empty());
         world.run(secs(10));
-        assert_eq!(world.oracle.letters, HashSet::from([poison.clone()]));
-        let alone = world.calls_of(&poison).iter().filter(|sent| !sent.live).count();
+        assert_eq!(world.oracle.letters, HashSet::from([bad.clone()]));
+        let alone = world.calls_of(&bad).iter().filter(|sent| !sent.live).count();
         let expected = match reply {
             Reply::Status(400) => 1,
             Reply::Status(500) => 6,
@@ -112,7 +112,7 @@ fn the_pieces_of_a_stored_batch_do_not_count_one_by_one() {
     let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], Setup::usual());
     // All spans have the same size.
     world.simulation.next_span = 1 << 14;
-    let poison = world.offer_poison(16, Reply::Status(403));
+    let bad = world.offer_bad(16, Reply::Status(403));
     world.run_to("a file", 10 * MINUTE, |world| world.ledger().in_fallback == 16);
     // The peer takes requests of one span alone.
     world.peer.replicas[0].reply = Reply::Accept;
@@ -122,7 +122,7 @@ fn the_pieces_of_a_stored_batch_do_not_count_one_by_one() {
         world.sent.iter().filter(|sent| sent.spans.len() == 1).map(|sent| sent.bytes).max();
     world.run_to("the dead letter", 6 * HOUR, |world| world.ledger().dead_lettered == 16);
     // The oracle knows the rule; this is its sum.
-    for span in poison {
+    for span in bad {
         let refused = world.sent.iter().filter(|sent| sent.holds(span) && sent.reply == Reply::Status(403)).count();
         assert!(refused >= 12, "span {span} was refused {refused} times: {}", world.state());
     }

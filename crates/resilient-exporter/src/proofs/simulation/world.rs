@@ -136,10 +136,10 @@ impl World {
     }
 
     /// Offers a batch whose spans each replica answers by `reply`, and returns their numbers.
-    pub(super) fn offer_poison(&mut self, spans: usize, reply: Reply) -> Vec<u64> {
+    pub(super) fn offer_bad(&mut self, spans: usize, reply: Reply) -> Vec<u64> {
         let first = self.simulation.next_span;
         for replica in &mut self.peer.replicas {
-            replica.poison.push(((first..first + spans as u64).collect(), reply));
+            replica.bad.push(((first..first + spans as u64).collect(), reply));
         }
         self.offer(spans)
     }

@@ -23,7 +23,7 @@ struct Phase {
     /// The disk thread's troubles, one an effect, over and over.
     disk: Vec<Disturbance>,
     /// At the start of the phase a batch arrives that is always answered so.
-    poison: Option<Reply>,
+    bad: Option<Reply>,
     end: End,
 }
 
@@ -60,7 +60,7 @@ fn load() -> impl Strategy<Value = Option<Load>> {
     prop_oneof![2 => fast.prop_map(Some), 1 => slow.prop_map(Some), 1 => Just(None)]
 }
 
-fn poison() -> impl Strategy<Value = Reply> {
+fn bad() -> impl Strategy<Value = Reply> {
     let status = prop::sample::select(&[400_u16, 403, 500, 502]).prop_map(Reply::Status);
     prop_oneof![4 => status, 1 => Just(Reply::Reset), 1 => Just(Reply::TimeOut { stored: false })]
 }
@@ -74,16 +74,16 @@ prop_compose! {
         latency in prop_oneof![4 => 1..100_u64, 1 => 100..3_000_u64],
         load in load(),
         disk in prop_oneof![Just(vec![Disturbance::None]), prop::collection::vec(disturbance(), 1..12)],
-        poison in prop::option::weighted(0.4, poison()),
+        bad in prop::option::weighted(0.4, bad()),
         end in prop_oneof![4 => Just(End::Next), 1 => Just(End::Kill), 1 => Just(End::ShutDown)],
     ) -> Phase {
         let (time, latency) = (secs(seconds), ms(latency));
-        Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, poison, end }
+        Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, end }
     }
 }
 
 fn play(world: &mut World, phase: Phase) {
-    let Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, poison, end } = phase;
+    let Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, end } = phase;
     for (replica, reply) in world.peer.replicas.iter_mut().zip(replicas) {
         *replica = Replica { reply, now_and_then, max_bytes, latency, ..replica.clone() };
     }
@@ -92,8 +92,8 @@ fn play(world: &mut World, phase: Phase) {
         turns += 1;
         disk[turns % disk.len()]
     });
-    if let Some(reply) = poison {
-        world.offer_poison(3, reply);
+    if let Some(reply) = bad {
+        world.offer_bad(3, reply);
     }
     world.load = load;
     world.run(time);
@@ -132,8 +132,8 @@ fn settle_down(world: &mut World, calm: &Calm) {
     let count = world.peer.replicas.len();
     for (index, replica) in world.peer.replicas.iter_mut().enumerate() {
         let reply = if index + 1 == count && count > 1 { calm.stale } else { None };
-        let poison = std::mem::take(&mut replica.poison);
-        *replica = Replica { poison, ..Replica::new(reply.unwrap_or(Reply::Accept)) };
+        let bad = std::mem::take(&mut replica.bad);
+        *replica = Replica { bad, ..Replica::new(reply.unwrap_or(Reply::Accept)) };
     }
     world.load = calm.load;
     let begin = world.simulation.next_span;
@@ -234,7 +234,7 @@ fn a_panic_in_the_first_effect_of_each_kind_loses_nothing() {
     world.load = Some(Load { spans: 10, every: ms(200) });
     world.run(MINUTE);
     // A dead letter, then files, then a replay.
-    let poison = world.offer_poison(3, Reply::Status(400));
+    let bad = world.offer_bad(3, Reply::Status(400));
     world.run(MINUTE);
     let reply = std::mem::replace(&mut world.peer.replicas[0].reply, Reply::ConnectionRefused);
     world.run(5 * MINUTE);
@@ -243,6 +243,6 @@ fn a_panic_in_the_first_effect_of_each_kind_loses_nothing() {
     world.load = None;
     world.run(MINUTE);
     assert_eq!((world.lost(), world.ledger().dead_lettered), (0, 3), "{}", world.state());
-    assert_eq!(world.oracle.letters.iter().collect::<Vec<_>>(), [&poison]);
+    assert_eq!(world.oracle.letters.iter().collect::<Vec<_>>(), [&bad]);
     world.assert_nothing_missing();
 }
