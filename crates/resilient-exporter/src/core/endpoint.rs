@@ -329,12 +329,20 @@ impl Endpoint {
     pub(super) fn on_too_large(&mut self, call: Ended, now: Instant) {
         self.rates.on_call(now, Answered::Refused);
         self.on_neutral(call.ticket, now);
+        self.on_live_answered(call.traffic);
     }
 
     /// A refusal of the batch's own.
     pub(super) fn on_batch_refused(&mut self, call: Ended, now: Instant) {
         self.count_refusal(now);
         self.on_neutral(call.ticket, now);
+        self.on_live_answered(call.traffic);
+    }
+
+    /// The endpoint answered a live batch about that batch alone: the next one goes past a wait that only stored ones
+    /// have caused, as this one did.
+    fn on_live_answered(&mut self, traffic: Traffic) {
+        self.only_replay |= traffic == Traffic::Live && self.failures > 0 && !self.has_failed();
     }
 
     /// A refusal of the endpoint's own: a failure.

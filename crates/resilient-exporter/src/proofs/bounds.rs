@@ -244,3 +244,25 @@ fn delivered_records_whose_mark_is_undone_are_possible_duplicates() {
     let counters = &world.core.accounts.counters;
     assert_eq!((counters.possible_duplicates(), world.core.ledger().in_fallback), (3, 3), "they are sent again");
 }
+
+#[test]
+fn live_batches_go_past_a_wait_of_stored_ones_after_one_that_was_too_large_or_refused_alone() {
+    let refused_alone = || refused(RefusalKind::Batch, 400);
+    let answers: [fn() -> Outcome; 2] = [too_large, refused_alone];
+    for answer in answers {
+        let mut world = World::with_fallback(false, 3);
+        let record = world.encode(1, 3);
+        world.read(&[record]);
+        world.offer_small();
+        world.send(delivered());
+        let (call, _) = world.call_within(0);
+        let failed = Outcome::Retryable { after: None, cause: Cause::Broken(String::new()), possible_duplicate: true };
+        let (now, wall) = (world.now, SystemClock.wall());
+        world.core.on_answered(call.id, failed, Duration::from_secs(20), now, wall);
+        world.offer(3);
+        world.send(answer());
+        world.offer_small();
+        let (call, wait) = world.call_within(20);
+        assert_eq!((call.payload.span_count(), wait), (1, Duration::ZERO));
+    }
+}
