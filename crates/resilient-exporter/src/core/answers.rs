@@ -78,7 +78,10 @@ impl Core {
                 self.refuse(answered, kind, cause);
             }
             // `Outcome` may grow: an unknown outcome is a failure that may be repeated.
-            _ => self.fail(answered, Cause::Foreign("an outcome unknown to this version".to_owned())),
+            _ => {
+                self.accounts.counters.count_possible_duplicates(spans);
+                self.fail(answered, Cause::Foreign("an outcome unknown to this version".to_owned()));
+            }
         }
         self.store_oversized();
         self.publish_changes(now);

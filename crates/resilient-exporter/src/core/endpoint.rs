@@ -20,6 +20,9 @@ pub(crate) const MAX_HINT: Duration = Duration::from_secs(300);
 /// An answer within this time is quick: it earns concurrency.
 const QUICK: Duration = Duration::from_millis(500);
 
+/// The shortest pause after a throttle: no policy and no hint can have calls follow each other without a pause.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
+
 /// A wait of a backoff policy is cut here, so that no policy can overflow a clock.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -321,7 +324,7 @@ impl Endpoint {
         self.on_neutral(call.ticket, now);
         self.throttles = self.throttles.saturating_add(1);
         self.throttled.get_or_insert(now);
-        set_later(&mut self.pause, hint.min(MAX_HINT).max(own), now);
+        set_later(&mut self.pause, hint.min(MAX_HINT).max(own).max(LEAST_PAUSE), now);
         self.halve();
     }
 

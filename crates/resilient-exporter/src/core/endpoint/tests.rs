@@ -251,3 +251,11 @@ fn probes_and_calls_after_two_bad_ones_use_a_new_connection() {
     let call = ticket(&mut endpoint, now);
     assert!(!endpoint.wants_new_connection(&call));
 }
+
+#[test]
+fn a_hint_of_zero_under_a_backoff_of_zero_still_pauses() {
+    let (mut endpoint, now) = endpoint();
+    let call = ticket(&mut endpoint, now);
+    endpoint.on_throttle(live(call, now), Duration::ZERO, Duration::ZERO, now);
+    assert_eq!(endpoint.waits_until(now), Some(now + LEAST_PAUSE));
+}
