@@ -278,6 +278,7 @@ impl Core {
         };
         if self.policy.strict {
             self.endpoint.on_refused_for_good(call, (blame == Blame::Endpoint).then(|| cause.clone()), now);
+            self.go_on_draining();
             return self.end_refused(work, cause, now);
         }
         self.accounts.publish(event);

@@ -133,6 +133,26 @@ fn retry_now_sends_a_batch_that_waits_alone_after_its_refusal() {
     assert_eq!(world.core.ledger().delivered, 2);
 }
 
+#[test]
+fn in_strict_mode_a_refusal_holds_up_no_other_batch_of_a_shutdown() {
+    let mut world = World::new();
+    let policy = Policy { strict: true, ..policy() };
+    world.core = Core::new(policy, endpoint(world.now), 0, 7);
+    world.offer(1);
+    let (call, _) = world.call_within(0);
+    world.answer(&call, broken());
+    world.offer(1);
+    let until = world.now + Duration::from_secs(1);
+    world.core.drain(until);
+    let (call, wait) = world.call_within(0);
+    assert_eq!(wait, Duration::ZERO, "one attempt passes the backoff");
+    world.answer(&call, refused(RefusalKind::Batch, 400));
+    let (call, wait) = world.call_within(0);
+    assert_eq!(wait, Duration::ZERO, "the refusal says nothing about the other batch");
+    world.answer(&call, delivered());
+    assert_eq!((world.letters(), world.core.ledger().delivered), (1, 1));
+}
+
 /// An act of an operator.
 type Act = fn(&mut Core);
 
