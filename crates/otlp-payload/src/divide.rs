@@ -131,7 +131,7 @@ impl Payload {
 /// other way to cut has fewer pieces.
 fn ranges(request: &Tree<'_>, max_bytes: usize) -> Vec<Range<usize>> {
     let (mut ranges, mut start, mut next) = (Vec::new(), 0, 0);
-    // Of the piece that begins at `start`: the bytes of its ended resources, of the ended scopes in the current
+    // The bytes of the piece that begins at `start`: those of its ended resources, of the ended scopes in the current
     // resource, and of the spans in the current scope.
     let (mut resources, mut scopes, mut spans) = (0, 0, 0);
     for resource in &request.inner {

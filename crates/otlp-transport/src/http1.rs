@@ -102,8 +102,8 @@ impl HttpTransport {
 
         let (head, mut body) = response.into_parts();
         let mut read = Read { bytes: BytesMut::new(), is_whole: false };
-        // Of an acknowledgement the whole body counts. Any other answer has its outcome by its head, and a body that is
-        // cut only cuts the text; but a page is empty only if its end was read.
+        // The whole body of an acknowledgement counts. The head of any other answer decides its outcome, and a body
+        // that is cut only cuts the text; but a page is empty only if its end was read.
         let fault = if head.status.is_success() && !answer::is_page(&head.headers) {
             match timeout_at(deadline, read_whole(&mut body, &mut read)).await {
                 Ok(read) => read.err(),

@@ -297,7 +297,7 @@ mod tests {
             "received initial metadata size exceeds limit",
             "received metadata size exceeds hard limit (16385 vs. 8192)",
             "TRACE_TOO_LARGE: max size of trace (524288000) exceeded while adding 242475 bytes to trace 5 for tenant x",
-            "LIVE_TRACES_EXCEEDED: max live traces exceeded for tenant x: per-user traces limit (local: 10000) exceeded",
+            "LIVE_TRACES_EXCEEDED: max live traces exceeded for tenant x: per-user traces limit (local: 9000) exceeded",
             "span attribute value exceeds the maximum length of 4095",
             "request contains an attribute that is too large",
             "trace exceeds max size (max bytes: 5000000)",

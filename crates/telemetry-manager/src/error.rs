@@ -187,13 +187,13 @@ mod tests {
         let mut exporter = resilient_exporter::ShutdownError::default();
         exporter.in_memory = 3;
         exporter.dropped.insert("buffer_full", 2);
-        let text = "2 spans were dropped (buffer_full): enable the file fallback or raise the buffer's limits; 3 spans are \
-                    in memory only, since the disk did not store them before the deadline of the shutdown, and are lost \
-                    when the process ends: give shutdown more time or use a faster disk for the state directory";
+        let text = "2 spans were dropped (buffer_full): enable the file fallback or raise the buffer's limits; 3 spans \
+                    are in memory only, since the disk did not store them before the deadline of the shutdown, and \
+                    are lost when the process ends: give shutdown more time or use a faster disk for the state directory";
         assert_eq!(ShutdownError::Exporter(exporter.clone()).to_string(), text);
         let timeout = || OTelSdkError::Timeout(std::time::Duration::from_secs(5));
-        let own = "the batch processor did not finish in time, and its queue may hold spans: end spans earlier, or check for \
-                   a span processor of your own that blocks";
+        let own = "the batch processor did not finish in time, and its queue may hold spans: end spans earlier, or check \
+                   for a span processor of your own that blocks";
         assert_eq!(ShutdownError::Sdk { error: timeout(), exporter: None }.to_string(), own);
         let both = ShutdownError::Sdk { error: timeout(), exporter: Some(exporter) };
         assert_eq!(both.to_string(), format!("{own}; {text}"));

@@ -60,7 +60,7 @@ enum Finished {
     No,
     /// Removed, durably after a sync of the directory.
     Removed,
-    /// It is damaged, and in the quarantine.
+    /// The file is damaged, and in the quarantine.
     SetAside,
 }
 

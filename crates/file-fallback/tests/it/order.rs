@@ -247,7 +247,7 @@ fn a_group_of_many_files_is_settled_with_two_syncs() {
         }
         let group = next_group(&mut store, 1 << 20).expect("80 records");
         assert_eq!(group.records.len(), 80);
-        // Of every other file one record stays.
+        // Every other file keeps one of its records.
         faults.plan(u64::MAX, Fault::Errno(5), false);
         let before = faults.calls();
         settle(&mut store, group, |id| id.is_multiple_of(4).then(|| failed(1)));

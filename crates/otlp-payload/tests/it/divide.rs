@@ -226,12 +226,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn pieces_are_as_few_as_fit_and_hold_all_spans(request in prop_oneof![foreign(), ours()], max_bytes in 0..3_000_usize) {
+    fn pieces_are_few_and_hold_all_spans(request in prop_oneof![foreign(), ours()], max_bytes in 0..3_000_usize) {
         check_cut(request, max_bytes)?;
     }
 
     #[test]
-    fn large_spans_and_the_others_are_separated(request in prop_oneof![foreign(), ours()], min_bytes in 0..1_500_usize) {
+    fn large_spans_are_separated(request in prop_oneof![foreign(), ours()], min_bytes in 0..1_500_usize) {
         check_separate(request, min_bytes)?;
     }
 

@@ -45,7 +45,7 @@ impl Batch {
         Self { payload, suspicion: Suspicion::default(), ..self.clone() }
     }
 
-    /// It was cut from another batch.
+    /// This batch was cut from another one.
     pub(super) fn is_piece(&self) -> bool {
         self.origin != self.payload.id()
     }

@@ -20,7 +20,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// One live call in so many takes the oldest batch, however often it failed.
 const OLDEST_EVERY: u64 = 8;
 
-/// So many batches are cut, or end as too large, before the next poll goes on with it.
+/// One poll cuts this many batches, or ends them as too large; the next poll goes on with the others.
 const FITTED_AT_ONCE: usize = 256;
 
 /// Stored batches share requests up to this size: about that of 400 usual spans.

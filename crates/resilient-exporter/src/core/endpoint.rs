@@ -29,10 +29,10 @@ const MAX_DELAY: Duration = Duration::from_secs(24 * 3_600);
 /// A refusal within this time after an acceptance hints at the batch, a later one at the endpoint.
 const ACCEPTS: Duration = Duration::from_secs(3);
 
-/// So many refusals in a row hint at the endpoint, however soon after an acceptance.
+/// The last of this many refusals in a row hints at the endpoint, however soon after an acceptance.
 const MANY_REFUSALS: u32 = 20;
 
-/// After so many failures or refusals in a row each call uses a new connection.
+/// After this many failures or refusals in a row each call uses a new connection.
 const RECONNECT_AFTER: u32 = 2;
 
 /// One collector: breaker, waits and concurrency. Pure: time, chance and the backoff's delays are arguments. The

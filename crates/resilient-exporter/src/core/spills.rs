@@ -20,7 +20,7 @@ pub(super) struct Spills {
 pub(super) enum Refused {
     /// Each half is a file of its own.
     Halved,
-    /// It is one batch.
+    /// The store refused one batch alone.
     Single(Entry<Batch>),
 }
 

@@ -128,8 +128,8 @@ impl Facts<'_> {
         }
         if *letters_removed > 0 {
             issues.push(format!(
-                "{letters_removed} spans of dead letters were removed within 5 min by the limits on dead letters: redrive \
-                 or remove letters, raise TELEMETRY_DEAD_LETTER_MAX_BYTES, or free disk space"
+                "{letters_removed} spans of dead letters were removed within 5 min by the limits on dead letters: \
+                 redrive or remove letters, raise TELEMETRY_DEAD_LETTER_MAX_BYTES, or free disk space"
             ));
         }
         issues
@@ -185,8 +185,8 @@ impl Facts<'_> {
             let until =
                 jiff::Timestamp::try_from(until).map_or_else(|_| String::new(), |end| format!(", until {end:.0}"));
             issues.push(format!(
-                "the collector asked for a pause of {whole} s, of which {left} s are left{until}: check its load and its \
-                 limits; spans wait"
+                "the collector asked for a pause of {whole} s, of which {left} s are left{until}: check its load and \
+                 its limits; spans wait"
             ));
         }
         if let Some((spans, answer)) = self.unreadable {
@@ -207,8 +207,8 @@ impl Facts<'_> {
         }
         if dead_lettered > 0 {
             issues.push(format!(
-                "{dead_lettered} spans became dead letters within 5 min: read their reasons, repair the cause, and redrive \
-                 them"
+                "{dead_lettered} spans became dead letters within 5 min: read their reasons, repair the cause, and \
+                 redrive them"
             ));
         }
         issues

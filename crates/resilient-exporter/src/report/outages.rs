@@ -94,7 +94,7 @@ enum Current {
     None,
     /// The log has its beginning.
     Logged,
-    /// It began within [`PAIR_EVERY`] of the last line; it is logged if it lasts.
+    /// The outage began within [`PAIR_EVERY`] of the last line; the log names it if it lasts.
     Pending(Began),
 }
 

@@ -14,7 +14,7 @@ use super::{Setup, numbers};
 /// A refusal so long after an acceptance may be the batch's fault.
 const AFTER_ACCEPTANCE: Duration = secs(3);
 
-/// So many refusals in a row are the endpoint's.
+/// A refusal that is the last of this many in a row is the endpoint's.
 const IN_A_ROW: u32 = 20;
 
 /// The window of the ratio, which an implementation may keep by minutes.

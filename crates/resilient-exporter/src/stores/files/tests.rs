@@ -196,7 +196,7 @@ fn a_dead_letter_that_cannot_be_stored_leaves_exactly_its_batch_in_the_file() {
         let ids = store.dead_letter_ids().expect("a well disk");
         let in_letters = ids.iter().map(|id| store.describe_dead_letter(id).expect("whole").spans as usize);
         let all = in_letters.sum::<usize>() + left.iter().sum::<usize>();
-        // Of the second batch a part may be in both places. A letter that was written and not synced may be, too.
+        // A part of the second batch may be in both places, and so may a letter that was written and not synced.
         assert!((12..=12 + 5).contains(&all), "call {nth}: {all} spans, {letters} letters");
         if is_over {
             assert_eq!((letters, finished, all, left.len()), (4, 4, 12, 0));
