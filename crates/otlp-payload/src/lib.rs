@@ -58,7 +58,7 @@ pub use divide::Separated;
 pub use encode::Encoder;
 pub use merge::{Merged, merge};
 pub use payload::{BatchId, Payload};
-pub use walk::{count_spans, span_ids};
+pub use walk::{count_spans, resource_text, span_ids};
 pub use wire::DecodeError;
 
 /// The examples of the README run too.

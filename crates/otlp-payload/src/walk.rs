@@ -4,6 +4,13 @@ use crate::wire::{DecodeError, Fields, array};
 
 /// `ExportTraceServiceRequest.resource_spans`.
 pub(crate) const RESOURCE_SPANS: u32 = 1;
+/// `ResourceSpans.resource`, and `Resource.attributes`.
+const RESOURCE: u32 = 1;
+const ATTRIBUTES: u32 = 1;
+/// `KeyValue.key` and `KeyValue.value`; `AnyValue.string_value`.
+const KEY: u32 = 1;
+const VALUE: u32 = 2;
+const STRING_VALUE: u32 = 1;
 /// `ResourceSpans.scope_spans`.
 pub(crate) const SCOPE_SPANS: u32 = 2;
 /// `ScopeSpans.spans`.
@@ -37,6 +44,41 @@ pub fn span_ids(request: &[u8]) -> Result<impl ExactSizeIterator<Item = ([u8; 16
     })?;
     result?;
     Ok(ids.into_iter())
+}
+
+/// The text of the attribute `key` of the first resource, such as `service.name`. None if that resource has no such
+/// attribute, or one that is no text.
+///
+/// # Errors
+///
+/// When the bytes are no readable request, down to the attributes of the first resource.
+pub fn resource_text<'a>(request: &'a [u8], key: &str) -> Result<Option<&'a str>, DecodeError> {
+    let Some(resource_spans) = messages(request, 0, RESOURCE_SPANS).next() else { return Ok(None) };
+    let (resource_spans, base) = resource_spans?;
+    let mut found = None;
+    for resource in messages(resource_spans, base, RESOURCE) {
+        let (resource, base) = resource?;
+        for attribute in messages(resource, base, ATTRIBUTES) {
+            let (attribute, base) = attribute?;
+            // An empty key has no field.
+            let (mut is_wanted, mut text) = (key.is_empty(), None);
+            for field in Fields::new(attribute, base) {
+                let field = field?;
+                match field.number {
+                    KEY => is_wanted = field.bytes()?.0 == key.as_bytes(),
+                    VALUE => {
+                        let (value, base) = field.bytes()?;
+                        text = messages(value, base, STRING_VALUE).last().transpose()?.map(|(text, _)| text);
+                    }
+                    _ => {}
+                }
+            }
+            if is_wanted {
+                found = text.and_then(|text| std::str::from_utf8(text).ok());
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn ids_of(span: &[u8], base: usize) -> Result<([u8; 16], [u8; 8]), DecodeError> {

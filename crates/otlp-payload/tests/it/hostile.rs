@@ -2,7 +2,7 @@
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use otlp_payload::json::{JsonError, from_line, to_lines};
-use otlp_payload::{BatchId, DecodeError, Payload, count_spans, decode_all, merge, span_ids};
+use otlp_payload::{BatchId, DecodeError, Payload, count_spans, decode_all, merge, resource_text, span_ids};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -35,6 +35,7 @@ fn mutate(bytes: &mut Vec<u8>, changes: &[(Index, u8, u8)]) {
 /// All readers of protobuf agree on each request.
 fn read_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     let count = count_spans(bytes);
+    let _ = resource_text(bytes, "service.name");
     let decoded = decode_all(bytes);
     let lines = to_lines(bytes, 1000);
     if let Ok(ids) = span_ids(bytes) {

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use opentelemetry_sdk::Resource;
-use otlp_payload::{BatchId, DecodeError, Payload, count_spans, span_ids};
+use otlp_payload::{BatchId, DecodeError, Payload, count_spans, resource_text, span_ids};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
@@ -130,4 +130,35 @@ fn what_is_no_request_says_where() {
     }
     let message = DecodeError::Truncated { offset: 3 }.to_string();
     assert_eq!(message, "trace request ends inside the field at byte 3");
+}
+
+#[test]
+fn the_text_of_a_resource_attribute_is_that_of_the_first_resource() {
+    let resource = |name: &'static str| Resource::builder_empty().with_service_name(name).build();
+    let request = |name| encode(&resource(name), &[]).bytes().to_vec();
+    let both = [request("shop"), request("bank")].concat();
+    assert_eq!(resource_text(&both, "service.name"), Ok(Some("shop")));
+    assert_eq!(resource_text(&both, "service"), Ok(None));
+    assert_eq!(resource_text(&[], "service.name"), Ok(None));
+    let numbered = [opentelemetry::KeyValue::new("service.name", 7)];
+    let numbered = encode(&Resource::builder_empty().with_attributes(numbered).build(), &[]);
+    assert_eq!(resource_text(numbered.bytes(), "service.name"), Ok(None), "a number is no text");
+}
+
+proptest! {
+    #[test]
+    fn the_text_of_a_resource_attribute_agrees_with_the_usual_reader(resource in spans::resource()) {
+        use opentelemetry_proto::tonic::common::v1::any_value::Value;
+
+        let payload = encode(&resource, &[]);
+        let parsed = parsed(payload.bytes());
+        let attributes = parsed.resource_spans.first().and_then(|all| all.resource.as_ref());
+        for attribute in attributes.map(|resource| &resource.attributes[..]).unwrap_or_default() {
+            let text = match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
+                Some(Value::StringValue(text)) => Some(text.as_str()),
+                _ => None,
+            };
+            prop_assert_eq!(resource_text(payload.bytes(), &attribute.key), Ok(text));
+        }
+    }
 }
