@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use otlp_payload::Payload;
@@ -71,8 +71,15 @@ pub trait Fallback: Send + 'static {
     /// The storage failed: finished batches may be read again after a restart, but not before it.
     fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError>;
 
-    /// Removes stored batches that exceed the store's limits; called about once a second.
+    /// Removes stored batches that exceed the store's limits; called when [`next_clean_up`](Self::next_clean_up) has
+    /// passed, and about once a second while the fallback is in use.
     fn clean_up(&mut self, now: SystemTime);
+
+    /// The time after which [`clean_up`](Self::clean_up) has work to do if no other method is called before. `None`:
+    /// none; the disk thread sleeps until the fallback is used. Must not touch the storage.
+    fn next_clean_up(&self) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
 
     /// Takes the changes by other ways than `store` and `settle` since the last call. Called after every operation.
     fn changes(&mut self) -> Vec<Change>;

@@ -2,13 +2,13 @@
 
 use std::error::Error;
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use otlp_payload::{BatchId, Payload};
 
-/// Stores a copy of each accepted batch until it is marked as done. One thread at a time calls it, the disk thread,
-/// which may block in it; `export` waits for that thread no longer than the journal's time-out. A panic is contained
-/// and counts as an error.
+/// Stores a copy of each accepted batch until it is marked as done. One thread at a time calls it, the journal thread,
+/// which may block in it; `export` waits for that thread no longer than the journal's time-out, and the disk thread
+/// writes and reads fallback files meanwhile. A panic is contained and counts as an error.
 ///
 /// Appended batches must survive the end of the process; a power cut may take everything since the last
 /// [`sync`](Self::sync) that returned `Ok`.
@@ -19,7 +19,9 @@ pub trait Journal: Send + 'static {
     /// Writes one batch.
     ///
     /// # Errors
-    /// No part of the batch is stored: the batch is in memory only.
+    /// No part of the batch is stored: the batch is in memory only. [`JournalError::full`] says that older batches are
+    /// in the way, by the journal's own limit or because the disk takes no more bytes: the exporter makes room and
+    /// appends the batch again. After any other error it appends the batch once more when another append succeeds.
     fn append(&mut self, batch: &Payload) -> Result<(), JournalError>;
 
     /// Marks batches as done: delivered, refused, dropped or in a file. After the next `sync` no start returns them.
@@ -45,7 +47,7 @@ pub trait Journal: Send + 'static {
     /// Makes every append and mark so far durable.
     ///
     /// # Errors
-    /// Appends and marks since the last success are not durable; the disk thread syncs again soon.
+    /// Appends and marks since the last success are not durable; the journal thread syncs again soon.
     fn sync(&mut self) -> Result<(), JournalError>;
 
     /// Takes the number of spans that were found since the last call: those of the process before at open, later those
@@ -55,11 +57,49 @@ pub trait Journal: Send + 'static {
     /// The next batch that was found. The batch stays in the journal, under its id, until it is done.
     fn next_recovered(&mut self, now: SystemTime) -> Recovered;
 
-    /// Clears up, in a bounded step; called about once a second. `has_file` asks the fallback for a file, for journals
-    /// of processes that have ended.
+    /// Reads a batch that was appended or recovered and that is not done. The batch stays in the journal, under its id.
+    /// Called for batches that left memory, if [`can_read`](Self::can_read); [`Recovered::End`] says that the journal
+    /// does not have the batch.
+    fn read(&mut self, id: BatchId, now: SystemTime) -> Recovered {
+        let _ = (id, now);
+        Recovered::Later(JournalError::new("this journal reads no batch back by its id"))
+    }
+
+    /// [`read`](Self::read) works. Without it each batch stays in memory until it has ended, also where the journal has
+    /// it. Asked once, before the first batch.
+    fn can_read(&self) -> bool {
+        false
+    }
+
+    /// Since the last call the journal has lost all batches that it had, such as by the removal of its directory, and
+    /// it takes new ones. Asked after an operation failed, and after `maintain`. The exporter appends the batches that
+    /// are in memory again, and counts the others as lost.
+    fn has_vanished(&mut self) -> bool {
+        false
+    }
+
+    /// Gives up the oldest batches at once, as many as are stored together (a segment), without a new byte on the
+    /// disk. Called when the disk takes no more bytes and memory has no room. Returns the batches that were not done;
+    /// [`next_recovered`](Self::next_recovered) returns none of them afterwards. `None`: nothing can go.
     ///
     /// # Errors
-    /// The storage failed; the disk thread calls again.
+    /// The storage failed; nothing was given up.
+    fn remove_oldest_finished(&mut self) -> Result<Option<Vec<GivenUp>>, JournalError> {
+        Ok(None)
+    }
+
+    /// The time after which [`maintain`](Self::maintain) has work to do if no other method is called before. `None`:
+    /// none; the journal thread sleeps until it has a batch or a mark. Must not touch the storage.
+    fn next_maintenance(&self) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
+
+    /// Clears up, in a bounded step; called when [`next_maintenance`](Self::next_maintenance) has passed, and about
+    /// once a second while the journal is in use. `has_file` asks the fallback for a file, for journals of processes
+    /// that have ended; its answer is an error while the disk thread is busy.
+    ///
+    /// # Errors
+    /// The storage failed; the journal thread calls again.
     fn maintain(&mut self, has_file: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError>;
 
     /// The batches and bytes that are stored now. Must not touch the storage.
@@ -73,9 +113,20 @@ pub struct JournalUsage {
     pub batches: u64,
     /// Bytes on disk.
     pub bytes: u64,
+    /// The limit of `bytes`; 0 if there is none, or none is known.
+    pub max_bytes: u64,
 }
 
-/// The next of the batches that were found.
+/// A batch that a journal has given up although it was not done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GivenUp {
+    /// The batch.
+    pub id: BatchId,
+    /// Its spans.
+    pub spans: u64,
+}
+
+/// A batch that is read from the journal.
 #[derive(Debug)]
 pub enum Recovered {
     /// A batch.
@@ -85,20 +136,35 @@ pub enum Recovered {
         /// How many.
         spans: u64,
     },
-    /// The storage failed: the disk thread asks again later.
+    /// The storage failed: the journal thread asks again later.
     Later(JournalError),
-    /// Every batch was returned.
+    /// Every batch was returned; of [`Journal::read`]: the journal does not have this one.
     End,
 }
 
 /// An operation on the journal failed. `Display` names the cause, the place and the next step.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct JournalError(#[source] Box<dyn Error + Send + Sync>);
+#[error("{error}")]
+pub struct JournalError {
+    #[source]
+    error: Box<dyn Error + Send + Sync>,
+    is_full: bool,
+}
 
 impl JournalError {
     /// With the cause, for people.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(error.into())
+        Self { error: error.into(), is_full: false }
+    }
+
+    /// Older batches are in the way of an append: the journal has reached its limit, or the disk takes no more bytes.
+    pub fn full(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { error: error.into(), is_full: true }
+    }
+
+    /// The append succeeds once older batches have gone.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_full
     }
 }

@@ -201,7 +201,7 @@ where
             AppendError::TooLarge { bytes, max_bytes } => JournalError::new(format!(
                 "a batch of {bytes} bytes is larger than the {max_bytes} that the journal takes: export fewer spans at a time"
             )),
-            AppendError::Full { max_bytes, .. } => JournalError::new(format!(
+            AppendError::Full { max_bytes, .. } => JournalError::full(format!(
                 "the journal has reached its limit of {max_bytes} bytes: let the collector or the fallback catch up, or raise the limit"
             )),
             error => in_one_line(error),
@@ -271,7 +271,7 @@ where
 
     fn usage(&self) -> JournalUsage {
         let status = self.own.status();
-        JournalUsage { batches: status.batches as u64, bytes: status.bytes }
+        JournalUsage { batches: status.batches as u64, bytes: status.bytes, max_bytes: self.own.config().max_bytes }
     }
 }
 

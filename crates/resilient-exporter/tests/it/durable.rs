@@ -259,7 +259,7 @@ impl Journal for AskingJournal {
     }
 
     fn usage(&self) -> JournalUsage {
-        JournalUsage { batches: self.batches.len() as u64, bytes: 0 }
+        JournalUsage { batches: self.batches.len() as u64, ..JournalUsage::default() }
     }
 }
 
