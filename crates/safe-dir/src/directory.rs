@@ -86,12 +86,30 @@ pub trait Directory: Sized + Send {
     /// If the file system reports a failure; whether these changes are durable is then unknown.
     fn sync(&self) -> Result<(), FileError>;
 
-    /// How many more bytes this user can write here.
+    /// The size of the file system and the part of it that this user can still fill.
     ///
     /// # Errors
     ///
     /// If the file system does not report it.
-    fn free_bytes(&self) -> Result<u64, FileError>;
+    fn space(&self) -> Result<Space, FileError>;
+
+    /// How many more bytes this user can write here: [`Space::free`].
+    ///
+    /// # Errors
+    ///
+    /// As [`space`](Self::space).
+    fn free_bytes(&self) -> Result<u64, FileError> {
+        self.space().map(|space| space.free)
+    }
+
+    /// Whether another program has removed this directory: it is open and has no name any more. `false` if the file
+    /// system does not tell. A directory that was renamed is not gone; [`holds_subdirectory`](Self::holds_subdirectory)
+    /// of the one above tells.
+    fn is_gone(&self) -> bool;
+
+    /// Whether this directory is on a network or FUSE file system, where a lock may bind the processes of one machine
+    /// only. `false` if the file system does not tell.
+    fn is_on_network(&self) -> bool;
 
     /// Opens a directory inside this one under the same rules; makes it, durably, if it does not exist.
     ///
@@ -99,6 +117,30 @@ pub trait Directory: Sized + Send {
     ///
     /// As for opening the directory itself.
     fn subdirectory(&self, name: &str) -> Result<Self, OpenError>;
+
+    /// Opens a directory inside this one under the same rules; `None` if the name does not exist.
+    ///
+    /// # Errors
+    ///
+    /// As for opening the directory itself.
+    fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError>;
+
+    /// Whether `name` in this directory leads to `dir` now: not to another directory that has taken its name, and not
+    /// through a link.
+    ///
+    /// # Errors
+    ///
+    /// If the file system refuses to tell. A name that does not exist is `false`.
+    fn holds_subdirectory(&self, name: &str, dir: &Self) -> Result<bool, FileError>;
+
+    /// Gives the directory `from` inside this one the name `to`. Never overwrites: an existing name is an error. Where
+    /// the file system cannot do that as one step (NFS), an empty directory that another process makes at the same
+    /// moment may be replaced. Durable after [`sync`](Self::sync).
+    ///
+    /// # Errors
+    ///
+    /// If `to` exists, `from` does not or is no directory, or the file system refuses.
+    fn rename_subdirectory(&self, from: &str, to: &str) -> Result<(), FileError>;
 
     /// Removes an empty directory inside this one. Durable after [`sync`](Self::sync).
     ///
@@ -114,6 +156,15 @@ pub trait Directory: Sized + Send {
     ///
     /// [`LockError::Held`] if another process, or another handle in this one, has it.
     fn lock(&self) -> Result<Self::Lock, LockError>;
+}
+
+/// The size of a file system and the part of it that is free, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// The bytes that this user can still write; those that the file system keeps for root do not count.
+    pub free: u64,
+    /// All bytes, whether written or free.
+    pub total: u64,
 }
 
 /// An open file.
@@ -133,12 +184,21 @@ pub trait File: io::Read + io::Write + io::Seek + Send {
     /// If the file system does not report it.
     fn len(&self) -> io::Result<u64>;
 
-    /// Cuts the file to `len` bytes; later writes append to that. Durable after [`sync`](Self::sync).
+    /// Cuts the file to `len` bytes; later writes append to that. Durable after [`sync`](Self::sync). Needs no space;
+    /// sets the time of the last modification even if the length stays.
     ///
     /// # Errors
     ///
     /// If the file is not open for writing or the file system refuses.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
+
+    /// Whether another program has removed this file: it is open and has no name any more. Bytes that are written to it
+    /// vanish when it is closed. A file that was renamed is not gone.
+    ///
+    /// # Errors
+    ///
+    /// If the file system does not report it.
+    fn is_gone(&self) -> io::Result<bool>;
 
     /// Whether it has no content now.
     ///

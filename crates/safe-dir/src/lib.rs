@@ -6,6 +6,7 @@ mod entry;
 mod error;
 mod lock;
 mod name;
+mod network;
 mod open;
 mod publish;
 mod quarantine;
@@ -14,7 +15,7 @@ mod real;
 pub mod sim;
 
 pub use claim::{Abandoned, Claim, ClaimError, Locked, ProcessDirs};
-pub use directory::{Directory, File};
+pub use directory::{Directory, File, Space};
 pub use entry::{Entry, Kind, Metadata};
 pub use error::{FileError, LockError, OpenError};
 pub use lock::{LOCK_FILE, Lock};

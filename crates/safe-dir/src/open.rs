@@ -82,9 +82,20 @@ pub(crate) fn open_or_make(parent: &OwnedFd, name: &Path, path: PathBuf) -> Resu
         // The umask may have removed bits that this process needs itself. No other user can have replaced the name.
         rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty()).map_err(|errno| failed("create", errno))?;
     }
+    let Some(opened) = open_existing(parent, name, path.clone())? else { return Err(failed("open", Errno::NOENT)) };
+    if made {
+        sync_parent(parent).map_err(|errno| failed("make durable", errno))?;
+    }
+    Ok(opened)
+}
+
+/// Opens `name` inside the directory behind `parent` and checks it; `None` if it does not exist.
+pub(crate) fn open_existing(parent: &OwnedFd, name: &Path, path: PathBuf) -> Result<Option<Opened>, OpenError> {
+    let failed = |action, errno: Errno| failed(&path, action, errno.into());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = match retry_on_intr(|| rustix::fs::openat(parent, name, flags, Mode::empty())) {
         Ok(fd) => fd,
+        Err(Errno::NOENT) => return Ok(None),
         Err(errno) => {
             let kind = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
                 .map(|stat| FileType::from_raw_mode(stat.st_mode));
@@ -107,10 +118,7 @@ pub(crate) fn open_or_make(parent: &OwnedFd, name: &Path, path: PathBuf) -> Resu
     if mode & 0o077 != 0 || mode & 0o700 != 0o700 {
         rustix::fs::fchmod(&fd, Mode::RWXU).map_err(|errno| failed("narrow the permissions of", errno))?;
     }
-    if made {
-        sync_parent(parent).map_err(|errno| failed("make durable", errno))?;
-    }
-    Ok(Opened { fd, path, user })
+    Ok(Some(Opened { fd, path, user }))
 }
 
 /// The effective user of this process.

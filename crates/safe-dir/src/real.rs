@@ -10,7 +10,10 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::{Directory, Entry, File, FileError, Kind, Lock, LockError, Metadata, OpenError, Options, lock, name, open};
+use crate::{
+    Directory, Entry, File, FileError, Kind, Lock, LockError, Metadata, OpenError, Options, Space, lock, name, network,
+    open,
+};
 
 /// An open directory that belongs to this user and that no other user can read or change.
 ///
@@ -47,6 +50,11 @@ impl SafeDir {
 
     fn check(&self, name: &str) -> Result<(), FileError> {
         let invalid = |problem| FileError::InvalidName { path: self.path.clone(), name: name.to_owned(), problem };
+        name::check(name).map_err(invalid)
+    }
+
+    fn check_subdirectory(&self, name: &str) -> Result<(), OpenError> {
+        let invalid = |problem| OpenError::InvalidName { path: self.path.clone(), name: name.to_owned(), problem };
         name::check(name).map_err(invalid)
     }
 
@@ -171,15 +179,50 @@ impl Directory for SafeDir {
         retry_on_intr(|| rustix::fs::fsync(&self.fd)).map_err(|errno| self.failed("", "sync", errno))
     }
 
-    fn free_bytes(&self) -> Result<u64, FileError> {
+    fn space(&self) -> Result<Space, FileError> {
         let stat = rustix::fs::fstatvfs(&self.fd).map_err(|errno| self.failed("", "measure the space of", errno))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
+    }
+
+    fn is_gone(&self) -> bool {
+        is_gone(rustix::fs::fstat(&self.fd)).unwrap_or(false)
+    }
+
+    fn is_on_network(&self) -> bool {
+        network::is_on_network(&self.fd)
     }
 
     fn subdirectory(&self, name: &str) -> Result<Self, OpenError> {
-        let invalid = |problem| OpenError::InvalidName { path: self.path.clone(), name: name.to_owned(), problem };
-        name::check(name).map_err(invalid)?;
+        self.check_subdirectory(name)?;
         open::open_or_make(&self.fd, Path::new(name), self.path.join(name)).map(Self::from)
+    }
+
+    fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError> {
+        self.check_subdirectory(name)?;
+        Ok(open::open_existing(&self.fd, Path::new(name), self.path.join(name))?.map(Self::from))
+    }
+
+    fn holds_subdirectory(&self, name: &str, dir: &Self) -> Result<bool, FileError> {
+        self.check(name)?;
+        let named = match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT | Errno::STALE) => return Ok(false),
+            Err(errno) => return Err(self.failed(name, "look at", errno)),
+        };
+        match rustix::fs::fstat(&dir.fd) {
+            Ok(stat) => Ok((named.st_dev, named.st_ino) == (stat.st_dev, stat.st_ino)),
+            Err(Errno::STALE) => Ok(false),
+            Err(errno) => Err(self.failed(name, "look at", errno)),
+        }
+    }
+
+    fn rename_subdirectory(&self, from: &str, to: &str) -> Result<(), FileError> {
+        if self.metadata(from)?.kind != Kind::Directory {
+            return Err(self.failed(from, "rename", Errno::NOTDIR));
+        }
+        self.check(to)?;
+        rename_directory(&self.fd, from, to).map_err(|errno| self.failed(to, "rename a directory to", errno))
     }
 
     fn remove_subdirectory(&self, name: &str) -> Result<(), FileError> {
@@ -204,6 +247,19 @@ impl File for StdFile {
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.set_len(len)
     }
+
+    fn is_gone(&self) -> io::Result<bool> {
+        Ok(is_gone(rustix::fs::fstat(self))?)
+    }
+}
+
+/// Whether an open file or directory has no name any more. A server that has forgotten it answers `ESTALE`.
+fn is_gone(stat: Result<Stat, Errno>) -> Result<bool, Errno> {
+    match stat {
+        Ok(stat) => Ok(stat.st_nlink == 0),
+        Err(Errno::STALE) => Ok(true),
+        Err(errno) => Err(errno),
+    }
 }
 
 const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -220,6 +276,28 @@ fn rename_without_overwriting(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, 
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 fn rename_without_overwriting(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -> Result<(), Errno> {
     link_and_unlink(from_dir, from, to_dir, to)
+}
+
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn rename_directory(dir: &OwnedFd, from: &str, to: &str) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(dir, from, dir, to, rustix::fs::RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => look_and_rename(dir, from, to),
+        other => other,
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn rename_directory(dir: &OwnedFd, from: &str, to: &str) -> Result<(), Errno> {
+    look_and_rename(dir, from, to)
+}
+
+/// A directory has no second name that could be made first: the rename alone replaces an empty directory, nothing else.
+fn look_and_rename(dir: &OwnedFd, from: &str, to: &str) -> Result<(), Errno> {
+    match rustix::fs::statat(dir, to, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(Errno::EXIST),
+        Err(Errno::NOENT) => rustix::fs::renameat(dir, from, dir, to),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// A crash between the two leaves two names; a start that removes temporary files repairs that.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use super::memory::MemoryDir;
 
@@ -11,6 +12,22 @@ use super::memory::MemoryDir;
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     state: Arc<Mutex<State>>,
+    before_step: Arc<OnceLock<BeforeStep>>,
+}
+
+/// Called before each step of a program on the disk.
+struct BeforeStep(Box<dyn Fn() + Send + Sync>);
+
+/// The kind of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// One machine uses it.
+    #[default]
+    Local,
+    /// Several machines use it, and a lock binds them all.
+    Network,
+    /// Several machines use it, and a lock binds the processes of one machine only.
+    NetworkWithLocalLocks,
 }
 
 /// The effect of a power cut on changes that were not synced.
@@ -36,7 +53,13 @@ pub(super) struct State {
     durable: BTreeMap<DirId, BTreeMap<String, Node>>,
     /// Changes of names since the last sync, in order.
     pending: Vec<Op>,
-    pub(super) locked: BTreeSet<DirId>,
+    /// When the names of a directory were changed last; without an entry at the epoch of the clock.
+    pub(super) dirs_modified: BTreeMap<DirId, SystemTime>,
+    /// The locked files, each with the machine that its lock binds.
+    pub(super) locked: BTreeSet<(Host, FileId)>,
+    pub(super) reach: Reach,
+    /// The clock of the file system.
+    now: SystemTime,
     /// The most bytes that files may take together.
     pub(super) capacity: Option<u64>,
     failing_syncs: u32,
@@ -45,6 +68,7 @@ pub(super) struct State {
 
 pub(super) type FileId = u64;
 pub(super) type DirId = u64;
+pub(super) type Host = u32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Node {
@@ -52,9 +76,10 @@ pub(super) enum Node {
     Dir(DirId),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Content {
     pub(super) data: Vec<u8>,
+    pub(super) modified: SystemTime,
     durable: Vec<u8>,
     /// Parts of `data` whose sync failed: they never reach the disk.
     lost: Vec<Range<usize>>,
@@ -74,10 +99,60 @@ impl Disk {
         Self::default()
     }
 
-    /// Its root directory, the only one at first.
+    /// Its root directory, the only one at first, as the first machine sees it.
     #[must_use]
     pub fn root(&self) -> MemoryDir {
-        MemoryDir::new(self.clone(), ROOT, "/sim".into(), self.lock().epoch)
+        self.root_on(0)
+    }
+
+    /// Its root directory as the machine with that number sees it: see [`set_reach`](Self::set_reach).
+    #[must_use]
+    pub fn root_on(&self, host: u32) -> MemoryDir {
+        MemoryDir::new(self.clone(), ROOT, "/sim".into(), self.lock().epoch, host)
+    }
+
+    /// Makes it a disk that several machines use. Local at first.
+    pub fn set_reach(&self, reach: Reach) {
+        self.lock().reach = reach;
+    }
+
+    /// Sets the clock of the file system: the time of the modifications from now on. At first `UNIX_EPOCH`; it never
+    /// moves by itself.
+    pub fn set_now(&self, now: SystemTime) {
+        self.lock().now = now;
+    }
+
+    /// Calls `before` ahead of each step that a program makes on this disk; a call of a directory has one step or
+    /// several, as on a real one. Thus a test runs the steps of several threads in any order. Only the first such
+    /// function of a disk counts.
+    pub fn before_each_step(&self, before: impl Fn() + Send + Sync + 'static) {
+        // A second one would come into force in the midst of other steps.
+        let _ = self.before_step.set(BeforeStep(Box::new(before)));
+    }
+
+    pub(super) fn step(&self) {
+        if let Some(before) = self.before_step.get() {
+            before.0();
+        }
+    }
+
+    /// Removes a directory and everything in it, as another program may do at any time. Open handles stay valid and
+    /// have lost their names. The path is relative to the root, its parts divided by `/`. Returns whether there is such
+    /// a directory.
+    pub fn remove_tree(&self, path: &str) -> bool {
+        let mut state = self.lock();
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut dir = ROOT;
+        for part in above.split('/').filter(|part| !part.is_empty()) {
+            match state.dirs.get(&dir).and_then(|names| names.get(part)) {
+                Some(Node::Dir(inner)) => dir = *inner,
+                _ => return false,
+            }
+        }
+        let Some(&Node::Dir(gone)) = state.dirs.get(&dir).and_then(|names| names.get(name)) else { return false };
+        state.change(Some((dir, name.to_owned())), None);
+        state.remove_names(gone);
+        true
     }
 
     /// Limits the bytes of all files together; a write beyond that writes the bytes that fit and then fails with
@@ -128,13 +203,15 @@ impl Disk {
 impl State {
     pub(super) fn new_file(&mut self) -> FileId {
         self.next_id += 1;
-        self.files.insert(self.next_id, Content::default());
+        let (data, durable, lost) = (Vec::new(), Vec::new(), Vec::new());
+        self.files.insert(self.next_id, Content { data, modified: self.now, durable, lost });
         self.next_id
     }
 
     pub(super) fn new_dir(&mut self) -> DirId {
         self.next_id += 1;
         self.dirs.insert(self.next_id, BTreeMap::new());
+        self.dirs_modified.insert(self.next_id, self.now);
         self.durable.insert(self.next_id, BTreeMap::new());
         self.next_id
     }
@@ -152,8 +229,46 @@ impl State {
     /// Removes one name and adds another, as one change.
     pub(super) fn change(&mut self, removed: Option<(DirId, String)>, added: Option<(DirId, String, Node)>) {
         let op = Op { removed, added };
+        for (dir, _) in op.names() {
+            self.dirs_modified.insert(dir, self.now);
+        }
         op.apply(&mut self.dirs);
         self.pending.push(op);
+    }
+
+    /// Calls `act` with the content of a file, and sets its time of modification.
+    pub(super) fn modify(&mut self, id: FileId, act: impl FnOnce(&mut Content)) {
+        if let Some(content) = self.files.get_mut(&id) {
+            content.modified = self.now;
+            act(content);
+        }
+    }
+
+    /// Whether a directory leads to this file.
+    pub(super) fn is_named(&self, id: FileId) -> bool {
+        self.dirs.values().flat_map(BTreeMap::values).any(|node| *node == Node::File(id))
+    }
+
+    /// Takes a lock that binds the machines which the file system lets it bind; returns whether it was free.
+    pub(super) fn take_lock(&mut self, host: Host, file: FileId) -> bool {
+        let bound = if self.reach == Reach::NetworkWithLocalLocks { host } else { 0 };
+        self.locked.insert((bound, file))
+    }
+
+    pub(super) fn release_lock(&mut self, host: Host, file: FileId) {
+        let bound = if self.reach == Reach::NetworkWithLocalLocks { host } else { 0 };
+        self.locked.remove(&(bound, file));
+    }
+
+    /// Removes a directory that has lost its name, with all below it.
+    fn remove_names(&mut self, dir: DirId) {
+        for (name, node) in self.dirs.get(&dir).cloned().unwrap_or_default() {
+            self.change(Some((dir, name)), None);
+            if let Node::Dir(inner) = node {
+                self.remove_names(inner);
+            }
+        }
+        self.dirs.remove(&dir);
     }
 
     /// Makes the changes of a directory's names durable.
@@ -221,7 +336,10 @@ impl Default for State {
             dirs: root.clone(),
             durable: root,
             pending: Vec::new(),
+            dirs_modified: BTreeMap::new(),
             locked: BTreeSet::new(),
+            reach: Reach::Local,
+            now: SystemTime::UNIX_EPOCH,
             capacity: None,
             failing_syncs: 0,
             next_id: ROOT,
@@ -285,6 +403,12 @@ impl Op {
         {
             names.insert(name.clone(), *node);
         }
+    }
+}
+
+impl std::fmt::Debug for BeforeStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BeforeStep")
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{Directory, Entry, File, FileError, LockError, Metadata, OpenError};
+use crate::{Directory, Entry, File, FileError, LockError, Metadata, OpenError, Space};
 
 /// A kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,15 @@ impl<D: Directory> Faulty<D> {
         self.faults.check().map_err(failed)
     }
 
+    fn check_subdirectory(&self, name: &str) -> Result<(), OpenError> {
+        let failed = |source| OpenError::Io { path: self.inner.path().join(name), action: "open", source };
+        self.faults.check().map_err(failed)
+    }
+
+    fn wrap(&self, inner: D) -> Self {
+        Self { inner, faults: self.faults.clone() }
+    }
+
     fn file(&self, inner: D::File) -> FaultyFile<D::File> {
         FaultyFile { inner, faults: self.faults.clone() }
     }
@@ -169,15 +178,38 @@ impl<D: Directory> Directory for Faulty<D> {
         self.inner.sync()
     }
 
-    fn free_bytes(&self) -> Result<u64, FileError> {
+    fn space(&self) -> Result<Space, FileError> {
         self.check("", "measure the space of")?;
-        self.inner.free_bytes()
+        self.inner.space()
+    }
+
+    /// A failing call tells nothing, as for a file system that does not answer.
+    fn is_gone(&self) -> bool {
+        self.faults.check().is_ok() && self.inner.is_gone()
+    }
+
+    fn is_on_network(&self) -> bool {
+        self.inner.is_on_network()
     }
 
     fn subdirectory(&self, name: &str) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Io { path: self.inner.path().join(name), action: "open", source };
-        self.faults.check().map_err(failed)?;
-        Ok(Self { inner: self.inner.subdirectory(name)?, faults: self.faults.clone() })
+        self.check_subdirectory(name)?;
+        Ok(self.wrap(self.inner.subdirectory(name)?))
+    }
+
+    fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError> {
+        self.check_subdirectory(name)?;
+        Ok(self.inner.existing_subdirectory(name)?.map(|dir| self.wrap(dir)))
+    }
+
+    fn holds_subdirectory(&self, name: &str, dir: &Self) -> Result<bool, FileError> {
+        self.check(name, "look at")?;
+        self.inner.holds_subdirectory(name, &dir.inner)
+    }
+
+    fn rename_subdirectory(&self, from: &str, to: &str) -> Result<(), FileError> {
+        self.check(to, "rename a directory to")?;
+        self.inner.rename_subdirectory(from, to)
     }
 
     fn remove_subdirectory(&self, name: &str) -> Result<(), FileError> {
@@ -238,5 +270,10 @@ impl<F: File> File for FaultyFile<F> {
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.faults.check()?;
         self.inner.truncate(len)
+    }
+
+    fn is_gone(&self) -> io::Result<bool> {
+        self.faults.check()?;
+        self.inner.is_gone()
     }
 }

@@ -3,8 +3,8 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::disk::{DirId, Disk, FileId, Node, State};
-use crate::{Directory, Entry, File, FileError, Kind, LockError, Metadata, OpenError, name};
+use super::disk::{DirId, Disk, FileId, Host, Node, Reach, State};
+use crate::{Directory, Entry, File, FileError, Kind, LOCK_FILE, LockError, Metadata, OpenError, Space, name};
 
 /// A directory of a [`Disk`].
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub struct MemoryDir {
     id: DirId,
     path: PathBuf,
     epoch: u64,
+    host: Host,
 }
 
 /// A file of a [`Disk`].
@@ -29,13 +30,18 @@ pub struct MemoryFile {
 #[derive(Debug)]
 pub struct MemoryLock {
     disk: Disk,
-    id: DirId,
+    file: FileId,
     epoch: u64,
+    host: Host,
 }
 
 impl MemoryDir {
-    pub(super) fn new(disk: Disk, id: DirId, path: PathBuf, epoch: u64) -> Self {
-        Self { disk, id, path, epoch }
+    pub(super) fn new(disk: Disk, id: DirId, path: PathBuf, epoch: u64, host: Host) -> Self {
+        Self { disk, id, path, epoch, host }
+    }
+
+    fn inner(&self, name: &str, id: DirId) -> Self {
+        Self::new(self.disk.clone(), id, self.path.join(name), self.epoch, self.host)
     }
 
     fn failed(&self, name: &str, action: &'static str, source: io::Error) -> FileError {
@@ -43,7 +49,7 @@ impl MemoryDir {
         FileError::Io { path, action, source }
     }
 
-    /// Calls `act` with the state, if the directory still exists and all names are valid.
+    /// Calls `act` with the state as one step, if the directory still exists and all names are valid.
     fn with<T>(
         &self,
         names: &[&str],
@@ -55,10 +61,25 @@ impl MemoryDir {
                 |problem| FileError::InvalidName { path: self.path.clone(), name: (*name).to_owned(), problem };
             name::check(name).map_err(invalid)?;
         }
+        self.disk.step();
         let mut state = self.disk.lock();
-        let alive = state.epoch == self.epoch && state.dirs.contains_key(&self.id);
-        let done = if alive { act(&mut state) } else { Err(dead()) };
+        let done = if state.epoch != self.epoch {
+            Err(dead())
+        } else if !state.dirs.contains_key(&self.id) {
+            // As on a real one: a removed directory has no names and takes none.
+            Err(io::ErrorKind::NotFound.into())
+        } else {
+            act(&mut state)
+        };
         done.map_err(|source| self.failed(names.last().copied().unwrap_or(""), action, source))
+    }
+
+    fn not_opened(&self, name: &str, error: FileError) -> OpenError {
+        match error {
+            FileError::InvalidName { path, name, problem } => OpenError::InvalidName { path, name, problem },
+            FileError::Io { source, action, .. } => OpenError::Io { path: self.path.join(name), action, source },
+            _ => OpenError::NotADirectory { path: self.path.join(name) },
+        }
     }
 
     fn look_up(&self, state: &State, name: &str) -> io::Result<Node> {
@@ -96,11 +117,14 @@ impl Directory for MemoryDir {
     fn metadata(&self, name: &str) -> Result<Metadata, FileError> {
         self.with(&[name], "look at", |state| {
             let node = self.look_up(state, name)?;
-            let len = match node {
-                Node::File(id) => state.files.get(&id).map_or(0, |content| content.data.len() as u64),
-                Node::Dir(_) => 0,
+            let (len, modified) = match node {
+                Node::File(id) => {
+                    let content = state.files.get(&id);
+                    (content.map_or(0, |content| content.data.len() as u64), content.map(|content| content.modified))
+                }
+                Node::Dir(id) => (0, state.dirs_modified.get(&id).copied()),
             };
-            Ok(Metadata { kind: kind(node), len, allocated: len, owner: 0, links: 1, modified: None })
+            Ok(Metadata { kind: kind(node), len, allocated: len, owner: 0, links: 1, modified })
         })
     }
 
@@ -162,30 +186,67 @@ impl Directory for MemoryDir {
         })
     }
 
-    fn free_bytes(&self) -> Result<u64, FileError> {
+    fn space(&self) -> Result<Space, FileError> {
         self.with(&[], "measure the space of", |state| {
-            Ok(state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used())))
+            let total = state.capacity.unwrap_or(u64::MAX);
+            Ok(Space { free: total.saturating_sub(state.used()), total })
         })
     }
 
+    fn is_gone(&self) -> bool {
+        self.disk.step();
+        let state = self.disk.lock();
+        state.epoch == self.epoch && !state.dirs.contains_key(&self.id)
+    }
+
+    fn is_on_network(&self) -> bool {
+        self.disk.lock().reach != Reach::Local
+    }
+
     fn subdirectory(&self, name: &str) -> Result<Self, OpenError> {
-        let path = self.path.join(name);
-        let opened = self.with(&[name], "open", |state| match self.look_up(state, name) {
-            Ok(node) => Ok(node),
-            Err(_) => {
+        let made = self.with(&[name], "create", |state| {
+            let missing = self.look_up(state, name).is_err();
+            if missing {
                 let id = state.new_dir();
                 state.change(None, Some((self.id, name.to_owned(), Node::Dir(id))));
-                state.sync_dir(self.id);
-                Ok(Node::Dir(id))
             }
+            Ok(missing)
         });
-        match opened {
-            Ok(Node::Dir(id)) => Ok(Self::new(self.disk.clone(), id, path, self.epoch)),
-            Ok(Node::File(_)) => Err(OpenError::NotADirectory { path }),
-            Err(FileError::InvalidName { path, name, problem }) => Err(OpenError::InvalidName { path, name, problem }),
-            Err(FileError::Io { source, .. }) => Err(OpenError::Io { path, action: "open", source }),
-            Err(_) => Err(OpenError::NotADirectory { path }),
+        let made = made.map_err(|error| self.not_opened(name, error))?;
+        let opened = self.existing_subdirectory(name)?;
+        if made {
+            self.sync().map_err(|error| self.not_opened(name, error))?;
         }
+        let gone = || self.failed(name, "open", io::ErrorKind::NotFound.into());
+        opened.ok_or_else(|| self.not_opened(name, gone()))
+    }
+
+    fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError> {
+        match self.with(&[name], "open", |state| self.look_up(state, name)) {
+            Ok(Node::Dir(id)) => Ok(Some(self.inner(name, id))),
+            Ok(Node::File(_)) => Err(OpenError::NotADirectory { path: self.path.join(name) }),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(self.not_opened(name, error)),
+        }
+    }
+
+    fn holds_subdirectory(&self, name: &str, dir: &Self) -> Result<bool, FileError> {
+        match self.with(&[name], "look at", |state| self.look_up(state, name)) {
+            Ok(node) => Ok(node == Node::Dir(dir.id)),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rename_subdirectory(&self, from: &str, to: &str) -> Result<(), FileError> {
+        self.with(&[from, to], "rename a directory to", |state| match self.look_up(state, from)? {
+            Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
+            Node::Dir(_) if self.look_up(state, to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+            node @ Node::Dir(_) => {
+                state.change(Some((self.id, from.to_owned())), Some((self.id, to.to_owned(), node)));
+                Ok(())
+            }
+        })
     }
 
     fn remove_subdirectory(&self, name: &str) -> Result<(), FileError> {
@@ -201,17 +262,25 @@ impl Directory for MemoryDir {
     }
 
     fn lock(&self) -> Result<MemoryLock, LockError> {
-        let taken = self.with(&[], "lock", |state| Ok(state.locked.insert(self.id))).map_err(LockError::File)?;
-        if taken {
-            Ok(MemoryLock { disk: self.disk.clone(), id: self.id, epoch: self.epoch })
-        } else {
-            Err(LockError::Held { path: self.path.clone() })
+        // The steps of the real one, so that another thread may act between them.
+        let file = self.open_append(LOCK_FILE).map_err(LockError::File)?.id;
+        let taken = self.with(&[LOCK_FILE], "lock", |state| Ok(state.take_lock(self.host, file)));
+        if !taken.map_err(LockError::File)? {
+            return Err(LockError::Held { path: self.path.clone() });
+        }
+        let lock = MemoryLock { disk: self.disk.clone(), file, epoch: self.epoch, host: self.host };
+        match self.with(&[LOCK_FILE], "lock", |state| self.look_up(state, LOCK_FILE)) {
+            Ok(node) if node == Node::File(file) => Ok(lock),
+            Err(error) if !error.is_not_found() => Err(LockError::File(error)),
+            // Another holder has removed the file since: a new one has to be made, if the directory still exists.
+            Ok(_) | Err(_) => self.lock(),
         }
     }
 }
 
 impl MemoryFile {
     fn with<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        self.disk.step();
         let mut state = self.disk.lock();
         if state.epoch == self.epoch { act(&mut state) } else { Err(dead()) }
     }
@@ -242,9 +311,7 @@ impl Write for MemoryFile {
             if len == 0 && !bytes.is_empty() {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            if let Some(content) = state.files.get_mut(&self.id) {
-                content.data.extend_from_slice(&bytes[..len]);
-            }
+            state.modify(self.id, |content| content.data.extend_from_slice(&bytes[..len]));
             Ok(len)
         })
     }
@@ -278,11 +345,14 @@ impl File for MemoryFile {
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.with(|state| {
-            if let Some(content) = state.files.get_mut(&self.id) {
-                content.resize(usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?);
-            }
+            let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+            state.modify(self.id, |content| content.resize(len));
             Ok(())
         })
+    }
+
+    fn is_gone(&self) -> io::Result<bool> {
+        self.with(|state| Ok(!state.is_named(self.id)))
     }
 }
 
@@ -290,7 +360,7 @@ impl Drop for MemoryLock {
     fn drop(&mut self) {
         let mut state = self.disk.lock();
         if state.epoch == self.epoch {
-            state.locked.remove(&self.id);
+            state.release_lock(self.host, self.file);
         }
     }
 }

@@ -22,6 +22,6 @@ mod disk;
 mod faults;
 mod memory;
 
-pub use disk::{Crash, Disk};
+pub use disk::{Crash, Disk, Reach};
 pub use faults::{Fault, Faults, Faulty, FaultyFile};
 pub use memory::{MemoryDir, MemoryFile, MemoryLock};

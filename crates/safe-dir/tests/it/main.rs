@@ -5,6 +5,7 @@ mod doubles;
 mod files;
 mod locks;
 mod opening;
+mod places;
 mod quarantine;
 
 use std::path::{Path, PathBuf};
