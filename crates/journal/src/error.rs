@@ -108,6 +108,20 @@ pub enum ReadError {
     File(FileError),
 }
 
+/// Why a step of [`take_over`](super::Journal::take_over) ended early. No batch is lost or in neither journal.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TakeOverError {
+    /// A batch of the other journal cannot be read now.
+    Read(FileError),
+    /// This journal does not accept a batch.
+    Append(AppendError),
+    /// This journal was not synced: the batches are not marked in the other one.
+    Sync(SyncError),
+    /// The other journal was not synced: after a crash now its batches come again.
+    Mark(SyncError),
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -181,6 +195,17 @@ impl fmt::Display for ReadError {
     }
 }
 
+impl fmt::Display for TakeOverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read(_) => "a batch of an ended process cannot be read from its journal now",
+            Self::Append(_) => "a batch of an ended process was not taken over",
+            Self::Sync(_) => "batches of an ended process are not durable in this journal yet",
+            Self::Mark(_) => "batches of an ended process were taken over, and are not marked in its journal yet",
+        })
+    }
+}
+
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -224,6 +249,16 @@ impl std::error::Error for ReadError {
         match self {
             Self::File(error) => Some(error),
             _ => None,
+        }
+    }
+}
+
+impl std::error::Error for TakeOverError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read(error) => Some(error),
+            Self::Append(error) => Some(error),
+            Self::Sync(error) | Self::Mark(error) => Some(error),
         }
     }
 }

@@ -12,13 +12,15 @@ mod scan;
 mod schedule;
 mod segment;
 mod tail;
+mod take_over;
 mod write;
 
 pub use config::Config;
-pub use error::{AppendError, MaintainError, MarkError, OpenError, ReadError, SyncError};
+pub use error::{AppendError, MaintainError, MarkError, OpenError, ReadError, SyncError, TakeOverError};
 pub use notice::{Notice, Report, Status};
 pub use read::Batch;
 pub use schedule::{SyncPolicy, SyncSchedule};
+pub use take_over::TakenOver;
 pub use write::Journal;
 
 /// The id of a batch: the incarnation of its writer, which stands for one run of a program, and the number of the batch

@@ -1,9 +1,11 @@
 //! Maintenance, one bounded step at a time: segments are removed when all their batches are done; batches that wait for
 //! long are copied so that their segment can be removed.
 
+use std::collections::HashMap;
+
 use safe_dir::{Directory, FileError, Locked, Quarantine, QuarantineLimits};
 
-use super::error::{MaintainError, ReadError};
+use super::error::MaintainError;
 use super::frame;
 use super::index::{Index, Segment};
 use super::tail::Content;
@@ -25,28 +27,33 @@ impl<D: Directory> Journal<D> {
     /// If the disk fails; the next call tries again.
     pub fn maintain(&mut self) -> Result<bool, MaintainError> {
         let mut more = self.remove_finished().map_err(MaintainError)?;
-        if let Some(key) = self.index.to_copy(self.head_key(), self.config.bytes_before_copying()) {
-            more |= self.copy_some(key).map_err(MaintainError)?;
-            more |= self.remove_finished().map_err(MaintainError)?;
+        let stuck = self.stuck();
+        match self.index.to_copy(self.head_key(), self.config.bytes_before_copying(), &stuck) {
+            Some(key) => {
+                more |= self.copy_some(key).map_err(MaintainError)?.more;
+                more |= self.remove_finished().map_err(MaintainError)?;
+            }
+            // Each batch had its turn: the next step reads again those that could not be read.
+            None => self.uncopied.clear(),
         }
         Ok(more)
     }
 
     /// Removes the segments of a journal in which no batch waits, oldest first, and returns its directory, still
-    /// locked, so that the caller can remove that too. `None`, and no change, if a batch waits. Damaged segments that
-    /// were set aside stay in `quarantine/`.
+    /// locked, so that the caller can remove that too. `None`, and no change, if a batch waits. Damaged segments are
+    /// in `quarantine/` then.
     ///
     /// # Errors
     ///
     /// If a segment cannot be removed: the directory is then a journal in which no batch waits.
-    pub fn remove(self) -> Result<Option<Locked<D>>, MaintainError> {
+    pub fn remove(mut self) -> Result<Option<Locked<D>>, MaintainError> {
         if !self.index.batches.is_empty() {
             return Ok(None);
         }
-        for segment in self.index.segments.values() {
-            self.dir.remove(&segment.name).map_err(MaintainError)?;
+        self.head = None;
+        for key in self.index.segments.keys().copied().collect::<Vec<_>>() {
+            self.retire(key).map_err(MaintainError)?;
         }
-        self.dir.sync().map_err(MaintainError)?;
         Ok(Some(Locked { dir: self.dir, lock: self.lock }))
     }
 
@@ -56,7 +63,7 @@ impl<D: Directory> Journal<D> {
 
     /// Removes finished segments oldest first, without exception: a mark never goes before the batches that it is
     /// about.
-    fn remove_finished(&mut self) -> Result<bool, FileError> {
+    pub(crate) fn remove_finished(&mut self) -> Result<bool, FileError> {
         for _ in 0..REMOVALS {
             let Some((&key, segment)) = self.index.segments.first_key_value() else { return Ok(false) };
             if Some(key) == self.head_key() || !segment.is_finished(self.trouble) {
@@ -104,41 +111,76 @@ impl<D: Directory> Journal<D> {
         Ok(())
     }
 
-    /// Copies waiting batches to the head, durably, out of segments that were found at open and whose sync failed.
+    /// Copies waiting batches to the head, durably, out of segments that were found at open and whose sync failed. A
+    /// batch that cannot be read fails three syncs; later ones leave it in its segment, so that it does not prevent
+    /// syncs for ever.
     pub(crate) fn copy_unsynced(&mut self) -> Result<(), FileError> {
         while let Some(key) = self.unsynced_found.last().copied() {
-            while self.copy_some(key)? {}
+            let copied = self.copy_some(key)?;
+            if let Some(error) = copied.error {
+                return Err(error);
+            }
+            if copied.more {
+                continue;
+            }
+            if let Some(id) = self.index.batches_in(key).into_iter().find(|id| self.uncopied.contains(id)) {
+                self.copy_rounds += 1;
+                if self.copy_rounds < COPY_ROUNDS {
+                    self.uncopied.clear();
+                    if let Ok(Err(unread)) = self.try_read(id) {
+                        return Err(unread.into_error());
+                    }
+                    continue;
+                }
+            }
+            self.copy_rounds = 0;
             self.unsynced_found.pop();
         }
         Ok(())
     }
 
-    /// Copies some of the waiting batches of a segment to the head, durably; returns whether batches are left in it.
-    pub(crate) fn copy_some(&mut self, key: u64) -> Result<bool, FileError> {
+    /// Copies some of the waiting batches of a segment to the head, durably. A batch that cannot be read stays where it
+    /// is: the others are copied first.
+    pub(crate) fn copy_some(&mut self, key: u64) -> Result<Copied, FileError> {
         // Records that are not durable are in memory, and writing them is all that is needed.
         self.commit()?;
-        let ids = self.index.batches_in(key);
-        let (mut copied, mut left) = (0, ids.len());
+        let mut ids = self.index.batches_in(key);
+        ids.retain(|id| !self.uncopied.contains(id));
+        let (mut bytes, mut left, mut error, mut failures) = (0, ids.len(), None, 0);
         for id in ids {
-            if copied >= COPY_BYTES {
+            if bytes >= COPY_BYTES || failures == FAILURES_A_STEP {
                 break;
             }
             left -= 1;
-            let batch = match self.read_patiently(id, MAX_READS) {
-                Ok(batch) => batch,
-                Err(ReadError::Damaged { .. } | ReadError::Unknown(_)) => continue,
-                Err(ReadError::File(error)) => return Err(error),
+            let batch = match self.try_read(id) {
+                Ok(Ok(batch)) => batch,
+                Ok(Err(unread)) => {
+                    self.uncopied.insert(id);
+                    failures += 1;
+                    error = Some(unread.into_error());
+                    continue;
+                }
+                // Not damaged alone: it may also be lost for this reason.
+                Err(_) => continue,
             };
             let len = (frame::HEADER_LEN + batch.body.len()) as u64;
             self.rotate(len)?;
             self.tail.push(Content::Batch(id), batch.count, &[&batch.body]);
-            copied += len;
+            bytes += len;
         }
         if left == 0 {
             self.copy_spills(key);
         }
         self.commit()?;
-        Ok(left > 0)
+        Ok(Copied { more: left > 0 && error.is_none(), error })
+    }
+
+    /// The number of batches in each segment that could not be read for a copy.
+    fn stuck(&self) -> HashMap<u64, usize> {
+        let mut stuck = HashMap::new();
+        let places = self.uncopied.iter().filter_map(|id| self.index.batches.get(id)).flat_map(|live| &live.places);
+        places.for_each(|place| *stuck.entry(place.segment).or_default() += 1);
+        stuck
     }
 
     /// Writes the open spills whose record is in this segment to the head.
@@ -152,6 +194,14 @@ impl<D: Directory> Journal<D> {
     }
 }
 
+/// The outcome of one step of copying.
+pub(crate) struct Copied {
+    /// Another step is due at once.
+    pub(crate) more: bool,
+    /// Why a batch was not copied.
+    pub(crate) error: Option<FileError>,
+}
+
 impl Segment {
     /// Whether no record in it is needed any more. In trouble a mark that is not durable suffices: the batches go with
     /// the segment.
@@ -159,18 +209,20 @@ impl Segment {
         self.live == 0 && self.spills == 0 && self.unsynced_spills == 0 && (self.unsynced_marks == 0 || trouble)
     }
 
-    fn is_needed(&self) -> bool {
-        self.live > 0 || self.spills > 0
+    /// Whether records in it must be copied before it goes, of which `stuck` cannot be read now.
+    fn is_needed(&self, stuck: usize) -> bool {
+        self.live > stuck || self.spills > 0
     }
 }
 
 impl Index {
     /// The segment whose batches are to be copied next.
-    fn to_copy(&self, head: Option<u64>, bytes_before_copying: u64) -> Option<u64> {
+    fn to_copy(&self, head: Option<u64>, bytes_before_copying: u64, stuck: &HashMap<u64, usize>) -> Option<u64> {
         let mut others = self.segments.iter().filter(|(key, _)| Some(**key) != head);
-        let oldest = others.clone().next().filter(|(_, segment)| segment.is_needed());
+        let is_needed = |key: &u64, segment: &Segment| segment.is_needed(stuck.get(key).copied().unwrap_or(0));
+        let oldest = others.clone().next().filter(|(key, segment)| is_needed(key, segment));
         if let Some((key, _)) =
-            others.find(|(_, segment)| (segment.sync_failed || segment.damaged) && segment.is_needed())
+            others.find(|(key, segment)| (segment.sync_failed || segment.damaged) && is_needed(key, segment))
         {
             return Some(*key);
         }
@@ -216,8 +268,12 @@ pub(crate) fn quarantine<D: Directory>() -> Quarantine<D> {
 /// Segments that one step removes; each takes a sync of the directory.
 const REMOVALS: usize = 16;
 
-/// Failed reads of a batch before a copy counts it as lost: a minute, at one step a second. Copying is not urgent.
-const MAX_READS: u32 = 60;
+/// Failed reads that end a step: each may take seconds.
+const FAILURES_A_STEP: u32 = 3;
+
+/// Rounds, of two syncs each, in which batches in a segment whose sync failed cannot be read; the last sync of the last
+/// round succeeds.
+const COPY_ROUNDS: u32 = 2;
 
 /// Bytes that one step copies, about.
 const COPY_BYTES: u64 = 1 << 20;

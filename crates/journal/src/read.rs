@@ -1,6 +1,7 @@
 //! Reading batches back, one at a time.
 
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::time::{Duration, Instant};
 
 use safe_dir::{Directory, FileError};
 
@@ -19,6 +20,21 @@ pub struct Batch {
     pub body: Vec<u8>,
 }
 
+/// Failed reads of one batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failures {
+    count: u32,
+    /// When the last one was counted.
+    last: Instant,
+}
+
+/// Why a place was not read.
+pub(crate) struct Unread {
+    error: FileError,
+    /// The disk failed, as opposed to a lack of file handles or of permission, which ends without a loss.
+    counts: bool,
+}
+
 impl<D: Directory> Journal<D> {
     /// The next batch that was found at open and is not done since, oldest first; each is returned once. Takes the
     /// memory of this one batch. It stays in the journal, under its old id, until it is [`done`](Self::done).
@@ -26,10 +42,10 @@ impl<D: Directory> Journal<D> {
     /// # Errors
     ///
     /// [`ReadError::Damaged`]: that batch is lost; go on with the next. [`ReadError::File`]: the batch comes again
-    /// behind the others; stop and go on later.
-    pub fn next_recovered(&mut self) -> Option<Result<Batch, ReadError>> {
+    /// behind the others. Failures of one batch count as in [`read`](Self::read).
+    pub fn next_recovered(&mut self, now: Instant) -> Option<Result<Batch, ReadError>> {
         while let Some(id) = self.to_recover.pop_front() {
-            match self.read(id) {
+            match self.read(id, now) {
                 Err(ReadError::Unknown(_)) => {}
                 Err(ReadError::File(error)) => {
                     self.to_recover.push_back(id);
@@ -46,46 +62,69 @@ impl<D: Directory> Journal<D> {
     /// # Errors
     ///
     /// If it does not wait, or cannot be read. A batch is lost if every copy of it is damaged, or the disk failed to
-    /// read it three times.
-    pub fn read(&mut self, id: impl Into<Id>) -> Result<Batch, ReadError> {
-        self.read_patiently(id.into(), MAX_READS)
+    /// read it three times. A failure within 1 s after the last counted one of the same batch does not count: a disk
+    /// that fails for a moment loses nothing.
+    pub fn read(&mut self, id: impl Into<Id>, now: Instant) -> Result<Batch, ReadError> {
+        let id = id.into();
+        match self.try_read(id)? {
+            Ok(batch) => Ok(batch),
+            Err(Unread { error, counts }) => {
+                if !counts || !self.is_given_up(id, now) {
+                    return Err(ReadError::File(error));
+                }
+                for place in self.index.batches.get(&id).map(|live| live.places.clone()).unwrap_or_default() {
+                    self.damaged_place(id, place);
+                }
+                Err(self.lose(id))
+            }
+        }
     }
 
-    /// [`read`](Self::read), with the number of failed reads after which the batch is lost.
-    pub(crate) fn read_patiently(&mut self, id: Id, max_reads: u32) -> Result<Batch, ReadError> {
+    /// Counts a failed read; returns whether it was the last one that counts.
+    fn is_given_up(&mut self, id: Id, now: Instant) -> bool {
+        let failures = self.read_failures.entry(id).or_insert(Failures { count: 0, last: now });
+        if failures.count == 0 || now.saturating_duration_since(failures.last) >= BETWEEN_FAILURES {
+            *failures = Failures { count: failures.count + 1, last: now };
+        }
+        failures.count >= MAX_READS
+    }
+
+    /// Reads a waiting batch from its first place that is whole. A failure of the disk counts for nothing here.
+    pub(crate) fn try_read(&mut self, id: Id) -> Result<Result<Batch, Unread>, ReadError> {
         let Some(live) = self.index.batches.get(&id) else { return Err(ReadError::Unknown(id)) };
         let (count, places) = (live.count, live.places.clone());
         if let Some(body) = self.tail.body(id) {
-            return Ok(Batch { id, count, body: body.to_vec() });
+            return Ok(Ok(Batch { id, count, body: body.to_vec() }));
         }
-        let mut failure = None;
+        let mut unread = None;
         for place in places {
             match self.read_place(id, place) {
                 Ok(Some(body)) => {
                     self.read_failures.remove(&id);
-                    return Ok(Batch { id, count, body });
+                    return Ok(Ok(Batch { id, count, body }));
                 }
                 Ok(None) => self.damaged_place(id, place),
-                Err(error) => failure = Some((error, place)),
+                Err(error) => unread = Some(error),
             }
         }
-        if let Some(((error, counts), place)) = failure {
-            let failures = self.read_failures.entry(id).or_default();
-            *failures += u32::from(counts);
-            if *failures < max_reads {
-                return Err(ReadError::File(error));
-            }
-            self.damaged_place(id, place);
+        match unread {
+            Some(unread) => Ok(Err(unread)),
+            None => Err(self.lose(id)),
         }
-        self.read_failures.remove(&id);
-        self.index.remove(id);
-        self.notice(Notice::Lost { id, count });
-        Err(ReadError::Damaged { id, count })
     }
 
-    /// The body of the batch at this place, if it is whole. The flag of an error is `true` if reading this place
-    /// failed, and `false` if the file could not be opened.
-    fn read_place(&mut self, id: Id, place: Place) -> Result<Option<Vec<u8>>, (FileError, bool)> {
+    /// Removes a batch of which no place is whole, and marks it: no later process finds it, and reports it as lost,
+    /// once more.
+    fn lose(&mut self, id: Id) -> ReadError {
+        self.read_failures.remove(&id);
+        let count = self.index.remove(id).map_or(0, |live| live.count);
+        self.mark_done(&[id]);
+        self.notice(Notice::Lost { id, count });
+        ReadError::Damaged { id, count }
+    }
+
+    /// The body of the batch at this place, if it is whole.
+    fn read_place(&mut self, id: Id, place: Place) -> Result<Option<Vec<u8>>, Unread> {
         let Some(segment) = self.index.segments.get(&place.segment) else { return Ok(None) };
         let salt = segment.id.salt();
         let mut file = match self.reader.take() {
@@ -93,7 +132,10 @@ impl<D: Directory> Journal<D> {
             _ => match self.dir.open_read(&segment.name) {
                 Ok(file) => file,
                 Err(error) if error.is_not_found() || error.is_refused() => return Ok(None),
-                Err(error) => return Err((error, false)),
+                Err(error) => {
+                    let counts = error.io().is_some_and(is_of_the_disk);
+                    return Err(Unread { error, counts });
+                }
             },
         };
         let mut read = || -> io::Result<Option<Vec<u8>>> {
@@ -116,7 +158,8 @@ impl<D: Directory> Journal<D> {
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(source) => {
-                Err((FileError::Io { path: self.dir.path().join(&segment.name), action: "read", source }, true))
+                let path = self.dir.path().join(&segment.name);
+                Err(Unread { error: FileError::Io { path, action: "read", source }, counts: true })
             }
         }
     }
@@ -131,5 +174,19 @@ impl<D: Directory> Journal<D> {
     }
 }
 
+impl Unread {
+    pub(crate) fn into_error(self) -> FileError {
+        self.error
+    }
+}
+
+/// Whether a file could not be opened because the disk failed: EIO, EBADMSG or EUCLEAN.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(5 | 74 | 117))
+}
+
 /// Failed reads after which a batch is lost.
 const MAX_READS: u32 = 3;
+
+/// The least time between two failed reads of a batch that count.
+const BETWEEN_FAILURES: Duration = Duration::from_secs(1);

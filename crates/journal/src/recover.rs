@@ -23,8 +23,7 @@ impl<D: Directory> Journal<D> {
     /// has them. So open the journal before files of the fallback are replayed or removed.
     ///
     /// Takes the memory of the index, about 100 bytes a batch, and 64 KiB; reads the headers of batches, not their
-    /// bodies. To take over the directory of another process, open it, append each batch that it returns to this
-    /// journal, sync, and mark the batch as done in the other one.
+    /// bodies. [`take_over`](Self::take_over) moves the batches of an ended process's journal to this one.
     ///
     /// # Errors
     ///
@@ -69,6 +68,10 @@ impl<D: Directory> Journal<D> {
             to_recover: VecDeque::new(),
             read_failures: HashMap::new(),
             unsynced_found: Vec::new(),
+            uncopied: HashSet::new(),
+            copy_rounds: 0,
+            moved: Vec::new(),
+            unreported: Vec::new(),
             trouble: false,
             notices: found.notices,
             quarantine: quarantine(),

@@ -1,6 +1,6 @@
 //! Appending, marking and syncing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::io::Write as _;
 
@@ -9,6 +9,7 @@ use safe_dir::{Directory, File as _, FileError, Quarantine};
 use super::error::{AppendError, MarkError, SyncError};
 use super::frame::{self, Salt};
 use super::index::{Index, Place, Segment};
+use super::read::Failures;
 use super::segment::{HEADER_LEN, SegmentId, failed_name};
 use super::tail::{Content, Tail};
 use super::{Config, Id, Notice, Status};
@@ -32,9 +33,17 @@ pub struct Journal<D: Directory> {
     /// Batches found at open that `next_recovered` has not returned yet.
     pub(crate) to_recover: VecDeque<Id>,
     /// Failed reads per batch.
-    pub(crate) read_failures: HashMap<Id, u32>,
+    pub(crate) read_failures: HashMap<Id, Failures>,
     /// Segments found at open whose sync failed: the next sync copies their waiting batches to the head.
     pub(crate) unsynced_found: Vec<u64>,
+    /// Batches that could not be read for a copy. They are tried again after all others.
+    pub(crate) uncopied: HashSet<Id>,
+    /// How often all batches of the last of `unsynced_found` were tried.
+    pub(crate) copy_rounds: u32,
+    /// Batches that `take_over` has appended to another journal, which is not synced yet.
+    pub(crate) moved: Vec<Id>,
+    /// Batches, and their items, that `take_over` has appended to this journal and not reported yet.
+    pub(crate) unreported: Vec<(Id, u32)>,
     pub(crate) trouble: bool,
     pub(crate) notices: Vec<Notice>,
     pub(crate) quarantine: Quarantine<D>,
@@ -81,11 +90,15 @@ impl<D: Directory> Journal<D> {
     /// If the batch is too large, its id is in the journal already, the journal or the disk is full, or the file system
     /// refuses. The journal has no part of the batch then.
     pub fn append(&mut self, id: impl Into<Id>, count: u32, body: &[u8]) -> Result<(), AppendError> {
-        let id = id.into();
         let max_bytes = self.config.max_body_bytes as usize;
         if body.len() > max_bytes {
             return Err(AppendError::TooLarge { bytes: body.len(), max_bytes });
         }
+        self.append_any(id.into(), count, body)
+    }
+
+    /// [`append`](Self::append) for a body of any length.
+    pub(crate) fn append_any(&mut self, id: Id, count: u32, body: &[u8]) -> Result<(), AppendError> {
         if self.index.batches.contains_key(&id) {
             return Err(AppendError::Duplicate(id));
         }

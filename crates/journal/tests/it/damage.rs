@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 use safe_dir::{Directory as _, SafeDir};
 
-use super::{SMALL, append, body, count, id, open, recovered, settle};
+use super::{SMALL, append, body, count, id, now, open, recovered, settle};
 
 const FIRST: &str = "journal-000000000001-0000000000000007.seg";
 const SECOND: &str = "journal-000000000002-0000000000000008.seg";
@@ -32,7 +32,7 @@ fn names(dir: &MemoryDir) -> Vec<String> {
 /// The batches that can still be read, and the number of batches that turned out to be damaged when they were read.
 fn salvage(journal: &mut Journal<MemoryDir>) -> (BTreeSet<u64>, usize) {
     let (mut whole, mut lost) = (BTreeSet::new(), 0);
-    while let Some(batch) = journal.next_recovered() {
+    while let Some(batch) = journal.next_recovered(now()) {
         match batch {
             Ok(batch) => {
                 assert_eq!(batch.body, body(batch.id, 300));

@@ -4,7 +4,7 @@ use journal::{AppendError, Config, Id, Journal, Notice, OpenError, ReadError};
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 use safe_dir::{Directory, SafeDir};
 
-use super::{SMALL, append, body, count, id, open, recovered, settle};
+use super::{SMALL, append, body, count, id, now, open, recovered, settle};
 
 fn segments<D: Directory>(dir: &D) -> usize {
     let names = dir.list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
@@ -21,8 +21,8 @@ fn a_batch_survives_on_real_files_and_the_lock_keeps_others_out() {
     append(&mut journal, id(2), 0);
     journal.sync().expect("synced");
     assert!(matches!(Journal::open(dir(), SMALL, 9, |_| Ok(false)), Err(OpenError::Lock(_))));
-    assert_eq!(journal.read(id(1)).expect("whole").body, body(id(1), 50_000));
-    assert!(matches!(journal.read(id(3)), Err(ReadError::Unknown(_))));
+    assert_eq!(journal.read(id(1), now()).expect("whole").body, body(id(1), 50_000));
+    assert!(matches!(journal.read(id(3), now()), Err(ReadError::Unknown(_))));
     drop(journal);
     let (mut journal, report) = open(dir());
     assert_eq!((report.batches, report.items), (2, 50_000));
@@ -119,7 +119,7 @@ fn one_waiting_batch_does_not_fill_the_smallest_journal() {
         journal.sync().expect("synced");
         settle(&mut journal).expect("a well disk");
     }
-    assert_eq!(journal.read(id(1)).expect("whole").body, body(id(1), 100));
+    assert_eq!(journal.read(id(1), now()).expect("whole").body, body(id(1), 100));
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn the_journal_of_an_ended_process_is_taken_over_batch_by_batch() {
     drop(dead);
     let (mut dead, _) = open(theirs.root());
     let (mut journal, _) = Journal::open(ours.root(), SMALL, 20, |_| Ok(false)).expect("it opens");
-    while let Some(batch) = dead.next_recovered() {
+    while let Some(batch) = dead.next_recovered(now()) {
         let batch = batch.expect("whole");
         journal.append(batch.id, batch.count, &batch.body).expect("appended");
         journal.sync().expect("synced");

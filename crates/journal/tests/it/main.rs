@@ -4,8 +4,11 @@ mod damage;
 mod faults;
 mod limits;
 mod model;
+mod sectors;
+mod take_over;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use journal::{Config, Id, Journal, MaintainError, Notice, ReadError, Report};
 use safe_dir::Directory;
@@ -13,6 +16,11 @@ use safe_dir::Directory;
 /// Small segments, so that a short history fills several.
 const SMALL: Config =
     Config { segment_bytes: 4 << 10, max_bytes: 1 << 20, max_body_bytes: 64 << 10, free_space_reserve: 0 };
+
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
+fn now() -> Instant {
+    Instant::now()
+}
 
 fn id(seq: u64) -> Id {
     (7, seq)
@@ -35,7 +43,7 @@ fn open<D: Directory>(dir: D) -> (Journal<D>, Report) {
 /// The bodies of all recovered batches.
 fn recovered<D: Directory>(journal: &mut Journal<D>) -> BTreeMap<Id, Vec<u8>> {
     let mut found = BTreeMap::new();
-    while let Some(batch) = journal.next_recovered() {
+    while let Some(batch) = journal.next_recovered(now()) {
         let batch = batch.expect("whole");
         assert_eq!(batch.count as usize, batch.body.len());
         assert!(found.insert(batch.id, batch.body).is_none(), "{:?} came twice", batch.id);
@@ -198,7 +206,7 @@ impl Account {
     /// Reads a waiting batch back, on a disk without a fault.
     fn read<D: Directory>(&self, journal: &mut Journal<D>, pick: usize) {
         let Some((id, _)) = self.waiting.iter().nth(pick % self.waiting.len().max(1)) else { return };
-        let batch = journal.read(*id).unwrap_or_else(|error| panic!("{id:?}: {error}"));
+        let batch = journal.read(*id, now()).unwrap_or_else(|error| panic!("{id:?}: {error}"));
         assert_eq!((batch.body, batch.count as usize), (body(*id, self.len[id]), self.len[id]));
         self.check(journal);
     }
@@ -216,7 +224,7 @@ impl Account {
         let journal = Journal::open(dir, self.config, self.lives, |name| Ok(files.contains(name))).ok()?;
         let (mut journal, report) = journal;
         let mut found = BTreeMap::new();
-        while let Some(batch) = journal.next_recovered() {
+        while let Some(batch) = journal.next_recovered(now()) {
             match batch {
                 Ok(batch) => assert!(found.insert(batch.id, batch).is_none(), "given out once"),
                 Err(ReadError::File(_)) => mend(),

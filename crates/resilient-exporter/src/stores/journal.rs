@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use ::journal::{self, AppendError, Config, Notice, OpenError, ReadError};
 use bytes::Bytes;
@@ -140,7 +140,7 @@ impl<D: Directory> FileJournal<D> {
     fn adopt_step(&mut self, other: &mut journal::Journal<D>) -> Result<bool, JournalError> {
         let (mut moved, mut bytes, mut is_empty) = (Vec::new(), 0, false);
         while bytes < ADOPT_BYTES {
-            match other.next_recovered() {
+            match other.next_recovered(moment()) {
                 None => {
                     is_empty = true;
                     break;
@@ -235,8 +235,8 @@ where
         loop {
             let adopted = self.adopted.pop_front();
             let next = match adopted {
-                Some(id) => Some(self.own.read(id)),
-                None => self.own.next_recovered(),
+                Some(id) => Some(self.own.read(id, moment())),
+                None => self.own.next_recovered(moment()),
             };
             self.log.tell(&mut self.own);
             return match next {
@@ -294,6 +294,12 @@ impl StoreLog {
             }
         }
     }
+}
+
+/// The time of a read, for the journal, which counts failures at least 1 s apart.
+#[expect(clippy::disallowed_methods, reason = "the seam passes the wall clock only")]
+fn moment() -> Instant {
+    Instant::now()
 }
 
 /// The error with all its sources in one line, as health shows it to an operator.

@@ -142,7 +142,7 @@ fn recovery(dir: &Path, writer: Writer) -> Result<(), Failure> {
     let mut journal = Writer::open(dir, Config { segment_bytes: 128 << 20, ..Config::default() })?.journal;
     let opened = started.elapsed();
     let mut batches = 0;
-    while let Some(batch) = journal.next_recovered() {
+    while let Some(batch) = journal.next_recovered(started) {
         black_box(batch?);
         batches += 1;
     }
