@@ -265,6 +265,17 @@ impl Builder {
         self.give("with_state_dir", move |settings| settings.exporter.state_dir = Some(dir.clone()))
     }
 
+    /// Sets whether storage that cannot be used is an error of [`build`](Self::build); false by default. Beats
+    /// `TELEMETRY_STATE_DIR_REQUIRED`.
+    pub fn with_state_dir_required(self, required: bool) -> Self {
+        self.give("with_state_dir_required", move |settings| settings.exporter.state_dir_required = required)
+    }
+
+    /// Sets the bytes of the volume that files and journal leave free. Beats `TELEMETRY_FREE_SPACE_RESERVE`.
+    pub fn with_free_space_reserve(self, bytes: u64) -> Self {
+        self.give("with_free_space_reserve", move |settings| settings.exporter.free_space_reserve = bytes)
+    }
+
     /// Sets [`Files::dir`]. Beats `TELEMETRY_FALLBACK_DIR`.
     pub fn with_fallback_dir(self, dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();

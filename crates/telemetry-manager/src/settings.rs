@@ -11,6 +11,7 @@ use crate::error::SetupError;
 mod choice;
 mod docs;
 mod field;
+mod kind;
 mod lists;
 mod reader;
 mod state_dir;

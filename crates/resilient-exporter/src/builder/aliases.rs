@@ -91,6 +91,24 @@ impl Builder {
         self
     }
 
+    /// Sets [`Settings::state_dir_required`](crate::Settings::state_dir_required).
+    pub fn with_state_dir_required(mut self, required: bool) -> Self {
+        self.settings.state_dir_required = required;
+        self
+    }
+
+    /// Sets [`Settings::state_service`](crate::Settings::state_service).
+    pub fn with_state_service(mut self, service: impl Into<String>) -> Self {
+        self.settings.state_service = Some(service.into());
+        self
+    }
+
+    /// Sets [`Settings::free_space_reserve`](crate::Settings::free_space_reserve).
+    pub fn with_free_space_reserve(mut self, bytes: u64) -> Self {
+        self.settings.free_space_reserve = bytes;
+        self
+    }
+
     /// Sets [`Files::dir`](crate::Files::dir), as `fallback(|fallback| fallback.dir = Some(dir))` does.
     pub fn with_fallback_dir(self, dir: impl Into<PathBuf>) -> Self {
         self.fallback(|fallback| fallback.dir = Some(dir.into()))

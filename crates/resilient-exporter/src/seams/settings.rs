@@ -17,7 +17,7 @@ use file_fallback::Compression;
 ///
 /// [`Builder`](crate::Builder) has a method of the name of each field. [`Builder::build`](crate::Builder::build) checks
 /// every value that applies: those of the journal if it is enabled, those of dead letters if there are fallback files.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Settings {
     /// The buffer in memory.
@@ -41,8 +41,45 @@ pub struct Settings {
     /// The directory for all that outlives the process: `fallback`, `journal` and `dead-letters` are made below it,
     /// with mode 0700. None by default: no directory suits every program.
     pub state_dir: Option<PathBuf>,
+    /// Whether a directory that cannot be used is an error of [`Builder::build`](crate::Builder::build). False by
+    /// default: spans are in memory only then, and health is degraded.
+    pub state_dir_required: bool,
+    /// The name of the service that the state directory belongs to, in one line, as the directory's file `layout`
+    /// states it; files of another service in the directory are left alone. None by default: any service uses it.
+    pub state_service: Option<String>,
+    /// Directories in which an earlier version may have left `fallback`, `journal` and `dead-letters` of this service.
+    /// None by default.
+    pub old_state_dirs: Vec<PathBuf>,
+    /// Directories in which an earlier version may have left fallback files of this service, without a directory
+    /// between. None by default.
+    pub old_fallback_dirs: Vec<PathBuf>,
+    /// Bytes of the volume that files and journal leave free, but no more than a tenth of the volume. Default: 64 MiB.
+    pub free_space_reserve: u64,
     /// The treatment of batches that the collector refuses: kept by default.
     pub refused: Refused,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            buffer: Buffer::default(),
+            circuit_breaker: Breaker::default(),
+            retry: Retry::default(),
+            request: Requests::default(),
+            fallback: Files::default(),
+            journal: Durability::default(),
+            dead_letter: DeadLetters::default(),
+            replay: Replay::default(),
+            shutdown: Shutdown::default(),
+            state_dir: None,
+            state_dir_required: false,
+            state_service: None,
+            old_state_dirs: Vec::new(),
+            old_fallback_dirs: Vec::new(),
+            free_space_reserve: 64 * MIB as u64,
+            refused: Refused::Keep,
+        }
+    }
 }
 
 /// The documentation of an expression: the text behind it, or else the expression.
@@ -101,6 +138,11 @@ macro_rules! settings {
             pub const FIELDS: &[&str] = &[
                 $($(concat!(stringify!($group), ".", stringify!($field)),)+)+
                 "state_dir",
+                "state_dir_required",
+                "state_service",
+                "old_state_dirs",
+                "old_fallback_dirs",
+                "free_space_reserve",
                 "refused",
             ];
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::table::{Group, NOT_SUPPORTED, OnBad, SETTINGS};
+use super::kind::OnBad;
+use super::table::{Group, NOT_SUPPORTED, SETTINGS};
 
 /// The text of `docs/settings.md`. `cargo run -p telemetry-manager --example settings > docs/settings.md` writes the
 /// file; a test fails when the file is stale.
@@ -15,7 +16,11 @@ pub fn settings_markdown() -> String {
         for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
             let default = setting.default();
             let default = if default.is_empty() { "none".to_owned() } else { format!("`{default}`") };
-            let strict = if setting.on_bad == OnBad::Error { " **Bad values are errors.**" } else { "" };
+            let strict = match setting.on_bad {
+                OnBad::Default => "",
+                OnBad::Error => " **Bad values are errors.**",
+                OnBad::Storage => " **Bad values are errors if storage is required.**",
+            };
             let _ = writeln!(
                 page,
                 "| `{}` | {default} | `{}` | {} Accepted: {}.{strict} |",
@@ -49,8 +54,8 @@ A value in code beats the environment, which beats the default. Empty is unset.
 - **Sizes** are `512KiB`, `10MiB`, `1GiB`, `2TiB`, the decimal `kB`, `MB`, `GB`, `TB`, or a number of bytes.
 - **Booleans** are `true` and `false`. Words are taken in any case.
 - **A value that is not accepted** is warned about once and the default holds, or the general variable that the table
-  names. Where the table says so it is an error instead: guessing would send telemetry elsewhere, lose it or expose it.
-  In code it is always an error.
+  names. Where the table says so it is an error instead: guessing would send telemetry elsewhere or expose it, or the
+  program requires storage (`TELEMETRY_STATE_DIR_REQUIRED`). In code it is always an error.
 - Each `OTEL_EXPORTER_OTLP_*` variable below has a form for traces that beats it, such as
   `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`; that endpoint is used as it is, without `/v1/traces` behind it.
 ";

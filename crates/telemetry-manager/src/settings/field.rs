@@ -10,7 +10,7 @@ use resilient_exporter::SyncPolicy;
 
 use super::Propagator;
 use super::choice::Choice;
-use super::table::{Bare, Kind};
+use super::kind::{Bare, Kind};
 use super::text::{format_bytes, format_duration, parse_bool, parse_bytes, parse_count, parse_duration, parse_factor};
 
 /// The value of a setting. `Display` writes it as a variable takes it.

@@ -6,7 +6,8 @@ use percent_encoding::percent_decode_str;
 
 use super::choice::Choice as _;
 use super::field::{Field as _, Value};
-use super::table::{Kind, PROPAGATORS, RESOURCE_ATTRIBUTES, TRACES_EXPORTER};
+use super::kind::Kind;
+use super::table::{PROPAGATORS, RESOURCE_ATTRIBUTES, TRACES_EXPORTER};
 use super::{Propagator, Settings, TracesExporter};
 
 /// Reads `OTEL_RESOURCE_ATTRIBUTES` by the rules of the resource SDK specification: one bad entry discards the whole

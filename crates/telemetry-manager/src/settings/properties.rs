@@ -7,8 +7,8 @@ use std::path::{Component, Path};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
+use super::kind::Bare;
 use super::state_dir::path_component;
-use super::table::Bare;
 use super::text::{format_bytes, format_duration, parse_bytes, parse_duration};
 use super::*;
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 
+use super::kind::OnBad;
 use super::table::{
-    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, ENDPOINT, FALLBACK_ENABLED, NOT_SUPPORTED, OnBad,
-    RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
+    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, ENDPOINT, FALLBACK_ENABLED, NOT_SUPPORTED, RETRY_INITIAL_DELAY,
+    RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
 use super::{Settings, state_dir};
 use crate::error::{InvalidSetting, SetupError};
@@ -131,8 +132,13 @@ fn check(settings: &mut Settings, refused: &BTreeMap<&'static str, String>) -> V
         settings.warnings.extend(noted.iter().filter(|warning| warning.setting == row.name).cloned());
         // The argument of a sampler is judged only if the sampler takes it.
         let is_used = row.name != SAMPLER_ARG.name || settings.sampler.takes_ratio();
+        let is_error = match row.on_bad {
+            OnBad::Default => false,
+            OnBad::Error => true,
+            OnBad::Storage => settings.exporter.state_dir_required,
+        };
         match refused.get(row.name).filter(|_| is_used) {
-            Some(text) if row.on_bad == OnBad::Error => errors.push(InvalidSetting::in_environment(row, text)),
+            Some(text) if is_error => errors.push(InvalidSetting::in_environment(row, text)),
             Some(text) => refuse(settings, row, text),
             None => {}
         }

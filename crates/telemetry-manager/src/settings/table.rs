@@ -10,7 +10,7 @@ use resilient_exporter::{Compression, FallbackFormat, Refused};
 
 use super::choice::Choice as _;
 use super::field::{Field as _, Value};
-use super::text::{format_bytes, format_duration};
+use super::kind::{Bare, Kind, OnBad};
 use super::{Settings, TracesExporter, TracesSampler, lists};
 
 /// One setting: an environment variable and the field of [`Settings`] that it is read into.
@@ -57,87 +57,8 @@ impl Setting {
     /// The accepted values, as the end of the sentence "accepted is ..".
     #[must_use]
     pub fn accepted(&self) -> String {
-        match self.kind {
-            Kind::Bool => "true or false".to_owned(),
-            Kind::Count { min, max } => format!("a whole number from {min} to {max}"),
-            Kind::Rate => "a whole number from 1 to 4294967295, or unlimited".to_owned(),
-            Kind::Factor { min, max } => format!("a number from {min} to {max}"),
-            Kind::Bytes { min, max } => format!(
-                "a size such as 512KiB, 10MiB or 1GiB, or a number of bytes, from {} to {}",
-                format_bytes(min),
-                format_bytes(max)
-            ),
-            Kind::Duration { bare, min, max } => format!(
-                "a duration such as 250ms, 5s, 5m or 1h30m, or a number of {}, from {} to {}",
-                bare.plural(),
-                format_duration(min),
-                format_duration(max)
-            ),
-            Kind::Sync { min, max } => format!(
-                "batch, never, or a duration such as 250ms or 5s, or a number of seconds, from {} to {}",
-                format_duration(min),
-                format_duration(max)
-            ),
-            Kind::Choice(choices) => {
-                let (last, others) = choices.split_last().expect("no choice without two values");
-                format!("{} or {last}", others.join(", "))
-            }
-            Kind::Path => "a path of a directory that no other user can write to".to_owned(),
-            Kind::Text(accepted) => accepted.to_owned(),
-        }
+        self.kind.accepted()
     }
-}
-
-/// The accepted values of a setting. Ranges include both ends.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Kind {
-    /// `true` or `false` in any case.
-    Bool,
-    /// A whole number.
-    Count { min: u64, max: u64 },
-    /// A whole number of spans a second from 1, or `unlimited`.
-    Rate,
-    /// A number with or without decimals.
-    Factor { min: f64, max: f64 },
-    /// A size in bytes, `KiB`, `MiB`, `GiB`, `TiB` or the decimal `kB` to `TB`.
-    Bytes { min: u64, max: u64 },
-    /// A duration with the units `ms`, `s`, `m`, `h`, `d`, or a number in the unit `bare`.
-    Duration { bare: Bare, min: Duration, max: Duration },
-    /// `batch`, `never`, or the longest time between two syncs of the journal.
-    Sync { min: Duration, max: Duration },
-    /// One of a few words, in any case.
-    Choice(&'static [&'static str]),
-    /// A directory; its path need not be Unicode.
-    Path,
-    /// Text with rules of its own, described here.
-    Text(&'static str),
-}
-
-/// The unit of a duration that is written without one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Bare {
-    /// Seconds: in our own variables.
-    Seconds,
-    /// Milliseconds: in `OTEL_*`, as the OpenTelemetry specification has it.
-    Milliseconds,
-}
-
-impl Bare {
-    const fn plural(self) -> &'static str {
-        match self {
-            Self::Seconds => "seconds",
-            Self::Milliseconds => "milliseconds",
-        }
-    }
-}
-
-/// The consequence of a value in the environment that is not accepted. In code such a value is always an error.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OnBad {
-    /// One warning; the default holds.
-    Default,
-    /// Setup fails: guessing would send telemetry elsewhere, lose it or expose it.
-    Error,
 }
 
 /// The headings of `docs/settings.md`.
@@ -411,53 +332,59 @@ settings! {
             "Longest stay in memory.";
     }
     Journal {
-        JOURNAL_ENABLED: "TELEMETRY_JOURNAL_ENABLED", (exporter.journal.enabled), Kind::Bool, Error,
+        JOURNAL_ENABLED: "TELEMETRY_JOURNAL_ENABLED", (exporter.journal.enabled), Kind::Bool, Storage,
             "Durable mode: a batch is in a journal on disk before the exporter accepts it, and so survives `kill -9` \
              and power cut. Needs a state directory; the journal is in `journal` below it.";
         JOURNAL_SYNC: "TELEMETRY_JOURNAL_SYNC", (exporter.journal.sync),
-            Kind::Sync { min: Duration::from_millis(1), max: Duration::from_secs(3_600) }, Error,
+            Kind::Sync { min: Duration::from_millis(1), max: Duration::from_secs(3_600) }, Storage,
             "The batches that a power cut takes: with `batch` none that was accepted in time, with a duration those \
              that came in during that time, with `never` up to 8 MiB and those that the system held back. `kill -9` \
              takes nothing by any of them.";
-        JOURNAL_SYNC_TIMEOUT: "TELEMETRY_JOURNAL_SYNC_TIMEOUT", (exporter.journal.sync_timeout), seconds(1, 60), Error,
+        JOURNAL_SYNC_TIMEOUT: "TELEMETRY_JOURNAL_SYNC_TIMEOUT", (exporter.journal.sync_timeout), seconds(1, 60), Storage,
             "The longest wait of a batch for the disk; then the batch is accepted nevertheless, and counted as \
              accepted but not durable.";
         JOURNAL_MAX_BYTES: "TELEMETRY_JOURNAL_MAX_BYTES", (exporter.journal.max_bytes),
-            bytes(16 * MIB, 1024 * TIB), Error,
+            bytes(16 * MIB, 1024 * TIB), Storage,
             "Bytes of the journal on disk, at most; beyond it, new batches are in memory only, and counted as \
              accepted but not durable.";
     }
     Files {
-        STATE_DIR: "TELEMETRY_STATE_DIR", (with_state_dir: exporter.state_dir), Kind::Path, Error,
+        STATE_DIR: "TELEMETRY_STATE_DIR", (with_state_dir: exporter.state_dir), Kind::Path, Storage,
             "The directory for everything that outlives the process. Without it: `$XDG_STATE_HOME/holdfast/<service \
              name>`, else `$HOME/.local/state/holdfast/<service name>`; with neither, memory only, a warning, and \
              *degraded* health.";
-        FALLBACK_ENABLED: "TELEMETRY_FALLBACK_ENABLED", (exporter.fallback.enabled), Kind::Bool, Error,
+        STATE_DIR_REQUIRED: "TELEMETRY_STATE_DIR_REQUIRED", (with_state_dir_required: exporter.state_dir_required),
+            Kind::Bool, Default,
+            "Whether a bad value of a setting of storage is an error of set-up.";
+        FREE_SPACE_RESERVE: "TELEMETRY_FREE_SPACE_RESERVE", (with_free_space_reserve: exporter.free_space_reserve),
+            bytes(0, 1024 * TIB), Storage,
+            "Bytes of the volume that files and journal leave free, but no more than a tenth of the volume.";
+        FALLBACK_ENABLED: "TELEMETRY_FALLBACK_ENABLED", (exporter.fallback.enabled), Kind::Bool, Storage,
             "Spans that leave the buffer undelivered go to files and are sent when the collector is back.";
-        FALLBACK_DIR: "TELEMETRY_FALLBACK_DIR", (exporter.fallback.dir), Kind::Path, Error,
+        FALLBACK_DIR: "TELEMETRY_FALLBACK_DIR", (exporter.fallback.dir), Kind::Path, Storage,
             "The directory of these files; without it, `fallback` below the state directory.";
         FALLBACK_MAX_BYTES: "TELEMETRY_FALLBACK_MAX_BYTES", (exporter.fallback.max_bytes),
-            bytes(MIB, 1024 * TIB), Error,
+            bytes(MIB, 1024 * TIB), Storage,
             "Bytes of these files on disk; beyond it, the oldest are removed, counted and warned about.";
-        FALLBACK_MAX_AGE: "TELEMETRY_FALLBACK_MAX_AGE", (exporter.fallback.max_age), seconds(60_000, 3650 * DAY), Error,
+        FALLBACK_MAX_AGE: "TELEMETRY_FALLBACK_MAX_AGE", (exporter.fallback.max_age), seconds(60_000, 3650 * DAY), Storage,
             "Longest stay in a file.";
         FALLBACK_FORMAT: "TELEMETRY_FALLBACK_FORMAT", (exporter.fallback.format),
-            Kind::Choice(FallbackFormat::WORDS), Error,
+            Kind::Choice(FallbackFormat::WORDS), Storage,
             "The format of new files: OTLP JSON Lines, or protobuf with the length of each request before it. \
              Protobuf takes less time and room, and is read by few tools. Files of either format are sent.";
         FALLBACK_COMPRESSION: "TELEMETRY_FALLBACK_COMPRESSION", (exporter.fallback.compression),
-            Kind::Choice(Compression::WORDS), Error,
+            Kind::Choice(Compression::WORDS), Storage,
             "Compression of large files. The Collector's `otlpjsonfile` receiver reads plain and gzip files.";
         FALLBACK_COMPRESS_ABOVE: "TELEMETRY_FALLBACK_COMPRESS_ABOVE", (exporter.fallback.compress_above),
-            bytes(0, GIB), Error,
+            bytes(0, GIB), Storage,
             "Files that are expected to be larger than this are compressed.";
         DEAD_LETTER_MAX_BYTES: "TELEMETRY_DEAD_LETTER_MAX_BYTES", (exporter.dead_letter.max_bytes),
-            bytes(MIB, 1024 * TIB), Error,
+            bytes(MIB, 1024 * TIB), Storage,
             "Bytes of dead letters on disk: spans that the collector refused for good, stored with the reason in \
              `dead-letters` below the state directory (without one, below the directory of the files) and never sent \
              again by themselves. Beyond it, the oldest are removed.";
         DEAD_LETTER_MAX_AGE: "TELEMETRY_DEAD_LETTER_MAX_AGE", (exporter.dead_letter.max_age),
-            seconds(60_000, 3650 * DAY), Error,
+            seconds(60_000, 3650 * DAY), Storage,
             "Longest stay of a dead letter.";
         REFUSED: "TELEMETRY_REFUSED", (with_refused: exporter.refused), Kind::Choice(Refused::WORDS), Default,
             "The treatment of a batch that the collector refuses. With `keep` it waits and is sent again; it becomes \

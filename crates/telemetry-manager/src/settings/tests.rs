@@ -8,7 +8,8 @@ use std::time::Duration;
 use resilient_exporter::{Compression, FallbackFormat, Refused, SyncPolicy};
 
 use super::field::Value;
-use super::table::{Kind, NOT_SUPPORTED, OnBad};
+use super::kind::{Kind, OnBad};
+use super::table::NOT_SUPPORTED;
 use super::*;
 
 fn from(vars: &[(&str, &str)]) -> Result<Settings, SetupError> {
@@ -75,6 +76,8 @@ fn without_any_variable_the_documented_defaults_hold() {
     );
     assert_eq!(settings.exporter.request.attempt_timeout, Duration::from_secs(60));
     assert!(settings.has_default_state_dir);
+    let exporter = &settings.exporter;
+    assert_eq!((exporter.state_dir_required, exporter.free_space_reserve), (false, 64 << 20));
     assert_eq!(
         settings.exporter.state_dir.as_deref(),
         Some(Path::new("/users/someone/.local/state/holdfast/unknown_service"))
@@ -125,7 +128,14 @@ fn every_field_has_a_row() {
     assert_eq!(shown, &rows("") | &BTreeSet::from(private));
     assert_eq!(fields(&format!("{:#?}", Batch::default())), rows("batch."));
 
-    let without_variable = ["request.attempt_timeout", "shutdown.timeout"];
+    let without_variable = [
+        "request.attempt_timeout",
+        "shutdown.timeout",
+        // The manager makes these of others.
+        "state_service",
+        "old_state_dirs",
+        "old_fallback_dirs",
+    ];
     for path in resilient_exporter::Settings::FIELDS.iter().filter(|path| !without_variable.contains(path)) {
         assert!(SETTINGS.iter().any(|row| row.field == format!("exporter.{path}")), "no row reads {path}");
     }
@@ -196,7 +206,7 @@ fn a_value_that_is_not_accepted_is_a_warning_or_an_error_that_names_the_range() 
             // The ratio is judged only where a sampler takes it.
             let outcome = from(&[("OTEL_TRACES_SAMPLER", "traceidratio"), (setting.name, value)]);
             let message = match (setting.on_bad, outcome) {
-                (OnBad::Default, Ok(settings)) => {
+                (OnBad::Default | OnBad::Storage, Ok(settings)) => {
                     let warnings = settings.warnings();
                     assert_eq!(warnings.len(), 1, "{}={value}: {warnings:?}", setting.name);
                     assert_eq!(warnings[0].setting, setting.name);
@@ -260,7 +270,9 @@ fn text_that_is_not_unicode_never_panics() {
 
 #[test]
 fn several_errors_are_reported_at_once() {
-    let error = from(&[("TELEMETRY_FALLBACK_ENABLED", "yes"), ("TELEMETRY_FALLBACK_MAX_AGE", "never")]).unwrap_err();
+    let required = ("TELEMETRY_STATE_DIR_REQUIRED", "true");
+    let bad = [required, ("TELEMETRY_FALLBACK_ENABLED", "yes"), ("TELEMETRY_FALLBACK_MAX_AGE", "never")];
+    let error = from(&bad).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("TELEMETRY_FALLBACK_ENABLED is \"yes\"; accepted is true or false"), "{text}");
     assert!(text.contains("TELEMETRY_FALLBACK_MAX_AGE is \"never\""), "{text}");
@@ -441,7 +453,7 @@ fn a_variable_without_effect_is_warned_about() {
 }
 
 #[test]
-fn the_journal_is_off_by_default_and_its_bad_values_are_errors() {
+fn the_journal_is_off_by_default_and_its_bad_values_are_errors_where_storage_is_required() {
     let sync =
         |value| good(&[("TELEMETRY_JOURNAL_ENABLED", "true"), ("TELEMETRY_JOURNAL_SYNC", value)]).exporter.journal.sync;
     assert!(good(&[("TELEMETRY_JOURNAL_ENABLED", "TRUE")]).exporter.journal.enabled);
@@ -458,8 +470,11 @@ fn the_journal_is_off_by_default_and_its_bad_values_are_errors() {
         ("TELEMETRY_JOURNAL_SYNC_TIMEOUT", "2h"),
         ("TELEMETRY_JOURNAL_MAX_BYTES", "15MiB"),
     ] {
-        let error = from(&[(name, value)]).unwrap_err().to_string();
+        let error = from(&[(name, value), ("TELEMETRY_STATE_DIR_REQUIRED", "true")]).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("accepted"), "{error}");
+        let settings = good(&[(name, value)]);
+        assert_eq!(settings.exporter.journal, resilient_exporter::Durability::default(), "{name}={value}");
+        assert_eq!(settings.warnings().len(), 1, "{name}={value}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::table::Bare;
+use super::kind::Bare;
 
 /// Parses `250ms`, `5s`, `5m`, `2h`, `7d`, sums such as `1h30m`, or a bare number in `bare` units.
 pub(crate) fn parse_duration(text: &str, bare: Bare) -> Option<Duration> {

@@ -58,7 +58,8 @@ fn a_closure_beats_the_environment() {
     let about = settings.warnings().iter().map(|warning| warning.setting).collect::<Vec<_>>();
     assert_eq!(about, ["TELEMETRY_RETRY_MULTIPLIER"]);
     // A closure that sets the default cannot be told from one that leaves the field: the bad variable is an error.
-    let error = setup.builder(&vars).fallback(|fallback| fallback.enabled = true).settings().unwrap_err();
+    let mut same = setup.builder(&vars).fallback(|fallback| fallback.enabled = true).with_state_dir_required(true);
+    let error = same.settings().unwrap_err();
     assert!(error.to_string().contains("TELEMETRY_FALLBACK_ENABLED"), "{error}");
 }
 
@@ -101,6 +102,8 @@ fn given_in_code() -> Builder {
         .with_buffer_max_bytes(70_000)
         .with_buffer_max_age(minute)
         .with_state_dir("/s")
+        .with_state_dir_required(true)
+        .with_free_space_reserve(13 << 20)
         .with_refused(Refused::DeadLetter)
         .with_fallback_enabled(false)
         .with_fallback_dir("/f")
@@ -146,6 +149,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.retry.multiplier, s.retry.jitter), (1.5, 0.5));
     assert_eq!((s.buffer.max_spans, s.buffer.max_bytes, s.buffer.max_age), (10, 70_000, minute));
     assert_eq!((s.state_dir.as_deref(), s.refused), (Some("/s".as_ref()), Refused::DeadLetter));
+    assert_eq!((s.state_dir_required, s.free_space_reserve), (true, 13 << 20));
     assert_eq!((s.fallback.enabled, s.fallback.dir.as_deref()), (false, Some("/f".as_ref())));
     assert_eq!((s.fallback.max_bytes, s.fallback.max_age), (2 << 20, minute));
     assert_eq!(

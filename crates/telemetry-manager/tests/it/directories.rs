@@ -90,6 +90,7 @@ fn the_variable_decides_what_new_files_hold() {
         let written = names.iter().find(|name| name.starts_with("traces-"));
         assert!(written.is_some_and(|name| name.ends_with(end)), "{word}: {names:?}");
     }
-    let text = setup.builder(&[("TELEMETRY_FALLBACK_FORMAT", "text")]).build().unwrap_err().to_string();
+    let required = ("TELEMETRY_STATE_DIR_REQUIRED", "true");
+    let text = setup.builder(&[required, ("TELEMETRY_FALLBACK_FORMAT", "text")]).build().unwrap_err().to_string();
     assert!(text.contains("TELEMETRY_FALLBACK_FORMAT") && text.contains("json or protobuf"), "{text}");
 }

@@ -82,7 +82,7 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 const SECRET: &str = "c4n4ry-s3cr3t";
 
 /// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
-const NAMES: [&str; 73] = [
+const NAMES: [&str; 76] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",
     "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
@@ -156,6 +156,9 @@ const NAMES: [&str; 73] = [
     "XDG_STATE_HOME",
     "TELEMETRY_JOURNAL_MAX_BYTES",
     "TELEMETRY_REFUSED",
+    "TELEMETRY_STATE_DIR_REQUIRED",
+    "TELEMETRY_FREE_SPACE_RESERVE",
+    "STATE_DIRECTORY",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.
