@@ -16,6 +16,7 @@ use crate::core::{Core, Endpoint, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
 use crate::report::log;
+use crate::report::notes::StorageNote;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Fallback;
@@ -86,6 +87,7 @@ pub struct Builder {
     breaker: Option<ConfigBuilder>,
     backoff: Option<Box<dyn Backoff>>,
     clock: Arc<dyn Clock>,
+    storage_notes: Vec<StorageNote>,
 }
 
 impl Default for Builder {
@@ -98,6 +100,7 @@ impl Default for Builder {
             breaker: None,
             backoff: None,
             clock: Arc::new(SystemClock),
+            storage_notes: Vec::new(),
         }
     }
 }
@@ -217,6 +220,13 @@ impl Builder {
         self.clock = Arc::new(clock);
         self
     }
+
+    /// Adds trouble of storage that the program has found: health names it, and the log warns of it once. A note of
+    /// [`StorageNote::memory_only`] stands in the place of the issue that the fallback has no directory.
+    pub fn with_storage_notes(mut self, notes: impl IntoIterator<Item = StorageNote>) -> Self {
+        self.storage_notes.extend(notes);
+        self
+    }
 }
 
 /// The end of building.
@@ -239,16 +249,15 @@ impl Builder {
             Some(backoff) => backoff,
             None => Box::new(self.exponential().map_err(of_backoff)?),
         };
+        let mut storage_notes = std::mem::take(&mut self.storage_notes);
+        storage_notes.iter().for_each(|note| log::warn_contained!("{note}"));
         let mut no_fallback = None;
         let mut fallback: Option<Box<dyn Fallback>> = if self.settings.fallback.enabled {
             match (self.fallback.take(), self.directories()) {
                 (Some(fallback), _) => Some(fallback),
                 (None, Some((dir, letters))) => Some(Box::new(self.open_files(dir, letters)?)),
                 (None, None) => {
-                    let why =
-                        "fallback is enabled but has no directory: spans wait in memory only; set a state directory";
-                    log::warn_contained!("{why}");
-                    no_fallback = Some(why.to_owned());
+                    no_fallback = Some(why_no_fallback(&mut storage_notes));
                     None
                 }
             }
@@ -279,8 +288,16 @@ impl Builder {
         let fallback = fallback.or_else(|| committer.is_some().then(|| Box::new(NoFallback) as _));
         let usage = fallback.as_ref().map(|_| found_usage.unwrap_or_default());
         let (clock, journal_timeout) = (self.clock, self.settings.journal.sync_timeout);
-        let shared =
-            Arc::new(Shared::new(Parts { core, usage, clock, backoff, endpoint, no_fallback, journal_timeout }));
+        let shared = Arc::new(Shared::new(Parts {
+            core,
+            usage,
+            clock,
+            backoff,
+            endpoint,
+            no_fallback,
+            storage_notes,
+            journal_timeout,
+        }));
         if let Some(fallback) = fallback {
             let shared = Arc::clone(&shared);
             spawn("holdfast-disk", move || disk::run(&shared, fallback, committer))?;
@@ -347,6 +364,17 @@ impl Builder {
             .with_jitter(Jitter::Proportional(jitter))
             .build()
     }
+}
+
+/// The reason for which an enabled fallback is missing: the note of the program, which the log has, or else a sentence
+/// that this logs.
+fn why_no_fallback(notes: &mut Vec<StorageNote>) -> String {
+    if let Some(at) = notes.iter().position(StorageNote::is_memory_only) {
+        return notes.remove(at).to_string();
+    }
+    let why = "fallback is enabled but has no directory: spans wait in memory only; set a state directory";
+    log::warn_contained!("{why}");
+    why.to_owned()
 }
 
 /// The error of the crate `breaker` under the name that the field has here.

@@ -42,6 +42,7 @@ pub use handle::{DeadLetterFilter, Handle, RedriveReport};
 pub use report::events::Event;
 pub use report::health::{Health, Metrics, Status};
 pub use report::ledger::{DropReason, Ledger, RefuseReason};
+pub use report::notes::StorageNote;
 pub use seams::backoff::Backoff;
 pub use seams::clock::{Clock, SystemClock};
 pub use seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};

@@ -129,6 +129,7 @@ fn shared(core: Core) -> Shared {
         backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
         endpoint: "proof".to_owned(),
         no_fallback: None,
+        storage_notes: Vec::new(),
         journal_timeout: Duration::from_millis(100),
     })
 }

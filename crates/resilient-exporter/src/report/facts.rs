@@ -7,6 +7,7 @@ use breaker::State;
 use super::health::{Health, Status};
 use super::ledger::{DropReason, RefuseReason};
 use super::losses::Losses;
+use super::notes::StorageNote;
 use super::rates::Counts;
 
 /// A share of the calls of 5 minutes below this one is an issue.
@@ -53,6 +54,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) unread: usize,
     /// Files that were set aside, and their spans.
     pub(crate) set_aside: (u64, u64),
+    /// The trouble of storage that was found at the start.
+    pub(crate) storage_notes: &'a [StorageNote],
 }
 
 /// A failed call: its cause, and the [remedy](super::remedies::remedy) of that.
@@ -254,6 +257,7 @@ impl Facts<'_> {
         if self.spilling > 0 {
             issues.push(format!("{} spans are being written to a fallback file", self.spilling));
         }
+        issues.extend(self.storage_notes.iter().map(StorageNote::to_string));
         let (files, spans) = self.set_aside;
         if files > 0 {
             issues.push(format!(
@@ -347,7 +351,8 @@ mod tests {
         let failed = Counts { accepted: 8, failed: 2, ..Counts::default() };
         let last_failure = Some(UNAUTHORIZED);
         let pause = Pause { whole: minute, left: minute / 2, until: SystemTime::UNIX_EPOCH + minute };
-        let table: [(Facts<'_>, &[&str]); 17] = [
+        let notes = [StorageNote::new("2 spans of \"shop\" wait", "start once with OTEL_SERVICE_NAME=shop")];
+        let table: [(Facts<'_>, &[&str]); 18] = [
             (
                 Facts { refusing: Some(UNAUTHORIZED), ..Facts::default() },
                 &["refused: HTTP status 401", "OTEL_EXPORTER_OTLP_HEADERS"],
@@ -374,6 +379,7 @@ mod tests {
             (Facts { is_disk_stalled: true, ..Facts::default() }, &["2 s"]),
             (Facts { spilling: 6, ..Facts::default() }, &["6 spans are being written"]),
             (Facts { set_aside: (2, 30), ..Facts::default() }, &["2 damaged files with 30 spans", "remove"]),
+            (Facts { storage_notes: &notes, ..Facts::default() }, &["2 spans of \"shop\"", "OTEL_SERVICE_NAME=shop"]),
         ];
         for (facts, parts) in table {
             assert_issue(health(), &facts, Status::Degraded, parts);

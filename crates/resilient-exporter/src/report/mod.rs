@@ -8,6 +8,7 @@
 //! | `health` | status, issues, metrics |
 //! | `log` | the one place that calls `tracing` |
 //! | `losses` | the lost spans of the last minutes by reason |
+//! | `notes` | the trouble of storage that was found at the start |
 //! | `outages` | the log lines of outages |
 //! | `rates` | the calls of the last minutes by their answers |
 //! | `remedies` | the remedy of each failure |
@@ -19,6 +20,7 @@ pub(crate) mod health;
 pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod losses;
+pub(crate) mod notes;
 mod outages;
 pub(crate) mod rates;
 pub(crate) mod remedies;

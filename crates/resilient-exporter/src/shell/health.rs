@@ -76,6 +76,7 @@ impl Shared {
             is_disk_stalled: is_stalled(busy),
             no_fallback: self.no_fallback.as_deref(),
             set_aside: (set_aside.files, set_aside.spans),
+            storage_notes: &self.storage_notes,
         })
     }
 }

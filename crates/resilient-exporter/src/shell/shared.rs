@@ -12,6 +12,7 @@ use super::ending::ShutdownError;
 use super::queue::{Activity, DiskQueue};
 use crate::core::{Core, Effect};
 use crate::report::events::{Event, Listeners};
+use crate::report::notes::StorageNote;
 use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, ContainedClock, SystemClock};
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) endpoint: String,
     /// The reason for which an enabled fallback is missing.
     pub(super) no_fallback: Option<String>,
+    /// The trouble of storage that was found at the start.
+    pub(super) storage_notes: Vec<StorageNote>,
     /// The longest that an `export` call waits for the journal.
     journal_timeout: Duration,
     /// The result of the shutdown, once that has ended. Locked alone.
@@ -52,12 +55,13 @@ pub(crate) struct Parts {
     pub(crate) backoff: Box<dyn Backoff>,
     pub(crate) endpoint: String,
     pub(crate) no_fallback: Option<String>,
+    pub(crate) storage_notes: Vec<StorageNote>,
     pub(crate) journal_timeout: Duration,
 }
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { core, usage, clock, backoff, endpoint, no_fallback, journal_timeout } = parts;
+        let Parts { core, usage, clock, backoff, endpoint, no_fallback, storage_notes, journal_timeout } = parts;
         Self {
             core: Mutex::new(core),
             progress: Condvar::new(),
@@ -69,6 +73,7 @@ impl Shared {
             publishing: AtomicUsize::new(0),
             endpoint,
             no_fallback,
+            storage_notes,
             journal_timeout,
             shutdown: Mutex::new(None),
         }

@@ -8,7 +8,7 @@ use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use otlp_payload::Payload;
 use otlp_transport::{Outcome, Transport};
-use resilient_exporter::{BuildError, Event, FallbackFormat, ResilientSpanExporter, Status};
+use resilient_exporter::{BuildError, Event, FallbackFormat, ResilientSpanExporter, Status, StorageNote};
 
 use crate::support::{App, grpc, http, now, quick};
 
@@ -244,4 +244,28 @@ fn a_state_directory_that_others_can_write_is_refused() {
     let error = builder.build().expect_err("refused");
     let text = format!("{error:?}");
     assert!(text.contains(open.to_str().expect("UTF-8")), "the error names the directory: {text}");
+}
+
+#[test]
+fn the_trouble_of_storage_that_the_program_found_degrades_health_and_is_logged_once() {
+    let collector = MockCollector::start().expect("loopback");
+    let build = |enabled| {
+        let notes = [
+            StorageNote::new("3 spans of \"a note's own service\" wait in /x", "start once with its name"),
+            StorageNote::memory_only("/a-note's-own-directory is a file", "set another"),
+        ];
+        let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+        builder.with_fallback_enabled(enabled).with_storage_notes(notes).build().expect("valid")
+    };
+    for enabled in [true, false] {
+        let before = crate::log::warnings_about("a note's own service").len();
+        let health = build(enabled).handle().health();
+        assert_eq!((health.status, health.issues.len()), (Status::Degraded, 2), "{:?}", health.issues);
+        for part in
+            ["wait in /x; start once", "spans are in memory only", "/a-note's-own-directory is a file; set another"]
+        {
+            assert!(health.issues.iter().any(|issue| issue.contains(part)), "{part:?} in {:?}", health.issues);
+        }
+        assert_eq!(crate::log::warnings_about("a note's own service").len(), before + 1);
+    }
 }

@@ -186,6 +186,7 @@ impl Computer {
             backoff: Box::new(backoff),
             endpoint: "sim".to_owned(),
             no_fallback: None,
+            storage_notes: Vec::new(),
             journal_timeout: Duration::from_millis(100),
         });
         Some((shared, fallback, Committer::new(Box::new(journal), self.policy, now)))
