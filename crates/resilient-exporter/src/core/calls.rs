@@ -209,7 +209,9 @@ impl Core {
 
     /// The next call is a replay. Asks the disk thread for a group where a replay has none.
     fn is_replay_next(&mut self, now: Instant) -> bool {
-        if self.phase != Phase::Running || self.memory.is_waiting_above_half() {
+        // Early spills hold the buffer below half: the calls that ask an unwilling endpoint are still for live batches.
+        let part = if self.is_unwilling(now) { (1, 8) } else { (1, 2) };
+        if self.phase != Phase::Running || self.memory.is_waiting_above(part) {
             return false;
         }
         let has_spans = self.accounts.ledger().in_fallback > 0;

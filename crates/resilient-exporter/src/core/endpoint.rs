@@ -32,6 +32,10 @@ const ACCEPTS: Duration = Duration::from_secs(3);
 /// The last of this many refusals in a row hints at the endpoint, however soon after an acceptance.
 const MANY_REFUSALS: u32 = 20;
 
+/// An endpoint that is asked and accepts nothing for this time is unwilling. Shorter pauses of a collector, such as its
+/// restart, cost no file; at 5,000 spans/s three quarters of the default buffer are full by then.
+const UNWILLING_AFTER: Duration = Duration::from_millis(1_500);
+
 /// After this many failures or refusals in a row each call uses a new connection.
 const RECONNECT_AFTER: u32 = 2;
 
@@ -60,6 +64,8 @@ pub(crate) struct Endpoint {
     only_replay: bool,
     /// A call for a live batch has failed since the last success.
     has_failed_live: bool,
+    /// The start of the first call since the last success whose answer was none: for a live batch, or a throttle.
+    in_vain: Option<Instant>,
     last_failure: Option<Instant>,
     accepted: Option<Instant>,
     refusals_in_row: u32,
@@ -134,6 +140,7 @@ impl Endpoint {
             used: (false, false),
             only_replay: false,
             has_failed_live: false,
+            in_vain: None,
             last_failure: None,
             accepted: None,
             refusals_in_row: 0,
@@ -185,6 +192,18 @@ impl Endpoint {
     /// stored batches alone may be about these batches.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed_live || self.refusing.is_some()
+    }
+
+    /// The endpoint is asked and has accepted nothing for a while: since the start of the first call without an
+    /// acceptance, `oldest_call` among those that are out.
+    pub(super) fn is_unwilling(&self, oldest_call: Option<Instant>, now: Instant) -> bool {
+        let unanswered = oldest_call.map(|started| self.after_acceptance(started));
+        let since = self.in_vain.into_iter().chain(unanswered).min();
+        since.is_some_and(|since| now.saturating_duration_since(since) >= UNWILLING_AFTER)
+    }
+
+    fn after_acceptance(&self, started: Instant) -> Instant {
+        self.accepted.map_or(started, |accepted| accepted.max(started))
     }
 
     /// The last refusal of the endpoint's own, unless the endpoint has accepted a batch since.
@@ -297,6 +316,7 @@ impl Endpoint {
         self.bad_in_row = 0;
         self.only_replay = false;
         self.has_failed_live = false;
+        self.in_vain = None;
         self.accepted = Some(now);
         self.unreadable = unreadable;
         // A call that went out before the wait began does not end it.
@@ -324,6 +344,7 @@ impl Endpoint {
         self.on_neutral(call.ticket, now);
         self.throttles = self.throttles.saturating_add(1);
         self.throttled.get_or_insert(now);
+        self.note_in_vain(call.started);
         set_later(&mut self.pause, hint.min(MAX_HINT).max(own).max(LEAST_PAUSE), now);
         self.halve();
     }
@@ -332,20 +353,28 @@ impl Endpoint {
     pub(super) fn on_too_large(&mut self, call: Ended, now: Instant) {
         self.rates.on_call(now, Answered::Refused);
         self.on_neutral(call.ticket, now);
-        self.on_live_answered(call.traffic);
+        self.on_live_answered(call.traffic, call.started);
     }
 
     /// A refusal of the batch's own.
     pub(super) fn on_batch_refused(&mut self, call: Ended, now: Instant) {
         self.count_refusal(now);
         self.on_neutral(call.ticket, now);
-        self.on_live_answered(call.traffic);
+        self.on_live_answered(call.traffic, call.started);
     }
 
     /// The endpoint answered a live batch about that batch alone: the next one goes past a wait that only stored ones
     /// have caused, as this one did.
-    fn on_live_answered(&mut self, traffic: Traffic) {
+    fn on_live_answered(&mut self, traffic: Traffic, started: Instant) {
+        if traffic == Traffic::Live {
+            self.note_in_vain(started);
+        }
         self.only_replay |= traffic == Traffic::Live && self.failures > 0 && !self.has_failed();
+    }
+
+    fn note_in_vain(&mut self, started: Instant) {
+        let since = self.after_acceptance(started);
+        self.in_vain.get_or_insert(since);
     }
 
     /// A refusal of the endpoint's own: a failure.
@@ -382,7 +411,10 @@ impl Endpoint {
         set_later(&mut self.backoff, own, now);
         // The call had a permit, so that no wait of an earlier failure was left.
         self.only_replay = traffic != Traffic::Live;
-        self.has_failed_live |= traffic == Traffic::Live;
+        if traffic == Traffic::Live {
+            self.has_failed_live = true;
+            self.note_in_vain(started);
+        }
         self.failures = self.failures.saturating_add(1);
         self.halve();
     }

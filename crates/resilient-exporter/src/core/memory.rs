@@ -8,10 +8,19 @@ use span_buffer::{Buffer, Entry, Limits, Size, Snapshot};
 
 use super::batch::Batch;
 
-/// A full buffer moves its oldest batches to the disk, from 7/8 of a limit down to 3/4 in one go. The eighth above
-/// takes the batches that arrive while the disk thread writes.
-const SPILL_ABOVE: (usize, usize) = (7, 8);
-const SPILL_DOWN_TO: (usize, usize) = (3, 4);
+/// The parts of a limit above which, and down to which, the buffer moves its oldest batches to the disk in one go. The
+/// part above takes the batches that arrive while the disk thread writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Marks {
+    above: (usize, usize),
+    down_to: (usize, usize),
+}
+
+/// While an endpoint takes batches, only those that it does not take in time leave memory.
+pub(super) const SPILL_LATE: Marks = Marks { above: (7, 8), down_to: (3, 4) };
+
+/// While no endpoint does, each batch has to leave memory, and the disk thread of a busy computer needs time.
+pub(super) const SPILL_EARLY: Marks = Marks { above: (1, 2), down_to: (1, 4) };
 
 /// A batch with this many failed calls, or throttled ones, lets batches with fewer go first.
 const STEP_ASIDE_AFTER: u32 = 2;
@@ -94,11 +103,11 @@ impl Memory {
     }
 
     /// Takes the oldest batches that are to go to the disk before a batch of this size is added.
-    pub(super) fn take_surplus(&mut self, size: Size, now: Instant) -> Vec<Entry<Batch>> {
+    pub(super) fn take_surplus(&mut self, marks: Marks, size: Size, now: Instant) -> Vec<Entry<Batch>> {
         let mut held = sum(sum(self.buffer.total(), self.in_flight), size);
         let mut surplus = Vec::new();
-        if self.is_over(held, SPILL_ABOVE) {
-            while self.is_over(held, SPILL_DOWN_TO) {
+        if self.is_over(held, marks.above) {
+            while self.is_over(held, marks.down_to) {
                 let Some(entry) = self.buffer.take_where(|entry| entry.item.may_spill(now)) else { break };
                 held = less(held, entry.size);
                 surplus.push(entry);
@@ -230,9 +239,9 @@ impl Memory {
         first
     }
 
-    /// The batches that wait take more than half of a limit.
-    pub(super) fn is_waiting_above_half(&self) -> bool {
-        self.is_over(self.buffer.total(), (1, 2))
+    /// The batches that wait take more than this part of a limit.
+    pub(super) fn is_waiting_above(&self, part: (usize, usize)) -> bool {
+        self.is_over(self.buffer.total(), part)
     }
 
     /// All batches together take more than half of a limit.

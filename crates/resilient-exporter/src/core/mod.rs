@@ -67,7 +67,7 @@ pub(crate) use self::durable::Written;
 pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill};
 pub(crate) use self::endpoint::{Attempts, Endpoint};
 use self::group::Piece;
-use self::memory::{Memory, size_of, total};
+use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of, total};
 use self::outage::{Outage, Tally};
 use self::replay::Replay;
 use self::spills::Spills;
@@ -262,13 +262,20 @@ impl Core {
     /// Moves the oldest batches to the disk in time, and drops batches where memory has no other room.
     fn make_room(&mut self, size: Size, now: Instant) {
         if self.storage.is_ready(now) {
-            let surplus = self.memory.take_surplus(size, now);
+            let marks = if self.is_unwilling(now) { SPILL_EARLY } else { SPILL_LATE };
+            let surplus = self.memory.take_surplus(marks, size, now);
             self.spill(surplus);
         }
         let reason = self.full_reason();
         for entry in self.memory.take_excess(size) {
             self.drop_entry(&entry, reason);
         }
+    }
+
+    /// The endpoint is asked and accepts nothing.
+    fn is_unwilling(&self, now: Instant) -> bool {
+        let oldest_call = self.in_flight.iter().map(|call| call.started).min();
+        self.endpoint.is_unwilling(oldest_call, now)
     }
 
     /// The reason for which memory has no room: the disk is slow only if it writes and the fallback has no trouble.

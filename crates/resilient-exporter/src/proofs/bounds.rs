@@ -20,7 +20,7 @@ impl World {
     /// A world whose fallback has so many spans.
     fn with_fallback(strict: bool, stored: u64) -> Self {
         let mut world = Self::new();
-        let limits = Limits { max_count: 20_000, max_bytes: 1 << 30, ..Limits::default() };
+        let limits = Limits { max_count: 40_000, max_bytes: 1 << 30, ..Limits::default() };
         let policy = Policy { fallback: true, strict, limits, ..policy() };
         world.core = Core::new(policy, endpoint(world.now), stored, 7);
         world

@@ -162,8 +162,8 @@ macro_rules! settings {
 }
 
 settings! {
-    /// The buffer in memory. At 7/8 of a limit the oldest batches go to files; without a fallback the oldest spans are
-    /// dropped, and counted, when a limit is reached.
+    /// The buffer in memory. At 7/8 of a limit the oldest batches go to files, at 1/2 while the collector accepts
+    /// nothing; without a fallback the oldest spans are dropped, and counted, when a limit is reached.
     buffer: Buffer {
         /// Spans in memory, at most.
         max_spans: usize = 10_000, at least 1;

@@ -7,12 +7,13 @@
 //! | `world`, `replicas` | the surroundings in virtual time, from event to event: peer, disk, load |
 //! | `worlds` | random worlds, and the rules that hold in all of them |
 //! | `oracle` | the rules of dead letters, written anew |
-//! | `refusals`, `order`, `stored`, `sizes`, `steady` | scenarios with a name |
+//! | `refusals`, `order`, `stored`, `sizes`, `steady`, `early` | scenarios with a name |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
 //! | `rules` | the rules of the core, one a test: turns, charges, replay, recovery, commits |
 
 mod disk;
+mod early;
 mod history;
 mod oracle;
 mod order;
