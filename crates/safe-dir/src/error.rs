@@ -133,6 +133,55 @@ pub enum LockError {
     File(FileError),
 }
 
+/// Why a process has no directory in a shared one, or did not take that of an ended process.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShareError {
+    /// The directory cannot be opened or made.
+    Directory(OpenError),
+    /// Its lock cannot be used.
+    Lock(LockError),
+    /// Another call for it failed.
+    File(FileError),
+}
+
+impl OpenError {
+    /// Whether the file system refused; else the path leads to something that is no directory of this user.
+    #[must_use]
+    pub fn is_io(&self) -> bool {
+        matches!(self, Self::Io { .. })
+    }
+
+    /// Whether the directory, or one above it, does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_not_found(source))
+    }
+}
+
+/// Whether a name does not exist, or a handle leads to a file that another machine has removed.
+fn is_not_found(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
+}
+
+impl From<OpenError> for ShareError {
+    fn from(error: OpenError) -> Self {
+        Self::Directory(error)
+    }
+}
+
+impl From<LockError> for ShareError {
+    fn from(error: LockError) -> Self {
+        Self::Lock(error)
+    }
+}
+
+impl From<FileError> for ShareError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
 impl FileError {
     /// The answer of the file system, if it caused the failure.
     #[must_use]
@@ -143,10 +192,10 @@ impl FileError {
         }
     }
 
-    /// Whether the file does not exist.
+    /// Whether the file, or its directory, does not exist (any more: `ESTALE` of a network file system counts).
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.io().is_some_and(|source| source.kind() == io::ErrorKind::NotFound)
+        self.io().is_some_and(is_not_found)
     }
 
     /// Whether the name exists already.
@@ -238,6 +287,16 @@ impl fmt::Display for LockError {
     }
 }
 
+impl fmt::Display for ShareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(_) => f.write_str("the directory of a process cannot be used"),
+            Self::Lock(_) => f.write_str("the directory of a process was not locked"),
+            Self::File(_) => f.write_str("the directory of a process was not taken"),
+        }
+    }
+}
+
 /// The path and the action; the reason is the `source()`, and only the remedy follows here.
 fn write_io(
     f: &mut fmt::Formatter<'_>,
@@ -290,6 +349,16 @@ impl std::error::Error for LockError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Held { .. } => None,
+            Self::File(error) => Some(error),
+        }
+    }
+}
+
+impl std::error::Error for ShareError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Directory(error) => Some(error),
+            Self::Lock(error) => Some(error),
             Self::File(error) => Some(error),
         }
     }

@@ -8,19 +8,23 @@ mod lock;
 mod name;
 mod network;
 mod open;
+mod owner;
 mod publish;
 mod quarantine;
 mod real;
+mod shared;
 #[cfg(feature = "sim")]
 pub mod sim;
 
 pub use claim::{Abandoned, Claim, ClaimError, Locked, ProcessDirs};
 pub use directory::{Directory, File, Space};
 pub use entry::{Entry, Kind, Metadata};
-pub use error::{FileError, LockError, OpenError};
+pub use error::{FileError, LockError, OpenError, ShareError};
 pub use lock::{LOCK_FILE, Lock};
 pub use name::NameProblem;
 pub use open::{Options, Parents};
+pub use owner::{Machine, Owner};
 pub use publish::{Draft, publish, remove_leftovers, replace};
 pub use quarantine::{Quarantine, QuarantineLimits};
 pub use real::SafeDir;
+pub use shared::{Adopted, HEARTBEAT_TIMEOUT, Other, SharedDir};

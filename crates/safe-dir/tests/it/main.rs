@@ -4,9 +4,11 @@ mod claim;
 mod doubles;
 mod files;
 mod locks;
+mod network;
 mod opening;
 mod places;
 mod quarantine;
+mod shared;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
