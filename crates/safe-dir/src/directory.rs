@@ -118,6 +118,14 @@ pub trait Directory: Sized + Send {
     /// As for opening the directory itself.
     fn subdirectory(&self, name: &str) -> Result<Self, OpenError>;
 
+    /// Makes a directory inside this one, durably. Of several processes that call this at once one succeeds, also on
+    /// several machines.
+    ///
+    /// # Errors
+    ///
+    /// If the name exists, for a file of any kind, or the directory cannot be made or opened.
+    fn create_subdirectory(&self, name: &str) -> Result<Self, OpenError>;
+
     /// Opens a directory inside this one under the same rules; `None` if the name does not exist.
     ///
     /// # Errors

@@ -157,6 +157,12 @@ impl OpenError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_not_found(source))
     }
+
+    /// Whether the name exists already.
+    #[must_use]
+    pub fn is_already_exists(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
+    }
 }
 
 /// Whether a name does not exist, or a handle leads to a file that another machine has removed.

@@ -72,20 +72,22 @@ fn check_before_making(path: &Path) -> Result<(), OpenError> {
 
 /// Opens `name` inside the directory behind `parent`, makes it if it does not exist, and checks it.
 pub(crate) fn open_or_make(parent: &OwnedFd, name: &Path, path: PathBuf) -> Result<Opened, OpenError> {
+    match make(parent, name, path.clone()) {
+        Err(error) if error.is_already_exists() => {}
+        made => return made,
+    }
+    let missing = || failed(&path, "open", Errno::NOENT.into());
+    open_existing(parent, name, path.clone())?.ok_or_else(missing)
+}
+
+/// Makes the directory `name` inside the one behind `parent`, durably, and opens it.
+pub(crate) fn make(parent: &OwnedFd, name: &Path, path: PathBuf) -> Result<Opened, OpenError> {
     let failed = |action, errno: Errno| failed(&path, action, errno.into());
-    let made = match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(errno) => return Err(failed("create", errno)),
-    };
-    if made {
-        // The umask may have removed bits that this process needs itself. No other user can have replaced the name.
-        rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty()).map_err(|errno| failed("create", errno))?;
-    }
-    let Some(opened) = open_existing(parent, name, path.clone())? else { return Err(failed("open", Errno::NOENT)) };
-    if made {
-        sync_parent(parent).map_err(|errno| failed("make durable", errno))?;
-    }
+    rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(|errno| failed("create", errno))?;
+    // The umask may have removed bits that this process needs itself. No other user can have replaced the name.
+    rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty()).map_err(|errno| failed("create", errno))?;
+    let opened = open_existing(parent, name, path.clone())?.ok_or_else(|| failed("open", Errno::NOENT))?;
+    sync_parent(parent).map_err(|errno| failed("make durable", errno))?;
     Ok(opened)
 }
 

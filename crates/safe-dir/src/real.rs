@@ -198,6 +198,11 @@ impl Directory for SafeDir {
         open::open_or_make(&self.fd, Path::new(name), self.path.join(name)).map(Self::from)
     }
 
+    fn create_subdirectory(&self, name: &str) -> Result<Self, OpenError> {
+        self.check_subdirectory(name)?;
+        open::make(&self.fd, Path::new(name), self.path.join(name)).map(Self::from)
+    }
+
     fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError> {
         self.check_subdirectory(name)?;
         Ok(open::open_existing(&self.fd, Path::new(name), self.path.join(name))?.map(Self::from))

@@ -113,16 +113,14 @@ impl<D: Directory> SharedDir<D> {
         for offset in 0..MAX_ATTEMPTS {
             let name = process_name(incarnation.wrapping_add(offset));
             let owner = Owner { machine: machine.clone(), incarnation: name.clone(), bytes: 0 };
-            let Some(own) = make_and_lock(&root, &name)? else { continue };
-            let mut file = own.dir.open_append(LOCK_FILE)?;
-            let has_head = write_whole(&mut file, &owner, &own.dir)?;
-            own.dir.sync()?;
-            // An adopter of a half-made directory, which was not locked yet, renames it. It looks at the heartbeat
-            // after the rename, this process at the name after its heartbeat: one of them sees the other.
-            if root.holds_subdirectory(&name, &own.dir)? {
+            let claimed = match claim_name(&root, &owner) {
+                // An adopter on another machine has taken and removed the directory, half-made as it was.
+                Err(ShareError::File(error)) if error.is_not_found() && !root.is_gone() => None,
+                claimed => claimed?,
+            };
+            if let Some(Claimed { own, file, has_head }) = claimed {
                 return Ok(Self { root, name, owner, file, has_head, next: 1, is_on_network, own });
             }
-            drop(own.dir.remove(LOCK_FILE));
         }
         Err(ShareError::Lock(LockError::Held { path: root.path().to_owned() }))
     }
@@ -238,9 +236,15 @@ impl<D: Directory> SharedDir<D> {
             return Ok(None);
         }
         let Some(new_name) = self.rename(name, &locked.dir)? else { return Ok(None) };
-        if evidence == Evidence::OldHeartbeat && self.is_back(name, &new_name, &locked.dir)? {
-            self.root.rename_subdirectory(&new_name, name)?;
-            return Ok(None);
+        // Where locks bind one machine only, an adopter on another one may have taken the directory, and a new process
+        // the name, since this one looked.
+        let is_another = !self.root.holds_subdirectory(&new_name, &locked.dir)?;
+        if is_another || evidence == Evidence::OldHeartbeat && self.is_back(name, &new_name, &locked.dir)? {
+            return match self.root.rename_subdirectory(&new_name, name) {
+                // The owner finds its name taken and claims a new one; what it stored is adopted later.
+                Err(error) if !error.is_already_exists() && !error.is_not_found() => Err(error.into()),
+                Ok(()) | Err(_) => Ok(None),
+            };
         }
         self.root.sync()?;
         let owner = read_owner(&locked.dir)?;
@@ -354,6 +358,29 @@ impl<D: Directory> SharedDir<D> {
         };
         FileError::Io { path: self.root.path().join(name), action: "open", source }
     }
+}
+
+/// The directory of this process, whose lock file is open for heartbeats.
+struct Claimed<D: Directory> {
+    own: Locked<D>,
+    file: D::File,
+    has_head: bool,
+}
+
+/// Makes the directory of `owner`, and its lock file, with its head unless the disk is full; `None` if the name exists
+/// or an adopter has taken the directory before it was ready.
+fn claim_name<D: Directory>(root: &D, owner: &Owner) -> Result<Option<Claimed<D>>, ShareError> {
+    let Some(own) = make_and_lock(root, &owner.incarnation)? else { return Ok(None) };
+    let mut file = own.dir.open_append(LOCK_FILE)?;
+    let has_head = write_whole(&mut file, owner, &own.dir)?;
+    own.dir.sync()?;
+    // An adopter of a half-made directory, which was not locked yet, renames it. It looks at the heartbeat after the
+    // rename, this process at the name after its heartbeat: one of them sees the other.
+    if root.holds_subdirectory(&owner.incarnation, &own.dir)? {
+        return Ok(Some(Claimed { own, file, has_head }));
+    }
+    drop(own.dir.remove(LOCK_FILE));
+    Ok(None)
 }
 
 impl<D: Directory> Adopted<D> {

@@ -8,22 +8,12 @@ use crate::{Directory, File as _, FileError, LOCK_FILE, LockError, Locked, OpenE
 /// Makes the directory `name` and locks it; `None` if the name exists, or another process has taken the directory
 /// between these steps.
 pub(super) fn make_and_lock<D: Directory>(root: &D, name: &str) -> Result<Option<Locked<D>>, ShareError> {
-    match root.metadata(name) {
-        Err(error) if error.is_not_found() => {}
-        Ok(_) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    }
-    let dir = match root.subdirectory(name) {
-        Ok(dir) => dir,
+    match root.create_subdirectory(name) {
+        Ok(dir) => Ok(lock(dir)?),
         // An adopter takes the directory of a process that has ended, and one that is not locked yet looks the same.
-        Err(error) if !error.is_io() || error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let Some(locked) = lock(dir)? else { return Ok(None) };
-    // Another process may have made the same name at the same time, written to it, and ended.
-    let is_new = locked.dir.list()?.iter().all(|entry| entry.name == LOCK_FILE)
-        && locked.dir.metadata(LOCK_FILE).is_ok_and(|metadata| metadata.len == 0);
-    Ok(is_new.then_some(locked))
+        Err(error) if error.is_already_exists() || error.is_not_found() && !root.is_gone() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Opens the directory of a process; `None` if it does not exist, or cannot be one of this user.

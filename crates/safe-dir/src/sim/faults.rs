@@ -197,6 +197,11 @@ impl<D: Directory> Directory for Faulty<D> {
         Ok(self.wrap(self.inner.subdirectory(name)?))
     }
 
+    fn create_subdirectory(&self, name: &str) -> Result<Self, OpenError> {
+        self.check_subdirectory(name)?;
+        Ok(self.wrap(self.inner.create_subdirectory(name)?))
+    }
+
     fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError> {
         self.check_subdirectory(name)?;
         Ok(self.inner.existing_subdirectory(name)?.map(|dir| self.wrap(dir)))

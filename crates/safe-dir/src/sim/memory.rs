@@ -74,6 +74,10 @@ impl MemoryDir {
         done.map_err(|source| self.failed(names.last().copied().unwrap_or(""), action, source))
     }
 
+    fn missing(&self, name: &str) -> OpenError {
+        self.not_opened(name, self.failed(name, "open", io::ErrorKind::NotFound.into()))
+    }
+
     fn not_opened(&self, name: &str, error: FileError) -> OpenError {
         match error {
             FileError::InvalidName { path, name, problem } => OpenError::InvalidName { path, name, problem },
@@ -153,6 +157,9 @@ impl Directory for MemoryDir {
     fn rename(&self, from: &str, target: &Self, to: &str) -> Result<(), FileError> {
         self.with(&[from, to], "rename a file to", |state| {
             let node = self.look_up(state, from)?;
+            if !state.dirs.contains_key(&target.id) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             if target.look_up(state, to).is_ok() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -204,21 +211,26 @@ impl Directory for MemoryDir {
     }
 
     fn subdirectory(&self, name: &str) -> Result<Self, OpenError> {
-        let made = self.with(&[name], "create", |state| {
-            let missing = self.look_up(state, name).is_err();
-            if missing {
-                let id = state.new_dir();
-                state.change(None, Some((self.id, name.to_owned(), Node::Dir(id))));
-            }
-            Ok(missing)
-        });
-        let made = made.map_err(|error| self.not_opened(name, error))?;
-        let opened = self.existing_subdirectory(name)?;
-        if made {
-            self.sync().map_err(|error| self.not_opened(name, error))?;
+        match self.create_subdirectory(name) {
+            Err(error) if error.is_already_exists() => {}
+            made => return made,
         }
-        let gone = || self.failed(name, "open", io::ErrorKind::NotFound.into());
-        opened.ok_or_else(|| self.not_opened(name, gone()))
+        self.existing_subdirectory(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    fn create_subdirectory(&self, name: &str) -> Result<Self, OpenError> {
+        let made = self.with(&[name], "create", |state| {
+            if self.look_up(state, name).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let id = state.new_dir();
+            state.change(None, Some((self.id, name.to_owned(), Node::Dir(id))));
+            Ok(())
+        });
+        made.map_err(|error| self.not_opened(name, error))?;
+        let opened = self.existing_subdirectory(name)?.ok_or_else(|| self.missing(name))?;
+        self.sync().map_err(|error| self.not_opened(name, error))?;
+        Ok(opened)
     }
 
     fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError> {

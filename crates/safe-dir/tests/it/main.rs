@@ -3,10 +3,12 @@
 mod claim;
 mod doubles;
 mod files;
+mod interleavings;
 mod locks;
 mod network;
 mod opening;
 mod places;
+mod processes;
 mod quarantine;
 mod shared;
 

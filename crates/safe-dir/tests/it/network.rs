@@ -163,6 +163,9 @@ fn a_rename_that_was_answered_with_not_found_counts_if_it_happened() {
         fn subdirectory(&self, name: &str) -> Result<Self, safe_dir::OpenError> {
             self.0.subdirectory(name).map(Self)
         }
+        fn create_subdirectory(&self, name: &str) -> Result<Self, safe_dir::OpenError> {
+            self.0.create_subdirectory(name).map(Self)
+        }
         fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, safe_dir::OpenError> {
             Ok(self.0.existing_subdirectory(name)?.map(Self))
         }

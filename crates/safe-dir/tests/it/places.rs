@@ -29,7 +29,10 @@ fn a_subdirectory_is_opened_without_being_made() {
         let opened = root.existing_subdirectory("a").expect("readable").expect("there");
         made.create("x").expect("new");
         assert!(opened.metadata("x").is_ok(), "the same one");
+        assert!(root.create_subdirectory("a").is_err_and(|error| error.is_already_exists()));
+        assert!(root.create_subdirectory("b").is_ok_and(|b| b.create("x").is_ok()));
         root.create("file").expect("new");
+        assert!(root.create_subdirectory("file").is_err_and(|error| error.is_already_exists()));
         assert!(matches!(root.existing_subdirectory("file"), Err(OpenError::NotADirectory { .. })));
         assert!(matches!(root.existing_subdirectory("a/b"), Err(OpenError::InvalidName { .. })));
     }
@@ -72,6 +75,8 @@ fn a_directory_and_a_file_that_another_program_removed_are_gone() {
         assert!(file.is_gone().expect("known") && !moved.is_gone().expect("known"), "a moved file has a name");
         file.write_all(b"x").expect("the open file still takes bytes");
         assert!(a.create("z").is_err_and(|error| error.is_not_found()));
+        assert!(root.rename("y", &a, "y").expect_err("no directory").is_not_found());
+        assert!(root.metadata("y").is_ok(), "it stays where it was");
         assert!(!root.holds_subdirectory("a", &a).expect("known"));
         let again = root.subdirectory("a").expect("made again");
         assert!(!root.holds_subdirectory("a", &a).expect("known"), "another one of the same name");
@@ -186,11 +191,12 @@ fn the_faults_reach_each_of_these_calls() {
     root.space().expect_err("planned");
     root.free_bytes().expect_err("planned");
     root.existing_subdirectory("a").expect_err("planned");
+    root.create_subdirectory("b").expect_err("planned");
     root.holds_subdirectory("a", &a).expect_err("planned");
     root.rename_subdirectory("a", "b").expect_err("planned");
     file.is_gone().expect_err("planned");
     assert!(!a.is_gone(), "a file system that does not answer tells nothing");
-    assert_eq!(faults.fired(), 7);
+    assert_eq!(faults.fired(), 8);
     faults.clear();
     assert!(a.is_gone() && !file.is_gone().expect("known"));
 }
