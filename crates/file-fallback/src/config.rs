@@ -21,7 +21,6 @@ pub struct Config {
     pub(crate) zstd_level: i32,
     pub(crate) max_record_bytes: usize,
     pub(crate) quarantine_max_bytes: u64,
-    pub(crate) second_process: SecondProcess,
 }
 
 /// Collects the settings of a [`Config`].
@@ -41,18 +40,6 @@ pub enum Compression {
     Gzip,
     /// Plain, also where they are large.
     Never,
-}
-
-/// How a process opens a directory that another process uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SecondProcess {
-    /// In a subdirectory of its own, `process-1` and so on. The first process adopts the files once that process has
-    /// ended.
-    #[default]
-    Subdirectory,
-    /// Not at all: opening fails.
-    Refuse,
 }
 
 /// Why settings were refused.
@@ -100,7 +87,6 @@ impl Config {
             zstd_level: 3,
             max_record_bytes: 1_000_000,
             quarantine_max_bytes: 64 << 20,
-            second_process: SecondProcess::default(),
         };
         Builder { config }
     }
@@ -197,12 +183,6 @@ impl Builder {
     /// removed.
     pub const fn with_quarantine_max_bytes(mut self, bytes: u64) -> Self {
         self.config.quarantine_max_bytes = bytes;
-        self
-    }
-
-    /// How a process opens a directory that another process uses: in a subdirectory by default.
-    pub const fn with_second_process(mut self, choice: SecondProcess) -> Self {
-        self.config.second_process = choice;
         self
     }
 

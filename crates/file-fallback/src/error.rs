@@ -117,15 +117,12 @@ pub enum SettleError {
     Forked,
 }
 
-/// Why files of a process that has ended were not adopted. They stay in its directory.
+/// Why a file of a process that has ended was not taken over. It stays in its directory; other files may have been
+/// moved, and are in the notices.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AdoptError {
-    /// A subdirectory is not safe.
-    Directory(safe_dir::OpenError),
-    /// A subdirectory's lock cannot be used.
-    Lock(LockError),
-    /// A file was not moved.
+    /// A file was not moved: the first failure.
     File(FileError),
     /// This process is a child, by `fork`, of the one that opened the store, which alone may use it.
     Forked,
@@ -142,13 +139,40 @@ impl SpillError {
     }
 }
 
+/// The whole chain, down to the answer of the file system, and the remedy: a program may print this text alone.
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Directory(_) => "the fallback directory cannot be used",
-            Self::Lock(_) => "the fallback directory was not locked",
-            Self::File(_) => "the fallback directory cannot be read",
-        })
+        match self {
+            Self::Directory(error) => {
+                write!(f, "the fallback directory cannot be used: {}", Chain(error))?;
+                // The other variants name their remedy.
+                let needs_remedy = matches!(error, safe_dir::OpenError::Io { .. });
+                f.write_str(if needs_remedy { REMEDY } else { "" })
+            }
+            Self::Lock(LockError::Held { path }) => write!(
+                f,
+                "the fallback directory \"{}\" is used by another process: give this one a directory of its own, such as \
+                 one of `safe_dir::SharedDir`, or end the other",
+                path.display()
+            ),
+            Self::Lock(error) => write!(f, "the fallback directory was not locked: {}{REMEDY}", Chain(error)),
+            Self::File(error) => write!(f, "the fallback directory cannot be read: {}{REMEDY}", Chain(error)),
+        }
+    }
+}
+
+/// An error and all its sources.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(source) = next {
+            write!(f, ": {source}")?;
+            next = source.source();
+        }
+        Ok(())
     }
 }
 
@@ -216,22 +240,14 @@ impl fmt::Display for SettleError {
 impl fmt::Display for AdoptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Directory(_) | Self::Lock(_) => "the directory of another process cannot be adopted",
-            Self::File(_) => "a file of another process was not adopted",
+            Self::File(_) => "a file of a process that has ended was not taken over",
             Self::Forked => FORKED,
         })
     }
 }
 
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Directory(error) => Some(error),
-            Self::Lock(error) => Some(error),
-            Self::File(error) => Some(error),
-        }
-    }
-}
+/// Without a source: the text has all of them.
+impl std::error::Error for OpenError {}
 
 impl std::error::Error for SpillError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
@@ -268,12 +284,12 @@ impl std::error::Error for SettleError {
 impl std::error::Error for AdoptError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Directory(error) => Some(error),
-            Self::Lock(error) => Some(error),
             Self::File(error) => Some(error),
             Self::Forked => None,
         }
     }
 }
+
+const REMEDY: &str = "; let this user read and write it, or choose another directory";
 
 const FORKED: &str = "this process was forked from the one that opened the store: open a store of its own";

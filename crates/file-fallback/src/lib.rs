@@ -10,7 +10,7 @@
 //! | `store` | the store: composes the parts below |
 //! | `write` | encodes records, writes and publishes a new file |
 //! | `limits` | removes files until the limits hold, or refuses a new one |
-//! | `files` | the files on the disk and their state: start, replay, verdicts, quarantine, adoption |
+//! | `files` | the files on the disk and their state: start, replay, verdicts, quarantine, taking over |
 //! | `read` | from the bytes of a file to groups of records |
 //! | `books` | the files in memory: settled records, failed attempts, sums, and the log of the progress |
 //! | `config` | the settings |
@@ -30,11 +30,11 @@ mod read;
 mod store;
 mod write;
 
-pub use config::{Builder, Compression, Config, InvalidConfig, SecondProcess};
+pub use config::{Builder, Compression, Config, InvalidConfig};
 pub use error::{AdoptError, OpenError, RecordProblem, ReplayError, SettleError, SpillError};
 pub use form::format::Format;
 pub use form::record::Record;
 pub use notice::{Damage, Notice};
-pub use outcome::{Attempts, Evicted, Reason, SetAside, Settled, Spilled, Stored, Verdict};
+pub use outcome::{Attempts, Evicted, Reason, SetAside, Settled, Spilled, Stored, TakenOver, Verdict};
 pub use read::group::{Group, Next, Source};
-pub use store::FileFallback;
+pub use store::{FileFallback, count_in_name, holds_in};

@@ -34,9 +34,10 @@ pub enum Notice {
         /// The units that left the store with it.
         count: u64,
     },
-    /// The files of a process that has ended were moved into this store.
+    /// Files of a process that has ended were moved into this store: some of them, if the directory has more than one
+    /// call moves.
     Adopted {
-        /// The subdirectory they were in.
+        /// The path of the directory they were in.
         from: String,
         /// How many files.
         files: u64,

@@ -21,6 +21,18 @@ pub struct SetAside {
     pub count: u64,
 }
 
+/// The files of another directory that one call has moved into the store. A notice reports them too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "more files may be left in the other directory"]
+pub struct TakenOver {
+    /// How many files; those that went to the quarantine are not counted.
+    pub files: u64,
+    /// The units in them.
+    pub count: u64,
+    /// More is left in the other directory: call again.
+    pub more: bool,
+}
+
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "older files may have been removed for it"]

@@ -4,15 +4,16 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use safe_dir::{Claim, ClaimError, Directory, FileError, Locked, SafeDir};
+use safe_dir::{Directory, FileError, Locked, SafeDir};
 
-use crate::config::{Config, SecondProcess};
+use crate::config::Config;
 use crate::error::{AdoptError, OpenError, ReplayError, SettleError, SpillError};
-use crate::files::{Files, PROCESSES, adopt};
+use crate::files::{Files, adopt};
+use crate::form::name::FileName;
 use crate::form::record::Record;
 use crate::limits::evict::Limits;
 use crate::notice::Notice;
-use crate::outcome::{Evicted, SetAside, Settled, Spilled, Stored, Verdict};
+use crate::outcome::{Evicted, SetAside, Settled, Spilled, Stored, TakenOver, Verdict};
 use crate::read::group::{Group, Next};
 use crate::write::writer::{Target, WhenFull, Writer};
 
@@ -23,8 +24,6 @@ pub struct FileFallback<D: Directory = SafeDir> {
     files: Files<D>,
     limits: Limits,
     writer: Writer,
-    /// Whether the directory is the configured one, not a subdirectory of it that a further process uses.
-    is_first: bool,
     /// The process that opened the store.
     process: u32,
     /// Declared last: released after every file is closed.
@@ -40,7 +39,8 @@ impl FileFallback {
     ///
     /// # Errors
     ///
-    /// If the directory is not safe, is in use (see [`SecondProcess`]), or cannot be read.
+    /// If the directory is not safe, cannot be read, or another process uses it: two processes need two directories,
+    /// such as those of [`safe_dir::SharedDir`].
     pub fn open(config: Config) -> Result<Self, OpenError> {
         let dir = SafeDir::open(config.dir()).map_err(OpenError::Directory)?;
         Self::open_in(config, dir)
@@ -52,43 +52,48 @@ impl<D: Directory> FileFallback<D> {
     ///
     /// # Errors
     ///
-    /// If the directory is in use (see [`SecondProcess`]) or cannot be read.
+    /// If another process uses the directory, or it cannot be read.
     pub fn open_in(config: Config, dir: D) -> Result<Self, OpenError> {
-        let claim = match config.second_process {
-            SecondProcess::Refuse => Claim { locked: Locked::new(dir).map_err(OpenError::Lock)?, is_first: true },
-            SecondProcess::Subdirectory => PROCESSES.claim(dir).map_err(|error| match error {
-                ClaimError::Directory(error) => OpenError::Directory(error),
-                ClaimError::Lock(error) => OpenError::Lock(error),
-            })?,
-        };
-        let Locked { dir, lock } = claim.locked;
-        let mut store = Self {
+        let locked = Locked::new(dir).map_err(OpenError::Lock)?;
+        Self::open_locked(config, locked)
+    }
+
+    /// [`open_in`](Self::open_in) for a caller who holds the directory's lock already.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be read.
+    pub fn open_locked(config: Config, locked: Locked<D>) -> Result<Self, OpenError> {
+        let Locked { dir, lock } = locked;
+        Ok(Self {
             files: Files::load(dir, &config).map_err(OpenError::File)?,
             limits: Limits::new(&config),
             writer: Writer::new(&config),
             config,
-            is_first: claim.is_first,
             process: std::process::id(),
             _lock: lock,
-        };
-        // A file that cannot be moved now is moved by the next `adopt`.
-        drop(store.adopt());
-        Ok(store)
+        })
     }
 
-    /// Moves the files of further processes that have ended into this store, with their progress; returns the units in
-    /// them. Opening does the same; call it at intervals, so that the files of a process that ends later do not wait
-    /// for the next start. Does nothing in the store of a further process.
+    /// Moves the files in the directory `from` of a process that has ended into this store, with their progress; its
+    /// damaged files go to this store's quarantine, and its quarantine is moved at the end. The caller holds the lock
+    /// of `from`, which is on the same file system, calls again while [`TakenOver::more`] says so, and removes `from`.
+    ///
+    /// One call moves the 256 oldest files at most, by one rename each, with two or three syncs in all. The files take
+    /// their place by the times in their names, for replay and for the limits; the next clean-up enforces the limits.
+    /// No file is overwritten: one whose name is taken gets another number. A crash at any moment leaves each file in
+    /// one of the two directories.
     ///
     /// # Errors
     ///
-    /// The first failure to move a directory or file. The files that were moved from this and the other directories
-    /// count, and are in the notices.
-    pub fn adopt(&mut self) -> Result<u64, AdoptError> {
+    /// The first failure to move a file. The other files are moved all the same, and are in the notices.
+    pub fn take_over(&mut self, from: &D, now: SystemTime) -> Result<TakenOver, AdoptError> {
         if self.is_forked() {
             return Err(AdoptError::Forked);
         }
-        if self.is_first { adopt::adopt(&mut self.files) } else { Ok(0) }
+        self.limits.time(now);
+        let (taken, result) = adopt::take_over(&mut self.files, from);
+        result.map(|()| taken).map_err(AdoptError::File)
     }
 
     /// Writes the records to one new file, durable when this returns; compressed, if the text is longer than
@@ -145,15 +150,15 @@ impl<D: Directory> FileFallback<D> {
         self.writer.spill(target, records, now, when_full, announce)
     }
 
-    /// Whether a file of this name stands in the store, or in that of a further process beside it, and survives a power
-    /// cut: the directory is synced before the answer is yes. For a journal that asks at its start whether a spill that
-    /// was announced has succeeded. A file that was replayed to its end or set aside does not stand there any more.
+    /// Whether a file of this name stands in the store and survives a power cut: the directory is synced before the
+    /// answer is yes. For a journal that asks at its start whether a spill that was announced has succeeded. A file
+    /// that was replayed to its end or set aside does not stand there any more. See also [`holds_in`].
     ///
     /// # Errors
     ///
     /// If the directory cannot be read or synced: then the answer is not known.
     pub fn holds(&self, name: &str) -> Result<bool, FileError> {
-        adopt::holds(&self.files, name, self.is_first)
+        holds_in(self.files.dir(), &self.config.signal, name)
     }
 
     /// Reads the next records that are neither settled nor handed out: of those with the fewest failed attempts, and
@@ -253,7 +258,7 @@ impl<D: Directory> FileFallback<D> {
         self.files.take_notices()
     }
 
-    /// The directory in use: the configured one, or a subdirectory of it while another process uses that one.
+    /// The directory in use.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.files.dir().path()
@@ -277,6 +282,22 @@ impl<D: Directory> FileFallback<D> {
     pub(crate) fn files_mut(&mut self) -> &mut Files<D> {
         &mut self.files
     }
+}
+
+/// [`FileFallback::holds`] for a directory that is not opened as a store, such as that of a process that has ended.
+///
+/// # Errors
+///
+/// If the directory cannot be read or synced: then the answer is not known.
+pub fn holds_in<D: Directory>(dir: &D, signal: &str, name: &str) -> Result<bool, FileError> {
+    if count_in_name(signal, name).is_some() { adopt::is_file(dir, name) } else { Ok(false) }
+}
+
+/// The units in a file, by its name alone; none if no store of this signal writes such a name. For counting the files
+/// of a directory that is not opened.
+#[must_use]
+pub fn count_in_name(signal: &str, name: &str) -> Option<u64> {
+    FileName::parse(signal, name).map(|parts| parts.count)
 }
 
 impl<D: Directory> fmt::Debug for FileFallback<D> {

@@ -5,13 +5,24 @@ use std::time::{Duration, SystemTime};
 
 use crate::books::file::{FileSettled, StoredFile};
 use crate::books::ranges::Ranges;
+use crate::form::name::FileName;
 use crate::outcome::{Stored, Verdict};
 
-/// The place of a file in the order: by number, not by time, because a clock can be set back and numbers only go up.
+/// The place of a file in the order, that of the names: by time, so that the files of another process stand where they
+/// belong, and by number within one time. A store never writes a name with an earlier time than the last one
+/// (see `Names`): its own files stay in the order of their numbers although a clock can be set back.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
+    pub(crate) time: SystemTime,
     pub(crate) seq: u64,
     pub(crate) name: String,
+}
+
+impl Key {
+    /// The key of the file `name`, whose parts these are.
+    pub(crate) fn new(parts: &FileName, name: String) -> Self {
+        Self { time: parts.time, seq: parts.seq, name }
+    }
 }
 
 /// Oldest file first. A file whose last record is settled is not in here any more, even if it could not be removed from

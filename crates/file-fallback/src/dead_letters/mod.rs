@@ -44,15 +44,15 @@ mod letter;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use safe_dir::{Directory, FileError, SafeDir};
+use safe_dir::{Directory, FileError, Locked, SafeDir};
 
 use crate::books::catalog::Key;
-use crate::config::{Builder, Config, SecondProcess};
-use crate::error::{OpenError, SpillError};
+use crate::config::{Builder, Config};
+use crate::error::{AdoptError, OpenError, SpillError};
 use crate::form::format::Format;
 use crate::form::record::Record;
 use crate::notice::{Damage, Notice};
-use crate::outcome::{Evicted, Spilled, Stored};
+use crate::outcome::{Evicted, Spilled, Stored, TakenOver};
 use crate::read::records::Item;
 use crate::store::FileFallback;
 
@@ -88,13 +88,12 @@ enum Part {
 type Contents = (Letter, Vec<Vec<u8>>);
 
 impl DeadLetters {
-    /// Settings with the defaults of dead letters: 64 MiB, 30 days, 10,000 files, and no second process.
+    /// Settings with the defaults of dead letters: 64 MiB, 30 days, 10,000 files.
     pub fn config(dir: impl Into<PathBuf>) -> Builder {
         Config::builder(dir)
             .with_max_bytes(64 << 20)
             .with_max_age(Duration::from_secs(30 * 24 * 3600))
             .with_max_files(10_000)
-            .with_second_process(SecondProcess::Refuse)
     }
 
     /// Opens the directory, by name alone as [`FileFallback::open`] does. Letters are lines, also where the settings
@@ -116,6 +115,24 @@ impl<D: Directory> DeadLetters<D> {
     /// If the directory is in use or cannot be read.
     pub fn open_in(config: Config, dir: D) -> Result<Self, OpenError> {
         FileFallback::open_in(config.of_lines(), dir).map(|store| Self { store })
+    }
+
+    /// [`FileFallback::open_locked`] for letters.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be read.
+    pub fn open_locked(config: Config, locked: Locked<D>) -> Result<Self, OpenError> {
+        FileFallback::open_locked(config.of_lines(), locked).map(|store| Self { store })
+    }
+
+    /// [`FileFallback::take_over`] for letters.
+    ///
+    /// # Errors
+    ///
+    /// The first failure to move a letter.
+    pub fn take_over(&mut self, from: &D, now: SystemTime) -> Result<TakenOver, AdoptError> {
+        self.store.take_over(from, now)
     }
 
     /// Stores a letter, durably; the oldest letters are removed where a limit demands it.

@@ -1,111 +1,47 @@
-//! Takes over the files of processes that have ended.
+//! Takes over the files in the directory of a process that has ended.
 
-use safe_dir::{ClaimError, Directory, FileError, Kind};
+use safe_dir::{Directory, FileError, Kind};
 
 use crate::books::catalog::Key;
 use crate::books::file::StoredFile;
-use crate::books::progress::{LOG, Progress};
-use crate::error::AdoptError;
+use crate::books::progress::{LOG, Mark, Progress};
+use crate::files::Files;
 use crate::files::aside::Unusable;
-use crate::files::{Files, PROCESSES};
+use crate::form::name::FileName;
 use crate::notice::Notice;
+use crate::outcome::TakenOver;
 
-/// Moves the files of further processes that have ended here, with their progress; returns the units in them. A process
-/// whose files cannot be moved does not hold up those of the others: the first failure is returned at the end.
-pub(crate) fn adopt<D: Directory>(files: &mut Files<D>) -> Result<u64, AdoptError> {
-    let (mut adopted, mut failed) = (0, None);
-    for name in PROCESSES.list(&files.dir).map_err(AdoptError::File)? {
-        match adopt_from(files, &name) {
-            Ok(count) => adopted += count,
-            Err(error) => drop(failed.get_or_insert(error)),
-        }
-    }
-    failed.map_or(Ok(adopted), Err)
+/// A file of the other directory that is about to be moved.
+struct Move {
+    /// Its name in the other directory.
+    name: String,
+    /// Its place here, under a name that is free.
+    key: Key,
+    file: StoredFile,
+    /// Its mark under the new name, if the other process has left one.
+    mark: Option<Mark>,
 }
 
-/// Whether a regular file of this name is in the directory or, if `processes`, in that of a further process, and
-/// survives a power cut: the directory is synced first.
-pub(crate) fn holds<D: Directory>(files: &Files<D>, name: &str, processes: bool) -> Result<bool, FileError> {
-    if files.names.parse(name).is_none() {
-        return Ok(false);
-    }
-    if is_file(&files.dir, name)? {
-        return Ok(true);
-    }
-    if !processes {
-        return Ok(false);
-    }
-    for process in PROCESSES.list(&files.dir)? {
-        // A directory that this process may not open holds no file of the store.
-        let Ok(other) = files.dir.subdirectory(&process) else { continue };
-        if is_file(&other, name)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn adopt_from<D: Directory>(files: &mut Files<D>, name: &str) -> Result<u64, AdoptError> {
-    let Some(abandoned) = PROCESSES.open_abandoned(&files.dir, name).map_err(|error| match error {
-        ClaimError::Directory(error) => AdoptError::Directory(error),
-        ClaimError::Lock(error) => AdoptError::Lock(error),
-    })?
-    else {
-        return Ok(0);
-    };
-    let from = &abandoned.locked.dir;
+/// Moves the oldest files of the directory `from`, with their progress, and at the end its quarantine. A failure at one
+/// file leaves out no other one; the first is returned beside the result.
+pub(crate) fn take_over<D: Directory>(files: &mut Files<D>, from: &D) -> (TakenOver, Result<(), FileError>) {
     let before = files.catalog.total();
-    let moved = move_files(files, from);
+    let taken = take_some(files, from);
     let total = files.catalog.total();
-    let (moved_files, count) = (total.files - before.files, total.count - before.count);
-    if moved_files > 0 {
-        files.notices.push_back(Notice::Adopted { from: name.to_owned(), files: moved_files, count });
+    let (moved, count) = (total.files - before.files, total.count - before.count);
+    if moved > 0 {
+        let from = from.path().display().to_string();
+        files.notices.push_back(Notice::Adopted { from, files: moved, count });
     }
-    moved.map_err(AdoptError::File)?;
-    files.aside.adopt_quarantine(&files.dir, from).map_err(AdoptError::File)?;
-    // A directory with a file of another program is not removed; that is no failure.
-    drop(safe_dir::remove_leftovers(from));
-    drop(from.remove(LOG));
-    drop(abandoned.remove(&files.dir));
-    Ok(count)
+    let (more, result) = match taken {
+        Ok(more) => (more, Ok(())),
+        Err(error) => (true, Err(error)),
+    };
+    (TakenOver { files: moved, count, more }, result)
 }
 
-fn move_files<D: Directory>(files: &mut Files<D>, from: &D) -> Result<(), FileError> {
-    let (mut progress, _) = Progress::load(from);
-    for entry in from.list()? {
-        let Some(name) = entry.name.to_str() else { continue };
-        let Some(mut parsed) = files.names.parse(name) else { continue };
-        let metadata = from.metadata(name)?;
-        if let Some(damage) = files.unusable(&metadata) {
-            // This entry never enters the catalog: the size of a giant could push all other files out.
-            let stranger = Unusable { name: name.to_owned(), damage, count: 0, promised: parsed.count };
-            files.aside.adopt_stranger(&files.dir, from, stranger, &mut files.notices)?;
-            continue;
-        }
-        let mut key = Key { seq: parsed.seq, name: name.to_owned() };
-        let mut seq = files.names.next_seq();
-        // A name can be on the disk and not in the catalog, such as that of a file that could not be removed.
-        while files.catalog.contains(&key) || files.dir.metadata(&key.name).is_ok() {
-            parsed.seq = seq;
-            key = Key { seq, name: files.names.write(&parsed) };
-            seq += 1;
-        }
-        let mut file = StoredFile::new(&parsed, metadata.len, parsed.time);
-        if let Some(mark) = progress.claim(name, metadata.len) {
-            file.resume(mark);
-            // Before the move: a mark without a file is ignored, a file without its mark is delivered again.
-            files.progress.save(&files.dir, vec![file.mark(&key.name)])?;
-        }
-        from.rename(name, &files.dir, &key.name)?;
-        files.names.note(parsed.seq);
-        files.catalog.insert(key, file);
-    }
-    // The new names before the old ones go: in between a power cut may leave both, never neither.
-    files.dir.sync()?;
-    from.sync()
-}
-
-fn is_file<D: Directory>(dir: &D, name: &str) -> Result<bool, FileError> {
+/// Whether a regular file of this name is in the directory and survives a power cut: the directory is synced first.
+pub(crate) fn is_file<D: Directory>(dir: &D, name: &str) -> Result<bool, FileError> {
     match dir.metadata(name) {
         Ok(metadata) if metadata.kind == Kind::File => dir.sync().map(|()| true),
         Ok(_) => Ok(false),
@@ -113,3 +49,130 @@ fn is_file<D: Directory>(dir: &D, name: &str) -> Result<bool, FileError> {
         Err(error) => Err(error),
     }
 }
+
+/// Returns whether more is left to be moved.
+fn take_some<D: Directory>(files: &mut Files<D>, from: &D) -> Result<bool, FileError> {
+    let mut waiting = Vec::new();
+    for entry in from.list()? {
+        let Ok(name) = entry.name.into_string() else { continue };
+        if let Some(parsed) = files.names.parse(&name) {
+            waiting.push((Key::new(&parsed, name), parsed));
+        }
+    }
+    waiting.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let (more, is_empty) = (waiting.len() > FILES_AT_A_TIME, waiting.is_empty());
+    let mut failed = None;
+    if !is_empty {
+        move_files(files, from, waiting, &mut failed);
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if more {
+        return Ok(true);
+    }
+    // Behind the files: their marks are in the log until the last one is here.
+    let more = files.aside.take_over_quarantine(&files.dir, from, FILES_AT_A_TIME)?;
+    if !more {
+        // An entry of another program stays, and with it the directory; that is no failure.
+        drop(safe_dir::remove_leftovers(from));
+        drop(from.remove(LOG));
+    }
+    Ok(more)
+}
+
+fn move_files<D: Directory>(
+    files: &mut Files<D>,
+    from: &D,
+    waiting: Vec<(Key, FileName)>,
+    failed: &mut Option<FileError>,
+) {
+    let (mut progress, _) = Progress::load(from);
+    let (mut moves, mut attempted) = (Vec::new(), 0);
+    for (key, parsed) in waiting {
+        if attempted == FILES_AT_A_TIME {
+            break;
+        }
+        match prepare(files, from, &mut progress, key, parsed) {
+            Ok(prepared) => {
+                attempted += 1;
+                moves.extend(prepared);
+            }
+            Err(error) => note(failed, error),
+        }
+    }
+    // Before the files: a mark without a file is ignored, a file without its mark is delivered again.
+    let marks = moves.iter().filter_map(|planned| planned.mark.clone()).collect::<Vec<_>>();
+    let marked = if marks.is_empty() { Ok(()) } else { files.progress.save(&files.dir, marks) };
+    let is_marked = marked.is_ok();
+    marked.unwrap_or_else(|error| note(failed, error));
+    let mut moved = false;
+    for Move { name, key, file, mark } in moves {
+        let seq = key.seq;
+        let result = match mark {
+            Some(_) if !is_marked => Err(None),
+            _ => from.rename(&name, &files.dir, &key.name).map_err(Some),
+        };
+        match result {
+            Ok(()) => {
+                moved = true;
+                files.names.note(seq);
+                files.catalog.insert(key, file);
+            }
+            Err(error) => {
+                files.progress.forget(&key.name);
+                // A file that is gone was removed by another program.
+                if let Some(error) = error.filter(|error| !error.is_not_found()) {
+                    note(failed, error);
+                }
+            }
+        }
+    }
+    if moved {
+        // The new names before the old ones go: in between a power cut may leave both, never neither.
+        files.dir.sync().and_then(|()| from.sync()).unwrap_or_else(|error| note(failed, error));
+    }
+}
+
+/// Chooses the place of a file; one that is not to be read goes to the quarantine at once.
+fn prepare<D: Directory>(
+    files: &mut Files<D>,
+    from: &D,
+    progress: &mut Progress<D::File>,
+    old: Key,
+    mut parsed: FileName,
+) -> Result<Option<Move>, FileError> {
+    let metadata = match from.metadata(&old.name) {
+        Ok(metadata) => metadata,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if let Some(damage) = files.unusable(&metadata) {
+        // This entry never enters the catalog: the size of a giant could push all other files out.
+        let stranger = Unusable { name: old.name, damage, count: 0, promised: parsed.count };
+        files.aside.adopt_stranger(&files.dir, from, stranger, &mut files.notices)?;
+        return Ok(None);
+    }
+    let Key { name, .. } = old;
+    let mut key = Key::new(&parsed, name.clone());
+    // A name can be on the disk and not in the catalog, such as that of a file that could not be removed.
+    while files.catalog.contains(&key) || files.dir.metadata(&key.name).is_ok() {
+        parsed.seq = files.names.next_seq();
+        files.names.reserve(parsed.seq);
+        key = Key::new(&parsed, files.names.write(&parsed));
+    }
+    let mut file = StoredFile::new(&parsed, metadata.len, parsed.time);
+    let mark = progress.claim(&name, metadata.len).map(|mark| {
+        file.resume(mark);
+        file.mark(&key.name)
+    });
+    Ok(Some(Move { name, key, file, mark }))
+}
+
+fn note(failed: &mut Option<FileError>, error: FileError) {
+    failed.get_or_insert(error);
+}
+
+/// One call moves at most so many files, so that it does not block the disk thread for long: each is one rename, and
+/// all together are two syncs, three with progress.
+const FILES_AT_A_TIME: usize = 256;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use safe_dir::{Directory, FileError, OpenError, Quarantine, QuarantineLimits};
+use safe_dir::{Directory, FileError, Kind, OpenError, Quarantine, QuarantineLimits};
 
 use crate::notice::{Damage, Notice};
 
@@ -97,9 +97,28 @@ impl<D: Directory> Aside<D> {
         Ok(())
     }
 
-    /// Moves the whole quarantine in the directory `from` of a process that has ended.
-    pub(super) fn adopt_quarantine(&mut self, dir: &D, from: &D) -> Result<(), FileError> {
-        self.quarantine.take_over(dir, from)
+    /// Moves up to `most` files of the quarantine in the directory `from` of a process that has ended, durably; removes
+    /// that quarantine once it is empty. Returns whether more are left.
+    pub(super) fn take_over_quarantine(&mut self, dir: &D, from: &D, most: usize) -> Result<bool, FileError> {
+        match from.metadata(QUARANTINE) {
+            Ok(metadata) if metadata.kind == Kind::Directory => {}
+            // A file or a link of that name is no quarantine: it stays.
+            Ok(_) => return Ok(false),
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let Ok(old) = from.subdirectory(QUARANTINE) else { return Ok(false) };
+        let entries = old.list()?;
+        if entries.len() <= most {
+            // All of it, and the directory.
+            return self.quarantine.take_over(dir, from).map(|()| false);
+        }
+        for entry in entries.into_iter().take(most) {
+            if let Some(name) = entry.name.to_str() {
+                self.quarantine.set_aside_from(dir, &old, name)?;
+            }
+        }
+        self.quarantine.sync(&old).map(|()| true)
     }
 }
 

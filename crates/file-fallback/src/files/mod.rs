@@ -7,7 +7,7 @@
 //! | `replay` | the next group: fewest failed attempts first, then the oldest file |
 //! | `settle` | the verdicts about a group, durably |
 //! | `aside` | moves damaged files and strangers to the quarantine |
-//! | `adopt` | takes over the files of processes that have ended |
+//! | `adopt` | takes over the files in the directory of a process that has ended |
 
 pub(crate) mod adopt;
 mod aside;
@@ -18,7 +18,7 @@ mod settle;
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use safe_dir::{Directory, FileError, ProcessDirs};
+use safe_dir::{Directory, FileError};
 
 use crate::books::catalog::{Catalog, Key};
 use crate::books::file::StoredFile;
@@ -29,9 +29,6 @@ use crate::form::names::Names;
 use crate::notice::{Damage, Notice};
 use crate::outcome::SetAside;
 use crate::read::reader::{OpenFile, Reader};
-
-/// The subdirectories of further processes on the same directory.
-pub(crate) const PROCESSES: ProcessDirs = ProcessDirs { prefix: "process-", max_further: 64 };
 
 /// The files of a store in its directory.
 #[derive(Debug)]
@@ -84,8 +81,7 @@ impl<D: Directory> Files<D> {
 
     /// The key of the file `name`, if its records are not all settled.
     pub(crate) fn find(&self, name: &str) -> Option<Key> {
-        let seq = self.names.parse(name)?.seq;
-        let key = Key { seq, name: name.to_owned() };
+        let key = Key::new(&self.names.parse(name)?, name.to_owned());
         self.catalog.contains(&key).then_some(key)
     }
 
@@ -94,7 +90,7 @@ impl<D: Directory> Files<D> {
         self.names.parse(&key.name).map(|name| name.time)
     }
 
-    /// Chooses the name of a new file, with a number of its own.
+    /// Chooses the name of a new file, with a number of its own and a time that is not before that of the last one.
     pub(crate) fn new_name(&mut self, time: SystemTime, count: u64, extension: Extension) -> NewName {
         let parts = self.names.take(time, count, extension);
         NewName { text: self.names.write(&parts), parts }
@@ -103,7 +99,7 @@ impl<D: Directory> Files<D> {
     /// Adds a file that was published under this name.
     pub(crate) fn add(&mut self, name: NewName, bytes: u64, written_at: SystemTime) {
         let NewName { parts, text } = name;
-        self.catalog.insert(Key { seq: parts.seq, name: text }, StoredFile::new(&parts, bytes, written_at));
+        self.catalog.insert(Key::new(&parts, text), StoredFile::new(&parts, bytes, written_at));
     }
 
     /// Opens a file at its start, for the caller alone.

@@ -44,9 +44,10 @@ impl<D: Directory> Files<D> {
             let Some(name) = entry.name.to_str() else { continue };
             let Some(parsed) = self.names.parse(name) else { continue };
             self.names.note(parsed.seq);
+            self.names.note_found(parsed.time);
             // A file that has been removed since, or that this process may not look at, is not counted.
             let Ok(metadata) = self.dir.metadata(name) else { continue };
-            let key = Key { seq: parsed.seq, name: name.to_owned() };
+            let key = Key::new(&parsed, name.to_owned());
             match self.unusable(&metadata) {
                 None => {
                     let mut file = StoredFile::new(&parsed, metadata.len, parsed.time);
@@ -61,10 +62,11 @@ impl<D: Directory> Files<D> {
             }
         }
         let (names, catalog) = (&self.names, &self.catalog);
-        let seq_of = |name: &str| names.parse(name).map(|parsed| parsed.seq);
-        let known = |name: &str| seq_of(name).is_some_and(|seq| catalog.contains(&Key { seq, name: name.to_owned() }));
+        let key_of = |name: &str| names.parse(name).map(|parsed| Key::new(&parsed, name.to_owned()));
+        let known = |name: &str| key_of(name).is_some_and(|key| catalog.contains(&key));
         self.progress.retain(known);
         // A new file must not get a name that the log has a mark for: it would be taken for a settled one.
+        let seq_of = |name: &str| names.parse(name).map(|parsed| parsed.seq);
         if let Some(highest) = self.progress.highest(seq_of) {
             self.names.reserve(highest);
         }

@@ -105,6 +105,13 @@ fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
+/// The time as a name has it: in whole milliseconds, and within the years that four digits can write.
+pub(crate) fn as_named(time: SystemTime) -> SystemTime {
+    let millis = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let millis = u64::try_from(millis).unwrap_or(u64::MAX).min(MAX_MILLIS.unsigned_abs());
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
 /// 9999-12-30T21:59:59.999Z: the last whole second but one that `jiff` knows, and the year still has four digits.
 const MAX_MILLIS: i64 = 253_402_207_199_999;
 
@@ -183,6 +190,16 @@ mod tests {
             let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis as u64);
             let name = FileName { time, seq, count, extension };
             prop_assert_eq!(FileName::parse("traces", &name.format("traces")), Some(name));
+        }
+
+        #[test]
+        fn the_time_as_named_is_that_of_the_parsed_name(nanos in any::<u64>(), before in any::<bool>()) {
+            let epoch = SystemTime::UNIX_EPOCH;
+            let span = Duration::from_nanos(nanos).saturating_mul(if before { 1 } else { 40 });
+            let time = if before { epoch.checked_sub(span) } else { epoch.checked_add(span) }.expect("a time");
+            let extension = Extension { format: Format::Lines, packing: Packing::Plain };
+            let text = FileName { time, seq: 1, count: 1, extension }.format("x");
+            prop_assert_eq!(FileName::parse("x", &text).map(|name| name.time), Some(as_named(time)));
         }
 
         #[test]

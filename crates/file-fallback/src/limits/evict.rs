@@ -10,6 +10,7 @@ use crate::books::catalog::Key;
 use crate::config::Config;
 use crate::error::SpillError;
 use crate::files::Files;
+use crate::form::names::CLOCK_SET;
 use crate::limits::clock::Clock;
 use crate::limits::rate::Rate;
 use crate::outcome::{Evicted, Reason};
@@ -64,7 +65,7 @@ impl Limits {
         let mut evicted = Vec::new();
         let now = self.clock.read(now);
         files.tidy();
-        files.correct_times(now, SystemTime::UNIX_EPOCH + UNSET_BEFORE);
+        files.correct_times(now, SystemTime::UNIX_EPOCH + CLOCK_SET);
         for key in files.catalog().idle_older_than(self.max_age, now) {
             match self.evict(files, &key, Reason::MaxAge) {
                 Ok(removed) => evicted.push(removed),
@@ -166,6 +167,3 @@ impl Limits {
         Ok(Evicted { name: key.name.clone(), count, bytes, reason })
     }
 }
-
-/// 2020-01-01, since the epoch. A clock that shows an earlier time was not set: this crate is younger.
-const UNSET_BEFORE: Duration = Duration::from_secs(1_577_836_800);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use file_fallback::{Damage, FileFallback, Next, Notice, Stored};
 
-use crate::{at, config, data_files, drain, line, lines, missing, once, open, scratch, units};
+use crate::{at, config, data_files, drain, ended, line, lines, missing, once, open, scratch, take_over, units};
 
 fn name(seq: u32, extension: &str) -> String {
     format!("traces-20260201T000000.000Z-{seq:08}-n5{extension}")
@@ -194,17 +194,17 @@ fn thousands_of_strangers_are_moved_a_few_at_a_time_and_named_once() {
 
 /// A file in the directory of an ended process that is larger than the store may be pushes no file out.
 #[test]
-fn a_giant_is_not_adopted() {
+fn a_giant_is_not_taken_over() {
     let scratch = scratch();
-    let mut store = open(config(scratch.path()));
+    let mut store = open(config(&scratch.path().join("own")));
     drop(store.spill(&lines(0..2, 50), at(0)).expect("room"));
-    let dead = scratch.path().join("process-1");
+    let dead = scratch.path().join("dead");
     fs::create_dir(&dead).expect("made");
     fs::set_permissions(&dead, fs::Permissions::from_mode(0o700)).expect("ours");
     fs::File::create(dead.join(name(7, ".jsonl"))).expect("made").set_len(1 << 40).expect("sparse");
     symlink("/dev/zero", dead.join(name(8, ".jsonl"))).expect("linked");
     fs::write(dead.join(name(9, ".jsonl")), [line(2, 50).bytes, b"\n".to_vec()].concat()).expect("written");
-    assert_eq!(store.adopt().expect("adopted"), 5);
+    assert_eq!(take_over(&mut store, &ended(&dead).dir), (1, 5));
     assert_eq!(store.clean_up(at(1)), []);
     assert_eq!(drain(&mut store, 1_000), (once(0..3), 0));
     let damages = store.take_notices().into_iter().filter_map(|notice| match notice {
@@ -214,7 +214,7 @@ fn a_giant_is_not_adopted() {
     let mut damages = damages.map(Damage::as_str).collect::<Vec<_>>();
     damages.sort_unstable();
     assert_eq!(damages, [Damage::FileTooLarge.as_str(), Damage::NotOurs.as_str()]);
-    assert!(!dead.exists());
+    assert_eq!(data_files(&dead), [""; 0]);
 }
 
 /// A file of much text without a record, and many files of one blank line.

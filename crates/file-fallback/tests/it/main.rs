@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use file_fallback::{Builder, Compression, Config, FileFallback, Format, Group, Next, Notice, Record, Verdict};
-use safe_dir::Directory;
+use safe_dir::{Directory, Locked, SafeDir};
 
 /// A fixed time, and `seconds` more.
 fn at(seconds: u64) -> SystemTime {
@@ -42,6 +42,24 @@ fn config(dir: &Path) -> Builder {
 
 fn open(builder: Builder) -> FileFallback {
     FileFallback::open(builder.build().expect("valid")).expect("a free directory")
+}
+
+/// The directory of a process that has ended, its lock taken as the caller of `take_over` does.
+fn ended(dir: &Path) -> Locked<SafeDir> {
+    Locked::new(SafeDir::open(dir).expect("ours")).expect("its process has ended")
+}
+
+/// Takes over all that the directory holds; returns how many files and units.
+fn take_over<D: Directory>(store: &mut FileFallback<D>, from: &D) -> (u64, u64) {
+    let (mut files, mut count) = (0, 0);
+    loop {
+        let taken = store.take_over(from, at(0)).expect("moved");
+        files += taken.files;
+        count += taken.count;
+        if !taken.more {
+            return (files, count);
+        }
+    }
 }
 
 /// A JSON line with an id; its text and its count follow from the id.

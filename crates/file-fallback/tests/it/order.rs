@@ -9,7 +9,8 @@ use safe_dir::Directory;
 use safe_dir::sim::{Disk, Fault, Faults, Faulty};
 
 use crate::{
-    at, config, count, data_files, drain, id_of, lines, missing, next_group, once, open, records, scratch, units,
+    at, config, count, data_files, drain, ended, id_of, lines, missing, next_group, once, open, records, scratch,
+    take_over, units,
 };
 
 fn failed(failed: u32) -> Attempts {
@@ -113,9 +114,8 @@ fn a_record_that_was_given_back_has_not_failed() {
 #[test]
 fn attempts_survive_a_restart_and_an_adoption() {
     let scratch = scratch();
-    let first = open(config(scratch.path()));
-    let mut second = open(config(scratch.path()));
-    assert_eq!(second.path(), scratch.path().join("process-1"));
+    let (own, other) = (scratch.path().join("own"), scratch.path().join("other"));
+    let mut second = open(config(&other));
     for first in [0, 5] {
         drop(second.spill(&lines(first..first + 5, 300), at(0)).expect("room"));
     }
@@ -124,10 +124,11 @@ fn attempts_survive_a_restart_and_an_adoption() {
     let verdict = |id: usize| (expected[id] > 0).then(|| failed(expected[id]));
     settle(&mut second, group, verdict);
     let stored = second.stored();
-    drop((first, second));
+    drop(second);
+    take_over(&mut open(config(&own)), &ended(&other).dir);
     for _ in 0..3 {
-        let mut store = open(config(scratch.path()));
-        assert_eq!((store.path(), store.stored()), (scratch.path(), stored));
+        let mut store = open(config(&own));
+        assert_eq!((store.path(), store.stored()), (&*own, stored));
         let mut order = Vec::new();
         while let Some(group) = next_group(&mut store, 100_000) {
             for (id, source) in ids(&group).into_iter().zip(group.sources()) {

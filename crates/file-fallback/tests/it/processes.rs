@@ -1,121 +1,236 @@
-//! Several processes on one directory, and the adoption of files of ended ones.
+//! The directories of several processes, and the files of ended ones.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use file_fallback::{FileFallback, Notice, OpenError, SecondProcess};
+use file_fallback::{AdoptError, FileFallback, Notice, OpenError, TakenOver, count_in_name, holds_in};
 
-use crate::{at, config, count, data_files, drain, line, lines, next_group, once, open, scratch};
-
-#[test]
-fn a_second_process_takes_a_directory_of_its_own_which_is_adopted_later() {
-    let scratch = scratch();
-    let mut first = open(config(scratch.path()));
-    let mut second = open(config(scratch.path()));
-    let mut third = open(config(scratch.path()));
-    assert_eq!(second.path(), scratch.path().join("process-1"));
-    assert_eq!(third.path(), scratch.path().join("process-2"));
-    drop(first.spill(&lines(0..2, 50), at(0)).expect("room"));
-    drop(second.spill(&lines(2..5, 50), at(0)).expect("room"));
-    drop(third.spill(&lines(5..7, 50), at(0)).expect("room"));
-    let group = next_group(&mut second, 1).expect("three lines");
-    second.acknowledge(group, |_| count(2) as u64).expect("durable");
-
-    assert_eq!(first.adopt().expect("nothing to do"), 0, "a living process keeps its files");
-    assert_eq!(third.adopt().expect("nothing to do"), 0);
-    let left = second.stored().count;
-    drop(second);
-    assert_eq!(first.adopt().expect("moved"), left);
-    let notices = first.take_notices();
-    assert_eq!(notices, [Notice::Adopted { from: "process-1".into(), files: 1, count: left }]);
-    assert!(!scratch.path().join("process-1").exists());
-    assert_eq!(drain(&mut first, 1_000), (once([0, 1, 3, 4]), 0), "with their progress");
-    drop((first, third));
-
-    // Opening adopts too.
-    let mut again = open(config(scratch.path()));
-    assert_eq!(drain(&mut again, 1_000), (once(5..7), 0));
-    assert_eq!(
-        fs::read_dir(scratch.path())
-            .expect("readable")
-            .filter(|entry| { entry.as_ref().is_ok_and(|entry| entry.path().is_dir()) })
-            .count(),
-        0
-    );
-}
+use crate::{
+    at, config, count, data_files, drain, ended, id_of, line, lines, next_group, once, open, scratch, take_over, units,
+};
 
 #[test]
-fn records_that_were_delivered_before_an_adoption_stay_delivered_after_the_next_start() {
-    let scratch = scratch();
-    let mut first = open(config(scratch.path()));
-    let mut second = open(config(scratch.path()));
-    drop(second.spill(&lines(0..5, 50), at(0)).expect("room"));
-    let group = next_group(&mut second, 1).expect("five lines");
-    second.acknowledge(group, |_| count(0) as u64).expect("durable");
-    drop(second);
-    first.adopt().expect("moved");
-    drop(first);
-    let mut again = open(config(scratch.path()));
-    assert_eq!(drain(&mut again, 1_000), (once(1..5), 0));
-}
-
-#[test]
-fn a_second_process_is_refused_where_the_settings_say_so() {
+fn a_second_process_is_refused_and_the_error_names_the_remedies() {
     let scratch = scratch();
     let _first = open(config(scratch.path()));
-    let refused =
-        FileFallback::open(config(scratch.path()).with_second_process(SecondProcess::Refuse).build().expect("valid"));
-    let Err(OpenError::Lock(error)) = refused else { panic!("{refused:?}") };
-    assert!(error.to_string().contains(&*scratch.path().to_string_lossy()), "{error}");
+    let refused = FileFallback::open(config(scratch.path()).build().expect("valid"));
+    let Err(error @ OpenError::Lock(_)) = refused else { panic!("{refused:?}") };
+    let text = error.to_string();
+    let path = scratch.path().to_string_lossy();
+    for part in [&*path, "another process", "a directory of its own", "safe_dir::SharedDir"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }
 
 #[test]
-fn the_quarantine_of_an_ended_process_is_adopted_too() {
-    let scratch = scratch();
-    let first = open(config(scratch.path()));
-    let mut second = open(config(scratch.path()));
-    let damaged =
-        second.spill(&[file_fallback::Record { bytes: b"no json".to_vec(), count: 1 }], at(0)).expect("room").name;
-    drop(drain(&mut second, 1_000));
-    drop((first, second));
-    drop(open(config(scratch.path())));
-    assert!(!scratch.path().join("process-1").exists());
-    assert!(scratch.path().join("quarantine").join(damaged).exists());
+fn the_error_of_an_unusable_directory_has_its_whole_chain_and_a_remedy() {
+    for path in ["/proc/fallback", "/dev/null/fallback"] {
+        let error = FileFallback::open(config(path.as_ref()).build().expect("valid")).expect_err("unusable");
+        let text = error.to_string();
+        let names = text.contains(path) || text.contains(path.trim_end_matches("/fallback"));
+        assert!(names && text.contains("another"), "{text}");
+        let OpenError::Directory(inner) = &error else { panic!("{error:?}") };
+        let mut source = std::error::Error::source(inner);
+        while let Some(cause) = source {
+            assert!(text.contains(&cause.to_string()), "{cause} is not in: {text}");
+            source = cause.source();
+        }
+        assert!(std::error::Error::source(&error).is_none(), "a program that prints the chain would print it twice");
+    }
 }
 
 #[test]
-fn an_unusable_subdirectory_stops_neither_the_other_processes_nor_a_start() {
+fn the_files_of_an_ended_process_are_taken_over_with_their_progress() {
     let scratch = scratch();
-    let mut first = open(config(scratch.path()));
-    std::os::unix::fs::symlink("/nowhere", scratch.path().join("process-1")).expect("linked");
-    fs::write(scratch.path().join("process-2"), "a file").expect("written");
-    // A directory whose lock is a directory, which cannot be locked.
-    fs::create_dir_all(scratch.path().join("process-3/.lock")).expect("made");
-    let mut second = open(config(scratch.path()));
-    assert_eq!(second.path(), scratch.path().join("process-4"));
-    drop(second.spill(&lines(0..3, 50), at(0)).expect("room"));
+    let (own, other) = (scratch.path().join("own"), scratch.path().join("other"));
+    let mut first = open(config(&own));
+    let mut second = open(config(&other));
+    drop(first.spill(&lines(0..2, 50), at(0)).expect("room"));
+    drop(second.spill(&lines(2..5, 50), at(0)).expect("room"));
+    drop(second.spill(&lines(5..7, 50), at(1)).expect("room"));
+    let group = next_group(&mut second, 1).expect("three lines");
+    second.acknowledge(group, |_| count(2) as u64).expect("durable");
     let left = second.stored().count;
     drop(second);
-    // The error names the unusable one, and the files of the others are adopted all the same.
-    first.adopt().expect_err("process-3");
-    assert_eq!(first.stored().count, left);
-    assert_eq!(drain(&mut first, 1_000), (once(0..3), 0));
+
+    let ended = ended(&other);
+    let taken = first.take_over(&ended.dir, at(2)).expect("moved");
+    assert_eq!(taken, TakenOver { files: 2, count: left, more: false });
+    let from = other.to_string_lossy().into_owned();
+    assert_eq!(first.take_notices(), [Notice::Adopted { from, files: 2, count: left }]);
+    let rest = fs::read_dir(&other).expect("readable").map(|entry| entry.expect("readable").file_name());
+    assert_eq!(rest.collect::<Vec<_>>(), [".lock"], "the lock alone, which the caller removes with the directory");
+    drop(first);
+    let mut again = open(config(&own));
+    assert_eq!(drain(&mut again, 1_000), (once([0, 1, 3, 4, 5, 6]), 0), "also after the next start");
 }
 
 #[test]
-fn an_adopted_file_gets_another_name_where_its_own_is_taken() {
+fn files_that_were_taken_over_stand_in_the_order_by_their_times() {
     let scratch = scratch();
-    let mut first = open(config(scratch.path()));
-    let mut second = open(config(scratch.path()));
-    let name = second.spill(&lines(0..3, 50), at(0)).expect("room").name;
+    let (own, other) = (scratch.path().join("own"), scratch.path().join("other"));
+    let (mut first, mut second) = (open(config(&own).with_max_files(4)), open(config(&other)));
+    // The numbers of the other process say the opposite.
+    for id in 10..15 {
+        drop(second.spill(&lines([id], 50), at(0)).expect("room"));
+        next_group(&mut second, 1).map(|group| second.acknowledge(group, units)).expect("one").expect("durable");
+    }
+    for (id, time) in [(0, 10), (1, 30)] {
+        drop(first.spill(&lines([id], 50), at(time)).expect("room"));
+    }
+    for (id, time) in [(2, 5), (3, 20), (4, 40)] {
+        drop(second.spill(&lines([id], 50), at(time)).expect("room"));
+    }
     drop(second);
-    // A directory of that name, which the first process has not seen.
-    fs::create_dir(scratch.path().join(&name)).expect("made");
-    first.adopt().expect("moved");
-    assert_eq!(drain(&mut first, 1_000), (once(0..3), 0));
+    take_over(&mut first, &ended(&other).dir);
+    let evicted = first.clean_up(at(41));
+    assert_eq!(evicted.iter().map(|file| file.count).collect::<Vec<_>>(), [count(2) as u64], "the oldest of both");
+    let restarted = {
+        drop(first);
+        open(config(&own))
+    };
+    assert_eq!(order(restarted), [0, 3, 1, 4]);
 }
+
+/// The wall clock of a process goes back by a day, by ten years and to 1970.
+#[test]
+fn a_clock_that_jumps_back_reorders_no_files_of_a_process() {
+    let scratch = scratch();
+    let (own, other) = (scratch.path().join("own"), scratch.path().join("other"));
+    let mut writer = open(config(&other));
+    let times = [at(0), at(0) - DAY, at(0) - DAY * 3_650, std::time::UNIX_EPOCH, at(5), at(0) - DAY];
+    for (id, time) in times.into_iter().enumerate() {
+        drop(writer.spill(&lines([id], 50), time).expect("room"));
+    }
+    drop(writer);
+    // A start with a clock that was not set yet.
+    let mut writer = open(config(&other));
+    drop(writer.spill(&lines([6], 50), std::time::UNIX_EPOCH).expect("room"));
+    drop(writer);
+    let mut store = open(config(&own));
+    take_over(&mut store, &ended(&other).dir);
+    assert_eq!(order(store), (0..7).collect::<Vec<_>>());
+}
+
+/// A file that was named with a clock far ahead, by an earlier run, does not decide the names of new files.
+#[test]
+fn names_do_not_continue_from_a_clock_that_was_far_ahead() {
+    let scratch = scratch();
+    drop(open(config(scratch.path())).spill(&lines([0], 50), at(0) + DAY * 27_000).expect("room"));
+    let name = open(config(scratch.path())).spill(&lines([1], 50), at(7)).expect("room").name;
+    assert!(name.starts_with("traces-20260201T000007.000Z-"), "{name}");
+}
+
+#[test]
+fn one_call_takes_over_the_256_oldest_files() {
+    let scratch = scratch();
+    let (own, other) = (scratch.path().join("own"), scratch.path().join("other"));
+    let mut second = open(config(&other));
+    for id in 0..300 {
+        drop(second.spill(&lines([id], 50), at(id as u64)).expect("room"));
+    }
+    drop(second);
+    let mut first = open(config(&own));
+    let ended = ended(&other);
+    let taken = first.take_over(&ended.dir, at(0)).expect("moved");
+    assert_eq!((taken.files, taken.more), (256, true));
+    assert_eq!(drain(&mut first, 1_000), (once(0..256), 0), "the oldest");
+    let taken = first.take_over(&ended.dir, at(0)).expect("moved");
+    assert_eq!((taken.files, taken.more), (44, false));
+    assert_eq!(drain(&mut first, 1_000), (once(256..300), 0));
+}
+
+#[test]
+fn the_quarantine_of_an_ended_process_is_taken_over_in_steps_too() {
+    let scratch = scratch();
+    let (own, other) = (scratch.path().join("own"), scratch.path().join("other"));
+    drop(open(config(&other)));
+    let damaged = other.join("quarantine");
+    fs::create_dir(&damaged).expect("made");
+    fs::set_permissions(&damaged, fs::Permissions::from_mode(0o700)).expect("ours");
+    for seq in 0..300 {
+        let name = format!("traces-20260201T000000.000Z-{seq:08}-n2.jsonl");
+        fs::write(damaged.join(name), "no json").expect("written");
+    }
+    let mut first = open(config(&own));
+    let ended = ended(&other);
+    assert!(first.take_over(&ended.dir, at(0)).expect("moved").more);
+    assert_eq!(first.set_aside().expect("readable").files, 256);
+    assert!(!first.take_over(&ended.dir, at(0)).expect("moved").more);
+    let aside = first.set_aside().expect("readable");
+    assert_eq!((aside.files, aside.count, damaged.exists()), (300, 600, false));
+}
+
+#[test]
+fn a_file_whose_name_is_taken_gets_another_number_and_none_is_overwritten() {
+    let scratch = scratch();
+    let (own, other) = (scratch.path().join("own"), scratch.path().join("other"));
+    let (mut first, mut second) = (open(config(&own)), open(config(&other)));
+    // Both have the time, the number and the count of units in common.
+    let name = first.spill(&lines([5], 50), at(0)).expect("room").name;
+    assert_eq!(second.spill(&lines([0, 10, 15], 50), at(0)).expect("room").count, 3);
+    assert_eq!(second.spill(&lines([20], 50), at(0)).expect("room").count, 1);
+    drop(second);
+    let twin = other.join(&name);
+    fs::write(&twin, [line(25, 50).bytes, b"\n".to_vec()].concat()).expect("written");
+    // The name of the second file is a directory here, which the store has not seen.
+    let taken = "traces-20260201T000000.000Z-00000002-n1.jsonl";
+    assert!(other.join(taken).exists());
+    fs::create_dir(own.join(taken)).expect("made");
+    take_over(&mut first, &ended(&other).dir);
+    assert_eq!(data_files(&other), [""; 0]);
+    assert_eq!(drain(&mut first, 1_000), (once([0, 5, 10, 15, 20, 25]), 0));
+}
+
+#[test]
+fn a_file_that_cannot_be_moved_keeps_no_other_from_being_moved() {
+    let scratch = scratch();
+    let (own, other) = (scratch.path().join("own"), scratch.path().join("other"));
+    let mut second = open(config(&other));
+    let names = [0, 1, 2].map(|id| second.spill(&lines([id], 50), at(id as u64)).expect("room").name);
+    drop(second);
+    // A directory that holds a file, where the stranger would go: the quarantine is a file.
+    fs::remove_file(other.join(&names[0])).expect("there");
+    fs::create_dir(other.join(&names[0])).expect("made");
+    let mut first = open(config(&own));
+    fs::write(own.join("quarantine"), "a file").expect("written");
+    let ended = ended(&other);
+    let error = first.take_over(&ended.dir, at(0)).expect_err("no quarantine");
+    assert!(matches!(error, AdoptError::File(_)), "{error:?}");
+    assert_eq!(data_files(&other), [names[0].clone()]);
+    assert_eq!(drain(&mut first, 1_000), (once([1, 2]), 0));
+    fs::remove_file(own.join("quarantine")).expect("there");
+    assert!(!first.take_over(&ended.dir, at(0)).expect("moved").more);
+    assert_eq!(first.set_aside().expect("readable").files, 1);
+}
+
+#[test]
+fn a_directory_that_is_not_opened_tells_its_files_by_their_names() {
+    let scratch = scratch();
+    let name = open(config(scratch.path())).spill(&lines([3, 4], 50), at(0)).expect("room").name;
+    let ended = ended(scratch.path());
+    assert_eq!(count_in_name("traces", &name), Some((count(3) + count(4)) as u64));
+    assert_eq!(count_in_name("logs", &name), None);
+    assert!(holds_in(&ended.dir, "traces", &name).expect("readable"));
+    assert!(!holds_in(&ended.dir, "logs", &name).expect("readable"));
+    assert!(!holds_in(&ended.dir, "traces", &name.replace("n9", "n8")).expect("readable"));
+    assert!(!holds_in(&ended.dir, "traces", "quarantine").expect("readable"));
+}
+
+/// The ids in the order in which the store hands them out.
+fn order(mut store: FileFallback) -> Vec<usize> {
+    let mut order = Vec::new();
+    while let Some(group) = next_group(&mut store, 1) {
+        order.extend(group.records.iter().filter_map(|text| id_of(text)));
+        store.acknowledge(group, units).expect("durable");
+    }
+    order
+}
+
+const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);
 
 /// Twelve processes spill until they are killed; each prints the id of a record once its spill has returned.
 #[test]

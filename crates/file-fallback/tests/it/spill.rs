@@ -138,13 +138,3 @@ fn each_name_is_announced_before_its_file_exists_and_the_last_one_is_the_files()
     assert!(!store.holds("traces-20260131T235959.123Z-00000042-n512.jsonl").expect("the directory can be read"));
     assert!(!store.holds("../somewhere").expect("no name of ours"));
 }
-
-#[test]
-fn a_store_holds_the_files_of_further_processes_too() {
-    let scratch = scratch();
-    let first = open(config(scratch.path()));
-    let mut second = open(config(scratch.path()));
-    let spilled = second.spill(&lines(0..2, 50), at(0)).expect("room");
-    assert!(first.holds(&spilled.name).expect("the directory can be read"));
-    assert!(second.holds(&spilled.name).expect("the directory can be read"));
-}

@@ -32,6 +32,7 @@ pub(crate) enum Kind {
     FileSetAside,
     FileShort,
     FileTaken,
+    #[expect(dead_code, reason = "the adoption of directories constructs it")]
     FilesNotTakenOver,
     LetterSetAside,
     LetterRemoved,

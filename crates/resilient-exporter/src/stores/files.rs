@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use file_fallback::dead_letters::DeadLetters;
-use file_fallback::{
-    Config, Evicted, FileFallback, Group, Next, Notice, Reason, SecondProcess, SettleError, SpillError, Verdict,
-};
+use file_fallback::{Config, Evicted, FileFallback, Group, Next, Notice, Reason, SettleError, SpillError, Verdict};
 use otlp_payload::Payload;
 use safe_dir::{Directory, SafeDir};
 
@@ -31,10 +29,8 @@ use crate::seams::settings::{self, FallbackFormat, Files};
 const MAX_GROUPS_IN_VAIN: usize = 16;
 const MAX_BYTES_IN_VAIN: usize = 8 * 1_024 * 1_024;
 
-/// Clean-ups, of which there is about one a second, between two looks for files of processes that have ended.
-const ADOPT_EVERY: u32 = 5;
-
-/// Clean-ups between two counts of the files that were set aside, which an operator may remove.
+/// Clean-ups, of which there is about one a second, between two counts of the files that were set aside, which an
+/// operator may remove.
 const COUNT_ASIDE_EVERY: u32 = 30;
 
 /// The settings of `file-fallback` for fallback files in `dir`.
@@ -55,8 +51,7 @@ fn letters_config(letters: &settings::DeadLetters, dir: PathBuf) -> Result<Confi
     let config = DeadLetters::config(dir)
         .with_max_bytes(letters.max_bytes)
         .with_max_age(letters.max_age)
-        .with_max_record_bytes(MAX_RECORD_BYTES)
-        .with_second_process(SecondProcess::Subdirectory);
+        .with_max_record_bytes(MAX_RECORD_BYTES);
     config.build().map_err(FileStoreError::Settings)
 }
 
@@ -316,13 +311,7 @@ where
     }
 
     fn clean_up(&mut self, now: SystemTime) {
-        // Another process on this directory may have ended since the last look.
         self.clean_ups = self.clean_ups.wrapping_add(1);
-        if self.clean_ups.is_multiple_of(ADOPT_EVERY)
-            && let Err(error) = self.files.adopt()
-        {
-            self.log.warn(Kind::FilesNotTakenOver, 0, &in_one_line(error).to_string());
-        }
         let evicted = self.files.clean_up(now);
         self.note_evicted(&evicted);
         self.note_changes();
