@@ -1,7 +1,6 @@
 //! From settings to a running exporter: every value that applies is checked once, in [`Builder::build`].
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +11,10 @@ use otlp_transport::{ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::Limits;
 
+use self::storage::Storage;
 use crate::core::{Core, Endpoint, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
-use crate::report::log;
 use crate::report::notes::StorageNote;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
@@ -27,11 +26,10 @@ use crate::seams::settings::{
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
 use crate::shell::{disk, net};
-use crate::stores::files::{FileStore, FileStoreError};
 use crate::stores::none::NoFallback;
 
 mod aliases;
-mod durable;
+mod storage;
 
 /// A transport or a span exporter: the argument of [`Builder::with_primary`].
 pub trait IntoPrimary<Kind> {
@@ -249,22 +247,8 @@ impl Builder {
             Some(backoff) => backoff,
             None => Box::new(self.exponential().map_err(of_backoff)?),
         };
-        let mut storage_notes = std::mem::take(&mut self.storage_notes);
-        storage_notes.iter().for_each(|note| log::warn_contained!("{note}"));
-        let mut no_fallback = None;
-        let mut fallback: Option<Box<dyn Fallback>> = if self.settings.fallback.enabled {
-            match (self.fallback.take(), self.directories()) {
-                (Some(fallback), _) => Some(fallback),
-                (None, Some((dir, letters))) => Some(Box::new(self.open_files(dir, letters)?)),
-                (None, None) => {
-                    no_fallback = Some(why_no_fallback(&mut storage_notes));
-                    None
-                }
-            }
-        } else {
-            None
-        };
-        let mut journal = self.open_journal(fallback.as_deref_mut(), chance.random())?;
+        let Storage { fallback, mut journal, no_fallback, notes: storage_notes } =
+            self.open_storage(chance.random())?;
         let found_usage = fallback.as_ref().map(|fallback| fallback.usage());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
         let policy = Policy {
@@ -317,23 +301,12 @@ impl Builder {
         } else if self.journal.is_some() {
             applied.journal.max_bytes = Durability::default().max_bytes;
         }
-        let opens_files = applied.fallback.enabled && self.fallback.is_none() && self.directories().is_some();
+        let has_directory = applied.fallback.dir.is_some() || applied.state_dir.is_some();
+        let opens_files = applied.fallback.enabled && self.fallback.is_none() && has_directory;
         if !opens_files {
             applied.dead_letter = DeadLetters::default();
         }
         applied.check()
-    }
-
-    /// The directories of fallback files and dead letters.
-    fn directories(&self) -> Option<(PathBuf, PathBuf)> {
-        let state = |name: &str| self.settings.state_dir.as_ref().map(|dir| dir.join(name));
-        let fallback = self.settings.fallback.dir.clone().or_else(|| state("fallback"))?;
-        let letters = state("dead-letters").unwrap_or_else(|| fallback.join("dead-letters"));
-        Some((fallback, letters))
-    }
-
-    fn open_files(&self, dir: PathBuf, letters_dir: PathBuf) -> Result<FileStore, FileStoreError> {
-        FileStore::open(dir, &self.settings.fallback, letters_dir, &self.settings.dead_letter)
     }
 
     fn limits(&self) -> Limits {
@@ -364,17 +337,6 @@ impl Builder {
             .with_jitter(Jitter::Proportional(jitter))
             .build()
     }
-}
-
-/// The reason for which an enabled fallback is missing: the note of the program, which the log has, or else a sentence
-/// that this logs.
-fn why_no_fallback(notes: &mut Vec<StorageNote>) -> String {
-    if let Some(at) = notes.iter().position(StorageNote::is_memory_only) {
-        return notes.remove(at).to_string();
-    }
-    let why = "fallback is enabled but has no directory: spans wait in memory only; set a state directory";
-    log::warn_contained!("{why}");
-    why.to_owned()
 }
 
 /// The error of the crate `breaker` under the name that the field has here.

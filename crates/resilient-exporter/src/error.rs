@@ -1,9 +1,11 @@
 //! Errors of building an exporter.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::seams::settings::TooSmall;
 use crate::stores::files::FileStoreError;
+use crate::stores::home::StateDirError;
 
 /// The reason why [`Builder::build`](crate::Builder::build) built no exporter.
 #[derive(Debug, thiserror::Error)]
@@ -25,17 +27,28 @@ pub enum BuildError {
     /// A value of the [`breaker::ConfigBuilder`] that the caller gave is outside its range.
     #[error("circuit breaker")]
     CircuitBreaker(#[source] breaker::InvalidConfig),
-    /// The fallback's directory cannot be used, or is not safe to use.
+    /// Storage is required, and its directory cannot be used.
+    #[error("storage is required, and {} cannot be used: choose another directory, or repair this one", path.display())]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        error: StateDirError,
+    },
+    /// Storage is required, and the directory of the fallback files cannot be used, or is not safe to use.
     #[error("fallback directory")]
+    FallbackDirectory(#[source] safe_dir::OpenError),
+    /// Storage is required, and the fallback files cannot be opened.
+    #[error("fallback files")]
     Fallback(#[source] file_fallback::OpenError),
     /// The crate `file-fallback` refuses a setting of the files, such as a compression that is not compiled in.
     #[error("fallback settings")]
     FallbackSettings(#[source] file_fallback::InvalidConfig),
-    /// Durable mode is enabled, and there is no state directory for its journal.
+    /// Storage is required, durable mode is enabled, and there is no state directory for its journal.
     #[error("the journal has no directory: set a state directory, or turn the journal off")]
     NoJournalDirectory,
-    /// Durable mode is enabled, and its journal cannot be used. The exporter does not fall back to memory: the promise
-    /// of durability would be broken unnoticed.
+    /// Storage is required, durable mode is enabled, and its journal cannot be used.
     #[error("journal")]
     Journal(#[source] crate::stores::journal::JournalOpenError),
     /// The operating system refused a thread or an event queue.
@@ -53,6 +66,7 @@ impl From<FileStoreError> for BuildError {
     fn from(error: FileStoreError) -> Self {
         match error {
             FileStoreError::Settings(error) => Self::FallbackSettings(error),
+            FileStoreError::Directory(error) => Self::FallbackDirectory(error),
             FileStoreError::Open(error) => Self::Fallback(error),
         }
     }

@@ -32,7 +32,6 @@ pub(crate) enum Kind {
     FileSetAside,
     FileShort,
     FileTaken,
-    #[expect(dead_code, reason = "the adoption of directories constructs it")]
     FilesNotTakenOver,
     LetterSetAside,
     LetterRemoved,

@@ -1,13 +1,15 @@
 //! Dead letters: refused batches in files of their own.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use file_fallback::dead_letters::{DeadLetters, Letter, LetterError, RedriveError};
-use file_fallback::{Config, Evicted, FileFallback, Format, Notice, Record, SpillError};
+use file_fallback::{Config, Evicted, FileFallback, Format, Notice, Record, SpillError, TakenOver};
 use otlp_payload::{BatchId, Payload};
 use otlp_transport::{Cause, ErrorChain};
 use safe_dir::Directory;
 
+use super::home::{Home, Part};
 use super::log::StoreLog;
 use super::{in_one_line, place_of, records};
 use crate::report::log;
@@ -17,21 +19,32 @@ use crate::seams::fallback::{Change, FallbackError};
 use crate::seams::fates::Refusal;
 use crate::seams::settings::FallbackFormat;
 
-/// Opens the directory of the dead letters.
-pub(crate) type Open<D> = Box<dyn Fn() -> Result<D, safe_dir::OpenError> + Send>;
-
 pub(super) struct DeadLetterStore<D: Directory> {
     /// Opened with the first letter or the first question: an exporter without refused batches makes no directory.
     letters: Option<DeadLetters<D>>,
-    open: Open<D>,
+    home: Arc<Home<D>>,
+    /// The generation of the home in which the letters are.
+    generation: u64,
     config: Config,
     changes: Vec<Change>,
     log: StoreLog,
 }
 
 impl<D: Directory> DeadLetterStore<D> {
-    pub(super) fn new(open: Open<D>, config: Config) -> Self {
-        Self { letters: None, open, config, changes: Vec::new(), log: StoreLog::default() }
+    pub(super) fn new(home: Arc<Home<D>>, config: Config) -> Self {
+        Self { letters: None, home, generation: 0, config, changes: Vec::new(), log: StoreLog::default() }
+    }
+
+    /// Letters are stored.
+    pub(super) fn has_letters(&self) -> bool {
+        self.letters.as_ref().is_some_and(|letters| letters.stored().files > 0)
+    }
+
+    /// Moves letters of a process that has ended here: some at a time.
+    pub(super) fn take_over(&mut self, from: &D, now: SystemTime) -> Result<TakenOver, FallbackError> {
+        let taken = self.opened()?.take_over(from, now).map_err(in_one_line)?;
+        self.log_notices();
+        Ok(taken)
     }
 
     /// Stores the spans of a refusal in one letter; in several, if one would be larger than all letters may be. A
@@ -170,10 +183,15 @@ impl<D: Directory> DeadLetterStore<D> {
     }
 
     fn opened(&mut self) -> Result<&mut DeadLetters<D>, FallbackError> {
+        if self.generation != self.home.generation() {
+            // The directory of this process has vanished, and with it the letters.
+            self.letters = None;
+        }
         match &mut self.letters {
             Some(letters) => Ok(letters),
             none => {
-                let dir = (self.open)().map_err(in_one_line)?;
+                let (dir, generation) = self.home.own(Part::Letters).map_err(in_one_line)?;
+                self.generation = generation;
                 Ok(none.insert(DeadLetters::open_in(self.config.clone(), dir).map_err(in_one_line)?))
             }
         }

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use file_fallback::dead_letters::DeadLetters;
 use file_fallback::{Config, Evicted, FileFallback, Group, Next, Notice, Reason, SettleError, SpillError, Verdict};
 use otlp_payload::Payload;
 use safe_dir::{Directory, SafeDir};
 
+pub(crate) use self::upkeep::Place;
+use self::upkeep::Upkeep;
 use super::dead_letters::DeadLetterStore;
-#[cfg(test)]
-use super::dead_letters::Open;
+use super::home::{Part, SIGNAL};
 use super::log::StoreLog;
 use super::marks;
 use super::records::{self, MAX_RECORD_BYTES};
@@ -29,14 +31,17 @@ use crate::seams::settings::{self, FallbackFormat, Files};
 const MAX_GROUPS_IN_VAIN: usize = 16;
 const MAX_BYTES_IN_VAIN: usize = 8 * 1_024 * 1_024;
 
-/// Clean-ups, of which there is about one a second, between two counts of the files that were set aside, which an
-/// operator may remove.
+/// Clean-ups between two counts of the files that were set aside, which an operator may remove.
 const COUNT_ASIDE_EVERY: u32 = 30;
 
+mod convert;
+mod upkeep;
+
 /// The settings of `file-fallback` for fallback files in `dir`.
-fn files_config(files: &Files, dir: PathBuf) -> Result<Config, FileStoreError> {
+fn files_config(files: &Files, reserve: u64, dir: PathBuf) -> Result<Config, FileStoreError> {
     let config = Config::builder(dir)
-        .with_signal("traces")
+        .with_signal(SIGNAL)
+        .with_free_space_reserve(reserve)
         .with_max_bytes(files.max_bytes)
         .with_max_age(files.max_age)
         .with_format(files.format.of_files())
@@ -47,10 +52,11 @@ fn files_config(files: &Files, dir: PathBuf) -> Result<Config, FileStoreError> {
 }
 
 /// The settings of `file-fallback` for dead letters in `dir`.
-fn letters_config(letters: &settings::DeadLetters, dir: PathBuf) -> Result<Config, FileStoreError> {
+fn letters_config(letters: &settings::DeadLetters, reserve: u64, dir: PathBuf) -> Result<Config, FileStoreError> {
     let config = DeadLetters::config(dir)
         .with_max_bytes(letters.max_bytes)
         .with_max_age(letters.max_age)
+        .with_free_space_reserve(reserve)
         .with_max_record_bytes(MAX_RECORD_BYTES);
     config.build().map_err(FileStoreError::Settings)
 }
@@ -68,6 +74,9 @@ enum Content {
 pub(crate) struct FileStore<D: Directory = SafeDir> {
     files: FileFallback<D>,
     format: FallbackFormat,
+    /// The limit of the settings, for the journals and files of all processes together.
+    max_bytes: u64,
+    upkeep: Upkeep<D>,
     dead_letters: DeadLetterStore<D>,
     clean_ups: u32,
     /// The files in quarantine as of the last count.
@@ -85,41 +94,69 @@ pub(crate) enum FileStoreError {
     /// A setting is out of range.
     Settings(file_fallback::InvalidConfig),
     /// The directory cannot be used, or is not safe to use.
+    Directory(safe_dir::OpenError),
+    /// The directory cannot be opened as a store.
     Open(file_fallback::OpenError),
 }
 
-impl FileStore {
-    pub(crate) fn open(
-        dir: PathBuf,
-        files: &Files,
-        letters_dir: PathBuf,
-        letters: &settings::DeadLetters,
-    ) -> Result<Self, FileStoreError> {
-        let opened = FileFallback::open(files_config(files, dir)?).map_err(FileStoreError::Open)?;
-        let config = letters_config(letters, letters_dir.clone())?;
-        let open = Box::new(move || SafeDir::open(&letters_dir));
-        Ok(Self::new(opened, files.format, DeadLetterStore::new(open, config)))
-    }
-}
-
 impl<D: Directory> FileStore<D> {
-    /// Opens the store in directories of the caller's.
-    #[cfg(test)]
-    pub(crate) fn open_in(dir: D, open_letters: Open<D>, files: &Files) -> Result<Self, FileStoreError> {
-        let config = files_config(files, dir.path().to_owned())?;
+    /// Opens new stores in the directory of this process, and moves files of processes that have ended there. Of each
+    /// process with a journal the journal must be open, if this process has durable mode.
+    pub(crate) fn open(
+        place: Place<D>,
+        files: &Files,
+        letters: &settings::DeadLetters,
+        free_space_reserve: u64,
+    ) -> Result<Self, FileStoreError> {
+        let (dir, generation) = place.files.own(Part::Files).map_err(FileStoreError::Directory)?;
+        let config = files_config(files, free_space_reserve, dir.path().to_owned())?;
+        let letters_dir = place.letters.path().join(Part::Letters.name());
+        let letters_config = letters_config(letters, free_space_reserve, letters_dir)?;
         let opened = FileFallback::open_in(config, dir).map_err(FileStoreError::Open)?;
-        let letters = letters_config(&settings::DeadLetters::default(), PathBuf::from("dead-letters"))?;
-        Ok(Self::new(opened, files.format, DeadLetterStore::new(open_letters, letters)))
-    }
-
-    fn new(files: FileFallback<D>, format: FallbackFormat, dead_letters: DeadLetterStore<D>) -> Self {
+        let dead_letters = DeadLetterStore::new(Arc::clone(&place.letters), letters_config);
         let (garbage, changes, log) = (BTreeMap::new(), Vec::new(), StoreLog::default());
         let (clean_ups, set_aside, reading) = (0, SetAside::default(), None);
-        let mut store = Self { files, format, dead_letters, clean_ups, set_aside, garbage, reading, changes, log };
-        // Files that were found while opening are in the first usage already.
-        store.log_notices();
+        let now = place.clock.wall();
+        let mut store = Self {
+            files: opened,
+            format: files.format,
+            max_bytes: files.max_bytes,
+            upkeep: Upkeep::new(place, generation),
+            dead_letters,
+            clean_ups,
+            set_aside,
+            garbage,
+            reading,
+            changes,
+            log,
+        };
+        store.take_over(now);
+        store.share_limits();
         store.count_aside();
-        store
+        // Files that were found while opening are in the first usage already.
+        store.note_changes();
+        store.changes.retain(|change| !matches!(change, Change::Recovered { .. }));
+        Ok(store)
+    }
+
+    /// The directory of the files.
+    #[cfg(test)]
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.files.path()
+    }
+
+    /// A new process, without durable mode, opens the stores in a state directory.
+    #[cfg(test)]
+    pub(crate) fn open_in(
+        root: super::home::OpenRoot<D>,
+        files: &Files,
+        letters: &settings::DeadLetters,
+    ) -> Result<Self, FileStoreError> {
+        let machine = safe_dir::Machine { boot_id: "boot".to_owned(), host: "host".to_owned() };
+        let home = super::home::Home::open(root, "test".to_owned(), machine, 1, files.max_bytes);
+        let home = Arc::new(home.expect("a state directory").0);
+        let clock = Arc::new(crate::seams::clock::SystemClock);
+        Self::open(Place { files: Arc::clone(&home), letters: home, journal: None, clock }, files, letters, 0)
     }
 
     fn log_notices(&mut self) -> Vec<Notice> {
@@ -259,7 +296,11 @@ where
         for batch in batches {
             records.append(&mut self.format.records(batch).map_err(FallbackError::of_batches)?);
         }
-        let result = self.files.spill_announced(&records, now, announce);
+        self.beat();
+        let mut result = self.files.spill_announced(&records, now, announce);
+        if result.is_err() && self.renew_if_gone() {
+            result = self.files.spill_announced(&records, now, announce);
+        }
         match &result {
             Ok(spilled) => self.note_evicted(&spilled.evicted),
             Err(error) => self.note_evicted(error.evicted()),
@@ -312,6 +353,9 @@ where
 
     fn clean_up(&mut self, now: SystemTime) {
         self.clean_ups = self.clean_ups.wrapping_add(1);
+        self.renew_if_gone();
+        self.take_over(now);
+        self.share_limits();
         let evicted = self.files.clean_up(now);
         self.note_evicted(&evicted);
         self.note_changes();
@@ -319,7 +363,14 @@ where
             self.count_aside();
         }
         self.dead_letters.clean_up(now);
+        if self.files.stored().files > 0 {
+            self.beat();
+        }
         self.log.flush();
+    }
+
+    fn next_clean_up(&self) -> Option<Duration> {
+        self.clean_up_due()
     }
 
     fn changes(&mut self) -> Vec<Change> {

@@ -1,189 +1,248 @@
-//! The journal in files: batches of spans as bodies of the crate `journal`, and the adoption of journals whose
-//! processes have ended.
+//! The journal in files: batches of spans as bodies of the crate `journal`. Batches of processes that have ended stay
+//! in the journals of those until they are done; this store reads and marks them there.
 
-use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use ::journal::{self, AppendError, Config, Notice, OpenError, ReadError};
+use ::journal::{self, AppendError, Config, Notice, ReadError};
 use bytes::Bytes;
 use otlp_payload::{BatchId, Payload};
 use otlp_transport::ErrorChain;
-use safe_dir::{Abandoned, ClaimError, Directory, LockError, Locked, ProcessDirs, SafeDir};
+use safe_dir::{Directory, Locked, Quarantine, QuarantineLimits, SafeDir};
 
+use super::home::{self, Content, Home, Part, StateDirError};
 use super::log::StoreLog;
 use super::place_of;
 use crate::report::log;
 use crate::report::warnings::Kind;
+use crate::seams::clock::Clock;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 
-/// The directories of the processes that share one state directory.
-const PROCESSES: ProcessDirs = ProcessDirs { prefix: "process-", max_further: 64 };
+/// With more journals of ended processes than this, the batches of one move to the own journal: a program that crashes
+/// again and again while the collector is away leaves one with each start.
+const MANY_ENDED: usize = 8;
 
-/// Calls of `maintain`, about one a second, between two searches for journals of processes that have ended.
-const ADOPT_EVERY: u32 = 5;
+/// Bytes that one step of [`FileJournal::merge`] moves, about.
+const MERGE_BYTES: usize = 1_024 * 1_024;
 
-/// Bytes that one step adopts from another journal, about.
-const ADOPT_BYTES: usize = 1_024 * 1_024;
+/// While batches wait, segments are removed, limits are kept and ended processes are looked for this often.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// The answers to a journal that asks whether a spill that was announced has succeeded.
+type HasFile<'a> = &'a mut dyn FnMut(&str) -> io::Result<bool>;
 
 pub(crate) struct FileJournal<D: Directory = SafeDir> {
+    home: Arc<Home<D>>,
+    /// The home of the fallback files; none if a fallback of the user's answers for them.
+    files: Option<Arc<Home<D>>>,
+    config: Config,
     own: journal::Journal<D>,
-    /// This process holds the shared directory itself, not a subdirectory of it: it alone adopts other journals.
-    is_first: bool,
-    /// The journal that is being adopted; its process has ended.
-    ended: Option<Ended<D>>,
-    /// Adopted batches that `next_recovered` has not returned yet.
-    adopted: VecDeque<journal::Id>,
+    /// The generation of the home in which `own` is.
+    generation: u64,
+    /// The journals of processes that have ended, oldest first.
+    ended: Vec<Ended<D>>,
     /// Recovered spans that `found` has not returned yet.
     found: u64,
-    /// Adopted spans that are damaged and that `next_recovered` has not reported yet.
+    /// Spans that are damaged and that `next_recovered` has not reported yet.
     damaged: u64,
-    /// Calls of `maintain` so far.
-    maintained: u32,
+    /// The own journal was lost since the last question.
+    has_vanished: bool,
+    clock: Arc<dyn Clock>,
     log: StoreLog,
 }
 
 /// The journal of a process that has ended.
 struct Ended<D: Directory> {
+    key: u64,
     name: String,
     journal: journal::Journal<D>,
 }
 
 impl<D: Directory> FileJournal<D> {
-    /// Opens the journal in `root` or, while another process holds that directory, in a subdirectory.
+    /// Opens a new journal in the directory of this process, and those of processes that have ended. `has_file` answers
+    /// for files of a fallback of the user's.
     pub(crate) fn open(
-        root: D,
+        home: Arc<Home<D>>,
+        files: Option<Arc<Home<D>>>,
         config: Config,
-        incarnation: u64,
-        mut holds: impl FnMut(&str) -> io::Result<bool>,
+        clock: Arc<dyn Clock>,
+        has_file: HasFile<'_>,
     ) -> Result<Self, JournalOpenError> {
-        let claim = PROCESSES.claim(root).map_err(|error| match error {
-            ClaimError::Lock(LockError::Held { .. }) => JournalOpenError::Full,
-            ClaimError::Lock(error) => JournalOpenError::Journal(OpenError::Lock(error)),
-            ClaimError::Directory(error) => JournalOpenError::Directory(error),
-        })?;
-        let is_first = claim.is_first;
-        let opened = journal::Journal::open_locked(claim.locked, config, incarnation, &mut holds);
-        let (mut own, report) = opened.map_err(JournalOpenError::Journal)?;
-        let mut log = StoreLog::default();
-        log.tell(&mut own);
-        if report.batches > 0 || report.torn > 0 || report.damaged > 0 {
-            let (batches, spans, torn, damaged) = (report.batches, report.items, report.torn, report.damaged);
-            log::info_contained!(batches, spans, torn, damaged, "the journal has batches of an earlier process");
-        }
-        let mut journal = Self {
-            own,
-            is_first,
-            ended: None,
-            adopted: VecDeque::new(),
-            found: report.items,
-            damaged: 0,
-            maintained: 0,
-            log,
-        };
-        if let Err(error) = journal.open_ended(&mut holds).and(journal.adopt()) {
-            // `maintain` adopts the rest.
-            journal.log.warn(Kind::JournalNotTakenOver, 0, &error.to_string());
-        }
+        let (own, generation) = open_own(&home, config)?;
+        let (ended, log) = (Vec::new(), StoreLog::default());
+        let (found, damaged, has_vanished) = (0, 0, false);
+        let mut journal =
+            Self { home, files, config, own, generation, ended, found, damaged, has_vanished, clock, log };
+        journal.look_for_ended(has_file);
+        journal.state_bytes();
         Ok(journal)
     }
 
-    /// Adopts batches of the ended process's journal in one step, and removes that journal once it is empty.
-    fn adopt(&mut self) -> Result<(), JournalError> {
-        let Some(mut ended) = self.ended.take() else { return Ok(()) };
-        // A step that fails closes the other journal: `open_ended` recovers the rest of its batches again.
-        let is_empty = self.adopt_step(&mut ended.journal)?;
-        if !is_empty {
-            self.ended = Some(ended);
+    fn look_for_ended(&mut self, has_file: HasFile<'_>) {
+        let now = self.clock.now();
+        match self.home.round(now, &mut |_| true) {
+            Ok(round) => {
+                if let Some((name, error)) = round.failed {
+                    self.log.warn(Kind::JournalNotTakenOver, 0, &format!("{name}: {error}"));
+                }
+            }
+            Err(error) => self.log.warn(Kind::JournalNotTakenOver, 0, &ErrorChain(&error).to_string()),
+        }
+        for content in self.home.take(Part::Journal, now) {
+            self.open_ended(content, has_file);
+        }
+    }
+
+    /// Opens the journal of an ended process. That decides for each spill that was interrupted whether the journal or
+    /// the file has its batches; only then may the file be moved, replayed or removed.
+    fn open_ended(&mut self, content: Content<D>, has_file: HasFile<'_>) {
+        let Content { key, name, users, dir } = content;
+        let mut holds = |file: &str| match &self.files {
+            None => has_file(file),
+            Some(files) => {
+                let beside = Arc::ptr_eq(files, &self.home).then_some(key);
+                files.has_file(file, &users, beside)
+            }
+        };
+        let opened = Locked::new(dir).map_err(|error| ErrorChain(&error).to_string()).and_then(|locked| {
+            journal::Journal::open_locked(locked, self.config, self.own.incarnation(), &mut holds)
+                .map_err(|error| ErrorChain(&error).to_string())
+        });
+        match opened {
+            Ok((mut journal, report)) => {
+                self.log.tell(&mut journal);
+                self.found += report.items;
+                if report.batches > 0 || report.torn > 0 || report.damaged > 0 {
+                    let (batches, spans, torn, damaged) = (report.batches, report.items, report.torn, report.damaged);
+                    log::info_contained!(
+                        name,
+                        batches,
+                        spans,
+                        torn,
+                        damaged,
+                        "the journal of a process that has ended was adopted"
+                    );
+                }
+                self.ended.push(Ended { key, name, journal });
+            }
+            Err(error) => {
+                self.log.warn(Kind::JournalNotTakenOver, 0, &format!("{name}: {error}"));
+                // After some attempts another version, or an operator, has to look at it.
+                self.home.give_up_or_back(key, Part::Journal, self.clock.now());
+            }
+        }
+    }
+
+    /// Closes the journals of ended processes in which no batch waits, and removes them.
+    fn close_ended(&mut self) {
+        for at in (0..self.ended.len()).rev() {
+            if self.ended[at].journal.status().batches > 0 {
+                continue;
+            }
+            let Ended { key, name, mut journal } = self.ended.remove(at);
+            // Marks in memory need not be written: the segments with their batches go now.
+            self.log.tell(&mut journal);
+            match journal.remove() {
+                Ok(Some(Locked { dir, lock })) => {
+                    let kept = journal_quarantine().take_over(self.own.dir(), &dir);
+                    drop((dir, lock));
+                    if kept.is_ok() {
+                        self.home.finish(key, Part::Journal);
+                    } else {
+                        self.home.leave(key, Part::Journal);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.log.warn(Kind::JournalUpkeep, 0, &format!("{name}: {}", ErrorChain(&error)));
+                    // Opened once more at the next look, it has no batch that waits.
+                    self.home.give_back(key, Part::Journal, self.clock.now());
+                }
+            }
+        }
+    }
+
+    /// Moves batches of the youngest journal of an ended process to the own one, if there are many such journals.
+    fn merge(&mut self) {
+        let now = self.clock.now();
+        if self.ended.len() <= MANY_ENDED {
+            return;
+        }
+        let Some(Ended { journal, .. }) = self.ended.last_mut() else { return };
+        // The batches keep their ids and are waiting already: nothing is found by this.
+        let taken = self.own.take_over(journal, MERGE_BYTES, now);
+        self.damaged += taken.lost.iter().map(|(_, spans)| u64::from(*spans)).sum::<u64>();
+        if let Some(error) = taken.error {
+            self.log.warn(Kind::JournalUpkeep, 0, &ErrorChain(&error).to_string());
+        }
+        self.log.tell(&mut self.own);
+    }
+
+    /// Begins a new journal if the own one has lost its directory.
+    fn renew_if_gone(&mut self) -> Result<(), JournalError> {
+        self.home.renew_if_gone().map_err(in_one_line)?;
+        if self.generation == self.home.generation() {
             return Ok(());
         }
-        let Ended { name, journal } = ended;
-        log::info_contained!(name, "the journal of a process that has ended was taken over");
-        if let Ok(Some(locked)) = journal.remove() {
-            // A quarantine in the directory prevents the removal: an operator may need the damaged segments.
-            drop(Abandoned { name, locked }.remove(self.own.dir()));
+        let (own, generation) = open_own(&self.home, self.config).map_err(in_one_line)?;
+        if generation != self.generation {
+            // Their directories are found by the next look, if they still exist.
+            self.ended.clear();
         }
+        (self.own, self.generation, self.has_vanished) = (own, generation, true);
+        log::warn_contained!(
+            path = %self.own.dir().path().display(),
+            "the journal's directory was removed; a new one is made, and batches in memory are appended again"
+        );
         Ok(())
     }
 
-    /// Opens the journals of all processes that have ended. One stays open for adoption; the others are closed again
-    /// and wait for their turn.
-    ///
-    /// Opening a journal decides whether a batch that was being handed over is in the journal or in the file. Therefore
-    /// this comes before the files of these processes are replayed or removed.
-    fn open_ended(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
-        if !self.is_first {
-            return Ok(());
-        }
-        let (root, config, incarnation) = (self.own.dir(), *self.own.config(), self.own.incarnation());
-        let mut result = Ok(());
-        for name in PROCESSES.list(root).map_err(in_one_line)? {
-            let opened = match PROCESSES.open_abandoned(root, &name) {
-                Ok(Some(Abandoned { locked, .. })) => open_locked(locked, config, incarnation, holds, &mut self.log),
-                // The process is alive, or its journal is being adopted; or this user cannot use the directory.
-                Ok(None) | Err(ClaimError::Directory(_)) => continue,
-                Err(error) => Err(in_one_line(error)),
-            };
-            match opened {
-                Ok(journal) if self.ended.is_none() => self.ended = Some(Ended { name, journal }),
-                Ok(_) => {}
-                // The error does not keep the journals of other processes closed.
-                Err(error) => result = result.and(Err(error)),
+    /// All journals, the own one first.
+    fn all(&mut self) -> impl Iterator<Item = &mut journal::Journal<D>> {
+        std::iter::once(&mut self.own).chain(self.ended.iter_mut().map(|ended| &mut ended.journal))
+    }
+
+    /// Runs an operation about `ids` on each journal, until as many of them are known as there are. The first error is
+    /// returned after the others had their turn.
+    fn on_each<E: Error + 'static>(
+        &mut self,
+        ids: &[BatchId],
+        mut operation: impl FnMut(&mut journal::Journal<D>) -> Result<usize, E>,
+    ) -> Result<(), JournalError> {
+        let (mut known, mut result) = (0, Ok(()));
+        for journal in self.all() {
+            match operation(journal) {
+                Ok(count) => known += count,
+                Err(error) => result = result.and(Err(in_one_line(error))),
+            }
+            if known >= ids.len() {
+                break;
             }
         }
         result
     }
 
-    /// Appends batches of the other journal to this one, syncs them, then marks them as done in the other one: a crash
-    /// may leave a batch in both, but in none never. Returns whether the other journal is empty.
-    fn adopt_step(&mut self, other: &mut journal::Journal<D>) -> Result<bool, JournalError> {
-        let (mut moved, mut bytes, mut is_empty) = (Vec::new(), 0, false);
-        while bytes < ADOPT_BYTES {
-            match other.next_recovered(moment()) {
-                None => {
-                    is_empty = true;
-                    break;
-                }
-                Some(Ok(batch)) => {
-                    match self.own.append(batch.id, batch.count, &batch.body) {
-                        Ok(()) => {
-                            self.found += u64::from(batch.count);
-                            self.adopted.push_back(batch.id);
-                        }
-                        // A step that failed later appended this batch already.
-                        Err(AppendError::Duplicate(_)) => {}
-                        Err(error) => return Err(in_one_line(error)),
-                    }
-                    bytes += batch.body.len();
-                    moved.push(batch.id);
-                }
-                Some(Err(ReadError::Damaged { count, .. })) => {
-                    self.found += u64::from(count);
-                    self.damaged += u64::from(count);
-                }
-                Some(Err(ReadError::File(error))) => return Err(in_one_line(error)),
-                Some(Err(_)) => {}
-            }
-        }
-        self.own.sync().map_err(in_one_line)?;
-        other.done(&moved).map_err(in_one_line)?;
-        other.sync().map_err(in_one_line)?;
-        self.log.tell(other);
-        Ok(is_empty)
+    fn state_bytes(&mut self) {
+        let ended: u64 = self.ended.iter().map(|ended| ended.journal.status().bytes).sum();
+        self.home.state(Part::Journal, self.own.status().bytes + ended);
+        // Journal and files share the budget: the journal has at most half of it.
+        let least = 2 * self.config.segment_bytes;
+        let limit = self.config.max_bytes.min(self.home.allowance() / 2).saturating_sub(ended).max(least);
+        let _ = limit; // LATER
+    }
+
+    fn payload(batch: journal::Batch, now: SystemTime) -> Recovered {
+        Recovered::Batch(Payload::new(batch.id.into(), now, batch.count as usize, Bytes::from(batch.body)))
     }
 }
 
-fn open_locked<D: Directory>(
-    locked: Locked<D>,
-    config: Config,
-    incarnation: u64,
-    holds: &mut dyn FnMut(&str) -> io::Result<bool>,
-    log: &mut StoreLog,
-) -> Result<journal::Journal<D>, JournalError> {
-    let (mut journal, _) = journal::Journal::open_locked(locked, config, incarnation, holds).map_err(in_one_line)?;
-    log.tell(&mut journal);
-    Ok(journal)
+fn open_own<D: Directory>(home: &Home<D>, config: Config) -> Result<(journal::Journal<D>, u64), JournalOpenError> {
+    let (dir, generation) = home.own(Part::Journal).map_err(JournalOpenError::Directory)?;
+    // The directory is new, or this process's own from before a fault: no spill in it was announced.
+    let opened = journal::Journal::open(dir, config, home.incarnation(), |_| Ok(false));
+    Ok((opened.map_err(JournalOpenError::Journal)?.0, generation))
 }
 
 impl<D: Directory + 'static> Journal for FileJournal<D>
@@ -196,6 +255,9 @@ where
     }
 
     fn append(&mut self, batch: &Payload) -> Result<(), JournalError> {
+        if self.home.is_on_network() {
+            let _ = self.home.beat_if_due(self.clock.now());
+        }
         let count = u32::try_from(batch.span_count()).unwrap_or(u32::MAX);
         self.own.append(batch.id(), count, batch.bytes()).map_err(|error| match error {
             AppendError::TooLarge { bytes, max_bytes } => JournalError::new(format!(
@@ -204,24 +266,29 @@ where
             AppendError::Full { max_bytes, .. } => JournalError::full(format!(
                 "the journal has reached its limit of {max_bytes} bytes: let the collector or the fallback catch up, or raise the limit"
             )),
+            error @ AppendError::NoRoom { .. } => JournalError::full(ErrorChain(&error).to_string()),
             error => in_one_line(error),
         })
     }
 
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.own.done(ids).map(drop).map_err(in_one_line)
+        self.on_each(ids, |journal| journal.done(ids))
     }
 
     fn announce(&mut self, file: &str, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.own.spill(file, ids).map(drop).map_err(in_one_line)
+        self.on_each(ids, |journal| journal.spill(file, ids))
     }
 
     fn take_back(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
-        self.own.take_back(ids).map(drop).map_err(in_one_line)
+        self.on_each(ids, |journal| journal.take_back(ids))
     }
 
     fn sync(&mut self) -> Result<(), JournalError> {
-        self.own.sync().map_err(in_one_line)
+        let mut result = Ok(());
+        for journal in self.all() {
+            result = result.and(journal.sync().map_err(in_one_line));
+        }
+        result
     }
 
     fn found(&mut self) -> u64 {
@@ -232,52 +299,97 @@ where
         if self.damaged > 0 {
             return Recovered::Damaged { spans: std::mem::take(&mut self.damaged) };
         }
-        loop {
-            let adopted = self.adopted.pop_front();
-            let next = match adopted {
-                Some(id) => Some(self.own.read(id, moment())),
-                None => self.own.next_recovered(moment()),
-            };
-            self.log.tell(&mut self.own);
-            return match next {
-                None => Recovered::End,
-                Some(Ok(batch)) => {
-                    Recovered::Batch(Payload::new(batch.id.into(), now, batch.count as usize, Bytes::from(batch.body)))
-                }
-                Some(Err(ReadError::Damaged { count, .. })) => Recovered::Damaged { spans: count.into() },
-                Some(Err(ReadError::File(error))) => {
-                    self.adopted.extend(adopted);
-                    Recovered::Later(in_one_line(error))
-                }
-                // `maintain` found this batch damaged and removed it: at the end the core counts its spans as lost.
+        let (instant, mut later) = (self.clock.now(), None);
+        let mut at = 0;
+        while let Some(ended) = self.ended.get_mut(at) {
+            let next = ended.journal.next_recovered(instant);
+            self.log.tell(&mut ended.journal);
+            match next {
+                Some(Ok(batch)) => return Self::payload(batch, now),
+                Some(Err(ReadError::Damaged { count, .. })) => return Recovered::Damaged { spans: count.into() },
+                // The journals behind do not wait for a disk sector of this one.
+                Some(Err(ReadError::File(error))) => later = Some(in_one_line(error)),
+                // This batch was found damaged meanwhile, and removed: at the end the core counts its spans as lost.
                 Some(Err(_)) => continue,
+                None => {}
+            }
+            at += 1;
+        }
+        later.map_or(Recovered::End, Recovered::Later)
+    }
+
+    fn read(&mut self, id: BatchId, now: SystemTime) -> Recovered {
+        let instant = self.clock.now();
+        for journal in self.all() {
+            let read = journal.read(id, instant);
+            return match read {
+                Ok(batch) => Self::payload(batch, now),
+                Err(ReadError::Unknown(_)) => continue,
+                Err(ReadError::Damaged { count, .. }) => Recovered::Damaged { spans: count.into() },
+                Err(error) => Recovered::Later(in_one_line(error)),
             };
+        }
+        Recovered::End
+    }
+
+    fn can_read(&self) -> bool {
+        true
+    }
+
+    fn has_vanished(&mut self) -> bool {
+        if let Err(error) = self.renew_if_gone() {
+            self.log.warn(Kind::JournalUpkeep, 0, &error.to_string());
+        }
+        std::mem::take(&mut self.has_vanished)
+    }
+
+    fn next_maintenance(&self) -> Option<Duration> {
+        let is_idle = self.ended.is_empty() && self.own.status().batches == 0 && self.own.status().segments <= 1;
+        if !is_idle || self.home.has_content(Part::Journal, self.clock.now()) {
+            Some(MAINTAIN_EVERY)
+        } else {
+            self.home.has_others().then_some(home::LOOK_EVERY)
         }
     }
 
-    fn maintain(&mut self, holds: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
-        self.maintained = self.maintained.wrapping_add(1);
-        // On the first call, and then right before the disk thread adopts files of processes that have ended.
-        let opened = match self.maintained % ADOPT_EVERY {
-            1 => self.open_ended(holds),
-            _ => Ok(()),
-        };
-        let adopted = opened.and(self.adopt());
-        let maintained = self.own.maintain().map(drop).map_err(in_one_line);
-        self.log.tell(&mut self.own);
+    fn maintain(&mut self, has_file: HasFile<'_>) -> Result<(), JournalError> {
+        let renewed = self.renew_if_gone();
+        self.look_for_ended(has_file);
+        self.close_ended();
+        self.merge();
+        let mut result = renewed;
+        for ended in &mut self.ended {
+            result = result.and(ended.journal.maintain().map(drop).map_err(in_one_line));
+        }
+        // The own journal may have waiting work of several steps; the thread calls again.
+        result = result.and(self.own.maintain().map(drop).map_err(in_one_line));
+        let Self { own, ended, log, .. } = self;
+        log.tell(own);
+        ended.iter_mut().for_each(|ended| log.tell(&mut ended.journal));
+        if self.home.is_on_network() && self.own.status().batches > 0 {
+            result = result.and(self.home.beat_if_due(self.clock.now()).map_err(in_one_line));
+        }
+        self.state_bytes();
         self.log.flush();
-        adopted.and(maintained)
+        result
     }
 
     fn usage(&self) -> JournalUsage {
-        let status = self.own.status();
-        JournalUsage { batches: status.batches as u64, bytes: status.bytes, max_bytes: self.own.config().max_bytes }
+        let mut usage = JournalUsage::default();
+        let own = self.own.status();
+        usage.max_bytes = self.own.config().max_bytes;
+        for status in std::iter::once(own).chain(self.ended.iter().map(|ended| ended.journal.status())) {
+            usage.batches += status.batches as u64;
+            usage.bytes += status.bytes;
+        }
+        usage.max_bytes += usage.bytes - self.own.status().bytes;
+        usage
     }
 }
 
 impl StoreLog {
     /// Logs the notices of a journal.
-    fn tell<D: Directory>(&mut self, journal: &mut journal::Journal<D>) {
+    pub(super) fn tell<D: Directory>(&mut self, journal: &mut journal::Journal<D>) {
         for notice in journal.take_notices() {
             match notice {
                 Notice::Damaged { name, places, bytes } => {
@@ -296,10 +408,9 @@ impl StoreLog {
     }
 }
 
-/// The time of a read, for the journal, which counts failures at least 1 s apart.
-#[expect(clippy::disallowed_methods, reason = "the seam passes the wall clock only")]
-fn moment() -> Instant {
-    Instant::now()
+/// The quarantine for damaged segments, in the directory of a journal.
+fn journal_quarantine<D: Directory>() -> Quarantine<D> {
+    Quarantine::new("quarantine", QuarantineLimits { max_bytes: u64::MAX, max_files: 100 })
 }
 
 /// The error with all its sources in one line, as health shows it to an operator.
@@ -311,13 +422,13 @@ fn in_one_line(error: impl Error + 'static) -> JournalError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalOpenError {
-    /// The directory cannot be used, or is not safe to use.
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    StateDir(StateDirError),
+    /// The directory of the journal cannot be used.
     #[error("the journal's directory cannot be used")]
     Directory(#[source] safe_dir::OpenError),
     /// The lock or a segment cannot be used now.
     #[error("the journal cannot be opened")]
-    Journal(#[source] OpenError),
-    /// Other processes hold the directory and all of its subdirectories.
-    #[error("{} further processes use this directory already: give this one a state directory of its own", PROCESSES.max_further)]
-    Full,
+    Journal(#[source] journal::OpenError),
 }

@@ -4,7 +4,9 @@
 //! | --- | --- |
 //! | `dead_letters` | refused batches in files of their own |
 //! | `files` | batches in fallback files |
+//! | `home` | the state directory: this process's own in it, and the content of processes that have ended |
 //! | `journal` | accepted batches in the journal |
+//! | `layout` | the version and the service of a state directory |
 //! | `log` | the warnings of one store |
 //! | `marks` | the failures of a stored batch as a file keeps them, and back |
 //! | `none` | the fallback of an exporter that has a journal alone |
@@ -12,7 +14,9 @@
 
 mod dead_letters;
 pub(crate) mod files;
+pub(crate) mod home;
 pub(crate) mod journal;
+mod layout;
 mod log;
 mod marks;
 pub(crate) mod none;

@@ -22,11 +22,12 @@ use crate::core::{Core, Endpoint, Policy};
 use crate::seams::clock::Clock;
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
-use crate::seams::settings::{FallbackFormat, Files};
+use crate::seams::settings::{DeadLetters as DeadLetterSettings, FallbackFormat, Files};
 use crate::shell::commit::Committer;
 use crate::shell::disk::Worker;
 use crate::shell::shared::{Parts, Shared};
-use crate::stores::files::FileStore;
+use crate::stores::files::{FileStore, Place};
+use crate::stores::home::Home;
 use crate::stores::journal::FileJournal;
 use crate::stores::none::NoFallback;
 
@@ -130,9 +131,13 @@ impl Computer {
         Ok(has_ended)
     }
 
-    fn dir(&self, name: &str) -> Result<Dir, safe_dir::OpenError> {
-        let inner = self.disk.root().subdirectory(name).expect("the root takes subdirectories on a full disk too");
-        Ok(Faulty::new(inner, self.faults.clone()))
+    /// The state directory, as the next process opens it.
+    fn home(&self) -> Option<Home<Dir>> {
+        let (disk, faults) = (self.disk.clone(), self.faults.clone());
+        let root = move || Ok(Faulty::new(disk.root(), faults.clone()));
+        let machine = safe_dir::Machine { boot_id: "boot".to_owned(), host: "sim".to_owned() };
+        let max_bytes = Files::default().max_bytes;
+        Some(Home::open(Box::new(root), "sim".to_owned(), machine, self.processes, max_bytes).ok()?.0)
     }
 
     fn start_process(&mut self) -> Option<(Shared, Box<dyn Fallback>, Committer)> {
@@ -145,25 +150,19 @@ impl Computer {
         let compression = [Compression::Never, Compression::Zstd, Compression::Gzip]
             [self.processes as usize % 2 * (1 + self.processes as usize / 2 % 2)];
         let files = Files { format, compression, compress_above: 2_000, ..Files::default() };
-        let letters = (self.disk.clone(), self.faults.clone());
-        let open_letters = move || {
-            let inner = letters
-                .0
-                .root()
-                .subdirectory("dead-letters")
-                .expect("the root takes subdirectories on a full disk too");
-            Ok(Faulty::new(inner, letters.1.clone()))
-        };
-        let mut fallback: Box<dyn Fallback> = match self.fallback {
+        let home = Arc::new(self.home()?);
+        let clock: Arc<dyn Clock> = Arc::new(self.clocks.clone());
+        let files_home = self.fallback.then(|| Arc::clone(&home));
+        let journal = FileJournal::open(Arc::clone(&home), files_home, JOURNAL, Arc::clone(&clock), &mut |_| Ok(false));
+        let mut journal = journal.ok()?;
+        let fallback: Box<dyn Fallback> = match self.fallback {
             true => {
-                let dir = self.dir("fallback").expect("a simulated directory");
-                Box::new(FileStore::open_in(dir, Box::new(open_letters), &files).ok()?)
+                let (files_home, letters) = (Arc::clone(&home), Arc::clone(&home));
+                let place = Place { files: files_home, letters, journal: Some(home), clock };
+                Box::new(FileStore::open(place, &files, &DeadLetterSettings::default(), 0).ok()?)
             }
             false => Box::new(NoFallback),
         };
-        let mut journal =
-            FileJournal::open(self.dir("journal").ok()?, JOURNAL, self.processes, |name| fallback.has_file(name))
-                .ok()?;
         let policy = Policy {
             limits: LIMITS,
             max_calls: 3,
@@ -268,13 +267,18 @@ impl Computer {
     /// The spans in the dead letters, read without the exporter.
     fn spans_in_dead_letters(&self) -> HashSet<SpanKey> {
         let config = DeadLetters::config("/sim/dead-letters").build().expect("valid");
-        let dir = self.dir("dead-letters").expect("a simulated directory");
-        let mut letters = DeadLetters::open_in(config, dir).expect("a healthy disk opens");
         let mut found = HashSet::new();
-        for listed in letters.list() {
-            let (_, lines) = letters.read(&listed.name).expect("a readable letter");
-            for line in lines {
-                found.extend(span_ids(&json::from_line(&line).expect("OTLP JSON").0));
+        let root = self.disk.root();
+        for entry in root.list().expect("a healthy disk") {
+            let process = root.existing_subdirectory(entry.name.to_str().expect("a name of this crate"));
+            let Ok(Some(process)) = process else { continue };
+            let Some(dir) = process.existing_subdirectory("dead-letters").expect("a healthy disk") else { continue };
+            let mut letters = DeadLetters::open_in(config.clone(), dir).expect("a healthy disk opens");
+            for listed in letters.list() {
+                let (_, lines) = letters.read(&listed.name).expect("a readable letter");
+                for line in lines {
+                    found.extend(span_ids(&json::from_line(&line).expect("OTLP JSON").0));
+                }
             }
         }
         found

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use file_fallback::Compression;
 use otlp_payload::Payload;
+use safe_dir::SafeDir;
 
 use super::{SpanKey, span_ids};
 use crate::seams::dead_letters::{DeadLetterError, Redriven};
@@ -172,7 +173,7 @@ impl Disk for MemoryFallback {
 /// Real files, recounted by reading every one of them as plain JSON or as frames.
 pub(super) struct Files {
     store: FileStore,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     reading: Vec<Vec<SpanKey>>,
     finished: HashSet<SpanKey>,
 }
@@ -181,14 +182,10 @@ impl Files {
     pub(super) fn new(format: FallbackFormat) -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
         let settings = Settings { format, compression: Compression::Never, ..Settings::default() };
-        let store = FileStore::open(
-            dir.path().join("fallback"),
-            &settings,
-            dir.path().join("dead-letters"),
-            &DeadLetters::default(),
-        )
-        .expect("a fresh directory");
-        Self { store, dir, reading: Vec::new(), finished: HashSet::new() }
+        let path = dir.path().to_owned();
+        let root = Box::new(move || SafeDir::open(&path));
+        let store = FileStore::open_in(root, &settings, &DeadLetters::default()).expect("a fresh directory");
+        Self { store, _dir: dir, reading: Vec::new(), finished: HashSet::new() }
     }
 }
 
@@ -252,7 +249,7 @@ impl Disk for Files {
     fn set_refusing(&mut self, _refuses: bool) {}
 
     fn dead_lettered(&self) -> usize {
-        let Ok(files) = std::fs::read_dir(self.dir.path().join("dead-letters")) else { return 0 };
+        let Ok(files) = std::fs::read_dir(self.store.path().with_file_name("dead-letters")) else { return 0 };
         let paths = files.map(|file| file.expect("readable").path());
         let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
         let texts = paths.map(|path| std::fs::read_to_string(path).expect("text"));
@@ -261,7 +258,7 @@ impl Disk for Files {
     }
 
     fn stored(&self) -> HashSet<SpanKey> {
-        let files = std::fs::read_dir(self.dir.path().join("fallback")).expect("is there");
+        let files = std::fs::read_dir(self.store.path()).expect("is there");
         let paths: Vec<_> = files.map(|file| file.expect("readable").path()).collect();
         let of = |wanted: &'static str| {
             let paths = paths.iter().filter(move |path| path.extension().is_some_and(|extension| extension == wanted));

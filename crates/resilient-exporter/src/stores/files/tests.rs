@@ -23,8 +23,16 @@ fn open(dir: &Path, format: FallbackFormat) -> FileStore {
 }
 
 fn open_with(dir: &Path, format: FallbackFormat, letters: &LetterSettings) -> FileStore {
-    let files = Files { format, ..Files::default() };
-    FileStore::open(dir.join("fallback"), &files, dir.join("dead-letters"), letters).expect("a directory of this user")
+    let (files, dir) = (Files { format, ..Files::default() }, dir.to_owned());
+    FileStore::open_in(Box::new(move || SafeDir::open(&dir)), &files, letters).expect("a directory of this user")
+}
+
+/// The directory of the only process.
+fn own(state: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(state).expect("readable");
+    let dirs = entries.map(|entry| entry.expect("readable").path()).filter(|path| path.is_dir());
+    let [dir] = &dirs.collect::<Vec<_>>()[..] else { panic!("one process") };
+    dir.clone()
 }
 
 fn refusal(payload: &Payload) -> Refusal {
@@ -145,11 +153,9 @@ fn a_dead_letter_that_cannot_be_stored_leaves_exactly_its_batch_in_the_file() {
     loop {
         let (disk, faults) = (Disk::new(), Faults::none());
         let open = |faults: &Faults| {
-            let dir = disk.root().subdirectory("fallback").expect("a well disk");
-            let (letters, faults) = (disk.root(), faults.clone());
-            let open_letters = move || Ok(Faulty::new(letters.subdirectory("letters")?, faults.clone()));
-            let dir = Faulty::new(dir, Faults::none());
-            FileStore::open_in(dir, Box::new(open_letters), &Files::default()).expect("a well disk")
+            let (disk, faults) = (disk.clone(), faults.clone());
+            let root = move || Ok(Faulty::new(disk.root(), faults.clone()));
+            FileStore::open_in(Box::new(root), &Files::default(), &LetterSettings::default()).expect("a well disk")
         };
         let mut store = open(&faults);
         let batches = [batch(0, 3), batch(100, 4), batch(200, 5), batch(300, 6)];
@@ -174,10 +180,10 @@ fn a_dead_letter_that_cannot_be_stored_leaves_exactly_its_batch_in_the_file() {
             stored
         });
         let finished = finished.expect("there are letters");
-        store.settle(&fates).expect("durable");
-        kept_in_part += usize::from(letters != finished);
         let is_over = faults.fired() == 0;
         faults.clear();
+        store.settle(&fates).expect("durable");
+        kept_in_part += usize::from(letters != finished);
         disk.crash(Crash::Worst);
         drop(store);
 
@@ -237,7 +243,7 @@ fn files_that_were_set_aside_are_counted_until_an_operator_removes_them() {
     let mut store = open(state.path(), FallbackFormat::Json);
     assert_eq!(store.set_aside(), SetAside::default());
     let name = store.store(&[batch(0, 3)], now()).expect("room").name;
-    let path = state.path().join("fallback").join(name);
+    let path = own(state.path()).join("fallback").join(name);
     std::fs::write(&path, "no JSON\n").expect("written");
     assert_eq!(store.read(1 << 20).expect("readable"), ReadBack::Empty);
     let set_aside = SetAside { files: 1, spans: 3 };
@@ -245,7 +251,7 @@ fn files_that_were_set_aside_are_counted_until_an_operator_removes_them() {
     drop(store);
     let mut store = open(state.path(), FallbackFormat::Json);
     assert_eq!(store.set_aside(), set_aside);
-    std::fs::remove_dir_all(state.path().join("fallback/quarantine")).expect("there");
+    std::fs::remove_dir_all(own(state.path()).join("fallback/quarantine")).expect("there");
     (0..COUNT_ASIDE_EVERY).for_each(|_| store.clean_up(now()));
     assert_eq!(store.set_aside(), SetAside::default());
 }

@@ -1,0 +1,238 @@
+//! The upkeep of the fallback files and dead letters: the content of processes that have ended, the limits that journal
+//! and files share, and a directory that has vanished.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use file_fallback::TakenOver;
+use safe_dir::Directory;
+
+use super::convert::{Conversion, Target};
+use super::{FileStore, in_one_line};
+use crate::report::log;
+use crate::report::warnings::Kind;
+use crate::seams::clock::Clock;
+use crate::seams::fallback::{Change, FallbackError};
+use crate::stores::home::{self, Content, Home, Part};
+use crate::stores::log::StoreLog;
+
+/// While files wait, the disk thread cleans up this often.
+const CLEAN_UP_EVERY: Duration = Duration::from_secs(1);
+
+/// While only dead letters are stored, which no limit but their age removes, the disk thread cleans up this often.
+const LETTERS_EVERY: Duration = Duration::from_secs(60);
+
+/// While content of a process that has ended moves, other work of the disk thread goes on in between.
+const NEXT_STEP: Duration = Duration::from_millis(5);
+
+/// The smallest limit for files beside the journal, so that a spill always has a place.
+const LEAST_BYTES: u64 = 4 << 20;
+
+/// The directories of a store, and its part of their upkeep.
+pub(crate) struct Place<D: Directory> {
+    pub(crate) files: Arc<Home<D>>,
+    pub(crate) letters: Arc<Home<D>>,
+    /// The home of the journal of this process, which adopts the journals of ended processes. None without durable
+    /// mode: this store turns their batches into files.
+    pub(crate) journal: Option<Arc<Home<D>>>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+pub(super) struct Upkeep<D: Directory> {
+    place: Place<D>,
+    generation: u64,
+    /// Content of processes that have ended and that moves here.
+    files: VecDeque<Content<D>>,
+    letters: VecDeque<Content<D>>,
+    journals: VecDeque<Conversion<D>>,
+}
+
+impl<D: Directory> Upkeep<D> {
+    pub(super) fn new(place: Place<D>, generation: u64) -> Self {
+        let (files, letters, journals) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { place, generation, files, letters, journals }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.place.clock.now()
+    }
+
+    /// Content of ended processes is on its way, or waits for this store.
+    fn has_content(&self) -> bool {
+        let (Place { files, letters, journal, .. }, now) = (&self.place, self.now());
+        !self.files.is_empty()
+            || !self.letters.is_empty()
+            || self.journals.iter().any(|conversion| conversion.is_due(now))
+            || files.has_content(Part::Files, now)
+            || letters.has_content(Part::Letters, now)
+            || (journal.is_none() && files.has_content(Part::Journal, now))
+    }
+
+    /// Looks for directories of processes that have ended.
+    fn look(&mut self, log: &mut StoreLog) {
+        let now = self.now();
+        let Place { files, letters, journal, .. } = &self.place;
+        // The file of an interrupted spill stays where it is until the journal has asked for it.
+        let mut is_decided = |owner: Option<&str>| match (journal, owner) {
+            (Some(journal), Some(owner)) if !Arc::ptr_eq(journal, files) => !journal.has_undecided_journal(owner),
+            _ => true,
+        };
+        let mut rounds = vec![files.round(now, &mut is_decided)];
+        if !Arc::ptr_eq(files, letters) {
+            rounds.push(letters.round(now, &mut |_| true));
+        }
+        for round in rounds {
+            match round {
+                Ok(round) => {
+                    if let Some((name, error)) = round.failed {
+                        log.warn(Kind::FilesNotTakenOver, 0, &format!("{name}: {error}"));
+                    }
+                }
+                Err(error) => log.warn(Kind::FilesNotTakenOver, 0, &in_one_line(error).to_string()),
+            }
+        }
+        if journal.is_none() {
+            for content in files.take(Part::Journal, now) {
+                let key = content.key;
+                match Conversion::open(content, files, log) {
+                    Ok(conversion) => self.journals.push_back(conversion),
+                    Err(error) => {
+                        log.warn(Kind::JournalNotTakenOver, 0, &error);
+                        files.give_up_or_back(key, Part::Journal, now);
+                    }
+                }
+            }
+        }
+        self.files.extend(files.take(Part::Files, now));
+        self.letters.extend(letters.take(Part::Letters, now));
+    }
+}
+
+impl<D: Directory> FileStore<D> {
+    /// Looks for content of processes that have ended, and moves some of it here.
+    pub(super) fn take_over(&mut self, now: SystemTime) {
+        self.upkeep.look(&mut self.log);
+        for content in std::mem::take(&mut self.upkeep.files) {
+            let taken = self.files.take_over(&content.dir, now).map_err(in_one_line);
+            if self.goes_on(taken, &content, Part::Files) {
+                self.upkeep.files.push_back(content);
+            }
+        }
+        for content in std::mem::take(&mut self.upkeep.letters) {
+            let taken = self.dead_letters.take_over(&content.dir, now);
+            if self.goes_on(taken, &content, Part::Letters) {
+                self.upkeep.letters.push_back(content);
+            }
+        }
+        self.convert(now);
+    }
+
+    /// More of the content is left. Otherwise its directory is removed or, after a failure, taken again later.
+    fn goes_on(&mut self, taken: Result<TakenOver, FallbackError>, content: &Content<D>, part: Part) -> bool {
+        let home = if part == Part::Files { &self.upkeep.place.files } else { &self.upkeep.place.letters };
+        match taken {
+            Ok(TakenOver { more: true, .. }) => true,
+            Ok(_) => {
+                home.finish(content.key, part);
+                false
+            }
+            Err(error) => {
+                self.log.warn(Kind::FilesNotTakenOver, 0, &format!("{}: {error}", content.name));
+                home.give_back(content.key, part, self.upkeep.now());
+                false
+            }
+        }
+    }
+
+    /// Turns batches in the journals of ended processes into files.
+    fn convert(&mut self, wall: SystemTime) {
+        let now = self.upkeep.now();
+        for mut conversion in std::mem::take(&mut self.upkeep.journals) {
+            if !conversion.is_due(now) {
+                self.upkeep.journals.push_back(conversion);
+                continue;
+            }
+            let (format, log) = (self.format, &mut self.log);
+            let step = conversion.step(&mut Target { files: &mut self.files, format, now, wall, log });
+            self.note_evicted(&step.evicted);
+            if step.spans > 0 {
+                self.changes.push(Change::Recovered { spans: step.spans });
+            }
+            if step.is_over {
+                conversion.close(&self.upkeep.place.files, now);
+            } else {
+                self.upkeep.journals.push_back(conversion);
+            }
+        }
+    }
+
+    /// Applies the limits that all processes and the journal share.
+    pub(super) fn share_limits(&mut self) {
+        let home = &self.upkeep.place.files;
+        let journal = match &self.upkeep.place.journal {
+            Some(journal) if Arc::ptr_eq(journal, home) => home.bytes_of(Part::Journal),
+            _ => 0,
+        };
+        home.state(Part::Files, self.files.stored().bytes);
+        let limit = home.allowance().saturating_sub(journal);
+        let _limit = limit.max(LEAST_BYTES.min(self.max_bytes)); // LATER
+    }
+
+    /// Goes on in a new directory if the one of this process has vanished; returns whether it had.
+    pub(super) fn renew_if_gone(&mut self) -> bool {
+        let home = Arc::clone(&self.upkeep.place.files);
+        let renewed = home.renew_if_gone();
+        if let Err(error) = renewed {
+            self.log.warn(Kind::DiskTrouble, 0, &in_one_line(error).to_string());
+            return false;
+        }
+        if self.upkeep.generation == home.generation() {
+            return false;
+        }
+        let renewed: Result<u64, String> = Err("LATER".to_owned());
+        match renewed {
+            Ok(generation) => {
+                if generation != self.upkeep.generation {
+                    // Content that still exists is found by the next look.
+                    self.upkeep.files.clear();
+                    self.upkeep.letters.clear();
+                    self.upkeep.journals.clear();
+                }
+                self.upkeep.generation = generation;
+                log::warn_contained!(
+                    path = %self.files.path().display(),
+                    "the directory of the fallback files was removed; a new one is made"
+                );
+                true
+            }
+            Err(error) => {
+                self.log.warn(Kind::DiskTrouble, 0, &error);
+                false
+            }
+        }
+    }
+
+    /// Shows other machines that this process is alive, before it writes and while files wait.
+    pub(super) fn beat(&mut self) {
+        let home = &self.upkeep.place.files;
+        if home.is_on_network()
+            && let Err(error) = home.beat_if_due(self.upkeep.now())
+        {
+            self.log.warn(Kind::FilesNotTakenOver, 0, &in_one_line(error).to_string());
+        }
+    }
+
+    pub(super) fn clean_up_due(&self) -> Option<Duration> {
+        if self.upkeep.has_content() {
+            return Some(NEXT_STEP);
+        }
+        if self.files.stored().files > 0 || !self.upkeep.journals.is_empty() {
+            return Some(CLEAN_UP_EVERY);
+        }
+        let Place { files, letters, .. } = &self.upkeep.place;
+        let others = (files.has_others() || letters.has_others()).then_some(home::LOOK_EVERY);
+        let letters = self.dead_letters.has_letters().then_some(LETTERS_EVERY);
+        others.into_iter().chain(letters).min()
+    }
+}
