@@ -44,23 +44,14 @@ pub enum OpenError {
         /// The user that this process acts for.
         user: u32,
     },
-    /// Other users may write in the directory.
-    WritableByOthers {
-        /// The directory.
+    /// A link in the path belongs to another user, who can thus choose the directory.
+    ForeignLink {
+        /// The link.
         path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Other users may move or replace the directory, because they may write in one above it.
-    UnsafeParent {
-        /// The directory to be opened.
-        path: PathBuf,
-        /// The one above it.
-        parent: PathBuf,
-        /// Its permission bits.
-        mode: u32,
         /// Its owner.
         owner: u32,
+        /// The user that this process acts for.
+        user: u32,
     },
     /// The file system refused.
     Io {
@@ -237,17 +228,11 @@ impl fmt::Display for OpenError {
                  or change its owner",
                 path.display()
             ),
-            Self::WritableByOthers { path, mode } => write!(
+            Self::ForeignLink { path, owner, user } => write!(
                 f,
-                "directory \"{}\" (mode {mode:04o}) can be written by other users: chmod go-w it, or choose another",
+                "the symbolic link \"{}\" belongs to user {owner}, neither to root nor to user {user}, who runs this: \
+                 give the path that it leads to",
                 path.display()
-            ),
-            Self::UnsafeParent { path, parent, mode, owner } => write!(
-                f,
-                "directory \"{}\" is not safe because \"{}\" above it (mode {mode:04o}, owner {owner}) can be changed by \
-                 other users: chmod go-w that one, give it to this user, or choose another directory",
-                path.display(),
-                parent.display()
             ),
             Self::Io { path, action, source } => write_io(f, "directory ", path, action, source),
         }

@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod below;
 mod claim;
 mod directory;
 mod entry;
 mod error;
+mod handle;
 mod lock;
 mod name;
 mod network;
@@ -15,14 +17,15 @@ mod real;
 mod shared;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod walk;
 
+pub use below::{OtherBelow, Place, Placed, others_below};
 pub use claim::{Abandoned, Claim, ClaimError, Locked, ProcessDirs};
 pub use directory::{Directory, File, Space};
 pub use entry::{Entry, Kind, Metadata};
 pub use error::{FileError, LockError, OpenError, ShareError};
 pub use lock::{LOCK_FILE, Lock};
 pub use name::NameProblem;
-pub use open::{Options, Parents};
 pub use owner::{Machine, Owner};
 pub use publish::{Draft, publish, remove_leftovers, replace};
 pub use quarantine::{Quarantine, QuarantineLimits};

@@ -11,8 +11,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::{
-    Directory, Entry, File, FileError, Kind, Lock, LockError, Metadata, OpenError, Options, Space, lock, name, network,
-    open,
+    Directory, Entry, File, FileError, Kind, Lock, LockError, Metadata, OpenError, Space, lock, name, network, open,
 };
 
 /// An open directory that belongs to this user and that no other user can read or change.
@@ -23,29 +22,30 @@ pub struct SafeDir {
     fd: OwnedFd,
     path: PathBuf,
     user: u32,
+    narrowed: Option<u32>,
 }
 
 impl SafeDir {
     /// Opens the directory at `path` with mode 0700; if it does not exist, makes it and the missing directories above
     /// it, durably.
     ///
-    /// A directory of this user that others may only read is narrowed to 0700.
+    /// A directory of this user that others may use is narrowed to 0700: see [`narrowed`](Self::narrowed). The
+    /// directories above may belong to other users, who can then take this one away, and not read it. A link above is
+    /// followed if root or this user owns it.
     ///
     /// # Errors
     ///
-    /// If it belongs to another user, if others can write in it or, unless it is sticky, in a directory above it, if
-    /// the path ends in a symbolic link, or if the file system refuses.
+    /// If it belongs to another user, if the path ends in a symbolic link or leads through one of another user, or if
+    /// the file system refuses.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::open_with(path, Options::default())
+        open::open(path.as_ref()).map(Self::from)
     }
 
-    /// [`open`](Self::open) by other rules.
-    ///
-    /// # Errors
-    ///
-    /// The same, as far as the rules require.
-    pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
-        open::open(path.as_ref(), options).map(Self::from)
+    /// The mode that the directory had when this call opened it, if other users had any access then. They have none
+    /// now; they may have read names, or planted files, before. Worth one warning.
+    #[must_use]
+    pub const fn narrowed(&self) -> Option<u32> {
+        self.narrowed
     }
 
     fn check(&self, name: &str) -> Result<(), FileError> {
@@ -63,7 +63,8 @@ impl SafeDir {
         FileError::Io { path, action, source: errno.into() }
     }
 
-    /// Opens an existing file, if it is a regular file of this user with one name.
+    /// Opens an existing file, if it is a regular file of this user with one name. Takes the access from others, as far
+    /// as the file system lets it: a file on a read-only one is read all the same.
     fn open_existing(&self, name: &str, flags: OFlags) -> Result<StdFile, FileError> {
         // Checked before it is opened, as opening a device may have effects, and checked again after that, as only the
         // handle counts.
@@ -75,6 +76,12 @@ impl SafeDir {
             .map_err(|errno| self.failed(name, "open", errno))?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(name, "look at", errno))?;
         self.accept(name, &stat)?;
+        if stat.st_mode & 0o077 != 0
+            && let Err(errno) = rustix::fs::fchmod(&fd, OWNER_ONLY)
+            && errno != Errno::ROFS
+        {
+            return Err(self.failed(name, "narrow the permissions of", errno));
+        }
         Ok(StdFile::from(fd))
     }
 
@@ -94,8 +101,8 @@ impl SafeDir {
 }
 
 impl From<open::Opened> for SafeDir {
-    fn from(open::Opened { fd, path, user }: open::Opened) -> Self {
-        Self { fd, path, user }
+    fn from(open::Opened { fd, path, user, narrowed }: open::Opened) -> Self {
+        Self { fd, path, user, narrowed }
     }
 }
 
@@ -140,9 +147,7 @@ impl Directory for SafeDir {
             Err(error) if error.is_already_exists() => {}
             other => return other,
         }
-        let file = self.open_existing(name, OFlags::WRONLY | OFlags::APPEND)?;
-        rustix::fs::fchmod(&file, OWNER_ONLY).map_err(|errno| self.failed(name, "narrow", errno))?;
-        Ok(file)
+        self.open_existing(name, OFlags::WRONLY | OFlags::APPEND)
     }
 
     fn create(&self, name: &str) -> Result<StdFile, FileError> {

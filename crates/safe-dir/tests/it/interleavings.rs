@@ -145,8 +145,8 @@ impl World {
     }
 
     /// Runs one process per host by the choices, then by turns until all have ended; then the last process adopts all
-    /// that is left. The numbers of the incarnations are `distance` apart; processes that take the time for it and start
-    /// together have the same. Returns whether each file that was stored is there once, and nothing else.
+    /// that is left. The numbers of the incarnations are `distance` apart; processes that take the time for it and
+    /// start together have the same. Returns whether each file that was stored is there once, and nothing else.
     fn check(&self, hosts: &[u32], distance: u64, choices: impl IntoIterator<Item = Choice>) -> Result<(), String> {
         std::thread::scope(|scope| {
             for (number, host) in (1..).zip(hosts.iter().copied()) {
