@@ -7,12 +7,15 @@
 //!  9  kind         1   1 BATCH, 2 DONE, 3 SPILL
 //! 10  zero         2
 //! 12  count        4   items of the batch; ids of a mark
-//! 16  incarnation  8   of the batch; 0 for a mark
-//! 24  seq          8   of the batch; 0 for a mark
+//! 16  incarnation  8   of the batch; 0 for a mark with ids
+//! 24  seq          8   of the batch; 0 for a mark with ids
 //! 32  checksum     4   CRC-32C: segment, position, the 32 bytes above
 //! 36  checksum     4   CRC-32C: the checksum above, the body
 //! 40  body
 //! ```
+//!
+//! A DONE without ids, the first record of a segment, is the [`Account`] of the segment before: its 16 bytes of an id
+//! are the number of that segment, and batches * 2^40 + items.
 
 use super::Id;
 
@@ -66,7 +69,10 @@ pub(crate) struct Header {
 pub(crate) enum Parsed {
     Header(Header),
     /// A header with a correct checksum, but of a version or kind that this code does not know.
-    Newer(u8),
+    Newer {
+        version: u8,
+        record_len: u64,
+    },
     /// No record begins here, or its header is damaged.
     Nothing,
 }
@@ -108,14 +114,15 @@ impl Header {
         if bytes[..4] != MARK || salt.checksum(offset, &bytes[..32]) != checksum {
             return Parsed::Nothing;
         }
-        let Some(kind) = Kind::from_byte(bytes[9]).filter(|_| bytes[8] == VERSION) else {
-            return Parsed::Newer(bytes[8]);
-        };
+        let kind = Kind::from_byte(bytes[9]).filter(|_| bytes[8] == VERSION);
         let body_len = u32_at(bytes, 4);
-        let limit = if kind == Kind::Batch { MAX_BODY } else { MAX_MARK_BODY };
+        let limit = if kind.is_none_or(|kind| kind == Kind::Batch) { MAX_BODY } else { MAX_MARK_BODY };
         if body_len > limit {
             return Parsed::Nothing;
         }
+        let Some(kind) = kind else {
+            return Parsed::Newer { version: bytes[8], record_len: HEADER_LEN as u64 + u64::from(body_len) };
+        };
         let id = (u64_at(bytes, 16), u64_at(bytes, 24));
         let (count, body_checksum) = (u32_at(bytes, 12), u32_at(bytes, 36));
         Parsed::Header(Self { kind, body_len, count, id, checksum, body_checksum })
@@ -136,6 +143,36 @@ impl Header {
         HEADER_LEN as u64 + u64::from(self.body_len)
     }
 }
+
+/// The batches that were written to a segment, stated by the next one: so no damage hides how many are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// The number of the segment that it is about.
+    pub(crate) number: u64,
+    pub(crate) batches: u64,
+    pub(crate) items: u64,
+}
+
+impl Account {
+    /// Appends the record to `out`, without its checksums.
+    pub(crate) fn push(self, out: &mut Vec<u8>) {
+        let (batches, items) = (self.batches.min(MAX_BATCHES), self.items.min(MAX_ITEMS));
+        push(out, Kind::Done, (self.number, batches << 40 | items), 0, &[]);
+    }
+
+    /// The account in a record with this header.
+    pub(crate) fn of(header: &Header) -> Option<Self> {
+        let (number, sums) = header.id;
+        let is_account = (header.kind, header.count, header.body_len) == (Kind::Done, 0, 0);
+        is_account.then_some(Self { number, batches: sums >> 40, items: sums & MAX_ITEMS })
+    }
+}
+
+/// More batches than fit into the longest segment.
+const MAX_BATCHES: u64 = (1 << 24) - 1;
+
+/// A segment with more items states this number.
+const MAX_ITEMS: u64 = (1 << 40) - 1;
 
 /// Appends a record to `out`, without its checksums, which depend on its position.
 ///
@@ -248,7 +285,7 @@ mod tests {
             bytes[at] = value;
             assert_eq!(Header::parse(SALT, 32, &bytes), Parsed::Nothing, "damage");
             seal(&mut bytes, SALT, 32);
-            assert_eq!(Header::parse(SALT, 32, &bytes), Parsed::Newer(version));
+            assert_eq!(Header::parse(SALT, 32, &bytes), Parsed::Newer { version, record_len: 44 });
         }
     }
 
@@ -258,6 +295,21 @@ mod tests {
         bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
         seal(&mut bytes, SALT, 32);
         assert_eq!(Header::parse(SALT, 32, &bytes), Parsed::Nothing);
+    }
+
+    #[test]
+    fn an_account_is_a_mark_without_ids() {
+        for (batches, items) in [(3, 1_500), (1 << 30, u64::MAX)] {
+            let mut bytes = Vec::new();
+            Account { number: 9, batches, items }.push(&mut bytes);
+            seal(&mut bytes, SALT, 32);
+            let Parsed::Header(header) = Header::parse(SALT, 32, &bytes) else { panic!("whole") };
+            assert!(bytes.len() == HEADER_LEN && header.accepts(header.body_seed()));
+            let account = Account { number: 9, batches: batches.min(MAX_BATCHES), items: items.min(MAX_ITEMS) };
+            assert_eq!((Account::of(&header), parse_done(0, &[])), (Some(account), Some(Vec::new())));
+        }
+        let Parsed::Header(batch) = Header::parse(SALT, 64, &record(64)) else { panic!("whole") };
+        assert_eq!(Account::of(&batch), None);
     }
 
     #[test]

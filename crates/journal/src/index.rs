@@ -1,8 +1,10 @@
 //! The waiting batches and their places in the segments: in memory, about 100 bytes a batch.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use super::Id;
+use super::frame::Account;
 use super::segment::SegmentId;
 
 /// The position of a batch on disk.
@@ -45,6 +47,23 @@ pub(crate) struct Segment {
     pub(crate) sync_failed: bool,
     /// The segment goes to the quarantine instead of being removed.
     pub(crate) damaged: bool,
+    /// The marks in it were written once more, to a later segment.
+    pub(crate) marks_copied: bool,
+    /// The disk does not read all of it: the file stays as it is.
+    pub(crate) kept: bool,
+    /// Batches that were written to it, done or not, and their items.
+    pub(crate) batches: u64,
+    pub(crate) items: u64,
+    /// Bytes behind its last record.
+    pub(crate) torn_bytes: u64,
+}
+
+/// Failed reads of one batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failures {
+    pub(crate) count: u32,
+    /// When the last one was counted.
+    pub(crate) last: Instant,
 }
 
 /// An announced spill.
@@ -85,6 +104,11 @@ impl Segment {
             unsynced_spills: 0,
             sync_failed: false,
             damaged: false,
+            marks_copied: false,
+            kept: false,
+            batches: 0,
+            items: 0,
+            torn_bytes: 0,
         }
     }
 }
@@ -214,6 +238,22 @@ impl Index {
         self.bytes += segment.bytes;
         self.segments.insert(key, segment);
         key
+    }
+
+    /// Notes that a batch was written to this segment.
+    pub(crate) fn count_batch(&mut self, key: u64, items: u32) {
+        if let Some(segment) = self.segments.get_mut(&key) {
+            segment.batches += 1;
+            segment.items += u64::from(items);
+        }
+    }
+
+    /// The account of the last segment, unless its content is not known.
+    pub(crate) fn account(&self) -> Option<Account> {
+        let (_, segment) = self.segments.last_key_value()?;
+        let known = !segment.sync_failed && !segment.kept;
+        let number = SegmentId::parse(&segment.name).filter(|_| known)?.number;
+        Some(Account { number, batches: segment.batches, items: segment.items })
     }
 
     pub(crate) fn grow_segment(&mut self, key: u64, bytes: u64) {

@@ -17,7 +17,7 @@ mod write;
 
 pub use config::Config;
 pub use error::{AppendError, MaintainError, MarkError, OpenError, ReadError, SyncError, TakeOverError};
-pub use notice::{Notice, Report, Status};
+pub use notice::{Kept, Notice, Report, Status};
 pub use read::Batch;
 pub use schedule::{SyncPolicy, SyncSchedule};
 pub use take_over::TakenOver;

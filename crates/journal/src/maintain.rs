@@ -40,14 +40,15 @@ impl<D: Directory> Journal<D> {
     }
 
     /// Removes the segments of a journal in which no batch waits, oldest first, and returns its directory, still
-    /// locked, so that the caller can remove that too. `None`, and no change, if a batch waits. Damaged segments are
+    /// locked, so that the caller can remove that too. `None`, and no change, if a batch waits or a segment is
+    /// [kept](super::Report::kept). Damaged segments are
     /// in `quarantine/` then.
     ///
     /// # Errors
     ///
     /// If a segment cannot be removed: the directory is then a journal in which no batch waits.
     pub fn remove(mut self) -> Result<Option<Locked<D>>, MaintainError> {
-        if !self.index.batches.is_empty() {
+        if !self.index.batches.is_empty() || self.index.segments.values().any(|segment| segment.kept) {
             return Ok(None);
         }
         self.head = None;
@@ -61,14 +62,13 @@ impl<D: Directory> Journal<D> {
         self.head.as_ref().map(|head| head.key)
     }
 
-    /// Removes finished segments oldest first, without exception: a mark never goes before the batches that it is
-    /// about.
+    /// Removes finished segments oldest first: a mark never goes before the batches that it is about. Only a damaged
+    /// segment, whose marks were copied, goes before older ones.
     pub(crate) fn remove_finished(&mut self) -> Result<bool, FileError> {
         for _ in 0..REMOVALS {
-            let Some((&key, segment)) = self.index.segments.first_key_value() else { return Ok(false) };
-            if Some(key) == self.head_key() || !segment.is_finished(self.trouble) {
+            let Some(key) = self.index.removable(self.head_key(), self.trouble, self.tail.is_empty()) else {
                 return Ok(false);
-            }
+            };
             self.retire(key)?;
         }
         Ok(true)
@@ -206,7 +206,8 @@ impl Segment {
     /// Whether no record in it is needed any more. In trouble a mark that is not durable suffices: the batches go with
     /// the segment.
     fn is_finished(&self, trouble: bool) -> bool {
-        self.live == 0 && self.spills == 0 && self.unsynced_spills == 0 && (self.unsynced_marks == 0 || trouble)
+        let is_needed = self.live > 0 || self.spills > 0 || self.unsynced_spills > 0 || self.kept;
+        !is_needed && (self.unsynced_marks == 0 || trouble)
     }
 
     /// Whether records in it must be copied before it goes, of which `stuck` cannot be read now.
@@ -216,6 +217,16 @@ impl Segment {
 }
 
 impl Index {
+    /// The segment that is to be removed next.
+    fn removable(&self, head: Option<u64>, trouble: bool, is_synced: bool) -> Option<u64> {
+        let mut others = self.segments.iter().filter(|(key, _)| Some(**key) != head);
+        let is_first = |key: &u64| self.segments.first_key_value().is_some_and(|(first, _)| first == key);
+        let found = others.find(|(key, segment)| {
+            segment.is_finished(trouble) && (is_first(key) || (segment.marks_copied && is_synced))
+        });
+        found.map(|(key, _)| *key)
+    }
+
     /// The segment whose batches are to be copied next.
     fn to_copy(&self, head: Option<u64>, bytes_before_copying: u64, stuck: &HashMap<u64, usize>) -> Option<u64> {
         let mut others = self.segments.iter().filter(|(key, _)| Some(**key) != head);

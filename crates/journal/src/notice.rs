@@ -1,5 +1,7 @@
 //! Events for the log, and the journal in numbers.
 
+use std::io;
+
 use super::{Id, SyncError};
 
 /// An event for an operator that is not the error of a call; see
@@ -23,6 +25,26 @@ pub enum Notice {
         /// Its name in the subdirectory `quarantine`.
         moved_to: String,
     },
+    /// Batches are lost that stood in damaged places of a segment. Their ids are not known, and some may have been
+    /// done.
+    Missing {
+        /// The name of the segment.
+        name: String,
+        /// The number of batches: exact where the next segment states it, otherwise one for each damaged place.
+        batches: u64,
+        /// The number of their items, likewise.
+        items: u64,
+    },
+    /// A segment has whole records of a newer version. They are not read; the segment moves to the quarantine, as it
+    /// is, once no other batch in it waits.
+    Newer {
+        /// The name of the segment.
+        name: String,
+        /// The number of these records.
+        records: u64,
+        /// The version of one of them.
+        version: u8,
+    },
     /// A batch cannot be read and is lost. A caller that still has it in memory should append it again, under a new id.
     Lost {
         /// Its id.
@@ -35,6 +57,16 @@ pub enum Notice {
         /// Its name in the journal's directory.
         name: String,
     },
+}
+
+/// A segment that the disk does not read, or not as a whole; see [`Report::kept`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Kept {
+    /// Its name in the journal's directory.
+    pub name: String,
+    /// The answer of the disk.
+    pub source: io::Error,
 }
 
 /// The result of opening a journal.
@@ -59,10 +91,22 @@ pub struct Report {
     pub torn: usize,
     /// The number of these bytes; they are not read.
     pub torn_bytes: u64,
-    /// Segments with damage before their end.
+    /// Segments with damage: anywhere in one that was finished, and so synced as a whole; before the end of the last
+    /// one.
     pub damaged: usize,
     /// Damaged places in them: one or more records each.
     pub damaged_places: u64,
+    /// Batches that were lost in the damaged places, and their items: see [`Notice::Missing`]. Not among
+    /// [`batches`](Self::batches) and [`items`](Self::items).
+    pub lost_batches: u64,
+    /// Their items.
+    pub lost_items: u64,
+    /// Records of a newer version: see [`Notice::Newer`].
+    pub newer: u64,
+    /// Segments that the disk does not read, or not as a whole. They are not changed, and neither they nor later
+    /// segments are removed: the next opening tries again. Records that can be read count all the same. A mark that
+    /// cannot be read does not: its batches come again.
+    pub kept: Vec<Kept>,
     /// Why marks or batches are not durable yet: the marks of spills that a crash interrupted, or the batches in a
     /// segment whose sync failed. Until a [`sync`](super::Journal::sync) succeeds, the caller must neither replay nor
     /// remove files of the fallback, and a power cut may take as much as before.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use safe_dir::{Directory, FileError};
 
 use super::frame::{self, Header, Kind, Parsed};
-use super::index::Place;
+use super::index::{Failures, Place};
 use super::{Id, Journal, Notice, ReadError};
 
 /// A batch that was read back.
@@ -18,14 +18,6 @@ pub struct Batch {
     pub count: u32,
     /// Its bytes, as given to [`append`](Journal::append).
     pub body: Vec<u8>,
-}
-
-/// Failed reads of one batch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Failures {
-    count: u32,
-    /// When the last one was counted.
-    last: Instant,
 }
 
 /// Why a place was not read.

@@ -6,12 +6,13 @@ use std::io;
 use safe_dir::{Directory, FileError, Locked};
 
 use super::error::{OpenError, SyncError};
+use super::frame::Account;
 use super::index::{Index, Place, Segment};
 use super::maintain::quarantine;
-use super::scan::{Found, ScanError, Scanned, scan};
+use super::scan::{Found, ScanError, Scanned, Subject, account, scan};
 use super::segment::{SegmentId, failed_name};
 use super::tail::Tail;
-use super::{Config, Id, Journal, Notice, Report};
+use super::{Config, Id, Journal, Kept, Notice, Report};
 
 impl<D: Directory> Journal<D> {
     /// Locks the directory and finds the batches that wait: appended and not done.
@@ -97,22 +98,43 @@ impl<D: Directory> Journal<D> {
     /// next sync copies the waiting batches and the marks of a segment whose sync fails now, or failed before, to a new
     /// one.
     fn sync_found(&mut self, done: &HashSet<Id>) -> Result<(), FileError> {
-        for (key, segment) in &self.index.segments {
+        for (key, segment) in &mut self.index.segments {
             // Cheap for segments that were synced before. After failures their order does not show which ones those
             // are.
-            let synced = !segment.sync_failed
-                && self.dir.open_read(&segment.name).is_ok_and(|mut file| safe_dir::File::sync(&mut file).is_ok());
-            if !synced {
+            let synced = match segment.torn_bytes {
+                0 => self.dir.open_read(&segment.name).is_ok_and(|mut file| safe_dir::File::sync(&mut file).is_ok()),
+                // This process begins the next segment, behind which a torn end would be damage.
+                torn if !segment.kept => {
+                    let len = segment.bytes - torn;
+                    let cut = self.dir.open_append(&segment.name).is_ok_and(|mut file| {
+                        safe_dir::File::truncate(&mut file, len).is_ok() && safe_dir::File::sync(&mut file).is_ok()
+                    });
+                    if cut {
+                        (segment.bytes, segment.torn_bytes) = (len, 0);
+                        self.index.bytes -= torn;
+                    }
+                    cut
+                }
+                _ => false,
+            };
+            if segment.sync_failed || !synced {
                 self.unsynced_found.push(*key);
             }
         }
         for key in self.unsynced_found.clone() {
-            self.set_sync_failed(key);
+            // A segment that the disk does not read remains as it is.
+            if self.index.segments.get(&key).is_some_and(|segment| !segment.kept) {
+                self.set_sync_failed(key);
+            }
         }
         // Also without segments: the previous process may have removed one and been killed before it synced the
         // directory. A power cut would bring that segment back, with batches that are not in the journal now.
         self.dir.sync()?;
-        if !self.unsynced_found.is_empty() {
+        // A damaged segment goes to the quarantine before older ones, so that no later process counts its loss again.
+        // The marks in it are needed until then.
+        let damaged = self.index.segments.values_mut().filter(|segment| segment.damaged && !segment.kept);
+        let is_damaged = damaged.map(|segment| segment.marks_copied = true).count() > 0;
+        if is_damaged || !self.unsynced_found.is_empty() {
             self.mark_done(&done.iter().copied().collect::<Vec<_>>());
         }
         Ok(())
@@ -144,6 +166,8 @@ struct Recovery {
     refused: Vec<String>,
     /// Damaged segments without a whole record.
     useless: Vec<u64>,
+    /// The number of records.
+    records: u64,
     incarnations: HashSet<u64>,
     done: HashSet<Id>,
     /// The spill that was announced last for a batch.
@@ -159,6 +183,7 @@ impl Recovery {
             notices: Vec::new(),
             refused: Vec::new(),
             useless: Vec::new(),
+            records: 0,
             incarnations: HashSet::new(),
             done: HashSet::new(),
             spills: BTreeMap::new(),
@@ -168,83 +193,118 @@ impl Recovery {
             names.filter_map(|name| Some((SegmentId::parse(&name)?, name))).collect();
         segments.sort();
         let mut search = SEARCH;
-        for (id, name) in segments {
+        for (index, (id, name)) in segments.iter().enumerate() {
             recovery.next_number = recovery.next_number.max(id.number + 1);
             recovery.incarnations.insert(id.incarnation);
-            recovery.read_segment(dir, id, name, &mut search)?;
+            let next = segments.get(index + 1);
+            let account = next.and_then(|(id, name)| account_in(dir, *id, name)).filter(|of| of.number == id.number);
+            // The writer of a segment syncs it before it begins the next one, and a later process states what it found
+            // in the last one. The name of a segment whose sync failed says so.
+            let is_followed = account.is_some() || next.is_some_and(|(next, _)| next.incarnation == id.incarnation);
+            let subject = Subject { id: *id, is_finished: is_followed && failed_name(name).is_some() };
+            recovery.read_segment(dir, subject, name, account.filter(|_| subject.is_finished), &mut search)?;
         }
         recovery.index.synced();
-        Ok(recovery)
+        match recovery.report.kept.pop() {
+            // The disk reads none of the segments.
+            Some(Kept { name, source }) if recovery.is_unreadable() => {
+                Err(OpenError::File(FileError::Io { path: dir.path().join(name), action: "read", source }))
+            }
+            kept => {
+                recovery.report.kept.extend(kept);
+                Ok(recovery)
+            }
+        }
     }
 
     fn read_segment<D: Directory>(
         &mut self,
         dir: &D,
-        id: SegmentId,
-        name: String,
+        subject: Subject,
+        name: &str,
+        account: Option<Account>,
         search: &mut u64,
     ) -> Result<(), OpenError> {
-        let mut records = Vec::new();
         let mut failures = 0;
-        let (scanned, bytes) = loop {
-            let mut file = match dir.open_read(&name) {
+        let (mut read, bytes) = loop {
+            let mut file = match dir.open_read(name) {
                 Ok(file) => file,
                 Err(error) if error.is_refused() => {
                     self.report.damaged += 1;
                     self.report.damaged_places += 1;
-                    self.notices.push(Notice::Damaged { name: name.clone(), places: 1, bytes: 0 });
-                    self.refused.push(name);
+                    self.notices.push(Notice::Damaged { name: name.to_owned(), places: 1, bytes: 0 });
+                    self.refused.push(name.to_owned());
                     return Ok(());
                 }
                 Err(error) => return Err(OpenError::File(error)),
             };
-            records.clear();
-            let scanned = safe_dir::File::len(&file)
-                .map_err(ScanError::Io)
-                .and_then(|bytes| Ok((scan(&mut file, id, search, &mut records)?, bytes)));
-            match scanned {
-                Ok(scanned) => break scanned,
+            let len = safe_dir::File::len(&file).map_err(ScanError::Io);
+            let budget = *search;
+            match len.and_then(|len| Ok((scan(&mut file, subject, search)?, len))) {
+                Ok((read, _)) if read.unread.is_some() && failures + 1 < MAX_READS => *search = budget,
+                Ok(read) => break read,
                 Err(ScanError::Newer(version)) => {
                     return Err(OpenError::Newer { path: dir.path().join(name), version });
                 }
-                Err(ScanError::Io(_)) if failures + 1 < MAX_READS => failures += 1,
-                // The records before the place that the disk cannot read count all the same.
-                Err(ScanError::Io(source)) if records.is_empty() => {
+                Err(ScanError::Io(_)) if failures + 1 < MAX_READS => {}
+                Err(ScanError::Io(source)) => {
                     return Err(OpenError::File(FileError::Io { path: dir.path().join(name), action: "read", source }));
                 }
-                Err(ScanError::Io(_)) => {
-                    let marks = records.iter().filter(|record| !matches!(record, Found::Batch { .. })).count();
-                    let damage =
-                        Scanned { id, damaged_places: 1, damaged_bytes: 0, torn_bytes: 0, marks: marks as u64 };
-                    break (damage, dir.metadata(&name).map_or(0, |metadata| metadata.len));
-                }
             }
+            failures += 1;
         };
-        self.incarnations.insert(scanned.id.incarnation);
-        let mut segment = Segment::new(name.clone(), scanned.id, bytes);
-        segment.damaged = scanned.damaged_places > 0;
-        segment.sync_failed = failed_name(&segment.name).is_none();
+        self.incarnations.insert(read.id.incarnation);
+        let mut segment = Segment::new(name.to_owned(), read.id, bytes);
+        segment.kept = read.unread.is_some();
+        if !segment.kept {
+            read.scanned.settle(account);
+        }
+        let scanned = read.scanned;
+        segment.damaged = scanned.damaged_places > 0 || scanned.newer > 0;
+        segment.sync_failed = failed_name(name).is_none();
+        (segment.batches, segment.items) = (scanned.batches, scanned.items);
+        segment.torn_bytes = scanned.torn_bytes;
+        let (is_damaged, is_kept) = (segment.damaged, segment.kept);
         let key = self.index.add_segment(segment);
         self.report.segments += 1;
         self.report.bytes += bytes;
         self.report.torn += usize::from(scanned.torn_bytes > 0);
         self.report.torn_bytes += scanned.torn_bytes;
-        if scanned.damaged_places > 0 {
-            self.report.damaged += 1;
-            self.report.damaged_places += scanned.damaged_places;
-            let (places, bytes) = (scanned.damaged_places, scanned.damaged_bytes);
-            self.notices.push(Notice::Damaged { name, places, bytes });
-            if records.is_empty() {
-                self.useless.push(key);
-            }
+        self.report_damage(name, &scanned);
+        if is_damaged && !is_kept && read.found.is_empty() {
+            self.useless.push(key);
         }
-        for record in records {
+        if let Some(source) = read.unread {
+            self.report.kept.push(Kept { name: name.to_owned(), source });
+        }
+        for record in read.found {
             self.apply(key, record);
         }
         Ok(())
     }
 
+    fn report_damage(&mut self, name: &str, scanned: &Scanned) {
+        if scanned.damaged_places > 0 {
+            self.report.damaged += 1;
+            self.report.damaged_places += scanned.damaged_places;
+            let (places, bytes) = (scanned.damaged_places, scanned.damaged_bytes);
+            self.notices.push(Notice::Damaged { name: name.to_owned(), places, bytes });
+        }
+        if scanned.lost_batches > 0 {
+            self.report.lost_batches += scanned.lost_batches;
+            self.report.lost_items += scanned.lost_items;
+            let (batches, items) = (scanned.lost_batches, scanned.lost_items);
+            self.notices.push(Notice::Missing { name: name.to_owned(), batches, items });
+        }
+        if scanned.newer > 0 {
+            self.report.newer += scanned.newer;
+            let (records, version) = (scanned.newer, scanned.newer_version);
+            self.notices.push(Notice::Newer { name: name.to_owned(), records, version });
+        }
+    }
+
     fn apply(&mut self, segment: u64, record: Found) {
+        self.records += 1;
         match record {
             Found::Batch { id, count, offset, body_len } => {
                 self.incarnations.insert(id.0);
@@ -306,6 +366,11 @@ impl Recovery {
         Ok(spilled)
     }
 
+    /// Whether no segment has a record that the disk reads.
+    fn is_unreadable(&self) -> bool {
+        self.records == 0 && self.report.newer == 0
+    }
+
     /// An incarnation that is in no record, so that no old mark can be about a new batch.
     fn free_incarnation(&self, wanted: u64) -> u64 {
         let mut free = wanted;
@@ -316,9 +381,14 @@ impl Recovery {
     }
 }
 
+/// The account that the segment of this name states; `None` if it states none, or cannot be read.
+fn account_in<D: Directory>(dir: &D, id: SegmentId, name: &str) -> Option<Account> {
+    account(&mut dir.open_read(name).ok()?, id).ok()?
+}
+
 /// Bytes to be searched for records behind damage, in all segments together: more than the longest record, and searched
 /// in a fraction of a second.
 const SEARCH: u64 = 128 << 20;
 
-/// Failed reads of a segment after which it is opened without the rest of it.
+/// Failed reads of a segment after which the journal is opened without the rest of it.
 const MAX_READS: u32 = 3;

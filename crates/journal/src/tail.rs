@@ -17,6 +17,7 @@ pub(crate) struct Tail {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
     pub(crate) content: Content,
+    pub(crate) count: u32,
     start: usize,
     end: usize,
 }
@@ -55,7 +56,7 @@ impl Tail {
             Content::Spill(_) => (Kind::Spill, NO_ID),
         };
         frame::push(&mut self.bytes, kind, id, count, body);
-        self.records.push(Record { content, start, end: self.bytes.len() });
+        self.records.push(Record { content, count, start, end: self.bytes.len() });
     }
 
     /// Removes the last record, if it is not written.

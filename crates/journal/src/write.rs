@@ -8,8 +8,7 @@ use safe_dir::{Directory, File as _, FileError, Quarantine};
 
 use super::error::{AppendError, MarkError, SyncError};
 use super::frame::{self, Salt};
-use super::index::{Index, Place, Segment};
-use super::read::Failures;
+use super::index::{Failures, Index, Place, Segment};
 use super::segment::{HEADER_LEN, SegmentId, failed_name};
 use super::tail::{Content, Tail};
 use super::{Config, Id, Notice, Status};
@@ -56,6 +55,8 @@ pub(crate) struct Head<F> {
     pub(crate) key: u64,
     salt: Salt,
     file: F,
+    /// The position of the first record that was appended.
+    start: u64,
     len: u64,
     /// Whether it was synced once; its name is durable then, too.
     named: bool,
@@ -103,7 +104,7 @@ impl<D: Directory> Journal<D> {
             return Err(AppendError::Duplicate(id));
         }
         let len = (frame::HEADER_LEN + body.len()) as u64;
-        let needed = self.index.bytes + HEADER_LEN + self.tail.unwritten() + len;
+        let needed = self.index.bytes + START_LEN + self.tail.unwritten() + len;
         if needed > self.config.max_bytes {
             return Err(AppendError::Full { needed, max_bytes: self.config.max_bytes });
         }
@@ -273,7 +274,7 @@ impl<D: Directory> Journal<D> {
     /// Finishes the head if `len` more bytes would exceed its limit.
     pub(crate) fn rotate(&mut self, len: u64) -> Result<(), FileError> {
         let full = |head: &Head<D::File>| {
-            head.len > HEADER_LEN && head.len + self.tail.unwritten() + len > self.config.segment_bytes
+            head.len > head.start && head.len + self.tail.unwritten() + len > self.config.segment_bytes
         };
         if self.head.as_ref().is_some_and(full) {
             self.commit()?;
@@ -319,7 +320,10 @@ impl<D: Directory> Journal<D> {
         self.index.grow_segment(key, written);
         for (record, offset, body_len) in self.tail.set_written(at) {
             match record.content {
-                Content::Batch(id) => self.index.add_place(id, Place { segment: key, offset, body_len }),
+                Content::Batch(id) => {
+                    self.index.add_place(id, Place { segment: key, offset, body_len });
+                    self.index.count_batch(key, record.count);
+                }
                 Content::Spill(Some(spill)) => self.index.place_spill(spill, key),
                 Content::Done | Content::Spill(None) => {}
             }
@@ -332,14 +336,20 @@ impl<D: Directory> Journal<D> {
         // Also after a failure: a file that could not be removed still has its number.
         self.next_number += 1;
         let name = id.name();
+        let mut bytes = id.header().to_vec();
+        if let Some(account) = self.index.account() {
+            account.push(&mut bytes);
+            frame::seal(&mut bytes[HEADER_LEN as usize..], id.salt(), HEADER_LEN);
+        }
         let mut file = self.dir.create(&name)?;
-        if let Err(source) = file.write_all(&id.header()) {
+        if let Err(source) = file.write_all(&bytes) {
             // If the removal fails too, the next start finds half a header and removes the file.
             drop(self.dir.remove(&name));
             return Err(FileError::Io { path: self.dir.path().join(name), action: "write", source });
         }
-        let key = self.index.add_segment(Segment::new(name, id, HEADER_LEN));
-        Ok(Head { key, salt: id.salt(), file, len: HEADER_LEN, named: false })
+        let len = bytes.len() as u64;
+        let key = self.index.add_segment(Segment::new(name, id, len));
+        Ok(Head { key, salt: id.salt(), file, start: len, len, named: false })
     }
 
     /// Ends the use of the head after a failed sync. Such a failure does not show which bytes are on the disk, and a
@@ -390,5 +400,8 @@ fn pairs<I: Copy + Into<Id>>(ids: &[I]) -> impl Iterator<Item = Id> {
 
 /// The most ids in one mark: 64 KiB.
 const IDS_PER_MARK: usize = 4_096;
+
+/// The bytes of a segment before the first record that was appended, at most: its header and an account.
+const START_LEN: u64 = HEADER_LEN + frame::HEADER_LEN as u64;
 
 const MAX_NOTICES: usize = 1_000;

@@ -141,33 +141,24 @@ fn a_copy_and_an_old_copy_bring_nothing_twice() {
 
 #[test]
 fn a_newer_version_is_refused_and_no_file_is_changed() {
-    for at in [8, 32 + 340 + 8] {
-        let disk = five();
-        // A damaged segment beside the newer one, which an older journal would set aside.
-        drop(disk.root().create(SECOND).expect("made"));
-        disk.tamper(SECOND, |bytes| *bytes = vec![0xAB; 5_000]);
-        disk.tamper(FIRST, |bytes| {
-            bytes[at] = 9;
-            if at == 8 {
-                let sum = crc32c::crc32c(&bytes[..28]);
-                bytes[28..32].copy_from_slice(&sum.to_le_bytes());
-            } else {
-                let salt = crc32c::crc32c_append(crc32c::crc32c(&7_u64.to_le_bytes()), &1_u64.to_le_bytes());
-                let place = crc32c::crc32c_append(salt, &(32_u64 + 340).to_le_bytes());
-                let sum = crc32c::crc32c_append(place, &bytes[32 + 340..32 + 340 + 32]);
-                bytes[32 + 340 + 32..32 + 340 + 36].copy_from_slice(&sum.to_le_bytes());
-            }
-        });
-        let content = |name: &str| {
-            let mut content = Vec::new();
-            assert!(disk.tamper(name, |bytes| content = bytes.clone()));
-            content
-        };
-        let before = (names(&disk.root()), content(FIRST), content(SECOND));
-        let error = Journal::open(disk.root(), SMALL, 9, |_| Ok(false)).map(|_| ()).expect_err("refused");
-        assert!(matches!(&error, OpenError::Newer { version: 9, path } if path.ends_with(FIRST)), "{error}");
-        assert_eq!((names(&disk.root()), content(FIRST), content(SECOND)), before);
-    }
+    let disk = five();
+    // A damaged segment beside the newer one, which an older journal would set aside.
+    drop(disk.root().create(SECOND).expect("made"));
+    disk.tamper(SECOND, |bytes| *bytes = vec![0xAB; 5_000]);
+    disk.tamper(FIRST, |bytes| {
+        bytes[8] = 9;
+        let sum = crc32c::crc32c(&bytes[..28]);
+        bytes[28..32].copy_from_slice(&sum.to_le_bytes());
+    });
+    let content = |name: &str| {
+        let mut content = Vec::new();
+        assert!(disk.tamper(name, |bytes| content = bytes.clone()));
+        content
+    };
+    let before = (names(&disk.root()), content(FIRST), content(SECOND));
+    let error = Journal::open(disk.root(), SMALL, 9, |_| Ok(false)).map(|_| ()).expect_err("refused");
+    assert!(matches!(&error, OpenError::Newer { version: 9, path } if path.ends_with(FIRST)), "{error}");
+    assert_eq!((names(&disk.root()), content(FIRST), content(SECOND)), before);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod finished;
 mod limits;
 mod model;
 mod sectors;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use safe_dir::{Directory, Entry, File, FileError, LockError, Metadata, OpenError};
+use safe_dir::{Directory, Entry, File, FileError, LockError, Metadata, OpenError, Space};
 
 /// The unreadable bytes by file. A clone is the same disk.
 #[derive(Clone, Debug, Default)]
@@ -89,8 +89,28 @@ impl<D: Directory> Directory for BadDir<D> {
         self.inner.sync()
     }
 
-    fn free_bytes(&self) -> Result<u64, FileError> {
-        self.inner.free_bytes()
+    fn space(&self) -> Result<Space, FileError> {
+        self.inner.space()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.inner.is_gone()
+    }
+
+    fn is_on_network(&self) -> bool {
+        self.inner.is_on_network()
+    }
+
+    fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError> {
+        Ok(self.inner.existing_subdirectory(name)?.map(|inner| self.sectors.dir(inner)))
+    }
+
+    fn holds_subdirectory(&self, name: &str, dir: &Self) -> Result<bool, FileError> {
+        self.inner.holds_subdirectory(name, &dir.inner)
+    }
+
+    fn rename_subdirectory(&self, from: &str, to: &str) -> Result<(), FileError> {
+        self.inner.rename_subdirectory(from, to)
     }
 
     fn subdirectory(&self, name: &str) -> Result<Self, OpenError> {
@@ -151,5 +171,9 @@ impl<F: File> File for BadFile<F> {
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.inner.truncate(len)
+    }
+
+    fn is_gone(&self) -> io::Result<bool> {
+        self.inner.is_gone()
     }
 }

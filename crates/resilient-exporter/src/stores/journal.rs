@@ -113,7 +113,8 @@ impl<D: Directory> FileJournal<D> {
         match opened {
             Ok((mut journal, report)) => {
                 self.log.tell(&mut journal);
-                self.found += report.items;
+                self.found += report.items + report.lost_items;
+                self.damaged += report.lost_items;
                 if report.batches > 0 || report.torn > 0 || report.damaged > 0 {
                     let (batches, spans, torn, damaged) = (report.batches, report.items, report.torn, report.damaged);
                     log::info_contained!(
@@ -400,6 +401,9 @@ impl StoreLog {
                 }
                 Notice::Lost { id, count } => {
                     self.warn(Kind::BatchDamaged, u64::from(count), &BatchId::from(id).to_string());
+                }
+                Notice::Missing { name, batches, items } => {
+                    self.warn(Kind::BatchDamaged, items, &format!("{name}: {batches} batches that cannot be read"));
                 }
                 Notice::SyncFailed { name } => self.warn(Kind::JournalSyncFailed, 0, &name),
                 other => log::info_contained!(notice = ?other, "journal"),

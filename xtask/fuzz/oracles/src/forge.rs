@@ -21,10 +21,8 @@ pub(crate) struct Segment {
     pub(crate) bytes: Vec<u8>,
     /// The records of the segment that are certain to be recognized.
     pub(crate) records: Vec<Forged>,
-    /// Something in it is from a newer version.
+    /// Its header is from a newer version.
     pub(crate) newer: bool,
-    /// The same, behind a lie: it may not be seen.
-    pub(crate) newer_behind: bool,
     /// From here on records are swallowed by a length that is no lie to who reads it.
     pub(crate) lies_from: Option<usize>,
 }
@@ -57,7 +55,6 @@ impl Segment {
             bytes: Vec::new(),
             records: Vec::new(),
             newer: false,
-            newer_behind: false,
             lies_from: None,
         };
         let version = if head & 7 == 1 { 2 } else { 1 };
@@ -110,11 +107,7 @@ impl Segment {
                 self.whole(Forged::Header(id, 1));
             }
             6 => {
-                if self.lies_from.is_none() {
-                    self.newer = true;
-                } else {
-                    self.newer_behind = true;
-                }
+                // Stepped over: the segment is set aside, and its other records count.
                 let (kind, version) = if form & 8 == 0 { (9, 1) } else { (BATCH, 2) };
                 self.push(kind, version, id(feed), 1, b"new");
             }
