@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
@@ -9,16 +10,17 @@ use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 use crate::error::SetupError;
 
 mod choice;
+pub(crate) mod directories;
 mod docs;
 mod field;
 mod kind;
 mod lists;
 mod reader;
-mod state_dir;
 mod summary;
 pub(crate) mod table;
 mod text;
 
+use directories::Service;
 pub use docs::settings_markdown;
 pub use reader::Warning;
 pub(crate) use reader::{Code, resolve};
@@ -32,6 +34,8 @@ pub struct Settings {
     pub sdk_disabled: bool,
     /// `service.name`.
     pub service_name: String,
+    /// `service.namespace`, of the resource attributes.
+    pub(crate) service_namespace: Option<String>,
     /// `service.version`.
     pub service_version: Option<String>,
     /// The attributes of `OTEL_RESOURCE_ATTRIBUTES`, decoded, in their order.
@@ -50,14 +54,27 @@ pub struct Settings {
     pub span_limits: SpanLimits,
     /// The SDK's batch processor.
     pub batch: Batch,
-    /// The exporter: buffer, breaker, retries, files, journal. Its state directory is the chosen or the default one;
-    /// none means memory only.
+    /// The exporter: buffer, breaker, retries, files, journal. Its state directory is that of the service in the chosen
+    /// or the default one; none means memory only.
     pub exporter: resilient_exporter::Settings,
     pub(crate) warnings: Vec<Warning>,
     /// The variables whose settings code gives.
     pub(crate) in_code: BTreeSet<&'static str>,
-    /// The state directory is the default one: if it cannot be used, setup succeeds with memory only.
-    pub(crate) has_default_state_dir: bool,
+    /// The directories that code or the environment chose, in which the service has its own.
+    pub(crate) chosen: Chosen,
+}
+
+/// The directories that code or the environment chose.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Chosen {
+    /// The state directory.
+    pub(crate) state_dir: Option<PathBuf>,
+    /// The variable or the method that chose it.
+    pub(crate) state_dir_from: &'static str,
+    /// The directory of the fallback files.
+    pub(crate) fallback_dir: Option<PathBuf>,
+    /// The variable or the field that chose it.
+    pub(crate) fallback_dir_from: &'static str,
 }
 
 /// Whether spans are exported.
@@ -148,6 +165,7 @@ impl Settings {
         Self {
             sdk_disabled: false,
             service_name: String::new(),
+            service_namespace: None,
             service_version: None,
             resource_attributes: Vec::new(),
             traces_exporter: TracesExporter::Otlp,
@@ -160,8 +178,13 @@ impl Settings {
             exporter: resilient_exporter::Settings::default(),
             warnings: Vec::new(),
             in_code: BTreeSet::new(),
-            has_default_state_dir: false,
+            chosen: Chosen::default(),
         }
+    }
+
+    /// The service, by the attributes of the resource that is sent.
+    pub(crate) fn service(&self) -> Service {
+        Service::new(self.service_namespace.as_deref(), &self.service_name)
     }
 
     pub(crate) fn warn(&mut self, setting: &'static str, message: String) {
@@ -193,5 +216,7 @@ pub(crate) const UNKNOWN_SERVICE: &str = "unknown_service";
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod storage_tests;
 #[cfg(test)]
 mod tests;

@@ -185,6 +185,7 @@ fn bad_settings_are_an_error_that_names_them_without_secrets() {
     ] {
         let mut command = holdfast(&dir);
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9").env(variable, value);
+        command.env("TELEMETRY_STATE_DIR_REQUIRED", "true");
         let output = command.args(["--listen", "127.0.0.1:0"]).output().expect("it runs");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");

@@ -12,8 +12,9 @@ use super::Builder;
 use crate::error::SetupError;
 use crate::log;
 use crate::manager::OpenTelemetryManager;
-use crate::settings::table::{FALLBACK_DIR, SERVICE_NAME, SERVICE_VERSION, STATE_DIR};
-use crate::settings::{Setting, Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
+use crate::settings::directories::VARIABLES;
+use crate::settings::table::{SERVICE_NAME, SERVICE_VERSION, STATE_DIR};
+use crate::settings::{Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
 use crate::{propagation, resource};
 
 impl Builder {
@@ -82,7 +83,11 @@ impl Builder {
         {
             self.code.changes.push(Box::new(move |settings| settings.service_version = Some(version.clone())));
         }
-        let default_service_name = self.default_service_name.clone().unwrap_or_else(unknown_service);
+        // Of attributes with one key the resource has the last one, whatever its type.
+        let namespace = self.attributes.iter().rfind(|attribute| attribute.key.as_str() == "service.namespace");
+        self.code.namespace = namespace.map(|attribute| attribute.value.as_str().into_owned());
+        let default_name = self.default_service_name.clone().filter(|name| !name.trim().is_empty());
+        let default_service_name = default_name.unwrap_or_else(unknown_service);
         resolve(&*self.vars, &self.code, self.transport.clone(), &default_service_name)
     }
 
@@ -96,12 +101,12 @@ impl Builder {
             Err(BuildError::Fallback(error)) => error,
             built => return Ok(built?),
         };
-        let in_code = &settings.in_code;
-        let source = |row: Setting| if in_code.contains(row.name) { row.builder } else { row.name };
+        let (state, files) = (settings.chosen.state_dir_from, settings.chosen.fallback_dir_from);
+        let has_default_state_dir = VARIABLES.contains(&state);
         match (settings.exporter.fallback.dir.clone(), settings.exporter.state_dir.take()) {
-            (Some(path), _) => Err(SetupError::Directory { setting: source(FALLBACK_DIR), path, error }),
+            (Some(path), _) => Err(SetupError::Directory { setting: files, path, error }),
             // No user chose the default directory: a program must start without it.
-            (None, Some(path)) if settings.has_default_state_dir => {
+            (None, Some(path)) if has_default_state_dir => {
                 let message = format!(
                     "{} cannot be used ({}): spans are kept in memory only and are lost when the buffer overflows; set {} to \
                      {}",
@@ -113,7 +118,7 @@ impl Builder {
                 settings.warn(STATE_DIR.name, message);
                 Ok((self.exporter)(exporter_builder(settings, primary)).build()?)
             }
-            (None, Some(path)) => Err(SetupError::Directory { setting: source(STATE_DIR), path, error }),
+            (None, Some(path)) => Err(SetupError::Directory { setting: state, path, error }),
             // The caller's `with_exporter` chose the directory.
             (None, None) => Err(SetupError::Exporter(BuildError::Fallback(error))),
         }

@@ -7,8 +7,8 @@ use std::path::{Component, Path};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
+use super::directories::Service;
 use super::kind::Bare;
-use super::state_dir::path_component;
 use super::text::{format_bytes, format_duration, parse_bytes, parse_duration};
 use super::*;
 
@@ -51,8 +51,8 @@ proptest! {
     }
 
     #[test]
-    fn any_name_is_one_normal_component(name in any::<String>()) {
-        let component = path_component(&name);
+    fn any_name_is_one_normal_component(namespace in any::<Option<String>>(), name in any::<String>()) {
+        let component = Service::new(namespace.as_deref(), &name).directory();
         let path = Path::new(&component);
         prop_assert_eq!(path.components().count(), 1);
         prop_assert!(matches!(path.components().next(), Some(Component::Normal(_))));

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 
 use super::kind::OnBad;
 use super::table::{
-    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, ENDPOINT, FALLBACK_ENABLED, NOT_SUPPORTED, RETRY_INITIAL_DELAY,
-    RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
+    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, ENDPOINT, FALLBACK_DIR, FALLBACK_ENABLED, NOT_SUPPORTED,
+    RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
-use super::{Settings, state_dir};
+use super::{Chosen, Settings, directories};
 use crate::error::{InvalidSetting, SetupError};
 
 /// A remark about a setting: a value that is ignored, and the one that holds instead. Free of secrets.
@@ -39,6 +40,8 @@ pub(crate) struct Code {
     /// The rows, by [`Setting::builder`], that a method of their own sets: their variables are not looked at. A closure
     /// may change any field of its struct; its rows are found by comparison.
     pub(crate) given: BTreeSet<&'static str>,
+    /// `service.namespace` among the attributes of the resource.
+    pub(crate) namespace: Option<String>,
 }
 
 /// Answers with the value of the variable of this name.
@@ -70,9 +73,12 @@ pub(crate) fn resolve(
     if settings.service_name.is_empty() {
         service_name.clone_into(&mut settings.service_name);
     }
+    if code.namespace.is_some() {
+        settings.service_namespace.clone_from(&code.namespace);
+    }
     limit_batch_to_queue(&mut settings, vars);
     raise_max_delay(&mut settings);
-    choose_state_dir(&mut settings, vars);
+    choose_directories(&mut settings, vars);
     for &(name, why) in NOT_SUPPORTED {
         if raw(vars, name).is_some() {
             settings.warn(name, format!("{name} has no effect: {why}"));
@@ -108,7 +114,8 @@ fn read(settings: &mut Settings, vars: Vars<'_>, code: &Code) -> BTreeMap<&'stat
     }
     let listed =
         |key: &str| settings.resource_attributes.iter().rfind(|(k, _)| k == key).map(|(_, value)| value.clone());
-    let (name, version) = (listed("service.name"), listed("service.version"));
+    let (name, version, namespace) = (listed("service.name"), listed("service.version"), listed("service.namespace"));
+    settings.service_namespace = namespace;
     if settings.service_name.is_empty() {
         settings.service_name = name.unwrap_or_default();
     }
@@ -184,24 +191,49 @@ fn raise_max_delay(settings: &mut Settings) {
     settings.exporter.retry.max_delay = settings.exporter.retry.initial_delay;
 }
 
-fn choose_state_dir(settings: &mut Settings, vars: Vars<'_>) {
-    if settings.exporter.state_dir.is_some() {
-        return;
+/// Keeps the chosen directories, and gives the exporter those of the service in them.
+fn choose_directories(settings: &mut Settings, vars: Vars<'_>) {
+    let source = |row: Setting| if settings.in_code.contains(row.name) { row.builder } else { row.name };
+    let (state_dir_from, fallback_dir_from) = (source(STATE_DIR), source(FALLBACK_DIR));
+    let exporter = &mut settings.exporter;
+    let (state_dir, fallback_dir) = (exporter.state_dir.take(), exporter.fallback.dir.take());
+    let mut chosen = Chosen { state_dir, state_dir_from, fallback_dir, fallback_dir_from };
+    // The version before had no directory for each service in a chosen one.
+    exporter.old_state_dirs = chosen.state_dir.iter().cloned().collect();
+    exporter.old_fallback_dirs = chosen.fallback_dir.iter().cloned().collect();
+    if chosen.state_dir.is_none() {
+        let default = directories::default(vars);
+        for (name, value) in default.ignored {
+            settings.warn(name, format!("{name} has {value:?}, which is no absolute path: it is ignored"));
+        }
+        let old = default.old.map(|old| old.join(directories::old_directory(&settings.service_name)));
+        settings.exporter.old_state_dirs.extend(old);
+        (chosen.state_dir, chosen.state_dir_from) = (default.dir, default.from);
     }
-    settings.exporter.state_dir =
-        state_dir::default(raw(vars, "XDG_STATE_HOME"), raw(vars, "HOME"), &settings.service_name);
-    settings.has_default_state_dir = settings.exporter.state_dir.is_some();
+    let service = settings.service();
+    let of_service = |dir: &Option<PathBuf>| dir.as_ref().map(|dir| dir.join(service.directory()));
+    let exporter = &mut settings.exporter;
+    exporter.state_dir = of_service(&chosen.state_dir);
+    exporter.fallback.dir = of_service(&chosen.fallback_dir);
+    exporter.state_service = Some(service.in_layout());
+    // The exporter looks into its own directory anyway.
+    let state_dir = exporter.state_dir.as_ref();
+    exporter.old_state_dirs.retain(|old| Some(old) != state_dir);
+    settings.chosen = chosen;
     if settings.lacks_directory() && !settings.sdk_disabled {
         let message = format!(
-            "none of {}, XDG_STATE_HOME and HOME names a directory: spans are kept in memory only and are lost when the \
-             buffer overflows; set {}, or {}=false if that is intended",
-            STATE_DIR.name, STATE_DIR.name, FALLBACK_ENABLED.name
+            "none of {}, {} names a directory: spans are kept in memory only and are lost when the buffer overflows; set \
+             {}, or {}=false if that is intended",
+            STATE_DIR.name,
+            directories::VARIABLES.join(", "),
+            STATE_DIR.name,
+            FALLBACK_ENABLED.name
         );
         settings.warn(STATE_DIR.name, message);
     }
 }
 
 /// The variable, if it is set and not blank: the specification makes no difference between the two.
-fn raw(vars: Vars<'_>, name: &str) -> Option<OsString> {
+pub(super) fn raw(vars: Vars<'_>, name: &str) -> Option<OsString> {
     vars(name).filter(|value| !value.to_str().is_some_and(|text| text.trim().is_empty()))
 }

@@ -350,9 +350,9 @@ settings! {
     }
     Files {
         STATE_DIR: "TELEMETRY_STATE_DIR", (with_state_dir: exporter.state_dir), Kind::Path, Storage,
-            "The directory for everything that outlives the process. Without it: `$XDG_STATE_HOME/holdfast/<service \
-             name>`, else `$HOME/.local/state/holdfast/<service name>`; with neither, memory only, a warning, and \
-             *degraded* health.";
+            "The directory for everything that outlives the process, with a directory for each service in it. Without \
+             it: the first entry of `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/holdfast`, else \
+             `$HOME/.local/state/holdfast`; with none, memory only, a warning, and *degraded* health.";
         STATE_DIR_REQUIRED: "TELEMETRY_STATE_DIR_REQUIRED", (with_state_dir_required: exporter.state_dir_required),
             Kind::Bool, Default,
             "Whether a bad value of a setting of storage is an error of set-up.";
@@ -362,7 +362,8 @@ settings! {
         FALLBACK_ENABLED: "TELEMETRY_FALLBACK_ENABLED", (exporter.fallback.enabled), Kind::Bool, Storage,
             "Spans that leave the buffer undelivered go to files and are sent when the collector is back.";
         FALLBACK_DIR: "TELEMETRY_FALLBACK_DIR", (exporter.fallback.dir), Kind::Path, Storage,
-            "The directory of these files; without it, `fallback` below the state directory.";
+            "The directory of these files, with a directory for each service in it; without it, they are below the \
+             state directory.";
         FALLBACK_MAX_BYTES: "TELEMETRY_FALLBACK_MAX_BYTES", (exporter.fallback.max_bytes),
             bytes(MIB, 1024 * TIB), Storage,
             "Bytes of these files on disk; beyond it, the oldest are removed, counted and warned about.";

@@ -75,7 +75,7 @@ fn without_any_variable_the_documented_defaults_hold() {
         (false, SyncPolicy::Batch, Duration::from_millis(100), 256 << 20)
     );
     assert_eq!(settings.exporter.request.attempt_timeout, Duration::from_secs(60));
-    assert!(settings.has_default_state_dir);
+    assert_eq!(settings.chosen.state_dir_from, "HOME");
     let exporter = &settings.exporter;
     assert_eq!((exporter.state_dir_required, exporter.free_space_reserve), (false, 64 << 20));
     assert_eq!(
@@ -123,7 +123,7 @@ fn every_field_has_a_row() {
         let below = |row: &'static Setting| row.field.strip_prefix(parent)?.split('.').next().map(str::to_owned);
         SETTINGS.iter().filter_map(below).collect::<BTreeSet<_>>()
     };
-    let private = ["warnings", "in_code", "has_default_state_dir"].map(str::to_owned);
+    let private = ["warnings", "in_code", "chosen", "service_namespace"].map(str::to_owned);
     let shown = fields(&format!("{:#?}", Settings::defaults()));
     assert_eq!(shown, &rows("") | &BTreeSet::from(private));
     assert_eq!(fields(&format!("{:#?}", Batch::default())), rows("batch."));
@@ -163,7 +163,7 @@ fn every_row_of_the_table_is_read_and_everything_read_has_a_row() {
     let asked: BTreeSet<_> = asked
         .into_inner()
         .into_iter()
-        .filter(|name| !matches!(name.as_str(), "HOME" | "XDG_STATE_HOME"))
+        .filter(|name| !directories::VARIABLES.contains(&name.as_str()))
         .filter(|name| !NOT_SUPPORTED.iter().any(|(known, _)| known == name))
         .filter(|name| !name.starts_with("OTEL_EXPORTER_OTLP_TRACES_"))
         // TLS settings: the transport refuses them with a message of its own.
@@ -421,12 +421,13 @@ fn refused_batches_are_kept_unless_strict_mode_is_asked_for() {
 fn the_state_directory_is_chosen_or_below_the_users_own() {
     let dir = |vars: &[(&str, &str)]| {
         let settings = good(vars);
-        (settings.exporter.state_dir.expect("a directory"), settings.has_default_state_dir)
+        (settings.exporter.state_dir.expect("a directory"), settings.chosen.state_dir_from)
     };
-    assert_eq!(dir(&[("TELEMETRY_STATE_DIR", "/s")]), ("/s".into(), false));
     let named = ("OTEL_SERVICE_NAME", "my-api");
-    assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), named]), ("/x/holdfast/my-api".into(), true));
-    assert_eq!(dir(&[named]), ("/users/someone/.local/state/holdfast/my-api".into(), true));
+    assert_eq!(dir(&[("TELEMETRY_STATE_DIR", "/s"), named]), ("/s/my-api".into(), "TELEMETRY_STATE_DIR"));
+    assert_eq!(dir(&[("STATE_DIRECTORY", "/v:/w"), named]), ("/v/my-api".into(), "STATE_DIRECTORY"));
+    assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), named]), ("/x/holdfast/my-api".into(), "XDG_STATE_HOME"));
+    assert_eq!(dir(&[named]), ("/users/someone/.local/state/holdfast/my-api".into(), "HOME"));
     let (climbing, _) = dir(&[("OTEL_SERVICE_NAME", "../../../etc")]);
     assert_eq!(climbing.parent(), Some(Path::new("/users/someone/.local/state/holdfast")));
 }

@@ -148,9 +148,9 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.retry.max_retries, s.retry.initial_delay, s.retry.max_delay), (6, minute, minute * 2));
     assert_eq!((s.retry.multiplier, s.retry.jitter), (1.5, 0.5));
     assert_eq!((s.buffer.max_spans, s.buffer.max_bytes, s.buffer.max_age), (10, 70_000, minute));
-    assert_eq!((s.state_dir.as_deref(), s.refused), (Some("/s".as_ref()), Refused::DeadLetter));
+    assert_eq!((s.state_dir.as_deref(), s.refused), (Some("/s/n".as_ref()), Refused::DeadLetter));
     assert_eq!((s.state_dir_required, s.free_space_reserve), (true, 13 << 20));
-    assert_eq!((s.fallback.enabled, s.fallback.dir.as_deref()), (false, Some("/f".as_ref())));
+    assert_eq!((s.fallback.enabled, s.fallback.dir.as_deref()), (false, Some("/f/n".as_ref())));
     assert_eq!((s.fallback.max_bytes, s.fallback.max_age), (2 << 20, minute));
     assert_eq!(
         (s.fallback.format, s.fallback.compression, s.fallback.compress_above),

@@ -1,8 +1,9 @@
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use crate::support::{LONG, Setup, trace};
+use crate::support::{LONG, Setup, files_below, trace};
 use mock_collector::{Answer, Behavior, Protocol};
 use otlp_payload::Payload;
 use resilient_exporter::{Change, Fallback, FallbackError, Fate, ReadBack, Stored, Usage};
@@ -194,8 +195,11 @@ fn dead_letters_are_stored_up_to_their_limit() {
     drop(manager.shutdown());
     let ledger = manager.handle().expect("an exporter").ledger();
     assert_eq!((ledger.dead_lettered, ledger.imbalance()), (300, 0));
-    let files = std::fs::read_dir(std::path::Path::new(&state).join("dead-letters")).expect("the directory is there");
-    let letters = files.map(|file| file.expect("a name")).filter(|file| file.file_name().as_encoded_bytes()[0] != b'.');
+    let is_letter = |file: &PathBuf| {
+        let is_hidden = file.file_name().expect("a name").as_encoded_bytes()[0] == b'.';
+        !is_hidden && file.components().any(|part| part.as_os_str() == "dead-letters")
+    };
+    let letters = files_below(Path::new(&state)).into_iter().filter(is_letter);
     let sizes: Vec<u64> = letters.map(|file| file.metadata().expect("a file").len()).collect();
     assert!(!sizes.is_empty() && sizes.iter().sum::<u64>() <= 1 << 20, "{sizes:?}");
 }

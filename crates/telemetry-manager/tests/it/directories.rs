@@ -1,8 +1,10 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::{Setup, trace};
+use crate::support::{Setup, files_below, has_fallback_file, trace};
+use std::path::Path;
 use telemetry_manager::SetupError;
+use telemetry_manager::opentelemetry::KeyValue;
 
 #[test]
 fn a_chosen_directory_that_others_can_write_is_an_error_that_names_it() {
@@ -68,12 +70,7 @@ fn files_are_below_the_state_directory_and_private() {
     let state = setup.dir.path().join(".local/state/holdfast/my-api");
     let mode = fs::metadata(&state).expect("the directory").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    let spilled = |dir: &std::path::Path| {
-        fs::read_dir(dir)
-            .expect("the directory")
-            .any(|entry| entry.expect("an entry").file_name().to_string_lossy().starts_with("traces-"))
-    };
-    assert!(spilled(&state.join("fallback")), "no file below {}", state.display());
+    assert!(has_fallback_file(&state), "no file below {}", state.display());
 }
 
 #[test]
@@ -85,12 +82,40 @@ fn the_variable_decides_what_new_files_hold() {
         let manager = setup.manager(&[("TELEMETRY_FALLBACK_FORMAT", word), ("TELEMETRY_FALLBACK_DIR", &dir)]);
         trace(&manager, 5);
         manager.shutdown().expect("the spans are in files");
-        let names = fs::read_dir(&dir).expect("the directory").map(|entry| entry.expect("an entry").file_name());
-        let names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+        let names: Vec<_> = files_below(Path::new(&dir).join("my-api").as_path())
+            .iter()
+            .filter_map(|file| file.file_name()?.to_str().map(str::to_owned))
+            .collect();
         let written = names.iter().find(|name| name.starts_with("traces-"));
         assert!(written.is_some_and(|name| name.ends_with(end)), "{word}: {names:?}");
     }
     let required = ("TELEMETRY_STATE_DIR_REQUIRED", "true");
     let text = setup.builder(&[required, ("TELEMETRY_FALLBACK_FORMAT", "text")]).build().unwrap_err().to_string();
     assert!(text.contains("TELEMETRY_FALLBACK_FORMAT") && text.contains("json or protobuf"), "{text}");
+}
+
+#[test]
+fn the_directory_is_that_of_the_service_in_the_resource_that_is_sent() {
+    let listed = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=Listed,service.namespace=one");
+    let unnamed = ("OTEL_SERVICE_NAME", "");
+    let attributes = |name: &'static str| [KeyValue::new("service.name", name), KeyValue::new("service.namespace", 7)];
+    let home = Setup::new();
+    for (builder, name, namespace, directory) in [
+        (home.builder(&[unnamed, listed]), "Listed", "one", "one.%4cisted"),
+        (home.builder(&[listed]), "my-api", "one", "one.my-api"),
+        (home.builder(&[listed]).with_resource_attributes(attributes("in code")), "in code", "7", "7.in%20code"),
+        (home.builder(&[listed]).with_resource_attributes(attributes("a")).with_service_name("b"), "b", "7", "7.b"),
+    ] {
+        let setup = Setup::new();
+        let manager = builder.with_endpoint(setup.collector.grpc_endpoint()).build().expect("telemetry starts");
+        trace(&manager, 1);
+        let dir = manager.settings().exporter.state_dir.clone().expect("by HOME");
+        assert!(dir.ends_with(Path::new("holdfast").join(directory)), "{}", dir.display());
+        assert!(dir.is_dir());
+        manager.shutdown().expect("delivered");
+        assert_eq!(setup.resource_attribute("service.name").as_deref(), Some(name));
+        if namespace == "one" {
+            assert_eq!(setup.resource_attribute("service.namespace").as_deref(), Some(namespace));
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mock_collector::MockCollector;
@@ -77,4 +78,19 @@ pub(crate) fn trace(manager: &OpenTelemetryManager, spans: usize) {
     for _ in 0..spans {
         tracer.start("work").end();
     }
+}
+
+/// The paths of all files below `dir`.
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+/// Whether a fallback file is below `dir`.
+pub(crate) fn has_fallback_file(dir: &Path) -> bool {
+    files_below(dir).iter().any(|file| file.file_name().expect("a name").as_encoded_bytes().starts_with(b"traces-"))
 }
