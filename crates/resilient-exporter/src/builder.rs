@@ -219,6 +219,17 @@ impl Builder {
         self
     }
 
+    /// Takes all directories away and turns the journal off, so that spans are in memory only, for the reason of
+    /// `note`. A fallback and a journal of the caller's own stay.
+    pub fn memory_only(mut self, note: StorageNote) -> Self {
+        let settings = &mut self.settings;
+        (settings.state_dir, settings.fallback.dir) = (None, None);
+        settings.journal.enabled &= self.journal.is_some();
+        settings.old_state_dirs.clear();
+        settings.old_fallback_dirs.clear();
+        self.with_storage_notes([note])
+    }
+
     /// Adds trouble of storage that the program has found: health names it, and the log warns of it once. A note of
     /// [`StorageNote::memory_only`] stands in the place of the issue that the fallback has no directory.
     pub fn with_storage_notes(mut self, notes: impl IntoIterator<Item = StorageNote>) -> Self {

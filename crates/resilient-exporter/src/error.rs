@@ -56,6 +56,22 @@ pub enum BuildError {
     Thread(#[source] io::Error),
 }
 
+impl BuildError {
+    /// Whether the storage of the spans cannot be used: [`Builder::memory_only`](crate::Builder::memory_only) builds an
+    /// exporter nevertheless.
+    #[must_use]
+    pub const fn is_of_storage(&self) -> bool {
+        matches!(
+            self,
+            Self::StateDir { .. }
+                | Self::FallbackDirectory(_)
+                | Self::Fallback(_)
+                | Self::NoJournalDirectory
+                | Self::Journal(_)
+        )
+    }
+}
+
 impl From<TooSmall> for BuildError {
     fn from(TooSmall { field, value, accepted }: TooSmall) -> Self {
         Self::InvalidSetting { field, value, accepted }

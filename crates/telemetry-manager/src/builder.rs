@@ -16,6 +16,7 @@ use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter};
 
 mod aliases;
 mod assemble;
+mod storage;
 
 /// Settings of an [`OpenTelemetryManager`](crate::OpenTelemetryManager) in code. The environment gives the settings
 /// that code does not give, and the defaults of `docs/settings.md` those that are in neither; [`build`](Self::build)
@@ -182,7 +183,7 @@ impl Builder {
     }
 
     /// Changes the exporter's builder after all settings: a breaker, a backoff, a fallback or a clock of your own, and
-    /// settings without a variable. Called once, or twice where the default state directory cannot be used.
+    /// settings without a variable. Called again for each directory that cannot be used.
     pub fn with_exporter(
         mut self,
         adjust: impl Fn(resilient_exporter::Builder) -> resilient_exporter::Builder + Send + 'static,

@@ -9,7 +9,8 @@ use otlp_transport::ErrorChain;
 use resilient_exporter::BuildError;
 
 use crate::settings::Setting;
-use crate::settings::table::STATE_DIR;
+use crate::settings::directories::VARIABLES;
+use crate::settings::table::{STATE_DIR, STATE_DIR_REQUIRED};
 
 /// A setting whose value is not accepted. `Display` names the setting, its value unless secret, and the accepted
 /// values.
@@ -52,17 +53,18 @@ pub enum SetupError {
     Settings(Vec<InvalidSetting>),
     /// Endpoint, headers or TLS.
     Transport(otlp_transport::ConfigError),
-    /// A directory that the environment or code chose cannot be used, or is not safe to use.
+    /// Storage is required, and a directory cannot be used, or is not safe to use.
     Directory {
         /// The environment variable, the field or the method of the builder that chose it.
         setting: &'static str,
         /// The directory.
         path: PathBuf,
         /// The reason.
-        error: file_fallback::OpenError,
+        error: Box<dyn Error + Send + Sync>,
     },
-    /// The exporter: a setting without a variable is out of range, the journal cannot be used, or the system refuses a
-    /// thread.
+    /// Storage is required, and no setting and no variable names a directory.
+    NoDirectory,
+    /// The exporter: a setting without a variable is out of range, or the system refuses a thread.
     Exporter(BuildError),
 }
 
@@ -84,12 +86,20 @@ impl fmt::Display for SetupError {
             }
             Self::Transport(error) => error.fmt(f),
             Self::Directory { setting, path, error } => {
+                let (error, state, required) = (ErrorChain(&**error), STATE_DIR.name, STATE_DIR_REQUIRED.name);
+                let user = rustix::process::geteuid().as_raw();
                 write!(
                     f,
-                    "{setting} is {:?}: {}; accepted is {}",
-                    path.display().to_string(),
-                    ErrorChain(error),
-                    STATE_DIR.accepted()
+                    "{path:?} of {setting} cannot be used ({error}), and {required} is true: set {state} to a directory \
+                     that user {user} can make or write in, or set {required}=false to start with spans in memory only"
+                )
+            }
+            Self::NoDirectory => {
+                let (state, required, others) = (STATE_DIR.name, STATE_DIR_REQUIRED.name, VARIABLES.join(", "));
+                write!(
+                    f,
+                    "none of {state}, {others} names a directory, and {required} is true: set {state}, or set \
+                     {required}=false to start with spans in memory only"
                 )
             }
             Self::Exporter(error) => write!(f, "{}", ErrorChain(error)),

@@ -23,4 +23,4 @@ pub use settings::{
     Batch, Propagator, SETTINGS, Setting, Settings, TracesExporter, TracesSampler, Warning, settings_markdown,
 };
 
-pub use {file_fallback, opentelemetry, opentelemetry_sdk, otlp_transport, resilient_exporter};
+pub use {opentelemetry, opentelemetry_sdk, otlp_transport, resilient_exporter};

@@ -188,7 +188,12 @@ impl Settings {
     }
 
     pub(crate) fn warn(&mut self, setting: &'static str, message: String) {
-        self.warnings.push(Warning { setting, message });
+        self.warnings.push(Warning { setting, message, is_noted: false });
+    }
+
+    /// Warns of something that the exporter logs.
+    pub(crate) fn note(&mut self, setting: &'static str, message: String) {
+        self.warnings.push(Warning { setting, message, is_noted: true });
     }
 
     /// The SDK's sampler.

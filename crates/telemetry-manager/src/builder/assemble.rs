@@ -5,15 +5,14 @@ use std::sync::Arc;
 use opentelemetry::trace::noop::NoopTracerProvider;
 use opentelemetry::{KeyValue, Value, global};
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, TracerProviderBuilder};
-use otlp_transport::{ErrorChain, Transport};
-use resilient_exporter::{BuildError, ResilientSpanExporter};
+use resilient_exporter::ResilientSpanExporter;
 
 use super::Builder;
+use super::storage::Storage;
 use crate::error::SetupError;
 use crate::log;
 use crate::manager::OpenTelemetryManager;
-use crate::settings::directories::VARIABLES;
-use crate::settings::table::{SERVICE_NAME, SERVICE_VERSION, STATE_DIR};
+use crate::settings::table::{SERVICE_NAME, SERVICE_VERSION};
 use crate::settings::{Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
 use crate::{propagation, resource};
 
@@ -53,9 +52,7 @@ impl Builder {
                 global::set_tracer_provider(provider.clone());
             }
         }
-        // An exporter that is asked for files and has no directory logs that itself.
-        let logged = if handle.is_some() && settings.lacks_directory() { STATE_DIR.name } else { "" };
-        for warning in settings.warnings.iter().filter(|warning| warning.setting != logged) {
+        for warning in settings.warnings.iter().filter(|warning| !warning.is_noted) {
             log::warn_of_setting(warning.setting, &warning.to_string());
         }
         log::state_settings(&settings.summary());
@@ -96,37 +93,16 @@ impl Builder {
             Some(primary) => Arc::clone(primary),
             None => Arc::from(otlp_transport::connect(settings.transport.clone())?),
         };
-        let built = (self.exporter)(exporter_builder(settings, Arc::clone(&primary))).build();
-        let error = match built {
-            Err(BuildError::Fallback(error)) => error,
-            built => return Ok(built?),
-        };
-        let (state, files) = (settings.chosen.state_dir_from, settings.chosen.fallback_dir_from);
-        let has_default_state_dir = VARIABLES.contains(&state);
-        match (settings.exporter.fallback.dir.clone(), settings.exporter.state_dir.take()) {
-            (Some(path), _) => Err(SetupError::Directory { setting: files, path, error }),
-            // No user chose the default directory: a program must start without it.
-            (None, Some(path)) if has_default_state_dir => {
-                let message = format!(
-                    "{} cannot be used ({}): spans are kept in memory only and are lost when the buffer overflows; set {} to \
-                     {}",
-                    path.display(),
-                    ErrorChain(&error),
-                    STATE_DIR.name,
-                    STATE_DIR.accepted()
-                );
-                settings.warn(STATE_DIR.name, message);
-                Ok((self.exporter)(exporter_builder(settings, primary)).build()?)
+        let mut storage = Storage::prepare(settings)?;
+        loop {
+            let builder = ResilientSpanExporter::builder().with_primary(Arc::clone(&primary));
+            let builder = (self.exporter)(builder.with_settings(settings.exporter.clone()));
+            match storage.apply(builder).build() {
+                Ok(exporter) => return Ok(exporter),
+                Err(error) => storage.refused(settings, error)?,
             }
-            (None, Some(path)) => Err(SetupError::Directory { setting: state, path, error }),
-            // The caller's `with_exporter` chose the directory.
-            (None, None) => Err(SetupError::Exporter(BuildError::Fallback(error))),
         }
     }
-}
-
-fn exporter_builder(settings: &Settings, primary: Arc<dyn Transport>) -> resilient_exporter::Builder {
-    ResilientSpanExporter::builder().with_primary(primary).with_settings(settings.exporter.clone())
 }
 
 fn with_batches(

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use super::kind::OnBad;
 use super::table::{
-    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, ENDPOINT, FALLBACK_DIR, FALLBACK_ENABLED, NOT_SUPPORTED,
-    RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
+    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, ENDPOINT, FALLBACK_DIR, NOT_SUPPORTED, RETRY_INITIAL_DELAY,
+    RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
 use super::{Chosen, Settings, directories};
 use crate::error::{InvalidSetting, SetupError};
@@ -21,6 +21,8 @@ pub struct Warning {
     pub setting: &'static str,
     /// The whole sentence, with the variable in it.
     pub message: String,
+    /// The exporter logs the same.
+    pub(crate) is_noted: bool,
 }
 
 impl fmt::Display for Warning {
@@ -220,17 +222,6 @@ fn choose_directories(settings: &mut Settings, vars: Vars<'_>) {
     let state_dir = exporter.state_dir.as_ref();
     exporter.old_state_dirs.retain(|old| Some(old) != state_dir);
     settings.chosen = chosen;
-    if settings.lacks_directory() && !settings.sdk_disabled {
-        let message = format!(
-            "none of {}, {} names a directory: spans are kept in memory only and are lost when the buffer overflows; set \
-             {}, or {}=false if that is intended",
-            STATE_DIR.name,
-            directories::VARIABLES.join(", "),
-            STATE_DIR.name,
-            FALLBACK_ENABLED.name
-        );
-        settings.warn(STATE_DIR.name, message);
-    }
 }
 
 /// The variable, if it is set and not blank: the specification makes no difference between the two.

@@ -355,7 +355,8 @@ settings! {
              `$HOME/.local/state/holdfast`; with none, memory only, a warning, and *degraded* health.";
         STATE_DIR_REQUIRED: "TELEMETRY_STATE_DIR_REQUIRED", (with_state_dir_required: exporter.state_dir_required),
             Kind::Bool, Default,
-            "Whether a bad value of a setting of storage is an error of set-up.";
+            "Whether storage that cannot be used, or a bad value of its settings, is an error of set-up. Otherwise the \
+             program starts with spans in memory only, a warning, and *degraded* health.";
         FREE_SPACE_RESERVE: "TELEMETRY_FREE_SPACE_RESERVE", (with_free_space_reserve: exporter.free_space_reserve),
             bytes(0, 1024 * TIB), Storage,
             "Bytes of the volume that files and journal leave free, but no more than a tenth of the volume.";

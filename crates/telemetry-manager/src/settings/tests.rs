@@ -433,20 +433,6 @@ fn the_state_directory_is_chosen_or_below_the_users_own() {
 }
 
 #[test]
-fn without_any_directory_one_warning_names_the_remedy() {
-    let settings = good(&[("HOME", "")]);
-    assert_eq!(settings.exporter.state_dir, None);
-    assert!(settings.lacks_directory());
-    assert_eq!(settings.warnings().len(), 1);
-    assert!(settings.warnings()[0].message.contains("TELEMETRY_STATE_DIR"));
-    for quiet in
-        [("TELEMETRY_FALLBACK_ENABLED", "false"), ("TELEMETRY_FALLBACK_DIR", "/f"), ("OTEL_SDK_DISABLED", "true")]
-    {
-        assert!(warnings(&[("HOME", ""), quiet]).is_empty(), "{quiet:?}");
-    }
-}
-
-#[test]
 fn a_variable_without_effect_is_warned_about() {
     for (name, _) in NOT_SUPPORTED {
         assert_eq!(warnings(&[(name, "x")]).len(), 1, "{name}");

@@ -1,4 +1,4 @@
-use std::fs::{self, Permissions};
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::{Setup, files_below, has_fallback_file, trace};
@@ -6,48 +6,94 @@ use std::path::Path;
 use telemetry_manager::SetupError;
 use telemetry_manager::opentelemetry::KeyValue;
 
+/// A variable that chooses a directory, and a path that no directory can be made at.
+fn unusable(setup: &Setup) -> [(&'static str, String); 4] {
+    let in_the_way = setup.path("file");
+    fs::write(&in_the_way, "precious").expect("a file");
+    ["TELEMETRY_STATE_DIR", "TELEMETRY_FALLBACK_DIR", "STATE_DIRECTORY", "XDG_STATE_HOME"]
+        .map(|variable| (variable, in_the_way.clone()))
+}
+
 #[test]
-fn a_chosen_directory_that_others_can_write_is_an_error_that_names_it() {
+fn a_directory_that_cannot_be_used_means_memory_only_and_one_warning_with_the_remedy() {
     let setup = Setup::new();
-    for (variable, name) in [("TELEMETRY_STATE_DIR", "state"), ("TELEMETRY_FALLBACK_DIR", "files")] {
-        let path = setup.path(name);
-        fs::create_dir(&path).expect("a directory");
-        fs::set_permissions(&path, Permissions::from_mode(0o777)).expect("permissions");
-        let error = setup.builder(&[(variable, &path)]).build().unwrap_err();
-        assert!(matches!(error, SetupError::Directory { .. }), "{error:?}");
-        let text = error.to_string();
-        for part in [variable, &path, "accepted is a path of a directory that no other user can write to"] {
-            assert!(text.contains(part), "{text:?} lacks {part:?}");
+    for (variable, path) in unusable(&setup) {
+        for journal in ["false", "true"] {
+            let setup = Setup::new();
+            let vars = [("HOME", ""), (variable, path.as_str()), ("TELEMETRY_JOURNAL_ENABLED", journal)];
+            let manager = setup.manager(&vars);
+            let warnings = manager.warnings();
+            let about: Vec<_> = warnings.iter().filter(|warning| warning.message.contains("memory only")).collect();
+            assert_eq!(about.len(), 1, "{variable}: {warnings:?}");
+            for part in [variable, &path, "set TELEMETRY_STATE_DIR to a directory that user"] {
+                assert!(about[0].message.contains(part), "{about:?} lacks {part:?}");
+            }
+            let health = manager.health();
+            assert_eq!(serde_json::to_value(health.status).expect("JSON"), "degraded");
+            assert!(health.issues.contains(&about[0].message), "{:?}", health.issues);
+            assert_eq!(health.issues.len(), warnings.len(), "{:?}", health.issues);
+            assert!(manager.settings().summary().ends_with("memory only"), "{}", manager.settings().summary());
+            trace(&manager, 5);
+            manager.shutdown().expect("the collector takes them");
+            assert_eq!(setup.collector.received().unique, 5);
         }
-        let text = setup.builder(&[]).with_state_dir(&path).build().unwrap_err().to_string();
-        assert!(text.contains("with_state_dir"), "{text}");
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
     }
 }
 
 #[test]
-fn a_chosen_directory_that_is_a_file_is_an_error() {
+fn where_storage_is_required_such_a_directory_is_an_error_with_cause_and_remedy() {
     let setup = Setup::new();
-    let path = setup.path("file");
-    fs::write(&path, "precious").expect("a file");
-    let error = setup.builder(&[("TELEMETRY_STATE_DIR", &path)]).build().unwrap_err().to_string();
-    assert!(error.contains("TELEMETRY_STATE_DIR") && error.contains(&path), "{error}");
-    assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+    let required = ("TELEMETRY_STATE_DIR_REQUIRED", "true");
+    for (variable, path) in unusable(&setup) {
+        let error = setup.builder(&[("HOME", ""), required, (variable, &path)]).build().unwrap_err();
+        assert!(matches!(error, SetupError::Directory { .. }), "{error:?}");
+        let text = error.to_string();
+        for part in
+            [variable, &path, "not a directory", "set TELEMETRY_STATE_DIR to", "TELEMETRY_STATE_DIR_REQUIRED=false"]
+        {
+            assert!(text.to_lowercase().contains(&part.to_lowercase()), "{text:?} lacks {part:?}");
+        }
+    }
+    let text = setup.builder(&[required]).with_state_dir(setup.path("file")).build().unwrap_err().to_string();
+    assert!(text.contains("with_state_dir"), "{text}");
+    let error = setup.builder(&[("HOME", ""), required]).build().unwrap_err();
+    assert!(matches!(error, SetupError::NoDirectory), "{error:?}");
+    assert!(error.to_string().contains("set TELEMETRY_STATE_DIR"), "{error}");
+    let off = ("TELEMETRY_FALLBACK_ENABLED", "false");
+    drop(setup.manager(&[("HOME", ""), required, off]));
+    let error = setup.builder(&[("HOME", ""), required, off, ("TELEMETRY_JOURNAL_ENABLED", "true")]).build();
+    assert!(matches!(error, Err(SetupError::NoDirectory)), "{error:?}");
 }
 
 #[test]
-fn a_default_directory_that_cannot_be_used_means_memory_only_and_a_warning() {
+fn files_go_to_the_state_directory_while_their_own_cannot_be_used() {
     let setup = Setup::new();
-    let in_the_way = setup.path("file");
-    fs::write(&in_the_way, "").expect("a file");
-    let manager = setup.manager(&[("XDG_STATE_HOME", &in_the_way)]);
-    assert_eq!(manager.warnings().len(), 1, "{:?}", manager.warnings());
-    assert!(manager.warnings()[0].message.contains("TELEMETRY_STATE_DIR"));
-    let health = manager.health();
-    assert!(!health.healthy && health.initialized && !health.issues.is_empty(), "{health:?}");
-    assert!(manager.settings().summary().ends_with("memory only"));
+    setup.collector.stop();
+    let [_, (variable, path), ..] = unusable(&setup);
+    let manager = setup.manager(&[(variable, &path)]);
+    let state = manager.settings().exporter.state_dir.clone().expect("by HOME");
     trace(&manager, 5);
-    manager.shutdown().expect("the collector takes them");
-    assert_eq!(setup.collector.received().unique, 5);
+    let issues = manager.health().issues;
+    assert!(issues.iter().any(|issue| issue.contains(&path) && issue.contains("spans go to files in")), "{issues:?}");
+    manager.shutdown().expect("the spans are in files");
+    assert!(has_fallback_file(&state));
+}
+
+#[test]
+fn durable_mode_without_a_state_directory_is_off_and_degraded() {
+    let setup = Setup::new();
+    let files = setup.path("files");
+    let vars = [("HOME", ""), ("TELEMETRY_JOURNAL_ENABLED", "true"), ("TELEMETRY_FALLBACK_DIR", &files)];
+    let manager = setup.manager(&vars);
+    assert!(!manager.settings().exporter.journal.enabled);
+    let issues = manager.health().issues;
+    assert!(issues.len() == 1 && issues[0].contains("durable mode is off"), "{issues:?}");
+    assert_eq!(manager.warnings().len(), 1);
+    setup.collector.stop();
+    trace(&manager, 5);
+    manager.shutdown().expect("the spans are in files");
+    assert!(has_fallback_file(Path::new(&files)));
 }
 
 #[test]

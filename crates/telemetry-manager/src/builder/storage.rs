@@ -1,0 +1,127 @@
+//! The storage of the exporter to be built: directories that can be used, or memory only.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use otlp_transport::ErrorChain;
+use resilient_exporter::{BuildError, StorageNote};
+
+use crate::error::SetupError;
+use crate::settings::directories::VARIABLES;
+use crate::settings::table::{FALLBACK_ENABLED, STATE_DIR};
+use crate::settings::{Chosen, Settings};
+
+/// The trouble that was found so far.
+#[derive(Default)]
+pub(super) struct Storage {
+    notes: Vec<StorageNote>,
+    /// The reason for which spans are in memory only.
+    memory_only: Option<StorageNote>,
+}
+
+impl Storage {
+    /// Looks for trouble before the exporter is built.
+    ///
+    /// # Errors
+    ///
+    /// If storage is required and has no directory.
+    pub(super) fn prepare(settings: &mut Settings) -> Result<Self, SetupError> {
+        let mut storage = Self::default();
+        let exporter = &settings.exporter;
+        let is_journal_without = exporter.journal.enabled && exporter.state_dir.is_none();
+        if !settings.lacks_directory() && !is_journal_without {
+            return Ok(storage);
+        }
+        if exporter.state_dir_required {
+            return Err(SetupError::NoDirectory);
+        }
+        let cause = format!("none of {}, {} names a directory", STATE_DIR.name, VARIABLES.join(", "));
+        if !settings.lacks_directory() {
+            // The files have a directory, or are off.
+            settings.exporter.journal.enabled = false;
+            let note = StorageNote::new(format!("durable mode is off: {cause}"), format!("set {}", STATE_DIR.name));
+            storage.note(settings, STATE_DIR.name, note);
+            return Ok(storage);
+        }
+        let remedy = format!("set {}, or {}=false if that is intended", STATE_DIR.name, FALLBACK_ENABLED.name);
+        storage.keep_in_memory(settings, &cause, &remedy);
+        Ok(storage)
+    }
+
+    /// Gives the exporter's builder the trouble, after all of its other changes.
+    pub(super) fn apply(&self, builder: resilient_exporter::Builder) -> resilient_exporter::Builder {
+        let builder = match &self.memory_only {
+            Some(note) => builder.memory_only(note.clone()),
+            None => builder,
+        };
+        builder.with_storage_notes(self.notes.iter().cloned())
+    }
+
+    /// Answers an exporter that was not built: with a directory less, or with none, it may be built now.
+    ///
+    /// # Errors
+    ///
+    /// If storage is required, if the error is not about storage, or if the exporter was built without a directory.
+    pub(super) fn refused(&mut self, settings: &mut Settings, error: BuildError) -> Result<(), SetupError> {
+        if !error.is_of_storage() || self.memory_only.is_some() {
+            return Err(SetupError::Exporter(error));
+        }
+        let is_about_files = matches!(error, BuildError::Fallback(_));
+        let Chosen { state_dir_from, fallback_dir_from, .. } = settings.chosen;
+        let files = settings.exporter.fallback.dir.clone().filter(|_| is_about_files);
+        let (from, dir) = match files.clone().or_else(|| settings.exporter.state_dir.clone()) {
+            Some(dir) if files.is_some() => (fallback_dir_from, Some(dir)),
+            dir => (state_dir_from, dir),
+        };
+        self.unusable(settings, from, dir, Box::new(error))
+    }
+
+    /// Goes on without the directory that cannot be used.
+    fn unusable(
+        &mut self,
+        settings: &mut Settings,
+        from: &'static str,
+        dir: Option<PathBuf>,
+        error: Box<dyn Error + Send + Sync>,
+    ) -> Result<(), SetupError> {
+        let exporter = &mut settings.exporter;
+        // Without one, the caller's `with_exporter` has chosen it.
+        let path = dir.unwrap_or_default();
+        if exporter.state_dir_required {
+            return Err(SetupError::Directory { setting: from, path, error });
+        }
+        let cause = format!("{path:?} of {from} cannot be used ({})", ErrorChain(&*error));
+        let remedy = remedy();
+        if exporter.fallback.dir.is_some()
+            && exporter.state_dir.is_some()
+            && exporter.fallback.dir.as_ref() == Some(&path)
+        {
+            let place = exporter.state_dir.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default();
+            let note = StorageNote::new(format!("{cause}; spans go to files in {place}"), &remedy);
+            exporter.fallback.dir = None;
+            self.note(settings, from, note);
+            return Ok(());
+        }
+        self.keep_in_memory(settings, &cause, &remedy);
+        Ok(())
+    }
+
+    fn note(&mut self, settings: &mut Settings, setting: &'static str, note: StorageNote) {
+        settings.note(setting, note.to_string());
+        self.notes.push(note);
+    }
+
+    fn keep_in_memory(&mut self, settings: &mut Settings, cause: &str, remedy: &str) {
+        let note = StorageNote::memory_only(cause, remedy);
+        let exporter = &mut settings.exporter;
+        (exporter.state_dir, exporter.fallback.dir, exporter.journal.enabled) = (None, None, false);
+        settings.note(STATE_DIR.name, note.to_string());
+        self.memory_only = Some(note);
+    }
+}
+
+/// The remedy for a directory that cannot be used.
+fn remedy() -> String {
+    let user = rustix::process::geteuid().as_raw();
+    format!("set {} to a directory that user {user} can make or write in", STATE_DIR.name)
+}
