@@ -25,7 +25,7 @@ use crate::seams::settings::{
 };
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
-use crate::shell::{disk, net};
+use crate::shell::{disk, net, signals};
 use crate::stores::none::NoFallback;
 
 mod aliases;
@@ -249,6 +249,8 @@ impl Builder {
     pub fn build(mut self) -> Result<ResilientSpanExporter, BuildError> {
         let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
         self.check()?;
+        // Opening writes files, and dropping them too.
+        let _blocked = signals::Blocked::new();
         let mut chance = rand::rngs::SmallRng::seed_from_u64(entropy());
         let breaker = match self.breaker.take() {
             Some(breaker) => breaker.with_seed(chance.random()).build().map_err(BuildError::CircuitBreaker)?,
@@ -378,7 +380,13 @@ fn entropy() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
+/// Starts a thread of ours. Each blocks the signal of a file that is too large: those that write files, and those whose
+/// warnings a log subscriber may write to one.
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), BuildError> {
+    let run = || {
+        signals::block();
+        run();
+    };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(BuildError::Thread)
 }
 

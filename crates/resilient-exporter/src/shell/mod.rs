@@ -10,6 +10,7 @@
 //! | `net` | the net thread |
 //! | `queue` | the disk thread's queue of effects |
 //! | `shared` | the state that the exporter, its handles and both threads share |
+//! | `signals` | the signal of a file that is too large |
 
 pub(crate) mod commit;
 pub(crate) mod disk;
@@ -19,3 +20,4 @@ mod health;
 pub(crate) mod net;
 mod queue;
 pub(crate) mod shared;
+pub(crate) mod signals;

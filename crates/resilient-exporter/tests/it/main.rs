@@ -8,6 +8,7 @@
 //! | `drains` | the calls of a shutdown in each state of the collector |
 //! | `durable` | durable mode: the journal across crashes, shutdowns and a hanging disk |
 //! | `ending` | the numbers in the error of a shutdown |
+//! | `file_sizes` | a limit on file sizes ends no process |
 //! | `hostile` | foreign and damaged files in the state directory |
 //! | `lifecycle` | start, shutdown and drop; refused settings |
 //! | `log` | the log of these tests, whose subscriber panics at each line |
@@ -22,6 +23,7 @@ mod delivery;
 mod drains;
 mod durable;
 mod ending;
+mod file_sizes;
 mod hostile;
 mod lifecycle;
 mod log;
