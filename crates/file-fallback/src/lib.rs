@@ -30,6 +30,7 @@ mod read;
 mod store;
 mod write;
 
+pub use books::progress::LOG as PROGRESS_LOG;
 pub use config::{Builder, Compression, Config, InvalidConfig};
 pub use error::{AdoptError, OpenError, RecordProblem, ReplayError, SettleError, SpillError};
 pub use form::format::Format;
@@ -37,4 +38,5 @@ pub use form::record::Record;
 pub use notice::{Damage, Notice};
 pub use outcome::{Attempts, Evicted, Reason, SetAside, Settled, Spilled, Stored, TakenOver, Verdict};
 pub use read::group::{Group, Next, Source};
+pub use read::peek::record_in;
 pub use store::{FileFallback, count_in_name, holds_in};

@@ -153,7 +153,7 @@ fn parse_line(line: &[u8]) -> Option<Mark> {
 }
 
 /// The name of the log.
-pub(crate) const LOG: &str = "progress.log";
+pub const LOG: &str = "progress.log";
 
 /// A log that is longer than this, and twice as long as when it was new, is replaced by one with the present marks; at
 /// [`MAX_LOG`] in any case.
