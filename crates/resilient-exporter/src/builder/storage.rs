@@ -15,8 +15,9 @@ use crate::report::notes::StorageNote;
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
 use crate::stores::files::{FileStore, FileStoreError, Place};
-use crate::stores::home::{Home, StateDirError};
+use crate::stores::home::{Home, Part, StateDirError};
 use crate::stores::journal::FileJournal;
+use crate::stores::old_layout::{Find, OldDir, OldLayout};
 
 /// The stores of an exporter.
 #[derive(Default)]
@@ -49,6 +50,31 @@ impl Storage {
         let why = "fallback is enabled but has no directory: spans wait in memory only; set a state directory";
         log::warn_contained!("{why}");
         self.no_fallback = Some(why.to_owned());
+    }
+
+    /// Names spans of other services in the layout before this one, which nothing sends.
+    fn note_finds<'a>(&mut self, homes: impl Iterator<Item = &'a Arc<Home<SafeDir>>>) {
+        for ((path, service), find) in homes.flat_map(|home| home.finds().0) {
+            let Find { spans, journal_bytes } = find;
+            let count = match (spans, journal_bytes) {
+                (spans, 0) => format!("{spans} spans"),
+                (0, bytes) => format!("a journal of {bytes} bytes"),
+                (spans, bytes) => format!("{spans} spans and a journal of {bytes} bytes"),
+            };
+            let note = if service.is_empty() {
+                StorageNote::new(
+                    format!("{count} of an unknown service wait in {}", path.display()),
+                    "look at them, and remove them or start their service once with an earlier version",
+                )
+            } else {
+                StorageNote::new(
+                    format!("{count} of \"{service}\" wait in {}", path.display()),
+                    format!("start once with OTEL_SERVICE_NAME={service}"),
+                )
+            };
+            log::warn_contained!("{note}");
+            self.notes.push(note);
+        }
     }
 
     fn miss_files(&mut self, note: StorageNote) {
@@ -92,6 +118,8 @@ impl Builder {
                 None => {}
             }
         }
+        storage
+            .note_finds(homes.state.iter().chain(homes.files.iter().filter(|_| self.settings.fallback.dir.is_some())));
         Ok(storage)
     }
 
@@ -117,7 +145,13 @@ impl Builder {
         }
         let mut failed = None;
         if let Some(path) = &self.settings.state_dir {
-            match self.open_home(path.clone(), incarnation) {
+            let old = std::iter::once(path).chain(&self.settings.old_state_dirs);
+            let mut old = old.flat_map(|dir| OldDir::of_state_dir(dir)).collect::<Vec<_>>();
+            if self.settings.fallback.dir.is_some() {
+                // The files had a directory of their own then too.
+                old.retain(|dir| dir.part() != Part::Files);
+            }
+            match self.open_home(path.clone(), old, incarnation) {
                 Ok(home) => homes.state = Some(home),
                 Err(error) => failed = Some((path.clone(), error)),
             }
@@ -125,7 +159,9 @@ impl Builder {
         homes.files.clone_from(&homes.state);
         if has_files && let Some(path) = &self.settings.fallback.dir {
             // Files of a directory of their own do not depend on the state directory.
-            match self.open_home(path.clone(), incarnation) {
+            let old = std::iter::once(path).chain(&self.settings.old_fallback_dirs);
+            let old = old.flat_map(|dir| OldDir::of_fallback_dir(dir)).collect();
+            match self.open_home(path.clone(), old, incarnation) {
                 Ok(home) => homes.files = Some(home),
                 Err(error) => {
                     homes.files = None;
@@ -140,12 +176,18 @@ impl Builder {
         Ok(homes)
     }
 
-    fn open_home(&self, path: PathBuf, incarnation: u64) -> Result<Arc<Home<SafeDir>>, StateDirError> {
+    fn open_home(
+        &self,
+        path: PathBuf,
+        old: Vec<OldDir<SafeDir>>,
+        incarnation: u64,
+    ) -> Result<Arc<Home<SafeDir>>, StateDirError> {
+        let old = OldLayout::new(old, self.settings.state_service.as_deref().map(name_of));
         let shown = path.display().to_string();
         let open = Box::new(move || SafeDir::open(&path));
         let service = self.settings.state_service.clone().unwrap_or_default();
         let max_bytes = self.settings.fallback.max_bytes;
-        let (home, was_damaged) = Home::open(open, service, Machine::current(), incarnation, max_bytes)?;
+        let (home, was_damaged) = Home::open(open, service, Machine::current(), incarnation, max_bytes, old)?;
         if was_damaged {
             log::warn_contained!(
                 path = shown,
@@ -240,9 +282,33 @@ impl Builder {
     }
 }
 
+/// The `service.name` in the name of a service as the file `layout` states it: behind the namespace and a slash, with
+/// percent-encoded bytes.
+fn name_of(service: &str) -> String {
+    let name = service.rsplit_once('/').map_or(service, |(_, name)| name);
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        let digits = behind.first_chunk::<2>().filter(|_| byte == b'%');
+        let decoded = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(decoded.unwrap_or(byte));
+        rest = if decoded.is_some() { &behind[2..] } else { behind };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_service_is_decoded() {
+        for (layout, name) in
+            [("shop", "shop"), ("eu/my%20shop", "my shop"), ("%c3%bc", "ü"), ("100%", "100%"), ("", "")]
+        {
+            assert_eq!(name_of(layout), name);
+        }
+    }
 
     #[test]
     fn the_journal_has_the_limit_of_the_settings_and_two_segments_at_least() {

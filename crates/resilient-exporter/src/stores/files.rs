@@ -153,7 +153,8 @@ impl<D: Directory> FileStore<D> {
         letters: &settings::DeadLetters,
     ) -> Result<Self, FileStoreError> {
         let machine = safe_dir::Machine { boot_id: "boot".to_owned(), host: "host".to_owned() };
-        let home = super::home::Home::open(root, "test".to_owned(), machine, 1, files.max_bytes);
+        let old = super::old_layout::OldLayout::new(Vec::new(), None);
+        let home = super::home::Home::open(root, "test".to_owned(), machine, 1, files.max_bytes, old);
         let home = Arc::new(home.expect("a state directory").0);
         let clock = Arc::new(crate::seams::clock::SystemClock);
         Self::open(Place { files: Arc::clone(&home), letters: home, journal: None, clock }, files, letters, 0)

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use safe_dir::{Adopted, Directory, FileError, LOCK_FILE, Machine, OpenError, Owner, ShareError, SharedDir};
 
 use super::layout::{self, LayoutError};
+use super::old_layout::{Finds, OldLayout};
 
 /// Two rounds are at least this far apart.
 const ROUND_EVERY: Duration = Duration::from_secs(5);
@@ -21,6 +22,9 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// On a network file system the owner of stored spans shows this often that it is alive.
 pub(super) const BEAT_EVERY: Duration = Duration::from_secs(20);
+
+/// Makes the names of directories for content of the old layout different from those of processes.
+const OLD: u64 = 0x5bd1_e995_9e37_79b9;
 
 /// Failed attempts to open the journal of an ended process, at least 5 s apart, before its files are taken over without
 /// it. At worst a batch of an interrupted spill is delivered twice then.
@@ -66,6 +70,9 @@ struct Inner<D: Directory> {
     shared: SharedDir<D>,
     /// Bytes that the journals and files of all processes may take together.
     max_bytes: u64,
+    old: OldLayout<D>,
+    /// Directories that were made for content of the old layout.
+    gathered: u64,
     /// The number that named the first directory of this process.
     incarnation: u64,
     /// Counts the directories that this process has had: each store compares it with the one of its own directory.
@@ -163,6 +170,7 @@ impl<D: Directory> Home<D> {
         machine: Machine,
         incarnation: u64,
         max_bytes: u64,
+        old: OldLayout<D>,
     ) -> Result<(Self, bool), StateDirError> {
         let (shared, was_damaged) = claim(&open_root, &service, &machine, incarnation)?;
         let inner = Inner {
@@ -171,6 +179,8 @@ impl<D: Directory> Home<D> {
             machine,
             shared,
             max_bytes,
+            old,
+            gathered: 0,
             incarnation,
             generation: 0,
             ended: BTreeMap::new(),
@@ -372,6 +382,11 @@ impl<D: Directory> Home<D> {
         if is_due && inner.shared.is_on_network() { inner.beat(now) } else { Ok(()) }
     }
 
+    /// Spans of other services in directories of the old layout.
+    pub(crate) fn finds(&self) -> Finds {
+        self.0.lock().old.finds().clone()
+    }
+
     /// Directories of other processes exist, or content of ended ones waits.
     pub(crate) fn has_others(&self) -> bool {
         let inner = self.0.lock();
@@ -425,6 +440,7 @@ impl<D: Directory> Inner<D> {
         may_adopt: &mut dyn FnMut(Option<&str>) -> bool,
     ) -> Result<Round, FileError> {
         let (mut round, mut others) = (Round::default(), Others::default());
+        self.gather_old(&mut round, &mut others);
         // Before the comparison of times: on a network file system the others are measured against this file.
         let shown = self.beat(now);
         for name in self.shared.others()? {
@@ -469,6 +485,20 @@ impl<D: Directory> Inner<D> {
             round.failed.get_or_insert((LOCK_FILE.to_owned(), in_one_line(&error)));
         }
         Ok(round)
+    }
+
+    /// Moves content of the old layout to directories that the look then finds.
+    fn gather_old(&mut self, round: &mut Round, others: &mut Others) {
+        let (incarnation, count) = (self.incarnation, &mut self.gathered);
+        let mut new_name = || {
+            *count += 1;
+            format!("{:016x}", (incarnation ^ OLD).wrapping_add(*count))
+        };
+        let gathered = self.old.gather(self.shared.root(), &mut new_name);
+        others.directories += u64::from(gathered.waits);
+        if let Some(error) = gathered.failed {
+            round.failed.get_or_insert(("the layout of an earlier version".to_owned(), error));
+        }
     }
 
     fn add(&mut self, adopted: Adopted<D>, holder: Option<String>) {

@@ -1,6 +1,5 @@
 //! The file `layout` of a state directory: the version of the layout, and the service that the directory belongs to.
 
-use std::fmt;
 use std::io::{Read as _, Write as _};
 
 use safe_dir::{Directory, File as _, FileError};
@@ -73,10 +72,7 @@ impl Layout {
             return Self::Unreadable;
         }
         match words.next().and_then(|version| version.parse::<u64>().ok()) {
-            Some(VERSION) => {
-                let service = unescape(words.next().unwrap_or_default());
-                service.map_or(Self::Unreadable, |service| Self::Ours { service })
-            }
+            Some(VERSION) => Self::Ours { service: words.next().unwrap_or_default().to_owned() },
             Some(version) if version > VERSION => Self::Newer(version),
             Some(_) | None => Self::Unreadable,
         }
@@ -106,20 +102,20 @@ pub(crate) fn read<D: Directory>(root: &D) -> Result<Option<Layout>, FileError> 
 /// Nothing in the directory was changed.
 pub(crate) fn claim<D: Directory>(root: &D, service: &str, nonce: &str) -> Result<bool, LayoutError> {
     let path = || root.path().display().to_string();
+    let service = &in_one_line(service);
     let found = read(root).map_err(LayoutError::File)?;
     let is_damaged = match found {
         Some(Layout::Newer(version)) => return Err(LayoutError::Newer { path: path(), version }),
-        Some(Layout::Ours { service: found }) if found == service || service.is_empty() => return Ok(false),
+        Some(Layout::Ours { service: found }) if found == *service || service.is_empty() => return Ok(false),
         // The process that made the directory did not know the name: from now on the file has it.
         Some(Layout::Ours { service: found }) if found.is_empty() => false,
         Some(Layout::Ours { service: found }) => {
-            return Err(LayoutError::OtherService { path: path(), found, wanted: service.to_owned() });
+            return Err(LayoutError::OtherService { path: path(), found, wanted: service.clone() });
         }
         Some(Layout::Unreadable) => true,
         None => false,
     };
-    write(root, LAYOUT, nonce, format!("{MAGIC} {VERSION} {}\n", Escaped(service)).as_bytes())
-        .map_err(LayoutError::File)?;
+    write(root, LAYOUT, nonce, format!("{MAGIC} {VERSION} {service}\n").as_bytes()).map_err(LayoutError::File)?;
     Ok(is_damaged)
 }
 
@@ -143,38 +139,13 @@ pub(crate) fn write<D: Directory>(root: &D, name: &str, nonce: &str, text: &[u8]
 /// Begins the name of a file that `write` has not finished; the name ends in the nonce of its process.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// A service name without line feeds and other control characters.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for char in self.0.chars() {
-            if char.is_control() || char == '%' {
-                let mut bytes = [0; 4];
-                char.encode_utf8(&mut bytes).bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-            } else {
-                write!(f, "{char}")?;
-            }
-        }
-        Ok(())
+/// The name without control characters, which would end the line.
+fn in_one_line(service: &str) -> String {
+    let mut line = String::with_capacity(service.len());
+    for c in service.chars() {
+        if c.is_control() { line.extend(c.escape_unicode()) } else { line.push(c) }
     }
-}
-
-fn unescape(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        if byte == b'%' {
-            let (digits, behind) = rest.split_at_checked(2)?;
-            let digits = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()))?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = behind;
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
+    line
 }
 
 #[cfg(test)]
@@ -229,7 +200,9 @@ mod tests {
         fn any_service_name_is_read_as_it_was_written(service in ".*") {
             let root = Disk::new().root();
             claim(&root, &service, "1").expect("new");
-            prop_assert_eq!(read(&root).expect("readable"), Some(Layout::Ours { service }));
+            let found = Some(Layout::Ours { service: in_one_line(&service) });
+            prop_assert_eq!(read(&root).expect("readable"), found);
+            prop_assert!(!claim(&root, &service, "2").expect("the same service"));
         }
 
         #[test]

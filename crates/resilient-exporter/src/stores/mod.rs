@@ -10,6 +10,7 @@
 //! | `log` | the warnings of one store |
 //! | `marks` | the failures of a stored batch as a file keeps them, and back |
 //! | `none` | the fallback of an exporter that has a journal alone |
+//! | `old_layout` | the directories of the layout before this one |
 //! | `records` | a batch as records of a file, and back |
 
 mod dead_letters;
@@ -20,6 +21,7 @@ mod layout;
 mod log;
 mod marks;
 pub(crate) mod none;
+pub(crate) mod old_layout;
 pub(crate) mod records;
 
 use std::error::Error;

@@ -30,6 +30,7 @@ use crate::stores::files::{FileStore, Place};
 use crate::stores::home::Home;
 use crate::stores::journal::FileJournal;
 use crate::stores::none::NoFallback;
+use crate::stores::old_layout::OldLayout;
 
 pub(super) type SpanKey = ([u8; 16], [u8; 8]);
 type Dir = Faulty<MemoryDir>;
@@ -137,7 +138,8 @@ impl Computer {
         let root = move || Ok(Faulty::new(disk.root(), faults.clone()));
         let machine = safe_dir::Machine { boot_id: "boot".to_owned(), host: "sim".to_owned() };
         let max_bytes = Files::default().max_bytes;
-        Some(Home::open(Box::new(root), "sim".to_owned(), machine, self.processes, max_bytes).ok()?.0)
+        let old = OldLayout::new(Vec::new(), None);
+        Some(Home::open(Box::new(root), "sim".to_owned(), machine, self.processes, max_bytes, old).ok()?.0)
     }
 
     fn start_process(&mut self) -> Option<(Shared, Box<dyn Fallback>, Committer)> {
