@@ -10,13 +10,15 @@ pub struct Config {
     /// of its own. Also the most memory that records take between two syncs, plus one batch. 8 MiB by default; 4 KiB to
     /// 256 MiB.
     pub segment_bytes: u64,
-    /// The most that all segments may take together before batches are refused. Marks are always accepted, and
-    /// [`maintain`](super::Journal::maintain) may go 1 MiB beyond. 256 MiB by default; at least two segments.
+    /// The most that all segments may take together before batches are refused; segments that no batch needs are
+    /// removed first. Marks are always accepted, and while waiting batches are copied out of an old segment, they may
+    /// take up to a segment more. A journal that has more bytes already opens all the same. 256 MiB by default; at
+    /// least two segments. See [`set_max_bytes`](super::Journal::set_max_bytes).
     pub max_bytes: u64,
     /// The longest body of a batch. 16 MiB by default; at most 64 MiB.
     pub max_body_bytes: u32,
-    /// No segment for batches begins while the disk has fewer free bytes than this, so that marks and other programs
-    /// have space. 16 MiB by default.
+    /// No segment for batches begins while the disk has fewer free bytes than this, or than a tenth of its size if that
+    /// is less: marks and other programs have space. 16 MiB by default.
     pub free_space_reserve: u64,
 }
 

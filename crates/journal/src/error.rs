@@ -84,7 +84,21 @@ pub struct MarkError(pub FileError);
 /// Records that were appended since the last sync are not durable. They are all in memory; the next sync writes them to
 /// a new segment.
 #[derive(Debug)]
-pub struct SyncError(pub FileError);
+#[non_exhaustive]
+pub enum SyncError {
+    /// The file system refused.
+    File(FileError),
+    /// Another program has removed the directory of this path: no batch is durable any more.
+    Vanished(PathBuf),
+}
+
+impl SyncError {
+    /// Whether another program has removed the directory: [`renew`](super::Journal::renew) the journal.
+    #[must_use]
+    pub fn is_vanished(&self) -> bool {
+        matches!(self, Self::Vanished(_))
+    }
+}
 
 /// A maintenance step failed. No batch is lost.
 #[derive(Debug)]
@@ -99,6 +113,13 @@ pub enum ReadError {
     /// The batch is damaged, or the disk failed to read it three times: it is lost, and its segment will be moved to
     /// the quarantine.
     Damaged {
+        /// The id of the batch.
+        id: Id,
+        /// The number of its items.
+        count: u32,
+    },
+    /// Another program has removed the segment of the batch: the journal no longer has it.
+    Vanished {
         /// The id of the batch.
         id: Id,
         /// The number of its items.
@@ -173,7 +194,14 @@ impl fmt::Display for MarkError {
 
 impl fmt::Display for SyncError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the journal was not synced: a crash now would lose what was appended last")
+        match self {
+            Self::File(_) => f.write_str("the journal was not synced: a crash now would lose what was appended last"),
+            Self::Vanished(path) => write!(
+                f,
+                "the journal's directory \"{}\" was removed: no batch is durable until it is made again",
+                path.display()
+            ),
+        }
     }
 }
 
@@ -189,6 +217,9 @@ impl fmt::Display for ReadError {
             Self::Unknown((incarnation, seq)) => write!(f, "batch {incarnation:016x}-{seq} is not in the journal"),
             Self::Damaged { id: (incarnation, seq), count } => {
                 write!(f, "batch {incarnation:016x}-{seq} with {count} items is damaged and was given up")
+            }
+            Self::Vanished { id: (incarnation, seq), count } => {
+                write!(f, "batch {incarnation:016x}-{seq} with {count} items is gone: its segment was removed")
             }
             Self::File(_) => f.write_str("the batch cannot be read from the journal now"),
         }
@@ -234,7 +265,10 @@ impl std::error::Error for MarkError {
 
 impl std::error::Error for SyncError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
+        match self {
+            Self::File(error) => Some(error),
+            Self::Vanished(_) => None,
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) count: u32,
+    /// A lower number is of an older batch.
+    pub(crate) order: u64,
     /// Empty before the batch is written. Usually one place; two while its record is being copied, or after a crash
     /// during that.
     pub(crate) places: Vec<Place>,
@@ -89,6 +91,7 @@ pub(crate) struct Index {
     pub(crate) bytes: u64,
     next_spill: u64,
     next_segment: u64,
+    next_order: u64,
 }
 
 impl Segment {
@@ -116,7 +119,9 @@ impl Segment {
 impl Index {
     /// Adds a batch that is not written yet.
     pub(crate) fn insert(&mut self, id: Id, count: u32) {
-        self.batches.insert(id, Live { count, places: Vec::new(), spill: None });
+        let order = self.next_order;
+        self.next_order += 1;
+        self.batches.insert(id, Live { count, order, places: Vec::new(), spill: None });
         self.items += u64::from(count);
     }
 
@@ -263,7 +268,7 @@ impl Index {
         }
     }
 
-    /// Removes a segment whose records are all in memory, from where they are written again.
+    /// Removes a segment whose file is gone. Batches without another place are in memory, or the caller removes them.
     pub(crate) fn forget_segment(&mut self, key: u64) {
         for live in self.batches.values_mut() {
             live.places.retain(|place| place.segment != key);

@@ -4,6 +4,7 @@ mod config;
 mod error;
 mod frame;
 mod index;
+mod limits;
 mod maintain;
 mod notice;
 mod peek;
@@ -14,6 +15,7 @@ mod schedule;
 mod segment;
 mod tail;
 mod take_over;
+mod vanish;
 mod write;
 
 pub use config::Config;

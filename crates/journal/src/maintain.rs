@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use safe_dir::{Directory, FileError, Locked, Quarantine, QuarantineLimits};
 
-use super::error::MaintainError;
+use super::error::{MaintainError, ReadError};
 use super::frame;
 use super::index::{Index, Segment};
 use super::tail::Content;
@@ -13,25 +13,32 @@ use super::{Id, Journal, Notice};
 
 impl<D: Directory> Journal<D> {
     /// Does one bounded step of maintenance, at most 1 MiB of copying and 16 removals; returns whether another step is
-    /// due at once. Call it when the thread has no other work, and about once a second; `append` and `sync` never do
-    /// this work.
+    /// due at once. Call it when the thread has no other work, and about once a second; `sync` never does this
+    /// work, and `append` only before it would refuse a batch for a limit.
     ///
     /// Removes segments oldest first, each once all batches in it are done and their marks are durable. On a disk that
     /// takes no mark, a segment is removed all the same: the batches are gone with it, and a removal needs no space.
     /// Waiting batches are copied to the head out of a segment whose sync failed, out of a damaged one, and out of an
     /// old one that holds many batches that are done. Damaged segments are moved to the subdirectory `quarantine`,
-    /// which retains the last 100.
+    /// which retains the last 100. Notices segments that another program has removed:
+    /// [`take_vanished`](Self::take_vanished) returns their batches.
     ///
     /// # Errors
     ///
-    /// If the disk fails; the next call tries again.
+    /// If the disk fails; the next call tries again. If another program has removed the directory,
+    /// [`Status::vanished`](super::Status::vanished) is `true`.
     pub fn maintain(&mut self) -> Result<bool, MaintainError> {
-        let mut more = self.remove_finished().map_err(MaintainError)?;
+        let maintained = self.clear_up().and_then(|more| self.find_vanished().map(|()| more));
+        maintained.inspect_err(|_| self.note_vanished()).map_err(MaintainError)
+    }
+
+    fn clear_up(&mut self) -> Result<bool, FileError> {
+        let mut more = self.remove_finished()?;
         let stuck = self.stuck();
         match self.index.to_copy(self.head_key(), self.config.bytes_before_copying(), &stuck) {
             Some(key) => {
-                more |= self.copy_some(key).map_err(MaintainError)?.more;
-                more |= self.remove_finished().map_err(MaintainError)?;
+                more |= self.copy_some(key)?.more;
+                more |= self.remove_finished()?;
             }
             // Each batch had its turn: the next step reads again those that could not be read.
             None => self.uncopied.clear(),
@@ -58,7 +65,7 @@ impl<D: Directory> Journal<D> {
         Ok(Some(Locked { dir: self.dir, lock: self.lock }))
     }
 
-    fn head_key(&self) -> Option<u64> {
+    pub(crate) fn head_key(&self) -> Option<u64> {
         self.head.as_ref().map(|head| head.key)
     }
 
@@ -160,7 +167,10 @@ impl<D: Directory> Journal<D> {
                     error = Some(unread.into_error());
                     continue;
                 }
-                // Not damaged alone: it may also be lost for this reason.
+                Err(ReadError::Vanished { id, count }) => {
+                    self.gone.push((id, count));
+                    continue;
+                }
                 Err(_) => continue,
             };
             let len = (frame::HEADER_LEN + batch.body.len()) as u64;
@@ -183,14 +193,18 @@ impl<D: Directory> Journal<D> {
         stuck
     }
 
-    /// Writes the open spills whose record is in this segment to the head.
-    fn copy_spills(&mut self, key: u64) {
-        for (spill, name, ids) in self.index.spills_in(key) {
-            let name_len = u16::try_from(name.len()).expect("checked when announced");
-            let count = u32::try_from(ids.len()).expect("checked when announced");
-            let body: [&[u8]; 3] = [&name_len.to_le_bytes(), name.as_bytes(), &frame::id_bytes(&ids)];
-            self.tail.push(Content::Spill(Some(spill)), count, &body);
+    /// Appends the open spills whose record is in this segment once more, in memory.
+    pub(crate) fn copy_spills(&mut self, key: u64) {
+        for (spill, name, ids) in self.index.spills_in(Some(key)) {
+            self.push_spill(spill, &name, &ids);
         }
+    }
+
+    pub(crate) fn push_spill(&mut self, spill: u64, name: &str, ids: &[Id]) {
+        let name_len = u16::try_from(name.len()).expect("checked when announced");
+        let count = u32::try_from(ids.len()).expect("checked when announced");
+        let body: [&[u8]; 3] = [&name_len.to_le_bytes(), name.as_bytes(), &frame::id_bytes(ids)];
+        self.tail.push(Content::Spill(Some(spill)), count, &body);
     }
 }
 
@@ -243,7 +257,7 @@ impl Index {
     }
 
     /// The waiting batches in a segment, in the order of writing.
-    fn batches_in(&self, segment: u64) -> Vec<Id> {
+    pub(crate) fn batches_in(&self, segment: u64) -> Vec<Id> {
         let mut found: Vec<_> = self
             .batches
             .iter()
@@ -253,16 +267,16 @@ impl Index {
         found.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// All waiting batches, in the order of writing.
+    /// All waiting batches, oldest first.
     pub(crate) fn in_order(&self) -> Vec<Id> {
-        let mut found: Vec<_> = self.batches.iter().map(|(id, live)| (live.places.first().copied(), *id)).collect();
+        let mut found: Vec<_> = self.batches.iter().map(|(id, live)| (live.order, *id)).collect();
         found.sort_unstable();
         found.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// The announced spills whose record is in a segment, each with its batches that still wait.
-    fn spills_in(&self, segment: u64) -> Vec<(u64, String, Vec<Id>)> {
-        let here = self.spills.iter().filter(|(_, spill)| spill.segment == Some(segment));
+    /// The announced spills whose record is in a segment, or in none, each with its batches that still wait.
+    pub(crate) fn spills_in(&self, segment: Option<u64>) -> Vec<(u64, String, Vec<Id>)> {
+        let here = self.spills.iter().filter(|(_, spill)| spill.segment == segment);
         here.map(|(key, spill)| {
             let open = |id: &Id| self.batches.get(id).is_some_and(|live| live.spill == Some(*key));
             (*key, spill.name.clone(), spill.ids.iter().copied().filter(open).collect())

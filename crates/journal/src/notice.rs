@@ -52,6 +52,15 @@ pub enum Notice {
         /// The number of its items.
         count: u32,
     },
+    /// Another program has removed this segment; see [`Journal::take_vanished`](super::Journal::take_vanished).
+    Vanished {
+        /// Its name.
+        name: String,
+        /// The number of batches that were only there.
+        batches: u64,
+        /// The number of their items.
+        items: u64,
+    },
     /// A sync of this segment failed. It is never synced again; its waiting batches are copied to a new one.
     SyncFailed {
         /// Its name in the journal's directory.
@@ -125,8 +134,13 @@ pub struct Status {
     pub segments: usize,
     /// Their length together.
     pub bytes: u64,
+    /// The limit of `bytes`; see [`Journal::set_max_bytes`](super::Journal::set_max_bytes).
+    pub max_bytes: u64,
     /// Bytes of records that no sync has made durable yet.
     pub unsynced_bytes: u64,
     /// The last attempt to write or sync failed.
     pub trouble: bool,
+    /// Another program has removed the directory, and no batch is durable; see
+    /// [`Journal::renew`](super::Journal::renew).
+    pub vanished: bool,
 }

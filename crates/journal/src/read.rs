@@ -20,6 +20,14 @@ pub struct Batch {
     pub body: Vec<u8>,
 }
 
+/// The bytes at a place.
+enum Content {
+    Whole(Vec<u8>),
+    Damaged,
+    /// The segment does not exist any more.
+    Vanished,
+}
+
 /// Why a place was not read.
 pub(crate) struct Unread {
     error: FileError,
@@ -91,17 +99,22 @@ impl<D: Directory> Journal<D> {
         let mut unread = None;
         for place in places {
             match self.read_place(id, place) {
-                Ok(Some(body)) => {
+                Ok(Content::Whole(body)) => {
                     self.read_failures.remove(&id);
                     return Ok(Ok(Batch { id, count, body }));
                 }
-                Ok(None) => self.damaged_place(id, place),
+                Ok(Content::Damaged) => self.damaged_place(id, place),
+                Ok(Content::Vanished) => self.lose_segment(place.segment),
                 Err(error) => unread = Some(error),
             }
         }
         match unread {
             Some(unread) => Ok(Err(unread)),
-            None => Err(self.lose(id)),
+            None if self.index.batches.contains_key(&id) => Err(self.lose(id)),
+            None => {
+                self.gone.retain(|(gone, _)| *gone != id);
+                Err(ReadError::Vanished { id, count })
+            }
         }
     }
 
@@ -116,14 +129,15 @@ impl<D: Directory> Journal<D> {
     }
 
     /// The body of the batch at this place, if it is whole.
-    fn read_place(&mut self, id: Id, place: Place) -> Result<Option<Vec<u8>>, Unread> {
-        let Some(segment) = self.index.segments.get(&place.segment) else { return Ok(None) };
+    fn read_place(&mut self, id: Id, place: Place) -> Result<Content, Unread> {
+        let Some(segment) = self.index.segments.get(&place.segment) else { return Ok(Content::Vanished) };
         let salt = segment.id.salt();
         let mut file = match self.reader.take() {
             Some((key, file)) if key == place.segment => file,
             _ => match self.dir.open_read(&segment.name) {
                 Ok(file) => file,
-                Err(error) if error.is_not_found() || error.is_refused() => return Ok(None),
+                Err(error) if error.is_not_found() => return Ok(Content::Vanished),
+                Err(error) if error.is_refused() => return Ok(Content::Damaged),
                 Err(error) => {
                     let counts = error.io().is_some_and(is_of_the_disk);
                     return Err(Unread { error, counts });
@@ -146,9 +160,9 @@ impl<D: Directory> Journal<D> {
         match read() {
             Ok(body) => {
                 self.reader = Some((place.segment, file));
-                Ok(body)
+                Ok(body.map_or(Content::Damaged, Content::Whole))
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Content::Damaged),
             Err(source) => {
                 let path = self.dir.path().join(&segment.name);
                 Err(Unread { error: FileError::Io { path, action: "read", source }, counts: true })

@@ -73,6 +73,8 @@ impl<D: Directory> Journal<D> {
             copy_rounds: 0,
             moved: Vec::new(),
             unreported: Vec::new(),
+            gone: Vec::new(),
+            vanished: false,
             trouble: false,
             notices: found.notices,
             quarantine: quarantine(),

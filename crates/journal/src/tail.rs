@@ -110,6 +110,18 @@ impl Tail {
         batches
     }
 
+    /// The batches that are not durable yet.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Id> {
+        self.records.iter().filter_map(|record| match record.content {
+            Content::Batch(id) => Some(id),
+            Content::Done | Content::Spill(_) => None,
+        })
+    }
+
+    pub(crate) fn has(&self, content: Content) -> bool {
+        self.records.iter().any(|record| record.content == content)
+    }
+
     /// The body of a batch that is not durable yet.
     pub(crate) fn body(&self, id: Id) -> Option<&[u8]> {
         let record = self.records.iter().rev().find(|record| record.content == Content::Batch(id))?;

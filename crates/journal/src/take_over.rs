@@ -14,7 +14,8 @@ use super::{Id, Journal, frame};
 pub struct TakenOver {
     /// Batches that are new in this journal and durable there, each with the number of its items, oldest first.
     pub moved: Vec<(Id, u32)>,
-    /// Batches that are damaged, or that the disk failed to read three times, each with the number of its items.
+    /// Batches that are damaged, that the disk failed to read three times, or whose segment another program has
+    /// removed, each with the number of its items.
     pub lost: Vec<(Id, u32)>,
     /// No batch waits in the other journal any more: [`remove`](Journal::remove) it.
     pub is_empty: bool,
@@ -38,6 +39,7 @@ impl<D: Directory> Journal<D> {
         let mut taken = TakenOver::default();
         let appended = self.append_from(other, max_bytes, now, &mut taken.lost);
         let settled = self.settle_moved(other, &mut taken.moved);
+        taken.lost.append(&mut other.gone);
         taken.error = appended.err().or(settled.err());
         taken.is_empty = other.index.batches.is_empty();
         taken
@@ -76,7 +78,9 @@ impl<D: Directory> Journal<D> {
                     other.moved.push(batch.id);
                     bytes += frame::HEADER_LEN + batch.body.len();
                 }
-                Some(Err(ReadError::Damaged { id, count })) => lost.push((id, count)),
+                Some(Err(ReadError::Damaged { id, count } | ReadError::Vanished { id, count })) => {
+                    lost.push((id, count))
+                }
                 Some(Err(ReadError::File(error))) => {
                     outcome = Err(TakeOverError::Read(error));
                     failures += 1;

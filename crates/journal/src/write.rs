@@ -43,6 +43,10 @@ pub struct Journal<D: Directory> {
     pub(crate) moved: Vec<Id>,
     /// Batches, and their items, that `take_over` has appended to this journal and not reported yet.
     pub(crate) unreported: Vec<(Id, u32)>,
+    /// Batches of segments that another program has removed.
+    pub(crate) gone: Vec<(Id, u32)>,
+    /// Another program has removed the directory.
+    pub(crate) vanished: bool,
     pub(crate) trouble: bool,
     pub(crate) notices: Vec<Notice>,
     pub(crate) quarantine: Quarantine<D>,
@@ -54,7 +58,7 @@ pub struct Journal<D: Directory> {
 pub(crate) struct Head<F> {
     pub(crate) key: u64,
     salt: Salt,
-    file: F,
+    pub(crate) file: F,
     /// The position of the first record that was appended.
     start: u64,
     len: u64,
@@ -100,14 +104,14 @@ impl<D: Directory> Journal<D> {
 
     /// [`append`](Self::append) for a body of any length.
     pub(crate) fn append_any(&mut self, id: Id, count: u32, body: &[u8]) -> Result<(), AppendError> {
+        if self.vanished {
+            return Err(AppendError::File(self.vanished_error()));
+        }
         if self.index.batches.contains_key(&id) {
             return Err(AppendError::Duplicate(id));
         }
         let len = (frame::HEADER_LEN + body.len()) as u64;
-        let needed = self.index.bytes + START_LEN + self.tail.unwritten() + len;
-        if needed > self.config.max_bytes {
-            return Err(AppendError::Full { needed, max_bytes: self.config.max_bytes });
-        }
+        self.check_limit(len)?;
         self.rotate(len).map_err(AppendError::File)?;
         if !self.tail.is_empty() && self.tail.len() + len > self.config.segment_bytes {
             // After failed syncs: the memory for unsynced records is limited, too.
@@ -200,9 +204,16 @@ impl<D: Directory> Journal<D> {
     /// # Errors
     ///
     /// If the disk fails: no record since the last sync is durable, all of them are in memory, the segment is never
-    /// synced again, and the next call of `sync` writes them to a new one.
+    /// synced again, and the next call of `sync` writes them to a new one. [`SyncError::Vanished`]: another program has
+    /// removed the directory, and no batch is durable; see [`renew`](Self::renew). If it has removed the segment alone,
+    /// the records since the last sync are written to a new one, and [`take_vanished`](Self::take_vanished) returns the
+    /// other batches that were there.
     pub fn sync(&mut self) -> Result<(), SyncError> {
-        self.copy_unsynced().and_then(|()| self.commit()).map_err(SyncError)
+        let synced = if self.vanished { Err(self.vanished_error()) } else { self.copy_unsynced() };
+        synced.and_then(|()| self.commit()).map_err(|error| {
+            self.note_vanished();
+            if self.vanished { SyncError::Vanished(self.dir.path().to_owned()) } else { SyncError::File(error) }
+        })
     }
 
     /// The journal in numbers. Does not use the disk.
@@ -213,8 +224,10 @@ impl<D: Directory> Journal<D> {
             items: self.index.items,
             segments: self.index.segments.len(),
             bytes: self.index.bytes,
+            max_bytes: self.config.max_bytes,
             unsynced_bytes: self.tail.len(),
             trouble: self.trouble,
+            vanished: self.vanished,
         }
     }
 
@@ -232,6 +245,10 @@ impl<D: Directory> Journal<D> {
     }
 
     pub(crate) fn commit(&mut self) -> Result<(), FileError> {
+        self.commit_again(false)
+    }
+
+    fn commit_again(&mut self, is_second: bool) -> Result<(), FileError> {
         if self.tail.is_empty() {
             return Ok(());
         }
@@ -246,6 +263,16 @@ impl<D: Directory> Journal<D> {
             return Err(error);
         }
         head.named = true;
+        match self.head_is_gone() {
+            Ok(false) => {}
+            // The records since the last sync are in memory: once more, to a new segment.
+            Ok(true) if !is_second => return self.commit_again(true),
+            Ok(true) => return Err(self.vanished_error()),
+            Err(error) => {
+                self.abandon_head();
+                return Err(error);
+            }
+        }
         for id in self.tail.clear() {
             self.index.settle_place(id);
         }
@@ -283,25 +310,17 @@ impl<D: Directory> Journal<D> {
         Ok(())
     }
 
-    /// Checks the free space of the disk, if a new segment must begin.
-    fn check_room(&self) -> Result<(), AppendError> {
-        let needed = self.config.free_space_reserve;
-        if self.head.is_none() && needed > 0 {
-            let available = self.dir.free_bytes().map_err(AppendError::File)?;
-            if available < needed {
-                return Err(AppendError::NoRoom { needed, available });
-            }
-        }
-        Ok(())
-    }
-
     /// Writes the records that are only in memory to the operating system.
     fn flush(&mut self) -> Result<(), FileError> {
         if self.tail.unwritten() == 0 {
             return Ok(());
         }
         if self.head.is_none() {
-            self.head = Some(self.new_head().inspect_err(|_| self.trouble = true)?);
+            let head = self.new_head().inspect_err(|_| {
+                self.trouble = true;
+                self.note_vanished();
+            });
+            self.head = Some(head?);
         }
         let Some(head) = &mut self.head else { return Ok(()) };
         let (key, at) = (head.key, head.len);
@@ -402,6 +421,6 @@ fn pairs<I: Copy + Into<Id>>(ids: &[I]) -> impl Iterator<Item = Id> {
 const IDS_PER_MARK: usize = 4_096;
 
 /// The bytes of a segment before the first record that was appended, at most: its header and an account.
-const START_LEN: u64 = HEADER_LEN + frame::HEADER_LEN as u64;
+pub(crate) const START_LEN: u64 = HEADER_LEN + frame::HEADER_LEN as u64;
 
 const MAX_NOTICES: usize = 1_000;

@@ -72,11 +72,16 @@ fn a_batch_that_does_not_fit_is_refused_as_a_whole() {
 #[test]
 fn no_segment_begins_in_the_reserve() {
     let disk = Disk::new();
-    disk.set_capacity(Some(10_000));
+    disk.set_capacity(Some(100_000));
+    drop(disk.root().create("other").expect("made"));
     let config = Config { free_space_reserve: 20_000, ..SMALL };
     let (mut journal, _) = Journal::open(disk.root(), config, 7, |_| Ok(false)).expect("it opens");
+    // A tenth of a small disk is enough.
+    disk.tamper("other", |bytes| bytes.resize(90_001, 0));
     let refused = journal.append(id(1), 1, b"x").expect_err("no room");
-    assert!(matches!(refused, AppendError::NoRoom { needed: 20_000, available: 10_000 }), "{refused}");
+    assert!(matches!(refused, AppendError::NoRoom { needed: 10_000, available: 9_999 }), "{refused}");
+    disk.tamper("other", |bytes| bytes.truncate(90_000));
+    append(&mut journal, id(1), 1);
 }
 
 #[test]
@@ -345,4 +350,111 @@ fn a_journal_in_which_no_batch_waits_is_removed_and_gives_its_directory_back() {
     // The mark of the last batch was not synced: it is gone together with its batch.
     disk.crash(Crash::Worst);
     assert_eq!(open(disk.root()).1.batches, 0);
+}
+
+#[test]
+fn a_lowered_limit_refuses_batches_and_nothing_else() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    for seq in 1..=40 {
+        append(&mut journal, id(seq), 1_000);
+    }
+    journal.sync().expect("synced");
+    assert_eq!(journal.status().max_bytes, SMALL.max_bytes);
+    journal.set_max_bytes(10_000);
+    assert_eq!(journal.status().max_bytes, 10_000);
+    assert!(matches!(journal.append(id(41), 1, b"x"), Err(AppendError::Full { max_bytes: 10_000, .. })));
+    assert_eq!(journal.read(id(40), now()).expect("whole").body, body(id(40), 1_000));
+    drop(journal);
+    // The same at a start.
+    let config = Config { max_bytes: 10_000, ..SMALL };
+    let (mut journal, report) = Journal::open(disk.root(), config, 8, |_| Ok(false)).expect("it opens");
+    assert_eq!((report.batches, report.damaged, report.lost_batches), (40, 0, 0));
+    assert_eq!(recovered(&mut journal).len(), 40);
+    assert!(matches!(journal.append(id(41), 1, b"x"), Err(AppendError::Full { .. })));
+    journal.done(&(1..=36).map(id).collect::<Vec<_>>()).expect("a mark is always accepted");
+    append(&mut journal, id(41), 10);
+}
+
+#[test]
+fn segments_that_no_batch_needs_make_room_before_a_batch_is_refused() {
+    // Without maintenance, and without a sync of the marks; once with a batch that waits in the oldest segment.
+    for first in [1, 2] {
+        let disk = Disk::new();
+        let config = Config { max_bytes: 4 * SMALL.segment_bytes, ..SMALL };
+        let (mut journal, _) = Journal::open(disk.root(), config, 7, |_| Ok(false)).expect("it opens");
+        for seq in 1..=100 {
+            append(&mut journal, id(seq), 700);
+            if seq > first {
+                journal.done(&[id(seq - 1)]).expect("written");
+            }
+        }
+        let expected = if first == 2 { vec![id(1), id(100)] } else { vec![id(100)] };
+        assert_eq!(journal.waiting().into_iter().map(|(id, _)| id).collect::<Vec<_>>(), expected);
+        journal.sync().expect("synced");
+        drop(journal);
+        disk.crash(Crash::Worst);
+        assert_eq!(recovered(&mut open(disk.root()).0).into_keys().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn segments_that_no_batch_needs_make_room_on_a_small_disk() {
+    let disk = Disk::new();
+    disk.set_capacity(Some(40_000));
+    let config = Config { free_space_reserve: 1 << 20, ..SMALL };
+    let (mut journal, _) = Journal::open(disk.root(), config, 7, |_| Ok(false)).expect("it opens");
+    for seq in 1..=200 {
+        append(&mut journal, id(seq), 700);
+        journal.done(&[id(seq)]).expect("written");
+    }
+    let waiting = (201..).find(|seq| journal.append(id(*seq), 1, &[0; 700]).is_err()).expect("full at last");
+    assert!(waiting > 230, "{waiting}: a tenth stays free, not more");
+}
+
+#[test]
+fn the_oldest_segment_goes_whole_without_a_byte() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    for seq in 1..=20 {
+        append(&mut journal, id(seq), 500);
+    }
+    journal.done(&[id(3)]).expect("written");
+    journal.sync().expect("synced");
+    assert_eq!(journal.oldest(), Some((id(1), 500)));
+    disk.set_capacity(Some(0));
+    let before = journal.status();
+    let removed = journal.remove_oldest_finished().expect("needs no byte").expect("there is one");
+    assert_eq!(removed, [1, 2, 4, 5, 6, 7].map(|seq| (id(seq), 500)));
+    assert_eq!((journal.oldest(), journal.status().batches), (Some((id(8), 500)), before.batches - 6));
+    assert!(journal.status().bytes < before.bytes - 3_000 && segments(&disk.root()) == before.segments - 1);
+    assert!(journal.remove_oldest_finished().expect("needs no byte").is_some());
+    assert!(journal.remove_oldest_finished().expect("the head stays").is_none());
+    assert!(matches!(journal.read(id(1), now()), Err(ReadError::Unknown(_))));
+    disk.set_capacity(None);
+    disk.crash(Crash::Worst);
+    drop(journal);
+    assert_eq!(
+        recovered(&mut open(disk.root()).0).into_keys().collect::<Vec<_>>(),
+        (15..=20).map(id).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn the_age_of_a_batch_is_that_of_its_first_record() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    append(&mut journal, id(1), 100);
+    for seq in 2..60 {
+        append(&mut journal, id(seq), 500);
+        if seq < 59 {
+            journal.done(&[id(seq)]).expect("written");
+        }
+        journal.sync().expect("synced");
+        journal.maintain().expect("a well disk");
+    }
+    append(&mut journal, id(60), 10);
+    assert_eq!(journal.waiting().into_iter().map(|(id, _)| id.1).collect::<Vec<_>>(), [1, 59, 60]);
+    // Its copy stands in a later segment than the one that went first.
+    assert_eq!(journal.oldest(), Some((id(1), 100)));
 }

@@ -7,6 +7,7 @@ mod limits;
 mod model;
 mod sectors;
 mod take_over;
+mod vanish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

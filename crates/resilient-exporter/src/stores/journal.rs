@@ -231,7 +231,7 @@ impl<D: Directory> FileJournal<D> {
         // Journal and files share the budget: the journal has at most half of it.
         let least = 2 * self.config.segment_bytes;
         let limit = self.config.max_bytes.min(self.home.allowance() / 2).saturating_sub(ended).max(least);
-        let _ = limit; // LATER
+        self.own.set_max_bytes(limit);
     }
 
     fn payload(batch: journal::Batch, now: SystemTime) -> Recovered {
@@ -307,7 +307,9 @@ where
             self.log.tell(&mut ended.journal);
             match next {
                 Some(Ok(batch)) => return Self::payload(batch, now),
-                Some(Err(ReadError::Damaged { count, .. })) => return Recovered::Damaged { spans: count.into() },
+                Some(Err(ReadError::Damaged { count, .. } | ReadError::Vanished { count, .. })) => {
+                    return Recovered::Damaged { spans: count.into() };
+                }
                 // The journals behind do not wait for a disk sector of this one.
                 Some(Err(ReadError::File(error))) => later = Some(in_one_line(error)),
                 // This batch was found damaged meanwhile, and removed: at the end the core counts its spans as lost.
@@ -326,7 +328,9 @@ where
             return match read {
                 Ok(batch) => Self::payload(batch, now),
                 Err(ReadError::Unknown(_)) => continue,
-                Err(ReadError::Damaged { count, .. }) => Recovered::Damaged { spans: count.into() },
+                Err(ReadError::Damaged { count, .. } | ReadError::Vanished { count, .. }) => {
+                    Recovered::Damaged { spans: count.into() }
+                }
                 Err(error) => Recovered::Later(in_one_line(error)),
             };
         }

@@ -1,0 +1,134 @@
+//! Segments and directories that another program removes while the journal is in use.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::io;
+
+use safe_dir::{Directory, File as _, FileError, Locked};
+
+use super::tail::Content;
+use super::{Id, Journal, Notice};
+
+impl<D: Directory> Journal<D> {
+    /// Takes the batches, each with the number of its items, that were in segments which another program has removed:
+    /// the journal no longer has them. A caller that has one in memory appends it again, under the same id. Ask after
+    /// each [`sync`](Self::sync), [`read`](Self::read) and [`maintain`](Self::maintain), which notice the removal.
+    #[must_use]
+    pub fn take_vanished(&mut self) -> Vec<(Id, u32)> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Goes on in another directory, which should be empty, after another program has removed this one (see
+    /// [`SyncError::is_vanished`](super::SyncError::is_vanished)) or has put another in its place. The records since
+    /// the last sync are in memory and are written there; nothing is durable before the next [`sync`](Self::sync).
+    /// Returns all other batches that waited, oldest first, each with the number of its items: the journal no longer
+    /// has them. A caller that has one in memory appends it again, under the same id.
+    pub fn renew(&mut self, locked: Locked<D>) -> Vec<(Id, u32)> {
+        (self.head, self.reader) = (None, None);
+        self.tail.set_unwritten();
+        let kept: HashSet<Id> = self.tail.batches().collect();
+        for key in self.index.segments.keys().copied().collect::<Vec<_>>() {
+            self.index.forget_segment(key);
+        }
+        let mut lost = std::mem::take(&mut self.gone);
+        for id in self.index.in_order().into_iter().filter(|id| !kept.contains(id)) {
+            lost.extend(self.index.remove(id).map(|live| (id, live.count)));
+        }
+        // The record of a spill that was announced before these batches were copied.
+        for (key, name, ids) in self.index.spills_in(None) {
+            if !self.tail.has(Content::Spill(Some(key))) {
+                self.push_spill(key, &name, &ids);
+            }
+        }
+        self.read_failures.clear();
+        self.uncopied.clear();
+        self.unsynced_found.clear();
+        (self.dir, self.lock) = (locked.dir, locked.lock);
+        self.quarantine = super::maintain::quarantine();
+        self.copy_rounds = 0;
+        (self.vanished, self.trouble) = (false, !self.tail.is_empty());
+        lost
+    }
+
+    /// Notes whether the directory has lost its name, after a failure in it.
+    pub(crate) fn note_vanished(&mut self) {
+        self.vanished |= self.dir.is_gone();
+    }
+
+    /// After a sync of the head: whether another program has removed it. If only the segment is gone, the journal no
+    /// longer has what was synced there before.
+    pub(crate) fn head_is_gone(&mut self) -> Result<bool, FileError> {
+        let Some(head) = &self.head else { return Ok(false) };
+        let (key, is_gone) = (head.key, head.file.is_gone());
+        let name = self.index.segments.get(&key).map_or("", |segment| segment.name.as_str());
+        let failed = |source| FileError::Io { path: self.dir.path().join(name), action: "sync", source };
+        if !is_gone.map_err(failed)? {
+            return Ok(false);
+        }
+        self.note_vanished();
+        if self.vanished {
+            self.head = None;
+            return Err(self.vanished_error());
+        }
+        self.head = None;
+        self.tail.set_unwritten();
+        self.lose_segment(key);
+        Ok(true)
+    }
+
+    pub(crate) fn vanished_error(&self) -> FileError {
+        let path = self.dir.path().to_owned();
+        FileError::Io { path, action: "find", source: io::ErrorKind::NotFound.into() }
+    }
+
+    /// Looks for the directory and all segments.
+    pub(crate) fn find_vanished(&mut self) -> Result<(), FileError> {
+        self.note_vanished();
+        if self.vanished {
+            return Err(self.vanished_error());
+        }
+        let names: HashSet<_> = self.dir.list()?.into_iter().map(|entry| entry.name).collect();
+        // A segment of which no record is needed may be one that this journal removes at this time.
+        let segments = self.index.segments.iter().filter(|(_, segment)| segment.live > 0 || segment.spills > 0);
+        let missing: Vec<u64> =
+            segments.filter(|(_, segment)| !names.contains(OsStr::new(&segment.name))).map(|(key, _)| *key).collect();
+        for key in missing {
+            if self.head.as_ref().is_some_and(|head| head.key == key) {
+                self.head = None;
+                self.tail.set_unwritten();
+            }
+            self.lose_segment(key);
+        }
+        Ok(())
+    }
+
+    /// Removes a segment whose file does not exist any more from the index.
+    pub(crate) fn lose_segment(&mut self, key: u64) {
+        let Some(name) = self.index.segments.get(&key).map(|segment| segment.name.clone()) else { return };
+        let gone = self.drop_segment(key);
+        let items = gone.iter().map(|(_, count)| u64::from(*count)).sum();
+        self.notice(Notice::Vanished { name, batches: gone.len() as u64, items });
+        self.gone.extend(gone);
+    }
+
+    /// Removes a segment from the index; returns the batches that were only there, oldest first. The records of spills
+    /// in it are written again with the next record.
+    pub(crate) fn drop_segment(&mut self, key: u64) -> Vec<(Id, u32)> {
+        if self.reader.as_ref().is_some_and(|(reader, _)| *reader == key) {
+            self.reader = None;
+        }
+        let batches = self.index.batches_in(key);
+        let spills: Vec<u64> = self.index.spills_in(Some(key)).into_iter().map(|(spill, ..)| spill).collect();
+        self.index.forget_segment(key);
+        let in_tail: HashSet<Id> = self.tail.batches().collect();
+        let is_gone = |id: &Id| {
+            let elsewhere = self.index.batches.get(id).is_none_or(|live| !live.places.is_empty());
+            !elsewhere && !in_tail.contains(id)
+        };
+        let gone: Vec<Id> = batches.into_iter().filter(is_gone).collect();
+        let gone = gone.into_iter().filter_map(|id| Some((id, self.index.remove(id)?.count))).collect();
+        let open = self.index.spills_in(None).into_iter().filter(|(spill, ..)| spills.contains(spill));
+        open.for_each(|(spill, name, ids)| self.push_spill(spill, &name, &ids));
+        gone
+    }
+}
