@@ -77,6 +77,10 @@ pub enum Damage {
     FileTooLarge,
     /// The disk failed to read the file three times in a row.
     Unreadable,
+    /// Reading the file has panicked three times in a row.
+    ReaderPanicked,
+    /// Three processes in a row have ended while they read the file, without a record of it settled in between.
+    EndsProcess,
     /// The entry is a link, a pipe or a directory, or belongs to another user.
     NotOurs,
 }
@@ -94,6 +98,8 @@ impl Damage {
             Self::TextTooLarge => "it unpacks to more than a file may hold",
             Self::FileTooLarge => "it is larger than the store may be",
             Self::Unreadable => "the disk fails to read it",
+            Self::ReaderPanicked => "reading it panicked three times in a row",
+            Self::EndsProcess => "three processes in a row died while they read it",
             Self::NotOurs => "it is not a regular file of this user",
         }
     }

@@ -14,7 +14,7 @@ use crate::form::record::Record;
 use crate::limits::evict::Limits;
 use crate::notice::Notice;
 use crate::outcome::{Evicted, SetAside, Settled, Spilled, Stored, TakenOver, Verdict};
-use crate::read::group::{Group, Next};
+use crate::read::group::{Group, Next, Source};
 use crate::write::writer::{Target, WhenFull, Writer};
 
 /// Records in files until they are replayed. Made by [`open`](FileFallback::open); used by one thread, which may block
@@ -181,6 +181,14 @@ impl<D: Directory> FileFallback<D> {
         self.files.next_group(max_bytes).map_err(ReplayError::File)
     }
 
+    /// Calls `decode` for each record of the group, in their order, and takes the records out of it. While it runs, the
+    /// file of the record counts as being read: a file that three processes in a row die of, also in `decode`, is set
+    /// aside by the next start. `None` stands for a record with which `decode` has panicked; settle it as
+    /// [`Verdict::Rejected`].
+    pub fn decode<T>(&mut self, group: &mut Group, decode: impl FnMut(Source<'_>, Vec<u8>) -> T) -> Vec<Option<T>> {
+        self.files.decode(group, decode)
+    }
+
     /// Takes one verdict for each record. The records that are done are durably so when this returns, and the attempts
     /// of the others are stored: one write and one sync, and the removal of each file after its last record with one
     /// sync for all.
@@ -298,6 +306,14 @@ pub fn holds_in<D: Directory>(dir: &D, signal: &str, name: &str) -> Result<bool,
 #[must_use]
 pub fn count_in_name(signal: &str, name: &str) -> Option<u64> {
     FileName::parse(signal, name).map(|parts| parts.count)
+}
+
+impl<D: Directory> Drop for FileFallback<D> {
+    fn drop(&mut self) {
+        if !self.is_forked() {
+            self.files.end_reading();
+        }
+    }
 }
 
 impl<D: Directory> fmt::Debug for FileFallback<D> {

@@ -35,6 +35,8 @@ pub(crate) struct StoredFile {
     rejected: bool,
     /// Failed attempts to read it, in a row.
     read_failures: u32,
+    /// Processes in a row that died while they read it.
+    deaths: u32,
 }
 
 impl StoredFile {
@@ -52,6 +54,7 @@ impl StoredFile {
             damage: None,
             rejected: false,
             read_failures: 0,
+            deaths: 0,
         }
     }
 
@@ -61,6 +64,7 @@ impl StoredFile {
         self.tried = mark.tried;
         self.done_count = mark.count;
         self.rejected = mark.rejected;
+        self.deaths = mark.deaths;
         if mark.rejected {
             self.damage = Some(Damage::Rejected);
         }
@@ -74,6 +78,7 @@ impl StoredFile {
             count: self.done_count,
             rejected: self.rejected,
             tried: self.tried.worst(MAX_TRIED),
+            deaths: self.deaths,
         }
     }
 
@@ -159,6 +164,16 @@ impl StoredFile {
         self.read_failures
     }
 
+    pub(crate) fn deaths(&self) -> u32 {
+        self.deaths
+    }
+
+    /// Counts a process that died while it read the file; returns how many did in a row.
+    pub(crate) fn count_death(&mut self) -> u32 {
+        self.deaths += 1;
+        self.deaths
+    }
+
     /// Nothing more of the file is read: it ends behind the records that were read. Those of them that failed before
     /// are handed out once more.
     pub(crate) fn give_up(&mut self, damage: Damage) {
@@ -199,6 +214,10 @@ impl StoredFile {
                 self.tried.remove(record);
                 self.done.insert(record..record + 1);
             }
+        }
+        if is_changed {
+            // Its records were used: no reader dies of it.
+            self.deaths = 0;
         }
         self.done_count = self.done_count.saturating_add(done);
         let count = before - self.remaining();

@@ -27,6 +27,9 @@ pub(crate) struct Mark {
     /// The failed attempts of records that are not settled.
     #[serde(default, skip_serializing_if = "Tried::is_empty")]
     pub(crate) tried: Tried,
+    /// The processes in a row that died while they read the file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) deaths: u32,
 }
 
 /// The log, and the last mark of each file.
@@ -122,8 +125,13 @@ impl<F: safe_dir::File> Progress<F> {
 
 impl Mark {
     fn holds_more_than_attempts(&self) -> bool {
-        !self.records.is_empty() || self.rejected
+        !self.records.is_empty() || self.rejected || self.deaths > 0
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn line(mark: &Mark) -> Vec<u8> {
@@ -172,7 +180,7 @@ mod tests {
     fn mark(file: &str, end: u64) -> Mark {
         let mut records = Ranges::default();
         records.insert(0..end);
-        Mark { file: file.to_owned(), bytes: 9, records, count: end * 10, rejected: false, tried: Tried::default() }
+        Mark { file: file.to_owned(), bytes: 9, records, count: end * 10, ..Mark::default() }
     }
 
     #[test]

@@ -53,6 +53,7 @@ use crate::form::format::Format;
 use crate::form::record::Record;
 use crate::notice::{Damage, Notice};
 use crate::outcome::{Evicted, Spilled, Stored, TakenOver};
+use crate::read::reader::OpenFile;
 use crate::read::records::Item;
 use crate::store::FileFallback;
 
@@ -280,13 +281,21 @@ impl<D: Directory> DeadLetters<D> {
         }
     }
 
-    fn read_file(&self, key: &Key, part: Part) -> Result<Result<Contents, Damage>, FileError> {
-        let mut open = self.store.files().open(key)?;
+    fn read_file(&mut self, key: &Key, part: Part) -> Result<Result<Contents, Damage>, FileError> {
+        let path = self.store.path().join(&key.name);
+        self.store.files_mut().read_alone(key, |open| Self::read_open(open, path, part))
+    }
+
+    fn read_open(
+        open: &mut OpenFile<D::File>,
+        path: PathBuf,
+        part: Part,
+    ) -> Result<Result<Contents, Damage>, FileError> {
         if open.format != Format::Lines {
             return Ok(Err(Damage::Rejected));
         }
         let reader = &mut open.records;
-        let failed = |source| FileError::Io { path: self.store.path().join(&key.name), action: "read", source };
+        let failed = |source| FileError::Io { path: path.clone(), action: "read", source };
         let (mut letter, mut records, mut bytes) = (None, Vec::new(), 0);
         loop {
             match reader.next().map_err(failed)? {

@@ -5,10 +5,11 @@ use safe_dir::{Directory, FileError, Kind};
 use crate::books::catalog::Key;
 use crate::books::file::StoredFile;
 use crate::books::progress::{LOG, Mark, Progress};
-use crate::files::Files;
 use crate::files::aside::Unusable;
+use crate::files::reading::Reading;
+use crate::files::{Files, MAX_DEATHS};
 use crate::form::name::FileName;
-use crate::notice::Notice;
+use crate::notice::{Damage, Notice};
 use crate::outcome::TakenOver;
 
 /// A file of the other directory that is about to be moved.
@@ -18,8 +19,10 @@ struct Move {
     /// Its place here, under a name that is free.
     key: Key,
     file: StoredFile,
-    /// Its mark under the new name, if the other process has left one.
+    /// Its mark under the new name, if the other process has left one or died while it read the file.
     mark: Option<Mark>,
+    /// The other process died while it read the file.
+    was_read: bool,
 }
 
 /// Moves the oldest files of the directory `from`, with their progress, and at the end its quarantine. A failure at one
@@ -77,6 +80,7 @@ fn take_some<D: Directory>(files: &mut Files<D>, from: &D) -> Result<bool, FileE
         // An entry of another program stays, and with it the directory; that is no failure.
         drop(safe_dir::remove_leftovers(from));
         drop(from.remove(LOG));
+        Reading::remove_from(from);
     }
     Ok(more)
 }
@@ -88,6 +92,7 @@ fn move_files<D: Directory>(
     failed: &mut Option<FileError>,
 ) {
     let (mut progress, _) = Progress::load(from);
+    let was_read = Reading::left_in(from);
     let (mut moves, mut attempted) = (Vec::new(), 0);
     for (key, parsed) in waiting {
         if attempted == FILES_AT_A_TIME {
@@ -96,7 +101,7 @@ fn move_files<D: Directory>(
         match prepare(files, from, &mut progress, key, parsed) {
             Ok(prepared) => {
                 attempted += 1;
-                moves.extend(prepared);
+                moves.extend(prepared.map(|planned| planned.read_by_the_dead(was_read.as_deref())));
             }
             Err(error) => note(failed, error),
         }
@@ -107,7 +112,7 @@ fn move_files<D: Directory>(
     let is_marked = marked.is_ok();
     marked.unwrap_or_else(|error| note(failed, error));
     let mut moved = false;
-    for Move { name, key, file, mark } in moves {
+    for Move { name, key, file, mark, was_read } in moves {
         let seq = key.seq;
         let result = match mark {
             Some(_) if !is_marked => Err(None),
@@ -117,7 +122,15 @@ fn move_files<D: Directory>(
             Ok(()) => {
                 moved = true;
                 files.names.note(seq);
-                files.catalog.insert(key, file);
+                let is_fatal = file.deaths() >= MAX_DEATHS;
+                files.catalog.insert(key.clone(), file);
+                if was_read {
+                    // The mark counts it from here on.
+                    Reading::remove_from(from);
+                }
+                if is_fatal {
+                    files.set_aside(&key, Damage::EndsProcess);
+                }
             }
             Err(error) => {
                 files.progress.forget(&key.name);
@@ -166,7 +179,19 @@ fn prepare<D: Directory>(
         file.resume(mark);
         file.mark(&key.name)
     });
-    Ok(Some(Move { name, key, file, mark }))
+    Ok(Some(Move { name, key, file, mark, was_read: false }))
+}
+
+impl Move {
+    /// Counts the death of the other process, if it was reading this file.
+    fn read_by_the_dead(mut self, was_read: Option<&str>) -> Self {
+        if was_read == Some(&*self.name) {
+            self.was_read = true;
+            self.file.count_death();
+            self.mark = Some(self.file.mark(&self.key.name));
+        }
+        self
+    }
 }
 
 fn note(failed: &mut Option<FileError>, error: FileError) {

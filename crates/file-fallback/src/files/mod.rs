@@ -7,10 +7,12 @@
 //! | `replay` | the next group: fewest failed attempts first, then the oldest file |
 //! | `settle` | the verdicts about a group, durably |
 //! | `aside` | moves damaged files and strangers to the quarantine |
+//! | `reading` | the note of the file that is being read |
 //! | `adopt` | takes over the files in the directory of a process that has ended |
 
 pub(crate) mod adopt;
 mod aside;
+mod reading;
 mod replay;
 mod scan;
 mod settle;
@@ -24,10 +26,12 @@ use crate::books::catalog::{Catalog, Key};
 use crate::books::file::StoredFile;
 use crate::books::progress::Progress;
 use crate::files::aside::{Aside, Unusable};
+use crate::files::reading::Reading;
 use crate::form::name::{Extension, FileName};
 use crate::form::names::Names;
 use crate::notice::{Damage, Notice};
 use crate::outcome::SetAside;
+use crate::read::panics::contain;
 use crate::read::reader::{OpenFile, Reader};
 
 /// The files of a store in its directory.
@@ -39,6 +43,7 @@ pub(crate) struct Files<D: Directory> {
     progress: Progress<D::File>,
     reader: Reader<D::File>,
     aside: Aside<D>,
+    reading: Reading<D::File>,
     /// Files that are finished and could not be removed yet.
     leftovers: Vec<String>,
     notices: VecDeque<Notice>,
@@ -102,8 +107,21 @@ impl<D: Directory> Files<D> {
         self.catalog.insert(Key::new(&parts, text), StoredFile::new(&parts, bytes, written_at));
     }
 
+    /// Reads a file for the caller alone, by `read`. A panic of it is an error.
+    pub(crate) fn read_alone<T>(
+        &mut self,
+        key: &Key,
+        read: impl FnOnce(&mut OpenFile<D::File>) -> Result<T, FileError>,
+    ) -> Result<T, FileError> {
+        self.reading.begin(&self.dir, &key.name);
+        let path = || self.dir.path().join(&key.name);
+        let result = contain(path, || read(&mut self.open(key)?));
+        self.reading.end();
+        result
+    }
+
     /// Opens a file at its start, for the caller alone.
-    pub(crate) fn open(&self, key: &Key) -> Result<OpenFile<D::File>, FileError> {
+    fn open(&self, key: &Key) -> Result<OpenFile<D::File>, FileError> {
         self.reader.open(&self.dir, &self.names, key)
     }
 
@@ -177,6 +195,24 @@ impl<D: Directory> Files<D> {
         }
     }
 
+    /// Counts the death of a process while it read this file, durably; a file that is read in vain again and again is
+    /// set aside.
+    fn count_death(&mut self, key: &Key) -> Result<(), FileError> {
+        let Some((deaths, mark)) = self.catalog.update(key, |file| (file.count_death(), file.mark(&key.name))) else {
+            return Ok(());
+        };
+        if deaths >= MAX_DEATHS {
+            self.set_aside(key, Damage::EndsProcess);
+            return Ok(());
+        }
+        self.progress.save(&self.dir, vec![mark])
+    }
+
+    /// Ends the reading for good: no note stays in the directory.
+    pub(crate) fn end_reading(&mut self) {
+        Reading::remove_from(&self.dir);
+    }
+
     /// Removes a file from the catalog and closes it; it stays on the disk.
     fn forget(&mut self, key: &Key) -> Option<StoredFile> {
         let file = self.catalog.remove(key)?;
@@ -185,6 +221,9 @@ impl<D: Directory> Files<D> {
         Some(file)
     }
 }
+
+/// A file is set aside after so many processes in a row have died while they read it.
+const MAX_DEATHS: u32 = 3;
 
 /// One call of [`Files::tidy`] moves at most so many strangers to the quarantine.
 const STRANGERS_AT_A_TIME: usize = 1_000;

@@ -1,6 +1,7 @@
 //! The next group: fewest failed attempts first, then the oldest file.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use safe_dir::{Directory, FileError};
 
@@ -8,7 +9,8 @@ use crate::books::catalog::Key;
 use crate::books::file::StoredFile;
 use crate::files::{Files, Finished};
 use crate::notice::Damage;
-use crate::read::group::{Group, Next};
+use crate::read::group::{Group, Next, Source};
+use crate::read::panics::{contain, is_panic};
 use crate::read::reader::Stop;
 
 impl<D: Directory> Files<D> {
@@ -46,9 +48,12 @@ impl<D: Directory> Files<D> {
 
     /// Adds records of one file to the group, and hands them out.
     fn read_into(&mut self, group: &mut Group, key: &Key, work: &mut u64) -> Result<Stop, FileError> {
-        let Self { catalog, reader, dir, names, .. } = self;
+        let Self { catalog, reader, dir, names, reading, .. } = self;
         let read = |file: &mut StoredFile| {
-            let stop = reader.read_into(group, dir, names, (key, file), work);
+            reading.begin(dir, &key.name);
+            let path = || dir.path().join(&key.name);
+            let stop = contain(path, || reader.read_into(group, dir, names, (key, file), work));
+            reading.end();
             if let Some(part) = group.parts().last().filter(|part| part.key == *key) {
                 file.hand_out(&part.numbers);
             }
@@ -58,6 +63,26 @@ impl<D: Directory> Files<D> {
             stop
         };
         catalog.update(key, read).unwrap_or(Ok(Stop::End { records: 0 }))
+    }
+
+    /// Calls `decode` for each record of the group, with the note of its file as long as it runs; `None` where it has
+    /// panicked.
+    pub(crate) fn decode<T>(
+        &mut self,
+        group: &mut Group,
+        mut decode: impl FnMut(Source<'_>, Vec<u8>) -> T,
+    ) -> Vec<Option<T>> {
+        let records = std::mem::take(&mut group.records);
+        let (mut decoded, mut noted) = (Vec::with_capacity(records.len()), None);
+        for (source, record) in group.sources().zip(records) {
+            if noted != Some(source.file) {
+                noted = Some(source.file);
+                self.reading.begin(&self.dir, source.file);
+            }
+            decoded.push(catch_unwind(AssertUnwindSafe(|| decode(source, record))).ok());
+        }
+        self.reading.end();
+        decoded
     }
 
     /// Removes a file that has no record, or none that is not settled. A removal that fails here is repeated by the
@@ -77,7 +102,13 @@ impl<D: Directory> Files<D> {
         if of_process {
             return false;
         }
-        let damage = if error.is_refused() { Damage::NotOurs } else { Damage::Unreadable };
+        let damage = if error.is_refused() {
+            Damage::NotOurs
+        } else if is_panic(error) {
+            Damage::ReaderPanicked
+        } else {
+            Damage::Unreadable
+        };
         let give_up = |file: &mut StoredFile| {
             let is_last = file.count_failure() >= MAX_READ_FAILURES || error.is_refused();
             if is_last {

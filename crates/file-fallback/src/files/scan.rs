@@ -10,6 +10,7 @@ use crate::books::progress::Progress;
 use crate::config::Config;
 use crate::files::Files;
 use crate::files::aside::{Aside, Unusable};
+use crate::files::reading::Reading;
 use crate::form::format::MAX_FILE_TEXT;
 use crate::form::names::Names;
 use crate::notice::{Damage, Notice};
@@ -27,6 +28,7 @@ impl<D: Directory> Files<D> {
             progress,
             reader: Reader::new(config.max_record_bytes),
             aside: Aside::new(config.quarantine_max_bytes),
+            reading: Reading::new(),
             leftovers: Vec::new(),
             notices: VecDeque::new(),
             max_file_bytes: config.max_bytes.min(MAX_FILE_BYTES),
@@ -35,6 +37,11 @@ impl<D: Directory> Files<D> {
             files.notices.push_back(Notice::ProgressDamaged { marks: damaged });
         }
         files.scan()?;
+        if let Some(key) = Reading::left_in(&files.dir).and_then(|name| files.find(&name)) {
+            // A count that is not written costs one more start.
+            drop(files.count_death(&key));
+        }
+        Reading::remove_from(&files.dir);
         files.aside.move_strangers(&files.dir, STRANGERS_AT_START, &mut files.notices);
         Ok(files)
     }

@@ -10,6 +10,8 @@
 
 pub(crate) mod group;
 pub(crate) mod peek;
+//! | `panics` | a panic of a reader as an error |
+pub(crate) mod panics;
 pub(crate) mod reader;
 pub(crate) mod records;
 pub(crate) mod unpack;

@@ -122,6 +122,8 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         // constant memory.
         let part_cap = PART_BYTES + self.max_record_bytes + self.format.overhead();
         let usable = if self.text.len() - self.verified > part_cap { self.text.len() } else { self.verified };
+        // Of such a part more may be given already than is verified.
+        let usable = usable.max(self.scanned);
         match self.format {
             Format::Lines => self.next_line(usable),
             Format::Framed => self.next_framed(usable),
@@ -170,9 +172,10 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
     /// The text behind the last whole record. A line without its line feed may be whole; the caller finds out by
     /// decoding it.
     fn last(&mut self) -> Item {
-        let record = self.start..self.verified;
-        self.start = self.verified;
-        self.scanned = self.verified;
+        let end = self.verified.max(self.scanned);
+        let record = self.start..end;
+        self.start = end;
+        self.scanned = end;
         if self.format == Format::Framed {
             return if record.is_empty() { Item::End } else { Item::Damage(Damage::Torn) };
         }
@@ -266,4 +269,73 @@ fn end_of_last_framed(text: &[u8], max_record_bytes: usize) -> usize {
         end += HEAD + len;
     }
     end
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::form::name::Packing;
+
+    /// The records of a file, read to its end.
+    fn read(bytes: Vec<u8>, extension: Extension, max_record_bytes: usize) -> (Vec<Vec<u8>>, Vec<Item>) {
+        let mut reader = RecordReader::new(Cursor::new(bytes), extension, max_record_bytes).expect("memory");
+        let (mut records, mut others) = (Vec::new(), Vec::new());
+        loop {
+            match reader.next().expect("memory") {
+                Item::Record(record) => records.push(reader.text(&record).to_vec()),
+                Item::End => return (records, others),
+                other => others.push(other),
+            }
+        }
+    }
+
+    fn pack(text: &[u8], packing: Packing) -> Vec<u8> {
+        match packing {
+            Packing::Plain => text.to_vec(),
+            #[cfg(feature = "zstd")]
+            Packing::Zstd => zstd::stream::encode_all(text, 1).expect("memory"),
+            #[cfg(feature = "gzip")]
+            Packing::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                io::Write::write_all(&mut encoder, text).expect("memory");
+                encoder.finish().expect("memory")
+            }
+            #[cfg(not(all(feature = "zstd", feature = "gzip")))]
+            _ => text.to_vec(),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Another program has unpacked and packed the file again: its parts begin and end anywhere, and one may hold
+        /// more text than this crate writes.
+        #[test]
+        fn a_file_is_read_however_its_text_is_divided_into_parts(
+            lens in prop::collection::vec(prop_oneof![3 => 1..300_usize, 1 => 20_000..90_000_usize], 1..24),
+            cuts in prop::collection::vec(0..2_000_000_usize, 0..4),
+            framed in any::<bool>(),
+            packing in prop::sample::select(vec![Packing::Plain, Packing::Zstd, Packing::Gzip]),
+            max_record_bytes in prop::sample::select(vec![1_000, 90_000]),
+            repeat in prop::sample::select(vec![1, 30]),
+        ) {
+            let format = if framed { Format::Framed } else { Format::Lines };
+            let lens = lens.iter().copied().cycle().take(lens.len() * repeat);
+            let records = lens.filter(|len| *len <= max_record_bytes).enumerate();
+            let records: Vec<Vec<u8>> = records.map(|(id, len)| vec![b'a' + (id % 26) as u8; len]).collect();
+            let mut text = Vec::new();
+            records.iter().for_each(|record| format.put(&mut text, record).expect("memory"));
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            let bytes = cuts.windows(2).filter(|cut| cut[0] < cut[1]);
+            let bytes: Vec<u8> = bytes.flat_map(|cut| pack(&text[cut[0]..cut[1]], packing)).collect();
+            let (read, others) = read(bytes, Extension { format, packing }, max_record_bytes);
+            prop_assert_eq!(others, vec![]);
+            prop_assert!(read == records, "{} of {} records", read.len(), records.len());
+        }
+    }
 }

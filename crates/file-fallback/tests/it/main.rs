@@ -13,6 +13,7 @@ mod hostile;
 mod letters;
 mod limits;
 mod order;
+mod panics;
 mod processes;
 mod redrive;
 mod replay;

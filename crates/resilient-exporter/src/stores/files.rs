@@ -223,10 +223,10 @@ impl<D: Directory> FileStore<D> {
 
     /// Decodes the records of a group. Returns the batches, and the content of each record for its mark.
     fn decode(&mut self, group: &mut Group) -> (Vec<StoredBatch>, Vec<Content>) {
-        let mut batches = Vec::new();
-        let records = std::mem::take(&mut group.records);
-        let decoded =
-            group.sources().zip(records).map(|(source, record)| match records::request(record, source.format) {
+        let decoded = self.files.decode(group, |source, record| records::request(record, source.format));
+        let (mut batches, mut contents) = (Vec::new(), Vec::new());
+        for (source, decoded) in group.sources().zip(decoded) {
+            contents.push(match decoded.unwrap_or_else(|| Err("its decoder panicked".to_owned())) {
                 Ok((_, 0)) => Content::Empty,
                 Ok((request, spans)) => {
                     let failures = marks::failures_of(source.attempts);
@@ -238,7 +238,7 @@ impl<D: Directory> FileStore<D> {
                     Content::Garbage
                 }
             });
-        let contents = decoded.collect();
+        }
         (batches, contents)
     }
 
