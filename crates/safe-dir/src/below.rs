@@ -55,8 +55,8 @@ pub struct OtherBelow {
 impl SafeDir {
     /// Opens the directory at `path` if it belongs to this user and no other user can write in it, or makes it.
     /// Otherwise opens its subdirectory `<prefix>-<user id>` under the rules of [`open`](Self::open), and makes that
-    /// one if it does not exist: the directory at `path` may be a volume of root that all users write in, or a directory
-    /// that users share.
+    /// one if it does not exist: the directory at `path` may be a volume of root that all users write in, or a
+    /// directory that users share.
     ///
     /// A directory in use stays in use. If the one at `path` belongs to this user and has a subdirectory of this user
     /// with one of the names `in_use`, it is opened (and narrowed) itself, whatever its mode: a container platform may

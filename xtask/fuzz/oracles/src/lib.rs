@@ -7,6 +7,7 @@ mod files;
 mod forge;
 mod journal;
 mod json_line;
+mod lock;
 mod memory;
 mod protobuf;
 mod request;
@@ -29,7 +30,7 @@ pub struct Target {
 pub type Seed = (String, Vec<u8>);
 
 /// Every target.
-pub static TARGETS: [Target; 6] = [
+pub static TARGETS: [Target; 7] = [
     Target { name: "json_line", about: "OTLP JSON lines, read", check: json_line::check, seeds: json_line::seeds },
     Target {
         name: "protobuf",
@@ -55,6 +56,7 @@ pub static TARGETS: [Target; 6] = [
         check: dead_letters::check,
         seeds: dead_letters::seeds,
     },
+    Target { name: "lock", about: "lock files of other processes, read", check: lock::check, seeds: lock::seeds },
     Target {
         name: "settings",
         about: "durations, sizes, header lists and endpoints of the environment",
