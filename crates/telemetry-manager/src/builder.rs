@@ -16,6 +16,8 @@ use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter};
 
 mod aliases;
 mod assemble;
+mod place;
+mod siblings;
 mod storage;
 
 /// Settings of an [`OpenTelemetryManager`](crate::OpenTelemetryManager) in code. The environment gives the settings

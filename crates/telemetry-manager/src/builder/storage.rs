@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use otlp_transport::ErrorChain;
 use resilient_exporter::{BuildError, StorageNote};
 
+use super::place::{Placed, place, user};
 use crate::error::SetupError;
 use crate::settings::directories::VARIABLES;
 use crate::settings::table::{FALLBACK_ENABLED, STATE_DIR};
@@ -20,17 +21,23 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Looks for trouble before the exporter is built.
+    /// Finds the places of the directories, and looks for trouble, before the exporter is built.
     ///
     /// # Errors
     ///
-    /// If storage is required and has no directory.
+    /// If storage is required and has no directory, or one that cannot be used.
     pub(super) fn prepare(settings: &mut Settings) -> Result<Self, SetupError> {
         let mut storage = Self::default();
+        storage.look_for_directories(settings)?;
+        storage.place(settings)?;
+        Ok(storage)
+    }
+
+    fn look_for_directories(&mut self, settings: &mut Settings) -> Result<(), SetupError> {
         let exporter = &settings.exporter;
         let is_journal_without = exporter.journal.enabled && exporter.state_dir.is_none();
         if !settings.lacks_directory() && !is_journal_without {
-            return Ok(storage);
+            return Ok(());
         }
         if exporter.state_dir_required {
             return Err(SetupError::NoDirectory);
@@ -40,12 +47,46 @@ impl Storage {
             // The files have a directory, or are off.
             settings.exporter.journal.enabled = false;
             let note = StorageNote::new(format!("durable mode is off: {cause}"), format!("set {}", STATE_DIR.name));
-            storage.note(settings, STATE_DIR.name, note);
-            return Ok(storage);
+            self.note(settings, STATE_DIR.name, note);
+            return Ok(());
         }
         let remedy = format!("set {}, or {}=false if that is intended", STATE_DIR.name, FALLBACK_ENABLED.name);
-        storage.keep_in_memory(settings, &cause, &remedy);
-        Ok(storage)
+        self.keep_in_memory(settings, &cause, &remedy);
+        Ok(())
+    }
+
+    /// Gives the exporter the directories of the service, where they are in the chosen ones.
+    fn place(&mut self, settings: &mut Settings) -> Result<(), SetupError> {
+        let exporter = &settings.exporter;
+        if !exporter.fallback.enabled && !exporter.journal.enabled {
+            return Ok(());
+        }
+        let service = settings.service().directory();
+        let Chosen { state_dir, state_dir_from, fallback_dir, fallback_dir_from } = settings.chosen.clone();
+        let files = fallback_dir.filter(|_| exporter.fallback.enabled);
+        let state = state_dir.filter(|_| exporter.state_dir.is_some());
+        for (chosen, from, is_files) in [(files, fallback_dir_from, true), (state, state_dir_from, false)] {
+            let Some(chosen) = chosen else { continue };
+            let dir = match place(&chosen, from, &service) {
+                Ok(Placed { base, notes, warnings }) => {
+                    warnings.into_iter().for_each(|warning| settings.warn(from, warning));
+                    self.notes.extend(notes);
+                    base.join(&service)
+                }
+                Err(error) => {
+                    self.unusable(settings, from, Some(chosen.join(&service)), Box::new(error))?;
+                    continue;
+                }
+            };
+            let exporter = &mut settings.exporter;
+            if is_files { exporter.fallback.dir = Some(dir) } else { exporter.state_dir = Some(dir) }
+        }
+        let exporter = &mut settings.exporter;
+        if exporter.fallback.dir == exporter.state_dir {
+            // One directory is not opened twice.
+            exporter.fallback.dir = None;
+        }
+        Ok(())
     }
 
     /// Gives the exporter's builder the trouble, after all of its other changes.
@@ -92,17 +133,22 @@ impl Storage {
         }
         let cause = format!("{path:?} of {from} cannot be used ({})", ErrorChain(&*error));
         let remedy = remedy();
-        if exporter.fallback.dir.is_some()
-            && exporter.state_dir.is_some()
-            && exporter.fallback.dir.as_ref() == Some(&path)
-        {
-            let place = exporter.state_dir.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default();
-            let note = StorageNote::new(format!("{cause}; spans go to files in {place}"), &remedy);
-            exporter.fallback.dir = None;
-            self.note(settings, from, note);
-            return Ok(());
-        }
-        self.keep_in_memory(settings, &cause, &remedy);
+        let (files, state) = (exporter.fallback.dir.clone(), exporter.state_dir.clone());
+        let goes_on = match (files, state) {
+            (Some(files), Some(state)) if files == path => {
+                exporter.fallback.dir = None;
+                format!("spans go to files in {}", state.display())
+            }
+            (Some(files), Some(_)) => {
+                (exporter.state_dir, exporter.journal.enabled) = (None, false);
+                format!("spans go to files in {}, and durable mode is off", files.display())
+            }
+            _ => {
+                self.keep_in_memory(settings, &cause, &remedy);
+                return Ok(());
+            }
+        };
+        self.note(settings, from, StorageNote::new(format!("{cause}; {goes_on}"), &remedy));
         Ok(())
     }
 
@@ -122,6 +168,5 @@ impl Storage {
 
 /// The remedy for a directory that cannot be used.
 fn remedy() -> String {
-    let user = rustix::process::geteuid().as_raw();
-    format!("set {} to a directory that user {user} can make or write in", STATE_DIR.name)
+    format!("set {} to a directory that user {} can make or write in", STATE_DIR.name, user())
 }

@@ -75,7 +75,7 @@ fn encode(text: &str, stays: impl Fn(u8) -> bool) -> String {
 }
 
 /// Names that the stores and the directories of users have, here or in a version before.
-fn is_reserved(name: &str) -> bool {
+pub(crate) fn is_reserved(name: &str) -> bool {
     let is_numbered = |prefix: &str| {
         let number = name.strip_prefix(prefix).unwrap_or_default();
         !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())

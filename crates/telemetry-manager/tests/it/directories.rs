@@ -1,7 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::{Setup, files_below, has_fallback_file, trace};
+use crate::support::{LONG, Setup, files_below, has_fallback_file, trace};
 use std::path::Path;
 use telemetry_manager::SetupError;
 use telemetry_manager::opentelemetry::KeyValue;
@@ -164,4 +164,58 @@ fn the_directory_is_that_of_the_service_in_the_resource_that_is_sent() {
             assert_eq!(setup.resource_attribute("service.namespace").as_deref(), Some(namespace));
         }
     }
+}
+
+#[test]
+fn a_volume_that_all_users_write_in_keeps_files_for_the_next_start() {
+    let setup = Setup::new();
+    setup.collector.stop();
+    for (variable, name) in [("TELEMETRY_STATE_DIR", "state"), ("TELEMETRY_FALLBACK_DIR", "files")] {
+        let volume = setup.path(name);
+        fs::create_dir(&volume).expect("a directory");
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o777)).expect("permissions");
+        let manager = setup.manager(&[(variable, &volume)]);
+        assert!(manager.warnings().is_empty(), "{:?}", manager.warnings());
+        trace(&manager, 5);
+        manager.shutdown().expect("the spans are in files");
+        let [own] =
+            &fs::read_dir(&volume).expect("it").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()[..]
+        else {
+            panic!("{variable}: not one directory");
+        };
+        assert!(own.file_name().expect("a name").as_encoded_bytes().starts_with(b"holdfast-"), "{}", own.display());
+        assert!(has_fallback_file(&own.join("my-api")));
+    }
+    setup.collector.start_again().expect("the same port");
+    for (variable, name) in [("TELEMETRY_STATE_DIR", "state"), ("TELEMETRY_FALLBACK_DIR", "files")] {
+        let manager = setup.manager(&[(variable, &setup.path(name))]);
+        manager.flush(LONG).expect("delivered");
+    }
+    assert_eq!((setup.collector.received().unique, setup.collector.received().duplicates), (10, 0));
+}
+
+#[test]
+fn spans_of_a_renamed_service_are_named_until_a_start_with_its_name_sends_them() {
+    let setup = Setup::new();
+    setup.collector.stop();
+    let state = setup.path("state");
+    let old = setup.manager(&[("TELEMETRY_STATE_DIR", &state), ("OTEL_SERVICE_NAME", "Shop")]);
+    trace(&old, 7);
+    old.shutdown().expect("the spans are in files");
+    drop(old);
+    let renamed = setup.manager(&[("TELEMETRY_STATE_DIR", &state), ("OTEL_SERVICE_NAME", "store")]);
+    let health = renamed.health();
+    assert!(!health.healthy && health.issues.len() == 1, "{:?}", health.issues);
+    for part in ["7 spans of \"Shop\"", &state, "start once with OTEL_SERVICE_NAME=Shop"] {
+        assert!(health.issues[0].contains(part), "{:?} lacks {part:?}", health.issues);
+    }
+    drop(renamed);
+    assert_eq!(setup.collector.received().unique, 0, "the other service has not sent them");
+    setup.collector.start_again().expect("the same port");
+    let once = setup.manager(&[("TELEMETRY_STATE_DIR", &state), ("OTEL_SERVICE_NAME", "Shop")]);
+    once.flush(LONG).expect("delivered");
+    drop(once);
+    assert_eq!(setup.resource_attribute("service.name").as_deref(), Some("Shop"));
+    let renamed = setup.manager(&[("TELEMETRY_STATE_DIR", &state), ("OTEL_SERVICE_NAME", "store")]);
+    assert_eq!(renamed.health().issues, [""; 0]);
 }
