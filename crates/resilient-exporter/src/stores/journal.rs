@@ -18,7 +18,7 @@ use super::place_of;
 use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::clock::Clock;
-use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
+use crate::seams::journal::{GivenUp, Journal, JournalError, JournalUsage, Recovered};
 
 /// With more journals of ended processes than this, the batches of one move to the own journal: a program that crashes
 /// again and again while the collector is away leaves one with each start.
@@ -181,18 +181,23 @@ impl<D: Directory> FileJournal<D> {
         self.log.tell(&mut self.own);
     }
 
-    /// Begins a new journal if the own one has lost its directory.
+    /// Goes on in a new directory if the own journal has lost its one. Notes the loss of single segments too.
     fn renew_if_gone(&mut self) -> Result<(), JournalError> {
         self.home.renew_if_gone().map_err(in_one_line)?;
-        if self.generation == self.home.generation() {
+        let is_moved = self.generation != self.home.generation();
+        if !is_moved && !self.own.status().vanished {
+            self.has_vanished |= !self.own.take_vanished().is_empty();
             return Ok(());
         }
-        let (own, generation) = open_own(&self.home, self.config).map_err(in_one_line)?;
-        if generation != self.generation {
+        let (dir, generation) = self.home.own(Part::Journal).map_err(in_one_line)?;
+        let locked = Locked::new(dir).map_err(in_one_line)?;
+        // Those in memory are appended again, under the same ids; the exporter counts the others as lost.
+        drop(self.own.renew(locked));
+        if is_moved {
             // Their directories are found by the next look, if they still exist.
             self.ended.clear();
         }
-        (self.own, self.generation, self.has_vanished) = (own, generation, true);
+        (self.generation, self.has_vanished) = (generation, true);
         log::warn_contained!(
             path = %self.own.dir().path().display(),
             "the journal's directory was removed; a new one is made, and batches in memory are appended again"
@@ -260,7 +265,12 @@ where
             let _ = self.home.beat_if_due(self.clock.now());
         }
         let count = u32::try_from(batch.span_count()).unwrap_or(u32::MAX);
-        self.own.append(batch.id(), count, batch.bytes()).map_err(|error| match error {
+        let appended = self.own.append(batch.id(), count, batch.bytes());
+        appended.or_else(|error| match error {
+            // After the loss of a segment the exporter appends all batches again, also those of other segments.
+            AppendError::Duplicate(_) => Ok(()),
+            error => Err(error),
+        }).map_err(|error| match error {
             AppendError::TooLarge { bytes, max_bytes } => JournalError::new(format!(
                 "a batch of {bytes} bytes is larger than the {max_bytes} that the journal takes: export fewer spans at a time"
             )),
@@ -348,6 +358,18 @@ where
         std::mem::take(&mut self.has_vanished)
     }
 
+    fn remove_oldest_finished(&mut self) -> Result<Option<Vec<GivenUp>>, JournalError> {
+        // Batches of ended processes are the oldest.
+        for at in (0..self.ended.len()).map(Some).chain([None]) {
+            let journal = at.map_or(&mut self.own, |at| &mut self.ended[at].journal);
+            if let Some(batches) = journal.remove_oldest_finished().map_err(in_one_line)? {
+                let given_up = |(id, spans): (journal::Id, u32)| GivenUp { id: id.into(), spans: spans.into() };
+                return Ok(Some(batches.into_iter().map(given_up).collect()));
+            }
+        }
+        Ok(None)
+    }
+
     fn next_maintenance(&self) -> Option<Duration> {
         let is_idle = self.ended.is_empty() && self.own.status().batches == 0 && self.own.status().segments <= 1;
         if !is_idle || self.home.has_content(Part::Journal, self.clock.now()) {
@@ -382,7 +404,7 @@ where
     fn usage(&self) -> JournalUsage {
         let mut usage = JournalUsage::default();
         let own = self.own.status();
-        usage.max_bytes = self.own.config().max_bytes;
+        usage.max_bytes = own.max_bytes;
         for status in std::iter::once(own).chain(self.ended.iter().map(|ended| ended.journal.status())) {
             usage.batches += status.batches as u64;
             usage.bytes += status.bytes;

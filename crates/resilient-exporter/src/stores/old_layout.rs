@@ -329,3 +329,6 @@ fn is_emptied<D: Directory>(locked: Locked<D>) -> bool {
     drop(lock);
     removed
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ::journal::{Config as JournalConfig, Journal};
+use file_fallback::dead_letters::{DeadLetters, Letter};
+use file_fallback::{Config, FileFallback, Next, Verdict};
+use opentelemetry_sdk::Resource;
+use otlp_payload::{BatchId, Encoder, Payload};
+use safe_dir::Machine;
+
+use super::*;
+use crate::proofs::spans::spans;
+use crate::seams::clock::{Clock as _, SystemClock};
+use crate::seams::fallback::{Fallback as _, ReadBack};
+use crate::seams::fates::Fate;
+use crate::seams::settings::{DeadLetters as LetterSettings, FallbackFormat, Files};
+use crate::stores::files::{FileStore, Place};
+use crate::stores::home::Home;
+
+/// The time of the clock that the stores have, for their limits on age.
+fn now() -> SystemTime {
+    SystemClock.wall()
+}
+
+fn batch(service: &'static str, first: u64, count: usize) -> Payload {
+    let encoder = Encoder::new(&Resource::builder_empty().with_service_name(service).build());
+    encoder.encode(BatchId { incarnation: 1, seq: first }, now(), &spans(first, count))
+}
+
+/// A process of the version before writes one file for each batch.
+fn old_files(dir: &Path, batches: &[Payload]) -> FileFallback {
+    let mut files = FileFallback::open(Config::builder(dir).build().expect("valid")).expect("a directory");
+    for batch in batches {
+        let records = FallbackFormat::Json.records(batch).expect("well formed");
+        drop(files.spill(&records, now()).expect("room"));
+    }
+    files
+}
+
+fn old_journal(dir: &Path, batches: &[Payload]) {
+    let dir = SafeDir::open(dir).expect("a directory");
+    let (mut journal, _) = Journal::open(dir, JournalConfig::default(), 1, |_| Ok(false)).expect("a well disk");
+    for batch in batches {
+        journal.append(batch.id(), batch.span_count() as u32, batch.bytes()).expect("room");
+    }
+    journal.sync().expect("a well disk");
+}
+
+fn old_letter(dir: &Path, batch: &Payload) {
+    let mut letters = DeadLetters::open(DeadLetters::config(dir).build().expect("valid")).expect("a directory");
+    let text = || "x".to_owned();
+    let letter = Letter {
+        signal: "traces".to_owned(),
+        status: text(),
+        reason: text(),
+        endpoint: text(),
+        attempts: 1,
+        accepted: now(),
+        refused: now(),
+    };
+    drop(letters.add(&letter, &FallbackFormat::Json.records(batch).expect("well formed"), now()).expect("room"));
+}
+
+/// A process of this version, without durable mode, for the service "shop".
+fn process(state: &Path) -> (FileStore, Arc<Home<SafeDir>>) {
+    let machine = Machine { boot_id: "boot".to_owned(), host: "host".to_owned() };
+    let (root, old) = (state.to_owned(), OldLayout::new(OldDir::of_state_dir(state), Some("shop".to_owned())));
+    let open = Box::new(move || SafeDir::open(&root));
+    let (home, _) = Home::open(open, "shop".to_owned(), machine, 1, 1 << 30, old).expect("a directory");
+    let home = Arc::new(home);
+    let (files, letters) = (Arc::clone(&home), Arc::clone(&home));
+    let place = Place { files, letters, journal: None, clock: Arc::new(SystemClock) };
+    let store = FileStore::open(place, &Files::default(), &LetterSettings::default(), 0).expect("a directory");
+    (store, home)
+}
+
+/// Delivers all that is stored; returns the numbers of spans of the batches.
+fn deliver(store: &mut FileStore) -> Vec<usize> {
+    let mut delivered = Vec::new();
+    loop {
+        match store.read(1 << 20).expect("readable") {
+            ReadBack::Group(batches) => {
+                delivered.extend(batches.iter().map(|batch| batch.spans));
+                let finished = |spans: usize| Fate::Finished { delivered: spans, rejected: 0, refused: Vec::new() };
+                store.settle(&batches.iter().map(|batch| finished(batch.spans)).collect::<Vec<_>>()).expect("durable");
+            }
+            ReadBack::Pause => {}
+            ReadBack::Empty => return delivered,
+        }
+    }
+}
+
+#[test]
+fn files_letters_and_journal_of_this_service_move_and_are_delivered() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let at = |name: &str| state.path().join(name);
+    drop(old_files(&at("fallback"), &[batch("shop", 0, 3), batch("shop", 100, 4)]));
+    drop(old_files(&at("fallback/process-1"), &[batch("shop", 200, 5)]));
+    old_journal(&at("journal"), &[batch("shop", 300, 6), batch("shop", 400, 7)]);
+    old_journal(&at("journal/process-2"), &[batch("shop", 500, 8)]);
+    old_letter(&at("dead-letters"), &batch("shop", 600, 9));
+
+    let (mut store, home) = process(state.path());
+    let mut delivered = deliver(&mut store);
+    // The journals become files in steps.
+    for _ in 0..4 {
+        store.clean_up(now());
+        delivered.extend(deliver(&mut store));
+    }
+    delivered.sort_unstable();
+    assert_eq!(delivered, [3, 4, 5, 6, 7, 8]);
+    let letters = store.dead_letter_ids().expect("a well disk");
+    assert_eq!(letters.len(), 1);
+    assert_eq!(store.describe_dead_letter(&letters[0]).expect("whole").spans, 9);
+    assert_eq!(home.finds(), Finds::default());
+    for name in ["fallback", "journal", "dead-letters"] {
+        assert!(!at(name).exists(), "{name} is left");
+    }
+}
+
+#[test]
+fn content_of_another_service_stays_and_is_named() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let at = |name: &str| state.path().join(name);
+    drop(old_files(&at("fallback"), &[batch("bank", 0, 3), batch("shop", 100, 4), batch("bank", 200, 5)]));
+    old_journal(&at("journal"), &[batch("bank", 300, 6)]);
+    fs::write(at("fallback/traces-20260201T000000.000Z-00000009-n2.jsonl"), "no JSON\n").expect("written");
+
+    let (mut store, home) = process(state.path());
+    assert_eq!(deliver(&mut store), [4]);
+    store.clean_up(now());
+    assert_eq!(deliver(&mut store), [0; 0]);
+    let finds = home.finds().0;
+    let find = |dir: &str, service: &str| finds.get(&(at(dir), service.to_owned())).copied().unwrap_or_default();
+    assert_eq!(find("fallback", "bank"), Find { spans: 8, journal_bytes: 0 });
+    assert_eq!(find("fallback", ""), Find { spans: 2, journal_bytes: 0 });
+    assert!(find("journal", "bank").journal_bytes > 0, "{finds:?}");
+    let left = fs::read_dir(at("fallback")).expect("there").filter(|entry| {
+        entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("traces-"))
+    });
+    assert_eq!(left.count(), 3);
+}
+
+#[test]
+fn a_process_of_the_version_before_keeps_its_files_until_it_ends() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let old = old_files(&state.path().join("fallback"), &[batch("shop", 0, 3)]);
+    let (mut store, home) = process(state.path());
+    assert_eq!(deliver(&mut store), [0; 0], "its process is alive");
+    assert!(home.has_others(), "the disk thread looks again");
+    drop(old);
+    drop((store, home));
+    let (mut store, _) = process(state.path());
+    assert_eq!(deliver(&mut store), [3]);
+}
+
+#[test]
+fn records_that_were_delivered_before_are_not_delivered_again() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let mut old = old_files(&state.path().join("fallback"), &[]);
+    let records = [batch("shop", 0, 3), batch("shop", 100, 4)].map(|batch| FallbackFormat::Json.records(&batch));
+    let records = records.into_iter().flat_map(|records| records.expect("well formed")).collect::<Vec<_>>();
+    drop(old.spill(&records, now()).expect("room"));
+    let Ok(Next::Group(group)) = old.next_group(1) else { panic!("a record") };
+    old.settle(group, &[Verdict::Done(3)]).expect("durable");
+    drop(old);
+    let (mut store, _) = process(state.path());
+    assert_eq!(deliver(&mut store), [4]);
+}
