@@ -220,3 +220,18 @@ fn strings_keep_every_character_and_mend_half_surrogates() {
     let json = r#"{"name":"\u0000\u001f\"\\\/\b\f\n\r\t\ud83d\ude00 é \ud800"}"#;
     assert_eq!(span(json).unwrap().name, "\0\u{1f}\"\\/\u{8}\u{c}\n\r\t\u{1f600} é \u{fffd}");
 }
+
+#[test]
+fn a_line_of_resources_without_a_span_is_no_empty_request() {
+    for empty in ["{}", r#"{"resourceSpans":[]}"#, r#"{"resourceSpans":null,"other":[1]}"#] {
+        assert_eq!(from_line(empty.as_bytes()).map(|(bytes, spans)| (bytes.len(), spans)), Ok((0, 0)), "{empty}");
+    }
+    for line in [
+        r#"{"resourceSpans":[{}]}"#,
+        r#"{"resource_spans":[{"instrumentationLibrarySpans":[{"spans":[{}]}]}]}"#,
+        r#"{"resourceSpans":[{"scopeSpans":[{"span":[{}]}]}]}"#,
+    ] {
+        let (bytes, spans) = from_line(line.as_bytes()).expect("JSON");
+        assert!(spans == 0 && !bytes.is_empty(), "{line}");
+    }
+}
