@@ -141,8 +141,8 @@ impl Builder {
         self
     }
 
-    /// The bytes that a spill leaves free on the file system, 64 MiB by default. The oldest files are removed for them,
-    /// if that is enough.
+    /// The bytes that a spill leaves free on the file system, 64 MiB by default, and a tenth of its size at most. The
+    /// oldest files are removed for them, if that is enough.
     pub const fn with_free_space_reserve(mut self, bytes: u64) -> Self {
         self.config.free_space_reserve = bytes;
         self

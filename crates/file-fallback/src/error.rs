@@ -128,7 +128,35 @@ pub enum AdoptError {
     Forked,
 }
 
+/// Whether a call of a directory failed because the directory is not there any more.
+pub(crate) fn is_lost(error: &FileError) -> bool {
+    let stale = |io: &std::io::Error| io.kind() == std::io::ErrorKind::StaleNetworkFileHandle;
+    error.is_not_found() || error.io().is_some_and(stale)
+}
+
+impl ReplayError {
+    /// Whether the directory of the store was removed: see [`FileFallback::renew`](crate::FileFallback::renew).
+    #[must_use]
+    pub fn is_vanished(&self) -> bool {
+        matches!(self, Self::File(error) if is_lost(error))
+    }
+}
+
+impl AdoptError {
+    /// Whether one of the two directories was removed: see [`FileFallback::renew`](crate::FileFallback::renew).
+    #[must_use]
+    pub fn is_vanished(&self) -> bool {
+        matches!(self, Self::File(error) if is_lost(error))
+    }
+}
+
 impl SpillError {
+    /// Whether the directory of the store was removed: see [`FileFallback::renew`](crate::FileFallback::renew).
+    #[must_use]
+    pub fn is_vanished(&self) -> bool {
+        matches!(self, Self::File { source, .. } if is_lost(source))
+    }
+
     /// The files that were removed before the spill failed.
     #[must_use]
     pub fn evicted(&self) -> &[Evicted] {

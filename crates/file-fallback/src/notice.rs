@@ -20,13 +20,6 @@ pub enum Notice {
         /// The units that its name promises.
         promised: u64,
     },
-    /// A file without damage held less than its name promised; it was removed after its last record.
-    Missing {
-        /// Its name.
-        name: String,
-        /// The units that left the store undelivered.
-        count: u64,
-    },
     /// Another program removed a file.
     Vanished {
         /// Its name.
@@ -44,6 +37,8 @@ pub enum Notice {
         /// The units that came into the store with them.
         count: u64,
     },
+    /// The directory of the store was removed: see [`FileFallback::renew`](crate::FileFallback::renew).
+    DirectoryVanished,
     /// The log of the replay progress was damaged: some records may be delivered again.
     ProgressDamaged {
         /// How many marks in it could not be read.
@@ -71,9 +66,12 @@ pub enum Damage {
     RecordTooLong,
     /// The caller could not decode a record.
     Rejected,
+    /// The caller found fewer units in all records than the file's name promises: a part of the content is under names
+    /// or in a form that the caller does not know.
+    Incomplete,
     /// The file unpacks to more than a file may hold.
     TextTooLarge,
-    /// The file is larger than the whole store may be.
+    /// The file is larger than a file of this crate can be.
     FileTooLarge,
     /// The disk failed to read the file three times in a row.
     Unreadable,
@@ -95,8 +93,9 @@ impl Damage {
             Self::BadLength => "the length of a record is damaged, and the records behind it cannot be read",
             Self::RecordTooLong => "a record is too long",
             Self::Rejected => "a record cannot be decoded",
+            Self::Incomplete => "fewer units were found in it than its name promises",
             Self::TextTooLarge => "it unpacks to more than a file may hold",
-            Self::FileTooLarge => "it is larger than the store may be",
+            Self::FileTooLarge => "it is larger than a file of a store can be",
             Self::Unreadable => "the disk fails to read it",
             Self::ReaderPanicked => "reading it panicked three times in a row",
             Self::EndsProcess => "three processes in a row died while they read it",

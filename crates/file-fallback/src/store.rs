@@ -27,7 +27,7 @@ pub struct FileFallback<D: Directory = SafeDir> {
     /// The process that opened the store.
     process: u32,
     /// Declared last: released after every file is closed.
-    _lock: D::Lock,
+    lock: D::Lock,
 }
 
 impl FileFallback {
@@ -71,7 +71,7 @@ impl<D: Directory> FileFallback<D> {
             writer: Writer::new(&config),
             config,
             process: std::process::id(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -94,6 +94,42 @@ impl<D: Directory> FileFallback<D> {
         self.limits.time(now);
         let (taken, result) = adopt::take_over(&mut self.files, from);
         result.map(|()| taken).map_err(AdoptError::File)
+    }
+
+    /// Whether the directory of the store was removed, as by `rm -rf` while the process runs. [`clean_up`](Self::clean_up)
+    /// looks as well, and gives [`Notice::DirectoryVanished`]; each operation that needs the directory fails with an error
+    /// whose `is_vanished` says so. Continue with [`renew`](Self::renew).
+    #[must_use]
+    pub fn is_vanished(&self) -> bool {
+        self.files.dir().is_gone()
+    }
+
+    /// Continues in another directory, which the caller has opened and locked: the one that was made again after the old
+    /// one was removed. The files of the old one have left the store, each with a [`Notice::Vanished`]; files in the new
+    /// one are found as by [`open`](FileFallback::open). Groups that are handed out are unknown from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the new directory cannot be read: the store is as before.
+    pub fn renew(&mut self, dir: D, lock: D::Lock) -> Result<(), OpenError> {
+        let files = Files::load(dir, &self.config).map_err(OpenError::File)?;
+        let old = std::mem::replace(&mut self.files, files);
+        self.files.replace(old);
+        // The lock of the old directory is released when no file of it is open any more.
+        self.lock = lock;
+        Ok(())
+    }
+
+    /// Changes the most bytes on disk, such as where several stores share one budget. A lower limit removes the oldest
+    /// files with the next [`clean_up`](Self::clean_up) or spill, which return them.
+    pub fn set_max_bytes(&mut self, max_bytes: u64) {
+        self.limits.set_max_bytes(max_bytes);
+    }
+
+    /// The time in the name of the oldest file: of the next one that a limit removes.
+    #[must_use]
+    pub fn oldest_time(&self) -> Option<SystemTime> {
+        self.files.catalog().oldest_time()
     }
 
     /// Writes the records to one new file, durable when this returns; compressed, if the text is longer than

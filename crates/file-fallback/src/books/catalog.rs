@@ -95,6 +95,17 @@ impl Catalog {
         self.files.iter().find(|(_, file)| file.is_idle()).map(|(key, _)| key)
     }
 
+    /// The files of more than `bytes` of which no record is handed out, oldest first.
+    pub(crate) fn idle_larger_than(&self, bytes: u64) -> Vec<Key> {
+        let large = self.files.iter().filter(|(_, file)| file.is_idle() && file.bytes() > bytes);
+        large.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The time of the oldest file.
+    pub(crate) fn oldest_time(&self) -> Option<SystemTime> {
+        self.files.keys().next().map(|key| key.time)
+    }
+
     /// The bytes of all files of which no record is handed out.
     pub(crate) fn idle_bytes(&self) -> u64 {
         self.files.values().filter(|file| file.is_idle()).map(StoredFile::bytes).sum()

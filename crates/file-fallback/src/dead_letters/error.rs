@@ -5,7 +5,7 @@ use std::fmt;
 use safe_dir::FileError;
 
 use crate::dead_letters::letter::MAX_TEXT;
-use crate::error::SpillError;
+use crate::error::{SpillError, is_lost};
 use crate::notice::Damage;
 
 /// Why a dead letter was not read or removed.
@@ -40,6 +40,14 @@ pub enum RedriveError<E> {
     Unusable(E),
     /// The store did not take the records.
     Store(SpillError),
+}
+
+impl LetterError {
+    /// Whether the directory was removed: see [`FileFallback::renew`](crate::FileFallback::renew).
+    #[must_use]
+    pub fn is_vanished(&self) -> bool {
+        matches!(self, Self::File(error) if is_lost(error))
+    }
 }
 
 impl fmt::Display for LetterError {

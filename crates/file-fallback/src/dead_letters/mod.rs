@@ -136,6 +136,26 @@ impl<D: Directory> DeadLetters<D> {
         self.store.take_over(from, now)
     }
 
+    /// [`FileFallback::is_vanished`] for letters.
+    #[must_use]
+    pub fn is_vanished(&self) -> bool {
+        self.store.is_vanished()
+    }
+
+    /// [`FileFallback::renew`] for letters.
+    ///
+    /// # Errors
+    ///
+    /// If the new directory cannot be read.
+    pub fn renew(&mut self, dir: D, lock: D::Lock) -> Result<(), OpenError> {
+        self.store.renew(dir, lock)
+    }
+
+    /// [`FileFallback::set_max_bytes`] for letters.
+    pub fn set_max_bytes(&mut self, max_bytes: u64) {
+        self.store.set_max_bytes(max_bytes);
+    }
+
     /// Stores a letter, durably; the oldest letters are removed where a limit demands it.
     ///
     /// # Errors
@@ -235,6 +255,7 @@ impl<D: Directory> DeadLetters<D> {
     pub fn remove(&mut self, name: &str) -> Result<u64, LetterError> {
         let key = self.key(name)?;
         let files = self.store.files_mut();
+        files.check_directory().map_err(LetterError::File)?;
         let removed = files.remove(&key).map_err(LetterError::File)?;
         files.dir().sync().map_err(LetterError::File)?;
         Ok(removed.map_or(0, |file| file.remaining()))
@@ -274,6 +295,7 @@ impl<D: Directory> DeadLetters<D> {
                 Err(LetterError::Damaged { name: key.name, damage })
             }
             Err(error) if error.is_not_found() => {
+                self.store.files_mut().check_directory().map_err(LetterError::File)?;
                 self.store.files_mut().note_vanished(&key);
                 Err(LetterError::Unknown { name: key.name })
             }

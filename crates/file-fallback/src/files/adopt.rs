@@ -55,6 +55,7 @@ pub(crate) fn is_file<D: Directory>(dir: &D, name: &str) -> Result<bool, FileErr
 
 /// Returns whether more is left to be moved.
 fn take_some<D: Directory>(files: &mut Files<D>, from: &D) -> Result<bool, FileError> {
+    files.check_directory()?;
     let mut waiting = Vec::new();
     for entry in from.list()? {
         let Ok(name) = entry.name.into_string() else { continue };

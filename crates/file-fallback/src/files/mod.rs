@@ -18,6 +18,7 @@ mod scan;
 mod settle;
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::SystemTime;
 
 use safe_dir::{Directory, FileError};
@@ -47,8 +48,8 @@ pub(crate) struct Files<D: Directory> {
     /// Files that are finished and could not be removed yet.
     leftovers: Vec<String>,
     notices: VecDeque<Notice>,
-    /// A longer file is set aside unread.
-    max_file_bytes: u64,
+    /// The directory was removed, and a notice says so.
+    has_vanished: bool,
 }
 
 /// A name that was chosen for a new file.
@@ -82,6 +83,36 @@ impl<D: Directory> Files<D> {
 
     pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
         self.notices.drain(..).collect()
+    }
+
+    /// Whether the directory was removed; the first time with a notice.
+    pub(crate) fn note_if_vanished(&mut self) -> bool {
+        let is_gone = self.dir.is_gone();
+        if is_gone && !std::mem::replace(&mut self.has_vanished, true) {
+            self.notices.push_back(Notice::DirectoryVanished);
+        }
+        is_gone
+    }
+
+    /// Fails if the directory was removed: then each of its files seems to be removed, and none of them alone was.
+    pub(crate) fn check_directory(&mut self) -> Result<(), FileError> {
+        if !self.note_if_vanished() {
+            return Ok(());
+        }
+        let (path, source) = (self.dir.path().to_owned(), io::ErrorKind::NotFound.into());
+        Err(FileError::Io { path, action: "use", source })
+    }
+
+    /// Continues the numbers and the times of names, and the notices, of the files in a directory that is not used any
+    /// more; the units in them have left the store with it.
+    pub(crate) fn replace(&mut self, mut old: Self) {
+        self.names.continue_from(&old.names);
+        let mut notices = std::mem::take(&mut old.notices);
+        for (key, file) in old.catalog.iter() {
+            notices.push_back(Notice::Vanished { name: key.name.clone(), count: file.remaining() });
+        }
+        notices.append(&mut self.notices);
+        self.notices = notices;
     }
 
     /// The key of the file `name`, if its records are not all settled.
@@ -172,20 +203,18 @@ impl<D: Directory> Files<D> {
         }
     }
 
-    /// Removes a file after its last record, or sets it aside if it is damaged.
+    /// Removes a file after its last record, or sets it aside if it is damaged or held less than its name promises.
     ///
     /// On an error it is finished all the same, and still on the disk.
     fn finish_if_done(&mut self, key: &Key) -> Result<Finished, FileError> {
         let Some(file) = self.catalog.get(key).filter(|file| file.is_finished()) else { return Ok(Finished::No) };
-        if let Some(damage) = file.damage() {
+        // Nothing that the caller did not understand is removed.
+        let incomplete = (file.remaining() > 0).then_some(Damage::Incomplete);
+        if let Some(damage) = file.damage().or(incomplete) {
             self.set_aside(key, damage);
             return Ok(Finished::SetAside);
         }
-        let count = file.remaining();
         self.forget(key);
-        if count > 0 {
-            self.notices.push_back(Notice::Missing { name: key.name.clone(), count });
-        }
         match self.dir.remove(&key.name) {
             Err(error) if !error.is_not_found() => {
                 self.leftovers.push(key.name.clone());

@@ -33,7 +33,14 @@ impl<D: Directory> Files<D> {
                     files_in_vain += u32::from(group.records.len() == records);
                     self.finish(&key);
                 }
-                Err(error) if error.is_not_found() => self.note_vanished(&key),
+                Err(error) if error.is_not_found() => {
+                    self.check_directory()?;
+                    self.note_vanished(&key);
+                }
+                Err(error) if is_stale(&error) => {
+                    self.check_directory()?;
+                    return Err(error);
+                }
                 // The records before the failure go out; the next call meets the failure again, at its own beginning.
                 Err(_) if !group.records.is_empty() => break,
                 Err(error) => {
@@ -122,6 +129,11 @@ impl<D: Directory> Files<D> {
         }
         is_last
     }
+}
+
+/// The handle is of a file or directory that the server of a network file system does not have any more (ESTALE).
+fn is_stale(error: &FileError) -> bool {
+    error.io().is_some_and(|io| io.kind() == io::ErrorKind::StaleNetworkFileHandle)
 }
 
 /// After so many failed attempts in a row to read a file it is given up.

@@ -31,7 +31,7 @@ impl<D: Directory> Files<D> {
             reading: Reading::new(),
             leftovers: Vec::new(),
             notices: VecDeque::new(),
-            max_file_bytes: config.max_bytes.min(MAX_FILE_BYTES),
+            has_vanished: false,
         };
         if damaged > 0 {
             files.notices.push_back(Notice::ProgressDamaged { marks: damaged });
@@ -84,7 +84,7 @@ impl<D: Directory> Files<D> {
     pub(super) fn unusable(&self, metadata: &Metadata) -> Option<Damage> {
         if metadata.kind != Kind::File || metadata.links != 1 {
             Some(Damage::NotOurs)
-        } else if metadata.len > self.max_file_bytes {
+        } else if metadata.len > MAX_FILE_BYTES {
             Some(Damage::FileTooLarge)
         } else {
             None

@@ -52,6 +52,12 @@ impl Names {
         self.newest.or(self.found.filter(trusted)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
+    /// New files get names behind those of `other`.
+    pub(crate) fn continue_from(&mut self, other: &Self) {
+        self.next_seq = self.next_seq.max(other.next_seq);
+        self.newest = self.newest.max(other.newest);
+    }
+
     /// Notes the time in the name of a file that an earlier run has left in the directory.
     pub(crate) fn note_found(&mut self, time: SystemTime) {
         self.found = self.found.max(Some(time));

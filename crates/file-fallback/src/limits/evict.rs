@@ -4,7 +4,7 @@ use std::io;
 use std::mem;
 use std::time::{Duration, SystemTime};
 
-use safe_dir::{Directory, FileError};
+use safe_dir::{Directory, FileError, Space};
 
 use crate::books::catalog::Key;
 use crate::config::Config;
@@ -38,6 +38,15 @@ impl Limits {
         }
     }
 
+    pub(crate) fn set_max_bytes(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
+    }
+
+    /// The bytes that must stay free on a volume: a small one would else take no file at all.
+    fn reserve(&self, space: Space) -> u64 {
+        self.free_space_reserve.min(space.total / 10)
+    }
+
     pub(crate) fn max_bytes(&self) -> u64 {
         self.max_bytes
     }
@@ -56,7 +65,7 @@ impl Limits {
     pub(crate) fn full_in<D: Directory>(&mut self, files: &Files<D>, now: SystemTime) -> Option<Duration> {
         let now = self.clock.read(now);
         let own = self.max_bytes.saturating_sub(files.catalog().total().bytes);
-        let free = files.dir().free_bytes().unwrap_or(u64::MAX).saturating_sub(self.free_space_reserve);
+        let free = files.dir().space().map_or(u64::MAX, |space| space.free.saturating_sub(self.reserve(space)));
         self.rate.lasts(own.min(free), now)
     }
 
@@ -64,6 +73,9 @@ impl Limits {
     pub(crate) fn clean_up<D: Directory>(&mut self, files: &mut Files<D>, now: SystemTime) -> Vec<Evicted> {
         let mut evicted = Vec::new();
         let now = self.clock.read(now);
+        if files.note_if_vanished() {
+            return evicted;
+        }
         files.tidy();
         files.correct_times(now, SystemTime::UNIX_EPOCH + CLOCK_SET);
         for key in files.catalog().idle_older_than(self.max_age, now) {
@@ -87,6 +99,12 @@ impl Limits {
         bytes: u64,
         evicted: &mut Vec<Evicted>,
     ) -> Result<(), FileError> {
+        if files.catalog().total().bytes.saturating_add(bytes) > self.max_bytes {
+            // A file of earlier settings that is larger than all files may be goes first: the others need not go for it.
+            for key in files.catalog().idle_larger_than(self.max_bytes) {
+                evicted.push(self.evict(files, &key, Reason::MaxBytes)?);
+            }
+        }
         loop {
             let total = files.catalog().total();
             let reason = if total.bytes.saturating_add(bytes) > self.max_bytes {
@@ -114,9 +132,10 @@ impl Limits {
         bytes: u64,
         evicted: &mut Vec<Evicted>,
     ) -> Result<(), SpillError> {
-        let needed = bytes.saturating_add(self.free_space_reserve);
         // Where the file system does not report its free space, no reserve is enforced.
-        let Ok(mut free) = files.dir().free_bytes() else { return Ok(()) };
+        let Ok(space) = files.dir().space() else { return Ok(()) };
+        let needed = bytes.saturating_add(self.reserve(space));
+        let mut free = space.free;
         let available = free.saturating_add(files.catalog().idle_bytes());
         if available < needed {
             return Err(SpillError::NoRoom { needed, available, evicted: mem::take(evicted) });
@@ -143,12 +162,10 @@ impl Limits {
         if bytes > left {
             return Err(SpillError::Full { needed: bytes, left });
         }
-        let needed = bytes.saturating_add(self.free_space_reserve);
-        match files.dir().free_bytes() {
-            Ok(available) if available < needed => Err(SpillError::NoRoom { needed, available, evicted: Vec::new() }),
-            // Where the file system does not report its free space, no reserve is enforced.
-            Ok(_) | Err(_) => Ok(()),
-        }
+        // Where the file system does not report its free space, no reserve is enforced.
+        let Ok(space) = files.dir().space() else { return Ok(()) };
+        let (needed, available) = (bytes.saturating_add(self.reserve(space)), space.free);
+        if available < needed { Err(SpillError::NoRoom { needed, available, evicted: Vec::new() }) } else { Ok(()) }
     }
 
     /// Removes the oldest file of which no record is handed out; `None` if there is none.

@@ -107,6 +107,8 @@ impl<D: Directory> Target<'_, D> {
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
         let bytes = encoded.len();
+        // Else the removals of old files would seem to succeed one after the other.
+        self.files.check_directory().map_err(|source| SpillError::File { source, evicted: Vec::new() })?;
         let written_at = self.limits.time(now);
         let mut evicted = Vec::new();
         match when_full {

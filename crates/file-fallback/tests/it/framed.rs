@@ -85,8 +85,8 @@ fn a_file_that_was_cut_anywhere_gives_the_records_before_the_cut() {
         fs::write(&path, &bytes[..len]).expect("cut");
         let (ids, damage) = drain_damaged(scratch.path(), &name, &written, true);
         let whole = ends.iter().filter(|end| **end <= len).count() - 1;
-        let torn = (!ends.contains(&len)).then_some(Damage::Torn);
-        assert_eq!((ids, damage), ((0..whole).collect(), torn), "cut at {len}");
+        let damaged = if ends.contains(&len) { Damage::Incomplete } else { Damage::Torn };
+        assert_eq!((ids, damage), ((0..whole).collect(), Some(damaged)), "cut at {len}");
     }
 }
 

@@ -158,25 +158,77 @@ fn a_spill_that_is_larger_than_the_store_is_refused_and_no_file_is_removed() {
     assert_eq!(drain(&mut store, 5_000), (once(0..1), 0));
 }
 
+/// Files that were within the limits of earlier settings are good files.
+#[test]
+fn a_lowered_limit_evicts_and_counts_and_sets_nothing_aside() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()).with_compression(file_fallback::Compression::Never));
+    drop(store.spill(&lines([0], 500), at(0)).expect("room"));
+    let large = store.spill(&lines(1..9, 1_000), at(1)).expect("room");
+    drop(store.spill(&lines([9], 500), at(2)).expect("room"));
+    drop(store);
+    let mut store = open(config(scratch.path()).with_max_bytes(2_000));
+    assert_eq!((store.stored().files, store.take_notices()), (3, vec![]));
+    let gone = store.clean_up(at(3));
+    // The file that is larger than all may be, not the older one beside it.
+    assert_eq!(gone.iter().map(|file| (&file.name, file.count)).collect::<Vec<_>>(), [(&large.name, large.count)]);
+    assert_eq!((store.take_notices(), store.set_aside().expect("readable").files), (vec![], 0));
+    // And while the store is open.
+    store.set_max_bytes(600);
+    assert_eq!(store.oldest_time(), Some(at(0)));
+    assert_eq!(store.clean_up(at(4)).iter().map(|file| file.reason).collect::<Vec<_>>(), [Reason::MaxBytes]);
+    assert_eq!(store.oldest_time(), Some(at(2)));
+    assert_eq!(drain(&mut store, 5_000), (once([9]), 0));
+    assert_eq!(store.oldest_time(), None);
+}
+
+#[test]
+fn a_small_volume_takes_files() {
+    let disk = Disk::new();
+    disk.set_capacity(Some(40 << 20));
+    let mut store =
+        FileFallback::open_in(Config::builder("unused").build().expect("valid"), disk.root()).expect("free");
+    drop(store.spill(&lines([0], 1_000), at(0)).expect("a tenth of the volume stays free, not 64 MiB"));
+    drop(store.spill_beside(&lines([1], 1_000), at(0)).expect("the same"));
+    assert!(store.full_in(at(60)).expect("a rate") > std::time::Duration::from_secs(60));
+    disk.set_capacity(Some(3_000));
+    assert!(matches!(store.spill_beside(&lines([2], 1_000), at(0)), Err(SpillError::NoRoom { .. })));
+}
+
+#[test]
+fn a_full_disk_needs_no_byte_for_a_removal() {
+    let disk = Disk::new();
+    let config = Config::builder("unused").with_max_age(std::time::Duration::from_secs(100)).build().expect("valid");
+    let mut store = FileFallback::open_in(config, disk.root()).expect("free");
+    for id in 0..3 {
+        drop(store.spill(&lines([id], 100), at(0)).expect("room"));
+    }
+    let group = crate::next_group(&mut store, 1).expect("the first");
+    disk.set_capacity(Some(0));
+    store.acknowledge(group, crate::units).expect("the file goes, nothing is written");
+    assert_eq!(store.clean_up(at(100)).len(), 2);
+    assert_eq!(store.stored().files, 0);
+}
+
 #[test]
 fn the_reserve_is_kept_free_by_removing_the_oldest_if_that_helps() {
     let disk = Disk::new();
-    disk.set_capacity(Some(10_000));
+    disk.set_capacity(Some(40_000));
     let config = Config::builder("unused").with_free_space_reserve(4_000).build().expect("valid");
     let mut store = FileFallback::open_in(config, disk.root()).expect("free");
     let mut gone = Vec::new();
-    for id in 0..20 {
+    for id in 0..50 {
         gone.extend(store.spill(&lines([id], 1_000), at(id as u64)).expect("room").evicted);
-        assert!(store.stored().bytes <= 6_000);
+        assert!(store.stored().bytes <= 36_000);
     }
     assert!(gone.iter().all(|evicted| evicted.reason == Reason::FreeSpace));
-    assert_eq!(store.stored().files as usize + gone.len(), 20);
+    assert_eq!(store.stored().files as usize + gone.len(), 50);
     // Another program takes the space: removing files of the store would not help, so none is removed.
     let before = store.stored();
     let free = disk.root().free_bytes().expect("known");
     let mut theirs = disk.root().create("theirs").expect("new");
     std::io::Write::write_all(&mut theirs, &vec![0; free as usize]).expect("room");
-    match store.spill(&lines([99], 2_500), at(99)) {
+    match store.spill(&lines([99], 34_000), at(99)) {
         Err(error @ SpillError::NoRoom { .. }) => assert_eq!(error.evicted(), []),
         other => panic!("{other:?}"),
     }

@@ -18,6 +18,7 @@ mod processes;
 mod redrive;
 mod replay;
 mod spill;
+mod vanish;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -175,7 +176,7 @@ fn data_files(dir: &Path) -> Vec<String> {
 /// The units that left the store undelivered, by its notices.
 fn missing(notices: &[Notice]) -> u64 {
     let counts = notices.iter().map(|notice| match notice {
-        Notice::SetAside { count, .. } | Notice::Missing { count, .. } | Notice::Vanished { count, .. } => *count,
+        Notice::SetAside { count, .. } | Notice::Vanished { count, .. } => *count,
         _ => 0,
     });
     counts.sum()

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use file_fallback::dead_letters::{DeadLetters, Letter};
 use file_fallback::{Attempts, Damage, FileFallback, Next, Notice, Verdict};
-use safe_dir::{Directory, Entry, FileError, LockError, Metadata, OpenError, SafeDir};
+use safe_dir::{Directory, Entry, FileError, LockError, Metadata, OpenError, SafeDir, Space};
 
 use crate::{at, config, drain, ended, id_of, lines, next_group, once, open, scratch, take_over};
 
@@ -53,8 +53,26 @@ impl Directory for Panicking {
     fn sync(&self) -> Result<(), FileError> {
         self.0.sync()
     }
-    fn free_bytes(&self) -> Result<u64, FileError> {
-        self.0.free_bytes()
+    fn space(&self) -> Result<Space, FileError> {
+        self.0.space()
+    }
+    fn is_gone(&self) -> bool {
+        self.0.is_gone()
+    }
+    fn is_on_network(&self) -> bool {
+        self.0.is_on_network()
+    }
+    fn create_subdirectory(&self, name: &str) -> Result<Self, OpenError> {
+        self.0.create_subdirectory(name).map(Self)
+    }
+    fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError> {
+        Ok(self.0.existing_subdirectory(name)?.map(Self))
+    }
+    fn holds_subdirectory(&self, name: &str, dir: &Self) -> Result<bool, FileError> {
+        self.0.holds_subdirectory(name, &dir.0)
+    }
+    fn rename_subdirectory(&self, from: &str, to: &str) -> Result<(), FileError> {
+        self.0.rename_subdirectory(from, to)
     }
     fn subdirectory(&self, name: &str) -> Result<Self, OpenError> {
         self.0.subdirectory(name).map(Self)
@@ -98,7 +116,10 @@ impl safe_dir::File for PanickingFile {
         safe_dir::File::len(&self.0)
     }
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
+        safe_dir::File::truncate(&mut self.0, len)
+    }
+    fn is_gone(&self) -> io::Result<bool> {
+        safe_dir::File::is_gone(&self.0)
     }
 }
 

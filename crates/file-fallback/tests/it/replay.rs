@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use file_fallback::{Notice, SettleError, Settled, Verdict};
+use file_fallback::{Damage, Notice, SettleError, Settled, Verdict};
 
 use crate::{at, config, count, data_files, drain, id_of, lines, missing, next_group, once, open, scratch, units};
 
@@ -102,7 +102,7 @@ fn a_group_is_settled_once_and_by_its_own_store() {
 }
 
 #[test]
-fn a_name_that_promises_another_count_is_corrected_by_surplus_and_missing_units() {
+fn a_file_that_holds_less_than_its_name_promises_is_set_aside_and_more_is_surplus() {
     let scratch = scratch();
     let text = "{\"id\":4}\n{\"id\":9}\n"; // five each
     fs::write(scratch.path().join("traces-20260201T000000.000Z-00000001-n7.jsonl"), text).expect("written");
@@ -114,8 +114,12 @@ fn a_name_that_promises_another_count_is_corrected_by_surplus_and_missing_units(
     let group = next_group(&mut store, 150).expect("two lines");
     assert_eq!(store.acknowledge(group, |_| 5).expect("durable"), Settled { count: 10, surplus: 0 });
     let notices = store.take_notices();
-    assert!(matches!(&notices[..], [Notice::Missing { count: 7, .. }]), "{notices:?}");
-    assert_eq!(store.stored().count, 0);
+    assert!(
+        matches!(&notices[..], [Notice::SetAside { damage: Damage::Incomplete, count: 7, moved_to: Some(_), .. }]),
+        "{notices:?}"
+    );
+    assert_eq!((store.stored().count, data_files(scratch.path()).len()), (0, 0));
+    assert_eq!(store.set_aside().expect("readable").files, 1);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use file_fallback::dead_letters::DeadLetters;
-use file_fallback::{Config, Evicted, FileFallback, Group, Next, Notice, Reason, SettleError, SpillError, Verdict};
+use file_fallback::{
+    Config, Damage, Evicted, FileFallback, Group, Next, Notice, Reason, SettleError, SpillError, Verdict,
+};
 use otlp_payload::Payload;
 use safe_dir::{Directory, SafeDir};
 
@@ -166,11 +168,9 @@ impl<D: Directory> FileStore<D> {
             match notice {
                 Notice::SetAside { name, moved_to, damage, count, .. } => {
                     let error = self.garbage.remove(name).map(|error| format!(" ({error})")).unwrap_or_default();
-                    let (damage, place) = (damage.as_str(), place_of(moved_to.as_deref()));
-                    self.log.warn(Kind::FileSetAside, *count, &format!("{name}: {damage}{error}; {place}"));
-                }
-                Notice::Missing { name, count } => {
-                    self.log.warn(Kind::FileShort, *count, name);
+                    let (text, place) = (damage.as_str(), place_of(moved_to.as_deref()));
+                    let kind = if *damage == Damage::Incomplete { Kind::FileShort } else { Kind::FileSetAside };
+                    self.log.warn(kind, *count, &format!("{name}: {text}{error}; {place}"));
                 }
                 Notice::Vanished { name, count } => {
                     self.garbage.remove(name);
@@ -192,14 +192,12 @@ impl<D: Directory> FileStore<D> {
     /// Logs the notices of the files and turns them into changes.
     fn note_changes(&mut self) {
         let notices = self.log_notices();
-        if notices.iter().any(|notice| !matches!(notice, Notice::Missing { .. } | Notice::Vanished { .. })) {
+        if notices.iter().any(|notice| !matches!(notice, Notice::Vanished { .. })) {
             self.count_aside();
         }
         for notice in notices {
             let change = match notice {
-                Notice::SetAside { count, .. } | Notice::Missing { count, .. } => {
-                    Change::Dropped { spans: count, reason: DropReason::Corrupt }
-                }
+                Notice::SetAside { count, .. } => Change::Dropped { spans: count, reason: DropReason::Corrupt },
                 Notice::Vanished { count, .. } => Change::TakenOver { spans: count },
                 Notice::Adopted { count, .. } => Change::Recovered { spans: count },
                 _ => continue,

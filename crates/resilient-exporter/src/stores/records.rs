@@ -47,6 +47,17 @@ fn put_frames(batch: &Payload, records: &mut Vec<Record>) {
 /// # Errors
 /// The damage, as a sentence for the log.
 pub(crate) fn request(record: Vec<u8>, format: Format) -> Result<(Bytes, usize), String> {
+    let length = record.len();
+    let (request, spans) = decoded(record, format)?;
+    // Only a record without any `resourceSpans` is an empty request. In any other, spans may stand under a name that
+    // this version does not know: the file stays for a person to look at.
+    if spans == 0 && !request.is_empty() {
+        return Err(format!("{length} bytes of traces hold no span under a name that OTLP has for spans"));
+    }
+    Ok((request, spans))
+}
+
+fn decoded(record: Vec<u8>, format: Format) -> Result<(Bytes, usize), String> {
     match format {
         Format::Lines => json::from_line_within(&record, MAX_RECORD_BYTES).map_err(|error| error.to_string()),
         Format::Framed => match count_spans(&record) {
@@ -117,6 +128,20 @@ mod tests {
             request(b"\xff\xff\xff".to_vec(), format).expect_err("garbage");
         }
         request(b"{}".to_vec(), Format::Framed).expect_err("text");
+        for text in [
+            r#"{"resourceSpans":[{"instrumentationLibrarySpans":[{"spans":[{"name":"a"}]}]}]}"#,
+            r#"{"resourceSpans":[{"scopeSpans":[{"span":[{"name":"a"}]}]}]}"#,
+            r#"{"resource_spans":[{"scopespans":[{"spans":[{"name":"a"}]}]}]}"#,
+            r#"{"resourceSpans":[{}]}"#,
+            r#"{"resourceSpan":[{"scopeSpans":[{"spans":[{"name":"a"}]}]}]}"#,
+        ] {
+            request(text.as_bytes().to_vec(), Format::Lines).expect_err(text);
+        }
+        // `ResourceSpans` with the field of old collectors, number 1000, in place of scope spans.
+        request(b"\x0a\x04\xc2\x3e\x01a".to_vec(), Format::Framed).expect_err("spans of an unknown field");
+        // A field beside the spans that OTLP does not have is no damage.
+        let newer = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a","new":1}],"newer":[2]}],"x":{}}],"y":0}"#;
+        assert_eq!(request(newer.as_bytes().to_vec(), Format::Lines).map(|(_, spans)| spans), Ok(1));
         assert_eq!(request(b"{}".to_vec(), Format::Lines), Ok((Bytes::new(), 0)));
     }
 }

@@ -223,7 +223,7 @@ impl Scenario {
 /// Records that left the store undelivered.
 fn missing(notices: &[Notice]) -> u64 {
     let counts = notices.iter().map(|notice| match notice {
-        Notice::SetAside { count, .. } | Notice::Missing { count, .. } | Notice::Vanished { count, .. } => *count,
+        Notice::SetAside { count, .. } | Notice::Vanished { count, .. } => *count,
         _ => 0,
     });
     counts.sum()
