@@ -257,13 +257,24 @@ impl<D: Directory> FileStore<D> {
         });
         let verdicts = verdicts.collect::<Vec<_>>();
         let result = self.files.settle(group, &verdicts);
-        if let Ok(settled) | Err(SettleError::NotDurable { settled, .. }) = &result
-            && settled.surplus > 0
-        {
-            self.changes.push(Change::Recovered { spans: settled.surplus });
+        let surplus = match &result {
+            Ok(settled) | Err(SettleError::NotDurable { settled, .. }) => settled.surplus,
+            // The directory has vanished since the group was read: its files have left the ledger.
+            Err(SettleError::UnknownGroup) => {
+                let done = |verdict: &Verdict| if let Verdict::Done(spans) = verdict { *spans } else { 0 };
+                verdicts.iter().map(done).sum()
+            }
+            Err(_) => 0,
+        };
+        if surplus > 0 {
+            self.changes.push(Change::Recovered { spans: surplus });
         }
         self.note_changes();
-        result.map(drop).map_err(in_one_line)
+        match result {
+            // No file is left that a mark could be about.
+            Err(SettleError::UnknownGroup) => Ok(()),
+            result => result.map(drop).map_err(in_one_line),
+        }
     }
 }
 

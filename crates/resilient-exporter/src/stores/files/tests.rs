@@ -255,3 +255,48 @@ fn files_that_were_set_aside_are_counted_until_an_operator_removes_them() {
     (0..COUNT_ASIDE_EVERY).for_each(|_| store.clean_up(now()));
     assert_eq!(store.set_aside(), SetAside::default());
 }
+
+/// Each way in which the directory of a process, or a part of it, can vanish while the process runs.
+#[test]
+fn after_its_directory_vanished_the_store_goes_on_in_a_new_one() {
+    for part in ["", "process", "process/fallback"] {
+        let state = tempfile::tempdir().expect("temp dir");
+        let root = state.path().join("state");
+        let mut store = open(&root, FallbackFormat::Json);
+        store.store(&[batch(0, 3)], now()).expect("room");
+        store.store(&[batch(100, 4)], now()).expect("room");
+        let group = read(&mut store);
+        assert_eq!(group.len(), 2);
+        let path = match part {
+            "" => root.clone(),
+            "process" => own(&root),
+            _ => own(&root).join("fallback"),
+        };
+        std::fs::remove_dir_all(path).expect("there");
+
+        store.store(&[batch(200, 5)], now()).expect("a new directory");
+        assert_eq!(store.usage().spans, 5, "{part:?}");
+        assert_eq!(store.changes(), [Change::TakenOver { spans: 3 }, Change::TakenOver { spans: 4 }]);
+        // The group that was out when the directory vanished was delivered all the same.
+        store.settle(&group.iter().map(delivered).collect::<Vec<_>>()).expect("no file is left to mark");
+        assert_eq!(store.changes(), [Change::Recovered { spans: 7 }]);
+        let group = read(&mut store);
+        assert_eq!((group.len(), group[0].spans), (1, 5), "{part:?}");
+        store.settle(&[delivered(&group[0])]).expect("durable");
+        assert_eq!((store.usage(), store.changes()), (Usage::default(), Vec::new()));
+        store.store_dead_letters(&[refusal(&batch(300, 6))], "endpoint", now()).expect("letters are kept");
+        assert_eq!(store.dead_letter_ids().expect("a well disk").len(), 1, "{part:?}");
+    }
+}
+
+#[test]
+fn a_clean_up_notices_that_the_directory_vanished() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let root = state.path().join("state");
+    let mut store = open(&root, FallbackFormat::Json);
+    store.store(&[batch(0, 3)], now()).expect("room");
+    std::fs::remove_dir_all(&root).expect("there");
+    store.clean_up(now());
+    assert_eq!(store.changes(), [Change::TakenOver { spans: 3 }]);
+    assert_eq!(own(&root).join("fallback"), store.path());
+}

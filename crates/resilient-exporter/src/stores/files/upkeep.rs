@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use file_fallback::TakenOver;
-use safe_dir::Directory;
+use safe_dir::{Directory, Locked};
 
 use super::convert::{Conversion, Target};
 use super::{FileStore, in_one_line};
@@ -176,7 +176,7 @@ impl<D: Directory> FileStore<D> {
         };
         home.state(Part::Files, self.files.stored().bytes);
         let limit = home.allowance().saturating_sub(journal);
-        let _limit = limit.max(LEAST_BYTES.min(self.max_bytes)); // LATER
+        self.files.set_max_bytes(limit.max(LEAST_BYTES.min(self.max_bytes)));
     }
 
     /// Goes on in a new directory if the one of this process has vanished; returns whether it had.
@@ -187,10 +187,10 @@ impl<D: Directory> FileStore<D> {
             self.log.warn(Kind::DiskTrouble, 0, &in_one_line(error).to_string());
             return false;
         }
-        if self.upkeep.generation == home.generation() {
+        if self.upkeep.generation == home.generation() && !self.files.is_vanished() {
             return false;
         }
-        let renewed: Result<u64, String> = Err("LATER".to_owned());
+        let renewed = self.renew(&home);
         match renewed {
             Ok(generation) => {
                 if generation != self.upkeep.generation {
@@ -207,10 +207,18 @@ impl<D: Directory> FileStore<D> {
                 true
             }
             Err(error) => {
-                self.log.warn(Kind::DiskTrouble, 0, &error);
+                self.log.warn(Kind::DiskTrouble, 0, &error.to_string());
                 false
             }
         }
+    }
+
+    /// Continues in the directory that this process has now. The files of the former one are noted as taken away.
+    fn renew(&mut self, home: &Home<D>) -> Result<u64, FallbackError> {
+        let (dir, generation) = home.own(Part::Files).map_err(in_one_line)?;
+        let Locked { dir, lock } = Locked::new(dir).map_err(in_one_line)?;
+        self.files.renew(dir, lock).map_err(in_one_line)?;
+        Ok(generation)
     }
 
     /// Shows other machines that this process is alive, before it writes and while files wait.

@@ -137,9 +137,9 @@ fn content_of_another_service_stays_and_is_named() {
     assert_eq!(find("fallback", "bank"), Find { spans: 8, journal_bytes: 0 });
     assert_eq!(find("fallback", ""), Find { spans: 2, journal_bytes: 0 });
     assert!(find("journal", "bank").journal_bytes > 0, "{finds:?}");
-    let left = fs::read_dir(at("fallback")).expect("there").filter(|entry| {
-        entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("traces-"))
-    });
+    let left = fs::read_dir(at("fallback"))
+        .expect("there")
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("traces-")));
     assert_eq!(left.count(), 3);
 }
 
