@@ -336,3 +336,75 @@ fn every_schedule_with_two_changes_keeps_each_file() {
         }
     }
 }
+
+/// While one process adopts, another one is faster at each step in turn, and a third one starts and takes the number
+/// that is free again: on a local disk its directory keeps its name at every moment, on a network disk in the end.
+#[test]
+fn a_process_that_takes_a_free_number_keeps_its_name() {
+    for (reach, hosts) in [(Reach::Local, [0, 0]), (Reach::NetworkWithLocalLocks, [1, 2])] {
+        let mut started = 0;
+        for (at, end) in (0..40).flat_map(|at| [End::Emptied, End::Killed, End::Holds].map(|end| (at, end))) {
+            started += u32::from(overtake(reach, hosts, at, end));
+        }
+        assert!(started > 2, "{reach:?}: the other process was faster at some steps");
+    }
+}
+
+/// The state of an adopted directory after its adopter was faster.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Emptied,
+    /// The adopter has ended.
+    Killed,
+    /// The adopter has not emptied it yet.
+    Holds,
+}
+
+/// Returns whether the second process adopted the directory and the third one took its number, when the first one had
+/// made `at` steps of its adoption.
+fn overtake(reach: Reach, [slow, fast]: [u32; 2], at: u32, end: End) -> bool {
+    let world = World::new(reach);
+    let claim = |host, incarnation| {
+        SharedDir::claim(world.disk.root_on(host), machine(host), incarnation).expect("the disk works")
+    };
+    drop(claim(9, 1));
+    world.wait();
+    let (mut slow, mut fast) = (claim(slow, 2), claim(fast, 3));
+    let (mut third, mut held): (Option<SharedDir<MemoryDir>>, _) = (None, None);
+    let mut renamed = Vec::new();
+    std::thread::scope(|scope| {
+        let scheduler = Arc::clone(&world.scheduler);
+        let adopting = scope.spawn(move || {
+            PROCESS.set(Some(0));
+            let adopted = slow.adopt("0000000000000001").expect("the disk works");
+            scheduler.end(0, Ok(()));
+            adopted
+        });
+        for step in 0.. {
+            if world.scheduler.ready(1).is_empty() {
+                break;
+            }
+            if step == at
+                && let Some(adopted) = fast.adopt("0000000000000001").expect("the disk works")
+            {
+                match end {
+                    End::Emptied => drop(empty(&fast, adopted)),
+                    End::Killed => drop(adopted),
+                    End::Holds => held = Some(adopted),
+                }
+                third = Some(claim(3, 1));
+            }
+            if third.as_ref().is_some_and(|third| third.is_gone() && !third.is_on_network()) {
+                renamed.push(step);
+            }
+            world.scheduler.run(0, false);
+        }
+        let adopted = adopting.join().expect("no panic");
+        assert!(adopted.is_none() || third.is_none(), "{end:?} at {at}: both have adopted it");
+    });
+    assert!(third.as_ref().is_none_or(|third| !third.is_gone()), "{end:?} at {at}");
+    // Not ahead of this: the first process would wait for its next turn for ever.
+    assert!(renamed.is_empty(), "{end:?} at {at}: the name was lost at {renamed:?}");
+    drop(held);
+    third.is_some_and(|third| third.name() == "0000000000000001")
+}
