@@ -15,7 +15,7 @@
 //! ```
 //!
 //! A DONE without ids, the first record of a segment, is the [`Account`] of the segment before: its 16 bytes of an id
-//! are the number of that segment, and batches * 2^40 + items.
+//! are the number of that segment, 0 if its content was not known, and batches * 2^40 + items.
 
 use super::Id;
 
@@ -154,6 +154,9 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    /// The segment before is not known: no segment has the number 0.
+    pub(crate) const NONE: Self = Self { number: 0, batches: 0, items: 0 };
+
     /// Appends the record to `out`, without its checksums.
     pub(crate) fn push(self, out: &mut Vec<u8>) {
         let (batches, items) = (self.batches.min(MAX_BATCHES), self.items.min(MAX_ITEMS));

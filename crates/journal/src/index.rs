@@ -253,12 +253,13 @@ impl Index {
         }
     }
 
-    /// The account of the last segment, unless its content is not known.
+    /// The account of the last segment.
     pub(crate) fn account(&self) -> Option<Account> {
         let (_, segment) = self.segments.last_key_value()?;
-        let known = !segment.sync_failed && !segment.kept;
-        let number = SegmentId::parse(&segment.name).filter(|_| known)?.number;
-        Some(Account { number, batches: segment.batches, items: segment.items })
+        let is_known = !segment.sync_failed && !segment.kept;
+        let id = SegmentId::parse(&segment.name).filter(|_| is_known);
+        let (batches, items) = (segment.batches, segment.items);
+        Some(id.map_or(Account::NONE, |id| Account { number: id.number, batches, items }))
     }
 
     pub(crate) fn grow_segment(&mut self, key: u64, bytes: u64) {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use safe_dir::{Directory, FileError, Locked, Quarantine, QuarantineLimits};
 
-use super::error::{MaintainError, ReadError};
+use super::error::MaintainError;
 use super::frame;
 use super::index::{Index, Segment};
 use super::tail::Content;
@@ -167,10 +167,7 @@ impl<D: Directory> Journal<D> {
                     error = Some(unread.into_error());
                     continue;
                 }
-                Err(ReadError::Vanished { id, count }) => {
-                    self.gone.push((id, count));
-                    continue;
-                }
+                // It is lost, or was in a segment that another program has removed.
                 Err(_) => continue,
             };
             let len = (frame::HEADER_LEN + batch.body.len()) as u64;

@@ -66,7 +66,12 @@ impl<D: Directory> Journal<D> {
     /// that fails for a moment loses nothing.
     pub fn read(&mut self, id: impl Into<Id>, now: Instant) -> Result<Batch, ReadError> {
         let id = id.into();
-        match self.try_read(id)? {
+        let read = self.try_read(id).inspect_err(|error| {
+            if let ReadError::Vanished { id, .. } = error {
+                self.gone.retain(|(gone, _)| gone != id);
+            }
+        });
+        match read? {
             Ok(batch) => Ok(batch),
             Err(Unread { error, counts }) => {
                 if !counts || !self.is_given_up(id, now) {
@@ -111,10 +116,8 @@ impl<D: Directory> Journal<D> {
         match unread {
             Some(unread) => Ok(Err(unread)),
             None if self.index.batches.contains_key(&id) => Err(self.lose(id)),
-            None => {
-                self.gone.retain(|(gone, _)| *gone != id);
-                Err(ReadError::Vanished { id, count })
-            }
+            // It is in `gone`.
+            None => Err(ReadError::Vanished { id, count }),
         }
     }
 

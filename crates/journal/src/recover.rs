@@ -166,7 +166,7 @@ struct Recovery {
     notices: Vec<Notice>,
     /// Names of segments that are not files which may be opened.
     refused: Vec<String>,
-    /// Damaged segments without a whole record.
+    /// Segments without a whole record.
     useless: Vec<u64>,
     /// The number of records.
     records: u64,
@@ -199,10 +199,12 @@ impl Recovery {
             recovery.next_number = recovery.next_number.max(id.number + 1);
             recovery.incarnations.insert(id.incarnation);
             let next = segments.get(index + 1);
-            let account = next.and_then(|(id, name)| account_in(dir, *id, name)).filter(|of| of.number == id.number);
-            // The writer of a segment syncs it before it begins the next one, and a later process states what it found
-            // in the last one. The name of a segment whose sync failed says so.
+            let account = next.and_then(|(id, name)| account_in(dir, *id, name));
+            // The writer of a segment syncs it before it begins the next one, and a later process cuts off the torn end
+            // of the last one. The name of a segment whose sync failed says so. Versions that wrote no account did not
+            // cut.
             let is_followed = account.is_some() || next.is_some_and(|(next, _)| next.incarnation == id.incarnation);
+            let account = account.filter(|account| account.number == id.number);
             let subject = Subject { id: *id, is_finished: is_followed && failed_name(name).is_some() };
             recovery.read_segment(dir, subject, name, account.filter(|_| subject.is_finished), &mut search)?;
         }
@@ -273,7 +275,9 @@ impl Recovery {
         self.report.torn += usize::from(scanned.torn_bytes > 0);
         self.report.torn_bytes += scanned.torn_bytes;
         self.report_damage(name, &scanned);
-        if is_damaged && !is_kept && read.found.is_empty() {
+        // Without a record, it is damage as a whole, or the begin that a crash has left: removed, so that the segment
+        // before is the last one.
+        if (is_damaged || !subject.is_finished) && !is_kept && read.found.is_empty() {
             self.useless.push(key);
         }
         if let Some(source) = read.unread {

@@ -87,7 +87,11 @@ struct Gap {
 /// The account of the segment before, at the start of this one.
 pub(crate) fn account<F: File>(file: &mut F, id: SegmentId) -> io::Result<Option<Account>> {
     let mut window = Window { file, bytes: vec![0; HEADER_LEN], start: 0, filled: 0 };
-    let Start::Whole(id) = id.look(window.at(0, segment::HEADER_LEN as usize)?) else { return Ok(None) };
+    let id = match id.look(window.at(0, segment::HEADER_LEN as usize)?) {
+        Start::Whole(written) => written,
+        Start::Newer(_) => return Ok(None),
+        Start::Torn | Start::Damaged => id,
+    };
     let header = Header::parse(id.salt(), segment::HEADER_LEN, window.at(segment::HEADER_LEN, HEADER_LEN)?);
     Ok(match header {
         Parsed::Header(header) if header.accepts(header.body_seed()) => Account::of(&header),

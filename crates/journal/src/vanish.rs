@@ -6,6 +6,7 @@ use std::io;
 
 use safe_dir::{Directory, File as _, FileError, Locked};
 
+use super::index::Segment;
 use super::tail::Content;
 use super::{Id, Journal, Notice};
 
@@ -31,9 +32,8 @@ impl<D: Directory> Journal<D> {
             self.index.forget_segment(key);
         }
         let mut lost = std::mem::take(&mut self.gone);
-        for id in self.index.in_order().into_iter().filter(|id| !kept.contains(id)) {
-            lost.extend(self.index.remove(id).map(|live| (id, live.count)));
-        }
+        let others = self.index.in_order().into_iter().filter(|id| !kept.contains(id)).collect();
+        lost.extend(self.drop_batches(others));
         // The record of a spill that was announced before these batches were copied.
         for (key, name, ids) in self.index.spills_in(None) {
             if !self.tail.has(Content::Spill(Some(key))) {
@@ -88,12 +88,14 @@ impl<D: Directory> Journal<D> {
             return Err(self.vanished_error());
         }
         let names: HashSet<_> = self.dir.list()?.into_iter().map(|entry| entry.name).collect();
-        // A segment of which no record is needed may be one that this journal removes at this time.
-        let segments = self.index.segments.iter().filter(|(_, segment)| segment.live > 0 || segment.spills > 0);
+        let head = self.head_key();
+        // Another segment of which no record is needed may be one that this journal has removed.
+        let is_needed = |key: &u64, segment: &Segment| segment.live > 0 || segment.spills > 0 || Some(*key) == head;
+        let segments = self.index.segments.iter().filter(|(key, segment)| is_needed(key, segment));
         let missing: Vec<u64> =
             segments.filter(|(_, segment)| !names.contains(OsStr::new(&segment.name))).map(|(key, _)| *key).collect();
         for key in missing {
-            if self.head.as_ref().is_some_and(|head| head.key == key) {
+            if head == Some(key) {
                 self.head = None;
                 self.tail.set_unwritten();
             }
@@ -126,9 +128,21 @@ impl<D: Directory> Journal<D> {
             !elsewhere && !in_tail.contains(id)
         };
         let gone: Vec<Id> = batches.into_iter().filter(is_gone).collect();
-        let gone = gone.into_iter().filter_map(|id| Some((id, self.index.remove(id)?.count))).collect();
+        let gone = self.drop_batches(gone);
         let open = self.index.spills_in(None).into_iter().filter(|(spill, ..)| spills.contains(spill));
         open.for_each(|(spill, name, ids)| self.push_spill(spill, &name, &ids));
         gone
+    }
+
+    /// Removes batches that the journal no longer has. Their spills end: the caller may append them again.
+    fn drop_batches(&mut self, ids: Vec<Id>) -> Vec<(Id, u32)> {
+        let (mut dropped, mut spilled) = (Vec::new(), Vec::new());
+        for id in ids {
+            let Some(live) = self.index.remove(id) else { continue };
+            dropped.push((id, live.count));
+            spilled.extend(live.spill.map(|_| id));
+        }
+        self.push_taken_back(&spilled);
+        dropped
     }
 }

@@ -287,6 +287,14 @@ impl<D: Directory> Journal<D> {
         ids.chunks(IDS_PER_MARK).for_each(|ids| drop(self.mark(Content::Done, ids, &[])));
     }
 
+    /// Appends marks for batches whose spills have ended, in memory.
+    pub(crate) fn push_taken_back(&mut self, ids: &[Id]) {
+        for ids in ids.chunks(IDS_PER_MARK) {
+            let count = u32::try_from(ids.len()).expect("a mark has at most 65,536 ids");
+            self.tail.push(Content::Spill(None), count, &[&[0, 0], &frame::id_bytes(ids)]);
+        }
+    }
+
     /// Appends a record about `ids`. If it cannot be written now, it stays in memory for a later call.
     fn mark(&mut self, content: Content, ids: &[Id], name: &[&[u8]]) -> Result<(), FileError> {
         if ids.is_empty() {

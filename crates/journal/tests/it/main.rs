@@ -81,6 +81,11 @@ struct Account {
     files: BTreeSet<String>,
     seq: u64,
     lives: u64,
+    /// A segment was damaged or removed: marks and announcements of spills may be missing, and batches if they are
+    /// counted.
+    harmed: bool,
+    /// A segment was removed: damage of the one before may have no account.
+    uncounted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,12 +122,22 @@ impl Account {
             files: BTreeSet::new(),
             seq: 0,
             lives: 0,
+            harmed: false,
+            uncounted: false,
         }
     }
 
     fn append<D: Directory>(&mut self, journal: &mut Journal<D>, len: usize) -> bool {
         self.seq += 1;
-        let id = (journal.incarnation(), self.seq);
+        self.append_batch(journal, (journal.incarnation(), self.seq), len)
+    }
+
+    /// Appends a batch once more.
+    fn append_as<D: Directory>(&mut self, journal: &mut Journal<D>, id: Id) -> bool {
+        self.append_batch(journal, id, self.len[&id])
+    }
+
+    fn append_batch<D: Directory>(&mut self, journal: &mut Journal<D>, id: Id, len: usize) -> bool {
         let accepted = journal.append(id, u32::try_from(len).expect("small"), &body(id, len)).is_ok();
         if accepted {
             self.len.insert(id, len);
@@ -213,6 +228,17 @@ impl Account {
         self.check(journal);
     }
 
+    /// Forgets batches that the journal does not have any more, and has reported.
+    fn forget(&mut self, ids: impl IntoIterator<Item = Id>) {
+        for id in ids {
+            assert!(self.waiting.remove(&id).is_some(), "{id:?} did not wait, or was reported before");
+            self.spills.iter_mut().for_each(|spill| spill.ids.retain(|other| *other != id));
+            self.done_durably.insert(id);
+        }
+        let ended: Vec<Spill> = self.spills.extract_if(.., |spill| spill.ids.is_empty()).collect();
+        self.files.retain(|name| ended.iter().all(|spill| spill.name != *name));
+    }
+
     fn check<D: Directory>(&self, journal: &Journal<D>) {
         assert_eq!(journal.status().batches, self.waiting.len(), "as many wait as should");
         let items: usize = self.waiting.keys().map(|id| self.len[id]).sum();
@@ -225,11 +251,12 @@ impl Account {
         let files = self.files.clone();
         let journal = Journal::open(dir, self.config, self.lives, |name| Ok(files.contains(name))).ok()?;
         let (mut journal, report) = journal;
-        let mut found = BTreeMap::new();
+        let (mut found, mut lost) = (BTreeMap::new(), report.lost_batches);
         while let Some(batch) = journal.next_recovered(now()) {
             match batch {
                 Ok(batch) => assert!(found.insert(batch.id, batch).is_none(), "given out once"),
                 Err(ReadError::File(_)) => mend(),
+                Err(ReadError::Damaged { .. }) if self.harmed => lost += 1,
                 // A batch that was never synced may be a header without its body.
                 Err(ReadError::Damaged { id, .. }) => {
                     assert_ne!(self.waiting.get(&id), Some(&Safety::Synced), "{id:?} was synced");
@@ -238,7 +265,7 @@ impl Account {
             }
         }
         for (id, batch) in &found {
-            assert!(!self.done_durably.contains(id), "{id:?} was done and synced, and is back");
+            assert!(self.harmed || !self.done_durably.contains(id), "{id:?} was done and synced, and is back");
             let len = self.len.get(id).unwrap_or_else(|| panic!("{id:?} is invented"));
             assert_eq!(batch.body, body(*id, *len), "{id:?} is another");
             assert_eq!(batch.count as usize, *len);
@@ -249,14 +276,17 @@ impl Account {
             .filter(|spill| self.files.contains(&spill.name))
             .flat_map(|spill| spill.ids.iter().copied())
             .collect();
-        for id in &in_files {
+        for id in in_files.iter().filter(|_| !self.harmed) {
             assert!(!found.contains_key(id), "{id:?} is in a file and in the journal");
         }
-        for (id, safety) in &self.waiting {
-            if (*safety == Safety::Synced || !crashed) && !in_files.contains(id) {
-                assert!(found.contains_key(id), "{id:?} ({safety:?}) is lost");
-            }
-        }
+        let safe = self.waiting.iter().filter(|(_, safety)| **safety == Safety::Synced || !crashed);
+        let missing: Vec<_> = safe.filter(|(id, _)| !in_files.contains(id) && !found.contains_key(id)).collect();
+        assert!(missing.is_empty() || self.harmed, "lost: {missing:?}");
+        assert!(
+            missing.len() as u64 <= lost || !self.harmed || self.uncounted,
+            "lost without a count: {missing:?}, {lost} counted"
+        );
+        let crashed = crashed || std::mem::take(&mut self.harmed);
         assert!(crashed || found.keys().all(|id| self.waiting.contains_key(id)), "nothing comes back without a crash");
         // From here on the account follows the journal: batches that it returned are durable, and others must never
         // come back, unless the journal reported that it could not sync.
@@ -278,7 +308,7 @@ impl Account {
             spill.stage = Stage::Marked;
             self.done_unsynced.extend(&spill.ids);
         }
-        self.done_durably.retain(|id| !self.done_unsynced.contains(id));
+        self.done_durably.retain(|id| !self.done_unsynced.contains(id) && !self.waiting.contains_key(id));
         self.files.retain(|name| self.spills.iter().any(|spill| spill.name == *name));
         self.check(&journal);
         Some(journal)

@@ -3,8 +3,8 @@
 
 use journal::{Config, Journal};
 use proptest::prelude::*;
-use safe_dir::Directory as _;
-use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
+use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty, MemoryDir};
+use safe_dir::{Directory as _, Locked};
 
 use super::{Account, SMALL};
 
@@ -29,6 +29,16 @@ enum Step {
     Well,
     /// Limits the free bytes of the disk.
     Room(u64),
+    /// Sets the limit of the journal.
+    Limit(u64),
+    /// Removes the oldest finished segment, on a well disk.
+    RemoveOldest,
+    /// Another program removes the directory.
+    Vanish,
+    /// Another program removes a segment.
+    RemoveSegment(usize),
+    /// The end of the process, and a changed byte in a segment that was finished.
+    Damage(usize, prop::sample::Index),
 }
 
 fn crash() -> impl Strategy<Value = Crash> {
@@ -53,20 +63,78 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..4_u32).prop_map(Step::FailSyncs),
         2 => Just(Step::Well),
         1 => (0..20_000_u64).prop_map(Step::Room),
+        1 => (0..40_000_u64).prop_map(Step::Limit),
+        1 => Just(Step::RemoveOldest),
+        1 => Just(Step::Vanish),
+        1 => any::<usize>().prop_map(Step::RemoveSegment),
+        1 => (any::<usize>(), any::<prop::sample::Index>()).prop_map(|(which, at)| Step::Damage(which, at)),
     ]
 }
 
-type Dir = Faulty<safe_dir::sim::MemoryDir>;
+type Dir = Faulty<MemoryDir>;
+
+fn home(disk: &Disk) -> MemoryDir {
+    disk.root().subdirectory("journal").expect("a well disk")
+}
+
+/// The names of the segments, oldest first.
+fn segments(disk: &Disk) -> Vec<String> {
+    let names = home(disk).list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
+    names.filter(|name| name.starts_with("journal-")).collect()
+}
+
+fn heal(disk: &Disk, faults: &Faults) {
+    faults.clear();
+    disk.fail_syncs(0);
+    disk.set_capacity(None);
+}
+
+/// Removes the directory; the journal goes on in a new one, and the caller appends half of the lost batches again.
+fn vanish(account: &mut Account, journal: &mut Journal<Dir>, disk: &Disk, faults: &Faults) {
+    let is_synced = journal.status().unsynced_bytes == 0;
+    assert!(disk.remove_tree("journal"));
+    disk.root().sync().expect("a well disk");
+    match journal.sync() {
+        Ok(()) => assert!(is_synced, "records became durable in a removed directory"),
+        Err(error) => assert!(error.is_vanished(), "{error}"),
+    }
+    journal.maintain().expect_err("the directory is gone");
+    assert!(journal.status().vanished);
+    let lost = journal.renew(Locked::new(Faulty::new(home(disk), faults.clone())).expect("free"));
+    account.forget(lost.iter().map(|(id, _)| *id));
+    assert!(account.sync(journal), "a well disk");
+    for (id, _) in lost.into_iter().step_by(2) {
+        account.done_durably.remove(&id);
+        account.append_as(journal, id);
+    }
+}
+
+/// Removes one segment behind the journal's back.
+fn remove_segment(account: &mut Account, journal: &mut Journal<Dir>, disk: &Disk, pick: usize) {
+    let names = segments(disk);
+    let Some(name) = names.get(pick % names.len().max(1)) else { return };
+    home(disk).remove(name).expect("there");
+    // Marks in it are gone.
+    (account.harmed, account.uncounted) = (true, true);
+    drop(journal.maintain());
+    let mut gone: Vec<_> = journal.take_vanished().into_iter().map(|(id, _)| id).collect();
+    let synced = journal.sync();
+    gone.extend(journal.take_vanished().into_iter().map(|(id, _)| id));
+    account.forget(gone);
+    synced.expect("a well disk");
+    account.check(journal);
+    assert!(account.sync(journal));
+}
 
 /// Opens the journal; where a fault prevents that, ends all faults and opens it.
 fn open(account: &mut Account, disk: &Disk, faults: &Faults, crashed: bool) -> Journal<Dir> {
     let mend = || faults.clear();
-    if let Some(journal) = account.open(Faulty::new(disk.root(), faults.clone()), crashed, mend) {
+    if let Some(journal) = account.open(Faulty::new(home(disk), faults.clone()), crashed, mend) {
         return journal;
     }
     faults.clear();
     disk.fail_syncs(0);
-    account.open(Faulty::new(disk.root(), faults.clone()), crashed, mend).expect("a well disk opens")
+    account.open(Faulty::new(home(disk), faults.clone()), crashed, mend).expect("a well disk opens")
 }
 
 /// Runs the steps, checks the journal after each, and marks all batches as done at the end.
@@ -109,9 +177,46 @@ fn play(config: Config, script: Vec<Step>) {
                 disk.fail_syncs(count);
             }
             Step::Well => {
-                faults.clear();
-                disk.fail_syncs(0);
-                disk.set_capacity(None);
+                heal(&disk, &faults);
+                journal.set_max_bytes(config.max_bytes);
+            }
+            Step::Limit(bytes) => journal.set_max_bytes(bytes),
+            Step::RemoveOldest => {
+                heal(&disk, &faults);
+                let removed = journal.remove_oldest_finished().expect("a well disk").unwrap_or_default();
+                account.forget(removed.into_iter().map(|(id, _)| id));
+                assert!(account.sync(&mut journal));
+            }
+            Step::Vanish => {
+                heal(&disk, &faults);
+                vanish(&mut account, &mut journal, &disk, &faults);
+            }
+            Step::RemoveSegment(pick) => {
+                heal(&disk, &faults);
+                remove_segment(&mut account, &mut journal, &disk, pick);
+            }
+            Step::Damage(pick, at) => {
+                heal(&disk, &faults);
+                assert!(account.sync(&mut journal));
+                drop(journal);
+                // Segments without a record finish none.
+                let has_record = |name: &String| home(&disk).metadata(name).expect("there").len > 32;
+                let mut finished: Vec<_> = segments(&disk).into_iter().filter(has_record).collect();
+                finished.pop();
+                finished.retain(|name| name.ends_with(".seg"));
+                if let Some(name) = finished.get(pick % finished.len().max(1)) {
+                    account.harmed = true;
+                    disk.tamper(&format!("journal/{name}"), |bytes| {
+                        if !bytes.is_empty() {
+                            let at = at.index(bytes.len());
+                            bytes[at] ^= 4;
+                        }
+                    });
+                }
+                journal = open(&mut account, &disk, &faults, false);
+                // One damage at a time: a segment and its account would be two.
+                super::settle(&mut journal).expect("a well disk");
+                assert!(account.sync(&mut journal));
             }
             Step::Room(left) => {
                 disk.set_capacity(Some(journal.status().bytes + left));
@@ -119,9 +224,8 @@ fn play(config: Config, script: Vec<Step>) {
         }
     }
     // Without faults the journal works as if none had occurred, and in the end no segment is left.
-    faults.clear();
-    disk.fail_syncs(0);
-    disk.set_capacity(None);
+    heal(&disk, &faults);
+    journal.set_max_bytes(config.max_bytes);
     // A small journal may be full.
     let room = config.max_bytes > 100 * SMALL.segment_bytes;
     assert!(account.append(&mut journal, 100) || !room);
@@ -139,8 +243,7 @@ fn play(config: Config, script: Vec<Step>) {
     drop(journal);
     let mut journal = open(&mut account, &disk, &faults, false);
     super::settle(&mut journal).expect("a well disk");
-    let left = disk.root().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
-    assert_eq!(left.filter(|name| name.starts_with("journal-")).count(), 0);
+    assert_eq!(segments(&disk).len(), 0);
 }
 
 proptest! {
