@@ -11,6 +11,7 @@ mod mutants;
 mod outage;
 mod process;
 mod tidy;
+mod volumes;
 mod workspace;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ usage: cargo xtask <lane> [options]
   fuzz [FILTER] [--seconds N | --long] [--keep]
                        any bytes for each reader of untrusted bytes, 60 s a target (600 s); needs cargo-fuzz and the
                        toolchain nightly; --keep goes on from the inputs that the last run with it has found
+  volumes [FILTER]     an application under other users in directories as container platforms mount them, killed or shut
+                       down while its collector is away; the cases whose name contains FILTER, or all; needs root
   interop              against the OpenTelemetry Collector itself, and our files against it, jq, gzip, zstd and
                        google.protobuf; needs go (or OTELCOL_BIN=<its program>), jq, gzip, zstd, python3 with venv
 ";
@@ -74,6 +77,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "outage" => outage::run(&workspace, rest),
         "chaos" => chaos::run(&workspace, rest),
         "mutants" => mutants::run(&workspace, rest),
+        "volumes" => volumes::run(&workspace, rest),
         "fuzz" => fuzz::run(&workspace, rest),
         "interop" => no_options(rest).and_then(|()| interop::run(&workspace)),
         other => Err(Failure::Usage(format!("there is no lane {other:?}"))),

@@ -10,6 +10,7 @@ pub mod interop;
 pub mod kinds;
 pub mod outage;
 pub mod stored;
+pub mod volumes;
 
 use std::error::Error;
 use std::time::{Duration, Instant};

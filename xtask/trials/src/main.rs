@@ -9,14 +9,16 @@ use trials::chaos::{self, Plan as Storm, Promise};
 use trials::collector::Fault;
 use trials::interop::{self, Setup};
 use trials::outage::{self, Plan};
-use trials::{Failure, now};
+use trials::{Failure, now, volumes};
 
 const USAGE: &str = "\
 usage: trials outage [--short | --long]
        trials interop --collector <program> --configs <folder> --python <program> --otlp-py <program>
        trials chaos [<storm> [options]]   without a storm: lists the storms and their options
+       trials volumes [<part of a name>]  directories as container platforms mount them; needs root
        trials collector [options]         the mock collector; used by the trials themselves
        trials chaos-life <settings>       one life of a storm; used by the storm itself
+       trials volumes-app <spans> <end>   one life of an application; used by the cases of `volumes`
 ";
 
 const STORMS: &str = "\
@@ -54,6 +56,9 @@ fn main() -> ExitCode {
         }
         ["chaos", "kill", options @ ..] => kill_storm(options),
         ["chaos", storm, ..] => Err(format!("there is no storm {storm:?}\n\n{STORMS}").into()),
+        ["volumes"] => volumes::run(""),
+        ["volumes", filter] => volumes::run(filter),
+        ["volumes-app", spans, end] => volumes::live(spans, end),
         ["chaos-life", settings] => chaos::live(settings, started),
         _ => Err(USAGE.into()),
     };

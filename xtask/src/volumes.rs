@@ -1,0 +1,44 @@
+//! Directories as container platforms mount them: the trials play the cases under other users.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+
+use crate::fail::Failure;
+use crate::process::{self, cargo};
+use crate::workspace::Workspace;
+
+const GET: &str = "apt-get install util-linux";
+
+/// Builds the trials and plays the cases, or those whose name contains an option.
+pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failure> {
+    // This process's entry belongs to its effective user.
+    let user = std::fs::metadata("/proc/self").map_or(u32::MAX, |process| process.uid());
+    require_root(user)?;
+    for tool in ["setpriv", "mount", "umount"] {
+        process::require(tool, "--version", GET)?;
+    }
+    process::run(cargo().args(["build", "--package", "trials"]))?;
+    process::run(Command::new(workspace.target.join("debug/trials")).arg("volumes").args(options))
+}
+
+fn require_root(user: u32) -> Result<(), Failure> {
+    if user == 0 {
+        return Ok(());
+    }
+    let why =
+        "volumes: the lane changes users, owners and mounts: run it as root, or in a container whose user is root";
+    Err(Failure::Found(why.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_root_the_lane_fails_and_says_so() {
+        assert!(require_root(0).is_ok());
+        for user in [1_000, u32::MAX] {
+            assert!(require_root(user).unwrap_err().to_string().contains("run it as root"));
+        }
+    }
+}
