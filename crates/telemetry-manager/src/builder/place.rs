@@ -59,13 +59,13 @@ pub(super) fn place(chosen: &Path, from: &str, service: &str) -> Result<Placed, 
             }
         }
     }
-    // The exporter narrows it; nothing else tells that others had access.
-    if let Ok(metadata) = fs::symlink_metadata(placed.base.join(service))
-        && metadata.is_dir()
-        && metadata.uid() == user()
-        && metadata.mode() & 0o077 != 0
+    // A directory that cannot be opened is an error of the exporter's; one that does not exist is made by it.
+    let root = placed.base.join(service);
+    if root.symlink_metadata().is_ok()
+        && let Ok(dir) = SafeDir::open(&root)
+        && let Some(mode) = dir.narrowed()
     {
-        placed.warnings.push(narrowed(&placed.base.join(service), metadata.mode() & 0o7777));
+        placed.warnings.push(narrowed(&root, mode));
     }
     placed.look_around(chosen, service);
     Ok(placed)
