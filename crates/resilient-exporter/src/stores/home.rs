@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use file_fallback::PROGRESS_LOG;
 use parking_lot::Mutex;
 use safe_dir::{Adopted, Directory, FileError, LOCK_FILE, Machine, OpenError, Owner, ShareError, SharedDir};
 
@@ -67,7 +68,8 @@ struct Inner<D: Directory> {
     open_root: OpenRoot<D>,
     service: String,
     machine: Machine,
-    shared: SharedDir<D>,
+    /// Taken by the drop.
+    claim: Option<SharedDir<D>>,
     /// Bytes that the journals and files of all processes may take together.
     max_bytes: u64,
     old: OldLayout<D>,
@@ -177,7 +179,7 @@ impl<D: Directory> Home<D> {
             open_root,
             service,
             machine,
-            shared,
+            claim: Some(shared),
             max_bytes,
             old,
             gathered: 0,
@@ -199,12 +201,12 @@ impl<D: Directory> Home<D> {
     /// The directory cannot be made.
     pub(crate) fn own(&self, part: Part) -> Result<(D, u64), OpenError> {
         let inner = self.0.lock();
-        Ok((inner.shared.own().subdirectory(part.name())?, inner.generation))
+        Ok((inner.shared().own().subdirectory(part.name())?, inner.generation))
     }
 
     /// The number that names this process.
     pub(crate) fn incarnation(&self) -> u64 {
-        u64::from_str_radix(self.0.lock().shared.name(), 16).unwrap_or_default()
+        u64::from_str_radix(self.0.lock().shared().name(), 16).unwrap_or_default()
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -212,11 +214,11 @@ impl<D: Directory> Home<D> {
     }
 
     pub(crate) fn is_on_network(&self) -> bool {
-        self.0.lock().shared.is_on_network()
+        self.0.lock().shared().is_on_network()
     }
 
     pub(crate) fn path(&self) -> std::path::PathBuf {
-        self.0.lock().shared.root().path().to_owned()
+        self.0.lock().shared().root().path().to_owned()
     }
 
     /// Adopts the directories of processes that have ended, at most once in 5 s, and shows this process's bytes to the
@@ -277,13 +279,13 @@ impl<D: Directory> Home<D> {
                 processes.push(ended.adopted.locked.dir.existing_subdirectory(Part::Files.name()));
             }
         }
-        processes.push(inner.shared.own().existing_subdirectory(Part::Files.name()));
-        for name in inner.shared.others().map_err(|error| failed(&error))? {
+        processes.push(inner.shared().own().existing_subdirectory(Part::Files.name()));
+        for name in inner.shared().others().map_err(|error| failed(&error))? {
             let is_ended = inner.ended.values().any(|ended| ended.adopted.name == name);
             if is_ended || !is_user(inner.owner_of(&name).as_ref()) {
                 continue;
             }
-            if let Some(process) = inner.shared.root().existing_subdirectory(&name).map_err(|error| failed(&error))? {
+            if let Some(process) = inner.shared().root().existing_subdirectory(&name).map_err(|error| failed(&error))? {
                 processes.push(process.existing_subdirectory(Part::Files.name()));
             }
         }
@@ -305,7 +307,7 @@ impl<D: Directory> Home<D> {
         if let Some(ended) = inner.ended.values().find(|ended| is_owner(ended.adopted.owner.as_ref())) {
             return ended.is_undecided();
         }
-        inner.shared.others().unwrap_or_default().iter().any(|name| is_owner(inner.owner_of(name).as_ref()))
+        inner.shared().others().unwrap_or_default().iter().any(|name| is_owner(inner.owner_of(name).as_ref()))
     }
 
     /// The content could not be taken over now: it is tried again in a while.
@@ -379,7 +381,7 @@ impl<D: Directory> Home<D> {
     pub(crate) fn beat_if_due(&self, now: Instant) -> Result<(), FileError> {
         let mut inner = self.0.lock();
         let is_due = inner.beat.is_none_or(|last| now.saturating_duration_since(last) >= BEAT_EVERY);
-        if is_due && inner.shared.is_on_network() { inner.beat(now) } else { Ok(()) }
+        if is_due && inner.shared().is_on_network() { inner.beat(now) } else { Ok(()) }
     }
 
     /// Spans of other services in directories of the old layout.
@@ -400,12 +402,12 @@ impl<D: Directory> Home<D> {
     /// The directory has vanished and cannot be made anew.
     pub(crate) fn renew_if_gone(&self) -> Result<bool, StateDirError> {
         let inner = &mut *self.0.lock();
-        if !inner.shared.is_gone() {
+        if !inner.shared().is_gone() {
             return Ok(false);
         }
         let incarnation = inner.incarnation.wrapping_add(inner.generation + 1);
         let (shared, _) = claim(&inner.open_root, &inner.service, &inner.machine, incarnation)?;
-        inner.shared = shared;
+        inner.claim = Some(shared);
         inner.generation += 1;
         // Content that still exists is found by the next round, without a lock of this process on it.
         inner.ended.clear();
@@ -416,9 +418,17 @@ impl<D: Directory> Home<D> {
 }
 
 impl<D: Directory> Inner<D> {
+    fn shared(&self) -> &SharedDir<D> {
+        self.claim.as_ref().expect("taken by the drop alone")
+    }
+
+    fn shared_mut(&mut self) -> &mut SharedDir<D> {
+        self.claim.as_mut().expect("taken by the drop alone")
+    }
+
     /// The owner of a directory of another process, if its lock file can be read.
     fn owner_of(&self, name: &str) -> Option<Owner> {
-        self.shared.look(name).ok().flatten()?.owner
+        self.shared().look(name).ok().flatten()?.owner
     }
 
     /// A store may take this content now. Files wait until the journals of all ended processes are opened: that decides
@@ -443,12 +453,12 @@ impl<D: Directory> Inner<D> {
         self.gather_old(&mut round, &mut others);
         // Before the comparison of times: on a network file system the others are measured against this file.
         let shown = self.beat(now);
-        for name in self.shared.others()? {
+        for name in self.shared().others()? {
             if self.ended.values().any(|ended| ended.adopted.name == name) {
                 continue;
             }
             others.directories += 1;
-            let other = match self.shared.look(&name) {
+            let other = match self.shared().look(&name) {
                 Ok(Some(other)) => other,
                 Ok(None) => {
                     others.directories -= 1;
@@ -469,7 +479,7 @@ impl<D: Directory> Inner<D> {
                 others.bytes += owner.map_or(0, |owner| owner.bytes);
                 continue;
             }
-            match self.shared.adopt(&name) {
+            match self.shared_mut().adopt(&name) {
                 Ok(Some(adopted)) => {
                     others.directories -= 1;
                     round.adopted.push(adopted.name.clone());
@@ -489,12 +499,13 @@ impl<D: Directory> Inner<D> {
 
     /// Moves content of the old layout to directories that the look then finds.
     fn gather_old(&mut self, round: &mut Round, others: &mut Others) {
+        let Some(shared) = &self.claim else { return };
         let (incarnation, count) = (self.incarnation, &mut self.gathered);
         let mut new_name = || {
             *count += 1;
             format!("{:016x}", (incarnation ^ OLD).wrapping_add(*count))
         };
-        let gathered = self.old.gather(self.shared.root(), &mut new_name);
+        let gathered = self.old.gather(shared.root(), &mut new_name);
         others.directories += u64::from(gathered.waits);
         if let Some(error) = gathered.failed {
             round.failed.get_or_insert(("the layout of an earlier version".to_owned(), error));
@@ -516,15 +527,27 @@ impl<D: Directory> Inner<D> {
             && let Some(ended) = self.ended.remove(&key)
         {
             // A file of another program in it prevents the removal; the directory stays then, without an owner.
-            drop(ended.adopted.remove(self.shared.root()));
+            drop(ended.adopted.remove(self.shared().root()));
         }
     }
 
     fn beat(&mut self, now: Instant) -> Result<(), FileError> {
         let bytes = self.bytes.values().sum();
-        self.shared.beat(bytes)?;
+        self.shared_mut().beat(bytes)?;
         self.beat = Some(now);
         Ok(())
+    }
+}
+
+impl<D: Directory> Drop for Inner<D> {
+    /// A process that leaves nothing behind removes its directory. Otherwise another process adopts it.
+    fn drop(&mut self) {
+        self.ended.clear();
+        let Some(shared) = self.claim.take() else { return };
+        let is_empty = Part::ALL.into_iter().all(|part| remove_part(shared.own(), part).is_ok());
+        if is_empty {
+            drop(shared.leave());
+        }
     }
 }
 
@@ -544,13 +567,16 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> io::Error {
     io::Error::other(in_one_line(error))
 }
 
-/// Removes the directory of one kind of content, which is empty but for its lock.
+/// Removes the directory of one kind of content, if nothing is stored in it: lock, log and notes of a store go with it.
 fn remove_part<D: Directory>(dir: &D, part: Part) -> Result<(), FileError> {
     if let Ok(Some(content)) = dir.existing_subdirectory(part.name()) {
-        safe_dir::remove_leftovers(&content)?;
-        match content.remove(LOCK_FILE) {
-            Err(error) if !error.is_not_found() => return Err(error),
-            Ok(()) | Err(_) => {}
+        let names = content.list()?.into_iter().map(|entry| entry.name.into_string());
+        let Ok(mut names) = names.collect::<Result<Vec<_>, _>>() else { return Ok(()) };
+        let is_note = |name: &String| name.starts_with('.') || name == PROGRESS_LOG;
+        if names.iter().all(is_note) {
+            // The lock last: a process that opens the directory meanwhile finds it locked.
+            names.sort_by_key(|name| name == LOCK_FILE);
+            names.iter().try_for_each(|name| content.remove(name))?;
         }
     }
     match dir.remove_subdirectory(part.name()) {
