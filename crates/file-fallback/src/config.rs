@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::form::format::{Format, MAX_RECORD_BYTES};
 
@@ -21,6 +21,7 @@ pub struct Config {
     pub(crate) zstd_level: i32,
     pub(crate) max_record_bytes: usize,
     pub(crate) quarantine_max_bytes: u64,
+    pub(crate) newest_time: Option<SystemTime>,
 }
 
 /// Collects the settings of a [`Config`].
@@ -87,6 +88,7 @@ impl Config {
             zstd_level: 3,
             max_record_bytes: 1_000_000,
             quarantine_max_bytes: 64 << 20,
+            newest_time: None,
         };
         Builder { config }
     }
@@ -183,6 +185,14 @@ impl Builder {
     /// removed.
     pub const fn with_quarantine_max_bytes(mut self, bytes: u64) -> Self {
         self.config.quarantine_max_bytes = bytes;
+        self
+    }
+
+    /// The newest time that an earlier process has seen (see [`ClockFile`](crate::ClockFile)); unknown by default. A
+    /// start whose wall clock is more than 24 hours beyond it removes no file for its age in the first hour, and then
+    /// one a second.
+    pub const fn with_newest_time(mut self, newest: Option<SystemTime>) -> Self {
+        self.config.newest_time = newest;
         self
     }
 

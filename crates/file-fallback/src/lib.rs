@@ -13,11 +13,13 @@
 //! | `files` | the files on the disk and their state: start, replay, verdicts, quarantine, taking over |
 //! | `read` | from the bytes of a file to groups of records |
 //! | `books` | the files in memory: settled records, failed attempts, sums, and the log of the progress |
+//! | `clock_file` | the newest time that was seen, for the next process |
 //! | `config` | the settings |
 //! | `form` | formats of records, names of files |
 //! | `error`, `outcome`, `notice` | errors, results, and the events that no result reports |
 
 mod books;
+mod clock_file;
 mod config;
 pub mod dead_letters;
 mod error;
@@ -31,6 +33,7 @@ mod store;
 mod write;
 
 pub use books::progress::LOG as PROGRESS_LOG;
+pub use clock_file::{ClockFile, Remembered};
 pub use config::{Builder, Compression, Config, InvalidConfig};
 pub use error::{AdoptError, OpenError, RecordProblem, ReplayError, SettleError, SpillError};
 pub use form::format::Format;

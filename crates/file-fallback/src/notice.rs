@@ -1,5 +1,7 @@
 //! Events that no result reports, for a log and a ledger.
 
+use std::time::SystemTime;
+
 /// An event in a store that no result of a call reports.
 ///
 /// Where `count` units left the store, [`stored`](crate::FileFallback::stored) no longer counts them.
@@ -36,6 +38,24 @@ pub enum Notice {
         files: u64,
         /// The units that came into the store with them.
         count: u64,
+    },
+    /// The wall clock is more than 24 hours beyond the newest time that an earlier process has seen: no file is removed
+    /// for its age before `until`. Check the clock.
+    AgeRests {
+        /// By the wall clock.
+        until: SystemTime,
+    },
+    /// A file was removed for its age after such a rest; the call returned it too.
+    RemovedAfterRest {
+        /// Its name.
+        name: String,
+    },
+    /// The newest time that an earlier process has seen is more than 24 hours beyond the wall clock, which counts.
+    ClockSetBack {
+        /// The time that was remembered.
+        from: SystemTime,
+        /// The wall clock's time.
+        to: SystemTime,
     },
     /// The directory of the store was removed: see [`FileFallback::renew`](crate::FileFallback::renew).
     DirectoryVanished,

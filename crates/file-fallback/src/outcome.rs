@@ -50,8 +50,8 @@ pub struct Spilled {
 /// The caller's decision about one record of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The record is not read again: it was delivered, or is stored elsewhere. The caller found this many units in it; a
-    /// file in whose records fewer were found than its name promises is set aside after its last record, not removed.
+    /// The record is not read again: it was delivered, or is stored elsewhere. The caller found this many units in it;
+    /// a file in whose records fewer were found than its name promises is set aside after its last record, not removed.
     Done(u64),
     /// The caller cannot decode the record. Its file is set aside after its last record; the notice then counts the
     /// units that are missing.

@@ -91,22 +91,22 @@ impl<D: Directory> FileFallback<D> {
         if self.is_forked() {
             return Err(AdoptError::Forked);
         }
-        self.limits.time(now);
+        self.limits.time(&mut self.files, now);
         let (taken, result) = adopt::take_over(&mut self.files, from);
         result.map(|()| taken).map_err(AdoptError::File)
     }
 
-    /// Whether the directory of the store was removed, as by `rm -rf` while the process runs. [`clean_up`](Self::clean_up)
-    /// looks as well, and gives [`Notice::DirectoryVanished`]; each operation that needs the directory fails with an error
-    /// whose `is_vanished` says so. Continue with [`renew`](Self::renew).
+    /// Whether the directory of the store was removed, as by `rm -rf` while the process runs.
+    /// [`clean_up`](Self::clean_up) looks as well, and gives [`Notice::DirectoryVanished`]; each operation that needs
+    /// the directory fails with an error whose `is_vanished` says so. Continue with [`renew`](Self::renew).
     #[must_use]
     pub fn is_vanished(&self) -> bool {
         self.files.dir().is_gone()
     }
 
-    /// Continues in another directory, which the caller has opened and locked: the one that was made again after the old
-    /// one was removed. The files of the old one have left the store, each with a [`Notice::Vanished`]; files in the new
-    /// one are found as by [`open`](FileFallback::open). Groups that are handed out are unknown from now on.
+    /// Continues in another directory, which the caller has opened and locked: the one that was made again after the
+    /// old one was removed. The files of the old one have left the store, each with a [`Notice::Vanished`]; files in
+    /// the new one are found as by [`open`](FileFallback::open). Groups that are handed out are unknown from now on.
     ///
     /// # Errors
     ///
@@ -124,6 +124,20 @@ impl<D: Directory> FileFallback<D> {
     /// files with the next [`clean_up`](Self::clean_up) or spill, which return them.
     pub fn set_max_bytes(&mut self, max_bytes: u64) {
         self.limits.set_max_bytes(max_bytes);
+    }
+
+    /// The newest time that can be believed, for a [`ClockFile`](crate::ClockFile): the next process remembers it. None
+    /// before the first operation with a time.
+    #[must_use]
+    pub fn newest_time(&self) -> Option<SystemTime> {
+        self.limits.newest_time()
+    }
+
+    /// Until when no file is removed for its age, because the wall clock was far ahead at the start (see
+    /// [`Notice::AgeRests`]); by the wall clock.
+    #[must_use]
+    pub fn age_rests_until(&self) -> Option<SystemTime> {
+        self.limits.rests_until()
     }
 
     /// The time in the name of the oldest file: of the next one that a limit removes.
@@ -276,7 +290,7 @@ impl<D: Directory> FileFallback<D> {
     /// How long it takes until the oldest files must go, at the rate of the last ten minutes: because of `max_bytes`,
     /// or because the file system runs into the reserve. `None` if no file was written in that time.
     pub fn full_in(&mut self, now: SystemTime) -> Option<Duration> {
-        self.limits.full_in(&self.files, now)
+        self.limits.full_in(&mut self.files, now)
     }
 
     /// The present contents. O(1).

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use crate::books::file::{FileSettled, StoredFile};
+use crate::books::progress::Mark;
 use crate::books::ranges::Ranges;
 use crate::form::name::FileName;
 use crate::outcome::{Stored, Verdict};
@@ -117,9 +118,13 @@ impl Catalog {
         old.map(|(key, _)| key.clone()).collect()
     }
 
-    /// See [`StoredFile::correct_time`].
-    pub(crate) fn correct_times(&mut self, now: SystemTime, clock_set: SystemTime) {
-        self.files.values_mut().for_each(|file| file.correct_time(now, clock_set));
+    /// See [`StoredFile::correct_time`]; returns the marks that must be written.
+    pub(crate) fn correct_times(&mut self, now: SystemTime, clock_set: SystemTime) -> Vec<Mark> {
+        let corrected = self
+            .files
+            .iter_mut()
+            .filter_map(|(key, file)| file.correct_time(now, clock_set).then(|| file.mark(&key.name)));
+        corrected.collect()
     }
 
     /// Takes one verdict for each of the records; `None` if there is no such file.

@@ -1,6 +1,6 @@
 //! One file: which of its records are settled or handed out.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::books::progress::Mark;
 use crate::books::ranges::Ranges;
@@ -37,6 +37,8 @@ pub(crate) struct StoredFile {
     read_failures: u32,
     /// Processes in a row that died while they read it.
     deaths: u32,
+    /// The time from which it ages, in seconds since the epoch, where its name has a time far ahead.
+    since: Option<u64>,
 }
 
 impl StoredFile {
@@ -55,6 +57,7 @@ impl StoredFile {
             rejected: false,
             read_failures: 0,
             deaths: 0,
+            since: None,
         }
     }
 
@@ -65,6 +68,11 @@ impl StoredFile {
         self.done_count = mark.count;
         self.rejected = mark.rejected;
         self.deaths = mark.deaths;
+        self.since = mark.since;
+        if let Some(since) = mark.since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(since)))
+        {
+            self.written_at = self.written_at.min(since);
+        }
         if mark.rejected {
             self.damage = Some(Damage::Rejected);
         }
@@ -79,6 +87,7 @@ impl StoredFile {
             rejected: self.rejected,
             tried: self.tried.worst(MAX_TRIED),
             deaths: self.deaths,
+            since: self.since,
         }
     }
 
@@ -114,17 +123,24 @@ impl StoredFile {
         is_read && self.out.is_empty()
     }
 
-    pub(crate) fn is_older(&self, age: std::time::Duration, now: SystemTime) -> bool {
+    pub(crate) fn is_older(&self, age: Duration, now: SystemTime) -> bool {
         now.duration_since(self.written_at).is_ok_and(|since| since >= age)
     }
 
     /// Lets the file age from `now` on where its time of writing cannot be right: it is later than `now`, or
     /// `clock_set`, the time that a set clock has passed, lies between it and `now`.
-    pub(crate) fn correct_time(&mut self, now: SystemTime, clock_set: SystemTime) {
+    ///
+    /// Returns whether it was far ahead: then the mark must remember this, or each start would begin its age anew.
+    pub(crate) fn correct_time(&mut self, now: SystemTime, clock_set: SystemTime) -> bool {
+        let is_far_ahead = self.written_at.duration_since(now).is_ok_and(|ahead| ahead > FAR_AHEAD);
+        if is_far_ahead {
+            self.since = now.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
+        }
         self.written_at = self.written_at.min(now);
         if self.written_at < clock_set && now >= clock_set {
             self.written_at = now;
         }
+        is_far_ahead
     }
 
     /// The attempts of record `number`, if its turn has come: it is neither settled nor handed out, and no record of
@@ -244,6 +260,9 @@ pub(crate) struct FileSettled {
     /// A record waits before the place to which the file was read.
     pub(crate) is_reread: bool,
 }
+
+/// A time of writing that is so far ahead of the clock is wrong.
+const FAR_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
 /// A mark holds the attempts of at most so many records of one file: those that failed most often.
 const MAX_TRIED: usize = 1_000;

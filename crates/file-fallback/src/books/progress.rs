@@ -30,6 +30,9 @@ pub(crate) struct Mark {
     /// The processes in a row that died while they read the file.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) deaths: u32,
+    /// The time from which the file ages, where its name has a time far ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<u64>,
 }
 
 /// The log, and the last mark of each file.

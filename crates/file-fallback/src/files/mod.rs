@@ -78,11 +78,19 @@ impl<D: Directory> Files<D> {
 
     /// See [`Catalog::correct_times`].
     pub(crate) fn correct_times(&mut self, now: SystemTime, clock_set: SystemTime) {
-        self.catalog.correct_times(now, clock_set);
+        let marks = self.catalog.correct_times(now, clock_set);
+        if !marks.is_empty() {
+            // A mark that is not written lets the file age anew after the next start.
+            drop(self.progress.save(&self.dir, marks));
+        }
     }
 
     pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
         self.notices.drain(..).collect()
+    }
+
+    pub(crate) fn note(&mut self, notice: Option<Notice>) {
+        self.notices.extend(notice);
     }
 
     /// Whether the directory was removed; the first time with a notice.

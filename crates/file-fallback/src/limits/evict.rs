@@ -11,8 +11,9 @@ use crate::config::Config;
 use crate::error::SpillError;
 use crate::files::Files;
 use crate::form::names::CLOCK_SET;
-use crate::limits::clock::Clock;
+use crate::limits::clock::{Clock, ClockEvent};
 use crate::limits::rate::Rate;
+use crate::notice::Notice;
 use crate::outcome::{Evicted, Reason};
 
 /// The limits, and the time and the rate that they are measured with.
@@ -33,7 +34,7 @@ impl Limits {
             max_age: config.max_age,
             max_files: u64::try_from(config.max_files).unwrap_or(u64::MAX),
             free_space_reserve: config.free_space_reserve,
-            clock: Clock::default(),
+            clock: Clock::new(config.newest_time),
             rate: Rate::default(),
         }
     }
@@ -52,8 +53,23 @@ impl Limits {
     }
 
     /// The store's own time, for the wall clock's `now`.
-    pub(crate) fn time(&mut self, now: SystemTime) -> SystemTime {
-        self.clock.read(now)
+    pub(crate) fn time<D: Directory>(&mut self, files: &mut Files<D>, now: SystemTime) -> SystemTime {
+        let (time, event) = self.clock.read(now);
+        files.note(event.map(|event| match event {
+            ClockEvent::Rests { until } => Notice::AgeRests { until },
+            ClockEvent::SetBack { from, to } => Notice::ClockSetBack { from, to },
+        }));
+        time
+    }
+
+    /// See [`Clock::newest`].
+    pub(crate) fn newest_time(&self) -> Option<SystemTime> {
+        self.clock.newest()
+    }
+
+    /// See [`Clock::rests_until`].
+    pub(crate) fn rests_until(&self) -> Option<SystemTime> {
+        self.clock.rests_until()
     }
 
     /// Notes that a file was written at `now`, by the store's own time.
@@ -62,8 +78,8 @@ impl Limits {
     }
 
     /// How long it takes, at the present rate, until the oldest files must go.
-    pub(crate) fn full_in<D: Directory>(&mut self, files: &Files<D>, now: SystemTime) -> Option<Duration> {
-        let now = self.clock.read(now);
+    pub(crate) fn full_in<D: Directory>(&mut self, files: &mut Files<D>, now: SystemTime) -> Option<Duration> {
+        let now = self.time(files, now);
         let own = self.max_bytes.saturating_sub(files.catalog().total().bytes);
         let free = files.dir().space().map_or(u64::MAX, |space| space.free.saturating_sub(self.reserve(space)));
         self.rate.lasts(own.min(free), now)
@@ -72,15 +88,20 @@ impl Limits {
     /// Removes files that are too old or too much, repeats removals that failed, and bounds the quarantine.
     pub(crate) fn clean_up<D: Directory>(&mut self, files: &mut Files<D>, now: SystemTime) -> Vec<Evicted> {
         let mut evicted = Vec::new();
-        let now = self.clock.read(now);
+        let now = self.time(files, now);
         if files.note_if_vanished() {
             return evicted;
         }
         files.tidy();
         files.correct_times(now, SystemTime::UNIX_EPOCH + CLOCK_SET);
-        for key in files.catalog().idle_older_than(self.max_age, now) {
+        let old = files.catalog().idle_older_than(self.max_age, now);
+        let (is_slow, allowed) = (self.clock.is_slow(), self.clock.allow(old.len()));
+        for key in old.into_iter().take(allowed) {
             match self.evict(files, &key, Reason::MaxAge) {
-                Ok(removed) => evicted.push(removed),
+                Ok(removed) => {
+                    files.note(is_slow.then(|| Notice::RemovedAfterRest { name: removed.name.clone() }));
+                    evicted.push(removed);
+                }
                 Err(_) => break,
             }
         }
@@ -100,7 +121,8 @@ impl Limits {
         evicted: &mut Vec<Evicted>,
     ) -> Result<(), FileError> {
         if files.catalog().total().bytes.saturating_add(bytes) > self.max_bytes {
-            // A file of earlier settings that is larger than all files may be goes first: the others need not go for it.
+            // A file of earlier settings that is larger than all files may be goes first: the others need not go for
+            // it.
             for key in files.catalog().idle_larger_than(self.max_bytes) {
                 evicted.push(self.evict(files, &key, Reason::MaxBytes)?);
             }

@@ -9,8 +9,8 @@ use crate::form::name::FileName;
 use crate::read::records::{Item, RecordReader};
 
 /// The record number `index`, from 0, of a file in a directory that is not opened as a store: for a caller that has to
-/// know whose records they are before it takes the file over. `None` if the name is none of this signal, or the file has
-/// no such record, or damage before it. Changes nothing. Memory: one record.
+/// know whose records they are before it takes the file over. `None` if the name is none of this signal, or the file
+/// has no such record, or damage before it. Changes nothing. Memory: one record.
 ///
 /// # Errors
 ///

@@ -109,7 +109,7 @@ impl<D: Directory> Target<'_, D> {
         let bytes = encoded.len();
         // Else the removals of old files would seem to succeed one after the other.
         self.files.check_directory().map_err(|source| SpillError::File { source, evicted: Vec::new() })?;
-        let written_at = self.limits.time(now);
+        let written_at = self.limits.time(self.files, now);
         let mut evicted = Vec::new();
         match when_full {
             WhenFull::EvictOldest => self.limits.make_free_space(self.files, bytes, &mut evicted)?,

@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use file_fallback::{Compression, Config, FileFallback, InvalidConfig, Reason, Record, SpillError};
+use file_fallback::{
+    ClockFile, Compression, Config, FileFallback, InvalidConfig, Notice, Reason, Record, Remembered, SpillError,
+};
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk};
 
@@ -156,6 +158,90 @@ fn a_spill_that_is_larger_than_the_store_is_refused_and_no_file_is_removed() {
         other => panic!("{other:?}"),
     }
     assert_eq!(drain(&mut store, 5_000), (once(0..1), 0));
+}
+
+/// The wall clock of a start is ten days, and 74 years, beyond the newest time that an earlier process has seen.
+#[test]
+fn a_clock_that_is_ahead_at_a_start_removes_no_file_for_an_hour() {
+    const DAY: u64 = 24 * 3_600;
+    for ahead in [10 * DAY, 74 * 365 * DAY] {
+        let scratch = scratch();
+        let mut store = open(config(scratch.path()));
+        for id in 0..20 {
+            drop(store.spill(&lines([id], 50), at(id as u64)).expect("room"));
+        }
+        let newest = store.newest_time();
+        assert_eq!(newest, Some(at(19)));
+        drop(store);
+        let mut store = open(config(scratch.path()).with_newest_time(newest));
+        for minute in 0..60 {
+            assert_eq!(store.clean_up(at(ahead + 60 * minute)), []);
+            assert_eq!(store.age_rests_until(), Some(at(ahead + 3_600)));
+        }
+        assert_eq!(store.take_notices(), [Notice::AgeRests { until: at(ahead + 3_600) }]);
+        let fresh = store.spill(&lines([99], 50), at(ahead + 3_599)).expect("room").name;
+        assert_eq!(store.clean_up(at(ahead + 3_600)), []);
+        assert_eq!(store.age_rests_until(), None);
+        for second in 1..=20 {
+            let gone = store.clean_up(at(ahead + 3_600 + second));
+            assert_eq!(gone.iter().map(|file| file.reason).collect::<Vec<_>>(), [Reason::MaxAge], "one a second");
+            assert_eq!(store.take_notices(), [Notice::RemovedAfterRest { name: gone[0].name.clone() }]);
+        }
+        assert_eq!((store.clean_up(at(ahead + 9_000)), crate::data_files(scratch.path())), (vec![], vec![fresh]));
+        // Restarts during the rest do not end it.
+        drop(store);
+        let mut newest = Some(at(0));
+        for start in 0..5 {
+            let mut store = open(config(scratch.path()).with_newest_time(newest));
+            assert_eq!(store.clean_up(at(2 * ahead + 60 * start)), []);
+            newest = store.newest_time();
+        }
+        let mut store = open(config(scratch.path()).with_newest_time(Some(at(3 * ahead))));
+        assert_eq!(store.clean_up(at(ahead + 9_000)), []);
+        let back = Notice::ClockSetBack { from: at(3 * ahead), to: at(ahead + 9_000) };
+        assert_eq!(store.take_notices(), [back]);
+    }
+}
+
+/// A file that was named with a clock 74 years ahead goes after its age, however often processes start in between.
+#[test]
+fn a_file_from_far_ahead_neither_goes_at_once_nor_lives_for_ever() {
+    const DAY: u64 = 24 * 3_600;
+    let scratch = scratch();
+    drop(open(config(scratch.path())).spill(&lines([0], 50), at(74 * 365 * DAY)).expect("room"));
+    let mut gone = Vec::new();
+    for day in 0..7 {
+        let mut store = open(config(scratch.path()));
+        gone.extend(store.clean_up(at(day * DAY)));
+        assert_eq!(gone, [], "day {day}");
+    }
+    assert_eq!(open(config(scratch.path())).clean_up(at(7 * DAY)).len(), 1);
+}
+
+#[test]
+fn the_newest_time_is_remembered_in_a_file_once_a_minute() {
+    let scratch = scratch();
+    let dir = safe_dir::SafeDir::open(scratch.path()).expect("ours");
+    let (mut one, mut other) = (ClockFile::new(1), ClockFile::new(2));
+    assert_eq!(ClockFile::read(&dir), Remembered::Nothing);
+    assert!(one.note(&dir, at(0)).expect("written"));
+    let text = std::fs::read_to_string(scratch.path().join("clock")).expect("there");
+    assert_eq!((&*text, ClockFile::read(&dir)), ("2026-02-01T00:00:00Z\n", Remembered::Time(at(0))));
+    assert!(!one.note(&dir, at(59)).expect("not due"));
+    assert!(one.note(&dir, at(60)).expect("written"));
+    assert!(!other.note(&dir, at(30)).expect("the newer time of another process stays"));
+    assert!(other.note(&dir, at(200)).expect("written"));
+    assert!(!one.note(&dir, at(210)).expect("the other process wrote it"));
+    // A day ahead is set back.
+    assert!(one.note(&dir, at(200 + 2 * 24 * 3_600)).expect("written"));
+    assert!(other.note(&dir, at(300)).expect("set back"));
+    assert_eq!(ClockFile::read(&dir).time(), Some(at(300)));
+    for damaged in ["", "2026-02-01T00:00:00Z", "yesterday\n", &"9".repeat(1_000)] {
+        std::fs::write(scratch.path().join("clock"), damaged).expect("written");
+        assert_eq!(ClockFile::read(&dir), Remembered::Unreadable, "{damaged}");
+        assert!(ClockFile::new(3).note(&dir, at(400)).expect("written"), "{damaged}");
+        assert_eq!(ClockFile::read(&dir).time(), Some(at(400)));
+    }
 }
 
 /// Files that were within the limits of earlier settings are good files.

@@ -22,8 +22,8 @@ pub const MAX_LINE_BYTES: usize = 64 << 20;
 /// half a surrogate pair (U+FFFD). An unknown name of an enumeration, a key twice in one object and two values in one
 /// attribute are errors. Ids of a wrong length are kept: the collector is their judge.
 ///
-/// A line whose `resourceSpans` is not empty gives bytes that are not empty, also if it yields no span, such as where all
-/// spans stand under a name that OTLP does not have: a count of 0 with bytes is not the same as an empty request.
+/// A line whose `resourceSpans` is not empty gives bytes that are not empty, also if it yields no span, such as where
+/// all spans stand under a name that OTLP does not have: a count of 0 with bytes is not the same as an empty request.
 ///
 /// The fields of the result are in the order of their numbers, in any order of the keys. Memory is bounded by the
 /// length of the line: protobuf is at most a twelfth longer than the JSON that it is read from, and that only where
