@@ -33,6 +33,11 @@ pub(crate) enum Kind {
     FileShort,
     FileTaken,
     FilesNotTakenOver,
+    AgeRests,
+    ClockSetBack,
+    ClockUnreadable,
+    ClockNotWritten,
+    RemovedForAge,
     LetterSetAside,
     LetterRemoved,
     LetterStays,
@@ -77,6 +82,16 @@ impl Kind {
             Self::FileShort => "a fallback file held fewer spans than its name says",
             Self::FileTaken => "a fallback file was taken away",
             Self::FilesNotTakenOver => "files of a process that has ended were not taken over; it is tried again",
+            Self::AgeRests => {
+                "the wall clock is more than 24 h beyond the newest time that an earlier process has seen: no file is \
+                 removed for its age for an hour; check the clock"
+            }
+            Self::ClockSetBack => {
+                "an earlier process has seen a time more than 24 h beyond the wall clock; the wall clock counts"
+            }
+            Self::ClockUnreadable => "the file \"clock\" of the state directory is unreadable; it is written anew",
+            Self::ClockNotWritten => "the file \"clock\" of the state directory was not written; it is tried again",
+            Self::RemovedForAge => "a fallback file was removed for its age, after the wall clock had been far ahead",
             Self::LetterSetAside => "a dead letter was set aside",
             Self::LetterRemoved => "a dead letter was removed to make room or for its age",
             Self::LetterStays => "a dead letter is sent again, and could not be removed",
@@ -120,6 +135,7 @@ impl Kind {
             Self::FileSetAside
                 | Self::FileShort
                 | Self::FileTaken
+                | Self::RemovedForAge
                 | Self::LetterSetAside
                 | Self::LetterRemoved
                 | Self::LetterStays

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use file_fallback::dead_letters::DeadLetters;
 use file_fallback::{
-    Config, Damage, Evicted, FileFallback, Group, Next, Notice, Reason, SettleError, SpillError, Verdict,
+    Config, Damage, Evicted, FileFallback, Group, Next, Notice, Reason, Remembered, SettleError, SpillError, Verdict,
 };
 use otlp_payload::Payload;
 use safe_dir::{Directory, SafeDir};
@@ -40,10 +40,16 @@ mod convert;
 mod upkeep;
 
 /// The settings of `file-fallback` for fallback files in `dir`.
-fn files_config(files: &Files, reserve: u64, dir: PathBuf) -> Result<Config, FileStoreError> {
+fn files_config(
+    files: &Files,
+    reserve: u64,
+    newest: Option<SystemTime>,
+    dir: PathBuf,
+) -> Result<Config, FileStoreError> {
     let config = Config::builder(dir)
         .with_signal(SIGNAL)
         .with_free_space_reserve(reserve)
+        .with_newest_time(newest)
         .with_max_bytes(files.max_bytes)
         .with_max_age(files.max_age)
         .with_format(files.format.of_files())
@@ -54,11 +60,17 @@ fn files_config(files: &Files, reserve: u64, dir: PathBuf) -> Result<Config, Fil
 }
 
 /// The settings of `file-fallback` for dead letters in `dir`.
-fn letters_config(letters: &settings::DeadLetters, reserve: u64, dir: PathBuf) -> Result<Config, FileStoreError> {
+fn letters_config(
+    letters: &settings::DeadLetters,
+    reserve: u64,
+    newest: Option<SystemTime>,
+    dir: PathBuf,
+) -> Result<Config, FileStoreError> {
     let config = DeadLetters::config(dir)
         .with_max_bytes(letters.max_bytes)
         .with_max_age(letters.max_age)
         .with_free_space_reserve(reserve)
+        .with_newest_time(newest)
         .with_max_record_bytes(MAX_RECORD_BYTES);
     config.build().map_err(FileStoreError::Settings)
 }
@@ -111,9 +123,11 @@ impl<D: Directory> FileStore<D> {
         free_space_reserve: u64,
     ) -> Result<Self, FileStoreError> {
         let (dir, generation) = place.files.own(Part::Files).map_err(FileStoreError::Directory)?;
-        let config = files_config(files, free_space_reserve, dir.path().to_owned())?;
+        let remembered = place.files.remembered_time();
+        let newest = remembered.time();
+        let config = files_config(files, free_space_reserve, newest, dir.path().to_owned())?;
         let letters_dir = place.letters.path().join(Part::Letters.name());
-        let letters_config = letters_config(letters, free_space_reserve, letters_dir)?;
+        let letters_config = letters_config(letters, free_space_reserve, newest, letters_dir)?;
         let opened = FileFallback::open_in(config, dir).map_err(FileStoreError::Open)?;
         let dead_letters = DeadLetterStore::new(Arc::clone(&place.letters), letters_config);
         let (garbage, changes, log) = (BTreeMap::new(), Vec::new(), StoreLog::default());
@@ -132,6 +146,9 @@ impl<D: Directory> FileStore<D> {
             changes,
             log,
         };
+        if remembered == Remembered::Unreadable {
+            store.log.warn(Kind::ClockUnreadable, 0, &store.upkeep.path());
+        }
         store.take_over(now);
         store.share_limits();
         store.count_aside();
@@ -176,6 +193,11 @@ impl<D: Directory> FileStore<D> {
                     self.garbage.remove(name);
                     self.log.warn(Kind::FileTaken, *count, name);
                 }
+                Notice::AgeRests { until } => self.log.warn(Kind::AgeRests, 0, &shown(*until)),
+                Notice::ClockSetBack { from, to } => {
+                    self.log.warn(Kind::ClockSetBack, 0, &format!("from {} to {}", shown(*from), shown(*to)));
+                }
+                Notice::RemovedAfterRest { name } => self.log.warn(Kind::RemovedForAge, 0, name),
                 other => log::info_contained!(notice = ?other, "fallback files"),
             }
         }
@@ -278,6 +300,11 @@ impl<D: Directory> FileStore<D> {
     }
 }
 
+/// A time by the wall clock, for people.
+fn shown(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| "an unknown time".to_owned(), |time| format!("{time:.0}"))
+}
+
 impl<D: Directory + 'static> Fallback for FileStore<D>
 where
     D::File: 'static,
@@ -373,6 +400,7 @@ where
             self.count_aside();
         }
         self.dead_letters.clean_up(now);
+        self.remember_time();
         if self.files.stored().files > 0 {
             self.beat();
         }

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use file_fallback::PROGRESS_LOG;
+use file_fallback::{ClockFile, PROGRESS_LOG, Remembered};
 use parking_lot::Mutex;
 use safe_dir::{Adopted, Directory, FileError, LOCK_FILE, Machine, OpenError, Owner, ShareError, SharedDir};
 
@@ -75,6 +75,7 @@ struct Inner<D: Directory> {
     old: OldLayout<D>,
     /// Directories that were made for content of the old layout.
     gathered: u64,
+    clock: ClockFile,
     /// The number that named the first directory of this process.
     incarnation: u64,
     /// Counts the directories that this process has had: each store compares it with the one of its own directory.
@@ -183,6 +184,7 @@ impl<D: Directory> Home<D> {
             max_bytes,
             old,
             gathered: 0,
+            clock: ClockFile::new(incarnation),
             incarnation,
             generation: 0,
             ended: BTreeMap::new(),
@@ -382,6 +384,21 @@ impl<D: Directory> Home<D> {
         let mut inner = self.0.lock();
         let is_due = inner.beat.is_none_or(|last| now.saturating_duration_since(last) >= BEAT_EVERY);
         if is_due && inner.shared().is_on_network() { inner.beat(now) } else { Ok(()) }
+    }
+
+    /// The newest time that the processes of the directory have seen, and whether its file is damaged.
+    pub(crate) fn remembered_time(&self) -> Remembered {
+        ClockFile::read(self.0.lock().shared().root())
+    }
+
+    /// Remembers the time for the next process, at most once a minute.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn remember_time(&self, newest: SystemTime) -> Result<(), FileError> {
+        let inner = &mut *self.0.lock();
+        let Some(shared) = &inner.claim else { return Ok(()) };
+        inner.clock.note(shared.root(), newest).map(drop)
     }
 
     /// Spans of other services in directories of the old layout.

@@ -58,6 +58,11 @@ impl<D: Directory> Upkeep<D> {
         self.place.clock.now()
     }
 
+    /// The state directory, for people.
+    pub(super) fn path(&self) -> String {
+        self.place.files.path().display().to_string()
+    }
+
     /// Content of ended processes is on its way, or waits for this store.
     fn has_content(&self) -> bool {
         let (Place { files, letters, journal, .. }, now) = (&self.place, self.now());
@@ -219,6 +224,15 @@ impl<D: Directory> FileStore<D> {
         let Locked { dir, lock } = Locked::new(dir).map_err(in_one_line)?;
         self.files.renew(dir, lock).map_err(in_one_line)?;
         Ok(generation)
+    }
+
+    /// Has the next process know the newest time that this one has seen.
+    pub(super) fn remember_time(&mut self) {
+        if let Some(newest) = self.files.newest_time()
+            && let Err(error) = self.upkeep.place.files.remember_time(newest)
+        {
+            self.log.warn(Kind::ClockNotWritten, 0, &in_one_line(error).to_string());
+        }
     }
 
     /// Shows other machines that this process is alive, before it writes and while files wait.
