@@ -101,6 +101,10 @@ impl<D: Directory> Directory for BadDir<D> {
         self.inner.is_on_network()
     }
 
+    fn create_subdirectory(&self, name: &str) -> Result<Self, OpenError> {
+        Ok(self.sectors.dir(self.inner.create_subdirectory(name)?))
+    }
+
     fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, OpenError> {
         Ok(self.inner.existing_subdirectory(name)?.map(|inner| self.sectors.dir(inner)))
     }
