@@ -1,12 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 mod below;
-mod claim;
 mod directory;
 mod entry;
 mod error;
 mod handle;
 mod lock;
+mod locked;
 mod name;
 mod network;
 mod open;
@@ -20,11 +20,11 @@ pub mod sim;
 mod walk;
 
 pub use below::{OtherBelow, Place, Placed, others_below};
-pub use claim::{Abandoned, Claim, ClaimError, Locked, ProcessDirs};
 pub use directory::{Directory, File, Space};
 pub use entry::{Entry, Kind, Metadata};
 pub use error::{FileError, LockError, OpenError, ShareError};
 pub use lock::{LOCK_FILE, Lock};
+pub use locked::Locked;
 pub use name::NameProblem;
 pub use owner::{Machine, Owner};
 pub use publish::{Draft, publish, remove_leftovers, replace};

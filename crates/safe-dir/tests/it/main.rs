@@ -1,6 +1,5 @@
 //! The directory on real file systems, and the test doubles.
 
-mod claim;
 mod doubles;
 mod files;
 mod interleavings;
