@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use file_fallback::{ClockFile, PROGRESS_LOG, Remembered};
+use file_fallback::{ClockFile, Remembered};
 use parking_lot::Mutex;
-use safe_dir::{Adopted, Directory, FileError, LOCK_FILE, Machine, OpenError, Owner, ShareError, SharedDir};
+use safe_dir::{Directory, FileError, Machine, OpenError, Owner, ShareError};
 
-use super::layout::{self, LayoutError};
+use self::inner::{Inner, Others, State, claim, failed, remove_part};
+use super::layout::LayoutError;
 use super::old_layout::{Finds, OldLayout};
+
+mod inner;
 
 /// Two rounds are at least this far apart.
 const ROUND_EVERY: Duration = Duration::from_secs(5);
@@ -23,9 +26,6 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// On a network file system the owner of stored spans shows this often that it is alive.
 pub(super) const BEAT_EVERY: Duration = Duration::from_secs(20);
-
-/// Makes the names of directories for content of the old layout different from those of processes.
-const OLD: u64 = 0x5bd1_e995_9e37_79b9;
 
 /// Failed attempts to open the journal of an ended process, at least 5 s apart, before its files are taken over without
 /// it. At worst a batch of an interrupted spill is delivered twice then.
@@ -63,69 +63,6 @@ impl Part {
 
 /// The state directory. All methods take its lock; no other lock is taken inside.
 pub(crate) struct Home<D: Directory>(Mutex<Inner<D>>);
-
-struct Inner<D: Directory> {
-    open_root: OpenRoot<D>,
-    service: String,
-    machine: Machine,
-    /// Taken by the drop.
-    claim: Option<SharedDir<D>>,
-    /// Bytes that the journals and files of all processes may take together.
-    max_bytes: u64,
-    old: OldLayout<D>,
-    /// Directories that were made for content of the old layout.
-    gathered: u64,
-    clock: ClockFile,
-    /// The number that named the first directory of this process.
-    incarnation: u64,
-    /// Counts the directories that this process has had: each store compares it with the one of its own directory.
-    generation: u64,
-    ended: BTreeMap<u64, Ended<D>>,
-    next_key: u64,
-    /// The instant of the last round, and of the last sign of life.
-    round: Option<Instant>,
-    beat: Option<Instant>,
-    others: Others,
-    /// Bytes of the own journal and files, as the stores stated them last.
-    bytes: BTreeMap<Part, u64>,
-}
-
-/// The other directories as of the last round, apart from adopted ones.
-#[derive(Clone, Copy, Default, Debug)]
-struct Others {
-    directories: u64,
-    /// Those of live processes, and the bytes of all of them.
-    live: u64,
-    bytes: u64,
-}
-
-/// The directory of a process that has ended, while its content moves to the stores of this process.
-struct Ended<D: Directory> {
-    adopted: Adopted<D>,
-    /// The process that had adopted the directory before and has ended too. Files that it wrote may have taken over
-    /// batches of this journal.
-    holder: Option<String>,
-    parts: BTreeMap<Part, State>,
-    failures: BTreeMap<Part, u32>,
-}
-
-impl<D: Directory> Ended<D> {
-    fn is_undecided(&self) -> bool {
-        matches!(self.parts.get(&Part::Journal), Some(State::Waiting | State::Failed(..)))
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// Not looked at yet.
-    Waiting,
-    /// To be tried again at this instant.
-    Failed(Instant),
-    /// A store has it: of the journal, each interrupted spill is decided.
-    Open,
-    /// It stays as it is, for an operator or another version: this process does not touch it again.
-    Left,
-}
 
 /// The content of one kind in the directory of a process that has ended.
 pub(crate) struct Content<D> {
@@ -432,176 +369,4 @@ impl<D: Directory> Home<D> {
         inner.bytes.clear();
         Ok(true)
     }
-}
-
-impl<D: Directory> Inner<D> {
-    fn shared(&self) -> &SharedDir<D> {
-        self.claim.as_ref().expect("taken by the drop alone")
-    }
-
-    fn shared_mut(&mut self) -> &mut SharedDir<D> {
-        self.claim.as_mut().expect("taken by the drop alone")
-    }
-
-    /// The owner of a directory of another process, if its lock file can be read.
-    fn owner_of(&self, name: &str) -> Option<Owner> {
-        self.shared().look(name).ok().flatten()?.owner
-    }
-
-    /// A store may take this content now. Files wait until the journals of all ended processes are opened: that decides
-    /// about each interrupted spill.
-    fn is_ready(&self, ended: &Ended<D>, part: Part, now: Instant) -> bool {
-        if part == Part::Files && self.ended.values().any(Ended::is_undecided) {
-            return false;
-        }
-        match ended.parts.get(&part) {
-            Some(State::Waiting) => true,
-            Some(State::Failed(until)) => now >= *until,
-            Some(State::Open | State::Left) | None => false,
-        }
-    }
-
-    fn adopt_ended(
-        &mut self,
-        now: Instant,
-        may_adopt: &mut dyn FnMut(Option<&str>) -> bool,
-    ) -> Result<Round, FileError> {
-        let (mut round, mut others) = (Round::default(), Others::default());
-        self.gather_old(&mut round, &mut others);
-        // Before the comparison of times: on a network file system the others are measured against this file.
-        let shown = self.beat(now);
-        for name in self.shared().others()? {
-            if self.ended.values().any(|ended| ended.adopted.name == name) {
-                continue;
-            }
-            others.directories += 1;
-            let other = match self.shared().look(&name) {
-                Ok(Some(other)) => other,
-                Ok(None) => {
-                    others.directories -= 1;
-                    continue;
-                }
-                Err(error) => {
-                    round.failed.get_or_insert((name, error.to_string()));
-                    continue;
-                }
-            };
-            let owner = other.owner.as_ref();
-            if other.is_alive {
-                others.live += 1;
-                others.bytes += owner.map_or(0, |owner| owner.bytes);
-                continue;
-            }
-            if !may_adopt(owner.map(|owner| owner.incarnation.as_str())) {
-                others.bytes += owner.map_or(0, |owner| owner.bytes);
-                continue;
-            }
-            match self.shared_mut().adopt(&name) {
-                Ok(Some(adopted)) => {
-                    others.directories -= 1;
-                    round.adopted.push(adopted.name.clone());
-                    self.add(adopted, name.split_once('+').map(|(holder, _)| holder.to_owned()));
-                }
-                // Its process is alive after all, or another one was faster.
-                Ok(None) => {}
-                Err(error) => drop(round.failed.get_or_insert((name, in_one_line(&error)))),
-            }
-        }
-        self.others = others;
-        if let Err(error) = shown {
-            round.failed.get_or_insert((LOCK_FILE.to_owned(), in_one_line(&error)));
-        }
-        Ok(round)
-    }
-
-    /// Moves content of the old layout to directories that the look then finds.
-    fn gather_old(&mut self, round: &mut Round, others: &mut Others) {
-        let Some(shared) = &self.claim else { return };
-        let (incarnation, count) = (self.incarnation, &mut self.gathered);
-        let mut new_name = || {
-            *count += 1;
-            format!("{:016x}", (incarnation ^ OLD).wrapping_add(*count))
-        };
-        let gathered = self.old.gather(shared.root(), &mut new_name);
-        others.directories += u64::from(gathered.waits);
-        if let Some(error) = gathered.failed {
-            round.failed.get_or_insert(("the layout of an earlier version".to_owned(), error));
-        }
-    }
-
-    fn add(&mut self, adopted: Adopted<D>, holder: Option<String>) {
-        let exists =
-            |part: &Part| !matches!(adopted.locked.dir.metadata(part.name()), Err(error) if error.is_not_found());
-        let parts = Part::ALL.into_iter().filter(exists).map(|part| (part, State::Waiting)).collect();
-        let key = self.next_key;
-        self.next_key += 1;
-        self.ended.insert(key, Ended { adopted, holder, parts, failures: BTreeMap::new() });
-        self.remove_if_empty(key);
-    }
-
-    fn remove_if_empty(&mut self, key: u64) {
-        if self.ended.get(&key).is_some_and(|ended| ended.parts.is_empty())
-            && let Some(ended) = self.ended.remove(&key)
-        {
-            // A file of another program in it prevents the removal; the directory stays then, without an owner.
-            drop(ended.adopted.remove(self.shared().root()));
-        }
-    }
-
-    fn beat(&mut self, now: Instant) -> Result<(), FileError> {
-        let bytes = self.bytes.values().sum();
-        self.shared_mut().beat(bytes)?;
-        self.beat = Some(now);
-        Ok(())
-    }
-}
-
-impl<D: Directory> Drop for Inner<D> {
-    /// A process that leaves nothing behind removes its directory. Otherwise another process adopts it.
-    fn drop(&mut self) {
-        self.ended.clear();
-        let Some(shared) = self.claim.take() else { return };
-        let is_empty = Part::ALL.into_iter().all(|part| remove_part(shared.own(), part).is_ok());
-        if is_empty {
-            drop(shared.leave());
-        }
-    }
-}
-
-fn claim<D: Directory>(
-    open_root: &OpenRoot<D>,
-    service: &str,
-    machine: &Machine,
-    incarnation: u64,
-) -> Result<(SharedDir<D>, bool), StateDirError> {
-    let root = open_root().map_err(StateDirError::Open)?;
-    let was_damaged = layout::claim(&root, service, &format!("{incarnation:016x}")).map_err(StateDirError::Layout)?;
-    let shared = SharedDir::claim(root, machine.clone(), incarnation).map_err(StateDirError::Claim)?;
-    Ok((shared, was_damaged))
-}
-
-fn failed(error: &(dyn std::error::Error + 'static)) -> io::Error {
-    io::Error::other(in_one_line(error))
-}
-
-/// Removes the directory of one kind of content, if nothing is stored in it: lock, log and notes of a store go with it.
-fn remove_part<D: Directory>(dir: &D, part: Part) -> Result<(), FileError> {
-    if let Ok(Some(content)) = dir.existing_subdirectory(part.name()) {
-        let names = content.list()?.into_iter().map(|entry| entry.name.into_string());
-        let Ok(mut names) = names.collect::<Result<Vec<_>, _>>() else { return Ok(()) };
-        let is_note = |name: &String| name.starts_with('.') || name == PROGRESS_LOG;
-        if names.iter().all(is_note) {
-            // The lock last: a process that opens the directory meanwhile finds it locked.
-            names.sort_by_key(|name| name == LOCK_FILE);
-            names.iter().try_for_each(|name| content.remove(name))?;
-        }
-    }
-    match dir.remove_subdirectory(part.name()) {
-        Err(error) if !error.is_not_found() => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn in_one_line(error: &(dyn std::error::Error + 'static)) -> String {
-    otlp_transport::ErrorChain(error).to_string()
 }
