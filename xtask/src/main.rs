@@ -11,6 +11,8 @@ mod mutants;
 mod outage;
 mod process;
 mod tidy;
+mod trials;
+mod upgrade;
 mod volumes;
 mod workspace;
 
@@ -33,6 +35,10 @@ usage: cargo xtask <lane> [options]
                        10 s outages at 5,000 spans/s (2 s), the stock exporter and ours side by side; 10 min, ours alone
   chaos [kill]         storms: an application killed at random moments, judged by an outside ledger of span ids; without
                        a name it lists them
+  upgrade [COMMIT]     upgrade, rollback and both at once: the version of COMMIT, by default the last one with the
+                       layout before the present one, and this one on one directory; needs git and the history
+  trials slow-disk [--seconds N]
+                       durable mode without a collector on a disk whose sync takes 0 to 300 ms; needs strace
   mutants [FILTER] [--since COMMIT | --all] [--write]
                        the tests of a crate must find each bug that is planted in it: bugs of the crates that differ from
                        COMMIT (the merge base with origin/main), those of the name or crate FILTER, or all; --write puts
@@ -76,6 +82,8 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "bench" => bench::run(&workspace, rest),
         "outage" => outage::run(&workspace, rest),
         "chaos" => chaos::run(&workspace, rest),
+        "upgrade" => upgrade::run(&workspace, rest),
+        "trials" => trials::run(&workspace, rest),
         "mutants" => mutants::run(&workspace, rest),
         "volumes" => volumes::run(&workspace, rest),
         "fuzz" => fuzz::run(&workspace, rest),

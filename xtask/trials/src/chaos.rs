@@ -5,7 +5,8 @@
 
 mod account;
 mod conditions;
-mod disk;
+mod crowd;
+pub(crate) mod disk;
 mod ledger;
 mod life;
 mod report;
@@ -27,6 +28,9 @@ pub struct Plan {
     pub seed: u64,
     /// How long processes are killed; the last, clean life comes on top.
     pub limit: Duration,
+    /// Processes at a time on the one state directory. With several, each is killed, restarted or rolled over in turn
+    /// while the others go on.
+    pub processes: u32,
     /// Whether the application runs in durable mode.
     pub journal: bool,
     /// The promise that the storm checks.

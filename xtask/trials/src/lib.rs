@@ -9,7 +9,9 @@ pub mod contender;
 pub mod interop;
 pub mod kinds;
 pub mod outage;
+pub mod slow_disk;
 pub mod stored;
+pub mod upgrade;
 pub mod volumes;
 
 use std::error::Error;

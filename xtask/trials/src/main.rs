@@ -9,12 +9,16 @@ use trials::chaos::{self, Plan as Storm, Promise};
 use trials::collector::Fault;
 use trials::interop::{self, Setup};
 use trials::outage::{self, Plan};
-use trials::{Failure, now, volumes};
+use trials::upgrade::{self, Programs};
+use trials::{Failure, now, slow_disk, volumes};
 
 const USAGE: &str = "\
 usage: trials outage [--short | --long]
+       trials slow-disk [--seconds N]     the table of delays; needs strace
+       trials slow-disk-load <settings>   its application; used by the trial itself
        trials interop --collector <program> --configs <folder> --python <program> --otlp-py <program>
        trials chaos [<storm> [options]]   without a storm: lists the storms and their options
+       trials upgrade <old> <new>         two builds of the service `upgraded_service` on one directory
        trials volumes [<part of a name>]  directories as container platforms mount them; needs root
        trials collector [options]         the mock collector; used by the trials themselves
        trials chaos-life <settings>       one life of a storm; used by the storm itself
@@ -29,6 +33,7 @@ usage: cargo xtask chaos <storm> [options]
     --kills N          the number of kills, by default 300
     --minutes M        the longest duration, by default 5; one clean life follows
     --seed S           repeats the plan of an earlier storm; by default a new one
+    --processes N      so many at a time on one state directory, by default 1: killed, restarted, rolled over by turns
     --no-journal       without durable mode: only spans that were once on disk must not be lost
 ";
 
@@ -50,6 +55,10 @@ fn main() -> ExitCode {
                 otlp_py: otlp_py.into(),
             })
         }
+        ["slow-disk"] => slow_disk_table(20),
+        ["slow-disk", "--seconds", seconds] => seconds.parse().map_err(Failure::from).and_then(slow_disk_table),
+        ["slow-disk-load", settings] => slow_disk::load(settings),
+        ["upgrade", old, new] => upgraded(&Programs { old: old.into(), new: new.into() }),
         ["chaos"] => {
             print!("{STORMS}");
             Ok(())
@@ -99,12 +108,32 @@ fn long_outage() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Prints the table; fails if a row misses its gate.
+fn slow_disk_table(seconds: u32) -> Result<(), Failure> {
+    let program = std::env::current_exe()?;
+    println!("durable mode at 3,000 spans/s for {seconds} s, the collector gone\n{}", slow_disk::HEAD);
+    let mut wrong = Vec::new();
+    for (delay, least) in slow_disk::DELAYS {
+        let row = slow_disk::run(&program, delay, least, seconds)?;
+        println!("{row}");
+        wrong.extend(row.verdict().err());
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// Fails if a scenario lost, repeated or touched anything.
+fn upgraded(programs: &Programs) -> Result<(), Failure> {
+    let wrong = upgrade::run(programs, &std::env::current_exe()?)?;
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
 /// Prints the report; fails if a promise was broken, and then leaves the folder in place.
 fn kill_storm(options: &[&str]) -> Result<(), Failure> {
     let mut storm = Storm {
         kills: 300,
         seed: RandomState::new().build_hasher().finish() >> 32,
         limit: Duration::from_secs(5 * 60),
+        processes: 1,
         journal: true,
         promise: Promise::Accepted,
         folder: PathBuf::from("target/chaos"),
@@ -116,6 +145,7 @@ fn kill_storm(options: &[&str]) -> Result<(), Failure> {
             "--kills" => storm.kills = value()?.parse()?,
             "--seed" => storm.seed = value()?.parse()?,
             "--minutes" => storm.limit = Duration::try_from_secs_f64(value()?.parse::<f64>()? * 60.0)?,
+            "--processes" => storm.processes = value()?.parse::<u32>()?.clamp(1, 16),
             "--folder" => storm.folder = value()?.into(),
             "--no-journal" => (storm.journal, storm.promise) = (false, Promise::Stored),
             _ => return Err(format!("there is no option {option:?}\n\n{STORMS}").into()),

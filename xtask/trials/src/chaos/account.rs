@@ -111,15 +111,20 @@ impl Account {
         }
     }
 
-    /// Adds the batches that a life has written to its ledger.
+    /// Adds the batches that a life has written to its ledger, and the answers that are new since the last time: the
+    /// process may still be alive.
     pub(super) fn take_ledger(&mut self, life: u32, batches: Vec<Batch>) {
         for Batch { number, ids, answer } in batches {
             let accepted = matches!(answer, Some(Answer::Accepted | Answer::Volatile));
-            self.volatile += if answer == Some(Answer::Volatile) { ids.len() as u64 } else { 0 };
             let owed = self.promise == Promise::Accepted && answer == Some(Answer::Accepted);
             for id in ids {
-                self.spans.insert(id, Span { life, batch: number, accepted, receipt: None, seen: None });
-                if owed {
+                let new = Span { life, batch: number, accepted: false, receipt: None, seen: None };
+                let span = self.spans.entry(id).or_insert(new);
+                if !accepted || std::mem::replace(&mut span.accepted, true) {
+                    continue;
+                }
+                self.volatile += u64::from(answer == Some(Answer::Volatile));
+                if owed && span.receipt.is_none() {
                     self.open.insert(id);
                 }
             }

@@ -12,33 +12,58 @@ use serde_json::Value;
 
 use crate::{Failure, SpanIds};
 
-/// The beginning of the name of a further process's directory.
-pub(super) const FURTHER: &str = "process-";
+/// The directory of a process: its incarnation in 16 hexadecimal digits, once another process has adopted it that one's
+/// and a number; in the layout before, `process-` and a number.
+pub(crate) fn is_of_a_process(name: &str) -> bool {
+    let incarnation = name.split('+').next().unwrap_or_default();
+    let is_hex = incarnation.len() == 16 && incarnation.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex || name.starts_with("process-")
+}
+
+fn is_further(path: &Path) -> bool {
+    path.components().any(|part| is_of_a_process(&part.as_os_str().to_string_lossy()))
+}
+
+impl Disk {
+    /// The spans in places of this kind.
+    pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = SpanIds> {
+        self.places.iter().filter(move |place| place.kind == kind).flat_map(|place| place.ids.iter().copied())
+    }
+
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        self.of(kind).count()
+    }
+
+    /// Spans that wait for their delivery.
+    pub(crate) fn waiting(&self) -> usize {
+        self.count(Kind::Journal) + self.count(Kind::Fallback)
+    }
+}
 
 /// Everything below a state directory.
 #[derive(Debug, Default)]
-pub(super) struct Disk {
-    pub(super) places: Vec<Place>,
+pub(crate) struct Disk {
+    pub(crate) places: Vec<Place>,
     /// Of all files, also of those that hold no spans.
-    pub(super) bytes: u64,
-    pub(super) files: u64,
-    /// Directories of further processes.
-    pub(super) further: u64,
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
+    /// Directories of processes.
+    pub(crate) further: u64,
 }
 
 /// A file with spans.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Relative to the state directory.
-    pub(super) path: PathBuf,
-    pub(super) kind: Kind,
-    /// In the directory of a further process.
-    pub(super) further: bool,
-    pub(super) ids: Vec<SpanIds>,
+    pub(crate) path: PathBuf,
+    pub(crate) kind: Kind,
+    /// In the directory of one process.
+    pub(crate) further: bool,
+    pub(crate) ids: Vec<SpanIds>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Batches of the journal that are not marked as done.
     Journal,
     Fallback,
@@ -52,7 +77,7 @@ pub(super) enum Kind {
 /// # Errors
 ///
 /// When a file cannot be read, or a published file is not whole.
-pub(super) fn read(state: &Path) -> Result<Disk, Failure> {
+pub(crate) fn read(state: &Path) -> Result<Disk, Failure> {
     let mut disk = Disk::default();
     let mut journals: HashMap<PathBuf, Vec<PathBuf>> = HashMap::new();
     let mut folders = vec![state.to_owned()];
@@ -65,7 +90,7 @@ pub(super) fn read(state: &Path) -> Result<Disk, Failure> {
             let entry = entry?;
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             if entry.file_type()?.is_dir() {
-                disk.further += u64::from(name.starts_with(FURTHER));
+                disk.further += u64::from(is_of_a_process(&name));
                 folders.push(path);
                 continue;
             }
@@ -79,7 +104,7 @@ pub(super) fn read(state: &Path) -> Result<Disk, Failure> {
                 () if inside("journal") => Kind::Journal,
                 () => Kind::Fallback,
             };
-            let further = relative.components().any(|part| part.as_os_str().to_string_lossy().starts_with(FURTHER));
+            let further = is_further(&relative);
             if kind == Kind::Journal {
                 if name.ends_with(".seg") {
                     journals.entry(folder.clone()).or_default().push(path);
@@ -173,8 +198,7 @@ fn journal(state: &Path, mut segments: Vec<PathBuf>) -> Result<Vec<Place>, Failu
     }
     let place = |(path, ids): (&PathBuf, _)| {
         let path = path.strip_prefix(state)?.to_owned();
-        let further = path.components().any(|part| part.as_os_str().to_string_lossy().starts_with(FURTHER));
-        Ok(Place { path, kind: Kind::Journal, further, ids })
+        Ok(Place { further: is_further(&path), path, kind: Kind::Journal, ids })
     };
     places.into_iter().map(place).collect()
 }

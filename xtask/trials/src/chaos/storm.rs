@@ -1,5 +1,5 @@
 //! The storm itself: starts, pauses and kills processes, changes the collector's behavior, and reads the disk after
-//! each kill.
+//! each kill. `crowd` plays the storm of several processes.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ use crate::{Failure, now, wait_until};
 
 /// A receipt so long before a kill may come again: one that was acknowledged within 100 ms of the last mark, plus the
 /// time of the disk operation under way on a busy machine.
-const BEFORE_A_KILL: Duration = Duration::from_millis(100 + 200);
+pub(super) const BEFORE_A_KILL: Duration = Duration::from_millis(100 + 200);
 
 /// The collector still reads requests that a dead client had sent.
 pub(super) const AFTER_A_KILL: Duration = Duration::from_millis(100);
@@ -30,13 +30,13 @@ pub(super) const AFTER_A_KILL: Duration = Duration::from_millis(100);
 const READY: Duration = Duration::from_secs(2);
 
 /// With more spans than this still owed, the storm lets a life catch up.
-const BACKLOG: usize = 12_000;
+pub(super) const BACKLOG: usize = 12_000;
 
 /// How long the last life may take to deliver everything, and another to catch up.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything counts as delivered when nothing has waited for so long.
-const SETTLED: Duration = Duration::from_millis(300);
+pub(super) const SETTLED: Duration = Duration::from_millis(300);
 
 /// Lives without a look at the disk, because a second process was there.
 const UNSEEN: u32 = 5;
@@ -70,6 +70,9 @@ pub(super) fn run(plan: &Plan, program: &Path) -> Result<Report, Failure> {
         peak_bytes: 0,
         wrong: Vec::new(),
     };
+    if plan.processes > 1 {
+        return storm.crowd();
+    }
     while storm.wrong.is_empty() && storm.kills < plan.kills && storm.began.elapsed() < plan.limit {
         storm.one_life()?;
     }
@@ -87,37 +90,37 @@ enum End {
     Orderly(Duration),
 }
 
-struct Storm<'a> {
-    plan: &'a Plan,
+pub(super) struct Storm<'a> {
+    pub(super) plan: &'a Plan,
     program: &'a Path,
     record: PathBuf,
-    chance: SmallRng,
-    began: Instant,
-    peer: Peer,
+    pub(super) chance: SmallRng,
+    pub(super) began: Instant,
+    pub(super) peer: Peer,
     /// Every event with its time, for the analysis of a storm that broke a promise.
     log: File,
-    account: Account,
-    lives: u32,
-    kills: u32,
-    kill_windows: Vec<Window>,
+    pub(super) account: Account,
+    pub(super) lives: u32,
+    pub(super) kills: u32,
+    pub(super) kill_windows: Vec<Window>,
     /// Lives that were killed while another process was there.
-    blind_windows: Vec<Window>,
+    pub(super) blind_windows: Vec<Window>,
     /// A second process on the same directory, which may outlive the first.
     guest: Option<Process>,
     /// Lives since the disk was looked at.
     unseen: u32,
     /// The spans that the next process finds, if no other process was there before it.
-    found: Option<Found>,
+    pub(super) found: Option<Found>,
     recovered: u64,
     slowest_start: Duration,
     peak_bytes: u64,
-    wrong: Vec<String>,
+    pub(super) wrong: Vec<String>,
 }
 
-struct Process {
-    child: Child,
-    life: Life,
-    number: u32,
+pub(super) struct Process {
+    pub(super) child: Child,
+    pub(super) life: Life,
+    pub(super) number: u32,
     /// The spans that it must report as found.
     found: Option<Found>,
     asked_to_end: bool,
@@ -200,7 +203,7 @@ impl Storm<'_> {
         Ok(())
     }
 
-    fn start(&mut self, load: bool) -> Result<Process, Failure> {
+    pub(super) fn start(&mut self, load: bool) -> Result<Process, Failure> {
         let number = self.lives;
         self.lives += 1;
         let life = self.any_life(number, load);
@@ -266,18 +269,18 @@ impl Storm<'_> {
         self.take_in(&process)
     }
 
-    fn note(&mut self, what: fmt::Arguments<'_>) -> io::Result<()> {
+    pub(super) fn note(&mut self, what: fmt::Arguments<'_>) -> io::Result<()> {
         writeln!(self.log, "{:9.3} {what}", self.began.elapsed().as_secs_f64())
     }
 
-    fn change_condition(&mut self) -> Result<(), Failure> {
+    pub(super) fn change_condition(&mut self) -> Result<(), Failure> {
         let condition = Condition::any(&mut self.chance);
         self.note(format_args!("the collector is {condition:?}"))?;
         self.peer.change(condition, &mut self.chance)
     }
 
     /// Asks a process to end, and adds its ledger and its files to the account.
-    fn end(&mut self, mut process: Process) -> Result<(), Failure> {
+    pub(super) fn end(&mut self, mut process: Process) -> Result<(), Failure> {
         process.tell_to_end();
         let mut status = None;
         // The shutdown of a batch processor may wait for a last export, and that of the exporter takes up to 3.5 s.
@@ -298,7 +301,7 @@ impl Storm<'_> {
         self.take_in(&process)
     }
 
-    fn take_in(&mut self, process: &Process) -> Result<(), Failure> {
+    pub(super) fn take_in(&mut self, process: &Process) -> Result<(), Failure> {
         let Process { life, number, .. } = process;
         self.account.take_ledger(*number, ledger::read(&life.file("ledger"))?);
         let statuses = read_status(&life.file("status"))?;
@@ -312,7 +315,7 @@ impl Storm<'_> {
         if let Some(first) = statuses.first() {
             let ready = Duration::from_millis(first.ready_ms);
             self.slowest_start = self.slowest_start.max(ready);
-            if ready > READY {
+            if ready > READY * self.plan.processes {
                 wrong(format!("it took {ready:?} to accept its first span"));
             }
             let recovered = first.recovered;
@@ -334,7 +337,7 @@ impl Storm<'_> {
     }
 
     /// Looks for every span that must not be lost. No process may be alive.
-    fn look(&mut self) -> Result<(), Failure> {
+    pub(super) fn look(&mut self) -> Result<(), Failure> {
         self.unseen = 0;
         self.account.take_record(&self.record)?;
         let disk = disk::read(&self.plan.folder.join("state"))?;
@@ -397,10 +400,15 @@ impl Storm<'_> {
             if disk.bytes > EMPTY && !dead(&disk) {
                 self.wrong.push(format!("{} bytes in {} files are left on disk", disk.bytes, disk.files));
             }
-            if disk.further > 0 {
-                self.wrong.push(format!("{} directories of dead processes are left", disk.further));
+            if disk.further > 1 {
+                self.wrong.push(format!("{} directories of dead processes are left", disk.further - 1));
             }
         }
+        self.report()
+    }
+
+    /// The verdict on all that was seen.
+    pub(super) fn report(self) -> Result<Report, Failure> {
         let Self { plan, account, peer, mut wrong, began, kill_windows, blind_windows, .. } = self;
         let (conditions, times) = peer.finish()?;
         let duplicates = explain(&account, [conditions, blind_windows].concat(), kill_windows, &times, began);
@@ -448,7 +456,7 @@ impl Process {
     }
 
     /// Stands still for a while.
-    fn pause(&mut self, time: Duration) -> Result<(), Failure> {
+    pub(super) fn pause(&mut self, time: Duration) -> Result<(), Failure> {
         let pid = Pid::from_child(&self.child);
         match kill_process(pid, Signal::STOP) {
             Ok(()) => {
@@ -463,21 +471,28 @@ impl Process {
         }
     }
 
-    fn gone_by_itself(&self, status: ExitStatus) -> String {
+    pub(super) fn gone_by_itself(&self, status: ExitStatus) -> String {
         let said = fs::read_to_string(self.life.file("err")).unwrap_or_default();
         format!("life {} ended by itself with {status}: {said}", self.number)
     }
 }
 
-/// Whether there are directories of further processes below this.
+impl Drop for Process {
+    /// A trial that breaks leaves no process behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether there are directories of other processes than the one that lives.
 fn has_further(state: &Path) -> bool {
-    let below = |folder: &str| fs::read_dir(state.join(folder)).into_iter().flatten().flatten();
-    let mut all = ["journal", "fallback"].into_iter().flat_map(below);
-    all.any(|entry| entry.file_name().to_string_lossy().starts_with(disk::FURTHER))
+    let all = fs::read_dir(state).into_iter().flatten().flatten();
+    all.filter(|entry| disk::is_of_a_process(&entry.file_name().to_string_lossy())).count() > 1
 }
 
 /// Waits for time to pass: the times between two events are part of the storm's plan.
-fn rest(time: Duration) {
+pub(super) fn rest(time: Duration) {
     let started = now();
     while let Some(left) = time.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {
         std::thread::park_timeout(left);
