@@ -82,10 +82,12 @@ impl<'a> World<'a> {
     }
 
     /// Makes a link of this owner.
-    pub(super) fn link(&self, target: &Path, name: &str, owner: u32) -> Result<PathBuf, Failure> {
+    pub(super) fn link(&mut self, target: &Path, name: &str, owner: u32) -> Result<PathBuf, Failure> {
         let path = self.path(name);
         symlink(target, &path)?;
         lchown(&path, Some(owner), Some(owner))?;
+        // A case may put a directory of its own in the place of the link.
+        self.set_up.push(path.clone());
         Ok(path)
     }
 
