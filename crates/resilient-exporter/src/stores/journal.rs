@@ -1,6 +1,7 @@
 //! The journal in files: batches of spans as bodies of the crate `journal`. Batches of processes that have ended stay
 //! in the journals of those until they are done; this store reads and marks them there.
 
+use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use ::journal::{self, AppendError, Config, Notice, ReadError};
 use bytes::Bytes;
 use otlp_payload::{BatchId, Payload};
 use otlp_transport::ErrorChain;
-use safe_dir::{Directory, Locked, Quarantine, QuarantineLimits, SafeDir};
+use safe_dir::{Directory, Locked, SafeDir};
 
-use super::home::{self, Content, Home, Part, StateDirError};
+use super::home::{self, Home, Part, StateDirError};
 use super::log::StoreLog;
 use super::place_of;
 use crate::report::log;
@@ -20,12 +21,7 @@ use crate::report::warnings::Kind;
 use crate::seams::clock::Clock;
 use crate::seams::journal::{GivenUp, Journal, JournalError, JournalUsage, Recovered};
 
-/// With more journals of ended processes than this, the batches of one move to the own journal: a program that crashes
-/// again and again while the collector is away leaves one with each start.
-const MANY_ENDED: usize = 8;
-
-/// Bytes that one step of [`FileJournal::merge`] moves, about.
-const MERGE_BYTES: usize = 1_024 * 1_024;
+mod ended;
 
 /// While batches wait, segments are removed, limits are kept and ended processes are looked for this often.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +39,10 @@ pub(crate) struct FileJournal<D: Directory = SafeDir> {
     generation: u64,
     /// The journals of processes that have ended, oldest first.
     ended: Vec<Ended<D>>,
+    /// Batches that were found in those journals and are not done: whether `next_recovered` has returned them.
+    batches: HashMap<journal::Id, bool>,
+    /// Batches that moved to the own journal before `next_recovered` returned them.
+    merged: VecDeque<journal::Id>,
     /// Recovered spans that `found` has not returned yet.
     found: u64,
     /// Spans that are damaged and that `next_recovered` has not reported yet.
@@ -71,114 +71,26 @@ impl<D: Directory> FileJournal<D> {
         has_file: HasFile<'_>,
     ) -> Result<Self, JournalOpenError> {
         let (own, generation) = open_own(&home, config)?;
-        let (ended, log) = (Vec::new(), StoreLog::default());
+        let (ended, log, batches, merged) = (Vec::new(), StoreLog::default(), HashMap::new(), VecDeque::new());
         let (found, damaged, has_vanished) = (0, 0, false);
-        let mut journal =
-            Self { home, files, config, own, generation, ended, found, damaged, has_vanished, clock, log };
+        let mut journal = Self {
+            home,
+            files,
+            config,
+            own,
+            generation,
+            ended,
+            batches,
+            merged,
+            found,
+            damaged,
+            has_vanished,
+            clock,
+            log,
+        };
         journal.look_for_ended(has_file);
         journal.state_bytes();
         Ok(journal)
-    }
-
-    fn look_for_ended(&mut self, has_file: HasFile<'_>) {
-        let now = self.clock.now();
-        match self.home.round(now, &mut |_| true) {
-            Ok(round) => {
-                if let Some((name, error)) = round.failed {
-                    self.log.warn(Kind::JournalNotTakenOver, 0, &format!("{name}: {error}"));
-                }
-            }
-            Err(error) => self.log.warn(Kind::JournalNotTakenOver, 0, &ErrorChain(&error).to_string()),
-        }
-        for content in self.home.take(Part::Journal, now) {
-            self.open_ended(content, has_file);
-        }
-    }
-
-    /// Opens the journal of an ended process. That decides for each spill that was interrupted whether the journal or
-    /// the file has its batches; only then may the file be moved, replayed or removed.
-    fn open_ended(&mut self, content: Content<D>, has_file: HasFile<'_>) {
-        let Content { key, name, users, dir } = content;
-        let mut holds = |file: &str| match &self.files {
-            None => has_file(file),
-            Some(files) => {
-                let beside = Arc::ptr_eq(files, &self.home).then_some(key);
-                files.has_file(file, &users, beside)
-            }
-        };
-        let opened = Locked::new(dir).map_err(|error| ErrorChain(&error).to_string()).and_then(|locked| {
-            journal::Journal::open_locked(locked, self.config, self.own.incarnation(), &mut holds)
-                .map_err(|error| ErrorChain(&error).to_string())
-        });
-        match opened {
-            Ok((mut journal, report)) => {
-                self.log.tell(&mut journal);
-                self.found += report.items + report.lost_items;
-                self.damaged += report.lost_items;
-                if report.batches > 0 || report.torn > 0 || report.damaged > 0 {
-                    let (batches, spans, torn, damaged) = (report.batches, report.items, report.torn, report.damaged);
-                    log::info_contained!(
-                        name,
-                        batches,
-                        spans,
-                        torn,
-                        damaged,
-                        "the journal of a process that has ended was adopted"
-                    );
-                }
-                self.ended.push(Ended { key, name, journal });
-            }
-            Err(error) => {
-                self.log.warn(Kind::JournalNotTakenOver, 0, &format!("{name}: {error}"));
-                // After some attempts another version, or an operator, has to look at it.
-                self.home.give_up_or_back(key, Part::Journal, self.clock.now());
-            }
-        }
-    }
-
-    /// Closes the journals of ended processes in which no batch waits, and removes them.
-    fn close_ended(&mut self) {
-        for at in (0..self.ended.len()).rev() {
-            if self.ended[at].journal.status().batches > 0 {
-                continue;
-            }
-            let Ended { key, name, mut journal } = self.ended.remove(at);
-            // Marks in memory need not be written: the segments with their batches go now.
-            self.log.tell(&mut journal);
-            match journal.remove() {
-                Ok(Some(Locked { dir, lock })) => {
-                    let kept = journal_quarantine().take_over(self.own.dir(), &dir);
-                    drop((dir, lock));
-                    if kept.is_ok() {
-                        self.home.finish(key, Part::Journal);
-                    } else {
-                        self.home.leave(key, Part::Journal);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    self.log.warn(Kind::JournalUpkeep, 0, &format!("{name}: {}", ErrorChain(&error)));
-                    // Opened once more at the next look, it has no batch that waits.
-                    self.home.give_back(key, Part::Journal, self.clock.now());
-                }
-            }
-        }
-    }
-
-    /// Moves batches of the youngest journal of an ended process to the own one, if there are many such journals.
-    fn merge(&mut self) {
-        let now = self.clock.now();
-        if self.ended.len() <= MANY_ENDED {
-            return;
-        }
-        let Some(Ended { journal, .. }) = self.ended.last_mut() else { return };
-        // The batches keep their ids and are waiting already: nothing is found by this.
-        let taken = self.own.take_over(journal, MERGE_BYTES, now);
-        self.damaged += taken.lost.iter().map(|(_, spans)| u64::from(*spans)).sum::<u64>();
-        if let Some(error) = taken.error {
-            self.log.warn(Kind::JournalUpkeep, 0, &ErrorChain(&error).to_string());
-        }
-        self.log.tell(&mut self.own);
     }
 
     /// Goes on in a new directory if the own journal has lost its one. Notes the loss of single segments too.
@@ -196,6 +108,8 @@ impl<D: Directory> FileJournal<D> {
         if is_moved {
             // Their directories are found by the next look, if they still exist.
             self.ended.clear();
+            self.merged.clear();
+            self.batches.clear();
         }
         (self.generation, self.has_vanished) = (generation, true);
         log::warn_contained!(
@@ -283,6 +197,11 @@ where
     }
 
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
+        if !self.batches.is_empty() {
+            for id in ids {
+                self.batches.remove(&journal::Id::from(*id));
+            }
+        }
         self.on_each(ids, |journal| journal.done(ids))
     }
 
@@ -310,25 +229,14 @@ where
         if self.damaged > 0 {
             return Recovered::Damaged { spans: std::mem::take(&mut self.damaged) };
         }
-        let (instant, mut later) = (self.clock.now(), None);
-        let mut at = 0;
-        while let Some(ended) = self.ended.get_mut(at) {
-            let next = ended.journal.next_recovered(instant);
-            self.log.tell(&mut ended.journal);
-            match next {
-                Some(Ok(batch)) => return Self::payload(batch, now),
-                Some(Err(ReadError::Damaged { count, .. } | ReadError::Vanished { count, .. })) => {
-                    return Recovered::Damaged { spans: count.into() };
-                }
-                // The journals behind do not wait for a disk sector of this one.
-                Some(Err(ReadError::File(error))) => later = Some(in_one_line(error)),
-                // This batch was found damaged meanwhile, and removed: at the end the core counts its spans as lost.
-                Some(Err(_)) => continue,
-                None => {}
+        match self.next_of_ended(self.clock.now()) {
+            Ok(Some(batch)) => {
+                self.batches.insert(batch.id, true);
+                Self::payload(batch, now)
             }
-            at += 1;
+            Ok(None) => Recovered::End,
+            Err(recovered) => recovered,
         }
-        later.map_or(Recovered::End, Recovered::Later)
     }
 
     fn read(&mut self, id: BatchId, now: SystemTime) -> Recovered {
@@ -363,6 +271,9 @@ where
         for at in (0..self.ended.len()).map(Some).chain([None]) {
             let journal = at.map_or(&mut self.own, |at| &mut self.ended[at].journal);
             if let Some(batches) = journal.remove_oldest_finished().map_err(in_one_line)? {
+                for (id, _) in &batches {
+                    self.batches.remove(id);
+                }
                 let given_up = |(id, spans): (journal::Id, u32)| GivenUp { id: id.into(), spans: spans.into() };
                 return Ok(Some(batches.into_iter().map(given_up).collect()));
             }
@@ -436,11 +347,6 @@ impl StoreLog {
             }
         }
     }
-}
-
-/// The quarantine for damaged segments, in the directory of a journal.
-fn journal_quarantine<D: Directory>() -> Quarantine<D> {
-    Quarantine::new("quarantine", QuarantineLimits { max_bytes: u64::MAX, max_files: 100 })
 }
 
 /// The error with all its sources in one line, as health shows it to an operator.
