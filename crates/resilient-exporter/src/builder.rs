@@ -25,7 +25,7 @@ use crate::seams::settings::{
 };
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
-use crate::shell::{disk, net, signals};
+use crate::shell::{disk, journal, net, signals};
 use crate::stores::none::NoFallback;
 
 mod aliases;
@@ -277,10 +277,10 @@ impl Builder {
         let endpoint = Endpoint::new(Machine::new(breaker), self.clock.now());
         let mut core = Core::new(policy, endpoint, recovered, chance.random());
         if let Some(journal) = &mut journal {
-            core = core.with_journal(journal.found(), self.clock.now());
+            core = core.with_journal(journal.found(), journal.can_read(), self.clock.now());
         }
         let endpoint = transport.endpoint().to_owned();
-        let committer = journal.map(|journal| Committer::new(journal, self.settings.journal.sync, self.clock.now()));
+        let committer = journal.map(|journal| Committer::new(journal, self.settings.journal.sync));
         // A journal alone has a disk thread too.
         let fallback = fallback.or_else(|| committer.is_some().then(|| Box::new(NoFallback) as _));
         let usage = fallback.as_ref().map(|_| found_usage.unwrap_or_default());
@@ -297,7 +297,11 @@ impl Builder {
         }));
         if let Some(fallback) = fallback {
             let shared = Arc::clone(&shared);
-            spawn("holdfast-disk", move || disk::run(&shared, fallback, committer))?;
+            spawn("holdfast-disk", move || disk::run(&shared, fallback))?;
+        }
+        if let Some(committer) = committer {
+            let shared = Arc::clone(&shared);
+            spawn("holdfast-journal", move || journal::run(&shared, committer))?;
         }
         let exporter = ResilientSpanExporter::new(Arc::clone(&shared), self.settings.shutdown.timeout);
         let limit = self.settings.request.attempt_timeout;

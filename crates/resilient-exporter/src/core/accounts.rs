@@ -39,6 +39,13 @@ impl Accounts {
         self.publish(Event::Dropped { spans, reason, detail });
     }
 
+    /// Drops accepted spans if there are any.
+    pub(super) fn drop_spans_of(&mut self, spans: usize, from: Place, reason: DropReason) {
+        if spans > 0 {
+            self.drop_spans(spans, from, reason, String::new());
+        }
+    }
+
     /// Ends refused spans: as a dead letter that is stored, or dropped where it could not be stored.
     pub(super) fn end_refused(&mut self, refusal: &Refusal, from: Place, is_stored: bool) {
         let spans = refusal.payload.span_count();

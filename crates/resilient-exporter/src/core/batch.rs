@@ -32,12 +32,22 @@ pub(crate) struct Batch {
     pub(super) suspicion: Suspicion,
     /// The fallback refused this batch alone: no spill before this instant.
     pub(super) spill_after: Option<Instant>,
+    /// The batch came back from the journal: no limit on age moves it before this instant.
+    pub(super) kept_until: Option<Instant>,
 }
 
 impl Batch {
     pub(super) fn new(payload: Payload) -> Self {
         let origin = payload.id();
-        Self { payload, origin, failed: 0, throttled: 0, suspicion: Suspicion::default(), spill_after: None }
+        Self {
+            payload,
+            origin,
+            failed: 0,
+            throttled: 0,
+            suspicion: Suspicion::default(),
+            spill_after: None,
+            kept_until: None,
+        }
     }
 
     /// A piece of this batch, without a refusal.
@@ -53,6 +63,15 @@ impl Batch {
     /// No call before this instant.
     pub(super) fn waits_until(&self, now: Instant) -> Option<Instant> {
         self.suspicion.not_before().filter(|&instant| now < instant)
+    }
+
+    /// No limit on age moves the batch before this instant.
+    pub(super) fn keep_until(&mut self, instant: Option<Instant>) {
+        self.kept_until = instant;
+    }
+
+    pub(super) fn is_kept(&self, now: Instant) -> bool {
+        self.kept_until.is_some_and(|instant| now < instant)
     }
 
     pub(super) fn may_spill(&self, now: Instant) -> bool {

@@ -43,6 +43,8 @@ impl Core {
             }
             self.wake_at(until);
         }
+        self.return_from_journal(now);
+        self.relieve_journal(now);
         let is_waiting = self.start_calls(now, &mut calls);
         self.store_oversized();
         self.publish_changes(now);
@@ -68,7 +70,7 @@ impl Core {
         self.wakeup
     }
 
-    fn wake_at(&mut self, instant: Instant) {
+    pub(super) fn wake_at(&mut self, instant: Instant) {
         self.wakeup = Some(self.wakeup.map_or(instant, |earlier| earlier.min(instant)));
     }
 
@@ -84,8 +86,14 @@ impl Core {
         if self.storage.is_enabled() {
             self.spill(expired);
         } else {
-            for entry in &expired {
-                self.drop_entry(entry, DropReason::BufferAge);
+            for mut entry in expired {
+                if !self.durable.may_leave(&entry) && self.durable.has_synced(&entry) {
+                    // The journal has it and cannot return it: durable spans are not dropped for their age.
+                    entry.item.keep_until(now.checked_add(self.memory.limits().max_age));
+                    self.memory.give_back(entry);
+                } else {
+                    self.leave_or_end(&entry, DropReason::BufferAge);
+                }
             }
         }
         if let Some(instant) = self.memory.next_expiry() {
@@ -198,7 +206,7 @@ impl Core {
         }
     }
 
-    fn note_wait(&mut self, wait: Wait, now: Instant) {
+    pub(super) fn note_wait(&mut self, wait: Wait, now: Instant) {
         match wait {
             Wait::Until(instant) => self.wake_at(instant),
             // No call is out whose answer could end the wait.

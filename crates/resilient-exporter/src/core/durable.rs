@@ -2,6 +2,9 @@
 //!
 //! Off is a state like the others: no record is ever opened then, and every method finds nothing to do.
 
+mod leaving;
+mod trouble;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -10,7 +13,7 @@ use span_buffer::Entry;
 
 use super::batch::Batch;
 use super::effects::{Commit, Effect};
-use super::storage;
+use super::kept::Kept;
 use crate::report::events::Event;
 
 /// Health mentions batches that were accepted without being durable for this time.
@@ -33,14 +36,32 @@ pub(crate) struct Durable {
     pending: VecDeque<BatchId>,
     /// Batches that have ended, for the next commit.
     done: Vec<BatchId>,
-    /// The disk thread has a commit, or the effect with it.
+    /// The journal thread has a commit, or the effect with it.
     is_committing: bool,
-    recovery: Recovery,
+    /// The journal thread knows that marks wait.
+    is_mark_announced: bool,
+    pub(super) kept: Kept,
+    /// The journal reads a batch by its id.
+    can_read: bool,
+    /// The journal refused an append because older batches are in its way: no append before it has room.
+    is_full: bool,
+    /// The next commit writes marks that make room.
+    makes_room: bool,
+    /// The instant of the next append to a journal that is full.
+    append_at: Option<Instant>,
+    /// The journal has lost batches that are in memory: they are appended anew as soon as they are at hand.
+    has_gone: bool,
+    /// The journal thread is asked to remove the oldest segment.
+    is_removing: bool,
+    /// It found none: it is not asked before this instant.
+    remove_at: Option<Instant>,
+    /// The journal vanished at this instant.
+    vanished_at: Option<Instant>,
     /// Spans that a shutdown leaves in the journal and takes out of memory.
     left: usize,
     /// Batches that a shutdown leaves there if the last sync makes them durable.
     last: Vec<Entry<Batch>>,
-    /// The disk thread did not answer in time: no `export` call waits for it until it does.
+    /// The journal thread did not answer in time: no `export` call waits for it until it does.
     is_late: bool,
     /// The error of the last failed operation on the journal.
     trouble: Option<String>,
@@ -56,18 +77,6 @@ enum State {
     On,
     /// The journal was synced for the last time.
     Closed,
-}
-
-/// The batches of earlier processes that the journal gives back.
-struct Recovery {
-    /// Recovered batches count as accepted at the start of durable mode: their age begins anew.
-    accepted: Option<Instant>,
-    /// Spans that are in the journal and not in memory yet.
-    unread: usize,
-    /// The disk thread is asked to read a batch.
-    is_reading: bool,
-    /// Reading failed: no attempt before this instant.
-    retry_at: Option<Instant>,
 }
 
 struct Record {
@@ -88,7 +97,7 @@ struct Piece {
 enum RecordState {
     /// Waits for a commit.
     Pending(Payload),
-    /// The disk thread appends it.
+    /// The journal thread appends it.
     Writing,
     /// As durable as the policy asks for.
     Synced,
@@ -96,6 +105,8 @@ enum RecordState {
     Unsynced,
     /// Not appended.
     Failed,
+    /// The journal had it and has lost it.
+    Gone,
 }
 
 impl Record {
@@ -104,7 +115,17 @@ impl Record {
     }
 }
 
-/// The disk thread's result for some records.
+/// A batch that a shutdown has no other place for.
+pub(super) enum Left {
+    /// So many spans stay in the journal for the next start.
+    InJournal(usize),
+    /// The last sync decides.
+    Undecided,
+    /// The journal does not have it.
+    Nowhere(Entry<Batch>),
+}
+
+/// The journal thread's result for some records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Written {
     /// As durable as the policy asks for.
@@ -124,7 +145,16 @@ impl Durable {
             pending: VecDeque::new(),
             done: Vec::new(),
             is_committing: false,
-            recovery: Recovery { accepted: None, unread: 0, is_reading: false, retry_at: None },
+            is_mark_announced: false,
+            kept: Kept::default(),
+            can_read: false,
+            is_full: false,
+            makes_room: false,
+            append_at: None,
+            has_gone: false,
+            is_removing: false,
+            remove_at: None,
+            vanished_at: None,
             left: 0,
             last: Vec::new(),
             is_late: false,
@@ -135,9 +165,10 @@ impl Durable {
         }
     }
 
-    pub(super) fn turn_on(&mut self, now: Instant) {
+    pub(super) fn turn_on(&mut self, can_read: bool, now: Instant) {
         self.state = State::On;
-        self.recovery.accepted = Some(now);
+        self.can_read = can_read;
+        self.kept.turn_on(now);
     }
 
     // Events: the way of a batch into the journal.
@@ -164,7 +195,7 @@ impl Durable {
         }
     }
 
-    /// The disk thread has a result for these batches.
+    /// The journal thread has a result for these batches.
     pub(crate) fn on_written(&mut self, ids: &[BatchId], written: Written) {
         self.is_late = false;
         for id in ids {
@@ -179,20 +210,39 @@ impl Durable {
         }
     }
 
-    /// The disk thread has ended its commit; the next one begins with the batches that arrived meanwhile.
+    /// The journal thread has ended its commit; the next one begins with the batches that arrived meanwhile. Batches
+    /// that have ended since wait for the next commit or the next look.
     pub(super) fn on_committed(&mut self) {
         self.is_committing = false;
         self.is_late = false;
+        if self.makes_room && self.done.is_empty() {
+            // The marks that make room are written.
+            (self.makes_room, self.is_full) = (false, false);
+        }
+        let waits = if self.is_full { self.makes_room } else { !self.pending.is_empty() };
+        if waits {
+            self.commit();
+        } else {
+            self.announce_marks();
+        }
+    }
+
+    /// The journal thread looks for marks: batches that ended are marked with a commit of their own if no other has
+    /// taken them along.
+    pub(super) fn on_look(&mut self) {
+        self.is_mark_announced = false;
         self.commit();
     }
 
-    /// The disk thread begins a turn: batches that ended are marked with a commit of their own if no other takes them
-    /// along.
-    pub(super) fn on_disk_turn(&mut self) {
-        self.commit();
+    /// Has the journal thread look for marks soon, unless it knows of them.
+    fn announce_marks(&mut self) {
+        if !self.done.is_empty() && !self.is_mark_announced {
+            self.is_mark_announced = true;
+            self.effects.push_back(Effect::LookForMarks);
+        }
     }
 
-    /// The journal accepts appends again: this batch, which it refused once and which still waits in memory, is
+    /// The journal takes appends again: this batch, which it refused once and which still waits in memory, is
     /// appended once more. A batch that is refused twice is itself the cause.
     pub(super) fn retry_append(&mut self, payload: &Payload) {
         let Some(record) = self.records.get_mut(&payload.id()) else { return };
@@ -208,7 +258,8 @@ impl Durable {
             return;
         }
         let (mut append, mut bytes) = (Vec::new(), 0);
-        while bytes < COMMIT_BYTES
+        while !self.is_full
+            && bytes < COMMIT_BYTES
             && let Some(id) = self.pending.pop_front()
         {
             // A batch that has ended meanwhile has no record and needs no append.
@@ -219,6 +270,7 @@ impl Durable {
             }
         }
         let done = std::mem::take(&mut self.done);
+        self.is_mark_announced &= done.is_empty();
         if !append.is_empty() || !done.is_empty() {
             self.is_committing = true;
             self.effects.push_back(Effect::Commit(Commit { append, done }));
@@ -241,9 +293,26 @@ impl Durable {
             Some(RecordState::Pending(_)) if self.pending.len() > MANY_PENDING + 2 * self.records.len() => {
                 self.pending.retain(|id| self.records.contains_key(id));
             }
-            Some(RecordState::Pending(_)) => {}
-            _ => self.done.push(whole),
+            Some(RecordState::Pending(_) | RecordState::Gone) => {}
+            _ => {
+                self.done.push(whole);
+                if !self.is_committing {
+                    self.announce_marks();
+                }
+            }
         }
+    }
+
+    /// A file has taken over these batches, all pieces of them.
+    pub(super) fn on_handed_over(&mut self, ids: &[BatchId]) {
+        ids.iter().for_each(|id| drop(self.records.remove(id)));
+    }
+
+    /// A journal that is full is to give this batch up, which it alone holds: its mark precedes the next append.
+    pub(super) fn on_kept_ended(&mut self, id: BatchId) {
+        self.done.push(id);
+        self.makes_room = self.is_full;
+        self.commit();
     }
 
     /// A batch, or a piece of one, was cut into these.
@@ -274,61 +343,16 @@ impl Durable {
                 *here.entry(self.whole_of(entry.item.payload.id())).or_default() += 1;
             }
         }
+        let is_in_journal = |record: &&Record| !matches!(record.state, RecordState::Gone);
         let whole = |(id, pieces): (BatchId, usize)| {
-            self.records.get(&id).is_some_and(|record| record.pieces == pieces).then_some(id)
+            let record = self.records.get(&id).filter(is_in_journal);
+            record.is_some_and(|record| record.pieces == pieces).then_some(id)
         };
         here.into_iter().filter_map(whole).collect()
     }
 
     fn whole_of(&self, piece: BatchId) -> BatchId {
         self.pieces.get(&piece).map_or(piece, |piece| piece.whole)
-    }
-
-    // Events: recovery.
-
-    /// The journal has found spans of earlier processes. Returns how many it accounts for.
-    pub(super) fn on_found(&mut self, spans: u64) -> usize {
-        if self.state == State::Off {
-            return 0;
-        }
-        let spans = usize::try_from(spans).unwrap_or(usize::MAX);
-        self.recovery.unread += spans;
-        spans
-    }
-
-    /// Asks the disk thread for the next batch, if one waits and none is asked for.
-    pub(super) fn ask_for_recovered(&mut self, now: Instant) {
-        let recovery = &mut self.recovery;
-        if recovery.unread > 0 && !recovery.is_reading && recovery.retry_at.is_none_or(|instant| now >= instant) {
-            recovery.is_reading = true;
-            self.effects.push_back(Effect::Recover);
-        }
-    }
-
-    /// The disk thread has read a batch. Returns how many of its spans the journal had not promised, and when the batch
-    /// counts as accepted.
-    pub(super) fn on_recovered(&mut self, payload: &Payload) -> (usize, Option<Instant>) {
-        let spans = payload.span_count();
-        self.records.insert(payload.id(), Record::new(spans, RecordState::Synced));
-        let surplus = spans.saturating_sub(self.recovery.unread);
-        self.recovery.unread -= spans - surplus;
-        self.recovery.is_reading = false;
-        self.recovery.retry_at = None;
-        (surplus, self.recovery.accepted)
-    }
-
-    /// Spans that were found are damaged, or missing at the end. Returns how many of them were still expected.
-    pub(super) fn on_recovery_lost(&mut self, spans: u64) -> usize {
-        let spans = usize::try_from(spans).unwrap_or(usize::MAX).min(self.recovery.unread);
-        self.recovery.unread -= spans;
-        self.recovery.is_reading = false;
-        spans
-    }
-
-    /// The storage failed while the disk thread read.
-    pub(crate) fn on_recovery_failed(&mut self, now: Instant) {
-        self.recovery.is_reading = false;
-        self.recovery.retry_at = Some(now + storage::RETRY);
     }
 
     // Events: trouble and the end.
@@ -345,19 +369,22 @@ impl Durable {
 
     /// A shutdown has no other place for this batch. Returns the batch if the journal does not have it either; whether
     /// it has one that waits for the last sync is known after that.
-    pub(super) fn leave(&mut self, entry: Entry<Batch>) -> Option<Entry<Batch>> {
-        let whole = self.whole_of(entry.item.payload.id());
-        match self.records.get(&whole).map(|record| &record.state) {
-            Some(RecordState::Synced) => self.left += entry.size.count,
-            Some(_) if self.state == State::On => self.last.push(entry),
-            _ => return Some(entry),
+    pub(super) fn leave(&mut self, entry: Entry<Batch>) -> Left {
+        let id = entry.item.payload.id();
+        let whole = self.whole_of(id);
+        match self.records.get_mut(&whole) {
+            Some(record) if matches!(record.state, RecordState::Synced) => {
+                // Its piece never ends: the record is not marked, whatever becomes of the other pieces.
+                record.spans -= entry.size.count;
+                self.left += entry.size.count;
+                Left::InJournal(entry.size.count)
+            }
+            Some(_) if self.state == State::On => {
+                self.last.push(entry);
+                Left::Undecided
+            }
+            _ => Left::Nowhere(entry),
         }
-        None
-    }
-
-    /// A recovered batch stays in the journal, since the shutdown came first.
-    pub(super) fn leave_recovered(&mut self, spans: usize) {
-        self.left += spans;
     }
 
     /// The journal was synced for the last time. Returns the batches that waited for this sync.
@@ -380,21 +407,44 @@ impl Durable {
         record.is_some_and(|record| matches!(record.state, RecordState::Pending(_) | RecordState::Writing))
     }
 
-    /// Batches have records: their marks want to be looked for soon.
-    pub(super) fn has_records(&self) -> bool {
-        !self.records.is_empty() || !self.done.is_empty() || self.recovery.unread > 0
+    /// Durable mode is on, or was until the journal was synced for the last time.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.state != State::Off
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        self.state == State::Off
+    }
+
+    /// Batches may leave memory for the journal.
+    pub(super) fn can_leave(&self) -> bool {
+        self.can_read && self.state == State::On
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.state == State::On
+    }
+
+    /// The journal refused an append because older batches are in its way.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// Spans of earlier processes that wait in the journal.
     pub(crate) fn unread(&self) -> usize {
-        self.recovery.unread
+        self.kept.unread()
     }
 
-    /// Spans that the ledger counts as waiting or in flight and that are safe in the journal, as durable as the policy
-    /// asks for. They stay safe while the disk thread hangs in the file for them.
-    pub(crate) fn left_in_journal(&self) -> u64 {
+    /// Spans that the ledger counts as waiting or in flight and that are safe in the journal too, as durable as the
+    /// policy asks for. They stay safe while the disk thread hangs in the file for them.
+    pub(crate) fn also_in_journal(&self) -> u64 {
         let synced = self.records.values().filter(|record| matches!(record.state, RecordState::Synced));
-        (self.recovery.unread + synced.map(|record| record.spans).sum::<usize>()) as u64
+        synced.map(|record| record.spans as u64).sum()
+    }
+
+    /// The journal has vanished lately.
+    pub(crate) fn has_recently_vanished(&self, now: Instant) -> bool {
+        self.vanished_at.is_some_and(|instant| now.saturating_duration_since(instant) < RECENT)
     }
 
     /// Spans that were accepted without being as durable as the policy asks for; none while durable mode is off.
@@ -410,9 +460,16 @@ impl Durable {
         self.trouble.as_deref()
     }
 
+    /// Spans that only the journal holds.
     #[cfg(test)]
-    pub(crate) fn left_spans(&self) -> usize {
-        self.left + super::memory::total(&self.last).count
+    pub(crate) fn kept_spans(&self) -> usize {
+        self.kept.spans() + self.left
+    }
+
+    /// Spans that wait for the last sync.
+    #[cfg(test)]
+    pub(crate) fn last_spans(&self) -> usize {
+        super::memory::total(&self.last).count
     }
 
     #[cfg(test)]
@@ -428,36 +485,4 @@ impl Durable {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-
-    fn payload(seq: u64, spans: usize) -> Payload {
-        let id = BatchId { incarnation: 1, seq };
-        Payload::new(id, SystemTime::UNIX_EPOCH, spans, bytes::Bytes::from_static(b"spans"))
-    }
-
-    #[test]
-    fn the_pieces_of_a_synced_batch_that_have_not_ended_are_in_the_journal() {
-        let mut durable = Durable::off();
-        durable.state = State::On;
-        let (whole, other) = (payload(0, 9), payload(1, 5));
-        assert!(durable.on_submitted(&whole) && durable.on_submitted(&other));
-        assert_eq!(durable.left_in_journal(), 0, "not yet synced");
-        durable.on_written(&[whole.id()], Written::Synced);
-        durable.on_written(&[other.id()], Written::Unsynced);
-        assert_eq!(durable.left_in_journal(), 9);
-        let (left, right) = (payload(2, 5), payload(3, 4));
-        durable.on_cut(whole.id(), [&left, &right]);
-        assert_eq!(durable.left_in_journal(), 9);
-        durable.on_ended(left.id());
-        assert_eq!(durable.left_in_journal(), 4);
-        let pieces = [payload(4, 1), payload(5, 3)];
-        durable.on_cut(right.id(), &pieces);
-        durable.on_ended(pieces[1].id());
-        assert_eq!(durable.left_in_journal(), 1);
-        durable.on_ended(pieces[0].id());
-        assert_eq!((durable.left_in_journal(), durable.pieces.len(), durable.done.len()), (0, 0, 1));
-    }
-}
+mod tests;

@@ -13,11 +13,14 @@ use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::Fallback;
 use crate::seams::fates::{Fate, Refusal};
 
-/// One effect. All but `Publish` are for the disk thread, which acts on them in this order, commits first.
+/// One effect. `Publish` is for the subscribers and the log; `Commit`, `LookForMarks`, `Recover` and `RemoveOldest` are
+/// for the journal thread, `Stop` is for both threads, and the disk thread acts on the others in this order.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Append and mark batches in the journal; reported by `Durable::on_written` and `Core::on_committed`.
     Commit(Commit),
+    /// Batches have ended: ask for a commit of their marks within 50 ms, by `Core::on_look`.
+    LookForMarks,
     /// Write one fallback file; reported by `on_spilled`, `on_spill_refused` or `on_spill_failed`.
     Spill(Spill),
     /// Store refused batches as dead letters; reported by `on_dead_letters_stored`.
@@ -27,12 +30,14 @@ pub(crate) enum Effect {
     ReadGroup { merge_bytes: usize },
     /// Mark the batches of the group that was read last by their fates; reported by `on_group_settled`.
     SettleGroup(Vec<Fate>),
-    /// Read one batch of an earlier process from the journal; reported by one of `on_recovered`, `on_recovery_damaged`,
-    /// `on_recovery_failed`, `on_recovery_ended`.
-    Recover,
+    /// Read one batch from the journal: this one, or the next of an earlier process; reported by one of `on_recovered`,
+    /// `on_recovery_damaged`, `on_recovery_failed`, `on_recovery_ended`.
+    Recover(Option<BatchId>),
+    /// Have the journal remove its oldest segment at once; reported by `on_removed`.
+    RemoveOldest,
     /// Run a user's operation on the fallback; a redriven dead letter is reported by `on_redriven`.
     Ask(Question),
-    /// End the disk thread once no effect is left.
+    /// End the disk thread once no effect is left, and the journal thread after that.
     Stop,
     /// Publish an event to the subscribers and the log.
     Publish(Event),

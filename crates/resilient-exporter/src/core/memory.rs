@@ -130,14 +130,47 @@ impl Memory {
         excess
     }
 
+    /// A batch of this size fits.
+    pub(super) fn has_room_for(&self, size: Size) -> bool {
+        !self.is_over(sum(self.held_size(), size), (1, 1))
+    }
+
+    /// Takes the oldest of these batches until a batch of this size fits.
+    pub(super) fn take_excess_of(
+        &mut self,
+        size: Size,
+        mut wanted: impl FnMut(&Entry<Batch>) -> bool,
+    ) -> Vec<Entry<Batch>> {
+        let mut excess = Vec::new();
+        while !self.has_room_for(size) {
+            let Some(entry) = self.buffer.take_where(&mut wanted) else { break };
+            excess.push(entry);
+        }
+        excess
+    }
+
+    /// Takes the oldest of these batches that may go to a file now, of so many bytes together.
+    pub(super) fn take_oldest(
+        &mut self,
+        bytes: usize,
+        mut wanted: impl FnMut(&Entry<Batch>) -> bool,
+        now: Instant,
+    ) -> Vec<Entry<Batch>> {
+        let (mut oldest, mut taken) = (Vec::new(), 0);
+        while taken < bytes {
+            let Some(entry) = self.buffer.take_where(|entry| entry.item.may_spill(now) && wanted(entry)) else { break };
+            taken += entry.size.bytes;
+            oldest.push(entry);
+        }
+        oldest
+    }
+
     /// Takes the batches that have reached the age limit; with `may_stay`, not those that no file can take now.
     pub(super) fn take_expired(&mut self, may_stay: bool, now: Instant) -> Vec<Entry<Batch>> {
         let mut expired = self.buffer.expire(now);
-        if may_stay {
-            let stays = |entry: &mut Entry<Batch>| !entry.item.may_spill(now);
-            for entry in expired.extract_if(.., stays).collect::<Vec<_>>() {
-                self.buffer.give_back(entry);
-            }
+        let stays = |entry: &mut Entry<Batch>| may_stay && !entry.item.may_spill(now) || entry.item.is_kept(now);
+        for entry in expired.extract_if(.., stays).collect::<Vec<_>>() {
+            self.buffer.give_back(entry);
         }
         expired
     }
@@ -219,6 +252,11 @@ impl Memory {
         self.buffer.is_empty()
     }
 
+    /// Batches that a drain has tried once.
+    pub(super) fn tried(&self) -> impl Iterator<Item = &Entry<Batch>> {
+        self.tried.iter()
+    }
+
     pub(super) fn has_tried(&self) -> bool {
         !self.tried.is_empty()
     }
@@ -229,9 +267,10 @@ impl Memory {
         let mut first = None::<Instant>;
         for entry in self.buffer.iter() {
             let expiry = entry.accepted.checked_add(max_age)?;
-            let at = entry.item.spill_after.map_or(expiry, |instant| expiry.max(instant));
+            let rests = [entry.item.spill_after, entry.item.kept_until];
+            let at = rests.into_iter().flatten().fold(expiry, Instant::max);
             first = Some(first.map_or(at, |first| first.min(at)));
-            if entry.item.spill_after.is_none() {
+            if rests == [None; 2] {
                 // Those behind are younger.
                 break;
             }
@@ -247,6 +286,11 @@ impl Memory {
     /// All batches together take more than half of a limit.
     pub(super) fn is_held_above_half(&self) -> bool {
         self.is_over(self.held_size(), (1, 2))
+    }
+
+    /// All batches together take more than this part of a limit.
+    pub(super) fn is_held_above(&self, part: (usize, usize)) -> bool {
+        self.is_over(self.held_size(), part)
     }
 
     /// A batch of this size is larger than the whole buffer.

@@ -21,6 +21,8 @@
 //! | `effects` | the effects that the shell acts on |
 //! | `endpoint` | one collector: breaker, waits, concurrency |
 //! | `group` | one group of stored batches |
+//! | `journal` | the journal thread's results, and batches that leave memory for the journal and return |
+//! | `kept` | the batches that the journal holds and memory does not |
 //! | `memory` | the memory that batches take, and its limits |
 //! | `outage` | the beginning and the end of an outage |
 //! | `replay` | stored batches on their way back to the collector |
@@ -40,6 +42,8 @@ mod durable;
 mod effects;
 mod endpoint;
 mod group;
+mod journal;
+mod kept;
 mod memory;
 mod outage;
 mod replay;
@@ -186,9 +190,10 @@ impl Core {
         }
     }
 
-    /// The same in durable mode, with `found` spans of earlier processes in the journal.
-    pub(crate) fn with_journal(mut self, found: u64, now: Instant) -> Self {
-        self.durable.turn_on(now);
+    /// The same in durable mode, with `found` spans of earlier processes in the journal. `can_read`: the journal reads
+    /// a batch by its id.
+    pub(crate) fn with_journal(mut self, found: u64, can_read: bool, now: Instant) -> Self {
+        self.durable.turn_on(can_read, now);
         self.on_found(found);
         self
     }
@@ -252,8 +257,9 @@ impl Core {
                 continue;
             }
             self.make_room(size, now);
+            self.durable.on_present(&payload);
             for entry in self.memory.push(Batch::new(payload), size, now) {
-                self.drop_entry(&entry, self.full_reason());
+                self.leave_or_end(&entry, self.full_reason());
             }
         }
         fits
@@ -266,10 +272,8 @@ impl Core {
             let surplus = self.memory.take_surplus(marks, size, now);
             self.spill(surplus);
         }
-        let reason = self.full_reason();
-        for entry in self.memory.take_excess(size) {
-            self.drop_entry(&entry, reason);
-        }
+        self.make_room_by_force(size, now);
+        self.remove_oldest_of_journal(now);
     }
 
     /// The endpoint is asked and accepts nothing.
@@ -370,13 +374,6 @@ impl Core {
         self.effects.push_back(Effect::Ask(question));
     }
 
-    /// A batch that a shutdown cannot place elsewhere: it stays in the journal for the next start, or is dropped.
-    fn leave_or_drop(&mut self, entry: Entry<Batch>) {
-        if let Some(entry) = self.durable.leave(entry) {
-            self.drop_entry(&entry, DropReason::Shutdown);
-        }
-    }
-
     // Polls of the shell; `poll_calls` and `next_wakeup` are in `calls`.
 
     /// The next effect. Effects of the journal come first, events last, each kind in the order of its decisions.
@@ -408,7 +405,7 @@ impl Core {
     pub(crate) fn only_in_memory(&self) -> u64 {
         let ledger = self.ledger();
         // A journal of a user's may give back other spans than it was given.
-        (ledger.buffered + ledger.in_flight).saturating_sub(self.durable.left_in_journal())
+        (ledger.buffered + ledger.in_flight).saturating_sub(self.durable.also_in_journal())
     }
 
     /// Spans that were dropped since a drain began, by reason.
@@ -430,14 +427,15 @@ impl Core {
         self.memory.waiting().any(early)
             || self.in_flight.iter().any(|call| matches!(&call.work, Work::Live(entry) if early(entry)))
             || self.memory.has_tried()
-            // A batch of an earlier process is old, wherever it waits.
-            || self.durable.unread() > 0
+            // A batch that only the journal holds counts as old.
+            || !self.durable.kept.is_empty()
             || self.memory.writing_size().count > 0
     }
 
     /// The disk's trouble keeps spans waiting, or has begun within the retry time.
     pub(crate) fn is_disk_trouble_felt(&self, now: Instant) -> bool {
-        !self.storage.is_ready(now) || self.ledger().buffered + self.ledger().in_fallback > 0
+        let ledger = self.ledger();
+        !self.storage.is_ready(now) || ledger.buffered + ledger.in_journal + ledger.in_fallback > 0
     }
 
     /// The question to the backoff policy that precedes `on_answered`; none if the answer needs no delay: its call was

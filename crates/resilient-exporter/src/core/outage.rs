@@ -187,7 +187,7 @@ fn lost(ledger: &Ledger) -> BTreeMap<&'static str, u64> {
 }
 
 fn waiting(ledger: &Ledger) -> u64 {
-    ledger.buffered + ledger.in_flight + ledger.in_fallback
+    ledger.buffered + ledger.in_flight + ledger.in_journal + ledger.in_fallback
 }
 
 #[cfg(test)]

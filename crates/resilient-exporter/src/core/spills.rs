@@ -79,13 +79,30 @@ impl Spills {
         }
     }
 
+    /// Takes the batches behind the file that the disk thread writes which need no file: memory has no room.
+    pub(super) fn take_excess(&mut self, mut wanted: impl FnMut(&Entry<Batch>) -> bool) -> Vec<Entry<Batch>> {
+        let mut excess = Vec::new();
+        for file in &mut self.files {
+            let before = excess.len();
+            excess.extend(file.entries.extract_if(.., |entry| wanted(entry)));
+            file.bytes -= excess[before..].iter().map(|entry| entry.size.bytes).sum::<usize>();
+        }
+        self.files.retain(|file| !file.entries.is_empty());
+        excess
+    }
+
+    /// The batches behind the file that the disk thread writes.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Entry<Batch>> {
+        self.files.iter().flat_map(|file| &file.entries)
+    }
+
     /// The disk thread writes a file.
     pub(super) fn is_writing(&self) -> bool {
         self.is_writing
     }
 
     pub(super) fn waiting_spans(&self) -> usize {
-        self.files.iter().flat_map(|file| &file.entries).map(|entry| entry.size.count).sum()
+        self.waiting().map(|entry| entry.size.count).sum()
     }
 
     /// The store failed: returns the failed batches and all behind them, which would fail too.

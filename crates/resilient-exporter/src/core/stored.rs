@@ -12,7 +12,7 @@ use super::memory::{size_of, total};
 use super::spills::Refused;
 use super::{Commit, Core, Effect, Letter, Phase, Spill, Written};
 use crate::report::events::Event;
-use crate::report::ledger::{DropReason, Place};
+use crate::report::ledger::Place;
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::{Change, StoredBatch};
 use crate::seams::fates::Fate;
@@ -29,9 +29,10 @@ pub(super) struct Replayed {
 
 /// Events of the fallback.
 impl Core {
-    /// These batches are in a file.
-    pub(crate) fn on_spilled(&mut self, entries: &[Entry<Batch>], file: &str) {
+    /// These batches are in a file. The journal thread marks those that the file takes over.
+    pub(crate) fn on_spilled(&mut self, Spill { entries, handed_over }: &Spill, file: &str) {
         let size = total(entries);
+        self.durable.on_handed_over(handed_over);
         self.memory.on_write_ended(size);
         self.storage.on_recovered();
         self.accounts.counters.count_spill();
@@ -41,6 +42,8 @@ impl Core {
         self.spills.on_written();
         self.replay.on_stored();
         self.spill_next();
+        // Their marks precede the next append.
+        self.durable.on_room();
     }
 
     /// The store failed: these batches, and those that waited behind them for a file, are in memory again.
@@ -85,6 +88,8 @@ impl Core {
             self.leave_or_drop(entry);
         } else {
             self.has_suspects |= entry.item.suspicion.is_suspect();
+            // The journal may have lost it meanwhile.
+            self.durable.on_present(&entry.item.payload);
             self.memory.give_back(entry);
         }
     }
@@ -244,85 +249,8 @@ impl Core {
     }
 }
 
-/// Events of the journal.
+/// Effects without a result.
 impl Core {
-    /// The disk thread has ended its commit. `recovered`: appends succeed again after a failure.
-    pub(crate) fn on_committed(&mut self, recovered: bool) {
-        if recovered {
-            self.memory.waiting().for_each(|entry| self.durable.retry_append(&entry.item.payload));
-        }
-        self.durable.on_committed();
-    }
-
-    /// The journal has found spans of earlier processes: its own at the start, later those of processes that have
-    /// ended.
-    pub(crate) fn on_found(&mut self, spans: u64) {
-        let spans = self.durable.on_found(spans);
-        self.accounts.transfer(spans, Place::Recovered, Place::Buffered);
-    }
-
-    /// The disk thread has read a batch of an earlier process.
-    pub(crate) fn on_recovered(&mut self, payload: Payload, now: Instant) {
-        let (surplus, accepted) = self.durable.on_recovered(&payload);
-        // A journal of a user's may give more than it promised.
-        self.accounts.transfer(surplus, Place::Recovered, Place::Buffered);
-        if self.phase == Phase::Stopped {
-            self.durable.leave_recovered(payload.span_count());
-            return;
-        }
-        let spans = payload.span_count();
-        let _ = self.admit(payload, Place::Dropped(DropReason::BufferFull), accepted.unwrap_or(now));
-        self.recover_further(spans, now);
-    }
-
-    /// Spans that the journal had found are damaged.
-    pub(crate) fn on_recovery_damaged(&mut self, spans: u64, now: Instant) {
-        let spans = self.durable.on_recovery_lost(spans);
-        if spans > 0 {
-            let detail = "in the journal".to_owned();
-            self.accounts.drop_spans(spans, Place::Buffered, DropReason::Corrupt, detail);
-        }
-        self.recover_further(spans, now);
-    }
-
-    /// Asks for the next batch of an earlier process; later, if the last one has brought no progress: a journal of a
-    /// user's shall not occupy the disk thread.
-    fn recover_further(&mut self, progress: usize, now: Instant) {
-        if progress == 0 {
-            self.durable.on_recovery_failed(now);
-        }
-        self.ask_for_recovered(now);
-    }
-
-    /// The journal has no further batch of an earlier process: spans that it had found and did not give are lost.
-    pub(crate) fn on_recovery_ended(&mut self, now: Instant) {
-        self.on_recovery_damaged(u64::MAX, now);
-    }
-
-    /// The journal was synced for the last time in this process.
-    pub(crate) fn on_journal_closed(&mut self) {
-        for entry in self.durable.close() {
-            self.leave_or_drop(entry);
-        }
-        self.durable.on_disk_turn();
-    }
-
-    /// The disk thread looks for work, between two operations or after a pause.
-    /// Returns whether it is to look again soon, for marks.
-    pub(crate) fn on_disk_turn(&mut self, now: Instant) -> bool {
-        self.durable.on_disk_turn();
-        self.ask_for_recovered(now);
-        self.durable.has_records()
-    }
-
-    /// Asks for the next batch of an earlier process while less than half of a limit is taken, batches on their way to
-    /// the disk or the collector included: they may return, and new batches arrive beside them.
-    fn ask_for_recovered(&mut self, now: Instant) {
-        if self.phase == Phase::Running && !self.memory.is_held_above_half() {
-            self.durable.ask_for_recovered(now);
-        }
-    }
-
     /// No disk thread acts on this effect, or its action ended in a panic before the result: its spans stay accounted
     /// for.
     pub(crate) fn on_undone(&mut self, effect: Effect, now: Instant) {
@@ -336,7 +264,9 @@ impl Core {
                 self.durable.on_written(&ids, Written::Failed);
                 self.on_committed(false);
             }
-            Effect::Recover => self.durable.on_recovery_failed(now),
+            Effect::LookForMarks => self.on_look(),
+            Effect::Recover(_) => self.on_recovery_failed(now),
+            Effect::RemoveOldest => self.on_removed(None, now),
             Effect::SettleGroup(fates) => {
                 // The batches of the group stay stored, those that the collector took too.
                 self.replay.on_read_in_vain(now);

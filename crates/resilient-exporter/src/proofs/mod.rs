@@ -7,11 +7,13 @@
 //! | `refusals` | an operator's acts, the order of batches, and one bad record in the store |
 //! | `simulation/` | the core in virtual time, its ledger recounted after every step |
 //! | `spans` | spans for tests |
-//! | `turns` | turns of the disk thread beside a busy fallback, and its end |
+//! | `threads` | the threads of the storage beside each other |
+//! | `turns` | turns of the disk thread, and its end |
 
 mod bounds;
 mod crashes;
 mod refusals;
 mod simulation;
 pub(crate) mod spans;
+mod threads;
 mod turns;

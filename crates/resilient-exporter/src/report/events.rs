@@ -138,11 +138,17 @@ pub enum Event {
         /// Spans of the outage's calls that the collector may have taken although no answer said so.
         possible_duplicates: u64,
     },
-    /// The journal cannot be written: batches that are accepted now may not survive a crash. The disk thread tries
+    /// The journal cannot be written: batches that are accepted now may not survive a crash. The journal thread tries
     /// again.
     JournalTrouble {
         /// The journal's error.
         error: String,
+    },
+    /// The journal has lost all that it had, such as by the removal of its directory, and takes new batches. Batches in
+    /// memory are appended again; until the next sync none of them is durable.
+    JournalVanished {
+        /// Spans that only the journal held: they are lost.
+        spans: usize,
     },
     /// The fallback cannot be used: spans wait in memory. The disk thread tries again.
     DiskTrouble {
@@ -245,6 +251,7 @@ impl Listeners {
             Event::Dropped { spans, reason, detail } => self.add(Kind::Dropped(reason), spans, &detail, now),
             Event::NotAccepted { spans, reason } => self.add(Kind::NotAccepted(reason), spans, "", now),
             Event::JournalTrouble { error } => self.add(Kind::JournalTrouble, 0, &error, now),
+            Event::JournalVanished { spans } => self.add(Kind::JournalVanished, spans, "", now),
             Event::DiskTrouble { error } => self.add(Kind::DiskTrouble, 0, &error, now),
             Event::OutageBegan { cause, remedy, next_attempt } => {
                 let began = Began { cause, remedy, next_attempt };

@@ -52,6 +52,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_recently_not_durable: bool,
     /// Spans of earlier processes that wait in the journal.
     pub(crate) unread: usize,
+    /// The journal has vanished lately.
+    pub(crate) has_vanished: bool,
     /// Files that were set aside, and their spans.
     pub(crate) set_aside: (u64, u64),
     /// The trouble of storage that was found at the start.
@@ -244,6 +246,20 @@ impl Facts<'_> {
         if self.unread > 0 {
             issues.push(format!("{} spans of an earlier run wait in the journal; they are sent", self.unread));
         }
+        let left = health.ledger.in_journal.saturating_sub(self.unread as u64);
+        if left > 0 {
+            issues.push(format!(
+                "{left} spans that memory had no room for wait in the journal; they are sent when the collector takes \
+                 spans"
+            ));
+        }
+        if self.has_vanished {
+            issues.push(
+                "the journal was removed while the process runs, and was made again: keep other programs from removing \
+                 the state directory"
+                    .into(),
+            );
+        }
         if self.is_disk_stalled {
             issues.push("disk has not answered for 2 s or more; spans wait in memory: check the disk".into());
         }
@@ -352,7 +368,7 @@ mod tests {
         let last_failure = Some(UNAUTHORIZED);
         let pause = Pause { whole: minute, left: minute / 2, until: SystemTime::UNIX_EPOCH + minute };
         let notes = [StorageNote::new("2 spans of \"shop\" wait", "start once with OTEL_SERVICE_NAME=shop")];
-        let table: [(Facts<'_>, &[&str]); 18] = [
+        let table: [(Facts<'_>, &[&str]); 19] = [
             (
                 Facts { refusing: Some(UNAUTHORIZED), ..Facts::default() },
                 &["refused: HTTP status 401", "OTEL_EXPORTER_OTLP_HEADERS"],
@@ -376,6 +392,7 @@ mod tests {
             (Facts { journal_trouble: Some("no space left"), ..Facts::default() }, &["a crash: no space left"]),
             (Facts { is_recently_not_durable: true, ..Facts::default() }, &["4 spans", "sync timeout"]),
             (Facts { unread: 5, ..Facts::default() }, &["5 spans of an earlier run"]),
+            (Facts { has_vanished: true, ..Facts::default() }, &["removed while", "the state directory"]),
             (Facts { is_disk_stalled: true, ..Facts::default() }, &["2 s"]),
             (Facts { spilling: 6, ..Facts::default() }, &["6 spans are being written"]),
             (Facts { set_aside: (2, 30), ..Facts::default() }, &["2 damaged files with 30 spans", "remove"]),

@@ -12,6 +12,7 @@ pub(crate) enum Place {
     Redriven,
     Buffered,
     InFlight,
+    InJournal,
     InFallback,
     Delivered,
     Rejected,
@@ -41,10 +42,14 @@ pub enum DropReason {
     Permanent,
     /// Still in memory when the deadline of a shutdown passed.
     Shutdown,
+    /// The journal was full, and no fallback could take its oldest batches.
+    JournalFull,
+    /// They were in the journal only, and its directory was removed.
+    Vanished,
 }
 
 impl DropReason {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::BufferFull,
         Self::BufferAge,
         Self::DiskSlow,
@@ -53,6 +58,8 @@ impl DropReason {
         Self::Corrupt,
         Self::Permanent,
         Self::Shutdown,
+        Self::JournalFull,
+        Self::Vanished,
     ];
 
     /// The reason with this [name](Self::as_str).
@@ -72,6 +79,8 @@ impl DropReason {
             Self::Corrupt => "corrupt",
             Self::Permanent => "permanent",
             Self::Shutdown => "shutdown",
+            Self::JournalFull => "journal_full",
+            Self::Vanished => "vanished",
         }
     }
 
@@ -87,6 +96,8 @@ impl DropReason {
             Self::Corrupt => "check the disk; the damaged files are kept in quarantine",
             Self::Permanent => "read the collector's answer in the log; it refuses these spans for good",
             Self::Shutdown => "give shutdown more time or enable the file fallback",
+            Self::JournalFull => "enable the file fallback, free disk space or raise the journal's maximum bytes",
+            Self::Vanished => "keep other programs from removing the state directory while the process runs",
         }
     }
 }
@@ -127,7 +138,7 @@ impl RefuseReason {
 
 /// The account of one process, in spans, as one consistent snapshot.
 ///
-/// `offered + recovered + redriven = buffered + in_flight + in_fallback + delivered + rejected +
+/// `offered + recovered + redriven = buffered + in_flight + in_journal + in_fallback + delivered + rejected +
 /// dead_lettered + dropped + refused + taken_over` holds in every snapshot; [`Ledger::imbalance`] is the difference.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -142,6 +153,9 @@ pub struct Ledger {
     pub buffered: u64,
     /// Sent, without an answer yet.
     pub in_flight: u64,
+    /// In the journal and not in memory: batches of earlier processes that were not read yet, and durable ones that
+    /// memory had no room for.
+    pub in_journal: u64,
     /// In fallback files; spans that are being replayed stay here until their answer.
     pub in_fallback: u64,
     /// Taken by the collector.
@@ -172,6 +186,7 @@ impl Ledger {
             Place::Redriven => self.redriven += spans,
             Place::Buffered => self.buffered -= spans,
             Place::InFlight => self.in_flight -= spans,
+            Place::InJournal => self.in_journal -= spans,
             Place::InFallback => self.in_fallback -= spans,
             Place::Delivered
             | Place::Rejected
@@ -183,6 +198,7 @@ impl Ledger {
         match to {
             Place::Buffered => self.buffered += spans,
             Place::InFlight => self.in_flight += spans,
+            Place::InJournal => self.in_journal += spans,
             Place::InFallback => self.in_fallback += spans,
             Place::Delivered => self.delivered += spans,
             Place::Rejected => self.rejected += spans,
@@ -211,7 +227,7 @@ impl Ledger {
     #[must_use]
     pub fn imbalance(&self) -> i64 {
         let came = self.offered + self.recovered + self.redriven;
-        let stands = self.buffered + self.in_flight + self.in_fallback + self.taken_over;
+        let stands = self.buffered + self.in_flight + self.in_journal + self.in_fallback + self.taken_over;
         let ended = self.delivered + self.rejected + self.dead_lettered + self.lost();
         came.cast_signed() - (stands + ended).cast_signed()
     }
@@ -226,6 +242,9 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.transfer(5, Place::Offered, Place::Buffered);
         ledger.transfer(3, Place::Recovered, Place::InFallback);
+        ledger.transfer(5, Place::Buffered, Place::InJournal);
+        assert_eq!((ledger.in_journal, ledger.buffered, ledger.imbalance()), (5, 0, 0));
+        ledger.transfer(5, Place::InJournal, Place::Buffered);
         ledger.transfer(5, Place::Buffered, Place::InFlight);
         ledger.transfer(2, Place::InFlight, Place::Rejected);
         ledger.transfer(3, Place::InFlight, Place::Delivered);
@@ -251,6 +270,6 @@ mod tests {
         ledger.transfer(1, Place::Offered, Place::Dropped(DropReason::BufferFull));
         let json = serde_json::to_value(&ledger).expect("serializes");
         assert_eq!(json["dropped"]["buffer_full"], 1);
-        assert_eq!(json["in_fallback"], 0);
+        assert_eq!((&json["in_fallback"], &json["in_journal"]), (&0.into(), &0.into()));
     }
 }

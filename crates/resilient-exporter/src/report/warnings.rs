@@ -26,7 +26,9 @@ pub(crate) enum Kind {
     DiskTrouble,
     JournalTrouble,
     JournalUpkeep,
+    JournalVanished,
     DiskThreadPanicked,
+    JournalThreadPanicked,
     NetThreadPanicked,
     FallbackPanicked,
     FileSetAside,
@@ -74,6 +76,10 @@ impl Kind {
             Self::JournalUpkeep => {
                 "the journal was not cleared up, or one of another process not taken over; it is tried again"
             }
+            Self::JournalVanished => {
+                "the journal was removed while the process runs; batches in memory are written to a new one"
+            }
+            Self::JournalThreadPanicked => "the journal thread panicked; it goes on",
             Self::DiskThreadPanicked => "the disk thread panicked; it goes on",
             Self::NetThreadPanicked => "the net thread panicked; it goes on with the batches that were in flight",
             Self::FallbackPanicked => "the fallback panicked over a dead letter",

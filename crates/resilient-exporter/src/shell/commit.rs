@@ -1,36 +1,27 @@
-//! Durable mode on the disk thread: group commits, marks, the hand-over to files, and the batches of earlier processes.
+//! The operations of the journal thread on the journal: group commits, marks, hand-overs to files, reads.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use journal::{SyncPolicy, SyncSchedule};
+use journal::SyncPolicy;
 use otlp_payload::{BatchId, Payload};
 
+use super::jobs::HandOver;
+use super::plan::Plan;
 use super::shared::Shared;
 use crate::core::{Commit, Written};
 use crate::report::warnings;
-use crate::seams::fallback::Fallback;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
-
-/// While batches have records in the journal, the disk thread looks for marks at least this often, and between two
-/// operations; it syncs them within 100 ms of a look.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// A file whose hand-over cannot be made durable is replayed all the same after this time: it may be one that fills the
-/// disk.
-const UNSETTLED: Duration = Duration::from_secs(10);
 
 /// Acts on the journal, whose panics count as errors, and reports to the core.
 pub(crate) struct Committer {
     journal: Box<dyn Journal>,
-    schedule: SyncSchedule,
+    pub(super) plan: Plan,
     /// Batches that were appended and wait for a sync, because the policy asks for one.
     unsynced: Vec<BatchId>,
-    /// The last two looks for marks: no mark of a commit is older than the one before the last.
-    looks: [Instant; 2],
-    /// Since this instant there may be a file whose batches the journal would give back after a crash.
-    unsettled: Option<Instant>,
+    /// The journal has lost all that it had, and the core does not know yet.
+    has_vanished: bool,
     /// The error of the last operation of each kind, if it failed: the success of one kind does not end the trouble of
     /// another.
     trouble: [Option<String>; 5],
@@ -39,7 +30,7 @@ pub(crate) struct Committer {
 }
 
 /// Kinds of operations. The core learns of the first that is in trouble.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Append,
     Sync,
@@ -50,15 +41,22 @@ enum Kind {
     Maintain,
 }
 
+/// The result of the appends and marks of a commit, before its sync.
+#[derive(Default)]
+pub(crate) struct Wrote {
+    /// Appends succeed again after a failure.
+    pub(crate) recovered: bool,
+    /// Older batches are in the way of these.
+    pub(crate) full: Vec<Payload>,
+}
+
 impl Committer {
-    pub(crate) fn new(journal: Box<dyn Journal>, policy: SyncPolicy, now: Instant) -> Self {
+    pub(crate) fn new(journal: Box<dyn Journal>, policy: SyncPolicy) -> Self {
         Self {
             journal,
-            schedule: SyncSchedule::new(policy),
+            plan: Plan::new(policy),
             unsynced: Vec::new(),
-            looks: [now; 2],
-            // Opening may have failed to mark the batches that files of the process before took over.
-            unsettled: Some(now),
+            has_vanished: false,
             trouble: [const { None }; 5],
             reported: None,
             warned: None,
@@ -69,146 +67,161 @@ impl Committer {
         catch_unwind(AssertUnwindSafe(|| self.journal.usage())).unwrap_or_default()
     }
 
-    /// The time until the next sync is due.
-    pub(crate) fn sync_due(&self, shared: &Shared) -> Option<Duration> {
-        let now = shared.clock.now();
-        self.schedule.due().map(|due| due.saturating_duration_since(now))
+    /// The time after which the journal has maintenance to do, if no job comes before.
+    pub(crate) fn next_maintenance(&self) -> Option<std::time::Duration> {
+        catch_unwind(AssertUnwindSafe(|| self.journal.next_maintenance())).unwrap_or_default()
     }
 
-    /// The disk thread looks for marks.
-    pub(crate) fn on_look(&mut self, now: Instant) {
-        self.looks = [now, self.looks[0]];
+    /// The journal has lost all that it had since the last call.
+    pub(crate) fn take_vanished(&mut self) -> bool {
+        let has_vanished = std::mem::take(&mut self.has_vanished);
+        if has_vanished {
+            self.unsynced.clear();
+        }
+        has_vanished
     }
 
-    /// Appends and marks the batches of a commit, and syncs if that is due.
-    pub(crate) fn commit(&mut self, commit: &Commit, shared: &Shared) {
-        let recovered = !commit.append.is_empty() && self.append(&commit.append, shared);
-        if !commit.done.is_empty() {
+    /// Appends and marks the batches of a commit. Marks follow the appends, so that no mark precedes its batch; they
+    /// have waited since `marked`.
+    pub(crate) fn write(&mut self, commit: &Commit, marked: Instant, shared: &Shared) -> Wrote {
+        let wrote = if commit.append.is_empty() { Wrote::default() } else { self.append(&commit.append, shared) };
+        if !commit.done.is_empty() && !self.has_vanished {
             // A mark that is not written stays in the journal's memory, which writes it later.
             let _ = self.ask(Kind::Mark, |journal| journal.done(&commit.done));
-            self.schedule.marked(self.looks[1]);
+            self.plan.on_marked(marked);
         }
-        self.sync_if_due(shared);
-        shared.decide(|core| core.on_committed(recovered));
-        shared.progress();
+        wrote
     }
 
-    /// Appends each batch. Returns whether all were appended after a failure.
-    fn append(&mut self, batches: &[Payload], shared: &Shared) -> bool {
+    /// Appends each batch.
+    fn append(&mut self, batches: &[Payload], shared: &Shared) -> Wrote {
         let (mut appended, mut failed, mut trouble) = (Vec::new(), Vec::new(), None);
         let was_in_trouble = self.trouble[Kind::Append as usize].is_some();
+        let mut full = Vec::new();
         for payload in batches {
-            match self.ask(Kind::Append, |journal| journal.append(payload)) {
+            if !full.is_empty() {
+                full.push(payload.clone());
+                continue;
+            }
+            match self.append_one(payload) {
                 Ok(()) => appended.push(payload.id()),
-                Err(Failed) => {
-                    failed.push(payload.id());
+                Err(Failed { is_full }) => {
                     trouble.clone_from(&self.trouble[Kind::Append as usize]);
+                    match is_full {
+                        true => full.push(payload.clone()),
+                        false => failed.push(payload.id()),
+                    }
                 }
+            }
+            if self.has_vanished {
+                // The core has all batches of this commit appended again.
+                return Wrote::default();
             }
         }
         // A failure counts also if later batches were appended.
         self.trouble[Kind::Append as usize] = trouble;
-        let recovered = was_in_trouble && failed.is_empty();
+        let recovered = was_in_trouble && failed.is_empty() && full.is_empty();
         if !appended.is_empty() {
-            self.schedule.appended(shared.clock.now());
+            self.plan.on_appended(shared.clock.now());
         }
         let mut core = shared.core();
         core.durable.on_written(&failed, Written::Failed);
-        if self.schedule.policy() == SyncPolicy::Batch {
+        if self.plan.policy() == SyncPolicy::Batch {
             self.unsynced.append(&mut appended);
         } else {
             core.durable.on_written(&appended, Written::Synced);
         }
-        recovered
+        Wrote { recovered, full }
     }
 
-    pub(crate) fn sync_if_due(&mut self, shared: &Shared) {
-        if self.schedule.is_due(shared.clock.now()) {
-            self.sync(shared);
-        } else if !self.unsynced.is_empty() {
+    fn append_one(&mut self, payload: &Payload) -> Result<(), Failed> {
+        match self.ask(Kind::Append, |journal| journal.append(payload)) {
+            Err(Failed { is_full: true }) => {
+                // Batches that have ended since the last maintenance may take the room.
+                let busy = || io::Error::new(io::ErrorKind::WouldBlock, "the journal makes room: asked again later");
+                let maintained = self.ask(Kind::Maintain, |journal| journal.maintain(&mut |_| Err(busy())));
+                match maintained {
+                    Ok(()) => self.ask(Kind::Append, |journal| journal.append(payload)),
+                    Err(_) => Err(Failed { is_full: true }),
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Syncs if that is due. Returns whether it did, and with which result.
+    pub(crate) fn sync_if_due(&mut self, shared: &Shared) -> Option<bool> {
+        if self.plan.is_due(shared.clock.now()) {
+            return Some(self.sync(shared));
+        }
+        if !self.unsynced.is_empty() {
             // The last sync failed, and the next one is not due: no `export` call waits for it.
             shared.core().durable.on_written(&self.unsynced, Written::Unsynced);
         }
-        self.report(shared);
+        None
     }
 
-    pub(crate) fn sync(&mut self, shared: &Shared) {
-        match self.ask(Kind::Sync, Journal::sync) {
+    /// Returns whether the sync succeeded.
+    pub(crate) fn sync(&mut self, shared: &Shared) -> bool {
+        let result = self.ask(Kind::Sync, Journal::sync);
+        match result {
             Ok(()) => {
                 self.trouble[Kind::Mark as usize] = None;
-                self.schedule.synced();
-                self.unsettled = None;
+                self.plan.on_synced();
                 shared.core().durable.on_written(&self.unsynced, Written::Synced);
                 self.unsynced.clear();
             }
-            Err(Failed) => {
-                self.schedule.failed(shared.clock.now());
-                shared.core().durable.on_written(&self.unsynced, Written::Unsynced);
+            Err(_) => {
+                self.plan.on_failed(shared.clock.now());
+                if !self.has_vanished {
+                    shared.core().durable.on_written(&self.unsynced, Written::Unsynced);
+                }
+            }
+        }
+        result.is_ok()
+    }
+
+    /// A file takes batches over. Whatever fails here, the file is written all the same: a crash then repeats the
+    /// batches, which is better than a full memory.
+    pub(crate) fn hand_over(&mut self, hand_over: &HandOver, now: Instant) {
+        match hand_over {
+            HandOver::Announce { file, ids } => {
+                let _ = self.ask(Kind::Mark, |journal| journal.announce(file, ids));
+                self.plan.on_announced(now);
+            }
+            HandOver::Standing { ids } => {
+                let _ = self.ask(Kind::Mark, |journal| journal.done(ids));
+                self.plan.on_standing(now);
+            }
+            HandOver::TakeBack { ids } => {
+                let _ = self.ask(Kind::Mark, |journal| journal.take_back(ids));
+                self.plan.on_marked(now);
             }
         }
     }
 
-    // A file takes batches over.
-
-    /// Announces the name of the file before it is written.
-    pub(crate) fn announce(&mut self, file: &str, ids: &[BatchId], shared: &Shared) {
-        // If this fails the file is written all the same: a crash then repeats the batches, which is better than a full
-        // memory.
-        if !ids.is_empty() && self.ask(Kind::Mark, |journal| journal.announce(file, ids)).is_ok() {
-            self.sync_hand_over(shared);
-        }
+    /// Gives the oldest segment of the journal up, and reports that.
+    pub(crate) fn remove_oldest(&mut self, shared: &Shared) {
+        let removed = self.ask(Kind::Maintain, Journal::remove_oldest_finished).unwrap_or_default();
+        let now = shared.clock.now();
+        shared.decide(|core| core.on_removed(removed, now));
     }
-
-    /// The batches are in the file.
-    pub(crate) fn handed_over(&mut self, ids: &[BatchId], shared: &Shared) {
-        if !ids.is_empty() {
-            self.unsettled.get_or_insert(shared.clock.now());
-            let _ = self.ask(Kind::Mark, |journal| journal.done(ids));
-            self.sync_hand_over(shared);
-        }
-    }
-
-    /// The file was not written.
-    pub(crate) fn take_back(&mut self, ids: &[BatchId], shared: &Shared) {
-        if !ids.is_empty() {
-            let _ = self.ask(Kind::Mark, |journal| journal.take_back(ids));
-            self.schedule.marked(shared.clock.now());
-        }
-    }
-
-    fn sync_hand_over(&mut self, shared: &Shared) {
-        if self.schedule.policy() == SyncPolicy::Never {
-            self.unsettled = None;
-        } else {
-            self.sync(shared);
-        }
-    }
-
-    /// Files may be replayed and removed: the journal has durably given up their batches.
-    pub(crate) fn is_settled(&mut self, shared: &Shared) -> bool {
-        let Some(since) = self.unsettled else { return true };
-        if self.schedule.due().is_none_or(|due| due <= shared.clock.now()) {
-            self.sync(shared);
-        }
-        self.unsettled.is_none() || shared.clock.now().saturating_duration_since(since) >= UNSETTLED
-    }
-
-    // Batches of earlier processes.
 
     /// Clears up, and looks for journals of processes that have ended.
-    pub(crate) fn maintain(&mut self, fallback: &mut dyn Fallback, shared: &Shared) {
-        let mut holds = |name: &str| {
-            catch_unwind(AssertUnwindSafe(|| fallback.has_file(name)))
-                .unwrap_or_else(|_| Err(io::Error::other("the fallback panicked")))
-        };
+    pub(crate) fn maintain(&mut self, has_file: &mut dyn FnMut(&str) -> io::Result<bool>, shared: &Shared) {
         let mut found = 0;
-        let _ = self.ask(Kind::Maintain, |journal| {
-            let maintained = journal.maintain(&mut holds);
+        let maintained = self.ask(Kind::Maintain, |journal| {
+            let maintained = journal.maintain(has_file);
             // Also if the rest of it failed.
             found = journal.found();
             maintained
         });
-        shared.decide(|core| core.on_found(found));
+        if maintained.is_ok() {
+            self.look_for_vanished();
+        }
+        if found > 0 {
+            shared.decide(|core| core.on_found(found));
+        }
         let trouble = &self.trouble[Kind::Maintain as usize];
         if *trouble != self.warned {
             self.warned.clone_from(trouble);
@@ -216,25 +229,33 @@ impl Committer {
                 shared.note(warnings::Kind::JournalUpkeep, error);
             }
         }
-        self.report(shared);
     }
 
-    /// Reads one batch of an earlier process.
-    pub(crate) fn recover(&mut self, shared: &Shared) {
+    /// Reads one batch: this one, or the next of an earlier process.
+    pub(crate) fn recover(&mut self, id: Option<BatchId>, shared: &Shared) {
         let (now, wall) = (shared.clock.now(), shared.clock.wall());
-        let recovered = self.ask(Kind::Recover, |journal| match journal.next_recovered(wall) {
-            Recovered::Later(error) => Err(error),
-            // A journal of a user's may misstate the number of spans; pieces of a batch that is cut have the true one.
-            Recovered::Batch(payload) => Ok(Recovered::Batch(counted(payload))),
-            recovered => Ok(recovered),
+        let recovered = self.ask(Kind::Recover, |journal| {
+            let read = match id {
+                Some(id) => journal.read(id, wall),
+                None => journal.next_recovered(wall),
+            };
+            match read {
+                Recovered::Later(error) => Err(error),
+                Recovered::Batch(payload) if id.is_some_and(|id| id != payload.id()) => {
+                    Err(JournalError::new("the journal returned another batch than the one that it was asked for"))
+                }
+                // A journal of a user's may misstate the number of spans; pieces of a batch that is cut have the true
+                // one.
+                Recovered::Batch(payload) => Ok(Recovered::Batch(counted(payload))),
+                recovered => Ok(recovered),
+            }
         });
         shared.decide(|core| match recovered {
             Ok(Recovered::Batch(payload)) => core.on_recovered(payload, now),
             Ok(Recovered::Damaged { spans }) => core.on_recovery_damaged(spans, now),
             Ok(Recovered::End) => core.on_recovery_ended(now),
-            Ok(Recovered::Later(_)) | Err(Failed) => core.durable.on_recovery_failed(now),
+            Ok(Recovered::Later(_)) | Err(_) => core.on_recovery_failed(now),
         });
-        self.report(shared);
     }
 
     /// Runs an operation on the journal and records its error.
@@ -245,18 +266,27 @@ impl Committer {
     ) -> Result<T, Failed> {
         let journal = &mut *self.journal;
         // The text of an error is a user's code too.
-        let result = catch_unwind(AssertUnwindSafe(|| operation(journal).map_err(|error| error.to_string())));
+        let told = |error: JournalError| (error.to_string(), error.is_full());
+        let result = catch_unwind(AssertUnwindSafe(|| operation(journal).map_err(told)));
         let (result, trouble) = match result {
             Ok(Ok(value)) => (Ok(value), None),
-            Ok(Err(error)) => (Err(Failed), Some(error)),
-            Err(_) => (Err(Failed), Some("the journal panicked".to_owned())),
+            Ok(Err((error, is_full))) => (Err(Failed { is_full: is_full && kind == Kind::Append }), Some(error)),
+            Err(_) => (Err(Failed { is_full: false }), Some("the journal panicked".to_owned())),
         };
         self.trouble[kind as usize] = trouble;
+        if result.is_err() {
+            self.look_for_vanished();
+        }
         result
     }
 
+    fn look_for_vanished(&mut self) {
+        let journal = &mut *self.journal;
+        self.has_vanished |= catch_unwind(AssertUnwindSafe(|| journal.has_vanished())).unwrap_or_default();
+    }
+
     /// Reports the first trouble to the core, if it has changed.
-    fn report(&mut self, shared: &Shared) {
+    pub(crate) fn report(&mut self, shared: &Shared) {
         let [troubles @ .., _] = &self.trouble;
         let trouble = troubles.iter().flatten().next();
         if trouble != self.reported.as_ref() {
@@ -278,5 +308,8 @@ pub(crate) fn counted(payload: Payload) -> Payload {
 }
 
 /// The operation failed; its error is in `trouble`.
-#[derive(Debug)]
-struct Failed;
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    /// Older batches are in the way of an append.
+    is_full: bool,
+}

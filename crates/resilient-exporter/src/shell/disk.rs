@@ -1,14 +1,15 @@
-//! The disk thread: writes the journal and fallback files, reads groups back, keeps the fallback within its limits. The
-//! only thread that waits for the storage.
+//! The disk thread: writes fallback files and dead letters, reads groups back, keeps the fallback within its limits. In
+//! durable mode the journal thread has the journal, and this thread tells it of each file.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
 use otlp_payload::Merged;
 
-use super::commit::{Committer, LOOK_EVERY};
 use super::group_size::GroupSize;
+use super::hand_over::HandOvers;
 use super::shared::Shared;
 use crate::core::{Answer, Effect, Letter, Question, Spill};
 use crate::report::warnings::Kind;
@@ -25,11 +26,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 const EFFECTS_AT_ONCE: usize = 64;
 
 /// Runs until `Effect::Stop`, and acts on all effects before that.
-pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>, committer: Option<Committer>) {
+pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>) {
     let _suppressed = Context::enter_telemetry_suppressed_scope();
-    let mut worker = Worker::new(shared, fallback, committer);
-    // Journals of processes that have ended come before their files.
-    worker.contained(Worker::maintain_journal);
+    let mut worker = Worker::new(shared, fallback);
     let mut pause = Duration::from_millis(1);
     while !worker.is_done() {
         if !worker.contained(Worker::turn) {
@@ -38,18 +37,16 @@ pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>, committer: Optio
             pause = (pause * 2).min(MAX_PAUSE);
         }
     }
-    worker.contained(Worker::close);
     // The directories' locks are free before a waiting thread learns of the end.
-    let Worker { fallback, committer, .. } = worker;
-    let _ = catch_unwind(AssertUnwindSafe(|| drop((committer, fallback))));
+    let Worker { fallback, .. } = worker;
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(fallback)));
     shared.on_disk_ended();
 }
 
 pub(crate) struct Worker<'a> {
     shared: &'a Shared,
     fallback: Box<dyn Fallback>,
-    /// In durable mode.
-    committer: Option<Committer>,
+    pub(crate) hand_overs: HandOvers<'a>,
     /// The fallback's usage as of its last answer.
     usage: Usage,
     cleaned: Instant,
@@ -58,24 +55,21 @@ pub(crate) struct Worker<'a> {
     group_read: Instant,
     /// The failures of its batches as they were read.
     failures: Vec<Failures>,
-    /// Batches have records in the journal: the next look for marks is due soon.
-    has_records: bool,
     is_stopping: bool,
 }
 
 impl<'a> Worker<'a> {
-    pub(crate) fn new(shared: &'a Shared, fallback: Box<dyn Fallback>, committer: Option<Committer>) -> Self {
+    pub(crate) fn new(shared: &'a Shared, fallback: Box<dyn Fallback>) -> Self {
         let cleaned = shared.clock.now();
         Self {
             shared,
             fallback,
-            committer,
+            hand_overs: HandOvers::new(shared),
             usage: Usage::default(),
             cleaned,
             group: GroupSize::new(),
             group_read: cleaned,
             failures: Vec::new(),
-            has_records: false,
             is_stopping: false,
         }
     }
@@ -93,32 +87,27 @@ impl<'a> Worker<'a> {
         self.is_stopping && !self.shared.has_disk_effects()
     }
 
-    /// Waits for effects and acts on them.
+    /// Waits for effects and acts on them. Without a clean-up to come, the thread sleeps until there is an effect.
     fn turn(&mut self) {
-        let due = self.committer.as_ref().and_then(|committer| committer.sync_due(self.shared));
-        let look = self.has_records.then_some(LOOK_EVERY);
-        self.turn_within(due.into_iter().chain(look).fold(CLEAN_UP_EVERY, Duration::min));
+        let next = guarded(|| Ok(self.fallback.next_clean_up())).unwrap_or(Some(CLEAN_UP_EVERY));
+        let since = self.shared.clock.now().saturating_duration_since(self.cleaned);
+        self.turn_within(next.map(|wait| wait.max(CLEAN_UP_EVERY.saturating_sub(since))));
     }
 
     /// Acts on the effects that wait, the first of which arrives within `patience`; then cleans up, if that is due.
-    pub(crate) fn turn_within(&mut self, patience: Duration) {
+    pub(crate) fn turn_within(&mut self, patience: Option<Duration>) {
         self.shared.wait_for_effect(patience);
-        self.look();
         let mut is_reported = false;
         for _ in 0..EFFECTS_AT_ONCE {
+            self.answer_journal();
             let Some(effect) = self.shared.take_effect() else { break };
             self.act_contained(effect);
-            // Batches that ended during this operation are marked before the next one.
-            self.look();
-            self.sync_if_due();
             self.report();
             is_reported = true;
         }
-        self.sync_if_due();
         let now = self.shared.clock.now();
         if now.saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
             self.cleaned = now;
-            self.maintain_journal();
             let wall = self.shared.clock.wall();
             let _ = guarded(|| {
                 self.fallback.clean_up(wall);
@@ -131,13 +120,12 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Has the core queue a commit for the marks of batches that have ended.
-    fn look(&mut self) {
-        let now = self.shared.clock.now();
-        if let Some(committer) = &mut self.committer {
-            committer.on_look(now);
+    /// Answers the question of the journal thread about a file.
+    fn answer_journal(&mut self) {
+        if let Some(name) = self.shared.take_file_question() {
+            let has_file = catch_unwind(AssertUnwindSafe(|| self.fallback.has_file(&name)));
+            self.shared.answer_journal(has_file.unwrap_or_else(|_| Err(io::Error::other("the fallback panicked"))));
         }
-        self.has_records = self.shared.decide(|core| core.on_disk_turn(now));
     }
 
     /// Acts on an effect. Each action reports its result as its last step: one that panicked has reported nothing, and
@@ -153,52 +141,40 @@ impl<'a> Worker<'a> {
 
     fn act(&mut self, effect: &Effect) {
         match effect {
-            Effect::Commit(commit) => {
-                if let Some(committer) = &mut self.committer {
-                    committer.commit(commit, self.shared);
-                }
-            }
             Effect::Spill(spill) => self.spill(spill),
             Effect::StoreDeadLetters(letters) => self.store_letters(letters),
             &Effect::ReadGroup { merge_bytes } => self.read_group(merge_bytes),
             Effect::SettleGroup(fates) => self.settle_group(fates.clone()),
-            Effect::Recover => {
-                if let Some(committer) = &mut self.committer {
-                    committer.recover(self.shared);
-                }
-            }
             Effect::Stop => self.is_stopping = true,
             Effect::Ask(_) | Effect::Publish(_) => {}
+            // The journal thread has these.
+            Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_) | Effect::RemoveOldest => {}
         }
     }
 
     /// Writes one file, which takes over batches from the journal.
     fn spill(&mut self, spill: &Spill) {
         let Spill { entries, handed_over } = spill;
-        let Self { shared, fallback, committer, .. } = self;
+        let Self { shared, fallback, hand_overs, .. } = self;
         let payloads = entries.iter().map(|entry| entry.item.payload.clone()).collect::<Vec<_>>();
         let (now, wall) = (shared.clock.now(), shared.clock.wall());
-        let stored = match committer {
-            None => guarded(|| fallback.store(&payloads, wall)),
-            Some(committer) => {
-                let mut announce = |name: &str| committer.announce(name, handed_over, shared);
-                let stored = guarded(|| fallback.store_announced(&payloads, wall, &mut announce));
-                match &stored {
-                    Ok(_) => committer.handed_over(handed_over, shared),
-                    Err(_) => committer.take_back(handed_over, shared),
-                }
-                stored
-            }
+        let stored = if shared.has_journal() {
+            let mut announce = |name: &str| hand_overs.announce(name, handed_over);
+            let stored = guarded(|| fallback.store_announced(&payloads, wall, &mut announce));
+            hand_overs.on_stored(handed_over, stored.is_ok());
+            stored
+        } else {
+            guarded(|| fallback.store(&payloads, wall))
         };
         shared.decide(|core| match stored {
-            Ok(Stored { name }) => core.on_spilled(entries, &name),
+            Ok(Stored { name }) => core.on_spilled(spill, &name),
             Err(Failure { text, of_batches: true }) => core.on_spill_refused(entries.clone(), &text, now),
             Err(Failure { text, of_batches: false }) => core.on_spill_failed(entries.clone(), &text, now),
         });
     }
 
     fn read_group(&mut self, merge_bytes: usize) {
-        if self.committer.as_mut().is_some_and(|committer| !committer.is_settled(self.shared)) {
+        if !self.hand_overs.are_settled() {
             // The journal still has the batches of a file. That is no trouble of the files: batches go to them all the
             // same.
             let now = self.shared.clock.now();
@@ -283,40 +259,6 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn sync_if_due(&mut self) {
-        if let Some(committer) = &mut self.committer {
-            committer.sync_if_due(self.shared);
-        }
-    }
-
-    fn maintain_journal(&mut self) {
-        if let Some(committer) = &mut self.committer {
-            committer.maintain(&mut *self.fallback, self.shared);
-        }
-    }
-
-    /// Ends the journal once no effect is left.
-    pub(crate) fn close(&mut self) {
-        if self.committer.is_none() {
-            return;
-        }
-        self.sync();
-        self.shared.decide(|core| core.on_journal_closed());
-        // The marks of batches that were dropped just now.
-        while let Some(effect) = self.shared.take_effect() {
-            self.act_contained(effect);
-        }
-        self.sync();
-        self.maintain_journal();
-        self.report();
-    }
-
-    fn sync(&mut self) {
-        if let Some(committer) = &mut self.committer {
-            committer.sync(self.shared);
-        }
-    }
-
     /// Reports the changes of the fallback, and its usage.
     fn report(&mut self) {
         let changes = self.changes();
@@ -324,9 +266,8 @@ impl<'a> Worker<'a> {
             self.shared.decide(|core| changes.into_iter().for_each(|change| core.on_fallback_changed(change)));
         }
         self.usage = guarded(|| Ok(self.fallback.usage())).unwrap_or(self.usage);
-        let journal = self.committer.as_ref().map(Committer::usage);
         let set_aside = guarded(|| Ok(self.fallback.set_aside())).unwrap_or_default();
-        self.shared.on_disk_operation(self.usage, set_aside, journal);
+        self.shared.on_disk_operation(self.usage, set_aside);
     }
 
     fn changes(&mut self) -> Vec<Change> {

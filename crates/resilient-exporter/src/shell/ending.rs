@@ -13,10 +13,15 @@ use crate::seams::clock::{Clock as _, SystemClock};
 
 /// A flush whose time ran out, or that met a shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("flush ended early: {buffered} spans still wait in memory and {in_fallback} in fallback files")]
+#[error(
+    "flush ended early: {buffered} spans still wait in memory, {in_journal} in the journal only and {in_fallback} in \
+     fallback files"
+)]
 pub struct FlushError {
     /// Spans in memory, those in flight included.
     pub buffered: u64,
+    /// Spans that only the journal holds.
+    pub in_journal: u64,
     /// Spans in fallback files.
     pub in_fallback: u64,
 }
@@ -70,7 +75,7 @@ impl Shared {
         let called = self.clock.now();
         let mut is_done = false;
         let has_ended = |core: &Core| {
-            let left = if core.is_stopped() { core.ledger().buffered } else { 0 };
+            let left = if core.is_stopped() { core.ledger().buffered + core.ledger().in_journal } else { 0 };
             is_done = !core.has_waiting_since(called) && core.ledger().in_fallback == 0 && left == 0;
             is_done || core.is_stopped() && self.has_disk_ended()
         };
@@ -83,7 +88,11 @@ impl Shared {
         }
         let core = self.core();
         let ledger = core.ledger();
-        Err(FlushError { buffered: ledger.buffered + ledger.in_flight, in_fallback: ledger.in_fallback })
+        Err(FlushError {
+            buffered: ledger.buffered + ledger.in_flight,
+            in_journal: ledger.in_journal,
+            in_fallback: ledger.in_fallback,
+        })
     }
 
     /// Ends the exporter within `timeout`.

@@ -18,7 +18,8 @@ impl Shared {
     pub(crate) fn health(&self) -> Health {
         // Clocks of a user's: outside the lock.
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        let Activity { usage, set_aside, journal, busy } = self.activity(now);
+        let Activity { usage, set_aside, busy } = self.activity(now);
+        let (journal, journal_busy) = self.journal_activity(now);
         let mut core = self.core();
         let losses = core.accounts.recent_losses(now);
         let core = &*core;
@@ -73,7 +74,8 @@ impl Shared {
             journal_trouble: core.durable.trouble(),
             is_recently_not_durable: core.durable.is_recently_not_durable(now),
             unread: core.durable.unread(),
-            is_disk_stalled: is_stalled(busy),
+            has_vanished: core.durable.has_recently_vanished(now),
+            is_disk_stalled: is_stalled(busy) || is_stalled(journal_busy),
             no_fallback: self.no_fallback.as_deref(),
             set_aside: (set_aside.files, set_aside.spans),
             storage_notes: &self.storage_notes,

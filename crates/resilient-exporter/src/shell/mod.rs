@@ -2,22 +2,30 @@
 //!
 //! | File | Purpose |
 //! | --- | --- |
-//! | `commit` | durable mode on the disk thread: group commits, marks, the hand-over to files, recovery |
+//! | `commit` | the operations of the journal thread on the journal |
 //! | `disk` | the disk thread |
 //! | `ending` | flush and shutdown, on the thread of the caller |
 //! | `group_size` | the size of the next group to replay |
+//! | `hand_over` | the disk thread's side of durable mode |
 //! | `health` | health, on the thread of the caller |
+//! | `jobs` | the journal thread's queue of jobs |
+//! | `journal` | the journal thread, in durable mode |
 //! | `net` | the net thread |
+//! | `plan` | when the journal thread syncs |
 //! | `queue` | the disk thread's queue of effects |
-//! | `shared` | the state that the exporter, its handles and both threads share |
+//! | `shared` | the state that the exporter, its handles and all threads share |
 //! | `signals` | the signal of a file that is too large |
 
 pub(crate) mod commit;
 pub(crate) mod disk;
 pub(crate) mod ending;
 mod group_size;
+pub(crate) mod hand_over;
 mod health;
+pub(crate) mod jobs;
+pub(crate) mod journal;
 pub(crate) mod net;
+pub(crate) mod plan;
 mod queue;
 pub(crate) mod shared;
 pub(crate) mod signals;

@@ -7,7 +7,6 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::core::Effect;
 use crate::seams::fallback::{SetAside, Usage};
-use crate::seams::journal::JournalUsage;
 
 /// Its lock is held for an instant at a time: no operation, no clock and no other lock inside.
 pub(crate) struct DiskQueue {
@@ -21,9 +20,12 @@ struct State {
     busy_since: Option<Instant>,
     usage: Usage,
     set_aside: SetAside,
-    /// In durable mode.
-    journal: Option<JournalUsage>,
+    /// The name of a file that the journal thread asks for.
+    question: Option<String>,
     ended: Option<Instant>,
+    /// The thread sleeps until an effect comes.
+    #[cfg(test)]
+    sleeps: bool,
 }
 
 /// The disk thread's storage, and the time that it has been in one operation.
@@ -31,18 +33,26 @@ struct State {
 pub(crate) struct Activity {
     pub(crate) usage: Usage,
     pub(crate) set_aside: SetAside,
-    pub(crate) journal: Option<JournalUsage>,
     pub(crate) busy: Option<Duration>,
 }
 
 impl DiskQueue {
     pub(crate) fn new(usage: Usage) -> Self {
         let (set_aside, effects) = (SetAside::default(), VecDeque::new());
-        let state = State { effects, busy_since: None, usage, set_aside, journal: None, ended: None };
+        let state = State {
+            effects,
+            busy_since: None,
+            usage,
+            set_aside,
+            question: None,
+            ended: None,
+            #[cfg(test)]
+            sleeps: false,
+        };
         Self { state: Mutex::new(state), work: Condvar::new() }
     }
 
-    /// Adds an effect: a commit before all others, since `export` calls are blocked on it.
+    /// Adds an effect.
     ///
     /// # Errors
     /// The effect, and the instant at which the disk thread ended.
@@ -51,20 +61,41 @@ impl DiskQueue {
         if let Some(ended) = state.ended {
             return Err((effect, ended));
         }
-        match effect {
-            Effect::Commit(_) => state.effects.push_front(effect),
-            _ => state.effects.push_back(effect),
-        }
+        state.effects.push_back(effect);
         self.work.notify_one();
         Ok(())
     }
 
-    /// Waits for an effect, no longer than `patience`.
-    pub(crate) fn wait(&self, patience: Duration) {
+    /// Waits for an effect or a question, no longer than `patience`.
+    pub(crate) fn wait(&self, patience: Option<Duration>) {
         let mut state = self.state.lock();
-        if state.effects.is_empty() {
-            self.work.wait_for(&mut state, patience);
+        if !state.effects.is_empty() || state.question.is_some() {
+            return;
         }
+        #[cfg(test)]
+        {
+            state.sleeps = patience.is_none();
+        }
+        match patience {
+            Some(patience) => drop(self.work.wait_for(&mut state, patience)),
+            None => self.work.wait(&mut state),
+        }
+        #[cfg(test)]
+        {
+            state.sleeps = false;
+        }
+    }
+
+    /// The journal thread asks whether the fallback has a file of this name. Returns false if the thread has ended.
+    pub(crate) fn ask_for_file(&self, name: &str) -> bool {
+        let mut state = self.state.lock();
+        state.question = state.ended.is_none().then(|| name.to_owned());
+        self.work.notify_one();
+        state.question.is_some()
+    }
+
+    pub(crate) fn take_question(&self) -> Option<String> {
+        self.state.lock().question.take()
     }
 
     /// Takes the next effect; the disk thread is busy from `now` on.
@@ -78,11 +109,10 @@ impl DiskQueue {
         self.state.lock().busy_since = None;
     }
 
-    pub(crate) fn on_operation(&self, usage: Usage, set_aside: SetAside, journal: Option<JournalUsage>, now: Instant) {
+    pub(crate) fn on_operation(&self, usage: Usage, set_aside: SetAside, now: Instant) {
         let mut state = self.state.lock();
         state.usage = usage;
         state.set_aside = set_aside;
-        state.journal = journal;
         state.busy_since = Some(now);
     }
 
@@ -110,6 +140,13 @@ impl DiskQueue {
     pub(crate) fn activity(&self, now: Instant) -> Activity {
         let state = self.state.lock();
         let busy = state.busy_since.map(|since| now.saturating_duration_since(since));
-        Activity { usage: state.usage, set_aside: state.set_aside, journal: state.journal, busy }
+        Activity { usage: state.usage, set_aside: state.set_aside, busy }
+    }
+
+    /// The thread sleeps until an effect comes.
+    #[cfg(test)]
+    pub(crate) fn sleeps(&self) -> bool {
+        let state = self.state.lock();
+        state.sleeps && state.effects.is_empty()
     }
 }

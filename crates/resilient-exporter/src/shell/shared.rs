@@ -1,5 +1,7 @@
-//! The state that the exporter, its handles and both threads share.
+//! The state that the exporter, its handles and all threads share.
 
+use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::ending::ShutdownError;
+use super::jobs::{Job, JournalQueue, Ticket};
 use super::queue::{Activity, DiskQueue};
 use crate::core::{Core, Effect};
 use crate::report::events::{Event, Listeners};
@@ -30,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) net: Notify,
     /// The disk thread's work; none without a disk thread. Locked after the core, never before it.
     disk: Option<DiskQueue>,
+    /// The journal thread's work; none without durable mode. Locked after the core, never before it.
+    journal: Option<JournalQueue>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) backoff: Box<dyn Backoff>,
     pub(crate) listeners: Listeners,
@@ -62,11 +67,13 @@ pub(crate) struct Parts {
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { core, usage, clock, backoff, endpoint, no_fallback, storage_notes, journal_timeout } = parts;
+        let journal = core.durable.is_enabled().then(JournalQueue::new);
         Self {
             core: Mutex::new(core),
             progress: Condvar::new(),
             net: Notify::new(),
             disk: usage.map(DiskQueue::new),
+            journal,
             clock: Arc::new(ContainedClock(clock)),
             backoff,
             listeners: Listeners::new(endpoint.clone()),
@@ -108,7 +115,23 @@ impl Shared {
         while let Some(effect) = core.poll_effect() {
             match (effect, &self.disk) {
                 (Effect::Publish(event), _) => events.push(event),
+                (
+                    effect @ (Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_) | Effect::RemoveOldest),
+                    _,
+                ) => {
+                    let undone = match &self.journal {
+                        Some(journal) => journal.push(effect).err(),
+                        None => Some(effect),
+                    };
+                    if let Some(effect) = undone {
+                        core.on_undone(effect, SystemClock.now());
+                    }
+                }
                 (effect, Some(disk)) => {
+                    if let (Effect::Stop, Some(journal)) = (&effect, &self.journal) {
+                        // The journal thread syncs at once from now on.
+                        let _ = journal.push(Effect::Stop);
+                    }
                     if let Err((effect, ended)) = disk.push(effect) {
                         core.on_undone(effect, ended);
                     }
@@ -148,7 +171,7 @@ impl Shared {
             return;
         }
         let id = payload.id();
-        self.wait_for(self.journal_timeout, |core| !core.durable.is_committing(id) || self.has_disk_ended());
+        self.wait_for(self.journal_timeout, |core| !core.durable.is_committing(id) || self.has_journal_ended());
         let now = self.clock.now();
         self.core().durable.on_wait_ended(id, payload.span_count(), now);
     }
@@ -156,7 +179,7 @@ impl Shared {
     // The disk thread's side.
 
     /// Waits for an effect, no longer than `patience`.
-    pub(crate) fn wait_for_effect(&self, patience: Duration) {
+    pub(crate) fn wait_for_effect(&self, patience: Option<Duration>) {
         if let Some(disk) = &self.disk {
             // Wakes threads that wait for an idle disk: they check under the core's lock.
             disk.set_idle();
@@ -183,9 +206,9 @@ impl Shared {
     }
 
     /// The disk thread has ended an operation.
-    pub(crate) fn on_disk_operation(&self, usage: Usage, set_aside: SetAside, journal: Option<JournalUsage>) {
+    pub(crate) fn on_disk_operation(&self, usage: Usage, set_aside: SetAside) {
         if let Some(disk) = &self.disk {
-            disk.on_operation(usage, set_aside, journal, self.clock.now());
+            disk.on_operation(usage, set_aside, self.clock.now());
         }
         self.wake_all();
     }
@@ -196,6 +219,83 @@ impl Shared {
             let now = self.clock.now();
             // Under the core's lock: a thread that sees the end also sees its consequences.
             self.decide(|core| disk.end(now).into_iter().for_each(|effect| core.on_undone(effect, now)));
+        }
+        if let Some(journal) = &self.journal {
+            journal.set_last();
+        }
+        self.wake_all();
+    }
+
+    /// Takes the name of a file that the journal thread asks for.
+    pub(crate) fn take_file_question(&self) -> Option<String> {
+        self.disk.as_ref()?.take_question()
+    }
+
+    pub(crate) fn answer_journal(&self, has_file: io::Result<bool>) {
+        if let Some(journal) = &self.journal {
+            journal.answer(has_file);
+        }
+    }
+
+    /// The queue of the journal thread, for hand-overs.
+    pub(crate) fn journal(&self) -> Option<&JournalQueue> {
+        self.journal.as_ref()
+    }
+
+    pub(crate) fn has_journal(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    // The journal thread's side.
+
+    /// Waits for a job, no longer than `patience`.
+    pub(crate) fn wait_for_job(&self, patience: Option<Duration>) {
+        if let Some(journal) = &self.journal {
+            // Wakes threads that wait for an idle journal: they check under the core's lock.
+            journal.set_idle();
+            self.progress();
+            journal.wait_for_job(patience);
+        }
+    }
+
+    /// Takes all jobs.
+    pub(crate) fn take_jobs(&self) -> VecDeque<Job> {
+        let now = self.clock.now();
+        self.journal.as_ref().map_or_else(VecDeque::new, |journal| journal.take(now))
+    }
+
+    pub(crate) fn set_announced(&self, ticket: Ticket) {
+        self.journal.iter().for_each(|journal| journal.set_announced(ticket));
+    }
+
+    pub(crate) fn set_settled(&self, ticket: Ticket) {
+        self.journal.iter().for_each(|journal| journal.set_settled(ticket));
+    }
+
+    /// Asks the disk thread whether the fallback has this file.
+    pub(crate) fn ask_for_file(&self, name: &str, patience: Duration) -> io::Result<bool> {
+        match (&self.journal, &self.disk) {
+            (Some(journal), Some(disk)) => journal.ask_disk(|| disk.ask_for_file(name), patience),
+            _ => Ok(false),
+        }
+    }
+
+    /// The journal thread has ended its jobs.
+    pub(crate) fn on_journal_operation(&self, usage: JournalUsage) {
+        let now = self.clock.now();
+        self.journal.iter().for_each(|journal| journal.set_usage(usage, now));
+    }
+
+    /// The disk thread has ended, and the journal thread has no job left.
+    pub(crate) fn is_journal_done(&self) -> bool {
+        self.journal.as_ref().is_none_or(JournalQueue::is_done)
+    }
+
+    /// The journal thread ends: effects that it leaves, and later ones, are reported as undone.
+    pub(crate) fn on_journal_ended(&self) {
+        if let Some(journal) = &self.journal {
+            let now = self.clock.now();
+            self.decide(|core| journal.end().into_iter().for_each(|effect| core.on_undone(effect, now)));
         }
         self.wake_all();
     }
@@ -240,8 +340,13 @@ impl Shared {
         self.disk.is_some()
     }
 
+    /// Both threads of the storage have ended.
     pub(crate) fn has_disk_ended(&self) -> bool {
-        self.disk.as_ref().is_none_or(DiskQueue::has_ended)
+        self.disk.as_ref().is_none_or(DiskQueue::has_ended) && self.has_journal_ended()
+    }
+
+    pub(crate) fn has_journal_ended(&self) -> bool {
+        self.journal.as_ref().is_none_or(JournalQueue::has_ended)
     }
 
     /// Keeps the result of the shutdown for handles, and returns it.
@@ -254,13 +359,24 @@ impl Shared {
     }
 
     pub(crate) fn is_disk_idle(&self) -> bool {
-        self.disk.as_ref().is_none_or(DiskQueue::is_idle)
+        self.disk.as_ref().is_none_or(DiskQueue::is_idle) && self.journal.as_ref().is_none_or(JournalQueue::is_idle)
+    }
+
+    /// Both threads of the storage sleep until there is work.
+    #[cfg(test)]
+    pub(crate) fn sleeps(&self) -> bool {
+        self.disk.as_ref().is_none_or(DiskQueue::sleeps) && self.journal.as_ref().is_none_or(JournalQueue::sleeps)
     }
 
     // Queries.
 
     pub(crate) fn activity(&self, now: Instant) -> Activity {
         self.disk.as_ref().map_or_else(Activity::default, |disk| disk.activity(now))
+    }
+
+    /// The usage of the journal as of its last job, and the time that its thread has been in one operation.
+    pub(crate) fn journal_activity(&self, now: Instant) -> (Option<JournalUsage>, Option<Duration>) {
+        self.journal.as_ref().map(|journal| journal.activity(now)).unwrap_or_default()
     }
 }
 

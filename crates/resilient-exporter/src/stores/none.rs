@@ -1,6 +1,6 @@
 //! The fallback of an exporter that has a journal alone: it stores no batch.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use otlp_payload::Payload;
 
@@ -27,6 +27,10 @@ impl Fallback for NoFallback {
     }
 
     fn clean_up(&mut self, _now: SystemTime) {}
+
+    fn next_clean_up(&self) -> Option<Duration> {
+        None
+    }
 
     fn changes(&mut self) -> Vec<Change> {
         Vec::new()

@@ -103,7 +103,7 @@ fn a_shutdown_without_a_fallback_leaves_the_rest_in_the_journal() {
     let mut first = App::new(build());
     first.trace(600);
     first.shutdown().expect("nothing is lost");
-    assert_eq!((first.handle.ledger().lost(), first.handle.ledger().buffered), (0, 600));
+    assert_eq!((first.handle.ledger().lost(), first.handle.ledger().in_journal), (0, 600));
     collector.start_again().expect("the same ports");
     let second = App::new(build());
     second.assert_delivered(&collector);

@@ -14,10 +14,10 @@ impl Clocks {
         Self(Arc::new(Mutex::new((SystemClock.now(), wall))))
     }
 
-    pub(super) fn advance(&self, ms: u64) {
+    pub(super) fn advance(&self, by: Duration) {
         let mut clocks = self.0.lock().expect("no panic");
-        clocks.0 += Duration::from_millis(ms);
-        clocks.1 += Duration::from_millis(ms);
+        clocks.0 += by;
+        clocks.1 += by;
     }
 
     /// Moves the wall clock alone, forward or back.

@@ -24,7 +24,6 @@ use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
 use crate::seams::settings::{DeadLetters as DeadLetterSettings, FallbackFormat, Files};
 use crate::shell::commit::Committer;
-use crate::shell::disk::Worker;
 use crate::shell::shared::{Parts, Shared};
 use crate::stores::files::{FileStore, Place};
 use crate::stores::home::Home;
@@ -113,8 +112,7 @@ impl Computer {
             self.disk.set_capacity(None);
             return Ok(true);
         };
-        let worker = Worker::new(&shared, fallback, Some(committer));
-        let mut process = Process::new(self, &shared, worker);
+        let mut process = Process::new(self, &shared, fallback, committer);
         let mut has_ended = false;
         while let Some(step) = steps.pop_front() {
             let name = format!("{step:?}");
@@ -179,7 +177,11 @@ impl Computer {
         let now = self.clocks.now();
         let endpoint = Endpoint::new(Machine::new(breaker.expect("valid")), now);
         let usage = fallback.usage();
-        let core = Core::new(policy, endpoint, usage.spans, self.processes).with_journal(journal.found(), now);
+        let core = Core::new(policy, endpoint, usage.spans, self.processes).with_journal(
+            journal.found(),
+            journal.can_read(),
+            now,
+        );
         let shared = Shared::new(Parts {
             core,
             usage: Some(usage),
@@ -190,7 +192,7 @@ impl Computer {
             storage_notes: Vec::new(),
             journal_timeout: Duration::from_millis(100),
         });
-        Some((shared, fallback, Committer::new(Box::new(journal), self.policy, now)))
+        Some((shared, fallback, Committer::new(Box::new(journal), self.policy)))
     }
 
     /// Runs a last process with a healthy disk and collector. After that each durable span is at the collector or in a
@@ -199,12 +201,11 @@ impl Computer {
         self.faults.clear();
         self.disk.set_capacity(None);
         let (shared, fallback, committer) = self.start_process().expect("a healthy disk opens");
-        let worker = Worker::new(&shared, fallback, Some(committer));
-        let mut process = Process::new(&mut self, &shared, worker);
+        let mut process = Process::new(&mut self, &shared, fallback, committer);
         for round in 0.. {
             process.check_ledger().map_err(TestCaseError::fail)?;
             let ledger = shared.core().ledger().clone();
-            if ledger.buffered + ledger.in_flight + ledger.in_fallback == 0 {
+            if ledger.buffered + ledger.in_flight + ledger.in_journal + ledger.in_fallback == 0 {
                 break;
             }
             prop_assert!(round < 5_000, "the spans do not leave the process: {:?} {:?}", ledger, shared.health());
@@ -225,6 +226,7 @@ impl Computer {
             Crash::Worst
         });
         process.add_losses()?;
+        drop(process);
         drop(shared);
         let (shared, ..) = self.start_process().expect("a healthy disk opens");
         let ledger = shared.core().ledger().clone();

@@ -26,8 +26,10 @@ use self::computer::Computer;
 enum Step {
     /// `export` is called with a batch of this many spans.
     Export(usize),
-    /// The disk thread acts on its queue of effects.
+    /// The disk thread acts on its queue of effects, and the journal thread on its own.
     DiskTurn,
+    /// The journal thread acts on its queue alone: the disk thread is busy.
+    JournalTurn,
     /// Both clocks advance by this many milliseconds.
     Advance(u64),
     /// The wall clock is set forward or back by this many seconds.
@@ -80,7 +82,8 @@ fn answer() -> impl Strategy<Value = Answer> {
 fn common_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (1..40_usize).prop_map(Step::Export),
-        8 => Just(Step::DiskTurn),
+        7 => Just(Step::DiskTurn),
+        3 => Just(Step::JournalTurn),
         5 => (0..400_u64).prop_map(Step::Advance),
         1 => (0..100_000_u64).prop_map(Step::Advance),
         1 => (-5_000..5_000_i64).prop_map(Step::SetWallClock),

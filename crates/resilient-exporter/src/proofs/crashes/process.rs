@@ -1,5 +1,7 @@
 //! One process on the simulated computer: an exporter without threads, whose turns the test takes.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,13 +16,17 @@ use super::{Answer, Step};
 use crate::core::{Answer as Answered, Call, Question};
 use crate::proofs::spans::spans;
 use crate::seams::fallback::Fallback;
+use crate::shell::commit::Committer;
 use crate::shell::disk::Worker;
+use crate::shell::journal::JournalWorker;
+use crate::shell::plan::RIDE;
 use crate::shell::shared::Shared;
 
 pub(super) struct Process<'a> {
     pub(super) computer: &'a mut Computer,
     shared: &'a Shared,
     worker: Worker<'a>,
+    journal: Rc<RefCell<JournalWorker<'a>>>,
     pub(super) calls: Vec<Call>,
     unmarked: Unmarked,
 }
@@ -39,8 +45,22 @@ struct Unmarked {
 }
 
 impl<'a> Process<'a> {
-    pub(super) fn new(computer: &'a mut Computer, shared: &'a Shared, worker: Worker<'a>) -> Self {
-        Self { computer, shared, worker, calls: Vec::new(), unmarked: Unmarked::default() }
+    pub(super) fn new(
+        computer: &'a mut Computer,
+        shared: &'a Shared,
+        fallback: Box<dyn Fallback>,
+        committer: Committer,
+    ) -> Self {
+        let journal = Rc::new(RefCell::new(JournalWorker::new(shared, committer)));
+        let mut worker = Worker::new(shared, fallback);
+        let (partner, clocks) = (Rc::clone(&journal), computer.clocks.clone());
+        worker.hand_overs.partner = Some(Box::new(move || {
+            partner.borrow_mut().turn_within(Some(Duration::ZERO));
+            // An announcement waits for a commit to share its sync with.
+            clocks.advance(RIDE);
+            partner.borrow_mut().turn_within(Some(Duration::ZERO));
+        }));
+        Self { computer, shared, worker, journal, calls: Vec::new(), unmarked: Unmarked::default() }
     }
 
     /// Takes a step. Returns whether the step ended the process.
@@ -48,7 +68,8 @@ impl<'a> Process<'a> {
         match step {
             Step::Export(count) => self.export(count),
             Step::DiskTurn => self.disk_turn(),
-            Step::Advance(ms) => self.computer.clocks.advance(ms),
+            Step::JournalTurn => self.journal_turn(),
+            Step::Advance(ms) => self.computer.clocks.advance(Duration::from_millis(ms)),
             Step::SetWallClock(seconds) => self.computer.clocks.set_wall_clock(seconds),
             Step::Answer(call, answer) => self.answer(call, answer),
             Step::Redrive => {
@@ -115,7 +136,7 @@ impl<'a> Process<'a> {
         self.calls.extend(self.shared.decide(|core| core.poll_calls(now)));
     }
 
-    /// Does the same as `export`, with a turn of the disk thread in place of the wait.
+    /// Does the same as `export`, with a turn of the journal thread in place of the wait.
     fn export(&mut self, count: usize) {
         let batch = spans(self.computer.next_span, count);
         self.computer.next_span += count as u64;
@@ -124,7 +145,7 @@ impl<'a> Process<'a> {
         let keys = span_ids(payload.bytes()).collect::<Vec<_>>();
         self.computer.made.extend(&keys);
         assert!(self.shared.decide(|core| core.on_submitted(&payload)));
-        self.disk_turn();
+        self.journal_turn();
         let now = self.shared.clock.now();
         let before = self.shared.core().durable.accepted_not_durable();
         self.shared.core().durable.on_wait_ended(id, count, now);
@@ -138,7 +159,12 @@ impl<'a> Process<'a> {
     }
 
     fn disk_turn(&mut self) {
-        self.worker.turn_within(Duration::ZERO);
+        self.worker.turn_within(Some(Duration::ZERO));
+        self.journal_turn();
+    }
+
+    fn journal_turn(&mut self) {
+        self.journal.borrow_mut().turn_within(Some(Duration::ZERO));
         if self.computer.faults.fired() > 0 {
             return;
         }
@@ -223,8 +249,9 @@ impl<'a> Process<'a> {
         self.poll_calls();
         self.computer.max_duplicates += self.calls.drain(..).map(|call| call.payload.span_count() as u64).sum::<u64>();
         self.shared.decide(|core| core.stop(now));
-        self.worker.turn_within(Duration::ZERO);
-        self.worker.close();
+        self.worker.turn_within(Some(Duration::ZERO));
+        self.journal.borrow_mut().turn_within(Some(Duration::ZERO));
+        self.journal.borrow_mut().close();
         // The next process replays batches whose mark could not be synced.
         self.computer.max_duplicates += self.unmarked.replayed;
     }
@@ -252,8 +279,9 @@ impl<'a> Process<'a> {
         equal("imbalance", core.ledger().imbalance().unsigned_abs(), 0)?;
         let waiting = core.memory.waiting().map(|entry| entry.item.payload.span_count()).sum::<usize>();
         let away = core.memory.writing_size().count + core.memory.tried_size().count;
-        let waiting = waiting + away + core.durable.unread() + core.durable.left_spans();
+        let waiting = waiting + away + core.durable.last_spans();
         equal("buffered", core.ledger().buffered, waiting as u64)?;
+        equal("in_journal", core.ledger().in_journal, core.durable.kept_spans() as u64)?;
         if !core.is_stopped() {
             let live = self.calls.iter().filter(|call| core.is_live(call.id));
             let live = live.map(|call| call.payload.span_count() as u64).sum();

@@ -15,6 +15,7 @@
 mod disk;
 mod early;
 mod history;
+mod kept;
 mod oracle;
 mod order;
 mod recount;
@@ -22,6 +23,7 @@ mod refusals;
 mod replicas;
 mod rules;
 mod sizes;
+mod slow;
 mod steady;
 mod stored;
 mod world;
@@ -38,7 +40,7 @@ use span_buffer::Limits;
 
 use self::disk::{Disk, Files, MemoryFallback};
 use self::history::{Action, Answer, Disturbance, action, answer, history};
-use crate::core::{Call, Core, Effect, Endpoint, Policy, Spill};
+use crate::core::{Call, Core, Effect, Endpoint, Policy};
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::backoff::Backoff;
@@ -322,11 +324,12 @@ impl Simulation {
                 }
                 self.report(|core| core.on_undone(effect, now));
             }
-            Some(Effect::Spill(Spill { entries, .. })) => {
+            Some(Effect::Spill(spill)) => {
+                let entries = spill.entries.clone();
                 let payloads = entries.iter().map(|entry| entry.item.payload.clone()).collect::<Vec<_>>();
                 let stored = self.disk.store(&payloads, wall);
                 self.report(|core| match stored {
-                    Ok(stored) => core.on_spilled(&entries, &stored.name),
+                    Ok(stored) => core.on_spilled(&spill, &stored.name),
                     Err(error) if error.is_of_batches() => core.on_spill_refused(entries, &error.to_string(), now),
                     Err(error) => core.on_spill_failed(entries, &error.to_string(), now),
                 });
@@ -360,6 +363,8 @@ impl Simulation {
                 self.acknowledged -= self.unmarked - marked.sum::<i64>();
                 self.unmarked = 0;
             }
+            // The rules of durable mode take the effects of the journal thread themselves.
+            Some(Effect::LookForMarks) => {}
             Some(other) => unreachable!("neither a journal nor a user asks for it: {other:?}"),
         }
     }

@@ -144,29 +144,24 @@ fn failed_replays_lose_no_span_however_many_outages_follow() {
 /// A simulation in durable mode, with `found` spans of an earlier process in the journal.
 fn durable(fallback: bool, found: u64, seed: u64) -> Simulation {
     let mut simulation = in_memory(fallback, seed);
-    simulation.core = simulation.core.with_journal(found, simulation.now);
+    simulation.core = simulation.core.with_journal(found, true, simulation.now);
     simulation
 }
 
 impl Simulation {
-    fn payload(&mut self, first: u64, count: usize) -> Payload {
+    pub(super) fn payload(&mut self, first: u64, count: usize) -> Payload {
         let id = self.core.next_id();
         self.encoder.encode(id, SystemClock.wall(), &spans(first, count))
     }
 
-    fn disk_turn(&mut self) {
-        let now = self.now;
-        self.report(|core| core.on_disk_turn(now));
-    }
-
     /// Takes the first such effect from the disk thread's queue.
-    fn take_effect(&mut self, wanted: fn(&Effect) -> bool) -> Option<Effect> {
+    pub(super) fn take_effect(&mut self, wanted: fn(&Effect) -> bool) -> Option<Effect> {
         let index = self.effects.iter().position(wanted)?;
         self.effects.remove(index)
     }
 
     fn takes_recover_effect(&mut self) -> bool {
-        self.take_effect(|effect| matches!(effect, Effect::Recover)).is_some()
+        self.take_effect(|effect| matches!(effect, Effect::Recover(_))).is_some()
     }
 
     /// Takes the next commit from the queue and returns the ids of the batches that it appends.
@@ -181,38 +176,39 @@ impl Simulation {
 #[test]
 fn recovered_batches_wait_in_the_journal_while_spills_are_not_written() {
     let mut simulation = durable(true, 1_000, 8);
-    // Every recovered batch is at the age limit at once, and the disk thread writes none of the spills.
-    simulation.now += simulation.core.memory.limits().max_age;
-    simulation.disk_turn();
+    simulation.poll();
     for found in 0..100 {
         if simulation.takes_recover_effect() {
             let (payload, now) = (simulation.payload(1 + found * 10, 10), simulation.now);
             simulation.report(|core| core.on_recovered(payload, now));
         }
-        simulation.poll();
     }
-    let ledger = simulation.core.ledger();
-    assert_eq!((ledger.lost(), ledger.imbalance()), (0, 0), "{ledger:?}");
-    assert!(simulation.core.durable.unread() < 1_000, "the first batches were read");
+    assert_eq!(simulation.core.durable.unread(), 890, "memory is a little more than half full");
+    // Every recovered batch is at the age limit, and the disk thread writes none of the spills.
+    simulation.now += simulation.core.memory.limits().max_age;
+    simulation.poll();
+    assert_eq!(simulation.core.memory.writing_size().count, 110);
+    assert!(!simulation.takes_recover_effect(), "their memory is not free before they are written");
     // The disk thread writes the spills, and the core asks for the next batch.
-    let before = simulation.core.durable.unread();
     while !simulation.effects.is_empty() {
         simulation.run_effect(Disturbance::None);
     }
-    simulation.disk_turn();
-    assert!(simulation.takes_recover_effect(), "{before} spans are left in the journal");
+    simulation.poll();
+    assert!(simulation.takes_recover_effect());
+    let ledger = simulation.core.ledger();
+    assert_eq!((ledger.in_journal, ledger.lost(), ledger.imbalance()), (890, 0, 0), "{ledger:?}");
 }
 
 #[test]
 fn a_batch_that_is_read_from_the_journal_after_the_stop_stays_in_the_journal() {
     let mut simulation = durable(true, 10, 8);
-    simulation.disk_turn();
+    simulation.poll();
     assert!(simulation.takes_recover_effect());
     let (payload, now) = (simulation.payload(1, 10), simulation.now);
     simulation.report(|core| core.stop(now));
     simulation.report(|core| core.on_recovered(payload, now));
-    assert_eq!((simulation.core.durable.left_in_journal(), simulation.core.memory.waiting_size().count), (10, 0));
-    assert_eq!((simulation.core.ledger().buffered, simulation.core.ledger().imbalance()), (10, 0));
+    assert_eq!((simulation.core.only_in_memory(), simulation.core.memory.waiting_size().count), (0, 0));
+    assert_eq!((simulation.core.ledger().in_journal, simulation.core.ledger().imbalance()), (10, 0));
 }
 
 #[test]
@@ -263,7 +259,7 @@ fn the_last_sync_decides_which_batches_a_shutdown_leaves_in_the_journal() {
         assert_eq!((ledger.buffered, ledger.lost()), (9, 0), "the batch waits for the last sync");
         simulation.core.durable.on_written(&[id], last);
         simulation.report(Core::on_journal_closed);
-        assert_eq!(simulation.core.durable.left_in_journal(), left);
+        assert_eq!((simulation.core.ledger().in_journal, simulation.core.only_in_memory()), (left, 0));
         assert_eq!(simulation.core.ledger().dropped.get("shutdown"), dropped);
         assert_eq!(simulation.core.ledger().imbalance(), 0);
     }

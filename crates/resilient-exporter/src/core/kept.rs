@@ -1,0 +1,244 @@
+//! Batches that the journal holds and memory does not: those of earlier processes, and those that left memory.
+//!
+//! The journal thread reads one of them at a time, those of earlier processes first, then the oldest. A batch that left
+//! memory returns under its id.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use otlp_payload::{BatchId, Payload};
+use span_buffer::{Entry, Size};
+
+use super::batch::Batch;
+use super::memory::size_of;
+use super::storage;
+use crate::seams::journal::GivenUp;
+
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Recovered batches count as accepted at the start of durable mode: their age begins anew.
+    accepted: Option<Instant>,
+    /// Spans of earlier processes that are in the journal and were not read yet.
+    unread: usize,
+    /// Batches that left memory, oldest first.
+    away: VecDeque<Away>,
+    /// The batch that the journal thread is asked to read.
+    reading: Option<Read>,
+    /// Reading failed: no attempt before this instant.
+    retry_at: Option<Instant>,
+    /// The journal is nearly full.
+    is_above: bool,
+}
+
+/// A batch that only the journal holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Away {
+    id: BatchId,
+    size: Size,
+    accepted: Instant,
+}
+
+/// The place for a batch that is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Destination {
+    /// Memory has room, and the endpoint takes batches.
+    Memory,
+    /// The journal is nearly full.
+    File,
+    /// The journal is full, and there is no fallback.
+    Nowhere,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    /// None: the next batch of an earlier process.
+    away: Option<Away>,
+    to: Destination,
+}
+
+/// A batch that was read, and its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) to: Destination,
+    /// The instant at which it counts as accepted.
+    pub(super) accepted: Option<Instant>,
+    /// Spans beyond those that the journal had promised.
+    pub(super) surplus: usize,
+    /// Spans that the journal had promised beyond these.
+    pub(super) missing: usize,
+}
+
+impl Kept {
+    pub(super) fn turn_on(&mut self, now: Instant) {
+        self.accepted = Some(now);
+    }
+
+    // Events.
+
+    /// The journal has found spans of earlier processes.
+    pub(super) fn on_found(&mut self, spans: usize) {
+        self.unread += spans;
+    }
+
+    /// A batch leaves memory.
+    pub(super) fn on_left(&mut self, entry: &Entry<Batch>) {
+        let away = Away { id: entry.item.payload.id(), size: entry.size, accepted: entry.accepted };
+        self.insert(away);
+    }
+
+    fn insert(&mut self, away: Away) {
+        let index = match self.away.back() {
+            Some(newest) if newest.accepted > away.accepted => {
+                self.away.partition_point(|other| other.accepted <= away.accepted)
+            }
+            _ => self.away.len(),
+        };
+        self.away.insert(index, away);
+    }
+
+    /// Chooses the next batch to read: `Some(None)` is one of an earlier process. None if no batch waits, one is being
+    /// read, or a failure has just ended.
+    pub(super) fn start_read(&mut self, to: Destination, now: Instant) -> Option<Option<BatchId>> {
+        if self.reading.is_some() || self.retry_at.is_some_and(|instant| now < instant) {
+            return None;
+        }
+        let away = match self.unread {
+            0 => Some(self.away.pop_front()?),
+            _ => None,
+        };
+        self.reading = Some(Read { away, to });
+        Some(away.map(|away| away.id))
+    }
+
+    /// The journal thread has read a batch. None: it was not asked for, or is not the batch that was asked for.
+    pub(super) fn on_read(&mut self, payload: &Payload) -> Option<Arrival> {
+        let Read { away, to } = self.reading?;
+        let spans = payload.span_count();
+        let arrival = match away {
+            Some(away) if away.id != payload.id() => return None,
+            Some(away) => Arrival {
+                to,
+                accepted: Some(away.accepted),
+                surplus: spans.saturating_sub(away.size.count),
+                missing: away.size.count.saturating_sub(spans),
+            },
+            None => {
+                let surplus = spans.saturating_sub(self.unread);
+                self.unread -= spans - surplus;
+                Arrival { to, accepted: self.accepted, surplus, missing: 0 }
+            }
+        };
+        self.reading = None;
+        self.retry_at = None;
+        Some(arrival)
+    }
+
+    /// The batch that was read has no place now: the journal keeps it.
+    pub(super) fn put_back(&mut self, payload: &Payload, accepted: Instant) {
+        self.insert(Away { id: payload.id(), size: size_of(payload), accepted });
+    }
+
+    /// The batch that was asked for is damaged or missing, or `spans` of those that were found are. Returns how many
+    /// spans are lost.
+    pub(super) fn on_lost(&mut self, spans: u64) -> usize {
+        match self.reading.take() {
+            None => 0,
+            Some(Read { away: Some(away), .. }) => away.size.count,
+            Some(Read { away: None, .. }) => {
+                let spans = usize::try_from(spans).unwrap_or(usize::MAX).min(self.unread);
+                self.unread -= spans;
+                spans
+            }
+        }
+    }
+
+    /// The storage failed while the journal thread read. The batch goes behind the others, whose places in the storage
+    /// may be readable.
+    pub(super) fn on_read_failed(&mut self, now: Instant) {
+        self.away.extend(self.reading.take().and_then(|read| read.away));
+        self.retry_at = Some(now + storage::RETRY);
+    }
+
+    /// The process is about to end: a batch that is being read stays in the journal.
+    pub(super) fn on_stopped(&mut self) {
+        self.away.extend(self.reading.take().and_then(|read| read.away));
+    }
+
+    /// The journal has given these batches up. Returns the spans of those that only the journal held, and the batches
+    /// that are elsewhere.
+    pub(super) fn on_given_up(&mut self, given_up: &[GivenUp], is_known: impl Fn(BatchId) -> bool) -> usize {
+        let mut gone = given_up.iter().map(|one| (one.id, one.spans)).collect::<HashMap<_, _>>();
+        let mut lost = 0;
+        self.away.retain(|away| {
+            let is_gone = gone.remove(&away.id).is_some();
+            lost += if is_gone { away.size.count } else { 0 };
+            !is_gone
+        });
+        let is_gone = |read: &mut Read| read.away.is_some_and(|away| gone.remove(&away.id).is_some());
+        // Its read will return nothing.
+        lost += self.reading.take_if(is_gone).and_then(|read| read.away).map_or(0, |away| away.size.count);
+        for (_, spans) in gone.into_iter().filter(|(id, _)| !is_known(*id)) {
+            let spans = usize::try_from(spans).unwrap_or(usize::MAX).min(self.unread);
+            self.unread -= spans;
+            lost += spans;
+        }
+        lost
+    }
+
+    /// The journal has lost all that it had. Returns the spans that only the journal held.
+    pub(super) fn on_vanished(&mut self) -> usize {
+        let lost = self.spans();
+        self.away.clear();
+        self.unread = 0;
+        self.reading = None;
+        lost
+    }
+
+    /// Takes the oldest batch that left memory, for its end.
+    pub(super) fn take_oldest(&mut self) -> Option<(BatchId, usize)> {
+        self.away.pop_front().map(|away| (away.id, away.size.count))
+    }
+
+    /// The journal is nearly full, or is not.
+    pub(super) fn set_usage(&mut self, is_above: bool) {
+        self.is_above = is_above;
+    }
+
+    // Queries.
+
+    /// The journal is nearly full.
+    pub(super) fn is_above(&self) -> bool {
+        self.is_above
+    }
+
+    /// Spans that only the journal holds; a batch that is being read is one of them.
+    pub(super) fn spans(&self) -> usize {
+        let reading = self.reading.and_then(|read| read.away);
+        self.unread + self.away.iter().chain(&reading).map(|away| away.size.count).sum::<usize>()
+    }
+
+    /// Spans of earlier processes that were not read yet.
+    pub(super) fn unread(&self) -> usize {
+        self.unread
+    }
+
+    /// A batch waits that a read could return.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.reading.is_none() && (self.unread > 0 || !self.away.is_empty())
+    }
+
+    /// A batch waits, or is being read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.unread == 0 && self.away.is_empty() && self.reading.is_none()
+    }
+
+    /// The size of the next batch; none if that is one of an earlier process, whose size is not known.
+    pub(super) fn next_size(&self) -> Option<Size> {
+        self.away.front().filter(|_| self.unread == 0).map(|away| away.size)
+    }
+
+    /// The instant before which no read begins, after a failure.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+}

@@ -1,0 +1,247 @@
+//! The journal thread: commits, marks and hand-overs share its syncs, and it reads batches back. It never touches a
+//! fallback file.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use opentelemetry::Context;
+
+use super::commit::{Committer, Wrote};
+use super::jobs::{Job, Ticket};
+use super::shared::Shared;
+use crate::core::{Commit, Effect};
+use crate::report::warnings::Kind;
+
+/// Marks wait this long for a commit that takes them along; they are synced within 100 ms of the end of their batches.
+pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(50);
+
+/// The shortest time between two maintenances.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest wait for the disk thread's answer about a file.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// The longest pause after a panic.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs until the disk thread has ended, and acts on all jobs before that.
+pub(crate) fn run(shared: &Shared, committer: Committer) {
+    let _suppressed = Context::enter_telemetry_suppressed_scope();
+    let mut worker = JournalWorker::new(shared, committer);
+    worker.contained(JournalWorker::maintain);
+    let mut pause = Duration::from_millis(1);
+    while !shared.is_journal_done() {
+        if !worker.contained(JournalWorker::turn) {
+            // The cause of the panic may still be there.
+            std::thread::park_timeout(pause);
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+    worker.contained(JournalWorker::close);
+    // The directory's lock is free before a waiting thread learns of the end.
+    let JournalWorker { committer, .. } = worker;
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(committer)));
+    shared.on_journal_ended();
+}
+
+pub(crate) struct JournalWorker<'a> {
+    shared: &'a Shared,
+    committer: Committer,
+    /// Batches that have ended wait for their marks since this instant.
+    marks_since: Option<Instant>,
+    maintained: Instant,
+    /// The effects of this turn that the core has no result of yet.
+    open: VecDeque<Effect>,
+    /// The last hand-over that was noted in the journal.
+    noted: Ticket,
+    /// A thread waits for the sync of this turn.
+    is_awaited: bool,
+    is_stopping: bool,
+}
+
+impl<'a> JournalWorker<'a> {
+    pub(crate) fn new(shared: &'a Shared, committer: Committer) -> Self {
+        let maintained = shared.clock.now();
+        // The first ticket stands for the files of the process before.
+        let noted = 1;
+        let open = VecDeque::new();
+        Self { shared, committer, marks_since: None, maintained, open, noted, is_awaited: false, is_stopping: false }
+    }
+
+    /// Runs an operation; returns false if it panicked. The core learns that the effects without a result are undone.
+    fn contained(&mut self, operation: impl FnOnce(&mut Self)) -> bool {
+        let ended = catch_unwind(AssertUnwindSafe(|| operation(self))).is_ok();
+        if !ended {
+            self.shared.note(Kind::JournalThreadPanicked, "");
+            self.shared.set_announced(self.noted);
+            let (open, now) = (std::mem::take(&mut self.open), self.shared.clock.now());
+            self.shared.decide(|core| open.into_iter().for_each(|effect| core.on_undone(effect, now)));
+        }
+        ended
+    }
+
+    /// Waits for jobs and acts on them.
+    fn turn(&mut self) {
+        let now = self.shared.clock.now();
+        let maintenance = self.committer.next_maintenance();
+        let maintenance = maintenance.and_then(|wait| self.maintained.checked_add(wait.max(MAINTAIN_EVERY)));
+        let look = self.marks_since.map(|since| since + LOOK_AFTER);
+        let due = [self.committer.plan.due(), look, maintenance].into_iter().flatten().min();
+        self.turn_within(due.map(|due| due.saturating_duration_since(now)));
+    }
+
+    /// Acts on all jobs that wait, the first of which arrives within `patience`: one sync covers them. Reads, which may
+    /// take long, follow.
+    pub(crate) fn turn_within(&mut self, patience: Option<Duration>) {
+        self.shared.wait_for_job(patience);
+        let now = self.shared.clock.now();
+        if self.marks_since.is_some_and(|since| now.saturating_duration_since(since) >= LOOK_AFTER) {
+            self.shared.decide(|core| core.on_look());
+        }
+        let (mut reads, mut wrote) = (Vec::new(), None);
+        for job in self.shared.take_jobs() {
+            match job {
+                Job::Effect(Effect::Commit(commit)) => wrote = Some(self.write(commit)),
+                Job::Effect(Effect::LookForMarks) => drop(self.marks_since.get_or_insert(now)),
+                Job::Effect(Effect::Stop) => self.is_stopping = true,
+                Job::Effect(effect) => reads.push(effect),
+                Job::HandOver(hand_over, ticket) => {
+                    self.committer.hand_over(&hand_over, self.shared.clock.now());
+                    self.noted = ticket;
+                    self.tell_vanished();
+                }
+                Job::Hurry => self.is_awaited = true,
+            }
+        }
+        self.end_sync();
+        if let Some(wrote) = wrote {
+            self.end_commit(wrote);
+        }
+        let wakes_net = !reads.is_empty();
+        reads.into_iter().for_each(|effect| self.read(effect));
+        if self.shared.clock.now().saturating_duration_since(self.maintained) >= MAINTAIN_EVERY {
+            self.maintain();
+        }
+        self.report(wakes_net);
+    }
+
+    fn write(&mut self, commit: Commit) -> Wrote {
+        let now = self.shared.clock.now();
+        let marked = if commit.done.is_empty() { now } else { self.marks_since.take().unwrap_or(now) };
+        self.open.push_back(Effect::Commit(commit));
+        match self.open.back() {
+            Some(Effect::Commit(commit)) => self.committer.write(commit, marked, self.shared),
+            _ => Wrote::default(),
+        }
+    }
+
+    /// Syncs if that is due, and tells the disk thread.
+    fn end_sync(&mut self) {
+        // Before the sync: one of an empty journal would call batches durable that were lost.
+        self.tell_vanished();
+        let is_awaited = std::mem::take(&mut self.is_awaited);
+        if self.is_stopping || is_awaited {
+            self.committer.plan.hurry();
+        }
+        if self.committer.plan.policy() == ::journal::SyncPolicy::Never {
+            self.shared.set_announced(self.noted);
+        }
+        let synced = match self.committer.plan.due() {
+            // The marks of the process before are as durable as this sync.
+            None if is_awaited => Some(self.committer.sync(self.shared)),
+            _ => self.committer.sync_if_due(self.shared),
+        };
+        match synced {
+            Some(true) => {
+                self.shared.set_announced(self.noted);
+                self.shared.set_settled(self.noted);
+            }
+            // The files are written all the same.
+            Some(false) => self.shared.set_announced(self.noted),
+            None => {}
+        }
+        self.tell_vanished();
+    }
+
+    /// Reports the end of the commit.
+    fn end_commit(&mut self, wrote: Wrote) {
+        let Wrote { recovered, full } = wrote;
+        let usage = self.committer.usage();
+        let now = self.shared.clock.now();
+        self.open.pop_back();
+        self.shared.decide(|core| {
+            if !full.is_empty() {
+                core.on_journal_full(full, usage, now);
+            }
+            core.on_committed(recovered);
+        });
+        // The `export` calls that are blocked on this commit.
+        self.shared.progress();
+    }
+
+    /// The journal may have lost all that it had: the batches of the commit are among those that are appended again.
+    fn tell_vanished(&mut self) {
+        if !self.committer.take_vanished() {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let payloads = self.open.iter().filter_map(|effect| match effect {
+            Effect::Commit(commit) => Some(&commit.append[..]),
+            _ => None,
+        });
+        let payloads = payloads.flatten().cloned().collect::<Vec<_>>();
+        self.shared.decide(|core| core.on_journal_vanished(&payloads, now));
+    }
+
+    /// Acts on an effect that is no part of the group commit.
+    fn read(&mut self, effect: Effect) {
+        match effect {
+            Effect::Recover(id) => {
+                self.open.push_back(effect);
+                self.committer.recover(id, self.shared);
+            }
+            Effect::RemoveOldest => {
+                self.open.push_back(effect);
+                self.committer.remove_oldest(self.shared);
+            }
+            _ => return,
+        }
+        self.open.pop_back();
+        self.tell_vanished();
+    }
+
+    pub(crate) fn maintain(&mut self) {
+        self.maintained = self.shared.clock.now();
+        let shared = self.shared;
+        let mut has_file = |name: &str| -> io::Result<bool> { shared.ask_for_file(name, ANSWER_WITHIN) };
+        self.committer.maintain(&mut has_file, shared);
+        self.tell_vanished();
+    }
+
+    /// Ends the journal once the disk thread has ended and no job is left.
+    pub(crate) fn close(&mut self) {
+        self.committer.sync(self.shared);
+        self.tell_vanished();
+        self.shared.decide(|core| core.on_journal_closed());
+        // The marks of batches that were dropped just now.
+        self.turn_within(Some(Duration::ZERO));
+        self.committer.sync(self.shared);
+        self.maintain();
+        self.report(false);
+    }
+
+    /// Reports the trouble and the usage of the journal, and wakes the threads that wait for its results.
+    fn report(&mut self, wakes_net: bool) {
+        self.committer.report(self.shared);
+        let (usage, now) = (self.committer.usage(), self.shared.clock.now());
+        if usage.max_bytes > 0 {
+            self.shared.decide(|core| core.on_journal_usage(usage, now));
+        }
+        self.shared.on_journal_operation(usage);
+        if wakes_net {
+            self.shared.net.notify_one();
+        }
+    }
+}
