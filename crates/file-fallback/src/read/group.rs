@@ -69,22 +69,16 @@ impl Group {
         if self.records.is_empty() { other } else { Next::Group(self) }
     }
 
-    /// Adds a record of a file, with a higher number than those of the same file before it; false if there is no room.
-    /// The first record always has.
-    pub(super) fn push(
-        &mut self,
-        (key, format): (&Key, Format),
-        number: u64,
-        record: &[u8],
-        attempts: Attempts,
-    ) -> bool {
-        let size = record.len() + RECORD_OVERHEAD;
-        if size > self.room && !self.records.is_empty() {
-            return false;
-        }
-        self.room = self.room.saturating_sub(size);
+    /// Whether there is room for a record of this length. The first record always has.
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        len + RECORD_OVERHEAD <= self.room || self.records.is_empty()
+    }
+
+    /// Adds a record of a file, with a higher number than those of the same file before it.
+    pub(super) fn push(&mut self, (key, format): (&Key, Format), number: u64, record: Vec<u8>, attempts: Attempts) {
+        self.room = self.room.saturating_sub(record.len() + RECORD_OVERHEAD);
         self.attempts.push(attempts);
-        self.records.push(record.to_vec());
+        self.records.push(record);
         match self.parts.last_mut().filter(|part| part.key == *key) {
             Some(part) => {
                 part.numbers.insert(number..number + 1);
@@ -96,7 +90,6 @@ impl Group {
                 self.parts.push(Part { key: key.clone(), format, numbers, len: 1 });
             }
         }
-        true
     }
 
     /// How many records were handed out with it.

@@ -72,10 +72,11 @@ impl<F: File> Reader<F> {
             match open.records.next().map_err(|source| read_failed(dir, key, source))? {
                 Item::Record(record) => {
                     let Some(attempts) = file.waiting(number) else { continue };
-                    if !group.push((key, open.format), number, open.records.text(&record), attempts) {
+                    if !group.has_room(record.len()) {
                         open.records.unread(&record);
                         break Stop::Full;
                     }
+                    group.push((key, open.format), number, open.records.take(&record), attempts);
                 }
                 Item::Skipped(damage) => file.skip(number, damage),
                 Item::Damage(damage) => file.note_damage(damage),

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::form::format::{Format, HEAD, MAX_FILE_RECORDS, MAX_FILE_TEXT, PART_BYTES, length};
 use crate::form::name::Extension;
 use crate::notice::Damage;
-use crate::read::unpack::{Filled, Unpacker};
+use crate::read::unpack::{CHUNK, Filled, Unpacker};
 
 /// Reads a file once, from its start. The same bytes always give the same items: the number of a record identifies it.
 #[derive(Debug)]
@@ -83,6 +83,23 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
     /// The text of a record that [`next`](Self::next) has just given.
     pub(crate) fn text(&self, record: &Range<usize>) -> &[u8] {
         &self.text[record.clone()]
+    }
+
+    /// The text of a record that [`next`](Self::next) has just given, for good. A large one is moved, not copied.
+    pub(crate) fn take(&mut self, record: &Range<usize>) -> Vec<u8> {
+        let rest = &self.text[self.start..];
+        if record.len() < LARGE || rest.len() > record.len() / 8 {
+            return self.text[record.clone()].to_vec();
+        }
+        let rest = rest.to_vec();
+        let mut taken = std::mem::replace(&mut self.text, rest);
+        taken.truncate(record.end);
+        taken.drain(..record.start);
+        taken.shrink_to_fit();
+        self.verified = self.verified.saturating_sub(self.start);
+        self.scanned -= self.start;
+        self.start = 0;
+        taken
     }
 
     /// Takes back a record that [`next`](Self::next) has just given: it comes again.
@@ -201,6 +218,10 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         self.verified = self.verified.saturating_sub(self.start);
         self.start = 0;
         let before = self.text.len();
+        if self.text.capacity() - before < CHUNK {
+            // In small steps: a buffer that doubles would hold a large record twice.
+            self.text.reserve_exact(CHUNK.max(before / 8));
+        }
         let filled = self.unpacker.fill(&mut self.text)?;
         self.total += (self.text.len() - before) as u64;
         let damage = match filled {
@@ -255,6 +276,9 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         self.skipping = false;
     }
 }
+
+/// A record from this length on is not copied.
+const LARGE: usize = 1 << 20;
 
 fn end_of_last_line(text: &[u8]) -> usize {
     text.iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1)

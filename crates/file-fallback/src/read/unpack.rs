@@ -334,7 +334,8 @@ impl<F: Read + io::Seek> BufRead for Source<F> {
     }
 }
 
-const CHUNK: usize = 64 << 10;
+/// The most text that one call of [`Unpacker::fill`] adds.
+pub(super) const CHUNK: usize = 64 << 10;
 
 /// RFC 8878, section 3.1.1.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];

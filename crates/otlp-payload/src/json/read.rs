@@ -54,9 +54,12 @@ pub fn from_line_within(line: &[u8], max_bytes: usize) -> Result<(Bytes, usize),
     }
     // Protobuf is about half as long as its JSON.
     let half = line.len() / 2;
+    // A long line is mostly one long text, which stays as long: a buffer that grows by doubling would take its place
+    // twice.
+    let capacity = if line.len() < LONG_LINE { half + half / 4 } else { line.len() };
     let mut reader = Reader {
         scan: Scanner::new(line),
-        out: Vec::with_capacity(half + half / 4),
+        out: Vec::with_capacity(capacity),
         spans: 0,
         long: varint_len(half as u64).max(2),
     };
@@ -71,6 +74,9 @@ pub fn from_line_within(line: &[u8], max_bytes: usize) -> Result<(Bytes, usize),
     reader.out.shrink_to_fit();
     Ok((reader.out.into(), reader.spans))
 }
+
+/// Lines of an exporter are shorter, but for a span of this size.
+const LONG_LINE: usize = 2 << 20;
 
 struct Reader<'a> {
     scan: Scanner<'a>,
