@@ -11,7 +11,7 @@ use resilient_exporter::{
     ResilientSpanExporter, SystemClock,
 };
 
-use crate::support::{App, PATIENCE, http, quick};
+use crate::support::{App, PATIENCE, ended_process, http, only_process, quick};
 
 /// An exporter of which each refused batch is a dead letter at once.
 fn strict(collector: &MockCollector) -> Builder {
@@ -148,7 +148,7 @@ fn a_crash_during_a_redrive_sends_spans_twice_and_loses_none() {
     refuse(&mut first, &collector, &[9, 12]);
     collector.stop();
     let ids = first.handle.dead_letter_ids().expect("there is a disk");
-    let letter = state.join("dead-letters").join(&ids[0]);
+    let letter = only_process(&state).join("dead-letters").join(&ids[0]);
     let bytes = fs::read(&letter).expect("it was listed");
     assert_eq!(first.handle.redrive(&ids[0]).expect("there is room"), 9);
     assert!(!letter.exists());
@@ -178,7 +178,8 @@ fn errors_name_a_letter_that_is_removed_or_damaged_or_unknown() {
     let mut app = App::new(builder.with_state_dir(&state).build().expect("valid"));
     refuse(&mut app, &collector, &[3, 4, 5, 6]);
     let ids = app.handle.dead_letter_ids().expect("there is a disk");
-    let path = |id: &str| state.join("dead-letters").join(id);
+    let letters = only_process(&state).join("dead-letters");
+    let path = |id: &str| letters.join(id);
 
     assert_eq!(app.handle.remove_dead_letter(&ids[0]).expect("it was listed"), 3);
     assert!(!path(&ids[0]).exists());
@@ -199,7 +200,7 @@ fn errors_name_a_letter_that_is_removed_or_damaged_or_unknown() {
     fs::write(path(&ids[2]), text.replace("traceId", "trace")).expect("written");
     let listed = app.handle.dead_letters(10).expect("there is a disk");
     assert_eq!(listed.iter().map(|letter| letter.spans).collect::<Vec<_>>(), [6, 5]);
-    assert!(state.join("dead-letters/quarantine").join(&ids[1]).exists());
+    assert!(letters.join("quarantine").join(&ids[1]).exists());
     fs::write(path(&ids[2]), text.lines().next().expect("a header").to_owned() + "\nno JSON\n").expect("written");
     collector.set(Behavior::accept());
     let report = app.handle.redrive_all();
@@ -270,7 +271,7 @@ fn letters_that_their_limit_removes_are_counted_beside_the_ledger() {
 fn letters_of_one_cause_are_redriven_and_the_others_stay() {
     let collector = MockCollector::start().expect("loopback");
     let state = tempfile::tempdir().expect("temp dir");
-    let dir = state.path().join("state/dead-letters");
+    let dir = ended_process(&state.path().join("state")).join("dead-letters");
     let now = SystemClock.wall();
     let mut letters = DeadLetters::open(DeadLetters::config(&dir).build().expect("valid")).expect("a new directory");
     let mut ids = Vec::new();
@@ -315,7 +316,7 @@ fn letters_of_one_cause_are_redriven_and_the_others_stay() {
     assert_eq!(redrive(filter().with_endpoint("second").with_status("none")), (1, 5));
 
     // A letter whose description is damaged is reported, and holds up none of the others.
-    let path = dir.join(&ids[1]);
+    let path = only_process(&state.path().join("state")).join("dead-letters").join(&ids[1]);
     fs::write(&path, fs::read_to_string(&path).expect("text").replacen('{', "<", 1)).expect("written");
     let report = app.handle.redrive_matching(&filter().with_reason("TENANT"));
     assert_eq!((report.letters, report.spans, report.failed.len()), (1, 3, 1), "{report:?}");

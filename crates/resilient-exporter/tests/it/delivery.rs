@@ -6,7 +6,7 @@ use file_fallback::dead_letters::DeadLetters;
 use mock_collector::{Answer, Behavior, End, MockCollector};
 use resilient_exporter::{Event, FallbackFormat, Refused, ResilientSpanExporter, Status};
 
-use crate::support::{App, PATIENCE, grpc, http, quick, some_spans};
+use crate::support::{App, PATIENCE, ended_process, grpc, http, in_processes, only_process, quick, some_spans};
 
 #[test]
 fn spans_arrive_over_grpc_and_over_http() {
@@ -210,7 +210,7 @@ fn spans_that_are_refused_for_good_are_stored_as_dead_letters() {
     let ledger = app.handle.ledger();
     assert_eq!((ledger.dead_lettered, ledger.lost(), ledger.imbalance()), (7, 0, 0));
     app.shutdown().expect("nothing waits");
-    let config = DeadLetters::config(state.join("dead-letters")).build().expect("valid");
+    let config = DeadLetters::config(only_process(&state).join("dead-letters")).build().expect("valid");
     let mut letters = DeadLetters::open(config).expect("the lock is free after the shutdown");
     let name = letters.list()[0].name.clone();
     let (letter, lines) = letters.read(&name).expect("readable");
@@ -237,7 +237,7 @@ fn files_of_either_format_are_delivered_under_either_setting() {
         app.shutdown().expect("all spans are in files");
         runs.push(app);
     }
-    let files = std::fs::read_dir(dir.join("fallback")).expect("there");
+    let files = in_processes(&dir, "fallback").into_iter().flat_map(|files| std::fs::read_dir(files).expect("there"));
     let mut names: Vec<_> = files.filter_map(|file| file.ok()?.file_name().into_string().ok()).collect();
     names.retain(|name| name.starts_with("traces-"));
     names.sort_by_key(|name| name.split('-').nth(2).map(str::to_owned));
@@ -261,7 +261,8 @@ fn frames_of_another_program_are_delivered_and_garbage_between_them_is_counted()
     let state = tempfile::tempdir().expect("temp dir");
     let dir = state.path().join("state");
     let builder = || quick(ResilientSpanExporter::builder().with_primary(http(&collector))).with_state_dir(&dir);
-    drop(builder().build().expect("makes the directories"));
+    let files = ended_process(&dir).join("fallback");
+    std::fs::create_dir_all(&files).expect("made");
     let encoder = otlp_payload::Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build());
     let id = otlp_payload::BatchId { incarnation: 1, seq: 1 };
     let batch = |first: usize| {
@@ -271,7 +272,7 @@ fn frames_of_another_program_are_delivered_and_garbage_between_them_is_counted()
     let frame = |bytes: &[u8]| [&u32::try_from(bytes.len()).expect("short").to_be_bytes(), bytes].concat();
     let file =
         [frame(batch(0).bytes()), frame(b"\xff\xff"), frame(batch(5).bytes()), b"\0\0\x10\0torn".to_vec()].concat();
-    std::fs::write(dir.join("fallback/traces-20260201T000000.000Z-00000001-n17.binpb"), file).expect("written");
+    std::fs::write(files.join("traces-20260201T000000.000Z-00000001-n17.binpb"), file).expect("written");
     let app = App::new(builder().build().expect("valid"));
     app.handle.flush(PATIENCE).expect("delivered");
     let ledger = app.handle.ledger();

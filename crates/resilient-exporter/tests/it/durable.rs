@@ -1,7 +1,8 @@
 //! Durable mode: accepted spans survive the end of the process, and a failing or hanging journal stops no delivery.
 
+use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,7 +17,7 @@ use resilient_exporter::{
     SyncPolicy,
 };
 
-use crate::support::{App, PATIENCE, eventually, http, now, quick, some_spans};
+use crate::support::{App, PATIENCE, eventually, http, in_processes, now, only_process, processes, quick, some_spans};
 
 fn durable(collector: &MockCollector, state: &Path) -> Builder {
     quick(ResilientSpanExporter::builder().with_primary(http(collector)))
@@ -122,24 +123,13 @@ fn a_shutdown_with_a_fallback_hands_the_rest_over_to_files() {
     first.shutdown().expect("nothing is lost");
     let health = first.handle.health();
     assert_eq!((health.ledger.in_fallback, health.journal_batches), (600, Some(0)), "{health:?}");
-    let segments = fs::read_dir(state.join("journal")).expect("is there");
+    let segments = fs::read_dir(only_process(&state).join("journal")).expect("is there");
     let segments = segments.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some()));
     assert!(segments.count() <= 1, "no segment but the last one is left");
 }
 
-/// The journals of further processes, in the order of their starts. A number may be left out: the first process can
-/// clear a directory up that has no lock yet.
-fn journals(state: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(state.join("journal")).expect("is there").map(|entry| entry.expect("readable").path());
-    let is_further =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("process-"));
-    let mut journals = entries.filter(is_further).collect::<Vec<_>>();
-    journals.sort();
-    journals
-}
-
 #[test]
-fn a_second_process_has_its_own_journal_which_is_adopted_when_it_ends() {
+fn each_process_has_its_own_journal_which_another_one_adopts_when_it_ends() {
     let collector = MockCollector::start().expect("loopback");
     collector.stop();
     let state = tempfile::tempdir().expect("temp dir");
@@ -148,16 +138,15 @@ fn a_second_process_has_its_own_journal_which_is_adopted_when_it_ends() {
     let (mut first, mut second) = (build(&state), build(&state));
     first.trace(100);
     second.trace(200);
-    let [own] = &journals(&state)[..] else { panic!("one further journal: {:?}", journals(&state)) };
-    assert!(own.is_dir());
+    assert_eq!(in_processes(&state, "journal/.lock").len(), 2, "{:?}", processes(&state));
     copy(&state, &left);
 
     let collector = MockCollector::start().expect("loopback");
     let adopter = App::new(durable(&collector, &left).build().expect("valid"));
-    adopter.wait_until("the batches of the readable journals are recovered", |handle| handle.ledger().recovered == 300);
+    assert_eq!(adopter.handle.ledger().recovered, 300, "both journals are read at the start");
     adopter.assert_delivered(&collector);
     assert_eq!((first.missing(&[&collector]), second.missing(&[&collector])), (0, 0));
-    eventually("the adopted journal is removed", || journals(&left).is_empty());
+    eventually("the directories of the ended processes are removed", || processes(&left).len() == 1);
 }
 
 #[test]
@@ -166,14 +155,17 @@ fn a_journal_that_cannot_be_adopted_delays_no_other() {
     collector.stop();
     let state = tempfile::tempdir().expect("temp dir");
     let (state, left) = (state.path().join("state"), state.path().join("left"));
+    let mut names = Vec::<OsString>::new();
     let apps = [100, 10, 20, 30].map(|spans| {
         let mut app = App::new(durable(&collector, &state).build().expect("valid"));
         app.trace(spans);
+        let all = processes(&state).into_iter().map(|path| path.file_name().expect("a name").to_owned());
+        names.extend(all.filter(|name| !names.contains(name)).collect::<Vec<_>>());
         app
     });
     copy(&state, &left);
-    for number in [0, 2] {
-        let lock = journals(&left)[number].join(".lock");
+    // Of one process neither the directory can be locked, of the other not the journal in it.
+    for lock in [left.join(&names[1]).join(".lock"), left.join(&names[3]).join("journal/.lock")] {
         fs::remove_file(&lock).expect("is there");
         fs::create_dir(&lock).expect("made");
     }
@@ -182,6 +174,10 @@ fn a_journal_that_cannot_be_adopted_delays_no_other() {
     adopter.wait_until("the batches of the readable journals are recovered", |handle| handle.ledger().recovered == 120);
     adopter.assert_delivered(&collector);
     assert_eq!((apps[0].missing(&[&collector]), apps[2].missing(&[&collector])), (0, 0));
+    for (number, spans) in [(1, 10), (3, 30)] {
+        assert_eq!(apps[number].missing(&[&collector]), spans, "they stay in their journal");
+    }
+    eventually("the journals that were read are removed", || in_processes(&left, "journal").len() == 3);
 }
 
 #[test]
@@ -196,14 +192,26 @@ fn a_sync_timeout_beyond_the_clock_waits_without_limit() {
 }
 
 #[test]
-fn a_journal_without_a_directory_or_in_an_unsafe_one_is_an_error() {
+fn a_journal_without_a_directory_or_in_an_unsafe_one_is_off_or_an_error_where_it_is_required() {
     let collector = MockCollector::start().expect("loopback");
-    let builder = || ResilientSpanExporter::builder().with_primary(http(&collector)).with_journal_enabled(true);
-    assert!(matches!(builder().build(), Err(BuildError::NoJournalDirectory)));
+    let builder = || quick(ResilientSpanExporter::builder().with_primary(http(&collector))).with_journal_enabled(true);
+    let required = || builder().with_state_dir_required(true);
+    assert!(matches!(required().build(), Err(BuildError::NoJournalDirectory)));
     let scratch = tempfile::tempdir().expect("temp dir");
-    fs::write(scratch.path().join("journal"), "a file").expect("written");
-    let refused = builder().with_state_dir(scratch.path()).build();
-    assert!(matches!(refused, Err(BuildError::Journal(_))), "{refused:?}");
+    let file = scratch.path().join("a-file");
+    fs::write(&file, "text").expect("written");
+    let refused = required().with_state_dir(&file).build();
+    assert!(matches!(&refused, Err(BuildError::StateDir { path, .. }) if *path == file), "{refused:?}");
+    for (builder, cause) in [(builder(), "no directory"), (builder().with_state_dir(&file), "a-file")] {
+        let mut app = App::new(builder.build().expect("telemetry stops no program"));
+        app.trace(10);
+        app.assert_delivered(&collector);
+        let health = app.handle.health();
+        assert_eq!(health.status, Status::Degraded, "{health:?}");
+        let names_it = |issue: &&String| issue.contains("durable mode is off") && issue.contains(cause);
+        assert_eq!(health.issues.iter().filter(names_it).count(), 1, "{:?}", health.issues);
+    }
+    assert_eq!(fs::read(&file).expect("there"), b"text");
     let short = builder().with_state_dir(scratch.path()).with_journal_sync_timeout(Duration::ZERO).build();
     assert!(matches!(short, Err(BuildError::InvalidSetting { field: "journal.sync_timeout", .. })), "{short:?}");
 }

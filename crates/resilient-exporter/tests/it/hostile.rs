@@ -18,7 +18,7 @@ use otlp_payload::{BatchId, Encoder, json};
 use resilient_exporter::{Handle, ResilientSpanExporter};
 
 use crate::log;
-use crate::support::{eventually, http, now, quick, some_spans};
+use crate::support::{ended_process, eventually, http, in_processes, now, quick, some_spans};
 
 /// Spans in each good file, and spans that the name of each bad file promises.
 const SPANS: u64 = 3;
@@ -38,7 +38,7 @@ impl StateDir {
     fn new(number: u64) -> Self {
         log::capture();
         let scratch = tempfile::tempdir().expect("a temporary directory");
-        fs::create_dir_all(scratch.path().join("state/fallback")).expect("made");
+        fs::create_dir_all(ended_process(&scratch.path().join("state")).join("fallback")).expect("made");
         Self { scratch, number, next: 1, good: Vec::new(), bad: Vec::new() }
     }
 
@@ -46,8 +46,14 @@ impl StateDir {
         self.scratch.path().join("state")
     }
 
+    /// A path among the files of a process that has ended.
     fn in_fallback(&self, name: &str) -> PathBuf {
-        self.path().join("fallback").join(name)
+        ended_process(&self.path()).join("fallback").join(name)
+    }
+
+    /// The paths of this name among the files of all processes.
+    fn found(&self, name: &str) -> Vec<PathBuf> {
+        in_processes(&self.path(), Path::new("fallback").join(name))
     }
 
     /// The next file name, in the form of the exporter's own names.
@@ -140,10 +146,10 @@ impl StateDir {
     /// The bad files are in the quarantine, and the log names each once.
     #[track_caller]
     fn assert_set_aside(&self) {
-        let quarantine = self.in_fallback("quarantine");
         for name in &self.bad {
-            assert!(fs::symlink_metadata(quarantine.join(name)).is_ok(), "{name} is not in the quarantine");
-            assert!(fs::symlink_metadata(self.in_fallback(name)).is_err(), "{name} is still there");
+            let set_aside = self.found(&format!("quarantine/{name}"));
+            assert_eq!(set_aside.len(), 1, "{name} is in the quarantine once: {set_aside:?}");
+            assert_eq!(self.found(name), Vec::<PathBuf>::new(), "{name} is still there");
             let lines = log::warnings_about(name);
             assert_eq!(lines.len(), 1, "{name} in the log:\n{}", lines.join("\n"));
         }
@@ -301,7 +307,8 @@ fn files_with_foreign_names_stay_untouched() {
     }
     state_dir.assert_delivered_beside_bad_files(0);
     for name in foreign {
-        assert_eq!(fs::read(state_dir.in_fallback(name)).expect("there"), name.as_bytes());
+        let [found] = &state_dir.found(name)[..] else { panic!("{name} is there once: {:?}", state_dir.found(name)) };
+        assert_eq!(fs::read(found).expect("readable"), name.as_bytes());
         assert_eq!(log::warnings_about(name), Vec::<String>::new());
     }
 }
@@ -365,8 +372,8 @@ fn many_bad_files_do_not_delay_the_start() {
     }
     state_dir.add_good();
     state_dir.assert_delivered_beside_bad_files(SPANS * lost);
-    let left = fs::read_dir(state_dir.in_fallback("")).expect("readable");
-    let left = left.filter(|entry| entry.as_ref().is_ok_and(|entry| has_own_name(&entry.path()))).count();
+    let entries = state_dir.found("").into_iter().flat_map(|files| fs::read_dir(files).expect("readable"));
+    let left = entries.filter(|entry| entry.as_ref().is_ok_and(|entry| has_own_name(&entry.path()))).count();
     assert!(left <= 2_900, "{left} bad files are left after two starts");
 }
 
@@ -389,8 +396,7 @@ fn an_outage_over_bad_files_loses_nothing() {
     let builder = quick(builder).with_fallback_max_age(Duration::from_secs(100 * 365 * 24 * 3_600));
     let exporter = builder.with_state_dir(state_dir.path()).build().expect("valid");
     let handle = exporter.handle();
-    let first = state_dir.in_fallback(&state_dir.bad[0]);
-    eventually("the first reading", || is_open(&first));
+    eventually("the first reading", || state_dir.found(&state_dir.bad[0]).iter().any(|path| is_open(path)));
     let made = 12_000;
     let mut longest = Duration::ZERO;
     for batch in 0..made / 100 {

@@ -8,7 +8,7 @@ use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use otlp_payload::Payload;
 use otlp_transport::{Outcome, Transport};
-use resilient_exporter::{BuildError, Event, FallbackFormat, ResilientSpanExporter, Status, StorageNote};
+use resilient_exporter::{BuildError, Builder, Event, FallbackFormat, ResilientSpanExporter, Status, StorageNote};
 
 use crate::support::{App, grpc, http, now, quick};
 
@@ -234,16 +234,42 @@ fn health_names_the_missing_state_directory_of_an_exporter_in_memory() {
 }
 
 #[test]
-fn a_state_directory_that_others_can_write_is_refused() {
+fn a_state_directory_that_others_can_write_is_narrowed() {
     use std::os::unix::fs::PermissionsExt as _;
     let state = tempfile::tempdir().expect("temp dir");
     let open = state.path().join("open");
     std::fs::create_dir(&open).expect("created");
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).expect("changed");
     let builder = ResilientSpanExporter::builder().with_primary(BlockingTransport).with_fallback_dir(&open);
-    let error = builder.build().expect_err("refused");
-    let text = format!("{error:?}");
-    assert!(text.contains(open.to_str().expect("UTF-8")), "the error names the directory: {text}");
+    let exporter = builder.with_state_dir_required(true).build().expect("ours");
+    let mode = std::fs::metadata(&open).expect("there").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o700);
+    assert_eq!(exporter.handle().health().issues, Vec::<String>::new());
+}
+
+#[test]
+fn a_path_that_is_no_directory_leaves_spans_in_memory_or_is_an_error_where_storage_is_required() {
+    let collector = MockCollector::start().expect("loopback");
+    let scratch = tempfile::tempdir().expect("temp dir");
+    let file = scratch.path().join("file");
+    std::fs::write(&file, "text").expect("written");
+    let path = file.to_str().expect("UTF-8");
+    type Set = fn(Builder, &str) -> Builder;
+    let sets: [Set; 2] =
+        [|builder, path| builder.with_state_dir(path), |builder, path| builder.with_fallback_dir(path)];
+    for set in sets {
+        let builder = || set(quick(ResilientSpanExporter::builder().with_primary(http(&collector))), path);
+        let refused = builder().with_state_dir_required(true).build().expect_err("refused");
+        assert!(refused.to_string().contains(path), "the error names the directory: {refused}");
+        let mut app = App::new(builder().build().expect("telemetry stops no program"));
+        app.trace(10);
+        app.assert_delivered(&collector);
+        let health = app.handle.health();
+        assert_eq!(health.status, Status::Degraded);
+        let [issue] = &health.issues[..] else { panic!("one issue: {:?}", health.issues) };
+        assert!(issue.contains("in memory only") && issue.contains(path) && issue.contains("restart"), "{issue}");
+    }
+    assert_eq!(std::fs::read(&file).expect("there"), b"text");
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! | `lifecycle` | start, shutdown and drop; refused settings |
 //! | `log` | the log of these tests, whose subscriber panics at each line |
 //! | `logging` | the limits of the log, and a log that panics |
+//! | `processes` | several processes on one state directory, and directories that are not this service's |
 //! | `refusals` | collectors that refuse for a while, in part, or one of several |
 //! | `seams` | a user's own transport, exporter, fallback, clock, backoff and breaker |
 //! | `support` | a traced application and its comparison with the collector |
@@ -28,6 +29,7 @@ mod hostile;
 mod lifecycle;
 mod log;
 mod logging;
+mod processes;
 mod refusals;
 mod seams;
 mod support;

@@ -3,6 +3,8 @@
 pub(crate) mod balancer;
 
 use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mock_collector::MockCollector;
@@ -114,6 +116,38 @@ pub(crate) fn eventually(expected: &str, mut condition: impl FnMut() -> bool) {
         assert!(now() < deadline, "waited {PATIENCE:?} in vain: {expected}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+/// The directories of processes in a state directory, with those that a process has adopted and not removed yet.
+pub(crate) fn processes(state: &Path) -> Vec<PathBuf> {
+    let is_process = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let digits = name.split('+').next().unwrap_or_default();
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let Ok(entries) = fs::read_dir(state) else { return Vec::new() };
+    let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_process).collect::<Vec<_>>();
+    paths.sort();
+    paths
+}
+
+/// The directory of the only process in a state directory.
+#[track_caller]
+pub(crate) fn only_process(state: &Path) -> PathBuf {
+    let paths = processes(state);
+    let [path] = &paths[..] else { panic!("not one directory of a process: {paths:?}") };
+    path.clone()
+}
+
+/// The paths `below` each directory of a process, as far as they exist.
+pub(crate) fn in_processes(state: &Path, below: impl AsRef<Path>) -> Vec<PathBuf> {
+    let paths = processes(state).into_iter().map(|process| process.join(below.as_ref()));
+    paths.filter(|path| fs::symlink_metadata(path).is_ok()).collect()
+}
+
+/// The directory of a process that has ended, for a test that puts something into it: the next exporter adopts it.
+pub(crate) fn ended_process(state: &Path) -> PathBuf {
+    state.join("00000000000000aa")
 }
 
 #[expect(clippy::disallowed_methods, reason = "deadlines of real waits")]
