@@ -1,6 +1,6 @@
 //! Files as the exporter writes them, for a start that finds them; and collectors that cost nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -33,6 +33,29 @@ pub struct Written {
     pub text: u64,
     /// Bytes on disk.
     pub disk: u64,
+}
+
+/// The place of one kind of content (`fallback`, `journal`) in the directory of a process that has ended: the next
+/// exporter on the state directory takes it over.
+#[must_use]
+pub fn of_ended_process(state: &Path, content: &str) -> PathBuf {
+    state.join("00000000000000aa").join(content)
+}
+
+/// The directories of fallback files in a state directory, one of each process that has made some.
+///
+/// # Errors
+///
+/// When the state directory cannot be read.
+pub fn fallback_dirs(state: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(state)? {
+        let files = entry?.path().join("fallback");
+        if files.is_dir() {
+            found.push(files);
+        }
+    }
+    Ok(found)
 }
 
 /// Writes files of `text` bytes of lines together, or a few more, the way the exporter does.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures_executor::block_on;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use resilient_exporter::{Handle, ResilientSpanExporter};
-use trials::stored::{self, BATCH, Silent};
-use trials::{Failure, app, contender, now};
+use trials::stored::{self, BATCH, PATIENCE, Silent};
+use trials::{Failure, app, contender, now, wait_until};
 
 /// Files on disk, and spans in each: about 1 GiB together, just below the default limit.
 const FILES: u64 = 10_000;
@@ -36,12 +36,13 @@ fn main() -> ExitCode {
 fn run() -> Result<String, Failure> {
     let scratch = tempfile::tempdir()?;
     let (empty, full) = (scratch.path().join("empty"), scratch.path().join("full"));
-    let files = stored::copies(&files_below(&full), FILES, SPANS)?;
-    let journal = stored::journal(&full.join("journal"), JOURNAL)?;
+    let files = stored::copies(&stored::of_ended_process(&files_below(&full), "fallback"), FILES, SPANS)?;
+    let journal = stored::journal(&stored::of_ended_process(&full, "journal"), JOURNAL)?;
     let (in_empty, _) = start(&empty)?;
     let (in_full, handle) = start(&full)?;
-    let ledger = handle.ledger();
     let on_disk = files.spans + journal.spans;
+    wait_until("the spans on disk", PATIENCE, || handle.ledger().recovered >= on_disk)?;
+    let ledger = handle.ledger();
     if ledger.recovered != on_disk || ledger.lost() > 0 {
         return Err(format!("{on_disk} spans were on disk, the ledger says {ledger:?}").into());
     }

@@ -18,6 +18,7 @@ use super::wire::Traced;
 use crate::canonical::{self, Spans};
 use crate::contender::{self, Protocol, Settings};
 use crate::kinds::Program;
+use crate::stored::{fallback_dirs, of_ended_process};
 use crate::{Failure, wait_until};
 
 /// How long reading may take.
@@ -38,7 +39,8 @@ pub(super) fn read_by_it(setup: &Setup, form: Form) -> Result<String, Failure> {
     let mut bytes = 0;
     let mut names = Vec::new();
     for run in 0..RUNS {
-        for entry in fs::read_dir(folder.path().join(format!("state-{run}/fallback")))? {
+        let dirs = fallback_dirs(&folder.path().join(format!("state-{run}")))?;
+        for entry in dirs.iter().map(fs::read_dir).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.ends_with(&form.extension()) {
@@ -97,7 +99,7 @@ pub(super) fn written_by_it(setup: &Setup, programs: &[Program], stores: &Stores
     let mut parts = Vec::new();
     for (extension, file) in [("jsonl", json), ("binpb", proto)] {
         let state = folder.join(extension);
-        let fallback = state.join("fallback");
+        let fallback = of_ended_process(&state, "fallback");
         fs::create_dir_all(&fallback)?;
         let name = format!("traces-20260201T000000.000Z-00000001-n{count}.{extension}");
         let bytes = fs::copy(&file, fallback.join(name))?;

@@ -17,6 +17,7 @@ use resilient_exporter::{Compression, FallbackFormat, ResilientSpanExporter};
 use crate::Failure;
 use crate::contender::{self, Protocol, Settings};
 use crate::kinds::Program;
+use crate::stored::fallback_dirs;
 
 /// The form of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +128,11 @@ impl Store {
             run(form, program, &state, made)?;
         }
         let mut files = Vec::new();
-        for entry in fs::read_dir(state.join("fallback"))? {
+        // Each program has taken over the files of the one before.
+        let [fallback] = &fallback_dirs(&state)?[..] else {
+            return Err(format!("the programs left not one directory of files in {}", state.display()).into());
+        };
+        for entry in fs::read_dir(fallback)? {
             let path = entry?.path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("traces-")) {
                 files.push(path);
