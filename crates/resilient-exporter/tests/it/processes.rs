@@ -402,3 +402,35 @@ fn a_directory_of_an_ended_process_without_a_lock_or_with_foreign_content_is_tak
     let [notes] = &in_processes(&state, "notes.txt")[..] else { panic!("{:?}", tree(&state)) };
     assert_eq!(fs::read(notes).expect("there"), b"of an operator");
 }
+
+/// Clocks that stand still.
+struct Still(Instant);
+
+impl Clock for Still {
+    fn now(&self) -> Instant {
+        self.0
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemClock.wall()
+    }
+}
+
+/// A clean-up each second moved 256 files: the spans of an ended process with 10,000 files took most of a minute.
+#[test]
+fn thousands_of_files_are_taken_over_in_one_go() {
+    const FILES: u64 = 2_000;
+    let collector = MockCollector::start().expect("loopback");
+    collector.stop();
+    let scratch = tempfile::tempdir().expect("temp dir");
+    let state = scratch.path().join("state");
+    let files = ended_process(&state).join("fallback");
+    fs::create_dir_all(&files).expect("made");
+    for number in 1..=FILES {
+        // Only their names are read here.
+        fs::write(files.join(format!("traces-20260208T000000.000Z-{number:08}-n1.jsonl")), "\n").expect("written");
+    }
+    let builder = builder(&collector, &state).with_fallback_max_age(Duration::from_secs(100 * 365 * 24 * 3_600));
+    let exporter = builder.with_clock(Still(now())).build().expect("valid");
+    assert_eq!(exporter.handle().ledger().recovered, FILES, "{:?}", in_processes(&state, "fallback"));
+}

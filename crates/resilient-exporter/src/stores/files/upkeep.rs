@@ -23,7 +23,12 @@ const CLEAN_UP_EVERY: Duration = Duration::from_secs(1);
 /// While only dead letters are stored, which no limit but their age removes, the disk thread cleans up this often.
 const LETTERS_EVERY: Duration = Duration::from_secs(60);
 
-/// While content of a process that has ended moves, other work of the disk thread goes on in between.
+/// One clean-up moves content of processes that have ended for about this long, and in at most so many steps. Then other
+/// work of the disk thread has its turn.
+const MOVES_FOR: Duration = Duration::from_millis(200);
+const MAX_STEPS: usize = 64;
+
+/// While content of a process that has ended moves, the next clean-up follows this soon.
 const NEXT_STEP: Duration = Duration::from_millis(5);
 
 /// The smallest limit for files beside the journal, so that a spill always has a place.
@@ -97,6 +102,12 @@ impl<D: Directory> Upkeep<D> {
                 Err(error) => log.warn(Kind::FilesNotTakenOver, 0, &in_one_line(error).to_string()),
             }
         }
+    }
+
+    /// Takes the content that is found and ready.
+    fn take(&mut self, log: &mut StoreLog) {
+        let now = self.now();
+        let Place { files, letters, journal, .. } = &self.place;
         if journal.is_none() {
             for content in files.take(Part::Journal, now) {
                 let key = content.key;
@@ -115,9 +126,20 @@ impl<D: Directory> Upkeep<D> {
 }
 
 impl<D: Directory> FileStore<D> {
-    /// Looks for content of processes that have ended, and moves some of it here.
+    /// Looks for content of processes that have ended, and moves it here, or as much of it as this turn has time for.
     pub(super) fn take_over(&mut self, now: SystemTime) {
         self.upkeep.look(&mut self.log);
+        let begun = self.upkeep.now();
+        for _ in 0..MAX_STEPS {
+            self.take_some_over(now);
+            if !self.upkeep.has_content() || self.upkeep.now().saturating_duration_since(begun) >= MOVES_FOR {
+                break;
+            }
+        }
+    }
+
+    fn take_some_over(&mut self, now: SystemTime) {
+        self.upkeep.take(&mut self.log);
         for content in std::mem::take(&mut self.upkeep.files) {
             let taken = self.files.take_over(&content.dir, now).map_err(in_one_line);
             if self.goes_on(taken, &content, Part::Files) {
