@@ -260,7 +260,7 @@ impl Builder {
             Some(backoff) => backoff,
             None => Box::new(self.exponential().map_err(of_backoff)?),
         };
-        let Storage { fallback, mut journal, no_fallback, notes: storage_notes } =
+        let Storage { fallback, mut journal, no_fallback, notes: storage_notes, homes } =
             self.open_storage(chance.random())?;
         let found_usage = fallback.as_ref().map(|fallback| fallback.usage());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
@@ -295,6 +295,10 @@ impl Builder {
             storage_notes,
             journal_timeout,
         }));
+        for home in homes {
+            let shared = Arc::downgrade(&shared);
+            home.set_waker(Box::new(move || shared.upgrade().iter().for_each(|shared| shared.wake_storage())));
+        }
         if let Some(fallback) = fallback {
             let shared = Arc::clone(&shared);
             spawn("holdfast-disk", move || disk::run(&shared, fallback))?;

@@ -28,6 +28,8 @@ pub(super) struct Storage {
     pub(super) no_fallback: Option<String>,
     /// The trouble that was found, in the words of health. The log has each of them.
     pub(super) notes: Vec<StorageNote>,
+    /// The directories, which wake the threads of the storage.
+    pub(super) homes: Vec<Arc<Home<SafeDir>>>,
 }
 
 /// The directories of the stores that this builder opens.

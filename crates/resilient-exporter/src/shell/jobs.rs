@@ -58,6 +58,8 @@ struct State {
     answer: Option<io::Result<bool>>,
     /// The disk thread waits for an announcement.
     is_awaited: bool,
+    /// The next wait ends at once.
+    is_woken: bool,
     busy_since: Option<Instant>,
     /// As of the last job.
     usage: Option<JournalUsage>,
@@ -160,10 +162,17 @@ impl JournalQueue {
         self.state.lock().busy_since = None;
     }
 
+    /// Ends the wait of the journal thread: the journal has work that it did not know of.
+    pub(crate) fn wake(&self) {
+        let mut state = self.state.lock();
+        state.is_woken = true;
+        self.work.notify_one();
+    }
+
     /// Waits for a job, no longer than `patience`.
     pub(crate) fn wait_for_job(&self, patience: Option<Duration>) {
         let mut state = self.state.lock();
-        if !state.jobs.is_empty() || state.is_last {
+        if std::mem::take(&mut state.is_woken) || !state.jobs.is_empty() || state.is_last {
             return;
         }
         #[cfg(test)]
@@ -174,6 +183,7 @@ impl JournalQueue {
             Some(patience) => drop(self.work.wait_for(&mut state, patience)),
             None => self.work.wait(&mut state),
         }
+        state.is_woken = false;
         #[cfg(test)]
         {
             state.sleeps = false;

@@ -23,6 +23,8 @@ struct State {
     /// The name of a file that the journal thread asks for.
     question: Option<String>,
     ended: Option<Instant>,
+    /// The next wait ends at once.
+    is_woken: bool,
     /// The thread sleeps until an effect comes.
     #[cfg(test)]
     sleeps: bool,
@@ -46,6 +48,7 @@ impl DiskQueue {
             set_aside,
             question: None,
             ended: None,
+            is_woken: false,
             #[cfg(test)]
             sleeps: false,
         };
@@ -66,10 +69,16 @@ impl DiskQueue {
         Ok(())
     }
 
+    /// Ends the wait of the disk thread: the fallback has work that it did not know of.
+    pub(crate) fn wake(&self) {
+        self.state.lock().is_woken = true;
+        self.work.notify_one();
+    }
+
     /// Waits for an effect or a question, no longer than `patience`.
     pub(crate) fn wait(&self, patience: Option<Duration>) {
         let mut state = self.state.lock();
-        if !state.effects.is_empty() || state.question.is_some() {
+        if std::mem::take(&mut state.is_woken) || !state.effects.is_empty() || state.question.is_some() {
             return;
         }
         #[cfg(test)]
@@ -80,6 +89,7 @@ impl DiskQueue {
             Some(patience) => drop(self.work.wait_for(&mut state, patience)),
             None => self.work.wait(&mut state),
         }
+        state.is_woken = false;
         #[cfg(test)]
         {
             state.sleeps = false;

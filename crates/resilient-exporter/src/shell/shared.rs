@@ -178,6 +178,16 @@ impl Shared {
 
     // The disk thread's side.
 
+    /// The storage has work that its threads do not know of: they ask for it.
+    pub(crate) fn wake_storage(&self) {
+        if let Some(disk) = &self.disk {
+            disk.wake();
+        }
+        if let Some(journal) = &self.journal {
+            journal.wake();
+        }
+    }
+
     /// Waits for an effect, no longer than `patience`.
     pub(crate) fn wait_for_effect(&self, patience: Option<Duration>) {
         if let Some(disk) = &self.disk {

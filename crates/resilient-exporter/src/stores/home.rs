@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use file_fallback::{ClockFile, Remembered};
@@ -62,7 +63,14 @@ impl Part {
 }
 
 /// The state directory. All methods take its lock; no other lock is taken inside.
-pub(crate) struct Home<D: Directory>(Mutex<Inner<D>>);
+pub(crate) struct Home<D: Directory> {
+    inner: Mutex<Inner<D>>,
+    /// Tells the threads of the storage that content of an ended process has arrived.
+    waker: OnceLock<Waker>,
+}
+
+/// Wakes the threads of the storage.
+pub(crate) type Waker = Box<dyn Fn() + Send + Sync>;
 
 /// The content of one kind in the directory of a process that has ended.
 pub(crate) struct Content<D> {
@@ -131,7 +139,7 @@ impl<D: Directory> Home<D> {
             others: Others::default(),
             bytes: BTreeMap::new(),
         };
-        Ok((Self(Mutex::new(inner)), was_damaged))
+        Ok((Self { inner: Mutex::new(inner), waker: OnceLock::new() }, was_damaged))
     }
 
     /// The directory of a store in the directory of this process, and its generation.
@@ -139,25 +147,25 @@ impl<D: Directory> Home<D> {
     /// # Errors
     /// The directory cannot be made.
     pub(crate) fn own(&self, part: Part) -> Result<(D, u64), OpenError> {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         Ok((inner.shared().own().subdirectory(part.name())?, inner.generation))
     }
 
     /// The number that names this process.
     pub(crate) fn incarnation(&self) -> u64 {
-        u64::from_str_radix(self.0.lock().shared().name(), 16).unwrap_or_default()
+        u64::from_str_radix(self.inner.lock().shared().name(), 16).unwrap_or_default()
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.0.lock().generation
+        self.inner.lock().generation
     }
 
     pub(crate) fn is_on_network(&self) -> bool {
-        self.0.lock().shared().is_on_network()
+        self.inner.lock().shared().is_on_network()
     }
 
     pub(crate) fn path(&self) -> std::path::PathBuf {
-        self.0.lock().shared().root().path().to_owned()
+        self.inner.lock().shared().root().path().to_owned()
     }
 
     /// Adopts the directories of processes that have ended, at most once in 5 s, and shows this process's bytes to the
@@ -170,18 +178,36 @@ impl<D: Directory> Home<D> {
         now: Instant,
         may_adopt: &mut dyn FnMut(Option<&str>) -> bool,
     ) -> Result<Round, FileError> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if inner.round.is_some_and(|last| now.saturating_duration_since(last) < ROUND_EVERY) {
             return Ok(Round::default());
         }
         inner.round = Some(now);
-        inner.adopt_ended(now, may_adopt)
+        let round = inner.adopt_ended(now, may_adopt);
+        drop(inner);
+        if round.as_ref().is_ok_and(|round| !round.adopted.is_empty()) {
+            self.wake();
+        }
+        round
+    }
+
+    /// Has content that arrives wake the threads of the storage.
+    pub(crate) fn set_waker(&self, waker: Waker) {
+        // A second builder has a home of its own.
+        let _ = self.waker.set(waker);
+    }
+
+    /// A store has made content ready for the other one.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker();
+        }
     }
 
     /// Takes the content of one kind of all ended processes that no store has yet. Files come after the journal of
     /// their process: opening it decides about each interrupted spill.
     pub(crate) fn take(&self, part: Part, now: Instant) -> Vec<Content<D>> {
-        let inner = &mut *self.0.lock();
+        let inner = &mut *self.inner.lock();
         let ready = inner.ended.iter().filter(|(_, ended)| inner.is_ready(ended, part, now)).map(|(key, _)| *key);
         let (ready, mut taken) = (ready.collect::<Vec<_>>(), Vec::new());
         for key in ready {
@@ -199,7 +225,7 @@ impl<D: Directory> Home<D> {
 
     /// Content of this kind waits for its store.
     pub(crate) fn has_content(&self, part: Part, now: Instant) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         inner.ended.values().any(|ended| inner.is_ready(ended, part, now))
     }
 
@@ -210,7 +236,7 @@ impl<D: Directory> Home<D> {
     /// # Errors
     /// A directory cannot be read: then the answer is not known.
     pub(crate) fn has_file(&self, file: &str, users: &[String], beside: Option<u64>) -> io::Result<bool> {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         let is_user = |owner: Option<&Owner>| owner.is_some_and(|owner| users.contains(&owner.incarnation));
         let mut processes = vec![];
         for (key, ended) in &inner.ended {
@@ -241,7 +267,7 @@ impl<D: Directory> Home<D> {
 
     /// A directory of the owner is here, and no store of this process has its journal yet.
     pub(crate) fn has_undecided_journal(&self, owner: &str) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         let is_owner = |found: Option<&Owner>| found.is_some_and(|found| found.incarnation == owner);
         if let Some(ended) = inner.ended.values().find(|ended| is_owner(ended.adopted.owner.as_ref())) {
             return ended.is_undecided();
@@ -251,7 +277,7 @@ impl<D: Directory> Home<D> {
 
     /// The content could not be taken over now: it is tried again in a while.
     pub(crate) fn give_back(&self, key: u64, part: Part, now: Instant) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if let Some(ended) = inner.ended.get_mut(&key) {
             *ended.failures.entry(part).or_default() += 1;
             ended.parts.insert(part, State::Failed(now + ROUND_EVERY));
@@ -268,13 +294,13 @@ impl<D: Directory> Home<D> {
     }
 
     fn failures(&self, key: u64, part: Part) -> u32 {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         inner.ended.get(&key).and_then(|ended| ended.failures.get(&part)).copied().unwrap_or_default()
     }
 
     /// The content stays where it is, out of this process's hands.
     pub(crate) fn leave(&self, key: u64, part: Part) {
-        if let Some(ended) = self.0.lock().ended.get_mut(&key) {
+        if let Some(ended) = self.inner.lock().ended.get_mut(&key) {
             ended.parts.insert(part, State::Left);
         }
     }
@@ -282,7 +308,7 @@ impl<D: Directory> Home<D> {
     /// The store has taken everything over: removes the directory of this content and, with the last one, the ended
     /// process's. A directory that is not empty, such as by a file of an operator's, stays.
     pub(crate) fn finish(&self, key: u64, part: Part) {
-        let inner = &mut *self.0.lock();
+        let inner = &mut *self.inner.lock();
         let Some(ended) = inner.ended.get_mut(&key) else { return };
         let dir = &ended.adopted.locked.dir;
         if remove_part(dir, part).is_err() {
@@ -295,14 +321,14 @@ impl<D: Directory> Home<D> {
 
     /// The bytes that a store of this process has on the disk.
     pub(crate) fn state(&self, part: Part, bytes: u64) {
-        self.0.lock().bytes.insert(part, bytes);
+        self.inner.lock().bytes.insert(part, bytes);
     }
 
     /// The bytes that journal and files of this process may take together: all of the limit that the other processes
     /// leave, and at least an equal share.
     pub(crate) fn allowance(&self) -> u64 {
         let (others, max_bytes) = {
-            let inner = self.0.lock();
+            let inner = self.inner.lock();
             (inner.others, inner.max_bytes)
         };
         let share = (max_bytes / (others.live + 1)).max(LEAST_SHARE.min(max_bytes));
@@ -310,7 +336,7 @@ impl<D: Directory> Home<D> {
     }
 
     pub(crate) fn bytes_of(&self, part: Part) -> u64 {
-        self.0.lock().bytes.get(&part).copied().unwrap_or_default()
+        self.inner.lock().bytes.get(&part).copied().unwrap_or_default()
     }
 
     /// On a network file system: shows that this process is alive, if that is due.
@@ -318,14 +344,14 @@ impl<D: Directory> Home<D> {
     /// # Errors
     /// The lock file cannot be written.
     pub(crate) fn beat_if_due(&self, now: Instant) -> Result<(), FileError> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let is_due = inner.beat.is_none_or(|last| now.saturating_duration_since(last) >= BEAT_EVERY);
         if is_due && inner.shared().is_on_network() { inner.beat(now) } else { Ok(()) }
     }
 
     /// The newest time that the processes of the directory have seen, and whether its file is damaged.
     pub(crate) fn remembered_time(&self) -> Remembered {
-        ClockFile::read(self.0.lock().shared().root())
+        ClockFile::read(self.inner.lock().shared().root())
     }
 
     /// Remembers the time for the next process, at most once a minute.
@@ -333,19 +359,19 @@ impl<D: Directory> Home<D> {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn remember_time(&self, newest: SystemTime) -> Result<(), FileError> {
-        let inner = &mut *self.0.lock();
+        let inner = &mut *self.inner.lock();
         let Some(shared) = &inner.claim else { return Ok(()) };
         inner.clock.note(shared.root(), newest).map(drop)
     }
 
     /// Spans of other services in directories of the old layout.
     pub(crate) fn finds(&self) -> Finds {
-        self.0.lock().old.finds().clone()
+        self.inner.lock().old.finds().clone()
     }
 
     /// Directories of other processes exist, or content of ended ones waits.
     pub(crate) fn has_others(&self) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         inner.others.directories > 0 || !inner.ended.is_empty()
     }
 
@@ -355,7 +381,7 @@ impl<D: Directory> Home<D> {
     /// # Errors
     /// The directory has vanished and cannot be made anew.
     pub(crate) fn renew_if_gone(&self) -> Result<bool, StateDirError> {
-        let inner = &mut *self.0.lock();
+        let inner = &mut *self.inner.lock();
         if !inner.shared().is_gone() {
             return Ok(false);
         }

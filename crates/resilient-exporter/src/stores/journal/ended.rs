@@ -32,8 +32,17 @@ impl<D: Directory> FileJournal<D> {
             }
             Err(error) => self.log.warn(Kind::JournalNotTakenOver, 0, &ErrorChain(&error).to_string()),
         }
-        for content in self.home.take(Part::Journal, now) {
+        let contents = self.home.take(Part::Journal, now);
+        let has_opened = !contents.is_empty();
+        for content in contents {
             self.open_ended(content, has_file);
+        }
+        if has_opened {
+            // The files of these processes wait no longer.
+            self.home.wake();
+            if let Some(files) = &self.files {
+                files.wake();
+            }
         }
     }
 
