@@ -38,6 +38,7 @@ fn ledger(page: &mut Page, health: &Health) {
     page.gauge("resilient_spans_buffered", "Spans that wait in memory.", ledger.buffered);
     page.gauge("resilient_spans_in_flight", "Spans sent, without an answer yet.", ledger.in_flight);
     page.gauge("resilient_spans_in_fallback", "Spans in fallback files.", ledger.in_fallback);
+    page.gauge("resilient_spans_in_journal", "Spans that only the journal holds.", ledger.in_journal);
     page.counter("resilient_spans_delivered_total", "Spans taken by the collector.", ledger.delivered);
     page.counter("resilient_spans_rejected_total", "Spans refused in a partial success.", ledger.rejected);
     page.counter("resilient_spans_dead_lettered_total", "Spans refused for good and kept.", ledger.dead_lettered);

@@ -75,7 +75,7 @@ impl Report {
 
     fn problems(&self) -> Vec<String> {
         let Self { made, bsp_dropped, ledger, collector, .. } = self;
-        let waiting = ledger.buffered + ledger.in_flight + ledger.in_fallback;
+        let waiting = ledger.buffered + ledger.in_flight + ledger.in_journal + ledger.in_fallback;
         let counts = [
             (*bsp_dropped, "dropped by the SDK's own queue"),
             (ledger.offered.saturating_sub(*made), "offered to the exporter although nobody made them"),

@@ -171,6 +171,7 @@ fn lines(report: &Report) -> Vec<String> {
         ("buffered", ledger.buffered),
         ("in flight", ledger.in_flight),
         ("in fallback files", ledger.in_fallback),
+        ("in the journal alone", ledger.in_journal),
         ("rejected", ledger.rejected),
         ("dead letters", ledger.dead_lettered),
         ("taken over", ledger.taken_over),

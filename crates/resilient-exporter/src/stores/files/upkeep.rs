@@ -23,8 +23,8 @@ const CLEAN_UP_EVERY: Duration = Duration::from_secs(1);
 /// While only dead letters are stored, which no limit but their age removes, the disk thread cleans up this often.
 const LETTERS_EVERY: Duration = Duration::from_secs(60);
 
-/// One clean-up moves content of processes that have ended for about this long, and in at most so many steps. Then other
-/// work of the disk thread has its turn.
+/// One clean-up moves content of processes that have ended for about this long, and in at most so many steps. Then
+/// other work of the disk thread has its turn.
 const MOVES_FOR: Duration = Duration::from_millis(200);
 const MAX_STEPS: usize = 64;
 
