@@ -56,6 +56,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) has_vanished: bool,
     /// Files that were set aside, and their spans.
     pub(crate) set_aside: (u64, u64),
+    /// Until when no stored batch is removed for its age.
+    pub(crate) age_rests_until: Option<SystemTime>,
     /// The trouble of storage that was found at the start.
     pub(crate) storage_notes: &'a [StorageNote],
 }
@@ -274,6 +276,13 @@ impl Facts<'_> {
             issues.push(format!("{} spans are being written to a fallback file", self.spilling));
         }
         issues.extend(self.storage_notes.iter().map(StorageNote::to_string));
+        if let Some(until) = self.age_rests_until {
+            let until = jiff::Timestamp::try_from(until).map_or_else(|_| "later".to_owned(), |end| format!("{end:.0}"));
+            issues.push(format!(
+                "the wall clock was more than 24 h ahead at the start: no stored span is removed for its age until {until}; \
+                 check the clock"
+            ));
+        }
         let (files, spans) = self.set_aside;
         if files > 0 {
             issues.push(format!(
@@ -368,7 +377,7 @@ mod tests {
         let last_failure = Some(UNAUTHORIZED);
         let pause = Pause { whole: minute, left: minute / 2, until: SystemTime::UNIX_EPOCH + minute };
         let notes = [StorageNote::new("2 spans of \"shop\" wait", "start once with OTEL_SERVICE_NAME=shop")];
-        let table: [(Facts<'_>, &[&str]); 19] = [
+        let table: [(Facts<'_>, &[&str]); 20] = [
             (
                 Facts { refusing: Some(UNAUTHORIZED), ..Facts::default() },
                 &["refused: HTTP status 401", "OTEL_EXPORTER_OTLP_HEADERS"],
@@ -395,6 +404,10 @@ mod tests {
             (Facts { has_vanished: true, ..Facts::default() }, &["removed while", "the state directory"]),
             (Facts { is_disk_stalled: true, ..Facts::default() }, &["2 s"]),
             (Facts { spilling: 6, ..Facts::default() }, &["6 spans are being written"]),
+            (
+                Facts { age_rests_until: Some(SystemTime::UNIX_EPOCH), ..Facts::default() },
+                &["more than 24 h ahead", "until 1970-01-01T00:00:00Z", "check the clock"],
+            ),
             (Facts { set_aside: (2, 30), ..Facts::default() }, &["2 damaged files with 30 spans", "remove"]),
             (Facts { storage_notes: &notes, ..Facts::default() }, &["2 spans of \"shop\"", "OTEL_SERVICE_NAME=shop"]),
         ];

@@ -24,6 +24,12 @@ pub trait Fallback: Send + 'static {
         SetAside::default()
     }
 
+    /// Until when no batch is removed for its age, because the wall clock at the start was far beyond the newest time
+    /// that an earlier process had seen: health names it. Must not touch the storage.
+    fn age_rests_until(&self) -> Option<SystemTime> {
+        None
+    }
+
     /// Stores batches so that they survive this process.
     ///
     /// # Errors

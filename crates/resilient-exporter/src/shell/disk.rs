@@ -267,7 +267,8 @@ impl<'a> Worker<'a> {
         }
         self.usage = guarded(|| Ok(self.fallback.usage())).unwrap_or(self.usage);
         let set_aside = guarded(|| Ok(self.fallback.set_aside())).unwrap_or_default();
-        self.shared.on_disk_operation(self.usage, set_aside);
+        let age_rests_until = guarded(|| Ok(self.fallback.age_rests_until())).unwrap_or_default();
+        self.shared.on_disk_operation(self.usage, set_aside, age_rests_until);
     }
 
     fn changes(&mut self) -> Vec<Change> {

@@ -18,7 +18,7 @@ impl Shared {
     pub(crate) fn health(&self) -> Health {
         // Clocks of a user's: outside the lock.
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        let Activity { usage, set_aside, busy } = self.activity(now);
+        let Activity { usage, set_aside, age_rests_until, busy } = self.activity(now);
         let (journal, journal_busy) = self.journal_activity(now);
         let mut core = self.core();
         let losses = core.accounts.recent_losses(now);
@@ -78,6 +78,7 @@ impl Shared {
             is_disk_stalled: is_stalled(busy) || is_stalled(journal_busy),
             no_fallback: self.no_fallback.as_deref(),
             set_aside: (set_aside.files, set_aside.spans),
+            age_rests_until: age_rests_until.filter(|until| *until > wall),
             storage_notes: &self.storage_notes,
         })
     }

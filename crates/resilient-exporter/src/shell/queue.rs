@@ -1,7 +1,7 @@
 //! The disk thread's queue of effects, and its activity as health sees it.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -20,6 +20,7 @@ struct State {
     busy_since: Option<Instant>,
     usage: Usage,
     set_aside: SetAside,
+    age_rests_until: Option<SystemTime>,
     /// The name of a file that the journal thread asks for.
     question: Option<String>,
     ended: Option<Instant>,
@@ -35,6 +36,7 @@ struct State {
 pub(crate) struct Activity {
     pub(crate) usage: Usage,
     pub(crate) set_aside: SetAside,
+    pub(crate) age_rests_until: Option<SystemTime>,
     pub(crate) busy: Option<Duration>,
 }
 
@@ -46,6 +48,7 @@ impl DiskQueue {
             busy_since: None,
             usage,
             set_aside,
+            age_rests_until: None,
             question: None,
             ended: None,
             is_woken: false,
@@ -119,10 +122,17 @@ impl DiskQueue {
         self.state.lock().busy_since = None;
     }
 
-    pub(crate) fn on_operation(&self, usage: Usage, set_aside: SetAside, now: Instant) {
+    pub(crate) fn on_operation(
+        &self,
+        usage: Usage,
+        set_aside: SetAside,
+        age_rests_until: Option<SystemTime>,
+        now: Instant,
+    ) {
         let mut state = self.state.lock();
         state.usage = usage;
         state.set_aside = set_aside;
+        state.age_rests_until = age_rests_until;
         state.busy_since = Some(now);
     }
 
@@ -150,7 +160,8 @@ impl DiskQueue {
     pub(crate) fn activity(&self, now: Instant) -> Activity {
         let state = self.state.lock();
         let busy = state.busy_since.map(|since| now.saturating_duration_since(since));
-        Activity { usage: state.usage, set_aside: state.set_aside, busy }
+        let State { usage, set_aside, age_rests_until, .. } = *state;
+        Activity { usage, set_aside, age_rests_until, busy }
     }
 
     /// The thread sleeps until an effect comes.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use otlp_payload::Payload;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -216,9 +216,9 @@ impl Shared {
     }
 
     /// The disk thread has ended an operation.
-    pub(crate) fn on_disk_operation(&self, usage: Usage, set_aside: SetAside) {
+    pub(crate) fn on_disk_operation(&self, usage: Usage, set_aside: SetAside, age_rests_until: Option<SystemTime>) {
         if let Some(disk) = &self.disk {
-            disk.on_operation(usage, set_aside, self.clock.now());
+            disk.on_operation(usage, set_aside, age_rests_until, self.clock.now());
         }
         self.wake_all();
     }

@@ -319,6 +319,10 @@ where
         self.set_aside
     }
 
+    fn age_rests_until(&self) -> Option<SystemTime> {
+        self.files.age_rests_until()
+    }
+
     fn store(&mut self, batches: &[Payload], now: SystemTime) -> Result<Stored, FallbackError> {
         self.store_announced(batches, now, &mut |_| {})
     }
