@@ -104,7 +104,11 @@ impl App {
 
     #[track_caller]
     pub(crate) fn wait_until(&self, expected: &str, mut condition: impl FnMut(&Handle) -> bool) {
-        eventually(expected, || condition(&self.handle));
+        let deadline = now() + PATIENCE;
+        while !condition(&self.handle) {
+            assert!(now() < deadline, "waited {PATIENCE:?} in vain: {expected}: {:?}", self.handle.health());
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
     }
 }
 
