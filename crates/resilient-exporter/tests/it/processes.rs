@@ -48,8 +48,9 @@ impl HandOver {
         let new = || builder(collector, &scratch.path().join("state"));
         let ends = || start(if leaves_journal { durable(new()).with_fallback_enabled(false) } else { new() });
         let stays = || {
-            // Its disk thread has work: batches in the journal, or files since the buffer is small.
-            start(if adopter_is_durable { durable(new()) } else { new().with_buffer_size(60) })
+            // A small buffer: some of its spans are in files, and memory has no room for those of the other one.
+            let new = new().with_buffer_size(60);
+            start(if adopter_is_durable { durable(new) } else { new })
         };
         let (ends, stays) = if first_ends {
             let ends = ends();
