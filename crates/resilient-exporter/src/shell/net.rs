@@ -43,6 +43,7 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
         let now = shared.clock.now();
         let (new, wakeup, is_stopped) =
             shared.decide(|core| (core.poll_calls(now), core.next_wakeup(), core.is_stopped()));
+        shared.stir_storage(now);
         let due = shared.warn(false);
         if is_stopped {
             return;

@@ -25,6 +25,9 @@ use crate::seams::journal::JournalUsage;
 /// The longest wait: a deadline that a clock can still hold.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
+/// Traffic wakes the threads of the storage at most once in this time.
+const STIR_EVERY: Duration = Duration::from_secs(5);
+
 pub(crate) struct Shared {
     core: Mutex<Core>,
     /// Wakes threads that wait for a commit, a flush or a shutdown.
@@ -45,6 +48,8 @@ pub(crate) struct Shared {
     pub(super) no_fallback: Option<String>,
     /// The trouble of storage that was found at the start.
     pub(super) storage_notes: Vec<StorageNote>,
+    /// When traffic woke the threads of the storage last. Locked alone.
+    stirred: Mutex<Option<Instant>>,
     /// The longest that an `export` call waits for the journal.
     journal_timeout: Duration,
     /// The result of the shutdown, once that has ended. Locked alone.
@@ -81,6 +86,7 @@ impl Shared {
             endpoint,
             no_fallback,
             storage_notes,
+            stirred: Mutex::new(None),
             journal_timeout,
             shutdown: Mutex::new(None),
         }
@@ -185,6 +191,17 @@ impl Shared {
         }
         if let Some(journal) = &self.journal {
             journal.wake();
+        }
+    }
+
+    /// The net thread is awake anyway: the threads of the storage may look for ended processes too, at most once in 5 s.
+    /// A process without traffic does not wake for that.
+    pub(crate) fn stir_storage(&self, now: Instant) {
+        let mut stirred = self.stirred.lock();
+        if stirred.is_none_or(|last| now.saturating_duration_since(last) >= STIR_EVERY) {
+            *stirred = Some(now);
+            drop(stirred);
+            self.wake_storage();
         }
     }
 
