@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `bounds` | attempts on a disk that fails, and polls while thousands of batches wait |
 //! | `crashes/` | crash histories over core, disk thread and all stores on a simulated disk |
+//! | `journal_thread` | turns of the journal thread, and its questions to the disk thread |
 //! | `refusals` | an operator's acts, the order of batches, and one bad record in the store |
 //! | `simulation/` | the core in virtual time, its ledger recounted after every step |
 //! | `spans` | spans for tests |
@@ -12,6 +13,7 @@
 
 mod bounds;
 mod crashes;
+mod journal_thread;
 mod refusals;
 mod simulation;
 pub(crate) mod spans;

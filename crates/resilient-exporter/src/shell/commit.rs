@@ -207,8 +207,8 @@ impl Committer {
         shared.decide(|core| core.on_removed(removed, now));
     }
 
-    /// Clears up, and looks for journals of processes that have ended.
-    pub(crate) fn maintain(&mut self, has_file: &mut dyn FnMut(&str) -> io::Result<bool>, shared: &Shared) {
+    /// Clears up, and looks for journals of processes that have ended. Returns the spans that were found there.
+    pub(crate) fn maintain(&mut self, has_file: &mut dyn FnMut(&str) -> io::Result<bool>, shared: &Shared) -> u64 {
         let mut found = 0;
         let maintained = self.ask(Kind::Maintain, |journal| {
             let maintained = journal.maintain(has_file);
@@ -219,9 +219,6 @@ impl Committer {
         if maintained.is_ok() {
             self.look_for_vanished();
         }
-        if found > 0 {
-            shared.decide(|core| core.on_found(found));
-        }
         let trouble = &self.trouble[Kind::Maintain as usize];
         if *trouble != self.warned {
             self.warned.clone_from(trouble);
@@ -229,6 +226,7 @@ impl Committer {
                 shared.note(warnings::Kind::JournalUpkeep, error);
             }
         }
+        found
     }
 
     /// Reads one batch: this one, or the next of an earlier process.

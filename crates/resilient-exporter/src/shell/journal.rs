@@ -85,11 +85,15 @@ impl<'a> JournalWorker<'a> {
     /// Waits for jobs and acts on them.
     fn turn(&mut self) {
         let now = self.shared.clock.now();
+        self.turn_within(self.due().map(|due| due.saturating_duration_since(now)));
+    }
+
+    /// The instant of the next turn, if no job comes before.
+    pub(crate) fn due(&self) -> Option<Instant> {
         let maintenance = self.committer.next_maintenance();
         let maintenance = maintenance.and_then(|wait| self.maintained.checked_add(wait.max(MAINTAIN_EVERY)));
         let look = self.marks_since.map(|since| since + LOOK_AFTER);
-        let due = [self.committer.plan.due(), look, maintenance].into_iter().flatten().min();
-        self.turn_within(due.map(|due| due.saturating_duration_since(now)));
+        [self.committer.plan.due(), look, maintenance].into_iter().flatten().min()
     }
 
     /// Acts on all jobs that wait, the first of which arrives within `patience`: one sync covers them. Reads, which may
@@ -97,13 +101,15 @@ impl<'a> JournalWorker<'a> {
     pub(crate) fn turn_within(&mut self, patience: Option<Duration>) {
         self.shared.wait_for_job(patience);
         let now = self.shared.clock.now();
-        if self.marks_since.is_some_and(|since| now.saturating_duration_since(since) >= LOOK_AFTER) {
+        // Taken also if no mark is left, as after the loss of the journal: the thread looks once for each question.
+        let mut looked = self.marks_since.take_if(|since| now.saturating_duration_since(*since) >= LOOK_AFTER);
+        if looked.is_some() {
             self.shared.decide(|core| core.on_look());
         }
         let (mut reads, mut wrote) = (Vec::new(), None);
         for job in self.shared.take_jobs() {
             match job {
-                Job::Effect(Effect::Commit(commit)) => wrote = Some(self.write(commit)),
+                Job::Effect(Effect::Commit(commit)) => wrote = Some(self.write(commit, &mut looked)),
                 Job::Effect(Effect::LookForMarks) => drop(self.marks_since.get_or_insert(now)),
                 Job::Effect(Effect::Stop) => self.is_stopping = true,
                 Job::Effect(effect) => reads.push(effect),
@@ -127,9 +133,13 @@ impl<'a> JournalWorker<'a> {
         self.report(wakes_net);
     }
 
-    fn write(&mut self, commit: Commit) -> Wrote {
-        let now = self.shared.clock.now();
-        let marked = if commit.done.is_empty() { now } else { self.marks_since.take().unwrap_or(now) };
+    /// `looked`: marks have waited since then, and this turn has asked for them.
+    fn write(&mut self, commit: Commit, looked: &mut Option<Instant>) -> Wrote {
+        let mut marked = self.shared.clock.now();
+        if !commit.done.is_empty() {
+            let waited = self.marks_since.take();
+            marked = looked.take().or(waited).unwrap_or(marked);
+        }
         self.open.push_back(Effect::Commit(commit));
         match self.open.back() {
             Some(Effect::Commit(commit)) => self.committer.write(commit, marked, self.shared),
@@ -170,15 +180,20 @@ impl<'a> JournalWorker<'a> {
         let Wrote { recovered, full } = wrote;
         let usage = self.committer.usage();
         let now = self.shared.clock.now();
+        let is_full = !full.is_empty();
         self.open.pop_back();
         self.shared.decide(|core| {
-            if !full.is_empty() {
+            if is_full {
                 core.on_journal_full(full, usage, now);
             }
             core.on_committed(recovered);
         });
         // The `export` calls that are blocked on this commit.
         self.shared.progress();
+        if is_full {
+            // It tries the appends again after a while.
+            self.shared.net.notify_one();
+        }
     }
 
     /// The journal may have lost all that it had: the batches of the commit are among those that are appended again.
@@ -216,8 +231,12 @@ impl<'a> JournalWorker<'a> {
         self.maintained = self.shared.clock.now();
         let shared = self.shared;
         let mut has_file = |name: &str| -> io::Result<bool> { shared.ask_for_file(name, ANSWER_WITHIN) };
-        self.committer.maintain(&mut has_file, shared);
+        let found = self.committer.maintain(&mut has_file, shared);
+        // First: the batches that were found are not among those that were lost.
         self.tell_vanished();
+        if found > 0 {
+            shared.decide(|core| core.on_found(found));
+        }
     }
 
     /// Ends the journal once the disk thread has ended and no job is left.

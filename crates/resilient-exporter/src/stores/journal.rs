@@ -110,6 +110,7 @@ impl<D: Directory> FileJournal<D> {
             self.ended.clear();
             self.merged.clear();
             self.batches.clear();
+            (self.found, self.damaged) = (0, 0);
         }
         (self.generation, self.has_vanished) = (generation, true);
         log::warn_contained!(

@@ -7,14 +7,14 @@ use crate::seams::clock::{Clock, SystemClock};
 
 /// A monotonic clock and a wall clock, which move only when a test moves them.
 #[derive(Clone)]
-pub(super) struct Clocks(Arc<Mutex<(Instant, SystemTime)>>);
+pub(in crate::proofs) struct Clocks(Arc<Mutex<(Instant, SystemTime)>>);
 
 impl Clocks {
-    pub(super) fn at(wall: SystemTime) -> Self {
+    pub(in crate::proofs) fn at(wall: SystemTime) -> Self {
         Self(Arc::new(Mutex::new((SystemClock.now(), wall))))
     }
 
-    pub(super) fn advance(&self, by: Duration) {
+    pub(in crate::proofs) fn advance(&self, by: Duration) {
         let mut clocks = self.0.lock().expect("no panic");
         clocks.0 += by;
         clocks.1 += by;

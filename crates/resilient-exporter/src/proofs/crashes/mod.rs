@@ -10,7 +10,7 @@
 //! | `computer` | the simulated computer: its disk outlives its processes; the checks at the end of a history |
 //! | `process` | one process on the computer: its steps, and the recount of its ledger |
 
-mod clocks;
+pub(super) mod clocks;
 mod computer;
 mod process;
 

@@ -1,0 +1,182 @@
+//! Turns of the journal thread, taken one by one over a journal that is full, that vanishes, or that finds batches; and
+//! its questions to a disk thread that is slow.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use ::journal::SyncPolicy;
+use breaker::Machine;
+use futures_util::FutureExt as _;
+use otlp_payload::{BatchId, Encoder, Payload};
+use otlp_transport::Outcome;
+use span_buffer::Limits;
+
+use super::crashes::clocks::Clocks;
+use crate::core::{Core, Endpoint, Policy};
+use crate::proofs::spans::spans;
+use crate::seams::clock::{Clock as _, SystemClock};
+use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
+use crate::shell::commit::Committer;
+use crate::shell::journal::{JournalWorker, LOOK_AFTER};
+use crate::shell::shared::{Parts, Shared};
+
+/// The next results of a journal.
+#[derive(Default)]
+struct Script {
+    is_full: AtomicBool,
+    vanishes: AtomicBool,
+    found: AtomicU64,
+}
+
+struct Scripted(Arc<Script>);
+
+impl Journal for Scripted {
+    fn incarnation(&self) -> u64 {
+        1
+    }
+
+    fn append(&mut self, _batch: &Payload) -> Result<(), JournalError> {
+        if self.0.is_full.load(Ordering::Relaxed) {
+            Err(JournalError::full("older batches are in the way"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn done(&mut self, _ids: &[BatchId]) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn announce(&mut self, _file: &str, _ids: &[BatchId]) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn take_back(&mut self, _ids: &[BatchId]) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn found(&mut self) -> u64 {
+        self.0.found.swap(0, Ordering::Relaxed)
+    }
+
+    fn next_recovered(&mut self, _now: SystemTime) -> Recovered {
+        Recovered::End
+    }
+
+    fn has_vanished(&mut self) -> bool {
+        self.0.vanishes.swap(false, Ordering::Relaxed)
+    }
+
+    fn next_maintenance(&self) -> Option<Duration> {
+        None
+    }
+
+    fn maintain(&mut self, _has_file: &mut dyn FnMut(&str) -> io::Result<bool>) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn usage(&self) -> JournalUsage {
+        JournalUsage::default()
+    }
+}
+
+struct Exporter {
+    shared: Shared,
+    clocks: Clocks,
+    script: Arc<Script>,
+    encoder: Encoder,
+}
+
+impl Exporter {
+    fn new() -> Self {
+        let clocks = Clocks::at(SystemTime::UNIX_EPOCH);
+        let now = clocks.now();
+        let policy = Policy {
+            limits: Limits::default(),
+            max_calls: 6,
+            request_max_bytes: 1 << 20,
+            fallback: false,
+            replay_rate: None,
+            strict: false,
+            incarnation: 1,
+        };
+        let endpoint = Endpoint::new(Machine::new(breaker::Config::default()), now);
+        let shared = Shared::new(Parts {
+            core: Core::new(policy, endpoint, 0, 7).with_journal(0, true, now),
+            usage: None,
+            clock: Arc::new(clocks.clone()),
+            backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
+            endpoint: "proof".to_owned(),
+            no_fallback: None,
+            storage_notes: Vec::new(),
+            journal_timeout: Duration::ZERO,
+        });
+        let encoder = Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build());
+        Self { shared, clocks, script: Arc::new(Script::default()), encoder }
+    }
+
+    fn worker(&self) -> JournalWorker<'_> {
+        let journal = Box::new(Scripted(Arc::clone(&self.script)));
+        JournalWorker::new(&self.shared, Committer::new(journal, SyncPolicy::Batch))
+    }
+
+    /// Does the same as `export`, with a turn of the journal thread in place of the wait.
+    fn export(&self, worker: &mut JournalWorker<'_>) {
+        let id = self.shared.core().next_id();
+        let payload = self.encoder.encode(id, SystemClock.wall(), &spans(1, 10));
+        assert!(self.shared.decide(|core| core.on_submitted(&payload)));
+        worker.turn_within(Some(Duration::ZERO));
+        let now = self.clocks.now();
+        self.shared.decide(|core| core.on_offered(payload, now)).expect("there is room");
+    }
+}
+
+#[test]
+fn marks_that_a_vanished_journal_needs_no_longer_wake_its_thread_no_more() {
+    let exporter = Exporter::new();
+    let mut worker = exporter.worker();
+    exporter.export(&mut worker);
+    let (now, wall) = (exporter.clocks.now(), exporter.clocks.wall());
+    let calls = exporter.shared.decide(|core| core.poll_calls(now));
+    let delivered = Outcome::Delivered { rejected: 0, message: None };
+    exporter.shared.decide(|core| core.on_answered(calls[0].id, delivered, Duration::ZERO, now, wall));
+    // The turn that learns of the mark also finds, in its maintenance, that the journal has vanished.
+    exporter.script.vanishes.store(true, Ordering::Relaxed);
+    exporter.clocks.advance(Duration::from_secs(2));
+    worker.turn_within(Some(Duration::ZERO));
+    assert!(exporter.shared.core().durable.has_recently_vanished(exporter.clocks.now()));
+    exporter.clocks.advance(LOOK_AFTER);
+    worker.turn_within(Some(Duration::ZERO));
+    assert_eq!(worker.due(), None, "there is nothing to mark");
+}
+
+#[test]
+fn the_net_thread_learns_of_a_journal_that_became_full() {
+    let exporter = Exporter::new();
+    let mut worker = exporter.worker();
+    exporter.script.is_full.store(true, Ordering::Relaxed);
+    exporter.export(&mut worker);
+    assert!(exporter.shared.net.notified().now_or_never().is_some(), "it tries the append again after a while");
+    let now = exporter.clocks.now();
+    exporter.shared.decide(|core| core.poll_calls(now));
+    let wakeup = exporter.shared.core().next_wakeup().expect("the next append");
+    assert!(wakeup <= now + Duration::from_secs(1), "{:?}", wakeup - now);
+}
+
+#[test]
+fn batches_that_are_found_after_the_journal_has_vanished_are_not_lost_with_it() {
+    let exporter = Exporter::new();
+    let mut worker = exporter.worker();
+    exporter.script.vanishes.store(true, Ordering::Relaxed);
+    exporter.script.found.store(10, Ordering::Relaxed);
+    worker.maintain();
+    let core = exporter.shared.core();
+    let ledger = core.ledger();
+    assert_eq!((ledger.recovered, ledger.in_journal, ledger.lost()), (10, 10, 0), "{ledger:?}");
+}
