@@ -19,6 +19,7 @@ use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 use crate::shell::commit::Committer;
+use crate::shell::jobs::JournalQueue;
 use crate::shell::journal::{JournalWorker, LOOK_AFTER};
 use crate::shell::shared::{Parts, Shared};
 
@@ -179,4 +180,21 @@ fn batches_that_are_found_after_the_journal_has_vanished_are_not_lost_with_it() 
     let core = exporter.shared.core();
     let ledger = core.ledger();
     assert_eq!((ledger.recovered, ledger.in_journal, ledger.lost()), (10, 10, 0), "{ledger:?}");
+}
+
+#[test]
+fn an_answer_about_one_file_is_no_answer_about_another() {
+    let queue = JournalQueue::new();
+    let is_late = |answer: io::Result<bool>| answer.expect_err("no answer").kind() == io::ErrorKind::WouldBlock;
+    assert!(is_late(queue.ask_disk("one", || true, Duration::ZERO)));
+    let late = || {
+        queue.answer("one".to_owned(), Ok(true));
+        true
+    };
+    assert!(is_late(queue.ask_disk("other", late, Duration::ZERO)));
+    let in_time = || {
+        queue.answer("other".to_owned(), Ok(true));
+        true
+    };
+    assert!(queue.ask_disk("other", in_time, Duration::ZERO).expect("an answer"));
 }

@@ -124,7 +124,8 @@ impl<'a> Worker<'a> {
     fn answer_journal(&mut self) {
         if let Some(name) = self.shared.take_file_question() {
             let has_file = catch_unwind(AssertUnwindSafe(|| self.fallback.has_file(&name)));
-            self.shared.answer_journal(has_file.unwrap_or_else(|_| Err(io::Error::other("the fallback panicked"))));
+            let has_file = has_file.unwrap_or_else(|_| Err(io::Error::other("the fallback panicked")));
+            self.shared.answer_journal(name, has_file);
         }
     }
 

@@ -54,8 +54,8 @@ struct State {
     announced: Ticket,
     /// The marks of all files up to this ticket are durable.
     settled: Ticket,
-    /// The answer of the disk thread about a file.
-    answer: Option<io::Result<bool>>,
+    /// The answer of the disk thread, and the name of the file that it is about.
+    answer: Option<(String, io::Result<bool>)>,
     /// The disk thread waits for an announcement.
     is_awaited: bool,
     /// The next wait ends at once.
@@ -145,8 +145,8 @@ impl JournalQueue {
     }
 
     /// The disk thread answers the question about a file.
-    pub(crate) fn answer(&self, answer: io::Result<bool>) {
-        self.state.lock().answer = Some(answer);
+    pub(crate) fn answer(&self, file: String, answer: io::Result<bool>) {
+        self.state.lock().answer = Some((file, answer));
         self.work.notify_one();
     }
 
@@ -197,17 +197,20 @@ impl JournalQueue {
         std::mem::take(&mut state.jobs)
     }
 
-    /// Asks the disk thread by `ask`, and waits for its answer, no longer than `patience`. `WouldBlock`: the disk
-    /// thread is busy, or waits for this thread.
-    pub(crate) fn ask_disk(&self, ask: impl FnOnce() -> bool, patience: Duration) -> io::Result<bool> {
+    /// Asks the disk thread about a file by `ask`, and waits for its answer, no longer than `patience`. `WouldBlock`:
+    /// the disk thread is busy, or waits for this thread. Its answer may come after that: it is no answer about another
+    /// file.
+    pub(crate) fn ask_disk(&self, file: &str, ask: impl FnOnce() -> bool, patience: Duration) -> io::Result<bool> {
         self.state.lock().answer = None;
         if !ask() {
             return Err(io::Error::other("the disk thread has ended"));
         }
         let mut state = self.state.lock();
-        let waits = |state: &mut State| state.answer.is_none() && !state.is_awaited;
+        let is_about = |answer: &(String, io::Result<bool>)| answer.0 == file;
+        let waits = |state: &mut State| !state.answer.as_ref().is_some_and(is_about) && !state.is_awaited;
         self.work.wait_while_for(&mut state, waits, patience);
-        state.answer.take().unwrap_or_else(|| {
+        let answer = state.answer.take().filter(is_about);
+        answer.map(|(_, has_file)| has_file).unwrap_or_else(|| {
             Err(io::Error::new(
                 io::ErrorKind::WouldBlock,
                 "the disk thread is busy with another file: asked again later",

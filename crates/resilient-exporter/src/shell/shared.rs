@@ -258,9 +258,9 @@ impl Shared {
         self.disk.as_ref()?.take_question()
     }
 
-    pub(crate) fn answer_journal(&self, has_file: io::Result<bool>) {
+    pub(crate) fn answer_journal(&self, file: String, has_file: io::Result<bool>) {
         if let Some(journal) = &self.journal {
-            journal.answer(has_file);
+            journal.answer(file, has_file);
         }
     }
 
@@ -302,7 +302,7 @@ impl Shared {
     /// Asks the disk thread whether the fallback has this file.
     pub(crate) fn ask_for_file(&self, name: &str, patience: Duration) -> io::Result<bool> {
         match (&self.journal, &self.disk) {
-            (Some(journal), Some(disk)) => journal.ask_disk(|| disk.ask_for_file(name), patience),
+            (Some(journal), Some(disk)) => journal.ask_disk(name, || disk.ask_for_file(name), patience),
             _ => Ok(false),
         }
     }
