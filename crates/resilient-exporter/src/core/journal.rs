@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use otlp_payload::Payload;
+use otlp_payload::{BatchId, Payload};
 use span_buffer::{Entry, Size};
 
 use super::batch::Batch;
@@ -286,9 +286,9 @@ impl Core {
         self.memory.give_back(Entry { item, size, accepted, calls: 0 });
     }
 
-    /// Spans that the journal had are damaged.
-    pub(crate) fn on_recovery_damaged(&mut self, spans: u64, now: Instant) {
-        let spans = self.durable.kept.on_lost(spans);
+    /// Spans that the journal had are damaged; `asked` is the batch of the read.
+    pub(crate) fn on_recovery_damaged(&mut self, asked: Option<BatchId>, spans: u64, now: Instant) {
+        let spans = self.durable.kept.on_lost(asked, spans);
         self.lose_kept(spans);
         self.read_further(spans, now);
     }
@@ -302,8 +302,8 @@ impl Core {
 
     /// The journal has no further batch of an earlier process, or not the one that was asked for: spans that it had
     /// found and did not give are lost.
-    pub(crate) fn on_recovery_ended(&mut self, now: Instant) {
-        self.on_recovery_damaged(u64::MAX, now);
+    pub(crate) fn on_recovery_ended(&mut self, asked: Option<BatchId>, now: Instant) {
+        self.on_recovery_damaged(asked, u64::MAX, now);
     }
 
     /// The storage failed while the journal thread read.

@@ -139,9 +139,9 @@ impl Kept {
     }
 
     /// The batch that was asked for is damaged or missing, or `spans` of those that were found are. Returns how many
-    /// spans are lost.
-    pub(super) fn on_lost(&mut self, spans: u64) -> usize {
-        match self.reading.take() {
+    /// spans are lost: none, if the answer is about a read that has been ended meanwhile.
+    pub(super) fn on_lost(&mut self, asked: Option<BatchId>, spans: u64) -> usize {
+        match self.reading.take_if(|read| read.away.map(|away| away.id) == asked) {
             None => 0,
             Some(Read { away: Some(away), .. }) => away.size.count,
             Some(Read { away: None, .. }) => {

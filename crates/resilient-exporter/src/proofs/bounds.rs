@@ -162,7 +162,7 @@ fn a_journal_that_misstates_the_number_of_spans_breaks_no_count() {
         let recovered = counted(Payload::new(id, honest.created(), claimed, honest.bytes().clone()));
         assert!(world.core.poll_calls(world.now).is_empty(), "the journal thread is asked for the batch first");
         world.core.on_recovered(recovered, world.now);
-        world.core.on_recovery_ended(world.now);
+        world.core.on_recovery_ended(None, world.now);
         world.send(too_large());
         for _ in 0..20 {
             for call in world.core.poll_calls(world.now) {

@@ -250,8 +250,8 @@ impl Committer {
         });
         shared.decide(|core| match recovered {
             Ok(Recovered::Batch(payload)) => core.on_recovered(payload, now),
-            Ok(Recovered::Damaged { spans }) => core.on_recovery_damaged(spans, now),
-            Ok(Recovered::End) => core.on_recovery_ended(now),
+            Ok(Recovered::Damaged { spans }) => core.on_recovery_damaged(id, spans, now),
+            Ok(Recovered::End) => core.on_recovery_ended(id, now),
             Ok(Recovered::Later(_)) | Err(_) => core.on_recovery_failed(now),
         });
     }

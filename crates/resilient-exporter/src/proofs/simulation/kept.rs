@@ -58,8 +58,17 @@ impl World {
 
     /// The journal thread acts on all of its effects.
     fn journal_turns(&mut self) {
-        let is_of_journal =
-            |effect: &Effect| matches!(effect, Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_));
+        self.journal_turns_with(|effect| {
+            matches!(effect, Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_))
+        });
+    }
+
+    /// The journal thread acts on its commits and marks.
+    fn journal_turns_without_reads(&mut self) {
+        self.journal_turns_with(|effect| matches!(effect, Effect::Commit(_) | Effect::LookForMarks));
+    }
+
+    fn journal_turns_with(&mut self, is_of_journal: fn(&Effect) -> bool) {
         while let Some(effect) = self.simulation.take_effect(is_of_journal) {
             let now = self.simulation.now;
             match effect {
@@ -261,4 +270,29 @@ fn after_the_journal_has_vanished_all_of_memory_is_appended_anew() {
     assert!(world.core().durable.has_recently_vanished(now));
     world.deliver(60);
     assert_eq!(world.core().ledger().delivered, 200);
+}
+
+#[test]
+fn the_late_answer_of_a_read_that_was_ended_says_nothing_about_the_next_read() {
+    let mut world = World::new(false, true);
+    (0..25).for_each(|_| world.export_one());
+    let is_read = |effect: &Effect| matches!(effect, Effect::Recover(_));
+    let first = loop {
+        world.simulation.poll();
+        if let Some(Effect::Recover(id)) = world.simulation.take_effect(is_read) {
+            break id.expect("no batch of an earlier process");
+        }
+        world.simulation.answer(0, Answer::Accept);
+        world.journal_turns_without_reads();
+    };
+    world.journal.remove(&first);
+    let now = world.simulation.now;
+    let given_up = vec![GivenUp { id: first, spans: 10 }];
+    world.simulation.report(|core| core.on_removed(Some(given_up), now));
+    world.simulation.poll();
+    assert!(world.simulation.effects.iter().any(is_read), "the next batch is asked for");
+    world.simulation.report(|core| core.on_recovery_ended(Some(first), now));
+    world.deliver(60);
+    let ledger = world.core().ledger();
+    assert_eq!((ledger.delivered, ledger.in_journal, ledger.lost()), (240, 0, 10), "{ledger:?}");
 }
