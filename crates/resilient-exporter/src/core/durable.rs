@@ -335,7 +335,7 @@ impl Durable {
         self.pieces.remove(&id).unwrap_or_else(|| Piece { whole: id, spans: spans() })
     }
 
-    /// The batches that a file of these entries takes over: no piece of them is elsewhere.
+    /// The batches that a file of these entries takes over from the journal: no piece of them is elsewhere.
     pub(super) fn whole_in(&self, entries: &[Entry<Batch>]) -> Vec<BatchId> {
         let mut here = HashMap::<BatchId, usize>::new();
         if !self.records.is_empty() {
@@ -343,9 +343,12 @@ impl Durable {
                 *here.entry(self.whole_of(entry.item.payload.id())).or_default() += 1;
             }
         }
-        let is_in_journal = |record: &&Record| !matches!(record.state, RecordState::Gone);
+        // A batch that waits for its append would be appended behind the marks of its file: it ends as others do.
+        let is_appended = |record: &&Record| {
+            matches!(record.state, RecordState::Writing | RecordState::Synced | RecordState::Unsynced)
+        };
         let whole = |(id, pieces): (BatchId, usize)| {
-            let record = self.records.get(&id).filter(is_in_journal);
+            let record = self.records.get(&id).filter(is_appended);
             record.is_some_and(|record| record.pieces == pieces).then_some(id)
         };
         here.into_iter().filter_map(whole).collect()

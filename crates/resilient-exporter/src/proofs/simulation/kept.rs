@@ -296,3 +296,30 @@ fn the_late_answer_of_a_read_that_was_ended_says_nothing_about_the_next_read() {
     let ledger = world.core().ledger();
     assert_eq!((ledger.delivered, ledger.in_journal, ledger.lost()), (240, 0, 10), "{ledger:?}");
 }
+
+#[test]
+fn a_batch_that_is_not_appended_yet_is_marked_after_its_append_although_a_file_has_it() {
+    let mut world = World::new(true, true);
+    let now = world.simulation.now;
+    let payloads = [0, 10].map(|first| world.simulation.payload(first, 10));
+    for payload in &payloads {
+        assert!(world.simulation.report(|core| core.on_submitted(payload)));
+        world.simulation.core.durable.on_wait_ended(payload.id(), 10, now);
+    }
+    let ids = payloads.each_ref().map(Payload::id);
+    drop(world.simulation.take_effect(|effect| matches!(effect, Effect::Commit(_))).expect("the first batch"));
+    for payload in payloads {
+        world.simulation.report(|core| core.on_offered(payload, now)).expect("the core runs");
+    }
+    world.simulation.report(|core| core.stop(now));
+    let spill = world.simulation.take_effect(|effect| matches!(effect, Effect::Spill(_)));
+    let Some(Effect::Spill(spill)) = spill else { panic!("a shutdown writes a file") };
+    // The disk thread has noted the hand-over already when the second batch is appended.
+    world.simulation.report(|core| {
+        core.durable.on_written(&ids[..1], Written::Synced);
+        core.on_committed(false);
+        core.on_spilled(&spill, "a file");
+    });
+    world.journal_turns();
+    assert!(world.journal.is_empty(), "no later start returns it: {:?}", world.journal.keys());
+}
