@@ -262,6 +262,7 @@ impl Core {
                 self.leave_or_end(&entry, self.full_reason());
             }
         }
+        self.durable.append_anew();
         fits
     }
 

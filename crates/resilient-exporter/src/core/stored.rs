@@ -54,6 +54,7 @@ impl Core {
         for entry in entries.into_iter().rev() {
             self.return_to_memory(entry);
         }
+        self.durable.append_anew();
     }
 
     /// The store works, but refuses these batches: each half is tried alone, a single batch by halves of its spans. A
@@ -77,6 +78,7 @@ impl Core {
                     self.accounts.publish(Event::DiskTrouble { error: error.to_owned() });
                     let spill_after = now.checked_add(TRY_AGAIN);
                     self.return_to_memory(Entry { item: Batch { spill_after, ..entry.item }, ..entry });
+                    self.durable.append_anew();
                 }
             }
         }
@@ -84,12 +86,12 @@ impl Core {
     }
 
     fn return_to_memory(&mut self, entry: Entry<Batch>) {
+        // The journal may have lost it meanwhile.
+        self.durable.on_present(&entry.item.payload);
         if self.phase == Phase::Stopped {
             self.leave_or_drop(entry);
         } else {
             self.has_suspects |= entry.item.suspicion.is_suspect();
-            // The journal may have lost it meanwhile.
-            self.durable.on_present(&entry.item.payload);
             self.memory.give_back(entry);
         }
     }
@@ -123,6 +125,7 @@ impl Core {
                 self.return_to_memory(entry);
             }
         }
+        self.durable.append_anew();
     }
 
     /// No disk thread has stored these dead letters: without a fallback they are dropped.

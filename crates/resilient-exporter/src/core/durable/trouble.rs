@@ -88,6 +88,9 @@ impl Durable {
 
     /// Begins a commit with the batches that are appended anew.
     pub(in crate::core) fn append_anew(&mut self) {
+        if !self.has_gone {
+            return;
+        }
         self.has_gone = self.records.values().any(|record| matches!(record.state, RecordState::Gone));
         self.commit();
     }

@@ -323,3 +323,19 @@ fn a_batch_that_is_not_appended_yet_is_marked_after_its_append_although_a_file_h
     world.journal_turns();
     assert!(world.journal.is_empty(), "no later start returns it: {:?}", world.journal.keys());
 }
+
+#[test]
+fn batches_that_return_from_a_failed_file_are_appended_to_the_new_journal_at_once() {
+    let mut world = World::new(true, true);
+    (0..18).for_each(|_| world.export_one());
+    let spill = world.simulation.take_effect(|effect| matches!(effect, Effect::Spill(_)));
+    let Some(Effect::Spill(spill)) = spill else { panic!("memory is nearly full") };
+    world.journal.clear();
+    let now = world.simulation.now;
+    world.simulation.report(|core| core.on_journal_vanished(&[], now));
+    world.journal_turns();
+    assert!(world.core().only_in_memory() > 0, "the batches on their way to the file are not at hand");
+    world.simulation.report(|core| core.on_spill_failed(spill.entries, "no space left", now));
+    world.journal_turns();
+    assert_eq!((world.core().only_in_memory(), world.journal.len()), (0, 18));
+}
