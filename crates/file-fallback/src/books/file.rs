@@ -39,6 +39,8 @@ pub(crate) struct StoredFile {
     deaths: u32,
     /// The time from which it ages, in seconds since the epoch, where its name has a time far ahead.
     since: Option<u64>,
+    /// The units of each record, as its writer counted them. Empty where they are not known.
+    counts: Box<[u64]>,
 }
 
 impl StoredFile {
@@ -58,7 +60,22 @@ impl StoredFile {
             read_failures: 0,
             deaths: 0,
             since: None,
+            counts: Box::default(),
         }
+    }
+
+    /// The same, for a file that this process has written. The counts of a file with very many records would take more
+    /// memory than they are worth.
+    pub(crate) fn with_counts(mut self, counts: &[u64]) -> Self {
+        if counts.len() <= MAX_COUNTS {
+            self.counts = counts.into();
+        }
+        self
+    }
+
+    /// The units of a record, as its writer counted them.
+    pub(crate) fn count_of(&self, number: u64) -> Option<u64> {
+        self.counts.get(usize::try_from(number).ok()?).copied()
     }
 
     /// Continues from the mark of an earlier run.
@@ -69,6 +86,7 @@ impl StoredFile {
         self.rejected = mark.rejected;
         self.deaths = mark.deaths;
         self.since = mark.since;
+        self.counts = mark.counts.into_boxed_slice();
         if let Some(since) = mark.since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(since)))
         {
             self.written_at = self.written_at.min(since);
@@ -88,6 +106,7 @@ impl StoredFile {
             tried: self.tried.worst(MAX_TRIED),
             deaths: self.deaths,
             since: self.since,
+            counts: self.counts.to_vec(),
         }
     }
 
@@ -263,6 +282,9 @@ pub(crate) struct FileSettled {
 
 /// A time of writing that is so far ahead of the clock is wrong.
 const FAR_AHEAD: Duration = Duration::from_secs(24 * 3600);
+
+/// The counts of a file with more records are not kept.
+const MAX_COUNTS: usize = 1_000;
 
 /// A mark holds the attempts of at most so many records of one file: those that failed most often.
 const MAX_TRIED: usize = 1_000;

@@ -33,6 +33,9 @@ pub(crate) struct Mark {
     /// The time from which the file ages, where its name has a time far ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<u64>,
+    /// The units of each record, as its writer counted them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) counts: Vec<u64>,
 }
 
 /// The log, and the last mark of each file.

@@ -141,9 +141,10 @@ impl<D: Directory> Files<D> {
     }
 
     /// Adds a file that was published under this name.
-    pub(crate) fn add(&mut self, name: NewName, bytes: u64, written_at: SystemTime) {
+    pub(crate) fn add(&mut self, name: NewName, bytes: u64, written_at: SystemTime, counts: &[u64]) {
         let NewName { parts, text } = name;
-        self.catalog.insert(Key::new(&parts, text), StoredFile::new(&parts, bytes, written_at));
+        let file = StoredFile::new(&parts, bytes, written_at).with_counts(counts);
+        self.catalog.insert(Key::new(&parts, text), file);
     }
 
     /// Reads a file for the caller alone, by `read`. A panic of it is an error.

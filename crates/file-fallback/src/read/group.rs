@@ -12,7 +12,8 @@ use crate::outcome::Attempts;
 #[must_use = "settle it, or give it back"]
 pub struct Group {
     parts: Vec<Part>,
-    attempts: Vec<Attempts>,
+    /// Of each record its attempts, and its units as the writer counted them.
+    known: Vec<(Attempts, Option<u64>)>,
     /// The bytes that are left of those that the caller asked for.
     room: usize,
     /// The bytes of each record, without the line feed or length that separates records in the file. The store does
@@ -44,6 +45,10 @@ pub struct Source<'a> {
     /// The attempts with which the record was [settled](crate::Verdict::Failed) last; those of a new record, if they
     /// are not known.
     pub attempts: Attempts,
+    /// The units of the record, as its writer [counted](crate::Record::count) them. `None` if they are not known: in a
+    /// file of more than 1,000 records, of another program, or of an earlier run in which no record of the file was
+    /// settled.
+    pub count: Option<u64>,
 }
 
 /// The answer of [`next_group`](crate::FileFallback::next_group).
@@ -61,7 +66,7 @@ pub enum Next {
 
 impl Group {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { parts: Vec::new(), attempts: Vec::new(), room: max_bytes, records: Vec::new() }
+        Self { parts: Vec::new(), known: Vec::new(), room: max_bytes, records: Vec::new() }
     }
 
     /// The group, or `other` if it is empty.
@@ -75,9 +80,15 @@ impl Group {
     }
 
     /// Adds a record of a file, with a higher number than those of the same file before it.
-    pub(super) fn push(&mut self, (key, format): (&Key, Format), number: u64, record: Vec<u8>, attempts: Attempts) {
+    pub(super) fn push(
+        &mut self,
+        (key, format): (&Key, Format),
+        number: u64,
+        record: Vec<u8>,
+        known: (Attempts, Option<u64>),
+    ) {
         self.room = self.room.saturating_sub(record.len() + RECORD_OVERHEAD);
-        self.attempts.push(attempts);
+        self.known.push(known);
         self.records.push(record);
         match self.parts.last_mut().filter(|part| part.key == *key) {
             Some(part) => {
@@ -94,7 +105,7 @@ impl Group {
 
     /// How many records were handed out with it.
     pub(crate) fn len(&self) -> usize {
-        self.attempts.len()
+        self.known.len()
     }
 
     /// The records of each file, in the order of the records.
@@ -105,16 +116,16 @@ impl Group {
     /// The failed attempts of its records: all have the same number.
     #[must_use]
     pub fn failed(&self) -> u32 {
-        self.attempts.first().map_or(0, |attempts| attempts.failed)
+        self.known.first().map_or(0, |(attempts, _)| attempts.failed)
     }
 
     /// The place of each record, in the order of [`records`](Self::records) as they were read.
     pub fn sources(&self) -> impl ExactSizeIterator<Item = Source<'_>> {
         let mut numbers =
             self.parts.iter().flat_map(|part| part.numbers.iter().flatten().map(move |number| (part, number)));
-        self.attempts.iter().map(move |&attempts| {
+        self.known.iter().map(move |&(attempts, count)| {
             let (Part { key, format, .. }, number) = numbers.next().expect("each record was pushed with its number");
-            Source { file: &key.name, format: *format, number, attempts }
+            Source { file: &key.name, format: *format, number, attempts, count }
         })
     }
 

@@ -76,7 +76,8 @@ impl<F: File> Reader<F> {
                         open.records.unread(&record);
                         break Stop::Full;
                     }
-                    group.push((key, open.format), number, open.records.take(&record), attempts);
+                    let known = (attempts, file.count_of(number));
+                    group.push((key, open.format), number, open.records.take(&record), known);
                 }
                 Item::Skipped(damage) => file.skip(number, damage),
                 Item::Damage(damage) => file.note_damage(damage),

@@ -64,8 +64,8 @@ impl Writer {
         if bytes > max_bytes {
             return Err(SpillError::TooLarge { bytes, max_bytes });
         }
-        let count = records.iter().map(|record| record.count as u64).fold(0, u64::saturating_add);
-        let spilled = target.write(&encoded, count, now, when_full, announce);
+        let counts = records.iter().map(|record| record.count as u64).collect::<Vec<_>>();
+        let spilled = target.write(&encoded, &counts, now, when_full, announce);
         if let Err(error) = &spilled
             && !error.evicted().is_empty()
         {
@@ -101,11 +101,12 @@ impl<D: Directory> Target<'_, D> {
     fn write(
         &mut self,
         encoded: &Encoded<'_>,
-        count: u64,
+        counts: &[u64],
         now: SystemTime,
         when_full: WhenFull,
         announce: &mut dyn FnMut(&str),
     ) -> Result<Spilled, SpillError> {
+        let count = counts.iter().copied().fold(0, u64::saturating_add);
         let bytes = encoded.len();
         // Else the removals of old files would seem to succeed one after the other.
         self.files.check_directory().map_err(|source| SpillError::File { source, evicted: Vec::new() })?;
@@ -128,7 +129,7 @@ impl<D: Directory> Target<'_, D> {
         };
         self.limits.note_written(written_at, bytes);
         let text = name.text.clone();
-        self.files.add(name, bytes, written_at);
+        self.files.add(name, bytes, written_at, counts);
         Ok(Spilled { name: text, count, bytes, evicted })
     }
 

@@ -398,3 +398,32 @@ fn a_log_stays_short_however_many_records_failed() {
     let (seen, rejected) = drain(&mut store, 1 << 20);
     assert_eq!((seen.len(), rejected), (120_000 - settled, 0));
 }
+
+/// A record is given back with the units that its writer counted, also after a restart once a mark was written.
+#[test]
+fn a_group_gives_back_the_count_of_each_record() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    let mut records = lines(0..3, 50);
+    for (count, record) in [5, 0, 7].into_iter().zip(&mut records) {
+        record.count = count;
+    }
+    drop(store.spill(&records, at(0)).expect("room"));
+    let counts = |group: &Group| group.sources().map(|source| source.count).collect::<Vec<_>>();
+    let group = next_group(&mut store, 4_000).expect("three records");
+    assert_eq!(counts(&group), [Some(5), Some(0), Some(7)]);
+    store.settle(group, &[Verdict::Done(5), Verdict::Keep, Verdict::Failed(failed(1))]).expect("durable");
+    drop(store);
+
+    let mut store = open(config(scratch.path()));
+    let group = next_group(&mut store, 4_000).expect("the record that was kept");
+    assert_eq!(counts(&group), [Some(0)]);
+    store.settle(group, &[Verdict::Done(0)]).expect("durable");
+    let group = next_group(&mut store, 4_000).expect("the record that failed");
+    assert_eq!(counts(&group), [Some(7)]);
+    drop(group);
+    drop(store);
+    fs::remove_file(scratch.path().join("progress.log")).expect("there");
+    let group = next_group(&mut open(config(scratch.path())), 4_000).expect("all of them");
+    assert_eq!(counts(&group), [None; 3], "the writer's counts are not in the file");
+}
