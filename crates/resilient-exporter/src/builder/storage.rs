@@ -106,6 +106,8 @@ impl Builder {
         }
         let (has_files, has_journal) = (self.opens_files(&storage), self.opens_journal(&storage));
         let homes = self.open_homes(&mut storage, has_files, has_journal, incarnation)?;
+        // The second may be the first: a home takes one waker.
+        storage.homes = homes.state.iter().chain(&homes.files).cloned().collect();
         if has_journal {
             match &homes.state {
                 Some(state) => self.open_journal(&mut storage, &homes, state)?,

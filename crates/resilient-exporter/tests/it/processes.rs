@@ -209,6 +209,24 @@ fn living_processes_do_not_pass_an_ended_one_to_and_fro() {
     assert_eq!((collector.received().duplicates, stays.handle.ledger().imbalance()), (0, 0));
 }
 
+/// The disk thread of the process that stays has no work, and no time at which it would look: the journal thread, which
+/// finds the files, wakes it.
+#[test]
+fn the_thread_that_finds_content_wakes_the_thread_that_the_content_is_for() {
+    let collector = MockCollector::start().expect("loopback");
+    collector.stop();
+    let scratch = tempfile::tempdir().expect("temp dir");
+    let (state, clock) = (scratch.path().join("state"), Ahead::default());
+    let mut stays = start(durable(builder(&collector, &state)).with_clock(clock.clone()));
+    stays.trace(5);
+    let mut ends = start(builder(&collector, &state));
+    ends.trace(20);
+    ends.shutdown().expect("in files");
+    clock.pass_a_round();
+    stays.wait_until("adoption", |handle| handle.ledger().recovered == 20);
+    assert_eq!(stays.handle.ledger().in_fallback, 20);
+}
+
 /// More processes than the earlier layout had directories for. Half of them are in durable mode.
 #[test]
 fn seventy_processes_start_at_once_and_the_last_one_delivers_everything() {
