@@ -87,6 +87,9 @@ fn find(base: &Path, own: Option<&str>, mut names_left: usize) -> Vec<Waiting> {
         if !metadata.is_dir() || metadata.uid() != user {
             continue;
         }
+        if has_owner(&entry.path()) {
+            continue;
+        }
         let mut found = Found { names_left, ..Found::default() };
         let has_owner = found.look(&entry.path(), In::Service, MAX_DEPTH).is_err();
         names_left = found.names_left;
@@ -122,6 +125,9 @@ struct HasOwner;
 
 impl Found {
     fn look(&mut self, dir: &Path, kind: In, depth: u32) -> Result<(), HasOwner> {
+        if has_locked(dir) {
+            return Err(HasOwner);
+        }
         let Ok(entries) = dir.read_dir() else { return Ok(()) };
         for entry in entries.flatten() {
             let Some(left) = self.names_left.checked_sub(1) else { return Ok(()) };
@@ -137,11 +143,7 @@ impl Found {
                 if depth > 0 {
                     self.look(&entry.path(), kind, depth - 1)?;
                 }
-            } else if !file_type.is_file() {
-            } else if name == ".lock" {
-                if is_locked(&entry.path()) {
-                    return Err(HasOwner);
-                }
+            } else if !file_type.is_file() || name == ".lock" {
             } else if kind == In::Journal {
                 self.journal_bytes += entry.metadata().map_or(0, |metadata| metadata.len());
             } else {
@@ -150,6 +152,20 @@ impl Found {
         }
         Ok(())
     }
+}
+
+/// A process has locked the directory of the service, or one directly in it. Each process locks its directory before
+/// those of its stores, which are not asked here: that would stand in the way of a process that starts. First, since the
+/// names behind are as many as the spans of ended processes have files.
+fn has_owner(service: &Path) -> bool {
+    let entries = service.read_dir().into_iter().flatten().take(MAX_NAMES).flatten();
+    let mut dirs = entries.filter(|entry| entry.file_type().is_ok_and(|file_type| file_type.is_dir()));
+    has_locked(service) || dirs.any(|entry| has_locked(&entry.path()))
+}
+
+fn has_locked(dir: &Path) -> bool {
+    let lock = dir.join(".lock");
+    lock.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) && is_locked(&lock)
 }
 
 /// The spans that the name of a fallback file promises, as in `traces-20260201T000000.123Z-00000042-n512.jsonl`.
@@ -247,6 +263,23 @@ mod tests {
         assert_eq!(note(base), "");
         drop(lock);
         assert!(note(base).starts_with("1024 spans of \"live\""), "{}", note(base));
+    }
+
+    #[test]
+    fn a_process_is_found_behind_more_names_than_are_looked_at() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let base = scratch.path();
+        layout(base, "live", "live");
+        for process in 0..8 {
+            make(base, &format!("live/000000000000000{process}/fallback/{FILE}"), 10);
+            make(base, &format!("live/000000000000000{process}/.lock"), 0);
+        }
+        for process in 0..8 {
+            let lock = File::open(base.join(format!("live/000000000000000{process}/.lock"))).expect("a file");
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("free");
+            assert_eq!(find(base, None, 6), [], "process {process} is alive");
+        }
+        assert_eq!(find(base, None, 6).len(), 1);
     }
 
     #[test]
