@@ -4,16 +4,17 @@
 //! The journal uses it on its thread, files and dead letters on theirs. An operation on the disk holds the lock of a
 //! home for a listing and a few renames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use file_fallback::{ClockFile, Remembered};
 use parking_lot::Mutex;
 use safe_dir::{Directory, FileError, Machine, OpenError, Owner, ShareError};
 
-use self::inner::{Inner, Others, State, claim, failed, remove_part};
+use self::inner::{Inner, Others, State, claim, failed, in_one_line, remove_part};
 use super::layout::LayoutError;
 use super::old_layout::{Finds, OldLayout};
 
@@ -31,6 +32,15 @@ pub(super) const BEAT_EVERY: Duration = Duration::from_secs(20);
 /// Failed attempts to open the journal of an ended process, at least 5 s apart, before its files are taken over without
 /// it. At worst a batch of an interrupted spill is delivered twice then.
 const MAX_FAILURES: u32 = 3;
+
+/// After so many failures the journal is tried again this often: the process may have had no file handle left.
+const LATER: Duration = Duration::from_secs(60);
+
+/// One round adopts at most so many directories: each is a sync of the state directory.
+const ADOPTED_A_ROUND: usize = 32;
+
+/// No further directory is adopted while the content of so many is not moved: each takes some file handles.
+const MOST_IN_HAND: usize = 32;
 
 /// The smallest share of the limit that a process may fill, however many others there are.
 const LEAST_SHARE: u64 = 8 << 20;
@@ -62,9 +72,11 @@ impl Part {
     }
 }
 
-/// The state directory. All methods take its lock; no other lock is taken inside.
+/// The state directory. All methods but those that an append needs take its lock. Inside, a round of the home of the
+/// files takes the lock of the journal's home, never the other way round.
 pub(crate) struct Home<D: Directory> {
     inner: Mutex<Inner<D>>,
+    is_on_network: AtomicBool,
     /// Tells the threads of the storage that content of an ended process has arrived.
     waker: OnceLock<Waker>,
 }
@@ -80,6 +92,13 @@ pub(crate) struct Content<D> {
     /// The incarnations of the processes that have used it, the one that made it first, as far as they are known.
     pub(crate) users: Vec<String>,
     pub(crate) dir: D,
+}
+
+/// The content of one kind that a store takes.
+pub(crate) struct Taken<D> {
+    pub(crate) contents: Vec<Content<D>>,
+    /// The first directory that cannot be opened, and the cause.
+    pub(crate) failed: Option<(String, String)>,
 }
 
 /// Why a state directory cannot be used.
@@ -121,6 +140,7 @@ impl<D: Directory> Home<D> {
         old: OldLayout<D>,
     ) -> Result<(Self, bool), StateDirError> {
         let (shared, was_damaged) = claim(&open_root, &service, &machine, incarnation)?;
+        let is_on_network = AtomicBool::new(shared.is_on_network());
         let inner = Inner {
             open_root,
             service,
@@ -135,11 +155,13 @@ impl<D: Directory> Home<D> {
             ended: BTreeMap::new(),
             next_key: 0,
             round: None,
+            more: false,
+            taken: BTreeSet::new(),
             beat: None,
             others: Others::default(),
             bytes: BTreeMap::new(),
         };
-        Ok((Self { inner: Mutex::new(inner), waker: OnceLock::new() }, was_damaged))
+        Ok((Self { inner: Mutex::new(inner), is_on_network, waker: OnceLock::new() }, was_damaged))
     }
 
     /// The directory of a store in the directory of this process, and its generation.
@@ -161,15 +183,16 @@ impl<D: Directory> Home<D> {
     }
 
     pub(crate) fn is_on_network(&self) -> bool {
-        self.inner.lock().shared().is_on_network()
+        self.is_on_network.load(Ordering::Relaxed)
     }
 
     pub(crate) fn path(&self) -> std::path::PathBuf {
         self.inner.lock().shared().root().path().to_owned()
     }
 
-    /// Adopts the directories of processes that have ended, at most once in 5 s, and shows this process's bytes to the
-    /// others. `may_adopt` has the last word about an owner.
+    /// Adopts directories of processes that have ended and shows this process's bytes to the others: at most once in
+    /// 5 s, unless the last round has left directories that there is room for now. `may_adopt` has the last word about
+    /// an owner.
     ///
     /// # Errors
     /// The state directory cannot be read.
@@ -179,7 +202,7 @@ impl<D: Directory> Home<D> {
         may_adopt: &mut dyn FnMut(Option<&str>) -> bool,
     ) -> Result<Round, FileError> {
         let mut inner = self.inner.lock();
-        if inner.round.is_some_and(|last| now.saturating_duration_since(last) < ROUND_EVERY) {
+        if !inner.has_more() && inner.round.is_some_and(|last| now.saturating_duration_since(last) < ROUND_EVERY) {
             return Ok(Round::default());
         }
         inner.round = Some(now);
@@ -204,20 +227,43 @@ impl<D: Directory> Home<D> {
         }
     }
 
+    /// Directories of ended processes wait, and this process has room for them now.
+    pub(crate) fn has_more(&self) -> bool {
+        self.inner.lock().has_more()
+    }
+
     /// Takes the content of one kind of all ended processes that no store has yet. Files come after the journal of
     /// their process: opening it decides about each interrupted spill.
-    pub(crate) fn take(&self, part: Part, now: Instant) -> Vec<Content<D>> {
+    pub(crate) fn take(&self, part: Part, now: Instant) -> Taken<D> {
         let inner = &mut *self.inner.lock();
+        inner.taken.insert(part);
         let ready = inner.ended.iter().filter(|(_, ended)| inner.is_ready(ended, part, now)).map(|(key, _)| *key);
-        let (ready, mut taken) = (ready.collect::<Vec<_>>(), Vec::new());
+        let ready = ready.collect::<Vec<_>>();
+        let mut taken = Taken { contents: Vec::new(), failed: None };
         for key in ready {
             let Some(ended) = inner.ended.get_mut(&key) else { continue };
-            // A directory that cannot be opened now stays for the next look.
-            if let Ok(Some(dir)) = ended.adopted.locked.dir.existing_subdirectory(part.name()) {
-                ended.parts.insert(part, State::Open);
-                let owner = ended.adopted.owner.as_ref().map(|owner| owner.incarnation.clone());
-                let users = owner.into_iter().chain(ended.holder.clone()).collect();
-                taken.push(Content { key, name: ended.adopted.name.clone(), users, dir });
+            let name = ended.adopted.name.clone();
+            match ended.adopted.locked.dir.existing_subdirectory(part.name()) {
+                Ok(Some(dir)) => {
+                    ended.parts.insert(part, State::Open);
+                    let owner = ended.adopted.owner.as_ref().map(|owner| owner.incarnation.clone());
+                    let users = owner.into_iter().chain(ended.holder.clone()).collect();
+                    taken.contents.push(Content { key, name, users, dir });
+                }
+                // Another program has removed it.
+                Ok(None) => {
+                    ended.parts.remove(&part);
+                    inner.remove_if_empty(key);
+                }
+                Err(error) => {
+                    if error.is_io() {
+                        ended.fail(part, now);
+                    } else {
+                        // It is no directory of this user, and stays for an operator.
+                        ended.parts.insert(part, State::Left);
+                    }
+                    taken.failed.get_or_insert((name, in_one_line(&error)));
+                }
             }
         }
         taken
@@ -275,27 +321,12 @@ impl<D: Directory> Home<D> {
         inner.shared().others().unwrap_or_default().iter().any(|name| is_owner(inner.owner_of(name).as_ref()))
     }
 
-    /// The content could not be taken over now: it is tried again in a while.
+    /// The content could not be taken over now: it is tried again in a while. Other content does not wait longer for a
+    /// journal that could not be opened three times.
     pub(crate) fn give_back(&self, key: u64, part: Part, now: Instant) {
-        let mut inner = self.inner.lock();
-        if let Some(ended) = inner.ended.get_mut(&key) {
-            *ended.failures.entry(part).or_default() += 1;
-            ended.parts.insert(part, State::Failed(now + ROUND_EVERY));
+        if let Some(ended) = self.inner.lock().ended.get_mut(&key) {
+            ended.fail(part, now);
         }
-    }
-
-    /// The same; after the third time the content stays where it is, and other content does not wait for it longer.
-    pub(crate) fn give_up_or_back(&self, key: u64, part: Part, now: Instant) {
-        if self.failures(key, part) + 1 < MAX_FAILURES {
-            self.give_back(key, part, now);
-        } else {
-            self.leave(key, part);
-        }
-    }
-
-    fn failures(&self, key: u64, part: Part) -> u32 {
-        let inner = self.inner.lock();
-        inner.ended.get(&key).and_then(|ended| ended.failures.get(&part)).copied().unwrap_or_default()
     }
 
     /// The content stays where it is, out of this process's hands.
@@ -387,12 +418,16 @@ impl<D: Directory> Home<D> {
         }
         let incarnation = inner.incarnation.wrapping_add(inner.generation + 1);
         let (shared, _) = claim(&inner.open_root, &inner.service, &inner.machine, incarnation)?;
+        self.is_on_network.store(shared.is_on_network(), Ordering::Relaxed);
         inner.claim = Some(shared);
         inner.generation += 1;
         // Content that still exists is found by the next round, without a lock of this process on it.
         inner.ended.clear();
-        (inner.round, inner.beat) = (None, None);
+        (inner.round, inner.more, inner.beat) = (None, false, None);
         inner.bytes.clear();
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ use crate::seams::journal::{GivenUp, Journal, JournalError, JournalUsage, Recove
 
 mod ended;
 
+pub(super) use ended::{QUARANTINE, keep_damaged};
+
 /// While batches wait, segments are removed, limits are kept and ended processes are looked for this often.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 
@@ -30,15 +32,16 @@ const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 type HasFile<'a> = &'a mut dyn FnMut(&str) -> io::Result<bool>;
 
 pub(crate) struct FileJournal<D: Directory = SafeDir> {
-    home: Arc<Home<D>>,
-    /// The home of the fallback files; none if a fallback of the user's answers for them.
-    files: Option<Arc<Home<D>>>,
-    config: Config,
     own: journal::Journal<D>,
     /// The generation of the home in which `own` is.
     generation: u64,
     /// The journals of processes that have ended, oldest first.
     ended: Vec<Ended<D>>,
+    /// Declared behind the journals: the last owner of a home removes its directory, in which no file is open then.
+    home: Arc<Home<D>>,
+    /// The home of the fallback files; none if a fallback of the user's answers for them.
+    files: Option<Arc<Home<D>>>,
+    config: Config,
     /// Batches that were found in those journals and are not done: whether `next_recovered` has returned them.
     batches: HashMap<journal::Id, bool>,
     /// Batches that moved to the own journal before `next_recovered` returned them.
@@ -284,7 +287,7 @@ where
 
     fn next_maintenance(&self) -> Option<Duration> {
         let is_idle = self.ended.is_empty() && self.own.status().batches == 0 && self.own.status().segments <= 1;
-        if !is_idle || self.home.has_content(Part::Journal, self.clock.now()) {
+        if !is_idle || self.home.has_content(Part::Journal, self.clock.now()) || self.home.has_more() {
             Some(MAINTAIN_EVERY)
         } else {
             self.home.has_others().then_some(home::LOOK_EVERY)

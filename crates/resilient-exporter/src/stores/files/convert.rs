@@ -1,5 +1,6 @@
 //! The journal of a process that has ended, in a process without durable mode: its batches become fallback files.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use safe_dir::{Directory, Locked};
 use crate::report::warnings::Kind;
 use crate::seams::settings::FallbackFormat;
 use crate::stores::home::{Content, Home, Part};
+use crate::stores::journal::{QUARANTINE, keep_damaged};
 use crate::stores::log::StoreLog;
 
 /// Bytes that one step turns into a file, about.
@@ -21,6 +23,8 @@ const STEP_BYTES: usize = 1_024 * 1_024;
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Conversion<D: Directory> {
+    /// The state directory with the journal, and the key of the content there.
+    home: Arc<Home<D>>,
     key: u64,
     name: String,
     journal: Journal<D>,
@@ -51,18 +55,24 @@ pub(super) struct Target<'a, D: Directory> {
 }
 
 impl<D: Directory> Conversion<D> {
-    /// Opens the journal, which decides about each interrupted spill.
+    /// Opens the journal, which is in `home` and decides about each interrupted spill by the files in `files`.
     ///
     /// # Errors
     /// A text for the log.
-    pub(super) fn open(content: Content<D>, home: &Home<D>, log: &mut StoreLog) -> Result<Self, String> {
+    pub(super) fn open(
+        content: Content<D>,
+        files: &Arc<Home<D>>,
+        home: Arc<Home<D>>,
+        log: &mut StoreLog,
+    ) -> Result<Self, String> {
         let Content { key, name, users, dir } = content;
-        let mut holds = |file: &str| home.has_file(file, &users, Some(key));
+        let beside = Arc::ptr_eq(files, &home).then_some(key);
+        let mut holds = |file: &str| files.has_file(file, &users, beside);
         let locked = Locked::new(dir).map_err(|error| format!("{name}: {}", ErrorChain(&error)))?;
         let (mut journal, _) = Journal::open_locked(locked, Config::default(), home.incarnation(), &mut holds)
             .map_err(|error| format!("{name}: {}", ErrorChain(&error)))?;
         log.tell(&mut journal);
-        Ok(Self { key, name, journal, back: Vec::new(), retry_at: None })
+        Ok(Self { home, key, name, journal, back: Vec::new(), retry_at: None })
     }
 
     /// A step may do something now.
@@ -152,14 +162,19 @@ impl<D: Directory> Conversion<D> {
         drop(self.journal.sync());
     }
 
-    /// Removes the journal, of which no batch is left.
-    pub(super) fn close(self, home: &Home<D>, now: Instant) {
-        match self.journal.remove() {
-            Ok(Some(locked)) => {
-                drop(locked);
-                home.finish(self.key, Part::Journal);
+    /// Removes the journal, of which no batch is left. Its damaged segments stay in the journal of this process.
+    pub(super) fn close(self, now: Instant) {
+        let Self { home, key, journal, .. } = self;
+        match journal.remove() {
+            Ok(Some(Locked { dir, lock })) => {
+                let is_kept = dir.metadata(QUARANTINE).is_err_and(|error| error.is_not_found())
+                    || home.own(Part::Journal).is_ok_and(|(own, _)| keep_damaged(&own, &dir));
+                drop((dir, lock));
+                if is_kept { home.finish(key, Part::Journal) } else { home.leave(key, Part::Journal) }
             }
-            Ok(None) | Err(_) => home.give_back(self.key, Part::Journal, now),
+            // A newer version has written a part of it.
+            Ok(None) => home.leave(key, Part::Journal),
+            Err(_) => home.give_back(key, Part::Journal, now),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::clock::Clock;
 use crate::seams::fallback::{Change, FallbackError};
-use crate::stores::home::{self, Content, Home, Part};
+use crate::stores::home::{self, Content, Home, Part, Taken};
 use crate::stores::log::StoreLog;
 
 /// While files wait, the disk thread cleans up this often.
@@ -53,6 +53,14 @@ pub(super) struct Upkeep<D: Directory> {
     journals: VecDeque<Conversion<D>>,
 }
 
+impl<D: Directory> Place<D> {
+    /// Each home once.
+    fn homes(&self) -> impl Iterator<Item = &Arc<Home<D>>> {
+        let is_another = !Arc::ptr_eq(&self.files, &self.letters);
+        std::iter::once(&self.files).chain(is_another.then_some(&self.letters))
+    }
+}
+
 impl<D: Directory> Upkeep<D> {
     pub(super) fn new(place: Place<D>, generation: u64) -> Self {
         let (files, letters, journals) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
@@ -71,12 +79,13 @@ impl<D: Directory> Upkeep<D> {
     /// Content of ended processes is on its way, or waits for this store.
     fn has_content(&self) -> bool {
         let (Place { files, letters, journal, .. }, now) = (&self.place, self.now());
+        let mut homes = self.place.homes();
         !self.files.is_empty()
             || !self.letters.is_empty()
             || self.journals.iter().any(|conversion| conversion.is_due(now))
             || files.has_content(Part::Files, now)
             || letters.has_content(Part::Letters, now)
-            || (journal.is_none() && files.has_content(Part::Journal, now))
+            || (journal.is_none() && homes.any(|home| home.has_content(Part::Journal, now)))
     }
 
     /// Looks for directories of processes that have ended.
@@ -84,8 +93,9 @@ impl<D: Directory> Upkeep<D> {
         let now = self.now();
         let Place { files, letters, journal, .. } = &self.place;
         // The file of an interrupted spill stays where it is until the journal has asked for it.
-        let mut is_decided = |owner: Option<&str>| match (journal, owner) {
-            (Some(journal), Some(owner)) if !Arc::ptr_eq(journal, files) => !journal.has_undecided_journal(owner),
+        let journals = journal.as_ref().unwrap_or(letters);
+        let mut is_decided = |owner: Option<&str>| match owner {
+            Some(owner) if !Arc::ptr_eq(journals, files) => !journals.has_undecided_journal(owner),
             _ => true,
         };
         let mut rounds = vec![files.round(now, &mut is_decided)];
@@ -109,20 +119,32 @@ impl<D: Directory> Upkeep<D> {
         let now = self.now();
         let Place { files, letters, journal, .. } = &self.place;
         if journal.is_none() {
-            for content in files.take(Part::Journal, now) {
-                let key = content.key;
-                match Conversion::open(content, files, log) {
-                    Ok(conversion) => self.journals.push_back(conversion),
-                    Err(error) => {
-                        log.warn(Kind::JournalNotTakenOver, 0, &error);
-                        files.give_up_or_back(key, Part::Journal, now);
+            for home in self.place.homes() {
+                for content in taken(home, Part::Journal, now, log) {
+                    let key = content.key;
+                    match Conversion::open(content, files, Arc::clone(home), log) {
+                        Ok(conversion) => self.journals.push_back(conversion),
+                        Err(error) => {
+                            log.warn(Kind::JournalNotTakenOver, 0, &error);
+                            home.give_back(key, Part::Journal, now);
+                        }
                     }
                 }
             }
         }
-        self.files.extend(files.take(Part::Files, now));
-        self.letters.extend(letters.take(Part::Letters, now));
+        self.files.extend(taken(files, Part::Files, now, log));
+        self.letters.extend(taken(letters, Part::Letters, now, log));
     }
+}
+
+/// Takes the content of one kind; logs the first directory that cannot be opened.
+fn taken<D: Directory>(home: &Home<D>, part: Part, now: Instant, log: &mut StoreLog) -> Vec<Content<D>> {
+    let Taken { contents, failed } = home.take(part, now);
+    let kind = if part == Part::Journal { Kind::JournalNotTakenOver } else { Kind::FilesNotTakenOver };
+    if let Some((name, error)) = failed {
+        log.warn(kind, 0, &format!("{name}: {error}"));
+    }
+    contents
 }
 
 impl<D: Directory> FileStore<D> {
@@ -187,7 +209,7 @@ impl<D: Directory> FileStore<D> {
                 self.changes.push(Change::Recovered { spans: step.spans });
             }
             if step.is_over {
-                conversion.close(&self.upkeep.place.files, now);
+                conversion.close(now);
             } else {
                 self.upkeep.journals.push_back(conversion);
             }
@@ -268,7 +290,7 @@ impl<D: Directory> FileStore<D> {
     }
 
     pub(super) fn clean_up_due(&self) -> Option<Duration> {
-        if self.upkeep.has_content() {
+        if self.upkeep.has_content() || self.upkeep.place.homes().any(|home| home.has_more()) {
             return Some(NEXT_STEP);
         }
         if self.files.stored().files > 0 || !self.upkeep.journals.is_empty() {

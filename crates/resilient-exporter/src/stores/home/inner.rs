@@ -1,13 +1,13 @@
 //! The state of a home: the directories of ended processes, and the rounds that look for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Instant;
 
 use file_fallback::{ClockFile, PROGRESS_LOG};
 use safe_dir::{Adopted, Directory, FileError, LOCK_FILE, Machine, Owner, SharedDir};
 
-use super::{OpenRoot, Part, Round, StateDirError};
+use super::{ADOPTED_A_ROUND, LATER, MAX_FAILURES, MOST_IN_HAND, OpenRoot, Part, ROUND_EVERY, Round, StateDirError};
 use crate::stores::layout;
 use crate::stores::old_layout::OldLayout;
 
@@ -32,8 +32,13 @@ pub(super) struct Inner<D: Directory> {
     pub(super) generation: u64,
     pub(super) ended: BTreeMap<u64, Ended<D>>,
     pub(super) next_key: u64,
-    /// The instant of the last round, and of the last sign of life.
+    /// The instant of the last round.
     pub(super) round: Option<Instant>,
+    /// The last round has left directories for which there was no room.
+    pub(super) more: bool,
+    /// The kinds of content that a store of this process takes.
+    pub(super) taken: BTreeSet<Part>,
+    /// The instant of the last sign of life.
     pub(super) beat: Option<Instant>,
     pub(super) others: Others,
     /// Bytes of the own journal and files, as the stores stated them last.
@@ -60,8 +65,21 @@ pub(super) struct Ended<D: Directory> {
 }
 
 impl<D: Directory> Ended<D> {
+    /// Its journal is not opened yet, and worth the wait.
     pub(super) fn is_undecided(&self) -> bool {
-        matches!(self.parts.get(&Part::Journal), Some(State::Waiting | State::Failed(..)))
+        let state = self.parts.get(&Part::Journal);
+        matches!(state, Some(State::Waiting | State::Failed(..))) && !self.is_given_up(Part::Journal)
+    }
+
+    fn is_given_up(&self, part: Part) -> bool {
+        self.failures.get(&part).is_some_and(|failures| *failures >= MAX_FAILURES)
+    }
+
+    /// Has the content tried again later.
+    pub(super) fn fail(&mut self, part: Part, now: Instant) {
+        *self.failures.entry(part).or_default() += 1;
+        let wait = if part == Part::Journal && self.is_given_up(part) { LATER } else { ROUND_EVERY };
+        self.parts.insert(part, State::Failed(now + wait));
     }
 }
 
@@ -113,6 +131,7 @@ impl<D: Directory> Inner<D> {
         self.gather_old(&mut round, &mut others);
         // Before the comparison of times: on a network file system the others are measured against this file.
         let shown = self.beat(now);
+        let mut found = Vec::new();
         for name in self.shared().others()? {
             if self.ended.values().any(|ended| ended.adopted.name == name) {
                 continue;
@@ -130,31 +149,55 @@ impl<D: Directory> Inner<D> {
                 }
             };
             let owner = other.owner.as_ref();
+            let bytes = owner.map_or(0, |owner| owner.bytes);
             if other.is_alive {
-                others.live += 1;
-                others.bytes += owner.map_or(0, |owner| owner.bytes);
+                // One that a live process has adopted is in the bytes of that process.
+                if holder_of(&name).is_none() {
+                    others.live += 1;
+                    others.bytes += bytes;
+                }
                 continue;
             }
-            if !may_adopt(owner.map(|owner| owner.incarnation.as_str())) {
-                others.bytes += owner.map_or(0, |owner| owner.bytes);
-                continue;
+            others.bytes += bytes;
+            if may_adopt(owner.map(|owner| owner.incarnation.as_str())) {
+                found.push((name, owner.map(|owner| owner.incarnation.clone()), bytes));
             }
+        }
+        let mut attempts = 0;
+        while !found.is_empty() && attempts < ADOPTED_A_ROUND && self.in_hand() < MOST_IN_HAND {
+            attempts += 1;
+            let (name, _, bytes) = found.swap_remove(next_of(&found));
             match self.shared_mut().adopt(&name) {
                 Ok(Some(adopted)) => {
                     others.directories -= 1;
+                    others.bytes -= bytes;
                     round.adopted.push(adopted.name.clone());
-                    self.add(adopted, name.split_once('+').map(|(holder, _)| holder.to_owned()));
+                    self.add(adopted, holder_of(&name).map(str::to_owned));
                 }
                 // Its process is alive after all, or another one was faster.
                 Ok(None) => {}
                 Err(error) => drop(round.failed.get_or_insert((name, in_one_line(&error)))),
             }
         }
+        self.more = !found.is_empty();
         self.others = others;
         if let Err(error) = shown {
             round.failed.get_or_insert((LOCK_FILE.to_owned(), in_one_line(&error)));
         }
         Ok(round)
+    }
+
+    /// Directories whose content is on its way to a store of this process.
+    fn in_hand(&self) -> usize {
+        let is_on_its_way = |ended: &&Ended<D>| {
+            let mut taken = ended.parts.iter().filter(|(part, _)| self.taken.contains(part));
+            taken.any(|(part, state)| *state != State::Left && !ended.is_given_up(*part))
+        };
+        self.ended.values().filter(is_on_its_way).count()
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        self.more && self.in_hand() < MOST_IN_HAND
     }
 
     /// Moves content of the old layout to directories that the look then finds.
@@ -183,10 +226,13 @@ impl<D: Directory> Inner<D> {
     }
 
     pub(super) fn remove_if_empty(&mut self, key: u64) {
-        if self.ended.get(&key).is_some_and(|ended| ended.parts.is_empty())
-            && let Some(ended) = self.ended.remove(&key)
-        {
-            // A file of another program in it prevents the removal; the directory stays then, without an owner.
+        let Some(ended) = self.ended.get(&key).filter(|ended| ended.parts.is_empty()) else { return };
+        let entries = ended.adopted.locked.dir.list().unwrap_or_default();
+        if entries.iter().any(|entry| entry.name != LOCK_FILE) {
+            // A file of another program: the directory stays, and locked. Otherwise each round would adopt it again.
+            return;
+        }
+        if let Some(ended) = self.ended.remove(&key) {
             drop(ended.adopted.remove(self.shared().root()));
         }
     }
@@ -209,6 +255,19 @@ impl<D: Directory> Drop for Inner<D> {
             drop(shared.leave());
         }
     }
+}
+
+/// The process that has adopted the directory of this name.
+fn holder_of(name: &str) -> Option<&str> {
+    name.split_once('+').map(|(holder, _)| holder)
+}
+
+/// The next directory to adopt, by its place: one whose process has adopted none of the others. The journals that it had
+/// adopted ask for its files, and thus come first.
+pub(super) fn next_of(found: &[(String, Option<String>, u64)]) -> usize {
+    let holders = found.iter().filter_map(|(name, ..)| holder_of(name)).collect::<BTreeSet<_>>();
+    let is_free = |owner: &Option<String>| owner.as_deref().is_none_or(|owner| !holders.contains(owner));
+    found.iter().position(|(_, owner, _)| is_free(owner)).unwrap_or(0)
 }
 
 pub(super) fn claim<D: Directory>(

@@ -12,7 +12,7 @@ use super::{Ended, FileJournal, HasFile, in_one_line};
 use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::journal::Recovered;
-use crate::stores::home::{Content, Part};
+use crate::stores::home::{Content, Part, Taken};
 
 /// With more journals of ended processes than this, the batches of one move to the own journal: a program that crashes
 /// again and again while the collector is away leaves one with each start.
@@ -32,7 +32,10 @@ impl<D: Directory> FileJournal<D> {
             }
             Err(error) => self.log.warn(Kind::JournalNotTakenOver, 0, &ErrorChain(&error).to_string()),
         }
-        let contents = self.home.take(Part::Journal, now);
+        let Taken { contents, failed } = self.home.take(Part::Journal, now);
+        if let Some((name, error)) = failed {
+            self.log.warn(Kind::JournalNotTakenOver, 0, &format!("{name}: {error}"));
+        }
         let has_opened = !contents.is_empty();
         for content in contents {
             self.open_ended(content, has_file);
@@ -93,8 +96,7 @@ impl<D: Directory> FileJournal<D> {
             }
             Err(error) => {
                 self.log.warn(Kind::JournalNotTakenOver, 0, &format!("{name}: {error}"));
-                // After some attempts another version, or an operator, has to look at it.
-                self.home.give_up_or_back(key, Part::Journal, self.clock.now());
+                self.home.give_back(key, Part::Journal, self.clock.now());
             }
         }
     }
@@ -110,15 +112,16 @@ impl<D: Directory> FileJournal<D> {
             self.log.tell(&mut journal);
             match journal.remove() {
                 Ok(Some(Locked { dir, lock })) => {
-                    let kept = journal_quarantine().take_over(self.own.dir(), &dir);
+                    let is_kept = keep_damaged(self.own.dir(), &dir);
                     drop((dir, lock));
-                    if kept.is_ok() {
+                    if is_kept {
                         self.home.finish(key, Part::Journal);
                     } else {
                         self.home.leave(key, Part::Journal);
                     }
                 }
-                Ok(None) => {}
+                // A newer version has written a part of it.
+                Ok(None) => self.home.leave(key, Part::Journal),
                 Err(error) => {
                     self.log.warn(Kind::JournalUpkeep, 0, &format!("{name}: {}", ErrorChain(&error)));
                     // Opened once more at the next look, it has no batch that waits.
@@ -191,7 +194,12 @@ impl<D: Directory> FileJournal<D> {
     }
 }
 
-/// The quarantine for damaged segments, in the directory of a journal.
-fn journal_quarantine<D: Directory>() -> Quarantine<D> {
-    Quarantine::new("quarantine", QuarantineLimits { max_bytes: u64::MAX, max_files: 100 })
+/// Moves the damaged segments in the directory of an ended process's journal to the one of this process's journal,
+/// durably; returns whether none is left.
+pub(crate) fn keep_damaged<D: Directory>(to: &D, from: &D) -> bool {
+    let limits = QuarantineLimits { max_bytes: u64::MAX, max_files: 100 };
+    Quarantine::new(QUARANTINE, limits).take_over(to, from).is_ok()
 }
+
+/// The subdirectory for damaged segments, in the directory of a journal.
+pub(crate) const QUARANTINE: &str = "quarantine";

@@ -1,0 +1,260 @@
+use std::io::Write as _;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use safe_dir::sim::{Disk, MemoryDir};
+use safe_dir::{SharedDir, publish};
+
+use super::*;
+use crate::proofs::spans::spans;
+use crate::seams::clock::Clock;
+use crate::seams::fallback::{Fallback as _, ReadBack};
+use crate::seams::journal::Journal as _;
+use crate::seams::settings::{DeadLetters, Files};
+use crate::stores::files::{FileStore, Place};
+use crate::stores::journal::FileJournal;
+use opentelemetry_sdk::Resource;
+use otlp_payload::{BatchId, Encoder, Payload};
+
+/// The clocks of a process; a test moves them.
+struct Clocks(Mutex<Instant>);
+
+impl Clocks {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(crate::seams::clock::SystemClock.now())))
+    }
+
+    fn pass(&self, time: Duration) {
+        *self.0.lock() += time;
+    }
+}
+
+impl Clock for Clocks {
+    fn now(&self) -> Instant {
+        *self.0.lock()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_904_000)
+    }
+}
+
+const MAX_BYTES: u64 = 1 << 30;
+
+fn machine(host: u32) -> Machine {
+    Machine { boot_id: format!("boot-{host}"), host: format!("host-{host}") }
+}
+
+fn home_on(disk: &Disk, host: u32, incarnation: u64) -> Arc<Home<MemoryDir>> {
+    let root = disk.clone();
+    let open = Box::new(move || Ok(root.root_on(host)));
+    let old = OldLayout::new(Vec::new(), None);
+    Arc::new(Home::open(open, "test".to_owned(), machine(host), incarnation, MAX_BYTES, old).expect("room").0)
+}
+
+fn home(disk: &Disk, incarnation: u64) -> Arc<Home<MemoryDir>> {
+    home_on(disk, 0, incarnation)
+}
+
+/// A process that has ended, with a file in each of these.
+fn ended(disk: &Disk, incarnation: u64, paths: &[(&str, &str)]) {
+    let shared = SharedDir::claim(disk.root(), machine(0), incarnation).expect("room");
+    for (dir, file) in paths {
+        let dir = if dir.is_empty() { None } else { Some(shared.own().subdirectory(dir).expect("room")) };
+        publish(dir.as_ref().unwrap_or(shared.own()), file, |file| file.write_all(b"x")).expect("room");
+    }
+}
+
+fn names(disk: &Disk) -> Vec<String> {
+    let mut names = disk.root().list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
+    let mut names = names.by_ref().filter(|name| name != "layout" && name != "clock").collect::<Vec<_>>();
+    names.sort();
+    names
+}
+
+fn round(home: &Home<MemoryDir>, now: Instant) -> usize {
+    home.round(now, &mut |_| true).expect("readable").adopted.len()
+}
+
+fn batch(seq: u64, count: usize) -> Payload {
+    let encoder = Encoder::new(&Resource::builder_empty().with_service_name("test").build());
+    encoder.encode(BatchId { incarnation: 7, seq }, SystemTime::UNIX_EPOCH, &spans(100 * seq, count))
+}
+
+fn journal(home: &Arc<Home<MemoryDir>>, clock: &Arc<Clocks>) -> FileJournal<MemoryDir> {
+    let (home, files, clock) = (Arc::clone(home), Arc::clone(home), Arc::clone(clock));
+    let config = ::journal::Config { segment_bytes: 64 << 10, free_space_reserve: 0, ..::journal::Config::default() };
+    FileJournal::open(home, Some(files), config, clock, &mut |_| Ok(false)).expect("room")
+}
+
+/// The stores of a process without durable mode.
+fn store(files: &Arc<Home<MemoryDir>>, letters: &Arc<Home<MemoryDir>>, clock: &Arc<Clocks>) -> FileStore<MemoryDir> {
+    let (files, letters, clock) = (Arc::clone(files), Arc::clone(letters), Arc::clone(clock));
+    let place = Place { files, letters, journal: None, clock };
+    FileStore::open(place, &Files::default(), &DeadLetters::default(), 0).expect("room")
+}
+
+#[test]
+fn a_journal_that_is_no_directory_keeps_no_files_waiting() {
+    let (disk, now) = (Disk::new(), Clocks::new().now());
+    ended(&disk, 1, &[("", "journal"), ("fallback", "a")]);
+    ended(&disk, 2, &[("fallback", "b")]);
+    let home = home(&disk, 9);
+    assert_eq!(round(&home, now), 2);
+    let taken = home.take(Part::Journal, now);
+    assert!(taken.contents.is_empty());
+    let (name, cause) = taken.failed.expect("it is a file");
+    assert!(name.starts_with("0000000000000009+") && cause.contains("not a directory"), "{name}: {cause}");
+    assert!(!home.has_content(Part::Journal, now), "the thread that would open it sleeps");
+    assert_eq!(home.take(Part::Files, now).contents.len(), 2);
+}
+
+#[test]
+fn a_journal_that_another_program_has_removed_keeps_no_files_waiting() {
+    let (disk, now) = (Disk::new(), Clocks::new().now());
+    ended(&disk, 1, &[("journal", "a"), ("fallback", "a")]);
+    let home = home(&disk, 9);
+    assert_eq!(round(&home, now), 1);
+    assert!(disk.remove_tree("0000000000000009+1/journal"));
+    assert!(home.take(Part::Journal, now).contents.is_empty());
+    assert_eq!(home.take(Part::Files, now).contents.len(), 1);
+}
+
+/// A process without a file handle that is left fails to open the journal as often as it tries.
+#[test]
+fn a_journal_that_could_not_be_opened_is_tried_again_and_keeps_the_files_no_longer() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    ended(&disk, 1, &[("journal", "a"), ("fallback", "a")]);
+    let home = home(&disk, 9);
+    assert_eq!(round(&home, clock.now()), 1);
+    for _ in 0..MAX_FAILURES {
+        assert!(home.take(Part::Files, clock.now()).contents.is_empty());
+        let [content] = &home.take(Part::Journal, clock.now()).contents[..] else { panic!("one journal") };
+        home.give_back(content.key, Part::Journal, clock.now());
+        clock.pass(ROUND_EVERY);
+    }
+    assert_eq!(home.take(Part::Files, clock.now()).contents.len(), 1);
+    assert!(home.take(Part::Journal, clock.now()).contents.is_empty());
+    clock.pass(LATER);
+    assert_eq!(home.take(Part::Journal, clock.now()).contents.len(), 1);
+}
+
+#[test]
+fn a_directory_with_a_file_of_another_program_is_adopted_once() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    ended(&disk, 1, &[("", "notes.txt")]);
+    let first = home(&disk, 8);
+    assert_eq!(round(&first, clock.now()), 1);
+    let before = names(&disk);
+    let second = home(&disk, 9);
+    for _ in 0..3 {
+        clock.pass(ROUND_EVERY);
+        assert_eq!((round(&first, clock.now()), round(&second, clock.now())), (0, 0));
+    }
+    drop(second);
+    assert_eq!(names(&disk), before);
+}
+
+#[test]
+fn a_directory_that_a_live_process_has_adopted_is_no_process_and_its_bytes_count_once() {
+    let (disk, now) = (Disk::new(), Clocks::new().now());
+    let mut shared = SharedDir::claim(disk.root(), machine(0), 1).expect("room");
+    publish(&shared.own().subdirectory("journal").expect("room"), "a", |file| file.write_all(b"x")).expect("room");
+    shared.beat(MAX_BYTES / 4).expect("room");
+    drop(shared);
+    let adopter = home(&disk, 8);
+    assert_eq!(round(&adopter, now), 1);
+    adopter.state(Part::Journal, MAX_BYTES / 4);
+    assert_eq!(round(&adopter, now + ROUND_EVERY), 0);
+    let other = home(&disk, 9);
+    assert_eq!(round(&other, now), 0);
+    assert_eq!(other.allowance(), MAX_BYTES * 3 / 4);
+    adopter.state(Part::Journal, MAX_BYTES);
+    assert_eq!((round(&adopter, now + 2 * ROUND_EVERY), round(&other, now + ROUND_EVERY)), (0, 0));
+    assert_eq!(other.allowance(), MAX_BYTES / 2, "two processes share the limit");
+}
+
+/// Each directory in hand takes some file handles of the program.
+#[test]
+fn hundreds_of_ended_processes_are_taken_over_some_at_a_time() {
+    let (disk, now) = (Disk::new(), Clocks::new().now());
+    for process in 0..300 {
+        ended(&disk, 0x100 + process, &[("fallback", "a")]);
+    }
+    let home = home(&disk, 9);
+    drop(home.take(Part::Files, now));
+    let mut rounds = 0;
+    while names(&disk).len() > 1 {
+        assert!(round(&home, now) <= ADOPTED_A_ROUND);
+        assert_eq!(round(&home, now), 0, "no room, and not another round within 5 s");
+        let contents = home.take(Part::Files, now).contents;
+        assert!(contents.len() <= MOST_IN_HAND && home.has_others());
+        for content in contents {
+            content.dir.remove("a").expect("there");
+            home.finish(content.key, Part::Files);
+        }
+        rounds += 1;
+        assert_eq!(home.has_more(), names(&disk).len() > 1);
+    }
+    assert_eq!(rounds, 300_usize.div_ceil(ADOPTED_A_ROUND));
+}
+
+#[test]
+fn journals_that_ask_for_the_files_of_a_process_are_adopted_before_it() {
+    let of = |name: &str, owner: &str| (name.to_owned(), Some(owner.to_owned()), 0);
+    // `b` had adopted the directory of `a`, then `c` that of `b`.
+    let mut found = vec![of("c", "c"), of("c+1", "b"), of("b+1", "a"), ("d".to_owned(), None, 0)];
+    let mut order = Vec::new();
+    while !found.is_empty() {
+        order.push(found.swap_remove(inner::next_of(&found)).0);
+    }
+    let at = |name: &str| order.iter().position(|found| found == name);
+    assert!(at("b+1") < at("c+1") && at("c+1") < at("c"), "{order:?}");
+}
+
+/// The files have a directory of their own, and the process before was in durable mode.
+#[test]
+fn a_process_without_durable_mode_takes_journals_from_the_state_directory_too() {
+    let (state, files, clock) = (Disk::new(), Disk::new(), Clocks::new());
+    let before = home(&state, 1);
+    let mut durable = journal(&before, &clock);
+    durable.append(&batch(1, 3)).expect("room");
+    durable.sync().expect("durable");
+    drop((durable, before));
+    let (state_home, files_home) = (home(&state, 2), home(&files, 2));
+    let mut store = store(&files_home, &state_home, &clock);
+    let ReadBack::Group(batches) = store.read(1 << 20).expect("readable") else { panic!("a batch") };
+    assert_eq!(batches.iter().map(|batch| batch.spans).sum::<usize>(), 3);
+    for _ in 0..3 {
+        clock.pass(ROUND_EVERY);
+        store.clean_up(clock.wall());
+    }
+    assert_eq!(names(&state), ["0000000000000002"]);
+}
+
+#[test]
+fn a_process_without_durable_mode_keeps_damaged_segments_of_a_journal() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    let before = home(&disk, 1);
+    let mut durable = journal(&before, &clock);
+    for seq in 0..4 {
+        durable.append(&batch(seq, 3)).expect("room");
+    }
+    durable.sync().expect("durable");
+    drop((durable, before));
+    let dir = disk.root().existing_subdirectory("0000000000000001").expect("ours").expect("there");
+    let segments = dir.existing_subdirectory("journal").expect("ours").expect("there").list().expect("readable");
+    let segment = segments.into_iter().filter_map(|entry| entry.name.into_string().ok());
+    let segment = segment.filter(|name| name.starts_with("journal-")).min().expect("a segment");
+    assert!(disk.tamper(&format!("0000000000000001/journal/{segment}"), |bytes| bytes[300] ^= 1));
+    let own = home(&disk, 2);
+    let mut store = store(&own, &own, &clock);
+    for _ in 0..3 {
+        clock.pass(ROUND_EVERY);
+        store.clean_up(clock.wall());
+    }
+    assert_eq!(names(&disk), ["0000000000000002"], "the directory of the ended process is removed");
+    let journal = own.own(Part::Journal).expect("ours").0;
+    let kept = journal.existing_subdirectory("quarantine").expect("ours").expect("there").list().expect("readable");
+    assert_eq!(kept.len(), 1);
+}
