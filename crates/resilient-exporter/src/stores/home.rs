@@ -406,6 +406,11 @@ impl<D: Directory> Home<D> {
         inner.others.directories > 0 || !inner.ended.is_empty()
     }
 
+    /// The name of the directory of this process leads elsewhere, or nowhere.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.inner.lock().shared().is_gone()
+    }
+
     /// If the directory of this process has vanished, makes a new one; returns whether it did. The stores notice by the
     /// [`generation`](Self::generation).
     ///

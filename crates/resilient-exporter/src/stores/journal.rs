@@ -222,6 +222,14 @@ where
         for journal in self.all() {
             result = result.and(journal.sync().map_err(in_one_line));
         }
+        if result.is_ok() && self.home.is_on_network() && self.home.is_gone() {
+            // Another machine has taken this directory, and may have read all of it before these batches were written.
+            self.renew_if_gone()?;
+            result = Err(JournalError::new(
+                "another machine has taken the directory of this process, which was stopped for too long: its batches \
+                 are written to a new one",
+            ));
+        }
         result
     }
 

@@ -2,8 +2,8 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use safe_dir::sim::{Disk, MemoryDir};
-use safe_dir::{SharedDir, publish};
+use safe_dir::sim::{Disk, MemoryDir, Reach};
+use safe_dir::{HEARTBEAT_TIMEOUT, SharedDir, publish};
 
 use super::*;
 use crate::proofs::spans::spans;
@@ -45,6 +45,7 @@ fn machine(host: u32) -> Machine {
     Machine { boot_id: format!("boot-{host}"), host: format!("host-{host}") }
 }
 
+/// A process on one of the machines.
 fn home_on(disk: &Disk, host: u32, incarnation: u64) -> Arc<Home<MemoryDir>> {
     let root = disk.clone();
     let open = Box::new(move || Ok(root.root_on(host)));
@@ -210,6 +211,32 @@ fn journals_that_ask_for_the_files_of_a_process_are_adopted_before_it() {
     }
     let at = |name: &str| order.iter().position(|found| found == name);
     assert!(at("b+1") < at("c+1") && at("c+1") < at("c"), "{order:?}");
+}
+
+/// The machine of a process stands still for a minute. Meanwhile a process on another machine takes the directory over,
+/// and reads the journal.
+#[test]
+fn a_batch_in_a_directory_that_another_machine_has_taken_is_not_called_durable() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    disk.set_reach(Reach::NetworkWithLocalLocks);
+    disk.set_now(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
+    let home = home_on(&disk, 0, 1);
+    let mut slow = journal(&home, &clock);
+    slow.append(&batch(1, 3)).expect("room");
+    slow.sync().expect("durable");
+    disk.set_now(SystemTime::UNIX_EPOCH + Duration::from_secs(1_001) + HEARTBEAT_TIMEOUT);
+    let mut other = journal(&home_on(&disk, 1, 2), &clock);
+    assert_eq!(other.found(), 3);
+    slow.append(&batch(2, 4)).expect("room");
+    slow.sync().expect_err("the other process has read the journal");
+    assert!(slow.has_vanished(), "batches in memory are appended again");
+    slow.append(&batch(2, 4)).expect("room");
+    slow.sync().expect("durable, in a new directory");
+    drop((slow, home));
+    disk.set_now(SystemTime::UNIX_EPOCH + Duration::from_secs(1_002) + 2 * HEARTBEAT_TIMEOUT);
+    clock.pass(ROUND_EVERY);
+    other.maintain(&mut |_| Ok(false)).expect("a well disk");
+    assert_eq!(other.found(), 4);
 }
 
 /// The files have a directory of their own, and the process before was in durable mode.
