@@ -148,7 +148,6 @@ impl<D: Directory> Home<D> {
             claim: Some(shared),
             max_bytes,
             old,
-            gathered: 0,
             clock: ClockFile::new(incarnation),
             incarnation,
             generation: 0,

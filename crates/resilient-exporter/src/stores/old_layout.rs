@@ -6,6 +6,7 @@
 //! services stay, and are named.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 
@@ -114,12 +115,12 @@ impl<D: Directory> OldLayout<D> {
         &self.finds
     }
 
-    /// Moves the content of this service to directories in `root`, each under a name that `new_name` gives.
-    pub(crate) fn gather(&mut self, root: &D, new_name: &mut dyn FnMut() -> String) -> Gathered {
+    /// Moves the content of this service to directories in `root`.
+    pub(crate) fn gather(&mut self, root: &D) -> Gathered {
         let mut gathered = Gathered::default();
         self.finds.0.clear();
         // The journal of a process and its files go to one directory: the journal asks for the file of a spill.
-        let mut targets = BTreeMap::<String, Locked<D>>::new();
+        let mut targets = BTreeMap::new();
         for at in 0..self.dirs.len() {
             let old = &self.dirs[at];
             let (part, path) = (old.part, old.path.clone());
@@ -139,35 +140,27 @@ impl<D: Directory> OldLayout<D> {
                 }
             }
             for (name, process) in processes {
-                if self.gather_from(
-                    part,
-                    path.join(&name),
-                    (&name, process),
-                    root,
-                    &mut targets,
-                    new_name,
-                    &mut gathered,
-                ) {
+                let target = target_name(&path, &name);
+                if self.gather_from(part, path.join(&name), (target, process), root, &mut targets, &mut gathered) {
                     drop(dir.remove_subdirectory(&name));
                 }
             }
-            if self.gather_from(part, path, ("", dir), root, &mut targets, new_name, &mut gathered) {
+            let target = target_name(&path, "");
+            if self.gather_from(part, path, (target, dir), root, &mut targets, &mut gathered) {
                 (self.dirs[at].remove)();
             }
         }
         gathered
     }
 
-    /// Moves the content of one directory. Returns whether that is empty now.
-    #[expect(clippy::too_many_arguments, reason = "one step of a loop, with the state of the loop")]
+    /// Moves the content of one directory to the one named `target`. Returns whether the first is empty now.
     fn gather_from(
         &mut self,
         part: Part,
         path: PathBuf,
-        (process, dir): (&str, D),
+        (target, dir): (String, D),
         root: &D,
         targets: &mut BTreeMap<String, Locked<D>>,
-        new_name: &mut dyn FnMut() -> String,
         gathered: &mut Gathered,
     ) -> bool {
         let locked = match Locked::new(dir) {
@@ -189,10 +182,22 @@ impl<D: Directory> OldLayout<D> {
             }
         };
         if !names.is_empty() {
-            let moved = self.target(process, root, targets, new_name).and_then(|target| {
-                let target = target.dir.subdirectory(part.name()).map_err(|error| ErrorChain(&error).to_string())?;
-                move_all(&locked.dir, &target, &names).map_err(|error| ErrorChain(&error).to_string())
-            });
+            let target = match open_target(target, root, targets) {
+                Ok(target) => target,
+                // Another process is about to adopt it, or moves other content there.
+                Err(LockError::Held { .. }) => {
+                    gathered.waits = true;
+                    return false;
+                }
+                Err(error) => {
+                    gathered.fail(&error);
+                    return false;
+                }
+            };
+            let moved = match target.dir.subdirectory(part.name()) {
+                Ok(target) => move_all(&locked.dir, &target, &names).map_err(|error| ErrorChain(&error).to_string()),
+                Err(error) => Err(ErrorChain(&error).to_string()),
+            };
             match moved {
                 Ok(()) => gathered.moved = true,
                 Err(error) => {
@@ -203,22 +208,6 @@ impl<D: Directory> OldLayout<D> {
             }
         }
         is_emptied(locked)
-    }
-
-    /// The directory for the content of a process of the old layout. Its lock is held until everything is moved.
-    fn target<'a>(
-        &self,
-        process: &str,
-        root: &D,
-        targets: &'a mut BTreeMap<String, Locked<D>>,
-        new_name: &mut dyn FnMut() -> String,
-    ) -> Result<&'a Locked<D>, String> {
-        if !targets.contains_key(process) {
-            let dir = root.subdirectory(&new_name()).map_err(|error| ErrorChain(&error).to_string())?;
-            let locked = Locked::new(dir).map_err(|error| ErrorChain(&error).to_string())?;
-            targets.insert(process.to_owned(), locked);
-        }
-        targets.get(process).ok_or_else(String::new)
     }
 
     /// The names of the files to move, in the order of the moves; notes those of other services.
@@ -279,6 +268,36 @@ impl<D: Directory> OldLayout<D> {
     }
 }
 
+/// The name of the directory for the content of a process of the old layout: always the same, so that a process that
+/// goes on after the death of another one goes on in the same directory. A journal in two directories would have its
+/// batches in one and their marks in the other.
+fn target_name(path: &std::path::Path, process: &str) -> String {
+    // FNV-1a, 64 bits. The parts of one state directory share the directory above.
+    let above = path.parent().unwrap_or(path).as_os_str().as_encoded_bytes();
+    let bytes = above.iter().chain(b"/").chain(process.as_bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+/// Opens a directory of this name. Its lock is held until everything is moved.
+fn open_target<'a, D: Directory>(
+    name: String,
+    root: &D,
+    targets: &'a mut BTreeMap<String, Locked<D>>,
+) -> Result<&'a Locked<D>, LockError> {
+    Ok(match targets.entry(name) {
+        Entry::Occupied(opened) => opened.into_mut(),
+        Entry::Vacant(new) => {
+            let dir = root.subdirectory(new.key()).map_err(|error| {
+                let (path, source) = (root.path().join(new.key()), std::io::Error::other(error));
+                LockError::File(FileError::Io { path, action: "open", source })
+            })?;
+            new.insert(Locked::new(dir)?)
+        }
+    })
+}
+
 impl Gathered {
     fn fail(&mut self, error: &(dyn std::error::Error + 'static)) {
         self.waits = true;
@@ -308,12 +327,13 @@ fn copy<D: Directory>(from: &D, to: &D, name: &str) -> Result<(), FileError> {
     let failed = |dir: &D, action, source| FileError::Io { path: dir.path().join(name), action, source };
     let mut content = Vec::new();
     from.open_read(name)?.read_to_end(&mut content).map_err(|source| failed(from, "read", source))?;
-    let mut file = match to.create(name) {
-        Err(error) if error.is_already_exists() => return Ok(()),
-        created => created?,
-    };
+    // A process that died here may have left a part of it, or a log without the marks of files that are still here.
+    let temporary = format!(".tmp-{name}");
+    drop(to.remove(&temporary));
+    let mut file = to.create(&temporary)?;
     let written = file.write_all(&content).and_then(|()| file.sync());
-    written.map_err(|source| failed(to, "write", source))
+    written.map_err(|source| failed(to, "write", source))?;
+    to.replace(&temporary, name)
 }
 
 /// Removes the log and the lock of a directory that holds nothing else. Returns whether it is empty now.

@@ -227,6 +227,22 @@ fn the_thread_that_finds_content_wakes_the_thread_that_the_content_is_for() {
     assert_eq!(stays.handle.ledger().in_fallback, 20);
 }
 
+#[test]
+fn a_process_that_has_delivered_everything_leaves_no_directory() {
+    let collector = MockCollector::start().expect("loopback");
+    let scratch = tempfile::tempdir().expect("temp dir");
+    for (number, is_durable) in [false, true].into_iter().enumerate() {
+        let state = scratch.path().join(number.to_string());
+        let new = builder(&collector, &state);
+        let mut app = start(if is_durable { durable(new) } else { new });
+        app.trace(20);
+        app.assert_delivered(&collector);
+        assert_eq!(processes(&state).len(), 1);
+        app.shutdown().expect("nothing waits");
+        assert!(processes(&state).is_empty(), "durable: {is_durable}: {:?}", processes(&state));
+    }
+}
+
 /// More processes than the earlier layout had directories for. Half of them are in durable mode.
 #[test]
 fn seventy_processes_start_at_once_and_the_last_one_delivers_everything() {

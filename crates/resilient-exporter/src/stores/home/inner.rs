@@ -11,9 +11,6 @@ use super::{ADOPTED_A_ROUND, LATER, MAX_FAILURES, MOST_IN_HAND, OpenRoot, Part, 
 use crate::stores::layout;
 use crate::stores::old_layout::OldLayout;
 
-/// Makes the names of directories for content of the old layout different from those of processes.
-const OLD: u64 = 0x5bd1_e995_9e37_79b9;
-
 pub(super) struct Inner<D: Directory> {
     pub(super) open_root: OpenRoot<D>,
     pub(super) service: String,
@@ -23,8 +20,6 @@ pub(super) struct Inner<D: Directory> {
     /// Bytes that the journals and files of all processes may take together.
     pub(super) max_bytes: u64,
     pub(super) old: OldLayout<D>,
-    /// Directories that were made for content of the old layout.
-    pub(super) gathered: u64,
     pub(super) clock: ClockFile,
     /// The number that named the first directory of this process.
     pub(super) incarnation: u64,
@@ -203,12 +198,7 @@ impl<D: Directory> Inner<D> {
     /// Moves content of the old layout to directories that the look then finds.
     pub(super) fn gather_old(&mut self, round: &mut Round, others: &mut Others) {
         let Some(shared) = &self.claim else { return };
-        let (incarnation, count) = (self.incarnation, &mut self.gathered);
-        let mut new_name = || {
-            *count += 1;
-            format!("{:016x}", (incarnation ^ OLD).wrapping_add(*count))
-        };
-        let gathered = self.old.gather(shared.root(), &mut new_name);
+        let gathered = self.old.gather(shared.root());
         others.directories += u64::from(gathered.waits);
         if let Some(error) = gathered.failed {
             round.failed.get_or_insert(("the layout of an earlier version".to_owned(), error));

@@ -9,6 +9,7 @@ use file_fallback::{Config, FileFallback, Next, Verdict};
 use opentelemetry_sdk::Resource;
 use otlp_payload::{BatchId, Encoder, Payload};
 use safe_dir::Machine;
+use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty, MemoryDir};
 
 use super::*;
 use crate::proofs::spans::spans;
@@ -168,4 +169,68 @@ fn records_that_were_delivered_before_are_not_delivered_again() {
     drop(old);
     let (mut store, _) = process(state.path());
     assert_eq!(deliver(&mut store), [4]);
+}
+
+type Dir = Faulty<MemoryDir>;
+
+/// The directories of the old layout on a simulated disk.
+fn old_dirs(disk: &Disk, faults: &Faults) -> Vec<OldDir<Dir>> {
+    let dir = |part: Part| {
+        let (opened, removed, faults) = (disk.clone(), disk.clone(), faults.clone());
+        let open = Box::new(move || Faulty::new(opened.root(), faults.clone()).existing_subdirectory(part.name()));
+        let remove = Box::new(move || drop(removed.root().remove_subdirectory(part.name())));
+        OldDir { part, open, remove, path: PathBuf::from("/sim").join(part.name()) }
+    };
+    Part::ALL.into_iter().map(dir).collect()
+}
+
+/// The process that moves an old journal dies at any call to the disk: no batch that was done comes back.
+#[test]
+fn a_journal_of_several_segments_moves_whole_wherever_the_process_dies() {
+    let mut nth = 1;
+    loop {
+        let (disk, faults) = (Disk::new(), Faults::none());
+        let dir = disk.root().subdirectory("journal").expect("room");
+        let config = JournalConfig { segment_bytes: 64 << 10, free_space_reserve: 0, ..JournalConfig::default() };
+        let (mut journal, _) = Journal::open(dir, config, 1, |_| Ok(false)).expect("a well disk");
+        // The oldest batch waits, and keeps the segments of the others.
+        let batches = (0..40).map(|number| batch("shop", 1_000 * number, 100 + number as usize)).collect::<Vec<_>>();
+        for batch in &batches {
+            journal.append(batch.id(), batch.span_count() as u32, batch.bytes()).expect("room");
+            journal.sync().expect("a well disk");
+        }
+        let done = batches[1..].iter().map(Payload::id).collect::<Vec<_>>();
+        journal.done(&done).expect("known");
+        journal.sync().expect("a well disk");
+        assert!(journal.status().segments > 2, "{:?}", journal.status());
+        drop(journal);
+
+        faults.plan(nth, Fault::Errno(5), true);
+        let service = Some("shop".to_owned());
+        let root = Faulty::new(disk.root(), faults.clone());
+        drop(OldLayout::new(old_dirs(&disk, &faults), service.clone()).gather(&root));
+        let is_over = faults.fired() == 0;
+        faults.clear();
+        disk.crash(Crash::Best);
+
+        let (opened, machine) = (disk.clone(), Machine { boot_id: "boot".to_owned(), host: "host".to_owned() });
+        let open = Box::new(move || Ok(Faulty::new(opened.root(), Faults::none())));
+        let old = OldLayout::new(old_dirs(&disk, &faults), service);
+        let home = Arc::new(Home::open(open, "shop".to_owned(), machine, 1, 1 << 30, old).expect("a directory").0);
+        let (files, letters) = (Arc::clone(&home), Arc::clone(&home));
+        let place = Place { files, letters, journal: None, clock: Arc::new(SystemClock) };
+        let mut store = FileStore::open(place, &Files::default(), &LetterSettings::default(), 0).expect("a directory");
+        let mut delivered = Vec::new();
+        while let ReadBack::Group(batches) = store.read(1 << 20).expect("readable") {
+            delivered.extend(batches.iter().map(|batch| batch.spans));
+            let finished = |spans: usize| Fate::Finished { delivered: spans, rejected: 0, refused: Vec::new() };
+            store.settle(&batches.iter().map(|batch| finished(batch.spans)).collect::<Vec<_>>()).expect("durable");
+        }
+        assert_eq!(delivered, [100], "call {nth}");
+        if is_over {
+            break;
+        }
+        nth += 1;
+    }
+    assert!(nth > 10, "{nth} calls");
 }
