@@ -28,7 +28,7 @@ pub use take_over::TakenOver;
 pub use write::Journal;
 
 /// The id of a batch: the incarnation of its writer, which stands for one run of a program, and the number of the batch
-/// in that run.
+/// in that run, by which the batches of one run are ordered.
 ///
 /// No two batches ever have the same id. [`Journal::incarnation`] is the first half for batches of this run; a number
 /// is not used again after its batch is done. Methods accept any type that converts into this pair.

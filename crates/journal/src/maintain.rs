@@ -271,6 +271,25 @@ impl Index {
         found.into_iter().map(|(_, id)| id).collect()
     }
 
+    /// Orders the batches of each run of a program by their numbers: the record of one that was copied stands behind
+    /// those of younger batches.
+    pub(crate) fn restore_order(&mut self) {
+        let mut runs: HashMap<u64, (Vec<u64>, Vec<Id>)> = HashMap::new();
+        for id in self.in_order() {
+            let (orders, ids) = runs.entry(id.0).or_default();
+            orders.extend(self.batches.get(&id).map(|live| live.order));
+            ids.push(id);
+        }
+        for (orders, mut ids) in runs.into_values() {
+            ids.sort_unstable();
+            for (id, order) in ids.iter().zip(orders) {
+                if let Some(live) = self.batches.get_mut(id) {
+                    live.order = order;
+                }
+            }
+        }
+    }
+
     /// The announced spills whose record is in a segment, or in none, each with its batches that still wait.
     pub(crate) fn spills_in(&self, segment: Option<u64>) -> Vec<(u64, String, Vec<Id>)> {
         let here = self.spills.iter().filter(|(_, spill)| spill.segment == segment);

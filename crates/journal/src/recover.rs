@@ -209,6 +209,7 @@ impl Recovery {
             recovery.read_segment(dir, subject, name, account.filter(|_| subject.is_finished), &mut search)?;
         }
         recovery.index.synced();
+        recovery.index.restore_order();
         match recovery.report.kept.pop() {
             // The disk reads none of the segments.
             Some(Kept { name, source }) if recovery.is_unreadable() => {

@@ -460,3 +460,27 @@ fn the_age_of_a_batch_is_that_of_its_first_record() {
     // Its copy stands in a later segment than the one that went first.
     assert_eq!(journal.oldest(), Some((id(1), 100)));
 }
+
+#[test]
+fn the_next_process_finds_batches_in_the_order_of_their_first_records() {
+    for last in 4..60 {
+        let disk = Disk::new();
+        let (mut journal, _) = open(disk.root());
+        append(&mut journal, id(1), 100);
+        for seq in 2..=last {
+            append(&mut journal, id(seq), 500);
+            if seq < last && seq != 30 {
+                journal.done(&[id(seq)]).expect("written");
+            }
+            journal.sync().expect("synced");
+            journal.maintain().expect("a well disk");
+        }
+        let before = journal.waiting();
+        drop(journal);
+        // The copy of batch 1 may stand behind batch 30.
+        let (mut journal, _) = open(disk.root());
+        assert_eq!(journal.waiting(), before, "{last} batches");
+        let first = journal.next_recovered(now()).expect("batches wait").expect("a well disk");
+        assert_eq!(first.id, id(1), "{last} batches");
+    }
+}
