@@ -4,7 +4,7 @@
 //! memory returns under its id.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use otlp_payload::{BatchId, Payload};
 use span_buffer::{Entry, Size};
@@ -14,9 +14,13 @@ use super::memory::size_of;
 use super::storage;
 use crate::seams::journal::GivenUp;
 
+/// Between two recovered batches: memory gives batches of one instant back in the reverse order.
+const ORDER: Duration = Duration::from_nanos(1);
+
 #[derive(Default)]
 pub(super) struct Kept {
-    /// Recovered batches count as accepted at the start of durable mode: their age begins anew.
+    /// Recovered batches count as accepted at the start of durable mode, each after the one that was read before: their
+    /// age begins anew.
     accepted: Option<Instant>,
     /// Spans of earlier processes that are in the journal and were not read yet.
     unread: usize,
@@ -125,7 +129,9 @@ impl Kept {
             None => {
                 let surplus = spans.saturating_sub(self.unread);
                 self.unread -= spans - surplus;
-                Arrival { to, accepted: self.accepted, surplus, missing: 0 }
+                let accepted = self.accepted;
+                self.accepted = accepted.map(|instant| instant + ORDER);
+                Arrival { to, accepted, surplus, missing: 0 }
             }
         };
         self.reading = None;

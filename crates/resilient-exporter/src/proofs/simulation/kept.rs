@@ -339,3 +339,24 @@ fn batches_that_return_from_a_failed_file_are_appended_to_the_new_journal_at_onc
     world.journal_turns();
     assert_eq!((world.core().only_in_memory(), world.journal.len()), (0, 18));
 }
+
+#[test]
+fn recovered_batches_are_sent_in_the_order_of_their_reads() {
+    let mut simulation = Simulation::new(Box::new(MemoryFallback::in_groups_of(3)), Setup::small(false, 3));
+    simulation.core = simulation.core.with_journal(50, true, simulation.now);
+    simulation.poll();
+    let mut read = Vec::new();
+    while simulation.take_effect(|effect| matches!(effect, Effect::Recover(_))).is_some() {
+        let payload = simulation.payload(10 * read.len() as u64, 10);
+        read.push(payload.id());
+        let now = simulation.now;
+        simulation.report(|core| core.on_recovered(payload, now));
+    }
+    let mut sent = Vec::new();
+    while sent.len() < 5 {
+        simulation.poll();
+        sent.push(simulation.calls[0].payload.id());
+        simulation.answer(0, Answer::Accept);
+    }
+    assert_eq!(sent, read);
+}

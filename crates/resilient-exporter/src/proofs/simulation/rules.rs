@@ -184,8 +184,8 @@ fn recovered_batches_wait_in_the_journal_while_spills_are_not_written() {
         }
     }
     assert_eq!(simulation.core.durable.unread(), 890, "memory is a little more than half full");
-    // Every recovered batch is at the age limit, and the disk thread writes none of the spills.
-    simulation.now += simulation.core.memory.limits().max_age;
+    // Every recovered batch is beyond the age limit, and the disk thread writes none of the spills.
+    simulation.now += simulation.core.memory.limits().max_age + Duration::from_secs(1);
     simulation.poll();
     assert_eq!(simulation.core.memory.writing_size().count, 110);
     assert!(!simulation.takes_recover_effect(), "their memory is not free before they are written");
