@@ -122,7 +122,6 @@ impl Builder {
                 None => {}
             }
         }
-        storage.homes = homes.state.iter().chain(&homes.files).cloned().collect();
         storage
             .note_finds(homes.state.iter().chain(homes.files.iter().filter(|_| self.settings.fallback.dir.is_some())));
         Ok(storage)
