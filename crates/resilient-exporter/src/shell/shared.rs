@@ -194,8 +194,8 @@ impl Shared {
         }
     }
 
-    /// The net thread is awake anyway: the threads of the storage may look for ended processes too, at most once in 5 s.
-    /// A process without traffic does not wake for that.
+    /// The net thread is awake anyway: the threads of the storage may look for ended processes too, at most once in
+    /// 5 s. A process without traffic does not wake for that.
     pub(crate) fn stir_storage(&self, now: Instant) {
         let mut stirred = self.stirred.lock();
         if stirred.is_none_or(|last| now.saturating_duration_since(last) >= STIR_EVERY) {

@@ -155,8 +155,8 @@ impl Found {
 }
 
 /// A process has locked the directory of the service, or one directly in it. Each process locks its directory before
-/// those of its stores, which are not asked here: that would stand in the way of a process that starts. First, since the
-/// names behind are as many as the spans of ended processes have files.
+/// those of its stores, which are not asked here: that would stand in the way of a process that starts. First, since
+/// the names behind are as many as the spans of ended processes have files.
 fn has_owner(service: &Path) -> bool {
     let entries = service.read_dir().into_iter().flatten().take(MAX_NAMES).flatten();
     let mut dirs = entries.filter(|entry| entry.file_type().is_ok_and(|file_type| file_type.is_dir()));

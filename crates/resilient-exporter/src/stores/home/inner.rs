@@ -252,8 +252,8 @@ fn holder_of(name: &str) -> Option<&str> {
     name.split_once('+').map(|(holder, _)| holder)
 }
 
-/// The next directory to adopt, by its place: one whose process has adopted none of the others. The journals that it had
-/// adopted ask for its files, and thus come first.
+/// The next directory to adopt, by its place: one whose process has adopted none of the others. The journals that it
+/// had adopted ask for its files, and thus come first.
 pub(super) fn next_of(found: &[(String, Option<String>, u64)]) -> usize {
     let holders = found.iter().filter_map(|(name, ..)| holder_of(name)).collect::<BTreeSet<_>>();
     let is_free = |owner: &Option<String>| owner.as_deref().is_none_or(|owner| !holders.contains(owner));
