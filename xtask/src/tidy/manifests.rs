@@ -58,7 +58,7 @@ fn check_one(folder: &Path, package: &Package, manifest: &str, readme: &str, tes
     if readme.lines().filter(|line| !line.trim().is_empty()).count() < 3 {
         say("README.md", 0, "is missing or says nothing: what it is, why, one example".into());
     }
-    // Another allocator and another kind of build need a program of their own.
+    // Another allocator, another kind of build and a measured peak of memory need a program of their own.
     let apart = ["#[global_allocator]", "#![cfg(loom)]", "/proc/self/clear_refs"];
     let together = tests.iter().filter(|text| !apart.iter().any(|mark| text.contains(mark))).count();
     if together > 1 {
