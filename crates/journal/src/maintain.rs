@@ -55,14 +55,24 @@ impl<D: Directory> Journal<D> {
     ///
     /// If a segment cannot be removed: the directory is then a journal in which no batch waits.
     pub fn remove(mut self) -> Result<Option<Locked<D>>, MaintainError> {
+        if self.clear()? { Ok(Some(Locked { dir: self.dir, lock: self.lock })) } else { Ok(None) }
+    }
+
+    /// [`remove`](Self::remove) for a journal that stays open, such as at the end of a program that has nothing to leave
+    /// to the next one. Returns whether no segment is left; the next append begins a new one.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn clear(&mut self) -> Result<bool, MaintainError> {
         if !self.index.batches.is_empty() || self.index.segments.values().any(|segment| segment.kept) {
-            return Ok(None);
+            return Ok(false);
         }
         self.head = None;
         for key in self.index.segments.keys().copied().collect::<Vec<_>>() {
             self.retire(key).map_err(MaintainError)?;
         }
-        Ok(Some(Locked { dir: self.dir, lock: self.lock }))
+        Ok(true)
     }
 
     pub(crate) fn head_key(&self) -> Option<u64> {

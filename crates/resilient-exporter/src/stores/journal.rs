@@ -63,6 +63,14 @@ struct Ended<D: Directory> {
     journal: journal::Journal<D>,
 }
 
+impl<D: Directory> Drop for FileJournal<D> {
+    /// A process that leaves no batch leaves no journal either.
+    fn drop(&mut self) {
+        // Where this fails, another process finds a journal without a batch.
+        drop(self.own.clear());
+    }
+}
+
 impl<D: Directory> FileJournal<D> {
     /// Opens a new journal in the directory of this process, and those of processes that have ended. `has_file` answers
     /// for files of a fallback of the user's.
