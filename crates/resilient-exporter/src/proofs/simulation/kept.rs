@@ -360,3 +360,19 @@ fn recovered_batches_are_sent_in_the_order_of_their_reads() {
     }
     assert_eq!(sent, read);
 }
+
+#[test]
+fn a_batch_that_was_delivered_is_not_lost_with_its_segment_and_neither_is_another_for_it() {
+    let mut world = World::new(false, true);
+    let delivered = world.export();
+    world.simulation.poll();
+    world.simulation.answer(0, Answer::Accept);
+    let now = world.simulation.now;
+    world.simulation.report(|core| {
+        core.on_found(10);
+        // Before its mark is written.
+        core.on_removed(Some(vec![GivenUp { id: delivered, spans: 10 }]), now);
+    });
+    let (core, ledger) = (world.core(), world.core().ledger());
+    assert_eq!((core.durable.unread(), ledger.delivered, ledger.lost()), (10, 10, 0), "{ledger:?}");
+}
