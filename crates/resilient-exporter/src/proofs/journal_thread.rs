@@ -29,6 +29,7 @@ struct Script {
     is_full: AtomicBool,
     vanishes: AtomicBool,
     found: AtomicU64,
+    reads_fail: AtomicBool,
 }
 
 struct Scripted(Arc<Script>);
@@ -67,7 +68,10 @@ impl Journal for Scripted {
     }
 
     fn next_recovered(&mut self, _now: SystemTime) -> Recovered {
-        Recovered::End
+        match self.0.reads_fail.load(Ordering::Relaxed) {
+            true => Recovered::Later(JournalError::new("a bad sector")),
+            false => Recovered::End,
+        }
     }
 
     fn has_vanished(&mut self) -> bool {
@@ -197,4 +201,21 @@ fn an_answer_about_one_file_is_no_answer_about_another() {
         true
     };
     assert!(queue.ask_disk("other", in_time, Duration::ZERO).expect("an answer"));
+}
+
+#[test]
+fn the_trouble_of_reads_ends_with_the_batches_that_they_were_about() {
+    let exporter = Exporter::new();
+    let mut worker = exporter.worker();
+    exporter.script.found.store(10, Ordering::Relaxed);
+    exporter.script.reads_fail.store(true, Ordering::Relaxed);
+    worker.maintain();
+    let now = exporter.clocks.now();
+    exporter.shared.decide(|core| core.poll_calls(now));
+    worker.turn_within(Some(Duration::ZERO));
+    assert_eq!(exporter.shared.core().durable.trouble(), Some("a bad sector"));
+    exporter.script.vanishes.store(true, Ordering::Relaxed);
+    worker.maintain();
+    worker.turn_within(Some(Duration::ZERO));
+    assert_eq!(exporter.shared.core().durable.trouble(), None, "nothing is left to read");
 }

@@ -77,8 +77,16 @@ impl Committer {
         let has_vanished = std::mem::take(&mut self.has_vanished);
         if has_vanished {
             self.unsynced.clear();
+            self.forget_trouble_of_batches();
         }
         has_vanished
+    }
+
+    /// Batches have left the journal: no read or mark that failed is tried again, which would end its trouble.
+    fn forget_trouble_of_batches(&mut self) {
+        for kind in [Kind::Mark, Kind::Recover] {
+            self.trouble[kind as usize] = None;
+        }
     }
 
     /// Appends and marks the batches of a commit. Marks follow the appends, so that no mark precedes its batch; they
@@ -203,6 +211,9 @@ impl Committer {
     /// Gives the oldest segment of the journal up, and reports that.
     pub(crate) fn remove_oldest(&mut self, shared: &Shared) {
         let removed = self.ask(Kind::Maintain, Journal::remove_oldest_finished).unwrap_or_default();
+        if removed.is_some() {
+            self.forget_trouble_of_batches();
+        }
         let now = shared.clock.now();
         shared.decide(|core| core.on_removed(removed, now));
     }
