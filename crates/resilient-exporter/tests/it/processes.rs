@@ -117,6 +117,20 @@ fn the_process_that_stays_takes_over_everything_that_the_other_leaves() {
     }
 }
 
+/// A durable process whose spans are all delivered leaves neither a directory nor a journal of spent batches.
+#[test]
+fn a_process_that_ends_with_nothing_left_removes_its_journal_and_its_directory() {
+    let collector = MockCollector::start().expect("loopback");
+    let scratch = tempfile::tempdir().expect("temp dir");
+    let state = scratch.path().join("state");
+    let mut app = start(durable(builder(&collector, &state)));
+    app.trace(40);
+    app.wait_until("delivery", |handle| handle.ledger().delivered == 40);
+    assert!(tree(&state).keys().any(|path| path.extension().is_some_and(|extension| extension == "seg")), "a journal");
+    app.shutdown().expect("everything is delivered");
+    assert!(processes(&state).is_empty(), "{:?}", tree(&state).keys());
+}
+
 /// A program that builds its exporter anew, such as for other settings: each one has the spans of all before it.
 #[test]
 fn an_exporter_that_is_built_again_has_the_spans_of_those_before() {
