@@ -58,8 +58,8 @@ impl<D: Directory> Journal<D> {
         if self.clear()? { Ok(Some(Locked { dir: self.dir, lock: self.lock })) } else { Ok(None) }
     }
 
-    /// [`remove`](Self::remove) for a journal that stays open, such as at the end of a program that has nothing to leave
-    /// to the next one. Returns whether no segment is left; the next append begins a new one.
+    /// [`remove`](Self::remove) for a journal that stays open, such as at the end of a program that leaves nothing to
+    /// the next one. Returns whether no segment is left; the next append begins a new one.
     ///
     /// # Errors
     ///
