@@ -68,9 +68,12 @@ impl Core {
             return;
         }
         if self.storage.is_ready(now) {
-            if self.durable.kept.is_waiting() {
+            let kept = &self.durable.kept;
+            let is_movable =
+                kept.unread() > 0 || kept.next_size(|size| !self.memory.is_larger_than_all(size)).is_some();
+            if is_movable {
                 self.move_oldest_to_file(now);
-            } else if is_full && self.durable.kept.is_empty() && !self.spills.is_writing() {
+            } else if is_full && !kept.is_reading() && !self.spills.is_writing() {
                 let oldest = self.memory.take_oldest(ROOM_BYTES, |entry| self.durable.has_synced(entry), now);
                 self.spill(oldest);
             }
@@ -79,13 +82,16 @@ impl Core {
         }
     }
 
-    /// Has the oldest batch that only the journal holds read for a file. It takes memory on its way.
+    /// Has the oldest batch that only the journal holds read for a file. It takes memory on its way: one that is larger
+    /// than all of memory stays, until the endpoint takes its pieces.
     fn move_oldest_to_file(&mut self, now: Instant) {
         let kept = &self.durable.kept;
-        // The size of a batch of an earlier process is not known before.
-        let fits = match kept.next_size() {
-            Some(size) => self.memory.has_room_for(size),
-            None => !self.memory.is_held_above(NEARLY_FULL_MEMORY),
+        let fits = match kept.unread() {
+            0 => kept
+                .next_size(|size| !self.memory.is_larger_than_all(size))
+                .is_some_and(|size| self.memory.has_room_for(size)),
+            // The size of a batch of an earlier process is not known before.
+            _ => !self.memory.is_held_above(NEARLY_FULL_MEMORY),
         };
         if fits {
             self.read_kept(Destination::File, now);
@@ -220,7 +226,8 @@ impl Core {
     }
 
     fn read_kept(&mut self, to: Destination, now: Instant) {
-        if let Some(id) = self.durable.kept.start_read(to, now) {
+        let may_go = |size| to != Destination::File || !self.memory.is_larger_than_all(size);
+        if let Some(id) = self.durable.kept.start_read(to, may_go, now) {
             self.effects.push_back(Effect::Recover(id));
         }
     }

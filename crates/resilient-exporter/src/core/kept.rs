@@ -100,14 +100,19 @@ impl Kept {
         self.away.insert(index, away);
     }
 
-    /// Chooses the next batch to read: `Some(None)` is one of an earlier process. None if no batch waits, one is being
-    /// read, or a failure has just ended.
-    pub(super) fn start_read(&mut self, to: Destination, now: Instant) -> Option<Option<BatchId>> {
+    /// Chooses the next batch to read: `Some(None)` is one of an earlier process, else of those that `may_go` the oldest.
+    /// None if no such batch waits, one is being read, or a failure has just ended.
+    pub(super) fn start_read(
+        &mut self,
+        to: Destination,
+        may_go: impl Fn(Size) -> bool,
+        now: Instant,
+    ) -> Option<Option<BatchId>> {
         if self.reading.is_some() || self.retry_at.is_some_and(|instant| now < instant) {
             return None;
         }
         let away = match self.unread {
-            0 => Some(self.away.pop_front()?),
+            0 => Some(self.away.remove(self.away.iter().position(|away| may_go(away.size))?)?),
             _ => None,
         };
         self.reading = Some(Read { away, to });
@@ -238,9 +243,14 @@ impl Kept {
         self.unread == 0 && self.away.is_empty() && self.reading.is_none()
     }
 
-    /// The size of the next batch; none if that is one of an earlier process, whose size is not known.
-    pub(super) fn next_size(&self) -> Option<Size> {
-        self.away.front().filter(|_| self.unread == 0).map(|away| away.size)
+    /// The size of the oldest batch that `may_go`, of those that left memory.
+    pub(super) fn next_size(&self, may_go: impl Fn(Size) -> bool) -> Option<Size> {
+        self.away.iter().map(|away| away.size).find(|size| may_go(*size))
+    }
+
+    /// A batch is being read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
     }
 
     /// The instant before which no read begins, after a failure.

@@ -376,3 +376,30 @@ fn a_batch_that_was_delivered_is_not_lost_with_its_segment_and_neither_is_anothe
     let (core, ledger) = (world.core(), world.core().ledger());
     assert_eq!((core.durable.unread(), ledger.delivered, ledger.lost()), (10, 10, 0), "{ledger:?}");
 }
+
+#[test]
+fn a_batch_larger_than_all_of_memory_holds_up_no_other_in_a_journal_that_is_nearly_full() {
+    let mut world = World::new(true, true);
+    world.simulation.now += Duration::from_secs(1);
+    let now = world.simulation.now;
+    world.simulation.report(|core| core.on_disk_failed("no space left", now));
+    let ids = (0..24).map(|_| world.export()).collect::<Vec<_>>();
+    world.simulation.now += Duration::from_secs(2);
+    world.export();
+    while !world.simulation.effects.is_empty() {
+        world.simulation.run_effect(Disturbance::None);
+        world.journal_turns();
+    }
+    // A batch of an earlier process, which had a larger memory.
+    let (large, now) = (world.simulation.payload(10_000, 300), world.simulation.now);
+    let is_read = |effect: &Effect| matches!(effect, Effect::Recover(_));
+    world.simulation.report(|core| {
+        core.on_found(300);
+        core.on_journal_usage(FULL, now);
+    });
+    assert!(matches!(world.simulation.take_effect(is_read), Some(Effect::Recover(None))));
+    world.simulation.report(|core| core.on_recovered(large, now));
+    world.simulation.report(|core| core.on_journal_usage(FULL, now));
+    let next = world.simulation.take_effect(is_read);
+    assert!(matches!(next, Some(Effect::Recover(Some(id))) if ids.contains(&id)), "{next:?}");
+}
