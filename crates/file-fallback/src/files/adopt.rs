@@ -29,13 +29,16 @@ struct Move {
 /// file leaves out no other one; the first is returned beside the result.
 pub(crate) fn take_over<D: Directory>(files: &mut Files<D>, from: &D) -> (TakenOver, Result<(), FileError>) {
     let before = files.catalog.total();
-    let taken = take_some(files, from);
+    let mut fatal = Vec::new();
+    let taken = take_some(files, from, &mut fatal);
     let total = files.catalog.total();
     let (moved, count) = (total.files - before.files, total.count - before.count);
     if moved > 0 {
         let from = from.path().display().to_string();
         files.notices.push_back(Notice::Adopted { from, files: moved, count });
     }
+    // They count as adopted, and then as set aside.
+    fatal.iter().for_each(|key| files.set_aside(key, Damage::EndsProcess));
     let (more, result) = match taken {
         Ok(more) => (more, Ok(())),
         Err(error) => (true, Err(error)),
@@ -53,8 +56,8 @@ pub(crate) fn is_file<D: Directory>(dir: &D, name: &str) -> Result<bool, FileErr
     }
 }
 
-/// Returns whether more is left to be moved.
-fn take_some<D: Directory>(files: &mut Files<D>, from: &D) -> Result<bool, FileError> {
+/// Returns whether more is left to be moved. Moved files that have ended too many processes are added to `fatal`.
+fn take_some<D: Directory>(files: &mut Files<D>, from: &D, fatal: &mut Vec<Key>) -> Result<bool, FileError> {
     files.check_directory()?;
     let mut waiting = Vec::new();
     for entry in from.list()? {
@@ -67,7 +70,7 @@ fn take_some<D: Directory>(files: &mut Files<D>, from: &D) -> Result<bool, FileE
     let (more, is_empty) = (waiting.len() > FILES_AT_A_TIME, waiting.is_empty());
     let mut failed = None;
     if !is_empty {
-        move_files(files, from, waiting, &mut failed);
+        move_files(files, from, waiting, fatal, &mut failed);
     }
     if let Some(error) = failed {
         return Err(error);
@@ -90,6 +93,7 @@ fn move_files<D: Directory>(
     files: &mut Files<D>,
     from: &D,
     waiting: Vec<(Key, FileName)>,
+    fatal: &mut Vec<Key>,
     failed: &mut Option<FileError>,
 ) {
     let (mut progress, _) = Progress::load(from);
@@ -130,7 +134,7 @@ fn move_files<D: Directory>(
                     Reading::remove_from(from);
                 }
                 if is_fatal {
-                    files.set_aside(&key, Damage::EndsProcess);
+                    fatal.push(key);
                 }
             }
             Err(error) => {

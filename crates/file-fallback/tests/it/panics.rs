@@ -244,10 +244,19 @@ fn the_deaths_of_processes_with_directories_of_their_own_count_together() {
     let dirs = [0, 1, 2, 3].map(|number| scratch.path().join(number.to_string()));
     drop(open(config(&dirs[0])).spill(&lines([0], 50), at(0)).expect("room"));
     drop(open(config(&dirs[0])).spill(&lines([1], 50), at(1)).expect("room"));
+    let mut notices = Vec::new();
     for pair in dirs.windows(2) {
         dies(&pair[0], "in the reader");
-        take_over(&mut open(config(&pair[1])), &ended(&pair[0]).dir);
+        let mut store = open(config(&pair[1]));
+        take_over(&mut store, &ended(&pair[0]).dir);
+        notices = store.take_notices();
     }
+    // A ledger that follows the notices has the file before it loses it.
+    let expected = matches!(
+        &notices[..],
+        [Notice::Adopted { files: 2, count: 3, .. }, Notice::SetAside { damage: Damage::EndsProcess, count: 1, .. }]
+    );
+    assert!(expected, "{notices:?}");
     let mut store = open(config(&dirs[3]));
     assert_eq!(store.set_aside().expect("readable").files, 1);
     assert_eq!(drain(&mut store, 1_000), (once([1]), 0));
