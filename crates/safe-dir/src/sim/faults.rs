@@ -29,6 +29,8 @@ struct Plan {
     fired: u64,
     /// The number of the call, counted from 1, and its failure; if the last part is true, all later calls fail too.
     planned: Option<(u64, Fault, bool)>,
+    /// The name of the file that no reader survives.
+    panics_on: Option<String>,
 }
 
 /// A directory whose calls fail as planned by [`Faults`]. Every call of it and its files counts, also for the lock.
@@ -55,7 +57,12 @@ impl Faults {
     /// Lets the `nth` call from now on fail, counted from 1; and all after it, if `persistent`.
     pub fn plan(&self, nth: u64, fault: Fault, persistent: bool) {
         let mut plan = self.lock();
-        *plan = Plan { planned: Some((nth, fault, persistent)), ..Plan::default() };
+        *plan = Plan { planned: Some((nth, fault, persistent)), panics_on: plan.panics_on.take(), ..Plan::default() };
+    }
+
+    /// Lets each call that opens a file of this name for reading panic, as a reader with a bug does; `None` ends that.
+    pub fn panic_on(&self, name: Option<&str>) {
+        self.lock().panics_on = name.map(str::to_owned);
     }
 
     /// Ends all faults.
@@ -145,6 +152,8 @@ impl<D: Directory> Directory for Faulty<D> {
 
     fn open_read(&self, name: &str) -> Result<Self::File, FileError> {
         self.check(name, "open")?;
+        let panics = self.faults.lock().panics_on.as_deref() == Some(name);
+        assert!(!panics, "a reader of {name} has a bug");
         self.inner.open_read(name).map(|file| self.file(file))
     }
 
