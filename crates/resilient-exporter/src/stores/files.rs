@@ -152,10 +152,22 @@ impl<D: Directory> FileStore<D> {
         store.take_over(now);
         store.share_limits();
         store.count_aside();
-        // Files that were found while opening are in the first usage already.
         store.note_changes();
-        store.changes.retain(|change| !matches!(change, Change::Recovered { .. }));
+        store.leave_out_first_usage();
         Ok(store)
+    }
+
+    /// Files that were found while opening, and are still here, are in the first usage already.
+    fn leave_out_first_usage(&mut self) {
+        self.changes.retain(|change| !matches!(change, Change::Recovered { .. }));
+        let left = self.changes.iter().map(|change| match change {
+            Change::Dropped { spans, .. } | Change::TakenOver { spans } => *spans,
+            Change::DeadLettersEvicted { .. } | Change::Recovered { .. } => 0,
+        });
+        let spans = left.sum();
+        if spans > 0 {
+            self.changes.insert(0, Change::Recovered { spans });
+        }
     }
 
     /// The directory of the files.
@@ -229,6 +241,10 @@ impl<D: Directory> FileStore<D> {
     }
 
     fn note_evicted(&mut self, evicted: &[Evicted]) {
+        if !evicted.is_empty() {
+            // A file that has just been adopted enters the ledger before it leaves it.
+            self.note_changes();
+        }
         for file in evicted {
             self.garbage.remove(&file.name);
         }
