@@ -154,6 +154,10 @@ impl<D: Directory> FileStore<D> {
         store.count_aside();
         store.note_changes();
         store.leave_out_first_usage();
+        if newest.is_none() {
+            // A process that ends within a second has told the next one the time too.
+            store.remember(now);
+        }
         Ok(store)
     }
 

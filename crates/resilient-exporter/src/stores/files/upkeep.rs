@@ -272,9 +272,13 @@ impl<D: Directory> FileStore<D> {
 
     /// Has the next process know the newest time that this one has seen.
     pub(super) fn remember_time(&mut self) {
-        if let Some(newest) = self.files.newest_time()
-            && let Err(error) = self.upkeep.place.files.remember_time(newest)
-        {
+        if let Some(newest) = self.files.newest_time() {
+            self.remember(newest);
+        }
+    }
+
+    pub(super) fn remember(&mut self, newest: SystemTime) {
+        if let Err(error) = self.upkeep.place.files.remember_time(newest) {
             self.log.warn(Kind::ClockNotWritten, 0, &in_one_line(error).to_string());
         }
     }
