@@ -434,4 +434,6 @@ impl<D: Directory> Home<D> {
 }
 
 #[cfg(test)]
+mod shares;
+#[cfg(test)]
 mod tests;
