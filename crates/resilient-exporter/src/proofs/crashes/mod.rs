@@ -8,11 +8,17 @@
 //! | --- | --- |
 //! | `clocks` | the clocks of the simulated computer |
 //! | `computer` | the simulated computer: its disk outlives its processes; the checks at the end of a history |
+//! | `fleet` | several processes at once on one disk, and the trouble that other programs and bad disks make |
+//! | `fleets` | histories of such processes |
 //! | `process` | one process on the computer: its steps, and the recount of its ledger |
+//! | `tree` | the files of the disk as another program sees, searches and removes them |
 
 pub(super) mod clocks;
 mod computer;
+mod fleet;
+mod fleets;
 mod process;
+mod tree;
 
 use std::collections::VecDeque;
 
@@ -143,7 +149,7 @@ fn run_history(policy: SyncPolicy, fallback: bool, steps: Vec<Step>) -> Result<(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_200, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn on_a_healthy_disk_no_durable_span_is_lost_and_duplicates_are_bounded(

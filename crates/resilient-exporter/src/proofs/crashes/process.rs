@@ -9,26 +9,30 @@ use std::time::{Duration, Instant};
 use ::journal::SyncPolicy;
 use otlp_transport::{Cause, Outcome, RefusalKind};
 use proptest::prelude::*;
-use safe_dir::sim::{Crash, Fault};
+use safe_dir::sim::{Crash, Fault, Faults};
 
-use super::computer::{Computer, span_ids};
+use super::clocks::Clocks;
+use super::computer::{Computer, SpanKey, Stores, span_ids};
 use super::{Answer, Step};
 use crate::core::{Answer as Answered, Call, Question};
 use crate::proofs::spans::spans;
 use crate::seams::fallback::Fallback;
-use crate::shell::commit::Committer;
 use crate::shell::disk::Worker;
 use crate::shell::journal::JournalWorker;
 use crate::shell::plan::RIDE;
 use crate::shell::shared::Shared;
 
 pub(super) struct Process<'a> {
-    pub(super) computer: &'a mut Computer,
-    shared: &'a Shared,
+    pub(super) shared: &'a Shared,
     worker: Worker<'a>,
-    journal: Rc<RefCell<JournalWorker<'a>>>,
+    /// None without durable mode.
+    journal: Option<Rc<RefCell<JournalWorker<'a>>>>,
     pub(super) calls: Vec<Call>,
     unmarked: Unmarked,
+    clocks: Clocks,
+    pub(super) faults: Faults,
+    /// Spans that this process has accepted.
+    accepted: Vec<SpanKey>,
 }
 
 /// Spans that the collector acknowledged to this process, without a synced mark in the journal or in a file: after a
@@ -45,35 +49,34 @@ struct Unmarked {
 }
 
 impl<'a> Process<'a> {
-    pub(super) fn new(
-        computer: &'a mut Computer,
-        shared: &'a Shared,
-        fallback: Box<dyn Fallback>,
-        committer: Committer,
-    ) -> Self {
-        let journal = Rc::new(RefCell::new(JournalWorker::new(shared, committer)));
+    pub(super) fn new(shared: &'a Shared, stores: Stores) -> Self {
+        let Stores { fallback, committer, clocks, faults } = stores;
+        let journal = committer.map(|committer| Rc::new(RefCell::new(JournalWorker::new(shared, committer))));
         let mut worker = Worker::new(shared, fallback);
-        let (partner, clocks) = (Rc::clone(&journal), computer.clocks.clone());
-        worker.hand_overs.partner = Some(Box::new(move || {
-            partner.borrow_mut().turn_within(Some(Duration::ZERO));
-            // An announcement waits for a commit to share its sync with.
-            clocks.advance(RIDE);
-            partner.borrow_mut().turn_within(Some(Duration::ZERO));
-        }));
-        Self { computer, shared, worker, journal, calls: Vec::new(), unmarked: Unmarked::default() }
+        if let Some(partner) = journal.clone() {
+            let clocks = clocks.clone();
+            worker.hand_overs.partner = Some(Box::new(move || {
+                partner.borrow_mut().turn_within(Some(Duration::ZERO));
+                // An announcement waits for a commit to share its sync with.
+                clocks.advance(RIDE);
+                partner.borrow_mut().turn_within(Some(Duration::ZERO));
+            }));
+        }
+        let (calls, accepted) = (Vec::new(), Vec::new());
+        Self { shared, worker, journal, calls, unmarked: Unmarked::default(), clocks, faults, accepted }
     }
 
     /// Takes a step. Returns whether the step ended the process.
-    pub(super) fn step(&mut self, step: Step) -> bool {
+    pub(super) fn step(&mut self, computer: &mut Computer, step: Step) -> bool {
         match step {
-            Step::Export(count) => self.export(count),
-            Step::DiskTurn => self.disk_turn(),
-            Step::JournalTurn => self.journal_turn(),
-            Step::Advance(ms) => self.computer.clocks.advance(Duration::from_millis(ms)),
-            Step::SetWallClock(seconds) => self.computer.clocks.set_wall_clock(seconds),
-            Step::Answer(call, answer) => self.answer(call, answer),
+            Step::Export(count) => self.export(computer, count),
+            Step::DiskTurn => self.disk_turn(computer),
+            Step::JournalTurn => self.journal_turn(computer),
+            Step::Advance(ms) => computer.advance(Duration::from_millis(ms)),
+            Step::SetWallClock(seconds) => self.clocks.set_wall_clock(seconds),
+            Step::Answer(call, answer) => self.answer(computer, call, answer),
             Step::Redrive => {
-                let redriven = Arc::clone(&self.computer.redriven);
+                let redriven = Arc::clone(&computer.redriven);
                 let redrive = move |fallback: &mut dyn Fallback, now| {
                     let ids = fallback.dead_letter_ids().ok()?;
                     let letter = fallback.describe_dead_letter(ids.first()?).ok()?;
@@ -87,44 +90,44 @@ impl<'a> Process<'a> {
                 self.shared.decide(|core| core.ask(question));
             }
             Step::Kill => {
-                self.crash(Crash::Best);
-                if !self.computer.strict {
+                self.crash(computer, Crash::Best);
+                if !computer.strict {
                     // After a failed write the unsynced batches may be in memory only.
-                    self.computer.forget_unsynced();
+                    computer.forget_unsynced();
                 }
                 return true;
             }
             Step::PowerCutDuring(nth, crash) => {
                 // From that call on no write reaches the disk, and the decisions of this turn end with the process.
-                self.computer.faults.plan(nth, Fault::Errno(5), true);
-                self.computer.power_is_off = true;
-                self.disk_turn();
-                return self.step(Step::PowerCut(crash));
+                self.faults.plan(nth, Fault::Errno(5), true);
+                computer.power_is_off = true;
+                self.disk_turn(computer);
+                return self.step(computer, Step::PowerCut(crash));
             }
             Step::PowerCut(crash) => {
-                self.crash(crash);
+                self.crash(computer, crash);
                 // The policies `Interval` and `Never` let a power cut take some of these; the test does not predict
                 // which.
-                self.computer.forget_unsynced();
+                computer.forget_unsynced();
                 // Without syncs a batch may be in the journal and in a file.
-                self.computer.strict &= self.computer.policy != SyncPolicy::Never;
+                computer.strict &= computer.policy != SyncPolicy::Never;
                 return true;
             }
             Step::Shutdown => {
-                self.shutdown();
+                self.shutdown(computer);
                 return true;
             }
             Step::Fault(nth, fault, lasts) => {
-                self.computer.strict = false;
-                self.computer.faults.plan(nth, fault, lasts);
+                computer.strict = false;
+                self.faults.plan(nth, fault, lasts);
             }
             Step::LimitDisk(bytes) => {
-                self.computer.strict = false;
-                self.computer.disk.set_capacity(Some(bytes));
+                computer.strict = false;
+                computer.limit_disk(Some(bytes));
             }
             Step::RepairDisk => {
-                self.computer.faults.clear();
-                self.computer.disk.set_capacity(None);
+                self.faults.clear();
+                computer.limit_disk(None);
             }
         }
         self.poll_calls();
@@ -137,35 +140,40 @@ impl<'a> Process<'a> {
     }
 
     /// Does the same as `export`, with a turn of the journal thread in place of the wait.
-    fn export(&mut self, count: usize) {
-        let batch = spans(self.computer.next_span, count);
-        self.computer.next_span += count as u64;
+    fn export(&mut self, computer: &mut Computer, count: usize) {
+        let batch = spans(computer.next_span, count);
+        computer.next_span += count as u64;
         let id = self.shared.core().next_id();
-        let payload = self.computer.encoder.encode(id, self.shared.clock.wall(), &batch);
+        let payload = computer.encoder.encode(id, self.shared.clock.wall(), &batch);
         let keys = span_ids(payload.bytes()).collect::<Vec<_>>();
-        self.computer.made.extend(&keys);
-        assert!(self.shared.decide(|core| core.on_submitted(&payload)));
-        self.journal_turn();
+        computer.made.extend(&keys);
+        self.accepted.extend(&keys);
+        let is_submitted = self.shared.decide(|core| core.on_submitted(&payload));
+        assert_eq!(is_submitted, self.journal.is_some());
+        self.journal_turn(computer);
         let now = self.shared.clock.now();
         let before = self.shared.core().durable.accepted_not_durable();
-        self.shared.core().durable.on_wait_ended(id, count, now);
-        if self.shared.core().durable.accepted_not_durable() == before {
-            self.computer.durable.extend(&keys);
-            if self.computer.policy != SyncPolicy::Batch {
-                self.computer.unsynced.extend(&keys);
+        if is_submitted {
+            self.shared.core().durable.on_wait_ended(id, count, now);
+        }
+        if is_submitted && self.shared.core().durable.accepted_not_durable() == before {
+            computer.durable.extend(&keys);
+            if computer.policy != SyncPolicy::Batch {
+                computer.unsynced.extend(&keys);
             }
         }
         let _ = self.shared.decide(|core| core.on_offered(payload, now));
     }
 
-    fn disk_turn(&mut self) {
+    fn disk_turn(&mut self, computer: &mut Computer) {
         self.worker.turn_within(Some(Duration::ZERO));
-        self.journal_turn();
+        self.journal_turn(computer);
     }
 
-    fn journal_turn(&mut self) {
-        self.journal.borrow_mut().turn_within(Some(Duration::ZERO));
-        if self.computer.faults.fired() > 0 {
+    fn journal_turn(&mut self, computer: &mut Computer) {
+        let Some(journal) = &self.journal else { return };
+        journal.borrow_mut().turn_within(Some(Duration::ZERO));
+        if self.faults.fired() > 0 {
             return;
         }
         let ledger = self.shared.core().ledger().clone();
@@ -175,7 +183,7 @@ impl<'a> Process<'a> {
             marked.get_or_insert(now);
         }
         // A mark waits 100 ms, or the interval, for others to share its sync; the next turn then syncs it.
-        let wait = match self.computer.policy {
+        let wait = match computer.policy {
             SyncPolicy::Batch => Duration::from_millis(100),
             SyncPolicy::Interval(interval) => interval,
             SyncPolicy::Never => Duration::MAX,
@@ -183,7 +191,7 @@ impl<'a> Process<'a> {
         self.unmarked.acknowledged.retain(|(_, marked)| marked.is_none_or(|marked| now - marked <= wait));
     }
 
-    fn answer(&mut self, call: usize, answer: Answer) {
+    fn answer(&mut self, computer: &mut Computer, call: usize, answer: Answer) {
         if self.calls.is_empty() {
             return;
         }
@@ -201,14 +209,14 @@ impl<'a> Process<'a> {
         match answer {
             Answer::Accepted | Answer::PartlyRejected(_) | Answer::Unacknowledged => {
                 for key in span_ids(call.payload.bytes()) {
-                    *self.computer.received.entry(key).or_default() += 1;
+                    *computer.received.entry(key).or_default() += 1;
                 }
             }
-            Answer::TooLarge => self.computer.strict = false,
+            Answer::TooLarge => computer.strict = false,
             Answer::Refused | Answer::Unavailable => {}
         }
         match answer {
-            Answer::Unacknowledged => self.computer.max_duplicates += spans,
+            Answer::Unacknowledged => computer.max_duplicates += spans,
             Answer::Accepted | Answer::PartlyRejected(_) => {
                 self.unmarked.all += spans;
                 match self.shared.core().is_live(call.id) {
@@ -228,39 +236,54 @@ impl<'a> Process<'a> {
         self.shared.decide(|core| core.on_answered(call.id, outcome, own, now, wall));
     }
 
-    /// Ends the process at once, as a kill or a power cut does.
-    fn crash(&mut self, crash: Crash) {
-        self.computer.disk.crash(crash);
+    /// The disk loses its power together with the process. With [`Crash::Best`] the process alone ends.
+    fn crash(&mut self, computer: &mut Computer, crash: Crash) {
+        computer.disk.crash(crash);
+        self.kill(computer);
+    }
+
+    /// The process ends at once: none of its calls reaches the disk any more, and its locks are free once it is dropped.
+    pub(super) fn kill(&mut self, computer: &mut Computer) {
         let acknowledged = self.unmarked.acknowledged.iter().map(|(spans, _)| spans).sum::<u64>();
-        self.computer.max_duplicates += acknowledged + self.unmarked.replayed;
+        computer.max_duplicates += acknowledged + self.unmarked.replayed;
         // The collector may still receive the calls in flight.
         for call in self.calls.drain(..) {
-            self.computer.max_duplicates += call.payload.span_count() as u64;
+            computer.max_duplicates += call.payload.span_count() as u64;
             for key in span_ids(call.payload.bytes()) {
-                *self.computer.received.entry(key).or_default() += 1;
+                *computer.received.entry(key).or_default() += 1;
             }
         }
     }
 
     /// Ends the process in order.
-    fn shutdown(&mut self) {
+    fn shutdown(&mut self, computer: &mut Computer) {
         let now = self.shared.clock.now();
         self.shared.core().drain(now + Duration::from_secs(1));
         self.poll_calls();
-        self.computer.max_duplicates += self.calls.drain(..).map(|call| call.payload.span_count() as u64).sum::<u64>();
+        computer.max_duplicates += self.calls.drain(..).map(|call| call.payload.span_count() as u64).sum::<u64>();
         self.shared.decide(|core| core.stop(now));
         self.worker.turn_within(Some(Duration::ZERO));
-        self.journal.borrow_mut().turn_within(Some(Duration::ZERO));
-        self.journal.borrow_mut().close();
+        if let Some(journal) = &self.journal {
+            journal.borrow_mut().turn_within(Some(Duration::ZERO));
+            journal.borrow_mut().close();
+        }
         // The next process replays batches whose mark could not be synced.
-        self.computer.max_duplicates += self.unmarked.replayed;
+        computer.max_duplicates += self.unmarked.replayed;
+        if self.faults.fired() == 0 && !computer.is_full {
+            // Each span was delivered, is on the disk, or is counted.
+            let forgotten = &computer.forgotten;
+            computer.durable.extend(self.accepted.iter().filter(|key| !forgotten.contains(*key)));
+        }
     }
 
     /// Adds the losses of the ended process to those of the computer.
-    pub(super) fn add_losses(&mut self) -> Result<(), TestCaseError> {
+    pub(super) fn add_losses(&self, computer: &mut Computer) -> Result<(), TestCaseError> {
         let ledger = self.shared.core().ledger().clone();
-        self.computer.lost += ledger.lost() + self.shared.health().dead_letters_evicted;
-        if self.computer.strict {
+        computer.lost += ledger.lost() + self.shared.health().dead_letters_evicted;
+        if computer.has_true_past {
+            prop_assert_eq!(ledger.dropped.get("fallback_age"), None, "{:?}", ledger);
+        }
+        if computer.strict {
             // On a healthy disk memory alone can be too small.
             for reason in ["corrupt", "shutdown", "fallback_full", "fallback_age"] {
                 prop_assert_eq!(ledger.dropped.get(reason), None, "{:?}", ledger);
