@@ -100,8 +100,8 @@ impl Kept {
         self.away.insert(index, away);
     }
 
-    /// Chooses the next batch to read: `Some(None)` is one of an earlier process, else of those that `may_go` the oldest.
-    /// None if no such batch waits, one is being read, or a failure has just ended.
+    /// Chooses the next batch to read: `Some(None)` is one of an earlier process, else of those that `may_go` the
+    /// oldest. None if no such batch waits, one is being read, or a failure has just ended.
     pub(super) fn start_read(
         &mut self,
         to: Destination,

@@ -52,6 +52,8 @@ pub(crate) struct FileJournal<D: Directory = SafeDir> {
     damaged: u64,
     /// The own journal was lost since the last question.
     has_vanished: bool,
+    /// The own journal, or a segment of it, was lost at some time.
+    was_lost: bool,
     clock: Arc<dyn Clock>,
     log: StoreLog,
 }
@@ -96,6 +98,7 @@ impl<D: Directory> FileJournal<D> {
             found,
             damaged,
             has_vanished,
+            was_lost: false,
             clock,
             log,
         };
@@ -109,7 +112,9 @@ impl<D: Directory> FileJournal<D> {
         self.home.renew_if_gone().map_err(in_one_line)?;
         let is_moved = self.generation != self.home.generation();
         if !is_moved && !self.own.status().vanished {
-            self.has_vanished |= !self.own.take_vanished().is_empty();
+            let is_lost = !self.own.take_vanished().is_empty();
+            self.has_vanished |= is_lost;
+            self.was_lost |= is_lost;
             return Ok(());
         }
         let (dir, generation) = self.home.own(Part::Journal).map_err(in_one_line)?;
@@ -123,7 +128,7 @@ impl<D: Directory> FileJournal<D> {
             self.batches.clear();
             (self.found, self.damaged) = (0, 0);
         }
-        (self.generation, self.has_vanished) = (generation, true);
+        (self.generation, self.has_vanished, self.was_lost) = (generation, true, true);
         log::warn_contained!(
             path = %self.own.dir().path().display(),
             "the journal's directory was removed; a new one is made, and batches in memory are appended again"
@@ -136,20 +141,21 @@ impl<D: Directory> FileJournal<D> {
         std::iter::once(&mut self.own).chain(self.ended.iter_mut().map(|ended| &mut ended.journal))
     }
 
-    /// Runs an operation about `ids` on each journal, until as many of them are known as there are. The first error is
-    /// returned after the others had their turn.
+    /// Runs an operation about `ids` on each journal, until as many of them are known as there are. After a loss each
+    /// journal has its turn: a batch of an ended process may stand in the own journal too. The first error is returned
+    /// after the others had their turn.
     fn on_each<E: Error + 'static>(
         &mut self,
         ids: &[BatchId],
         mut operation: impl FnMut(&mut journal::Journal<D>) -> Result<usize, E>,
     ) -> Result<(), JournalError> {
-        let (mut known, mut result) = (0, Ok(()));
+        let (mut known, mut result, was_lost) = (0, Ok(()), self.was_lost);
         for journal in self.all() {
             match operation(journal) {
                 Ok(count) => known += count,
                 Err(error) => result = result.and(Err(in_one_line(error))),
             }
-            if known >= ids.len() {
+            if known >= ids.len() && !was_lost {
                 break;
             }
         }

@@ -6,7 +6,9 @@ use file_fallback::dead_letters::DeadLetters;
 use mock_collector::{Answer, Behavior, End, MockCollector};
 use resilient_exporter::{Event, FallbackFormat, Refused, ResilientSpanExporter, Status};
 
-use crate::support::{App, PATIENCE, ended_process, eventually, grpc, http, in_processes, only_process, quick, some_spans};
+use crate::support::{
+    App, PATIENCE, ended_process, eventually, grpc, http, in_processes, only_process, quick, some_spans,
+};
 
 #[test]
 fn spans_arrive_over_grpc_and_over_http() {
