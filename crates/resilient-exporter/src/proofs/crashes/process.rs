@@ -242,7 +242,8 @@ impl<'a> Process<'a> {
         self.kill(computer);
     }
 
-    /// The process ends at once: none of its calls reaches the disk any more, and its locks are free once it is dropped.
+    /// The process ends at once: none of its calls reaches the disk any more, and its locks are free once it is
+    /// dropped.
     pub(super) fn kill(&mut self, computer: &mut Computer) {
         let acknowledged = self.unmarked.acknowledged.iter().map(|(spans, _)| spans).sum::<u64>();
         computer.max_duplicates += acknowledged + self.unmarked.replayed;
