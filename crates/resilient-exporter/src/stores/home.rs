@@ -185,6 +185,12 @@ impl<D: Directory> Home<D> {
         self.is_on_network.load(Ordering::Relaxed)
     }
 
+    /// The bytes of the volume, if the file system tells them.
+    pub(crate) fn volume_bytes(&self) -> Option<u64> {
+        let space = self.inner.lock().shared().root().space().ok()?;
+        (space.total > 0).then_some(space.total)
+    }
+
     pub(crate) fn path(&self) -> std::path::PathBuf {
         self.inner.lock().shared().root().path().to_owned()
     }

@@ -28,6 +28,10 @@ pub(super) use ended::{QUARANTINE, keep_damaged};
 /// While batches wait, segments are removed, limits are kept and ended processes are looked for this often.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 
+/// A journal that is limited by its volume has about so many segments, of at least so many bytes.
+const SEGMENTS: u64 = 8;
+const LEAST_SEGMENT: u64 = 16 << 10;
+
 /// The answers to a journal that asks whether a spill that was announced has succeeded.
 type HasFile<'a> = &'a mut dyn FnMut(&str) -> io::Result<bool>;
 
@@ -83,6 +87,7 @@ impl<D: Directory> FileJournal<D> {
         clock: Arc<dyn Clock>,
         has_file: HasFile<'_>,
     ) -> Result<Self, JournalOpenError> {
+        let config = home.volume_bytes().map_or(config, |total| fitting(config, total));
         let (own, generation) = open_own(&home, config)?;
         let (ended, log, batches, merged) = (Vec::new(), StoreLog::default(), HashMap::new(), VecDeque::new());
         let (found, damaged, has_vanished) = (0, 0, false);
@@ -174,6 +179,17 @@ impl<D: Directory> FileJournal<D> {
     fn payload(batch: journal::Batch, now: SystemTime) -> Recovered {
         Recovered::Batch(Payload::new(batch.id.into(), now, batch.count as usize, Bytes::from(batch.body)))
     }
+}
+
+/// The limits on a volume of so many bytes, of which the journal takes at most a quarter: the files need the rest. A
+/// small journal has short segments, since it removes only whole ones.
+fn fitting(config: Config, volume_bytes: u64) -> Config {
+    let part = volume_bytes.saturating_sub(config.free_space_reserve.min(volume_bytes / 10)) / 4;
+    if config.max_bytes <= part {
+        return config;
+    }
+    let segment_bytes = config.segment_bytes.min((part / SEGMENTS).max(LEAST_SEGMENT));
+    Config { segment_bytes, max_bytes: part.max(2 * segment_bytes), ..config }
 }
 
 fn open_own<D: Directory>(home: &Home<D>, config: Config) -> Result<(journal::Journal<D>, u64), JournalOpenError> {
@@ -393,4 +409,26 @@ pub enum JournalOpenError {
     /// The lock or a segment cannot be used now.
     #[error("the journal cannot be opened")]
     Journal(#[source] journal::OpenError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_takes_at_most_a_quarter_of_a_small_volume_in_short_segments() {
+        let config = Config { max_bytes: 256 << 20, free_space_reserve: 64 << 20, ..Config::default() };
+        for mib in [1_u64, 8, 16, 40, 100, 300, 900] {
+            let volume_bytes = mib << 20;
+            let fitted = fitting(config, volume_bytes);
+            assert!(fitted.max_bytes <= volume_bytes / 4, "{mib} MiB: {fitted:?}");
+            assert!(fitted.max_bytes >= volume_bytes / 5, "{mib} MiB: {fitted:?}");
+            // Files get room a segment at a time, also before the journal is at its limit.
+            assert!(fitted.segment_bytes <= fitted.max_bytes / 4, "{mib} MiB: {fitted:?}");
+        }
+        assert_eq!(fitting(config, 4 << 30), config);
+        // A volume that tells no size, or nearly none, still gets limits that the journal takes.
+        let least = fitting(config, 0);
+        assert_eq!(least.max_bytes, 2 * least.segment_bytes);
+    }
 }
