@@ -240,9 +240,15 @@ impl Facts<'_> {
         }
         if self.is_recently_not_durable {
             let spans = health.accepted_not_durable.unwrap_or_default();
+            // A faster disk is no remedy for a journal that cannot be written.
+            let remedy = match (self.journal_trouble, self.has_vanished) {
+                (Some(_), _) => "end the trouble of the journal",
+                (None, true) => "keep other programs from removing the state directory",
+                (None, false) => "use a faster disk, or raise the journal's sync timeout",
+            };
             issues.push(format!(
                 "{spans} spans since the start were accepted before they were durable, some of them within the last \
-                 minute: use a faster disk, or raise the journal's sync timeout"
+                 minute: {remedy}"
             ));
         }
         if self.unread > 0 {
@@ -423,6 +429,19 @@ mod tests {
         let mut stored = health();
         stored.ledger.transfer(3, Place::Recovered, Place::InFallback);
         assert_issue(stored, &Facts::default(), Status::Degraded, &["3 spans wait in fallback files"]);
+    }
+
+    #[test]
+    fn no_faster_disk_is_asked_for_where_the_journal_cannot_be_written() {
+        let late = || Facts { is_recently_not_durable: true, ..Facts::default() };
+        for (facts, remedy) in [
+            (Facts { journal_trouble: Some("file too large"), ..late() }, "end the trouble of the journal"),
+            (Facts { has_vanished: true, ..late() }, "keep other programs from removing the state directory"),
+        ] {
+            let issues = facts.storage_issues(&health());
+            let issue = issues.iter().find(|issue| issue.contains("before they were durable")).expect("an issue");
+            assert!(issue.ends_with(remedy), "{issue}");
+        }
     }
 
     #[test]
