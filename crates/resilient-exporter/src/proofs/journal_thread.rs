@@ -175,6 +175,17 @@ fn the_net_thread_learns_of_a_journal_that_became_full() {
 }
 
 #[test]
+fn the_net_thread_learns_of_batches_that_an_ended_process_has_left() {
+    let exporter = Exporter::new();
+    let mut worker = exporter.worker();
+    worker.maintain();
+    assert!(exporter.shared.net.notified().now_or_never().is_none(), "nothing was found");
+    exporter.script.found.store(10, Ordering::Relaxed);
+    worker.maintain();
+    assert!(exporter.shared.net.notified().now_or_never().is_some(), "an idle thread would leave them in the journal");
+}
+
+#[test]
 fn batches_that_are_found_after_the_journal_has_vanished_are_not_lost_with_it() {
     let exporter = Exporter::new();
     let mut worker = exporter.worker();

@@ -236,6 +236,8 @@ impl<'a> JournalWorker<'a> {
         self.tell_vanished();
         if found > 0 {
             shared.decide(|core| core.on_found(found));
+            // The thread that asks for them may have nothing else to do.
+            shared.net.notify_one();
         }
     }
 
