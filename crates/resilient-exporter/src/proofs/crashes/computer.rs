@@ -85,6 +85,8 @@ pub(super) struct Computer {
     pub(super) forgotten: HashSet<SpanKey>,
     /// No file bears a time long ago: none is removed for its age, whatever a wall clock says at a start.
     pub(super) has_true_past: bool,
+    /// A sync has failed since the start, and took its data along.
+    pub(super) has_lied: bool,
     /// The disk takes only so many bytes.
     pub(super) is_full: bool,
     /// Spans that the sync policy exposes to a power cut, though not to a kill.
@@ -120,6 +122,7 @@ impl Computer {
             durable: HashSet::new(),
             forgotten: HashSet::new(),
             has_true_past: false,
+            has_lied: false,
             is_full: false,
             unsynced: HashSet::new(),
             received: HashMap::new(),

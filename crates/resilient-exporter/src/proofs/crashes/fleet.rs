@@ -195,6 +195,7 @@ impl<'a> Fleet<'a> {
             }
             Event::FailSyncs(count) => {
                 self.computer.strict = false;
+                self.computer.has_lied = true;
                 self.computer.disk.fail_syncs(count);
             }
             Event::Remove(at) => self.remove(at),

@@ -270,7 +270,13 @@ impl<'a> Process<'a> {
         }
         // The next process replays batches whose mark could not be synced.
         computer.max_duplicates += self.unmarked.replayed;
-        if self.faults.fired() == 0 && !computer.is_full {
+        if computer.has_lied {
+            // A sync that fails at the end leaves spans in memory alone: the error of the shutdown has their number.
+            computer.lost += self.shared.core().ledger().buffered;
+            // The policies `Interval` and `Never` promise nothing about a sync that fails.
+            computer.forget_unsynced();
+        }
+        if self.faults.fired() == 0 && !computer.is_full && !computer.has_lied {
             // Each span was delivered, is on the disk, or is counted.
             let forgotten = &computer.forgotten;
             computer.durable.extend(self.accepted.iter().filter(|key| !forgotten.contains(*key)));
