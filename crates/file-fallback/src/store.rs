@@ -183,7 +183,22 @@ impl<D: Directory> FileFallback<D> {
     ///
     /// As [`spill`](Self::spill), and [`SpillError::Full`].
     pub fn spill_beside(&mut self, records: &[Record], now: SystemTime) -> Result<Spilled, SpillError> {
-        self.write(records, now, WhenFull::Refuse, &mut |_| {})
+        self.spill_beside_announced(records, now, &mut |_| {})
+    }
+
+    /// [`spill_beside`](Self::spill_beside) with the announcements of [`spill_announced`](Self::spill_announced): for
+    /// records that are safe elsewhere, and for which no older file must go.
+    ///
+    /// # Errors
+    ///
+    /// As [`spill_beside`](Self::spill_beside).
+    pub fn spill_beside_announced(
+        &mut self,
+        records: &[Record],
+        now: SystemTime,
+        announce: &mut dyn FnMut(&str),
+    ) -> Result<Spilled, SpillError> {
+        self.write(records, now, WhenFull::Refuse, announce)
     }
 
     fn write(

@@ -213,3 +213,18 @@ fn a_machine_that_stood_still_appends_nothing_to_a_journal_that_another_one_has_
         assert_eq!(lost(reach, events), 0, "{reach:?}");
     }
 }
+
+/// The disk is full, and journals of ended processes wait to become files: no file goes for a batch that is safe in its
+/// journal, since a process that dies before it has counted that takes the count along.
+#[test]
+fn a_batch_that_is_safe_in_a_journal_takes_the_place_of_no_file() {
+    let durable = Member::default;
+    let memory_only = || member_with(|member| member.is_durable = false);
+    for (shutdown, bytes) in [(true, 6_027), (false, 0)] {
+        let mut events = vec![Event::Start(memory_only()), Event::At(0, Step::Export(1)), Event::Shutdown(0)];
+        events.extend([Event::CrashLoop(8), Event::Start(durable()), Event::At(0, Step::Export(1))]);
+        events.push(if shutdown { Event::Shutdown(0) } else { Event::Kill(0) });
+        events.extend([Event::LimitDisk(bytes), Event::Start(memory_only()), Event::PowerCut(Crash::Worst)]);
+        assert_eq!(lost(Reach::Local, events), 0, "{bytes} bytes");
+    }
+}

@@ -113,7 +113,8 @@ impl<D: Directory> Conversion<D> {
             // After a failure here, a crash in the next moment delivers the batches twice.
             drop(self.journal.spill(name, &ids).map(|_| self.journal.sync()));
         };
-        match target.files.spill_announced(&records, target.wall, &mut announce) {
+        // The batches are safe in the journal: no older file goes for them.
+        match target.files.spill_beside_announced(&records, target.wall, &mut announce) {
             Ok(spilled) => {
                 self.mark(&ids);
                 let spans = records.iter().map(|record| record.count as u64).sum();
