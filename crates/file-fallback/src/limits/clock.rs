@@ -145,8 +145,10 @@ fn step(state: State, remembered: Option<SystemTime>, wall: SystemTime) -> (Stat
                 (State::Slow { reading, removed: wall }, None)
             }
         }
-        // The clock was put right after all.
-        State::Slow { reading, .. } if is_beyond(reading.wall, wall) => (trusted(wall), None),
+        // The clock was put right after all, unless this time is as far ahead of ours as a wrong one.
+        State::Slow { reading, .. } if is_beyond(reading.wall, wall) && !is_beyond(wall, reading.ours) => {
+            (trusted(wall), None)
+        }
         State::Slow { reading, removed } => {
             let ours = reading.next(wall, MAX_STEP);
             (State::Slow { reading: Reading { wall, ours }, removed }, None)
@@ -240,6 +242,19 @@ mod tests {
         }
         assert!(clock.is_slow());
         assert_eq!(clock.read(at(10 * DAY + HOUR)).0, at(10 * DAY + HOUR));
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_twice_is_not_right_because_it_is_less_wrong() {
+        let mut clock = Clock::new(Some(at(10 * DAY)));
+        for minute in 0..70 {
+            clock.read(at(12 * DAY + 60 * minute));
+        }
+        assert!(clock.is_slow());
+        clock.read(at(9_000 * DAY));
+        let ours = clock.newest().expect("read");
+        let (time, _) = clock.read(at(5_000 * DAY));
+        assert_eq!((time, clock.is_slow()), (ours, true));
     }
 
     #[test]
