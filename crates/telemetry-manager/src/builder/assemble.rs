@@ -96,7 +96,10 @@ impl Builder {
         let mut storage = Storage::prepare(settings)?;
         loop {
             let builder = ResilientSpanExporter::builder().with_primary(Arc::clone(&primary));
-            let builder = (self.exporter)(builder.with_settings(settings.exporter.clone()));
+            // The exporter reports trouble of storage as an error: the manager knows the variable that it is about.
+            let mut required = settings.exporter.clone();
+            required.state_dir_required = true;
+            let builder = (self.exporter)(builder.with_settings(required));
             match storage.apply(builder).build() {
                 Ok(exporter) => return Ok(exporter),
                 Err(error) => storage.refused(settings, error)?,

@@ -107,7 +107,11 @@ impl Storage {
         if !error.is_of_storage() || self.memory_only.is_some() {
             return Err(SetupError::Exporter(error));
         }
-        let is_about_files = matches!(error, BuildError::Fallback(_));
+        let is_about_files = match &error {
+            BuildError::Fallback(_) | BuildError::FallbackDirectory(_) => true,
+            BuildError::StateDir { path, .. } => settings.exporter.fallback.dir.as_ref() == Some(path),
+            _ => false,
+        };
         let Chosen { state_dir_from, fallback_dir_from, .. } = settings.chosen;
         let files = settings.exporter.fallback.dir.clone().filter(|_| is_about_files);
         let (from, dir) = match files.clone().or_else(|| settings.exporter.state_dir.clone()) {
