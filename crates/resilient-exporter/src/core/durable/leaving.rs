@@ -16,7 +16,7 @@ impl Durable {
     }
 
     /// The journal has this batch, or the whole that it is a piece of.
-    pub(in crate::core) fn has_synced(&self, entry: &Entry<Batch>) -> bool {
+    pub(crate) fn has_synced(&self, entry: &Entry<Batch>) -> bool {
         let record = self.records.get(&self.whole_of(entry.item.payload.id()));
         record.is_some_and(|record| matches!(record.state, RecordState::Synced))
     }

@@ -82,9 +82,12 @@ fn parent<'a>(disk: &Disk, path: &'a str) -> (MemoryDir, &'a str) {
     (parts.fold(disk.root(), |dir, part| open(dir, part).expect("listed")), name)
 }
 
-/// Writes a file; a power cut may take it away again.
+/// Writes a file; a power cut may take it away again. Nothing is written if the name exists: a file that was adopted
+/// may have got its number.
 pub(super) fn write(disk: &Disk, path: &str, content: &[u8]) {
     let (dir, name) = parent(disk, path);
-    // On a full disk the file is cut.
-    let _ = dir.create(name).expect("a new name").write_all(content);
+    if let Ok(mut file) = dir.create(name) {
+        // On a full disk the file is cut.
+        let _ = file.write_all(content);
+    }
 }
