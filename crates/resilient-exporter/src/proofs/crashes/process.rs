@@ -246,8 +246,8 @@ impl<'a> Process<'a> {
     /// dropped.
     pub(super) fn kill(&mut self, computer: &mut Computer) {
         if !computer.strict {
-            // On a disk that takes no bytes the journal has given its oldest segment up: a batch of it that is in memory
-            // is durable again once it is appended anew.
+            // On a disk that takes no bytes the journal has given its oldest segment up: a batch of it that is in
+            // memory is durable again once it is appended anew.
             let core = self.shared.core();
             for entry in core.memory.waiting().filter(|entry| !core.durable.has_synced(entry)) {
                 span_ids(entry.item.payload.bytes()).for_each(|key| {
