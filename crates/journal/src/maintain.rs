@@ -177,7 +177,7 @@ impl<D: Directory> Journal<D> {
                     error = Some(unread.into_error());
                     continue;
                 }
-                // It is lost, or was in a segment that another program has removed.
+                // The batch is lost, or was in a segment that another program has removed.
                 Err(_) => continue,
             };
             let len = (frame::HEADER_LEN + batch.body.len()) as u64;

@@ -116,7 +116,7 @@ impl<D: Directory> Journal<D> {
         match unread {
             Some(unread) => Ok(Err(unread)),
             None if self.index.batches.contains_key(&id) => Err(self.lose(id)),
-            // It is in `gone`.
+            // The batch went with a segment that another program has removed: `take_vanished` returns it.
             None => Err(ReadError::Vanished { id, count }),
         }
     }

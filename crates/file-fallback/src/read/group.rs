@@ -12,7 +12,7 @@ use crate::outcome::Attempts;
 #[must_use = "settle it, or give it back"]
 pub struct Group {
     parts: Vec<Part>,
-    /// Of each record its attempts, and its units as the writer counted them.
+    /// The attempts of each record, and its units as the writer counted them.
     known: Vec<(Attempts, Option<u64>)>,
     /// The bytes that are left of those that the caller asked for.
     room: usize,

@@ -139,7 +139,7 @@ impl<F: io::Read + io::Seek> RecordReader<F> {
         // constant memory.
         let part_cap = PART_BYTES + self.max_record_bytes + self.format.overhead();
         let usable = if self.text.len() - self.verified > part_cap { self.text.len() } else { self.verified };
-        // Of such a part more may be given already than is verified.
+        // Records of such a part may have been handed out beyond the verified bytes.
         let usable = usable.max(self.scanned);
         match self.format {
             Format::Lines => self.next_line(usable),

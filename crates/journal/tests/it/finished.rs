@@ -158,7 +158,7 @@ fn damage_of_the_last_segment_is_counted_unless_only_its_end_is_missing() {
         let outcome = outcome(&segments);
         let hint = format!("{harm:?} at {at} of the last segment");
         let found = outcome.whole.len() as u64;
-        // Of a row of damaged records only one is known, and of a torn end none.
+        // The scan knows of one record where several in a row are damaged, and of none at a torn end.
         let last = outcome.whole.last_key_value().map_or(0, |(seq, _)| *seq);
         let holes = last - found > 0;
         assert!(!holes || outcome.lost_batches > 0, "{hint}: a gap before whole records");

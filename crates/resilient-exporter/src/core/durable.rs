@@ -53,7 +53,7 @@ pub(crate) struct Durable {
     has_gone: bool,
     /// The journal thread is asked to remove the oldest segment.
     is_removing: bool,
-    /// It found none: it is not asked before this instant.
+    /// The journal thread found no such segment: the core asks again at this instant.
     remove_at: Option<Instant>,
     /// The journal vanished at this instant.
     vanished_at: Option<Instant>,
@@ -117,7 +117,7 @@ impl Record {
 
 /// A batch that a shutdown has no other place for.
 pub(super) enum Left {
-    /// So many spans stay in the journal for the next start.
+    /// The batch stays in the journal for the next start; the number of its spans.
     InJournal(usize),
     /// The last sync decides.
     Undecided,

@@ -285,8 +285,8 @@ impl Facts<'_> {
         if let Some(until) = self.age_rests_until {
             let until = jiff::Timestamp::try_from(until).map_or_else(|_| "later".to_owned(), |end| format!("{end:.0}"));
             issues.push(format!(
-                "the wall clock was more than 24 h ahead at the start: no stored span is removed for its age until {until}; \
-                 check the clock"
+                "the wall clock was more than 24 h ahead at the start: no stored span is removed for its age until \
+                 {until}; check the clock"
             ));
         }
         let (files, spans) = self.set_aside;

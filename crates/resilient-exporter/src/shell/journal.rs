@@ -191,7 +191,7 @@ impl<'a> JournalWorker<'a> {
         // The `export` calls that are blocked on this commit.
         self.shared.progress();
         if is_full {
-            // It tries the appends again after a while.
+            // The net thread has the core try the appends again after a while.
             self.shared.net.notify_one();
         }
     }

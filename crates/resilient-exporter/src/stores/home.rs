@@ -264,7 +264,7 @@ impl<D: Directory> Home<D> {
                     if error.is_io() {
                         ended.fail(part, now);
                     } else {
-                        // It is no directory of this user, and stays for an operator.
+                        // The name leads to no directory of this user: the entry stays for an operator.
                         ended.parts.insert(part, State::Left);
                     }
                     taken.failed.get_or_insert((name, in_one_line(&error)));

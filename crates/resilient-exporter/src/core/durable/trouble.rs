@@ -112,7 +112,7 @@ impl Durable {
     /// The journal has given these batches up. Returns the spans of those that it alone held.
     pub(in crate::core) fn on_given_up(&mut self, given_up: &[GivenUp]) -> usize {
         self.is_removing = false;
-        // Of a batch that has ended only the mark was missing.
+        // A batch that has ended is known too: the journal lacked its mark alone.
         let is_known = |id: BatchId| self.records.contains_key(&id) || self.done.contains(&id);
         let lost = self.kept.on_given_up(given_up, is_known);
         let gone = given_up.iter().map(|one| one.id).collect::<HashSet<_>>();

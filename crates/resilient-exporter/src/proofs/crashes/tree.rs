@@ -53,7 +53,7 @@ pub(super) fn spans_below(disk: &Disk, path: &str, made: &HashSet<SpanKey>) -> H
 
 fn spans_in(content: &[u8], made: &HashSet<SpanKey>, found: &mut HashSet<SpanKey>) {
     let mut unpacked = Vec::new();
-    // What can be unpacked of a torn file counts.
+    // Spans in the part of a torn file that can be unpacked count.
     let _ = zstd::Decoder::new(content).and_then(|mut decoder| decoder.read_to_end(&mut unpacked));
     let _ = flate2::read::MultiGzDecoder::new(content).read_to_end(&mut unpacked);
     for text in [content, &unpacked] {

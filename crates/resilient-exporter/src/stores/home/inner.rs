@@ -86,7 +86,7 @@ pub(super) enum State {
     Failed(Instant),
     /// A store has it: of the journal, each interrupted spill is decided.
     Open,
-    /// It stays as it is, for an operator or another version: this process does not touch it again.
+    /// The content stays, for an operator or another version: this process does not touch it again.
     Left,
 }
 
