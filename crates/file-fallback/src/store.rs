@@ -246,6 +246,23 @@ impl<D: Directory> FileFallback<D> {
         self.files.next_group(max_bytes).map_err(ReplayError::File)
     }
 
+    /// [`next_group`](Self::next_group) in the order of age alone: records of the oldest files, however often they have
+    /// failed; of each file those with the fewest failed attempts. For a caller whose new records come as fast as its
+    /// old ones go: `next_group` always prefers the new ones to an old one that has failed before, which then stays
+    /// until the limits remove it. Call this in place of `next_group` now and then, such as for each eighth group.
+    ///
+    /// [`Next::Empty`]: no file has a record that is not handed out, as for `next_group`.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn oldest_group(&mut self, max_bytes: usize) -> Result<Next, ReplayError> {
+        if self.is_forked() {
+            return Err(ReplayError::Forked);
+        }
+        self.files.oldest_group(max_bytes).map_err(ReplayError::File)
+    }
+
     /// Calls `decode` for each record of the group, in their order, and takes the records out of it. While it runs, the
     /// file of the record counts as being read: a file that three processes in a row die of, also in `decode`, is set
     /// aside by the next start. `None` stands for a record with which `decode` has panicked; settle it as

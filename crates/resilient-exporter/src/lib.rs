@@ -46,7 +46,7 @@ pub use report::notes::StorageNote;
 pub use seams::backoff::Backoff;
 pub use seams::clock::{Clock, SystemClock};
 pub use seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
-pub use seams::fallback::{Change, Fallback, FallbackError, ReadBack, SetAside, Stored, StoredBatch, Usage};
+pub use seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, SetAside, Stored, StoredBatch, Usage};
 pub use seams::fates::{Failures, Fate, Refusal, Refusals};
 pub use seams::journal::{GivenUp, Journal, JournalError, JournalUsage, Recovered};
 pub use seams::settings::{

@@ -1,6 +1,7 @@
 //! All files with records that are not settled, and the sums over them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::{Duration, SystemTime};
 
 use crate::books::file::{FileSettled, StoredFile};
@@ -89,6 +90,13 @@ impl Catalog {
     /// The file to read next: the oldest of those whose records have the fewest failed attempts, and this number.
     pub(crate) fn first_to_read(&self) -> Option<&(u32, Key)> {
         self.to_read.first()
+    }
+
+    /// The oldest file behind `after` with a record to hand out, however often it failed, and its level.
+    pub(crate) fn oldest_to_read(&self, after: Option<&Key>) -> Option<(u32, Key)> {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let files = self.files.range((behind, Bound::Unbounded));
+        files.filter_map(|(key, file)| Some((file.level()?, key.clone()))).next()
     }
 
     /// The oldest file of which no record is handed out.

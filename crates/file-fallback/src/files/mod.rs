@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `mod` | [`Files`]: adds, removes and finishes files |
 //! | `scan` | the start: looks at names and sizes, reads no file |
-//! | `replay` | the next group: fewest failed attempts first, then the oldest file |
+//! | `replay` | the next group: fewest failed attempts first, then the oldest file; or the oldest file first |
 //! | `settle` | the verdicts about a group, durably |
 //! | `aside` | moves damaged files and strangers to the quarantine |
 //! | `reading` | the note of the file that is being read |

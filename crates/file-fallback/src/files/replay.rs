@@ -1,4 +1,4 @@
-//! The next group: fewest failed attempts first, then the oldest file.
+//! The next group: fewest failed attempts first, then the oldest file; or the oldest file first.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,10 +16,30 @@ use crate::read::reader::Stop;
 impl<D: Directory> Files<D> {
     /// Hands out the next records that wait: of those with the fewest failed attempts the oldest.
     pub(crate) fn next_group(&mut self, max_bytes: usize) -> Result<Next, FileError> {
+        self.group_of(
+            max_bytes,
+            |files, _| files.catalog.first_to_read().cloned(),
+            |group, level| group.failed() == level,
+        )
+    }
+
+    /// Hands out records of the oldest files, of each file those with the fewest failed attempts.
+    pub(crate) fn oldest_group(&mut self, max_bytes: usize) -> Result<Next, FileError> {
+        self.group_of(max_bytes, |files, last| files.catalog.oldest_to_read(last), |_, _| true)
+    }
+
+    /// `choose` names the next file, given the one before; `fits`: the records of a file with this level may join the
+    /// group.
+    fn group_of(
+        &mut self,
+        max_bytes: usize,
+        choose: impl Fn(&Self, Option<&Key>) -> Option<(u32, Key)>,
+        fits: impl Fn(&Group, u32) -> bool,
+    ) -> Result<Next, FileError> {
         let mut group = Group::new(max_bytes);
-        let (mut files_in_vain, mut work) = (0, MAX_WORK);
-        while let Some((level, key)) = self.catalog.first_to_read().cloned() {
-            if !group.records.is_empty() && (group.failed() != level || group.parts().len() == MAX_GROUP_FILES) {
+        let (mut files_in_vain, mut work, mut last) = (0, MAX_WORK, None);
+        while let Some((level, key)) = choose(self, last.as_ref()) {
+            if !group.records.is_empty() && (!fits(&group, level) || group.parts().len() == MAX_GROUP_FILES) {
                 break;
             }
             if files_in_vain == MAX_FILES {
@@ -49,6 +69,7 @@ impl<D: Directory> Files<D> {
                     }
                 }
             }
+            last = Some(key);
         }
         Ok(group.or(Next::Empty))
     }

@@ -89,6 +89,38 @@ fn fewest_failures_first_and_the_oldest_among_equals() {
     );
 }
 
+/// New files come as fast as others go: an old record that failed is read by its age.
+#[test]
+fn the_oldest_records_are_read_however_often_they_failed() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    for first in [0, 3, 6] {
+        drop(store.spill(&lines(first..first + 3, 100), at(0)).expect("room"));
+    }
+    let group = next_group(&mut store, 100_000).expect("three files");
+    settle(&mut store, group, |id| {
+        [Some(3), Some(1), None, Some(2), Some(2), Some(4), None, None, None][id].map(failed)
+    });
+    drop(store.spill(&lines([9], 100), at(0)).expect("room"));
+    let mut oldest = |max_bytes| match store.oldest_group(max_bytes).expect("readable") {
+        Next::Group(group) => Some((ids(&group), group)),
+        Next::Pause | Next::Empty => None,
+    };
+    let (read, small) = oldest(1).expect("a record");
+    assert_eq!(read, [1], "of the oldest file the record with the fewest attempts");
+    let (read, group) = oldest(100_000).expect("records of all files");
+    assert_eq!(read, [0, 3, 4, 9], "of each file those of one number of attempts");
+    let attempts = group.sources().map(|source| source.attempts.failed).collect::<Vec<_>>();
+    assert_eq!(attempts, [3, 2, 2, 0]);
+    let (read, last) = oldest(100_000).expect("the last record");
+    assert_eq!(read, [5]);
+    assert!(oldest(100_000).is_none(), "all are handed out");
+    for group in [small, group, last] {
+        settle(&mut store, group, |_| None);
+    }
+    assert_eq!((store.stored().files, store.take_notices()), (0, vec![]));
+}
+
 /// Records that are given back as they were are read before those that failed.
 #[test]
 fn a_record_that_was_given_back_has_not_failed() {

@@ -229,11 +229,11 @@ impl Core {
             Next::Read => match self.endpoint.acquire(Traffic::Replay { live_waits: false }, now) {
                 Ok(ticket) => {
                     self.endpoint.on_unused(ticket, now);
-                    self.replay.on_read_begun();
+                    let order = self.replay.on_read_begun();
                     let learned = self.endpoint.sizes.limit(MERGED_BYTES, now).unwrap_or(MERGED_BYTES);
                     // Strict mode: a request of several records that is refused would be sent again, record by record.
                     let merge_bytes = if self.policy.strict { 0 } else { learned.min(self.policy.request_max_bytes) };
-                    self.effects.push_back(Effect::ReadGroup { merge_bytes });
+                    self.effects.push_back(Effect::ReadGroup { order, merge_bytes });
                 }
                 Err(wait) => self.note_wait(wait, now),
             },

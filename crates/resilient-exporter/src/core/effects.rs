@@ -10,7 +10,7 @@ use span_buffer::Entry;
 use super::batch::Batch;
 use crate::report::events::Event;
 use crate::seams::dead_letters::Redriven;
-use crate::seams::fallback::Fallback;
+use crate::seams::fallback::{Fallback, Order};
 use crate::seams::fates::{Fate, Refusal};
 
 /// One effect. `Publish` is for the subscribers and the log; `Commit`, `LookForMarks`, `Recover` and `RemoveOldest` are
@@ -25,9 +25,9 @@ pub(crate) enum Effect {
     Spill(Spill),
     /// Store refused batches as dead letters; reported by `on_dead_letters_stored`.
     StoreDeadLetters(Vec<Letter>),
-    /// Read stored batches for a replay, and merge small ones into requests of at most so many bytes; reported by
+    /// Read stored batches for a replay in this order, and merge small ones into requests of at most so many bytes; reported by
     /// `on_group_read`, `on_group_deferred` or `on_read_failed`.
-    ReadGroup { merge_bytes: usize },
+    ReadGroup { order: Order, merge_bytes: usize },
     /// Mark the batches of the group that was read last by their fates; reported by `on_group_settled`.
     SettleGroup(Vec<Fate>),
     /// Read one batch from the journal: this one, or the next of an earlier process; reported by one of `on_recovered`,

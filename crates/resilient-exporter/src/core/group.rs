@@ -296,10 +296,7 @@ impl Group {
     /// The records were read: those that this process has tried before have their history again.
     pub(super) fn recall(&mut self, returned: &mut Returned) {
         for record in &mut self.records {
-            if let Some((calls, suspicion)) = returned.recall(&record.payload) {
-                record.calls = record.calls.max(calls);
-                record.suspicion = suspicion;
-            }
+            returned.recall(&record.payload, &mut record.calls, &mut record.suspicion);
         }
     }
 

@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 use super::group::{Group, Piece};
 use super::returned::Returned;
 use super::storage;
+use crate::seams::fallback::Order;
 use crate::seams::fates::Fate;
 
 /// While files wait and the buffer is at most half full, at least one call in this many is a replay.
 const SHARE: u32 = 4;
+
+/// One group in so many has the oldest records, however often they failed, as one live call in so many takes the oldest
+/// batch.
+const OLDEST_EVERY: u64 = 8;
 
 /// After a group of which no record was delivered, although the endpoint accepts others, no group is read for this
 /// time; twice as long after each further one, up to the second time.
@@ -18,6 +23,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 pub(super) struct Replay {
     state: State,
+    /// Groups that were asked for, and the order of the last one.
+    groups: u64,
+    order: Order,
     /// No read before this instant: the last one found no batch although the ledger has some, or the last group was in
     /// vain.
     read_at: Option<Instant>,
@@ -60,6 +68,8 @@ impl Replay {
         let returned = Returned::default();
         Self {
             state: State::Idle,
+            groups: 0,
+            order: Order::FewestFailures,
             read_at: None,
             early: None,
             call_at: None,
@@ -72,9 +82,12 @@ impl Replay {
 
     // Events.
 
-    /// The disk thread reads a group from now on.
-    pub(super) fn on_read_begun(&mut self) {
+    /// The disk thread reads a group from now on, in the order that is returned.
+    pub(super) fn on_read_begun(&mut self) -> Order {
         self.state = State::Reading;
+        self.groups += 1;
+        self.order = if self.groups.is_multiple_of(OLDEST_EVERY) { Order::Oldest } else { Order::FewestFailures };
+        self.order
     }
 
     /// The disk thread has read this group.
@@ -189,7 +202,9 @@ impl Replay {
     pub(super) fn take_ended(&mut self, now: Instant) -> Option<(Vec<Fate>, u64)> {
         match std::mem::replace(&mut self.state, State::Settling) {
             State::Sending(group) if group.has_ended() => {
-                if group.is_in_vain() {
+                // The oldest records may be those that always fail: behind them the others go on.
+                let others_wait = self.order == Order::Oldest && self.in_vain == 0;
+                if group.is_in_vain() && !others_wait {
                     let wait = FIRST_WAIT.saturating_mul(1 << self.in_vain.min(6)).min(LONGEST_WAIT);
                     self.in_vain = self.in_vain.saturating_add(1);
                     self.read_at = now.checked_add(wait);

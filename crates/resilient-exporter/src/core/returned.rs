@@ -21,6 +21,8 @@ pub(super) struct Returned {
     histories: BTreeMap<u64, History>,
     /// A refusal that does not count yet may be among them.
     has_uncounted: bool,
+    /// The endpoint has refused a batch that is no suspect since this process began.
+    endpoint_refused: bool,
 }
 
 struct History {
@@ -43,13 +45,20 @@ impl Returned {
         }
     }
 
-    /// A record was read again: takes its history.
-    pub(super) fn recall(&mut self, request: &Payload) -> Option<(u32, Suspicion)> {
-        if self.histories.is_empty() {
-            // The usual case: no request is hashed.
-            return None;
+    /// A record was read again, after so many calls and with these refusals by its mark: its history goes on.
+    pub(super) fn recall(&mut self, request: &Payload, calls: &mut u32, suspicion: &mut Suspicion) {
+        // The usual case: no request is hashed.
+        let history = if self.histories.is_empty() { None } else { self.histories.remove(&key(request)) };
+        match history {
+            Some(history) => {
+                *calls = history.calls.max(*calls);
+                *suspicion = history.suspicion;
+            }
+            // The mark is of another process, or of a record for which there was no room here. It may be older than
+            // the endpoint's own refusal.
+            None if self.endpoint_refused => suspicion.on_endpoint_refused(),
+            None => {}
         }
-        self.histories.remove(&key(request)).map(|history| (history.calls, history.suspicion))
     }
 
     /// The endpoint accepted the batch of call number `call`, readably.
@@ -64,6 +73,7 @@ impl Returned {
 
     /// The endpoint refused a batch that is no suspect.
     pub(super) fn on_endpoint_refused(&mut self) {
+        self.endpoint_refused = true;
         self.histories.values_mut().for_each(|history| history.suspicion.on_endpoint_refused());
     }
 }
@@ -72,4 +82,35 @@ fn key(request: &Payload) -> u64 {
     let mut hasher = DefaultHasher::new();
     request.bytes().hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use otlp_payload::BatchId;
+    use otlp_transport::RefusalKind;
+
+    use super::*;
+    use crate::seams::clock::{Clock as _, SystemClock};
+    use crate::seams::fates::{Failures, Refusals};
+
+    /// A refusal by the mark of an ended process says nothing once the endpoint has refused all.
+    #[test]
+    fn a_refusal_of_the_endpoint_clears_those_of_an_earlier_process() {
+        let mut uncounted = Refusals::default();
+        uncounted.add(RefusalKind::Batch);
+        let now = SystemClock.wall();
+        let mark = Failures { calls: 1, uncounted, ..Failures::default() };
+        for is_refused in [false, true] {
+            let mut returned = Returned::default();
+            if is_refused {
+                returned.on_endpoint_refused();
+            }
+            let (mut calls, mut suspicion) = (mark.calls, Suspicion::of(&mark, 0));
+            let request = Payload::new(BatchId { incarnation: 1, seq: 1 }, now, 1, Bytes::from_static(b"request"));
+            returned.recall(&request, &mut calls, &mut suspicion);
+            suspicion.on_other_accepted(1);
+            assert_eq!((calls, suspicion.makes_dead_letter(false)), (1, !is_refused));
+        }
+    }
 }

@@ -48,7 +48,7 @@ impl World {
     fn read(&mut self, records: &[Payload]) {
         self.core.poll_calls(self.now);
         let merge_bytes = std::iter::from_fn(|| self.core.poll_effect()).find_map(|effect| match effect {
-            Effect::ReadGroup { merge_bytes } => Some(merge_bytes),
+            Effect::ReadGroup { merge_bytes, .. } => Some(merge_bytes),
             _ => None,
         });
         let bytes = records.iter().map(|record| record.bytes().clone()).collect::<Vec<_>>();

@@ -16,7 +16,7 @@ use span_buffer::Limits;
 use crate::core::{Core, Endpoint, Policy};
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, Usage};
 use crate::seams::fates::Fate;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
 use crate::shell::commit::Committer;
@@ -152,7 +152,7 @@ impl Fallback for OwnFallback {
         Ok(name == "a file")
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         Ok(ReadBack::Empty)
     }
 

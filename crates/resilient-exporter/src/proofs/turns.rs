@@ -12,7 +12,7 @@ use span_buffer::Limits;
 use crate::core::{Core, Effect, Endpoint, Policy};
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Failures, Fate, Refusal, Refusals};
 use crate::shell::disk::{self, Worker};
 use crate::shell::shared::{Parts, Shared};
@@ -66,7 +66,7 @@ impl Fallback for OneByOne {
         Ok(Stored::default())
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         Ok(ReadBack::Empty)
     }
 
@@ -114,7 +114,7 @@ impl Fallback for FullOfLetters {
         Ok(Stored::default())
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         Ok(ReadBack::Group(self.batches.clone()))
     }
 
@@ -156,7 +156,7 @@ fn a_refused_batch_without_its_dead_letter_stays_with_its_failures() {
         let fates = Arc::new(Mutex::new(Vec::new()));
         let fallback = FullOfLetters { batches: read.collect(), letters, fates: Arc::clone(&fates) };
         let mut worker = Worker::new(&shared, Box::new(fallback));
-        shared.repeat(Effect::ReadGroup { merge_bytes: 1 << 18 });
+        shared.repeat(Effect::ReadGroup { order: Order::FewestFailures, merge_bytes: 1 << 18 });
         let refused = batches.map(|payload| {
             let cause = Cause::Http { status: 400, message: String::new() };
             let refused = vec![Refusal { payload, cause, attempts: 1, permanent: true }];

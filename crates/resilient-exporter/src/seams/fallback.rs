@@ -62,13 +62,12 @@ pub trait Fallback: Send + 'static {
         Ok(false)
     }
 
-    /// Reads stored batches for a replay, those with the fewest failed calls first, the oldest first among equals: one
-    /// at least, and about `max_bytes` together. They stay stored until [`settle`](Self::settle) is called with one
+    /// Reads stored batches for a replay in this order: one at least, and about `max_bytes` together. They stay stored until [`settle`](Self::settle) is called with one
     /// fate for each; there is one such group at a time.
     ///
     /// # Errors
     /// The storage failed; all batches stay stored.
-    fn read(&mut self, max_bytes: usize) -> Result<ReadBack, FallbackError>;
+    fn read(&mut self, order: Order, max_bytes: usize) -> Result<ReadBack, FallbackError>;
 
     /// Marks the batches of the last group by their fates, in the order of the group: finished batches are never read
     /// again, the others are.
@@ -187,6 +186,19 @@ impl StoredBatch {
     pub fn new(request: Bytes, spans: usize) -> Self {
         Self { request, spans, failures: Failures::default() }
     }
+}
+
+/// The order in which stored batches are read for a replay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Order {
+    /// Those with the fewest failed calls first, the oldest first among equals: a batch that always fails keeps no
+    /// other one waiting.
+    FewestFailures,
+    /// The oldest first, however often they have failed. Each eighth group is read so: where new batches are stored as
+    /// fast as others are delivered, those that failed once would wait for ever. A store whose batches have no age may
+    /// treat this as [`FewestFailures`](Self::FewestFailures).
+    Oldest,
 }
 
 /// The result of a read for a replay.

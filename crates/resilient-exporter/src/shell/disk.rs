@@ -13,7 +13,7 @@ use super::hand_over::HandOvers;
 use super::shared::Shared;
 use crate::core::{Answer, Effect, Letter, Question, Spill};
 use crate::report::warnings::Kind;
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Failures, Fate, Refusal, store_letters};
 
 /// The interval of clean-ups, by which the fallback keeps its limits.
@@ -144,7 +144,7 @@ impl<'a> Worker<'a> {
         match effect {
             Effect::Spill(spill) => self.spill(spill),
             Effect::StoreDeadLetters(letters) => self.store_letters(letters),
-            &Effect::ReadGroup { merge_bytes } => self.read_group(merge_bytes),
+            &Effect::ReadGroup { order, merge_bytes } => self.read_group(order, merge_bytes),
             Effect::SettleGroup(fates) => self.settle_group(fates.clone()),
             Effect::Stop => self.is_stopping = true,
             Effect::Ask(_) | Effect::Publish(_) => {}
@@ -174,17 +174,17 @@ impl<'a> Worker<'a> {
         });
     }
 
-    fn read_group(&mut self, merge_bytes: usize) {
+    fn read_group(&mut self, order: Order, merge_bytes: usize) {
         if !self.hand_overs.are_settled() {
             // The journal still has the batches of a file. That is no trouble of the files: batches go to them all the
             // same.
             let now = self.shared.clock.now();
             return self.shared.decide(|core| core.on_group_deferred(now));
         }
-        let read = guarded(|| self.fallback.read(self.group.bytes()));
+        let read = guarded(|| self.fallback.read(order, self.group.bytes()));
         if matches!(read, Ok(ReadBack::Pause)) && !self.is_stopping {
             // A new batch or a spill does not wait until the fallback has searched all of its files.
-            return self.shared.repeat(Effect::ReadGroup { merge_bytes });
+            return self.shared.repeat(Effect::ReadGroup { order, merge_bytes });
         }
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
         self.group_read = now;

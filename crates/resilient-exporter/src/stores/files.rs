@@ -25,7 +25,7 @@ use crate::report::ledger::DropReason;
 use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, SetAside, Stored, StoredBatch, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, SetAside, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Fate, Refusal};
 use crate::seams::settings::{self, FallbackFormat, Files};
 
@@ -377,14 +377,17 @@ where
         self.files.holds(name).map_err(|error| io::Error::other(in_one_line(error).to_string()))
     }
 
-    fn read(&mut self, max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, order: Order, max_bytes: usize) -> Result<ReadBack, FallbackError> {
         if let Some((group, contents)) = self.reading.take() {
             // The fates of the last group got lost: its batches stay stored.
             self.mark(group, &contents, &[])?;
         }
         let mut bytes_in_vain = 0;
         for _ in 0..MAX_GROUPS_IN_VAIN {
-            let next = self.files.next_group(max_bytes);
+            let next = match order {
+                Order::FewestFailures => self.files.next_group(max_bytes),
+                Order::Oldest => self.files.oldest_group(max_bytes),
+            };
             self.note_changes();
             let mut group = match next.map_err(in_one_line)? {
                 Next::Group(group) => group,

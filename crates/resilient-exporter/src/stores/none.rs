@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use otlp_payload::Payload;
 
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, Usage};
 use crate::seams::fates::Fate;
 
 pub(crate) struct NoFallback;
@@ -18,7 +18,7 @@ impl Fallback for NoFallback {
         Err(FallbackError::new("there is no fallback"))
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         Ok(ReadBack::Empty)
     }
 

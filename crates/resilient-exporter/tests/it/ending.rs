@@ -11,7 +11,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use otlp_payload::Payload;
 use otlp_transport::{Cause, Outcome, Transport};
 use resilient_exporter::{
-    Change, Compression, Fallback, FallbackError, FallbackFormat, Fate, Handle, Ledger, ReadBack,
+    Change, Compression, Fallback, FallbackError, FallbackFormat, Fate, Handle, Ledger, Order, ReadBack,
     ResilientSpanExporter, ShutdownError, Stored, Usage,
 };
 
@@ -66,7 +66,7 @@ impl Fallback for Blocked {
         }
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         Ok(ReadBack::Empty)
     }
 

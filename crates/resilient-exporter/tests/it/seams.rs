@@ -14,8 +14,8 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use otlp_payload::Payload;
 use otlp_transport::{Cause, Outcome, Transport};
 use resilient_exporter::{
-    Backoff, Change, Clock, Event, Fallback, FallbackError, Fate, Handle, ReadBack, ResilientSpanExporter, Stored,
-    StoredBatch, SystemClock, Usage,
+    Backoff, Change, Clock, Event, Fallback, FallbackError, Fate, Handle, Order, ReadBack, ResilientSpanExporter,
+    Stored, StoredBatch, SystemClock, Usage,
 };
 
 use crate::support::{App, PATIENCE, http, quick};
@@ -101,7 +101,7 @@ impl Fallback for PanickingFallback {
         Ok(Stored { name: "store".to_owned() })
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         self.reading = self.batches.len();
         let batches =
             self.batches.iter().map(|payload| StoredBatch::new(payload.bytes().clone(), payload.span_count()));
@@ -232,7 +232,7 @@ impl Fallback for FailingStore {
         Err(FallbackError::new(self.0.clone()))
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         Ok(ReadBack::Empty)
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::support::{LONG, Setup, files_below, trace};
 use mock_collector::{Answer, Behavior, Protocol};
 use otlp_payload::Payload;
-use resilient_exporter::{Change, Fallback, FallbackError, Fate, ReadBack, Stored, Usage};
+use resilient_exporter::{Change, Fallback, FallbackError, Fate, Order, ReadBack, Stored, Usage};
 use telemetry_manager::ShutdownError;
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
@@ -141,7 +141,7 @@ impl Fallback for Hanging {
         Ok(Stored { name: "late".to_owned() })
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         Ok(ReadBack::Empty)
     }
 

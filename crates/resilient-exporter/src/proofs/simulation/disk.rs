@@ -9,7 +9,7 @@ use safe_dir::SafeDir;
 
 use super::{SpanKey, span_ids};
 use crate::seams::dead_letters::{DeadLetterError, Redriven};
-use crate::seams::fallback::{Change, Fallback, FallbackError, ReadBack, Stored, StoredBatch, Usage};
+use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Fate, Refusal};
 use crate::seams::settings::{DeadLetters, FallbackFormat, Files as Settings};
 use crate::stores::files::FileStore;
@@ -73,11 +73,12 @@ impl Fallback for MemoryFallback {
         Ok(Stored { name: "memory".to_owned() })
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+    fn read(&mut self, order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         if self.fails {
             return Err(FallbackError::new("input/output error"));
         }
-        let mut order = self.batches.iter().map(|(place, batch)| (batch.failures.calls, *place)).collect::<Vec<_>>();
+        let rank = |batch: &StoredBatch| if order == Order::Oldest { 0 } else { batch.failures.calls };
+        let mut order = self.batches.iter().map(|(place, batch)| (rank(batch), *place)).collect::<Vec<_>>();
         order.sort_unstable();
         self.reading = order.into_iter().take(self.group).map(|(_, place)| place).collect();
         if self.reading.is_empty() {
@@ -198,8 +199,8 @@ impl Fallback for Files {
         self.store.store(batches, now)
     }
 
-    fn read(&mut self, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
-        let read = self.store.read(4_000)?;
+    fn read(&mut self, order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+        let read = self.store.read(order, 4_000)?;
         if let ReadBack::Group(batches) = &read {
             self.reading = batches.iter().map(|batch| span_ids(&batch.request).collect()).collect();
         }

@@ -339,8 +339,8 @@ impl Simulation {
                 let stored = self.disk.store_dead_letters(&refusals, "", wall);
                 self.report(|core| core.on_dead_letters_stored(letters, stored, now));
             }
-            Some(Effect::ReadGroup { merge_bytes }) => {
-                let read = self.disk.read(0);
+            Some(Effect::ReadGroup { order, merge_bytes }) => {
+                let read = self.disk.read(order, 0);
                 self.report(|core| match read {
                     Ok(ReadBack::Group(batches)) => {
                         let requests = requests_of(&batches, merge_bytes);

@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use super::Setup;
-use super::replicas::{Replica, Reply};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+
+use super::replicas::{Balancing, Replica, Reply};
 use super::world::{HOUR, Load, MINUTE, OPEN, World, ms, secs};
 
 const LIVE: Load = Load { spans: 4, every: ms(400) };
@@ -173,4 +176,26 @@ fn a_kill_amid_replay_repeats_at_most_the_calls_and_marks_of_that_moment() {
     }
     world.assert_nothing_missing();
     world.assert_nothing_lost();
+}
+
+/// Half of the calls reach a replica that always fails, and new batches come about as fast as the other one can take
+/// them: batches that were stored and failed before are delivered all the same.
+#[test]
+fn new_batches_do_not_keep_stored_ones_waiting_for_ever() {
+    for seed in 0..12 {
+        let mut setup = Setup { seed, ..Setup::usual() };
+        setup.limits.max_count = 200;
+        let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused); 2], setup);
+        world.peer.balancing = Balancing::ByRequest;
+        world.peer.chance = Some(SmallRng::seed_from_u64(seed));
+        world.load = Some(Load { spans: 4, every: secs(2) });
+        world.run(secs(200));
+        let old = (1..world.simulation.next_span).collect::<Vec<_>>();
+        world.load = None;
+        world.run(5 * MINUTE);
+        world.peer.replicas[0].reply = Reply::Accept;
+        world.peer.replicas[1].reply = Reply::Status(503);
+        world.load = Some(Load { spans: 2, every: secs(2) });
+        world.run_to("the batches of the outage", 6 * HOUR, |world| world.is_delivered(&old));
+    }
 }

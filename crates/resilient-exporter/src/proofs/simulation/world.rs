@@ -329,7 +329,10 @@ impl World {
     fn check_letters(&mut self) {
         for letter in std::mem::take(&mut self.simulation.condemned) {
             if let Err(error) = self.oracle.check_letter(&letter, self.simulation.now) {
-                panic!("no dead letter by the rules: {error}; {}", self.state());
+                let spans = numbers(&letter).collect::<Vec<_>>();
+                let calls = self.sent.iter().filter(|sent| spans.iter().any(|span| sent.holds(*span)));
+                let calls = calls.map(|sent| self.line(sent)).collect::<String>();
+                panic!("no dead letter by the rules: {error}; {}; its calls:{calls}", self.state());
             }
         }
     }
@@ -425,14 +428,16 @@ impl World {
 
     /// For the messages of failed tests.
     pub(super) fn state(&self) -> String {
-        let last = self.sent.iter().rev().take(12).map(|sent| {
-            let kind = if sent.live { "live" } else { "stored" };
-            let replica = sent.replica;
-            let probe = if sent.probe { ", probe" } else { "" };
-            let (first, count) = (sent.spans.first(), sent.spans.len());
-            format!("  {:?}: {kind}{probe} {first:?} ({count}) -> {replica}: {:?}", sent.at - self.start, sent.reply)
-        });
-        let last = last.collect::<Vec<_>>().join("\n");
-        format!("at {:?}: {:?}\nlast calls:\n{last}", self.simulation.now - self.start, self.ledger())
+        let last = self.sent.iter().rev().take(12).map(|sent| self.line(sent)).collect::<String>();
+        format!("at {:?}: {:?}\nlast calls:{last}", self.simulation.now - self.start, self.ledger())
+    }
+
+    /// A call in one line.
+    fn line(&self, sent: &Sent) -> String {
+        let kind = if sent.live { "live" } else { "stored" };
+        let replica = sent.replica;
+        let probe = if sent.probe { ", probe" } else { "" };
+        let (first, count) = (sent.spans.first(), sent.spans.len());
+        format!("\n  {:?}: {kind}{probe} {first:?} ({count}) -> {replica}: {:?}", sent.at - self.start, sent.reply)
     }
 }

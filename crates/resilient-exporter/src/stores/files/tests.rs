@@ -48,7 +48,7 @@ fn batch(first: u64, count: usize) -> Payload {
 /// The batches of the next group; none at the end.
 fn read(store: &mut FileStore) -> Vec<StoredBatch> {
     loop {
-        match store.read(1 << 20).expect("readable") {
+        match store.read(Order::FewestFailures, 1 << 20).expect("readable") {
             ReadBack::Group(batches) => return batches,
             ReadBack::Pause => {}
             ReadBack::Empty => return Vec::new(),
@@ -160,7 +160,7 @@ fn a_dead_letter_that_cannot_be_stored_leaves_exactly_its_batch_in_the_file() {
         let mut store = open(&faults);
         let batches = [batch(0, 3), batch(100, 4), batch(200, 5), batch(300, 6)];
         store.store(&batches, now()).expect("room");
-        let Ok(ReadBack::Group(group)) = store.read(1 << 20) else { panic!("four batches") };
+        let Ok(ReadBack::Group(group)) = store.read(Order::FewestFailures, 1 << 20) else { panic!("four batches") };
         // The second batch was refused in two parts.
         let refusals = |parts: &[Payload]| Fate::Finished {
             delivered: 0,
@@ -189,7 +189,7 @@ fn a_dead_letter_that_cannot_be_stored_leaves_exactly_its_batch_in_the_file() {
 
         let mut store = open(&faults);
         let mut left = BTreeSet::new();
-        while let ReadBack::Group(group) = store.read(1 << 20).expect("a well disk") {
+        while let ReadBack::Group(group) = store.read(Order::FewestFailures, 1 << 20).expect("a well disk") {
             for batch in &group {
                 assert_eq!(batch.failures, Failures { calls: 3, ..failures(2) }, "call {nth}");
                 left.insert(batch.spans);
@@ -245,7 +245,7 @@ fn files_that_were_set_aside_are_counted_until_an_operator_removes_them() {
     let name = store.store(&[batch(0, 3)], now()).expect("room").name;
     let path = own(state.path()).join("fallback").join(name);
     std::fs::write(&path, "no JSON\n").expect("written");
-    assert_eq!(store.read(1 << 20).expect("readable"), ReadBack::Empty);
+    assert_eq!(store.read(Order::FewestFailures, 1 << 20).expect("readable"), ReadBack::Empty);
     let set_aside = SetAside { files: 1, spans: 3 };
     assert_eq!((store.set_aside(), store.usage()), (set_aside, Usage::default()));
     drop(store);

@@ -8,7 +8,7 @@ use safe_dir::{HEARTBEAT_TIMEOUT, SharedDir, publish};
 use super::*;
 use crate::proofs::spans::spans;
 use crate::seams::clock::Clock;
-use crate::seams::fallback::{Fallback as _, ReadBack};
+use crate::seams::fallback::{Fallback as _, Order, ReadBack};
 use crate::seams::journal::Journal as _;
 use crate::seams::settings::{DeadLetters, Files};
 use crate::stores::files::{FileStore, Place};
@@ -250,7 +250,9 @@ fn a_process_without_durable_mode_takes_journals_from_the_state_directory_too() 
     drop((durable, before));
     let (state_home, files_home) = (home(&state, 2), home(&files, 2));
     let mut store = store(&files_home, &state_home, &clock);
-    let ReadBack::Group(batches) = store.read(1 << 20).expect("readable") else { panic!("a batch") };
+    let ReadBack::Group(batches) = store.read(Order::FewestFailures, 1 << 20).expect("readable") else {
+        panic!("a batch")
+    };
     assert_eq!(batches.iter().map(|batch| batch.spans).sum::<usize>(), 3);
     for _ in 0..3 {
         clock.pass(ROUND_EVERY);

@@ -14,7 +14,7 @@ use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty, MemoryDir};
 use super::*;
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
-use crate::seams::fallback::{Fallback as _, ReadBack};
+use crate::seams::fallback::{Fallback as _, Order, ReadBack};
 use crate::seams::fates::Fate;
 use crate::seams::settings::{DeadLetters as LetterSettings, FallbackFormat, Files};
 use crate::stores::files::{FileStore, Place};
@@ -81,7 +81,7 @@ fn process(state: &Path) -> (FileStore, Arc<Home<SafeDir>>) {
 fn deliver(store: &mut FileStore) -> Vec<usize> {
     let mut delivered = Vec::new();
     loop {
-        match store.read(1 << 20).expect("readable") {
+        match store.read(Order::FewestFailures, 1 << 20).expect("readable") {
             ReadBack::Group(batches) => {
                 delivered.extend(batches.iter().map(|batch| batch.spans));
                 let finished = |spans: usize| Fate::Finished { delivered: spans, rejected: 0, refused: Vec::new() };
@@ -221,7 +221,7 @@ fn a_journal_of_several_segments_moves_whole_wherever_the_process_dies() {
         let place = Place { files, letters, journal: None, clock: Arc::new(SystemClock) };
         let mut store = FileStore::open(place, &Files::default(), &LetterSettings::default(), 0).expect("a directory");
         let mut delivered = Vec::new();
-        while let ReadBack::Group(batches) = store.read(1 << 20).expect("readable") {
+        while let ReadBack::Group(batches) = store.read(Order::FewestFailures, 1 << 20).expect("readable") {
             delivered.extend(batches.iter().map(|batch| batch.spans));
             let finished = |spans: usize| Fate::Finished { delivered: spans, rejected: 0, refused: Vec::new() };
             store.settle(&batches.iter().map(|batch| finished(batch.spans)).collect::<Vec<_>>()).expect("durable");
