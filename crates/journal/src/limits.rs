@@ -4,6 +4,7 @@ use safe_dir::{Directory, FileError};
 
 use super::error::{AppendError, MaintainError};
 use super::index::Index;
+use super::write::Head;
 use super::{Id, Journal};
 
 impl<D: Directory> Journal<D> {
@@ -68,7 +69,8 @@ impl<D: Directory> Journal<D> {
 
     /// Checks the free space of the disk, if a new segment must begin. Segments that no batch needs make room.
     pub(crate) fn check_room(&mut self) -> Result<(), AppendError> {
-        if self.head.is_some() || self.config.free_space_reserve == 0 {
+        // A segment that was prepared takes no bytes yet.
+        if self.head.as_ref().is_some_and(Head::has_records) || self.config.free_space_reserve == 0 {
             return Ok(());
         }
         let (mut needed, mut available) = self.room().map_err(AppendError::File)?;
@@ -78,6 +80,12 @@ impl<D: Directory> Journal<D> {
             (needed, available) = self.room().map_err(AppendError::File)?;
         }
         if available < needed { Err(AppendError::NoRoom { needed, available }) } else { Ok(()) }
+    }
+
+    /// Whether the disk has room for another segment.
+    pub(crate) fn has_room(&self) -> Result<bool, FileError> {
+        let is_limited = self.config.free_space_reserve > 0;
+        Ok(!is_limited || self.room().map(|(needed, available)| available >= needed)?)
     }
 
     /// The free bytes that the disk must have, and has. A tenth of a small disk suffices.

@@ -6,7 +6,7 @@ use std::io::Write as _;
 
 use safe_dir::{Directory, File as _, FileError, Quarantine};
 
-use super::error::{AppendError, MarkError, SyncError};
+use super::error::{AppendError, MaintainError, MarkError, SyncError};
 use super::frame::{self, Salt};
 use super::index::{Failures, Index, Place, Segment};
 use super::segment::{HEADER_LEN, SegmentId, failed_name};
@@ -64,6 +64,12 @@ pub(crate) struct Head<F> {
     len: u64,
     /// Whether it was synced once; its name is durable then, too.
     named: bool,
+}
+
+impl<F> Head<F> {
+    pub(crate) fn has_records(&self) -> bool {
+        self.len > self.start
+    }
 }
 
 impl<D: Directory> Journal<D> {
@@ -198,6 +204,37 @@ impl<D: Directory> Journal<D> {
         outcome
     }
 
+    /// Begins the next segment ahead of its need, durably: the first one, and one after the head that is full to three
+    /// quarters. Without this, the sync after the first record of a segment syncs the directory too, which on a slow disk
+    /// takes twice the time while a caller waits. Call it when the thread has no other work, behind a sync.
+    ///
+    /// Does nothing while records wait for a sync, while the disk is in trouble or full, and at the limit of bytes. One
+    /// sync of the directory.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails. No record is affected; the next append begins the segment.
+    pub fn prepare(&mut self) -> Result<(), MaintainError> {
+        let is_needed = self.head.as_ref().is_none_or(|head| head.len > self.config.segment_bytes / 4 * 3);
+        if !is_needed || !self.tail.is_empty() || self.trouble || self.vanished {
+            return Ok(());
+        }
+        if self.index.bytes + START_LEN > self.config.max_bytes || !self.has_room().map_err(MaintainError)? {
+            return Ok(());
+        }
+        self.head = None;
+        let mut head = self.new_head().map_err(MaintainError)?;
+        if let Err(error) = self.dir.sync() {
+            // Its name may not be durable: no record goes there.
+            self.index.forget_segment(head.key);
+            drop(self.dir.remove(&SegmentId { number: self.next_number - 1, incarnation: self.incarnation }.name()));
+            return Err(MaintainError(error));
+        }
+        head.named = true;
+        self.head = Some(head);
+        Ok(())
+    }
+
     /// Makes all records durable that were appended until now: a group commit. One sync of a file, and one of the
     /// directory for a new segment; none if no record is new.
     ///
@@ -309,7 +346,7 @@ impl<D: Directory> Journal<D> {
     /// Finishes the head if `len` more bytes would exceed its limit.
     pub(crate) fn rotate(&mut self, len: u64) -> Result<(), FileError> {
         let full = |head: &Head<D::File>| {
-            head.len > head.start && head.len + self.tail.unwritten() + len > self.config.segment_bytes
+            head.has_records() && head.len + self.tail.unwritten() + len > self.config.segment_bytes
         };
         if self.head.as_ref().is_some_and(full) {
             self.commit()?;

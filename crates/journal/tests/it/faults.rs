@@ -31,6 +31,7 @@ fn exercise<D: Directory>(account: &mut Account, journal: &mut Journal<D>) {
         for _ in 0..5 {
             account.spill(journal, 5 * usize::from(account.spills.is_empty()) + 1, round == 1);
         }
+        drop(journal.prepare());
         account.append(journal, 300);
         account.done(journal, round, 3);
         account.sync(journal);
@@ -122,4 +123,41 @@ fn eio_once_over_real_files() {
         nth += 1;
     }
     assert!(nth > 100, "only {nth} calls");
+}
+
+/// The first group commit of a segment that was begun ahead costs what each later one costs.
+#[test]
+fn a_commit_to_a_segment_that_was_begun_ahead_syncs_no_directory() {
+    let (disk, faults) = (Disk::new(), Faults::none());
+    let (mut journal, _) = super::open(Faulty::new(disk.root(), faults.clone()));
+    let mut commit = |journal: &mut Journal<_>, seq| {
+        let before = faults.calls();
+        super::append(journal, super::id(seq), 1_000);
+        journal.sync().expect("a well disk");
+        faults.calls() - before
+    };
+    let first = commit(&mut journal, 1);
+    let usual = commit(&mut journal, 2);
+    assert!(first > usual, "{first} calls make a segment and its name durable, {usual} its content");
+    journal.prepare().expect("a well disk");
+    assert_eq!((journal.status().segments, commit(&mut journal, 3)), (1, usual), "there is room in the segment");
+    journal.prepare().expect("a well disk");
+    assert_eq!((journal.status().segments, commit(&mut journal, 4)), (2, usual));
+    super::append(&mut journal, super::id(5), 2_500);
+    journal.prepare().expect("a well disk");
+    assert_eq!(journal.status().segments, 2, "the sync of the record comes first");
+    journal.sync().expect("a well disk");
+    disk.set_capacity(Some(journal.status().bytes));
+    // This journal has no reserve that would tell it before.
+    drop(journal.prepare().expect_err("a full disk"));
+    assert_eq!(journal.status().segments, 2);
+    disk.set_capacity(None);
+    // A power cut takes the content of the new segment, and nothing else.
+    journal.prepare().expect("a well disk");
+    assert_eq!(journal.status().segments, 3);
+    disk.crash(Crash::Worst);
+    drop(journal);
+    let (journal, report) = super::open(disk.root());
+    assert_eq!((report.batches, report.lost_batches, report.torn_bytes), (5, 0, 0));
+    assert_eq!(journal.status().segments, 2);
 }

@@ -17,6 +17,8 @@ enum Step {
     Read(usize),
     Spill(usize, bool),
     Maintain,
+    /// Begins the next segment ahead.
+    Prepare,
     /// A power cut, which takes data that was not synced.
     Crash(Crash),
     /// The end of the process.
@@ -57,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Read),
         6 => (any::<usize>(), prop::bool::weighted(0.2)).prop_map(|(pick, fails)| Step::Spill(pick, fails)),
         4 => Just(Step::Maintain),
+        3 => Just(Step::Prepare),
         2 => crash().prop_map(Step::Crash),
         1 => Just(Step::Kill),
         2 => (1..12_u64, fault(), prop::bool::weighted(0.2)).prop_map(|(nth, fault, lasts)| Step::Fault(nth, fault, lasts)),
@@ -153,6 +156,10 @@ fn play(config: Config, script: Vec<Step>) {
             Step::Spill(pick, fails) => account.spill(&mut journal, pick, fails),
             Step::Maintain => {
                 drop(journal.maintain());
+                account.check(&journal);
+            }
+            Step::Prepare => {
+                drop(journal.prepare());
                 account.check(&journal);
             }
             Step::Crash(crash) => {

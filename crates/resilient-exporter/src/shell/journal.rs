@@ -20,6 +20,13 @@ pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(50);
 /// The shortest time between two maintenances.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 
+/// Maintenance waits until no commit has come for this time: it may sync too, and an exporting thread often sends its
+/// next batch as soon as the last one is synced.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// Maintenance waits no longer than this for a quiet moment.
+const MAINTAIN_AT_LEAST: Duration = Duration::from_secs(5);
+
 /// The longest wait for the disk thread's answer about a file.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
@@ -52,6 +59,8 @@ pub(crate) struct JournalWorker<'a> {
     /// Batches that have ended wait for their marks since this instant.
     marks_since: Option<Instant>,
     maintained: Instant,
+    /// The end of the last commit.
+    committed: Instant,
     /// The effects of this turn that the core has no result of yet.
     open: VecDeque<Effect>,
     /// The last hand-over that was noted in the journal.
@@ -67,7 +76,17 @@ impl<'a> JournalWorker<'a> {
         // The first ticket stands for the files of the process before.
         let noted = 1;
         let open = VecDeque::new();
-        Self { shared, committer, marks_since: None, maintained, open, noted, is_awaited: false, is_stopping: false }
+        Self {
+            shared,
+            committer,
+            marks_since: None,
+            maintained,
+            committed: maintained,
+            open,
+            noted,
+            is_awaited: false,
+            is_stopping: false,
+        }
     }
 
     /// Runs an operation; returns false if it panicked. The core learns that the effects without a result are undone.
@@ -92,6 +111,7 @@ impl<'a> JournalWorker<'a> {
     pub(crate) fn due(&self) -> Option<Instant> {
         let maintenance = self.committer.next_maintenance();
         let maintenance = maintenance.and_then(|wait| self.maintained.checked_add(wait.max(MAINTAIN_EVERY)));
+        let maintenance = maintenance.map(|due| due.max(self.committed + QUIET));
         let look = self.marks_since.map(|since| since + LOOK_AFTER);
         [self.committer.plan.due(), look, maintenance].into_iter().flatten().min()
     }
@@ -124,10 +144,14 @@ impl<'a> JournalWorker<'a> {
         self.end_sync();
         if let Some(wrote) = wrote {
             self.end_commit(wrote);
+            self.committed = self.shared.clock.now();
         }
         let wakes_net = !reads.is_empty();
         reads.into_iter().for_each(|effect| self.read(effect));
-        if self.shared.clock.now().saturating_duration_since(self.maintained) >= MAINTAIN_EVERY {
+        let now = self.shared.clock.now();
+        let since = now.saturating_duration_since(self.maintained);
+        let is_quiet = now.saturating_duration_since(self.committed) >= QUIET;
+        if since >= MAINTAIN_EVERY && is_quiet || since >= MAINTAIN_AT_LEAST {
             self.maintain();
         }
         self.report(wakes_net);

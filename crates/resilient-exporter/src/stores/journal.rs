@@ -343,6 +343,8 @@ where
         }
         // The own journal may have waiting work of several steps; the thread calls again.
         result = result.and(self.own.maintain().map(drop).map_err(in_one_line));
+        // The journal thread has just synced: the next batch comes later.
+        result = result.and(self.own.prepare().map_err(in_one_line));
         let Self { own, ended, log, .. } = self;
         log.tell(own);
         ended.iter_mut().for_each(|ended| log.tell(&mut ended.journal));
