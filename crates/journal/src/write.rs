@@ -204,9 +204,9 @@ impl<D: Directory> Journal<D> {
         outcome
     }
 
-    /// Begins the next segment ahead of its need, durably: the first one, and one after the head that is full to three
-    /// quarters. Without this, the sync after the first record of a segment syncs the directory too, which on a slow disk
-    /// takes twice the time while a caller waits. Call it when the thread has no other work, behind a sync.
+    /// Begins the next segment ahead of its need, durably: the first one, and one after a segment that is full to three
+    /// quarters. Without this, the sync after the first record of a segment syncs the directory too, which on a slow
+    /// disk takes twice the time while a caller waits. Call it when the thread has no other work, behind a sync.
     ///
     /// Does nothing while records wait for a sync, while the disk is in trouble or full, and at the limit of bytes. One
     /// sync of the directory.

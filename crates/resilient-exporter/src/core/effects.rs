@@ -25,8 +25,8 @@ pub(crate) enum Effect {
     Spill(Spill),
     /// Store refused batches as dead letters; reported by `on_dead_letters_stored`.
     StoreDeadLetters(Vec<Letter>),
-    /// Read stored batches for a replay in this order, and merge small ones into requests of at most so many bytes; reported by
-    /// `on_group_read`, `on_group_deferred` or `on_read_failed`.
+    /// Read stored batches for a replay in this order, and merge small ones into requests of at most so many bytes;
+    /// reported by `on_group_read`, `on_group_deferred` or `on_read_failed`.
     ReadGroup { order: Order, merge_bytes: usize },
     /// Mark the batches of the group that was read last by their fates; reported by `on_group_settled`.
     SettleGroup(Vec<Fate>),

@@ -62,8 +62,8 @@ pub trait Fallback: Send + 'static {
         Ok(false)
     }
 
-    /// Reads stored batches for a replay in this order: one at least, and about `max_bytes` together. They stay stored until [`settle`](Self::settle) is called with one
-    /// fate for each; there is one such group at a time.
+    /// Reads stored batches for a replay in this order: one at least, and about `max_bytes` together. They stay stored
+    /// until [`settle`](Self::settle) is called with one fate for each; there is one such group at a time.
     ///
     /// # Errors
     /// The storage failed; all batches stay stored.
