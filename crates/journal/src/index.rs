@@ -51,8 +51,14 @@ pub(crate) struct Segment {
     pub(crate) damaged: bool,
     /// The marks in it were written once more, to a later segment.
     pub(crate) marks_copied: bool,
+    /// It has marks of batches, in itself or in earlier segments.
+    pub(crate) has_marks: bool,
+    /// Marks of its batches were in a segment that another program has removed.
+    pub(crate) marks_lost: bool,
     /// The disk does not read all of it: the file stays as it is.
     pub(crate) kept: bool,
+    /// This journal has removed or moved the file, and that is not durable yet.
+    pub(crate) removed: bool,
     /// Batches that were written to it, done or not, and their items.
     pub(crate) batches: u64,
     pub(crate) items: u64,
@@ -85,6 +91,8 @@ pub(crate) struct Index {
     pub(crate) batches: HashMap<Id, Live>,
     pub(crate) segments: BTreeMap<u64, Segment>,
     pub(crate) spills: BTreeMap<u64, Spill>,
+    /// Earlier places of waiting batches that were copied, in segments that still exist.
+    copied: HashMap<Id, Vec<Place>>,
     /// Items of all batches.
     pub(crate) items: u64,
     /// Bytes of all segments.
@@ -108,7 +116,10 @@ impl Segment {
             sync_failed: false,
             damaged: false,
             marks_copied: false,
+            has_marks: false,
+            marks_lost: false,
             kept: false,
+            removed: false,
             batches: 0,
             items: 0,
             torn_bytes: 0,
@@ -136,17 +147,36 @@ impl Index {
         }
     }
 
-    /// Forgets all places of a batch but the last one, which is durable now.
+    /// Needs no place of a batch any more but the last one, which is durable now.
     pub(crate) fn settle_place(&mut self, id: Id) {
         let Some(live) = self.batches.get_mut(&id) else { return };
         let Some(last) = live.places.pop() else { return };
         let others = std::mem::replace(&mut live.places, vec![last]);
-        self.leave(&others, false);
+        if !others.is_empty() {
+            self.leave(&others, false);
+            self.copied.entry(id).or_default().extend(others);
+        }
+    }
+
+    /// If the batch has lost its last place, the one that it was copied from before is needed again, as far as its
+    /// segment still exists.
+    pub(crate) fn restore_place(&mut self, id: Id) {
+        if self.batches.get(&id).is_some_and(|live| live.places.is_empty())
+            && let Some(place) = self.copied.get_mut(&id).and_then(Vec::pop)
+        {
+            self.add_place(id, place);
+        }
+    }
+
+    /// A place of the batch that was not tried yet.
+    pub(crate) fn next_place(&self, id: Id, tried: &[Place]) -> Option<Place> {
+        self.batches.get(&id)?.places.iter().find(|place| !tried.contains(place)).copied()
     }
 
     /// Removes a batch that is done or lost.
     pub(crate) fn remove(&mut self, id: Id) -> Option<Live> {
         let live = self.batches.remove(&id)?;
+        self.copied.remove(&id);
         self.items -= u64::from(live.count);
         self.leave(&live.places, true);
         if let Some(spill) = live.spill {
@@ -253,6 +283,13 @@ impl Index {
         }
     }
 
+    /// Notes that a mark was written to this segment.
+    pub(crate) fn note_marks(&mut self, key: u64) {
+        if let Some(segment) = self.segments.get_mut(&key) {
+            segment.has_marks = true;
+        }
+    }
+
     /// The account of the last segment.
     pub(crate) fn account(&self) -> Option<Account> {
         let (_, segment) = self.segments.last_key_value()?;
@@ -284,6 +321,10 @@ impl Index {
         if let Some(segment) = self.segments.remove(&key) {
             self.bytes -= segment.bytes;
         }
+        self.copied.retain(|_, places| {
+            places.retain(|place| place.segment != key);
+            !places.is_empty()
+        });
     }
 }
 

@@ -32,7 +32,8 @@ impl<D: Directory> Journal<D> {
     /// Removes the oldest segment that is not written any more, with the batches in it, although they wait: for a disk
     /// that takes no byte, not even of a mark. Returns the batches that were only there, oldest first, each with the
     /// number of its items: the journal no longer has them. `None`, and no change, if there is no such segment, or the
-    /// disk [does not read](super::Report::kept) it.
+    /// disk [does not read](super::Report::kept) it. If another program has removed that segment before, the result is
+    /// empty, and [`take_vanished`](Self::take_vanished) returns the batches.
     ///
     /// # Errors
     ///
@@ -43,7 +44,12 @@ impl<D: Directory> Journal<D> {
             return Ok(None);
         }
         match self.dir.remove(&segment.name) {
-            // Another program, or an earlier attempt of `maintain`, removed it.
+            // Another program removed it.
+            Err(error) if error.is_not_found() && !segment.removed => {
+                self.lose_segment(key);
+                return Ok(Some(Vec::new()));
+            }
+            // An earlier attempt of `maintain` removed it, and its sync failed.
             Err(error) if error.is_not_found() => {}
             other => other.map_err(MaintainError)?,
         }

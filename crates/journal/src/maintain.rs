@@ -21,14 +21,15 @@ impl<D: Directory> Journal<D> {
     /// Waiting batches are copied to the head out of a segment whose sync failed, out of a damaged one, and out of an
     /// old one that holds many batches that are done. Damaged segments are moved to the subdirectory `quarantine`,
     /// which retains the last 100. Notices segments that another program has removed:
-    /// [`take_vanished`](Self::take_vanished) returns their batches.
+    /// [`take_vanished`](Self::take_vanished) returns their batches, and if marks went with them, the batches that wait
+    /// in earlier segments are copied too.
     ///
     /// # Errors
     ///
     /// If the disk fails; the next call tries again. If another program has removed the directory,
     /// [`Status::vanished`](super::Status::vanished) is `true`.
     pub fn maintain(&mut self) -> Result<bool, MaintainError> {
-        let maintained = self.clear_up().and_then(|more| self.find_vanished().map(|()| more));
+        let maintained = self.clear_up().and_then(|more| Ok(self.find_vanished()? || more));
         maintained.inspect_err(|_| self.note_vanished()).map_err(MaintainError)
     }
 
@@ -39,6 +40,7 @@ impl<D: Directory> Journal<D> {
             Some(key) => {
                 more |= self.copy_some(key)?.more;
                 more |= self.remove_finished()?;
+                more |= self.index.must_copy(self.head_key(), &self.stuck()).is_some();
             }
             // Each batch had its turn: the next step reads again those that could not be read.
             None => self.uncopied.clear(),
@@ -93,7 +95,8 @@ impl<D: Directory> Journal<D> {
 
     /// Removes a segment from the disk, or moves it to the quarantine, durably.
     pub(crate) fn retire(&mut self, key: u64) -> Result<(), FileError> {
-        let Some(segment) = self.index.segments.get(&key) else { return Ok(()) };
+        let Some(segment) = self.index.segments.get_mut(&key) else { return Ok(()) };
+        segment.removed = true;
         let (name, damaged) = (segment.name.clone(), segment.damaged);
         if self.reader.as_ref().is_some_and(|(reader, _)| *reader == key) {
             self.reader = None;
@@ -250,17 +253,22 @@ impl Index {
 
     /// The segment whose batches are to be copied next.
     fn to_copy(&self, head: Option<u64>, bytes_before_copying: u64, stuck: &HashMap<u64, usize>) -> Option<u64> {
-        let mut others = self.segments.iter().filter(|(key, _)| Some(**key) != head);
-        let is_needed = |key: &u64, segment: &Segment| segment.is_needed(stuck.get(key).copied().unwrap_or(0));
-        let oldest = others.clone().next().filter(|(key, segment)| is_needed(key, segment));
-        if let Some((key, _)) =
-            others.find(|(key, segment)| (segment.sync_failed || segment.damaged) && is_needed(key, segment))
-        {
-            return Some(*key);
+        if let Some(key) = self.must_copy(head, stuck) {
+            return Some(key);
         }
+        let oldest = self.segments.iter().find(|(key, _)| Some(**key) != head);
+        let oldest = oldest.filter(|(key, segment)| segment.is_needed(stuck.get(key).copied().unwrap_or(0)));
         let live: u64 = self.segments.values().map(|segment| segment.live_bytes).sum();
         let held_up = self.bytes > bytes_before_copying && live < self.bytes / 2;
         oldest.filter(|_| held_up).map(|(key, _)| *key)
+    }
+
+    /// The first segment with waiting batches that do not stay there, however long they wait.
+    fn must_copy(&self, head: Option<u64>, stuck: &HashMap<u64, usize>) -> Option<u64> {
+        let mut others = self.segments.iter().filter(|(key, _)| Some(**key) != head);
+        let must_go = |segment: &Segment| segment.sync_failed || segment.damaged || segment.marks_lost;
+        let is_needed = |key: &u64, segment: &Segment| segment.is_needed(stuck.get(key).copied().unwrap_or(0));
+        others.find(|(key, segment)| must_go(segment) && is_needed(key, segment)).map(|(key, _)| *key)
     }
 
     /// The waiting batches in a segment, in the order of writing.

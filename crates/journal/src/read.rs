@@ -41,8 +41,9 @@ impl<D: Directory> Journal<D> {
     ///
     /// # Errors
     ///
-    /// [`ReadError::Damaged`]: that batch is lost; go on with the next. [`ReadError::File`]: the batch comes again
-    /// behind the others. Failures of one batch count as in [`read`](Self::read).
+    /// [`ReadError::Damaged`] and [`ReadError::Vanished`]: that batch is lost; go on with the next.
+    /// [`ReadError::File`]: the batch comes again behind the others. Failures of one batch count as in
+    /// [`read`](Self::read).
     pub fn next_recovered(&mut self, now: Instant) -> Option<Result<Batch, ReadError>> {
         while let Some(id) = self.to_recover.pop_front() {
             match self.read(id, now) {
@@ -63,15 +64,11 @@ impl<D: Directory> Journal<D> {
     ///
     /// If it does not wait, or cannot be read. A batch is lost if every copy of it is damaged, or the disk failed to
     /// read it three times. A failure within 1 s after the last counted one of the same batch does not count: a disk
-    /// that fails for a moment loses nothing.
+    /// that fails for a moment loses nothing. [`ReadError::Vanished`]: the batch is one of those that
+    /// [`take_vanished`](Self::take_vanished) returns.
     pub fn read(&mut self, id: impl Into<Id>, now: Instant) -> Result<Batch, ReadError> {
         let id = id.into();
-        let read = self.try_read(id).inspect_err(|error| {
-            if let ReadError::Vanished { id, .. } = error {
-                self.gone.retain(|(gone, _)| gone != id);
-            }
-        });
-        match read? {
+        match self.try_read(id)? {
             Ok(batch) => Ok(batch),
             Err(Unread { error, counts }) => {
                 if !counts || !self.is_given_up(id, now) {
@@ -97,18 +94,23 @@ impl<D: Directory> Journal<D> {
     /// Reads a waiting batch from its first place that is whole. A failure of the disk counts for nothing here.
     pub(crate) fn try_read(&mut self, id: Id) -> Result<Result<Batch, Unread>, ReadError> {
         let Some(live) = self.index.batches.get(&id) else { return Err(ReadError::Unknown(id)) };
-        let (count, places) = (live.count, live.places.clone());
+        let count = live.count;
         if let Some(body) = self.tail.body(id) {
             return Ok(Ok(Batch { id, count, body: body.to_vec() }));
         }
-        let mut unread = None;
-        for place in places {
+        let (mut tried, mut unread) = (Vec::new(), None);
+        // A place that is lost may bring back the one that the batch was copied from.
+        while let Some(place) = self.index.next_place(id, &tried) {
+            tried.push(place);
             match self.read_place(id, place) {
                 Ok(Content::Whole(body)) => {
                     self.read_failures.remove(&id);
                     return Ok(Ok(Batch { id, count, body }));
                 }
-                Ok(Content::Damaged) => self.damaged_place(id, place),
+                Ok(Content::Damaged) => {
+                    self.damaged_place(id, place);
+                    self.index.restore_place(id);
+                }
                 Ok(Content::Vanished) => self.lose_segment(place.segment),
                 Err(error) => unread = Some(error),
             }

@@ -327,6 +327,7 @@ impl Recovery {
                 self.index.add_place(id, Place { segment, offset, body_len });
             }
             Found::Done(ids) => {
+                self.index.note_marks(segment);
                 for id in ids {
                     self.incarnations.insert(id.0);
                     self.spills.remove(&id);

@@ -14,8 +14,9 @@ use super::{Id, Journal, frame};
 pub struct TakenOver {
     /// Batches that are new in this journal and durable there, each with the number of its items, oldest first.
     pub moved: Vec<(Id, u32)>,
-    /// Batches that are damaged, that the disk failed to read three times, or whose segment another program has
-    /// removed, each with the number of its items.
+    /// Batches that are damaged, or that the disk failed to read three times, each with the number of its items. Those
+    /// of segments that another program has removed are in [`take_vanished`](Journal::take_vanished) of the other
+    /// journal.
     pub lost: Vec<(Id, u32)>,
     /// No batch waits in the other journal any more: [`remove`](Journal::remove) it.
     pub is_empty: bool,
@@ -39,7 +40,6 @@ impl<D: Directory> Journal<D> {
         let mut taken = TakenOver::default();
         let appended = self.append_from(other, max_bytes, now, &mut taken.lost);
         let settled = self.settle_moved(other, &mut taken.moved);
-        taken.lost.append(&mut other.gone);
         taken.error = appended.err().or(settled.err());
         taken.is_empty = other.index.batches.is_empty();
         taken
@@ -78,14 +78,12 @@ impl<D: Directory> Journal<D> {
                     other.moved.push(batch.id);
                     bytes += frame::HEADER_LEN + batch.body.len();
                 }
-                Some(Err(ReadError::Damaged { id, count } | ReadError::Vanished { id, count })) => {
-                    lost.push((id, count))
-                }
+                Some(Err(ReadError::Damaged { id, count })) => lost.push((id, count)),
                 Some(Err(ReadError::File(error))) => {
                     outcome = Err(TakeOverError::Read(error));
                     failures += 1;
                 }
-                Some(Err(ReadError::Unknown(_))) => {}
+                Some(Err(ReadError::Vanished { .. } | ReadError::Unknown(_))) => {}
             }
             if bytes >= max_bytes || failures == FAILURES_A_STEP {
                 break;

@@ -13,27 +13,26 @@ use super::{Id, Journal, Notice};
 impl<D: Directory> Journal<D> {
     /// Takes the batches, each with the number of its items, that were in segments which another program has removed:
     /// the journal no longer has them. A caller that has one in memory appends it again, under the same id. Ask after
-    /// each [`sync`](Self::sync), [`read`](Self::read) and [`maintain`](Self::maintain), which notice the removal.
+    /// each call that may write or read, and after [`maintain`](Self::maintain): these notice the removal. Once
+    /// [`Status::vanished`](super::Status::vanished) is `true` these are all batches but those of the records since the
+    /// last sync, which are in memory and which [`renew`](Self::renew) writes.
     #[must_use]
     pub fn take_vanished(&mut self) -> Vec<(Id, u32)> {
+        if self.vanished {
+            self.lose_directory();
+        }
         std::mem::take(&mut self.gone)
     }
 
     /// Goes on in another directory, which should be empty, after another program has removed this one (see
     /// [`SyncError::is_vanished`](super::SyncError::is_vanished)) or has put another in its place. The records since
     /// the last sync are in memory and are written there; nothing is durable before the next [`sync`](Self::sync).
-    /// Returns all other batches that waited, oldest first, each with the number of its items: the journal no longer
-    /// has them. A caller that has one in memory appends it again, under the same id.
+    /// Returns all other batches that waited, oldest first, each with the number of its items, unless
+    /// [`take_vanished`](Self::take_vanished) has returned them: the journal no longer has them. A caller that has one
+    /// in memory appends it again, under the same id.
     pub fn renew(&mut self, locked: Locked<D>) -> Vec<(Id, u32)> {
-        (self.head, self.reader) = (None, None);
-        self.tail.set_unwritten();
-        let kept: HashSet<Id> = self.tail.batches().collect();
-        for key in self.index.segments.keys().copied().collect::<Vec<_>>() {
-            self.index.forget_segment(key);
-        }
-        let mut lost = std::mem::take(&mut self.gone);
-        let others = self.index.in_order().into_iter().filter(|id| !kept.contains(id)).collect();
-        lost.extend(self.drop_batches(others));
+        self.lose_directory();
+        let lost = std::mem::take(&mut self.gone);
         // The record of a spill that was announced before these batches were copied.
         for (key, name, ids) in self.index.spills_in(None) {
             if !self.tail.has(Content::Spill(Some(key))) {
@@ -48,6 +47,25 @@ impl<D: Directory> Journal<D> {
         self.copy_rounds = 0;
         (self.vanished, self.trouble) = (false, !self.tail.is_empty());
         lost
+    }
+
+    /// Whether the batch waits. Does not use the disk.
+    #[must_use]
+    pub fn has(&self, id: impl Into<Id>) -> bool {
+        self.index.batches.contains_key(&id.into())
+    }
+
+    /// Removes all batches from the index but those of the records since the last sync.
+    fn lose_directory(&mut self) {
+        (self.head, self.reader) = (None, None);
+        self.tail.set_unwritten();
+        let kept: HashSet<Id> = self.tail.batches().collect();
+        for key in self.index.segments.keys().copied().collect::<Vec<_>>() {
+            self.index.forget_segment(key);
+        }
+        let others = self.index.in_order().into_iter().filter(|id| !kept.contains(id)).collect();
+        let others = self.drop_batches(others);
+        self.gone.extend(others);
     }
 
     /// Notes whether the directory has lost its name, after a failure in it.
@@ -70,8 +88,6 @@ impl<D: Directory> Journal<D> {
             self.head = None;
             return Err(self.vanished_error());
         }
-        self.head = None;
-        self.tail.set_unwritten();
         self.lose_segment(key);
         Ok(true)
     }
@@ -81,32 +97,39 @@ impl<D: Directory> Journal<D> {
         FileError::Io { path, action: "find", source: io::ErrorKind::NotFound.into() }
     }
 
-    /// Looks for the directory and all segments.
-    pub(crate) fn find_vanished(&mut self) -> Result<(), FileError> {
+    /// Looks for the directory and all segments. Returns whether one is missing: batches may have to be copied.
+    pub(crate) fn find_vanished(&mut self) -> Result<bool, FileError> {
         self.note_vanished();
         if self.vanished {
             return Err(self.vanished_error());
         }
         let names: HashSet<_> = self.dir.list()?.into_iter().map(|entry| entry.name).collect();
-        let head = self.head_key();
-        // Another segment of which no record is needed may be one that this journal has removed.
-        let is_needed = |key: &u64, segment: &Segment| segment.live > 0 || segment.spills > 0 || Some(*key) == head;
-        let segments = self.index.segments.iter().filter(|(key, segment)| is_needed(key, segment));
-        let missing: Vec<u64> =
-            segments.filter(|(_, segment)| !names.contains(OsStr::new(&segment.name))).map(|(key, _)| *key).collect();
+        let is_missing = |segment: &Segment| !segment.removed && !names.contains(OsStr::new(&segment.name));
+        let segments = self.index.segments.iter().filter(|(_, segment)| is_missing(segment));
+        let missing: Vec<u64> = segments.map(|(key, _)| *key).collect();
+        let more = !missing.is_empty();
         for key in missing {
-            if head == Some(key) {
-                self.head = None;
-                self.tail.set_unwritten();
-            }
             self.lose_segment(key);
         }
-        Ok(())
+        Ok(more)
     }
 
-    /// Removes a segment whose file does not exist any more from the index.
+    /// Removes a segment whose file does not exist any more from the index. The records in it that no sync has made
+    /// durable are written again. Marks in it are lost: the batches that wait in earlier segments are copied, so that
+    /// those segments go and no batch that is done comes back.
     pub(crate) fn lose_segment(&mut self, key: u64) {
-        let Some(name) = self.index.segments.get(&key).map(|segment| segment.name.clone()) else { return };
+        self.note_vanished();
+        if self.head_key() == Some(key) {
+            self.head = None;
+            self.tail.set_unwritten();
+        }
+        let Some(segment) = self.index.segments.get(&key) else { return };
+        let (name, has_marks) = (segment.name.clone(), segment.has_marks);
+        for (_, earlier) in self.index.segments.range_mut(..key).filter(|_| has_marks) {
+            earlier.marks_lost = true;
+        }
+        // Without it a power cut may bring the segment back, with batches that are lost or done by then.
+        drop(self.dir.sync());
         let gone = self.drop_segment(key);
         let items = gone.iter().map(|(_, count)| u64::from(*count)).sum();
         self.notice(Notice::Vanished { name, batches: gone.len() as u64, items });
@@ -123,11 +146,11 @@ impl<D: Directory> Journal<D> {
         let spills: Vec<u64> = self.index.spills_in(Some(key)).into_iter().map(|(spill, ..)| spill).collect();
         self.index.forget_segment(key);
         let in_tail: HashSet<Id> = self.tail.batches().collect();
-        let is_gone = |id: &Id| {
-            let elsewhere = self.index.batches.get(id).is_none_or(|live| !live.places.is_empty());
-            !elsewhere && !in_tail.contains(id)
-        };
-        let gone: Vec<Id> = batches.into_iter().filter(is_gone).collect();
+        let mut gone = Vec::new();
+        for id in batches.into_iter().filter(|id| !in_tail.contains(id)) {
+            self.index.restore_place(id);
+            gone.extend(self.index.next_place(id, &[]).is_none().then_some(id));
+        }
         let gone = self.drop_batches(gone);
         let open = self.index.spills_in(None).into_iter().filter(|(spill, ..)| spills.contains(spill));
         open.for_each(|(spill, name, ids)| self.push_spill(spill, &name, &ids));

@@ -389,7 +389,8 @@ impl<D: Directory> Journal<D> {
                     self.index.count_batch(key, record.count);
                 }
                 Content::Spill(Some(spill)) => self.index.place_spill(spill, key),
-                Content::Done | Content::Spill(None) => {}
+                Content::Done => self.index.note_marks(key),
+                Content::Spill(None) => {}
             }
         }
         Ok(())

@@ -38,9 +38,21 @@ enum Step {
     /// Another program removes the directory.
     Vanish,
     /// Another program removes a segment.
-    RemoveSegment(usize),
+    RemoveSegment(usize, Notices),
     /// The end of the process, and a changed byte in a segment that was finished.
     Damage(usize, prop::sample::Index),
+}
+
+/// The call that notices a removed segment.
+#[derive(Clone, Copy, Debug)]
+enum Notices {
+    Maintain,
+    Sync,
+    RemoveOldest,
+}
+
+fn notices() -> impl Strategy<Value = Notices> {
+    prop_oneof![Just(Notices::Maintain), Just(Notices::Sync), Just(Notices::RemoveOldest)]
 }
 
 fn crash() -> impl Strategy<Value = Crash> {
@@ -69,7 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..40_000_u64).prop_map(Step::Limit),
         1 => Just(Step::RemoveOldest),
         1 => Just(Step::Vanish),
-        1 => any::<usize>().prop_map(Step::RemoveSegment),
+        1 => (any::<usize>(), notices()).prop_map(|(pick, notices)| Step::RemoveSegment(pick, notices)),
         1 => (any::<usize>(), any::<prop::sample::Index>()).prop_map(|(which, at)| Step::Damage(which, at)),
     ]
 }
@@ -112,21 +124,29 @@ fn vanish(account: &mut Account, journal: &mut Journal<Dir>, disk: &Disk, faults
     }
 }
 
-/// Removes one segment behind the journal's back.
-fn remove_segment(account: &mut Account, journal: &mut Journal<Dir>, disk: &Disk, pick: usize) {
+/// Removes one segment behind the journal's back. The next call that notices is a maintenance, a sync, or the removal
+/// of the oldest segment.
+fn remove_segment(account: &mut Account, journal: &mut Journal<Dir>, disk: &Disk, pick: usize, notices: Notices) {
     let names = segments(disk);
     let Some(name) = names.get(pick % names.len().max(1)) else { return };
     home(disk).remove(name).expect("there");
-    // Marks in it are gone.
-    (account.harmed, account.uncounted) = (true, true);
-    drop(journal.maintain());
-    let mut gone: Vec<_> = journal.take_vanished().into_iter().map(|(id, _)| id).collect();
+    account.uncounted = true;
+    match notices {
+        Notices::Maintain => drop(journal.maintain()),
+        Notices::Sync => journal.sync().expect("a well disk"),
+        Notices::RemoveOldest => {
+            let removed = journal.remove_oldest_finished().expect("a well disk").unwrap_or_default();
+            account.forget(removed.into_iter().map(|(id, _)| id));
+        }
+    }
+    // Its marks are written once more, or the segments with their batches go.
+    super::settle(journal).expect("a well disk");
     let synced = journal.sync();
-    gone.extend(journal.take_vanished().into_iter().map(|(id, _)| id));
-    account.forget(gone);
+    account.forget(journal.take_vanished().into_iter().map(|(id, _)| id));
     synced.expect("a well disk");
     account.check(journal);
     assert!(account.sync(journal));
+    super::settle(journal).expect("a well disk");
 }
 
 /// Opens the journal; where a fault prevents that, ends all faults and opens it.
@@ -143,6 +163,8 @@ fn open(account: &mut Account, disk: &Disk, faults: &Faults, crashed: bool) -> J
 /// Runs the steps, checks the journal after each, and marks all batches as done at the end.
 fn play(config: Config, script: Vec<Step>) {
     let (disk, faults, mut account) = (Disk::new(), Faults::none(), Account::new(config));
+    // Of two copies of a batch one may be damaged: without the other one, the journal would count the batch as lost.
+    let mut was_damaged = false;
     let mut journal = open(&mut account, &disk, &faults, false);
     for step in script {
         match step {
@@ -188,6 +210,7 @@ fn play(config: Config, script: Vec<Step>) {
                 journal.set_max_bytes(config.max_bytes);
             }
             Step::Limit(bytes) => journal.set_max_bytes(bytes),
+            Step::RemoveOldest | Step::RemoveSegment(..) if was_damaged => {}
             Step::RemoveOldest => {
                 heal(&disk, &faults);
                 let removed = journal.remove_oldest_finished().expect("a well disk").unwrap_or_default();
@@ -198,9 +221,9 @@ fn play(config: Config, script: Vec<Step>) {
                 heal(&disk, &faults);
                 vanish(&mut account, &mut journal, &disk, &faults);
             }
-            Step::RemoveSegment(pick) => {
+            Step::RemoveSegment(pick, notices) => {
                 heal(&disk, &faults);
-                remove_segment(&mut account, &mut journal, &disk, pick);
+                remove_segment(&mut account, &mut journal, &disk, pick, notices);
             }
             Step::Damage(pick, at) => {
                 heal(&disk, &faults);
@@ -212,7 +235,7 @@ fn play(config: Config, script: Vec<Step>) {
                 finished.pop();
                 finished.retain(|name| name.ends_with(".seg"));
                 if let Some(name) = finished.get(pick % finished.len().max(1)) {
-                    account.harmed = true;
+                    (account.harmed, was_damaged) = (true, true);
                     disk.tamper(&format!("journal/{name}"), |bytes| {
                         if !bytes.is_empty() {
                             let at = at.index(bytes.len());

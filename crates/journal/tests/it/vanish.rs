@@ -137,10 +137,10 @@ fn removed_segments_are_noticed_and_their_batches_reported_once() {
         |notice: &Notice| matches!(notice, Notice::Vanished { batches: 7, items: 3_500, name: of } if *of == name(1));
     assert_eq!(count(&mut journal, told), 1);
     assert!(matches!(journal.read(id(1), now()), Err(ReadError::Unknown(_))));
-    // By a read, which reports the batch itself.
+    // By a read.
     disk.root().remove(&name(2)).expect("there");
     assert!(matches!(journal.read(id(9), now()), Err(ReadError::Vanished { count: 500, .. })));
-    assert_eq!(seqs(&journal.take_vanished()), [8, 10, 11, 12, 13, 14]);
+    assert_eq!(seqs(&journal.take_vanished()), (8..=14).collect::<Vec<_>>());
     // The head, by a sync: its new records go to a new segment.
     disk.root().remove(&name(3)).expect("there");
     journal.sync().expect("written once more");
@@ -168,10 +168,128 @@ fn the_rest_of_a_removed_journal_is_taken_over_and_the_missing_batches_are_lost(
     let (mut own, _) = Journal::open(disk.root(), SMALL, 20, |_| Ok(false)).expect("it opens");
     theirs.root().remove(&name(2)).expect("there");
     let taken = own.take_over(&mut other, 1 << 20, now());
-    assert_eq!(taken.moved.len(), 13);
-    let lost: BTreeSet<u64> = seqs(&taken.lost).into_iter().collect();
-    assert_eq!((lost, taken.lost.len()), ((8..=14).collect(), 7));
-    assert!(taken.is_empty);
+    assert_eq!((taken.moved.len(), taken.lost.len()), (13, 0));
+    assert_eq!(seqs(&other.take_vanished()), (8..=14).collect::<Vec<_>>());
+    assert!(taken.is_empty && own.take_vanished().is_empty());
+    assert!(own.has(id(7)) && !own.has(id(8)));
+}
+
+#[test]
+fn of_a_removed_directory_all_batches_that_no_sync_waits_for_are_lost_also_before_it_is_made_anew() {
+    let disk = Disk::new();
+    let mut journal = journal_in(&disk);
+    for seq in 1..=20 {
+        append(&mut journal, id(seq), 500);
+    }
+    journal.sync().expect("synced");
+    append(&mut journal, id(21), 50);
+    assert!(disk.remove_tree("journal"));
+    assert!(journal.take_vanished().is_empty(), "no call has noticed");
+    journal.maintain().expect_err("the directory is gone");
+    assert_eq!(seqs(&journal.take_vanished()), (1..=20).collect::<Vec<_>>());
+    assert!(journal.take_vanished().is_empty());
+    assert_eq!(journal.status().batches, 1);
+    assert_eq!(journal.read(id(21), now()).expect("in memory").count, 50);
+    journal.append(id(3), 1, b"x").expect_err("it would be lost");
+    journal.maintain().expect_err("still gone");
+    let lost = journal.renew(Locked::new(disk.root().subdirectory("journal").expect("made")).expect("free"));
+    assert!(lost.is_empty());
+    append(&mut journal, id(3), 500);
+    journal.sync().expect("synced");
+    drop(journal);
+    disk.crash(Crash::Worst);
+    assert_eq!(recovered(&mut journal_in(&disk)).into_keys().map(|id| id.1).collect::<Vec<_>>(), [3, 21]);
+}
+
+#[test]
+fn the_oldest_segment_is_lost_and_not_given_up_if_another_program_has_removed_it() {
+    for is_removed in [false, true] {
+        let disk = Disk::new();
+        let (mut journal, _) = open(disk.root());
+        for seq in 1..=20 {
+            append(&mut journal, id(seq), 500);
+        }
+        journal.sync().expect("synced");
+        if is_removed {
+            disk.root().remove(&name(1)).expect("there");
+        }
+        let given_up = journal.remove_oldest_finished().expect("a well disk").expect("a segment");
+        let gone = journal.take_vanished();
+        let first = (1..=7).collect::<Vec<_>>();
+        let expected = if is_removed { (vec![], first) } else { (first, vec![]) };
+        assert_eq!((seqs(&given_up), seqs(&gone)), expected);
+        let next = journal.remove_oldest_finished().expect("a well disk").expect("a segment");
+        assert_eq!(seqs(&next), (8..=14).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn batches_that_are_done_do_not_come_back_although_a_segment_with_their_marks_was_removed() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    for seq in 1..=28 {
+        append(&mut journal, id(seq), 500);
+        if seq == 16 {
+            // Their marks are in the third segment, and they are in the first and the second.
+            journal.done(&(2..=12).map(id).collect::<Vec<_>>()).expect("written");
+        }
+    }
+    journal.sync().expect("synced");
+    disk.root().remove(&name(3)).expect("there");
+    settle(&mut journal).expect("a well disk");
+    let gone = seqs(&journal.take_vanished());
+    assert_eq!(gone.first(), Some(&15), "{gone:?}");
+    assert!(gone.len() > 4 && gone.len() < 8, "{gone:?}");
+    journal.sync().expect("synced");
+    drop(journal);
+    disk.crash(Crash::Worst);
+    let found = recovered(&mut open(disk.root()).0).into_keys().map(|id| id.1).collect::<Vec<_>>();
+    let waiting = (1..=28).filter(|seq| !(2..=12).contains(seq) && !gone.contains(seq)).collect::<Vec<_>>();
+    assert_eq!(found, waiting);
+}
+
+#[test]
+fn a_batch_whose_copy_was_removed_is_still_where_it_was_copied_from() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    for seq in 1..=9 {
+        append(&mut journal, id(seq), 500);
+    }
+    journal.sync().expect("synced");
+    append(&mut journal, id(10), 500);
+    disk.fail_syncs(1);
+    journal.sync().expect_err("planned");
+    journal.sync().expect("synced");
+    // Copies the batches of the second segment. It stays, since batches wait in the first.
+    settle(&mut journal).expect("a well disk");
+    disk.root().remove(&name(3)).expect("there");
+    settle(&mut journal).expect("a well disk");
+    assert!(journal.take_vanished().is_empty());
+    assert_eq!((journal.status().batches, journal.read(id(8), now()).expect("there").body), (10, body(id(8), 500)));
+    drop(journal);
+    disk.crash(Crash::Worst);
+    let found = recovered(&mut open(disk.root()).0).into_keys().map(|id| id.1).collect::<Vec<_>>();
+    assert_eq!(found, (1..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_read_that_finds_no_segment_notices_that_the_head_or_the_directory_is_gone() {
+    let disk = Disk::new();
+    let mut journal = journal_in(&disk);
+    append(&mut journal, id(1), 100);
+    journal.sync().expect("synced");
+    append(&mut journal, id(2), 100);
+    disk.root().subdirectory("journal").expect("there").remove(&name(1)).expect("there");
+    assert!(matches!(journal.read(id(1), now()), Err(ReadError::Vanished { count: 100, .. })));
+    assert_eq!(seqs(&journal.take_vanished()), [1]);
+    append(&mut journal, id(1), 100);
+    journal.sync().expect("written to the next segment");
+    assert!(disk.remove_tree("journal"));
+    append(&mut journal, id(3), 100);
+    assert!(matches!(journal.read(id(1), now()), Err(ReadError::Vanished { count: 100, .. })));
+    assert!(journal.status().vanished);
+    assert_eq!(seqs(&journal.take_vanished()), [2, 1], "in the order of their last appends");
+    assert_eq!(journal.status().batches, 1, "one waits for its sync");
 }
 
 #[test]
