@@ -11,6 +11,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinHandle;
+use tracing::Dispatch;
+use tracing::instrument::{WithDispatch, WithSubscriber as _};
 
 use crate::endpoint::Endpoint;
 
@@ -118,13 +120,20 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// The future, of which no `tracing` subscriber sees a span or an event. h2 opens a span for each frame, and the first
+/// of them has no parent: a layer that turns them into spans of OpenTelemetry would export them too, although the
+/// thread's context suppresses telemetry, and each export would make dozens of new ones.
+pub(crate) fn unobserved<F: Future>(future: F) -> WithDispatch<F> {
+    future.with_subscriber(Dispatch::none())
+}
+
 /// The task that drives a connection. Dropping it aborts the task: no connection outlives its transport, or its call
 /// over HTTP.
 pub(crate) struct Driver(JoinHandle<()>);
 
 impl Driver {
     pub(crate) fn spawn(connection: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(connection))
+        Self(tokio::spawn(unobserved(connection)))
     }
 
     pub(crate) fn has_ended(&self) -> bool {

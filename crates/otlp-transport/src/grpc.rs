@@ -15,7 +15,7 @@ use crate::Transport;
 use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::config::Config;
-use crate::connect::{self, Driver};
+use crate::connect::{self, Driver, unobserved};
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
 
@@ -232,7 +232,7 @@ impl Transport for GrpcTransport {
             return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit }, possible_duplicate: false };
         }
         let deadline = Instant::now() + self.config.timeout;
-        self.config.scrub(self.exchange(payload, deadline).await)
+        self.config.scrub(unobserved(self.exchange(payload, deadline)).await)
     }
 
     fn endpoint(&self) -> &str {

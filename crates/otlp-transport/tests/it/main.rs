@@ -6,6 +6,7 @@ mod deadlines;
 mod documented;
 mod grpc_table;
 mod http_table;
+mod observers;
 mod reconnect;
 mod replicas;
 mod requests;
