@@ -6,7 +6,8 @@ use http::HeaderValue;
 
 use crate::endpoint::{Endpoint, Given, Reach};
 use crate::error::ConfigError;
-use crate::headers::{Headers, Secrets};
+use crate::headers::{Headers, Secrets, secret};
+use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
 
@@ -18,8 +19,12 @@ pub const DEFAULT_MAX_REQUEST_BYTES: usize = (4 << 20) - (64 << 10);
 /// OTLP exporter specification, "Endpoint"; its port decides the default protocol.
 pub(crate) const DEFAULT_GRPC_ENDPOINT: &str = "http://localhost:4317";
 pub(crate) const DEFAULT_HTTP_ENDPOINT: &str = "http://localhost:4318";
-/// The port of OTLP/HTTP.
+/// The ports of OTLP/gRPC and OTLP/HTTP.
+const GRPC_PORT: u16 = 4317;
 const HTTP_PORT: u16 = 4318;
+/// A shorter time-out is noted: a busy collector takes longer to answer, hence each batch is sent again although it was
+/// taken.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// A distribution puts its own product in front of the exporter's (OTLP exporter specification, "User Agent").
 /// 0.33.1 is the release of the OpenTelemetry crates that this one goes with.
 const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/0.33.1");
@@ -37,7 +42,7 @@ pub struct Config {
     pub(crate) wall_clock: fn() -> SystemTime,
     /// Texts that must appear in no message, longest first.
     secrets: Secrets,
-    notes: Vec<String>,
+    pub(crate) notes: Vec<Note>,
 }
 
 impl Config {
@@ -124,9 +129,10 @@ impl Config {
         outcome
     }
 
-    /// Notes for the user: each value that was ignored, and the value that is used in its place. Free of secrets.
+    /// Notes for the user: each value that was ignored, and the value that is used in its place; each that rarely means
+    /// its text. Free of secrets.
     #[must_use]
-    pub fn notes(&self) -> &[String] {
+    pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 }
@@ -137,16 +143,19 @@ impl Config {
 #[must_use]
 pub struct ConfigBuilder {
     pub(crate) endpoint: Option<Given>,
-    pub(crate) protocol: Option<Protocol>,
+    /// With the variable or the method that it is from, as the time-out below.
+    pub(crate) protocol: Option<(Protocol, &'static str)>,
     pub(crate) insecure: Option<bool>,
     pub(crate) headers: Headers,
     pub(crate) header_error: Option<ConfigError>,
-    pub(crate) timeout: Option<Duration>,
+    /// From the headers: one more product in front of the user agent.
+    pub(crate) user_agent: Option<HeaderValue>,
+    pub(crate) timeout: Option<(Duration, &'static str)>,
     pub(crate) compression: Option<Compression>,
     max_request_bytes: Option<usize>,
     product: Option<String>,
     wall_clock: Option<fn() -> SystemTime>,
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Note>,
 }
 
 impl ConfigBuilder {
@@ -165,7 +174,7 @@ impl ConfigBuilder {
 
     /// How requests are carried. Default gRPC, but `http/protobuf` where the endpoint's port is 4318.
     pub fn with_protocol(mut self, protocol: Protocol) -> Self {
-        self.protocol = Some(protocol);
+        self.protocol = Some((protocol, "with_protocol"));
         self
     }
 
@@ -176,9 +185,13 @@ impl ConfigBuilder {
     }
 
     /// One more header on every request; beats the same name in the environment. At most 100. A gRPC name that ends in
-    /// `-bin` needs a value that is base64 already.
+    /// `-bin` needs a value that is base64 already. A `user-agent` is put in front of the transport's own.
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
-        if let Err(problem) = self.headers.insert(name, value.as_bytes()) {
+        let given = match name.eq_ignore_ascii_case("user-agent") {
+            true => secret(value.as_bytes()).map(|value| self.user_agent = Some(value)),
+            false => self.headers.insert(name, value.as_bytes()),
+        };
+        if let Err(problem) = given {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok().map(|name| name.to_string());
             let error = ConfigError::Headers { setting: "with_header", position: 1, name, problem };
             self.header_error.get_or_insert(error);
@@ -189,7 +202,7 @@ impl ConfigBuilder {
     /// Bounds one attempt as a whole. Default 10 s; 1 ms to 1 h. Shorter than the collector's pauses means duplicates:
     /// a request that timed out may have been taken.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.timeout = Some((timeout, "with_timeout"));
         self
     }
 
@@ -226,16 +239,23 @@ impl ConfigBuilder {
         if let Some(error) = self.header_error {
             return Err(error);
         }
-        let protocol = match (self.protocol, &self.endpoint) {
-            (Some(protocol), _) => protocol,
-            (None, Some(given)) if given.port() == Some(HTTP_PORT) => {
-                let note = "the endpoint's port is 4318 and no protocol is set: http/protobuf is used \
-                            (OTEL_EXPORTER_OTLP_PROTOCOL decides otherwise)";
-                self.notes.push(note.to_owned());
+        let port = self.endpoint.as_ref().and_then(Given::port);
+        let protocol = match self.protocol {
+            Some((protocol, setting)) => {
+                self.notes.extend(other_port(setting, protocol, port));
+                protocol
+            }
+            None if port == Some(HTTP_PORT) => {
+                let name = "OTEL_EXPORTER_OTLP_PROTOCOL";
+                let note = format!(
+                    "the endpoint's port is 4318 and no protocol is set: http/protobuf is used ({name} decides otherwise)"
+                );
+                self.notes.push(Note::new(name, note));
                 Protocol::HttpProtobuf
             }
-            (None, _) => Protocol::Grpc,
+            None => Protocol::Grpc,
         };
+        let is_given = self.endpoint.is_some();
         let given = self.endpoint.unwrap_or_else(|| Given {
             setting: "default endpoint",
             text: match protocol {
@@ -245,31 +265,38 @@ impl ConfigBuilder {
             reach: Reach::General,
         });
         let endpoint = given.resolve(protocol, self.insecure.unwrap_or(false))?;
-        if endpoint.path_ignored {
-            self.notes.push(format!("the path of {} is not used: gRPC has its own", given.setting));
+        let setting = given.setting;
+        let note = |message: String| Note::new(setting, message);
+        self.notes.extend(endpoint.path_note.map(|why| note(format!("{setting} {why}"))));
+        if is_given && port.is_none() {
+            let message = format!(
+                "{setting} has no port, so requests go to port 80: collectors listen on 4317 (gRPC) and 4318 (HTTP); write the port"
+            );
+            self.notes.push(note(message));
         }
 
-        let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let (timeout, setting) = self.timeout.unwrap_or((DEFAULT_TIMEOUT, ""));
         if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&timeout) {
-            let (setting, value) = ("with_timeout", format!("{timeout:?}"));
+            let value = format!("{timeout:?}");
             return Err(ConfigError::Range { setting, value, accepted: "1 ms to 1 h" });
+        }
+        if timeout < SHORT_TIMEOUT {
+            let millis = timeout.as_millis();
+            let message = format!(
+                "{setting} of {millis} ms ends requests that a busy collector takes nevertheless, and each is sent again: \
+                 duplicates without an end; the unit is milliseconds: {millis} seconds are {millis}000"
+            );
+            self.notes.push(Note::new(setting, message));
         }
         let max_request_bytes = self.max_request_bytes.unwrap_or(DEFAULT_MAX_REQUEST_BYTES);
         if !(1 << 10..=1 << 30).contains(&max_request_bytes) {
             let (setting, value) = ("with_max_request_bytes", max_request_bytes.to_string());
             return Err(ConfigError::Range { setting, value, accepted: "1024 to 1073741824 bytes" });
         }
-        let user_agent = match &self.product {
-            None => HeaderValue::from_static(USER_AGENT),
-            Some(product) => {
-                HeaderValue::from_str(&format!("{product} {USER_AGENT}")).map_err(|_| ConfigError::Range {
-                    setting: "with_product",
-                    value: format!("{product:?}"),
-                    accepted: "name/version in printable ASCII",
-                })?
-            }
-        };
-        let secrets = Secrets::new(&self.headers, endpoint.http_path.query());
+        let mut secret = self.headers.clone();
+        secret.add_user_agent(self.user_agent.as_ref());
+        let user_agent = user_agent(self.user_agent, self.product)?;
+        let secrets = Secrets::new(&secret, endpoint.http_path.query());
         Ok(Config {
             endpoint,
             protocol,
@@ -283,6 +310,39 @@ impl ConfigBuilder {
             notes: self.notes,
         })
     }
+}
+
+/// A note about the port of the other protocol.
+fn other_port(setting: &'static str, protocol: Protocol, port: Option<u16>) -> Option<Note> {
+    let other = match (protocol, port?) {
+        (Protocol::HttpProtobuf, GRPC_PORT) => "gRPC: a collector takes http/protobuf on 4318",
+        (Protocol::Grpc, HTTP_PORT) => "HTTP: a collector takes grpc on 4317",
+        _ => return None,
+    };
+    let port = port.unwrap_or_default();
+    Some(Note::new(
+        setting,
+        format!("{setting} is {protocol}, and the endpoint's port {port} is the usual one for {other}"),
+    ))
+}
+
+/// The products of the user and of the program in front of the transport's own.
+fn user_agent(of_user: Option<HeaderValue>, product: Option<String>) -> Result<HeaderValue, ConfigError> {
+    let own = match &product {
+        None => USER_AGENT.to_owned(),
+        Some(product) => format!("{product} {USER_AGENT}"),
+    };
+    let own = HeaderValue::try_from(own).map_err(|_| ConfigError::Range {
+        setting: "with_product",
+        value: format!("{:?}", product.unwrap_or_default()),
+        accepted: "name/version in printable ASCII",
+    })?;
+    let Some(of_user) = of_user else { return Ok(own) };
+    let both = [of_user.as_bytes(), b" ", own.as_bytes()].concat();
+    let mut both = HeaderValue::from_bytes(&both).expect("both are values of headers");
+    // Each value of the list counts as a secret.
+    both.set_sensitive(true);
+    Ok(both)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one reading of the wall clock; an argument everywhere below")]

@@ -7,6 +7,7 @@ use http::uri::{Authority, PathAndQuery};
 
 use crate::error::{ConfigError, EndpointProblem};
 use crate::protocol::Protocol;
+use crate::slips;
 
 /// The path that is put behind a general endpoint for traces.
 const TRACES_PATH: &str = "v1/traces";
@@ -42,8 +43,8 @@ pub(crate) struct Endpoint {
     pub(crate) shown: String,
     /// Path and query for OTLP/HTTP, also if the protocol is gRPC.
     pub(crate) http_path: PathAndQuery,
-    /// Whether a path was given that gRPC does not use.
-    pub(crate) path_ignored: bool,
+    /// A remark about the path, as the predicate of a sentence about the setting.
+    pub(crate) path_note: Option<&'static str>,
 }
 
 impl fmt::Debug for Endpoint {
@@ -78,6 +79,9 @@ impl Given {
 
     fn try_resolve(&self, protocol: Protocol, insecure: bool) -> Result<Endpoint, EndpointProblem> {
         let text = self.text.trim();
+        if let Some(slip) = slips::in_endpoint(text) {
+            return Err(slip);
+        }
         let rest = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => return Err(EndpointProblem::Https),
@@ -106,6 +110,7 @@ impl Given {
         let http_path = match self.reach {
             Reach::Traces if path.is_empty() => "/".to_owned(),
             Reach::Traces => path.to_owned(),
+            Reach::General if has_traces_path(path) => path.trim_end_matches('/').to_owned(),
             Reach::General => format!("{}/{TRACES_PATH}", path.trim_end_matches('/')),
         };
         let http_path = query.map_or_else(|| http_path.clone(), |query| format!("{http_path}?{query}"));
@@ -116,11 +121,36 @@ impl Given {
             (Err(_), Protocol::Grpc, Reach::Traces) => PathAndQuery::from_static("/"),
             (Err(_), Protocol::Grpc, Reach::General) => PathAndQuery::from_static("/v1/traces"),
         };
-        let path_ignored = protocol == Protocol::Grpc && (!matches!(path, "" | "/") || query.is_some());
+        let path_note = self.path_note(protocol, path, query);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let (uri, shown) = target(&authority, &http_path, protocol).ok_or(EndpointProblem::NotAUrl)?;
-        Ok(Endpoint { host, port, uri, shown, http_path, path_ignored })
+        Ok(Endpoint { host, port, uri, shown, http_path, path_note })
     }
+}
+
+impl Given {
+    fn path_note(&self, protocol: Protocol, path: &str, query: Option<&str>) -> Option<&'static str> {
+        let is_bare = matches!(path, "" | "/");
+        match (protocol, self.reach) {
+            (Protocol::Grpc, _) if !is_bare || query.is_some() => Some(
+                "has a path, which is not used: gRPC has its own; if the path is needed, the protocol is http/protobuf",
+            ),
+            (Protocol::HttpProtobuf, Reach::Traces) if is_bare => Some(
+                "has no path and is used as it is: requests go to /, and collectors take traces on /v1/traces; write the \
+                 whole URL, or set OTEL_EXPORTER_OTLP_ENDPOINT in its place",
+            ),
+            (Protocol::HttpProtobuf, Reach::General) if has_traces_path(path) => Some(
+                "ends in /v1/traces, which is not appended a second time: leave it out here, or set \
+                 OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, which is used as it is",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a general endpoint has the path that is put behind it.
+fn has_traces_path(path: &str) -> bool {
+    path.trim_end_matches('/').strip_suffix(TRACES_PATH).is_some_and(|before| before.ends_with('/'))
 }
 
 impl Endpoint {

@@ -3,11 +3,15 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::config::{Config, ConfigBuilder};
 use crate::endpoint::{Given, Reach};
 use crate::error::{ConfigError, EndpointProblem, HeaderProblem};
 use crate::headers::Headers;
+use crate::note::Note;
 use crate::protocol::{Compression, Protocol};
+use crate::slips;
 
 /// A variable for traces and the general one that it beats.
 type Pair = [&'static str; 2];
@@ -24,65 +28,93 @@ const TLS: [Pair; 3] = [
     ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"],
 ];
 
+/// The longest time-out, and the one of 0: the specification has 0 as "a very long time".
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 impl ConfigBuilder {
     /// Fills in the settings that code did not set from `vars`, then checks the whole: code beats the variable for
-    /// traces, which beats the general one, which beats the default. An empty variable counts as unset.
+    /// traces, which beats the general one, which beats the default. An empty variable counts as unset, and so does a
+    /// variable for traces whose value is noted as ignored: the general one holds then.
     ///
     /// | Variable (and its `_TRACES_` form) | Accepted | Default | Anything else |
     /// | --- | --- | --- | --- |
     /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://host:port[/path]` | `http://localhost:4317`, HTTP `:4318` | error |
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `grpc`, `http/protobuf` | `grpc`; port 4318: `http/protobuf` | note; for `http/json` `http/protobuf` is used |
-    /// | `OTEL_EXPORTER_OTLP_HEADERS` | `key=value,key=value`, values percent-encoded | none | error |
-    /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 1 to 3600000, milliseconds | 10000 | note |
+    /// | `OTEL_EXPORTER_OTLP_HEADERS` | `key=value,key=value`, values percent-encoded | none | error; headers of the transport itself are left out with a note, a `user-agent` is put in front of its own |
+    /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 0 to 3600000, milliseconds, or `250ms`, `10s`, `5m`; 0 is an hour | 10000 | note |
     /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none`, `gzip` | `none` | note |
     /// | `OTEL_EXPORTER_OTLP_INSECURE` | `true`, `false` | `false` | note |
-    /// | `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` | none yet | none | error |
+    /// | `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` | none yet | none | note |
     ///
-    /// A *note* means that the value is ignored and [`Config::notes`] says so. Headers from code and from the
-    /// environment are put together; of two of one name, code wins.
+    /// A *note* means that the value is ignored and [`Config::notes`] says so. Quotation marks around a value are taken
+    /// off, with a note. Headers from code and from the environment are put together; of two of one name, code wins.
     ///
     /// # Errors
     ///
     /// A [`ConfigError`] names the variable or method, the value unless secret, and the accepted values.
     pub fn build_over(mut self, vars: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
-        let vars = Vars(vars);
-        if let Some((setting, _)) = TLS.iter().find_map(|pair| vars.first(*pair)) {
-            return Err(ConfigError::Tls { setting });
-        }
+        let mut vars = Vars { vars, notes: std::mem::take(&mut self.notes) };
         if self.endpoint.is_none() {
             self.endpoint = vars.endpoint()?;
         }
-        if let Some(given) = vars.headers()? {
+        if let Some((given, user_agent)) = vars.headers()? {
             self.headers.fill_from(&given);
+            if self.user_agent.is_none() {
+                self.user_agent = user_agent;
+            }
         }
         if self.protocol.is_none() {
-            self.protocol = vars.protocol(&mut self.notes);
+            self.protocol = vars.protocol();
         }
         if self.timeout.is_none() {
-            self.timeout = vars.read(TIMEOUT, &mut self.notes, "1 to 3600000 milliseconds", timeout);
+            let accepted = "a number of milliseconds from 0 to 3600000 is accepted, or a duration such as 250ms or 10s";
+            self.timeout = vars.read(TIMEOUT, accepted, timeout);
         }
         if self.compression.is_none() {
-            self.compression = vars.read(COMPRESSION, &mut self.notes, "none or gzip", compression);
+            self.compression = vars.read(COMPRESSION, "none or gzip is accepted", compression).map(|(value, _)| value);
         }
         if self.insecure.is_none() {
-            self.insecure = vars.read(INSECURE, &mut self.notes, "true or false", boolean);
+            self.insecure = vars.read(INSECURE, "true or false is accepted", boolean).map(|(value, _)| value);
         }
-        self.build()
+        let certificates = TLS.into_iter().flatten().filter(|name| vars.raw(name).is_some()).collect::<Vec<_>>();
+        self.notes = vars.notes;
+        let mut config = self.build()?;
+        // An endpoint that asks for TLS is an error above.
+        config.notes.extend(certificates.into_iter().map(|name| {
+            Note::new(name, format!("{name} has no effect: the endpoint is http://, which is without TLS"))
+        }));
+        Ok(config)
     }
 }
 
-struct Vars<F>(F);
+struct Vars<F> {
+    vars: F,
+    notes: Vec<Note>,
+}
 
 impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
-    /// The first of the two that is set and not empty.
-    fn first(&self, pair: Pair) -> Option<(&'static str, OsString)> {
-        pair.into_iter().find_map(|name| {
-            let value = (self.0)(name)?;
-            (!value.to_string_lossy().trim().is_empty()).then_some((name, value))
-        })
+    /// The variable, if it is set and not blank.
+    fn raw(&self, name: &str) -> Option<OsString> {
+        (self.vars)(name).filter(|value| !value.to_string_lossy().trim().is_empty())
     }
 
-    fn endpoint(&self) -> Result<Option<Given>, ConfigError> {
+    /// The same without quotation marks around it, which are noted.
+    fn value(&mut self, name: &'static str) -> Option<OsString> {
+        let value = self.raw(name)?;
+        let Some(inner) = value.to_str().and_then(slips::unquoted) else { return Some(value) };
+        self.notes.push(Note::new(
+            name,
+            format!("{name} has quotation marks around its value, as some env files leave them: they are not read as a part of it; remove them"),
+        ));
+        (!inner.trim().is_empty()).then(|| inner.into())
+    }
+
+    /// The first of the two that is set and not empty.
+    fn first(&mut self, pair: Pair) -> Option<(&'static str, OsString)> {
+        pair.into_iter().find_map(|name| Some((name, self.value(name)?)))
+    }
+
+    fn endpoint(&mut self) -> Result<Option<Given>, ConfigError> {
         let Some((setting, value)) = self.first(ENDPOINT) else { return Ok(None) };
         let text = value.into_string().map_err(|_| ConfigError::Endpoint {
             setting,
@@ -93,7 +125,8 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
         Ok(Some(Given { setting, text, reach }))
     }
 
-    fn headers(&self) -> Result<Option<Headers>, ConfigError> {
+    /// The headers of a list, and the product in it for the user agent.
+    fn headers(&mut self) -> Result<Option<(Headers, Option<HeaderValue>)>, ConfigError> {
         let Some((setting, value)) = self.first(HEADERS) else { return Ok(None) };
         let list = value.into_string().map_err(|_| ConfigError::Headers {
             setting,
@@ -101,45 +134,75 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
             name: None,
             problem: HeaderProblem::NotUtf8,
         })?;
-        Headers::parse(setting, &list).map(Some)
+        Headers::parse(setting, &list, &mut self.notes).map(Some)
     }
 
-    fn protocol(&self, notes: &mut Vec<String>) -> Option<Protocol> {
-        if let Some((name, value)) = self.first(PROTOCOL)
-            && value.to_string_lossy().trim().eq_ignore_ascii_case("http/json")
-        {
+    fn protocol(&mut self) -> Option<(Protocol, &'static str)> {
+        let mut json = None;
+        let protocol = self.read(PROTOCOL, "grpc or http/protobuf is accepted", |text| {
+            json = None;
+            match text.to_ascii_lowercase().as_str() {
+                "grpc" => Some(Protocol::Grpc),
+                "http/protobuf" => Some(Protocol::HttpProtobuf),
+                "http/json" => {
+                    json = Some(());
+                    Some(Protocol::HttpProtobuf)
+                }
+                _ => None,
+            }
+        });
+        if let (Some(()), Some((_, name))) = (json, protocol) {
             // The same port and the same path, and collectors go by the content type.
-            notes.push(format!("{name}=http/json is not spoken: http/protobuf is used in its place"));
-            return Some(Protocol::HttpProtobuf);
+            let message = format!("{name}=http/json is not spoken: http/protobuf is used in its place");
+            self.notes.push(Note::new(name, message));
         }
-        self.read(PROTOCOL, notes, "grpc or http/protobuf", |text| match text.to_ascii_lowercase().as_str() {
-            "grpc" => Some(Protocol::Grpc),
-            "http/protobuf" => Some(Protocol::HttpProtobuf),
-            _ => None,
-        })
+        protocol
     }
 
-    /// Reads a setting that is not worth an error: a bad value is noted and counts as unset.
+    /// Reads a setting that is not worth an error: a bad value is noted and counts as unset. Returns the name of the
+    /// variable too.
     fn read<T>(
-        &self,
+        &mut self,
         pair: Pair,
-        notes: &mut Vec<String>,
         accepted: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        let (name, value) = self.first(pair)?;
-        let parsed = value.to_str().and_then(|text| parse(text.trim()));
-        if parsed.is_none() {
+        mut parse: impl FnMut(&str) -> Option<T>,
+    ) -> Option<(T, &'static str)> {
+        for (at, name) in pair.into_iter().enumerate() {
+            let Some(value) = self.value(name) else { continue };
+            if let Some(parsed) = value.to_str().and_then(|text| parse(text.trim())) {
+                return Some((parsed, name));
+            }
+            let holds = match pair.get(at + 1).filter(|general| self.raw(general).is_some()) {
+                Some(general) => format!("{general} holds"),
+                None => "the default is used".to_owned(),
+            };
             let value = value.to_string_lossy();
-            notes.push(format!("{name}={value:?} is ignored: {accepted} is accepted; the default is used"));
+            let hint = match slips::boolean_meant(value.trim()).filter(|_| pair == INSECURE) {
+                Some(word) => format!("; write {word}"),
+                None => String::new(),
+            };
+            self.notes.push(Note::new(name, format!("{name}={value:?} is ignored: {accepted}; {holds}{hint}")));
         }
-        parsed
+        None
     }
 }
 
+/// A number of milliseconds, or a number and its unit. 0 stands for no bound, which is an hour here.
 fn timeout(text: &str) -> Option<Duration> {
-    let millis = text.parse().ok().filter(|millis| (1..=3_600_000).contains(millis))?;
-    Some(Duration::from_millis(millis))
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: u64 = number.parse().ok()?;
+    let millis = number.checked_mul(match unit.trim_start() {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    })?;
+    match Duration::from_millis(millis) {
+        Duration::ZERO => Some(LONGEST_TIMEOUT),
+        timeout => (timeout <= LONGEST_TIMEOUT).then_some(timeout),
+    }
 }
 
 fn compression(text: &str) -> Option<Compression> {

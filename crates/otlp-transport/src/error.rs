@@ -29,14 +29,6 @@ pub enum ConfigError {
         /// The fault.
         problem: HeaderProblem,
     },
-    /// A TLS setting; TLS is not built in yet.
-    #[error(
-        "{setting} is set, but this build cannot speak TLS yet: unset it and use an http:// endpoint, for example a collector on the same host"
-    )]
-    Tls {
-        /// The variable.
-        setting: &'static str,
-    },
     /// A builder method was given a value out of its range.
     #[error("{setting} of {value}: {accepted} is accepted")]
     Range {
@@ -69,8 +61,32 @@ pub enum EndpointProblem {
     #[error("has user-info in front of the host; put credentials into OTEL_EXPORTER_OTLP_HEADERS instead")]
     UserInfo,
     /// A scheme that is neither `http` nor `https`.
-    #[error("has an unknown scheme; accepted is http://")]
+    #[error("has an unknown scheme; accepted is http://, for gRPC too")]
     UnknownScheme,
+    /// A scheme that is nearly `http` or `https`, or two of them.
+    #[error("has a scheme that seems mistyped; accepted is http://host:port")]
+    MistypedScheme,
+    /// A Unix socket.
+    #[error(
+        "is a Unix socket, which is not supported yet; accepted is a port of this host, such as http://127.0.0.1:4317, on which the collector listens too"
+    )]
+    UnixSocket,
+    /// A name of the form that gRPC libraries resolve.
+    #[error(
+        "is a name for the resolver of a gRPC library; accepted is http://host:port, whose host is looked up by DNS"
+    )]
+    GrpcName,
+    /// A quotation mark at its start or end, without its pair.
+    #[error("begins or ends with a quotation mark; remove it, accepted is http://host:port")]
+    QuotationMark,
+    /// `$(NAME)` or `${NAME}`.
+    #[error(
+        "has a variable in it that was not expanded; in Kubernetes define that variable first, elsewhere write its value"
+    )]
+    NotExpanded,
+    /// A comment of an env file.
+    #[error("has a comment behind it, which its env file does not take for one; put the comment on a line of its own")]
+    Comment,
     /// No scheme, where one is needed.
     #[error("has no scheme; for http/protobuf a whole URL is accepted, such as http://localhost:4318")]
     NoScheme,
@@ -81,7 +97,7 @@ pub enum EndpointProblem {
     Https,
     /// No scheme means TLS where `OTEL_EXPORTER_OTLP_INSECURE` is not set.
     #[error(
-        "has no scheme, which means TLS, which this build cannot speak yet; write http:// in front of it or set OTEL_EXPORTER_OTLP_INSECURE=true"
+        "has no scheme, which means TLS, which this build cannot speak yet; accepted is http://host:port, or host:port with OTEL_EXPORTER_OTLP_INSECURE=true"
     )]
     NoSchemeMeansTls,
 }
@@ -94,8 +110,11 @@ pub enum HeaderProblem {
     #[error("is not UTF-8; accepted is a list key=value,key=value with percent-encoded values")]
     NotUtf8,
     /// A member without `=`.
-    #[error("has no '='; accepted is a list key=value,key=value with percent-encoded values")]
+    #[error("has no '='; accepted is a list key=value,key=value with percent-encoded values, in which a comma is %2C")]
     NoEquals,
+    /// A member in the form of a line of HTTP.
+    #[error("has a ':' behind its name; accepted is key=value, such as authorization=Bearer%20token")]
+    Colon,
     /// The name has characters that a header name cannot have.
     #[error("has a bad name; accepted are letters, digits and !#$&'*+-.^_`|~")]
     BadName,

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::answer::CUT;
 use crate::error::{ConfigError, HeaderProblem};
+use crate::note::Note;
+use crate::slips;
 
 /// How many headers one source may give: the usual servers take about as many in all.
 const MAX_HEADERS: usize = 100;
@@ -21,13 +23,7 @@ impl Headers {
         if is_reserved(&name) {
             return Err(HeaderProblem::Reserved);
         }
-        // gRPC metadata is printable ASCII. HTTP/1 would carry more bytes, but two rules for one setting are not worth
-        // that.
-        if !value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
-            return Err(HeaderProblem::BadValue);
-        }
-        let mut value = HeaderValue::from_bytes(value).map_err(|_| HeaderProblem::BadValue)?;
-        value.set_sensitive(true);
+        let value = secret(value)?;
         if self.0.len() >= MAX_HEADERS && !self.0.contains_key(&name) {
             return Err(HeaderProblem::TooMany);
         }
@@ -44,14 +40,24 @@ impl Headers {
         }
     }
 
+    /// Adds the user's part of the user agent, whose words are secret like those of the other values.
+    pub(crate) fn add_user_agent(&mut self, value: Option<&HeaderValue>) {
+        self.0.extend(value.map(|value| (header::USER_AGENT, value.clone())));
+    }
+
     pub(crate) fn append_to(&self, map: &mut HeaderMap) {
         map.extend(self.0.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
 
     /// Reads `key=value,key=value`: the W3C Baggage list, values percent-decoded, without properties (OTLP exporter
-    /// specification, "Specifying headers via environment variables"). Empty members are skipped.
-    pub(crate) fn parse(setting: &'static str, list: &str) -> Result<Self, ConfigError> {
-        let mut headers = Self::default();
+    /// specification, "Specifying headers via environment variables"). Empty members are skipped, and headers that the
+    /// transport sets itself are left out, with a note. The value of a `user-agent` is returned apart.
+    pub(crate) fn parse(
+        setting: &'static str,
+        list: &str,
+        notes: &mut Vec<Note>,
+    ) -> Result<(Self, Option<HeaderValue>), ConfigError> {
+        let (mut headers, mut user_agent) = (Self::default(), None);
         for (index, member) in list.split(',').enumerate() {
             let member = member.trim();
             if member.is_empty() {
@@ -62,13 +68,61 @@ impl Headers {
                 let name = name.filter(|name| HeaderName::from_bytes(name.as_bytes()).is_ok()).map(str::to_owned);
                 ConfigError::Headers { setting, position: index + 1, name, problem }
             };
-            let (name, value) = member.split_once('=').ok_or_else(|| fail(None, HeaderProblem::NoEquals))?;
+            let (name, value) = member.split_once('=').ok_or_else(|| fail(None, without_equals(member)))?;
             let name = name.trim();
+            if name.contains(':') {
+                return Err(fail(None, HeaderProblem::Colon));
+            }
+            let mut note = |what: &str| {
+                notes.push(Note::new(setting, format!("{setting}: member {} ({name}) {what}", index + 1)));
+            };
+            if let Some(slip) = slip_in(value.trim()) {
+                note(slip);
+            }
             let value = percent_decode(value.trim()).ok_or_else(|| fail(Some(name), HeaderProblem::BadEscape))?;
-            headers.insert(name, &value).map_err(|problem| fail(Some(name), problem))?;
+            if name.eq_ignore_ascii_case(header::USER_AGENT.as_str()) {
+                user_agent = Some(secret(&value).map_err(|problem| fail(Some(name), problem))?);
+                note("is put in front of the transport's own value, which stays");
+                continue;
+            }
+            match headers.insert(name, &value) {
+                Err(HeaderProblem::Reserved) => note("is set by the transport itself: it is left out; remove it"),
+                inserted => inserted.map_err(|problem| fail(Some(name), problem))?,
+            }
         }
-        Ok(headers)
+        Ok((headers, user_agent))
     }
+}
+
+/// A value that no text shows. gRPC metadata is printable ASCII. HTTP/1 would carry more bytes, but two rules for one
+/// setting are not worth that.
+pub(crate) fn secret(value: &[u8]) -> Result<HeaderValue, HeaderProblem> {
+    if !value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Err(HeaderProblem::BadValue);
+    }
+    let mut value = HeaderValue::from_bytes(value).map_err(|_| HeaderProblem::BadValue)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The fault of a member without `=`: `name: value` is a line of HTTP.
+fn without_equals(member: &str) -> HeaderProblem {
+    let name = member.split(':').next().unwrap_or_default().trim();
+    let is_line = member.contains(':') && HeaderName::from_bytes(name.as_bytes()).is_ok();
+    if is_line { HeaderProblem::Colon } else { HeaderProblem::NoEquals }
+}
+
+/// The usual slip in a value that is accepted, told by its form.
+fn slip_in(value: &str) -> Option<&'static str> {
+    if slips::unquoted(value).is_some() {
+        return Some("has quotation marks around its value, which are sent too; remove them");
+    }
+    if slips::is_unexpanded(value) {
+        return Some("has a variable in it that was not expanded; write its value");
+    }
+    let next = value.split_once(';').and_then(|(_, next)| next.split_once('='));
+    let is_member = next.is_some_and(|(name, _)| HeaderName::from_bytes(name.trim().as_bytes()).is_ok());
+    is_member.then_some("has a ';' in its value, and more behind it that reads as a header: commas separate headers")
 }
 
 impl fmt::Debug for Headers {
@@ -167,8 +221,8 @@ mod tests {
     type Pairs = Vec<(String, String)>;
 
     fn parse(list: &str) -> Result<Pairs, (usize, Option<String>, HeaderProblem)> {
-        match Headers::parse("X", list) {
-            Ok(headers) => Ok(headers
+        match Headers::parse("X", list, &mut Vec::new()) {
+            Ok((headers, _)) => Ok(headers
                 .0
                 .iter()
                 .map(|(name, value)| (name.to_string(), value.to_str().expect("ASCII").to_owned()))
@@ -205,8 +259,10 @@ mod tests {
         assert_eq!(parse("key=%C3%A4"), Err((1, name("key"), HeaderProblem::BadValue)));
         assert_eq!(parse("Bearer canary=x"), Err((1, None, HeaderProblem::BadName)));
         assert_eq!(parse("=canary"), Err((1, None, HeaderProblem::BadName)));
-        assert_eq!(parse("Content-Type=text/plain"), Err((1, name("Content-Type"), HeaderProblem::Reserved)));
-        assert_eq!(parse("grpc-timeout=1S"), Err((1, name("grpc-timeout"), HeaderProblem::Reserved)));
+        assert_eq!(parse("authorization: Bearer canary"), Err((1, None, HeaderProblem::Colon)));
+        assert_eq!(parse("authorization:Basic canary=="), Err((1, None, HeaderProblem::Colon)));
+        assert_eq!(parse("a=1,http://canary"), Err((2, None, HeaderProblem::Colon)));
+        assert_eq!(parse("a=1,Bearer canary:x"), Err((2, None, HeaderProblem::NoEquals)));
     }
 
     proptest! {
@@ -220,7 +276,7 @@ mod tests {
 
     #[test]
     fn values_are_marked_sensitive() {
-        let headers = Headers::parse("X", "authorization=canary").expect("valid");
+        let (headers, _) = Headers::parse("X", "authorization=canary", &mut Vec::new()).expect("valid");
         assert!(headers.0["authorization"].is_sensitive());
         assert_eq!(format!("{headers:?}"), "{\"authorization\"}");
     }

@@ -12,9 +12,11 @@ mod error;
 mod grpc;
 mod headers;
 mod http1;
+mod note;
 mod outcome;
 mod protocol;
 mod size;
+mod slips;
 mod status_line;
 mod wire;
 
@@ -29,6 +31,7 @@ pub use config::{Config, ConfigBuilder, DEFAULT_MAX_REQUEST_BYTES};
 pub use error::{ConfigError, EndpointProblem, HeaderProblem};
 pub use grpc::GrpcTransport;
 pub use http1::HttpTransport;
+pub use note::Note;
 pub use outcome::{Cause, Outcome, RefusalKind};
 pub use protocol::{Compression, Protocol};
 

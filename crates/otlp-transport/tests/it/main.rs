@@ -11,4 +11,5 @@ mod reconnect;
 mod replicas;
 mod requests;
 mod settings;
+mod slips;
 mod support;

@@ -190,3 +190,31 @@ async fn what_is_secret_is_not_shown_in_part_either() {
         assert!(!text.contains("Bea") && !text.contains("012"), "{before}: {text}");
     }
 }
+
+#[tokio::test]
+async fn a_user_agent_of_the_user_stands_in_front_of_ours_and_nothing_else_of_ours_changes() {
+    let list = "user-agent=shop%2F2.1,content-type=text%2Fplain,te=gzip,host=elsewhere,x-key=1";
+    let vars = |name: &str| (name == "OTEL_EXPORTER_OTLP_HEADERS").then(|| list.into());
+    let send_with_vars = async |config: ConfigBuilder| {
+        let config = config.build_over(vars).expect("valid");
+        assert_eq!(config.notes().len(), 4, "{:?}", config.notes());
+        connect(config).expect("valid").send(&payload()).await;
+    };
+    let (config, log) = grpc_peer().await;
+    send_with_vars(config).await;
+    let seen = only(&log);
+    assert_eq!(seen.header("user-agent"), Some(format!("shop/2.1 {USER_AGENT}").as_str()));
+    assert_eq!((seen.header("content-type"), seen.header("te")), (Some("application/grpc"), Some("trailers")));
+    assert_eq!(seen.header("x-key"), Some("1"));
+
+    let (config, log, base) = http_peer().await;
+    send_with_vars(config.with_product("tool/1")).await;
+    let seen = only(&log);
+    assert_eq!(seen.header("user-agent"), Some(format!("shop/2.1 tool/1 {USER_AGENT}").as_str()));
+    assert_eq!(seen.header("content-type"), Some("application/x-protobuf"));
+    assert_eq!((seen.header("host"), seen.header("te")), (base.strip_prefix("http://"), None));
+
+    let (config, log, _) = http_peer().await;
+    send_with_vars(config.with_header("User-Agent", "code/3")).await;
+    assert_eq!(only(&log).header("user-agent"), Some(format!("code/3 {USER_AGENT}").as_str()));
+}

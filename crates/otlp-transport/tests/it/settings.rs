@@ -69,19 +69,19 @@ fn endpoint_and_protocol_go_together() {
         let config = valid(vars);
         assert_eq!((config.endpoint(), config.protocol()), (endpoint, protocol), "{vars:?}");
     }
-    let notes = valid(&[("ENDPOINT", "http://c:4318")]).notes().join("\n");
-    assert!(notes.contains("4318") && notes.contains("http/protobuf"), "{notes}");
-    let notes = valid(&[("ENDPOINT", "http://c:9/path")]).notes().join("\n");
-    assert!(notes.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{notes}");
+    let notes = |url| valid(&[("ENDPOINT", url)]).notes().iter().map(ToString::to_string).collect::<String>();
+    let about = notes("http://c:4318");
+    assert!(about.contains("4318") && about.contains("http/protobuf"), "{about}");
+    let about = notes("http://c:9/path");
+    assert!(about.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{about}");
 }
 
 #[test]
 fn values_that_matter_less_are_noted_and_the_default_used() {
     for (name, value) in [
         ("TIMEOUT", "soon"),
-        ("TIMEOUT", "0"),
         ("TIMEOUT", "-1"),
-        ("TIMEOUT", "10s"),
+        ("TIMEOUT", "1.5s"),
         ("TIMEOUT", "99999999999999999999"),
         ("TRACES_TIMEOUT", "3600001"),
         ("COMPRESSION", "zstd"),
@@ -92,15 +92,16 @@ fn values_that_matter_less_are_noted_and_the_default_used() {
         assert_eq!((config.timeout(), config.compression()), (Duration::from_secs(10), Compression::None));
         assert_eq!(config.protocol(), Protocol::Grpc);
         let notes = config.notes();
-        assert!(notes.len() == 1 && notes[0].contains(name) && notes[0].contains(value), "{name}={value}: {notes:?}");
+        assert!(notes.len() == 1 && notes[0].setting.ends_with(name), "{name}={value}: {notes:?}");
+        assert!(notes[0].message.contains(name) && notes[0].message.contains(value), "{name}={value}: {notes:?}");
     }
     let config = valid(&[("PROTOCOL", "http/json")]);
     assert_eq!(config.protocol(), Protocol::HttpProtobuf);
-    assert!(config.notes()[0].contains("http/json"), "{:?}", config.notes());
+    assert!(config.notes()[0].message.contains("http/json"), "{:?}", config.notes());
     let config = valid(&[("TIMEOUT", "2500"), ("COMPRESSION", "GZip")]);
     assert_eq!((config.timeout(), config.compression()), (Duration::from_millis(2500), Compression::Gzip));
     assert!(config.notes().is_empty());
-    assert_eq!(valid(&[("TIMEOUT", "1"), ("TRACES_TIMEOUT", "2")]).timeout(), Duration::from_millis(2));
+    assert_eq!(valid(&[("TIMEOUT", "1000"), ("TRACES_TIMEOUT", "2000")]).timeout(), Duration::from_secs(2));
 }
 
 #[test]
@@ -113,7 +114,7 @@ fn errors_name_variable_value_and_what_is_accepted() {
         ),
         (&[("TRACES_ENDPOINT", "https://c")], &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://c", "TLS"]),
         (&[("ENDPOINT", "ftp://c:1")], &["OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c:1", "scheme", "http://"]),
-        (&[("ENDPOINT", "unix:///run/c.sock")], &["unix:///run/c.sock", "scheme"]),
+        (&[("ENDPOINT", "unix:///run/c.sock")], &["unix:///run/c.sock", "Unix socket"]),
         (&[("ENDPOINT", "c:4317")], &["c:4317", "no scheme", "OTEL_EXPORTER_OTLP_INSECURE=true"]),
         (&[("ENDPOINT", "c")], &["no scheme"]),
         (&[http, ("ENDPOINT", "c:4318")], &["c:4318", "no scheme", "http://localhost:4318"]),
@@ -133,9 +134,6 @@ fn errors_name_variable_value_and_what_is_accepted() {
         (&[http, ("ENDPOINT", "http://c:1/a b")], &["not a URL"]),
         (&[("HEADERS", "a=1,b")], &["OTEL_EXPORTER_OTLP_HEADERS", "member 2", "'='"]),
         (&[("TRACES_HEADERS", "a=%4x")], &["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "member 1 (a)", "escape", "%25"]),
-        (&[("CERTIFICATE", "/ca.pem")], &["OTEL_EXPORTER_OTLP_CERTIFICATE", "TLS"]),
-        (&[("TRACES_CLIENT_KEY", "/key.pem")], &["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "TLS"]),
-        (&[("CLIENT_CERTIFICATE", "/me.pem")], &["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "TLS"]),
     ] {
         let error = read(vars).expect_err(&format!("{vars:?}"));
         let text = error.to_string();
@@ -163,7 +161,6 @@ fn no_error_and_no_note_shows_a_secret() {
         [("HEADERS", "canary")],
         [("HEADERS", "key=canary%zz")],
         [("HEADERS", "a key=canary")],
-        [("HEADERS", "host=canary")],
         [("HEADERS", "key=canary%00")],
     ] {
         let error = read(&vars).expect_err(&format!("{vars:?}"));
@@ -237,7 +234,7 @@ fn bytes_that_are_no_text_are_no_panic() {
     for name in ["TIMEOUT", "PROTOCOL", "COMPRESSION", "INSECURE"] {
         let name = format!("OTEL_EXPORTER_OTLP_{name}");
         let config = Config::from_vars(|asked| (asked == name).then(bytes)).expect(&name);
-        assert!(config.notes()[0].contains(&name), "{:?}", config.notes());
+        assert!(config.notes()[0].message.contains(&name), "{:?}", config.notes());
     }
 }
 

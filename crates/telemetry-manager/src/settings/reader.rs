@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use super::kind::OnBad;
 use super::table::{
-    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, ENDPOINT, FALLBACK_DIR, NOT_SUPPORTED, RETRY_INITIAL_DELAY,
-    RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
+    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, FALLBACK_DIR, NOT_SUPPORTED, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY,
+    SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
 use super::{Chosen, Settings, directories};
 use crate::error::{InvalidSetting, SetupError};
@@ -97,7 +97,7 @@ pub(crate) fn resolve(
         request.attempt_timeout = request.attempt_timeout.max(settings.transport.timeout().saturating_mul(2));
     }
     for note in settings.transport.notes().to_vec() {
-        settings.warn(ENDPOINT.name, note);
+        settings.warn(note.setting, note.message);
     }
     Ok(settings)
 }
