@@ -24,8 +24,8 @@ use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
 use crate::status_line::{Kept, Start};
 
-/// The most idle connections that are kept open for later calls.
-const MAX_KEPT: usize = 8;
+/// The most idle connections that are kept open for later calls: as many as an exporter may have calls at a time.
+const MAX_KEPT: usize = 64;
 /// How long a kept connection may take to be ready: all there is to do is to run its driver, unless the peer answered
 /// early and has not read the last upload yet.
 const MAX_UNREADY: Duration = Duration::from_millis(50);

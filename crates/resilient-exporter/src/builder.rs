@@ -274,7 +274,8 @@ impl Builder {
             incarnation: journal.as_ref().map_or_else(|| chance.random(), |journal| journal.incarnation()),
         };
         let recovered = found_usage.map_or(0, |usage| usage.spans);
-        let endpoint = Endpoint::new(Machine::new(breaker), self.clock.now());
+        let endpoint =
+            Endpoint::new(Machine::new(breaker), self.clock.now()).with_max_concurrency(self.settings.max_concurrency);
         let mut core = Core::new(policy, endpoint, recovered, chance.random());
         if let Some(journal) = &mut journal {
             core = core.with_journal(journal.found(), journal.can_read(), self.clock.now());

@@ -255,8 +255,14 @@ structs! {
     exporter.shutdown, shutdown: Shutdown;
 }
 
-/// Refusals and directories.
+/// Requests at a time, refusals and directories.
 impl Builder {
+    /// Sets the number of requests to the collector at a time, at most; 8 by default. Beats
+    /// `TELEMETRY_MAX_CONCURRENCY`.
+    pub fn with_max_concurrency(self, requests: usize) -> Self {
+        self.give("with_max_concurrency", move |settings| settings.exporter.max_concurrency = requests)
+    }
+
     /// Sets the treatment of batches that the collector refuses. Beats `TELEMETRY_REFUSED`.
     pub fn with_refused(self, refused: Refused) -> Self {
         self.give("with_refused", move |settings| settings.exporter.refused = refused)

@@ -109,6 +109,12 @@ impl Builder {
         self
     }
 
+    /// Sets [`Settings::max_concurrency`](crate::Settings::max_concurrency).
+    pub fn with_max_concurrency(mut self, calls: usize) -> Self {
+        self.settings.max_concurrency = calls;
+        self
+    }
+
     /// Sets [`Files::dir`](crate::Files::dir), as `fallback(|fallback| fallback.dir = Some(dir))` does.
     pub fn with_fallback_dir(self, dir: impl Into<PathBuf>) -> Self {
         self.fallback(|fallback| fallback.dir = Some(dir.into()))

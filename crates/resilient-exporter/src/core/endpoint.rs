@@ -10,7 +10,7 @@ use super::sizes::Sizes;
 use crate::report::rates::{Answered, Counts, Rates};
 use crate::seams::backoff::Backoff;
 
-/// Calls to one collector at a time, at most.
+/// Calls to one collector at a time, at most, where no setting says otherwise.
 pub(crate) const MAX_CONCURRENCY: usize = 8;
 
 /// A peer's hint counts up to here: a collector that answers "in a year" is called again within the buffer's default
@@ -77,8 +77,9 @@ pub(crate) struct Endpoint {
     unreadable: Option<Cause>,
     rates: Rates,
     pub(super) sizes: Sizes,
-    /// Concurrency in eighths of a call, so that additive increase needs no float.
+    /// Concurrency in parts of a call, so that additive increase needs no float.
     concurrency: usize,
+    max_concurrency: usize,
 }
 
 /// No call before `until`; `since` is the instant of the answer that asked for the wait.
@@ -123,7 +124,8 @@ pub(super) struct Ended {
     pub(super) started: Instant,
 }
 
-const STEP: usize = 8;
+/// The parts of a call. The increase rounds up, so that a round of answers adds one call and not nearly one.
+const STEP: usize = 1_024;
 
 impl Endpoint {
     pub(crate) fn new(breaker: Machine, origin: Instant) -> Self {
@@ -150,7 +152,14 @@ impl Endpoint {
             rates: Rates::new(),
             sizes: Sizes::default(),
             concurrency: STEP,
+            max_concurrency: MAX_CONCURRENCY,
         }
+    }
+
+    /// Sets the calls at a time, at most; 1 or more.
+    pub(crate) fn with_max_concurrency(mut self, calls: usize) -> Self {
+        self.max_concurrency = calls.max(1);
+        self
     }
 
     // Queries.
@@ -325,7 +334,8 @@ impl Endpoint {
         }
         if saturated && now.saturating_duration_since(started) <= QUICK {
             // One more call per round of answers: additive increase.
-            self.concurrency = (self.concurrency + STEP / self.concurrency()).min(MAX_CONCURRENCY * STEP);
+            let most = self.max_concurrency.saturating_mul(STEP);
+            self.concurrency = (self.concurrency + STEP.div_ceil(self.concurrency())).min(most);
         }
         self.refusing.take().is_some()
     }

@@ -57,6 +57,9 @@ pub struct Settings {
     pub free_space_reserve: u64,
     /// The treatment of batches that the collector refuses: kept by default.
     pub refused: Refused,
+    /// Requests to the collector at a time, at most; 1 or more. The exporter begins with one, adds one for each round
+    /// of quick answers, and halves their number after a failure or a throttle. Default: 8.
+    pub max_concurrency: usize,
 }
 
 impl Default for Settings {
@@ -78,6 +81,7 @@ impl Default for Settings {
             old_fallback_dirs: Vec::new(),
             free_space_reserve: 64 * MIB as u64,
             refused: Refused::Keep,
+            max_concurrency: 8,
         }
     }
 }
@@ -144,6 +148,7 @@ macro_rules! settings {
                 "old_fallback_dirs",
                 "free_space_reserve",
                 "refused",
+                "max_concurrency",
             ];
 
             /// The path of each field whose default the documentation shows as a text, and the text.
@@ -155,7 +160,7 @@ macro_rules! settings {
             /// waits between retries belong to the crates `breaker` and `backoff`, which check them.
             pub(crate) fn check(&self) -> Result<(), TooSmall> {
                 $(self.$group.check()?;)+
-                Ok(())
+                check("max_concurrency", &self.max_concurrency, &1)
             }
         }
     };

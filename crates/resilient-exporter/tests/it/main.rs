@@ -3,6 +3,7 @@
 //! | File | Purpose |
 //! | --- | --- |
 //! | `answers` | every answer of a collector, to a live batch and to a stored one |
+//! | `concurrency` | calls at a time |
 //! | `dead_letters` | dead letters are listed, read, redriven and removed |
 //! | `delivery` | delivery on good days, in outages and after every kind of answer |
 //! | `drains` | the calls of a shutdown in each state of the collector |
@@ -19,6 +20,7 @@
 //! | `support` | a traced application and its comparison with the collector |
 
 mod answers;
+mod concurrency;
 mod dead_letters;
 mod delivery;
 mod drains;

@@ -251,6 +251,10 @@ settings! {
             bytes(64 * KIB, 64 * MIB), Default,
             "Largest request, before compression; larger batches are split. The default is 64 KiB below the 4 MiB at \
              which many collectors refuse.";
+        MAX_CONCURRENCY: "TELEMETRY_MAX_CONCURRENCY", (with_max_concurrency: exporter.max_concurrency),
+            count(1, 64), Default,
+            "Requests at a time. The exporter begins with one, adds one for each round of quick answers, and halves their \
+             number after a failure or a throttle.";
     }
     Traces {
         SAMPLER: "OTEL_TRACES_SAMPLER", (with_sampler: sampler), Kind::Choice(TracesSampler::WORDS), Default,

@@ -105,6 +105,7 @@ fn given_in_code() -> Builder {
         .with_state_dir_required(true)
         .with_free_space_reserve(13 << 20)
         .with_refused(Refused::DeadLetter)
+        .with_max_concurrency(3)
         .with_fallback_enabled(false)
         .with_fallback_dir("/f")
         .with_fallback_max_bytes(2 << 20)
@@ -149,7 +150,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.retry.multiplier, s.retry.jitter), (1.5, 0.5));
     assert_eq!((s.buffer.max_spans, s.buffer.max_bytes, s.buffer.max_age), (10, 70_000, minute));
     assert_eq!((s.state_dir.as_deref(), s.refused), (Some("/s/n".as_ref()), Refused::DeadLetter));
-    assert_eq!((s.state_dir_required, s.free_space_reserve), (true, 13 << 20));
+    assert_eq!((s.state_dir_required, s.free_space_reserve, s.max_concurrency), (true, 13 << 20, 3));
     assert_eq!((s.fallback.enabled, s.fallback.dir.as_deref()), (false, Some("/f/n".as_ref())));
     assert_eq!((s.fallback.max_bytes, s.fallback.max_age), (2 << 20, minute));
     assert_eq!(
@@ -181,6 +182,7 @@ fn a_bad_value_in_code_is_an_error_that_names_setting_value_and_range() {
             builder().with_journal_sync(SyncPolicy::Interval(day)),
             ["journal.sync is 1d;", "batch, never, or a duration", "from 1ms to 1h"],
         ),
+        (builder().with_max_concurrency(0), ["with_max_concurrency", "is 0;", "from 1 to 64"]),
         (builder().with_state_dir(""), ["with_state_dir", "an empty path", "directory"]),
         (builder().with_service_name(" "), ["with_service_name", "empty", "any text"]),
         (builder().with_timeout(Duration::ZERO), ["with_timeout", "0ns", "1 ms to 1 h"]),

@@ -82,7 +82,7 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 const SECRET: &str = "c4n4ry-s3cr3t";
 
 /// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
-const NAMES: [&str; 76] = [
+const NAMES: [&str; 77] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",
     "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
@@ -159,6 +159,7 @@ const NAMES: [&str; 76] = [
     "TELEMETRY_STATE_DIR_REQUIRED",
     "TELEMETRY_FREE_SPACE_RESERVE",
     "STATE_DIRECTORY",
+    "TELEMETRY_MAX_CONCURRENCY",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.

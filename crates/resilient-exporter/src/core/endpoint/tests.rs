@@ -115,6 +115,21 @@ fn concurrency_grows_with_quick_answers_and_is_halved() {
     assert_eq!(slow.concurrency(), 1, "slow answers earn nothing");
 }
 
+#[test]
+fn concurrency_grows_to_its_setting_by_one_call_a_round() {
+    for most in [1, 2, 3, 8, 40] {
+        let (endpoint, now) = endpoint();
+        let mut endpoint = endpoint.with_max_concurrency(most);
+        for round in 1..=most + 2 {
+            assert_eq!(endpoint.concurrency(), round.min(most));
+            for _ in 0..endpoint.concurrency() {
+                let call = ticket(&mut endpoint, now);
+                endpoint.on_success(live(call, now), None, true, now + Duration::from_millis(10));
+            }
+        }
+    }
+}
+
 struct Wild;
 
 impl Backoff for Wild {
