@@ -41,6 +41,16 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The variable, or the method of the builder, that the error is about.
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::Endpoint { setting, .. } | Self::Headers { setting, .. } | Self::Range { setting, .. } => setting,
+        }
+    }
+}
+
 /// The fault of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

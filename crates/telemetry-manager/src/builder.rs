@@ -1,6 +1,7 @@
 //! Settings in code.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,8 @@ mod storage;
 #[must_use = "nothing happens before `build`"]
 pub struct Builder {
     vars: Box<Vars>,
+    /// The names of the variables, where they can be listed.
+    names: Box<Names>,
     code: Code,
     default_service_name: Option<String>,
     attributes: Vec<KeyValue>,
@@ -51,6 +54,8 @@ pub struct Builder {
 
 /// Answers with the value of the variable of a name.
 type Vars = dyn Fn(&str) -> Option<OsString> + Send;
+/// Lists the names of the variables.
+type Names = dyn Fn() -> Vec<OsString> + Send;
 /// Changes the exporter's builder after all settings.
 type Adjust = dyn Fn(resilient_exporter::Builder) -> resilient_exporter::Builder + Send;
 
@@ -58,6 +63,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             vars: Box::new(|name| std::env::var_os(name)),
+            names: Box::new(|| std::env::vars_os().map(|(name, _)| name).collect()),
             code: Code::default(),
             default_service_name: None,
             attributes: Vec::new(),
@@ -72,9 +78,25 @@ impl Default for Builder {
 
 /// The source of the variables, and the use of the result.
 impl Builder {
-    /// Reads variables from `vars` instead of the environment of the process. `|_| None` ignores the environment.
+    /// Reads variables from `vars` instead of the environment of the process. `|_| None` ignores the environment. Names
+    /// that are nearly those of settings cannot be found this way: [`with_environment`](Self::with_environment) names
+    /// them.
     pub fn with_vars(mut self, vars: impl Fn(&str) -> Option<OsString> + Send + 'static) -> Self {
         self.vars = Box::new(vars);
+        self.names = Box::new(Vec::new);
+        self
+    }
+
+    /// Reads variables from these names and values instead of the environment of the process.
+    pub fn with_environment(
+        mut self,
+        vars: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
+    ) -> Self {
+        let vars: BTreeMap<OsString, OsString> =
+            vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let names: Vec<OsString> = vars.keys().cloned().collect();
+        self.vars = Box::new(move |name| vars.get(OsStr::new(name)).cloned());
+        self.names = Box::new(move || names.clone());
         self
     }
 

@@ -8,9 +8,9 @@ use opentelemetry_sdk::error::OTelSdkError;
 use otlp_transport::ErrorChain;
 use resilient_exporter::BuildError;
 
-use crate::settings::Setting;
 use crate::settings::directories::VARIABLES;
 use crate::settings::table::{STATE_DIR, STATE_DIR_REQUIRED};
+use crate::settings::{Setting, slips};
 
 /// A setting whose value is not accepted. `Display` names the setting, its value unless secret, and the accepted
 /// values.
@@ -28,7 +28,8 @@ pub struct InvalidSetting {
 
 impl InvalidSetting {
     pub(crate) fn in_environment(setting: &Setting, value: &str) -> Self {
-        Self { setting: setting.name, value: format!("{value:?}"), accepted: setting.accepted() }
+        let accepted = setting.accepted() + &slips::hint(setting.kind, value);
+        Self { setting: setting.name, value: format!("{value:?}"), accepted }
     }
 
     pub(crate) fn in_code(setting: &Setting, value: String) -> Self {

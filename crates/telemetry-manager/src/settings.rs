@@ -1,7 +1,7 @@
 //! The settings: code beats the environment, which beats the defaults.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ mod docs;
 mod field;
 mod kind;
 mod lists;
+mod off;
 mod reader;
+pub(crate) mod slips;
 mod summary;
 pub(crate) mod table;
 mod text;
@@ -23,7 +25,7 @@ mod text;
 use directories::Service;
 pub use docs::settings_markdown;
 pub use reader::Warning;
-pub(crate) use reader::{Code, resolve};
+pub(crate) use reader::{Code, Environment, resolve};
 pub use table::{SETTINGS, Setting};
 
 /// Every setting, checked. Made by [`Settings::from_vars`] or by the builder of the manager.
@@ -144,17 +146,45 @@ impl Settings {
     /// environment of the process nor the file system.
     ///
     /// Values that are ignored stand in [`Settings::warnings`]. The default service name is `unknown_service`; only the
-    /// builder adds the name of the program.
+    /// builder adds the name of the program. Names that are nearly those of settings cannot be found this way:
+    /// [`from_environment`](Self::from_environment) names them.
     ///
     /// # Errors
     ///
-    /// If a setting that must not be guessed has a value that is not accepted: endpoint, headers, TLS, directories and
-    /// everything that decides which spans survive an outage.
+    /// If endpoint or headers cannot be used. If storage is required (`TELEMETRY_STATE_DIR_REQUIRED`) and one of its
+    /// settings is not accepted. Never with `OTEL_SDK_DISABLED=true` or `OTEL_TRACES_EXPORTER=none`.
     pub fn from_vars(vars: impl Fn(&str) -> Option<OsString>) -> Result<Self, SetupError> {
-        resolve(&vars, &Code::default(), otlp_transport::Config::builder(), UNKNOWN_SERVICE)
+        Self::of(Environment { vars: &vars, names: &[] })
     }
 
-    /// Values that are ignored, each with the one that holds instead.
+    /// Reads every setting from these names and values, as [`from_vars`](Self::from_vars) does, and warns about names
+    /// that are nearly those of settings.
+    ///
+    /// ```
+    /// use telemetry_manager::Settings;
+    ///
+    /// let settings = Settings::from_environment([("TELEMETRY_BUFER_MAX_SPANS", "5000")])?;
+    /// assert_eq!(settings.warnings()[0].setting, "TELEMETRY_BUFER_MAX_SPANS");
+    /// # Ok::<(), telemetry_manager::SetupError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`from_vars`](Self::from_vars).
+    pub fn from_environment(
+        vars: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
+    ) -> Result<Self, SetupError> {
+        let vars: BTreeMap<OsString, OsString> =
+            vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let names: Vec<OsString> = vars.keys().cloned().collect();
+        Self::of(Environment { vars: &|name| vars.get(OsStr::new(name)).cloned(), names: &names })
+    }
+
+    fn of(environment: Environment<'_>) -> Result<Self, SetupError> {
+        resolve(environment, &Code::default(), otlp_transport::Config::builder(), UNKNOWN_SERVICE)
+    }
+
+    /// Values that are ignored, each with the one that holds instead, and values that rarely mean their text.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
@@ -187,13 +217,13 @@ impl Settings {
         Service::new(self.service_namespace.as_deref(), &self.service_name)
     }
 
-    pub(crate) fn warn(&mut self, setting: &'static str, message: String) {
-        self.warnings.push(Warning { setting, message, is_noted: false });
+    pub(crate) fn warn(&mut self, setting: impl Into<String>, message: String) {
+        self.warnings.push(Warning { setting: setting.into(), message, is_noted: false });
     }
 
     /// Warns of something that the exporter logs.
-    pub(crate) fn note(&mut self, setting: &'static str, message: String) {
-        self.warnings.push(Warning { setting, message, is_noted: true });
+    pub(crate) fn note(&mut self, setting: impl Into<String>, message: String) {
+        self.warnings.push(Warning { setting: setting.into(), message, is_noted: true });
     }
 
     /// The SDK's sampler.
@@ -220,7 +250,11 @@ impl Settings {
 pub(crate) const UNKNOWN_SERVICE: &str = "unknown_service";
 
 #[cfg(test)]
+mod off_tests;
+#[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod slips_tests;
 #[cfg(test)]
 mod storage_tests;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::error::SetupError;
 use crate::log;
 use crate::manager::OpenTelemetryManager;
 use crate::settings::table::{SERVICE_NAME, SERVICE_VERSION};
-use crate::settings::{Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
+use crate::settings::{Environment, Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
 use crate::{propagation, resource};
 
 impl Builder {
@@ -53,7 +53,7 @@ impl Builder {
             }
         }
         for warning in settings.warnings.iter().filter(|warning| !warning.is_noted) {
-            log::warn_of_setting(warning.setting, &warning.to_string());
+            log::warn_of_setting(&warning.setting, &warning.to_string());
         }
         log::state_settings(&settings.summary());
         Ok(OpenTelemetryManager::new(provider, handle, settings))
@@ -85,7 +85,10 @@ impl Builder {
         self.code.namespace = namespace.map(|attribute| attribute.value.as_str().into_owned());
         let default_name = self.default_service_name.clone().filter(|name| !name.trim().is_empty());
         let default_service_name = default_name.unwrap_or_else(unknown_service);
-        resolve(&*self.vars, &self.code, self.transport.clone(), &default_service_name)
+        self.code.has_transport = self.primary.is_some();
+        let names = (self.names)();
+        let environment = Environment { vars: &*self.vars, names: &names };
+        resolve(environment, &self.code, self.transport.clone(), &default_service_name)
     }
 
     fn exporter(&self, settings: &mut Settings) -> Result<ResilientSpanExporter, SetupError> {

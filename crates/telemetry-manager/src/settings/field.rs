@@ -11,6 +11,7 @@ use resilient_exporter::SyncPolicy;
 use super::Propagator;
 use super::choice::Choice;
 use super::kind::{Bare, Kind};
+use super::slips;
 use super::text::{format_bytes, format_duration, parse_bool, parse_bytes, parse_count, parse_duration, parse_factor};
 
 /// The value of a setting. `Display` writes it as a variable takes it.
@@ -31,7 +32,8 @@ impl Value {
     /// Reads a variable's text as `kind`; none if it is not accepted.
     pub(crate) fn read(kind: Kind, text: &OsStr) -> Option<Self> {
         if kind == Kind::Path {
-            return Some(Self::Path(Some(PathBuf::from(text))));
+            let is_for_a_shell = text.to_str().is_some_and(slips::is_for_a_shell);
+            return (!is_for_a_shell).then(|| Self::Path(Some(PathBuf::from(text))));
         }
         let text = text.to_str()?.trim();
         let value = match kind {

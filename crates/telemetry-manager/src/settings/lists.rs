@@ -25,6 +25,16 @@ pub(crate) fn resource_attributes(_kind: Kind, settings: &mut Settings, list: &O
             settings.warn(RESOURCE_ATTRIBUTES.name, message);
             return true;
         };
+        if entry.matches('=').nth(1).is_some() {
+            // The specification wants `%3D`; Baggage, whose format this is, allows the sign, and nothing else is meant.
+            let (key, value) = &attribute;
+            let message = format!(
+                "{} has the entry {entry:?}, which is read as {key:?} with the value {value:?}: a comma ends an entry, and \
+                 = in a value is written %3D; other SDKs may discard the list",
+                RESOURCE_ATTRIBUTES.name
+            );
+            settings.warn(RESOURCE_ATTRIBUTES.name, message);
+        }
         attributes.push(attribute);
     }
     settings.resource_attributes = attributes;

@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::kind::OnBad;
+use super::kind::{Kind, OnBad};
 use super::table::{
     BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, FALLBACK_DIR, NOT_SUPPORTED, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY,
     SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
-use super::{Chosen, Settings, directories};
+use super::{Chosen, Settings, directories, off, slips};
 use crate::error::{InvalidSetting, SetupError};
 
-/// A remark about a setting: a value that is ignored, and the one that holds instead. Free of secrets.
+/// A remark about a setting: a value that is ignored, and the one that holds instead, or a value that rarely means its
+/// text. Free of secrets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Warning {
-    /// The environment variable that the warning is about.
-    pub setting: &'static str,
-    /// The whole sentence, with the variable in it.
+    /// The environment variable that the warning is about; for a value from code, the method of the builder.
+    pub setting: String,
+    /// The whole sentence, with the setting in it.
     pub message: String,
     /// The exporter logs the same.
     pub(crate) is_noted: bool,
@@ -44,22 +46,34 @@ pub(crate) struct Code {
     pub(crate) given: BTreeSet<&'static str>,
     /// `service.namespace` among the attributes of the resource.
     pub(crate) namespace: Option<String>,
+    /// Code sends by a transport of its own: the settings of ours have no effect.
+    pub(crate) has_transport: bool,
 }
 
 /// Answers with the value of the variable of this name.
 pub(crate) type Vars<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The variables of a program.
+#[derive(Clone, Copy)]
+pub(crate) struct Environment<'a> {
+    pub(crate) vars: Vars<'a>,
+    /// The names of all of them; none where only single ones can be asked for.
+    pub(crate) names: &'a [OsString],
+}
 
 /// Resolves all settings. `service_name` holds where neither code nor the environment names the service.
 ///
 /// # Errors
 ///
 /// All values that are not accepted and must not be guessed, in the order of the table; or an error of the transport.
+/// With telemetry off, none.
 pub(crate) fn resolve(
-    vars: Vars<'_>,
+    environment: Environment<'_>,
     code: &Code,
     transport: otlp_transport::ConfigBuilder,
     service_name: &str,
 ) -> Result<Settings, SetupError> {
+    let vars = environment.vars;
     let mut settings = Settings::defaults();
     let refused = read(&mut settings, vars, code);
     let before = settings.clone();
@@ -86,18 +100,37 @@ pub(crate) fn resolve(
             settings.warn(name, format!("{name} has no effect: {why}"));
         }
     }
-    if !errors.is_empty() {
-        return Err(SetupError::Settings(errors));
+    for (name, meant) in slips::mistaken(environment.names.iter()) {
+        let message = format!("{name} is no setting and has no effect: {meant} is one that it may stand for");
+        settings.warn(name, message);
     }
 
     let request = &mut settings.exporter.request;
-    settings.transport = transport.with_max_request_bytes(request.max_bytes).build_over(vars)?;
-    if request.attempt_timeout == before.exporter.request.attempt_timeout {
-        // The transport's own time-out comes first; this one is for transports whose own fails.
-        request.attempt_timeout = request.attempt_timeout.max(settings.transport.timeout().saturating_mul(2));
+    let transport = transport.with_max_request_bytes(request.max_bytes.clamp(1 << 10, 1 << 30)).build_over(vars);
+    let timeout = before.exporter.request.attempt_timeout;
+    if let Some(switch) = off::switch(&settings) {
+        off::without_effect(&mut settings, switch, errors, transport);
+        raise_attempt_timeout(&mut settings, timeout);
+        return Ok(settings);
     }
+    if !errors.is_empty() {
+        return Err(SetupError::Settings(errors));
+    }
+    match transport {
+        Ok(transport) => settings.transport = transport,
+        Err(error) if code.has_transport => {
+            settings.warn(
+                error.setting(),
+                format!("{error}; it has no effect: the program sends by a transport of its own"),
+            );
+        }
+        Err(error) => return Err(error.into()),
+    }
+    raise_attempt_timeout(&mut settings, timeout);
     for note in settings.transport.notes().to_vec() {
-        settings.warn(note.setting, note.message);
+        if !code.has_transport {
+            settings.warn(note.setting, note.message);
+        }
     }
     Ok(settings)
 }
@@ -107,11 +140,14 @@ pub(crate) fn resolve(
 fn read(settings: &mut Settings, vars: Vars<'_>, code: &Code) -> BTreeMap<&'static str, String> {
     let mut refused = BTreeMap::new();
     for row in SETTINGS.iter().filter(|row| !code.given.contains(row.builder)) {
-        if let Some(read) = row.read
-            && let Some(text) = raw(vars, row.name)
-            && !read(row.kind, settings, &text)
-        {
+        let Some(read) = row.read else { continue };
+        let Some(text) = value(settings, row, vars) else { continue };
+        if !read(row.kind, settings, &text) {
             refused.insert(row.name, text.to_string_lossy().into_owned());
+        } else if let (Kind::Text(_) | Kind::Path, Some(text)) = (row.kind, text.to_str())
+            && let Some(slip) = slips::in_text(text)
+        {
+            settings.warn(row.name, format!("{} {slip}", row.name));
         }
     }
     let listed =
@@ -123,6 +159,27 @@ fn read(settings: &mut Settings, vars: Vars<'_>, code: &Code) -> BTreeMap<&'stat
     }
     settings.service_version = settings.service_version.take().or(version);
     refused
+}
+
+/// The value of a row's variable without quotation marks around it and, for a path, without blanks around it; both are
+/// warned about.
+fn value(settings: &mut Settings, row: &Setting, vars: Vars<'_>) -> Option<OsString> {
+    let value = raw(vars, row.name)?;
+    let Some(mut text) = value.to_str() else { return Some(value) };
+    let mut taken_off = |what: &str| {
+        let message =
+            format!("{} has {what} around its value: they are not read as a part of it; remove them", row.name);
+        settings.warn(row.name, message);
+    };
+    if let Some(inner) = slips::unquoted(text) {
+        taken_off("quotation marks, as some env files leave them,");
+        text = inner;
+    }
+    if row.kind == Kind::Path && text.trim() != text {
+        taken_off("blanks or the end of a line");
+        text = text.trim();
+    }
+    (!text.trim().is_empty()).then(|| text.into())
 }
 
 /// Turns values that are not accepted into errors, which are returned, and warnings. A value of the environment that
@@ -159,8 +216,8 @@ fn check(settings: &mut Settings, refused: &BTreeMap<&'static str, String>) -> V
 fn refuse(settings: &mut Settings, row: &Setting, text: &str) {
     let holds = row.value(settings);
     let instead = if holds.is_empty() { "it is ignored".to_owned() } else { format!("{holds} is used") };
-    let message = format!("{}={text:?} is not accepted, {instead}; accepted is {}", row.name, row.accepted());
-    settings.warn(row.name, message);
+    let (accepted, hint) = (row.accepted(), slips::hint(row.kind, text));
+    settings.warn(row.name, format!("{}={text:?} is not accepted, {instead}; accepted is {accepted}{hint}", row.name));
 }
 
 fn limit_batch_to_queue(settings: &mut Settings, vars: Vars<'_>) {
@@ -191,6 +248,15 @@ fn raise_max_delay(settings: &mut Settings) {
     );
     settings.warn(RETRY_MAX_DELAY.name, message);
     settings.exporter.retry.max_delay = settings.exporter.retry.initial_delay;
+}
+
+/// Raises the bound of an attempt, unless code has changed it: the transport's own time-out comes first; this one is
+/// for transports whose own fails.
+fn raise_attempt_timeout(settings: &mut Settings, default: Duration) {
+    let request = &mut settings.exporter.request;
+    if request.attempt_timeout == default {
+        request.attempt_timeout = request.attempt_timeout.max(settings.transport.timeout().saturating_mul(2));
+    }
 }
 
 /// Keeps the chosen directories, and gives the exporter those of the service in them.

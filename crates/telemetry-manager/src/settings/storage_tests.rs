@@ -51,7 +51,7 @@ fn the_directories_of_the_version_before_are_named() {
 fn paths_of_the_environment_that_are_not_absolute_are_ignored_with_a_warning() {
     let settings = read(&[NAMED, HOME, ("STATE_DIRECTORY", "lib:"), ("XDG_STATE_HOME", "state")]);
     assert!(settings.exporter.state_dir.expect("by HOME").starts_with("/users/u/.local/state/holdfast"));
-    let about = settings.warnings.iter().map(|warning| warning.setting).collect::<Vec<_>>();
+    let about = settings.warnings.iter().map(|warning| warning.setting.as_str()).collect::<Vec<_>>();
     assert_eq!(about, ["STATE_DIRECTORY", "STATE_DIRECTORY", "XDG_STATE_HOME"]);
     assert!(settings.warnings[0].message.contains("\"lib\""), "{}", settings.warnings[0]);
     let chosen = read(&[NAMED, HOME, ("STATE_DIRECTORY", "lib:"), ("TELEMETRY_STATE_DIR", "/s")]);

@@ -403,6 +403,11 @@ settings! {
 
 /// Variables that a user may reasonably set and that have no effect here: each is warned about once.
 pub(crate) const NOT_SUPPORTED: &[(&str, &str)] = &[
+    (
+        "OTEL_LOG_LEVEL",
+        "lines of the log are events of `tracing`, and the filter of its subscriber decides, such as RUST_LOG=warn",
+    ),
+    ("OTEL_EXPERIMENTAL_CONFIG_FILE", "configuration files are not read; set environment variables or use the builder"),
     ("OTEL_CONFIG_FILE", "configuration files are not read; set environment variables or use the builder"),
     ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "the SDK does not limit the length of values"),
     ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "the SDK does not limit the length of values"),

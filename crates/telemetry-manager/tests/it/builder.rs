@@ -55,7 +55,7 @@ fn a_closure_beats_the_environment() {
     assert_eq!((exporter.buffer.max_spans, exporter.fallback.enabled), (77, false));
     assert_eq!((exporter.buffer.max_age, exporter.retry.max_retries), (Duration::from_secs(7), 6));
     // No closure changes the multiplier, so its variable is reported.
-    let about = settings.warnings().iter().map(|warning| warning.setting).collect::<Vec<_>>();
+    let about = settings.warnings().iter().map(|warning| warning.setting.as_str()).collect::<Vec<_>>();
     assert_eq!(about, ["TELEMETRY_RETRY_MULTIPLIER"]);
     // A closure that sets the default cannot be told from one that leaves the field: the bad variable is an error.
     let mut same = setup.builder(&vars).fallback(|fallback| fallback.enabled = true).with_state_dir_required(true);
@@ -257,6 +257,28 @@ fn a_foreign_exporter_may_be_primary() {
     manager.shutdown().expect("everything is delivered");
     assert_eq!(foreign.0.load(Ordering::Relaxed), 20);
     assert_eq!(setup.collector.received().requests, 0);
+}
+
+#[test]
+fn settings_of_our_transport_end_no_program_that_has_one_of_its_own() {
+    let setup = Setup::new();
+    let bad = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "1")];
+    let foreign = Foreign::default();
+    let manager = setup.builder(&bad).with_primary(foreign.clone()).build().expect("telemetry starts");
+    let [warning] = manager.warnings() else { panic!("{:?}", manager.warnings()) };
+    assert_eq!(warning.setting, "OTEL_EXPORTER_OTLP_ENDPOINT");
+    assert!(warning.message.contains("TLS") && warning.message.contains("no effect"), "{warning}");
+    trace(&manager, 3);
+    manager.shutdown().expect("everything is delivered");
+    assert_eq!(foreign.0.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_program_gives_names_and_values_of_its_own() {
+    let vars = [("OTEL_SERVICE_NAME", "mine"), ("TELEMETRY_BUFER_MAX_SPANS", "7")];
+    let settings = Builder::default().with_environment(vars).settings().expect("valid");
+    assert_eq!(settings.service_name, "mine");
+    assert_eq!(settings.warnings()[0].setting, "TELEMETRY_BUFER_MAX_SPANS");
 }
 
 #[test]

@@ -76,3 +76,28 @@ fn without_exporter_spans_have_ids_and_disabled_they_have_none() {
     assert!(valid(&[("OTEL_TRACES_EXPORTER", "none")]));
     assert!(!valid(&[("OTEL_SDK_DISABLED", "true")]));
 }
+
+#[test]
+fn off_is_off_whatever_code_and_environment_say() {
+    let setup = Setup::new();
+    for off in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
+        let bad = [off, ("TELEMETRY_STATE_DIR_REQUIRED", "true"), ("TELEMETRY_STATE_DIR", "/proc/self/nowhere")];
+        let manager = setup
+            .builder(&bad)
+            .with_endpoint("https://collector.example")
+            .with_header("a header", "canary")
+            .with_timeout(std::time::Duration::ZERO)
+            .with_buffer_size(0)
+            .build()
+            .expect("off is off");
+        let [warning] = manager.warnings() else { panic!("{:?}", manager.warnings()) };
+        assert_eq!(warning.setting, off.0);
+        assert!(warning.message.contains("buffer.max_spans is 0"), "{warning}");
+        assert!(!warning.message.contains("canary"), "{warning}");
+        assert!(manager.handle().is_none() && !manager.health().initialized);
+    }
+    // Code that turns telemetry off beats an environment that cannot be used.
+    let vars = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example")];
+    let manager = setup.builder(&vars).with_sdk_disabled(true).build().expect("off is off");
+    assert_eq!(manager.warnings()[0].setting, "with_sdk_disabled");
+}

@@ -28,7 +28,7 @@ pub(crate) fn check(input: &[u8]) {
     let shown = match read() {
         Ok(settings) => {
             for warning in settings.warnings() {
-                assert!(NAMES.contains(&warning.setting) && !warning.message.is_empty(), "{warning:?}");
+                assert!(NAMES.contains(&&*warning.setting) && !warning.message.is_empty(), "{warning:?}");
             }
             let (buffer, retry) = (&settings.exporter.buffer, &settings.exporter.retry);
             assert!(buffer.max_spans > 0 && buffer.max_bytes > 0 && !buffer.max_age.is_zero(), "{buffer:?}");
@@ -82,7 +82,7 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 const SECRET: &str = "c4n4ry-s3cr3t";
 
 /// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
-const NAMES: [&str; 77] = [
+const NAMES: [&str; 79] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",
     "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
@@ -160,6 +160,8 @@ const NAMES: [&str; 77] = [
     "TELEMETRY_FREE_SPACE_RESERVE",
     "STATE_DIRECTORY",
     "TELEMETRY_MAX_CONCURRENCY",
+    "OTEL_LOG_LEVEL",
+    "OTEL_EXPERIMENTAL_CONFIG_FILE",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.
