@@ -30,6 +30,8 @@ const TLS: [Pair; 3] = [
 
 /// The longest time-out, and the one of 0: the specification has 0 as "a very long time".
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// The largest number that the specification asks an SDK to accept ("Integer").
+const LARGEST: u64 = (1 << 31) - 1;
 
 impl ConfigBuilder {
     /// Fills in the settings that code did not set from `vars`, then checks the whole: code beats the variable for
@@ -41,7 +43,7 @@ impl ConfigBuilder {
     /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://host:port[/path]` | `http://localhost:4317`, HTTP `:4318` | error |
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `grpc`, `http/protobuf` | `grpc`; port 4318: `http/protobuf` | note; for `http/json` `http/protobuf` is used |
     /// | `OTEL_EXPORTER_OTLP_HEADERS` | `key=value,key=value`, values percent-encoded | none | error; headers of the transport itself are left out with a note, a `user-agent` is put in front of its own |
-    /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 0 to 3600000, milliseconds, or `250ms`, `10s`, `5m`; 0 is an hour | 10000 | note |
+    /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 0 to 2147483647, milliseconds, or `250ms`, `10s`, `5m`; an hour is the longest, and is meant by 0 | 10000 | note |
     /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none`, `gzip` | `none` | note |
     /// | `OTEL_EXPORTER_OTLP_INSECURE` | `true`, `false` | `false` | note |
     /// | `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` | none yet | none | note |
@@ -67,7 +69,7 @@ impl ConfigBuilder {
             self.protocol = vars.protocol();
         }
         if self.timeout.is_none() {
-            let accepted = "a number of milliseconds from 0 to 3600000 is accepted, or a duration such as 250ms or 10s";
+            let accepted = "a number of milliseconds is accepted, or a duration such as 250ms or 10s";
             self.timeout = vars.read(TIMEOUT, accepted, timeout);
         }
         if self.compression.is_none() {
@@ -187,7 +189,8 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
     }
 }
 
-/// A number of milliseconds, or a number and its unit. 0 stands for no bound, which is an hour here.
+/// A number of milliseconds, or a number and its unit. 0 stands for no bound, which is an hour here, as is a longer
+/// time.
 fn timeout(text: &str) -> Option<Duration> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -201,7 +204,7 @@ fn timeout(text: &str) -> Option<Duration> {
     })?;
     match Duration::from_millis(millis) {
         Duration::ZERO => Some(LONGEST_TIMEOUT),
-        timeout => (timeout <= LONGEST_TIMEOUT).then_some(timeout),
+        timeout => (millis <= LARGEST).then(|| timeout.min(LONGEST_TIMEOUT)),
     }
 }
 

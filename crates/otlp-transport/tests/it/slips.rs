@@ -134,7 +134,16 @@ fn a_bad_value_for_traces_counts_as_unset_and_the_general_one_holds() {
 #[test]
 fn a_time_out_of_zero_is_an_hour_units_are_read_and_a_short_one_has_a_note() {
     let timeout = |text: &str| valid(&[("TIMEOUT", text)]);
-    for (text, ms) in [("0", 3_600_000), ("3600000", 3_600_000), ("100", 100), ("10s", 10_000), ("250ms", 250)] {
+    for (text, ms) in [
+        ("0", 3_600_000),
+        ("3600000", 3_600_000),
+        ("3600001", 3_600_000),
+        ("2147483647", 3_600_000),
+        ("2h", 3_600_000),
+        ("100", 100),
+        ("10s", 10_000),
+        ("250ms", 250),
+    ] {
         let config = timeout(text);
         assert_eq!(config.timeout(), Duration::from_millis(ms), "{text}");
         assert!(config.notes().is_empty(), "{text}: {:?}", config.notes());
@@ -146,7 +155,7 @@ fn a_time_out_of_zero_is_an_hour_units_are_read_and_a_short_one_has_a_note() {
             assert_says(&message, &[&format!("{text} ms"), "milliseconds", &format!("{text}000"), "duplicate"]);
         }
     }
-    for text in ["-1", "1.5s", "10 sec", "3600001", "2h", "soon", "10S"] {
+    for text in ["-1", "1.5s", "10 sec", "2147483648", "99999999999999999999", "soon", "10S"] {
         assert_eq!(timeout(text).timeout(), Duration::from_secs(10), "{text}");
         assert_says(&note(&[("TIMEOUT", text)], "TIMEOUT"), &[text, "milliseconds"]);
     }

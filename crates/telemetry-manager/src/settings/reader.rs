@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::kind::{Kind, OnBad};
 use super::table::{
-    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, FALLBACK_DIR, NOT_SUPPORTED, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY,
-    SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
+    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, BUFFER_MAX_SPANS, FALLBACK_DIR, NOT_SUPPORTED, RETRY_INITIAL_DELAY,
+    RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
 use super::{Chosen, Settings, directories, off, slips};
 use crate::error::{InvalidSetting, SetupError};
@@ -92,7 +92,7 @@ pub(crate) fn resolve(
     if code.namespace.is_some() {
         settings.service_namespace.clone_from(&code.namespace);
     }
-    limit_batch_to_queue(&mut settings, vars);
+    limit_batches(&mut settings, vars);
     raise_max_delay(&mut settings);
     choose_directories(&mut settings, vars);
     for &(name, why) in NOT_SUPPORTED {
@@ -220,7 +220,25 @@ fn refuse(settings: &mut Settings, row: &Setting, text: &str) {
     settings.warn(row.name, format!("{}={text:?} is not accepted, {instead}; accepted is {accepted}{hint}", row.name));
 }
 
-fn limit_batch_to_queue(settings: &mut Settings, vars: Vars<'_>) {
+/// The shortest time between two batches: with less, the thread of the SDK's processor would not rest.
+const SHORTEST_DELAY: Duration = Duration::from_millis(10);
+
+/// The largest queue: the SDK takes memory for all of its spans at the start, here 32 MiB at most.
+const LARGEST_QUEUE: usize = 65_536;
+
+/// Brings the settings of the SDK's processor to sizes that it can work with.
+fn limit_batches(settings: &mut Settings, vars: Vars<'_>) {
+    settings.batch.schedule_delay = settings.batch.schedule_delay.max(SHORTEST_DELAY);
+    let (row, queue) = (BSP_MAX_QUEUE_SIZE, settings.batch.max_queue_size);
+    if queue > LARGEST_QUEUE {
+        let message = format!(
+            "{} of {queue} is more than {LARGEST_QUEUE}, which is used: the SDK takes memory for the whole queue at its \
+             start, and the exporter empties it at once; {} is the buffer that an outage fills",
+            row.name, BUFFER_MAX_SPANS.name
+        );
+        settings.warn(row.name, message);
+        settings.batch.max_queue_size = LARGEST_QUEUE;
+    }
     let (size, queue) = (settings.batch.max_export_batch_size, settings.batch.max_queue_size);
     if size <= queue {
         return;
@@ -293,4 +311,17 @@ fn choose_directories(settings: &mut Settings, vars: Vars<'_>) {
 /// The variable, if it is set and not blank: the specification makes no difference between the two.
 pub(super) fn raw(vars: Vars<'_>, name: &str) -> Option<OsString> {
     vars(name).filter(|value| !value.to_str().is_some_and(|text| text.trim().is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_sdk::trace::SpanData;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_queue_takes_as_much_memory_as_its_documentation_says() {
+        let slot = size_of::<SpanData>() + size_of::<usize>();
+        assert!((16 << 20..=32 << 20).contains(&(LARGEST_QUEUE * slot)), "{slot} bytes a span");
+    }
 }

@@ -187,9 +187,12 @@ const fn seconds(min_ms: u64, max_s: u64) -> Kind {
     Kind::Duration { bare: Bare::Seconds, min: Duration::from_millis(min_ms), max: Duration::from_secs(max_s) }
 }
 
-const fn milliseconds(min_ms: u64, max_s: u64) -> Kind {
-    Kind::Duration { bare: Bare::Milliseconds, min: Duration::from_millis(min_ms), max: Duration::from_secs(max_s) }
-}
+/// The largest number that the specification asks an SDK to accept (environment variables, "Integer").
+const LARGEST: u64 = (1 << 31) - 1;
+
+/// A duration of the specification: a number of milliseconds (environment variables, "Duration").
+const MILLISECONDS: Kind =
+    Kind::Duration { bare: Bare::Milliseconds, min: Duration::ZERO, max: Duration::from_millis(LARGEST) };
 
 settings! {
     Service {
@@ -209,7 +212,8 @@ settings! {
             ),
             Default,
             "Attributes of the resource, `key=value` separated by commas, values percent-decoded. One bad entry \
-             discards the whole list, with a warning.";
+             discards the whole list, with a warning. `k=a=b` is no such entry: it is `k` with the value `a=b`, as \
+             Baggage, whose format this is, allows; a warning names it, since the specification wants `%3D`.";
     }
     Collector {
         TRACES_EXPORTER: "OTEL_TRACES_EXPORTER",
@@ -220,7 +224,8 @@ settings! {
         ENDPOINT: "OTEL_EXPORTER_OTLP_ENDPOINT",
             (with_endpoint: transport, get |settings, _| Value::Text(settings.transport.endpoint().to_owned())),
             Kind::Text("a URL such as http://localhost:4317 (TLS is not built in yet)"), Error,
-            "The collector. Over HTTP, `/v1/traces` is appended to it and the default is `http://localhost:4318`.";
+            "The collector. Over HTTP, `/v1/traces` is appended to it, unless it ends so already, and the default is \
+             `http://localhost:4318`.";
         PROTOCOL: "OTEL_EXPORTER_OTLP_PROTOCOL",
             (with_protocol: transport, get |settings, _| Value::Text(settings.transport.protocol().to_string())),
             Kind::Text("grpc or http/protobuf"), Default,
@@ -229,14 +234,16 @@ settings! {
         HEADERS: "OTEL_EXPORTER_OTLP_HEADERS", (with_header: transport, get |_, _| Value::Text(String::new())),
             Kind::Text("key=value pairs separated by commas, values percent-encoded"), Error,
             "Sent with each request; `key=value` separated by commas, values percent-decoded. Values are secret and \
-             never shown.";
+             never shown. Headers that the transport sets itself, such as `content-type`, are left out with a warning; a \
+             `user-agent` is put in front of the exporter's own.";
         TIMEOUT: "OTEL_EXPORTER_OTLP_TIMEOUT",
             (with_timeout: transport, get |settings, _| {
                 Value::Count(u64::try_from(settings.transport.timeout().as_millis()).unwrap_or(u64::MAX))
             }),
-            Kind::Text("a number of milliseconds from 1 to 3600000"), Default,
-            "In milliseconds. Bounds one request. Shorter than the collector's pauses means duplicates: spans of a \
-             request that timed out may have been stored.";
+            Kind::Text("a number of milliseconds from 0 to 2147483647, or a duration such as 250ms or 10s"), Default,
+            "Bounds one request; in milliseconds. 0 is no bound, which is an hour here, as is more than an hour. Shorter \
+             than the collector's pauses means duplicates: spans of a request that timed out may have been stored. \
+             Below 100 ms there is a warning, since seconds are meant as a rule.";
         INSECURE: "OTEL_EXPORTER_OTLP_INSECURE", (with_insecure: transport, get |_, _| Value::Bool(false)),
             Kind::Bool, Default,
             "Whether a gRPC endpoint without a scheme is called without TLS.";
@@ -289,13 +296,14 @@ settings! {
             "Attributes a link. A value that is not accepted counts as unset: `OTEL_ATTRIBUTE_COUNT_LIMIT` holds.";
     }
     Batches {
-        BSP_SCHEDULE_DELAY: "OTEL_BSP_SCHEDULE_DELAY", (batch.schedule_delay), milliseconds(1, 3600), Default,
-            "Longest time between two batches.";
-        BSP_MAX_QUEUE_SIZE: "OTEL_BSP_MAX_QUEUE_SIZE", (batch.max_queue_size), count(1, 1_000_000), Default,
-            "Spans that wait in front of the exporter; memory for all of them is taken at start. More are dropped by \
-             the SDK.";
+        BSP_SCHEDULE_DELAY: "OTEL_BSP_SCHEDULE_DELAY", (batch.schedule_delay), MILLISECONDS, Default,
+            "Longest time between two batches. Less than 10 ms counts as 10 ms, in which the SDK's thread rests.";
+        BSP_MAX_QUEUE_SIZE: "OTEL_BSP_MAX_QUEUE_SIZE", (batch.max_queue_size), count(1, LARGEST), Default,
+            "Spans that wait in front of the exporter; memory for all of them is taken at start, hence more than 65536 \
+             count as 65536 (32 MiB), with a warning. The exporter empties the queue at once: the buffer below is what \
+             an outage fills. Spans that find the queue full are dropped by the SDK.";
         BSP_MAX_EXPORT_BATCH_SIZE: "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", (batch.max_export_batch_size),
-            count(1, 1_000_000), Default,
+            count(1, LARGEST), Default,
             "Spans a batch; never more than the queue holds.";
     }
     Breaker {

@@ -200,6 +200,7 @@ fn a_value_that_is_not_accepted_is_a_warning_or_an_error_that_names_the_range() 
             Kind::Count { .. } | Kind::Rate => vec!["-1", "1.5", "nonsense", "99999999999999999999"],
             Kind::Factor { .. } => vec!["-1", "NaN", "inf", "1e9", "nonsense"],
             Kind::Bytes { .. } => vec!["-1", "10M", "nonsense", "99999999999TiB"],
+            Kind::Duration { min: Duration::ZERO, .. } => vec!["-1s", "1.5s", "nonsense", "99999999999d"],
             Kind::Duration { .. } => vec!["-1s", "1.5s", "nonsense", "99999999999d", "0"],
             Kind::Choice(_) => vec!["nonsense"],
         };
@@ -235,7 +236,8 @@ fn ranges_include_their_ends_and_nothing_beyond() {
             Kind::Duration { min, max, .. } => {
                 let ms = |duration: Duration| format!("{}ms", duration.as_millis());
                 let step = Duration::from_millis(1);
-                (vec![ms(min), ms(max)], vec![ms(min - step), ms(max + step)])
+                let below = min.checked_sub(step).map(ms);
+                (vec![ms(min), ms(max)], below.into_iter().chain([ms(max + step)]).collect())
             }
             Kind::Factor { min, max } => {
                 (vec![min.to_string(), max.to_string()], vec![(min - 0.001).to_string(), (max + 0.001).to_string()])
@@ -403,6 +405,14 @@ fn settings_that_contradict_each_other_are_reconciled_with_a_warning() {
     assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 0));
     let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "200")]);
     assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 1));
+    let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "2147483647")]);
+    assert_eq!((settings.batch.max_queue_size, settings.batch.max_export_batch_size), (65_536, 512));
+    assert!(settings.warnings()[0].message.contains("TELEMETRY_BUFFER_MAX_SPANS"), "{:?}", settings.warnings());
+    assert!(good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "65536")]).warnings().is_empty());
+    for delay in ["0", "0ms", "9"] {
+        let settings = good(&[("OTEL_BSP_SCHEDULE_DELAY", delay)]);
+        assert_eq!((settings.batch.schedule_delay, settings.warnings().len()), (Duration::from_millis(10), 0));
+    }
     let settings = good(&[("TELEMETRY_RETRY_INITIAL_DELAY", "30s")]);
     assert_eq!((settings.exporter.retry.max_delay, settings.warnings().len()), (Duration::from_secs(30), 1));
 }

@@ -1,5 +1,6 @@
 //! The manager against real sockets, real files and a real collector on loopback.
 
+mod batches;
 mod builder;
 mod delivery;
 mod directories;

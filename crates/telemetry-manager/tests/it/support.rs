@@ -80,6 +80,18 @@ pub(crate) fn trace(manager: &OpenTelemetryManager, spans: usize) {
     }
 }
 
+/// Polls a condition until it holds, and panics with `expected` after [`LONG`].
+#[track_caller]
+pub(crate) fn eventually(expected: &str, mut condition: impl FnMut() -> bool) {
+    let mut waited = Duration::ZERO;
+    while !condition() {
+        assert!(waited < LONG, "waited {LONG:?} in vain: {expected}");
+        let pause = Duration::from_millis(2);
+        std::thread::park_timeout(pause);
+        waited += pause;
+    }
+}
+
 /// The paths of all files below `dir`.
 pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
