@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::Transport;
 use crate::answer::plain;
 use crate::outcome::{Cause, Outcome, RefusalKind};
+use crate::secrets::without_urls;
 
 /// Longer than the 10 s after which the stock exporters give up by themselves.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -156,7 +157,7 @@ fn export<E: SpanExporter>(exporter: &mut E, last: &mut Option<Resource>, payloa
 }
 
 fn failure(text: &str) -> Outcome {
-    Outcome::Retryable { after: None, cause: Cause::Foreign(plain(text)), possible_duplicate: true }
+    Outcome::Retryable { after: None, cause: Cause::Foreign(plain(&without_urls(text))), possible_duplicate: true }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

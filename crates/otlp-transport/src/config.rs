@@ -6,10 +6,11 @@ use http::HeaderValue;
 
 use crate::endpoint::{Endpoint, Given, Reach};
 use crate::error::ConfigError;
-use crate::headers::{Headers, Secrets, secret};
+use crate::headers::{Headers, secret};
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
+use crate::secrets::Secrets;
 
 /// The time-out of one attempt where none is set: 10 s (OTLP exporter specification).
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +30,8 @@ const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// 0.33.1 is the release of the OpenTelemetry crates that this one goes with.
 const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/0.33.1");
 
-/// Checked settings of one transport. `Debug` shows neither header values nor the query of the endpoint.
+/// Checked settings of one transport. `Debug` shows neither header values nor the secrets that the endpoint
+/// may hold ([`Config::endpoint`]).
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) endpoint: Endpoint,
@@ -40,7 +42,7 @@ pub struct Config {
     pub(crate) max_request_bytes: usize,
     pub(crate) user_agent: HeaderValue,
     pub(crate) wall_clock: fn() -> SystemTime,
-    /// Texts that must appear in no message, longest first.
+    /// Texts that must appear in no message.
     secrets: Secrets,
     pub(crate) notes: Vec<Note>,
 }
@@ -69,7 +71,9 @@ impl Config {
         Self::builder().build_over(vars)
     }
 
-    /// Where requests go, for people: no user-info, no query. For gRPC without the path of the method.
+    /// Where requests go, for people: scheme, host, port and, over HTTP, the path. A segment of the path that is no
+    /// word of the usual OTLP paths (`/v1/traces`, `/otlp/v1/traces`, `/api/v2/otlp/v1/traces` and others) is shown as
+    /// `***`, since some services take a token there. User-info and query are not shown.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint.shown
@@ -108,7 +112,8 @@ impl Config {
         self
     }
 
-    /// Takes the secrets out of an outcome's texts: a peer may repeat a header or the query of a request.
+    /// Takes the secrets out of an outcome's texts: a peer may repeat a header, the path or the query of a
+    /// request.
     pub(crate) fn scrub(&self, mut outcome: Outcome) -> Outcome {
         let clean = |text: &mut String| self.secrets.remove_from(text);
         match &mut outcome {
@@ -296,7 +301,7 @@ impl ConfigBuilder {
         let mut secret = self.headers.clone();
         secret.add_user_agent(self.user_agent.as_ref());
         let user_agent = user_agent(self.user_agent, self.product)?;
-        let secrets = Secrets::new(&secret, endpoint.http_path.query());
+        let secrets = Secrets::new(&secret, &endpoint.http_path);
         Ok(Config {
             endpoint,
             protocol,

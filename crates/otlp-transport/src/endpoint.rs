@@ -7,6 +7,7 @@ use http::uri::{Authority, PathAndQuery};
 
 use crate::error::{ConfigError, EndpointProblem};
 use crate::protocol::Protocol;
+use crate::secrets::{shown_endpoint, shown_path};
 use crate::slips;
 
 /// The path that is put behind a general endpoint for traces.
@@ -39,7 +40,7 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     /// Where requests go, whole.
     pub(crate) uri: Uri,
-    /// For people: no query.
+    /// For people: no query, and of the path the usual words only.
     pub(crate) shown: String,
     /// Path and query for OTLP/HTTP, also if the protocol is gRPC.
     pub(crate) http_path: PathAndQuery,
@@ -55,7 +56,7 @@ impl fmt::Debug for Endpoint {
 
 impl fmt::Debug for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={:?}", self.setting, redacted(&self.text))
+        write!(f, "{}={:?}", self.setting, shown_endpoint(&self.text))
     }
 }
 
@@ -72,7 +73,7 @@ impl Given {
     pub(crate) fn resolve(&self, protocol: Protocol, insecure: bool) -> Result<Endpoint, ConfigError> {
         self.try_resolve(protocol, insecure).map_err(|problem| ConfigError::Endpoint {
             setting: self.setting,
-            value: redacted(&self.text),
+            value: shown_endpoint(&self.text),
             problem,
         })
     }
@@ -166,8 +167,8 @@ impl Endpoint {
 /// Where requests go, whole, and how people see it.
 fn target(authority: &Authority, http_path: &PathAndQuery, protocol: Protocol) -> Option<(Uri, String)> {
     let (path, shown) = match protocol {
-        Protocol::Grpc => (PathAndQuery::from_static(GRPC_PATH), ""),
-        Protocol::HttpProtobuf => (http_path.clone(), http_path.path()),
+        Protocol::Grpc => (PathAndQuery::from_static(GRPC_PATH), String::new()),
+        Protocol::HttpProtobuf => (http_path.clone(), shown_path(http_path.path())),
     };
     let uri = Uri::builder().scheme("http").authority(authority.clone()).path_and_query(path).build().ok()?;
     Some((uri, format!("http://{authority}{shown}")))
@@ -195,24 +196,4 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), EndpointProblem> 
 fn parse_port(text: &str) -> Option<u16> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok())?.filter(|port| *port != 0)
-}
-
-/// The text without its possible secrets: user-info and query.
-fn redacted(text: &str) -> String {
-    let text = text.trim();
-    // A query may hold another URL: the text before that one is no scheme.
-    let is_scheme = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
-    let (scheme, rest) = match text.find("://") {
-        Some(end) if is_scheme(&text[..end]) => text.split_at(end + 3),
-        _ => ("", text),
-    };
-    let shown = rest.split(['?', '#']).next().unwrap_or_default();
-    let hidden_tail = if shown.len() < rest.len() { "?***" } else { "" };
-    match (rest.rfind('@'), shown.rsplit_once('@')) {
-        // A password may hold a '?' or a '#' that should have been escaped: then the host is behind it, if there is
-        // one.
-        (Some(at), _) if at >= shown.len() => format!("{scheme}***"),
-        (_, Some((_, after))) => format!("{scheme}***@{after}{hidden_tail}"),
-        (_, None) => format!("{scheme}{shown}{hidden_tail}"),
-    }
 }

@@ -12,7 +12,7 @@ pub enum ConfigError {
     Endpoint {
         /// The variable, or the builder method.
         setting: &'static str,
-        /// The value, with user-info and query taken out.
+        /// The value; `***` stands for user-info, query and segments of the path that may be secret.
         value: String,
         /// The fault.
         problem: EndpointProblem,

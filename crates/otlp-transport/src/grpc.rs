@@ -116,9 +116,10 @@ impl GrpcTransport {
         if head.status != StatusCode::OK || !may_be_grpc(&head.headers) {
             // The head decides; a body that is cut only cuts the text.
             let mut body = BytesMut::new();
-            let _ = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut incoming, &mut body)).await;
+            let read = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut incoming, &mut body));
+            let fault = (!read.await.unwrap_or(false)).then(|| "not read to its end".to_owned());
             let now = (self.config.wall_clock)();
-            return Answer::Peer(answer::http_for_grpc(head.status, &head.headers, &body, spans, now));
+            return Answer::Peer(answer::http_for_grpc(head.status, &head.headers, &body, fault, spans, now));
         }
         self.read_answer(&head.headers, &mut incoming, spans).await
     }
@@ -144,7 +145,7 @@ impl GrpcTransport {
             Err(error) => return broken(&error),
         };
         Answer::Peer(answer::grpc(&trailers, unframe(headers, &body), spans).unwrap_or_else(|| {
-            answer::http_for_grpc(StatusCode::OK, headers, &body, spans, (self.config.wall_clock)())
+            answer::http_for_grpc(StatusCode::OK, headers, &body, None, spans, (self.config.wall_clock)())
         }))
     }
 
@@ -287,14 +288,18 @@ fn unframe(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Reads as much of a body as a message needs.
-async fn read_some(stream: &mut RecvStream, body: &mut BytesMut) {
-    while body.len() < MAX_START
-        && let Some(Ok(data)) = stream.data().await
-    {
-        let _ = stream.flow_control().release_capacity(data.len());
-        body.extend_from_slice(&data);
+/// Reads as much of a body as a message needs. True if that is the whole body.
+async fn read_some(stream: &mut RecvStream, body: &mut BytesMut) -> bool {
+    while body.len() < MAX_START {
+        match stream.data().await {
+            Some(Ok(data)) => {
+                let _ = stream.flow_control().release_capacity(data.len());
+                body.extend_from_slice(&data);
+            }
+            end => return end.is_none(),
+        }
     }
+    false
 }
 
 /// Whether an answer with HTTP status 200 can be gRPC; some servers leave the content type out.

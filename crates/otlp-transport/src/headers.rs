@@ -4,7 +4,6 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::answer::CUT;
 use crate::error::{ConfigError, HeaderProblem};
 use crate::note::Note;
 use crate::slips;
@@ -47,6 +46,11 @@ impl Headers {
 
     pub(crate) fn append_to(&self, map: &mut HeaderMap) {
         map.extend(self.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+
+    /// The values, which are printable ASCII.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &str> {
+        self.0.values().filter_map(|value| value.to_str().ok())
     }
 
     /// Reads `key=value,key=value`: the W3C Baggage list, values percent-decoded, without properties (OTLP exporter
@@ -128,55 +132,6 @@ fn slip_in(value: &str) -> Option<&'static str> {
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-/// Texts that are secret: header values, their words, and the query of the endpoint. `Debug` shows their number.
-#[derive(Clone, Default)]
-pub(crate) struct Secrets(Vec<String>);
-
-impl Secrets {
-    /// Shorter words than this are no secrets, and taking them out would garble every text.
-    const SHORTEST: usize = 6;
-
-    pub(crate) fn new(headers: &Headers, query: Option<&str>) -> Self {
-        let mut secrets = Vec::new();
-        for value in headers.0.values().filter_map(|value| value.to_str().ok()) {
-            secrets.push(value);
-            // A peer may repeat the token of "Bearer token" alone.
-            secrets.extend(value.split_whitespace());
-        }
-        if let Some(query) = query {
-            secrets.push(query);
-            secrets.extend(query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1)));
-        }
-        secrets.retain(|secret| secret.len() >= Self::SHORTEST && !matches!(*secret, "Bearer" | "Digest"));
-        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self(secrets.into_iter().map(str::to_owned).collect())
-    }
-
-    pub(crate) fn remove_from(&self, text: &mut String) {
-        for secret in self.0.iter().filter(|secret| !secret.is_empty()) {
-            if text.contains(secret.as_str()) {
-                *text = text.replace(secret.as_str(), "***");
-            }
-        }
-        if let Some(shown) = text.strip_suffix(CUT) {
-            // The start of a secret whose rest was cut off; less than three characters tell nothing.
-            let start_of = |secret: &String| {
-                let is_it = |length: &usize| secret.get(..*length).is_some_and(|start| shown.ends_with(start));
-                (3..secret.len()).rev().find(is_it)
-            };
-            if let Some(length) = self.0.iter().filter_map(start_of).max() {
-                *text = format!("{}***{CUT}", &shown[..shown.len() - length]);
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} not shown", self.0.len())
     }
 }
 

@@ -15,6 +15,7 @@ mod http1;
 mod note;
 mod outcome;
 mod protocol;
+mod secrets;
 mod size;
 mod slips;
 mod status_line;
@@ -45,7 +46,8 @@ pub trait Transport: Send + Sync + 'static {
     /// Its own time-out bounds the call.
     async fn send(&self, payload: &Payload) -> Outcome;
 
-    /// The address of the collector for logs and health: no user-info, no header.
+    /// The address of the collector for logs, health and dead letters. It must hold no secret: no user-info, no query,
+    /// and no segment of a path that may be a token.
     fn endpoint(&self) -> &str;
 
     /// Has the next [`send`](Self::send) use a new connection: the last one may lead to the one bad replica behind a

@@ -86,8 +86,8 @@ impl Outcome {
     }
 }
 
-/// Why an attempt did not deliver. `Display` is safe to log: it holds no header value and no payload, and a peer's text
-/// in it is one line, cut behind 512 characters.
+/// Why an attempt did not deliver. `Display` is safe to log: it holds no header value, no secret of the endpoint's URL
+/// and no payload, and a peer's text in it is one line, cut behind 512 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
@@ -118,7 +118,7 @@ pub enum Cause {
         /// The status message.
         message: String,
     },
-    /// The error text of a foreign exporter, which gives nothing else.
+    /// The error text of a foreign exporter, which gives nothing else; URLs in it are shown without their secrets.
     Foreign(String),
     /// Our own limit on the size of a request.
     RequestLimit {

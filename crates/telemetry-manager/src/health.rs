@@ -27,7 +27,7 @@ pub struct HealthReport {
     /// The outcomes of the attempts to export; without an exporter, `None`, which in JSON is all zeros.
     #[serde(serialize_with = "metrics_or_zeros")]
     pub resilience_metrics: Option<Metrics>,
-    /// The URL that spans are sent to, without user-info and query.
+    /// The URL that spans are sent to, without parts that may be secret ([`otlp_transport::Config::endpoint`]).
     pub collector_endpoint: String,
     /// `service.name`.
     pub service_name: String,

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::plain;
 use crate::body;
 use crate::outcome::{Cause, Outcome, RefusalKind};
+use crate::secrets::CUT;
 use crate::wire::ExportResponse;
 
 /// The largest JSON answer that is read: its values take many times its bytes in memory.
@@ -27,8 +28,8 @@ pub(super) fn http(status: u16, headers: &HeaderMap, body: &[u8], fault: Option<
     {
         return delivered(response, spans);
     }
-    let fault = fault.map(|fault| format!("; {}", plain(&fault))).unwrap_or_default();
-    let shown = format!("{}{fault}", shown(headers, &body));
+    let shown = shown(headers, &body, fault.is_some());
+    let shown = format!("{shown}{}", fault.map(|fault| format!("; {}", plain(&fault))).unwrap_or_default());
     if is_page(headers) || starts_as_page(&body) {
         let message = shown.trim_start_matches([',', ' ']).to_owned();
         let (kind, cause) = (RefusalKind::Sender, Cause::Http { status, message });
@@ -134,8 +135,8 @@ fn starts_as_page(body: &[u8]) -> bool {
         .any(|start| body.get(..start.len()).is_some_and(|body| body.eq_ignore_ascii_case(start.as_bytes())))
 }
 
-/// Content type and start of an answer, for a cause.
-pub(super) fn shown(headers: &HeaderMap, body: &[u8]) -> String {
+/// Content type and start of an answer, for a cause. `is_cut`: the body ended early.
+pub(super) fn shown(headers: &HeaderMap, body: &[u8], is_cut: bool) -> String {
     let content_type = plain(&content_type(headers));
     let content_type =
         if content_type.is_empty() { ", no content type".to_owned() } else { format!(", {content_type}") };
@@ -143,8 +144,9 @@ pub(super) fn shown(headers: &HeaderMap, body: &[u8]) -> String {
         return content_type;
     }
     // Four bytes a character at most.
-    let start = body.get(..4 * MAX_SHOWN).unwrap_or(body);
-    let start = super::one_line(&String::from_utf8_lossy(start), MAX_SHOWN);
+    let (start, is_cut) = body.get(..4 * MAX_SHOWN).map_or((body, is_cut), |start| (start, true));
+    let mark = if is_cut { CUT } else { "" };
+    let start = super::one_line(&format!("{}{mark}", String::from_utf8_lossy(start)), MAX_SHOWN);
     format!("{content_type} \"{start}\"")
 }
 

@@ -39,6 +39,7 @@ impl SpanExporter for Foreign {
         self.told.send(Told::Spans(batch.into_iter().map(|span| span.name.into_owned()).collect())).expect("a test");
         match first.as_ref() {
             "fail" => Err(OTelSdkError::InternalFailure("no\nway".to_owned())),
+            "url" => Err(OTelSdkError::InternalFailure("for url (http://me:s3cret@c/s3cret/v1/traces)".to_owned())),
             "panic" => panic!("oh no"),
             "hang" => {
                 self.release.lock().expect("not poisoned").recv().expect("released");
@@ -127,6 +128,7 @@ async fn an_error_and_a_panic_are_failed_attempts_and_nothing_more() {
     let (transport, _heard, _release) = foreign();
     for (name, expect) in [
         ("fail", "retryable: foreign Operation failed: no way, maybe taken"),
+        ("url", "retryable: foreign Operation failed: for url (http://***@c/***/v1/traces), maybe taken"),
         ("panic", "retryable: foreign panicked: oh no, maybe taken"),
         ("fine", "delivered, 0 rejected"),
         ("panic", "retryable: foreign panicked: oh no, maybe taken"),

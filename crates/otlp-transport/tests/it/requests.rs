@@ -142,35 +142,61 @@ async fn a_payload_over_the_limit_is_not_sent() {
 #[tokio::test]
 async fn what_is_secret_is_in_no_text() {
     let token = format!("Bearer {CANARY}");
-    let echo = format!("no user for {token} or {CANARY} at /v1/traces?key={CANARY}");
+    let target = format!("/receiver/v1/otlp/{CANARY}+path==/v1/traces?key={CANARY}-key");
+    // Proxies decode, servers of web applications encode.
+    let encoded = format!("%2Freceiver%2Fv1%2Fotlp%2F{CANARY}%2Bpath%3D%3D%2Fv1%2Ftraces");
+    let echo = format!("no user for {token} or {CANARY} at {target}, that is {encoded}");
     let grpc = |code: &str| {
         let fields = vec![("grpc-status", code.to_owned()), ("grpc-message", echo.clone())];
         Grpc::Answer { status: 200, headers: fields, body: None, trailers: None }
     };
     let partial = grpc_answer(Some(frame(0, &partial_success(1, &echo))), vec![("grpc-status", "0".to_owned())]);
-    let mut texts = Vec::new();
-    for script in [grpc("16"), grpc("14"), grpc("8"), partial] {
+    let page = Grpc::Answer {
+        status: 404,
+        headers: vec![("content-type", "text/plain".to_owned())],
+        body: Some(echo.clone().into()),
+        trailers: None,
+    };
+    let mut peers = Vec::new();
+    for script in [grpc("16"), grpc("14"), grpc("8"), partial, page] {
         let (listener, address) = listen().await;
         serve_grpc(listener, move |_| script.clone());
-        texts.push((Protocol::Grpc, address));
+        peers.push((Protocol::Grpc, address));
     }
-    for status in [200, 400, 401, 413, 503] {
-        let body = if status == 200 { partial_success(1, &echo) } else { echo.clone().into_bytes() };
+    let protobuf = partial_success(1, &echo);
+    let html = format!("<html>{echo}");
+    let location = format!("https://me:{CANARY}@c.example{target}");
+    for (status, headers, body) in [
+        (200, &[][..], &protobuf[..]),
+        (200, &[("content-type", "text/plain")], echo.as_bytes()),
+        (200, &[("content-type", "text/html")], html.as_bytes()),
+        (302, &[("location", location.as_str())], b""),
+        (307, &[("location", target.as_str())], b""),
+        (400, &[], echo.as_bytes()),
+        (401, &[], echo.as_bytes()),
+        (404, &[], encoded.as_bytes()),
+        (413, &[], echo.as_bytes()),
+        (503, &[], echo.as_bytes()),
+    ] {
         let (listener, address) = listen().await;
-        serve_raw(listener, move |_| Raw::Answer(http_answer(status, &[], &body)));
-        texts.push((Protocol::HttpProtobuf, address));
+        let answer = http_answer(status, headers, body);
+        serve_raw(listener, move |_| Raw::Answer(answer.clone()));
+        peers.push((Protocol::HttpProtobuf, address));
     }
-    for (protocol, address) in texts {
+    for (protocol, address) in peers {
         let config = config(protocol, address)
-            .with_traces_endpoint(format!("http://{address}/v1/traces?key={CANARY}"))
+            .with_traces_endpoint(format!("http://{address}{target}"))
             .with_header("authorization", &token);
         assert!(!format!("{config:?}").contains(CANARY), "{config:?}");
         let config = config.build().expect("valid");
-        assert!(!format!("{config:?} {config:#?} {}", config.endpoint()).contains(CANARY), "{config:?}");
-        let transport = connect(config).expect("valid");
+        let shown = format!("{config:?} {config:#?} {} {:?}", config.endpoint(), config.notes());
+        assert!(!shown.contains(CANARY), "{shown}");
+        let transport = connect(config.clone()).expect("valid");
         let outcome = transport.send(&payload()).await;
         let text = format!("{outcome:?} {} {:?}", transport.endpoint(), outcome.cause().map(ToString::to_string));
         assert!(text.contains("***") && !text.contains(CANARY), "{text}");
+        let both = format!("{:?} {:?}", GrpcTransport::new(config.clone()), HttpTransport::new(config));
+        assert!(!both.contains(CANARY), "{both}");
     }
 }
 
@@ -178,16 +204,41 @@ async fn what_is_secret_is_in_no_text() {
 #[tokio::test]
 async fn what_is_secret_is_not_shown_in_part_either() {
     const TOKEN: &str = "Bearer 0123456789abcdefghijklmnopqrstuvwxyz";
-    for before in 460..520 {
-        let echo = format!("{}{TOKEN} is not known here", "-".repeat(before));
+    const TEXT: &[(&str, &str)] = &[("content-type", "text/plain")];
+    // The limits of a refusal's text, of an unreadable answer's text, of the bytes that are looked at for either.
+    for (status, headers, filler, lengths) in [
+        (401, &[][..], "-", 460..520),
+        (200, TEXT, "-", 70..125),
+        (200, TEXT, " ", 430..490),
+        (401, &[][..], " ", 16_330..16_390),
+    ] {
+        for before in lengths {
+            let echo = format!("{}{TOKEN} is not known here", filler.repeat(before));
+            let (listener, address) = listen().await;
+            serve_raw(listener, move |_| Raw::Answer(http_answer(status, headers, echo.as_bytes())));
+            let config = config(Protocol::HttpProtobuf, address).with_header("authorization", TOKEN);
+            let outcome = connect(config.build().expect("valid")).expect("valid").send(&payload()).await;
+            let text = outcome.cause().expect("no delivery that is readable").to_string();
+            assert!(text.starts_with(&format!("HTTP status {status}")), "{text}");
+            assert!(!text.contains("Bea") && !text.contains("012"), "{status} {filler:?} {before}: {text}");
+        }
+    }
+}
+
+/// A body may end within a secret.
+#[tokio::test]
+async fn a_secret_whose_rest_never_comes_is_not_shown() {
+    const TOKEN: &str = "Bearer 0123456789abcdefghijklmnopqrstuvwxyz";
+    for status in [200, 401] {
         let (listener, address) = listen().await;
-        let body = echo.clone().into_bytes();
-        serve_raw(listener, move |_| Raw::Answer(http_answer(401, &[], &body)));
+        let headers = [("content-type", "text/plain")];
+        let mut answer = http_answer(status, &headers, format!("no user for {TOKEN}").as_bytes());
+        answer.truncate(answer.len() - 10);
+        serve_raw(listener, move |_| Raw::AnswerThenClose(answer.clone()));
         let config = config(Protocol::HttpProtobuf, address).with_header("authorization", TOKEN);
         let outcome = connect(config.build().expect("valid")).expect("valid").send(&payload()).await;
-        let text = outcome.cause().expect("refused").to_string();
-        assert!(text.starts_with("HTTP status 401: ---"), "{text}");
-        assert!(!text.contains("Bea") && !text.contains("012"), "{before}: {text}");
+        let text = outcome.cause().expect("no delivery that is readable").to_string();
+        assert!(text.contains("no user for ***..."), "{text}");
     }
 }
 

@@ -56,7 +56,8 @@ fn endpoint_and_protocol_go_together() {
         (&[http, ("TRACES_ENDPOINT", "http://c:9/otlp")], "http://c:9/otlp", Protocol::HttpProtobuf),
         (&[http, ("TRACES_ENDPOINT", "http://c")], "http://c/", Protocol::HttpProtobuf),
         (&[("ENDPOINT", "http://c:4318")], "http://c:4318/v1/traces", Protocol::HttpProtobuf),
-        (&[("ENDPOINT", "http://c:4318/x")], "http://c:4318/x/v1/traces", Protocol::HttpProtobuf),
+        (&[("ENDPOINT", "http://c:4318/api/v2/otlp")], "http://c:4318/api/v2/otlp/v1/traces", Protocol::HttpProtobuf),
+        (&[("ENDPOINT", "http://c:4318/x")], "http://c:4318/***/v1/traces", Protocol::HttpProtobuf),
         (&[("ENDPOINT", "http://[::1]:4318")], "http://[::1]:4318/v1/traces", Protocol::HttpProtobuf),
         (&[("PROTOCOL", "grpc"), ("ENDPOINT", "http://c:4318")], "http://c:4318", Protocol::Grpc),
         (&[http, ("ENDPOINT", "http://c:4317")], "http://c:4317/v1/traces", Protocol::HttpProtobuf),
@@ -158,6 +159,11 @@ fn no_error_and_no_note_shows_a_secret() {
         [("ENDPOINT", "ftp://c/?mail=me@c&key=canary")],
         [("ENDPOINT", "user:canary@c:4317/?next=http://c")],
         [("ENDPOINT", "c:4317/?key=canary&next=http://c")],
+        [("ENDPOINT", "https://c:4318/receiver/v1/otlp/canary")],
+        [("ENDPOINT", "http://c:x/canary")],
+        [("ENDPOINT", "c:4317/canary")],
+        [("ENDPOINT", "'http://c:4317/canary'")],
+        [("TRACES_ENDPOINT", "http://user:p@c/canary?canary")],
         [("HEADERS", "canary")],
         [("HEADERS", "key=canary%zz")],
         [("HEADERS", "a key=canary")],
@@ -171,6 +177,11 @@ fn no_error_and_no_note_shows_a_secret() {
     let config = valid(&[("HEADERS", "authorization=Bearer%20canary"), ("PROTOCOL", "x")]);
     assert!(!format!("{config:?} {:?}", config.notes()).contains("canary"), "{config:?}");
     assert!(format!("{config:?}").contains("authorization"), "{config:?}");
+    for protocol in ["grpc", "http/protobuf"] {
+        let config = valid(&[("PROTOCOL", protocol), ("ENDPOINT", "http://c:4317/otlp/canary?key=canary")]);
+        let shown = format!("{} {config:?} {config:#?} {:?}", config.endpoint(), config.notes());
+        assert!(!shown.contains("canary"), "{shown}");
+    }
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub struct Health {
     /// Spans of dead letters that were removed by the limits on dead letters, or because the disk was full. The
     /// ledger's `dead_lettered` still counts them.
     pub dead_letters_evicted: u64,
-    /// The collector that spans are sent to.
+    /// The collector that spans are sent to, by the transport's own name ([`otlp_transport::Transport::endpoint`]).
     pub endpoint: String,
 }
 

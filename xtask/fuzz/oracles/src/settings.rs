@@ -61,9 +61,9 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
     let (start, sure) = match place % 5 {
         // Behind a comma it would be a name.
         1 => ("key=", free_of(b",")),
-        // Behind a slash it would be a path, and a path is shown.
-        2 => ("http://", free_of(b"/?#")),
-        3 => ("", free_of(b"/?#")),
+        2 => ("http://", free_of(b"?#")),
+        3 => ("", free_of(b"?#")),
+        4 if place & 0x20 != 0 => ("http://localhost:4318/receiver/v1/otlp/", true),
         4 => ("http://localhost:4318/v1/traces?", true),
         _ => return false,
     };
@@ -207,6 +207,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("secret-password", 2, "user:", "localhost:4317"),
         ("secret-without-scheme", 3, "user:", "localhost:4317"),
         ("secret-query", 0x44, "token=", "&x=y#z"),
+        ("secret-path", 0x22, "", "/v1/traces"),
     ] {
         let recipe = Recipe::default().byte(place).chunk(before.as_bytes()).chunk(behind.as_bytes());
         seeds.push((name.to_owned(), recipe.0));
