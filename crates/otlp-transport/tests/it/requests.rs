@@ -142,9 +142,9 @@ async fn a_payload_over_the_limit_is_not_sent() {
 #[tokio::test]
 async fn what_is_secret_is_in_no_text() {
     let token = format!("Bearer {CANARY}");
-    let target = format!("/receiver/v1/otlp/{CANARY}+path==/v1/traces?key={CANARY}-key");
+    let target = "/receiver/v1/otlp/a+canary+path==/v1/traces?key=canary-key".to_owned();
     // Proxies decode, servers of web applications encode.
-    let encoded = format!("%2Freceiver%2Fv1%2Fotlp%2F{CANARY}%2Bpath%3D%3D%2Fv1%2Ftraces");
+    let encoded = "%2Freceiver%2Fv1%2Fotlp%2Fa%2Bcanary%2Bpath%3D%3D%2Fv1%2Ftraces";
     let echo = format!("no user for {token} or {CANARY} at {target}, that is {encoded}");
     let grpc = |code: &str| {
         let fields = vec![("grpc-status", code.to_owned()), ("grpc-message", echo.clone())];
@@ -187,16 +187,16 @@ async fn what_is_secret_is_in_no_text() {
         let config = config(protocol, address)
             .with_traces_endpoint(format!("http://{address}{target}"))
             .with_header("authorization", &token);
-        assert!(!format!("{config:?}").contains(CANARY), "{config:?}");
+        assert!(!format!("{config:?}").contains("canary"), "{config:?}");
         let config = config.build().expect("valid");
         let shown = format!("{config:?} {config:#?} {} {:?}", config.endpoint(), config.notes());
-        assert!(!shown.contains(CANARY), "{shown}");
+        assert!(!shown.contains("canary"), "{shown}");
         let transport = connect(config.clone()).expect("valid");
         let outcome = transport.send(&payload()).await;
         let text = format!("{outcome:?} {} {:?}", transport.endpoint(), outcome.cause().map(ToString::to_string));
-        assert!(text.contains("***") && !text.contains(CANARY), "{text}");
+        assert!(text.contains("***") && !text.contains("canary"), "{text}");
         let both = format!("{:?} {:?}", GrpcTransport::new(config.clone()), HttpTransport::new(config));
-        assert!(!both.contains(CANARY), "{both}");
+        assert!(!both.contains("canary"), "{both}");
     }
 }
 
