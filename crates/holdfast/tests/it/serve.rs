@@ -193,6 +193,75 @@ fn bad_settings_are_an_error_that_names_them_without_secrets() {
     }
 }
 
+/// Answers each request to the server at the address with these bytes.
+fn peer(answer: String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.expect("a connection"));
+            let mut length = 0;
+            let mut line = String::new();
+            while stream.read_line(&mut line).is_ok_and(|read| read > 2) {
+                let header = line.to_ascii_lowercase();
+                length = header.strip_prefix("content-length:").map_or(length, |n| n.trim().parse().expect("a number"));
+                line.clear();
+            }
+            // A client that has gone is none of the peer's business.
+            let _ = stream.read_exact(&mut vec![0; length]);
+            let _ = stream.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_token_in_the_path_of_the_endpoint_is_in_no_output_and_in_no_file() {
+    const TARGET: &str = "/receiver/v1/otlp/s3cret-path==/v1/traces?key=s3cret-query";
+    for answer in [
+        format!("302 Found\r\nlocation: https://c.example{TARGET}\r\ncontent-length: 0\r\n\r\n"),
+        format!("404 None\r\ncontent-length: {}\r\n\r\nnothing at {TARGET}", TARGET.len() + 11),
+    ] {
+        let (dir, address) = (directory(), peer(format!("HTTP/1.1 {answer}")));
+        let log = dir.path().join("log");
+        let server = Server::start(
+            holdfast(&dir)
+                .args(["--listen", "127.0.0.1:0"])
+                .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("http://{address}{TARGET}"))
+                .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+                .env("OTEL_BSP_SCHEDULE_DELAY", "1")
+                .env("TELEMETRY_REFUSED", "dead-letter")
+                .stderr(std::fs::File::create(&log).expect("a file")),
+        );
+        let mut output = server.exporting.clone();
+        // Each question is a span, which becomes a dead letter soon.
+        let told = (0..10_000).any(|_| {
+            output += &server.get("/health");
+            output.contains("dead letters")
+        });
+        assert!(told, "{output}");
+        output += &server.get("/telemetry-test/metrics");
+        output += &server.end(Signal::TERM).1;
+        assert!(output.contains(&format!("http://{address}/receiver/v1/otlp/***/v1/traces")), "{output}");
+        assert!(!output.contains("s3cret"), "{output}");
+
+        // The log too.
+        let mut open = vec![dir.path().to_owned()];
+        let mut files = 0;
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(std::fs::read_dir(path).expect("readable").map(|entry| entry.expect("readable").path()));
+            } else {
+                let content = std::fs::read(&path).expect("readable");
+                assert!(!String::from_utf8_lossy(&content).contains("s3cret"), "{path:?}");
+                files += 1;
+            }
+        }
+        let log = std::fs::read_to_string(log).expect("text");
+        assert!(files > 2 && log.contains("WARN") && log.contains("/receiver/v1/otlp/***"), "{files} files, {log}");
+    }
+}
+
 #[test]
 fn disabled_it_still_serves() {
     let dir = directory();

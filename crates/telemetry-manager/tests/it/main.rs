@@ -8,4 +8,5 @@ mod disabled;
 mod globals;
 mod health;
 mod logging;
+mod secrets;
 mod support;
