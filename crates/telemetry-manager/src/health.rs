@@ -1,5 +1,7 @@
 //! The health of this process's telemetry, as one JSON object.
 
+use std::fmt;
+
 use resilient_exporter::{Metrics, Status};
 use serde::{Serialize, Serializer};
 
@@ -11,6 +13,21 @@ use serde::{Serialize, Serializer};
 ///    "success_rate": 0.958, "buffer_size": 0, "fallback_usage": 15, "circuit_breaker_trips": 2,
 ///    "last_export_success": "2025-01-22T10:30:45.123Z", "last_export_failure": "2025-01-22T10:12:03.001Z"},
 ///  "collector_endpoint": "http://localhost:4317", "service_name": "my-api"}
+/// ```
+///
+/// `Display` is for people: status, service and endpoint, and each issue on a line of its own.
+///
+/// ```
+/// use telemetry_manager::OpenTelemetryManager;
+///
+/// let builder = OpenTelemetryManager::builder().with_service_name("my-api").with_vars(|_| None);
+/// let telemetry = builder.with_sdk_disabled(true).build()?;
+/// let text = telemetry.health().to_string();
+/// assert_eq!(
+///     text,
+///     "healthy: spans of my-api go to http://localhost:4317\n- telemetry is disabled: OTEL_SDK_DISABLED is true",
+/// );
+/// # Ok::<(), telemetry_manager::SetupError>(())
 /// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -31,6 +48,14 @@ pub struct HealthReport {
     pub collector_endpoint: String,
     /// `service.name`.
     pub service_name: String,
+}
+
+impl fmt::Display for HealthReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, service_name, collector_endpoint, .. } = self;
+        write!(f, "{status}: spans of {service_name} go to {collector_endpoint}")?;
+        self.issues.iter().try_for_each(|issue| write!(f, "\n- {issue}"))
+    }
 }
 
 /// Writes zeros without an exporter: a reader of the JSON needs no second case.

@@ -1,5 +1,6 @@
 //! Health: a status, an issue for each reason, and the numbers.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use breaker::State;
@@ -7,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::ledger::Ledger;
 
-/// The state of the exporter in one word.
+/// The state of the exporter in one word; `Display` writes it as JSON does, in lower case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -19,8 +20,19 @@ pub enum Status {
     Unhealthy,
 }
 
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        })
+    }
+}
+
 /// One consistent snapshot of the exporter. Taken by the caller's thread: it needs neither the net thread nor the disk
-/// thread, so it answers while both hang.
+/// thread, so it answers while both hang. `Display` writes the status and the endpoint, and each issue on a line of its
+/// own.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Health {
@@ -69,6 +81,13 @@ pub struct Health {
     pub endpoint: String,
 }
 
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: spans go to {}", self.status, self.endpoint)?;
+        self.issues.iter().try_for_each(|issue| write!(f, "\n- {issue}"))
+    }
+}
+
 /// Attempts and their results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -104,4 +123,17 @@ fn rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S:
 
 fn state_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{state}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_reads_as_in_json_and_can_be_aligned() {
+        for status in [Status::Healthy, Status::Degraded, Status::Unhealthy] {
+            assert_eq!(format!("\"{status}\""), serde_json::to_string(&status).expect("JSON"));
+        }
+        assert_eq!(format!("{:>10}|", Status::Degraded), "  degraded|");
+    }
 }

@@ -170,6 +170,10 @@ fn play(row: Row, app: &App, collector: &MockCollector, is_stored: bool) {
             let health = handle.health();
             assert_eq!(health.status, Status::Degraded, "{place}: {health:#?}");
             assert!(health.issues.iter().any(|issue| issue.contains(name)), "{place}: {:#?}", health.issues);
+            let text = health.to_string();
+            let (first, issues) = text.split_once("\n- ").expect("an issue");
+            assert_eq!(first, format!("degraded: spans go to {}", health.endpoint), "{place}");
+            assert_eq!(issues.split("\n- ").collect::<Vec<_>>(), health.issues, "{place}");
             collector.set(Behavior::accept());
             app.wait_until(&place, |handle| {
                 handle.retry_now();
