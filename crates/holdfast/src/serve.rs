@@ -72,7 +72,8 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     say(format_args!("exporting to {} ({collector})", telemetry.health().collector_endpoint));
 
     let observer = telemetry.observer();
-    let app = telemetry_service::traced(telemetry_service::router(observer.clone()), &observer);
+    // The command serves nothing else, and shows spans on their way.
+    let app = telemetry_service::traced_all(telemetry_service::router(observer.clone()), &observer);
     let served = runtime.block_on(telemetry_service::serve(listener, app, stop, GRACE));
     say(format_args!("stopping"));
     runtime.shutdown_background();

@@ -15,4 +15,4 @@ mod trace;
 pub use metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, prometheus_text};
 pub use router::router;
 pub use serve::{DEFAULT_ADDRESS, serve};
-pub use trace::traced;
+pub use trace::{traced, traced_all};

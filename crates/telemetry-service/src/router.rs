@@ -15,6 +15,9 @@ const HEALTH: &str = "/health";
 const TEST_HEALTH: &str = "/telemetry-test/health";
 const TEST_METRICS: &str = "/telemetry-test/metrics";
 
+/// Every path that [`router`] answers.
+pub(crate) const OWN_PATHS: [&str; 3] = [HEALTH, TEST_HEALTH, TEST_METRICS];
+
 /// The API: `GET` (and `HEAD`) of `/health`, `/telemetry-test/health` and `/telemetry-test/metrics`. Everything else is
 /// 404 or 405 with a problem that lists these paths.
 pub fn router(observer: Observer) -> Router {

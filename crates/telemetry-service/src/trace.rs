@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::{HeaderMap, Method, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -11,19 +11,37 @@ use opentelemetry::propagation::Extractor;
 use opentelemetry::trace::{FutureExt as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue, global};
 use telemetry_manager::Observer;
+use telemetry_manager::opentelemetry_sdk::trace::SdkTracer;
+
+use crate::router::OWN_PATHS;
 
 /// `app` with a span around each request, made by the provider that `observer` looks at. The caller's trace goes on
 /// where it sent one that a global propagator understands.
+///
+/// Requests to the paths of [`router`](crate::router) get no span, also if `app` has an answer of its own there: a load
+/// balancer and Prometheus poll them every few seconds, and the spans would hide the application's. [`traced_all`]
+/// traces them.
 pub fn traced(app: Router, observer: &Observer) -> Router {
-    let tracer = observer.tracer_provider().tracer("telemetry-service");
-    app.layer(middleware::from_fn_with_state(tracer, trace))
+    layered(app, observer, |path| !OWN_PATHS.contains(&path))
 }
 
-async fn trace(
-    State(tracer): State<telemetry_manager::opentelemetry_sdk::trace::SdkTracer>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// The same as [`traced`], the paths of [`router`](crate::router) included: for a program that serves nothing else, and
+/// for one that looks for a client which polls too often.
+pub fn traced_all(app: Router, observer: &Observer) -> Router {
+    layered(app, observer, |_| true)
+}
+
+fn layered(app: Router, observer: &Observer, is_traced: fn(&str) -> bool) -> Router {
+    let tracer = observer.tracer_provider().tracer("telemetry-service");
+    app.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let tracer = tracer.clone();
+        async move {
+            if is_traced(request.uri().path()) { trace(&tracer, request, next).await } else { next.run(request).await }
+        }
+    }))
+}
+
+async fn trace(tracer: &SdkTracer, request: Request, next: Next) -> Response {
     let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let method = method(request.method());

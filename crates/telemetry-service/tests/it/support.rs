@@ -7,9 +7,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
 use mock_collector::MockCollector;
-use telemetry_manager::OpenTelemetryManager;
 use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+use telemetry_manager::{Observer, OpenTelemetryManager};
 use tempfile::TempDir;
 
 /// Far above the time of any step; a test that waits so long has failed.
@@ -27,6 +30,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(more: &[(&str, &str)]) -> Self {
+        Self::serving(more, telemetry_service::traced)
+    }
+
+    /// The router of this crate and two routes of an application, traced by `traced`.
+    pub(crate) fn serving(more: &[(&str, &str)], traced: fn(Router, &Observer) -> Router) -> Self {
         let collector = MockCollector::builder().with_kept_requests(100).start().expect("a collector on loopback");
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let mut vars = BTreeMap::from([
@@ -40,7 +48,11 @@ impl World {
             .build()
             .expect("telemetry starts");
         let observer = telemetry.observer();
-        let app = telemetry_service::traced(telemetry_service::router(observer.clone()), &observer);
+        let app = Router::new()
+            .route("/orders/{id}", get(async || "an order"))
+            .route("/broken", get(async || StatusCode::SERVICE_UNAVAILABLE))
+            .merge(telemetry_service::router(observer.clone()));
+        let app = traced(app, &observer);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (bound, listening) = channel();
         let (end, ended) = channel();

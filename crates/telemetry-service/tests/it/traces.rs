@@ -34,16 +34,16 @@ fn attribute(span: &Span, key: &str) -> String {
 fn a_request_is_a_server_span_in_the_callers_trace() {
     let world = World::new(&[]);
     let parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nUser-Agent: test/1\r\n";
-    world.request("GET", "/telemetry-test/health", parent);
+    world.request("GET", "/orders/17", parent);
     let spans = spans(&world);
     let [span] = spans.as_slice() else { panic!("{spans:?}") };
-    assert_eq!((span.name.as_str(), span.kind), ("GET /telemetry-test/health", SpanKind::Server as i32));
+    assert_eq!((span.name.as_str(), span.kind), ("GET /orders/{id}", SpanKind::Server as i32));
     assert_eq!(span.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
     assert_eq!(span.parent_span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
     for (key, value) in [
         ("http.request.method", "GET"),
-        ("http.route", "/telemetry-test/health"),
-        ("url.path", "/telemetry-test/health"),
+        ("http.route", "/orders/{id}"),
+        ("url.path", "/orders/17"),
         ("url.scheme", "http"),
         ("http.response.status_code", "200"),
         ("network.protocol.version", "1.1"),
@@ -66,21 +66,32 @@ fn paths_and_methods_that_nobody_knows_do_not_make_names() {
 }
 
 #[test]
-fn an_answer_of_503_is_an_error_of_the_span() {
-    let world = World::new(&[
-        ("TELEMETRY_FALLBACK_ENABLED", "false"),
-        ("TELEMETRY_BUFFER_MAX_SPANS", "10"),
-        ("TELEMETRY_RETRY_INITIAL_DELAY", "10ms"),
-    ]);
-    world.collector.stop();
-    for _ in 0..3 {
-        world.trace(8);
+fn polls_of_the_paths_of_this_crate_get_no_span() {
+    const OWN: [&str; 3] = ["/health", "/telemetry-test/health", "/telemetry-test/metrics"];
+    let world = World::new(&[]);
+    for path in OWN {
+        assert_eq!(world.get(path).status, 200);
+        assert_eq!(world.request("HEAD", &format!("{path}?x=1"), "").status, 200);
     }
-    world.wait_for(|health| health.ledger.lost() > 0);
-    assert_eq!(world.get("/health").status, 503);
-    world.collector.start_again().expect("the same port");
+    assert_eq!(world.get("/orders/1").status, 200);
+    assert_eq!(world.get("/health/more").status, 404);
+    let paths: Vec<String> = spans(&world).iter().map(|span| attribute(span, "url.path")).collect();
+    assert_eq!(paths, ["/orders/1", "/health/more"]);
+
+    let world = World::serving(&[], telemetry_service::traced_all);
+    for path in OWN {
+        world.get(path);
+    }
+    let paths: Vec<String> = spans(&world).iter().map(|span| attribute(span, "url.path")).collect();
+    assert_eq!(paths, OWN);
+}
+
+#[test]
+fn an_answer_of_503_is_an_error_of_the_span() {
+    let world = World::new(&[]);
+    assert_eq!(world.get("/broken").status, 503);
     let spans = spans(&world);
-    let span = spans.iter().find(|span| span.name == "GET /health").expect("a server span");
-    assert_eq!(attribute(span, "error.type"), "503");
+    let [span] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!((span.name.as_str(), attribute(span, "error.type").as_str()), ("GET /broken", "503"));
     assert_eq!(span.status.as_ref().expect("a status").code, StatusCode::Error as i32);
 }
