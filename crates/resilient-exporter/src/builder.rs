@@ -280,6 +280,7 @@ impl Builder {
         if let Some(journal) = &mut journal {
             core = core.with_journal(journal.found(), journal.can_read(), self.clock.now());
         }
+        core.storage.set_more(fallback.as_ref().is_some_and(|fallback| disk::has_more(&**fallback)));
         let endpoint = transport.endpoint().to_owned();
         let committer = journal.map(|journal| Committer::new(journal, self.settings.journal.sync));
         // A journal alone has a disk thread too.
@@ -308,7 +309,7 @@ impl Builder {
             let shared = Arc::clone(&shared);
             spawn("holdfast-journal", move || journal::run(&shared, committer))?;
         }
-        let exporter = ResilientSpanExporter::new(Arc::clone(&shared), self.settings.shutdown.timeout);
+        let exporter = ResilientSpanExporter::new(Arc::clone(&shared), self.settings.shutdown);
         let limit = self.settings.request.attempt_timeout;
         spawn("holdfast-net", move || net::run(&shared, &transport, runtime, limit))?;
         Ok(exporter)

@@ -13,6 +13,7 @@ use otlp_payload::Encoder;
 
 use crate::handle::Handle;
 use crate::report::ledger::RefuseReason;
+use crate::seams::settings::Shutdown;
 use crate::shell::shared::Shared;
 
 /// A span exporter that survives its collector.
@@ -26,15 +27,14 @@ use crate::shell::shared::Shared;
 pub struct ResilientSpanExporter {
     shared: Arc<Shared>,
     encoder: Encoder,
-    /// The setting `shutdown.timeout`.
-    timeout: Duration,
+    settings: Shutdown,
     shut_down: AtomicBool,
 }
 
 impl ResilientSpanExporter {
-    pub(crate) fn new(shared: Arc<Shared>, timeout: Duration) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, settings: Shutdown) -> Self {
         let encoder = Encoder::new(&Resource::builder_empty().build());
-        Self { shared, encoder, timeout, shut_down: AtomicBool::new(false) }
+        Self { shared, encoder, settings, shut_down: AtomicBool::new(false) }
     }
 
     /// A view that stays when the SDK owns the exporter.
@@ -79,8 +79,8 @@ impl SpanExporter for ResilientSpanExporter {
     }
 
     /// Stops intake, sends the waiting batches, the first one whatever breaker and backoff say and the others while
-    /// answers come, writes the rest to the fallback, and returns within `timeout` or
-    /// [`Shutdown::timeout`](crate::Shutdown::timeout), whichever is shorter.
+    /// answers come, then stored ones for [`Shutdown::replay`](crate::Shutdown::replay) at most, writes the rest to the
+    /// fallback, and returns within `timeout` or [`Shutdown::timeout`](crate::Shutdown::timeout), whichever is shorter.
     ///
     /// # Errors
     /// The text of the [`ShutdownError`](crate::ShutdownError), which [`Handle::shutdown_result`] returns as a value:
@@ -89,7 +89,9 @@ impl SpanExporter for ResilientSpanExporter {
         if self.shut_down.swap(true, Ordering::AcqRel) {
             return Err(OTelSdkError::AlreadyShutdown);
         }
-        let ended = catch_unwind(AssertUnwindSafe(|| self.shared.drain_and_stop(timeout.min(self.timeout))));
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            self.shared.drain_and_stop(timeout.min(self.settings.timeout), self.settings.replay)
+        }));
         match ended {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(OTelSdkError::InternalFailure(error.to_string())),
@@ -100,7 +102,7 @@ impl SpanExporter for ResilientSpanExporter {
     /// Waits until no span waits, at most for [`Shutdown::timeout`](crate::Shutdown::timeout). The SDK's batch
     /// processor never calls this; use [`Handle::flush`] with a deadline of your own.
     fn force_flush(&self) -> OTelSdkResult {
-        self.shared.flush(self.timeout).map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
+        self.shared.flush(self.settings.timeout).map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
     }
 
     fn set_resource(&mut self, resource: &Resource) {
@@ -111,7 +113,7 @@ impl SpanExporter for ResilientSpanExporter {
 impl Drop for ResilientSpanExporter {
     fn drop(&mut self) {
         if !self.shut_down.load(Ordering::Acquire) {
-            let _ = self.shutdown_with_timeout(self.timeout);
+            let _ = self.shutdown_with_timeout(self.settings.timeout);
         }
     }
 }

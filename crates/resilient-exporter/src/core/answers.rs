@@ -89,7 +89,7 @@ impl Core {
 
     /// The endpoint works, and its answer was about one batch alone: in a drain no other waits for an earlier failure.
     fn go_on_draining(&mut self) {
-        if let Phase::Draining { .. } = self.phase {
+        if let Phase::Draining(_) = self.phase {
             self.endpoint.grant_pass();
         }
     }
@@ -227,6 +227,7 @@ impl Core {
         let is_charged = call.ticket.kind() == Kind::Call;
         let blame = self.endpoint.blame(now);
         self.endpoint.on_failure(call, own, now);
+        self.end_pass_of_drain();
         self.note_failure(&cause, now);
         match work {
             Work::Live(mut entry) => {
@@ -287,6 +288,7 @@ impl Core {
             self.go_on_draining();
         } else {
             self.endpoint.on_refused(call, cause.clone(), own, now);
+            self.end_pass_of_drain();
             self.note_failure(&cause, now);
             if !self.is_suspect(&work) {
                 self.batches_mut().for_each(|batch| batch.suspicion.on_endpoint_refused());
@@ -354,7 +356,7 @@ impl Core {
 
     /// A batch of memory waits for its next call; in a drain, for the next round.
     pub(super) fn return_tried(&mut self, entry: Entry<Batch>) {
-        if let Phase::Draining { .. } = self.phase {
+        if let Phase::Draining(_) = self.phase {
             self.memory.set_tried(entry);
         } else {
             self.memory.give_back(entry);

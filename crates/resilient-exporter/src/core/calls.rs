@@ -36,32 +36,21 @@ impl Core {
         }
         self.accounts.observe(now);
         self.expire(now);
-        if let Phase::Draining { until } = self.phase {
-            if now >= until {
+        if let Phase::Draining(drain) = self.phase {
+            if now >= drain.until {
                 self.stop(now);
                 return calls;
             }
-            self.wake_at(until);
+            self.wake_at(drain.until);
         }
+        self.begin_replay_of_drain(now);
         self.return_from_journal(now);
         self.relieve_journal(now);
         let is_waiting = self.start_calls(now, &mut calls);
         self.store_oversized();
         self.publish_changes(now);
         self.follow_outage(now);
-        if let Phase::Draining { .. } = self.phase
-            && self.in_flight.is_empty()
-        {
-            let disk = self.can_keep();
-            if self.memory.is_empty() && (!self.memory.has_tried() || disk) || is_waiting && disk {
-                // The collector is not willing now: a shutdown does not wait for it where the disk takes the rest.
-                self.stop(now);
-            } else if self.memory.is_empty() {
-                // The batches have no other place: another round, as long as there is time.
-                self.memory.try_again();
-                self.wake_at(now);
-            }
-        }
+        self.follow_drain(is_waiting, now);
         calls
     }
 
@@ -103,7 +92,7 @@ impl Core {
 
     /// Adds calls until the endpoint's concurrency is used up. Returns whether a batch waits for the endpoint.
     fn start_calls(&mut self, now: Instant, calls: &mut Vec<Call>) -> bool {
-        while self.in_flight.len() < self.endpoint.concurrency() {
+        while self.has_room_for_call(now) {
             let is_replay = self.is_replay_next(now);
             if !is_replay && !self.memory.has_ready(now) {
                 if let Some(instant) = self.memory.next_ready(now) {
@@ -217,27 +206,31 @@ impl Core {
 
     /// The next call is a replay. Asks the disk thread for a group where a replay has none.
     fn is_replay_next(&mut self, now: Instant) -> bool {
-        // Early spills hold the buffer below half: the calls that ask an unwilling endpoint are still for live batches.
-        let part = if self.is_unwilling(now) { (1, 8) } else { (1, 2) };
-        if self.phase != Phase::Running || self.memory.is_waiting_above(part) {
+        let may_replay = match self.phase {
+            Phase::Running => {
+                // Early spills hold the buffer below half: the calls that ask an unwilling endpoint are still for live
+                // batches.
+                let part = if self.is_unwilling(now) { (1, 8) } else { (1, 2) };
+                !self.memory.is_waiting_above(part)
+            }
+            Phase::Draining(_) => self.is_replay_of_drain(now),
+            Phase::Stopped => false,
+        };
+        if !may_replay {
             return false;
         }
         let has_spans = self.accounts.ledger().in_fallback > 0;
         match self.replay.next(has_spans, self.storage.is_ready(now), self.memory.has_ready(now), now) {
             Next::Call => return true,
             Next::Wait(instant) => self.wake_at(instant),
-            Next::Read => match self.endpoint.acquire(Traffic::Replay { live_waits: false }, now) {
-                Ok(ticket) => {
-                    self.endpoint.on_unused(ticket, now);
-                    let order = self.replay.on_read_begun();
-                    let learned = self.endpoint.sizes.limit(MERGED_BYTES, now).unwrap_or(MERGED_BYTES);
-                    // Strict mode: a request of several records that is refused would be sent again, record by record.
-                    let merge_bytes = if self.policy.strict { 0 } else { learned.min(self.policy.request_max_bytes) };
-                    self.effects.push_back(Effect::ReadGroup { order, merge_bytes });
-                }
-                Err(wait) => self.note_wait(wait, now),
-            },
-            Next::Nothing => {}
+            Next::Read if self.is_willing(now) => {
+                let order = self.replay.on_read_begun();
+                let learned = self.endpoint.sizes.limit(MERGED_BYTES, now).unwrap_or(MERGED_BYTES);
+                // Strict mode: a request of several records that is refused would be sent again, record by record.
+                let merge_bytes = if self.policy.strict { 0 } else { learned.min(self.policy.request_max_bytes) };
+                self.effects.push_back(Effect::ReadGroup { order, merge_bytes });
+            }
+            Next::Read | Next::Nothing => {}
         }
         false
     }

@@ -10,11 +10,14 @@ use span_buffer::Entry;
 use super::batch::Batch;
 use super::group::joined;
 use super::memory::{size_of, total};
-use super::{Core, Effect, Letter, Work};
+use super::{Core, Effect, Letter, Phase, Work};
 use crate::seams::fates::Refusal;
 
 /// A batch that the collector found too large waits for this time before its pieces go.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The same in a shutdown, whose time is short.
+const PAUSE_IN_DRAIN: Duration = Duration::from_millis(50);
 
 /// Spans of one batch that no request can carry.
 pub(super) struct Oversized {
@@ -69,7 +72,8 @@ impl Core {
             Cause::RequestLimit { limit, .. } if *limit < bytes => *limit,
             _ => self.endpoint.sizes.cut(bytes, now),
         };
-        if let Some(mut work) = self.cut(work, limit, Some(now + PAUSE), now) {
+        let pause = if self.phase == Phase::Running { PAUSE } else { PAUSE_IN_DRAIN };
+        if let Some(mut work) = self.cut(work, limit, Some(now + pause), now) {
             if let Work::Live(entry) = &mut work {
                 entry.item.failed = entry.item.failed.saturating_add(1);
             }

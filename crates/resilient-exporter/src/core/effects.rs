@@ -30,6 +30,8 @@ pub(crate) enum Effect {
     ReadGroup { order: Order, merge_bytes: usize },
     /// Mark the batches of the group that was read last by their fates; reported by `on_group_settled`.
     SettleGroup(Vec<Fate>),
+    /// Take over what ended processes have left, as much as one clean-up does; reported by `on_taken_over`.
+    TakeOver,
     /// Read one batch from the journal: this one, or the next of an earlier process; reported by one of `on_recovered`,
     /// `on_recovery_damaged`, `on_recovery_failed`, `on_recovery_ended`.
     Recover(Option<BatchId>),

@@ -258,6 +258,11 @@ impl Endpoint {
         self.has_pass = true;
     }
 
+    /// Takes the pass back, if no call has used it.
+    pub(super) fn end_pass(&mut self) {
+        self.has_pass = false;
+    }
+
     /// Ends a pause of the peer's.
     pub(super) fn end_pause(&mut self) {
         self.pause = None;

@@ -11,7 +11,6 @@ use span_buffer::{Entry, Size};
 
 use super::batch::Batch;
 use super::durable::Left;
-use super::endpoint::Traffic;
 use super::kept::{Arrival, Destination};
 use super::memory::size_of;
 use super::{Core, Effect, Phase, Work};
@@ -210,17 +209,18 @@ impl Core {
     /// left memory wait until the endpoint takes batches.
     pub(super) fn return_from_journal(&mut self, now: Instant) {
         let kept = &self.durable.kept;
-        if self.phase != Phase::Running || !kept.is_waiting() || self.memory.is_held_above_half() {
+        let is_draining = self.phase != Phase::Running;
+        // In a drain one batch at a time: memory that the collector does not take goes to the disk.
+        let may_return = if is_draining { self.is_replay_of_drain(now) } else { !self.memory.is_held_above_half() };
+        if !may_return || !kept.is_waiting() {
             return;
         }
         if let Some(instant) = kept.retry_at().filter(|&instant| now < instant) {
             return self.wake_at(instant);
         }
-        if kept.unread() == 0 {
-            match self.endpoint.acquire(Traffic::Replay { live_waits: false }, now) {
-                Ok(ticket) => self.endpoint.on_unused(ticket, now),
-                Err(wait) => return self.note_wait(wait, now),
-            }
+        let waits_for_endpoint = is_draining || kept.unread() == 0;
+        if waits_for_endpoint && !self.is_willing(now) {
+            return;
         }
         self.read_kept(Destination::Memory, now);
     }

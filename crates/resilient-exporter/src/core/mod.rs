@@ -17,6 +17,7 @@
 //! | `calls` | the calls that go out now, and the instant of the next poll |
 //! | `counters` | counts of calls and losses beside the ledger |
 //! | `cuts` | requests that are too large |
+//! | `drain` | a shutdown: live batches, then stored ones |
 //! | `durable` | durable mode: the journal record of each batch |
 //! | `effects` | the effects that the shell acts on |
 //! | `endpoint` | one collector: breaker, waits, concurrency |
@@ -38,6 +39,7 @@ mod batch;
 mod calls;
 mod counters;
 mod cuts;
+mod drain;
 mod durable;
 mod effects;
 mod endpoint;
@@ -66,6 +68,7 @@ use span_buffer::{Entry, Limits, Size};
 use self::accounts::Accounts;
 pub(crate) use self::batch::Batch;
 use self::cuts::Oversized;
+use self::drain::Drain;
 use self::durable::Durable;
 pub(crate) use self::durable::Written;
 pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill};
@@ -120,10 +123,8 @@ struct InFlight {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Running,
-    /// A shutdown has begun: until this instant each batch is tried once.
-    Draining {
-        until: Instant,
-    },
+    /// A shutdown has begun.
+    Draining(Drain),
     Stopped,
 }
 
@@ -318,25 +319,6 @@ impl Core {
 
     // Commands.
 
-    /// Ends intake; the polls try each batch once more until `until`, then the rest goes to the disk. The first call
-    /// passes backoff and breaker, and a pause of the peer's if no batch can be kept.
-    pub(crate) fn drain(&mut self, until: Instant) {
-        if self.phase == Phase::Running {
-            self.phase = Phase::Draining { until };
-            self.dropped_before = self.ledger().dropped.clone();
-            self.endpoint.grant_pass();
-            if !self.can_keep() {
-                self.endpoint.end_pause();
-            }
-            self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
-        }
-    }
-
-    /// The disk takes every batch that a shutdown leaves, or the journal has each of them.
-    fn can_keep(&self) -> bool {
-        self.storage.is_enabled() && self.storage.trouble().is_none() || self.only_in_memory() == 0
-    }
-
     /// An operator knows of a change at the collector: the next call passes backoff and breaker, but no pause of the
     /// peer's, no batch waits for itself, and the sizes that the endpoint has refused are forgotten.
     pub(crate) fn retry_now(&mut self) {
@@ -344,30 +326,6 @@ impl Core {
         self.endpoint.sizes.forget_all();
         self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
         self.replay.on_retry_now();
-    }
-
-    /// Ends a drain at once: every batch goes to the disk, stays in the journal, or is dropped, and the disk thread
-    /// ends after that.
-    pub(crate) fn stop(&mut self, now: Instant) {
-        if self.phase == Phase::Stopped {
-            return;
-        }
-        self.on_calls_abandoned(now);
-        let rest = self.memory.take_all();
-        if self.storage.is_enabled() {
-            // Also if the disk is in trouble: this is the last attempt.
-            self.spill(rest);
-        } else {
-            for entry in rest {
-                self.leave_or_drop(entry);
-            }
-        }
-        if let Some((fates, repeated)) = self.replay.take_interrupted() {
-            self.accounts.counters.count_possible_duplicates(repeated);
-            self.effects.push_back(Effect::SettleGroup(fates));
-        }
-        self.phase = Phase::Stopped;
-        self.effects.push_back(Effect::Stop);
     }
 
     /// Has the disk thread run a user's operation on the fallback.

@@ -192,6 +192,11 @@ impl Replay {
         }
     }
 
+    /// The disk thread reads a group, or marks one.
+    pub(super) fn is_at_disk(&self) -> bool {
+        matches!(self.state, State::Reading | State::Settling)
+    }
+
     /// Takes the piece of the next call.
     pub(super) fn take_next(&mut self) -> Option<Piece> {
         self.group()?.take_next()

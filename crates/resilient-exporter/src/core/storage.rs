@@ -10,11 +10,13 @@ pub(crate) struct Storage {
     /// The fallback failed: no attempt before this instant.
     retry_at: Option<Instant>,
     trouble: Option<String>,
+    /// The disk thread has not taken over all that ended processes have left.
+    has_more: bool,
 }
 
 impl Storage {
     pub(super) fn new(is_enabled: bool) -> Self {
-        Self { is_enabled, retry_at: None, trouble: None }
+        Self { is_enabled, retry_at: None, trouble: None, has_more: false }
     }
 
     /// An operation on the fallback succeeded: clears its retry timer.
@@ -30,6 +32,11 @@ impl Storage {
         self.trouble.replace(error.to_owned()).is_none()
     }
 
+    /// Content of ended processes is on its way to the fallback, or is not.
+    pub(crate) fn set_more(&mut self, has_more: bool) {
+        self.has_more = has_more;
+    }
+
     pub(crate) fn is_enabled(&self) -> bool {
         self.is_enabled
     }
@@ -41,6 +48,11 @@ impl Storage {
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
+    }
+
+    /// Content of ended processes is on its way to the fallback.
+    pub(crate) fn has_more(&self) -> bool {
+        self.has_more
     }
 
     pub(crate) fn trouble(&self) -> Option<&str> {

@@ -270,6 +270,7 @@ impl Core {
             Effect::LookForMarks => self.on_look(),
             Effect::Recover(_) => self.on_recovery_failed(now),
             Effect::RemoveOldest => self.on_removed(None, now),
+            Effect::TakeOver => self.on_taken_over(false),
             Effect::SettleGroup(fates) => {
                 // The batches of the group stay stored, those that the collector took too.
                 self.replay.on_read_in_vain(now);

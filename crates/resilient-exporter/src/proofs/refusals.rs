@@ -143,7 +143,7 @@ fn in_strict_mode_a_refusal_holds_up_no_other_batch_of_a_shutdown() {
     world.answer(&call, broken());
     world.offer(1);
     let until = world.now + Duration::from_secs(1);
-    world.core.drain(until);
+    world.core.drain(until, Duration::ZERO, world.now);
     let (call, wait) = world.call_within(0);
     assert_eq!(wait, Duration::ZERO, "one attempt passes the backoff");
     world.answer(&call, refused(RefusalKind::Batch, 400));

@@ -276,6 +276,11 @@ settings! {
         /// The longest shutdown, and the longest `SpanExporter::force_flush`. The SDK's batch processor waits 5 s for
         /// its own last export and for the exporter together: a longer time makes the provider time out.
         timeout: Duration = Duration::from_millis(3_500), at least NANOSECOND, "1 ns";
+        /// The longest time of a shutdown in which stored batches are sent, own ones and those of processes that have
+        /// ended, in files and in journals. It begins once each batch in memory was tried, lasts only while answers
+        /// come, and is a part of the time of the network, three fifths of `timeout`. Zero leaves them to the next
+        /// start.
+        replay: Duration = Duration::from_secs(1);
     }
 }
 

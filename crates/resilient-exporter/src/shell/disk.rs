@@ -55,12 +55,15 @@ pub(crate) struct Worker<'a> {
     group_read: Instant,
     /// The failures of its batches as they were read.
     failures: Vec<Failures>,
+    /// Content of ended processes is on its way, as the core knows it.
+    has_more: bool,
     is_stopping: bool,
 }
 
 impl<'a> Worker<'a> {
     pub(crate) fn new(shared: &'a Shared, fallback: Box<dyn Fallback>) -> Self {
         let cleaned = shared.clock.now();
+        let has_more = shared.core().storage.has_more();
         Self {
             shared,
             fallback,
@@ -70,6 +73,7 @@ impl<'a> Worker<'a> {
             group: GroupSize::new(),
             group_read: cleaned,
             failures: Vec::new(),
+            has_more,
             is_stopping: false,
         }
     }
@@ -105,19 +109,34 @@ impl<'a> Worker<'a> {
             self.report();
             is_reported = true;
         }
-        let now = self.shared.clock.now();
-        if now.saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
-            self.cleaned = now;
-            let wall = self.shared.clock.wall();
-            let _ = guarded(|| {
-                self.fallback.clean_up(wall);
-                Ok(())
-            });
+        if self.shared.clock.now().saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
+            self.clean_up();
             is_reported = false;
         }
         if !is_reported {
             self.report();
         }
+    }
+
+    fn clean_up(&mut self) {
+        self.cleaned = self.shared.clock.now();
+        let wall = self.shared.clock.wall();
+        let _ = guarded(|| {
+            self.fallback.clean_up(wall);
+            Ok(())
+        });
+    }
+
+    /// Cleans up at once: that takes over content of ended processes, or a part of it.
+    fn take_over(&mut self) {
+        self.clean_up();
+        let changes = self.changes();
+        self.has_more = has_more(&*self.fallback);
+        let has_more = self.has_more;
+        self.shared.decide(|core| {
+            changes.into_iter().for_each(|change| core.on_fallback_changed(change));
+            core.on_taken_over(has_more);
+        });
     }
 
     /// Answers the question of the journal thread about a file.
@@ -146,6 +165,7 @@ impl<'a> Worker<'a> {
             Effect::StoreDeadLetters(letters) => self.store_letters(letters),
             &Effect::ReadGroup { order, merge_bytes } => self.read_group(order, merge_bytes),
             Effect::SettleGroup(fates) => self.settle_group(fates.clone()),
+            Effect::TakeOver => self.take_over(),
             Effect::Stop => self.is_stopping = true,
             Effect::Ask(_) | Effect::Publish(_) => {}
             // The journal thread has these.
@@ -263,8 +283,13 @@ impl<'a> Worker<'a> {
     /// Reports the changes of the fallback, and its usage.
     fn report(&mut self) {
         let changes = self.changes();
-        if !changes.is_empty() {
-            self.shared.decide(|core| changes.into_iter().for_each(|change| core.on_fallback_changed(change)));
+        let has_more = has_more(&*self.fallback);
+        if !changes.is_empty() || has_more != self.has_more {
+            self.has_more = has_more;
+            self.shared.decide(|core| {
+                changes.into_iter().for_each(|change| core.on_fallback_changed(change));
+                core.storage.set_more(has_more);
+            });
         }
         self.usage = guarded(|| Ok(self.fallback.usage())).unwrap_or(self.usage);
         let set_aside = guarded(|| Ok(self.fallback.set_aside())).unwrap_or_default();
@@ -275,6 +300,12 @@ impl<'a> Worker<'a> {
     fn changes(&mut self) -> Vec<Change> {
         guarded(|| Ok(self.fallback.changes())).unwrap_or_default()
     }
+}
+
+/// The fallback has work for a clean-up before the next one is due: content of ended processes is on its way.
+pub(crate) fn has_more(fallback: &dyn Fallback) -> bool {
+    let next = guarded(|| Ok(fallback.next_clean_up())).unwrap_or_default();
+    next.is_some_and(|wait| wait < CLEAN_UP_EVERY)
 }
 
 /// The requests that send a group: small batches that no call failed to deliver share one.

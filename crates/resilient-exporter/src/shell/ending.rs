@@ -95,11 +95,11 @@ impl Shared {
         })
     }
 
-    /// Ends the exporter within `timeout`.
+    /// Ends the exporter within `timeout`; stored batches are replayed for `replay` at most.
     ///
     /// # Errors
     /// The spans that were dropped meanwhile, and those that are in memory only.
-    pub(crate) fn drain_and_stop(&self, timeout: Duration) -> Result<(), ShutdownError> {
+    pub(crate) fn drain_and_stop(&self, timeout: Duration, replay: Duration) -> Result<(), ShutdownError> {
         let start = SystemClock.now();
         // With a disk the network gets three fifths of the time, and the disk the rest.
         let network = timeout.mul_f64(if self.has_disk() { 0.6 } else { 0.9 });
@@ -109,7 +109,7 @@ impl Shared {
             if is_stalled {
                 core.on_disk_failed("the disk thread hangs in an operation as the shutdown begins", now);
             }
-            core.drain(now + network);
+            core.drain(now + network, replay, now);
         });
         self.net.notify_one();
         let has_ended = |core: &Core| core.is_stopped() && self.has_published();

@@ -14,6 +14,7 @@
 //! | `lifecycle` | start, shutdown and drop; refused settings |
 //! | `log` | the log of these tests, whose subscriber panics at each line |
 //! | `logging` | the limits of the log, and a log that panics |
+//! | `moments` | programs that live for a moment, each a process of its own |
 //! | `processes` | several processes on one state directory, and directories that are not this service's |
 //! | `refusals` | collectors that refuse for a while, in part, or one of several |
 //! | `seams` | a user's own transport, exporter, fallback, clock, backoff and breaker |
@@ -31,6 +32,7 @@ mod hostile;
 mod lifecycle;
 mod log;
 mod logging;
+mod moments;
 mod processes;
 mod refusals;
 mod seams;

@@ -269,7 +269,7 @@ impl<'a> Process<'a> {
     /// Ends the process in order.
     fn shutdown(&mut self, computer: &mut Computer) {
         let now = self.shared.clock.now();
-        self.shared.core().drain(now + Duration::from_secs(1));
+        self.shared.core().drain(now + Duration::from_secs(1), Duration::from_secs(1), now);
         self.poll_calls();
         computer.max_duplicates += self.calls.drain(..).map(|call| call.payload.span_count() as u64).sum::<u64>();
         self.shared.decide(|core| core.stop(now));

@@ -403,3 +403,48 @@ fn a_batch_larger_than_all_of_memory_holds_up_no_other_in_a_journal_that_is_near
     let next = world.simulation.take_effect(is_read);
     assert!(matches!(next, Some(Effect::Recover(Some(id))) if ids.contains(&id)), "{next:?}");
 }
+
+/// A world whose journal alone holds twenty batches. A shutdown begins, with time for stored batches.
+fn draining() -> World {
+    let mut world = World::new(false, true);
+    (0..40).for_each(|_| world.export_one());
+    assert_eq!(world.core().ledger().in_journal, 200);
+    let now = world.simulation.now;
+    let (until, replay) = (now + Duration::from_millis(2_100), Duration::from_secs(1));
+    world.simulation.report(|core| core.drain(until, replay, now));
+    world
+}
+
+#[test]
+fn a_shutdown_sends_what_only_the_journal_holds() {
+    let mut world = draining();
+    while !world.core().is_stopped() {
+        world.simulation.poll();
+        world.journal_turns();
+        world.simulation.answer(0, Answer::Accept);
+        world.simulation.now += Duration::from_millis(2);
+    }
+    let ledger = world.core().ledger();
+    assert_eq!((ledger.delivered, ledger.in_journal, ledger.lost()), (400, 0, 0), "{ledger:?}");
+}
+
+#[test]
+fn a_shutdown_reads_no_more_of_the_journal_than_the_collector_takes() {
+    let mut world = draining();
+    while world.core().ledger().delivered < 200 {
+        world.simulation.poll();
+        world.journal_turns();
+        world.simulation.answer(0, Answer::Accept);
+    }
+    // The collector answers no more.
+    while !world.core().is_stopped() {
+        world.simulation.poll();
+        world.journal_turns();
+        world.simulation.now += Duration::from_millis(100);
+    }
+    let limit = world.core().endpoint.concurrency() + 1;
+    assert!(world.read.len() <= limit, "{} reads, and room for {limit} calls", world.read.len());
+    world.simulation.report(Core::on_journal_closed);
+    let ledger = world.core().ledger();
+    assert_eq!((ledger.delivered, ledger.in_journal, ledger.lost()), (200, 200, 0), "{ledger:?}");
+}

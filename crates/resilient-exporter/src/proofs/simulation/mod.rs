@@ -7,12 +7,13 @@
 //! | `world`, `replicas` | the surroundings in virtual time, from event to event: peer, disk, load |
 //! | `worlds` | random worlds, and the rules that hold in all of them |
 //! | `oracle` | the rules of dead letters, written anew |
-//! | `refusals`, `order`, `stored`, `sizes`, `steady`, `early` | scenarios with a name |
+//! | `refusals`, `order`, `stored`, `sizes`, `steady`, `early`, `drains` | scenarios with a name |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
 //! | `rules` | the rules of the core, one a test: turns, charges, replay, recovery, commits |
 
 mod disk;
+mod drains;
 mod early;
 mod history;
 mod kept;
@@ -39,7 +40,7 @@ use proptest::prelude::*;
 use span_buffer::Limits;
 
 use self::disk::{Disk, Files, MemoryFallback};
-use self::history::{Action, Answer, Disturbance, action, answer, history};
+use self::history::{Action, Answer, Disturbance, action, history};
 use crate::core::{Call, Core, Effect, Endpoint, Policy};
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
@@ -449,32 +450,6 @@ proptest! {
         prop_assert!(simulation.received.keys().all(|key| simulation.made.contains(key)));
         let gone = ledger.lost() + ledger.dead_lettered + ledger.rejected;
         prop_assert!(simulation.received.len() as u64 + gone >= simulation.made.len() as u64, "{:?}", ledger);
-    }
-
-    #[test]
-    fn a_shutdown_at_any_moment_leaves_no_span_in_memory(
-        seed: u64,
-        history in history(),
-        answers in prop::collection::vec(answer(), 0..30),
-    ) {
-        let mut simulation = run(in_memory(true, seed), history)?;
-        let until = simulation.now + Duration::from_secs(2);
-        simulation.report(|core| core.drain(until));
-        simulation.poll();
-        for answer in answers {
-            simulation.answer(0, answer);
-            simulation.poll();
-        }
-        simulation.now += Duration::from_secs(2);
-        simulation.poll();
-        prop_assert!(simulation.core.is_stopped());
-        while !simulation.effects.is_empty() {
-            simulation.run_effect(Disturbance::None);
-        }
-        simulation.check_ledger().map_err(TestCaseError::fail)?;
-        prop_assert_eq!(simulation.core.ledger().buffered + simulation.core.ledger().in_flight, 0);
-        let lost_at_the_end = simulation.core.ledger().dropped.get("shutdown").copied().unwrap_or(0);
-        prop_assert_eq!(lost_at_the_end, 0);
     }
 }
 

@@ -333,7 +333,10 @@ fn a_kill_or_a_shutdown_amid_refusals_loses_no_stored_batch() {
         for _ in 0..3 {
             world.run(3 * MINUTE);
             world.assert_nothing_lost();
-            if is_kill { world.kill() } else { world.shut_down(secs(3)) }
+            match is_kill {
+                true => world.kill(),
+                false => _ = world.shut_down(secs(3)),
+            }
         }
         assert!(world.killed.len() <= 3 * 2_000, "only memory is lost: {}", world.killed.len());
         assert!(is_kill || world.killed.is_empty());

@@ -253,7 +253,7 @@ fn the_last_sync_decides_which_batches_a_shutdown_leaves_in_the_journal() {
         let (mut simulation, id) = appending();
         simulation.core.durable.on_written(&[id], Written::Unsynced);
         let now = simulation.now;
-        simulation.report(|core| core.drain(now));
+        simulation.report(|core| core.drain(now, Duration::ZERO, now));
         simulation.report(|core| core.stop(now));
         let ledger = simulation.core.ledger();
         assert_eq!((ledger.buffered, ledger.lost()), (9, 0), "the batch waits for the last sync");

@@ -68,6 +68,8 @@ pub(super) struct World {
     pub(super) disturbance: Box<dyn FnMut(&crate::core::Effect) -> Disturbance>,
     /// The time that the disk thread takes for one effect.
     pub(super) disk_time: Duration,
+    /// The longest time of a shutdown for stored batches.
+    pub(super) replay: Duration,
     /// Recounts the ledger after every event, and less often while many batches are stored.
     pub(super) recounts: bool,
     events: u64,
@@ -81,6 +83,8 @@ pub(super) struct World {
     /// The answers of the last second that were no acceptance.
     failed: VecDeque<Instant>,
     disk_ends: Option<Instant>,
+    /// The beginning of the shutdown.
+    drain_begun: Option<Instant>,
     next_batch: Option<Instant>,
     offered: HashMap<u64, Instant>,
     delivered: HashMap<u64, Instant>,
@@ -105,6 +109,7 @@ impl World {
             load: None,
             disturbance: Box::new(|_| Disturbance::None),
             disk_time: ms(2),
+            replay: secs(1),
             recounts: false,
             events: 0,
             sent: Vec::new(),
@@ -114,6 +119,7 @@ impl World {
             last_call: 0,
             failed: VecDeque::new(),
             disk_ends: None,
+            drain_begun: None,
             next_batch: None,
             offered: HashMap::new(),
             delivered: HashMap::new(),
@@ -274,6 +280,7 @@ impl World {
         for (payload, stored) in received {
             self.simulation.receive_first(&payload, stored);
         }
+        self.check_drain();
         if self.simulation.core.is_stopped() {
             self.awaited.clear();
         }
@@ -296,21 +303,29 @@ impl World {
         self.start_anew();
     }
 
-    /// A shutdown that ends after this time at the latest, and a new process over the same fallback.
-    pub(super) fn shut_down(&mut self, time: Duration) {
+    /// A shutdown that ends after this time at the latest, and a new process over the same fallback. Returns the time
+    /// that the calls took.
+    pub(super) fn shut_down(&mut self, time: Duration) -> Duration {
         let load = self.load.take();
-        let until = self.simulation.now + time;
-        self.simulation.report(|core| core.drain(until));
+        let (replay, begun) = (self.replay, self.simulation.now);
+        let until = begun + time;
+        self.simulation.report(|core| core.drain(until, replay, begun));
+        self.drain_begun = Some(begun);
         self.run_until(until + ms(1), |world| world.simulation.core.is_stopped());
-        self.simulation.now = self.simulation.now.max(until);
-        self.settle();
+        if !self.simulation.core.is_stopped() {
+            self.simulation.now = self.simulation.now.max(until);
+            self.settle();
+        }
         assert!(self.simulation.core.is_stopped(), "the shutdown has no end; {}", self.state());
+        let took = self.simulation.now - begun;
         while !self.simulation.effects.is_empty() {
             self.run_effect();
         }
         self.check_ledger();
+        self.drain_begun = None;
         self.load = load;
         self.start_anew();
+        took
     }
 
     fn start_anew(&mut self) {
@@ -325,6 +340,21 @@ impl World {
     }
 
     // Checks.
+
+    /// In a shutdown a stored batch goes out once no live one waits for a call or for an answer, and not later than its
+    /// time allows.
+    fn check_drain(&self) {
+        let Some(begun) = self.drain_begun else { return };
+        let calls = self.sent_since(begun);
+        let Some(last) = calls.last().filter(|sent| !sent.live && sent.at == self.now()) else { return };
+        let live = self.awaited.iter().filter(|(.., sent)| self.sent[*sent].live).count();
+        let waiting = self.simulation.core.memory.waiting_size().count;
+        assert_eq!((live, waiting), (0, 0), "live batches go first; {}", self.state());
+        let live_end =
+            self.sent.iter().rev().take(1_000).filter(|sent| sent.live).filter_map(|sent| sent.answered).max();
+        let live_end = live_end.map_or(begun, |end| end.max(begun));
+        assert!(last.at < live_end + self.replay, "a stored batch is sent too late; {}", self.state());
+    }
 
     fn check_letters(&mut self) {
         for letter in std::mem::take(&mut self.simulation.condemned) {

@@ -100,7 +100,7 @@ fn play(world: &mut World, phase: Phase) {
     match end {
         End::Next => {}
         End::Kill => world.kill(),
-        End::ShutDown => world.shut_down(secs(3)),
+        End::ShutDown => _ = world.shut_down(secs(3)),
     }
 }
 
