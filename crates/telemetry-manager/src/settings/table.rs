@@ -406,6 +406,9 @@ settings! {
              a dead letter at once, also where a wrong key or URL is the reason.";
         REPLAY_RATE: "TELEMETRY_REPLAY_RATE", (exporter.replay.rate), Kind::Rate, Default,
             "Spans a second that are sent from files, at most.";
+        SHUTDOWN_REPLAY: "TELEMETRY_SHUTDOWN_REPLAY", (exporter.shutdown.replay), seconds(0, 3600), Default,
+            "Longest time of a shutdown in which stored spans are sent, those of earlier runs too, while the collector \
+             answers. A shutdown has 2.1 s for the network in all.";
     }
 }
 

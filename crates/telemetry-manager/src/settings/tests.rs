@@ -69,6 +69,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     let letters = &settings.exporter.dead_letter;
     assert_eq!((letters.max_bytes, letters.max_age), (64 << 20, Duration::from_secs(30 * 86_400)));
     assert_eq!((settings.exporter.replay.rate, settings.exporter.refused), (None, Refused::Keep));
+    assert_eq!(settings.exporter.shutdown.replay, Duration::from_secs(1));
     let journal = &settings.exporter.journal;
     assert_eq!(
         (journal.enabled, journal.sync, journal.sync_timeout, journal.max_bytes),

@@ -120,6 +120,7 @@ fn given_in_code() -> Builder {
         .with_dead_letter_max_bytes(12 << 20)
         .with_dead_letter_max_age(minute * 3)
         .with_replay_rate(NonZeroU32::new(12))
+        .shutdown(|shutdown| shutdown.replay = Duration::from_millis(300))
 }
 
 #[test]
@@ -161,6 +162,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.journal.sync_timeout, s.journal.max_bytes), (Duration::from_millis(20), 17 << 20));
     assert_eq!((s.dead_letter.max_bytes, s.dead_letter.max_age), (12 << 20, minute * 3));
     assert_eq!((s.replay.rate, s.request.max_bytes), (NonZeroU32::new(12), 65_536));
+    assert_eq!(s.shutdown.replay, Duration::from_millis(300));
     assert_eq!(s.request.attempt_timeout, minute * 2, "twice the time-out of the transport");
 }
 
