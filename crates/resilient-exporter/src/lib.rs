@@ -9,6 +9,7 @@
 //!
 //! | Room | Purpose |
 //! | --- | --- |
+//! | `locks` | a mutex that is not poisoned, and a condition variable |
 //! | `report` | numbers, events, health |
 //! | `seams` | the traits that users implement, the types of these contracts, the settings |
 //! | `core` | all decisions, pure |
@@ -17,7 +18,7 @@
 //! | `builder`, `exporter`, `handle`, `error` | the front door |
 //! | `proofs` | the simulation of the core, and crash histories over all stores |
 //!
-//! Each room knows those above it: `report <- seams <- {core, stores} <- shell <- front door`.
+//! Each room knows those above it: `locks <- report <- seams <- {core, stores} <- shell <- front door`.
 //!
 #![doc = include_str!("../README.md")]
 
@@ -26,6 +27,7 @@ mod core;
 mod error;
 mod exporter;
 mod handle;
+mod locks;
 #[cfg(test)]
 mod proofs;
 mod report;

@@ -55,11 +55,12 @@ const PLANS: [Plan; 2] = [
     Plan {
         package: "resilient-exporter",
         arrows: Arrows::Named(&[
-            ("report", &[]),
-            ("seams", &["report"]),
-            ("core", &["report", "seams"]),
-            ("stores", &["report", "seams"]),
-            ("shell", &["report", "seams", "core", "stores"]),
+            ("locks", &[]),
+            ("report", &["locks"]),
+            ("seams", &["locks", "report"]),
+            ("core", &["locks", "report", "seams"]),
+            ("stores", &["locks", "report", "seams"]),
+            ("shell", &["locks", "report", "seams", "core", "stores"]),
         ]),
         proofs: &["proofs"],
     },

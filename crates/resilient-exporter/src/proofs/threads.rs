@@ -10,10 +10,10 @@ use ::journal::SyncPolicy;
 use breaker::Machine;
 use otlp_payload::{BatchId, Encoder, Payload};
 use otlp_transport::Outcome;
-use parking_lot::{Condvar, Mutex};
 use span_buffer::Limits;
 
 use crate::core::{Core, Endpoint, Policy};
+use crate::locks::{Condvar, Mutex};
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, Usage};
@@ -54,7 +54,7 @@ impl Gate {
     fn wait_for_arrival(&self) {
         let mut is_closed = self.is_closed.lock();
         while self.arrived.load(Ordering::Relaxed) == 0 {
-            assert!(!self.opened.wait_for(&mut is_closed, PATIENCE).timed_out(), "no thread arrives at the gate");
+            assert!(!self.opened.wait_for(&mut is_closed, PATIENCE), "no thread arrives at the gate");
         }
     }
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use breaker::State;
 use otlp_transport::RefusalKind;
-use parking_lot::Mutex;
 
 use super::ledger::{DropReason, RefuseReason};
 use super::log;
 use super::outages::{self, Began, Ended, Outages};
 use super::warnings::{self, Kind, Warnings};
+use crate::locks::Mutex;
 
 /// A change that a subscriber may act on. An event is published outside every lock; the events of one thread arrive in
 /// their order.

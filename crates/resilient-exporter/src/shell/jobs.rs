@@ -9,9 +9,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use otlp_payload::BatchId;
-use parking_lot::{Condvar, Mutex};
 
 use crate::core::Effect;
+use crate::locks::{Condvar, Mutex};
 use crate::seams::journal::JournalUsage;
 
 /// The number of a job of the disk thread, in the order of these jobs.
@@ -129,7 +129,7 @@ impl JournalQueue {
         // The journal thread may wait for an answer of this thread.
         self.work.notify_one();
         let waits = |state: &mut State| !done(state) && !state.ended;
-        let is_late = self.answers.wait_while_for(&mut state, waits, patience).timed_out();
+        let is_late = self.answers.wait_while_for(&mut state, waits, patience);
         state.is_awaited = false;
         !is_late || done(&state)
     }
@@ -180,7 +180,7 @@ impl JournalQueue {
             state.sleeps = patience.is_none();
         }
         match patience {
-            Some(patience) => drop(self.work.wait_for(&mut state, patience)),
+            Some(patience) => _ = self.work.wait_for(&mut state, patience),
             None => self.work.wait(&mut state),
         }
         state.is_woken = false;

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::core::Effect;
+use crate::locks::{Condvar, Mutex};
 use crate::seams::fallback::{SetAside, Usage};
 
 /// Its lock is held for an instant at a time: no operation, no clock and no other lock inside.
@@ -89,7 +88,7 @@ impl DiskQueue {
             state.sleeps = patience.is_none();
         }
         match patience {
-            Some(patience) => drop(self.work.wait_for(&mut state, patience)),
+            Some(patience) => _ = self.work.wait_for(&mut state, patience),
             None => self.work.wait(&mut state),
         }
         state.is_woken = false;

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use otlp_payload::Payload;
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
 use super::queue::{Activity, DiskQueue};
 use crate::core::{Core, Effect};
+use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::report::events::{Event, Listeners};
 use crate::report::notes::StorageNote;
 use crate::report::warnings::Kind;
@@ -351,10 +351,11 @@ impl Shared {
             if done(&core) {
                 return true;
             }
-            if SystemClock.now() >= deadline {
+            let left = deadline.saturating_duration_since(SystemClock.now());
+            if left.is_zero() {
                 return false;
             }
-            self.progress.wait_until(&mut core, deadline);
+            self.progress.wait_for(&mut core, left);
         }
     }
 

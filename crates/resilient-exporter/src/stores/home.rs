@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use file_fallback::{ClockFile, Remembered};
-use parking_lot::Mutex;
 use safe_dir::{Directory, FileError, Machine, OpenError, Owner, ShareError};
 
 use self::inner::{Inner, Others, State, claim, failed, in_one_line, remove_part};
 use super::layout::LayoutError;
 use super::old_layout::{Finds, OldLayout};
+use crate::locks::Mutex;
 
 mod inner;
 

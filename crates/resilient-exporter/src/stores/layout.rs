@@ -217,11 +217,11 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI32, Ordering};
 
-    use parking_lot::Mutex;
     use proptest::prelude::*;
     use safe_dir::sim::Disk;
 
     use super::*;
+    use crate::locks::Mutex;
 
     #[test]
     fn the_first_process_writes_the_layout_and_later_ones_of_the_service_read_it() {

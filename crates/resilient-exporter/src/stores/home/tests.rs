@@ -1,7 +1,6 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use safe_dir::sim::{Disk, MemoryDir, Reach};
 use safe_dir::{HEARTBEAT_TIMEOUT, SharedDir, publish};
 
