@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use backoff::{Exponential, Jitter};
 use breaker::{ConfigBuilder, Machine};
@@ -385,9 +385,18 @@ fn of_backoff(error: backoff::InvalidConfig) -> BuildError {
     BuildError::InvalidSetting { field, value: error.value, accepted: error.accepted }
 }
 
-/// A random number from the standard library's seed for hashing, which is enough for jitter and names.
+/// A random number from the standard library's seed for hashing, which is enough for jitter and names. Children made by
+/// `fork` have copies of one seed: process and time tell them apart. The journal of one would otherwise have the batch
+/// ids of another.
 fn entropy() -> u64 {
-    RandomState::new().build_hasher().finish()
+    seed(&RandomState::new(), std::process::id(), SystemClock.wall())
+}
+
+fn seed(state: &RandomState, process: u32, wall: SystemTime) -> u64 {
+    let mut hasher = state.build_hasher();
+    hasher.write_u32(process);
+    hasher.write_u128(wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos());
+    hasher.finish()
 }
 
 /// Starts a thread of ours. Each blocks the signal of a file that is too large: those that write files, and those whose
@@ -406,5 +415,18 @@ impl std::fmt::Debug for Builder {
             .field("endpoint", &self.primary.as_ref().map(|primary| primary.endpoint()))
             .field("settings", &self.settings)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_with_copies_of_one_seed_have_numbers_of_their_own() {
+        let (state, wall) = (RandomState::new(), SystemClock.wall());
+        let next = wall + Duration::from_nanos(1);
+        let numbers = [(1, wall), (2, wall), (1, next)].map(|(process, wall)| seed(&state, process, wall));
+        assert!(numbers[0] != numbers[1] && numbers[0] != numbers[2], "{numbers:x?}");
     }
 }
