@@ -44,6 +44,8 @@ mod permit;
 #[cfg(feature = "serde")]
 mod serde;
 #[cfg(feature = "std")]
+mod shared;
+#[cfg(feature = "std")]
 mod sync;
 #[cfg(feature = "tower")]
 pub mod tower;

@@ -6,7 +6,50 @@ use std::time::{Duration, Instant};
 
 use crate::breaker::Breaker;
 use crate::machine::Ticket;
-use crate::state::{Kind, Outcome, Report};
+use crate::state::{Kind, Outcome, Rejected, Report};
+
+impl Breaker {
+    /// Asks for one call now. The clock is read only where the answer depends on it.
+    ///
+    /// The permit shares ownership, so it may outlive this handle and cross threads. Where it need not,
+    /// [`try_acquire_ref`](Breaker::try_acquire_ref) is cheaper: it touches no shared counter.
+    ///
+    /// # Errors
+    /// [`Rejected`] says which state refused and when to come back.
+    pub fn try_acquire(&self) -> Result<Permit, Rejected> {
+        let ticket = self.shared.acquire(|| self.shared.now())?;
+        Ok(Permit::new(self.clone(), ticket))
+    }
+
+    /// [`try_acquire`](Breaker::try_acquire) at the caller's time.
+    ///
+    /// # Errors
+    /// [`Rejected`] says which state refused and when to come back.
+    pub fn try_acquire_at(&self, now: Instant) -> Result<Permit, Rejected> {
+        let ticket = self.shared.acquire(|| now)?;
+        Ok(Permit::new(self.clone(), ticket))
+    }
+
+    /// Asks for one call now, with a permit that borrows the breaker.
+    ///
+    /// # Errors
+    /// [`Rejected`] says which state refused and when to come back.
+    #[inline]
+    pub fn try_acquire_ref(&self) -> Result<Permit<&Breaker>, Rejected> {
+        let ticket = self.shared.acquire(|| self.shared.now())?;
+        Ok(Permit::new(self, ticket))
+    }
+
+    /// [`try_acquire_ref`](Breaker::try_acquire_ref) at the caller's time.
+    ///
+    /// # Errors
+    /// [`Rejected`] says which state refused and when to come back.
+    #[inline]
+    pub fn try_acquire_ref_at(&self, now: Instant) -> Result<Permit<&Breaker>, Rejected> {
+        let ticket = self.shared.acquire(|| now)?;
+        Ok(Permit::new(self, ticket))
+    }
+}
 
 /// The right to one call; its holder reports the outcome.
 ///
@@ -25,7 +68,7 @@ pub struct Permit<B: Borrow<Breaker> = Breaker> {
 
 impl<B: Borrow<Breaker>> Permit<B> {
     #[inline]
-    pub(crate) fn new(breaker: B, ticket: Ticket) -> Permit<B> {
+    fn new(breaker: B, ticket: Ticket) -> Permit<B> {
         Permit { breaker, ticket: Some(ticket) }
     }
 
