@@ -13,9 +13,9 @@ use crate::sync::Arc;
 
 /// A circuit breaker. A clone is another handle to the same one; cheap, `Send` and `Sync`.
 ///
-/// While it is closed and nothing failed lately, a call only reads one shared word. Refusing while open is a read of
-/// two words and the clock. Everything else takes a lock for some nanoseconds; no lock is held while a caller's code
-/// (call, classifier, listener, clock) runs.
+/// While it is closed, a success reads one shared word; a failure that does not open it, and the success after one,
+/// change that word by a compare-and-swap. Refusing while open is a read of two words and the clock. Everything else
+/// takes a lock for some nanoseconds; no lock is held while a caller's code (call, classifier, listener, clock) runs.
 #[derive(Clone)]
 pub struct Breaker {
     pub(crate) shared: Arc<Shared>,

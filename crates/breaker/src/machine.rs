@@ -367,8 +367,8 @@ impl Machine {
     pub(crate) fn view(&self) -> View {
         let full = self.probes.len() >= self.config.half_open_probes as usize;
         match self.phase {
-            Phase::Closed { failures: 0 } if self.window.is_none() => View::Clean,
-            Phase::Closed { .. } => View::Closed,
+            Phase::Closed { failures } if self.window.is_none() => View::Counting { failures },
+            Phase::Closed { .. } => View::Recording,
             Phase::Open { until } => View::Open { until },
             Phase::HalfOpen { .. } if full => {
                 View::Full { until: self.probes.iter().map(|probe| probe.expires).min().unwrap_or(0) }
@@ -376,6 +376,14 @@ impl Machine {
             Phase::HalfOpen { .. } => View::HalfOpen,
             Phase::Isolated => View::Isolated,
             Phase::Disabled => View::Disabled,
+        }
+    }
+
+    /// Takes over the failures in a row that the shared breaker has counted by itself since it last asked.
+    #[cfg(feature = "std")]
+    pub(crate) const fn take_over(&mut self, counted: u32) {
+        if let Phase::Closed { failures } = &mut self.phase {
+            *failures = counted;
         }
     }
 
@@ -389,9 +397,12 @@ impl Machine {
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum View {
-    /// Closed, and a success would change nothing.
-    Clean,
-    Closed,
+    /// Closed, and failures in a row count.
+    Counting {
+        failures: u32,
+    },
+    /// Closed, and each outcome goes to a window.
+    Recording,
     Open {
         until: u64,
     },

@@ -17,7 +17,7 @@ impl Breaker {
     /// # Errors
     /// [`Rejected`] says which state refused and when to come back.
     pub fn try_acquire(&self) -> Result<Permit, Rejected> {
-        let ticket = self.shared.acquire(|| self.shared.now())?;
+        let ticket = self.shared.acquire(None)?;
         Ok(Permit::new(self.clone(), ticket))
     }
 
@@ -26,7 +26,7 @@ impl Breaker {
     /// # Errors
     /// [`Rejected`] says which state refused and when to come back.
     pub fn try_acquire_at(&self, now: Instant) -> Result<Permit, Rejected> {
-        let ticket = self.shared.acquire(|| now)?;
+        let ticket = self.shared.acquire(Some(now))?;
         Ok(Permit::new(self.clone(), ticket))
     }
 
@@ -36,7 +36,7 @@ impl Breaker {
     /// [`Rejected`] says which state refused and when to come back.
     #[inline]
     pub fn try_acquire_ref(&self) -> Result<Permit<&Breaker>, Rejected> {
-        let ticket = self.shared.acquire(|| self.shared.now())?;
+        let ticket = self.shared.acquire(None)?;
         Ok(Permit::new(self, ticket))
     }
 
@@ -46,7 +46,7 @@ impl Breaker {
     /// [`Rejected`] says which state refused and when to come back.
     #[inline]
     pub fn try_acquire_ref_at(&self, now: Instant) -> Result<Permit<&Breaker>, Rejected> {
-        let ticket = self.shared.acquire(|| now)?;
+        let ticket = self.shared.acquire(Some(now))?;
         Ok(Permit::new(self, ticket))
     }
 }
@@ -61,21 +61,21 @@ impl Breaker {
 /// `Permit` shares ownership of the breaker and is `'static`; `Permit<&Breaker>` borrows it.
 #[must_use = "a permit that is dropped reports a call without an outcome"]
 pub struct Permit<B: Borrow<Breaker> = Breaker> {
-    breaker: B,
     /// Taken by the outcome.
-    ticket: Option<Ticket>,
+    breaker: Option<B>,
+    ticket: Ticket,
 }
 
 impl<B: Borrow<Breaker>> Permit<B> {
     #[inline]
     fn new(breaker: B, ticket: Ticket) -> Permit<B> {
-        Permit { breaker, ticket: Some(ticket) }
+        Permit { breaker: Some(breaker), ticket }
     }
 
     /// Whether this is an ordinary call or a probe.
     #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.ticket.as_ref().map_or(Kind::Call, Ticket::kind)
+    pub const fn kind(&self) -> Kind {
+        self.ticket.kind()
     }
 
     /// The dependency did its work.
@@ -132,8 +132,8 @@ impl<B: Borrow<Breaker>> Permit<B> {
 
     #[inline]
     fn finish(mut self, outcome: Outcome, now: Option<Instant>) -> Report {
-        match self.ticket.take() {
-            Some(ticket) => self.breaker.borrow().shared.report(ticket, outcome, now),
+        match self.breaker.take() {
+            Some(breaker) => breaker.borrow().shared.report(self.ticket, outcome, now),
             None => Report::Late,
         }
     }
@@ -142,8 +142,8 @@ impl<B: Borrow<Breaker>> Permit<B> {
 impl<B: Borrow<Breaker>> Drop for Permit<B> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.breaker.borrow().shared.dropped(ticket);
+        if let Some(breaker) = self.breaker.take() {
+            breaker.borrow().shared.dropped(self.ticket);
         }
     }
 }

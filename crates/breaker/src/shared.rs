@@ -1,12 +1,16 @@
-//! The state that all handles of a breaker share: a machine behind a lock, and a word that answers most questions
-//! without it.
+//! The state that all handles of a breaker share: a machine behind a lock, and a word by which most calls pass it.
+//!
+//! The word holds generation, mode and, in the mode `COUNTING`, the failures in a row. Only the holder of the lock
+//! changes generation and mode; the failures are counted by whoever reports one, with a compare-and-swap, as long as
+//! the count stays below the threshold. Before the machine moves, the holder of the lock swaps `MOVING` in: from then
+//! on no outcome is counted past it, and the machine takes over the count that the swap returned.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, Dropped, Trip, Window};
 use crate::history::{History, Transition};
 use crate::listeners::Listeners;
 use crate::machine::{Command, Machine, Step, Ticket, View};
@@ -18,125 +22,167 @@ pub(crate) type Clock = Box<dyn Fn() -> Instant + Send + Sync>;
 
 pub(crate) struct Shared {
     hot: Hot,
+    fixed: Fixed,
     trips: AtomicU64,
-    failures: AtomicU64,
     window: AtomicU64,
     window_slow: AtomicU64,
     probes: AtomicU64,
     late: AtomicU64,
     machine: Mutex<Machine>,
-    history: History,
+    pub(crate) history: History,
     pub(crate) listeners: Listeners,
-    /// Time 0 of the machine.
-    start: Instant,
-    /// Whether outcomes need the time (a time window, slow calls).
-    timed: bool,
-    windowed: bool,
-    drops_fail: bool,
-    clock: Option<Clock>,
 }
 
 /// The words that calls read, on a cache line of their own: the lock and the counters beside it change more often.
 #[repr(align(64))]
 struct Hot {
-    /// Generation and mode, as [`word`] packs them.
+    /// Generation, failures and mode, as [`word`] packs them.
     word: AtomicU64,
     /// Until when the modes `OPEN` and `FULL` refuse. Written only while the word says `MOVING`.
     until: AtomicU64,
+}
+
+/// Never changes. On a cache line of its own, so that no write of another thread takes it away from a refused caller.
+#[repr(align(64))]
+struct Fixed {
+    /// Time 0 of the machine.
+    start: Instant,
+    clock: Option<Clock>,
+    /// So many failures in a row open a breaker that counts them.
+    threshold: u32,
+    /// Whether outcomes need the time (a time window, slow calls).
+    timed: bool,
+    windowed: bool,
+    drops_fail: bool,
 }
 
 impl Shared {
     pub(crate) fn new(mut config: Config, now: Instant, clock: Option<Clock>) -> Shared {
         // `RandomState` is the standard library's only source of chance.
         config.seed = Some(config.seed.unwrap_or_else(|| RandomState::new().hash_one(0_u8)));
-        let timed = match config.trip {
-            crate::Trip::Consecutive(_) => false,
-            crate::Trip::Rate(rate) => matches!(rate.window, crate::Window::Time(_)) || rate.slow.is_some(),
+        let (threshold, timed, windowed) = match config.trip {
+            Trip::Consecutive(failures) => (failures, false, false),
+            Trip::Rate(rate) => (0, matches!(rate.window, Window::Time(_)) || rate.slow.is_some(), true),
+        };
+        let fixed = Fixed {
+            // Callers may hand in times from before the breaker was made, simulated ones for instance.
+            start: now.checked_sub(HEAD_START).unwrap_or(now),
+            clock,
+            threshold,
+            timed,
+            windowed,
+            drops_fail: config.dropped == Dropped::Failure,
         };
         let machine = Machine::new(config);
         Shared {
-            hot: Hot { word: AtomicU64::new(word(0, mode_of(machine.view()))), until: AtomicU64::new(0) },
+            hot: Hot { word: AtomicU64::new(word_of(&machine)), until: AtomicU64::new(0) },
+            fixed,
             trips: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
             window: AtomicU64::new(0),
             window_slow: AtomicU64::new(0),
             probes: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            machine: Mutex::new(machine),
             history: History::new(),
             listeners: Listeners::new(),
-            // Callers may hand in times from before the breaker was made, simulated ones for instance.
-            start: now.checked_sub(HEAD_START).unwrap_or(now),
-            timed,
-            windowed: matches!(machine.config().trip, crate::Trip::Rate(_)),
-            drops_fail: machine.config().dropped == crate::Dropped::Failure,
-            machine: Mutex::new(machine),
-            clock,
         }
     }
 
+    /// Asks for one call. Without a `now` the clock is read where the answer depends on the time.
     #[inline]
-    pub(crate) fn acquire(&self, now: impl FnOnce() -> Instant) -> Result<Ticket, Rejected> {
+    pub(crate) fn acquire(&self, now: Option<Instant>) -> Result<Ticket, Rejected> {
         let seen = self.hot.word.load(Ordering::Acquire);
-        match mode(seen) {
-            CLEAN => Ok(Ticket { generation: generation(seen), probe: 0, started: 0 }),
-            CLOSED | DISABLED if !self.timed => Ok(Ticket { generation: generation(seen), probe: 0, started: 0 }),
-            _ => self.acquire_slowly(seen, now()),
+        if mode(seen) == COUNTING {
+            return Ok(Ticket { generation: generation(seen), probe: 0, started: 0 });
         }
+        if mode(seen) == OPEN {
+            let nanos = self.refuses_for(seen, now);
+            if nanos > 0 {
+                return Err(Rejected { retry_after: Some(Duration::from_nanos(nanos)), state: State::Open });
+            }
+        }
+        match self.acquire_otherwise(seen, now) {
+            Ok(Ticket { generation, probe, started }) => Ok(Ticket { generation, probe, started }),
+            Err(Rejected { retry_after, state }) => Err(Rejected { retry_after, state }),
+        }
+    }
+
+    /// For how many nanoseconds the state that `seen` names refuses; 0 if its time is over or another state stands.
+    #[inline(never)]
+    fn refuses_for(&self, seen: u64, now: Option<Instant>) -> u64 {
+        let now = self.ticks(now.unwrap_or_else(|| self.now()));
+        let until = self.hot.until.load(Ordering::Acquire);
+        // `until` changes only after the word has: if the word still stands, the two belong together.
+        if now < until && self.hot.word.load(Ordering::Relaxed) == seen { until - now } else { 0 }
     }
 
     #[inline(never)]
-    fn acquire_slowly(&self, seen: u64, now: Instant) -> Result<Ticket, Rejected> {
-        let now = self.ticks(now);
+    fn acquire_otherwise(&self, seen: u64, now: Option<Instant>) -> Result<Ticket, Rejected> {
+        let call = Ticket { generation: generation(seen), probe: 0, started: 0 };
+        let ticks = || self.ticks(now.unwrap_or_else(|| self.now()));
         match mode(seen) {
-            CLOSED | DISABLED => return Ok(Ticket { generation: generation(seen), probe: 0, started: now }),
-            OPEN | FULL => {
-                let until = self.hot.until.load(Ordering::Acquire);
-                // `until` changes only after the word has: if the word still stands, the two belong together.
-                if now < until && self.hot.word.load(Ordering::Relaxed) == seen {
-                    return Err(match mode(seen) {
-                        OPEN => Rejected { retry_after: Some(Duration::from_nanos(until - now)), state: State::Open },
-                        _ => Rejected { retry_after: None, state: State::HalfOpen },
-                    });
-                }
-            }
+            RECORDING | DISABLED if self.fixed.timed => return Ok(Ticket { started: ticks(), ..call }),
+            RECORDING | DISABLED => return Ok(call),
             ISOLATED => return Err(Rejected { retry_after: None, state: State::Isolated }),
+            FULL if self.refuses_for(seen, now) > 0 => {
+                return Err(Rejected { retry_after: None, state: State::HalfOpen });
+            }
             _ => {}
         }
+        let now = ticks();
         self.tell(now, |machine| machine.acquire(now))
     }
 
+    /// Reports the outcome of a call. Without a `now` the clock is read where the outcome needs the time.
     #[inline]
     pub(crate) fn report(&self, ticket: Ticket, outcome: Outcome, now: Option<Instant>) -> Report {
         let seen = self.hot.word.load(Ordering::Acquire);
-        if outcome == Outcome::Success && ticket.probe == 0 && seen == word(ticket.generation, CLEAN) {
+        if outcome == Outcome::Success && ticket.probe == 0 && seen == word(ticket.generation, 0, COUNTING) {
             return Report::Counted;
         }
-        self.report_slowly(ticket, outcome, now)
+        self.report_otherwise(ticket, outcome, now, seen)
     }
 
     #[inline(never)]
-    fn report_slowly(&self, ticket: Ticket, outcome: Outcome, now: Option<Instant>) -> Report {
-        let seen = self.hot.word.load(Ordering::Acquire);
-        if generation(seen) == ticket.generation {
-            match (mode(seen), outcome) {
-                (CLEAN | CLOSED, Outcome::Neutral) => return Report::Counted,
-                (DISABLED, _) => return Report::Unrecorded,
-                _ => {}
-            }
+    fn report_otherwise(&self, ticket: Ticket, outcome: Outcome, now: Option<Instant>, seen: u64) -> Report {
+        if let Some(report) = self.count(ticket, outcome, seen) {
+            return report;
         }
         // A success that is not timed and cannot move anything at a certain time needs no clock.
-        let needs_time = self.timed || !matches!(outcome, Outcome::Success | Outcome::Neutral);
+        let needs_time = self.fixed.timed || !matches!(outcome, Outcome::Success | Outcome::Neutral);
         let now = match now {
             Some(now) => self.ticks(now),
             None if needs_time || ticket.probe != 0 => self.ticks(self.now()),
             None => ticket.started,
         };
-        self.tell(now, |machine| machine.settle(ticket, outcome, now))
+        self.tell(now, |machine| machine.settle(widened(ticket, machine.generation()), outcome, now))
+    }
+
+    /// Counts an outcome that moves no state, without the lock. `None` if it may move one or came too late.
+    fn count(&self, ticket: Ticket, outcome: Outcome, mut seen: u64) -> Option<Report> {
+        while generation(seen) == ticket.generation {
+            let next = match (mode(seen), outcome) {
+                (DISABLED, _) => return Some(Report::Unrecorded),
+                (COUNTING | RECORDING, Outcome::Neutral) => return Some(Report::Counted),
+                (COUNTING, Outcome::Success) => word(ticket.generation, 0, COUNTING),
+                (COUNTING, Outcome::Failure | Outcome::FailureWithHint(_))
+                    if failures(seen) + 1 < u64::from(self.fixed.threshold) =>
+                {
+                    word(ticket.generation, failures(seen) + 1, COUNTING)
+                }
+                _ => return None,
+            };
+            match self.hot.word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(Report::Counted),
+                Err(newer) => seen = newer,
+            }
+        }
+        None
     }
 
     /// A permit was dropped without an outcome.
     pub(crate) fn dropped(&self, ticket: Ticket) {
-        let outcome = if self.drops_fail { Outcome::Failure } else { Outcome::Neutral };
+        let outcome = if self.fixed.drops_fail { Outcome::Failure } else { Outcome::Neutral };
         let _ = self.report(ticket, outcome, None);
     }
 
@@ -146,42 +192,45 @@ impl Shared {
             let change = machine.obey(command, now);
             Step { answer: change, change }
         });
-        change.map(|change| Transition::new(change, self.start, now))
+        change.map(|change| Transition::new(change, self.fixed.start, now))
     }
 
     /// Runs one step of the machine and publishes the new state; listeners are called after the lock is free.
     fn tell<T>(&self, now: u64, step: impl FnOnce(&mut Machine) -> Step<T>) -> T {
         let mut machine = self.lock();
+        if mode(self.hot.word.load(Ordering::Relaxed)) == COUNTING {
+            // From here on no outcome is counted past the machine.
+            let seen = self.hot.word.swap(word(machine.generation(), 0, MOVING), Ordering::AcqRel);
+            machine.take_over(failures(seen) as u32);
+        }
         let Step { answer, change } = step(&mut machine);
         self.publish(&machine, change, now);
         drop(machine);
         if let Some(change) = change {
-            self.listeners.tell(&Transition::new(change, self.start, now));
+            self.listeners.tell(&Transition::new(change, self.fixed.start, now));
         }
         answer
     }
 
     fn publish(&self, machine: &Machine, change: Option<Change>, now: u64) {
-        let view = machine.view();
-        let next = word(machine.generation(), mode_of(view));
+        let next = word_of(machine);
         let counters = machine.counters();
-        self.failures.store(u64::from(counters.consecutive_failures), Ordering::Release);
         self.late.store(counters.late, Ordering::Release);
         // A closed breaker that stays closed has no probes and no new trip: the common case of a failure.
-        if change.is_some() || !matches!(view, View::Clean | View::Closed) {
+        if change.is_some() || !matches!(mode(next), COUNTING | RECORDING) {
             self.trips.store(counters.trips, Ordering::Release);
             self.probes.store(pair(counters.probes, counters.probe_successes), Ordering::Release);
         }
-        if self.windowed {
+        if self.fixed.windowed {
             self.window.store(pair(counters.window_calls, counters.window_failures), Ordering::Release);
             self.window_slow.store(u64::from(counters.window_slow), Ordering::Release);
         }
         if let Some(change) = change {
             self.history.push(change, now);
         }
-        if let View::Open { until } | View::Full { until } = view {
+        if let View::Open { until } | View::Full { until } = machine.view() {
             // A reader that saw the old word must not take the new `until` for its own.
-            self.hot.word.store(word(machine.generation(), MOVING), Ordering::Release);
+            self.hot.word.store(word(machine.generation(), 0, MOVING), Ordering::Release);
             self.hot.until.store(until, Ordering::Release);
         }
         if self.hot.word.load(Ordering::Relaxed) != next {
@@ -195,16 +244,12 @@ impl Shared {
     }
 
     pub(crate) fn state(&self) -> State {
-        loop {
-            match mode(self.hot.word.load(Ordering::Acquire)) {
-                CLEAN | CLOSED => return State::Closed,
-                OPEN => return State::Open,
-                HALF_OPEN | FULL => return State::HalfOpen,
-                ISOLATED => return State::Isolated,
-                DISABLED => return State::Disabled,
-                // Between two words: the lock tells when the second one is there.
-                _ => drop(self.lock()),
-            }
+        match mode(self.settled_word()) {
+            OPEN => State::Open,
+            HALF_OPEN | FULL => State::HalfOpen,
+            ISOLATED => State::Isolated,
+            DISABLED => State::Disabled,
+            _ => State::Closed,
         }
     }
 
@@ -213,7 +258,7 @@ impl Shared {
     }
 
     pub(crate) fn failures(&self) -> u32 {
-        self.failures.load(Ordering::Acquire) as u32
+        failures(self.settled_word()) as u32
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -231,19 +276,32 @@ impl Shared {
     }
 
     pub(crate) fn transitions(&self) -> Vec<Transition> {
-        self.history.read(self.start)
+        self.history.read(self.fixed.start)
+    }
+
+    /// The word, once it says a mode.
+    fn settled_word(&self) -> u64 {
+        loop {
+            let seen = self.hot.word.load(Ordering::Acquire);
+            if mode(seen) != MOVING {
+                return seen;
+            }
+            // Between two words: the lock tells when the second one is there.
+            drop(self.lock());
+        }
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Instant {
-        match &self.clock {
+        match &self.fixed.clock {
             None => system_clock(),
             Some(clock) => clock(),
         }
     }
 
+    #[inline]
     fn ticks(&self, now: Instant) -> u64 {
-        nanos(now.saturating_duration_since(self.start))
+        now.checked_duration_since(self.fixed.start).map_or(0, nanos)
     }
 }
 
@@ -252,45 +310,86 @@ pub(crate) fn system_clock() -> Instant {
     Instant::now()
 }
 
+/// A ticket with the whole number of its generation, of which the word holds the lower bits.
+const fn widened(ticket: Ticket, current: u64) -> Ticket {
+    let behind = current.wrapping_sub(ticket.generation) & GENERATIONS;
+    Ticket { generation: current.wrapping_sub(behind), ..ticket }
+}
+
 const fn pair(upper: u32, lower: u32) -> u64 {
     (upper as u64) << 32 | lower as u64
 }
 
-const fn word(generation: u64, mode: u64) -> u64 {
-    generation << MODE_BITS | mode
+const fn word(generation: u64, failures: u64, mode: u64) -> u64 {
+    generation << (FAILURE_BITS + MODE_BITS) | failures << MODE_BITS | mode
 }
 
 const fn generation(word: u64) -> u64 {
-    word >> MODE_BITS
+    word >> (FAILURE_BITS + MODE_BITS)
+}
+
+const fn failures(word: u64) -> u64 {
+    word >> MODE_BITS & ((1 << FAILURE_BITS) - 1)
 }
 
 const fn mode(word: u64) -> u64 {
     word & ((1 << MODE_BITS) - 1)
 }
 
-const fn mode_of(view: View) -> u64 {
-    match view {
-        View::Clean => CLEAN,
-        View::Closed => CLOSED,
-        View::Open { .. } => OPEN,
-        View::HalfOpen => HALF_OPEN,
-        View::Full { .. } => FULL,
-        View::Isolated => ISOLATED,
-        View::Disabled => DISABLED,
-    }
+fn word_of(machine: &Machine) -> u64 {
+    let (failures, mode) = match machine.view() {
+        View::Counting { failures } => (failures, COUNTING),
+        View::Recording => (0, RECORDING),
+        View::Open { .. } => (0, OPEN),
+        View::HalfOpen => (0, HALF_OPEN),
+        View::Full { .. } => (0, FULL),
+        View::Isolated => (0, ISOLATED),
+        View::Disabled => (0, DISABLED),
+    };
+    word(machine.generation(), u64::from(failures), mode)
 }
 
-/// 61 bits are left for the generation: a move each nanosecond for 73 years.
 const MODE_BITS: u32 = 3;
-/// Closed, and a success changes nothing.
-const CLEAN: u64 = 0;
-const CLOSED: u64 = 1;
+/// Enough for the largest threshold, a million.
+const FAILURE_BITS: u32 = 20;
+/// 41 bits: a permit would have to be out for 2 * 10^12 moves before a state is taken for the one that issued it.
+const GENERATIONS: u64 = (1 << (64 - FAILURE_BITS - MODE_BITS)) - 1;
+/// Closed; the word counts the failures in a row.
+const COUNTING: u64 = 0;
+/// Closed; a window records the outcomes, under the lock.
+const RECORDING: u64 = 1;
 const OPEN: u64 = 2;
 const HALF_OPEN: u64 = 3;
 /// Half-open, all probes out.
 const FULL: u64 = 4;
 const ISOLATED: u64 = 5;
 const DISABLED: u64 = 6;
-/// Another thread holds the lock and is about to publish.
+/// A thread holds the lock and is about to publish.
 const MOVING: u64 = 7;
 const HEAD_START: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_holds_a_generation_a_count_and_a_mode() {
+        for counted in [0, 1, 999_999] {
+            for mode_of_it in [COUNTING, OPEN, MOVING] {
+                let word = word(GENERATIONS, counted, mode_of_it);
+                assert_eq!((generation(word), failures(word), mode(word)), (GENERATIONS, counted, mode_of_it));
+            }
+        }
+    }
+
+    #[test]
+    fn a_ticket_gets_back_the_part_of_its_generation_that_the_word_does_not_hold() {
+        let of = |generation| Ticket { generation, probe: 0, started: 0 };
+        for issued in [0, 7, GENERATIONS, GENERATIONS + 1, 5 * (GENERATIONS + 1) + 3] {
+            let seen = generation(word(issued, 0, COUNTING));
+            for later in [0, 1, 1_000_000, GENERATIONS] {
+                assert_eq!(widened(of(seen), issued + later).generation, issued);
+            }
+        }
+    }
+}

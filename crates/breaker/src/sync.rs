@@ -35,6 +35,22 @@ mod explored {
             self.value.load(order)
         }
 
+        pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
+            self.accesses.fetch_add(1, Ordering::Relaxed);
+            self.value.swap(value, order)
+        }
+
+        pub(crate) fn compare_exchange(
+            &self,
+            current: u64,
+            new: u64,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u64, u64> {
+            self.accesses.fetch_add(1, Ordering::Relaxed);
+            self.value.compare_exchange(current, new, success, failure)
+        }
+
         pub(crate) fn store(&self, value: u64, order: Ordering) {
             self.accesses.fetch_add(1, Ordering::Relaxed);
             self.value.store(value, order);

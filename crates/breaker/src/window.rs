@@ -164,6 +164,9 @@ const PER_WORD: u32 = 32;
 const BUCKETS: u64 = 10;
 
 /// The nanoseconds of `time`, in which the machine and its windows count; saturates after 584 years.
+#[inline]
 pub(crate) fn nanos(time: Duration) -> u64 {
-    time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
+    const NANOS: u64 = 1_000_000_000;
+    let (seconds, rest) = (time.as_secs(), u64::from(time.subsec_nanos()));
+    if seconds < u64::MAX / NANOS { seconds * NANOS + rest } else { seconds.saturating_mul(NANOS).saturating_add(rest) }
 }
