@@ -16,13 +16,16 @@ type Case = (&'static str, Option<u64>, fn(u64));
 
 const CASES: &[Case] = &[
     ("breaker: closed, success", Some(60), closed),
-    ("breaker: one failure in ten", None, one_in_ten),
-    ("breaker: refused, own clock", None, refused),
-    ("breaker: refused, now given", None, refused_at),
+    ("breaker: one failure in ten", Some(75), one_in_ten),
+    ("breaker: refused, own clock", Some(130), refused),
+    ("breaker: refused, now given", Some(110), refused_at),
     ("backoff: build and five draws", Some(400), backoff_draws),
     ("backoff: build and five draws, seeded", Some(400), backoff_seeded),
     ("recloser: closed, success", None, recloser),
+    ("recloser: refused", None, recloser_refused),
     ("failsafe: closed, success", None, failsafe),
+    ("failsafe: refused", None, failsafe_refused),
+    ("floor: a clock read", None, clock),
 ];
 
 fn main() -> ExitCode {
@@ -130,19 +133,48 @@ fn recloser(calls: u64) {
     }
 }
 
+fn recloser_refused(calls: u64) {
+    let peer = recloser::Recloser::custom().open_wait(LONG).build();
+    // Its window is the last 100 calls.
+    for _ in 0..200 {
+        black_box(peer.call(|| work(black_box(false))).is_ok());
+    }
+    for _ in 0..calls {
+        black_box(peer.call(|| work(black_box(true))).is_ok());
+    }
+}
+
 fn failsafe(calls: u64) {
-    let policy = failsafe::failure_policy::consecutive_failures(5, failsafe::backoff::constant(SECOND));
+    let policy = failsafe::failure_policy::consecutive_failures(5, failsafe::backoff::constant(LONG));
     let peer = failsafe::Config::new().failure_policy(policy).build();
     for _ in 0..calls {
         black_box(failsafe::CircuitBreaker::call(&peer, || work(black_box(true))).is_ok());
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a start for a fixed time")]
+fn failsafe_refused(calls: u64) {
+    let policy = failsafe::failure_policy::consecutive_failures(5, failsafe::backoff::constant(LONG));
+    let peer = failsafe::Config::new().failure_policy(policy).build();
+    for _ in 0..5 {
+        black_box(failsafe::CircuitBreaker::call(&peer, || work(black_box(false))).is_ok());
+    }
+    for _ in 0..calls {
+        black_box(failsafe::CircuitBreaker::call(&peer, || work(black_box(true))).is_ok());
+    }
+}
+
+fn clock(calls: u64) {
+    for _ in 0..calls {
+        black_box(now());
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a start for a fixed time, and the clock itself")]
 fn now() -> Instant {
     Instant::now()
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(3_000);
 /// The environment variable that names the case which a copy of this program runs.
 const CASE: &str = "BREAKER_INSTRUCTIONS_CASE";

@@ -50,13 +50,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(result) => println!("{sql}: {result:?}"),
             Err(rejected) => {
                 println!("{sql}: {rejected}");
-                std::thread::park_timeout(rejected.retry_after.unwrap_or_default());
+                std::thread::park_timeout(rejected.retry_after().unwrap_or_default());
             }
         }
     }
     // `call` takes every error for a failure; after the open time one probe goes out.
     while let Err(CallError::Rejected(rejected)) = breaker.call(|| database.query("SELECT 5")) {
-        std::thread::park_timeout(rejected.retry_after.unwrap_or_default());
+        std::thread::park_timeout(rejected.retry_after().unwrap_or_default());
     }
     println!("{} after {} trip", breaker.state(), breaker.trips());
     Ok(())

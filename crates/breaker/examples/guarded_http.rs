@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(Err(error)) => println!("{error}"),
             Err(rejected) => {
                 println!("{rejected}");
-                std::thread::park_timeout(rejected.retry_after.unwrap_or_default());
+                std::thread::park_timeout(rejected.retry_after().unwrap_or_default());
             }
         }
     }

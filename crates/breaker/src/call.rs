@@ -75,7 +75,7 @@ impl<E> CallError<E> {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            CallError::Rejected(rejected) => rejected.retry_after,
+            CallError::Rejected(rejected) => rejected.retry_after(),
             CallError::Inner(_) => None,
         }
     }

@@ -15,7 +15,7 @@
 //!     breaker.try_acquire_at(now).expect("closed").failure_at(now);
 //! }
 //! let rejected = breaker.try_acquire_at(now).unwrap_err();
-//! assert_eq!((rejected.state, rejected.retry_after), (State::Open, Some(Duration::from_secs(60))));
+//! assert_eq!((rejected.state(), rejected.retry_after()), (State::Open, Some(Duration::from_secs(60))));
 //! # Ok::<(), breaker::InvalidConfig>(())
 //! ```
 #![cfg_attr(not(feature = "std"), no_std)]

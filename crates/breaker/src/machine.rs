@@ -1,6 +1,7 @@
 //! The machine itself: no clock, no lock, no I/O. Its next state depends only on its state and its input.
 
 use alloc::vec::Vec;
+use core::num::NonZeroU64;
 use core::time::Duration;
 
 use crate::config::{Config, Trip};
@@ -193,8 +194,7 @@ impl Machine {
         match self.phase {
             Phase::Closed { .. } | Phase::Disabled => Step { answer: Ok(call), change: None },
             Phase::Open { until } if now < until => {
-                let retry_after = Some(Duration::from_nanos(until - now));
-                Step { answer: Err(Rejected { retry_after, state: State::Open }), change: None }
+                Step { answer: Err(Rejected::new(State::Open, NonZeroU64::new(until - now))), change: None }
             }
             Phase::Open { .. } => {
                 let change = self.go(Phase::HalfOpen { successes: 0 }, Reason::OpenTimeOver);
@@ -206,13 +206,11 @@ impl Machine {
                 let answer = if self.probes.len() < self.config.half_open_probes as usize {
                     Ok(self.admit(now))
                 } else {
-                    Err(Rejected { retry_after: None, state: State::HalfOpen })
+                    Err(Rejected::new(State::HalfOpen, None))
                 };
                 Step { answer, change: None }
             }
-            Phase::Isolated => {
-                Step { answer: Err(Rejected { retry_after: None, state: State::Isolated }), change: None }
-            }
+            Phase::Isolated => Step { answer: Err(Rejected::new(State::Isolated, None)), change: None },
         }
     }
 

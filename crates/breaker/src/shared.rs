@@ -7,6 +7,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::num::NonZeroU64;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -95,25 +96,22 @@ impl Shared {
         if mode(seen) == COUNTING {
             return Ok(Ticket { generation: generation(seen), probe: 0, started: 0 });
         }
-        if mode(seen) == OPEN {
-            let nanos = self.refuses_for(seen, now);
-            if nanos > 0 {
-                return Err(Rejected { retry_after: Some(Duration::from_nanos(nanos)), state: State::Open });
-            }
+        if mode(seen) == OPEN
+            && let Some(after) = self.refuses_for(seen, now)
+        {
+            return Err(Rejected::new(State::Open, Some(after)));
         }
-        match self.acquire_otherwise(seen, now) {
-            Ok(Ticket { generation, probe, started }) => Ok(Ticket { generation, probe, started }),
-            Err(Rejected { retry_after, state }) => Err(Rejected { retry_after, state }),
-        }
+        self.acquire_otherwise(seen, now)
     }
 
-    /// For how many nanoseconds the state that `seen` names refuses; 0 if its time is over or another state stands.
+    /// How long the state that `seen` names still refuses, in nanoseconds. `None` if its time is over or another state
+    /// stands.
     #[inline(never)]
-    fn refuses_for(&self, seen: u64, now: Option<Instant>) -> u64 {
+    fn refuses_for(&self, seen: u64, now: Option<Instant>) -> Option<NonZeroU64> {
         let now = self.ticks(now.unwrap_or_else(|| self.now()));
         let until = self.hot.until.load(Ordering::Acquire);
         // `until` changes only after the word has: if the word still stands, the two belong together.
-        if now < until && self.hot.word.load(Ordering::Relaxed) == seen { until - now } else { 0 }
+        if self.hot.word.load(Ordering::Relaxed) == seen { NonZeroU64::new(until.saturating_sub(now)) } else { None }
     }
 
     #[inline(never)]
@@ -123,10 +121,8 @@ impl Shared {
         match mode(seen) {
             RECORDING | DISABLED if self.fixed.timed => return Ok(Ticket { started: ticks(), ..call }),
             RECORDING | DISABLED => return Ok(call),
-            ISOLATED => return Err(Rejected { retry_after: None, state: State::Isolated }),
-            FULL if self.refuses_for(seen, now) > 0 => {
-                return Err(Rejected { retry_after: None, state: State::HalfOpen });
-            }
+            ISOLATED => return Err(Rejected::new(State::Isolated, None)),
+            FULL if self.refuses_for(seen, now).is_some() => return Err(Rejected::new(State::HalfOpen, None)),
             _ => {}
         }
         let now = ticks();

@@ -1,6 +1,7 @@
 //! The words of the breaker: states, outcomes, refusals, transitions.
 
 use core::fmt;
+use core::num::NonZeroU64;
 use core::time::Duration;
 
 /// How the breaker treats calls.
@@ -89,20 +90,49 @@ impl Report {
     }
 }
 
-/// Why a call may not go out now. Not retryable as it stands: wait for `retry_after`, or longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+/// Why a call may not go out now. Not retryable as it stands: wait as long as [`retry_after`](Rejected::retry_after)
+/// says, or longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rejected {
+    state: State,
+    /// Nanoseconds, as the machine counts them: a caller that does not ask for the time pays for no conversion.
+    after: Option<NonZeroU64>,
+}
+
+impl Rejected {
+    #[inline]
+    pub(crate) const fn new(state: State, after: Option<NonZeroU64>) -> Rejected {
+        Rejected { state, after }
+    }
+
+    /// The state that refused: open, half-open or isolated.
+    #[must_use]
+    #[inline]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
     /// The time until the breaker lets a probe out. `None` while that depends on something other than time: on probes
     /// that are out, or on the person who isolated the breaker.
-    pub retry_after: Option<Duration>,
-    /// The state that refused: open, half-open or isolated.
-    pub state: State,
+    #[must_use]
+    #[inline]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self.after {
+            Some(nanos) => Some(Duration::from_nanos(nanos.get())),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected").field("state", &self.state).field("retry_after", &self.retry_after()).finish()
+    }
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.state, self.retry_after) {
+        match (self.state, self.retry_after()) {
             (_, Some(after)) => write!(f, "the circuit breaker is {}: call again in {after:?}", self.state),
             (State::HalfOpen, None) => {
                 f.write_str("the circuit breaker is half_open and all its probes are out: call again later")

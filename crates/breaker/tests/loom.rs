@@ -78,7 +78,7 @@ fn a_forced_half_open_lets_exactly_one_probe_out_before_the_deadline() {
             .collect();
         let mine = breaker.try_acquire_at(now);
         if let Err(rejected) = &mine {
-            assert_eq!((rejected.state, rejected.retry_after), (State::Open, Some(OPEN)));
+            assert_eq!((rejected.state(), rejected.retry_after()), (State::Open, Some(OPEN)));
         }
         let moved = commands.into_iter().map(|command| command.join().unwrap()).filter(|moved| *moved).count();
         assert_eq!((moved, breaker.state()), (1, State::HalfOpen));
@@ -117,7 +117,7 @@ fn no_failure_is_lost_and_the_breaker_trips_once() {
             permits.into_iter().map(|permit| thread::spawn(move || permit.failure_at(now).counted())).collect();
         // A reader without the lock sees one of the real states, with the deadline that belongs to it.
         if let Err(rejected) = breaker.try_acquire_at(now) {
-            assert_eq!((rejected.state, rejected.retry_after), (State::Open, Some(OPEN)));
+            assert_eq!((rejected.state(), rejected.retry_after()), (State::Open, Some(OPEN)));
         }
         for thread in threads {
             assert!(thread.join().unwrap());
@@ -248,11 +248,11 @@ fn a_refusal_never_pairs_one_state_with_the_deadline_of_another() {
         };
         let asked = deadline - Duration::from_secs(1);
         if let Err(rejected) = breaker.try_acquire_at(asked) {
-            let allowed: &[_] = match rejected.state {
+            let allowed: &[_] = match rejected.state() {
                 State::Open => &[Some(Duration::from_secs(1)), Some(Duration::from_secs(61))],
                 _ => &[None],
             };
-            assert!(allowed.contains(&rejected.retry_after), "{rejected:?}");
+            assert!(allowed.contains(&rejected.retry_after()), "{rejected:?}");
         }
         other.join().unwrap();
         assert_eq!((breaker.state(), breaker.trips()), (State::Open, 2));
@@ -333,7 +333,7 @@ fn in_order(scripts: &[Vec<Act>; 2], failures: usize, order: u32) -> Option<Seen
             Act::Command(command) => Answer::Moved(machine.command(command, now).is_some()),
             Act::Ask => Answer::Asked(match machine.try_acquire(now).answer {
                 Ok(ticket) => Ok(ticket.kind()),
-                Err(rejected) => Err((rejected.state, rejected.retry_after)),
+                Err(rejected) => Err((rejected.state(), rejected.retry_after())),
             }),
         });
     }
@@ -351,7 +351,7 @@ fn play(breaker: &Breaker, script: Vec<Act>, permits: Vec<Permit>, now: Instant)
                 std::mem::forget(permit);
                 Ok(kind)
             }
-            Err(rejected) => Err((rejected.state, rejected.retry_after)),
+            Err(rejected) => Err((rejected.state(), rejected.retry_after())),
         }),
     };
     script.into_iter().map(act).collect()

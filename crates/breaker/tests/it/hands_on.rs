@@ -13,13 +13,13 @@ fn a_person_can_open_close_isolate_disable_and_reset() {
     let early = breaker.try_acquire().expect("closed");
     let done = breaker.force_open();
     assert_eq!((done.from, done.reason, done.to, done.number), (State::Closed, Reason::ForcedOpen, State::Open, 1));
-    assert!(breaker.try_acquire().unwrap_err().retry_after.expect("open for a time") > Duration::from_secs(59));
+    assert!(breaker.try_acquire().unwrap_err().retry_after().expect("open for a time") > Duration::from_secs(59));
     breaker.force_closed();
     assert_eq!(early.failure(), Report::Late, "it was issued before");
 
     breaker.isolate();
     let rejected = breaker.try_acquire().unwrap_err();
-    assert_eq!((rejected.state, rejected.retry_after), (State::Isolated, None));
+    assert_eq!((rejected.state(), rejected.retry_after()), (State::Isolated, None));
     assert!(rejected.to_string().contains("until it is reset"), "{rejected}");
 
     breaker.disable();
@@ -78,7 +78,7 @@ fn forced_open_for_a_time_is_clamped_to_the_longest_open_time() {
     let (breaker, now) = (Breaker::default(), crate::clock());
     for (asked, got) in [(Duration::ZERO, Duration::from_millis(1)), (Duration::MAX, Duration::from_secs(3600))] {
         breaker.command_at(Command::ForceOpen(Some(asked)), now);
-        assert_eq!(breaker.try_acquire_at(now).unwrap_err().retry_after, Some(got));
+        assert_eq!(breaker.try_acquire_at(now).unwrap_err().retry_after(), Some(got));
     }
 }
 

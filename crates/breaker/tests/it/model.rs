@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use breaker::{
-    Breaker, Change, Command, Config, Dropped, Kind, Machine, Outcome, Permit, Rate, Reason, Rejected, Report, State,
+    Breaker, Change, Command, Config, Dropped, Kind, Machine, Outcome, Permit, Rate, Reason, Report, State,
     TRANSITIONS, Ticket, Transition, Trip, Window,
 };
 use proptest::collection::vec;
@@ -295,8 +295,8 @@ fn check(settings: &Settings, history: &[Action]) -> Result<Vec<(State, Reason, 
                     }
                     (Err((state, after)), Err(first), Err(second)) => {
                         let after = after.map(ms);
-                        for Rejected { retry_after, state: refused, .. } in [first, second] {
-                            prop_assert_eq!((refused, retry_after), (state, after));
+                        for rejected in [first, second] {
+                            prop_assert_eq!((rejected.state(), rejected.retry_after()), (state, after));
                         }
                     }
                     (expected, ticket, permit) => {
@@ -469,7 +469,7 @@ proptest! {
         let config = Config::builder().with_open_duration(ms(open)).with_open_jitter(part).with_seed(seed).build();
         let mut machine = Machine::new(config.expect("in range"));
         machine.command(Command::ForceOpen(None), Duration::ZERO);
-        let after = machine.try_acquire(Duration::ZERO).answer.unwrap_err().retry_after.expect("open");
+        let after = machine.try_acquire(Duration::ZERO).answer.unwrap_err().retry_after().expect("open");
         prop_assert!(after >= ms(open) && after.as_secs_f64() <= ms(open).as_secs_f64() * (1.0 + part) + 1e-9);
     }
 }

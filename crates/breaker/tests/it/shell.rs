@@ -42,13 +42,13 @@ fn an_open_breaker_says_when_to_come_back_and_then_lets_one_probe_out() {
     let (breaker, now) = (exact(), crate::clock());
     trip(&breaker, now);
     let rejected = breaker.try_acquire_at(now + Duration::from_secs(59)).unwrap_err();
-    assert_eq!((rejected.state, rejected.retry_after), (State::Open, Some(Duration::from_secs(1))));
+    assert_eq!((rejected.state(), rejected.retry_after()), (State::Open, Some(Duration::from_secs(1))));
 
     let now = now + Duration::from_secs(60);
     let probe = breaker.try_acquire_at(now).expect("the open time is over");
     assert_eq!((probe.kind(), breaker.state()), (Kind::Probe, State::HalfOpen));
     let rejected = breaker.try_acquire_at(now).unwrap_err();
-    assert_eq!((rejected.state, rejected.retry_after), (State::HalfOpen, None));
+    assert_eq!((rejected.state(), rejected.retry_after()), (State::HalfOpen, None));
     assert_eq!(probe.success_at(now), Report::Counted);
     assert_eq!(breaker.state(), State::Closed);
 }
@@ -128,11 +128,11 @@ fn a_hint_lengthens_the_open_time_that_its_failure_begins() {
     for _ in 0..5 {
         let _ = breaker.try_acquire_at(now).expect("closed").failure_with_hint_at(Duration::from_secs(90), now);
     }
-    assert_eq!(breaker.try_acquire_at(now).unwrap_err().retry_after, Some(Duration::from_secs(90)));
+    assert_eq!(breaker.try_acquire_at(now).unwrap_err().retry_after(), Some(Duration::from_secs(90)));
     let now = now + Duration::from_secs(90);
     let probe = breaker.try_acquire_at(now).expect("a probe");
     let _ = probe.failure_with_hint_at(Duration::MAX, now);
-    assert_eq!(breaker.try_acquire_at(now).unwrap_err().retry_after, Some(Duration::from_secs(3600)), "the longest");
+    assert_eq!(breaker.try_acquire_at(now).unwrap_err().retry_after(), Some(Duration::from_secs(3600)), "the longest");
 }
 
 #[test]
@@ -179,7 +179,7 @@ async fn async_calls_work_on_a_paused_clock_and_a_cancelled_one_frees_its_slot()
     for _ in 0..5 {
         assert!(breaker.call_async(async { Err::<(), _>("no") }).await.is_err());
     }
-    let wait = breaker.try_acquire().unwrap_err().retry_after.expect("open");
+    let wait = breaker.try_acquire().unwrap_err().retry_after().expect("open");
     assert_eq!(wait, Duration::from_secs(60));
     tokio::time::sleep(wait).await;
     let hangs = breaker.call_async(std::future::pending::<Result<(), ()>>());
@@ -213,7 +213,7 @@ fn a_guarded_future_is_sendable_where_the_call_is_and_is_dropped_unpolled_where_
         polled.set(polled.get() + 1);
     });
     let refused = pin!(call).poll(&mut Context::from_waker(Waker::noop()));
-    assert!(matches!(refused, Poll::Ready(Err(rejected)) if rejected.state == State::Isolated));
+    assert!(matches!(refused, Poll::Ready(Err(rejected)) if rejected.state() == State::Isolated));
     assert_eq!(polled.get(), 0);
 }
 

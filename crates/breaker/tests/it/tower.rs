@@ -78,7 +78,7 @@ async fn a_stack_of_boxed_errors_with_a_time_out_outside_still_says_when_to_come
     breaker.force_open();
     let refused = service.call(()).await.unwrap_err();
     let refused = refused.downcast_ref::<Rejected>().expect("the refusal");
-    assert_eq!(refused.retry_after, Some(Duration::from_secs(60)));
+    assert_eq!(refused.retry_after(), Some(Duration::from_secs(60)));
 }
 
 #[derive(Clone)]

@@ -291,7 +291,7 @@ impl Endpoint {
             self.used = (std::mem::take(&mut self.has_pass), self.only_replay && !only_replay);
             self.only_replay = only_replay;
         }
-        step.answer.map_err(|rejected| match rejected.retry_after {
+        step.answer.map_err(|rejected| match rejected.retry_after() {
             Some(after) => Wait::Until(later(now, after.max(Duration::from_millis(1)))),
             None => Wait::Answer,
         })
