@@ -33,9 +33,8 @@ impl Database {
 /// A query that the server does not understand says nothing about the server.
 fn classify(result: &Result<usize, DbError>) -> Outcome {
     match result {
-        Ok(_) => Outcome::Success,
-        Err(DbError::Unreachable) => Outcome::Failure,
         Err(DbError::Syntax) => Outcome::Neutral,
+        other => other.into(),
     }
 }
 
@@ -47,11 +46,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for sql in ["SELEKT 1", "SELECT 1", "SELECT 2", "SELECT 3", "SELECT 4"] {
         match breaker.call_with(classify, || database.query(sql)) {
-            Ok(result) => println!("{sql}: {result:?}"),
-            Err(rejected) => {
-                println!("{sql}: {rejected}");
-                std::thread::park_timeout(rejected.retry_after().unwrap_or_default());
+            Err(CallError::Rejected(refused)) => {
+                println!("{sql}: {refused}");
+                std::thread::park_timeout(refused.retry_after().unwrap_or_default());
             }
+            result => println!("{sql}: {result:?}"),
         }
     }
     // `call` takes every error for a failure; after the open time one probe goes out.

@@ -33,11 +33,10 @@ fn get(server: SocketAddr, path: &str) -> io::Result<Response> {
 /// No answer and 5xx are failures of the server, 4xx are mistakes of ours.
 fn classify(result: &io::Result<Response>) -> Outcome {
     match result {
-        Err(_) => Outcome::Failure,
         Ok(Response { status: 500.., retry_after: Some(wait), .. }) => Outcome::FailureWithHint(*wait),
         Ok(Response { status: 500.., .. }) => Outcome::Failure,
         Ok(Response { status: 400.., .. }) => Outcome::Neutral,
-        Ok(_) => Outcome::Success,
+        other => other.into(),
     }
 }
 
@@ -53,11 +52,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Four answers and one refusal: the refused call is not made.
     for _ in 0..5 {
         match breaker.call_with(classify, || get(server, "/orders")) {
-            Ok(Ok(response)) => println!("{} {}", response.status, response.body),
-            Ok(Err(error)) => println!("{error}"),
-            Err(rejected) => {
-                println!("{rejected}");
-                std::thread::park_timeout(rejected.retry_after().unwrap_or_default());
+            Ok(response) => println!("{} {}", response.status, response.body),
+            Err(error) => {
+                println!("{error}");
+                // No time, unless the breaker refused: then it says how long.
+                std::thread::park_timeout(error.retry_after().unwrap_or_default());
             }
         }
     }

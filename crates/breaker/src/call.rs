@@ -1,7 +1,6 @@
 //! Whole calls: ask, run, report.
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use crate::breaker::Breaker;
@@ -24,19 +23,41 @@ impl Breaker {
     /// The refusal, or the error of `call`.
     #[inline]
     pub fn call<T, E>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
-        self.call_with(by_result, call).map_err(CallError::Rejected)?.map_err(CallError::Inner)
+        self.call_with(|result| result.into(), call)
     }
 
-    /// [`call`](Breaker::call) where `classify` turns a result into an outcome.
+    /// [`call`](Breaker::call) where `classify` turns the result into an outcome; it gives back the same type.
+    ///
+    /// The classifier stands before the call, so that a long closure comes last. It sees the whole result: an `Ok` may
+    /// be a failure (a response 503), an `Err` neutral (the caller's own mistake). `other.into()` is the outcome that
+    /// [`call`](Breaker::call) takes.
+    ///
+    /// ```
+    /// use breaker::{Breaker, CallError, Outcome};
+    ///
+    /// let breaker = Breaker::default();
+    /// let not_found = breaker.call_with(
+    ///     |result| match result {
+    ///         Err(400..500) => Outcome::Neutral,
+    ///         other => other.into(),
+    ///     },
+    ///     || Err::<(), u16>(404),
+    /// );
+    /// assert_eq!((not_found, breaker.consecutive_failures()), (Err(CallError::Inner(404)), 0));
+    /// ```
     ///
     /// # Errors
-    /// The refusal; the result of `call` is returned as it is.
+    /// The refusal, or the error of `call`.
     #[inline]
-    pub fn call_with<R>(&self, classify: impl FnOnce(&R) -> Outcome, call: impl FnOnce() -> R) -> Result<R, Rejected> {
-        let permit = self.try_acquire_ref()?;
+    pub fn call_with<T, E>(
+        &self,
+        classify: impl FnOnce(&Result<T, E>) -> Outcome,
+        call: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        let permit = self.try_acquire_ref().map_err(CallError::Rejected)?;
         let result = call();
         let _ = permit.report(classify(&result));
-        Ok(result)
+        result.map_err(CallError::Inner)
     }
 
     /// Awaits `call` if it may go out now: `Ok` is a success, `Err` a failure. If it may not, `call` is dropped without
@@ -48,25 +69,26 @@ impl Breaker {
     /// # Cancel safety
     /// Dropped before its end it counts as a dropped permit. It is `Send` if `call` is, and needs no runtime.
     pub async fn call_async<T, E>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, CallError<E>> {
-        self.call_async_with(by_result, call).await.map_err(CallError::Rejected)?.map_err(CallError::Inner)
+        self.call_async_with(|result| result.into(), call).await
     }
 
-    /// [`call_async`](Breaker::call_async) where `classify` turns a result into an outcome.
+    /// [`call_async`](Breaker::call_async) where `classify` turns the result into an outcome, as in
+    /// [`call_with`](Breaker::call_with): classifier first, the same type back.
     ///
     /// # Errors
-    /// The refusal; the result of `call` is returned as it is.
+    /// The refusal, or the error of `call`.
     ///
     /// # Cancel safety
     /// As [`call_async`](Breaker::call_async).
-    pub async fn call_async_with<R>(
+    pub async fn call_async_with<T, E>(
         &self,
-        classify: impl FnOnce(&R) -> Outcome,
-        call: impl Future<Output = R>,
-    ) -> Result<R, Rejected> {
-        let permit = self.try_acquire_ref()?;
+        classify: impl FnOnce(&Result<T, E>) -> Outcome,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, CallError<E>> {
+        let permit = self.try_acquire_ref().map_err(CallError::Rejected)?;
         let result = call.await;
         let _ = permit.report(classify(&result));
-        Ok(result)
+        result.map_err(CallError::Inner)
     }
 }
 
@@ -89,6 +111,15 @@ impl<E> CallError<E> {
         }
     }
 
+    /// The error of the call, if it was made.
+    #[must_use]
+    pub const fn inner(&self) -> Option<&E> {
+        match self {
+            CallError::Rejected(_) => None,
+            CallError::Inner(error) => Some(error),
+        }
+    }
+
     /// Both kinds as one error of the caller's own: an enum, or a `Box<dyn Error + Send + Sync>` in which [`Rejected`]
     /// can be found by downcasting.
     ///
@@ -99,15 +130,6 @@ impl<E> CallError<E> {
             CallError::Rejected(rejected) => rejected.into(),
             CallError::Inner(error) => error.into(),
         }
-    }
-}
-
-/// `Ok` is a success, `Err` a failure.
-#[inline]
-pub(crate) fn by_result<T, E>(result: &Result<T, E>) -> Outcome {
-    match result {
-        Ok(_) => Outcome::Success,
-        Err(_) => Outcome::Failure,
     }
 }
 

@@ -65,6 +65,17 @@ pub enum Outcome {
     Neutral,
 }
 
+/// `Ok` is a success, `Err` a failure.
+impl<T, E> From<&Result<T, E>> for Outcome {
+    #[inline]
+    fn from(result: &Result<T, E>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failure,
+        }
+    }
+}
+
 /// Whether an outcome still counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a report says whether the outcome still counted; ignore it with `let _ =`"]

@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::breaker::Breaker;
-use crate::call::{CallError, by_result};
+use crate::call::CallError;
 use crate::permit::Permit;
 use crate::state::{Outcome, Rejected};
 
@@ -61,7 +61,7 @@ pub struct ByResult;
 
 impl<T, E> Classify<T, E> for ByResult {
     fn classify(&self, result: &Result<T, E>) -> Outcome {
-        by_result(result)
+        result.into()
     }
 }
 

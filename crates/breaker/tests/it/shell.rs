@@ -9,7 +9,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use breaker::{
-    Breaker, CallError, Command, Config, Dropped, Kind, Machine, Outcome, Permit, Rate, Reason, Report, State, Trip,
+    Breaker, CallError, Command, Config, Dropped, Kind, Machine, Outcome, Permit, Rate, Reason, Rejected, Report,
+    State, Trip,
 };
 
 fn exact() -> Breaker {
@@ -145,18 +146,54 @@ fn calls_report_what_their_classifier_says() {
     assert!(refused.retry_after().is_some() && refused.rejected().is_some());
 
     let breaker = exact();
-    let by_status = |status: &u16| match status {
-        500.. => Outcome::Failure,
-        400.. => Outcome::Neutral,
-        _ => Outcome::Success,
+    let by_status = |result: &Result<u16, &str>| match result {
+        Ok(500..) => Outcome::Failure,
+        Ok(400..) => Outcome::Neutral,
+        other => other.into(),
     };
     for _ in 0..4 {
-        assert_eq!(breaker.call_with(by_status, || 503_u16), Ok(503));
-        assert_eq!(breaker.call_with(by_status, || 404_u16), Ok(404));
+        assert_eq!(breaker.call_with(by_status, || Ok(503)), Ok(503));
+        assert_eq!(breaker.call_with(by_status, || Ok(404)), Ok(404));
     }
     assert_eq!(breaker.consecutive_failures(), 4, "a neutral outcome neither counts nor clears");
-    assert_eq!(breaker.call_with(by_status, || 200_u16), Ok(200));
+    assert_eq!(breaker.call_with(by_status, || Ok(200)), Ok(200));
     assert_eq!(breaker.consecutive_failures(), 0);
+    assert_eq!(breaker.call_with(by_status, || Err("reset")), Err(CallError::Inner("reset")));
+    assert_eq!(breaker.consecutive_failures(), 1);
+}
+
+#[test]
+fn each_form_of_a_call_takes_one_classifier_and_gives_back_one_type() {
+    fn classify(result: &Result<u32, &'static str>) -> Outcome {
+        match result {
+            Err("not found") => Outcome::Neutral,
+            other => other.into(),
+        }
+    }
+    fn poll<T>(future: impl Future<Output = T>) -> T {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => value,
+            Poll::Pending => panic!("nothing here waits"),
+        }
+    }
+    let each_form =
+        |breaker: &Breaker, result: Result<u32, &'static str>| -> [Result<u32, CallError<&'static str>>; 4] {
+            [
+                breaker.call(|| result),
+                breaker.call_with(classify, || result),
+                poll(breaker.call_async(ready(result))),
+                poll(breaker.call_async_with(classify, ready(result))),
+            ]
+        };
+    let breaker = exact();
+    assert_eq!(each_form(&breaker, Ok(7)), [Ok(7); 4]);
+    assert_eq!(each_form(&breaker, Err("not found")), [Err(CallError::Inner("not found")); 4]);
+    assert_eq!(breaker.consecutive_failures(), 2, "only the two forms without a classifier took it for a failure");
+    breaker.isolate();
+    for refused in each_form(&breaker, Ok(7)) {
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.rejected().map(Rejected::state), refused.inner()), (Some(State::Isolated), None));
+    }
 }
 
 #[test]
@@ -166,7 +203,7 @@ fn a_panicking_call_or_classifier_gives_its_permit_back() {
     for _ in 0..8 {
         let call = || breaker.call(|| -> Result<(), ()> { panic!("in the call") });
         assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
-        let call = || breaker.call_with(|_: &u8| panic!("in the classifier"), || 1_u8);
+        let call = || breaker.call_with(|_| panic!("in the classifier"), || Ok::<_, ()>(1));
         assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
         assert_eq!((breaker.state(), breaker.counters().probes), (State::HalfOpen, 0));
     }
@@ -211,9 +248,10 @@ fn a_guarded_future_is_sendable_where_the_call_is_and_is_dropped_unpolled_where_
     // Not `Send`, as it borrows a `Cell`: none is asked for.
     let call = breaker.call_async_with(|_| Outcome::Neutral, async {
         polled.set(polled.get() + 1);
+        Ok::<_, String>(())
     });
     let refused = pin!(call).poll(&mut Context::from_waker(Waker::noop()));
-    assert!(matches!(refused, Poll::Ready(Err(rejected)) if rejected.state() == State::Isolated));
+    assert!(matches!(refused, Poll::Ready(Err(CallError::Rejected(refusal))) if refusal.state() == State::Isolated));
     assert_eq!(polled.get(), 0);
 }
 
