@@ -260,7 +260,7 @@ impl Builder {
             Some(backoff) => backoff,
             None => Box::new(self.exponential().map_err(of_backoff)?),
         };
-        let Storage { fallback, mut journal, no_fallback, notes: storage_notes, homes } =
+        let Storage { fallback, mut journal, no_fallback, notes: storage_notes, homes, warnings } =
             self.open_storage(chance.random())?;
         let found_usage = fallback.as_ref().map(|fallback| fallback.usage());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
@@ -309,7 +309,8 @@ impl Builder {
             let shared = Arc::clone(&shared);
             spawn("holdfast-journal", move || journal::run(&shared, committer))?;
         }
-        let exporter = ResilientSpanExporter::new(Arc::clone(&shared), self.settings.shutdown);
+        let mut exporter = ResilientSpanExporter::new(Arc::clone(&shared), self.settings.shutdown);
+        exporter.start_warnings = warnings;
         let limit = self.settings.request.attempt_timeout;
         spawn("holdfast-net", move || net::run(&shared, &transport, runtime, limit))?;
         Ok(exporter)

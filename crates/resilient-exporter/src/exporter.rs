@@ -29,18 +29,26 @@ pub struct ResilientSpanExporter {
     encoder: Encoder,
     settings: Shutdown,
     shut_down: AtomicBool,
+    pub(crate) start_warnings: Vec<String>,
 }
 
 impl ResilientSpanExporter {
     pub(crate) fn new(shared: Arc<Shared>, settings: Shutdown) -> Self {
         let encoder = Encoder::new(&Resource::builder_empty().build());
-        Self { shared, encoder, settings, shut_down: AtomicBool::new(false) }
+        Self { shared, encoder, settings, shut_down: AtomicBool::new(false), start_warnings: Vec::new() }
     }
 
     /// A view that stays when the SDK owns the exporter.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The warnings about storage that [`Builder::build`](crate::Builder::build) has logged: a program that sets its
+    /// log subscriber later can log them again.
+    #[must_use]
+    pub fn start_warnings(&self) -> &[String] {
+        &self.start_warnings
     }
 
     fn accept(&self, batch: Vec<SpanData>) -> OTelSdkResult {

@@ -30,6 +30,8 @@ pub(super) struct Storage {
     pub(super) notes: Vec<StorageNote>,
     /// The directories, which wake the threads of the storage.
     pub(super) homes: Vec<Arc<Home<SafeDir>>>,
+    /// The warnings that the log has got.
+    pub(super) warnings: Vec<String>,
 }
 
 /// The directories of the stores that this builder opens.
@@ -43,6 +45,12 @@ struct Homes {
 const REMEDY: &str = "repair it or choose another directory, and restart";
 
 impl Storage {
+    /// Logs a warning, and keeps it for a program whose log subscriber comes later.
+    fn warn(&mut self, warning: String) {
+        log::warn_contained!("{warning}");
+        self.warnings.push(warning);
+    }
+
     /// The fallback has no directory: the program's own note of the reason takes the place of a general one.
     fn lacks_directory(&mut self) {
         if let Some(at) = self.notes.iter().position(StorageNote::is_memory_only) {
@@ -50,7 +58,7 @@ impl Storage {
             return;
         }
         let why = "fallback is enabled but has no directory: spans wait in memory only; set a state directory";
-        log::warn_contained!("{why}");
+        self.warn(why.to_owned());
         self.no_fallback = Some(why.to_owned());
     }
 
@@ -74,20 +82,20 @@ impl Storage {
                     format!("start once with OTEL_SERVICE_NAME={service}"),
                 )
             };
-            log::warn_contained!("{note}");
+            self.warn(note.to_string());
             self.notes.push(note);
         }
     }
 
     fn miss_files(&mut self, note: StorageNote) {
-        log::warn_contained!("{note}");
+        self.warn(note.to_string());
         self.no_fallback = Some(note.to_string());
     }
 
     fn miss_journal(&mut self, cause: impl Display, remedy: impl Display) {
         let note =
             StorageNote::new(format!("durable mode is off, and a crash loses the spans in memory: {cause}"), remedy);
-        log::warn_contained!("{note}");
+        self.warn(note.to_string());
         self.notes.push(note);
     }
 }
@@ -97,7 +105,8 @@ impl Builder {
     /// missing, and health says why.
     pub(super) fn open_storage(&mut self, incarnation: u64) -> Result<Storage, BuildError> {
         let mut storage = Storage { notes: std::mem::take(&mut self.storage_notes), ..Storage::default() };
-        storage.notes.iter().for_each(|note| log::warn_contained!("{note}"));
+        let told = storage.notes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        told.into_iter().for_each(|note| storage.warn(note));
         if self.settings.fallback.enabled {
             storage.fallback = self.fallback.take();
         }
@@ -155,7 +164,7 @@ impl Builder {
                 // The files had a directory of their own then too.
                 old.retain(|dir| dir.part() != Part::Files);
             }
-            match self.open_home(path.clone(), old, incarnation) {
+            match self.open_home(storage, path.clone(), old, incarnation) {
                 Ok(home) => homes.state = Some(home),
                 Err(error) => failed = Some((path.clone(), error)),
             }
@@ -165,7 +174,7 @@ impl Builder {
             // Files of a directory of their own do not depend on the state directory.
             let old = std::iter::once(path).chain(&self.settings.old_fallback_dirs);
             let old = old.flat_map(|dir| OldDir::of_fallback_dir(dir)).collect();
-            match self.open_home(path.clone(), old, incarnation) {
+            match self.open_home(storage, path.clone(), old, incarnation) {
                 Ok(home) => homes.files = Some(home),
                 Err(error) => {
                     homes.files = None;
@@ -182,29 +191,27 @@ impl Builder {
 
     fn open_home(
         &self,
+        storage: &mut Storage,
         path: PathBuf,
         old: Vec<OldDir<SafeDir>>,
         incarnation: u64,
     ) -> Result<Arc<Home<SafeDir>>, StateDirError> {
         let old = OldLayout::new(old, self.settings.state_service.as_deref().map(name_of));
-        let shown = path.display().to_string();
+        let shown = path.display().to_string().escape_debug().to_string();
         let open = Box::new(move || SafeDir::open(&path));
         let service = self.settings.state_service.clone().unwrap_or_default();
         let max_bytes = self.settings.fallback.max_bytes;
         let (home, was_damaged) = Home::open(open, service, Machine::current(), incarnation, max_bytes, old)?;
         if was_damaged {
-            log::warn_contained!(
-                path = shown,
-                "the file \"layout\" of the state directory was unreadable; it is written anew"
-            );
+            storage
+                .warn(format!("the file \"layout\" of the state directory {shown} was unreadable; it is written anew"));
         }
         if home.is_on_network() {
-            log::warn_contained!(
-                path = shown,
-                "the state directory is on a network or FUSE file system, where locks may hold on one machine only: \
-                 spans of a process on another machine are taken over 60 s after its last sign of life; prefer a local \
-                 directory"
-            );
+            storage.warn(format!(
+                "the state directory {shown} is on a network or FUSE file system, where locks may hold on one machine \
+                 only: spans of a process on another machine are taken over 60 s after its last sign of life; prefer a \
+                 local directory"
+            ));
         }
         Ok(Arc::new(home))
     }

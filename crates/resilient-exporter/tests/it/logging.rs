@@ -11,7 +11,7 @@ use mock_collector::{Answer, Behavior, MockCollector};
 use opentelemetry_sdk::trace::SpanExporter as _;
 use otlp_payload::Payload;
 use otlp_transport::{Outcome, Transport};
-use resilient_exporter::{Event, RefuseReason, ResilientSpanExporter, Status};
+use resilient_exporter::{Event, RefuseReason, ResilientSpanExporter, Status, StorageNote};
 
 use crate::log;
 use crate::support::{App, PATIENCE, eventually, http, quick, some_spans};
@@ -187,4 +187,23 @@ fn spans_that_are_not_accepted_are_told() {
         lines.iter().any(|line| line.contains("larger_than_buffer") && line.contains("maximum bytes")),
         "{lines:?}"
     );
+}
+
+#[test]
+fn a_program_can_log_the_warnings_of_the_start_again() {
+    let collector = MockCollector::start().expect("loopback");
+    let builder = || quick(ResilientSpanExporter::builder().with_primary(http(&collector)));
+    let note = StorageNote::new("7 spans of \"start-warnings\" wait", "start their service once");
+    let exporter = builder().with_storage_notes([note.clone()]).with_journal_enabled(true).build().expect("valid");
+    let warnings = exporter.start_warnings();
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert_eq!(warnings[0], note.to_string());
+    assert_eq!(log::warnings_about("start-warnings").len(), 1);
+    for (warning, part) in warnings[1..].iter().zip(["durable mode is off", "no directory"]) {
+        assert!(warning.contains(part), "{warning}");
+        // Other tests have them too.
+        assert!(!log::warnings_about(warning).is_empty(), "the log has it: {warning}");
+    }
+    let quiet = builder().with_fallback_enabled(false).build().expect("valid");
+    assert!(quiet.start_warnings().is_empty(), "{:?}", quiet.start_warnings());
 }
