@@ -1,5 +1,6 @@
 //! Errors of setting telemetry up, flushing it and shutting it down.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
@@ -67,6 +68,32 @@ pub enum SetupError {
     NoDirectory,
     /// The exporter: a setting without a variable is out of range, or the system refuses a thread.
     Exporter(BuildError),
+    /// A closure or another part that was given to the builder panicked. Only
+    /// [`Builder::build_or_disabled`](crate::Builder::build_or_disabled) has this error; elsewhere the panic goes on.
+    Panicked {
+        /// The message of the panic, if it is a text.
+        message: String,
+    },
+}
+
+impl SetupError {
+    /// The setting that the error is about, the first one if there are several.
+    pub(crate) fn setting(&self) -> &str {
+        match self {
+            Self::Settings(settings) => settings.first().map_or("", |setting| setting.setting),
+            Self::Transport(error) => error.setting(),
+            Self::Directory { setting, .. } => setting,
+            Self::NoDirectory => STATE_DIR.name,
+            Self::Exporter(_) => "with_exporter",
+            Self::Panicked { .. } => "build_or_disabled",
+        }
+    }
+
+    pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::Panicked { message: text.unwrap_or("no message").to_owned() }
+    }
 }
 
 impl fmt::Debug for SetupError {
@@ -104,6 +131,12 @@ impl fmt::Display for SetupError {
                 )
             }
             Self::Exporter(error) => write!(f, "{}", ErrorChain(error)),
+            Self::Panicked { message } => {
+                write!(
+                    f,
+                    "the set-up panicked ({message:?}): look at the closures and parts that the builder was given"
+                )
+            }
         }
     }
 }

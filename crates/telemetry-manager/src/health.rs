@@ -33,7 +33,7 @@ use serde::{Serialize, Serializer};
 #[non_exhaustive]
 pub struct HealthReport {
     /// *healthy*; *degraded*: a part fails, and no span was lost within 5 minutes; *unhealthy*: spans were lost
-    /// within 5 minutes.
+    /// within 5 minutes, or telemetry is off since its set-up failed.
     pub status: Status,
     /// Whether `status` is *healthy*.
     pub healthy: bool,

@@ -14,6 +14,7 @@ mod manager;
 mod propagation;
 mod resource;
 mod settings;
+mod start;
 
 pub use builder::Builder;
 pub use error::{FlushError, InvalidSetting, SetupError, ShutdownError};

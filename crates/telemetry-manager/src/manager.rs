@@ -13,6 +13,7 @@ use crate::builder::Builder;
 use crate::error::{FlushError, SetupError, ShutdownError};
 use crate::health::HealthReport;
 use crate::settings::{Settings, TracesExporter, Warning};
+use crate::start::StartLines;
 
 /// The bound of a whole shutdown: the SDK exports the last batches of its queue, then the exporter ends within its own
 /// `shutdown.timeout` (3.5 s) and writes undelivered batches to files. The value is the SDK's own default.
@@ -26,13 +27,20 @@ pub struct OpenTelemetryManager {
 }
 
 impl OpenTelemetryManager {
-    /// Sets tracing up from the environment: the one line for `main`.
+    /// Sets tracing up from the environment: the one line for a `main` that may end with an error of set-up.
     ///
     /// # Errors
     ///
-    /// As [`Builder::build`].
+    /// As [`Builder::build`]: an endpoint or a list of headers that cannot be used, or storage that is required. Never
+    /// with `OTEL_SDK_DISABLED=true` or `OTEL_TRACES_EXPORTER=none`.
     pub fn from_env() -> Result<Self, SetupError> {
         Self::builder().build()
+    }
+
+    /// Sets tracing up from the environment, and where that is an error logs it and goes on without telemetry: the one
+    /// line for a `main` that must start in any environment. [`setup_error`](Self::setup_error) has the error.
+    pub fn from_env_or_disabled() -> Self {
+        Self::builder().build_or_disabled()
     }
 
     /// Begins with settings in code, which beat those of the environment.
@@ -40,8 +48,15 @@ impl OpenTelemetryManager {
         Builder::default()
     }
 
-    pub(crate) fn new(provider: SdkTracerProvider, handle: Option<Handle>, settings: Settings) -> Self {
-        Self { inner: Arc::new(Inner { provider, handle, settings, shut_down: AtomicBool::new(false) }) }
+    pub(crate) fn new(
+        provider: SdkTracerProvider,
+        handle: Option<Handle>,
+        settings: Settings,
+        lines: Arc<StartLines>,
+        error: Option<SetupError>,
+    ) -> Self {
+        let shut_down = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { provider, handle, settings, lines, error, shut_down }) }
     }
 
     /// The tracer provider, for layers and libraries that take it as a value.
@@ -53,7 +68,15 @@ impl OpenTelemetryManager {
     /// The exporter's handle: ledger, events, flush. `None` if spans are not exported.
     #[must_use]
     pub fn handle(&self) -> Option<Handle> {
+        self.inner.lines.repeat();
         self.inner.handle.clone()
+    }
+
+    /// The error for which [`from_env_or_disabled`](Self::from_env_or_disabled) or
+    /// [`Builder::build_or_disabled`] has set up no telemetry.
+    #[must_use]
+    pub fn setup_error(&self) -> Option<&SetupError> {
+        self.inner.error.as_ref()
     }
 
     /// A view for a server, which may be cloned and outlive the manager. Dropping the manager ends telemetry
@@ -69,7 +92,11 @@ impl OpenTelemetryManager {
         &self.inner.settings
     }
 
-    /// The values of settings that are ignored, each with the one that holds instead. Each is also logged once.
+    /// The values of settings that are ignored, each with the one that holds instead, and values that rarely mean their
+    /// text. Each is logged at the start. A program that sets its log subscriber later gets them again, once: within
+    /// 2.5 s of the start as soon as there is a subscriber, else with the first export, call of
+    /// [`health`](Self::health), [`handle`](Self::handle), [`flush`](Self::flush) or [`shutdown`](Self::shutdown) after
+    /// it. So does the line with the settings in effect.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         self.inner.settings.warnings()
@@ -88,6 +115,7 @@ impl OpenTelemetryManager {
     ///
     /// [`FlushError`] with the number of spans that still wait. They stay in memory or in files, and are sent later.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.inner.lines.repeat();
         match self.inner.provider.force_flush() {
             Ok(()) | Err(OTelSdkError::AlreadyShutdown) => {}
             Err(error) => return Err(FlushError::Sdk(error)),
@@ -157,18 +185,29 @@ struct Inner {
     provider: SdkTracerProvider,
     handle: Option<Handle>,
     settings: Settings,
+    lines: Arc<StartLines>,
+    /// The error of the set-up, after which there is no telemetry.
+    error: Option<SetupError>,
     shut_down: AtomicBool,
 }
 
 impl Inner {
     fn health(&self) -> HealthReport {
+        self.lines.repeat();
         let exporter = self.handle.as_ref().map(Handle::health);
-        let (status, mut issues) = match &exporter {
-            Some(health) => (health.status, health.issues.clone()),
-            None => (Status::Healthy, Vec::new()),
+        let (status, mut issues) = match (&exporter, &self.error) {
+            (Some(health), _) => (health.status, health.issues.clone()),
+            // No span arrives, and none is kept.
+            (None, Some(error)) => {
+                (Status::Unhealthy, vec![format!("telemetry is off, since its set-up failed: {error}")])
+            }
+            (None, None) => (Status::Healthy, Vec::new()),
         };
         let shut_down = self.shut_down.load(Ordering::Acquire);
-        let why_not = if self.settings.sdk_disabled {
+        let is_off = self.error.is_some();
+        let why_not = if is_off {
+            None
+        } else if self.settings.sdk_disabled {
             Some("telemetry is disabled: OTEL_SDK_DISABLED is true")
         } else if self.settings.traces_exporter == TracesExporter::None {
             Some("spans are not exported: OTEL_TRACES_EXPORTER is none")
@@ -181,7 +220,7 @@ impl Inner {
         HealthReport {
             status,
             healthy: status == Status::Healthy,
-            initialized: why_not.is_none(),
+            initialized: why_not.is_none() && !is_off,
             issues,
             collector_endpoint: match &exporter {
                 Some(health) => health.endpoint.clone(),
@@ -193,6 +232,7 @@ impl Inner {
     }
 
     fn shutdown(&self) -> Result<(), ShutdownError> {
+        self.lines.repeat();
         if self.shut_down.swap(true, Ordering::AcqRel) {
             return Ok(());
         }

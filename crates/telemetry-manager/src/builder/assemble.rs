@@ -1,19 +1,22 @@
 //! Builds a running provider from the settings.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use opentelemetry::trace::noop::NoopTracerProvider;
 use opentelemetry::{KeyValue, Value, global};
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, TracerProviderBuilder};
-use resilient_exporter::ResilientSpanExporter;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanExporter, TracerProviderBuilder,
+};
+use resilient_exporter::{Handle, ResilientSpanExporter};
 
 use super::Builder;
 use super::storage::Storage;
 use crate::error::SetupError;
-use crate::log;
 use crate::manager::OpenTelemetryManager;
 use crate::settings::table::{SERVICE_NAME, SERVICE_VERSION};
 use crate::settings::{Environment, Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
+use crate::start::{StartLines, Telling};
 use crate::{propagation, resource};
 
 impl Builder {
@@ -26,20 +29,78 @@ impl Builder {
     /// [`SetupError`] names each setting that is not accepted, its value unless secret, and the accepted values, or the
     /// directory that cannot be used. No thread was started then.
     pub fn build(mut self) -> Result<OpenTelemetryManager, SetupError> {
+        self.try_build()
+    }
+
+    /// The same for a program that must start with any settings: where [`build`](Self::build) has an error,
+    /// there is no telemetry, as with `OTEL_SDK_DISABLED=true`. The error is logged, stands in
+    /// [`OpenTelemetryManager::setup_error`] and [`warnings`](OpenTelemetryManager::warnings), and makes health
+    /// *unhealthy*. A panic of a closure or a transport that was given to the builder counts as an error.
+    ///
+    /// ```
+    /// use telemetry_manager::OpenTelemetryManager;
+    ///
+    /// let builder = OpenTelemetryManager::builder().with_endpoint("collector:4317"); // no scheme: an error of `build`
+    /// let telemetry = builder.with_vars(|_| None).build_or_disabled();
+    /// assert!(telemetry.setup_error().is_some());
+    /// assert!(!telemetry.health().initialized);
+    /// ```
+    pub fn build_or_disabled(mut self) -> OpenTelemetryManager {
+        let error = match catch_unwind(AssertUnwindSafe(|| self.try_build())) {
+            Ok(Ok(manager)) => return manager,
+            Ok(Err(error)) => error,
+            Err(panic) => SetupError::of_panic(&*panic),
+        };
+        // Propagators and the name of the service have an effect still.
+        let mut disabled = self.with_sdk_disabled(true);
+        let settings = catch_unwind(AssertUnwindSafe(|| disabled.settings()));
+        let mut settings = match settings {
+            Ok(Ok(settings)) => settings,
+            // The closure that panicked before: the settings of code are left out.
+            _ => {
+                let settings = Builder::default().with_vars(|_| None).with_sdk_disabled(true).settings();
+                settings.expect("the defaults are accepted")
+            }
+        };
+        settings.warnings.clear();
+        let message = format!("telemetry is off, and the program goes on without it: {error}");
+        settings.warn(error.setting(), message.clone());
+        let (provider, handle) = (SdkTracerProvider::builder().build(), None);
+        let lines = StartLines::failed(message);
+        disabled.start(provider, handle, settings, Arc::new(lines), Some(error))
+    }
+
+    fn try_build(&mut self) -> Result<OpenTelemetryManager, SetupError> {
         let mut settings = self.settings()?;
         let resource = resource::of(&settings, &self.attributes);
+        let exports = !settings.sdk_disabled && settings.traces_exporter == TracesExporter::Otlp;
+        let exporter = if exports { Some(self.exporter(&mut settings)?) } else { None };
         let provider = SdkTracerProvider::builder()
             .with_span_limits(settings.span_limits)
             .with_sampler(self.sampler.take().unwrap_or_else(|| Box::new(settings.sdk_sampler())))
             .with_resource(resource);
-        let exports = !settings.sdk_disabled && settings.traces_exporter == TracesExporter::Otlp;
-        let (provider, handle) = if exports {
-            let exporter = self.exporter(&mut settings)?;
-            let handle = exporter.handle();
-            (with_batches(provider, exporter, &settings).build(), Some(handle))
-        } else {
-            (provider.build(), None)
+        let of_exporter = exporter.as_ref().map_or(&[][..], ResilientSpanExporter::start_warnings);
+        let lines = Arc::new(StartLines::new(&settings.warnings, of_exporter, settings.summary()));
+        let (provider, handle) = match exporter {
+            Some(exporter) => {
+                let handle = exporter.handle();
+                let exporter = Telling { exporter, lines: Arc::clone(&lines) };
+                (with_batches(provider, exporter, &settings).build(), Some(handle))
+            }
+            None => (provider.build(), None),
         };
+        Ok(self.start(provider, handle, settings, lines, None))
+    }
+
+    /// Sets the globals, and logs the lines of the start.
+    fn start(
+        &self,
+        provider: SdkTracerProvider,
+        handle: Option<Handle>,
+        settings: Settings,
+        lines: Arc<StartLines>,
+        error: Option<SetupError>,
+    ) -> OpenTelemetryManager {
         if settings.sdk_disabled {
             // The tracers of a provider that is shut down do nothing, at no cost.
             let _ = provider.shutdown();
@@ -52,11 +113,12 @@ impl Builder {
                 global::set_tracer_provider(provider.clone());
             }
         }
-        for warning in settings.warnings.iter().filter(|warning| !warning.is_noted) {
-            log::warn_of_setting(&warning.setting, &warning.to_string());
+        lines.log();
+        if handle.is_some() {
+            // Where nothing is exported there is no thread.
+            lines.wait();
         }
-        log::state_settings(&settings.summary());
-        Ok(OpenTelemetryManager::new(provider, handle, settings))
+        OpenTelemetryManager::new(provider, handle, settings, lines, error)
     }
 
     /// The settings that [`build`](Self::build) would use, without starting anything.
@@ -113,7 +175,7 @@ impl Builder {
 
 fn with_batches(
     provider: TracerProviderBuilder,
-    exporter: ResilientSpanExporter,
+    exporter: impl SpanExporter + 'static,
     settings: &Settings,
 ) -> TracerProviderBuilder {
     // All three fields are set, so that the SDK's own reading of the environment decides none.

@@ -56,6 +56,16 @@ A value in code beats the environment, which beats the default. Empty is unset.
 - **A value that is not accepted** is warned about once and the default holds, or the general variable that the table
   names. Where the table says so it is an error instead: guessing would send telemetry elsewhere or expose it, or the
   program requires storage (`TELEMETRY_STATE_DIR_REQUIRED`). In code it is always an error.
+  `OpenTelemetryManager::from_env_or_disabled` logs errors, and the program goes on without telemetry.
+- **With telemetry off** (`OTEL_SDK_DISABLED=true`, `OTEL_TRACES_EXPORTER=none`) nothing is an error, and one warning
+  names the settings that would need a look.
 - Each `OTEL_EXPORTER_OTLP_*` variable below has a form for traces that beats it, such as
-  `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`; that endpoint is used as it is, without `/v1/traces` behind it.
+  `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`; that endpoint is used as it is, without `/v1/traces` behind it. A value for
+  traces that is not accepted counts as unset, and the general variable holds, but for endpoint and headers.
+- **Quotation marks** around a whole value, as some env files leave them, are not a part of it; blanks around it are not
+  either. Marks, and blanks around a path, are warned about.
+- **A warning without a bad value** names a usual slip, and changes nothing: a time-out below 100 ms, an endpoint
+  without a port or with that of the other protocol, `/v1/traces` in the general endpoint (which is not appended twice),
+  certificates beside `http://`, a `#` or a variable that was not expanded in a value, and names that are up to two
+  letters away from a setting's.
 ";

@@ -30,7 +30,7 @@ fn off_is_off_whatever_else_is_set_and_says_so_in_one_warning() {
             let [warning] = settings.warnings() else { panic!("{vars:?}: {:?}", settings.warnings()) };
             assert_eq!(warning.setting, off.0, "{warning}");
             for name in bad.iter().map(|(name, _)| name).filter(|name| !name.ends_with("_REQUIRED")) {
-                // Where the endpoint cannot be used, nobody looks at certificates.
+                // Where the endpoint cannot be used, certificates are not looked at.
                 assert!(warning.message.contains(name) || name.ends_with("_KEY"), "{name}: {warning}");
             }
             // The same settings with telemetry on are an error or have warnings.

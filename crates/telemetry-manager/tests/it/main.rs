@@ -7,6 +7,7 @@ mod directories;
 mod disabled;
 mod globals;
 mod health;
+mod late_log;
 mod logging;
 mod secrets;
 mod support;
