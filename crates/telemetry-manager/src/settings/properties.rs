@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+use proptest::sample;
 
 use super::directories::Service;
 use super::kind::Bare;
@@ -64,5 +65,29 @@ proptest! {
         let duration = Duration::from_millis(ms.into());
         prop_assert_eq!(parse_duration(&format_duration(duration), Bare::Milliseconds), Some(duration));
         prop_assert_eq!(parse_bytes(&format_bytes(bytes)), Some(bytes));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// A name is a setting, or has at most one warning, which escapes control characters.
+    #[test]
+    fn any_name_of_a_variable_is_read_or_told_or_left(
+        name in "[A-Z_]{0,30}|(TELEMETRY|OTEL|CIRCUIT_BREAKER)_[A-Za-z_]{0,30}|\\PC{0,20}",
+        known in sample::select(SETTINGS),
+        at in 0_usize..40,
+        letter in any::<char>(),
+    ) {
+        let mut near: Vec<char> = known.name.chars().collect();
+        near.insert(at.min(near.len()), letter);
+        for name in [name, near.into_iter().collect()] {
+            let settings = Settings::from_environment([(&*name, ""), ("HOME", "/users/u")]).expect("all are blank");
+            let told: Vec<_> = settings.warnings().iter().map(|warning| &warning.message).collect();
+            prop_assert!(told.len() <= 1 && !told.iter().any(|text| text.contains(char::is_control)), "{told:?}");
+            if name.ends_with(known.name) && name.len() == known.name.len() + 1 && !letter.is_control() {
+                prop_assert!(told.len() == 1 || name.starts_with("OTEL_BLRP_"), "{name:?}");
+            }
+        }
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn resolve(
         }
     }
     for (name, meant) in slips::mistaken(environment.names.iter()) {
-        let message = format!("{name} is no setting and has no effect: {meant} is one that it may stand for");
+        let message = format!("{name} is no setting and has no effect: is {meant} meant?");
         settings.warn(name, message);
     }
 
