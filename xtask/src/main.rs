@@ -10,6 +10,7 @@ mod interop;
 mod mutants;
 mod outage;
 mod process;
+mod setups;
 mod tidy;
 mod trials;
 mod upgrade;
@@ -48,6 +49,9 @@ usage: cargo xtask <lane> [options]
                        toolchain nightly; --keep goes on from the inputs that the last run with it has found
   volumes [FILTER]     an application under other users in directories as container platforms mount them, killed or shut
                        down while its collector is away; the cases whose name contains FILTER, or all; needs root
+  setups [FILTER | --write]
+                       the README's program in a folder of its own starts with each of sixty wrong or unusual set-ups;
+                       docs/setups.md says what it must do, --write puts there what it does; needs root
   interop              against the OpenTelemetry Collector itself, and our files against it, jq, gzip, zstd and
                        google.protobuf; needs go (or OTELCOL_BIN=<its program>), jq, gzip, zstd, python3 with venv
 ";
@@ -85,6 +89,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "upgrade" => upgrade::run(&workspace, rest),
         "trials" => trials::run(&workspace, rest),
         "mutants" => mutants::run(&workspace, rest),
+        "setups" => setups::run(&workspace, rest),
         "volumes" => volumes::run(&workspace, rest),
         "fuzz" => fuzz::run(&workspace, rest),
         "interop" => no_options(rest).and_then(|()| interop::run(&workspace)),

@@ -11,9 +11,7 @@ const GET: &str = "apt-get install util-linux";
 
 /// Builds the trials and plays the cases, or those whose name contains an option.
 pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failure> {
-    // This process's entry belongs to its effective user.
-    let user = std::fs::metadata("/proc/self").map_or(u32::MAX, |process| process.uid());
-    require_root(user)?;
+    require_root("volumes")?;
     for tool in ["setpriv", "mount", "umount"] {
         process::require(tool, "--version", GET)?;
     }
@@ -21,13 +19,20 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failu
     process::run(Command::new(workspace.target.join("debug/trials")).arg("volumes").args(options))
 }
 
-fn require_root(user: u32) -> Result<(), Failure> {
+/// Fails if this process is not root's.
+pub(crate) fn require_root(lane: &str) -> Result<(), Failure> {
+    // This process's entry belongs to its effective user.
+    let user = std::fs::metadata("/proc/self").map_or(u32::MAX, |process| process.uid());
+    root_or(user, lane)
+}
+
+fn root_or(user: u32, lane: &str) -> Result<(), Failure> {
     if user == 0 {
         return Ok(());
     }
     let why =
-        "volumes: the lane changes users, owners and mounts: run it as root, or in a container whose user is root";
-    Err(Failure::Found(why.into()))
+        format!("{lane}: the lane changes users and owners: run it as root, or in a container whose user is root");
+    Err(Failure::Found(why))
 }
 
 #[cfg(test)]
@@ -36,9 +41,9 @@ mod tests {
 
     #[test]
     fn without_root_the_lane_fails_and_says_so() {
-        assert!(require_root(0).is_ok());
+        assert!(root_or(0, "volumes").is_ok());
         for user in [1_000, u32::MAX] {
-            assert!(require_root(user).unwrap_err().to_string().contains("run it as root"));
+            assert!(root_or(user, "volumes").unwrap_err().to_string().contains("run it as root"));
         }
     }
 }

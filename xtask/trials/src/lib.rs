@@ -9,6 +9,7 @@ pub mod contender;
 pub mod interop;
 pub mod kinds;
 pub mod outage;
+pub mod setups;
 pub mod slow_disk;
 pub mod stored;
 pub mod upgrade;

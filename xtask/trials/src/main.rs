@@ -10,7 +10,7 @@ use trials::collector::Fault;
 use trials::interop::{self, Setup};
 use trials::outage::{self, Plan};
 use trials::upgrade::{self, Programs};
-use trials::{Failure, now, slow_disk, volumes};
+use trials::{Failure, now, setups, slow_disk, volumes};
 
 const USAGE: &str = "\
 usage: trials outage [--short | --long]
@@ -19,6 +19,7 @@ usage: trials outage [--short | --long]
        trials interop --collector <program> --configs <folder> --python <program> --otlp-py <program>
        trials chaos [<storm> [options]]   without a storm: lists the storms and their options
        trials upgrade <old> <new>         two builds of the service `upgraded_service` on one directory
+       trials setups <program> <page> [--write | <part of a name>]  wrong set-ups; needs root
        trials volumes [<part of a name>]  directories as container platforms mount them; needs root
        trials collector [options]         the mock collector; used by the trials themselves
        trials chaos-life <settings>       one life of a storm; used by the storm itself
@@ -67,6 +68,9 @@ fn main() -> ExitCode {
         ["chaos", storm, ..] => Err(format!("there is no storm {storm:?}\n\n{STORMS}").into()),
         ["volumes"] => volumes::run(""),
         ["volumes", filter] => volumes::run(filter),
+        ["setups", program, page] => setups::run(program.as_ref(), page.as_ref(), "", false),
+        ["setups", program, page, "--write"] => setups::run(program.as_ref(), page.as_ref(), "", true),
+        ["setups", program, page, filter] => setups::run(program.as_ref(), page.as_ref(), filter, false),
         ["volumes-app", spans, end] => volumes::live(spans, end),
         ["chaos-life", settings] => chaos::live(settings, started),
         _ => Err(USAGE.into()),
