@@ -56,6 +56,9 @@ impl ResilientSpanExporter {
             return Ok(());
         }
         let spans = batch.len();
+        if let Some(forked) = self.shared.process.refuse(spans) {
+            return Err(OTelSdkError::InternalFailure(forked.to_string()));
+        }
         let id = self.shared.core().next_id();
         let encoded = catch_unwind(AssertUnwindSafe(|| {
             let payload = self.encoder.encode(id, self.shared.clock.wall(), &batch);
@@ -74,9 +77,11 @@ impl ResilientSpanExporter {
         match offered.unwrap_or(Ok(())) {
             Ok(()) => Ok(()),
             Err(RefuseReason::AlreadyShutdown) => Err(OTelSdkError::AlreadyShutdown),
-            Err(RefuseReason::LargerThanBuffer | RefuseReason::EncodePanicked) => Err(OTelSdkError::InternalFailure(
-                "a span alone is larger than the whole buffer: raise the buffer's maximum bytes".to_owned(),
-            )),
+            Err(RefuseReason::LargerThanBuffer | RefuseReason::EncodePanicked | RefuseReason::Forked) => {
+                Err(OTelSdkError::InternalFailure(
+                    "a span alone is larger than the whole buffer: raise the buffer's maximum bytes".to_owned(),
+                ))
+            }
         }
     }
 }

@@ -4,10 +4,11 @@ mod dead_letters;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use crate::report::events::Event;
+use crate::report::forked::Forked;
 use crate::report::health::Health;
 use crate::report::ledger::Ledger;
 use crate::shell::ending::{FlushError, ShutdownError};
@@ -26,6 +27,9 @@ impl Handle {
     /// The place of every span, as one consistent snapshot. Takes one short lock; never waits for a worker thread.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
+        if let Some(forked) = self.forked() {
+            return forked.ledger();
+        }
         self.shared.core().ledger().clone()
     }
 
@@ -53,6 +57,9 @@ impl Handle {
     /// after a refusal of their own go too, and the sizes of requests that the collector has refused are forgotten.
     /// Costs one short lock; without a waiting batch the next batch uses it.
     pub fn retry_now(&self) {
+        if self.forked().is_some() {
+            return;
+        }
         self.shared.core().retry_now();
         self.shared.net.notify_one();
     }
@@ -67,10 +74,21 @@ impl Handle {
         self.shared.shutdown_result()
     }
 
+    /// Whether this process was forked from the one that built the exporter: then every call on the exporter and its
+    /// handles is refused at once, [`ledger`](Self::ledger) and [`health`](Self::health) show the numbers of this
+    /// process, and nothing of its parent's is touched. Costs one call of the system.
+    #[must_use]
+    pub fn forked(&self) -> Option<Forked> {
+        self.shared.process.forked()
+    }
+
     /// A receiver of every [`Event`] from now on. A receiver that is 1,024 events behind misses further ones until it
     /// reads again; dropping it ends the subscription.
     #[must_use]
     pub fn subscribe(&self) -> Receiver<Event> {
+        if self.forked().is_some() {
+            return channel().1;
+        }
         self.shared.listeners.subscribe()
     }
 }

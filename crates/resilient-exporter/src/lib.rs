@@ -15,7 +15,7 @@
 //! | `core` | all decisions, pure |
 //! | `stores` | our implementations of the seams, in files |
 //! | `shell` | threads and shared state |
-//! | `builder`, `exporter`, `handle`, `error` | the front door |
+//! | `builder`, `exporter`, `guard`, `handle`, `error` | the front door |
 //! | `proofs` | the simulation of the core, and crash histories over all stores |
 //!
 //! Each room knows those above it: `locks <- report <- seams <- {core, stores} <- shell <- front door`.
@@ -26,6 +26,7 @@ mod builder;
 mod core;
 mod error;
 mod exporter;
+mod guard;
 mod handle;
 mod locks;
 #[cfg(test)]
@@ -40,8 +41,10 @@ pub use builder::{Builder, ByExporter, ByTransport, IntoPrimary};
 pub use error::BuildError;
 pub use exporter::ResilientSpanExporter;
 pub use file_fallback::Compression;
+pub use guard::ForkGuard;
 pub use handle::{DeadLetterFilter, Handle, RedriveReport};
 pub use report::events::Event;
+pub use report::forked::Forked;
 pub use report::health::{Health, Metrics, Status};
 pub use report::ledger::{DropReason, Ledger, RefuseReason};
 pub use report::notes::StorageNote;

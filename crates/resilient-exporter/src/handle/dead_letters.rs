@@ -225,6 +225,9 @@ impl Handle {
         &self,
         operation: impl FnOnce(Box<dyn FnOnce(Result<T, DeadLetterError>) + Send>) -> Box<Operation>,
     ) -> Result<T, DeadLetterError> {
+        if let Some(forked) = self.forked() {
+            return Err(DeadLetterError::Forked(forked));
+        }
         let (sender, receiver) = sync_channel(1);
         // The thread that asked may have given up.
         let send = Box::new(move |result| drop(sender.send(result)));

@@ -114,6 +114,23 @@ pub struct Metrics {
     pub last_export_failure: Option<SystemTime>,
 }
 
+impl Metrics {
+    /// Before the first attempt.
+    pub(crate) fn none() -> Self {
+        Self {
+            total_exports: 0,
+            successful_exports: 0,
+            failed_exports: 0,
+            success_rate: 1.0,
+            buffer_size: 0,
+            fallback_usage: 0,
+            circuit_breaker_trips: 0,
+            last_export_success: None,
+            last_export_failure: None,
+        }
+    }
+}
+
 fn rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     match time.and_then(|time| jiff::Timestamp::try_from(time).ok()) {
         Some(timestamp) => serializer.collect_str(&format_args!("{timestamp:.3}")),

@@ -112,6 +112,8 @@ pub enum RefuseReason {
     LargerThanBuffer,
     /// Encoding panicked: a fault of ours, contained and reported.
     EncodePanicked,
+    /// They ended in a process that was forked from the one which built the exporter: see [`Forked`](crate::Forked).
+    Forked,
 }
 
 impl RefuseReason {
@@ -122,6 +124,7 @@ impl RefuseReason {
             Self::AlreadyShutdown => "already_shutdown",
             Self::LargerThanBuffer => "larger_than_buffer",
             Self::EncodePanicked => "encode_panicked",
+            Self::Forked => "forked",
         }
     }
 
@@ -132,6 +135,7 @@ impl RefuseReason {
             Self::AlreadyShutdown => "end spans before the exporter is shut down",
             Self::LargerThanBuffer => "raise the buffer's maximum bytes, or put less into one span",
             Self::EncodePanicked => "report this fault to the exporter's maintainers",
+            Self::Forked => "set telemetry up after the fork, once in each process",
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | `ledger` | the account of every span: places, transfers, the identity |
 //! | `events` | events for subscribers, and the log |
 //! | `facts` | the facts of one moment, and the judgement on them |
+//! | `forked` | the numbers of a process that was forked from the one of the exporter |
 //! | `health` | status, issues, metrics |
 //! | `log` | the one place that calls `tracing` |
 //! | `losses` | the lost spans of the last minutes by reason |
@@ -16,6 +17,7 @@
 
 pub(crate) mod events;
 pub(crate) mod facts;
+pub(crate) mod forked;
 pub(crate) mod health;
 pub(crate) mod ledger;
 pub(crate) mod log;

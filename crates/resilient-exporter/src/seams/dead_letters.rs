@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 
 use super::fallback::FallbackError;
+use crate::report::forked::Forked;
 
 /// The longest that a user's thread waits for the disk thread.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -72,6 +73,9 @@ pub enum DeadLetterError {
     /// The exporter has no fallback, or was shut down.
     #[error("dead letters are not to be had: the exporter has no fallback, or was shut down")]
     Unavailable,
+    /// The process was forked from the one that built the exporter.
+    #[error(transparent)]
+    Forked(Forked),
     /// The disk thread has not answered within 30 s. It may still carry the operation out.
     #[error("the disk has not answered within {} s; what was asked for may still be done", PATIENCE.as_secs())]
     TimedOut,

@@ -7,16 +7,14 @@ use std::time::Duration;
 use super::health::is_stalled;
 use super::shared::Shared;
 use crate::core::Core;
+use crate::report::forked::Forked;
 use crate::report::ledger::DropReason;
 use crate::report::warnings::Kind;
 use crate::seams::clock::{Clock as _, SystemClock};
 
 /// A flush whose time ran out, or that met a shutdown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "flush ended early: {buffered} spans still wait in memory, {in_journal} in the journal only and {in_fallback} in \
-     fallback files"
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct FlushError {
     /// Spans in memory, those in flight included.
     pub buffered: u64,
@@ -24,7 +22,25 @@ pub struct FlushError {
     pub in_journal: u64,
     /// Spans in fallback files.
     pub in_fallback: u64,
+    /// The process was forked from the one that built the exporter: no span of it waits, and none will be sent.
+    pub forked: Option<Forked>,
 }
+
+impl fmt::Display for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { buffered, in_journal, in_fallback, forked } = self;
+        match forked {
+            Some(forked) => forked.fmt(f),
+            None => write!(
+                f,
+                "flush ended early: {buffered} spans still wait in memory, {in_journal} in the journal only and \
+                 {in_fallback} in fallback files"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for FlushError {}
 
 /// A shutdown that dropped spans, or that ended before the disk had stored all. The numbers are those of the ledger at
 /// the instant at which the shutdown ended.
@@ -36,16 +52,22 @@ pub struct ShutdownError {
     /// Spans that are in memory and nowhere else: the end of the process loses them. While the process runs, a disk
     /// thread that hangs may still write them; the ledger counts them as `in_fallback` then.
     pub in_memory: u64,
+    /// The process was forked from the one that built the exporter: nothing was done, and the spans that ended in it
+    /// were refused.
+    pub forked: Option<Forked>,
 }
 
 impl ShutdownError {
     fn result(dropped: BTreeMap<&'static str, u64>, in_memory: u64) -> Result<(), Self> {
-        if dropped.is_empty() && in_memory == 0 { Ok(()) } else { Err(Self { dropped, in_memory }) }
+        if dropped.is_empty() && in_memory == 0 { Ok(()) } else { Err(Self { dropped, in_memory, forked: None }) }
     }
 }
 
 impl fmt::Display for ShutdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(forked) = &self.forked {
+            return forked.fmt(f);
+        }
         let mut separator = "";
         for (&reason, spans) in &self.dropped {
             write!(f, "{separator}{spans} spans were dropped ({reason})")?;
@@ -72,6 +94,9 @@ impl std::error::Error for ShutdownError {}
 impl Shared {
     /// Waits until no batch that was accepted so far waits anywhere, or until no thread is left to deliver it.
     pub(crate) fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        if let Some(forked) = self.process.forked() {
+            return Err(FlushError { forked: Some(forked), ..FlushError::default() });
+        }
         let called = self.clock.now();
         let mut is_done = false;
         let has_ended = |core: &Core| {
@@ -92,6 +117,7 @@ impl Shared {
             buffered: ledger.buffered + ledger.in_flight,
             in_journal: ledger.in_journal,
             in_fallback: ledger.in_fallback,
+            forked: None,
         })
     }
 
@@ -100,6 +126,7 @@ impl Shared {
     /// # Errors
     /// The spans that were dropped meanwhile, and those that are in memory only.
     pub(crate) fn drain_and_stop(&self, timeout: Duration, replay: Duration) -> Result<(), ShutdownError> {
+        self.refuse_forked_shutdown()?;
         let start = SystemClock.now();
         // With a disk the network gets three fifths of the time, and the disk the rest.
         let network = timeout.mul_f64(if self.has_disk() { 0.6 } else { 0.9 });
@@ -134,7 +161,17 @@ impl Shared {
 
     /// The result of the shutdown. Before the shutdown has ended: its result if it ended now.
     pub(crate) fn shutdown_result(&self) -> Result<(), ShutdownError> {
+        self.refuse_forked_shutdown()?;
         self.ended_shutdown().unwrap_or_else(|| ending(&self.core()))
+    }
+}
+
+impl Shared {
+    fn refuse_forked_shutdown(&self) -> Result<(), ShutdownError> {
+        match self.process.forked() {
+            Some(forked) => Err(ShutdownError { forked: Some(forked), ..ShutdownError::default() }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -16,6 +16,9 @@ const RECENT: Duration = Duration::from_secs(300);
 
 impl Shared {
     pub(crate) fn health(&self) -> Health {
+        if let Some(forked) = self.process.forked() {
+            return forked.health(self.endpoint.clone());
+        }
         // Clocks of a user's: outside the lock.
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let Activity { usage, set_aside, age_rests_until, busy } = self.activity(now);

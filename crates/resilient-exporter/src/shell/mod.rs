@@ -12,6 +12,7 @@
 //! | `journal` | the journal thread, in durable mode |
 //! | `net` | the net thread |
 //! | `plan` | when the journal thread syncs |
+//! | `process` | the process of the exporter, and a child that was forked from it |
 //! | `queue` | the disk thread's queue of effects |
 //! | `shared` | the state that the exporter, its handles and all threads share |
 //! | `signals` | the signal of a file that is too large |
@@ -26,6 +27,7 @@ pub(crate) mod jobs;
 pub(crate) mod journal;
 pub(crate) mod net;
 pub(crate) mod plan;
+pub(crate) mod process;
 mod queue;
 pub(crate) mod shared;
 pub(crate) mod signals;

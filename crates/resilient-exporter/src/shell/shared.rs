@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
+use super::process::Process;
 use super::queue::{Activity, DiskQueue};
 use crate::core::{Core, Effect};
 use crate::locks::{Condvar, Mutex, MutexGuard};
@@ -29,6 +30,8 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 const STIR_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Shared {
+    /// Asked by each call of a user's before it takes a lock.
+    pub(crate) process: Process,
     core: Mutex<Core>,
     /// Wakes threads that wait for a commit, a flush or a shutdown.
     progress: Condvar,
@@ -74,6 +77,7 @@ impl Shared {
         let Parts { core, usage, clock, backoff, endpoint, no_fallback, storage_notes, journal_timeout } = parts;
         let journal = core.durable.is_enabled().then(JournalQueue::new);
         Self {
+            process: Process::current(),
             core: Mutex::new(core),
             progress: Condvar::new(),
             net: Notify::new(),
@@ -411,6 +415,8 @@ impl Shared {
 impl Drop for Shared {
     /// Logs the warnings that came after the shutdown's last look, such as those of a disk that hung until then.
     fn drop(&mut self) {
-        self.warn(true);
+        if self.process.forked().is_none() {
+            self.warn(true);
+        }
     }
 }

@@ -4,13 +4,12 @@
 //! The limit is the process's, so each test runs in a process of its own: the program of the tests starts itself.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use mock_collector::{Answer, Behavior, MockCollector};
 use resilient_exporter::{Builder, Handle, Refused, ResilientSpanExporter, Status};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{App, PATIENCE, eventually, http, quick};
+use crate::support::{App, PATIENCE, eventually, http, own_process, quick};
 
 /// Set in the process of one test.
 const ALONE: &str = "HOLDFAST_TEST_ALONE";
@@ -21,13 +20,8 @@ fn alone(name: &str, test: fn(&Path)) {
         return test(&PathBuf::from(state));
     }
     let scratch = tempfile::tempdir().expect("temp dir");
-    let program = std::env::current_exe().expect("this program");
-    let mut child = Command::new(program);
-    child.args(["--exact", name, "--nocapture", "--test-threads", "1"]).env(ALONE, scratch.path().join("state"));
-    let output = child.output().expect("this program starts");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
-    assert!(out.contains("1 passed"), "the test has another name: {out}");
+    let output = own_process::command(name).env(ALONE, scratch.path().join("state")).output();
+    own_process::assert_passed(&output.expect("this program starts"));
 }
 
 /// Sets the largest size of a file; none: as large as the system allows.

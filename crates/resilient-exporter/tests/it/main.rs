@@ -10,6 +10,7 @@
 //! | `durable` | durable mode: the journal across crashes, shutdowns and a hanging disk |
 //! | `ending` | the numbers in the error of a shutdown |
 //! | `file_sizes` | a limit on file sizes ends no process |
+//! | `forks` | a process that forks after set-up |
 //! | `hostile` | foreign and damaged files in the state directory |
 //! | `lifecycle` | start, shutdown and drop; refused settings |
 //! | `log` | the log of these tests, whose subscriber panics at each line |
@@ -28,6 +29,7 @@ mod drains;
 mod durable;
 mod ending;
 mod file_sizes;
+mod forks;
 mod hostile;
 mod lifecycle;
 mod log;

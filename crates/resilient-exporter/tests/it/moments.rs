@@ -10,7 +10,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use otlp_transport::{Config, Protocol, connect};
 use resilient_exporter::{Builder, ResilientSpanExporter};
 
-use crate::support::{PATIENCE, http, processes};
+use crate::support::{PATIENCE, http, own_process, processes};
 
 /// The variables of a run: its kind, its collector, its state directory.
 const KIND: &str = "HOLDFAST_TEST_RUN";
@@ -81,9 +81,7 @@ impl Tool {
     }
 
     fn command(&self, kind: Kind) -> Command {
-        let program = std::env::current_exe().expect("this program");
-        let mut command = Command::new(program);
-        command.args(["--exact", self.test, "--nocapture", "--test-threads", "1"]);
+        let mut command = own_process::command(self.test);
         command.env(KIND, kind.name()).env(COLLECTOR, self.collector.http_endpoint()).env(STATE, self.state());
         command
     }

@@ -1,6 +1,7 @@
 //! A traced application, its collector, and the comparison of the two by span id.
 
 pub(crate) mod balancer;
+pub(crate) mod own_process;
 
 use std::collections::HashSet;
 use std::fs;
