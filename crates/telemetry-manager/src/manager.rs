@@ -113,8 +113,12 @@ impl OpenTelemetryManager {
     ///
     /// # Errors
     ///
-    /// [`FlushError`] with the number of spans that still wait. They stay in memory or in files, and are sent later.
+    /// [`FlushError`] with the number of spans that still wait. They stay in memory or in files, and are sent later. In
+    /// a process that was forked from the one of the set-up: at once, with that reason.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        if let Some(handle) = self.inner.forked() {
+            return handle.flush(timeout).map_err(FlushError::Exporter);
+        }
         self.inner.lines.repeat();
         match self.inner.provider.force_flush() {
             Ok(()) | Err(OTelSdkError::AlreadyShutdown) => {}
@@ -128,7 +132,9 @@ impl OpenTelemetryManager {
     ///
     /// # Errors
     ///
-    /// [`ShutdownError`] with the spans that were dropped and those in memory only, or if the time ran out.
+    /// [`ShutdownError`] with the spans that were dropped and those in memory only, or if the time ran out. In a
+    /// process that was forked from the one of the set-up: at once, with that reason, and nothing of the other's is
+    /// touched.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
         self.inner.shutdown()
     }
@@ -136,7 +142,10 @@ impl OpenTelemetryManager {
 
 impl Drop for OpenTelemetryManager {
     fn drop(&mut self) {
-        if let Err(error) = self.inner.shutdown() {
+        // A child made by `fork` has nothing to shut down, and has warned of the spans that it refused.
+        if self.inner.forked().is_none()
+            && let Err(error) = self.inner.shutdown()
+        {
             crate::log::warn_of_shutdown(&error.to_string());
         }
     }
@@ -231,7 +240,15 @@ impl Inner {
         }
     }
 
+    /// The handle, in a process that was forked from the one of the set-up.
+    fn forked(&self) -> Option<&Handle> {
+        self.handle.as_ref().filter(|handle| handle.forked().is_some())
+    }
+
     fn shutdown(&self) -> Result<(), ShutdownError> {
+        if let Some(handle) = self.forked() {
+            return handle.shutdown_result().map_err(ShutdownError::Exporter);
+        }
         self.lines.repeat();
         if self.shut_down.swap(true, Ordering::AcqRel) {
             return Ok(());

@@ -8,7 +8,7 @@ use opentelemetry::{KeyValue, Value, global};
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanExporter, TracerProviderBuilder,
 };
-use resilient_exporter::{Handle, ResilientSpanExporter};
+use resilient_exporter::{ForkGuard, Handle, ResilientSpanExporter};
 
 use super::Builder;
 use super::storage::Storage;
@@ -184,7 +184,9 @@ fn with_batches(
         .with_max_queue_size(settings.batch.max_queue_size)
         .with_max_export_batch_size(settings.batch.max_export_batch_size)
         .build();
-    provider.with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(config).build())
+    let handle = exporter.handle();
+    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+    provider.with_span_processor(ForkGuard::new(processor, handle))
 }
 
 /// `unknown_service:` and the name of the program, as the resource SDK specification demands.

@@ -9,5 +9,6 @@ mod globals;
 mod health;
 mod late_log;
 mod logging;
+mod programs;
 mod secrets;
 mod support;
