@@ -2,7 +2,7 @@
 //! as a table.
 //!
 //! Each row is asserted, the peers' too: when a newer version does better, this test fails, and the pages are
-//! corrected. `cargo test -p benches --test breaker_peers -- --nocapture` prints the table.
+//! corrected. `cargo test -p benches --test peers half_open -- --nocapture` prints the table.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
