@@ -85,7 +85,7 @@ impl Builder {
             Some(exporter) => {
                 let handle = exporter.handle();
                 let exporter = Telling { exporter, lines: Arc::clone(&lines) };
-                (with_batches(provider, exporter, &settings).build(), Some(handle))
+                (with_batches(provider, exporter, handle.clone(), &settings).build(), Some(handle))
             }
             None => (provider.build(), None),
         };
@@ -176,6 +176,7 @@ impl Builder {
 fn with_batches(
     provider: TracerProviderBuilder,
     exporter: impl SpanExporter + 'static,
+    handle: Handle,
     settings: &Settings,
 ) -> TracerProviderBuilder {
     // All three fields are set, so that the SDK's own reading of the environment decides none.
@@ -184,7 +185,6 @@ fn with_batches(
         .with_max_queue_size(settings.batch.max_queue_size)
         .with_max_export_batch_size(settings.batch.max_export_batch_size)
         .build();
-    let handle = exporter.handle();
     let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
     provider.with_span_processor(ForkGuard::new(processor, handle))
 }
