@@ -1,10 +1,12 @@
 //! Rules that no other tool checks: arrows between the crates and between the rooms of a crate, fields that every
-//! manifest inherits, text that no source may hold, words and widths of comments and prose, links of the documentation.
+//! manifest inherits, the oldest supported compiler, text that no source may hold, words and widths of comments and
+//! prose, links of the documentation.
 
 mod arrows;
 mod ceilings;
 mod links;
 mod manifests;
+mod msrv;
 mod paths;
 mod rooms;
 mod sources;
@@ -51,6 +53,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let mut findings = arrows::check(&workspace.root, &workspace.packages);
     findings.extend(arrows::check_trees(workspace)?);
     findings.extend(manifests::check(workspace));
+    findings.extend(msrv::check(&files)?);
     findings.extend(sources::check(&files));
     findings.extend(links::check(&files));
     findings.extend(rooms::check(&files));

@@ -12,11 +12,11 @@ use fuzz_oracles::{TARGETS, Target};
 
 fn main() -> io::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let target = |name: &String| TARGETS.iter().find(|target| target.name == *name);
-    match arguments.split_first() {
-        Some((word, [])) if word == "seeds" => TARGETS.iter().try_for_each(write_seeds)?,
-        Some((word, [])) if word == "targets" => TARGETS.iter().for_each(|target| println!("{}", target.name)),
-        Some((name, files @ [_, ..])) if let Some(target) = target(name) => {
+    let target = arguments.first().and_then(|name| TARGETS.iter().find(|target| target.name == *name));
+    match (arguments.split_first(), target) {
+        (Some((word, [])), _) if word == "seeds" => TARGETS.iter().try_for_each(write_seeds)?,
+        (Some((word, [])), _) if word == "targets" => TARGETS.iter().for_each(|target| println!("{}", target.name)),
+        (Some((_, files @ [_, ..])), Some(target)) => {
             for file in files {
                 println!("{file}");
                 (target.check)(&fs::read(file)?);

@@ -59,7 +59,8 @@ fn spans_in(content: &[u8], made: &HashSet<SpanKey>, found: &mut HashSet<SpanKey
     for text in [content, &unpacked] {
         // The ids of `proofs::spans` have the same number: a trace id with it names the span.
         let key = |id: [u8; 16]| (id, id.last_chunk::<8>().copied().expect("16 bytes"));
-        found.extend(text.array_windows::<16>().map(|id| key(*id)).filter(|key| made.contains(key)));
+        let ids = text.windows(16).map(|id| key(id.try_into().expect("16 bytes")));
+        found.extend(ids.filter(|key| made.contains(key)));
         for window in text.windows(32).filter(|window| window.iter().all(u8::is_ascii_hexdigit)) {
             let digits = std::str::from_utf8(window).expect("digits");
             let id = u128::from_str_radix(digits, 16).expect("digits").to_be_bytes();
