@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use backoff::{Backoff, Exponential, retry};
+use backoff::{Exponential, retry};
 use breaker::{Breaker, CallError, Config};
 
 fn get(server: SocketAddr, path: &str) -> io::Result<String> {
@@ -29,13 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let breaker = Breaker::new(Config::builder().with_open_duration(Duration::from_millis(200)).build()?);
     breaker.subscribe(|moved| println!("  [{} -> {}: {}]", moved.from, moved.to, moved.reason));
-    let policy = Exponential::builder()
-        .with_initial_delay(Duration::from_millis(5))
-        .with_max_delay(Duration::from_millis(50))
-        .build()?;
-
     let body = retry(|| breaker.call(|| get(server, "/orders")))
-        .backoff(Backoff::builder(policy).with_max_retries(Some(10)).build()?)
+        .backoff(Exponential::new(Duration::from_millis(5), Duration::from_millis(50))?)
+        .max_retries(10)
         .hint(CallError::retry_after)
         .notify(|error, delay| println!("{error}; again in {delay:?}"))
         .run()?;

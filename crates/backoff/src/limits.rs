@@ -41,6 +41,13 @@ impl Default for Backoff {
     }
 }
 
+/// The policy with the default limits, so that a policy alone will do where a [`Backoff`] is asked for.
+impl<P: Policy> From<P> for Backoff<P> {
+    fn from(policy: P) -> Backoff<P> {
+        Backoff::new(policy)
+    }
+}
+
 impl<P: Policy> Policy for &P {
     #[inline]
     fn delay(&self, attempt: u32, previous: Duration, unit: f64) -> Duration {

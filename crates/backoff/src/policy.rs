@@ -167,6 +167,15 @@ impl Exponential {
         }
     }
 
+    /// From `initial_delay` doubled up to `max_delay`, each ±25 %: the two settings that most programs change. The
+    /// [`builder`](Exponential::builder) has them all.
+    ///
+    /// # Errors
+    /// Names the argument that is out of its range, with its value and the range.
+    pub fn new(initial_delay: Duration, max_delay: Duration) -> Result<Exponential, InvalidConfig> {
+        Exponential::builder().with_initial_delay(initial_delay).with_max_delay(max_delay).build()
+    }
+
     /// The delay before retry number `attempt`, counted from 0.
     ///
     /// `unit` is a sample from `[0, 1)`; values outside are clamped, NaN is taken as 0. Total: every attempt has a

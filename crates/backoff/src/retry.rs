@@ -14,14 +14,14 @@ use crate::rules::{EveryError, Hint, Notify, Rules, When};
 ///
 /// ```
 /// use std::time::Duration;
-/// use backoff::{Backoff, Constant, Jitter, retry};
+/// use backoff::{Constant, Jitter, retry};
 ///
 /// let mut calls = 0;
 /// let value = retry(|| {
 ///     calls += 1;
 ///     if calls < 3 { Err("not yet") } else { Ok(calls) }
 /// })
-/// .backoff(Backoff::new(Constant::new(Duration::from_millis(1), Jitter::None)?))
+/// .backoff(Constant::new(Duration::from_millis(1), Jitter::None)?)
 /// .when(|error| *error == "not yet")
 /// .run();
 /// assert_eq!(value, Ok(3));
@@ -42,18 +42,29 @@ pub struct Retry<F, P, R> {
     backoff: Backoff<P>,
     rules: R,
     budget: Option<Budget>,
+    max_retries: Option<u32>,
 }
 
 impl<F, E> Retry<F, Exponential, EveryError<E>> {
     pub(crate) fn new(operation: F) -> Self {
-        Retry { operation, backoff: Backoff::default(), rules: EveryError(PhantomData), budget: None }
+        let (backoff, rules) = (Backoff::default(), EveryError(PhantomData));
+        Retry { operation, backoff, rules, budget: None, max_retries: None }
     }
 }
 
 impl<F, P: Policy, R: Rules> Retry<F, P, R> {
-    /// How long to wait and when to stop. Default [`Backoff::default`].
-    pub fn backoff<Q: Policy>(self, backoff: Backoff<Q>) -> Retry<F, Q, R> {
-        Retry { operation: self.operation, backoff, rules: self.rules, budget: self.budget }
+    /// How long to wait and when to stop: a [`Backoff`], or a policy with the default limits. Default
+    /// [`Backoff::default`].
+    pub fn backoff<Q: Policy>(self, backoff: impl Into<Backoff<Q>>) -> Retry<F, Q, R> {
+        let Retry { operation, rules, budget, max_retries, .. } = self;
+        Retry { operation, backoff: backoff.into(), rules, budget, max_retries }
+    }
+
+    /// How many retries, in the place of the limit of the [`Backoff`], whichever of the two is given first. Default 5:
+    /// six calls.
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = Some(retries);
+        self
     }
 
     /// Whether an error is worth a retry. Default: every one is. Given twice, both must accept the error.
@@ -83,11 +94,13 @@ impl<F, P: Policy, R: Rules> Retry<F, P, R> {
     }
 
     fn with_rules<S: Rules>(self, add: impl FnOnce(R) -> S) -> Retry<F, P, S> {
-        Retry { operation: self.operation, backoff: self.backoff, rules: add(self.rules), budget: self.budget }
+        let Retry { operation, backoff, rules, budget, max_retries } = self;
+        Retry { operation, backoff, rules: add(rules), budget, max_retries }
     }
 
     /// The operation, and a driver that has seen no call of it.
-    pub(crate) fn into_driver(self) -> (F, Driver<P, R>) {
+    pub(crate) fn into_driver(mut self) -> (F, Driver<P, R>) {
+        self.backoff.max_retries = self.max_retries.or(self.backoff.max_retries);
         (self.operation, Driver::new(self.backoff, self.rules, self.budget))
     }
 

@@ -42,6 +42,32 @@ fn five_retries_are_six_calls_and_the_end_says_how_many_and_how_long() {
 }
 
 #[test]
+fn a_policy_alone_is_a_backoff_with_the_default_limits() {
+    let slept = RefCell::new(Vec::new());
+    let policy = Exponential::new(Duration::from_secs(3), Duration::from_secs(30)).expect("valid");
+    let gave_up = retry(|| Err::<(), _>("no"))
+        .backoff(policy)
+        .run_with(crate::clock, |delay| slept.borrow_mut().push(delay))
+        .unwrap_err();
+    assert_eq!((gave_up.stop, gave_up.calls), (Stop::Retries, 6));
+    let nominal = [3.0, 6.0, 12.0, 24.0, 24.0];
+    for (delay, nominal) in slept.borrow().iter().zip(nominal) {
+        assert!((nominal * 0.75..=nominal * 1.25).contains(&delay.as_secs_f64()), "{delay:?} is not {nominal} +-25 %");
+    }
+}
+
+#[test]
+fn a_number_of_retries_holds_whether_it_is_given_before_the_backoff_or_after_it() {
+    let calls = |gave_up: Result<(), GaveUp<&str>>| gave_up.unwrap_err().calls;
+    let fails = || retry(|| Err::<(), _>("no"));
+    let two = Backoff::builder(Exponential::default()).with_max_retries(Some(2)).build().expect("valid");
+    assert_eq!(calls(fails().backoff(two).run_with(crate::clock, |_| ())), 3);
+    assert_eq!(calls(fails().backoff(two).max_retries(7).run_with(crate::clock, |_| ())), 8);
+    assert_eq!(calls(fails().max_retries(7).backoff(two).when(|_| true).run_with(crate::clock, |_| ())), 8);
+    assert_eq!(calls(fails().max_retries(0).run_with(crate::clock, |_| ())), 1);
+}
+
+#[test]
 fn an_error_that_is_not_worth_it_is_not_retried_and_costs_no_budget() {
     let budget = Budget::builder().with_capacity(1).build().expect("valid");
     let gave_up = retry(|| Err::<(), _>(400)).when(|status| *status >= 500).budget(budget.clone()).run().unwrap_err();
