@@ -130,7 +130,7 @@ fn eio_once_over_real_files() {
 fn a_commit_to_a_segment_that_was_begun_ahead_syncs_no_directory() {
     let (disk, faults) = (Disk::new(), Faults::none());
     let (mut journal, _) = super::open(Faulty::new(disk.root(), faults.clone()));
-    let mut commit = |journal: &mut Journal<_>, seq| {
+    let commit = |journal: &mut Journal<_>, seq| {
         let before = faults.calls();
         super::append(journal, super::id(seq), 1_000);
         journal.sync().expect("a well disk");
