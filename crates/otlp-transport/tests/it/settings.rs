@@ -162,7 +162,7 @@ fn no_error_and_no_note_shows_a_secret() {
         [("ENDPOINT", "https://c:4318/receiver/v1/otlp/canary")],
         [("ENDPOINT", "http://c:x/canary")],
         [("ENDPOINT", "c:4317/canary")],
-        [("ENDPOINT", "'http://c:4317/canary'")],
+        [("ENDPOINT", "'http://c:4317/canary")],
         [("TRACES_ENDPOINT", "http://user:p@c/canary?canary")],
         [("HEADERS", "canary")],
         [("HEADERS", "key=canary%zz")],
