@@ -146,6 +146,8 @@ fn idle() {
 fn export() {
     let setup = Setup::new();
     let manager = setup.manager(&[&VARS[..], &[("OTEL_BSP_SCHEDULE_DELAY", "10")]].concat());
+    // A thread gives itself its name.
+    eventually("a thread waits for a subscriber", || threads().contains(&"holdfast-start".to_owned()));
     eventually("the wait for a subscriber ends", || !threads().contains(&"holdfast-start".to_owned()));
     let log = Log::default();
     tracing::subscriber::set_global_default(log.clone()).expect("the first");
