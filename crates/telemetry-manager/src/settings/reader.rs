@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::kind::{Kind, OnBad};
 use super::table::{
-    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, BUFFER_MAX_SPANS, FALLBACK_DIR, NOT_SUPPORTED, RETRY_INITIAL_DELAY,
-    RETRY_MAX_DELAY, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
+    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, BUFFER_MAX_SPANS, FALLBACK_DIR, Group, JOURNAL_ENABLED,
+    NOT_SUPPORTED, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
 use super::{Chosen, Settings, directories, off, slips};
 use crate::error::{InvalidSetting, SetupError};
@@ -92,6 +92,7 @@ pub(crate) fn resolve(
     if code.namespace.is_some() {
         settings.service_namespace.clone_from(&code.namespace);
     }
+    warn_of_parts_that_are_off(&mut settings, vars);
     limit_batches(&mut settings, vars);
     raise_max_delay(&mut settings);
     choose_directories(&mut settings, vars);
@@ -218,6 +219,24 @@ fn refuse(settings: &mut Settings, row: &Setting, text: &str) {
     let instead = if holds.is_empty() { "it is ignored".to_owned() } else { format!("{holds} is used") };
     let (accepted, hint) = (row.accepted(), slips::hint(row.kind, text));
     settings.warn(row.name, format!("{}={text:?} is not accepted, {instead}; accepted is {accepted}{hint}", row.name));
+}
+
+/// Warns of variables whose value differs from the default and that belong to a part which is off.
+fn warn_of_parts_that_are_off(settings: &mut Settings, vars: Vars<'_>) {
+    let is_given = |settings: &Settings, row: &Setting| {
+        !settings.in_code.contains(row.name) && raw(vars, row.name).is_some() && row.value(settings) != row.default()
+    };
+    let arg = SAMPLER_ARG;
+    if is_given(settings, &arg) && raw(vars, SAMPLER.name).is_none() && !settings.in_code.contains(SAMPLER.name) {
+        let message = format!("{} has no effect without {}=parentbased_traceidratio", arg.name, SAMPLER.name);
+        settings.warn(arg.name, message);
+    }
+    for row in SETTINGS.iter().filter(|row| row.group == Group::Journal) {
+        if !settings.exporter.journal.enabled && is_given(settings, row) {
+            let message = format!("{} has no effect without {}=true", row.name, JOURNAL_ENABLED.name);
+            settings.warn(row.name, message);
+        }
+    }
 }
 
 /// The shortest time between two batches: with less, the thread of the SDK's processor would not rest.

@@ -114,6 +114,22 @@ fn a_value_of_the_resource_may_hold_an_equals_sign_and_that_is_told() {
 }
 
 #[test]
+fn a_setting_of_a_part_that_is_off_is_told() {
+    for (name, value) in [
+        ("TELEMETRY_JOURNAL_SYNC", "never"),
+        ("TELEMETRY_JOURNAL_SYNC_TIMEOUT", "20ms"),
+        ("TELEMETRY_JOURNAL_MAX_BYTES", "16MiB"),
+    ] {
+        warning(&[(name, value)], &["no effect", "TELEMETRY_JOURNAL_ENABLED"]);
+        assert!(read(&[(name, value), ("TELEMETRY_JOURNAL_ENABLED", "true")]).warnings().is_empty());
+    }
+    warning(&[("OTEL_TRACES_SAMPLER_ARG", "0.1")], &["no effect", "OTEL_TRACES_SAMPLER=parentbased_traceidratio"]);
+    // A program whose environment names another sampler changes between them.
+    let sampler = [("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")];
+    assert!(read(&sampler).warnings().is_empty());
+}
+
+#[test]
 fn each_warning_about_the_transport_names_its_own_variable() {
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier pigeon"),
