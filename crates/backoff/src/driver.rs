@@ -50,19 +50,17 @@ pub(crate) struct Driver<P, R> {
 
 impl<P: Policy, R: Rules> Driver<P, R> {
     pub(crate) fn new(backoff: Backoff<P>, rules: R, budget: Option<Budget>) -> Driver<P, R> {
-        Driver { delays: backoff.into_delays(), rules, purse: Purse { budget, paid: false }, calls: 0 }
+        Driver { delays: backoff.into_delays(), rules, purse: Purse::new(budget), calls: 0 }
     }
 
     /// A call begins: a retry that was paid for is spent.
     pub(crate) const fn call_begins(&mut self) {
-        self.purse.paid = false;
+        self.purse.spend();
     }
 
     /// The call succeeded: the budget gets its share.
     pub(crate) fn call_succeeded(&self) {
-        if let Some(budget) = &self.purse.budget {
-            budget.deposit();
-        }
+        self.purse.deposit();
     }
 
     /// The call failed, `elapsed` after the start of the first one: the delay before the next call, or the end.
@@ -90,16 +88,42 @@ impl<P: Policy, R: Rules> Driver<P, R> {
 
 /// Pays for retries from the budget. Dropped between the payment for a retry and its call, the purse gives the price
 /// back.
-struct Purse {
+#[derive(Debug)]
+pub(crate) struct Purse {
     budget: Option<Budget>,
     paid: bool,
 }
 
 impl Purse {
-    fn pay(&mut self) -> bool {
+    pub(crate) const fn new(budget: Option<Budget>) -> Purse {
+        Purse { budget, paid: false }
+    }
+
+    /// Takes the price of one retry; `false` if the budget does not have it.
+    pub(crate) fn pay(&mut self) -> bool {
         let Some(budget) = &self.budget else { return true };
         self.paid = budget.withdraw();
         self.paid
+    }
+
+    /// The retry that was paid for begins.
+    pub(crate) const fn spend(&mut self) {
+        self.paid = false;
+    }
+
+    /// The share of a success.
+    pub(crate) fn deposit(&self) {
+        if let Some(budget) = &self.budget {
+            budget.deposit();
+        }
+    }
+}
+
+/// A clone has paid for nothing.
+#[cfg(feature = "tower")]
+impl Clone for Purse {
+    fn clone(&self) -> Purse {
+        Purse::new(self.budget.clone())
     }
 }
 

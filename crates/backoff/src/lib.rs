@@ -25,6 +25,8 @@ mod random;
 mod retry;
 mod retry_async;
 mod rules;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use budget::{Budget, BudgetBuilder};
 pub use delays::{Delays, Stop};
@@ -37,6 +39,7 @@ pub use retry_async::retry_async;
 #[cfg(feature = "tokio")]
 pub use retry_async::tokio_sleep;
 
-#[cfg(doctest)]
+// One of its examples is a tower stack.
+#[cfg(all(doctest, feature = "tower"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

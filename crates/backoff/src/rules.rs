@@ -19,16 +19,16 @@ pub trait Rules {
     fn notify(&mut self, error: &Self::Error, delay: Duration);
 }
 
-/// The answer of [`Rules::judge`].
+/// Whether a result is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The error is worth a retry.
+    /// The result is worth a retry.
     Retry {
-        /// How long the error asks to wait, as by a `Retry-After`.
+        /// How long the result asks to wait, as by a `Retry-After`.
         hint: Option<Duration>,
     },
-    /// A retry would end in the same way.
-    GiveUp,
+    /// The result stands: a success, or an error that a retry would meet again.
+    Final,
 }
 
 /// The rules that a [`Retry`](crate::Retry) starts with: every error is retried, none asks to wait, no notification.
@@ -55,7 +55,7 @@ impl<R: Rules, V: FnMut(&R::Error) -> bool> Rules for When<R, V> {
     type Error = R::Error;
 
     fn judge(&mut self, error: &R::Error) -> Verdict {
-        if (self.when)(error) { self.rules.judge(error) } else { Verdict::GiveUp }
+        if (self.when)(error) { self.rules.judge(error) } else { Verdict::Final }
     }
 
     fn notify(&mut self, error: &R::Error, delay: Duration) {
@@ -75,7 +75,7 @@ impl<R: Rules, V: FnMut(&R::Error) -> Option<Duration>> Rules for Hint<R, V> {
     fn judge(&mut self, error: &R::Error) -> Verdict {
         match self.rules.judge(error) {
             Verdict::Retry { hint } => Verdict::Retry { hint: hint.max((self.hint)(error)) },
-            Verdict::GiveUp => Verdict::GiveUp,
+            Verdict::Final => Verdict::Final,
         }
     }
 

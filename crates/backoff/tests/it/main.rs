@@ -2,6 +2,8 @@
 
 mod drivers;
 mod policies;
+#[cfg(feature = "tower")]
+mod tower;
 
 use std::time::Instant;
 
