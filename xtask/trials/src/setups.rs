@@ -1,5 +1,5 @@
-//! Wrong and unusual set-ups: the README's program starts with each, and the table of `docs/setups.md` says what it did:
-//! its exit code, the first lines of its log, its health, and the spans that a collector received.
+//! Wrong and unusual set-ups: the README's program starts with each, and the table of `docs/setups.md` says what it
+//! does: its exit code, the first lines of its log, its health, and the spans that a collector received.
 
 mod cases;
 mod stage;
