@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "crates/resilient-exporter/src/core/memory.rs:2: `core` must not use `shell`: its arrows lead to report, seams"
+                "crates/resilient-exporter/src/core/memory.rs:2: `core` must not use `shell`: its arrows lead to locks, report, seams"
             ]
         );
     }

@@ -159,7 +159,8 @@ fn values() -> Vec<Case> {
             "certificates with an http endpoint",
             &[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/no/such/key")],
         ),
-        Case::with("a time-out meant as seconds", &[(TIMEOUT, "10")]),
+        // A collector that answers within 10 ms would make the rest of the row a matter of luck.
+        Case::with("a time-out meant as seconds", &[(TIMEOUT, "10")]).to(Peer::Gone),
         Case::with("a time-out with a unit", &[(TIMEOUT, "10s")]),
         Case::with("no time-out", &[(TIMEOUT, "0")]),
         Case::with("a schedule delay of nothing", &[("OTEL_BSP_SCHEDULE_DELAY", "0")]),
