@@ -1,4 +1,5 @@
-//! That Markdown links to files and headings that exist. Addresses on the network are not visited.
+//! That Markdown links to files and headings that exist, and that the index of `docs/` names each of its pages.
+//! Addresses on the network are not visited.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,22 @@ pub(super) fn check(files: &[Source]) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(check_index(files));
     findings
+}
+
+/// The list of the pages in `docs/`, by reader.
+const INDEX: &str = "docs/README.md";
+
+fn check_index(files: &[Source]) -> Vec<Finding> {
+    let Some(index) = files.iter().find(|file| file.path == INDEX) else { return Vec::new() };
+    let linked: BTreeSet<String> = prose(&index.text)
+        .flat_map(|(_, line)| targets(line))
+        .map(|target| resolve(INDEX, target.split('#').next().unwrap_or_default()))
+        .collect();
+    let pages = files.iter().map(|file| &file.path).filter(|path| path.starts_with("docs/") && is_markdown(path));
+    let missing = pages.filter(|path| *path != INDEX && !linked.contains(*path));
+    missing.map(|path| Finding::new(INDEX, 0, format!("does not link to `{path}`: name its reader"))).collect()
 }
 
 fn broken(known: &BTreeMap<&str, BTreeSet<String>>, from: &str, target: &str) -> Option<&'static str> {
@@ -121,6 +137,19 @@ mod tests {
                 "docs/page.md:2: link to ``: it is empty"
             ]
         );
+    }
+
+    #[test]
+    fn a_page_that_the_index_does_not_name_is_found() {
+        let file = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+        let files = [
+            file("docs/README.md", "[a](a.md#use)"),
+            file("docs/a.md", "# Use"),
+            file("docs/b.md", ""),
+            file("README.md", ""),
+        ];
+        let found: Vec<String> = check(&files).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["docs/README.md: does not link to `docs/b.md`: name its reader"]);
     }
 
     #[test]
