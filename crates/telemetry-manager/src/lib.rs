@@ -25,3 +25,8 @@ pub use settings::{
 };
 
 pub use {opentelemetry, opentelemetry_sdk, otlp_transport, resilient_exporter};
+
+/// The programs of the project's front page, so that they compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod front_page {}
