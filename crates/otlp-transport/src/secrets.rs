@@ -121,8 +121,10 @@ impl Secrets {
             secrets.push(Cow::from(value));
             // A peer may repeat the token of "Bearer token" alone, or the value of one cookie.
             for word in value.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';')) {
-                secrets.push(word.into());
-                secrets.extend(word.split_once('=').map(|(_, value)| value.trim_matches('"').into()));
+                // Quotation marks that an env file left around a value are sent, and not repeated.
+                let bare = |text: &'_ str| Cow::from(text.trim_matches(['"', '\'']).to_owned());
+                secrets.push(bare(word));
+                secrets.extend(word.split_once('=').map(|(_, value)| bare(value)));
                 if let Some((user, password)) = basic_credentials(value, word) {
                     secrets.extend([format!("{user}:{password}").into(), user.into(), password.into()]);
                 }
@@ -307,6 +309,8 @@ mod tests {
         for text in ["dGVuYW50OmNhbmFyeS0z", "canary-3", "tenant:canary-3", "canary-4", "canary-5"] {
             assert_eq!(cleaned(&basic, &format!("no {text}!")), "no ***!");
         }
+        let quoted = secrets(&[("x-key", "\"canary-7\"")], "/");
+        assert_eq!(cleaned(&quoted, "no canary-7, no \"canary-7\""), "no ***, no ***");
         let bearer = secrets(&[("authorization", "Bearer canary-6")], "/");
         assert_eq!(cleaned(&bearer, "a Bearer token, not canary-6"), "a Bearer token, not ***");
     }
