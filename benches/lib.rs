@@ -1,6 +1,8 @@
-//! Shared inputs of the benchmarks.
+//! Shared inputs and clocks of the benchmarks.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::fs;
+use std::sync::Barrier;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -29,6 +31,56 @@ pub fn http_resource() -> Resource {
             KeyValue::new("telemetry.sdk.version", "0.33.1"),
         ])
         .build()
+}
+
+/// A time that was measured on a machine which may be busy.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed {
+    /// Of both threads the mean, where there were two.
+    pub time: Duration,
+    /// Whether the scheduler made no thread wait (known on Linux only) and, where there were two, neither was done
+    /// before the other was under way.
+    pub clean: bool,
+}
+
+/// Times `work` on this thread.
+pub fn timed(work: impl FnOnce()) -> Timed {
+    let (waited, start) = (waited_for_a_processor(), now());
+    work();
+    let time = now().saturating_duration_since(start);
+    Timed { time, clean: waited_for_a_processor().saturating_sub(waited) < time / 30 }
+}
+
+/// Times `work` on two threads that start together. Work of less than a millisecond is over too soon to be clean.
+pub fn side_by_side(work: impl Fn() + Sync) -> Timed {
+    let gate = Barrier::new(2);
+    let run = || {
+        gate.wait();
+        let start = now();
+        (start, timed(&work))
+    };
+    let ((my_start, mine), (their_start, theirs)) = std::thread::scope(|scope| {
+        let other = scope.spawn(run);
+        (run(), other.join().expect("no panic"))
+    });
+    let end = (my_start + mine.time).min(their_start + theirs.time);
+    let both = end.saturating_duration_since(my_start.max(their_start));
+    let clean = mine.clean && theirs.clean && both > mine.time.max(theirs.time) * 17 / 20;
+    Timed { time: (mine.time + theirs.time) / 2, clean }
+}
+
+/// How long this thread was ready to run and did not.
+fn waited_for_a_processor() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').nth(1).and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
+}
+
+/// The clock of the benchmarks.
+#[expect(clippy::disallowed_methods, reason = "a bench measures real time, and one floor is the clock itself")]
+#[must_use]
+#[inline]
+pub fn now() -> Instant {
+    Instant::now()
 }
 
 fn http_span(index: u64, scope: &InstrumentationScope) -> SpanData {

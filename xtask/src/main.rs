@@ -31,7 +31,9 @@ usage: cargo xtask <lane> [options]
                        clippy, tests and doc tests of one crate; needs cargo and a C compiler
   tidy                 rules that no other tool checks: arrows between crates and rooms, manifests, sources, links,
                        words and widths of comments
-  bench [FILTER]       the gated budgets, then the criterion benches, those whose name contains FILTER; needs valgrind
+  bench [--quick] [FILTER]
+                       the gated budgets, then the criterion benches, those whose name contains FILTER; --quick: the
+                       budgets alone, a line each and the table, within 3 minutes; needs valgrind
   outage [--short | --long]
                        10 s outages at 5,000 spans/s (2 s), the stock exporter and ours side by side; 10 min, ours alone
   chaos [kill]         storms: an application killed at random moments, judged by an outside ledger of span ids; without

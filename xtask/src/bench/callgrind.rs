@@ -6,24 +6,22 @@ use std::process::Command;
 use crate::fail::Failure;
 use crate::process;
 
-/// Spans of a short run and of a long one. The instructions of the start and the end are the same in both, and leave
-/// the difference.
-const SPANS: [u32; 2] = [8 * 512, 40 * 512];
+/// Spans, or calls, of a short run and of a long one. The instructions of the start and the end are the same in both,
+/// and leave the difference.
+const RUNS: [u32; 2] = [8 * 512, 40 * 512];
 
-/// User-space instructions per span, of all threads of the process and without its child processes. The program takes
-/// the number of spans as its last argument.
-pub(super) fn instructions_per_span(program: &Path, arguments: &[&str]) -> Result<f64, Failure> {
+/// User-space instructions per span or call, of all threads of the process and without its child processes. The program
+/// takes their number as its last argument.
+pub(super) fn instructions_each(program: &Path, arguments: &[&str]) -> Result<f64, Failure> {
     process::require("valgrind", "--version", "apt-get install valgrind")?;
-    let [short, long] = SPANS;
-    let counted = |spans: u32| {
+    let [short, long] = RUNS;
+    let counted = |number: u32| {
         let mut command = Command::new("valgrind");
         command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
-        collected(command.args(arguments).arg(spans.to_string()))
+        collected(command.args(arguments).arg(number.to_string()))
     };
     let (short_run, long_run) = (counted(short)?, counted(long)?);
-    let per_span = (long_run as f64 - short_run as f64) / f64::from(long - short);
-    println!("{}: {per_span:.0} instructions per span ({short_run} and {long_run} in all)", arguments.join(" "));
-    Ok(per_span)
+    Ok((long_run as f64 - short_run as f64) / f64::from(long - short))
 }
 
 fn collected(command: &mut Command) -> Result<u64, Failure> {
