@@ -5,7 +5,7 @@ use core::num::NonZeroU64;
 use core::time::Duration;
 
 use crate::config::{Config, Trip};
-use crate::state::{Change, Counters, Kind, Outcome, Reason, Rejected, Report, State};
+use crate::state::{Change, Counters, Kind, Outcome, Reason, Refuser, Rejected, Report, State};
 use crate::window::{Ring, Tally, Verdict, nanos, verdict};
 
 /// A breaker for one owner, for `no_std` (with `alloc`) or for a lock of your own: the shared one is built on it.
@@ -194,7 +194,7 @@ impl Machine {
         match self.phase {
             Phase::Closed { .. } | Phase::Disabled => Step { answer: Ok(call), change: None },
             Phase::Open { until } if now < until => {
-                Step { answer: Err(Rejected::new(State::Open, NonZeroU64::new(until - now))), change: None }
+                Step { answer: Err(Rejected::new(Refuser::Open, NonZeroU64::new(until - now))), change: None }
             }
             Phase::Open { .. } => {
                 let change = self.go(Phase::HalfOpen { successes: 0 }, Reason::OpenTimeOver);
@@ -206,11 +206,11 @@ impl Machine {
                 let answer = if self.probes.len() < self.config.half_open_probes as usize {
                     Ok(self.admit(now))
                 } else {
-                    Err(Rejected::new(State::HalfOpen, None))
+                    Err(Rejected::new(Refuser::HalfOpen, None))
                 };
                 Step { answer, change: None }
             }
-            Phase::Isolated => Step { answer: Err(Rejected::new(State::Isolated, None)), change: None },
+            Phase::Isolated => Step { answer: Err(Rejected::new(Refuser::Isolated, None)), change: None },
         }
     }
 

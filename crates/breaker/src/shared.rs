@@ -15,7 +15,7 @@ use crate::config::{Config, Dropped, Trip, Window};
 use crate::history::{History, Transition};
 use crate::listeners::Listeners;
 use crate::machine::{Command, Machine, Step, Ticket, View};
-use crate::state::{Change, Counters, Outcome, Rejected, Report, State};
+use crate::state::{Change, Counters, Outcome, Refuser, Rejected, Report, State};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::window::nanos;
 
@@ -99,7 +99,7 @@ impl Shared {
         if mode(seen) == OPEN
             && let Some(after) = self.refuses_for(seen, now)
         {
-            return Err(Rejected::new(State::Open, Some(after)));
+            return Err(Rejected::new(Refuser::Open, Some(after)));
         }
         self.acquire_otherwise(seen, now)
     }
@@ -121,8 +121,8 @@ impl Shared {
         match mode(seen) {
             RECORDING | DISABLED if self.fixed.timed => return Ok(Ticket { started: ticks(), ..call }),
             RECORDING | DISABLED => return Ok(call),
-            ISOLATED => return Err(Rejected::new(State::Isolated, None)),
-            FULL if self.refuses_for(seen, now).is_some() => return Err(Rejected::new(State::HalfOpen, None)),
+            ISOLATED => return Err(Rejected::new(Refuser::Isolated, None)),
+            FULL if self.refuses_for(seen, now).is_some() => return Err(Rejected::new(Refuser::HalfOpen, None)),
             _ => {}
         }
         let now = ticks();
@@ -133,7 +133,8 @@ impl Shared {
     #[inline]
     pub(crate) fn report(&self, ticket: Ticket, outcome: Outcome, now: Option<Instant>) -> Report {
         let seen = self.hot.word.load(Ordering::Acquire);
-        if outcome == Outcome::Success && ticket.probe == 0 && seen == word(ticket.generation, 0, COUNTING) {
+        // A generation is one state's: where this one counts, the ticket is no probe.
+        if outcome == Outcome::Success && seen == word(ticket.generation, 0, COUNTING) {
             return Report::Counted;
         }
         self.report_otherwise(ticket, outcome, now, seen)

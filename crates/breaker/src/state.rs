@@ -105,22 +105,36 @@ impl Report {
 /// says, or longer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rejected {
-    state: State,
+    by: Refuser,
     /// Nanoseconds, as the machine counts them: a caller that does not ask for the time pays for no conversion.
     after: Option<NonZeroU64>,
 }
 
+/// A state that refuses. As wide as the words of a permit, which has the same place in a result: with a single byte
+/// there, a permit would go through memory in pieces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Refuser {
+    Open,
+    HalfOpen,
+    Isolated,
+}
+
 impl Rejected {
     #[inline]
-    pub(crate) const fn new(state: State, after: Option<NonZeroU64>) -> Rejected {
-        Rejected { state, after }
+    pub(crate) const fn new(by: Refuser, after: Option<NonZeroU64>) -> Rejected {
+        Rejected { by, after }
     }
 
     /// The state that refused: open, half-open or isolated.
     #[must_use]
     #[inline]
     pub const fn state(&self) -> State {
-        self.state
+        match self.by {
+            Refuser::Open => State::Open,
+            Refuser::HalfOpen => State::HalfOpen,
+            Refuser::Isolated => State::Isolated,
+        }
     }
 
     /// The time until the breaker lets a probe out. `None` while that depends on something other than time: on probes
@@ -137,18 +151,18 @@ impl Rejected {
 
 impl fmt::Debug for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejected").field("state", &self.state).field("retry_after", &self.retry_after()).finish()
+        f.debug_struct("Rejected").field("state", &self.state()).field("retry_after", &self.retry_after()).finish()
     }
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.state, self.retry_after()) {
-            (_, Some(after)) => write!(f, "the circuit breaker is {}: call again in {after:?}", self.state),
+        match (self.state(), self.retry_after()) {
+            (_, Some(after)) => write!(f, "the circuit breaker is {}: call again in {after:?}", self.state()),
             (State::HalfOpen, None) => {
                 f.write_str("the circuit breaker is half_open and all its probes are out: call again later")
             }
-            (_, None) => write!(f, "the circuit breaker is {}: it refuses calls until it is reset", self.state),
+            (_, None) => write!(f, "the circuit breaker is {}: it refuses calls until it is reset", self.state()),
         }
     }
 }
