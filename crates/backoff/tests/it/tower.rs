@@ -52,8 +52,10 @@ async fn each_request_has_delays_and_limits_of_its_own() {
 #[tokio::test(start_paused = true)]
 async fn requests_that_fail_together_do_not_come_back_together() {
     let (service, times) = client(usize::MAX);
-    let service = ServiceBuilder::new().retry(RetryPolicy::new(Exponential::default())).service(service);
-    let _ = tokio::join!(service.clone().oneshot(1), service.oneshot(2));
+    let mut service = ServiceBuilder::new().retry(RetryPolicy::new(Exponential::default())).service(service);
+    // Through one handle: a clone of it would have a policy of its own anyway.
+    let (one, other) = (service.call(1), service.call(2));
+    let _ = tokio::join!(one, other);
     let times = times.lock().expect("no panic under it").clone();
     assert_eq!(times[0], times[1]);
     assert_ne!(times[2], times[3], "both drew the same jitter");
@@ -112,11 +114,11 @@ async fn the_elapsed_limit_includes_the_calls_and_begins_with_the_request() {
         }
     });
     let backoff = Backoff::builder(exact()).with_max_elapsed(Duration::from_secs(10)).build().expect("valid");
-    let service = ServiceBuilder::new().retry(RetryPolicy::new(backoff)).service(service);
+    let mut service = ServiceBuilder::new().retry(RetryPolicy::new(backoff)).service(service);
     // A service that was made long ago: the first call ends at 4 s, the second at 9 s, and 2 s more would be too late.
     tokio::time::sleep(Duration::from_secs(100)).await;
     for calls_so_far in [2, 4] {
-        assert_eq!(service.clone().oneshot(()).await, Err("slow"));
+        assert_eq!(service.ready().await.expect("ready").call(()).await, Err("slow"));
         assert_eq!(calls.load(Ordering::SeqCst), calls_so_far);
     }
 }
