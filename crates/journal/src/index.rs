@@ -290,9 +290,10 @@ impl Index {
         }
     }
 
-    /// The account of the last segment.
+    /// The account of the last segment with batches: one without any has none to lose. `None` if no segment exists.
     pub(crate) fn account(&self) -> Option<Account> {
-        let (_, segment) = self.segments.last_key_value()?;
+        let (_, last) = self.segments.last_key_value()?;
+        let segment = self.segments.values().rev().find(|segment| segment.batches > 0).unwrap_or(last);
         let is_known = !segment.sync_failed && !segment.kept;
         let id = SegmentId::parse(&segment.name).filter(|_| is_known);
         let (batches, items) = (segment.batches, segment.items);

@@ -194,19 +194,14 @@ impl Recovery {
         let mut segments: Vec<(SegmentId, String)> =
             names.filter_map(|name| Some((SegmentId::parse(&name)?, name))).collect();
         segments.sort();
+        let followers = Followers::of(dir, &segments);
         let mut search = SEARCH;
-        for (index, (id, name)) in segments.iter().enumerate() {
+        for ((id, name), is_followed) in segments.iter().zip(followers.is_followed) {
             recovery.next_number = recovery.next_number.max(id.number + 1);
             recovery.incarnations.insert(id.incarnation);
-            let next = segments.get(index + 1);
-            let account = next.and_then(|(id, name)| account_in(dir, *id, name));
-            // The writer of a segment syncs it before it begins the next one, and a later process cuts off the torn end
-            // of the last one. The name of a segment whose sync failed says so. Versions that wrote no account did not
-            // cut.
-            let is_followed = account.is_some() || next.is_some_and(|(next, _)| next.incarnation == id.incarnation);
-            let account = account.filter(|account| account.number == id.number);
             let subject = Subject { id: *id, is_finished: is_followed && failed_name(name).is_some() };
-            recovery.read_segment(dir, subject, name, account.filter(|_| subject.is_finished), &mut search)?;
+            let account = followers.accounts.get(&id.number).filter(|_| subject.is_finished);
+            recovery.read_segment(dir, subject, name, account.copied(), &mut search)?;
         }
         recovery.index.synced();
         recovery.index.restore_order();
@@ -386,6 +381,35 @@ impl Recovery {
             free = free.wrapping_add(1);
         }
         free
+    }
+}
+
+/// The evidence that segments give of those before them.
+struct Followers {
+    /// For each segment, whether its end was synced or cut. The writer of a segment syncs it before it begins the next
+    /// one, and a later process cuts off torn ends before it begins one, which then has an account. Versions that wrote
+    /// no account did not cut.
+    is_followed: Vec<bool>,
+    /// The account of a segment, by its number, as the first segment with records behind it states it.
+    accounts: HashMap<u64, Account>,
+}
+
+impl Followers {
+    fn of<D: Directory>(dir: &D, segments: &[(SegmentId, String)]) -> Self {
+        let (mut is_followed, mut accounts) = (Vec::with_capacity(segments.len()), HashMap::new());
+        // Between a segment and the next one with records, a crash may leave names of segments that were never written:
+        // so an account counts for all segments before it.
+        let (mut is_cut, mut next) = (false, None);
+        for (id, name) in segments.iter().rev() {
+            is_followed.push(is_cut || next == Some(id.incarnation));
+            let account = account_in(dir, *id, name);
+            is_cut |= account.is_some();
+            accounts
+                .extend(account.filter(|account| account.number < id.number).map(|account| (account.number, account)));
+            next = Some(id.incarnation);
+        }
+        is_followed.reverse();
+        Self { is_followed, accounts }
     }
 }
 

@@ -68,6 +68,17 @@ impl Tail {
         }
     }
 
+    /// Removes all records about spills. Called where all records must be written again.
+    pub(crate) fn remove_spills(&mut self) {
+        debug_assert_eq!(self.written, (0, 0));
+        let (bytes, records) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.records));
+        for record in records.into_iter().filter(|record| !matches!(record.content, Content::Spill(_))) {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(&bytes[record.start..record.end]);
+            self.records.push(Record { start, end: self.bytes.len(), ..record });
+        }
+    }
+
     /// Completes the unwritten records with their checksums for a segment of `at` bytes, and returns their bytes.
     pub(crate) fn seal(&mut self, salt: Salt, at: u64) -> &[u8] {
         let first = self.written.1;
@@ -116,10 +127,6 @@ impl Tail {
             Content::Batch(id) => Some(id),
             Content::Done | Content::Spill(_) => None,
         })
-    }
-
-    pub(crate) fn has(&self, content: Content) -> bool {
-        self.records.iter().any(|record| record.content == content)
     }
 
     /// The body of a batch that is not durable yet.

@@ -7,7 +7,6 @@ use std::io;
 use safe_dir::{Directory, File as _, FileError, Locked};
 
 use super::index::Segment;
-use super::tail::Content;
 use super::{Id, Journal, Notice};
 
 impl<D: Directory> Journal<D> {
@@ -33,11 +32,10 @@ impl<D: Directory> Journal<D> {
     pub fn renew(&mut self, locked: Locked<D>) -> Vec<(Id, u32)> {
         self.lose_directory();
         let lost = std::mem::take(&mut self.gone);
-        // The record of a spill that was announced before these batches were copied.
+        // Each without the batches that are lost: a mark that they stay would be one more record that damage can hit,
+        // and the file of the spill may become whole without them.
         for (key, name, ids) in self.index.spills_in(None) {
-            if !self.tail.has(Content::Spill(Some(key))) {
-                self.push_spill(key, &name, &ids);
-            }
+            self.push_spill(key, &name, &ids);
         }
         self.read_failures.clear();
         self.uncopied.clear();
@@ -66,6 +64,8 @@ impl<D: Directory> Journal<D> {
         let others = self.index.in_order().into_iter().filter(|id| !kept.contains(id)).collect();
         let others = self.drop_batches(others);
         self.gone.extend(others);
+        // Those of the spills that go on are written anew by `renew`, as no segment has any record now.
+        self.tail.remove_spills();
     }
 
     /// Notes whether the directory has lost its name, after a failure in it.
