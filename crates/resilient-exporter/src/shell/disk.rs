@@ -106,7 +106,7 @@ impl<'a> Worker<'a> {
             self.answer_journal();
             let Some(effect) = self.shared.take_effect() else { break };
             self.act_contained(effect);
-            self.report();
+            self.report(true);
             is_reported = true;
         }
         if self.shared.clock.now().saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
@@ -114,7 +114,7 @@ impl<'a> Worker<'a> {
             is_reported = false;
         }
         if !is_reported {
-            self.report();
+            self.report(false);
         }
     }
 
@@ -280,11 +280,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Reports the changes of the fallback, and its usage.
-    fn report(&mut self) {
+    /// Reports the changes of the fallback, and its usage. The net thread goes on behind an effect, and after changes:
+    /// a clean-up without any is nothing to it.
+    fn report(&mut self, has_acted: bool) {
         let changes = self.changes();
         let has_more = has_more(&*self.fallback);
-        if !changes.is_empty() || has_more != self.has_more {
+        let has_changed = !changes.is_empty() || has_more != self.has_more;
+        if has_changed {
             self.has_more = has_more;
             self.shared.decide(|core| {
                 changes.into_iter().for_each(|change| core.on_fallback_changed(change));
@@ -295,6 +297,9 @@ impl<'a> Worker<'a> {
         let set_aside = guarded(|| Ok(self.fallback.set_aside())).unwrap_or_default();
         let age_rests_until = guarded(|| Ok(self.fallback.age_rests_until())).unwrap_or_default();
         self.shared.on_disk_operation(self.usage, set_aside, age_rests_until);
+        if has_acted || has_changed {
+            self.shared.net.notify_one();
+        }
     }
 
     fn changes(&mut self) -> Vec<Change> {

@@ -241,7 +241,7 @@ impl Shared {
         if let Some(disk) = &self.disk {
             disk.on_operation(usage, set_aside, age_rests_until, self.clock.now());
         }
-        self.wake_all();
+        self.progress();
     }
 
     /// The disk thread ends: effects that it leaves, and later ones, are reported as undone.

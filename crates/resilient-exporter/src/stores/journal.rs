@@ -25,8 +25,12 @@ mod ended;
 
 pub(super) use ended::{QUARANTINE, keep_damaged};
 
-/// While batches wait, segments are removed, limits are kept and ended processes are looked for this often.
-const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
+/// While batches wait and the journal thread has nothing else to do, segments are removed, limits are kept and ended
+/// processes are looked for this often.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// The same while the journal of an ended process is open, or while a step of the upkeep follows another one.
+const NEXT_STEP: Duration = Duration::from_secs(1);
 
 /// A journal that is limited by its volume has about so many segments, of at least so many bytes.
 const SEGMENTS: u64 = 8;
@@ -54,6 +58,8 @@ pub(crate) struct FileJournal<D: Directory = SafeDir> {
     found: u64,
     /// Spans that are damaged and that `next_recovered` has not reported yet.
     damaged: u64,
+    /// The last maintenance of the own journal was a step, and another one follows.
+    has_next_step: bool,
     /// The own journal was lost since the last question.
     has_vanished: bool,
     /// The own journal, or a segment of it, was lost at some time.
@@ -102,6 +108,7 @@ impl<D: Directory> FileJournal<D> {
             merged,
             found,
             damaged,
+            has_next_step: false,
             has_vanished,
             was_lost: false,
             clock,
@@ -324,8 +331,10 @@ where
     }
 
     fn next_maintenance(&self) -> Option<Duration> {
-        let is_idle = self.ended.is_empty() && self.own.status().batches == 0 && self.own.status().segments <= 1;
-        if !is_idle || self.home.has_content(Part::Journal, self.clock.now()) || self.home.has_more() {
+        let has_ended = !self.ended.is_empty() || self.home.has_content(Part::Journal, self.clock.now());
+        if self.has_next_step || has_ended || self.home.has_more() {
+            Some(NEXT_STEP)
+        } else if self.own.status().batches > 0 || self.own.status().segments > 1 {
             Some(MAINTAIN_EVERY)
         } else {
             self.home.has_others().then_some(home::LOOK_EVERY)
@@ -341,8 +350,9 @@ where
         for ended in &mut self.ended {
             result = result.and(ended.journal.maintain().map(drop).map_err(in_one_line));
         }
-        // The own journal may have waiting work of several steps; the thread calls again.
-        result = result.and(self.own.maintain().map(drop).map_err(in_one_line));
+        let maintained = self.own.maintain();
+        self.has_next_step = maintained.as_ref().is_ok_and(|more| *more);
+        result = result.and(maintained.map(drop).map_err(in_one_line));
         // The journal thread has just synced: the next batch comes later.
         result = result.and(self.own.prepare().map_err(in_one_line));
         let Self { own, ended, log, .. } = self;

@@ -106,3 +106,42 @@ fn suspects_beside_good_batches_cost_few_calls() {
         assert_eq!(world.ledger().lost(), 0);
     }
 }
+
+/// The net thread sleeps until something happens.
+#[test]
+fn while_nothing_is_stored_no_poll_is_due() {
+    for fallback in [true, false] {
+        let mut world = World::new(vec![Replica::accepting()], Setup { fallback, ..Setup::usual() });
+        let due = |world: &World| world.simulation.core.next_wakeup();
+        assert_eq!(due(&world), None, "at the start");
+        world.offer(5);
+        world.run(secs(1));
+        assert_eq!((world.waiting(), due(&world)), (0, None), "after a delivery");
+        // An outage leaves files, or batches in memory, and its end is told 5 s after the first success.
+        world.peer.all(Reply::ConnectionRefused);
+        (0..20).for_each(|_| drop(world.offer(5)));
+        world.run(if fallback { 10 * MINUTE } else { MINUTE });
+        assert_eq!(world.ledger().in_fallback > 0, fallback, "{}", world.state());
+        world.peer.all(Reply::Accept);
+        world.run(2 * MINUTE);
+        assert_eq!((world.waiting(), due(&world)), (0, None), "after an outage: {}", world.state());
+        let before = world.events;
+        world.run(HOUR);
+        assert_eq!(world.events, before);
+    }
+}
+
+/// While the breaker is open: its probe, the answer, the reading of a group, the age of the batches in memory.
+#[test]
+fn while_spans_wait_for_a_collector_that_is_away_a_few_instants_are_due() {
+    for (fallback, age) in [(true, 20), (true, 1), (false, 1)] {
+        let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], Setup { fallback, ..Setup::usual() });
+        world.offer(100);
+        world.run(age * MINUTE);
+        let before = world.events;
+        world.run(HOUR / 12);
+        let events = world.events - before;
+        assert!(events <= 5 * 6, "{events} instants in 5 minutes: {}", world.state());
+        assert_eq!(world.waiting(), if world.lost() == 0 { 100 } else { 0 });
+    }
+}

@@ -72,7 +72,8 @@ pub(super) struct World {
     pub(super) replay: Duration,
     /// Recounts the ledger after every event, and less often while many batches are stored.
     pub(super) recounts: bool,
-    events: u64,
+    /// Instants at which something happened.
+    pub(super) events: u64,
     pub(super) sent: Vec<Sent>,
     /// The places in `sent` of the calls for these spans.
     places: HashMap<Vec<u64>, Vec<usize>>,

@@ -150,6 +150,11 @@ fn settle_down(world: &mut World, calm: &Calm) {
     }
     // Without files, the limits of memory go on while the breaker is open.
     assert!(world.lost() == lost || !world.simulation.setup.fallback, "lost in the calm: {}", world.state());
+    world.load = None;
+    world.run(2 * MINUTE);
+    if world.waiting() == 0 {
+        assert_eq!(world.simulation.core.next_wakeup(), None, "nothing waits, and a poll is due: {}", world.state());
+    }
 }
 
 /// No second has more calls that fail than this: twenty refusals in a row behind an acceptance, and a round of calls

@@ -17,8 +17,11 @@ use crate::seams::fallback::{Change, FallbackError};
 use crate::stores::home::{self, Content, Home, Part, Taken};
 use crate::stores::log::StoreLog;
 
-/// While files wait, the disk thread cleans up this often.
-const CLEAN_UP_EVERY: Duration = Duration::from_secs(1);
+/// While files wait and the disk thread has nothing else to do, it cleans up this often.
+const CLEAN_UP_EVERY: Duration = Duration::from_secs(5);
+
+/// While batches in the journal of an ended process turn into files, the disk thread cleans up this often.
+const CONVERT_EVERY: Duration = Duration::from_secs(1);
 
 /// While only dead letters are stored, which no limit but their age removes, the disk thread cleans up this often.
 const LETTERS_EVERY: Duration = Duration::from_secs(60);
@@ -297,7 +300,10 @@ impl<D: Directory> FileStore<D> {
         if self.upkeep.has_content() || self.upkeep.place.homes().any(|home| home.has_more()) {
             return Some(NEXT_STEP);
         }
-        if self.files.stored().files > 0 || !self.upkeep.journals.is_empty() {
+        if !self.upkeep.journals.is_empty() {
+            return Some(CONVERT_EVERY);
+        }
+        if self.files.stored().files > 0 {
             return Some(CLEAN_UP_EVERY);
         }
         let Place { files, letters, .. } = &self.upkeep.place;
