@@ -6,6 +6,7 @@ mod chaos;
 mod fail;
 mod fuzz;
 mod gate;
+mod idle;
 mod interop;
 mod mutants;
 mod outage;
@@ -36,6 +37,7 @@ usage: cargo xtask <lane> [options]
                        budgets alone, a line each and the table, within 3 minutes; needs valgrind
   outage [--short | --long]
                        10 s outages at 5,000 spans/s (2 s), the stock exporter and ours side by side; 10 min, ours alone
+  idle [--seconds N]   wake-ups of our threads in programs that do nothing, 60 s long: none while nothing is stored
   chaos [kill]         storms: an application killed at random moments, judged by an outside ledger of span ids; without
                        a name it lists them
   upgrade [COMMIT]     upgrade, rollback and both at once: the version of COMMIT, by default the last one with the
@@ -87,6 +89,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "tidy" => no_options(rest).and_then(|()| tidy::run(&workspace)),
         "bench" => bench::run(&workspace, rest),
         "outage" => outage::run(&workspace, rest),
+        "idle" => idle::run(&workspace, rest),
         "chaos" => chaos::run(&workspace, rest),
         "upgrade" => upgrade::run(&workspace, rest),
         "trials" => trials::run(&workspace, rest),

@@ -6,6 +6,7 @@ pub mod canonical;
 pub mod chaos;
 pub mod collector;
 pub mod contender;
+pub mod idle;
 pub mod interop;
 pub mod kinds;
 pub mod outage;

@@ -10,10 +10,12 @@ use trials::collector::Fault;
 use trials::interop::{self, Setup};
 use trials::outage::{self, Plan};
 use trials::upgrade::{self, Programs};
-use trials::{Failure, now, setups, slow_disk, volumes};
+use trials::{Failure, idle, now, setups, slow_disk, volumes};
 
 const USAGE: &str = "\
 usage: trials outage [--short | --long]
+       trials idle [--seconds N]          wake-ups of our threads in programs that do nothing
+       trials idle-app <before>           such a program; used by the trial itself
        trials slow-disk [--seconds N]     the table of delays; needs strace
        trials slow-disk-load <settings>   its application; used by the trial itself
        trials interop --collector <program> --configs <folder> --python <program> --otlp-py <program>
@@ -56,6 +58,9 @@ fn main() -> ExitCode {
                 otlp_py: otlp_py.into(),
             })
         }
+        ["idle"] => wakeups(60),
+        ["idle", "--seconds", seconds] => seconds.parse().map_err(Failure::from).and_then(wakeups),
+        ["idle-app", before] => idle::live(before),
         ["slow-disk"] => slow_disk_table(20),
         ["slow-disk", "--seconds", seconds] => seconds.parse().map_err(Failure::from).and_then(slow_disk_table),
         ["slow-disk-load", settings] => slow_disk::load(settings),
@@ -110,6 +115,17 @@ fn long_outage() -> Result<(), Failure> {
         row.verdict(0.0)?;
     }
     Ok(())
+}
+
+/// Prints the table; fails if a thread woke up more often than its bound.
+fn wakeups(seconds: u64) -> Result<(), Failure> {
+    println!("programs that do nothing for {seconds} s\n{}", idle::HEAD);
+    let mut wrong = Vec::new();
+    for row in idle::run(&std::env::current_exe()?, seconds)? {
+        println!("{row}");
+        wrong.extend(row.verdict().err());
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
 /// Prints the table; fails if a row misses its gate.
