@@ -110,7 +110,9 @@ impl<'a> JournalWorker<'a> {
     /// The instant of the next turn, if no job comes before.
     pub(crate) fn due(&self) -> Option<Instant> {
         let maintenance = self.committer.next_maintenance();
-        let maintenance = maintenance.and_then(|wait| self.maintained.checked_add(wait.max(MAINTAIN_EVERY)));
+        // Behind a commit the end of a segment may be near, and marks may let segments go.
+        let wait = |wait| if self.committed > self.maintained { MAINTAIN_EVERY } else { MAINTAIN_EVERY.max(wait) };
+        let maintenance = maintenance.and_then(|later| self.maintained.checked_add(wait(later)));
         let maintenance = maintenance.map(|due| due.max(self.committed + QUIET));
         let look = self.marks_since.map(|since| since + LOOK_AFTER);
         [self.committer.plan.due(), look, maintenance].into_iter().flatten().min()
