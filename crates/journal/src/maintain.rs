@@ -30,6 +30,8 @@ impl<D: Directory> Journal<D> {
     /// [`Status::vanished`](super::Status::vanished) is `true`.
     pub fn maintain(&mut self) -> Result<bool, MaintainError> {
         let maintained = self.clear_up().and_then(|more| Ok(self.find_vanished()? || more));
+        // Records of a removed segment, or of one whose sync failed. Where this fails, they wait for the next call.
+        drop(self.flush());
         maintained.inspect_err(|_| self.note_vanished()).map_err(MaintainError)
     }
 

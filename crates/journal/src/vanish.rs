@@ -25,7 +25,8 @@ impl<D: Directory> Journal<D> {
 
     /// Goes on in another directory, which should be empty, after another program has removed this one (see
     /// [`SyncError::is_vanished`](super::SyncError::is_vanished)) or has put another in its place. The records since
-    /// the last sync are in memory and are written there; nothing is durable before the next [`sync`](Self::sync).
+    /// the last sync are in memory and are written there, with the next call where that fails; nothing is durable
+    /// before the next [`sync`](Self::sync).
     /// Returns all other batches that waited, oldest first, each with the number of its items, unless
     /// [`take_vanished`](Self::take_vanished) has returned them: the journal no longer has them. A caller that has one
     /// in memory appends it again, under the same id.
@@ -44,6 +45,8 @@ impl<D: Directory> Journal<D> {
         self.quarantine = super::maintain::quarantine();
         self.copy_rounds = 0;
         (self.vanished, self.trouble) = (false, !self.tail.is_empty());
+        // Where this fails, they wait for the next call.
+        drop(self.flush());
         lost
     }
 

@@ -356,7 +356,7 @@ impl<D: Directory> Journal<D> {
     }
 
     /// Writes the records that are only in memory to the operating system.
-    fn flush(&mut self) -> Result<(), FileError> {
+    pub(crate) fn flush(&mut self) -> Result<(), FileError> {
         if self.tail.unwritten() == 0 {
             return Ok(());
         }

@@ -273,6 +273,28 @@ fn a_batch_whose_copy_was_removed_is_still_where_it_was_copied_from() {
 }
 
 #[test]
+fn records_that_no_sync_has_covered_survive_a_kill_after_the_removal_was_noticed() {
+    for removes_all in [false, true] {
+        let disk = Disk::new();
+        let mut journal = journal_in(&disk);
+        append(&mut journal, id(1), 100);
+        append(&mut journal, id(2), 100);
+        if removes_all {
+            assert!(disk.remove_tree("journal"));
+            journal.maintain().expect_err("the directory is gone");
+            let dir = Locked::new(disk.root().subdirectory("journal").expect("made")).expect("free");
+            assert!(journal.renew(dir).is_empty());
+        } else {
+            disk.root().subdirectory("journal").expect("there").remove(&name(1)).expect("there");
+            journal.maintain().expect("a well disk");
+        }
+        drop(journal);
+        let found = recovered(&mut journal_in(&disk)).into_keys().map(|id| id.1).collect::<Vec<_>>();
+        assert_eq!(found, [1, 2]);
+    }
+}
+
+#[test]
 fn a_read_that_finds_no_segment_notices_that_the_head_or_the_directory_is_gone() {
     let disk = Disk::new();
     let mut journal = journal_in(&disk);
