@@ -354,6 +354,13 @@ impl<D: Directory> FileFallback<D> {
         self.files.dir().path()
     }
 
+    /// The same, for an owner of the directory above who compares it with the one that has its name now
+    /// ([`Directory::holds_subdirectory`]): another program may have moved it away.
+    #[must_use]
+    pub fn dir(&self) -> &D {
+        self.files.dir()
+    }
+
     /// The settings.
     #[must_use]
     pub const fn config(&self) -> &Config {

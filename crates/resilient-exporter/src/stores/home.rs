@@ -411,6 +411,13 @@ impl<D: Directory> Home<D> {
         inner.others.directories > 0 || !inner.ended.is_empty()
     }
 
+    /// The directory of a store is still in the directory of this process, under its name. Also if the disk does not
+    /// tell.
+    pub(crate) fn holds(&self, part: Part, dir: &D) -> bool {
+        let inner = self.inner.lock();
+        !matches!(inner.shared().own().holds_subdirectory(part.name(), dir), Ok(false))
+    }
+
     /// The name of the directory of this process leads elsewhere, or nowhere.
     pub(crate) fn is_gone(&self) -> bool {
         self.inner.lock().shared().is_gone()

@@ -293,12 +293,20 @@ fn after_its_directory_vanished_the_store_goes_on_in_a_new_one() {
 
 #[test]
 fn a_clean_up_notices_that_the_directory_vanished() {
-    let state = tempfile::tempdir().expect("temp dir");
-    let root = state.path().join("state");
-    let mut store = open(&root, FallbackFormat::Json);
-    store.store(&[batch(0, 3)], now()).expect("room");
-    std::fs::remove_dir_all(&root).expect("there");
-    store.clean_up(now());
-    assert_eq!(store.changes(), [Change::TakenOver { spans: 3 }]);
-    assert_eq!(own(&root).join("fallback"), store.path());
+    for is_moved in [false, true] {
+        let state = tempfile::tempdir().expect("temp dir");
+        let root = state.path().join("state");
+        let mut store = open(&root, FallbackFormat::Json);
+        store.store(&[batch(0, 3)], now()).expect("room");
+        if is_moved {
+            std::fs::rename(own(&root).join("fallback"), state.path().join("elsewhere")).expect("there");
+        } else {
+            std::fs::remove_dir_all(&root).expect("there");
+        }
+        store.clean_up(now());
+        assert_eq!(store.changes(), [Change::TakenOver { spans: 3 }]);
+        assert_eq!(own(&root).join("fallback"), store.path());
+        store.store(&[batch(100, 4)], now()).expect("room");
+        assert_eq!((store.usage().spans, store.changes()), (4, Vec::new()));
+    }
 }

@@ -239,7 +239,8 @@ impl<D: Directory> FileStore<D> {
             self.log.warn(Kind::DiskTrouble, 0, &in_one_line(error).to_string());
             return false;
         }
-        if self.upkeep.generation == home.generation() && !self.files.is_vanished() {
+        let is_here = self.upkeep.generation == home.generation() && home.holds(Part::Files, self.files.dir());
+        if is_here && !self.files.is_vanished() {
             return false;
         }
         let renewed = self.renew(&home);
