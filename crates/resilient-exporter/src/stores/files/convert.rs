@@ -39,6 +39,8 @@ pub(super) struct Conversion<D: Directory> {
 pub(super) struct Step {
     /// Spans that are in a file now.
     pub(super) spans: u64,
+    /// Spans that another program has removed with a part of the journal.
+    pub(super) vanished: u64,
     /// Files that left the store for it.
     pub(super) evicted: Vec<Evicted>,
     /// No batch is left in the journal.
@@ -85,6 +87,11 @@ impl<D: Directory> Conversion<D> {
         self.retry_at = None;
         let batches = self.read_some(target);
         target.log.tell(&mut self.journal);
+        let vanished = self.journal.take_vanished().iter().map(|(_, spans)| u64::from(*spans)).sum();
+        Step { vanished, ..self.convert(batches, target) }
+    }
+
+    fn convert(&mut self, batches: Vec<Batch>, target: &mut Target<'_, D>) -> Step {
         if batches.is_empty() {
             let is_over = self.journal.status().batches == 0;
             if !is_over {
@@ -118,7 +125,7 @@ impl<D: Directory> Conversion<D> {
             Ok(spilled) => {
                 self.mark(&ids);
                 let spans = records.iter().map(|record| record.count as u64).sum();
-                Step { spans, evicted: spilled.evicted, is_over: false }
+                Step { spans, evicted: spilled.evicted, ..Step::default() }
             }
             Err(error) => {
                 target.log.warn(Kind::JournalNotTakenOver, 0, &format!("{}: {}", self.name, ErrorChain(&error)));
@@ -144,7 +151,7 @@ impl<D: Directory> Conversion<D> {
                     batches.push(batch);
                 }
                 // Its spans never entered the ledger of this process: the log names the batch.
-                Some(Err(ReadError::Damaged { .. } | ReadError::Unknown(_))) => {}
+                Some(Err(ReadError::Damaged { .. } | ReadError::Vanished { .. } | ReadError::Unknown(_))) => {}
                 Some(Err(error)) => {
                     target.log.warn(Kind::JournalNotTakenOver, 0, &format!("{}: {}", self.name, ErrorChain(&error)));
                     // The batches behind it do not wait for it.

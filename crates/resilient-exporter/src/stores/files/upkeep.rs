@@ -10,6 +10,7 @@ use safe_dir::{Directory, Locked};
 
 use super::convert::{Conversion, Target};
 use super::{FileStore, in_one_line};
+use crate::report::ledger::DropReason;
 use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::clock::Clock;
@@ -208,8 +209,11 @@ impl<D: Directory> FileStore<D> {
             let (format, log) = (self.format, &mut self.log);
             let step = conversion.step(&mut Target { files: &mut self.files, format, now, wall, log });
             self.note_evicted(&step.evicted);
-            if step.spans > 0 {
-                self.changes.push(Change::Recovered { spans: step.spans });
+            if step.spans + step.vanished > 0 {
+                self.changes.push(Change::Recovered { spans: step.spans + step.vanished });
+            }
+            if step.vanished > 0 {
+                self.changes.push(Change::Dropped { spans: step.vanished, reason: DropReason::Vanished });
             }
             if step.is_over {
                 conversion.close(now);

@@ -6,8 +6,9 @@ use safe_dir::{HEARTBEAT_TIMEOUT, SharedDir, publish};
 
 use super::*;
 use crate::proofs::spans::spans;
+use crate::report::ledger::DropReason;
 use crate::seams::clock::Clock;
-use crate::seams::fallback::{Fallback as _, Order, ReadBack};
+use crate::seams::fallback::{Change, Fallback as _, Order, ReadBack};
 use crate::seams::journal::Journal as _;
 use crate::seams::settings::{DeadLetters, Files};
 use crate::stores::files::{FileStore, Place};
@@ -258,6 +259,49 @@ fn a_process_without_durable_mode_takes_journals_from_the_state_directory_too() 
         store.clean_up(clock.wall());
     }
     assert_eq!(names(&state), ["0000000000000002"]);
+}
+
+#[test]
+fn a_process_without_durable_mode_counts_the_spans_of_a_segment_that_another_program_removes() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    let before = home(&disk, 1);
+    let mut durable = journal(&before, &clock);
+    for seq in 0..60 {
+        durable.append(&batch(seq, 40)).expect("room");
+    }
+    durable.sync().expect("durable");
+    let own = home(&disk, 2);
+    let mut store = store(&own, &own, &clock);
+    drop((durable, before));
+    // The journal is opened, and none of its batches becomes a file.
+    disk.set_capacity(Some(0));
+    let mut clean_up = || {
+        clock.pass(ROUND_EVERY);
+        store.clean_up(clock.wall());
+        (store.usage().spans, store.changes())
+    };
+    assert_eq!(clean_up(), (0, vec![]));
+    let ended = disk.root().existing_subdirectory("0000000000000002+1").expect("ours").expect("adopted");
+    let journal = ended.existing_subdirectory("journal").expect("ours").expect("there");
+    let segments = journal.list().expect("readable").into_iter().filter_map(|entry| entry.name.into_string().ok());
+    let first = segments.filter(|name| name.starts_with("journal-")).min().expect("a segment");
+    journal.remove(&first).expect("there");
+    disk.set_capacity(None);
+    let (mut recovered, mut dropped, mut stored) = (0, 0, 0);
+    for _ in 0..4 {
+        let (spans, changes) = clean_up();
+        stored = spans;
+        for change in changes {
+            match change {
+                Change::Recovered { spans } => recovered += spans,
+                Change::Dropped { spans, reason: DropReason::Vanished } => dropped += spans,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!((recovered, stored + dropped), (60 * 40, 60 * 40));
+    assert!(dropped > 0 && stored > 0, "{dropped} of them were in the segment");
+    assert_eq!(names(&disk), ["0000000000000002"]);
 }
 
 #[test]
