@@ -53,7 +53,7 @@ pub use seams::clock::{Clock, SystemClock};
 pub use seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
 pub use seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, SetAside, Stored, StoredBatch, Usage};
 pub use seams::fates::{Failures, Fate, Refusal, Refusals};
-pub use seams::journal::{GivenUp, Journal, JournalError, JournalUsage, Recovered};
+pub use seams::journal::{Journal, JournalError, JournalUsage, Lost, Recovered, Vanished};
 pub use seams::settings::{
     Breaker, Buffer, DeadLetters, Durability, FallbackFormat, Files, Refused, Replay, Requests, Retry, Settings,
     Shutdown,

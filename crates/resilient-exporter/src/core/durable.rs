@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use otlp_payload::{BatchId, Payload};
 use span_buffer::Entry;
 
+pub(super) use self::leaving::LeftBehind;
 use super::batch::Batch;
 use super::effects::{Commit, Effect};
 use super::kept::Kept;
@@ -36,8 +37,8 @@ pub(crate) struct Durable {
     pending: VecDeque<BatchId>,
     /// Batches that have ended, for the next commit.
     done: Vec<BatchId>,
-    /// The journal thread has a commit, or the effect with it.
-    is_committing: bool,
+    /// The appends of the commit that the journal thread has, or of the effect with it.
+    committing: Option<Vec<BatchId>>,
     /// The journal thread knows that marks wait.
     is_mark_announced: bool,
     pub(super) kept: Kept,
@@ -55,10 +56,10 @@ pub(crate) struct Durable {
     is_removing: bool,
     /// The journal thread found no such segment: the core asks again at this instant.
     remove_at: Option<Instant>,
-    /// The journal vanished at this instant.
+    /// Batches vanished from the journal at this instant.
     vanished_at: Option<Instant>,
-    /// Spans that a shutdown leaves in the journal and takes out of memory.
-    left: usize,
+    /// Batches that a shutdown leaves in the journal.
+    left: Vec<LeftBehind>,
     /// Batches that a shutdown leaves there if the last sync makes them durable.
     last: Vec<Entry<Batch>>,
     /// The journal thread did not answer in time: no `export` call waits for it until it does.
@@ -144,7 +145,7 @@ impl Durable {
             pieces: HashMap::new(),
             pending: VecDeque::new(),
             done: Vec::new(),
-            is_committing: false,
+            committing: None,
             is_mark_announced: false,
             kept: Kept::default(),
             can_read: false,
@@ -155,7 +156,7 @@ impl Durable {
             is_removing: false,
             remove_at: None,
             vanished_at: None,
-            left: 0,
+            left: Vec::new(),
             last: Vec::new(),
             is_late: false,
             trouble: None,
@@ -199,7 +200,9 @@ impl Durable {
     pub(crate) fn on_written(&mut self, ids: &[BatchId], written: Written) {
         self.is_late = false;
         for id in ids {
-            if let Some(record) = self.records.get_mut(id) {
+            // A batch that the journal has lost since waits for another append.
+            let is_gone = |record: &Record| matches!(record.state, RecordState::Pending(_) | RecordState::Gone);
+            if let Some(record) = self.records.get_mut(id).filter(|record| !is_gone(record)) {
                 record.state = match written {
                     Written::Synced => RecordState::Synced,
                     Written::Unsynced => RecordState::Unsynced,
@@ -213,7 +216,7 @@ impl Durable {
     /// The journal thread has ended its commit; the next one begins with the batches that arrived meanwhile. Batches
     /// that have ended since wait for the next commit or the next look.
     pub(super) fn on_committed(&mut self) {
-        self.is_committing = false;
+        self.committing = None;
         self.is_late = false;
         if self.makes_room && self.done.is_empty() {
             // The marks that make room are written.
@@ -254,7 +257,7 @@ impl Durable {
 
     /// Queues the next commit, unless one is under way.
     fn commit(&mut self) {
-        if self.is_committing {
+        if self.committing.is_some() {
             return;
         }
         let (mut append, mut bytes) = (Vec::new(), 0);
@@ -264,15 +267,15 @@ impl Durable {
         {
             // A batch that has ended meanwhile has no record and needs no append.
             let Some(record) = self.records.get_mut(&id) else { continue };
-            if let RecordState::Pending(payload) = std::mem::replace(&mut record.state, RecordState::Writing) {
-                bytes += payload.bytes().len();
-                append.push(payload);
-            }
+            let RecordState::Pending(payload) = &record.state else { continue };
+            bytes += payload.bytes().len();
+            append.push(payload.clone());
+            record.state = RecordState::Writing;
         }
         let done = std::mem::take(&mut self.done);
         self.is_mark_announced &= done.is_empty();
         if !append.is_empty() || !done.is_empty() {
-            self.is_committing = true;
+            self.committing = Some(append.iter().map(Payload::id).collect());
             self.effects.push_back(Effect::Commit(Commit { append, done }));
         }
     }
@@ -296,7 +299,7 @@ impl Durable {
             Some(RecordState::Pending(_) | RecordState::Gone) => {}
             _ => {
                 self.done.push(whole);
-                if !self.is_committing {
+                if self.committing.is_none() {
                     self.announce_marks();
                 }
             }
@@ -378,9 +381,10 @@ impl Durable {
         match self.records.get_mut(&whole) {
             Some(record) if matches!(record.state, RecordState::Synced) => {
                 // Its piece never ends: the record is not marked, whatever becomes of the other pieces.
-                record.spans -= entry.size.count;
-                self.left += entry.size.count;
-                Left::InJournal(entry.size.count)
+                let spans = entry.size.count;
+                record.spans -= spans;
+                self.left.push(LeftBehind { id, spans, entry: Some(entry) });
+                Left::InJournal(spans)
             }
             Some(_) if self.state == State::On => {
                 self.last.push(entry);
@@ -395,6 +399,7 @@ impl Durable {
         if self.state == State::On {
             self.state = State::Closed;
         }
+        self.left.iter_mut().for_each(|left| left.entry = None);
         std::mem::take(&mut self.last)
     }
 
@@ -445,7 +450,7 @@ impl Durable {
         synced.map(|record| record.spans as u64).sum()
     }
 
-    /// The journal has vanished lately.
+    /// Batches have vanished from the journal lately.
     pub(crate) fn has_recently_vanished(&self, now: Instant) -> bool {
         self.vanished_at.is_some_and(|instant| now.saturating_duration_since(instant) < RECENT)
     }
@@ -466,7 +471,7 @@ impl Durable {
     /// Spans that only the journal holds.
     #[cfg(test)]
     pub(crate) fn kept_spans(&self) -> usize {
-        self.kept.spans() + self.left
+        self.kept.spans() + self.left.iter().map(|left| left.spans).sum::<usize>()
     }
 
     /// Spans that wait for the last sync.

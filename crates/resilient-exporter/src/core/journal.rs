@@ -10,13 +10,13 @@ use otlp_payload::{BatchId, Payload};
 use span_buffer::{Entry, Size};
 
 use super::batch::Batch;
-use super::durable::Left;
+use super::durable::{Left, LeftBehind};
 use super::kept::{Arrival, Destination};
 use super::memory::size_of;
 use super::{Core, Effect, Phase, Work};
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Place};
-use crate::seams::journal::{GivenUp, JournalUsage};
+use crate::seams::journal::{JournalUsage, Lost, Vanished};
 
 /// Above this part of its limit a journal gives its oldest batches to files.
 const NEARLY_FULL: (u64, u64) = (7, 8);
@@ -116,23 +116,40 @@ impl Core {
     }
 
     /// The journal has given up these batches, which were not done; none if it could not remove anything.
-    pub(crate) fn on_removed(&mut self, given_up: Option<Vec<GivenUp>>, now: Instant) {
+    pub(crate) fn on_removed(&mut self, given_up: Option<Lost>, now: Instant) {
         let Some(given_up) = given_up else { return self.durable.on_nothing_removed(now) };
         let lost = self.durable.on_given_up(&given_up);
         self.accounts.drop_spans_of(lost, Place::InJournal, DropReason::JournalFull);
+        self.return_left_behind(DropReason::JournalFull);
         self.append_gone();
         self.durable.on_room();
     }
 
-    /// The journal has lost all that it had, and takes new batches. `payloads` are those of the commit during which the
-    /// journal thread found that.
-    pub(crate) fn on_journal_vanished(&mut self, payloads: &[Payload], now: Instant) {
-        let lost = self.durable.on_vanished(now);
+    /// Batches have vanished from the journal, which takes new ones. `payloads` are those of the commit during which
+    /// the journal thread found that.
+    pub(crate) fn on_journal_vanished(&mut self, vanished: &Vanished, payloads: &[Payload], now: Instant) {
+        let (lost, taken_over) = self.durable.on_vanished(vanished, payloads, now);
         self.accounts.publish(Event::JournalVanished { spans: lost });
         self.accounts.drop_spans_of(lost, Place::InJournal, DropReason::Vanished);
+        self.accounts.transfer(taken_over, Place::InJournal, Place::TakenOver);
         payloads.iter().for_each(|payload| self.durable.on_present(payload));
+        self.return_left_behind(DropReason::Vanished);
         self.append_gone();
         self.durable.on_room();
+    }
+
+    /// Of the batches that a shutdown has left in the journal, some are not there any more: they are appended anew if
+    /// the journal takes batches, or dropped for this reason.
+    fn return_left_behind(&mut self, reason: DropReason) {
+        for LeftBehind { spans, entry, .. } in self.durable.take_left_behind() {
+            match entry.filter(|_| self.durable.is_on()) {
+                Some(entry) => {
+                    self.accounts.transfer(spans, Place::InJournal, Place::Buffered);
+                    self.durable.leave_again(entry);
+                }
+                None => self.accounts.drop_spans_of(spans, Place::InJournal, reason),
+            }
+        }
     }
 
     /// Appends all batches that the journal has lost and that are at hand. The others follow when their file, their

@@ -3,7 +3,7 @@
 //! The journal thread reads one of them at a time, those of earlier processes first, then the oldest. A batch that left
 //! memory returns under its id.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use otlp_payload::{BatchId, Payload};
@@ -12,7 +12,6 @@ use span_buffer::{Entry, Size};
 use super::batch::Batch;
 use super::memory::size_of;
 use super::storage;
-use crate::seams::journal::GivenUp;
 
 /// Between two recovered batches: memory gives batches of one instant back in the reverse order.
 const ORDER: Duration = Duration::from_nanos(1);
@@ -175,33 +174,31 @@ impl Kept {
         self.away.extend(self.reading.take().and_then(|read| read.away));
     }
 
-    /// The journal has given these batches up. Returns the spans of those that only the journal held, and the batches
-    /// that are elsewhere.
-    pub(super) fn on_given_up(&mut self, given_up: &[GivenUp], is_known: impl Fn(BatchId) -> bool) -> usize {
-        let mut gone = given_up.iter().map(|one| (one.id, one.spans)).collect::<HashMap<_, _>>();
-        let mut lost = 0;
+    /// The journal no longer has these batches. Returns the spans of those that it alone held.
+    pub(super) fn on_gone(&mut self, gone: &HashSet<BatchId>, unread: u64) -> usize {
+        let unread = usize::try_from(unread).unwrap_or(usize::MAX).min(self.unread);
+        self.unread -= unread;
+        if gone.is_empty() {
+            return unread;
+        }
+        // The read of one that is gone will return nothing.
+        let reading = self.reading.take_if(|read| read.away.is_some_and(|away| gone.contains(&away.id)));
+        let mut lost = unread + reading.and_then(|read| read.away).map_or(0, |away| away.size.count);
         self.away.retain(|away| {
-            let is_gone = gone.remove(&away.id).is_some();
+            let is_gone = gone.contains(&away.id);
             lost += if is_gone { away.size.count } else { 0 };
             !is_gone
         });
-        let is_gone = |read: &mut Read| read.away.is_some_and(|away| gone.remove(&away.id).is_some());
-        // Its read will return nothing.
-        lost += self.reading.take_if(is_gone).and_then(|read| read.away).map_or(0, |away| away.size.count);
-        for (_, spans) in gone.into_iter().filter(|(id, _)| !is_known(*id)) {
-            let spans = usize::try_from(spans).unwrap_or(usize::MAX).min(self.unread);
-            self.unread -= spans;
-            lost += spans;
-        }
         lost
     }
 
-    /// The journal has lost all that it had. Returns the spans that only the journal held.
-    pub(super) fn on_vanished(&mut self) -> usize {
+    /// The journal has lost all that it had. Returns the spans that it alone held.
+    pub(super) fn on_all_gone(&mut self) -> usize {
         let lost = self.spans();
         self.away.clear();
         self.unread = 0;
-        self.reading = None;
+        // The answer to a read of an earlier process's batch is about those that the journal has by then.
+        self.reading.take_if(|read| read.away.is_some());
         lost
     }
 

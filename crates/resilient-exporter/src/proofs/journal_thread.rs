@@ -2,8 +2,8 @@
 //! its questions to a disk thread that is slow.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use ::journal::SyncPolicy;
@@ -17,7 +17,7 @@ use super::crashes::clocks::Clocks;
 use crate::core::{Core, Endpoint, Policy};
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
-use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
+use crate::seams::journal::{Journal, JournalError, JournalUsage, Lost, Recovered, Vanished};
 use crate::shell::commit::Committer;
 use crate::shell::jobs::JournalQueue;
 use crate::shell::journal::{JournalWorker, LOOK_AFTER};
@@ -27,7 +27,13 @@ use crate::shell::shared::{Parts, Shared};
 #[derive(Default)]
 struct Script {
     is_full: AtomicBool,
+    /// It loses all that it had.
     vanishes: AtomicBool,
+    /// It loses these.
+    vanished: Mutex<Vanished>,
+    /// It loses these during its next sync.
+    vanishes_at_sync: Mutex<Lost>,
+    appends: AtomicU64,
     found: AtomicU64,
     reads_fail: AtomicBool,
 }
@@ -40,6 +46,7 @@ impl Journal for Scripted {
     }
 
     fn append(&mut self, _batch: &Payload) -> Result<(), JournalError> {
+        self.0.appends.fetch_add(1, Ordering::Relaxed);
         if self.0.is_full.load(Ordering::Relaxed) {
             Err(JournalError::full("older batches are in the way"))
         } else {
@@ -60,6 +67,8 @@ impl Journal for Scripted {
     }
 
     fn sync(&mut self) -> Result<(), JournalError> {
+        let lost = std::mem::take(&mut *self.0.vanishes_at_sync.lock().expect("no panic"));
+        self.0.vanished.lock().expect("no panic").add(lost.into());
         Ok(())
     }
 
@@ -74,8 +83,11 @@ impl Journal for Scripted {
         }
     }
 
-    fn has_vanished(&mut self) -> bool {
-        self.0.vanishes.swap(false, Ordering::Relaxed)
+    fn take_vanished(&mut self) -> Vanished {
+        if self.0.vanishes.swap(false, Ordering::Relaxed) {
+            return Vanished::All;
+        }
+        std::mem::take(&mut self.0.vanished.lock().expect("no panic"))
     }
 
     fn next_maintenance(&self) -> Option<Duration> {
@@ -195,6 +207,46 @@ fn batches_that_are_found_after_the_journal_has_vanished_are_not_lost_with_it() 
     let core = exporter.shared.core();
     let ledger = core.ledger();
     assert_eq!((ledger.recovered, ledger.in_journal, ledger.lost()), (10, 10, 0), "{ledger:?}");
+}
+
+/// An `export` call waits until the batch is durable after all.
+#[test]
+fn a_batch_that_vanishes_during_its_sync_is_not_called_durable_and_is_appended_again() {
+    let exporter = Exporter::new();
+    let mut worker = exporter.worker();
+    exporter.export(&mut worker);
+    let id = exporter.shared.core().next_id();
+    let payload = exporter.encoder.encode(id, SystemClock.wall(), &spans(100, 10));
+    assert!(exporter.shared.decide(|core| core.on_submitted(&payload)));
+    *exporter.script.vanishes_at_sync.lock().expect("no panic") = Lost { batches: vec![id], unread: 0 };
+    worker.turn_within(Some(Duration::ZERO));
+    assert_eq!(exporter.script.appends.load(Ordering::Relaxed), 2);
+    let waits = || exporter.shared.core().durable.is_committing(id);
+    assert!(waits(), "the sync covers no lost batch");
+    worker.turn_within(Some(Duration::ZERO));
+    assert_eq!(exporter.script.appends.load(Ordering::Relaxed), 3, "the other batch is not appended again");
+    assert!(!waits());
+    let now = exporter.clocks.now();
+    exporter.shared.core().durable.on_wait_ended(id, 10, now);
+    assert_eq!(exporter.shared.core().durable.accepted_not_durable(), Some(0));
+}
+
+#[test]
+fn batches_that_vanish_before_they_are_read_are_not_called_damaged() {
+    let exporter = Exporter::new();
+    let mut worker = exporter.worker();
+    // Some of them vanish in the maintenance that finds them, the others before the read that returns nothing.
+    exporter.script.found.store(10, Ordering::Relaxed);
+    *exporter.script.vanished.lock().expect("no panic") = Lost { batches: Vec::new(), unread: 4 }.into();
+    worker.maintain();
+    let ledger = exporter.shared.core().ledger().clone();
+    assert_eq!((ledger.recovered, ledger.in_journal, ledger.dropped.get("vanished")), (10, 6, Some(&4)), "{ledger:?}");
+    let now = exporter.clocks.now();
+    exporter.shared.decide(|core| core.poll_calls(now));
+    *exporter.script.vanished.lock().expect("no panic") = Lost { batches: Vec::new(), unread: 6 }.into();
+    worker.turn_within(Some(Duration::ZERO));
+    let ledger = exporter.shared.core().ledger().clone();
+    assert_eq!((ledger.in_journal, ledger.lost(), ledger.dropped.get("vanished")), (0, 10, Some(&10)), "{ledger:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! | `spans` | spans for tests |
 //! | `threads` | the threads of the storage beside each other |
 //! | `turns` | turns of the disk thread, and its end |
+//! | `vanished/` | parts of the journal that another program removes, on a real disk |
 
 mod bounds;
 mod crashes;
@@ -19,3 +20,4 @@ mod simulation;
 pub(crate) mod spans;
 mod threads;
 mod turns;
+mod vanished;

@@ -144,10 +144,10 @@ pub enum Event {
         /// The journal's error.
         error: String,
     },
-    /// The journal has lost all that it had, such as by the removal of its directory, and takes new batches. Batches in
-    /// memory are appended again; until the next sync none of them is durable.
+    /// Batches have vanished from the journal, such as by the removal of its directory or of a file in it. Those of
+    /// them that are in memory are appended again, and are not durable before the next sync.
     JournalVanished {
-        /// Spans that only the journal held: they are lost.
+        /// Spans of those that only the journal held: they are lost.
         spans: usize,
     },
     /// The fallback cannot be used: spans wait in memory. The disk thread tries again.

@@ -52,7 +52,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_recently_not_durable: bool,
     /// Spans of earlier processes that wait in the journal.
     pub(crate) unread: usize,
-    /// The journal has vanished lately.
+    /// Batches have vanished from the journal lately.
     pub(crate) has_vanished: bool,
     /// Files that were set aside, and their spans.
     pub(crate) set_aside: (u64, u64),
@@ -263,8 +263,8 @@ impl Facts<'_> {
         }
         if self.has_vanished {
             issues.push(
-                "the journal was removed while the process runs, and was made again: keep other programs from removing \
-                 the state directory"
+                "the journal or a part of it was removed while the process runs, and batches in memory were written \
+                 again: keep other programs from removing the state directory"
                     .into(),
             );
         }

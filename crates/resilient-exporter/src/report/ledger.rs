@@ -44,7 +44,7 @@ pub enum DropReason {
     Shutdown,
     /// The journal was full, and no fallback could take its oldest batches.
     JournalFull,
-    /// They were in the journal only, and its directory was removed.
+    /// They were in the journal only, and another program removed its directory or a file in it.
     Vanished,
 }
 

@@ -77,7 +77,7 @@ impl Kind {
                 "the journal was not cleared up, or one of another process not taken over; it is tried again"
             }
             Self::JournalVanished => {
-                "the journal was removed while the process runs; batches in memory are written to a new one"
+                "the journal or a part of it was removed while the process runs; batches in memory are written again"
             }
             Self::JournalThreadPanicked => "the journal thread panicked; it goes on",
             Self::DiskThreadPanicked => "the disk thread panicked; it goes on",

@@ -71,11 +71,12 @@ pub trait Journal: Send + 'static {
         false
     }
 
-    /// Since the last call the journal has lost all batches that it had, such as by the removal of its directory, and
-    /// it takes new ones. Asked after an operation failed, and after `maintain`. The exporter appends the batches that
-    /// are in memory again, and counts the others as lost.
-    fn has_vanished(&mut self) -> bool {
-        false
+    /// Takes the batches that the journal has lost since the last call although they were not done, such as by another
+    /// program's removal of its directory or of a file in it. Called after each call that may touch the storage. The
+    /// exporter appends the batches that are in memory again, under their ids, and counts the others as lost; the
+    /// journal returns none of them unless they are appended. A journal that loses nothing keeps the default.
+    fn take_vanished(&mut self) -> Vanished {
+        Vanished::default()
     }
 
     /// Gives up the oldest batches at once, as many as are stored together (a segment), without a new byte on the
@@ -84,7 +85,7 @@ pub trait Journal: Send + 'static {
     ///
     /// # Errors
     /// The storage failed; nothing was given up.
-    fn remove_oldest_finished(&mut self) -> Result<Option<Vec<GivenUp>>, JournalError> {
+    fn remove_oldest_finished(&mut self) -> Result<Option<Lost>, JournalError> {
         Ok(None)
     }
 
@@ -117,13 +118,93 @@ pub struct JournalUsage {
     pub max_bytes: u64,
 }
 
-/// A batch that a journal has given up although it was not done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct GivenUp {
-    /// The batch.
-    pub id: BatchId,
-    /// Its spans.
-    pub spans: u64,
+/// Batches that a journal no longer has although they were not done.
+///
+/// ```
+/// use otlp_payload::BatchId;
+/// use resilient_exporter::{Lost, Vanished};
+///
+/// // One batch that was appended; and one of 40 spans that an earlier process has left and that was not read.
+/// let lost = Lost { batches: vec![BatchId { incarnation: 7, seq: 3 }], unread: 40 };
+/// assert_ne!(Vanished::from(lost), Vanished::default());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lost {
+    /// Those that were appended, or that [`Journal::next_recovered`] has returned.
+    pub batches: Vec<BatchId>,
+    /// The spans of all others: [`Journal::found`] has counted them, and `next_recovered` does not return them.
+    pub unread: u64,
+}
+
+/// The batches that vanished from a journal; see [`Journal::take_vanished`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Vanished {
+    /// These batches; none, by default.
+    Batches {
+        /// No process has them any more, this one's memory aside.
+        lost: Lost,
+        /// Another process has them, or the next [`Journal::found`] counts them.
+        taken_over: Lost,
+    },
+    /// All that the journal had, which is to say all but those that the next [`Journal::found`] counts: for a journal
+    /// that does not know its batches one by one.
+    All,
+}
+
+impl Default for Vanished {
+    fn default() -> Self {
+        Lost::default().into()
+    }
+}
+
+impl From<Lost> for Vanished {
+    /// No process has these batches any more.
+    fn from(lost: Lost) -> Self {
+        Self::Batches { lost, taken_over: Lost::default() }
+    }
+}
+
+impl Vanished {
+    pub(crate) fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Batches { lost, taken_over } => lost.is_empty() && taken_over.is_empty(),
+            Self::All => false,
+        }
+    }
+
+    /// This batch is one of them.
+    pub(crate) fn has(&self, id: BatchId) -> bool {
+        match self {
+            Self::Batches { lost, taken_over } => lost.batches.contains(&id) || taken_over.batches.contains(&id),
+            Self::All => true,
+        }
+    }
+
+    /// Adds those that vanished after these.
+    pub(crate) fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Batches { lost, taken_over }, Self::Batches { lost: more_lost, taken_over: more_taken_over }) => {
+                lost.add(more_lost);
+                taken_over.add(more_taken_over);
+            }
+            (Self::All, _) | (_, Self::All) => *self = Self::All,
+        }
+    }
+}
+
+impl Lost {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.unread == 0
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.batches.extend(other.batches);
+        self.unread += other.unread;
+    }
 }
 
 /// A batch that is read from the journal.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use journal::SyncPolicy;
 use otlp_payload::{BatchId, Payload};
@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::shared::Shared;
 use crate::core::{Commit, Written};
 use crate::report::warnings;
-use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
+use crate::seams::journal::{Journal, JournalError, JournalUsage, Lost, Recovered, Vanished};
 
 /// Acts on the journal, whose panics count as errors, and reports to the core.
 pub(crate) struct Committer {
@@ -20,8 +20,8 @@ pub(crate) struct Committer {
     pub(super) plan: Plan,
     /// Batches that were appended and wait for a sync, because the policy asks for one.
     unsynced: Vec<BatchId>,
-    /// The journal has lost all that it had, and the core does not know yet.
-    has_vanished: bool,
+    /// The journal has lost these batches, and the core does not know yet.
+    vanished: Vanished,
     /// The error of the last operation of each kind, if it failed: the success of one kind does not end the trouble of
     /// another.
     trouble: [Option<String>; 5],
@@ -56,7 +56,7 @@ impl Committer {
             journal,
             plan: Plan::new(policy),
             unsynced: Vec::new(),
-            has_vanished: false,
+            vanished: Vanished::default(),
             trouble: [const { None }; 5],
             reported: None,
             warned: None,
@@ -72,14 +72,14 @@ impl Committer {
         catch_unwind(AssertUnwindSafe(|| self.journal.next_maintenance())).unwrap_or_default()
     }
 
-    /// The journal has lost all that it had since the last call.
-    pub(crate) fn take_vanished(&mut self) -> bool {
-        let has_vanished = std::mem::take(&mut self.has_vanished);
-        if has_vanished {
-            self.unsynced.clear();
-            self.forget_trouble_of_batches();
-        }
-        has_vanished
+    /// The batches that the journal has lost since the last call, if there are any.
+    pub(crate) fn take_vanished(&mut self) -> Option<Vanished> {
+        Some(std::mem::take(&mut self.vanished)).filter(|vanished| !vanished.is_empty())
+    }
+
+    /// The journal has lost all that it had, and the core does not know yet.
+    pub(crate) fn has_lost_all(&self) -> bool {
+        self.vanished.is_all()
     }
 
     /// Batches have left the journal: no read or mark that failed is tried again, which would end its trouble.
@@ -93,7 +93,7 @@ impl Committer {
     /// have waited since `marked`.
     pub(crate) fn write(&mut self, commit: &Commit, marked: Instant, shared: &Shared) -> Wrote {
         let wrote = if commit.append.is_empty() { Wrote::default() } else { self.append(&commit.append, shared) };
-        if !commit.done.is_empty() && !self.has_vanished {
+        if !commit.done.is_empty() && !self.vanished.is_all() {
             // A mark that is not written stays in the journal's memory, which writes it later.
             let _ = self.ask(Kind::Mark, |journal| journal.done(&commit.done));
             self.plan.on_marked(marked);
@@ -121,11 +121,13 @@ impl Committer {
                     }
                 }
             }
-            if self.has_vanished {
+            if self.vanished.is_all() {
                 // The core has all batches of this commit appended again.
                 return Wrote::default();
             }
         }
+        // The core has these appended again.
+        appended.retain(|id| !self.vanished.has(*id));
         // A failure counts also if later batches were appended.
         self.trouble[Kind::Append as usize] = trouble;
         let recovered = was_in_trouble && failed.is_empty() && full.is_empty();
@@ -181,9 +183,7 @@ impl Committer {
             }
             Err(_) => {
                 self.plan.on_failed(shared.clock.now());
-                if !self.has_vanished {
-                    shared.core().durable.on_written(&self.unsynced, Written::Unsynced);
-                }
+                shared.core().durable.on_written(&self.unsynced, Written::Unsynced);
             }
         }
         result.is_ok()
@@ -208,28 +208,25 @@ impl Committer {
         }
     }
 
-    /// Gives the oldest segment of the journal up, and reports that.
-    pub(crate) fn remove_oldest(&mut self, shared: &Shared) {
+    /// Gives the oldest segment of the journal up.
+    pub(crate) fn remove_oldest(&mut self) -> Option<Lost> {
         let removed = self.ask(Kind::Maintain, Journal::remove_oldest_finished).unwrap_or_default();
-        if removed.is_some() {
+        if let Some(lost) = &removed {
+            self.unsynced.retain(|id| !lost.batches.contains(id));
             self.forget_trouble_of_batches();
         }
-        let now = shared.clock.now();
-        shared.decide(|core| core.on_removed(removed, now));
+        removed
     }
 
     /// Clears up, and looks for journals of processes that have ended. Returns the spans that were found there.
     pub(crate) fn maintain(&mut self, has_file: &mut dyn FnMut(&str) -> io::Result<bool>, shared: &Shared) -> u64 {
         let mut found = 0;
-        let maintained = self.ask(Kind::Maintain, |journal| {
+        let _ = self.ask(Kind::Maintain, |journal| {
             let maintained = journal.maintain(has_file);
             // Also if the rest of it failed.
             found = journal.found();
             maintained
         });
-        if maintained.is_ok() {
-            self.look_for_vanished();
-        }
         let trouble = &self.trouble[Kind::Maintain as usize];
         if *trouble != self.warned {
             self.warned.clone_from(trouble);
@@ -240,9 +237,8 @@ impl Committer {
         found
     }
 
-    /// Reads one batch: this one, or the next of an earlier process.
-    pub(crate) fn recover(&mut self, id: Option<BatchId>, shared: &Shared) {
-        let (now, wall) = (shared.clock.now(), shared.clock.wall());
+    /// Reads one batch: this one, or the next of an earlier process. None: the storage failed.
+    pub(crate) fn recover(&mut self, id: Option<BatchId>, wall: SystemTime) -> Option<Recovered> {
         let recovered = self.ask(Kind::Recover, |journal| {
             let read = match id {
                 Some(id) => journal.read(id, wall),
@@ -259,15 +255,10 @@ impl Committer {
                 recovered => Ok(recovered),
             }
         });
-        shared.decide(|core| match recovered {
-            Ok(Recovered::Batch(payload)) => core.on_recovered(payload, now),
-            Ok(Recovered::Damaged { spans }) => core.on_recovery_damaged(id, spans, now),
-            Ok(Recovered::End) => core.on_recovery_ended(id, now),
-            Ok(Recovered::Later(_)) | Err(_) => core.on_recovery_failed(now),
-        });
+        recovered.ok()
     }
 
-    /// Runs an operation on the journal and records its error.
+    /// Runs an operation on the journal; records its error, and the batches that the journal lost meanwhile.
     fn ask<T>(
         &mut self,
         kind: Kind,
@@ -283,15 +274,19 @@ impl Committer {
             Err(_) => (Err(Failed { is_full: false }), Some("the journal panicked".to_owned())),
         };
         self.trouble[kind as usize] = trouble;
-        if result.is_err() {
-            self.look_for_vanished();
-        }
+        self.look_for_vanished();
         result
     }
 
     fn look_for_vanished(&mut self) {
         let journal = &mut *self.journal;
-        self.has_vanished |= catch_unwind(AssertUnwindSafe(|| journal.has_vanished())).unwrap_or_default();
+        let vanished = catch_unwind(AssertUnwindSafe(|| journal.take_vanished())).unwrap_or_default();
+        if !vanished.is_empty() {
+            // No sync makes them durable.
+            self.unsynced.retain(|id| !vanished.has(*id));
+            self.forget_trouble_of_batches();
+            self.vanished.add(vanished);
+        }
     }
 
     /// Reports the first trouble to the core, if it has changed.

@@ -13,6 +13,7 @@ use super::jobs::{Job, Ticket};
 use super::shared::Shared;
 use crate::core::{Commit, Effect};
 use crate::report::warnings::Kind;
+use crate::seams::journal::Recovered;
 
 /// Marks wait this long for a commit that takes them along; they are synced within 100 ms of the end of their batches.
 pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(50);
@@ -222,35 +223,43 @@ impl<'a> JournalWorker<'a> {
         }
     }
 
-    /// The journal may have lost all that it had: the batches of the commit are among those that are appended again.
+    /// The journal may have lost batches: those of the commit that are among them are appended again.
     fn tell_vanished(&mut self) {
-        if !self.committer.take_vanished() {
-            return;
-        }
+        let Some(vanished) = self.committer.take_vanished() else { return };
         let now = self.shared.clock.now();
         let payloads = self.open.iter().filter_map(|effect| match effect {
             Effect::Commit(commit) => Some(&commit.append[..]),
             _ => None,
         });
         let payloads = payloads.flatten().cloned().collect::<Vec<_>>();
-        self.shared.decide(|core| core.on_journal_vanished(&payloads, now));
+        self.shared.decide(|core| core.on_journal_vanished(&vanished, &payloads, now));
     }
 
-    /// Acts on an effect that is no part of the group commit.
+    /// Acts on an effect that is no part of the group commit. The core learns of batches that the journal has lost
+    /// before it learns of the result, which may be about one of them.
     fn read(&mut self, effect: Effect) {
+        let (shared, now) = (self.shared, self.shared.clock.now());
         match effect {
             Effect::Recover(id) => {
                 self.open.push_back(effect);
-                self.committer.recover(id, self.shared);
+                let recovered = self.committer.recover(id, shared.clock.wall());
+                self.tell_vanished();
+                shared.decide(|core| match recovered {
+                    Some(Recovered::Batch(payload)) => core.on_recovered(payload, now),
+                    Some(Recovered::Damaged { spans }) => core.on_recovery_damaged(id, spans, now),
+                    Some(Recovered::End) => core.on_recovery_ended(id, now),
+                    Some(Recovered::Later(_)) | None => core.on_recovery_failed(now),
+                });
             }
             Effect::RemoveOldest => {
                 self.open.push_back(effect);
-                self.committer.remove_oldest(self.shared);
+                let removed = self.committer.remove_oldest();
+                self.tell_vanished();
+                shared.decide(|core| core.on_removed(removed, now));
             }
             _ => return,
         }
         self.open.pop_back();
-        self.tell_vanished();
     }
 
     pub(crate) fn maintain(&mut self) {
@@ -258,17 +267,23 @@ impl<'a> JournalWorker<'a> {
         let shared = self.shared;
         let mut has_file = |name: &str| -> io::Result<bool> { shared.ask_for_file(name, ANSWER_WITHIN) };
         let found = self.committer.maintain(&mut has_file, shared);
-        // First: the batches that were found are not among those that were lost.
-        self.tell_vanished();
+        if self.committer.has_lost_all() {
+            // The batches that were found are not among those that were lost.
+            self.tell_vanished();
+        }
         if found > 0 {
             shared.decide(|core| core.on_found(found));
             // The thread that asks for them may have nothing else to do.
             shared.net.notify_one();
         }
+        self.tell_vanished();
     }
 
     /// Ends the journal once the disk thread has ended and no job is left.
     pub(crate) fn close(&mut self) {
+        // Finds batches that have vanished since the last maintenance, while those in memory can be appended again.
+        self.maintain();
+        self.turn_within(Some(Duration::ZERO));
         self.committer.sync(self.shared);
         self.tell_vanished();
         self.shared.decide(|core| core.on_journal_closed());

@@ -418,6 +418,15 @@ impl<D: Directory> Home<D> {
         !matches!(inner.shared().own().holds_subdirectory(part.name(), dir), Ok(false))
     }
 
+    /// The same of content that a store has taken from an ended process.
+    pub(crate) fn holds_content(&self, key: u64, part: Part, dir: &D) -> bool {
+        let inner = self.inner.lock();
+        let Some(ended) = inner.ended.get(&key) else { return true };
+        let (name, process) = (&ended.adopted.name, &ended.adopted.locked.dir);
+        let is_there = !matches!(inner.shared().root().holds_subdirectory(name, process), Ok(false));
+        is_there && !matches!(process.holds_subdirectory(part.name(), dir), Ok(false))
+    }
+
     /// The name of the directory of this process leads elsewhere, or nowhere.
     pub(crate) fn is_gone(&self) -> bool {
         self.inner.lock().shared().is_gone()

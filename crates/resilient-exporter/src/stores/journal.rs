@@ -11,7 +11,7 @@ use ::journal::{self, AppendError, Config, Notice, ReadError};
 use bytes::Bytes;
 use otlp_payload::{BatchId, Payload};
 use otlp_transport::ErrorChain;
-use safe_dir::{Directory, Locked, SafeDir};
+use safe_dir::{Directory, SafeDir};
 
 use super::home::{self, Home, Part, StateDirError};
 use super::log::StoreLog;
@@ -19,9 +19,10 @@ use super::place_of;
 use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::clock::Clock;
-use crate::seams::journal::{GivenUp, Journal, JournalError, JournalUsage, Recovered};
+use crate::seams::journal::{Journal, JournalError, JournalUsage, Lost, Recovered, Vanished};
 
 mod ended;
+mod vanished;
 
 pub(super) use ended::{QUARANTINE, keep_damaged};
 
@@ -60,12 +61,28 @@ pub(crate) struct FileJournal<D: Directory = SafeDir> {
     damaged: u64,
     /// The last maintenance of the own journal was a step, and another one follows.
     has_next_step: bool,
-    /// The own journal was lost since the last question.
-    has_vanished: bool,
+    /// Batches that no journal has any more, and that `take_vanished` has not returned yet.
+    lost: Lost,
+    /// The same of batches that another process has.
+    taken_over: Lost,
+    /// Batches that were read from journals which this process holds no longer, and whether they are done since: it may
+    /// find such a journal again.
+    released: HashMap<journal::Id, bool>,
+    look: Look,
     /// The own journal, or a segment of it, was lost at some time.
     was_lost: bool,
     clock: Arc<dyn Clock>,
     log: StoreLog,
+}
+
+/// The next look for journals of ended processes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Usual,
+    /// Not before the next maintenance.
+    Postponed,
+    /// With the next maintenance, which comes soon.
+    Due,
 }
 
 /// The journal of a process that has ended.
@@ -96,7 +113,7 @@ impl<D: Directory> FileJournal<D> {
         let config = home.volume_bytes().map_or(config, |total| fitting(config, total));
         let (own, generation) = open_own(&home, config)?;
         let (ended, log, batches, merged) = (Vec::new(), StoreLog::default(), HashMap::new(), VecDeque::new());
-        let (found, damaged, has_vanished) = (0, 0, false);
+        let (lost, taken_over, released) = (Lost::default(), Lost::default(), HashMap::new());
         let mut journal = Self {
             home,
             files,
@@ -106,10 +123,13 @@ impl<D: Directory> FileJournal<D> {
             ended,
             batches,
             merged,
-            found,
-            damaged,
+            found: 0,
+            damaged: 0,
             has_next_step: false,
-            has_vanished,
+            lost,
+            taken_over,
+            released,
+            look: Look::Usual,
             was_lost: false,
             clock,
             log,
@@ -117,35 +137,6 @@ impl<D: Directory> FileJournal<D> {
         journal.look_for_ended(has_file);
         journal.state_bytes();
         Ok(journal)
-    }
-
-    /// Goes on in a new directory if the own journal has lost its one. Notes the loss of single segments too.
-    fn renew_if_gone(&mut self) -> Result<(), JournalError> {
-        self.home.renew_if_gone().map_err(in_one_line)?;
-        let is_moved = self.generation != self.home.generation();
-        if !is_moved && !self.own.status().vanished {
-            let is_lost = !self.own.take_vanished().is_empty();
-            self.has_vanished |= is_lost;
-            self.was_lost |= is_lost;
-            return Ok(());
-        }
-        let (dir, generation) = self.home.own(Part::Journal).map_err(in_one_line)?;
-        let locked = Locked::new(dir).map_err(in_one_line)?;
-        // Those in memory are appended again, under the same ids; the exporter counts the others as lost.
-        drop(self.own.renew(locked));
-        if is_moved {
-            // Their directories are found by the next look, if they still exist.
-            self.ended.clear();
-            self.merged.clear();
-            self.batches.clear();
-            (self.found, self.damaged) = (0, 0);
-        }
-        (self.generation, self.has_vanished, self.was_lost) = (generation, true, true);
-        log::warn_contained!(
-            path = %self.own.dir().path().display(),
-            "the journal's directory was removed; a new one is made, and batches in memory are appended again"
-        );
-        Ok(())
     }
 
     /// All journals, the own one first.
@@ -220,9 +211,13 @@ where
             let _ = self.home.beat_if_due(self.clock.now());
         }
         let count = u32::try_from(batch.span_count()).unwrap_or(u32::MAX);
-        let appended = self.own.append(batch.id(), count, batch.bytes());
+        let mut appended = self.own.append(batch.id(), count, batch.bytes());
+        if appended.is_err() && self.own.status().vanished {
+            self.renew_if_gone()?;
+            appended = self.own.append(batch.id(), count, batch.bytes());
+        }
         appended.or_else(|error| match error {
-            // After the loss of a segment the exporter appends all batches again, also those of other segments.
+            // The exporter appends a batch once more after a commit that a panic has cut short.
             AppendError::Duplicate(_) => Ok(()),
             error => Err(error),
         }).map_err(|error| match error {
@@ -238,9 +233,10 @@ where
     }
 
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
-        if !self.batches.is_empty() {
-            for id in ids {
-                self.batches.remove(&journal::Id::from(*id));
+        if !self.batches.is_empty() || !self.released.is_empty() {
+            for id in ids.iter().map(|id| journal::Id::from(*id)) {
+                self.batches.remove(&id);
+                self.released.entry(id).and_modify(|is_done| *is_done = true);
             }
         }
         self.on_each(ids, |journal| journal.done(ids))
@@ -255,9 +251,15 @@ where
     }
 
     fn sync(&mut self) -> Result<(), JournalError> {
-        let mut result = Ok(());
-        for journal in self.all() {
-            result = result.and(journal.sync().map_err(in_one_line));
+        let mut result = self.own.sync().map_err(in_one_line);
+        if result.is_err() && self.own.status().vanished {
+            self.renew_if_gone()?;
+            result = self.own.sync().map_err(in_one_line);
+        }
+        for Ended { journal, .. } in &mut self.ended {
+            // Without its directory a journal of an ended process has nothing to sync.
+            let synced = journal.sync().or_else(|error| if error.is_vanished() { Ok(()) } else { Err(error) });
+            result = result.and(synced.map_err(in_one_line));
         }
         if result.is_ok() && self.home.is_on_network() && self.home.is_gone() {
             // Another machine has taken this directory, and may have read all of it before these batches were written.
@@ -294,10 +296,8 @@ where
             let read = journal.read(id, instant);
             return match read {
                 Ok(batch) => Self::payload(batch, now),
-                Err(ReadError::Unknown(_)) => continue,
-                Err(ReadError::Damaged { count, .. } | ReadError::Vanished { count, .. }) => {
-                    Recovered::Damaged { spans: count.into() }
-                }
+                Err(ReadError::Unknown(_) | ReadError::Vanished { .. }) => continue,
+                Err(ReadError::Damaged { count, .. }) => Recovered::Damaged { spans: count.into() },
                 Err(error) => Recovered::Later(in_one_line(error)),
             };
         }
@@ -308,23 +308,22 @@ where
         true
     }
 
-    fn has_vanished(&mut self) -> bool {
-        if let Err(error) = self.renew_if_gone() {
-            self.log.warn(Kind::JournalUpkeep, 0, &error.to_string());
+    fn take_vanished(&mut self) -> Vanished {
+        self.note_vanished();
+        let (mut lost, taken_over) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.taken_over));
+        if self.found > 0 {
+            // Some of these may be among the spans that the exporter does not know yet.
+            self.lost.unread = std::mem::take(&mut lost.unread);
         }
-        std::mem::take(&mut self.has_vanished)
+        Vanished::Batches { lost, taken_over }
     }
 
-    fn remove_oldest_finished(&mut self) -> Result<Option<Vec<GivenUp>>, JournalError> {
+    fn remove_oldest_finished(&mut self) -> Result<Option<Lost>, JournalError> {
         // Batches of ended processes are the oldest.
         for at in (0..self.ended.len()).map(Some).chain([None]) {
             let journal = at.map_or(&mut self.own, |at| &mut self.ended[at].journal);
             if let Some(batches) = journal.remove_oldest_finished().map_err(in_one_line)? {
-                for (id, _) in &batches {
-                    self.batches.remove(id);
-                }
-                let given_up = |(id, spans): (journal::Id, u32)| GivenUp { id: id.into(), spans: spans.into() };
-                return Ok(Some(batches.into_iter().map(given_up).collect()));
+                return Ok(Some(self.without(batches)));
             }
         }
         Ok(None)
@@ -332,7 +331,7 @@ where
 
     fn next_maintenance(&self) -> Option<Duration> {
         let has_ended = !self.ended.is_empty() || self.home.has_content(Part::Journal, self.clock.now());
-        if self.has_next_step || has_ended || self.home.has_more() {
+        if self.has_next_step || has_ended || self.look != Look::Usual || self.home.has_more() {
             Some(NEXT_STEP)
         } else if self.own.status().batches > 0 || self.own.status().segments > 1 {
             Some(MAINTAIN_EVERY)
@@ -343,7 +342,14 @@ where
 
     fn maintain(&mut self, has_file: HasFile<'_>) -> Result<(), JournalError> {
         let renewed = self.renew_if_gone();
-        self.look_for_ended(has_file);
+        self.drop_moved();
+        match self.look {
+            Look::Postponed => self.look = Look::Due,
+            Look::Usual | Look::Due => {
+                self.look_for_ended(has_file);
+                self.look = Look::Usual;
+            }
+        }
         self.close_ended();
         self.merge();
         let mut result = renewed;

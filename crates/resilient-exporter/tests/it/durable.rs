@@ -17,7 +17,7 @@ use resilient_exporter::{
     SyncPolicy,
 };
 
-use crate::support::{App, PATIENCE, eventually, http, in_processes, now, processes, quick, some_spans};
+use crate::support::{App, PATIENCE, copy, eventually, http, in_processes, now, processes, quick, some_spans};
 
 fn durable(collector: &MockCollector, state: &Path) -> Builder {
     quick(ResilientSpanExporter::builder().with_primary(http(collector)))
@@ -25,20 +25,6 @@ fn durable(collector: &MockCollector, state: &Path) -> Builder {
         .with_journal_enabled(true)
         // A busy machine must not make a commit late here. Tests below make commits late on purpose.
         .with_journal_sync_timeout(PATIENCE)
-}
-
-/// Copies a state directory as `kill -9` would leave it at this moment.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a place to copy to");
-    fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("our own directory");
-    for entry in fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("known").is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).expect("copied")),
-        }
-    }
 }
 
 #[test]

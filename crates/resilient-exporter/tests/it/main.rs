@@ -19,6 +19,7 @@
 //! | `processes` | several processes on one state directory, and directories that are not this service's |
 //! | `refusals` | collectors that refuse for a while, in part, or one of several |
 //! | `seams` | a user's own transport, exporter, fallback, clock, backoff and breaker |
+//! | `vanished` | parts of the journal that another program removes; a user's own journal that loses batches |
 //! | `support` | a traced application and its comparison with the collector |
 
 mod answers;
@@ -39,3 +40,4 @@ mod processes;
 mod refusals;
 mod seams;
 mod support;
+mod vanished;

@@ -136,6 +136,20 @@ pub(crate) fn processes(state: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// Copies a state directory as `kill -9` would leave it at this moment.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a place to copy to");
+    fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("our own directory");
+    for entry in fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("known").is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("copied")),
+        }
+    }
+}
+
 /// The directory of the only process in a state directory.
 #[track_caller]
 pub(crate) fn only_process(state: &Path) -> PathBuf {

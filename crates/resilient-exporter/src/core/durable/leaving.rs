@@ -1,10 +1,18 @@
 //! Batches that leave memory for the journal, and return.
 
-use otlp_payload::Payload;
+use otlp_payload::{BatchId, Payload};
 use span_buffer::Entry;
 
 use super::super::Batch;
 use super::{Durable, Record, RecordState};
+
+/// A batch that a shutdown has left in the journal.
+pub(in crate::core) struct LeftBehind {
+    pub(in crate::core) id: BatchId,
+    pub(in crate::core) spans: usize,
+    /// The batch itself, until the last sync.
+    pub(in crate::core) entry: Option<Entry<Batch>>,
+}
 
 impl Durable {
     /// The journal has the whole of this batch, and returns it: memory need not hold it.

@@ -1,13 +1,14 @@
-//! A journal that is full, that gives batches up, or that has lost all that it had.
+//! A journal that is full, that gives batches up, or that has lost some or all of them.
 
 use std::collections::HashSet;
 use std::time::Instant;
 
 use otlp_payload::{BatchId, Payload};
+use span_buffer::Entry;
 
-use super::super::{Effect, storage};
-use super::{Durable, Record, RecordState};
-use crate::seams::journal::GivenUp;
+use super::super::{Batch, Effect, storage};
+use super::{Durable, LeftBehind, Record, RecordState};
+use crate::seams::journal::{Lost, Vanished};
 
 impl Durable {
     /// Older batches are in the way of these: they wait for the next commit.
@@ -40,23 +41,64 @@ impl Durable {
         Some(at)
     }
 
-    /// The journal has lost these batches, or all: they are appended anew once [`on_present`](Self::on_present) has
-    /// their payloads.
-    pub(in crate::core) fn on_gone(&mut self, is_gone: impl Fn(BatchId) -> bool) {
+    /// The journal has lost these batches: they are appended anew once [`on_present`](Self::on_present) has their
+    /// payloads.
+    fn on_gone(&mut self, is_gone: impl Fn(BatchId, &RecordState) -> bool) {
         for (id, record) in &mut self.records {
-            if is_gone(*id) && !matches!(record.state, RecordState::Pending(_)) {
+            if !matches!(record.state, RecordState::Pending(_)) && is_gone(*id, &record.state) {
                 record.state = RecordState::Gone;
                 self.has_gone = true;
             }
         }
     }
 
-    /// The journal has lost all that it had. Returns the spans that only the journal held.
-    pub(in crate::core) fn on_vanished(&mut self, now: Instant) -> usize {
+    /// The journal no longer has these batches. Returns the spans of those that it alone held.
+    fn on_lost(&mut self, lost: &Lost) -> usize {
+        let gone = lost.batches.iter().copied().collect::<HashSet<_>>();
+        self.on_gone(|id, _| gone.contains(&id));
+        self.kept.on_gone(&gone, lost.unread)
+    }
+
+    /// Batches have vanished from the journal, during a commit of these if there are any. Returns the spans of those
+    /// that it alone held: of batches that are lost, and of those that are taken over.
+    pub(in crate::core) fn on_vanished(
+        &mut self,
+        vanished: &Vanished,
+        committing: &[Payload],
+        now: Instant,
+    ) -> (usize, usize) {
         self.vanished_at = Some(now);
-        self.done.clear();
-        self.on_gone(|_| true);
-        self.kept.on_vanished()
+        match vanished {
+            Vanished::Batches { lost, taken_over } => (self.on_lost(lost), self.on_lost(taken_over)),
+            Vanished::All => {
+                let committing = committing.iter().map(Payload::id).collect::<HashSet<_>>();
+                // A commit that has not begun appends its batches to the new journal, also those that have ended.
+                let next = self.committing.as_ref().filter(|_| committing.is_empty());
+                self.done.retain(|id| next.is_some_and(|next| next.contains(id)));
+                self.on_gone(|id, state| !matches!(state, RecordState::Writing) || committing.contains(&id));
+                (self.kept.on_all_gone(), 0)
+            }
+        }
+    }
+
+    /// Takes the batches that a shutdown has left in the journal, and which that has lost since.
+    pub(in crate::core) fn take_left_behind(&mut self) -> Vec<LeftBehind> {
+        let Self { left, records, pieces, .. } = self;
+        let is_gone = |left: &mut LeftBehind| {
+            let whole = pieces.get(&left.id).map_or(left.id, |piece| piece.whole);
+            let record = records.get_mut(&whole).filter(|record| matches!(record.state, RecordState::Gone));
+            record.is_some_and(|record| {
+                record.spans += left.spans;
+                true
+            })
+        };
+        left.extract_if(.., is_gone).collect()
+    }
+
+    /// A batch that a shutdown had left in the journal is appended anew, and waits for the last sync.
+    pub(in crate::core) fn leave_again(&mut self, entry: Entry<Batch>) {
+        self.on_present(&entry.item.payload);
+        self.last.push(entry);
     }
 
     /// This batch, or piece of one, is in memory: if the journal has lost it, it is appended anew.
@@ -110,13 +152,8 @@ impl Durable {
     }
 
     /// The journal has given these batches up. Returns the spans of those that it alone held.
-    pub(in crate::core) fn on_given_up(&mut self, given_up: &[GivenUp]) -> usize {
+    pub(in crate::core) fn on_given_up(&mut self, given_up: &Lost) -> usize {
         self.is_removing = false;
-        // A batch that has ended is known too: the journal lacked its mark alone.
-        let is_known = |id: BatchId| self.records.contains_key(&id) || self.done.contains(&id);
-        let lost = self.kept.on_given_up(given_up, is_known);
-        let gone = given_up.iter().map(|one| one.id).collect::<HashSet<_>>();
-        self.on_gone(|id| gone.contains(&id));
-        lost
+        self.on_lost(given_up)
     }
 }

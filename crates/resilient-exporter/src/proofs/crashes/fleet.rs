@@ -42,6 +42,8 @@ pub(super) enum Event {
     FailSyncs(u32),
     /// Another program removes a directory or a file.
     Remove(usize),
+    /// Another program removes a segment of a journal that a process has, and all processes learn of it.
+    RemoveSegment(usize),
     /// Another program leaves a file among the fallback files that none can read.
     Plant(usize, Planted),
     /// Each process that opens this fallback file panics from now on.
@@ -199,6 +201,7 @@ impl<'a> Fleet<'a> {
                 self.computer.disk.fail_syncs(count);
             }
             Event::Remove(at) => self.remove(at),
+            Event::RemoveSegment(at) => self.remove_segment(at),
             Event::Plant(at, planted) => self.plant(at, planted),
             Event::PanicOn(at) => {
                 let files = self.fallback_files();
@@ -292,6 +295,25 @@ impl<'a> Fleet<'a> {
         computer.forgotten.extend(lost);
         computer.strict = false;
         tree::remove(&computer.disk, &path, kind);
+    }
+
+    /// On a disk without faults: otherwise a process may not learn of it.
+    fn remove_segment(&mut self, at: usize) {
+        let segments = tree::segments(&self.computer.disk);
+        let is_held = |path: &String| tree::is_locked(&self.computer.disk, path);
+        let segments = segments.into_iter().filter(is_held).collect::<Vec<_>>();
+        let Some(path) = at.checked_rem(segments.len()).filter(|_| self.computer.strict).map(|at| &segments[at]) else {
+            return;
+        };
+        self.computer.removed.extend(tree::spans_below(&self.computer.disk, path, &self.computer.made));
+        tree::remove(&self.computer.disk, path, Kind::File);
+        for _ in 0..=segments.len() {
+            self.computer.advance(Duration::from_millis(1_100));
+            for process in &mut self.alive {
+                process.step(&mut self.computer, Step::JournalTurn);
+                process.step(&mut self.computer, Step::DiskTurn);
+            }
+        }
     }
 
     fn fallback_files(&self) -> Vec<String> {

@@ -82,6 +82,11 @@ fn histories() -> impl Strategy<Value = Vec<Event>> {
     events.prop_map(with_two)
 }
 
+fn histories_with_removed_segments() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![30 => common(member().boxed()), 1 => any::<usize>().prop_map(Event::RemoveSegment)];
+    prop::collection::vec(event, 1..120).prop_map(with_two)
+}
+
 fn histories_in_trouble() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![10 => common(member_in_trouble().boxed()), 1 => trouble()];
     prop::collection::vec(event, 1..120).prop_map(with_two)
@@ -105,6 +110,14 @@ proptest! {
     fn processes_on_a_healthy_disk_lose_no_durable_span_and_leave_nothing(
         policy in sync_policy(),
         events in histories(),
+    ) {
+        play(policy, Reach::Local, events)?;
+    }
+
+    #[test]
+    fn a_removed_segment_takes_no_durable_span_of_any_process_along_but_those_that_are_counted(
+        policy in sync_policy(),
+        events in histories_with_removed_segments(),
     ) {
         play(policy, Reach::Local, events)?;
     }

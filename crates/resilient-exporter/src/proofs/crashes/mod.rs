@@ -59,6 +59,8 @@ enum Step {
     LimitDisk(u64),
     /// No call to the disk fails any more, and its size is unlimited.
     RepairDisk,
+    /// Another program removes a segment of the journals, and the process learns of it.
+    RemoveSegment(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +131,11 @@ fn steps_on_a_healthy_disk() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![12 => common_step(), 1 => end_of_process()], 1..120)
 }
 
+fn steps_with_removed_segments() -> impl Strategy<Value = Vec<Step>> {
+    let removal = any::<usize>().prop_map(Step::RemoveSegment);
+    prop::collection::vec(prop_oneof![24 => common_step(), 2 => end_of_process(), 1 => removal], 1..120)
+}
+
 fn steps_on_a_failing_disk() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![12 => common_step(), 1 => end_of_process(), 2 => disk_trouble()], 1..120)
 }
@@ -156,6 +163,15 @@ proptest! {
         policy in sync_policy(),
         fallback in prop::bool::weighted(0.8),
         steps in steps_on_a_healthy_disk(),
+    ) {
+        run_history(policy, fallback, steps)?;
+    }
+
+    #[test]
+    fn a_removed_segment_takes_no_durable_span_along_but_those_that_are_counted(
+        policy in sync_policy(),
+        fallback in prop::bool::weighted(0.5),
+        steps in steps_with_removed_segments(),
     ) {
         run_history(policy, fallback, steps)?;
     }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use ::journal::SyncPolicy;
 use otlp_transport::{Cause, Outcome, RefusalKind};
 use proptest::prelude::*;
+use safe_dir::Kind;
 use safe_dir::sim::{Crash, Fault, Faults};
 
 use super::clocks::Clocks;
 use super::computer::{Computer, SpanKey, Stores, span_ids};
-use super::{Answer, Step};
+use super::{Answer, Step, tree};
 use crate::core::{Answer as Answered, Call, Question};
 use crate::proofs::spans::spans;
 use crate::seams::fallback::Fallback;
@@ -129,6 +130,7 @@ impl<'a> Process<'a> {
                 self.faults.clear();
                 computer.limit_disk(None);
             }
+            Step::RemoveSegment(at) => self.lose_segment(computer, at),
         }
         self.poll_calls();
         false
@@ -236,6 +238,21 @@ impl<'a> Process<'a> {
         self.shared.decide(|core| core.on_answered(call.id, outcome, own, now, wall));
     }
 
+    /// Another program removes a segment. The process learns of it, and appends batches in memory again. Marks may have
+    /// gone with the segment: the journal copies the batches that wait in earlier ones, a segment at a time.
+    pub(super) fn lose_segment(&mut self, computer: &mut Computer, at: usize) {
+        let segments = tree::segments(&computer.disk);
+        let Some(path) = at.checked_rem(segments.len()).map(|at| &segments[at]) else { return };
+        computer.removed.extend(tree::spans_below(&computer.disk, path, &computer.made));
+        tree::remove(&computer.disk, path, Kind::File);
+        for _ in 0..=segments.len() {
+            computer.advance(Duration::from_millis(1_100));
+            self.journal_turn(computer);
+            // Batches on their way to a file are in no journal before it is written.
+            self.disk_turn(computer);
+        }
+    }
+
     /// The disk loses its power together with the process. With [`Crash::Best`] the process alone ends.
     fn crash(&mut self, computer: &mut Computer, crash: Crash) {
         computer.disk.crash(crash);
@@ -297,6 +314,7 @@ impl<'a> Process<'a> {
     pub(super) fn add_losses(&self, computer: &mut Computer) -> Result<(), TestCaseError> {
         let ledger = self.shared.core().ledger().clone();
         computer.lost += ledger.lost() + self.shared.health().dead_letters_evicted;
+        computer.vanished += ledger.dropped.get("vanished").copied().unwrap_or(0);
         if computer.has_true_past {
             prop_assert_eq!(ledger.dropped.get("fallback_age"), None, "{:?}", ledger);
         }

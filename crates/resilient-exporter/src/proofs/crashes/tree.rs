@@ -28,6 +28,18 @@ fn list(dir: &MemoryDir, above: &str, found: &mut Vec<(String, Kind)>) {
     }
 }
 
+/// The paths of all segments of journals.
+pub(super) fn segments(disk: &Disk) -> Vec<String> {
+    let paths = paths(disk).into_iter().map(|(path, _)| path);
+    paths.filter(|path| path.contains("/journal/journal-")).collect()
+}
+
+/// Whether a process has the directory of a process that this file is in.
+pub(super) fn is_locked(disk: &Disk, path: &str) -> bool {
+    let above = path.split('/').take(3).collect::<Vec<_>>().join("/");
+    parent(disk, &above).0.lock().is_err()
+}
+
 /// Removes a file, or a directory with all that is in it.
 pub(super) fn remove(disk: &Disk, path: &str, kind: Kind) {
     if kind == Kind::Directory {

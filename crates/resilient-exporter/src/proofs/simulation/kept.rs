@@ -9,7 +9,7 @@ use span_buffer::Limits;
 
 use super::{Answer, Disturbance, MemoryFallback, Setup, Simulation};
 use crate::core::{Commit, Core, Effect, Written};
-use crate::seams::journal::{GivenUp, JournalUsage};
+use crate::seams::journal::{JournalUsage, Lost, Vanished};
 
 const FULL: JournalUsage = JournalUsage { batches: 1, bytes: 99, max_bytes: 100 };
 
@@ -245,9 +245,9 @@ fn on_a_disk_that_takes_no_byte_the_journal_gives_its_oldest_segment_up_before_m
     world.simulation.report(|core| core.on_offered(payload, now)).expect("the core runs");
     let remove = world.simulation.take_effect(|effect| matches!(effect, Effect::RemoveOldest));
     assert!(remove.is_some() && world.core().ledger().lost() == 0);
-    let given_up = [ids[0], in_memory].map(|id| GivenUp { id, spans: 10 });
-    given_up.iter().for_each(|one| drop(world.journal.remove(&one.id)));
-    world.simulation.report(|core| core.on_removed(Some(given_up.to_vec()), now));
+    let given_up = Lost { batches: vec![ids[0], in_memory], unread: 0 };
+    given_up.batches.iter().for_each(|id| drop(world.journal.remove(id)));
+    world.simulation.report(|core| core.on_removed(Some(given_up), now));
     assert_eq!((world.dropped("journal_full"), world.core().ledger().lost()), (10, 10), "one was in the journal only");
     world.simulation.report(|core| core.on_committed(false));
     world.journal_turns();
@@ -262,7 +262,7 @@ fn after_the_journal_has_vanished_all_of_memory_is_appended_anew() {
     assert_eq!((world.core().ledger().in_journal, world.core().only_in_memory()), (30, 0));
     world.journal.clear();
     let now = world.simulation.now;
-    world.simulation.report(|core| core.on_journal_vanished(&[], now));
+    world.simulation.report(|core| core.on_journal_vanished(&Vanished::All, &[], now));
     assert_eq!((world.dropped("vanished"), world.core().ledger().in_journal), (30, 0));
     assert_eq!(world.core().only_in_memory(), 200, "nothing is durable before the next sync");
     world.journal_turns();
@@ -287,7 +287,7 @@ fn the_late_answer_of_a_read_that_was_ended_says_nothing_about_the_next_read() {
     };
     world.journal.remove(&first);
     let now = world.simulation.now;
-    let given_up = vec![GivenUp { id: first, spans: 10 }];
+    let given_up = Lost { batches: vec![first], unread: 0 };
     world.simulation.report(|core| core.on_removed(Some(given_up), now));
     world.simulation.poll();
     assert!(world.simulation.effects.iter().any(is_read), "the next batch is asked for");
@@ -332,7 +332,7 @@ fn batches_that_return_from_a_failed_file_are_appended_to_the_new_journal_at_onc
     let Some(Effect::Spill(spill)) = spill else { panic!("memory is nearly full") };
     world.journal.clear();
     let now = world.simulation.now;
-    world.simulation.report(|core| core.on_journal_vanished(&[], now));
+    world.simulation.report(|core| core.on_journal_vanished(&Vanished::All, &[], now));
     world.journal_turns();
     assert!(world.core().only_in_memory() > 0, "the batches on their way to the file are not at hand");
     world.simulation.report(|core| core.on_spill_failed(spill.entries, "no space left", now));
@@ -371,7 +371,7 @@ fn a_batch_that_was_delivered_is_not_lost_with_its_segment_and_neither_is_anothe
     world.simulation.report(|core| {
         core.on_found(10);
         // Before its mark is written.
-        core.on_removed(Some(vec![GivenUp { id: delivered, spans: 10 }]), now);
+        core.on_removed(Some(Lost { batches: vec![delivered], unread: 0 }), now);
     });
     let (core, ledger) = (world.core(), world.core().ledger());
     assert_eq!((core.durable.unread(), ledger.delivered, ledger.lost()), (10, 10, 0), "{ledger:?}");

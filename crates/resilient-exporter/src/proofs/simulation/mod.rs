@@ -10,6 +10,7 @@
 //! | `refusals`, `order`, `stored`, `sizes`, `steady`, `early`, `drains` | scenarios with a name |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
+//! | `kept`, `vanished` | batches that leave memory for the journal; a journal that is full, or that loses batches |
 //! | `rules` | the rules of the core, one a test: turns, charges, replay, recovery, commits |
 
 mod disk;
@@ -27,6 +28,7 @@ mod sizes;
 mod slow;
 mod steady;
 mod stored;
+mod vanished;
 mod world;
 mod worlds;
 

@@ -72,12 +72,14 @@ impl<D: Directory> FileJournal<D> {
                 // A process that was killed while it moved batches has left them in two journals.
                 let mut twice = Vec::new();
                 for (id, spans) in journal.waiting() {
+                    // This process has read it before, and has it in its own journal by now, or has ended it.
+                    let is_known = self.released.remove(&id) == Some(true) || self.own.has(id);
                     match self.batches.entry(id) {
-                        Entry::Occupied(_) => twice.push(id),
-                        Entry::Vacant(new) => {
+                        Entry::Vacant(new) if !is_known => {
                             new.insert(false);
                             self.found += u64::from(spans);
                         }
+                        _ => twice.push(id),
                     }
                 }
                 drop(journal.done(&twice));
@@ -110,6 +112,7 @@ impl<D: Directory> FileJournal<D> {
             let Ended { key, name, mut journal } = self.ended.remove(at);
             // Marks in memory need not be written: the segments with their batches go now.
             self.log.tell(&mut journal);
+            self.note(journal.take_vanished(), false);
             match journal.remove() {
                 Ok(Some(Locked { dir, lock })) => {
                     let is_kept = keep_damaged(self.own.dir(), &dir);
@@ -157,10 +160,8 @@ impl<D: Directory> FileJournal<D> {
         while let Some(id) = self.merged.pop_front() {
             match self.own.read(id, now) {
                 Ok(batch) => return Ok(Some(batch)),
-                Err(ReadError::Unknown(_)) => {}
-                Err(ReadError::Damaged { count, .. } | ReadError::Vanished { count, .. }) => {
-                    return Err(Recovered::Damaged { spans: count.into() });
-                }
+                Err(ReadError::Unknown(_) | ReadError::Vanished { .. }) => {}
+                Err(ReadError::Damaged { count, .. }) => return Err(Recovered::Damaged { spans: count.into() }),
                 Err(error) => {
                     self.merged.push_back(id);
                     return Err(Recovered::Later(in_one_line(error)));
@@ -177,7 +178,8 @@ impl<D: Directory> FileJournal<D> {
                     // A step of `merge` has the journal begin anew.
                     Some(Ok(batch)) if self.batches.get(&batch.id) != Some(&false) => {}
                     Some(Ok(batch)) => return Ok(Some(batch)),
-                    Some(Err(ReadError::Damaged { id, count } | ReadError::Vanished { id, count })) => {
+                    Some(Err(ReadError::Vanished { .. })) => {}
+                    Some(Err(ReadError::Damaged { id, count })) => {
                         if self.batches.remove(&id) == Some(false) {
                             return Err(Recovered::Damaged { spans: count.into() });
                         }
