@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use breaker::Kind;
 use otlp_transport::Cause;
+use span_buffer::Size;
 
 use super::endpoint::{Traffic, Wait};
 use super::memory::Turn;
@@ -70,6 +71,10 @@ impl Core {
                 self.wake_at(instant);
             }
             return;
+        }
+        if self.storage.retry_at().is_some() && self.phase == Phase::Running {
+            // The disk may work again: a spill that began with the next batch would come too late for that batch.
+            self.spill_surplus(Size::default(), now);
         }
         let expired = self.memory.take_expired(self.storage.is_enabled(), now);
         if self.storage.is_enabled() {

@@ -269,13 +269,18 @@ impl Core {
 
     /// Moves the oldest batches to the disk in time, and drops batches where memory has no other room.
     fn make_room(&mut self, size: Size, now: Instant) {
+        self.spill_surplus(size, now);
+        self.make_room_by_force(size, now);
+        self.remove_oldest_of_journal(now);
+    }
+
+    /// Moves the oldest batches to the disk before a batch of this size is added.
+    fn spill_surplus(&mut self, size: Size, now: Instant) {
         if self.storage.is_ready(now) {
             let marks = if self.is_unwilling(now) { SPILL_EARLY } else { SPILL_LATE };
             let surplus = self.memory.take_surplus(marks, size, now);
             self.spill(surplus);
         }
-        self.make_room_by_force(size, now);
-        self.remove_oldest_of_journal(now);
     }
 
     /// The endpoint is asked and accepts nothing.

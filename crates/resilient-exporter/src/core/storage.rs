@@ -46,7 +46,7 @@ impl Storage {
         self.is_enabled && self.retry_at.is_none_or(|instant| now >= instant)
     }
 
-    pub(super) fn retry_at(&self) -> Option<Instant> {
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 

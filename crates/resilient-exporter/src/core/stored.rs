@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use otlp_payload::{Merged, Payload};
-use span_buffer::Entry;
+use span_buffer::{Entry, Size};
 
 use super::answers::accepts_others;
 use super::batch::{Batch, WINDOW};
@@ -96,9 +96,13 @@ impl Core {
         }
     }
 
-    /// The last operation on the fallback succeeded.
-    pub(crate) fn on_disk_recovered(&mut self) {
+    /// The last operation on the fallback succeeded: after a failure, memory that is full need not wait for the retry.
+    pub(crate) fn on_disk_recovered(&mut self, now: Instant) {
+        let has_failed = self.storage.retry_at().is_some();
         self.storage.on_recovered();
+        if has_failed && self.phase == Phase::Running {
+            self.spill_surplus(Size::default(), now);
+        }
     }
 
     /// The last operation on the fallback failed: batches stay in memory until the next attempt.

@@ -243,7 +243,7 @@ impl<'a> Worker<'a> {
             // Batches that stay for want of a dead letter, although a part of them was delivered.
             core.on_repeated((before - delivered(&fates)) as u64);
             match settled {
-                Ok(()) => core.on_disk_recovered(),
+                Ok(()) => core.on_disk_recovered(now),
                 Err(failure) => core.on_disk_failed(&failure.text, now),
             }
             gone.into_iter().for_each(|change| core.on_fallback_changed(change));

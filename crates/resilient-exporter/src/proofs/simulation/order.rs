@@ -1,8 +1,8 @@
 //! The order of calls: which batch is sent next, when, and over which connection.
 
-use super::Setup;
 use super::replicas::{CALL, Replica, Reply};
 use super::world::{HOUR, Load, MINUTE, OPEN, Sent, World, ms, secs};
+use super::{Disturbance, Setup};
 
 fn accepting() -> Vec<Replica> {
     vec![Replica::accepting()]
@@ -218,6 +218,23 @@ fn bursts_and_slow_answers_lose_nothing() {
     world.assert_nothing_lost();
     let is_single = |sent: &&Sent| sent.spans.len() <= 10;
     assert!(world.sent.iter().filter(|sent| sent.live).all(|sent| is_single(&sent)));
+}
+
+#[test]
+fn full_memory_goes_to_a_disk_that_works_again_before_the_next_batch_arrives() {
+    let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], Setup::usual());
+    world.disturbance = Box::new(|_| Disturbance::Failure);
+    world.load = Some(Load { spans: 10, every: secs(1) });
+    world.run_to("full memory", HOUR, |world| world.lost() > 0);
+    world.load = None;
+    world.run(secs(10));
+    let lost = world.lost();
+    world.disturbance = Box::new(|_| Disturbance::None);
+    // The longest wait of the next attempt, and the file.
+    world.run(secs(1) + ms(10));
+    world.offer(10);
+    assert_eq!(world.lost(), lost, "{}", world.state());
+    assert!(world.ledger().in_fallback > 0, "{}", world.state());
 }
 
 #[test]

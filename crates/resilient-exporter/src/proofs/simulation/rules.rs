@@ -70,6 +70,23 @@ fn a_throttled_batch_is_not_charged() {
     assert!((20..=40).contains(&attempts), "one call each 5 s: {attempts}");
 }
 
+#[test]
+fn a_mark_that_is_written_ends_the_wait_of_full_memory_for_a_disk_that_has_failed() {
+    let mut simulation = in_memory(true, 6);
+    let most = simulation.core.memory.limits().max_count;
+    while simulation.core.memory.held_size().count < most {
+        simulation.offer(10);
+        while !simulation.effects.is_empty() {
+            simulation.run_effect(Disturbance::Failure);
+        }
+    }
+    let now = simulation.now;
+    simulation.report(|core| core.on_disk_recovered(now));
+    assert!(simulation.take_effect(|effect| matches!(effect, Effect::Spill(_))).is_some(), "before the next batch");
+    simulation.report(|core| core.on_disk_recovered(now));
+    assert!(simulation.effects.is_empty(), "nothing has failed since");
+}
+
 /// A simulation with twelve stored batches and a healthy collector.
 fn backlog(seed: u64) -> Simulation {
     let mut simulation = in_memory(true, seed);
