@@ -100,6 +100,8 @@ struct History {
     cause: Option<Cause>,
     /// That was a failure which counts as a refusal: no answer says that the batch cannot be delivered.
     may_be_repeated: bool,
+    /// That was about a piece of the batch: the other pieces may be delivered.
+    is_of_piece: bool,
     /// Refusals in a row that made it wait.
     waits: u32,
     not_before: Option<Instant>,
@@ -140,6 +142,11 @@ impl Suspicion {
     pub(super) fn on_failed(&mut self, cause: Cause, calls: u64, now: Instant) {
         self.on_refused(RefusalKind::Sender, cause, calls, now);
         self.history().may_be_repeated = true;
+    }
+
+    /// The last refusal was about a piece of the batch, or about the whole batch.
+    pub(super) fn set_of_piece(&mut self, is_of_piece: bool) {
+        self.history().is_of_piece = is_of_piece;
     }
 
     /// The endpoint refused a batch that is no suspect.
@@ -211,6 +218,11 @@ impl Suspicion {
     /// The last refusal was one, and no failure that counts as one.
     pub(super) fn is_permanent(&self) -> bool {
         self.0.as_ref().is_some_and(|history| !history.may_be_repeated)
+    }
+
+    /// The last refusal was about a piece of the batch.
+    pub(super) fn is_of_piece(&self) -> bool {
+        self.0.as_ref().is_some_and(|history| history.is_of_piece)
     }
 
     /// Its own refusals and failures within [`WINDOW`].

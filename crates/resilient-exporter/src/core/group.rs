@@ -160,6 +160,10 @@ impl Group {
     /// Sends the records of a merged request singly, after the others.
     pub(super) fn take_apart(&mut self, piece: &Piece) {
         self.out -= 1;
+        self.queue_singly(piece);
+    }
+
+    fn queue_singly(&mut self, piece: &Piece) {
         for index in piece.records.clone() {
             let payload = self.records[index].payload.clone();
             self.queue.push_back(Piece::new(index..index + 1, payload));
@@ -184,6 +188,7 @@ impl Group {
                     Some(kind) => record.suspicion.on_refused(kind, cause, calls, now),
                     None => record.suspicion.on_failed(cause, calls, now),
                 }
+                record.suspicion.set_of_piece(piece.payload.span_count() < record.payload.span_count());
                 self.has_suspect = true;
             }
             Blame::Batch | Blame::Endpoint => record.suspicion.note(now),
@@ -256,10 +261,12 @@ impl Group {
         self.end_dead_letters(accepts_others, now);
     }
 
-    /// Ends the records whose refusals make them dead letters.
+    /// Ends the records whose refusals make them dead letters. A record of which a piece was refused goes out again: each
+    /// piece that is refused once more ends alone, and the others are delivered.
     pub(super) fn end_dead_letters(&mut self, accepts_others: impl Fn(u64) -> bool, now: Instant) {
         let ended = self.records.iter().enumerate().filter(|(_, record)| {
-            record.is_whole() && record.suspicion.makes_dead_letter(accepts_others(record.suspicion.recent(now)))
+            let is_whole = record.is_whole() && !record.suspicion.is_of_piece();
+            is_whole && record.suspicion.makes_dead_letter(accepts_others(record.suspicion.recent(now)))
         });
         for index in ended.map(|(index, _)| index).collect::<Vec<_>>() {
             self.end_as_dead_letter(index);
@@ -293,10 +300,18 @@ impl Group {
 
     // The store.
 
-    /// The records were read: those that this process has tried before have their history again.
+    /// The records were read: those that this process has tried before have their history again. They share no request,
+    /// although the marks by which the disk thread has merged them may be missing in the store.
     pub(super) fn recall(&mut self, returned: &mut Returned) {
         for record in &mut self.records {
             returned.recall(&record.payload, &mut record.calls, &mut record.suspicion);
+        }
+        for piece in std::mem::take(&mut self.queue) {
+            if piece.is_merged() && self.records[piece.records.clone()].iter().any(|record| record.calls > 0) {
+                self.queue_singly(&piece);
+            } else {
+                self.queue.push_back(piece);
+            }
         }
     }
 

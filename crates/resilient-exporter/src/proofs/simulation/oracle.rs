@@ -2,6 +2,7 @@
 //! a dead letter. Where the design leaves a choice, the oracle allows both.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use otlp_payload::{BatchId, Payload};
@@ -53,6 +54,8 @@ pub(super) struct Oracle {
     accepted: Option<Instant>,
     in_a_row: u32,
     batches: HashMap<Spans, Refusals>,
+    /// The batches that files have held, by each of their spans.
+    records: HashMap<u64, Rc<Spans>>,
     /// All calls of the longest window that were answered: when, for which spans, and whether they were refused.
     answers: VecDeque<(Instant, Spans, bool)>,
     /// Single spans that were answered by 413: when, and their bytes.
@@ -71,6 +74,7 @@ impl Oracle {
             accepted: None,
             in_a_row: 0,
             batches: HashMap::new(),
+            records: HashMap::new(),
             answers: VecDeque::new(),
             too_large: Vec::new(),
             letters: HashSet::new(),
@@ -87,7 +91,9 @@ impl Oracle {
 
     /// A file holds this batch: its counts begin anew.
     pub(super) fn on_spilled(&mut self, batch: &Payload) {
-        self.batches.remove(&numbers(batch).collect::<Spans>());
+        let record = Rc::new(numbers(batch).collect::<Spans>());
+        self.batches.remove(&*record);
+        self.records.extend(record.iter().map(|span| (*span, Rc::clone(&record))));
     }
 
     pub(super) fn on_answered(&mut self, sent: &Sent, now: Instant) {
@@ -160,8 +166,13 @@ impl Oracle {
     pub(super) fn check_letter(&mut self, letter: &Payload, now: Instant) -> Result<(), String> {
         let spans = numbers(letter).collect::<Spans>();
         let refusals = self.batches.get(&spans);
-        let is_due = refusals.is_some_and(|refusals| refusals.is_due) || self.is_due_by_pieces(&spans, now);
-        if !is_due && !self.is_too_large(letter, now) {
+        // Pieces of one record share a letter, whatever the reason of each.
+        let others = self.without_too_large(letter, now);
+        let is_due = refusals.is_some_and(|refusals| refusals.is_due)
+            || self.is_due_by_pieces(&spans, now)
+            || self.is_due_by_pieces(&others, now)
+            || self.is_due_in_its_record(&others);
+        if !is_due {
             let (counted, uncounted) =
                 refusals.map_or((0, 0), |refusals| (refusals.counted.len(), refusals.uncounted.len()));
             return Err(format!("{spans:?} with {counted} counted refusals and {uncounted} that do not count"));
@@ -171,7 +182,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Each span was refused so often in requests that held spans of this batch alone.
+    /// Each span was refused so often in requests that held these spans alone. True of no spans: nothing is left to ask.
     fn is_due_by_pieces(&self, spans: &Spans, now: Instant) -> bool {
         let is_piece = |piece: &Spans| piece.iter().all(|span| spans.contains(span));
         let pieces = self.batches.iter().filter(|(piece, _)| is_piece(piece)).collect::<Vec<_>>();
@@ -185,11 +196,21 @@ impl Oracle {
                 && accepts_others(&self.answers, now, |other| !is_piece(other))
     }
 
-    /// Each span of the letter is too large by itself.
-    fn is_too_large(&self, letter: &Payload, now: Instant) -> bool {
+    /// The pieces of a stored batch are one batch: a refusal of one of them counts, and each span was refused.
+    fn is_due_in_its_record(&self, spans: &Spans) -> bool {
+        let Some(record) = spans.first().and_then(|span| self.records.get(span)) else { return false };
+        let is_part = |part: &Spans| part.iter().all(|span| record.contains(span));
+        let pieces = self.batches.iter().filter(|(piece, refusals)| is_part(piece) && !refusals.is_empty());
+        let pieces = pieces.collect::<Vec<_>>();
+        pieces.iter().any(|(_, refusals)| refusals.counted.contains(&RefusalKind::Batch))
+            && spans.iter().all(|span| pieces.iter().any(|(piece, _)| piece.contains(span)))
+    }
+
+    /// The spans of the letter that are not too large by themselves.
+    fn without_too_large(&self, letter: &Payload, now: Instant) -> Spans {
         let limit = self.too_large.iter().filter(|(at, _)| *at + HOUR + MINUTE >= now).map(|(_, bytes)| *bytes).min();
         let limit = limit.unwrap_or(usize::MAX).min(self.request_max_bytes.saturating_add(1));
-        singles(letter).iter().all(|single| single.bytes().len() >= limit)
+        singles(letter).iter().filter(|single| single.bytes().len() < limit).flat_map(numbers).collect()
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::Setup;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 use super::replicas::{Balancing, Replica, Reply};
 use super::world::{HOUR, Load, MINUTE, OPEN, World, ms, secs};
+use super::{Disturbance, Setup};
+use crate::core::Effect;
 
 const LIVE: Load = Load { spans: 4, every: ms(400) };
 
@@ -110,6 +111,26 @@ fn a_merged_request_with_one_bad_record_makes_no_dead_letter_of_a_neighbour() {
     }
 }
 
+/// The marks of the first groups are not written: the disk thread merges the bad record with its neighbours again.
+#[test]
+fn a_record_that_was_refused_alone_shares_no_later_request_although_its_mark_is_missing() {
+    let (mut world, bad, good) = stored(Setup::usual(), Reply::Status(403), 5);
+    world.load = Some(LIVE);
+    let mut panics = 3;
+    world.disturbance = Box::new(move |effect| {
+        let panics_now = panics > 0 && matches!(effect, Effect::SettleGroup(_));
+        panics -= u32::from(panics_now);
+        if panics_now { Disturbance::Panic } else { Disturbance::None }
+    });
+    world.run_to("the good files", OPEN + 2 * MINUTE, |world| world.ledger().in_fallback == 3);
+    assert!(world.is_delivered(&good));
+    let alone = world.calls_of(&bad).iter().filter(|sent| !sent.live).map(|sent| sent.at).min().expect("a call");
+    let repeated = world.sent_since(alone).iter().filter(|sent| good.contains(&sent.spans[0])).count();
+    assert!(repeated > 0, "a group without its marks is sent again: {}", world.state());
+    let together = world.sent_since(alone).iter().find(|sent| sent.holds(bad[0]) && sent.spans != bad);
+    assert!(together.is_none(), "{together:?}: {}", world.state());
+}
+
 #[test]
 fn the_pieces_of_a_stored_batch_do_not_count_one_by_one() {
     let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], Setup::usual());
@@ -129,6 +150,25 @@ fn the_pieces_of_a_stored_batch_do_not_count_one_by_one() {
         let refused = world.sent.iter().filter(|sent| sent.holds(span) && sent.reply == Reply::Status(403)).count();
         assert!(refused >= 12, "span {span} was refused {refused} times: {}", world.state());
     }
+}
+
+#[test]
+fn of_a_stored_batch_that_is_cut_only_the_refused_pieces_become_dead_letters() {
+    let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], Setup::usual());
+    // All spans have the same size.
+    world.simulation.next_span = 1 << 14;
+    let stored = world.offer(16);
+    world.run_to("a file", 10 * MINUTE, |world| world.ledger().in_fallback == 16);
+    let replica = &mut world.peer.replicas[0];
+    replica.reply = Reply::Accept;
+    replica.bad.push(([stored[5]].into(), Reply::Status(400)));
+    // The peer takes requests of one span alone.
+    let single = world.simulation.payload(stored[0], 1).bytes().len();
+    world.peer.replicas[0].max_bytes = Some(single);
+    world.load = Some(Load { spans: 1, every: ms(500) });
+    world.run_to("the end of the stored batch", 6 * HOUR, |world| world.ledger().in_fallback == 0);
+    assert_eq!(world.oracle.letters, HashSet::from([vec![stored[5]]]), "{}", world.state());
+    assert!(stored.iter().all(|span| world.is_delivered(&[*span]) != (*span == stored[5])), "{}", world.state());
 }
 
 #[test]

@@ -119,12 +119,27 @@ fn calm() -> impl Strategy<Value = Calm> {
         Just(Reply::TimeOut { stored: false }),
     ];
     let every = prop::sample::select(&[None, Some(2), Some(20)]);
-    let load = every.prop_map(|every| every.map(|every| Load { spans: 2, every: secs(every) }));
-    (prop::option::weighted(0.3, stale), load).prop_map(|(stale, load)| Calm { stale, load })
+    (prop::option::weighted(0.3, stale), every).prop_map(|(stale, every)| {
+        // No more batches than get through beside the stale replica.
+        let least = stale.map_or(Duration::ZERO, time_of_a_batch);
+        Calm { stale, load: every.map(|every| Load { spans: 2, every: secs(every).max(least) }) }
+    })
+}
+
+/// The time that one batch takes, on average, where each second or third call gets this answer. A failure has all calls
+/// wait for the backoff, and five in a row for the breaker; a replica that hangs holds its call up before. A refusal
+/// behind an acceptance has no other batch wait.
+fn time_of_a_batch(stale: Reply) -> Duration {
+    match stale {
+        Reply::TimeOut { .. } => MINUTE,
+        Reply::Status(502 | 503) | Reply::Reset | Reply::ConnectionRefused => secs(20),
+        _ => Duration::ZERO,
+    }
 }
 
 /// Everything that can be delivered is delivered so soon after the trouble: a hint, the breaker, the longest wait of a
-/// suspect, and the calls of all batches that the trouble has left.
+/// suspect. Beside a stale replica the batches that the trouble has left take their time, one by one: a merged request
+/// that fails is taken apart.
 const BOUND: Duration = HOUR;
 
 fn settle_down(world: &mut World, calm: &Calm) {
@@ -136,6 +151,12 @@ fn settle_down(world: &mut World, calm: &Calm) {
         *replica = Replica { bad, ..Replica::new(reply.unwrap_or(Reply::Accept)) };
     }
     world.load = calm.load;
+    // A disk that has failed is tried again after a second. Until it has answered, full memory drops its oldest batches.
+    let has_answered = |world: &World| {
+        let retry_at = world.simulation.core.storage.retry_at();
+        retry_at.is_none_or(|instant| instant <= world.now()) && world.simulation.effects.is_empty()
+    };
+    world.run_to("an answer of the disk", secs(2), has_answered);
     let begin = world.simulation.next_span;
     let lost = world.lost();
     let is_deliverable = |world: &World, span: &u64| world.peer.replicas.iter().any(|replica| replica.takes(*span));
@@ -143,9 +164,13 @@ fn settle_down(world: &mut World, calm: &Calm) {
         let missing = world.missing();
         missing.iter().filter(|span| **span < begin && is_deliverable(world, span)).count() as u64
     };
-    let end = world.now() + BOUND;
+    let simulation = &world.simulation;
+    let batches = simulation.disk.usage().files + simulation.core.memory.waiting().count() as u64;
+    let each = calm.stale.filter(|_| count > 1).map_or(Duration::ZERO, time_of_a_batch);
+    let bound = BOUND + each * u32::try_from(batches).expect("few");
+    let end = world.now() + bound;
     while left(world) > world.lost() {
-        assert!(world.now() < end, "{} spans are not delivered within {BOUND:?}: {}", left(world), world.state());
+        assert!(world.now() < end, "{} spans are not delivered within {bound:?}: {}", left(world), world.state());
         world.run(secs(20));
     }
     // Without files, the limits of memory go on while the breaker is open.
@@ -250,4 +275,84 @@ fn a_panic_in_the_first_effect_of_each_kind_loses_nothing() {
     assert_eq!((world.lost(), world.ledger().dead_lettered), (0, 3), "{}", world.state());
     assert_eq!(world.oracle.letters.iter().collect::<Vec<_>>(), [&bad]);
     world.assert_nothing_missing();
+}
+
+// Random worlds that have failed.
+
+#[test]
+fn in_a_calm_behind_a_failing_disk_full_memory_is_stored_before_the_next_batch_arrives() {
+    let mut setup = Setup { seed: 9_662_747_803_037_164_850, ..Setup::usual() };
+    setup.limits.max_count = 200;
+    let seed = setup.seed;
+    let mut world = World::new(vec![Replica::accepting(); 2], setup);
+    world.peer.balancing = Balancing::ByRequest;
+    world.peer.chance = Some(SmallRng::seed_from_u64(seed));
+    world.recounts = true;
+    let phase = Phase {
+        time: secs(386),
+        replicas: vec![Reply::Accept, Reply::Status(502)],
+        now_and_then: None,
+        max_bytes: None,
+        latency: ms(1),
+        load: Some(Load { spans: 1, every: ms(200) }),
+        disk: vec![Disturbance::Failure],
+        bad: None,
+        end: End::Next,
+    };
+    play(&mut world, phase);
+    settle_down(&mut world, &Calm { stale: None, load: Some(Load { spans: 2, every: secs(2) }) });
+    check_rates(&world);
+}
+
+#[test]
+fn after_a_panic_that_cost_the_marks_of_a_group_dead_letters_follow_the_rules() {
+    let phase = |time, bad, load| Phase {
+        time: secs(time),
+        replicas: vec![Reply::Accept],
+        now_and_then: None,
+        max_bytes: None,
+        latency: ms(1),
+        load,
+        disk: vec![Disturbance::Panic, Disturbance::None, Disturbance::None],
+        bad: Some(bad),
+        end: End::Next,
+    };
+    let setup = Setup { seed: 357_050_528_164_466_745, ..Setup::usual() };
+    let mut world = World::new(vec![Replica::accepting()], setup);
+    play(&mut world, phase(34, Reply::Status(400), None));
+    play(&mut world, phase(284, Reply::TimeOut { stored: false }, None));
+    play(&mut world, phase(345, Reply::Status(500), Some(Load { spans: 1, every: secs(270) })));
+    settle_down(&mut world, &Calm { stale: None, load: None });
+    assert_eq!(world.lost(), 0, "{}", world.state());
+}
+
+#[test]
+fn of_a_stored_batch_that_is_cut_in_a_random_world_no_delivered_piece_becomes_a_dead_letter() {
+    let phase = |time, replicas: [Reply; 2], latency, load| Phase {
+        time: secs(time),
+        replicas: replicas.to_vec(),
+        now_and_then: None,
+        max_bytes: None,
+        latency,
+        load: Some(load),
+        disk: vec![Disturbance::None],
+        bad: None,
+        end: End::Next,
+    };
+    let mut setup = Setup { seed: 6_123_854_772_094, ..Setup::usual() };
+    setup.limits.max_count = 200;
+    let seed = setup.seed;
+    let mut world = World::new(vec![Replica::accepting(); 2], setup);
+    world.peer.chance = Some(SmallRng::seed_from_u64(seed));
+    world.recounts = true;
+    let accept = [Reply::Accept; 2];
+    play(&mut world, phase(8, accept, ms(667), Load { spans: 5, every: ms(202) }));
+    let small = phase(13, accept, ms(542), Load { spans: 3, every: ms(239) });
+    play(&mut world, Phase { max_bytes: Some(100), ..small });
+    let refusing =
+        phase(9, [Reply::PartlyReject(0), Reply::Status(400)], ms(26), Load { spans: 3, every: secs(3_850) });
+    let now_and_then = Some((18, Reply::StatusOfStored(400)));
+    play(&mut world, Phase { now_and_then, bad: Some(Reply::Status(502)), ..refusing });
+    settle_down(&mut world, &Calm { stale: None, load: None });
+    check_rates(&world);
 }
