@@ -37,8 +37,8 @@ pub(crate) struct Durable {
     pending: VecDeque<BatchId>,
     /// Batches that have ended, for the next commit.
     done: Vec<BatchId>,
-    /// The appends of the commit that the journal thread has, or of the effect with it.
-    committing: Option<Vec<BatchId>>,
+    /// The commit that the journal thread has, or the effect with it.
+    committing: Option<Committing>,
     /// The journal thread knows that marks wait.
     is_mark_announced: bool,
     pub(super) kept: Kept,
@@ -87,6 +87,12 @@ struct Record {
     state: RecordState,
     /// Failed appends.
     failures: u32,
+}
+
+/// The batches of a commit.
+struct Committing {
+    append: Vec<BatchId>,
+    done: Vec<BatchId>,
 }
 
 struct Piece {
@@ -275,7 +281,7 @@ impl Durable {
         let done = std::mem::take(&mut self.done);
         self.is_mark_announced &= done.is_empty();
         if !append.is_empty() || !done.is_empty() {
-            self.committing = Some(append.iter().map(Payload::id).collect());
+            self.committing = Some(Committing { append: append.iter().map(Payload::id).collect(), done: done.clone() });
             self.effects.push_back(Effect::Commit(Commit { append, done }));
         }
     }
@@ -448,11 +454,6 @@ impl Durable {
     pub(crate) fn also_in_journal(&self) -> u64 {
         let synced = self.records.values().filter(|record| matches!(record.state, RecordState::Synced));
         synced.map(|record| record.spans as u64).sum()
-    }
-
-    /// Batches have vanished from the journal lately.
-    pub(crate) fn has_recently_vanished(&self, now: Instant) -> bool {
-        self.vanished_at.is_some_and(|instant| now.saturating_duration_since(instant) < RECENT)
     }
 
     /// Spans that were accepted without being as durable as the policy asks for; none while durable mode is off.

@@ -272,6 +272,10 @@ impl Core {
         self.accounts.transfer(surplus, Place::Recovered, Place::InJournal);
         self.lose_kept(missing);
         let (spans, size, accepted) = (payload.span_count(), size_of(&payload), accepted.unwrap_or(now));
+        if self.durable.on_found_again(payload.id()) {
+            self.accounts.transfer(spans, Place::InJournal, Place::TakenOver);
+            return self.read_further(spans, now);
+        }
         match to {
             Destination::Nowhere => {
                 self.accounts.drop_spans(spans, Place::InJournal, DropReason::JournalFull, String::new());

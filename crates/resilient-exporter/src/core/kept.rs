@@ -245,6 +245,11 @@ impl Kept {
         self.away.iter().map(|away| away.size).find(|size| may_go(*size))
     }
 
+    /// This batch has left memory.
+    pub(super) fn has(&self, id: BatchId) -> bool {
+        self.away.iter().any(|away| away.id == id)
+    }
+
     /// A batch is being read.
     pub(super) fn is_reading(&self) -> bool {
         self.reading.is_some()

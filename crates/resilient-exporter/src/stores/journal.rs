@@ -51,8 +51,8 @@ pub(crate) struct FileJournal<D: Directory = SafeDir> {
     /// The home of the fallback files; none if a fallback of the user's answers for them.
     files: Option<Arc<Home<D>>>,
     config: Config,
-    /// Batches that were found in those journals and are not done: whether `next_recovered` has returned them.
-    batches: HashMap<journal::Id, bool>,
+    /// Batches that were found in those journals and are not done.
+    batches: HashMap<journal::Id, Found>,
     /// Batches that moved to the own journal before `next_recovered` returned them.
     merged: VecDeque<journal::Id>,
     /// Recovered spans that `found` has not returned yet.
@@ -83,6 +83,15 @@ enum Look {
     Postponed,
     /// With the next maintenance, which comes soon.
     Due,
+}
+
+/// A batch that was found in the journal of a process that has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// `next_recovered` is to return the batch, with so many spans.
+    Unread(u32),
+    /// `next_recovered` has returned it.
+    Read,
 }
 
 /// The journal of a process that has ended.
@@ -235,7 +244,10 @@ where
     fn done(&mut self, ids: &[BatchId]) -> Result<(), JournalError> {
         if !self.batches.is_empty() || !self.released.is_empty() {
             for id in ids.iter().map(|id| journal::Id::from(*id)) {
-                self.batches.remove(&id);
+                if let Some(Found::Unread(spans)) = self.batches.remove(&id) {
+                    // The exporter had this batch in memory when it was found again: `next_recovered` returns it not.
+                    self.taken_over.unread += u64::from(spans);
+                }
                 self.released.entry(id).and_modify(|is_done| *is_done = true);
             }
         }
@@ -282,7 +294,7 @@ where
         }
         match self.next_of_ended(self.clock.now()) {
             Ok(Some(batch)) => {
-                self.batches.insert(batch.id, true);
+                self.batches.insert(batch.id, Found::Read);
                 Self::payload(batch, now)
             }
             Ok(None) => Recovered::End,
@@ -310,10 +322,11 @@ where
 
     fn take_vanished(&mut self) -> Vanished {
         self.note_vanished();
-        let (mut lost, taken_over) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.taken_over));
+        let (mut lost, mut taken_over) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.taken_over));
         if self.found > 0 {
             // Some of these may be among the spans that the exporter does not know yet.
             self.lost.unread = std::mem::take(&mut lost.unread);
+            self.taken_over.unread = std::mem::take(&mut taken_over.unread);
         }
         Vanished::Batches { lost, taken_over }
     }

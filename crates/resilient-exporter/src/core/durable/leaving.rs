@@ -35,6 +35,24 @@ impl Durable {
         self.kept.on_left(entry);
     }
 
+    /// The journal has given this batch of an earlier process. Returns whether this process had read the batch already,
+    /// before it lost its hold on that journal and found it again. If the batch, or a piece of it, is in memory, the
+    /// journal has it again, under the record that there is; or it has left memory since for this process's own journal;
+    /// or it has ended, and its mark is under way.
+    pub(in crate::core) fn on_found_again(&mut self, id: BatchId) -> bool {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.state = RecordState::Synced;
+            return true;
+        }
+        // Only after a loss: the search takes time.
+        self.vanished_at.is_some() && (self.kept.has(id) || self.is_marking(id))
+    }
+
+    /// The batch has ended, and the journal thread has its mark, or is to get it.
+    pub(crate) fn is_marking(&self, id: BatchId) -> bool {
+        self.done.contains(&id) || self.committing.as_ref().is_some_and(|commit| commit.done.contains(&id))
+    }
+
     /// A batch that only the journal held is in memory.
     pub(in crate::core) fn on_returned(&mut self, payload: &Payload) {
         self.records.insert(payload.id(), Record::new(payload.span_count(), RecordState::Synced));

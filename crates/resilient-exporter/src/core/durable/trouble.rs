@@ -7,7 +7,7 @@ use otlp_payload::{BatchId, Payload};
 use span_buffer::Entry;
 
 use super::super::{Batch, Effect, storage};
-use super::{Durable, LeftBehind, Record, RecordState};
+use super::{Durable, LeftBehind, RECENT, Record, RecordState};
 use crate::seams::journal::{Lost, Vanished};
 
 impl Durable {
@@ -74,11 +74,16 @@ impl Durable {
                 let committing = committing.iter().map(Payload::id).collect::<HashSet<_>>();
                 // A commit that has not begun appends its batches to the new journal, also those that have ended.
                 let next = self.committing.as_ref().filter(|_| committing.is_empty());
-                self.done.retain(|id| next.is_some_and(|next| next.contains(id)));
+                self.done.retain(|id| next.is_some_and(|next| next.append.contains(id)));
                 self.on_gone(|id, state| !matches!(state, RecordState::Writing) || committing.contains(&id));
                 (self.kept.on_all_gone(), 0)
             }
         }
+    }
+
+    /// Batches have vanished from the journal lately.
+    pub(crate) fn has_recently_vanished(&self, now: Instant) -> bool {
+        self.vanished_at.is_some_and(|instant| now.saturating_duration_since(instant) < RECENT)
     }
 
     /// Takes the batches that a shutdown has left in the journal, and which that has lost since.

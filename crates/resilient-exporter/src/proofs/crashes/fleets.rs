@@ -241,3 +241,23 @@ fn a_batch_that_is_safe_in_a_journal_takes_the_place_of_no_file() {
         assert_eq!(lost(Reach::Local, events), 0, "{bytes} bytes");
     }
 }
+
+/// Another program removes the directory of a process, while the disk takes few bytes or none. The process has read the
+/// batches of an ended one, cannot append them to a new journal, and finds them again.
+#[test]
+fn batches_that_a_process_finds_again_while_it_has_them_in_memory_leave_once() {
+    for bytes in [0, 900, 2_400, 3_600] {
+        let at = |step: Step| Event::At(0, step);
+        let mut events = vec![Event::Start(Member::default())];
+        events.extend([5, 7, 9].map(|count| at(Step::Export(count))));
+        events.extend([Event::Kill(0), Event::Start(Member::default())]);
+        events.extend([const { Step::DiskTurn }; 3].map(at));
+        // The state directory is the first path, and the directory of this process the next one.
+        events.extend([Event::Remove(1), Event::LimitDisk(bytes)]);
+        for _ in 0..6 {
+            events.extend([Step::Advance(1_100), Step::JournalTurn, Step::Answer(0, Answer::Unavailable)].map(at));
+        }
+        events.push(Event::Shutdown(0));
+        assert_eq!(lost(Reach::Local, events), 0, "{bytes} bytes");
+    }
+}

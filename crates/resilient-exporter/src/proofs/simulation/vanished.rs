@@ -31,6 +31,8 @@ enum Step {
     Lose(usize, Moment),
     /// Another process takes a segment over.
     TakeOver(usize),
+    /// The journal finds the batches again that another process has taken over.
+    FindAgain,
     LoseAll,
     /// The journal gives its oldest segment up.
     GiveUp,
@@ -68,6 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Read),
         3 => (any::<usize>(), moment).prop_map(|(segment, moment)| Step::Lose(segment, moment)),
         1 => any::<usize>().prop_map(Step::TakeOver),
+        1 => Just(Step::FindAgain),
         1 => Just(Step::LoseAll),
         1 => Just(Step::GiveUp),
     ]
@@ -91,6 +94,12 @@ struct World {
     ended: BTreeSet<u64>,
     /// Spans that no place has any more, by the reason of the ledger; `taken_over` among them.
     gone: BTreeMap<&'static str, BTreeSet<u64>>,
+    /// Spans that the ledger counts as `taken_over` once more, since they were found again.
+    twice: u64,
+    /// Batches that another process has taken over.
+    away: BTreeMap<BatchId, Payload>,
+    /// Batches that were found again.
+    again: BTreeSet<BatchId>,
 }
 
 impl World {
@@ -101,8 +110,9 @@ impl World {
         let setup = Setup { limits, ..setup };
         let mut simulation = Simulation::new(Box::new(MemoryFallback::in_groups_of(3)), setup);
         simulation.core = simulation.core.with_journal(0, true, simulation.now);
-        let (made, ended, gone) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        Self { simulation, segments: vec![Segment::default()], made, ended, gone }
+        let (made, ended, gone, twice) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new(), 0);
+        let (away, again) = (BTreeMap::new(), BTreeSet::new());
+        Self { simulation, segments: vec![Segment::default()], made, ended, gone, twice, away, again }
     }
 
     fn payload(&mut self) -> Payload {
@@ -129,6 +139,9 @@ impl World {
     fn act(&mut self, step: &Step) {
         let now = self.simulation.now;
         match *step {
+            // No second loss before the core has read what was found again.
+            Step::ExportAndLose(_) if self.finds_again() => self.export(None),
+            Step::Lose(..) | Step::TakeOver(_) | Step::LoseAll | Step::GiveUp if self.finds_again() => {}
             Step::Export => self.export(None),
             Step::ExportAndLose(segment) => self.export(Some(segment)),
             Step::Rotate => self.segments.push(Segment::default()),
@@ -161,10 +174,13 @@ impl World {
             Step::Lose(segment, Moment::Commit) => self.commit_once(Some(segment)),
             Step::Lose(segment, Moment::Read) => self.read(Some(segment)),
             Step::TakeOver(segment) => {
+                let Segment { batches, unread } = &self.segments[segment % self.segments.len()];
+                self.away.extend(batches.values().chain(unread).map(|payload| (payload.id(), payload.clone())));
                 let taken_over = self.take(segment, "taken_over");
                 let vanished = Vanished::Batches { lost: Lost::default(), taken_over };
                 self.simulation.report(|core| core.on_journal_vanished(&vanished, &[], now));
             }
+            Step::FindAgain => self.find_again(),
             Step::LoseAll => {
                 for _ in 0..self.segments.len() {
                     self.take(0, "vanished");
@@ -176,6 +192,32 @@ impl World {
                 self.simulation.report(|core| core.on_removed(Some(given_up), now));
             }
         }
+    }
+
+    /// Those that were appended again meanwhile, have ended or are lost, are not found again.
+    fn find_again(&mut self) {
+        let lost = ["vanished", "journal_full"].iter().filter_map(|reason| self.gone.get(reason)).flatten();
+        let over = self.ended.iter().chain(lost).copied().collect::<BTreeSet<_>>();
+        let is_away = |payload: &Payload| {
+            let has = |segment: &Segment| segment.batches.contains_key(&payload.id());
+            !numbers(payload).any(|number| over.contains(&number)) && !self.segments.iter().any(has)
+        };
+        let unread = std::mem::take(&mut self.away).into_values().filter(is_away).collect::<Vec<_>>();
+        let taken_over = self.gone.entry("taken_over").or_default();
+        let spans = unread.iter().map(|payload| payload.span_count() as u64).sum();
+        for number in unread.iter().flat_map(numbers) {
+            if taken_over.remove(&number) {
+                self.twice += 1;
+            }
+        }
+        self.again.extend(unread.iter().map(Payload::id));
+        self.segments.insert(0, Segment { unread, ..Segment::default() });
+        self.simulation.report(|core| core.on_found(spans));
+    }
+
+    fn finds_again(&self) -> bool {
+        let mut unread = self.segments.iter().flat_map(|segment| &segment.unread);
+        unread.any(|payload| self.again.contains(&payload.id()))
     }
 
     fn export(&mut self, vanishes: Option<usize>) {
@@ -191,9 +233,11 @@ impl World {
         self.simulation.report(|core| core.on_offered(payload, now)).expect("the core runs");
     }
 
-    /// Removes a segment from the journal.
+    /// Removes a segment from the journal. Batches that another segment has too, as after an append and a read of what
+    /// was found again, are not lost with this one.
     fn take(&mut self, at: usize, reason: &'static str) -> Lost {
-        let Segment { batches, unread } = self.segments.remove(at % self.segments.len());
+        let Segment { mut batches, unread } = self.segments.remove(at % self.segments.len());
+        batches.retain(|id, _| !self.segments.iter().any(|other| other.batches.contains_key(id)));
         let alone = self.alone(batches.values().chain(&unread));
         self.gone.entry(reason).or_default().extend(alone);
         if self.segments.is_empty() {
@@ -223,6 +267,13 @@ impl World {
         for id in &done {
             self.segments.iter_mut().for_each(|segment| drop(segment.batches.remove(id)));
         }
+        let unread = self.segments.iter_mut().flat_map(|segment| {
+            segment.unread.extract_if(.., |payload| done.contains(&payload.id())).collect::<Vec<_>>()
+        });
+        let unread = unread.map(|payload| payload.span_count() as u64).sum();
+        self.twice += unread;
+        let taken_over = Lost { batches: Vec::new(), unread };
+        let marked = Vanished::Batches { lost: Lost::default(), taken_over };
         let synced = append.iter().map(Payload::id).filter(|id| !vanished.has(*id)).collect::<Vec<_>>();
         self.simulation.core.durable.on_written(&synced, Written::Synced);
         if vanishes.is_some() {
@@ -231,6 +282,9 @@ impl World {
             let lost = lost.collect::<BTreeSet<_>>();
             self.gone.entry("vanished").or_default().retain(|number| !lost.contains(number));
             self.simulation.report(|core| core.on_journal_vanished(&vanished, &append, now));
+        }
+        if unread > 0 {
+            self.simulation.report(|core| core.on_journal_vanished(&marked, &append, now));
         }
         self.simulation.report(|core| core.on_committed(false));
     }
@@ -246,11 +300,7 @@ impl World {
         }
         let found = match asked {
             Some(id) => self.segments.iter().find_map(|segment| segment.batches.get(&id).cloned()),
-            None => self.segments.iter_mut().find(|segment| !segment.unread.is_empty()).map(|segment| {
-                let payload = segment.unread.remove(0);
-                segment.batches.insert(payload.id(), payload.clone());
-                payload
-            }),
+            None => self.find(),
         };
         self.simulation.report(|core| match found {
             Some(payload) => core.on_recovered(payload, now),
@@ -258,16 +308,37 @@ impl World {
         });
     }
 
+    /// Reads a batch of an ended process. One that is found again may be somewhere else too.
+    fn find(&mut self) -> Option<Payload> {
+        let at = self.segments.iter().position(|segment| !segment.unread.is_empty())?;
+        let payload = self.segments[at].unread.remove(0);
+        let (id, held) = (payload.id(), self.held());
+        let is_stored = self.segments.iter().any(|segment| segment.batches.contains_key(&id));
+        let is_known = is_stored || self.simulation.core.durable.is_marking(id);
+        if is_known || numbers(&payload).any(|number| held.contains(&number)) {
+            self.twice += payload.span_count() as u64;
+        } else {
+            // One that has ended since it was found again is delivered twice.
+            for number in numbers(&payload) {
+                self.ended.remove(&number);
+            }
+        }
+        self.segments[at].batches.insert(id, payload.clone());
+        Some(payload)
+    }
+
     fn check(&self) -> Result<(), TestCaseError> {
         let ledger = self.simulation.core.ledger();
         prop_assert_eq!(ledger.imbalance(), 0, "{:?}", ledger);
-        let batches = self.segments.iter().flat_map(|segment| segment.batches.values().chain(&segment.unread));
-        prop_assert_eq!(ledger.in_journal, self.alone(batches).len() as u64, "{:?}", ledger);
+        let read = self.segments.iter().flat_map(|segment| segment.batches.values());
+        let unread = self.segments.iter().flat_map(|segment| &segment.unread).map(Payload::span_count);
+        let in_journal = self.alone(read).len() + unread.sum::<usize>();
+        prop_assert_eq!(ledger.in_journal, in_journal as u64, "{:?}", ledger);
         let gone = |reason: &str| self.gone.get(reason).map_or(0, |numbers| numbers.len() as u64);
         for reason in ["vanished", "journal_full"] {
             prop_assert_eq!(ledger.dropped.get(reason).copied().unwrap_or(0), gone(reason), "{}: {:?}", reason, ledger);
         }
-        prop_assert_eq!(ledger.taken_over, gone("taken_over"), "{:?}", ledger);
+        prop_assert_eq!(ledger.taken_over, gone("taken_over") + self.twice, "{:?}", ledger);
         prop_assert_eq!(ledger.lost(), gone("vanished") + gone("journal_full"), "{:?}", ledger);
         // No span counts as durable that the journal does not have.
         let safe = self.segments.iter().flat_map(|segment| segment.batches.values()).flat_map(numbers);
@@ -323,6 +394,12 @@ proptest! {
     ) {
         play(seed, steps)?;
     }
+}
+
+#[test]
+fn a_batch_that_is_found_again_while_it_is_in_memory_is_there_once_and_the_journal_has_it_again() {
+    let steps = vec![Step::Export, Step::TakeOver(0), Step::FindAgain, Step::Poll, Step::Read, Step::Export];
+    play(1, steps).expect("one batch of that id, durable, and marked where it was found");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::clock::Clock;
 use crate::seams::fallback::{Change, Fallback as _, Order, ReadBack};
-use crate::seams::journal::{Journal as _, Lost, Vanished};
+use crate::seams::journal::{Journal as _, Lost, Recovered, Vanished};
 use crate::seams::settings::{DeadLetters, Files};
 use crate::stores::files::{FileStore, Place};
 use crate::stores::journal::FileJournal;
@@ -243,6 +243,40 @@ fn a_batch_in_a_directory_that_another_machine_has_taken_is_not_called_durable()
 }
 
 /// The files have a directory of their own, and the process before was in durable mode.
+#[test]
+fn a_batch_that_is_found_again_and_ends_before_it_is_read_is_neither_returned_nor_missing() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    let before = home(&disk, 1);
+    let mut ended = journal(&before, &clock);
+    ended.append(&batch(1, 40)).expect("room");
+    ended.append(&batch(2, 5)).expect("room");
+    ended.sync().expect("durable");
+    drop((ended, before));
+    let home = home(&disk, 2);
+    let mut journal = journal(&home, &clock);
+    assert_eq!(journal.found(), 45);
+    let first = batch(1, 40);
+    assert!(matches!(journal.next_recovered(clock.wall()), Recovered::Batch(payload) if payload.id() == first.id()));
+    assert!(disk.remove_tree("0000000000000002"));
+    let mut turns = || journal.maintain(&mut |_| Ok(false)).expect("a well disk");
+    turns();
+    clock.pass(ROUND_EVERY);
+    turns();
+    assert_eq!(journal.found(), 45, "the process has it in memory, and had no time to append it");
+    let _ = journal.take_vanished();
+    journal.append(&first).expect("room");
+    journal.done(&[first.id()]).expect("marked");
+    let taken_over = Lost { batches: Vec::new(), unread: 40 };
+    assert_eq!(journal.take_vanished(), Vanished::Batches { lost: Lost::default(), taken_over });
+    let second = journal.next_recovered(clock.wall());
+    assert!(matches!(second, Recovered::Batch(payload) if payload.id() == batch(2, 5).id()));
+    assert!(matches!(journal.next_recovered(clock.wall()), Recovered::End));
+    journal.done(&[batch(2, 5).id()]).expect("marked");
+    journal.sync().expect("durable");
+    drop(journal);
+    assert_eq!(self::journal(&self::home(&disk, 3), &clock).found(), 0);
+}
+
 #[test]
 fn a_process_without_durable_mode_takes_journals_from_the_state_directory_too() {
     let (state, files, clock) = (Disk::new(), Disk::new(), Clocks::new());

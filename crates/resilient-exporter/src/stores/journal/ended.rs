@@ -8,7 +8,7 @@ use ::journal::{self, ReadError};
 use otlp_transport::ErrorChain;
 use safe_dir::{Directory, Locked, Quarantine, QuarantineLimits};
 
-use super::{Ended, FileJournal, HasFile, in_one_line};
+use super::{Ended, FileJournal, Found, HasFile, in_one_line};
 use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::journal::Recovered;
@@ -76,7 +76,7 @@ impl<D: Directory> FileJournal<D> {
                     let is_known = self.released.remove(&id) == Some(true) || self.own.has(id);
                     match self.batches.entry(id) {
                         Entry::Vacant(new) if !is_known => {
-                            new.insert(false);
+                            new.insert(Found::Unread(spans));
                             self.found += u64::from(spans);
                         }
                         _ => twice.push(id),
@@ -142,7 +142,7 @@ impl<D: Directory> FileJournal<D> {
         }
         let Some(Ended { journal, .. }) = self.ended.last_mut() else { return };
         let taken = self.own.take_over(journal, MERGE_BYTES, now);
-        let is_new = |id: &journal::Id| self.batches.get(id) == Some(&false);
+        let is_new = |id: &journal::Id| matches!(self.batches.get(id), Some(Found::Unread(_)));
         self.merged.extend(taken.moved.iter().map(|(id, _)| *id).filter(is_new));
         // A batch that is in memory is not lost.
         for (id, spans) in taken.lost.into_iter().filter(|(id, _)| is_new(id)).collect::<Vec<_>>() {
@@ -176,11 +176,11 @@ impl<D: Directory> FileJournal<D> {
                 match next {
                     None => break,
                     // A step of `merge` has the journal begin anew.
-                    Some(Ok(batch)) if self.batches.get(&batch.id) != Some(&false) => {}
+                    Some(Ok(batch)) if !matches!(self.batches.get(&batch.id), Some(Found::Unread(_))) => {}
                     Some(Ok(batch)) => return Ok(Some(batch)),
                     Some(Err(ReadError::Vanished { .. })) => {}
                     Some(Err(ReadError::Damaged { id, count })) => {
-                        if self.batches.remove(&id) == Some(false) {
+                        if let Some(Found::Unread(_)) = self.batches.remove(&id) {
                             return Err(Recovered::Damaged { spans: count.into() });
                         }
                     }

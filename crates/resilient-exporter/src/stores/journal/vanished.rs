@@ -3,7 +3,7 @@
 use ::journal;
 use safe_dir::{Directory, Locked};
 
-use super::{Ended, FileJournal, Look, in_one_line};
+use super::{Ended, FileJournal, Found, Look, in_one_line};
 use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::journal::{JournalError, Lost};
@@ -42,7 +42,7 @@ impl<D: Directory> FileJournal<D> {
             let (gone, waiting, is_taken) = (journal.take_vanished(), journal.waiting(), !journal.dir().is_gone());
             drop(journal);
             self.note(gone, false);
-            let read = waiting.iter().filter(|(id, _)| is_taken && self.batches.get(id) == Some(&true));
+            let read = waiting.iter().filter(|(id, _)| is_taken && self.batches.get(id) == Some(&Found::Read));
             self.released.extend(read.map(|(id, _)| (*id, false)));
             self.note(waiting, is_taken);
         }
@@ -107,8 +107,8 @@ impl<D: Directory> FileJournal<D> {
                 continue;
             }
             match self.batches.remove(&id) {
-                Some(false) => lost.unread += u64::from(spans),
-                Some(true) | None => lost.batches.push(id.into()),
+                Some(Found::Unread(_)) => lost.unread += u64::from(spans),
+                Some(Found::Read) | None => lost.batches.push(id.into()),
             }
         }
         lost
