@@ -38,6 +38,9 @@ struct Refusals {
     /// Each with the instant of its answer.
     uncounted: Vec<(Instant, RefusalKind)>,
     counted: Vec<RefusalKind>,
+    /// Uncounted ones that the endpoint's own refusal has cleared in this process. The mark of a stored batch may be
+    /// older, and have them still.
+    cleared: Vec<(Instant, RefusalKind)>,
     /// The rules allow the dead letter since some event.
     is_due: bool,
 }
@@ -87,6 +90,7 @@ impl Oracle {
         self.accepted = None;
         self.in_a_row = 0;
         self.answers.clear();
+        self.batches.values_mut().for_each(|refusals| refusals.uncounted.append(&mut refusals.cleared));
     }
 
     /// A file holds this batch: its counts begin anew.
@@ -132,7 +136,7 @@ impl Oracle {
             self.add(sent, kind, now);
         } else if !is_suspect {
             // The refusal of a suspect says nothing about other batches.
-            self.batches.values_mut().for_each(|refusals| refusals.uncounted.clear());
+            self.batches.values_mut().for_each(|refusals| refusals.cleared.append(&mut refusals.uncounted));
         }
     }
 

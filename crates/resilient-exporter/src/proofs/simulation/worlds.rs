@@ -356,3 +356,36 @@ fn of_a_stored_batch_that_is_cut_in_a_random_world_no_delivered_piece_becomes_a_
     settle_down(&mut world, &Calm { stale: None, load: None });
     check_rates(&world);
 }
+
+/// The endpoint's refusal clears a refusal in memory whose mark is written.
+#[test]
+fn the_marks_of_an_ended_process_may_be_older_than_its_last_refusals() {
+    let phase = |time, reply, latency, load, bad| Phase {
+        time: secs(time),
+        replicas: vec![reply],
+        now_and_then: None,
+        max_bytes: None,
+        latency: ms(latency),
+        load,
+        disk: vec![Disturbance::None],
+        bad,
+        end: End::Next,
+    };
+    let load = |spans, every| Some(Load { spans, every: ms(every) });
+    let mut setup = Setup { seed: 0, ..Setup::usual() };
+    setup.limits.max_count = 200;
+    let mut world = World::new(vec![Replica::accepting()], setup);
+    world.peer.chance = Some(SmallRng::seed_from_u64(0));
+    world.recounts = true;
+    play(&mut world, phase(48, Reply::Status(400), 1, load(1, 340), None));
+    play(&mut world, phase(20, Reply::Accept, 1, load(3, 705), Some(Reply::Status(400))));
+    play(&mut world, phase(27, Reply::Unreadable, 1, None, None));
+    play(&mut world, phase(5, Reply::Accept, 90, load(2, 613), Some(Reply::Status(500))));
+    let last = phase(33, Reply::TimeOut { stored: false }, 1_577, load(4, 607), Some(Reply::Status(500)));
+    let mut disk = vec![Disturbance::None; 9];
+    disk[2] = Disturbance::Failure;
+    let now_and_then = Some((17, Reply::StatusOfStored(502)));
+    play(&mut world, Phase { now_and_then, disk, end: End::ShutDown, ..last });
+    settle_down(&mut world, &Calm { stale: None, load: load(2, 2_000) });
+    check_rates(&world);
+}
