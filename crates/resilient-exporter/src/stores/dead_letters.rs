@@ -146,6 +146,7 @@ impl<D: Directory> DeadLetterStore<D> {
     }
 
     pub(super) fn clean_up(&mut self, now: SystemTime) {
+        self.leave_if_gone();
         if let Some(letters) = &mut self.letters {
             let evicted = letters.clean_up(now);
             self.note_evicted(&evicted);
@@ -182,11 +183,22 @@ impl<D: Directory> DeadLetterStore<D> {
         self.opened().map_err(DeadLetterError::Storage)
     }
 
-    fn opened(&mut self) -> Result<&mut DeadLetters<D>, FallbackError> {
-        if self.generation != self.home.generation() {
-            // The directory of this process has vanished, and with it the letters.
+    /// Leaves a directory that has vanished, and with it the letters: the next letter makes a new one.
+    fn leave_if_gone(&mut self) {
+        let is_gone = self.letters.as_ref().is_some_and(DeadLetters::is_vanished);
+        if is_gone {
+            log::warn_contained!(
+                "the directory of the dead letters was removed; a new one is made for the next letter"
+            );
+        }
+        if is_gone || self.generation != self.home.generation() {
             self.letters = None;
         }
+    }
+
+    fn opened(&mut self) -> Result<&mut DeadLetters<D>, FallbackError> {
+        self.home.renew_if_gone().map_err(in_one_line)?;
+        self.leave_if_gone();
         match &mut self.letters {
             Some(letters) => Ok(letters),
             none => {

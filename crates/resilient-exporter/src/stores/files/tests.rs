@@ -292,6 +292,30 @@ fn after_its_directory_vanished_the_store_goes_on_in_a_new_one() {
 }
 
 #[test]
+fn after_the_directory_of_the_letters_vanished_a_letter_makes_a_new_one() {
+    for (part, cleans_up) in [("dead-letters", false), ("dead-letters", true), ("", false), ("process", false)] {
+        let state = tempfile::tempdir().expect("temp dir");
+        let root = state.path().join("state");
+        let mut store = open(&root, FallbackFormat::Json);
+        assert_eq!(store.store_dead_letters(&[refusal(&batch(0, 2))], "endpoint", now()), Some(1));
+        let path = match part {
+            "" => root,
+            "process" => own(&root),
+            part => own(&root).join(part),
+        };
+        std::fs::remove_dir_all(path).expect("there");
+        if cleans_up {
+            store.clean_up(now());
+            assert_eq!(store.next_clean_up(), None, "no letter is left that a limit could remove");
+        }
+        assert_eq!(store.store_dead_letters(&[refusal(&batch(100, 6))], "endpoint", now()), Some(1), "{part:?}");
+        let ids = store.dead_letter_ids().expect("a well disk");
+        let spans = ids.iter().map(|id| store.describe_dead_letter(id).expect("whole").spans);
+        assert_eq!(spans.collect::<Vec<_>>(), [6], "{part:?}");
+    }
+}
+
+#[test]
 fn a_clean_up_notices_that_the_directory_vanished() {
     for is_moved in [false, true] {
         let state = tempfile::tempdir().expect("temp dir");
