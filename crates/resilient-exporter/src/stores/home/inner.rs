@@ -144,16 +144,17 @@ impl<D: Directory> Inner<D> {
                 }
             };
             let owner = other.owner.as_ref();
-            let bytes = owner.map_or(0, |owner| owner.bytes);
+            // A lock file that is damaged may state any number.
+            let bytes = owner.map_or(0, |owner| owner.bytes.min(self.max_bytes));
             if other.is_alive {
                 // One that a live process has adopted is in the bytes of that process.
                 if holder_of(&name).is_none() {
                     others.live += 1;
-                    others.bytes += bytes;
+                    others.bytes = others.bytes.saturating_add(bytes);
                 }
                 continue;
             }
-            others.bytes += bytes;
+            others.bytes = others.bytes.saturating_add(bytes);
             if may_adopt(owner.map(|owner| owner.incarnation.as_str())) {
                 found.push((name, owner.map(|owner| owner.incarnation.clone()), bytes));
             }
@@ -165,7 +166,7 @@ impl<D: Directory> Inner<D> {
             match self.shared_mut().adopt(&name) {
                 Ok(Some(adopted)) => {
                     others.directories -= 1;
-                    others.bytes -= bytes;
+                    others.bytes = others.bytes.saturating_sub(bytes);
                     round.adopted.push(adopted.name.clone());
                     self.add(adopted, holder_of(&name).map(str::to_owned));
                 }

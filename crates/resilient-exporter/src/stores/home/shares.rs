@@ -41,6 +41,23 @@ fn a_share_binds_only_while_all_processes_together_exceed_the_limit() {
     assert_eq!(second.allowance(), 100 * MIB, "its content counts where it moves to");
 }
 
+/// Another program has written to the lock files, or damage has.
+#[test]
+fn a_sum_of_bytes_that_no_disk_has_leaves_this_process_its_share() {
+    let (disk, now) = (Disk::new(), SystemClock.now());
+    let (first, second, third) = (home(&disk, 1), home(&disk, 2), home(&disk, 3));
+    first.state(Part::Files, u64::MAX);
+    second.state(Part::Files, u64::MAX);
+    look(&first, now);
+    look(&second, now);
+    look(&third, now);
+    assert_eq!(third.allowance(), 100 * MIB / 3);
+    second.own(Part::Journal).expect("a well disk").0.create("journal-1").expect("room");
+    drop(second);
+    assert_eq!(look(&third, now + ROUND_EVERY).len(), 1);
+    assert_eq!(third.allowance(), 50 * MIB);
+}
+
 #[test]
 fn rounds_are_at_least_5_s_apart() {
     let (disk, now) = (Disk::new(), SystemClock.now());
