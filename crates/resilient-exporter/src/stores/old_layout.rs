@@ -174,7 +174,7 @@ impl<D: Directory> OldLayout<D> {
                 return false;
             }
         };
-        let names = match self.names_of_this_service(part, &path, &locked.dir) {
+        let names = match self.names_of_this_service(part, &path, &locked.dir, gathered) {
             Ok(names) => names,
             Err(error) => {
                 gathered.fail(&error);
@@ -195,7 +195,9 @@ impl<D: Directory> OldLayout<D> {
                 }
             };
             let moved = match target.dir.subdirectory(part.name()) {
-                Ok(target) => move_all(&locked.dir, &target, &names).map_err(|error| ErrorChain(&error).to_string()),
+                Ok(target) => {
+                    move_all(part, &locked.dir, &target, &names).map_err(|error| ErrorChain(&error).to_string())
+                }
                 Err(error) => Err(ErrorChain(&error).to_string()),
             };
             match moved {
@@ -211,7 +213,13 @@ impl<D: Directory> OldLayout<D> {
     }
 
     /// The names of the files to move, in the order of the moves; notes those of other services.
-    fn names_of_this_service(&mut self, part: Part, path: &std::path::Path, dir: &D) -> Result<Vec<String>, FileError> {
+    fn names_of_this_service(
+        &mut self,
+        part: Part,
+        path: &std::path::Path,
+        dir: &D,
+        gathered: &mut Gathered,
+    ) -> Result<Vec<String>, FileError> {
         let entries = dir.list()?.into_iter().filter_map(|entry| entry.name.into_string().ok());
         if part == Part::Journal {
             let mut segments = entries.filter(|name| is_segment(name)).collect::<Vec<_>>();
@@ -246,8 +254,13 @@ impl<D: Directory> OldLayout<D> {
                 }
                 // Nothing can be read: the file stays for an operator.
                 Ok(None) => String::new(),
+                Err(error) if error.is_refused() => String::new(),
                 Err(error) if error.is_not_found() => continue,
-                Err(error) => return Err(error),
+                // The other files do not wait for a bad sector.
+                Err(error) => {
+                    gathered.fail(&error);
+                    continue;
+                }
             };
             if self.is_ours(&service) {
                 ours.push(name);
@@ -309,18 +322,24 @@ fn service_of(request: &[u8]) -> String {
     resource_text(request, "service.name").ok().flatten().unwrap_or_default().to_owned()
 }
 
-/// Moves files, durably. The log of the progress is copied, since it has the marks of files that stay too.
-fn move_all<D: Directory>(from: &D, to: &D, names: &[String]) -> Result<(), FileError> {
+/// Moves files, durably. The log of the progress is copied, since it has the marks of files that stay too. A file that
+/// cannot be moved leaves out no other one; a segment does, since its marks are about older ones.
+fn move_all<D: Directory>(part: Part, from: &D, to: &D, names: &[String]) -> Result<(), FileError> {
+    let mut failed = None;
     for name in names {
         if name == PROGRESS_LOG {
             copy(from, to, name)?;
-        } else {
-            from.rename(name, to, name)?;
+        } else if let Err(error) = from.rename(name, to, name) {
+            if part == Part::Journal {
+                return Err(error);
+            }
+            failed.get_or_insert(error);
         }
     }
     // The new names before the old ones go: in between a power cut may leave both, never neither.
     to.sync()?;
-    from.sync()
+    from.sync()?;
+    failed.map_or(Ok(()), Err)
 }
 
 fn copy<D: Directory>(from: &D, to: &D, name: &str) -> Result<(), FileError> {

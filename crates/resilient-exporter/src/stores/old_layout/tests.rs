@@ -145,6 +145,20 @@ fn content_of_another_service_stays_and_is_named() {
 }
 
 #[test]
+fn an_entry_that_is_no_file_of_this_user_keeps_no_other_file() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let old = state.path().join("fallback");
+    drop(old_files(&old, &[batch("shop", 0, 3), batch("shop", 100, 4)]));
+    let link = "traces-20260101T000000.000Z-00000009-n2.jsonl";
+    std::os::unix::fs::symlink("/dev/null", old.join(link)).expect("room");
+    let (mut store, home) = process(state.path());
+    assert_eq!(deliver(&mut store), [3, 4]);
+    let find = home.finds().0.get(&(old.clone(), String::new())).copied();
+    assert_eq!(find, Some(Find { spans: 2, journal_bytes: 0 }), "it is named");
+    assert!(old.join(link).symlink_metadata().is_ok());
+}
+
+#[test]
 fn a_process_of_the_version_before_keeps_its_files_until_it_ends() {
     let state = tempfile::tempdir().expect("temp dir");
     let old = old_files(&state.path().join("fallback"), &[batch("shop", 0, 3)]);
@@ -182,6 +196,44 @@ fn old_dirs(disk: &Disk, faults: &Faults) -> Vec<OldDir<Dir>> {
         OldDir { part, open, remove, path: PathBuf::from("/sim").join(part.name()) }
     };
     Part::ALL.into_iter().map(dir).collect()
+}
+
+/// One call to the disk fails while files move: at most the file of that call stays, and a later look moves that too.
+#[test]
+fn a_file_that_cannot_be_read_or_moved_keeps_no_other_one() {
+    let (mut nth, mut partly) = (1, 0);
+    loop {
+        let (disk, faults) = (Disk::new(), Faults::none());
+        let config = Config::builder("/sim").build().expect("valid");
+        let old = disk.root().subdirectory("fallback").expect("room");
+        let mut files = FileFallback::open_in(config, old).expect("a directory");
+        for first in [0, 100, 200] {
+            let records = FallbackFormat::Json.records(&batch("shop", first, 3)).expect("well formed");
+            drop(files.spill(&records, now()).expect("room"));
+        }
+        drop(files);
+        let root = Faulty::new(disk.root(), faults.clone());
+        let mut layout = OldLayout::new(old_dirs(&disk, &faults), Some("shop".to_owned()));
+        faults.plan(nth, Fault::Errno(5), false);
+        let gathered = layout.gather(&root);
+        let is_over = faults.fired() == 0;
+        faults.clear();
+        let count = || {
+            let old = disk.root().existing_subdirectory("fallback").expect("ours");
+            let names = old.map(|old| old.list().expect("readable")).unwrap_or_default();
+            names.iter().filter(|entry| entry.name.to_string_lossy().starts_with("traces-")).count()
+        };
+        assert!([0, 1, 3].contains(&count()), "call {nth}: {} of three files are left", count());
+        assert!(is_over || count() == 0 || gathered.waits && gathered.failed.is_some(), "call {nth}: {gathered:?}");
+        partly += usize::from(count() == 1);
+        layout.gather(&root);
+        assert_eq!(count(), 0, "call {nth}");
+        if is_over {
+            break;
+        }
+        nth += 1;
+    }
+    assert!(partly >= 6, "the read and the move of each file fail once: {partly}");
 }
 
 /// The process that moves an old journal dies at any call to the disk: no batch that was done comes back.
