@@ -197,10 +197,13 @@ impl<D: Directory> FileJournal<D> {
 }
 
 /// Moves the damaged segments in the directory of an ended process's journal to the one of this process's journal,
-/// durably; returns whether none is left.
+/// durably, where the last 100 stay; returns whether none is left.
 pub(crate) fn keep_damaged<D: Directory>(to: &D, from: &D) -> bool {
     let limits = QuarantineLimits { max_bytes: u64::MAX, max_files: 100 };
-    Quarantine::new(QUARANTINE, limits).take_over(to, from).is_ok()
+    let mut quarantine = Quarantine::new(QUARANTINE, limits);
+    let is_kept = quarantine.take_over(to, from).is_ok();
+    quarantine.trim();
+    is_kept
 }
 
 /// The subdirectory for damaged segments, in the directory of a journal.
