@@ -32,6 +32,8 @@ pub(super) struct Conversion<D: Directory> {
     back: Vec<Id>,
     /// No step before this instant.
     retry_at: Option<Instant>,
+    /// Spans that damage has taken, and that no step has reported yet.
+    damaged: u64,
 }
 
 /// The outcome of one step.
@@ -41,6 +43,8 @@ pub(super) struct Step {
     pub(super) spans: u64,
     /// Spans that another program has removed with a part of the journal.
     pub(super) vanished: u64,
+    /// Spans of the journal that damage has taken.
+    pub(super) damaged: u64,
     /// Files that left the store for it.
     pub(super) evicted: Vec<Evicted>,
     /// No batch is left in the journal.
@@ -71,10 +75,10 @@ impl<D: Directory> Conversion<D> {
         let beside = Arc::ptr_eq(files, &home).then_some(key);
         let mut holds = |file: &str| files.has_file(file, &users, beside);
         let locked = Locked::new(dir).map_err(|error| format!("{name}: {}", ErrorChain(&error)))?;
-        let (mut journal, _) = Journal::open_locked(locked, Config::default(), home.incarnation(), &mut holds)
+        let (mut journal, report) = Journal::open_locked(locked, Config::default(), home.incarnation(), &mut holds)
             .map_err(|error| format!("{name}: {}", ErrorChain(&error)))?;
         log.tell(&mut journal);
-        Ok(Self { home, key, name, journal, back: Vec::new(), retry_at: None })
+        Ok(Self { home, key, name, journal, back: Vec::new(), retry_at: None, damaged: report.lost_items })
     }
 
     /// A step may do something now.
@@ -88,10 +92,11 @@ impl<D: Directory> Conversion<D> {
         let batches = self.read_some(target);
         target.log.tell(&mut self.journal);
         let vanished = self.journal.take_vanished().iter().map(|(_, spans)| u64::from(*spans)).sum();
-        Step { vanished, ..self.convert(batches, target) }
+        let step = self.convert(&batches, target);
+        Step { vanished, damaged: std::mem::take(&mut self.damaged), ..step }
     }
 
-    fn convert(&mut self, batches: Vec<Batch>, target: &mut Target<'_, D>) -> Step {
+    fn convert(&mut self, batches: &[Batch], target: &mut Target<'_, D>) -> Step {
         if batches.is_empty() {
             let is_over = self.journal.status().batches == 0;
             if !is_over {
@@ -99,8 +104,8 @@ impl<D: Directory> Conversion<D> {
             }
             return Step { is_over, ..Step::default() };
         }
-        let mut records = Vec::new();
-        for batch in &batches {
+        let (mut records, mut unreadable) = (Vec::new(), 0);
+        for batch in batches {
             let payload =
                 Payload::new(batch.id.into(), target.wall, batch.count as usize, Bytes::copy_from_slice(&batch.body));
             match target.format.records(&payload) {
@@ -108,11 +113,13 @@ impl<D: Directory> Conversion<D> {
                 Err(error) => {
                     let detail = format!("{}: {error}", self.name);
                     target.log.warn(Kind::BatchDamaged, u64::from(batch.count), &detail);
+                    unreadable += u64::from(batch.count);
                 }
             }
         }
         let ids = batches.iter().map(|batch| batch.id).collect::<Vec<_>>();
         if records.is_empty() {
+            self.damaged += unreadable;
             self.mark(&ids);
             return Step::default();
         }
@@ -123,6 +130,7 @@ impl<D: Directory> Conversion<D> {
         // The batches are safe in the journal: no older file goes for them.
         match target.files.spill_beside_announced(&records, target.wall, &mut announce) {
             Ok(spilled) => {
+                self.damaged += unreadable;
                 self.mark(&ids);
                 let spans = records.iter().map(|record| record.count as u64).sum();
                 Step { spans, evicted: spilled.evicted, ..Step::default() }
@@ -150,8 +158,8 @@ impl<D: Directory> Conversion<D> {
                     bytes += batch.body.len();
                     batches.push(batch);
                 }
-                // Its spans never entered the ledger of this process: the log names the batch.
-                Some(Err(ReadError::Damaged { .. } | ReadError::Vanished { .. } | ReadError::Unknown(_))) => {}
+                Some(Err(ReadError::Damaged { count, .. })) => self.damaged += u64::from(count),
+                Some(Err(ReadError::Vanished { .. } | ReadError::Unknown(_))) => {}
                 Some(Err(error)) => {
                     target.log.warn(Kind::JournalNotTakenOver, 0, &format!("{}: {}", self.name, ErrorChain(&error)));
                     // The batches behind it do not wait for it.

@@ -209,11 +209,13 @@ impl<D: Directory> FileStore<D> {
             let (format, log) = (self.format, &mut self.log);
             let step = conversion.step(&mut Target { files: &mut self.files, format, now, wall, log });
             self.note_evicted(&step.evicted);
-            if step.spans + step.vanished > 0 {
-                self.changes.push(Change::Recovered { spans: step.spans + step.vanished });
+            let lost = step.vanished + step.damaged;
+            if step.spans + lost > 0 {
+                self.changes.push(Change::Recovered { spans: step.spans + lost });
             }
-            if step.vanished > 0 {
-                self.changes.push(Change::Dropped { spans: step.vanished, reason: DropReason::Vanished });
+            let lost = [(step.vanished, DropReason::Vanished), (step.damaged, DropReason::Corrupt)];
+            for (spans, reason) in lost.into_iter().filter(|(spans, _)| *spans > 0) {
+                self.changes.push(Change::Dropped { spans, reason });
             }
             if step.is_over {
                 conversion.close(now);

@@ -358,12 +358,42 @@ fn a_process_without_durable_mode_keeps_damaged_segments_of_a_journal() {
     assert!(disk.tamper(&format!("0000000000000001/journal/{segment}"), |bytes| bytes[300] ^= 1));
     let own = home(&disk, 2);
     let mut store = store(&own, &own, &clock);
+    let (mut recovered, mut dropped) = (0, 0);
     for _ in 0..3 {
+        for change in store.changes() {
+            match change {
+                Change::Recovered { spans } => recovered += spans,
+                Change::Dropped { spans, reason: DropReason::Corrupt } => dropped += spans,
+                other => panic!("{other:?}"),
+            }
+        }
         clock.pass(ROUND_EVERY);
         store.clean_up(clock.wall());
     }
+    // Those of the files are in the first usage of the store.
+    assert_eq!((recovered, dropped, store.usage().spans), (3, 3, 9));
     assert_eq!(names(&disk), ["0000000000000002"], "the directory of the ended process is removed");
     let journal = own.own(Part::Journal).expect("ours").0;
     let kept = journal.existing_subdirectory("quarantine").expect("ours").expect("there").list().expect("readable");
     assert_eq!(kept.len(), 1);
+}
+
+#[test]
+fn of_damaged_segments_of_many_ended_processes_the_last_hundred_stay() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    for process in 0x100..0x100 + 104 {
+        let shared = SharedDir::claim(disk.root(), machine(0), process).expect("room");
+        let journal = shared.own().subdirectory("journal").expect("room").subdirectory("quarantine").expect("room");
+        publish(&journal, &format!("journal-{process}"), |file| file.write_all(b"x")).expect("room");
+    }
+    let own = home(&disk, 2);
+    let mut durable = journal(&own, &clock);
+    for _ in 0..8 {
+        clock.pass(ROUND_EVERY);
+        durable.maintain(&mut |_| Ok(false)).expect("a well disk");
+    }
+    assert_eq!(names(&disk), ["0000000000000002"]);
+    let journal = own.own(Part::Journal).expect("ours").0;
+    let kept = journal.existing_subdirectory("quarantine").expect("ours").expect("there").list().expect("readable");
+    assert_eq!(kept.len(), 100);
 }
