@@ -115,8 +115,10 @@ impl<F: safe_dir::File> Progress<F> {
     fn rewrite<D: Directory<File = F>>(&mut self, dir: &D) -> Result<(), FileError> {
         let mut text: Vec<u8> = self.marks.values().flat_map(line).collect();
         if text.len() as u64 > MAX_WITH_TRIED {
-            // Settled records must be in the log; attempts decide about the order alone.
-            self.marks.values_mut().for_each(|mark| mark.tried = Tried::default());
+            // Settled records must be in the log; attempts decide about the order alone, and counts serve the caller.
+            for mark in self.marks.values_mut() {
+                (mark.tried, mark.counts) = (Tried::default(), Vec::new());
+            }
             self.marks.retain(|_, mark| mark.holds_more_than_attempts());
             text = self.marks.values().flat_map(line).collect();
         }
@@ -131,7 +133,7 @@ impl<F: safe_dir::File> Progress<F> {
 
 impl Mark {
     fn holds_more_than_attempts(&self) -> bool {
-        !self.records.is_empty() || self.rejected || self.deaths > 0
+        !self.records.is_empty() || self.rejected || self.deaths > 0 || self.since.is_some()
     }
 }
 
@@ -173,7 +175,8 @@ pub const LOG: &str = "progress.log";
 /// [`MAX_LOG`] in any case.
 const COMPACT_ABOVE: u64 = 64 << 10;
 
-/// A new log that would be longer than this holds no attempts: so they never bring a log to [`MAX_LOG`].
+/// A new log that would be longer than this holds neither attempts nor counts: so they never bring a log to
+/// [`MAX_LOG`].
 const MAX_WITH_TRIED: u64 = 1 << 20;
 
 /// A longer log was not written by this crate.
@@ -209,6 +212,21 @@ mod tests {
             let (read, damaged) = Progress::load(&dir);
             assert_eq!((read.marks.len(), damaged), (marks.len(), 0));
         }
+    }
+
+    #[test]
+    fn neither_attempts_nor_counts_push_settled_records_out_of_the_log() {
+        let temp = tempfile::tempdir().expect("tempdir");
+        let dir = safe_dir::SafeDir::open(temp.path().join("dir")).expect("a directory");
+        let (mut progress, _) = Progress::load(&dir);
+        let counted = |file: u64| Mark { counts: vec![512; 1_000], ..mark(&format!("file-{file:06}"), 1) };
+        progress.save(&dir, (0..2_000).map(counted).collect()).expect("saved");
+        let since = Mark { file: "since".to_owned(), bytes: 9, since: Some(7), ..Mark::default() };
+        progress.save(&dir, vec![since]).expect("saved");
+        let (mut read, damaged) = Progress::load(&dir);
+        assert_eq!((read.marks.len(), damaged), (2_001, 0));
+        assert_eq!(read.claim("file-000007", 9).map(|mark| mark.count), Some(10));
+        assert_eq!(read.claim("since", 9).and_then(|mark| mark.since), Some(7));
     }
 
     #[test]
