@@ -261,8 +261,8 @@ impl Group {
         self.end_dead_letters(accepts_others, now);
     }
 
-    /// Ends the records whose refusals make them dead letters. A record of which a piece was refused goes out again: each
-    /// piece that is refused once more ends alone, and the others are delivered.
+    /// Ends the records whose refusals make them dead letters. A record of which a piece was refused goes out again:
+    /// each piece that is refused once more ends alone, and the others are delivered.
     pub(super) fn end_dead_letters(&mut self, accepts_others: impl Fn(u64) -> bool, now: Instant) {
         let ended = self.records.iter().enumerate().filter(|(_, record)| {
             let is_whole = record.is_whole() && !record.suspicion.is_of_piece();

@@ -186,7 +186,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Each span was refused so often in requests that held these spans alone. True of no spans: nothing is left to ask.
+    /// Each span was refused so often in requests that held these spans alone. True of no spans.
     fn is_due_by_pieces(&self, spans: &Spans, now: Instant) -> bool {
         let is_piece = |piece: &Spans| piece.iter().all(|span| spans.contains(span));
         let pieces = self.batches.iter().filter(|(piece, _)| is_piece(piece)).collect::<Vec<_>>();

@@ -151,7 +151,7 @@ fn settle_down(world: &mut World, calm: &Calm) {
         *replica = Replica { bad, ..Replica::new(reply.unwrap_or(Reply::Accept)) };
     }
     world.load = calm.load;
-    // A disk that has failed is tried again after a second. Until it has answered, full memory drops its oldest batches.
+    // A disk that has failed is tried again after a second. Until its answer full memory drops its oldest batches.
     let has_answered = |world: &World| {
         let retry_at = world.simulation.core.storage.retry_at();
         retry_at.is_none_or(|instant| instant <= world.now()) && world.simulation.effects.is_empty()
