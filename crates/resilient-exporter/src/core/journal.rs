@@ -292,6 +292,11 @@ impl Core {
                 let item = Batch::new(payload);
                 self.spill(vec![Entry { item, size, accepted, calls: 0 }]);
             }
+            // Memory has been filled since, maybe with batches that the journal has lost: those would be dropped for it.
+            Destination::Memory if self.may_stay(size) => {
+                self.durable.kept.put_back(&payload, accepted);
+                return;
+            }
             Destination::Memory => {
                 self.durable.on_returned(&payload);
                 self.accounts.transfer(spans, Place::InJournal, Place::Buffered);
@@ -299,6 +304,11 @@ impl Core {
             }
         }
         self.read_further(spans, now);
+    }
+
+    /// Memory has no room for this batch of the journal, which returns it another time.
+    fn may_stay(&self, size: Size) -> bool {
+        self.durable.can_leave() && !self.memory.is_larger_than_all(size) && !self.memory.has_room_for(size)
     }
 
     /// A batch of the journal takes its place in memory by its age, which counts anew for the limit on age.

@@ -403,6 +403,16 @@ fn a_batch_that_is_found_again_while_it_is_in_memory_is_there_once_and_the_journ
 }
 
 #[test]
+fn a_batch_that_is_read_while_memory_is_full_of_lost_ones_stays_in_the_journal() {
+    let exports = |count| std::iter::repeat_n(Step::Export, count);
+    let steps =
+        exports(3).chain([Step::Find]).chain(exports(2)).chain([Step::Poll]).chain(exports(3)).chain([Step::Poll]);
+    let steps = steps.chain([Step::ExportAndLose(0)]).chain(exports(11));
+    let steps = steps.chain([Step::Lose(0, Moment::Maintenance), Step::Find, Step::Read]);
+    play(0, steps.collect()).expect("no batch in memory is dropped for it");
+}
+
+#[test]
 fn a_commit_that_has_not_begun_appends_its_batches_once_to_a_journal_that_has_lost_all() {
     let lose = Step::Lose(0, Moment::Maintenance);
     play(1, vec![Step::Export, Step::Export, lose, Step::LoseAll]).expect("each batch is marked where it is");
