@@ -292,7 +292,7 @@ impl Core {
                 let item = Batch::new(payload);
                 self.spill(vec![Entry { item, size, accepted, calls: 0 }]);
             }
-            // Memory has been filled since, maybe with batches that the journal has lost: those would be dropped for it.
+            // Memory has been filled since, maybe with batches that the journal has lost: they would be dropped for it.
             Destination::Memory if self.may_stay(size) => {
                 self.durable.kept.put_back(&payload, accepted);
                 return;

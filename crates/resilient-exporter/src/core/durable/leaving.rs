@@ -37,7 +37,7 @@ impl Durable {
 
     /// The journal has given this batch of an earlier process. Returns whether this process had read the batch already,
     /// before it lost its hold on that journal and found it again. If the batch, or a piece of it, is in memory, the
-    /// journal has it again, under the record that there is; or it has left memory since for this process's own journal;
+    /// journal has it again, under the record that there is; or it has left memory since for the own journal;
     /// or it has ended, and its mark is under way.
     pub(in crate::core) fn on_found_again(&mut self, id: BatchId) -> bool {
         if let Some(record) = self.records.get_mut(&id) {

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::seams::journal::Vanished;
 
 fn payload(seq: u64, spans: usize) -> Payload {
     let id = BatchId { incarnation: 1, seq };
@@ -30,4 +31,21 @@ fn the_pieces_of_a_synced_batch_that_have_not_ended_are_in_the_journal() {
     assert_eq!(durable.also_in_journal(), 1);
     durable.on_ended(pieces[0].id());
     assert_eq!((durable.also_in_journal(), durable.pieces.len(), durable.done.len()), (0, 0, 1));
+}
+
+#[test]
+fn a_batch_that_is_found_again_before_its_mark_is_written_is_known() {
+    let (mut durable, now) = (Durable::off(), Instant::now());
+    durable.state = State::On;
+    let (batch, other) = (payload(0, 9), payload(1, 5));
+    assert!(durable.on_submitted(&batch));
+    durable.on_written(&[batch.id()], Written::Synced);
+    durable.on_vanished(&Vanished::default(), &[], now);
+    durable.on_ended(batch.id());
+    assert!(durable.on_found_again(batch.id()), "the mark waits");
+    durable.on_committed();
+    durable.on_look();
+    assert!(durable.done.is_empty() && durable.on_found_again(batch.id()), "the journal thread has the mark");
+    durable.on_committed();
+    assert!(!durable.on_found_again(batch.id()) && !durable.on_found_again(other.id()));
 }
