@@ -77,9 +77,10 @@ impl<D: Directory> FileFallback<D> {
 
     /// Moves the files in the directory `from` of a process that has ended into this store, with their progress; its
     /// damaged files go to this store's quarantine, and its quarantine is moved at the end. The caller holds the lock
-    /// of `from`, which is on the same file system, calls again while [`TakenOver::more`] says so, and removes `from`.
+    /// of `from`, calls again while [`TakenOver::more`] says so, and removes `from`.
     ///
-    /// One call moves the 256 oldest files at most, by one rename each, with two or three syncs in all. The files take
+    /// One call moves the 256 oldest files at most, by one rename each, with two or three syncs in all; from another
+    /// file system about 1 MiB of them, by a copy each. The files take
     /// their place by the times in their names, for replay and for the limits; the next clean-up enforces the limits.
     /// No file is overwritten: one whose name is taken gets another number. A crash at any moment leaves each file in
     /// one of the two directories.

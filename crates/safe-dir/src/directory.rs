@@ -61,7 +61,8 @@ pub trait Directory: Sized + Send {
     ///
     /// # Errors
     ///
-    /// If `to` exists, `from` does not, or the file system refuses.
+    /// If `to` exists, `from` does not, or the file system refuses, as it does with
+    /// [`CrossesDevices`](io::ErrorKind::CrossesDevices) between two: [`move_file`](crate::move_file) copies then.
     fn rename(&self, from: &str, target: &Self, to: &str) -> Result<(), FileError>;
 
     /// Moves a file to `to` in the same directory, in place of the file of that name, so that `to` names the old or the

@@ -27,7 +27,7 @@ pub use lock::{LOCK_FILE, Lock};
 pub use locked::Locked;
 pub use name::NameProblem;
 pub use owner::{Machine, Owner};
-pub use publish::{Draft, publish, remove_leftovers, replace};
+pub use publish::{Draft, move_file, publish, remove_leftovers, replace};
 pub use quarantine::{Quarantine, QuarantineLimits};
 pub use real::SafeDir;
 pub use shared::{Adopted, HEARTBEAT_TIMEOUT, Other, SharedDir};

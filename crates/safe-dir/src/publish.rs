@@ -1,5 +1,7 @@
 //! Publishing: a file that appears whole or not at all.
 
+use std::io::ErrorKind;
+
 use crate::{Directory, File as _, FileError};
 
 /// Begins the name of a file that is not published yet.
@@ -83,6 +85,31 @@ pub fn replace<D: Directory>(
     let replaced = dir.replace(&temporary, name).inspect_err(|_| drop(dir.remove(&temporary)));
     replaced?;
     dir.sync()
+}
+
+/// Moves a file to `to` in the directory `target`, by [`Directory::rename`], or by a copy where `target` is on another file
+/// system. Returns whether it was copied: the copy is durable then, and the removal of the old file, as a rename, after
+/// a sync of the old directory. Only the holder of the lock of `target` may call it. A copy reads and writes the whole
+/// file; a crash may leave both files.
+///
+/// # Errors
+///
+/// If `to` exists, `from` does not or is no regular file, or the file system refuses: then the file stays, alone.
+pub fn move_file<D: Directory>(dir: &D, from: &str, target: &D, to: &str) -> Result<bool, FileError> {
+    match dir.rename(from, target, to) {
+        Err(error) if error.io().is_some_and(|io| io.kind() == ErrorKind::CrossesDevices) => {}
+        renamed => return renamed.map(|()| false),
+    }
+    let mut file = dir.open_read(from)?;
+    publish(target, to, |copy| std::io::copy(&mut file, copy).map(drop))?;
+    match dir.remove(from) {
+        Err(error) if !error.is_not_found() => {
+            // Else the content would exist twice.
+            drop(target.remove(to));
+            Err(error)
+        }
+        Ok(()) | Err(_) => Ok(true),
+    }
 }
 
 /// Removes the temporary files of a process that crashed before it published them; returns how many. Only the holder of

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{Directory, FileError};
+use crate::{Directory, FileError, move_file};
 
 /// The limits of a [`Quarantine`]; [`trim`](Quarantine::trim) enforces them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +62,8 @@ impl<D: Directory> Quarantine<D> {
         self.set_aside_from(home, home, name)
     }
 
-    /// [`set_aside`](Self::set_aside) for a file of another directory on the same file system, `from`, such as that of
-    /// a process that has ended.
+    /// [`set_aside`](Self::set_aside) for a file of another directory, `from`, such as that of a process that has ended.
+    /// On another file system the file is copied.
     ///
     /// # Errors
     ///
@@ -159,8 +159,8 @@ impl<D: Directory> Quarantine<D> {
         let mut target = name.to_owned();
         let mut copy = 1;
         loop {
-            match from.rename(name, quarantine, &target) {
-                Ok(()) => return Ok(target),
+            match move_file(from, name, quarantine, &target) {
+                Ok(_) => return Ok(target),
                 Err(error) if error.is_already_exists() && copy < max_files => {
                     target = format!("{name}.{copy}");
                     copy += 1;

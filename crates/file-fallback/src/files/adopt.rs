@@ -67,10 +67,10 @@ fn take_some<D: Directory>(files: &mut Files<D>, from: &D, fatal: &mut Vec<Key>)
         }
     }
     waiting.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let (more, is_empty) = (waiting.len() > FILES_AT_A_TIME, waiting.is_empty());
+    let mut more = waiting.len() > FILES_AT_A_TIME;
     let mut failed = None;
-    if !is_empty {
-        move_files(files, from, waiting, fatal, &mut failed);
+    if !waiting.is_empty() {
+        more |= move_files(files, from, waiting, fatal, &mut failed);
     }
     if let Some(error) = failed {
         return Err(error);
@@ -89,13 +89,14 @@ fn take_some<D: Directory>(files: &mut Files<D>, from: &D, fatal: &mut Vec<Key>)
     Ok(more)
 }
 
+/// Returns whether it has left some of them for the next call.
 fn move_files<D: Directory>(
     files: &mut Files<D>,
     from: &D,
     waiting: Vec<(Key, FileName)>,
     fatal: &mut Vec<Key>,
     failed: &mut Option<FileError>,
-) {
+) -> bool {
     let (mut progress, _) = Progress::load(from);
     let was_read = Reading::left_in(from);
     let (mut moves, mut attempted) = (Vec::new(), 0);
@@ -116,16 +117,22 @@ fn move_files<D: Directory>(
     let marked = if marks.is_empty() { Ok(()) } else { files.progress.save(&files.dir, marks) };
     let is_marked = marked.is_ok();
     marked.unwrap_or_else(|error| note(failed, error));
-    let mut moved = false;
+    let (mut moved, mut copied, mut more) = (false, 0, false);
     for Move { name, key, file, mark, was_read } in moves {
+        if copied >= BYTES_AT_A_TIME {
+            files.progress.forget(&key.name);
+            more = true;
+            continue;
+        }
         let seq = key.seq;
         let result = match mark {
             Some(_) if !is_marked => Err(None),
-            _ => from.rename(&name, &files.dir, &key.name).map_err(Some),
+            _ => safe_dir::move_file(from, &name, &files.dir, &key.name).map_err(Some),
         };
         match result {
-            Ok(()) => {
+            Ok(is_copied) => {
                 moved = true;
+                copied += if is_copied { file.bytes() } else { 0 };
                 files.names.note(seq);
                 let is_fatal = file.deaths() >= MAX_DEATHS;
                 files.catalog.insert(key.clone(), file);
@@ -150,6 +157,7 @@ fn move_files<D: Directory>(
         // The new names before the old ones go: in between a power cut may leave both, never neither.
         files.dir.sync().and_then(|()| from.sync()).unwrap_or_else(|error| note(failed, error));
     }
+    more
 }
 
 /// Chooses the place of a file; one that is not to be read goes to the quarantine at once.
@@ -206,3 +214,6 @@ fn note(failed: &mut Option<FileError>, error: FileError) {
 /// One call moves at most so many files, so that it does not block the disk thread for long: each is one rename, and
 /// all together are two syncs, three with progress.
 const FILES_AT_A_TIME: usize = 256;
+
+/// On another file system, where each file is copied, one call copies about so many bytes.
+const BYTES_AT_A_TIME: u64 = 1 << 20;

@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use file_fallback::{AdoptError, FileFallback, Notice, OpenError, TakenOver, count_in_name, holds_in};
+use file_fallback::{AdoptError, Compression, FileFallback, Notice, OpenError, TakenOver, count_in_name, holds_in};
+use safe_dir::sim::{Crash, Disk};
+use safe_dir::{Directory as _, Locked};
 
 use crate::{
     at, config, count, data_files, drain, ended, id_of, line, lines, next_group, once, open, scratch, take_over, units,
@@ -66,6 +68,34 @@ fn the_files_of_an_ended_process_are_taken_over_with_their_progress() {
     drop(first);
     let mut again = open(config(&own));
     assert_eq!(drain(&mut again, 1_000), (once([0, 1, 3, 4, 5, 6]), 0), "also after the next start");
+}
+
+#[test]
+fn files_on_another_file_system_are_copied_some_at_a_time_with_their_progress() {
+    let (own, other) = (Disk::new(), Disk::new());
+    let settings = || config(Path::new("/sim")).with_compression(Compression::Never).build().expect("valid");
+    let mut first = FileFallback::open_in(settings(), own.root()).expect("free");
+    let mut second = FileFallback::open_in(settings(), other.root()).expect("free");
+    for id in 0..12 {
+        drop(second.spill(&lines([2 * id, 2 * id + 1], 150_000), at(id as u64)).expect("room"));
+    }
+    let group = next_group(&mut second, 1).expect("a line");
+    second.acknowledge(group, units).expect("durable");
+    drop(second);
+    let from = Locked::new(other.root()).expect("its process has ended");
+    let mut calls = 1;
+    while first.take_over(&from.dir, at(20)).expect("room").more {
+        let moved = first.stored().bytes;
+        assert!(moved <= calls * (1 << 20) + (1 << 20) / 2, "{moved} bytes in {calls} calls");
+        calls += 1;
+    }
+    assert!(calls >= 3, "{calls}");
+    drop(first);
+    own.crash(Crash::Worst);
+    let mut again = FileFallback::open_in(settings(), own.root()).expect("free");
+    assert_eq!(drain(&mut again, 1 << 20), (once(1..24), 0));
+    let left = other.root().list().expect("readable");
+    assert_eq!(left.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>(), [".lock"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::report::notes::StorageNote;
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
 use crate::stores::files::{FileStore, FileStoreError, Place};
-use crate::stores::home::{Home, Part, StateDirError};
+use crate::stores::home::{Home, StateDirError};
 use crate::stores::journal::FileJournal;
 use crate::stores::old_layout::{Find, OldDir, OldLayout};
 
@@ -159,11 +159,7 @@ impl Builder {
         let mut failed = None;
         if let Some(path) = &self.settings.state_dir {
             let old = std::iter::once(path).chain(&self.settings.old_state_dirs);
-            let mut old = old.flat_map(|dir| OldDir::of_state_dir(dir)).collect::<Vec<_>>();
-            if self.settings.fallback.dir.is_some() {
-                // The files had a directory of their own then too.
-                old.retain(|dir| dir.part() != Part::Files);
-            }
+            let old = old.flat_map(|dir| OldDir::of_state_dir(dir)).collect();
             match self.open_home(storage, path.clone(), old, incarnation) {
                 Ok(home) => homes.state = Some(home),
                 Err(error) => failed = Some((path.clone(), error)),

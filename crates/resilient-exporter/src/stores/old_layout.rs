@@ -76,11 +76,6 @@ impl OldDir<SafeDir> {
         vec![Self::new(Part::Files, dir.to_owned()), Self::new(Part::Letters, dir.join(Part::Letters.name()))]
     }
 
-    /// The kind of its content.
-    pub(crate) fn part(&self) -> Part {
-        self.part
-    }
-
     fn new(part: Part, path: PathBuf) -> Self {
         let (opened, removed) = (path.clone(), path.clone());
         let open = Box::new(move || if has_old_content(&opened) { SafeDir::open(&opened).map(Some) } else { Ok(None) });

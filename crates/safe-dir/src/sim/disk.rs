@@ -93,6 +93,11 @@ struct Op {
 }
 
 impl Disk {
+    /// Whether this is the same disk.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
+    }
+
     /// An empty disk without limit.
     #[must_use]
     pub fn new() -> Self {

@@ -157,6 +157,9 @@ impl Directory for MemoryDir {
     fn rename(&self, from: &str, target: &Self, to: &str) -> Result<(), FileError> {
         self.with(&[from, to], "rename a file to", |state| {
             let node = self.look_up(state, from)?;
+            if !self.disk.is(&target.disk) {
+                return Err(io::ErrorKind::CrossesDevices.into());
+            }
             if !state.dirs.contains_key(&target.id) {
                 return Err(io::ErrorKind::NotFound.into());
             }

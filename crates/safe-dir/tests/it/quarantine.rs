@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
-use safe_dir::{Directory, Quarantine, QuarantineLimits, SafeDir, publish};
+use safe_dir::{Directory, Quarantine, QuarantineLimits, SafeDir, move_file, publish};
 
 use crate::scratch;
 
@@ -49,6 +49,54 @@ fn a_file_never_overwrites_another_of_its_name() {
     let scratch = scratch();
     fill_and_look(&SafeDir::open(scratch.path()).expect("ours"));
     fill_and_look(&Disk::new().root());
+}
+
+/// The ended process had its files on another file system.
+#[test]
+fn a_quarantine_on_another_file_system_is_copied() {
+    let (own, other) = (Disk::new().root(), Disk::new().root());
+    let from = other.subdirectory("quarantine").expect("room");
+    write(&from, "a", "one");
+    write(&from, "b", "two");
+    write(&own.subdirectory("quarantine").expect("room"), "a", "mine");
+    Quarantine::new("quarantine", WIDE).take_over(&own, &other).expect("copied");
+    let inside = own.subdirectory("quarantine").expect("there");
+    let texts = names(&inside).into_iter().map(|name| read(&inside, &name).expect("whole"));
+    assert_eq!(texts.collect::<Vec<_>>(), ["mine", "one", "two"]);
+    assert!(names(&other).is_empty(), "{:?}", names(&other));
+}
+
+/// Each call to either disk fails once: the file is in one of the two places, whole, or in both after a power cut.
+#[test]
+fn a_file_that_is_copied_to_another_file_system_is_never_lost() {
+    let mut nth = 1;
+    loop {
+        let (faults, disks) = (Faults::none(), [Disk::new(), Disk::new()]);
+        let [own, other] = [&disks[0], &disks[1]].map(|disk| Faulty::new(disk.root(), faults.clone()));
+        write(&other, "a", "content");
+        faults.plan(nth, Fault::Errno(5), false);
+        let moved = move_file(&other, "a", &own, "b");
+        let is_over = faults.fired() == 0;
+        faults.clear();
+        let found = || (read(&own, "b"), read(&other, "a"));
+        let content = Some("content".to_owned());
+        match moved {
+            Ok(is_copied) => assert_eq!((is_copied, found()), (true, (content, None)), "call {nth}"),
+            Err(_) => assert_eq!(found(), (None, content), "call {nth}"),
+        }
+        if is_over {
+            break;
+        }
+        nth += 1;
+    }
+    assert!(nth > 6, "{nth} calls");
+    let (own, other) = (Disk::new(), Disk::new());
+    write(&other.root(), "a", "content");
+    assert!(move_file(&other.root(), "a", &own.root(), "b").expect("copied"));
+    own.crash(Crash::Worst);
+    other.crash(Crash::Worst);
+    assert_eq!(read(&own.root(), "b").as_deref(), Some("content"));
+    assert!(read(&other.root(), "a").is_some(), "the removal is durable after a sync");
 }
 
 #[test]

@@ -61,24 +61,36 @@ pub(super) struct Target<'a, D: Directory> {
 }
 
 impl<D: Directory> Conversion<D> {
-    /// Opens the journal, which is in `home` and decides about each interrupted spill by the files in `files`.
+    /// Opens the journal, which is in `home`, one of `homes`, and decides about each interrupted spill by the files in all
+    /// of them.
     ///
     /// # Errors
     /// A text for the log.
     pub(super) fn open(
         content: Content<D>,
-        files: &Arc<Home<D>>,
+        homes: &[Arc<Home<D>>],
         home: Arc<Home<D>>,
         log: &mut StoreLog,
     ) -> Result<Self, String> {
         let Content { key, name, users, dir } = content;
-        let beside = Arc::ptr_eq(files, &home).then_some(key);
-        let mut holds = |file: &str| files.has_file(file, &users, beside);
+        let mut holds = |file: &str| {
+            for files in homes {
+                let beside = Arc::ptr_eq(files, &home).then_some(key);
+                if files.has_file(file, &users, beside)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
         let locked = Locked::new(dir).map_err(|error| format!("{name}: {}", ErrorChain(&error)))?;
         let (mut journal, report) = Journal::open_locked(locked, Config::default(), home.incarnation(), &mut holds)
             .map_err(|error| format!("{name}: {}", ErrorChain(&error)))?;
         log.tell(&mut journal);
         Ok(Self { home, key, name, journal, back: Vec::new(), retry_at: None, damaged: report.lost_items })
+    }
+
+    pub(super) fn is_in(&self, home: &Arc<Home<D>>) -> bool {
+        Arc::ptr_eq(&self.home, home)
     }
 
     /// A step may do something now.

@@ -42,8 +42,8 @@ const LEAST_BYTES: u64 = 4 << 20;
 pub(crate) struct Place<D: Directory> {
     pub(crate) files: Arc<Home<D>>,
     pub(crate) letters: Arc<Home<D>>,
-    /// The home of the journal of this process, which adopts the journals of ended processes. None without durable
-    /// mode: this store turns their batches into files.
+    /// The home of the journal of this process, which adopts the journals of ended processes there. None without durable
+    /// mode. This store turns the batches of other journals into files.
     pub(crate) journal: Option<Arc<Home<D>>>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -51,10 +51,18 @@ pub(crate) struct Place<D: Directory> {
 pub(super) struct Upkeep<D: Directory> {
     place: Place<D>,
     generation: u64,
-    /// Content of processes that have ended and that moves here.
-    files: VecDeque<Content<D>>,
-    letters: VecDeque<Content<D>>,
+    letters_generation: u64,
+    /// Content of processes that have ended and that moves here, from whichever home: the settings of the directories
+    /// may have been others before.
+    files: VecDeque<Held<D>>,
+    letters: VecDeque<Held<D>>,
     journals: VecDeque<Conversion<D>>,
+}
+
+/// Content of an ended process, and the home that it is in.
+struct Held<D: Directory> {
+    home: Arc<Home<D>>,
+    content: Content<D>,
 }
 
 impl<D: Directory> Place<D> {
@@ -63,12 +71,18 @@ impl<D: Directory> Place<D> {
         let is_another = !Arc::ptr_eq(&self.files, &self.letters);
         std::iter::once(&self.files).chain(is_another.then_some(&self.letters))
     }
+
+    /// The journal of this process is in this home, and takes the journals there.
+    fn has_journal_in(&self, home: &Arc<Home<D>>) -> bool {
+        self.journal.as_ref().is_some_and(|journal| Arc::ptr_eq(journal, home))
+    }
 }
 
 impl<D: Directory> Upkeep<D> {
     pub(super) fn new(place: Place<D>, generation: u64) -> Self {
         let (files, letters, journals) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { place, generation, files, letters, journals }
+        let letters_generation = place.letters.generation();
+        Self { place, generation, letters_generation, files, letters, journals }
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -82,14 +96,14 @@ impl<D: Directory> Upkeep<D> {
 
     /// Content of ended processes is on its way, or waits for this store.
     fn has_content(&self) -> bool {
-        let (Place { files, letters, journal, .. }, now) = (&self.place, self.now());
-        let mut homes = self.place.homes();
+        let now = self.now();
+        let waits = |home: &Arc<Home<D>>, part| {
+            (part != Part::Journal || !self.place.has_journal_in(home)) && home.has_content(part, now)
+        };
         !self.files.is_empty()
             || !self.letters.is_empty()
             || self.journals.iter().any(|conversion| conversion.is_due(now))
-            || files.has_content(Part::Files, now)
-            || letters.has_content(Part::Letters, now)
-            || (journal.is_none() && homes.any(|home| home.has_content(Part::Journal, now)))
+            || self.place.homes().any(|home| Part::ALL.into_iter().any(|part| waits(home, part)))
     }
 
     /// Looks for directories of processes that have ended.
@@ -121,23 +135,49 @@ impl<D: Directory> Upkeep<D> {
     /// Takes the content that is found and ready.
     fn take(&mut self, log: &mut StoreLog) {
         let now = self.now();
-        let Place { files, letters, journal, .. } = &self.place;
-        if journal.is_none() {
-            for home in self.place.homes() {
-                for content in taken(home, Part::Journal, now, log) {
-                    let key = content.key;
-                    match Conversion::open(content, files, Arc::clone(home), log) {
-                        Ok(conversion) => self.journals.push_back(conversion),
-                        Err(error) => {
-                            log.warn(Kind::JournalNotTakenOver, 0, &error);
-                            home.give_back(key, Part::Journal, now);
-                        }
+        let homes = self.place.homes().cloned().collect::<Vec<_>>();
+        for home in homes.iter().filter(|home| !self.place.has_journal_in(home)) {
+            for content in taken(home, Part::Journal, now, log) {
+                let key = content.key;
+                match Conversion::open(content, &homes, Arc::clone(home), log) {
+                    Ok(conversion) => self.journals.push_back(conversion),
+                    Err(error) => {
+                        log.warn(Kind::JournalNotTakenOver, 0, &error);
+                        home.give_back(key, Part::Journal, now);
                     }
                 }
             }
         }
-        self.files.extend(taken(files, Part::Files, now, log));
-        self.letters.extend(taken(letters, Part::Letters, now, log));
+        for home in homes {
+            let held = |content| Held { home: Arc::clone(&home), content };
+            self.files.extend(taken(&home, Part::Files, now, log).into_iter().map(held));
+            self.letters.extend(taken(&home, Part::Letters, now, log).into_iter().map(held));
+        }
+    }
+
+    /// A home has another directory now. Content that still exists is found by the next look.
+    fn forget(&mut self, home: &Arc<Home<D>>) {
+        self.files.retain(|held| !Arc::ptr_eq(&held.home, home));
+        self.letters.retain(|held| !Arc::ptr_eq(&held.home, home));
+        self.journals.retain(|conversion| !conversion.is_in(home));
+    }
+
+    /// Makes the directory of this process for its letters anew, if that is another than the one of the files and has
+    /// vanished.
+    fn renew_letters_if_gone(&mut self, log: &mut StoreLog) {
+        let Place { files, letters, .. } = &self.place;
+        if Arc::ptr_eq(files, letters) {
+            return;
+        }
+        let letters = Arc::clone(letters);
+        if let Err(error) = letters.renew_if_gone() {
+            log.warn(Kind::DiskTrouble, 0, &in_one_line(error).to_string());
+        }
+        let generation = letters.generation();
+        if generation != self.letters_generation {
+            self.letters_generation = generation;
+            self.forget(&letters);
+        }
     }
 }
 
@@ -166,24 +206,24 @@ impl<D: Directory> FileStore<D> {
 
     fn take_some_over(&mut self, now: SystemTime) {
         self.upkeep.take(&mut self.log);
-        for content in std::mem::take(&mut self.upkeep.files) {
-            let taken = self.files.take_over(&content.dir, now).map_err(in_one_line);
-            if self.goes_on(taken, &content, Part::Files) {
-                self.upkeep.files.push_back(content);
+        for held in std::mem::take(&mut self.upkeep.files) {
+            let taken = self.files.take_over(&held.content.dir, now).map_err(in_one_line);
+            if self.goes_on(taken, &held, Part::Files) {
+                self.upkeep.files.push_back(held);
             }
         }
-        for content in std::mem::take(&mut self.upkeep.letters) {
-            let taken = self.dead_letters.take_over(&content.dir, now);
-            if self.goes_on(taken, &content, Part::Letters) {
-                self.upkeep.letters.push_back(content);
+        for held in std::mem::take(&mut self.upkeep.letters) {
+            let taken = self.dead_letters.take_over(&held.content.dir, now);
+            if self.goes_on(taken, &held, Part::Letters) {
+                self.upkeep.letters.push_back(held);
             }
         }
         self.convert(now);
     }
 
     /// More of the content is left. Otherwise its directory is removed or, after a failure, taken again later.
-    fn goes_on(&mut self, taken: Result<TakenOver, FallbackError>, content: &Content<D>, part: Part) -> bool {
-        let home = if part == Part::Files { &self.upkeep.place.files } else { &self.upkeep.place.letters };
+    fn goes_on(&mut self, taken: Result<TakenOver, FallbackError>, held: &Held<D>, part: Part) -> bool {
+        let Held { home, content } = held;
         match taken {
             Ok(TakenOver { more: true, .. }) => true,
             Ok(_) => {
@@ -239,6 +279,7 @@ impl<D: Directory> FileStore<D> {
 
     /// Goes on in a new directory if the one of this process has vanished; returns whether it had.
     pub(super) fn renew_if_gone(&mut self) -> bool {
+        self.upkeep.renew_letters_if_gone(&mut self.log);
         let home = Arc::clone(&self.upkeep.place.files);
         let renewed = home.renew_if_gone();
         if let Err(error) = renewed {
@@ -253,10 +294,7 @@ impl<D: Directory> FileStore<D> {
         match renewed {
             Ok(generation) => {
                 if generation != self.upkeep.generation {
-                    // Content that still exists is found by the next look.
-                    self.upkeep.files.clear();
-                    self.upkeep.letters.clear();
-                    self.upkeep.journals.clear();
+                    self.upkeep.forget(&home);
                 }
                 self.upkeep.generation = generation;
                 log::warn_contained!(

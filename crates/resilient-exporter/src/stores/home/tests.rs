@@ -9,12 +9,14 @@ use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::clock::Clock;
 use crate::seams::fallback::{Change, Fallback as _, Order, ReadBack};
+use crate::seams::fates::Refusal;
 use crate::seams::journal::{Journal as _, Lost, Recovered, Vanished};
 use crate::seams::settings::{DeadLetters, Files};
 use crate::stores::files::{FileStore, Place};
 use crate::stores::journal::FileJournal;
 use opentelemetry_sdk::Resource;
 use otlp_payload::{BatchId, Encoder, Payload};
+use otlp_transport::Cause;
 
 /// The clocks of a process; a test moves them.
 struct Clocks(Mutex<Instant>);
@@ -396,4 +398,77 @@ fn of_damaged_segments_of_many_ended_processes_the_last_hundred_stay() {
     let journal = own.own(Part::Journal).expect("ours").0;
     let kept = journal.existing_subdirectory("quarantine").expect("ours").expect("there").list().expect("readable");
     assert_eq!(kept.len(), 100);
+}
+
+/// The directory of the files, or the one of all others, was not set before: another one held all.
+#[test]
+fn content_of_a_process_with_other_settings_of_the_directories_moves_here() {
+    let refusal = |payload: &Payload| {
+        let cause = Cause::Http { status: 400, message: "no such tenant".to_owned() };
+        Refusal { payload: payload.clone(), cause, attempts: 1, permanent: true }
+    };
+    for (was_durable, is_durable, had_state) in
+        [(false, false, true), (false, false, false), (true, true, false), (true, true, true), (true, false, false)]
+    {
+        let (disk, other, clock) = (Disk::new(), Disk::new(), Clocks::new());
+        let before = home(&disk, 1);
+        let durable = was_durable.then(|| {
+            let mut durable = journal(&before, &clock);
+            durable.append(&batch(1, 5)).expect("room");
+            durable.append(&batch(2, 3)).expect("room");
+            durable
+        });
+        let mut first = store(&before, &before, &clock);
+        let stored = first.store(&[batch(2, 3)], clock.wall()).expect("room");
+        // The process dies before it marks the batch that is in the file.
+        let durable = durable.map(|mut durable| {
+            durable.announce(&stored.name, &[batch(2, 3).id()]).expect("room");
+            durable.sync().expect("durable");
+            durable
+        });
+        assert_eq!(first.store_dead_letters(&[refusal(&batch(3, 2))], "endpoint", clock.wall()), Some(1));
+        drop((durable, first, before));
+
+        let (own, new) = (home(&disk, 2), home(&other, 2));
+        let (state, files) = if had_state { (own, new) } else { (new, own) };
+        let mut durable = is_durable.then(|| journal(&state, &clock));
+        let journal = durable.as_ref().map(|_| Arc::clone(&state));
+        let place = Place { files, letters: state, journal, clock: Arc::clone(&clock) as _ };
+        let mut store = FileStore::open(place, &Files::default(), &DeadLetters::default(), 0).expect("room");
+        for _ in 0..4 {
+            clock.pass(ROUND_EVERY);
+            store.clean_up(clock.wall());
+        }
+        let in_journal = durable.as_mut().map_or(0, |durable| durable.found());
+        let all = if was_durable { 8 } else { 3 };
+        let case = format!("{was_durable} {is_durable} {had_state}");
+        assert_eq!(store.usage().spans + in_journal, all, "{case}");
+        assert_eq!(store.dead_letter_ids().expect("a well disk").len(), 1, "{case}");
+        if in_journal == 0 {
+            assert_eq!(names(&disk), ["0000000000000002"], "{case}");
+        }
+    }
+}
+
+/// The directory of the state vanishes, the one of the files does not.
+#[test]
+fn a_state_directory_that_vanishes_takes_no_content_of_the_other_one_along() {
+    let (state, files, clock) = (Disk::new(), Disk::new(), Clocks::new());
+    let before = home(&files, 1);
+    let mut durable = journal(&before, &clock);
+    durable.append(&batch(1, 5)).expect("room");
+    durable.sync().expect("durable");
+    drop((durable, before));
+    // The journal is opened, and its batch becomes no file.
+    files.set_capacity(Some(0));
+    let (state_home, files_home) = (home(&state, 2), home(&files, 2));
+    let mut store = store(&files_home, &state_home, &clock);
+    assert!(state.remove_tree("0000000000000002"));
+    for _ in 0..3 {
+        clock.pass(ROUND_EVERY);
+        store.clean_up(clock.wall());
+        files.set_capacity(None);
+    }
+    assert_eq!(store.usage().spans, 5);
+    assert_eq!(names(&state), ["0000000000000003"]);
 }

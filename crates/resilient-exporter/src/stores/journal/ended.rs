@@ -55,10 +55,9 @@ impl<D: Directory> FileJournal<D> {
         let Content { key, name, users, dir } = content;
         let mut holds = |file: &str| match &self.files {
             None => has_file(file),
-            Some(files) => {
-                let beside = Arc::ptr_eq(files, &self.home).then_some(key);
-                files.has_file(file, &users, beside)
-            }
+            Some(files) if Arc::ptr_eq(files, &self.home) => files.has_file(file, &users, Some(key)),
+            // The settings of that process may have been others: its files are perhaps beside its journal.
+            Some(files) => Ok(files.has_file(file, &users, None)? || self.home.has_file(file, &users, Some(key))?),
         };
         let opened = Locked::new(dir).map_err(|error| ErrorChain(&error).to_string()).and_then(|locked| {
             journal::Journal::open_locked(locked, self.config, self.own.incarnation(), &mut holds)
