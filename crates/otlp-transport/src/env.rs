@@ -11,6 +11,7 @@ use crate::error::{ConfigError, EndpointProblem, HeaderProblem};
 use crate::headers::Headers;
 use crate::note::Note;
 use crate::protocol::{Compression, Protocol};
+use crate::secrets::before_next;
 use crate::slips;
 
 /// A variable for traces and the general one that it beats.
@@ -179,11 +180,12 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
                 None => "the default is used".to_owned(),
             };
             let value = value.to_string_lossy();
+            let shown = before_next(&value);
             let hint = match slips::boolean_meant(value.trim()).filter(|_| pair == INSECURE) {
                 Some(word) => format!("; write {word}"),
                 None => String::new(),
             };
-            self.notes.push(Note::new(name, format!("{name}={value:?} is ignored: {accepted}; {holds}{hint}")));
+            self.notes.push(Note::new(name, format!("{name}={shown:?} is ignored: {accepted}; {holds}{hint}")));
         }
         None
     }

@@ -12,7 +12,8 @@ pub enum ConfigError {
     Endpoint {
         /// The variable, or the builder method.
         setting: &'static str,
-        /// The value; `***` stands for user-info, query and segments of the path that may be secret.
+        /// The value; `***` stands for user-info, query, segments of the path that may be secret, and text behind the
+        /// host that may be another variable.
         value: String,
         /// The fault.
         problem: EndpointProblem,

@@ -71,7 +71,16 @@ pub(crate) fn shown_endpoint(text: &str) -> String {
 /// Host and port as they are, and the path as [`shown_path`].
 fn shown_place(place: &str) -> String {
     let (authority, path) = place.split_at(place.find(['/', '\\']).unwrap_or(place.len()));
-    format!("{authority}{}", shown_path(path))
+    format!("{}{}", before_next(authority), shown_path(path))
+}
+
+/// The text of a variable that is no list, up to the word with a `=`: a unit file with one pair of quotation marks
+/// around two variables has the second one there, such as a list of headers.
+pub(crate) fn before_next(text: &str) -> Cow<'_, str> {
+    let Some((before, _)) = text.split_once('=') else { return Cow::from(text) };
+    let is_end = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&');
+    let word = before.rsplit(is_end).next().unwrap_or_default();
+    Cow::from(format!("{}{HIDDEN}", before.strip_suffix(word).unwrap_or_default()))
 }
 
 /// A text of foreign code with each URL in it as [`shown_endpoint`]: an HTTP client's error names the whole URL.
@@ -254,8 +263,27 @@ mod tests {
             ("http://c\\canary", "http://c/***"),
             ("http:/c/canary", "http:/***/***"),
             ("unix:///run/c.sock?canary", "unix:///run/c.sock?***"),
+            ("http://c:1 HEADERS=x-key=canary/a", "http://c:1 ***/***"),
+            ("http://c:1\nHEADERS=x-key=canary", "http://c:1\n***"),
+            ("c 4317", "c 4317"),
+            ("http://c:1;key=canary", "http://c:1;***"),
+            ("c;4317", "c;4317"),
         ] {
             assert_eq!(shown_endpoint(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_text_is_shown_up_to_another_variable() {
+        for (text, shown) in [
+            ("10 MegaByte", "10 MegaByte"),
+            ("10 KEY=canary", "10 ***"),
+            ("10\u{2003}KEY=canary=", "10\u{2003}***"),
+            ("canary=1", "***"),
+            ("=canary", "***"),
+            ("", ""),
+        ] {
+            assert_eq!(before_next(text), shown);
         }
     }
 

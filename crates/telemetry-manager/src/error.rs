@@ -30,7 +30,7 @@ pub struct InvalidSetting {
 impl InvalidSetting {
     pub(crate) fn in_environment(setting: &Setting, value: &str) -> Self {
         let accepted = setting.accepted() + &slips::hint(setting.kind, value);
-        Self { setting: setting.name, value: format!("{value:?}"), accepted }
+        Self { setting: setting.name, value: format!("{:?}", slips::before_next(value)), accepted }
     }
 
     pub(crate) fn in_code(setting: &Setting, value: String) -> Self {

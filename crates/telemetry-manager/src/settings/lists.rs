@@ -8,7 +8,7 @@ use super::choice::Choice as _;
 use super::field::{Field as _, Value};
 use super::kind::Kind;
 use super::table::{PROPAGATORS, RESOURCE_ATTRIBUTES, TRACES_EXPORTER};
-use super::{Propagator, Settings, TracesExporter};
+use super::{Propagator, Settings, TracesExporter, slips};
 
 /// Reads `OTEL_RESOURCE_ATTRIBUTES` by the rules of the resource SDK specification: one bad entry discards the whole
 /// list, with a warning.
@@ -51,8 +51,9 @@ pub(crate) fn traces_exporter(_kind: Kind, settings: &mut Settings, list: &OsStr
     };
     for other in words().filter(|word| TracesExporter::of_word(word).is_none()) {
         let message = format!(
-            "{} names {other:?}, which is left out: {} is used; accepted is {}",
+            "{} names {:?}, which is left out: {} is used; accepted is {}",
             TRACES_EXPORTER.name,
+            slips::before_next(other),
             exporter.word(),
             TRACES_EXPORTER.accepted()
         );
@@ -78,8 +79,9 @@ pub(crate) fn propagators(_kind: Kind, settings: &mut Settings, list: &OsStr) ->
             }
             other => {
                 let message = format!(
-                    "{} names {other:?}, which is left out; accepted is {}",
+                    "{} names {:?}, which is left out; accepted is {}",
                     PROPAGATORS.name,
+                    slips::before_next(other),
                     PROPAGATORS.accepted()
                 );
                 settings.warn(PROPAGATORS.name, message);

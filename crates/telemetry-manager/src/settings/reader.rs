@@ -217,8 +217,8 @@ fn check(settings: &mut Settings, refused: &BTreeMap<&'static str, String>) -> V
 fn refuse(settings: &mut Settings, row: &Setting, text: &str) {
     let holds = row.value(settings);
     let instead = if holds.is_empty() { "it is ignored".to_owned() } else { format!("{holds} is used") };
-    let (accepted, hint) = (row.accepted(), slips::hint(row.kind, text));
-    settings.warn(row.name, format!("{}={text:?} is not accepted, {instead}; accepted is {accepted}{hint}", row.name));
+    let (accepted, hint, shown) = (row.accepted(), slips::hint(row.kind, text), slips::before_next(text));
+    settings.warn(row.name, format!("{}={shown:?} is not accepted, {instead}; accepted is {accepted}{hint}", row.name));
 }
 
 /// Warns of variables whose value differs from the default and that belong to a part which is off.

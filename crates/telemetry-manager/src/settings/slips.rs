@@ -1,5 +1,6 @@
 //! Usual slips in the texts and the names of variables, told by their form, and a hint for each.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 
 use super::kind::Kind;
@@ -12,6 +13,14 @@ pub(crate) fn unquoted(text: &str) -> Option<&str> {
         let inner = text.strip_prefix(mark)?.strip_suffix(mark)?;
         (!inner.contains(mark)).then_some(inner)
     })
+}
+
+/// The text of a variable that is no list, up to the word with a `=`: a unit file with one pair of quotation marks
+/// around two variables has the second one there, which may be a list of headers.
+pub(crate) fn before_next(text: &str) -> Cow<'_, str> {
+    let Some((before, _)) = text.split_once('=') else { return Cow::from(text) };
+    let word = before.rsplit(char::is_whitespace).next().unwrap_or_default();
+    Cow::from(format!("{}***", before.strip_suffix(word).unwrap_or_default()))
 }
 
 /// Whether only a shell reads the text as it is meant: `~` for the home directory, or a variable in it.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::kind::{Kind, OnBad};
 use super::*;
 
 fn read(vars: &[(&str, &str)]) -> Settings {
@@ -161,4 +162,29 @@ fn no_accepted_default_of_the_transport_has_a_note() {
     let timeout = |text| read(&[("OTEL_EXPORTER_OTLP_TIMEOUT", text)]);
     assert_eq!(timeout("0").transport.timeout(), Duration::from_secs(3_600));
     assert_eq!(timeout("0").exporter.request.attempt_timeout, Duration::from_secs(7_200));
+}
+
+/// A unit file with one pair of quotation marks around two variables.
+#[test]
+fn another_variable_behind_a_value_is_not_shown() {
+    for row in SETTINGS.iter().filter(|row| !matches!(row.kind, Kind::Path | Kind::Text(_)) || row.read.is_none()) {
+        if matches!(row.name, "OTEL_EXPORTER_OTLP_ENDPOINT" | "OTEL_EXPORTER_OTLP_HEADERS") {
+            continue; // an error, or a list of secrets
+        }
+        let value = format!("one {}=x-key=canary", "OTEL_EXPORTER_OTLP_HEADERS");
+        let vars = [("OTEL_TRACES_SAMPLER", "traceidratio"), (row.name, &*value)];
+        let settings = read(&vars);
+        let about = settings.warnings().iter().find(|warning| warning.setting == row.name);
+        let message = &about.unwrap_or_else(|| panic!("{}: {:?}", row.name, settings.warnings())).message;
+        assert!(message.contains("one ***") && !message.contains("canary"), "{message}");
+        if row.on_bad == OnBad::Storage {
+            let vars = [("TELEMETRY_STATE_DIR_REQUIRED", "true"), ("HOME", "/users/u"), (row.name, &*value)];
+            let error = Settings::from_environment(vars).expect_err(row.name).to_string();
+            assert!(error.contains("one ***") && !error.contains("canary"), "{error}");
+        }
+    }
+    for name in ["OTEL_TRACES_EXPORTER", "OTEL_PROPAGATORS"] {
+        let message = warning(&[(name, "b3 KEY=canary")], &["\"b3 ***\""]).warnings()[0].message.clone();
+        assert!(!message.contains("canary"), "{message}");
+    }
 }

@@ -269,6 +269,10 @@ fn a_set_up_that_fails_shows_no_secret() {
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://127.0.0.1/c4n4ry"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:4318/a b/c4n4ry"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=c4n4ry%zz"),
+        // Two variables between one pair of quotation marks of a unit file.
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317 OTEL_EXPORTER_OTLP_HEADERS=x-key=c4n4ry"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317\nOTEL_EXPORTER_OTLP_HEADERS=x-key=c4n4ry"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317;x-key=c4n4ry"),
     ] {
         let error = setup
             .builder(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), (setting, value)])
