@@ -51,7 +51,7 @@ impl Storage {
             return Ok(());
         }
         let remedy = format!("set {}, or {}=false if that is intended", STATE_DIR.name, FALLBACK_ENABLED.name);
-        self.keep_in_memory(settings, &cause, &remedy);
+        self.keep_in_memory(settings, STATE_DIR.name, &cause, &remedy);
         Ok(())
     }
 
@@ -118,7 +118,12 @@ impl Storage {
             Some(dir) if files.is_some() => (fallback_dir_from, Some(dir)),
             dir => (state_dir_from, dir),
         };
-        self.unusable(settings, from, dir, Box::new(error))
+        // The exporter was told that its storage is required: here it may be no error.
+        let error: Box<dyn Error + Send + Sync> = match error {
+            BuildError::StateDir { error, .. } => Box::new(error),
+            error => Box::new(error),
+        };
+        self.unusable(settings, from, dir, error)
     }
 
     /// Goes on without the directory that cannot be used.
@@ -148,7 +153,7 @@ impl Storage {
                 format!("spans go to files in {}, and durable mode is off", files.display())
             }
             _ => {
-                self.keep_in_memory(settings, &cause, &remedy);
+                self.keep_in_memory(settings, from, &cause, &remedy);
                 return Ok(());
             }
         };
@@ -161,11 +166,11 @@ impl Storage {
         self.notes.push(note);
     }
 
-    fn keep_in_memory(&mut self, settings: &mut Settings, cause: &str, remedy: &str) {
+    fn keep_in_memory(&mut self, settings: &mut Settings, setting: &str, cause: &str, remedy: &str) {
         let note = StorageNote::memory_only(cause, remedy);
         let exporter = &mut settings.exporter;
         (exporter.state_dir, exporter.fallback.dir, exporter.journal.enabled) = (None, None, false);
-        settings.note(STATE_DIR.name, note.to_string());
+        settings.note(setting, note.to_string());
         self.memory_only = Some(note);
     }
 }

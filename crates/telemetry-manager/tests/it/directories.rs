@@ -28,6 +28,8 @@ fn a_directory_that_cannot_be_used_means_memory_only_and_one_warning_with_the_re
             for part in [variable, &path, "set TELEMETRY_STATE_DIR to a directory that user"] {
                 assert!(about[0].message.contains(part), "{about:?} lacks {part:?}");
             }
+            assert_eq!(about[0].setting, variable, "{about:?}");
+            assert!(!about[0].message.contains("required"), "no variable says so: {about:?}");
             let health = manager.health();
             assert_eq!(serde_json::to_value(health.status).expect("JSON"), "degraded");
             assert!(health.issues.contains(&about[0].message), "{:?}", health.issues);
@@ -39,6 +41,8 @@ fn a_directory_that_cannot_be_used_means_memory_only_and_one_warning_with_the_re
         }
         assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
     }
+    let manager = setup.builder(&[]).with_state_dir(setup.path("file")).build().expect("telemetry starts");
+    assert_eq!(manager.warnings()[0].setting, "with_state_dir");
 }
 
 #[test]
