@@ -13,7 +13,7 @@ use resilient_exporter::{
     Breaker, Buffer, DeadLetters, Durability, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown,
 };
 
-use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter};
+use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter, Warning};
 
 mod aliases;
 mod assemble;
@@ -50,6 +50,8 @@ pub struct Builder {
     exporter: Box<Adjust>,
     sampler: Option<Box<dyn ShouldSample>>,
     globals: bool,
+    /// About the settings as they were resolved last, also where some were refused.
+    warnings: Vec<Warning>,
 }
 
 /// Answers with the value of the variable of a name.
@@ -72,6 +74,7 @@ impl Default for Builder {
             exporter: Box::new(|exporter| exporter),
             sampler: None,
             globals: true,
+            warnings: Vec::new(),
         }
     }
 }

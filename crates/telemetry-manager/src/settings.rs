@@ -25,7 +25,7 @@ mod text;
 use directories::Service;
 pub use docs::settings_markdown;
 pub use reader::Warning;
-pub(crate) use reader::{Code, Environment, resolve};
+pub(crate) use reader::{Code, Environment, Refused, resolve};
 pub use table::{SETTINGS, Setting};
 
 /// Every setting, checked. Made by [`Settings::from_vars`] or by the builder of the manager.
@@ -182,6 +182,7 @@ impl Settings {
 
     fn of(environment: Environment<'_>) -> Result<Self, SetupError> {
         resolve(environment, &Code::default(), otlp_transport::Config::builder(), UNKNOWN_SERVICE)
+            .map_err(|refused| refused.error)
     }
 
     /// Values that are ignored, each with the one that holds instead, and values that rarely mean their text.

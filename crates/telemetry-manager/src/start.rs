@@ -59,9 +59,10 @@ impl StartLines {
         Self::of(settings.chain(storage).chain([Line::Summary(summary)]).collect())
     }
 
-    /// The line about a set-up that failed.
-    pub(crate) fn failed(error: String) -> Self {
-        Self::of(vec![Line::Failed(error)])
+    /// The lines about a set-up that failed, and about settings that are no reason of that.
+    pub(crate) fn failed(error: String, warnings: &[Warning]) -> Self {
+        let settings = warnings.iter().cloned().map(Line::Setting);
+        Self::of([Line::Failed(error)].into_iter().chain(settings).collect())
     }
 
     fn of(lines: Vec<Line>) -> Self {

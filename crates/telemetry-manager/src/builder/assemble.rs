@@ -15,7 +15,7 @@ use super::storage::Storage;
 use crate::error::SetupError;
 use crate::manager::OpenTelemetryManager;
 use crate::settings::table::{SERVICE_NAME, SERVICE_VERSION};
-use crate::settings::{Environment, Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
+use crate::settings::{Environment, Refused, Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
 use crate::start::{StartLines, Telling};
 use crate::{propagation, resource};
 
@@ -51,6 +51,7 @@ impl Builder {
             Ok(Err(error)) => error,
             Err(panic) => SetupError::of_panic(&*panic),
         };
+        let warnings = std::mem::take(&mut self.warnings);
         // Propagators and the name of the service have an effect still.
         let mut disabled = self.with_sdk_disabled(true);
         let settings = catch_unwind(AssertUnwindSafe(|| disabled.settings()));
@@ -66,7 +67,8 @@ impl Builder {
         let message = format!("telemetry is off, and the program goes on without it: {error}");
         settings.warn(error.setting(), message.clone());
         let (provider, handle) = (SdkTracerProvider::builder().build(), None);
-        let lines = StartLines::failed(message);
+        let lines = StartLines::failed(message, &warnings);
+        settings.warnings.extend(warnings);
         disabled.start(provider, handle, settings, Arc::new(lines), Some(error))
     }
 
@@ -150,7 +152,12 @@ impl Builder {
         self.code.has_transport = self.primary.is_some();
         let names = (self.names)();
         let environment = Environment { vars: &*self.vars, names: &names };
-        resolve(environment, &self.code, self.transport.clone(), &default_service_name)
+        let resolved = resolve(environment, &self.code, self.transport.clone(), &default_service_name);
+        self.warnings = match &resolved {
+            Ok(settings) => settings.warnings.clone(),
+            Err(Refused { warnings, .. }) => warnings.clone(),
+        };
+        resolved.map_err(|refused| refused.error)
     }
 
     fn exporter(&self, settings: &mut Settings) -> Result<ResilientSpanExporter, SetupError> {

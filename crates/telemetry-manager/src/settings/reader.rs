@@ -61,6 +61,14 @@ pub(crate) struct Environment<'a> {
     pub(crate) names: &'a [OsString],
 }
 
+/// Settings of which some must not be guessed.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) error: SetupError,
+    /// About the other settings.
+    pub(crate) warnings: Vec<Warning>,
+}
+
 /// Resolves all settings. `service_name` holds where neither code nor the environment names the service.
 ///
 /// # Errors
@@ -72,7 +80,7 @@ pub(crate) fn resolve(
     code: &Code,
     transport: otlp_transport::ConfigBuilder,
     service_name: &str,
-) -> Result<Settings, SetupError> {
+) -> Result<Settings, Refused> {
     let vars = environment.vars;
     let mut settings = Settings::defaults();
     let refused = read(&mut settings, vars, code);
@@ -115,7 +123,7 @@ pub(crate) fn resolve(
         return Ok(settings);
     }
     if !errors.is_empty() {
-        return Err(SetupError::Settings(errors));
+        return Err(Refused { error: SetupError::Settings(errors), warnings: settings.warnings });
     }
     match transport {
         Ok(transport) => settings.transport = transport,
@@ -125,7 +133,7 @@ pub(crate) fn resolve(
                 format!("{error}; it has no effect: the program sends by a transport of its own"),
             );
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(Refused { error: error.into(), warnings: settings.warnings }),
     }
     raise_attempt_timeout(&mut settings, timeout);
     for note in settings.transport.notes().to_vec() {

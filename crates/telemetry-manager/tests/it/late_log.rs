@@ -243,6 +243,23 @@ fn a_set_up_that_fails_is_an_error_or_by_choice_a_program_without_telemetry() {
     assert_eq!(setup.collector.received().unique, 3);
 }
 
+/// The slip that explains the error is a warning.
+#[test]
+fn warnings_beside_an_error_of_set_up_are_logged_too() {
+    let setup = Setup::new();
+    for bad in [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example"), ("TELEMETRY_STATE_DIR_REQUIRED", "true")]
+    {
+        let vars = [bad, ("TELEMETRY_STATE_DIR", "/proc/self/nowhere"), ("OTEL_SDK_DISABLED", "1")];
+        let log = Log::default();
+        let manager = tracing::subscriber::with_default(log.clone(), || setup.builder(&vars).build_or_disabled());
+        assert!(manager.setup_error().is_some());
+        let about = manager.warnings().iter().map(|warning| warning.setting.as_str()).collect::<Vec<_>>();
+        assert!(about.len() == 2 && about[1] == "OTEL_SDK_DISABLED", "{:?}", manager.warnings());
+        assert_eq!(log.count(Level::WARN, "OTEL_SDK_DISABLED", "write true"), 1, "{:?}", log.lines());
+        assert_eq!((log.lines().len(), log.count(Level::ERROR, "", "telemetry is off")), (2, 1), "{:?}", log.lines());
+    }
+}
+
 #[test]
 fn a_panic_in_a_closure_of_the_program_ends_no_program_that_goes_on_without_telemetry() {
     let setup = Setup::new();
