@@ -25,7 +25,7 @@ use serde::{Serialize, Serializer};
 /// let text = telemetry.health().to_string();
 /// assert_eq!(
 ///     text,
-///     "healthy: spans of my-api go to http://localhost:4317\n- telemetry is disabled: OTEL_SDK_DISABLED is true",
+///     "healthy: spans of my-api go to http://localhost:4317\n- telemetry is disabled: with_sdk_disabled is true",
 /// );
 /// # Ok::<(), telemetry_manager::SetupError>(())
 /// ```

@@ -12,6 +12,7 @@ use resilient_exporter::{Handle, Status};
 use crate::builder::Builder;
 use crate::error::{FlushError, SetupError, ShutdownError};
 use crate::health::HealthReport;
+use crate::settings::table::{SDK_DISABLED, TRACES_EXPORTER};
 use crate::settings::{Settings, TracesExporter, Warning};
 use crate::start::StartLines;
 
@@ -217,19 +218,20 @@ impl Inner {
         let why_not = if is_off {
             None
         } else if self.settings.sdk_disabled {
-            Some("telemetry is disabled: OTEL_SDK_DISABLED is true")
+            Some(format!("telemetry is disabled: {} is true", self.settings.source(&SDK_DISABLED)))
         } else if self.settings.traces_exporter == TracesExporter::None {
-            Some("spans are not exported: OTEL_TRACES_EXPORTER is none")
+            Some(format!("spans are not exported: {} is none", self.settings.source(&TRACES_EXPORTER)))
         } else if shut_down {
-            Some("telemetry was shut down: spans that end now are not exported")
+            Some("telemetry was shut down: spans that end now are not exported".to_owned())
         } else {
             None
         };
-        issues.extend(why_not.map(str::to_owned));
+        let initialized = why_not.is_none() && !is_off;
+        issues.extend(why_not);
         HealthReport {
             status,
             healthy: status == Status::Healthy,
-            initialized: why_not.is_none() && !is_off,
+            initialized,
             issues,
             collector_endpoint: match &exporter {
                 Some(health) => health.endpoint.clone(),

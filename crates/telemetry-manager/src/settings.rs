@@ -222,6 +222,11 @@ impl Settings {
         self.warnings.push(Warning { setting: setting.into(), message, is_noted: false });
     }
 
+    /// The source of a setting's value: the variable, or where code gives it the field or the method of the builder.
+    pub(crate) fn source(&self, setting: &Setting) -> &'static str {
+        if self.in_code.contains(setting.name) { setting.builder } else { setting.name }
+    }
+
     /// Warns of something that the exporter logs.
     pub(crate) fn note(&mut self, setting: impl Into<String>, message: String) {
         self.warnings.push(Warning { setting: setting.into(), message, is_noted: true });

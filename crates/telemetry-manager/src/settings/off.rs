@@ -45,7 +45,7 @@ pub(super) fn without_effect(
     if texts.is_empty() {
         return;
     }
-    let name = if settings.in_code.contains(switch.name) { switch.builder } else { switch.name };
+    let name = settings.source(switch);
     let message = format!(
         "{name} turns telemetry off, so these settings have no effect; with telemetry they would need a look: {}",
         texts.join("; ")

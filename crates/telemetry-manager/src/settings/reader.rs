@@ -306,8 +306,7 @@ fn raise_attempt_timeout(settings: &mut Settings, default: Duration) {
 
 /// Keeps the chosen directories, and gives the exporter those of the service in them.
 fn choose_directories(settings: &mut Settings, vars: Vars<'_>) {
-    let source = |row: Setting| if settings.in_code.contains(row.name) { row.builder } else { row.name };
-    let (state_dir_from, fallback_dir_from) = (source(STATE_DIR), source(FALLBACK_DIR));
+    let (state_dir_from, fallback_dir_from) = (settings.source(&STATE_DIR), settings.source(&FALLBACK_DIR));
     let exporter = &mut settings.exporter;
     let (state_dir, fallback_dir) = (exporter.state_dir.take(), exporter.fallback.dir.take());
     let mut chosen = Chosen { state_dir, state_dir_from, fallback_dir, fallback_dir_from };

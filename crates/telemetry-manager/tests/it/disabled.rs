@@ -100,4 +100,5 @@ fn off_is_off_whatever_code_and_environment_say() {
     let vars = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example")];
     let manager = setup.builder(&vars).with_sdk_disabled(true).build().expect("off is off");
     assert_eq!(manager.warnings()[0].setting, "with_sdk_disabled");
+    assert_eq!(manager.health().issues, ["telemetry is disabled: with_sdk_disabled is true"]);
 }
