@@ -87,10 +87,10 @@ pub fn replace<D: Directory>(
     dir.sync()
 }
 
-/// Moves a file to `to` in the directory `target`, by [`Directory::rename`], or by a copy where `target` is on another file
-/// system. Returns whether it was copied: the copy is durable then, and the removal of the old file, as a rename, after
-/// a sync of the old directory. Only the holder of the lock of `target` may call it. A copy reads and writes the whole
-/// file; a crash may leave both files.
+/// Moves a file to `to` in the directory `target`, by [`Directory::rename`], or by a copy where `target` is on another
+/// file system. Returns whether it was copied: the copy is durable then, and the removal of the old file, as a rename,
+/// after a sync of the old directory. Only the holder of the lock of `target` may call it. A copy reads and writes the
+/// whole file; a crash may leave both files.
 ///
 /// # Errors
 ///

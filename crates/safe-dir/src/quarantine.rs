@@ -62,8 +62,8 @@ impl<D: Directory> Quarantine<D> {
         self.set_aside_from(home, home, name)
     }
 
-    /// [`set_aside`](Self::set_aside) for a file of another directory, `from`, such as that of a process that has ended.
-    /// On another file system the file is copied.
+    /// [`set_aside`](Self::set_aside) for a file of another directory, `from`, such as that of a process that has
+    /// ended. On another file system the file is copied.
     ///
     /// # Errors
     ///

@@ -61,8 +61,8 @@ pub(super) struct Target<'a, D: Directory> {
 }
 
 impl<D: Directory> Conversion<D> {
-    /// Opens the journal, which is in `home`, one of `homes`, and decides about each interrupted spill by the files in all
-    /// of them.
+    /// Opens the journal, which is in `home`, one of `homes`, and decides about each interrupted spill by the files in
+    /// all of them.
     ///
     /// # Errors
     /// A text for the log.

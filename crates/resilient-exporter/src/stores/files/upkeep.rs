@@ -42,8 +42,8 @@ const LEAST_BYTES: u64 = 4 << 20;
 pub(crate) struct Place<D: Directory> {
     pub(crate) files: Arc<Home<D>>,
     pub(crate) letters: Arc<Home<D>>,
-    /// The home of the journal of this process, which adopts the journals of ended processes there. None without durable
-    /// mode. This store turns the batches of other journals into files.
+    /// The home of the journal of this process, which adopts the journals of ended processes there. None without
+    /// durable mode. This store turns the batches of other journals into files.
     pub(crate) journal: Option<Arc<Home<D>>>,
     pub(crate) clock: Arc<dyn Clock>,
 }
