@@ -22,6 +22,7 @@ pub struct Config {
     pub(crate) max_record_bytes: usize,
     pub(crate) quarantine_max_bytes: u64,
     pub(crate) newest_time: Option<SystemTime>,
+    pub(crate) first_number: u64,
 }
 
 /// Collects the settings of a [`Config`].
@@ -89,6 +90,7 @@ impl Config {
             max_record_bytes: 1_000_000,
             quarantine_max_bytes: 64 << 20,
             newest_time: None,
+            first_number: 1,
         };
         Builder { config }
     }
@@ -121,6 +123,14 @@ impl Builder {
     /// signal.
     pub fn with_signal(mut self, signal: impl Into<String>) -> Self {
         self.config.signal = signal.into();
+        self
+    }
+
+    /// The number in the name of the first file, 1 by default; the number after the highest one in the directory, if
+    /// that is higher. For several processes whose files must never share a name, as where the journal of one is asked
+    /// whether its file exists among those of another: a random number for each. More than 10^15 counts as 10^15.
+    pub const fn with_first_number(mut self, first_number: u64) -> Self {
+        self.config.first_number = first_number;
         self
     }
 

@@ -23,7 +23,7 @@ impl<D: Directory> Files<D> {
         let (progress, damaged) = Progress::load(&dir);
         let mut files = Self {
             dir,
-            names: Names::new(config.signal.clone()),
+            names: Names::new(config.signal.clone(), config.first_number),
             catalog: Catalog::default(),
             progress,
             reader: Reader::new(config.max_record_bytes),

@@ -17,8 +17,8 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    pub(crate) fn new(signal: String) -> Self {
-        Self { signal, next_seq: 1, newest: None, found: None }
+    pub(crate) fn new(signal: String, first: u64) -> Self {
+        Self { signal, next_seq: first.min(MAX_TRUSTED_SEQ), newest: None, found: None }
     }
 
     /// The parts of a file name of this store; `None` for any other name.

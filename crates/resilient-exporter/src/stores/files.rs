@@ -36,6 +36,10 @@ const MAX_BYTES_IN_VAIN: usize = 8 * 1_024 * 1_024;
 /// Clean-ups between two counts of the files that were set aside, which an operator may remove.
 const COUNT_ASIDE_EVERY: u32 = 30;
 
+/// Each process begins to number its files somewhere below this number, so that no two files have one name, although
+/// two processes may write in the same millisecond: a journal asks for the file of a spill by its name.
+const FIRST_NUMBERS: u64 = 10_000_000;
+
 mod convert;
 mod upkeep;
 
@@ -44,10 +48,12 @@ fn files_config(
     files: &Files,
     reserve: u64,
     newest: Option<SystemTime>,
+    incarnation: u64,
     dir: PathBuf,
 ) -> Result<Config, FileStoreError> {
     let config = Config::builder(dir)
         .with_signal(SIGNAL)
+        .with_first_number(incarnation % FIRST_NUMBERS + 1)
         .with_free_space_reserve(reserve)
         .with_newest_time(newest)
         .with_max_bytes(files.max_bytes)
@@ -125,7 +131,8 @@ impl<D: Directory> FileStore<D> {
         let (dir, generation) = place.files.own(Part::Files).map_err(FileStoreError::Directory)?;
         let remembered = place.files.remembered_time();
         let newest = remembered.time();
-        let config = files_config(files, free_space_reserve, newest, dir.path().to_owned())?;
+        let incarnation = place.files.incarnation();
+        let config = files_config(files, free_space_reserve, newest, incarnation, dir.path().to_owned())?;
         let letters_dir = place.letters.path().join(Part::Letters.name());
         let letters_config = letters_config(letters, free_space_reserve, newest, letters_dir)?;
         let opened = FileFallback::open_in(config, dir).map_err(FileStoreError::Open)?;

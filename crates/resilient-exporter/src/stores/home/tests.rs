@@ -472,3 +472,36 @@ fn a_state_directory_that_vanishes_takes_no_content_of_the_other_one_along() {
     assert_eq!(store.usage().spans, 5);
     assert_eq!(names(&state), ["0000000000000003"]);
 }
+
+/// Two processes write files in the same millisecond. One is killed between the announcement of its file and the file.
+#[test]
+fn a_file_of_another_process_is_not_the_one_that_was_announced() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    let (dying, own) = (home(&disk, 1), home(&disk, 2));
+    let mut journal_of_dead = journal(&dying, &clock);
+    journal_of_dead.append(&batch(1, 3)).expect("room");
+    let mut durable = journal(&own, &clock);
+    let file_store = |home: &Arc<Home<MemoryDir>>| {
+        let (files, letters, journal) = (Arc::clone(home), Arc::clone(home), Some(Arc::clone(home)));
+        let place = Place { files, letters, journal, clock: Arc::clone(&clock) as _ };
+        FileStore::open(place, &Files::default(), &DeadLetters::default(), 0).expect("room")
+    };
+    let (mut files, mut files_of_dead) = (file_store(&own), file_store(&dying));
+    let announced = files_of_dead.store(&[batch(1, 3)], clock.wall()).expect("room").name;
+    disk.root()
+        .existing_subdirectory("0000000000000001")
+        .expect("ours")
+        .expect("there")
+        .existing_subdirectory("fallback")
+        .expect("ours")
+        .expect("there")
+        .remove(&announced)
+        .expect("there");
+    journal_of_dead.announce(&announced, &[batch(1, 3).id()]).expect("room");
+    journal_of_dead.sync().expect("durable");
+    files.store(&[batch(2, 3)], clock.wall()).expect("room");
+    drop((files_of_dead, journal_of_dead, dying));
+    clock.pass(ROUND_EVERY);
+    durable.maintain(&mut |_| Ok(false)).expect("a well disk");
+    assert_eq!(durable.found(), 3, "the batch is in no file");
+}
