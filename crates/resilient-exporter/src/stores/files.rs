@@ -452,6 +452,7 @@ where
     }
 
     fn store_dead_letters(&mut self, refusals: &[Refusal], endpoint: &str, now: SystemTime) -> Option<usize> {
+        self.beat_for_letter();
         for (stored, refusal) in refusals.iter().enumerate() {
             if let Err(error) = self.dead_letters.store(refusal, endpoint, now) {
                 self.log.warn(Kind::LetterNotStored, refusal.payload.span_count() as u64, &error.to_string());
@@ -474,6 +475,7 @@ where
     }
 
     fn redrive(&mut self, id: &str, now: SystemTime) -> Result<Redriven, DeadLetterError> {
+        self.beat();
         let redriven = self.dead_letters.redrive(id, &mut self.files, self.format, now);
         self.note_changes();
         redriven

@@ -331,9 +331,17 @@ impl<D: Directory> FileStore<D> {
         }
     }
 
-    /// Shows other machines that this process is alive, before it writes and while files wait.
+    /// Shows other machines that this process is alive, before it writes a file and while files wait.
     pub(super) fn beat(&mut self) {
-        let home = &self.upkeep.place.files;
+        self.beat_in(&Arc::clone(&self.upkeep.place.files));
+    }
+
+    /// The same for letters. While some are stored, each clean-up has a round, which shows it too.
+    pub(super) fn beat_for_letter(&mut self) {
+        self.beat_in(&Arc::clone(&self.upkeep.place.letters));
+    }
+
+    fn beat_in(&mut self, home: &Home<D>) {
         if home.is_on_network()
             && let Err(error) = home.beat_if_due(self.upkeep.now())
         {
@@ -353,7 +361,8 @@ impl<D: Directory> FileStore<D> {
         }
         let Place { files, letters, .. } = &self.upkeep.place;
         let others = (files.has_others() || letters.has_others()).then_some(home::LOOK_EVERY);
-        let letters = self.dead_letters.has_letters().then_some(LETTERS_EVERY);
+        let every = if letters.is_on_network() { home::BEAT_EVERY } else { LETTERS_EVERY };
+        let letters = self.dead_letters.has_letters().then_some(every);
         others.into_iter().chain(letters).min()
     }
 }

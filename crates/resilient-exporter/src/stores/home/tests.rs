@@ -84,6 +84,11 @@ fn batch(seq: u64, count: usize) -> Payload {
     encoder.encode(BatchId { incarnation: 7, seq }, SystemTime::UNIX_EPOCH, &spans(100 * seq, count))
 }
 
+fn refusal(payload: &Payload) -> Refusal {
+    let cause = Cause::Http { status: 400, message: "no such tenant".to_owned() };
+    Refusal { payload: payload.clone(), cause, attempts: 1, permanent: true }
+}
+
 fn journal(home: &Arc<Home<MemoryDir>>, clock: &Arc<Clocks>) -> FileJournal<MemoryDir> {
     let (home, files, clock) = (Arc::clone(home), Arc::clone(home), Arc::clone(clock));
     let config = ::journal::Config { segment_bytes: 64 << 10, free_space_reserve: 0, ..::journal::Config::default() };
@@ -403,10 +408,6 @@ fn of_damaged_segments_of_many_ended_processes_the_last_hundred_stay() {
 /// The directory of the files, or the one of all others, was not set before: another one held all.
 #[test]
 fn content_of_a_process_with_other_settings_of_the_directories_moves_here() {
-    let refusal = |payload: &Payload| {
-        let cause = Cause::Http { status: 400, message: "no such tenant".to_owned() };
-        Refusal { payload: payload.clone(), cause, attempts: 1, permanent: true }
-    };
     for (was_durable, is_durable, had_state) in
         [(false, false, true), (false, false, false), (true, true, false), (true, true, true), (true, false, false)]
     {
@@ -504,4 +505,33 @@ fn a_file_of_another_process_is_not_the_one_that_was_announced() {
     clock.pass(ROUND_EVERY);
     durable.maintain(&mut |_| Ok(false)).expect("a well disk");
     assert_eq!(durable.found(), 3, "the batch is in no file");
+}
+
+#[test]
+fn a_process_that_stores_letters_alone_shows_other_machines_that_it_is_alive() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    disk.set_reach(Reach::NetworkWithLocalLocks);
+    let mut seconds = 1_000;
+    let mut pass = |time: Duration| {
+        seconds += time.as_secs();
+        disk.set_now(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        clock.pass(time);
+    };
+    pass(Duration::ZERO);
+    let own = home_on(&disk, 0, 1);
+    let mut store = store(&own, &own, &clock);
+    assert_eq!(store.next_clean_up(), None, "it sleeps");
+    pass(Duration::from_secs(3_600));
+    assert_eq!(store.store_dead_letters(&[refusal(&batch(1, 2))], "endpoint", clock.wall()), Some(1));
+    let other = home_on(&disk, 1, 2);
+    for _ in 0..6 {
+        assert_eq!(round(&other, clock.now()), 0, "its process is alive");
+        let due = store.next_clean_up().expect("letters are stored");
+        assert!(due <= BEAT_EVERY, "{due:?}");
+        pass(due);
+        store.clean_up(clock.wall());
+    }
+    assert_eq!(store.dead_letter_ids().expect("a well disk").len(), 1);
+    pass(HEARTBEAT_TIMEOUT + Duration::from_secs(1));
+    assert_eq!(round(&other, clock.now()), 1, "it shows no life any more");
 }
