@@ -245,7 +245,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`BuildError`] names the field, its value and the accepted range, or the directory that cannot be used safely.
-    /// No thread was started then.
+    /// No thread of the exporter runs then.
     pub fn build(mut self) -> Result<ResilientSpanExporter, BuildError> {
         let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
         self.check()?;
@@ -305,14 +305,27 @@ impl Builder {
             let shared = Arc::clone(&shared);
             spawn("holdfast-disk", move || disk::run(&shared, fallback))?;
         }
-        if let Some(committer) = committer {
+        let journal = committer.map_or(Ok(()), |committer| {
             let shared = Arc::clone(&shared);
-            spawn("holdfast-journal", move || journal::run(&shared, committer))?;
-        }
-        let mut exporter = ResilientSpanExporter::new(Arc::clone(&shared), self.settings.shutdown);
-        exporter.start_warnings = warnings;
+            spawn("holdfast-journal", move || journal::run(&shared, committer))
+        });
+        let has_journal = journal.is_ok();
         let limit = self.settings.request.attempt_timeout;
-        spawn("holdfast-net", move || net::run(&shared, &transport, runtime, limit))?;
+        let started = journal.and_then(|()| {
+            let shared = Arc::clone(&shared);
+            spawn("holdfast-net", move || net::run(&shared, &transport, runtime, limit))
+        });
+        if let Err(error) = started {
+            // Threads that were started end, and give the directories back.
+            if !has_journal {
+                shared.on_journal_ended();
+            }
+            shared.decide(|core| core.stop(shared.clock.now()));
+            shared.wait_for(self.settings.shutdown.timeout, |_| shared.has_disk_ended());
+            return Err(error);
+        }
+        let mut exporter = ResilientSpanExporter::new(shared, self.settings.shutdown);
+        exporter.start_warnings = warnings;
         Ok(exporter)
     }
 
@@ -403,6 +416,10 @@ fn seed(state: &RandomState, process: u32, wall: SystemTime) -> u64 {
 /// Starts a thread of ours. Each blocks the signal of a file that is too large: those that write files, and those whose
 /// warnings a log subscriber may write to one.
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), BuildError> {
+    #[cfg(test)]
+    if tests::is_refused(name) {
+        return Err(BuildError::Thread(std::io::ErrorKind::WouldBlock.into()));
+    }
     let run = || {
         signals::block();
         run();
@@ -421,7 +438,43 @@ impl std::fmt::Debug for Builder {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// The name of a thread that the system refuses to a builder on this thread.
+        static REFUSED: Cell<&'static str> = const { Cell::new("") };
+    }
+
+    pub(super) fn is_refused(name: &str) -> bool {
+        REFUSED.get() == name
+    }
+
+    #[test]
+    fn a_thread_that_the_system_refuses_leaves_no_other_and_no_directory_in_use() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let begin = SystemClock.now();
+        for name in ["holdfast-disk", "holdfast-journal", "holdfast-net"] {
+            REFUSED.set(name);
+            let config = otlp_transport::Config::builder().build().expect("valid");
+            let builder = Builder::default()
+                .with_primary(otlp_transport::connect(config).expect("no I/O yet"))
+                .with_state_dir(dir.path())
+                .with_journal_enabled(true);
+            let error = builder.build().expect_err("a thread is refused");
+            assert!(matches!(error, BuildError::Thread(_)), "{name}: {error}");
+            // Each process locks a directory of its own in the state directory.
+            for entry in std::fs::read_dir(dir.path()).expect("readable") {
+                let path = entry.expect("readable").path();
+                if path.is_dir() {
+                    let dir = safe_dir::SafeDir::open(&path).expect("our own");
+                    assert!(safe_dir::Directory::lock(&dir).is_ok(), "{name}: a thread has {path:?} still");
+                }
+            }
+        }
+        assert!(SystemClock.now().saturating_duration_since(begin) < Duration::from_secs(1), "nothing is waited for");
+    }
 
     #[test]
     fn processes_with_copies_of_one_seed_have_numbers_of_their_own() {
