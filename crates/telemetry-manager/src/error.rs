@@ -46,7 +46,7 @@ impl fmt::Display for InvalidSetting {
 
 impl Error for InvalidSetting {}
 
-/// The reason why telemetry is not set up. No thread was started and no global was changed.
+/// The reason why telemetry is not set up. No thread of telemetry runs, and no global was changed.
 ///
 /// `Debug` writes the text of `Display`, because a `main` that returns this error shows its `Debug`.
 #[non_exhaustive]
@@ -90,10 +90,15 @@ impl SetupError {
     }
 
     pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Self::Panicked { message: text.unwrap_or("no message").to_owned() }
+        Self::Panicked { message: panic_message(panic) }
     }
+}
+
+/// The message of a panic, if it is a text.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
 }
 
 impl fmt::Debug for SetupError {

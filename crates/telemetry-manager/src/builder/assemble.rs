@@ -8,11 +8,11 @@ use opentelemetry::{KeyValue, Value, global};
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanExporter, TracerProviderBuilder,
 };
-use resilient_exporter::{ForkGuard, Handle, ResilientSpanExporter};
+use resilient_exporter::{BuildError, ForkGuard, Handle, ResilientSpanExporter};
 
 use super::Builder;
 use super::storage::Storage;
-use crate::error::SetupError;
+use crate::error::{SetupError, panic_message};
 use crate::manager::OpenTelemetryManager;
 use crate::settings::table::{SERVICE_NAME, SERVICE_VERSION};
 use crate::settings::{Environment, Refused, Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
@@ -27,7 +27,7 @@ impl Builder {
     /// # Errors
     ///
     /// [`SetupError`] names each setting that is not accepted, its value unless secret, and the accepted values, or the
-    /// directory that cannot be used. No thread was started then.
+    /// directory that cannot be used, or says that the system refuses a thread. No thread of telemetry runs then.
     pub fn build(mut self) -> Result<OpenTelemetryManager, SetupError> {
         self.try_build()
     }
@@ -87,7 +87,7 @@ impl Builder {
             Some(exporter) => {
                 let handle = exporter.handle();
                 let exporter = Telling { exporter, lines: Arc::clone(&lines) };
-                (with_batches(provider, exporter, handle.clone(), &settings).build(), Some(handle))
+                (with_batches(provider, exporter, handle.clone(), &settings)?.build(), Some(handle))
             }
             None => (provider.build(), None),
         };
@@ -185,15 +185,23 @@ fn with_batches(
     exporter: impl SpanExporter + 'static,
     handle: Handle,
     settings: &Settings,
-) -> TracerProviderBuilder {
+) -> Result<TracerProviderBuilder, SetupError> {
     // All three fields are set, so that the SDK's own reading of the environment decides none.
     let config = BatchConfigBuilder::default()
         .with_scheduled_delay(settings.batch.schedule_delay)
         .with_max_queue_size(settings.batch.max_queue_size)
         .with_max_export_batch_size(settings.batch.max_export_batch_size)
         .build();
-    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
-    provider.with_span_processor(ForkGuard::new(processor, handle))
+    let processor = started(|| BatchSpanProcessor::builder(exporter).with_batch_config(config).build())?;
+    Ok(provider.with_span_processor(ForkGuard::new(processor, handle)))
+}
+
+/// Builds a part of the SDK that starts a thread, and panics where the system refuses it.
+fn started<T>(build: impl FnOnce() -> T) -> Result<T, SetupError> {
+    catch_unwind(AssertUnwindSafe(build)).map_err(|panic| {
+        let cause = std::io::Error::other(panic_message(&*panic));
+        SetupError::Exporter(BuildError::Thread(cause))
+    })
 }
 
 /// `unknown_service:` and the name of the program, as the resource SDK specification demands.
@@ -201,4 +209,16 @@ fn unknown_service() -> String {
     let program = std::env::current_exe().ok();
     let name = program.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
     name.map_or_else(|| UNKNOWN_SERVICE.to_owned(), |name| format!("{UNKNOWN_SERVICE}:{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_the_system_refuses_to_the_sdk_is_an_error_and_no_panic() {
+        let error = started(|| std::panic::resume_unwind(Box::new("no thread".to_owned()))).expect_err("a panic");
+        assert_eq!(error.to_string(), "worker thread could not be started: no thread");
+        assert_eq!(started(|| 7).expect("no panic"), 7);
+    }
 }
