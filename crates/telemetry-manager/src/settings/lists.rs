@@ -1,5 +1,6 @@
 //! Variables whose text is a list, or sets several fields.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 
 use percent_encoding::percent_decode_str;
@@ -18,8 +19,9 @@ pub(crate) fn resource_attributes(_kind: Kind, settings: &mut Settings, list: &O
     for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         let Some(attribute) = attribute(entry) else {
             let message = format!(
-                "{} is discarded as a whole because of its entry {entry:?}; accepted is {}",
+                "{} is discarded as a whole because of its entry {:?}; accepted is {}",
                 RESOURCE_ATTRIBUTES.name,
+                shown(entry),
                 RESOURCE_ATTRIBUTES.accepted()
             );
             settings.warn(RESOURCE_ATTRIBUTES.name, message);
@@ -29,9 +31,11 @@ pub(crate) fn resource_attributes(_kind: Kind, settings: &mut Settings, list: &O
             // The specification wants `%3D`; Baggage, whose format this is, allows the sign, and nothing else is meant.
             let (key, value) = &attribute;
             let message = format!(
-                "{} has the entry {entry:?}, which is read as {key:?} with the value {value:?}: a comma ends an entry, and \
-                 = in a value is written %3D; other SDKs may discard the list",
-                RESOURCE_ATTRIBUTES.name
+                "{} has the entry {:?}, which is read as {key:?} with the value {:?}: a comma ends an entry, and = in a \
+                 value is written %3D; other SDKs may discard the list",
+                RESOURCE_ATTRIBUTES.name,
+                shown(entry),
+                shown_value(value)
             );
             settings.warn(RESOURCE_ATTRIBUTES.name, message);
         }
@@ -106,6 +110,19 @@ pub(crate) fn attribute_limits(kind: Kind, settings: &mut Settings, text: &OsStr
     [&mut limits.max_attributes_per_span, &mut limits.max_attributes_per_event, &mut limits.max_attributes_per_link]
         .into_iter()
         .all(|field| field.set(limit.clone()))
+}
+
+/// The entry, as [`shown_value`] has its value.
+fn shown(entry: &str) -> String {
+    match entry.split_once('=') {
+        Some((key, value)) => format!("{key}={}", shown_value(value)),
+        None => entry.to_owned(),
+    }
+}
+
+/// The value up to a word with a `=` behind a blank, which may be another variable on the same line.
+fn shown_value(value: &str) -> Cow<'_, str> {
+    if value.contains(char::is_whitespace) { slips::before_next(value) } else { Cow::from(value) }
 }
 
 fn attribute(entry: &str) -> Option<(String, String)> {

@@ -183,6 +183,11 @@ fn another_variable_behind_a_value_is_not_shown() {
             assert!(error.contains("one ***") && !error.contains("canary"), "{error}");
         }
     }
+    for list in ["team=a HEADERS=x-key=canary", "team=%zz HEADERS=x-key=canary"] {
+        let settings = read(&[("OTEL_RESOURCE_ATTRIBUTES", list)]);
+        let message = &settings.warnings()[0].message;
+        assert!(message.contains(" ***\"") && !message.contains("canary"), "{message}");
+    }
     for name in ["OTEL_TRACES_EXPORTER", "OTEL_PROPAGATORS"] {
         let message = warning(&[(name, "b3 KEY=canary")], &["\"b3 ***\""]).warnings()[0].message.clone();
         assert!(!message.contains("canary"), "{message}");
