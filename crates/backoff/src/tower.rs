@@ -122,7 +122,8 @@ impl<P, C, K> RetryPolicy<P, C, K> {
         self
     }
 
-    /// Pays for retries from a shared budget. An `Ok` that is not retried brings in its share.
+    /// Pays for retries from a shared budget. An `Ok` that is not retried brings in its share, unless its request goes
+    /// out only once: tower shows a policy no result of such a request.
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = Some(budget);
         self
