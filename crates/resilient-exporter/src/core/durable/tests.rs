@@ -34,6 +34,7 @@ fn the_pieces_of_a_synced_batch_that_have_not_ended_are_in_the_journal() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "any instant serves: this part of the core reads no clock")]
 fn a_batch_that_is_found_again_before_its_mark_is_written_is_known() {
     let (mut durable, now) = (Durable::off(), Instant::now());
     durable.state = State::On;
