@@ -209,6 +209,8 @@ impl Builder {
                  local directory"
             ));
         }
+        // Without it a start on a full disk has memory only: no reason to do without storage now.
+        drop(home.keep_reserve());
         Ok(Arc::new(home))
     }
 

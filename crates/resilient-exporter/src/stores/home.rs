@@ -19,6 +19,7 @@ use super::old_layout::{Finds, OldLayout};
 use crate::locks::Mutex;
 
 mod inner;
+mod reserve;
 
 /// Two rounds are at least this far apart.
 const ROUND_EVERY: Duration = Duration::from_secs(5);
@@ -169,7 +170,20 @@ impl<D: Directory> Home<D> {
     /// The directory cannot be made.
     pub(crate) fn own(&self, part: Part) -> Result<(D, u64), OpenError> {
         let inner = self.inner.lock();
-        Ok((inner.shared().own().subdirectory(part.name())?, inner.generation))
+        let shared = inner.shared();
+        let dir = shared.own().subdirectory(part.name()).or_else(|error| {
+            if reserve::give(shared.root(), &error) { shared.own().subdirectory(part.name()) } else { Err(error) }
+        })?;
+        Ok((dir, inner.generation))
+    }
+
+    /// Makes the file that keeps space for a start on a full disk, if it is missing and the disk has space.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub(crate) fn keep_reserve(&self) -> Result<(), FileError> {
+        let inner = self.inner.lock();
+        reserve::keep(inner.shared().root(), inner.incarnation)
     }
 
     /// The number that names this process.

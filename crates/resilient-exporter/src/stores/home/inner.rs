@@ -7,6 +7,7 @@ use std::time::Instant;
 use file_fallback::{ClockFile, PROGRESS_LOG};
 use safe_dir::{Adopted, Directory, FileError, LOCK_FILE, Machine, Owner, SharedDir};
 
+use super::reserve;
 use super::{ADOPTED_A_ROUND, LATER, MAX_FAILURES, MOST_IN_HAND, OpenRoot, Part, ROUND_EVERY, Round, StateDirError};
 use crate::stores::layout;
 use crate::stores::old_layout::OldLayout;
@@ -269,7 +270,12 @@ pub(super) fn claim<D: Directory>(
 ) -> Result<(SharedDir<D>, bool), StateDirError> {
     let root = open_root().map_err(StateDirError::Open)?;
     let was_damaged = layout::claim(&root, service, &format!("{incarnation:016x}")).map_err(StateDirError::Layout)?;
-    let shared = SharedDir::claim(root, machine.clone(), incarnation).map_err(StateDirError::Claim)?;
+    let shared = SharedDir::claim(root, machine.clone(), incarnation).or_else(|error| {
+        let root = open_root().map_err(StateDirError::Open)?;
+        let is_given = reserve::give(&root, &error);
+        let again = || SharedDir::claim(root, machine.clone(), incarnation).map_err(StateDirError::Claim);
+        if is_given { again() } else { Err(StateDirError::Claim(error)) }
+    })?;
     Ok((shared, was_damaged))
 }
 
