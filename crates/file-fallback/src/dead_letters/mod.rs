@@ -142,6 +142,12 @@ impl<D: Directory> DeadLetters<D> {
         self.store.is_vanished()
     }
 
+    /// [`FileFallback::dir`] for letters.
+    #[must_use]
+    pub fn dir(&self) -> &D {
+        self.store.dir()
+    }
+
     /// [`FileFallback::renew`] for letters.
     ///
     /// # Errors

@@ -185,13 +185,15 @@ impl<D: Directory> DeadLetterStore<D> {
 
     /// Leaves a directory that has vanished, and with it the letters: the next letter makes a new one.
     fn leave_if_gone(&mut self) {
-        let is_gone = self.letters.as_ref().is_some_and(DeadLetters::is_vanished);
+        let is_here = self.generation == self.home.generation();
+        let is_moved = |letters: &DeadLetters<D>| is_here && !self.home.holds(Part::Letters, letters.dir());
+        let is_gone = self.letters.as_ref().is_some_and(|letters| letters.is_vanished() || is_moved(letters));
         if is_gone {
             log::warn_contained!(
-                "the directory of the dead letters was removed; a new one is made for the next letter"
+                "the directory of the dead letters was removed or moved; a new one is made for the next letter"
             );
         }
-        if is_gone || self.generation != self.home.generation() {
+        if is_gone || !is_here {
             self.letters = None;
         }
     }

@@ -293,7 +293,17 @@ fn after_its_directory_vanished_the_store_goes_on_in_a_new_one() {
 
 #[test]
 fn after_the_directory_of_the_letters_vanished_a_letter_makes_a_new_one() {
-    for (part, cleans_up) in [("dead-letters", false), ("dead-letters", true), ("", false), ("process", false)] {
+    // A state directory that is moved as a whole serves on at its new place: it is reached by its handle.
+    let ways = [
+        ("dead-letters", false, false),
+        ("dead-letters", true, false),
+        ("dead-letters", false, true),
+        ("dead-letters", true, true),
+        ("", false, false),
+        ("process", false, false),
+        ("process", false, true),
+    ];
+    for (part, cleans_up, is_moved) in ways {
         let state = tempfile::tempdir().expect("temp dir");
         let root = state.path().join("state");
         let mut store = open(&root, FallbackFormat::Json);
@@ -303,7 +313,9 @@ fn after_the_directory_of_the_letters_vanished_a_letter_makes_a_new_one() {
             "process" => own(&root),
             part => own(&root).join(part),
         };
-        std::fs::remove_dir_all(path).expect("there");
+        let moved =
+            if is_moved { std::fs::rename(path, state.path().join("moved")) } else { std::fs::remove_dir_all(path) };
+        moved.expect("there");
         if cleans_up {
             store.clean_up(now());
             assert_eq!(store.next_clean_up(), None, "no letter is left that a limit could remove");
