@@ -1,7 +1,6 @@
 //! Collectors that refuse for a while, in part, or one of several: nothing is lost, and no batch becomes a dead letter
 //! that some collector takes.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use otlp_transport::{Config, Protocol, connect};
 use resilient_exporter::{Builder, Event, ResilientSpanExporter, Status};
 
 use crate::support::balancer::Balancer;
-use crate::support::{App, PATIENCE, grpc, http, quick};
+use crate::support::{App, PATIENCE, copy, grpc, http, quick};
 
 fn refuse(status: u16) -> Behavior {
     Behavior::answer(Answer::http(status).with_message("no such key"))
@@ -149,20 +148,6 @@ fn a_collector_that_finds_every_span_too_large_gets_few_calls_and_a_redrive_deli
     let ledger = app.handle.ledger();
     assert_eq!((ledger.delivered, ledger.dead_lettered, ledger.lost(), ledger.imbalance()), (500, 500, 0, 0));
     assert_eq!((app.missing(&[&collector]), collector.received().duplicates), (0, 0));
-}
-
-/// Copies a state directory as `kill -9` would leave it at this moment.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a place to copy to");
-    fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("our own directory");
-    for entry in fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("known").is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).expect("copied")),
-        }
-    }
 }
 
 fn durable(collector: &MockCollector, state: &Path) -> Builder {
