@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod clock;
 mod dead_letters;
 mod fallback;
 mod feed;
@@ -30,7 +31,7 @@ pub struct Target {
 pub type Seed = (String, Vec<u8>);
 
 /// Every target.
-pub static TARGETS: [Target; 7] = [
+pub static TARGETS: [Target; 8] = [
     Target { name: "json_line", about: "OTLP JSON lines, read", check: json_line::check, seeds: json_line::seeds },
     Target {
         name: "protobuf",
@@ -56,6 +57,7 @@ pub static TARGETS: [Target; 7] = [
         check: dead_letters::check,
         seeds: dead_letters::seeds,
     },
+    Target { name: "clock", about: "the newest time of a directory, read", check: clock::check, seeds: clock::seeds },
     Target { name: "lock", about: "lock files of other processes, read", check: lock::check, seeds: lock::seeds },
     Target {
         name: "settings",
