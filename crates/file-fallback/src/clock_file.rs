@@ -51,11 +51,12 @@ impl ClockFile {
     pub fn read<D: Directory>(dir: &D) -> Remembered {
         let mut text = String::new();
         let read = match dir.open_read(NAME) {
-            Ok(file) => file.take(MAX_BYTES).read_to_string(&mut text),
+            Ok(file) => file.take(MAX_BYTES + 1).read_to_string(&mut text),
             Err(error) if error.is_not_found() => return Remembered::Nothing,
             Err(_) => return Remembered::Unreadable,
         };
-        let time = read.ok().and_then(|_| text.strip_suffix('\n')?.parse::<Timestamp>().ok());
+        let read = read.ok().filter(|len| *len as u64 <= MAX_BYTES);
+        let time = read.and_then(|_| text.strip_suffix('\n')?.parse::<Timestamp>().ok());
         time.map_or(Remembered::Unreadable, |time| Remembered::Time(time.into()))
     }
 
