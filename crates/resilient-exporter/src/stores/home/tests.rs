@@ -249,6 +249,31 @@ fn a_batch_in_a_directory_that_another_machine_has_taken_is_not_called_durable()
     assert_eq!(other.found(), 4);
 }
 
+#[test]
+fn a_batch_that_is_appended_again_is_not_found_again() {
+    let (disk, clock) = (Disk::new(), Clocks::new());
+    let before = home(&disk, 1);
+    let mut ended = journal(&before, &clock);
+    ended.append(&batch(1, 40)).expect("room");
+    ended.append(&batch(2, 5)).expect("room");
+    ended.sync().expect("durable");
+    drop((ended, before));
+    let home = home(&disk, 2);
+    let mut journal = journal(&home, &clock);
+    assert_eq!(journal.found(), 45);
+    assert!(matches!(journal.next_recovered(clock.wall()), Recovered::Batch(_)));
+    assert!(disk.remove_tree("0000000000000002"));
+    journal.maintain(&mut |_| Ok(false)).expect("a well disk");
+    let _ = journal.take_vanished();
+    journal.append(&batch(1, 40)).expect("room");
+    clock.pass(ROUND_EVERY);
+    journal.maintain(&mut |_| Ok(false)).expect("a well disk");
+    assert_eq!(journal.found(), 5, "the own journal has the first one");
+    let second = journal.next_recovered(clock.wall());
+    assert!(matches!(second, Recovered::Batch(payload) if payload.id() == batch(2, 5).id()));
+    assert!(matches!(journal.next_recovered(clock.wall()), Recovered::End));
+}
+
 /// The files have a directory of their own, and the process before was in durable mode.
 #[test]
 fn a_batch_that_is_found_again_and_ends_before_it_is_read_is_neither_returned_nor_missing() {
