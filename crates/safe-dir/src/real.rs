@@ -92,6 +92,9 @@ impl SafeDir {
             Err(FileError::NotAFile { path: path(), kind: metadata.kind })
         } else if metadata.owner != self.user {
             Err(FileError::ForeignOwner { path: path(), owner: metadata.owner, user: self.user })
+        } else if metadata.links == 0 {
+            // Another process has removed it since it was opened.
+            Err(FileError::Io { path: path(), action: "open", source: io::ErrorKind::NotFound.into() })
         } else if metadata.links != 1 {
             Err(FileError::SeveralLinks { path: path(), links: metadata.links })
         } else {
@@ -339,5 +342,22 @@ fn metadata(stat: &Stat) -> Metadata {
         owner: stat.st_uid,
         links: stat.st_nlink,
         modified: since(stat.st_mtime),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_removed_since_it_was_opened_does_not_exist() {
+        let scratch = tempfile::tempdir().expect("temp dir");
+        let dir = SafeDir::open(scratch.path().join("dir")).expect("a well disk");
+        let file = std::fs::File::create_new(scratch.path().join("dir/file")).expect("new");
+        let stat = || rustix::fs::fstat(&file).expect("open");
+        dir.accept("file", &stat()).expect("a file of this user");
+        dir.remove("file").expect("there");
+        let error = dir.accept("file", &stat()).expect_err("it was removed");
+        assert!(error.is_not_found() && !error.is_refused(), "{error}");
     }
 }

@@ -115,7 +115,11 @@ impl<D: Directory> SharedDir<D> {
             let owner = Owner { machine: machine.clone(), incarnation: name.clone(), bytes: 0 };
             let claimed = match claim_name(&root, &owner) {
                 // An adopter on another machine has taken and removed the directory, half-made as it was.
-                Err(ShareError::File(error)) if error.is_not_found() && !root.is_gone() => None,
+                Err(ShareError::File(error) | ShareError::Lock(LockError::File(error)))
+                    if error.is_not_found() && !root.is_gone() =>
+                {
+                    None
+                }
                 claimed => claimed?,
             };
             if let Some(Claimed { own, file, has_head }) = claimed {
