@@ -220,8 +220,13 @@ impl Process {
         let mut shared = SharedDir::claim(root, machine(self.host), self.incarnation).expect("the disk works");
         // The bytes tell the process, as a number that is free again may be taken by another one.
         let since = self.waits();
-        shared.beat(number as u64).expect("the disk works");
-        // A process that was stopped for a minute has lost its directory: in earnest it claims another one.
+        // A process that was stopped for a minute has lost its directory, which may be removed by now: in earnest it
+        // claims another one.
+        match shared.beat(number as u64) {
+            Ok(()) => {}
+            Err(_) if self.waits() != started && shared.is_gone() => return,
+            Err(error) => panic!("{error:?}"),
+        }
         if self.has_lost(&shared, started) {
             return;
         }
