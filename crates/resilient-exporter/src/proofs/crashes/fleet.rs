@@ -300,8 +300,8 @@ impl<'a> Fleet<'a> {
     /// On a disk without faults: otherwise a process may not learn of it.
     fn remove_segment(&mut self, at: usize) {
         let segments = tree::segments(&self.computer.disk);
-        let is_held = |path: &String| tree::is_locked(&self.computer.disk, path);
-        let segments = segments.into_iter().filter(is_held).collect::<Vec<_>>();
+        let is_in_use = |path: &String| tree::is_in_use(&self.computer.disk, path);
+        let segments = segments.into_iter().filter(is_in_use).collect::<Vec<_>>();
         let Some(path) = at.checked_rem(segments.len()).filter(|_| self.computer.strict).map(|at| &segments[at]) else {
             return;
         };

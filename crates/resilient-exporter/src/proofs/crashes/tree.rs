@@ -34,10 +34,10 @@ pub(super) fn segments(disk: &Disk) -> Vec<String> {
     paths.filter(|path| path.contains("/journal/journal-")).collect()
 }
 
-/// Whether a process has the directory of a process that this file is in.
-pub(super) fn is_locked(disk: &Disk, path: &str) -> bool {
-    let above = path.split('/').take(3).collect::<Vec<_>>().join("/");
-    parent(disk, &above).0.lock().is_err()
+/// Whether a process has the journal open that this segment is in. A process that has adopted the directory, and not
+/// opened the journal yet, does not know the segments.
+pub(super) fn is_in_use(disk: &Disk, segment: &str) -> bool {
+    parent(disk, segment).0.lock().is_err()
 }
 
 /// Removes a file, or a directory with all that is in it.
