@@ -36,7 +36,7 @@ pub fn http_resource() -> Resource {
 /// A time that was measured on a machine which may be busy.
 #[derive(Clone, Copy, Debug)]
 pub struct Timed {
-    /// Of both threads the mean, where there were two.
+    /// The mean of both threads, where there were two.
     pub time: Duration,
     /// Whether the scheduler made no thread wait (known on Linux only) and, where there were two, neither was done
     /// before the other was under way.

@@ -54,8 +54,8 @@ usage: cargo xtask <lane> [options]
   volumes [FILTER]     an application under other users in directories as container platforms mount them, killed or shut
                        down while its collector is away; the cases whose name contains FILTER, or all; needs root
   setups [FILTER | --write]
-                       the README's program in a folder of its own starts with each of fifty-six wrong or unusual set-ups;
-                       docs/setups.md says what it must do, --write puts there what it does; needs root
+                       the README's program in a folder of its own starts with each of fifty-six wrong or unusual
+                       set-ups; docs/setups.md says what it must do, --write puts there what it does; needs root
   interop              against the OpenTelemetry Collector itself, and our files against it, jq, gzip, zstd and
                        google.protobuf; needs go (or OTELCOL_BIN=<its program>), jq, gzip, zstd, python3 with venv
 ";

@@ -32,10 +32,10 @@ struct Bound {
 
 const NONE: Bound = Bound { net: 0, disk: 0, journal: 0 };
 
-/// What a program did before it fell silent.
+/// The deeds of a program before it fell silent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Before {
-    /// It has traced nothing.
+    /// The program has traced nothing.
     Nothing,
     /// All of its spans are delivered.
     Delivered,

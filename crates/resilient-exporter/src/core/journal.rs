@@ -138,8 +138,8 @@ impl Core {
         self.durable.on_room();
     }
 
-    /// Of the batches that a shutdown has left in the journal, some are not there any more: they are appended anew if
-    /// the journal takes batches, or dropped for this reason.
+    /// The journal no longer has some of the batches that a shutdown has left in it: the core appends them anew if the
+    /// journal takes batches, or drops them for this reason.
     fn return_left_behind(&mut self, reason: DropReason) {
         for LeftBehind { spans, entry, .. } in self.durable.take_left_behind() {
             match entry.filter(|_| self.durable.is_on()) {

@@ -27,11 +27,11 @@ use crate::shell::shared::{Parts, Shared};
 #[derive(Default)]
 struct Script {
     is_full: AtomicBool,
-    /// It loses all that it had.
+    /// The journal loses all batches.
     vanishes: AtomicBool,
-    /// It loses these.
+    /// The batches that the journal loses.
     vanished: Mutex<Vanished>,
-    /// It loses these during its next sync.
+    /// The batches that the journal loses during its next sync.
     vanishes_at_sync: Mutex<Lost>,
     appends: AtomicU64,
     found: AtomicU64,

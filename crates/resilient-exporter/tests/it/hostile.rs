@@ -16,9 +16,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use otlp_payload::{BatchId, Encoder, json};
 use resilient_exporter::{Handle, ResilientSpanExporter};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::log;
+use crate::support::work::Work;
 use crate::support::{PATIENCE, ended_process, eventually, http, in_processes, now, quick, some_spans};
 
 /// Spans in each good file, and spans that the name of each bad file promises.
@@ -154,40 +154,6 @@ impl StateDir {
             assert_eq!(self.found(name), Vec::<PathBuf>::new(), "{name} is still there");
             let lines = log::warnings_about(name);
             assert_eq!(lines.len(), 1, "{name} in the log:\n{}", lines.join("\n"));
-        }
-    }
-}
-
-/// The work of this thread, which a busy machine does not add to. The exporter opens its state directory on the thread
-/// that builds it, and its other threads work beside.
-#[derive(Clone, Copy, Debug)]
-struct Work {
-    /// Reads of files, and their bytes.
-    reads: u64,
-    bytes: u64,
-    processor: Duration,
-}
-
-impl Work {
-    fn of_this_thread() -> Self {
-        let io = fs::read_to_string("/proc/thread-self/io").expect("Linux");
-        let number = |key: &str| {
-            let line = io.lines().find_map(|line| line.strip_prefix(key)).expect("a count");
-            line.trim().parse().expect("a number")
-        };
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        Self {
-            reads: number("syscr:"),
-            bytes: number("rchar:"),
-            processor: time.try_into().expect("a thread uses no negative time"),
-        }
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            reads: self.reads - before.reads,
-            bytes: self.bytes - before.bytes,
-            processor: self.processor - before.processor,
         }
     }
 }

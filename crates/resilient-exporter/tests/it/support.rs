@@ -2,6 +2,7 @@
 
 pub(crate) mod balancer;
 pub(crate) mod own_process;
+pub(crate) mod work;
 
 use std::collections::HashSet;
 use std::fs;

@@ -39,7 +39,7 @@ pub(crate) fn check(input: &[u8]) {
     assert_eq!(after, if is_due { Remembered::Time(now) } else { before });
     assert!(is_due || text(&dir) == content);
     assert_eq!(dir.list().expect("readable").len(), 1);
-    // It is newer than any time that was there, or the old one is set back.
+    // A time that was written survives a power cut.
     disk.crash(safe_dir::sim::Crash::Worst);
     assert_eq!(ClockFile::read(&disk.root()), if is_due { after } else { Remembered::Nothing }, "durable");
 }

@@ -277,7 +277,7 @@ impl World {
         let synced = append.iter().map(Payload::id).filter(|id| !vanished.has(*id)).collect::<Vec<_>>();
         self.simulation.core.durable.on_written(&synced, Written::Synced);
         if vanishes.is_some() {
-            // Of the batches in the commit that are lost the core has no other copy before their `export` ends.
+            // The core has no other copy of a batch that is lost in the commit before its `export` ends.
             let lost = append.iter().filter(|payload| vanished.has(payload.id())).flat_map(numbers);
             let lost = lost.collect::<BTreeSet<_>>();
             self.gone.entry("vanished").or_default().retain(|number| !lost.contains(number));
