@@ -18,12 +18,17 @@ const BYTES: usize = 128 << 10;
 const LEAST_FREE: u64 = 64 * BYTES as u64;
 
 /// Makes the file, durably, if it is missing and the disk has space. The bytes are random: a file system that
-/// compresses, or knows holes, would keep no space for zeros.
+/// compresses, or knows holes, would keep no space for zeros. Opening a file that exists takes the access from other
+/// users that a platform may have given them, such as the kubelet to the group of a volume.
 ///
 /// # Errors
-/// The file system refuses; no part of the file is left.
+/// The file system refuses, and no part of a new file is left; or another thing has the name.
 pub(super) fn keep<D: Directory>(root: &D, seed: u64) -> Result<(), FileError> {
-    if root.metadata(RESERVE).is_ok() || root.space()?.free < LEAST_FREE {
+    match root.open_read(RESERVE) {
+        Err(error) if error.is_not_found() => {}
+        file => return file.map(drop),
+    }
+    if root.space()?.free < LEAST_FREE {
         return Ok(());
     }
     let mut file = match root.create(RESERVE) {
