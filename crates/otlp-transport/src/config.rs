@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 
-use crate::endpoint::{Endpoint, Given, Reach};
+use crate::endpoint::{Endpoint, Given, Place, Reach};
 use crate::error::ConfigError;
 use crate::headers::{Headers, secret};
 use crate::note::Note;
@@ -164,7 +164,8 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// The collector's address for all signals; over HTTP `/v1/traces` is put behind its path. Default
+    /// The collector's address for all signals, `http://host:port[/path]` or `unix:///path/to/socket`; over HTTP
+    /// `/v1/traces` is put behind its path. Default
     /// `http://localhost:4317` for gRPC, `http://localhost:4318` for HTTP.
     pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(Given { setting: "with_endpoint", text: url.into(), reach: Reach::General });
@@ -273,7 +274,7 @@ impl ConfigBuilder {
         let setting = given.setting;
         let note = |message: String| Note::new(setting, message);
         self.notes.extend(endpoint.path_note.map(|why| note(format!("{setting} {why}"))));
-        if is_given && port.is_none() {
+        if is_given && port.is_none() && matches!(endpoint.place, Place::Host { .. }) {
             let message = format!(
                 "{setting} has no port, so requests go to port 80: collectors listen on 4317 (gRPC) and 4318 (HTTP); write the port"
             );

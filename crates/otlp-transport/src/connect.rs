@@ -1,122 +1,59 @@
-//! TCP connections, and the tasks that drive them.
+//! Connections, and the tasks that drive them.
 
+mod tcp;
+mod unix;
+mod wire;
+
+use std::fmt;
 use std::future::Future;
-use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tracing::Dispatch;
 use tracing::instrument::{WithDispatch, WithSubscriber as _};
 
-use crate::endpoint::Endpoint;
-
-/// How long one address may keep the next one waiting (RFC 8305, section 5, "Connection Attempt Delay").
-const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+use crate::config::Config;
+use crate::endpoint::{Endpoint, Place};
+use crate::outcome::Cause;
+use wire::Wire;
 
 /// How long a connection may lie idle and still be used: less than the 60 s after which the first load balancers and
 /// NATs forget it, some without a word, which would cost the next call its whole time-out.
 pub(crate) const MAX_IDLE: Duration = Duration::from_secs(50);
 
-/// Opens a connection to the first address of the endpoint that answers.
-pub(crate) async fn tcp(endpoint: &Endpoint) -> io::Result<Stream> {
-    let mut addresses = lookup_host((endpoint.host.as_str(), endpoint.port)).await?;
-    let mut attempts = FuturesUnordered::new();
-    let mut last_error = None;
-    loop {
-        if let Some(address) = addresses.next() {
-            attempts.push(open(address));
-        } else if attempts.is_empty() {
-            let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            return Err(last_error.unwrap_or_else(none));
-        }
-        let attempt = if addresses.size_hint().1 == Some(0) {
-            attempts.next().await
-        } else {
-            match tokio::time::timeout(NEXT_ADDRESS, attempts.next()).await {
-                Ok(attempt) => attempt,
-                Err(_) => continue,
+/// An open connection to the peer, over a socket or over another connection.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
+
+/// Opens the connections of one transport.
+pub(crate) struct Connector {
+    endpoint: Endpoint,
+}
+
+impl Connector {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { endpoint: config.endpoint.clone() }
+    }
+
+    /// Opens a connection on which the next byte is one of HTTP.
+    pub(crate) async fn open(&self) -> Result<Box<dyn Duplex>, Cause> {
+        match &self.endpoint.place {
+            Place::Host { host, port } => {
+                let socket = tcp::open(host, *port).await.map_err(|error| self.failed(&error))?;
+                Ok(Box::new(Wire::new(socket)))
             }
-        };
-        match attempt {
-            Some(Ok(tcp)) => return Ok(Stream { tcp, is_one_way: false }),
-            Some(Err(error)) => last_error = Some(error),
-            None => {}
-        }
-    }
-}
-
-async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-/// A connection whose answer can be read after the peer has stopped reading: a server that refuses a body may close
-/// before it has read the body, which fails our write, while its 413 waits to be read. A write to a closed connection
-/// therefore counts as done; the reading side sees the end of the connection, behind the answer.
-pub(crate) struct Stream {
-    tcp: TcpStream,
-    /// A write has failed: later writes are discarded.
-    is_one_way: bool,
-}
-
-impl Stream {
-    fn swallow<T>(&mut self, written: Poll<io::Result<T>>, instead: T) -> Poll<io::Result<T>> {
-        match written {
-            Poll::Ready(Err(error)) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
-                self.is_one_way = true;
-                Poll::Ready(Ok(instead))
+            Place::Socket(path) => {
+                let socket = unix::open(path).await.map_err(|error| self.failed(&error))?;
+                Ok(Box::new(Wire::new(socket)))
             }
-            other => other,
         }
     }
-}
 
-impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_one_way {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
-        self.swallow(written, buf.len())
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
-        if self.is_one_way {
-            return Poll::Ready(Ok(len));
-        }
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
-        self.swallow(written, len)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.tcp).poll_shutdown(cx);
-        self.swallow(shut, ())
+    /// The cause of a connection that could not be opened.
+    pub(crate) fn failed(&self, error: &dyn fmt::Display) -> Cause {
+        Cause::Connect(format!("{}: {error}", self.endpoint.shown))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where to send: the URL rules of the OTLP exporter specification.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery};
@@ -32,12 +33,19 @@ pub(crate) struct Given {
     pub(crate) reach: Reach,
 }
 
+/// What a connection is opened to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A host for the resolver, an IPv6 address without its brackets.
+    Host { host: String, port: u16 },
+    /// A Unix socket.
+    Socket(PathBuf),
+}
+
 /// A checked endpoint.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// For the resolver: an IPv6 address without its brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub(crate) place: Place,
     /// Where requests go, whole.
     pub(crate) uri: Uri,
     /// For people: no query, and of the path the usual words only.
@@ -83,6 +91,9 @@ impl Given {
         if let Some(slip) = slips::in_endpoint(text) {
             return Err(slip);
         }
+        if let Some(path) = socket_path(text) {
+            return self.resolve_socket(path?, protocol);
+        }
         let rest = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => return Err(EndpointProblem::Https),
@@ -124,8 +135,17 @@ impl Given {
         };
         let path_note = self.path_note(protocol, path, query);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let (uri, shown) = target(&authority, &http_path, protocol).ok_or(EndpointProblem::NotAUrl)?;
-        Ok(Endpoint { host, port, uri, shown, http_path, path_note })
+        let place = Place::Host { host, port };
+        let (uri, shown) = target(&place, &authority, &http_path, protocol).ok_or(EndpointProblem::NotAUrl)?;
+        Ok(Endpoint { place, uri, shown, http_path, path_note })
+    }
+
+    /// The path of the socket takes the whole text: requests have the usual path of traces.
+    fn resolve_socket(&self, path: PathBuf, protocol: Protocol) -> Result<Endpoint, EndpointProblem> {
+        let (place, authority) = (Place::Socket(path), Authority::from_static("localhost"));
+        let http_path = PathAndQuery::from_static("/v1/traces");
+        let (uri, shown) = target(&place, &authority, &http_path, protocol).ok_or(EndpointProblem::NotAUrl)?;
+        Ok(Endpoint { place, uri, shown, http_path, path_note: None })
     }
 }
 
@@ -158,20 +178,49 @@ impl Endpoint {
     /// The same place for another protocol.
     pub(crate) fn retarget(&mut self, protocol: Protocol) {
         let authority = self.uri.authority().cloned();
-        if let Some((uri, shown)) = authority.and_then(|authority| target(&authority, &self.http_path, protocol)) {
+        if let Some((uri, shown)) =
+            authority.and_then(|authority| target(&self.place, &authority, &self.http_path, protocol))
+        {
             (self.uri, self.shown) = (uri, shown);
         }
     }
 }
 
 /// Where requests go, whole, and how people see it.
-fn target(authority: &Authority, http_path: &PathAndQuery, protocol: Protocol) -> Option<(Uri, String)> {
+fn target(place: &Place, authority: &Authority, http_path: &PathAndQuery, protocol: Protocol) -> Option<(Uri, String)> {
     let (path, shown) = match protocol {
         Protocol::Grpc => (PathAndQuery::from_static(GRPC_PATH), String::new()),
         Protocol::HttpProtobuf => (http_path.clone(), shown_path(http_path.path())),
     };
     let uri = Uri::builder().scheme("http").authority(authority.clone()).path_and_query(path).build().ok()?;
-    Some((uri, format!("http://{authority}{shown}")))
+    let shown = match place {
+        Place::Host { .. } => format!("http://{authority}{shown}"),
+        Place::Socket(path) => format!("unix://{}", path.display()),
+    };
+    Some((uri, shown))
+}
+
+/// The path in `unix:///run/otel.sock` or `unix:/run/otel.sock`; none in any other text. `unix:4317` is a host and its
+/// port.
+fn socket_path(text: &str) -> Option<Result<PathBuf, EndpointProblem>> {
+    let (_, rest) = text.split_once(':').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("unix"))?;
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    if rest.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    // A longer path than the address of a socket holds fails here, and not with each connection.
+    let is_usable = path.starts_with('/') && !path.ends_with('/') && is_socket_address(path);
+    Some(if is_usable { Ok(PathBuf::from(path)) } else { Err(EndpointProblem::UnixSocket) })
+}
+
+#[cfg(unix)]
+fn is_socket_address(path: &str) -> bool {
+    std::os::unix::net::SocketAddr::from_pathname(path).is_ok()
+}
+
+#[cfg(not(unix))]
+fn is_socket_address(_path: &str) -> bool {
+    false
 }
 
 /// Splits `host:port`, where the host may be `[::1]`.

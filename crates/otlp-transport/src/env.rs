@@ -41,7 +41,7 @@ impl ConfigBuilder {
     ///
     /// | Variable (and its `_TRACES_` form) | Accepted | Default | Anything else |
     /// | --- | --- | --- | --- |
-    /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://host:port[/path]` | `http://localhost:4317`, HTTP `:4318` | error |
+    /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://host:port[/path]`, `unix:///path/to/socket` | `http://localhost:4317`, HTTP `:4318` | error |
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `grpc`, `http/protobuf` | `grpc`; port 4318: `http/protobuf` | note; for `http/json` `http/protobuf` is used |
     /// | `OTEL_EXPORTER_OTLP_HEADERS` | `key=value,key=value`, values percent-encoded | none | error; headers of the transport itself are left out with a note, a `user-agent` is put in front of its own |
     /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 0 to 2147483647, milliseconds, or `250ms`, `10s`, `5m`; an hour is the longest, and is meant by 0 | 10000 | note |

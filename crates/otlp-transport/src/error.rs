@@ -77,9 +77,9 @@ pub enum EndpointProblem {
     /// A scheme that is nearly `http` or `https`, or two of them.
     #[error("has a scheme that seems mistyped; accepted is http://host:port")]
     MistypedScheme,
-    /// A Unix socket.
+    /// The path of a Unix socket in another form, or one that no socket can have.
     #[error(
-        "is a Unix socket, which is not supported yet; accepted is a port of this host, such as http://127.0.0.1:4317, on which the collector listens too"
+        "is not usable as a Unix socket; accepted is unix:///run/otel.sock, an absolute path of about 100 bytes at most"
     )]
     UnixSocket,
     /// A name of the form that gRPC libraries resolve.

@@ -15,7 +15,7 @@ use crate::Transport;
 use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::config::Config;
-use crate::connect::{self, Driver, unobserved};
+use crate::connect::{self, Connector, Driver, unobserved};
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
 
@@ -31,6 +31,7 @@ const MAX_HEADERS: u32 = 64 << 10;
 /// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
 pub struct GrpcTransport {
     config: Config,
+    connector: Connector,
     /// Never held across an await.
     current: Mutex<Current>,
     /// One call at a time opens a connection; calls behind it use the new connection.
@@ -54,7 +55,9 @@ impl GrpcTransport {
     /// Takes the settings as they are, but for their protocol: this is gRPC. No I/O happens, no runtime is needed.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config: config.speaking(Protocol::Grpc), current: Mutex::default(), turn: tokio::sync::Mutex::new(()) }
+        let config = config.speaking(Protocol::Grpc);
+        let connector = Connector::new(&config);
+        Self { config, connector, current: Mutex::default(), turn: tokio::sync::Mutex::new(()) }
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
@@ -171,20 +174,19 @@ impl GrpcTransport {
             current.connection = None;
             current.generation
         };
-        let failed = |error: &dyn fmt::Display| Cause::Connect(format!("{}: {error}", self.config.endpoint()));
-        let stream = connect::tcp(&self.config.endpoint).await.map_err(|error| failed(&error))?;
+        let stream = self.connector.open().await?;
         let (requests, driver) = h2::client::Builder::new()
             .enable_push(false)
             .max_header_list_size(MAX_HEADERS)
             .handshake::<_, Bytes>(stream)
             .await
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| self.connector.failed(&error))?;
         let driver = Driver::spawn(async move {
             // The calls on this connection get the error of its end.
             let _ = driver.await;
         });
         let connection = Arc::new(Connection { requests, driver });
-        let requests = connection.requests.clone().ready().await.map_err(|error| failed(&error))?;
+        let requests = connection.requests.clone().ready().await.map_err(|error| self.connector.failed(&error))?;
         let mut current = self.current();
         if current.generation == generation {
             current.connection = Some((Arc::clone(&connection), Instant::now()));

@@ -19,7 +19,7 @@ use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
 use crate::config::Config;
-use crate::connect::{self, Driver, unobserved};
+use crate::connect::{self, Connector, Driver, unobserved};
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
 use crate::status_line::{Kept, Start};
@@ -36,6 +36,7 @@ const MAX_UNREADY: Duration = Duration::from_millis(50);
 /// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
 pub struct HttpTransport {
     config: Config,
+    connector: Connector,
     idle: Mutex<Idle>,
 }
 
@@ -60,7 +61,9 @@ impl HttpTransport {
     /// settings (where none is set, that of their protocol). No I/O happens, no runtime is needed.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config: config.speaking(Protocol::HttpProtobuf), idle: Mutex::default() }
+        let config = config.speaking(Protocol::HttpProtobuf);
+        let connector = Connector::new(&config);
+        Self { config, connector, idle: Mutex::default() }
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
@@ -140,12 +143,11 @@ impl HttpTransport {
     }
 
     async fn open(&self) -> Result<Connection, Cause> {
-        let failed = |error: &dyn fmt::Display| Cause::Connect(format!("{}: {error}", self.config.endpoint()));
         let generation = self.lock().generation;
-        let stream = connect::tcp(&self.config.endpoint).await.map_err(|error| failed(&error))?;
+        let stream = self.connector.open().await?;
         let start = Start::default();
         let stream = TokioIo::new(Kept { stream, start: start.clone() });
-        let (requests, connection) = http1::handshake(stream).await.map_err(|error| failed(&error))?;
+        let (requests, connection) = http1::handshake(stream).await.map_err(|error| self.connector.failed(&error))?;
         let driver = Driver::spawn(async move {
             // The call on this connection gets the error of its end.
             let _ = connection.await;

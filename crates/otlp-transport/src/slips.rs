@@ -45,10 +45,10 @@ pub(crate) fn in_endpoint(text: &str) -> Option<EndpointProblem> {
     let (name, rest) = text.split_at(end);
     let name = name.to_ascii_lowercase();
     match rest.strip_prefix(':') {
-        // `unix:4317` is a host and its port.
+        // `dns:4317` is a host and its port.
         Some(rest) if !rest.starts_with(|c: char| c.is_ascii_digit()) || name.starts_with("ip") => {
             match name.as_str() {
-                "unix" | "unix-abstract" => return Some(EndpointProblem::UnixSocket),
+                "unix-abstract" => return Some(EndpointProblem::UnixSocket),
                 "dns" | "ipv4" | "ipv6" | "passthrough" | "xds" => return Some(EndpointProblem::GrpcName),
                 _ => {}
             }

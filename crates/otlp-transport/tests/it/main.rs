@@ -12,4 +12,5 @@ mod replicas;
 mod requests;
 mod settings;
 mod slips;
+mod sockets;
 mod support;

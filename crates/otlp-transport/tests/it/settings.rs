@@ -115,7 +115,7 @@ fn errors_name_variable_value_and_what_is_accepted() {
         ),
         (&[("TRACES_ENDPOINT", "https://c")], &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://c", "TLS"]),
         (&[("ENDPOINT", "ftp://c:1")], &["OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c:1", "scheme", "http://"]),
-        (&[("ENDPOINT", "unix:///run/c.sock")], &["unix:///run/c.sock", "Unix socket"]),
+        (&[("ENDPOINT", "unix://run/c.sock")], &["unix://run/c.sock", "Unix socket"]),
         (&[("ENDPOINT", "c:4317")], &["c:4317", "no scheme", "OTEL_EXPORTER_OTLP_INSECURE=true"]),
         (&[("ENDPOINT", "c")], &["no scheme"]),
         (&[http, ("ENDPOINT", "c:4318")], &["c:4318", "no scheme", "http://localhost:4318"]),

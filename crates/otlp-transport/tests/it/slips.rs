@@ -225,10 +225,12 @@ fn an_endpoint_without_a_port_has_a_note() {
 fn an_endpoint_of_another_kind_is_an_error_with_its_remedy() {
     let insecure = ("INSECURE", "true");
     for (endpoint, parts) in [
-        ("unix:/run/c.sock", &["Unix socket", "not supported", "127.0.0.1:4317"][..]),
-        ("unix:///run/c.sock", &["Unix socket", "127.0.0.1:4317"]),
+        ("/run/c.sock", &["Unix socket", "unix:///run/otel.sock"][..]),
+        ("unix:run/c.sock", &["Unix socket", "absolute path", "unix:///run/otel.sock"]),
+        ("unix://run/c.sock", &["Unix socket", "absolute path"]),
+        ("unix:///run/", &["Unix socket"]),
+        ("unix:", &["Unix socket"]),
         ("unix-abstract:c", &["Unix socket"]),
-        ("/run/c.sock", &["Unix socket"]),
         ("dns:///c:4317", &["gRPC", "http://host:port"]),
         ("ipv4:10.0.0.1:4317", &["gRPC", "http://host:port"]),
         ("passthrough:///c:4317", &["gRPC", "http://host:port"]),

@@ -14,7 +14,7 @@ fn off_is_off_whatever_else_is_set_and_says_so_in_one_warning() {
         for bad in [
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317")][..],
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense")],
-            &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix:/run/c.sock")],
+            &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix:run/c.sock")],
             &[("OTEL_EXPORTER_OTLP_HEADERS", "a=%zz")],
             &[("OTEL_EXPORTER_OTLP_HEADERS", "a b=1")],
             &[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem")],
