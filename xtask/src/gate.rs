@@ -140,7 +140,8 @@ fn feature_sets(features: &[String]) -> Vec<Vec<String>> {
     if features.iter().any(|feature| feature == "default") {
         sets.push(vec![BARE.to_owned()]);
     }
-    let named = features.iter().filter(|feature| *feature != "default");
+    // A feature with a leading `_` is a part of others, and means nothing without them.
+    let named = features.iter().filter(|feature| *feature != "default" && !feature.starts_with('_'));
     sets.extend(named.map(|feature| vec![BARE.to_owned(), "--features".to_owned(), feature.clone()]));
     sets
 }

@@ -1,6 +1,7 @@
 //! The meaning of an answer: the tables of `docs/otlp.md`, as pure functions.
 
 mod acknowledgement;
+mod tls_words;
 
 use std::time::{Duration, SystemTime};
 
@@ -126,6 +127,9 @@ pub(crate) fn http(
     let after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
     let status = status.as_u16();
     let cause = Cause::Http { status, message: plain(&text) };
+    if status == 400 && tls_words::are_in(&text) {
+        return Outcome::Refused { kind: RefusalKind::Sender, cause, possible_duplicate: false };
+    }
     failure(http_verdict(status), cause, &text, after, spans, !http_took_nothing(status))
 }
 

@@ -1,5 +1,8 @@
 //! The settings of a transport, checked as a whole.
 
+use std::path::{Path, PathBuf};
+#[cfg(feature = "_tls")]
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
@@ -11,6 +14,9 @@ use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
 use crate::secrets::Secrets;
+#[cfg(feature = "_tls")]
+use crate::tls;
+use crate::tls::{KeyFile, KeyFiles};
 
 /// The time-out of one attempt where none is set: 10 s (OTLP exporter specification).
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +48,10 @@ pub struct Config {
     pub(crate) max_request_bytes: usize,
     pub(crate) user_agent: HeaderValue,
     pub(crate) wall_clock: fn() -> SystemTime,
+    pub(crate) key_files: KeyFiles,
+    /// Where the endpoint asks for TLS.
+    #[cfg(feature = "_tls")]
+    pub(crate) tls: Option<Arc<tls::Client>>,
     /// Texts that must appear in no message.
     secrets: Secrets,
     pub(crate) notes: Vec<Note>,
@@ -95,6 +105,24 @@ impl Config {
     #[must_use]
     pub fn compression(&self) -> Compression {
         self.compression
+    }
+
+    /// The PEM file of the authorities that are trusted in place of the system's, if one is set.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Path> {
+        self.key_files.authorities.as_ref().map(|file| &*file.path)
+    }
+
+    /// The PEM file of the certificate that this client shows, if one is set.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&Path> {
+        self.key_files.certificate.as_ref().map(|file| &*file.path)
+    }
+
+    /// The PEM file of its private key, if one is set.
+    #[must_use]
+    pub fn client_key(&self) -> Option<&Path> {
+        self.key_files.key.as_ref().map(|file| &*file.path)
     }
 
     /// Payloads above this, in bytes before compression, are not sent but [`TooLarge`](crate::Outcome::TooLarge).
@@ -157,6 +185,7 @@ pub struct ConfigBuilder {
     pub(crate) user_agent: Option<HeaderValue>,
     pub(crate) timeout: Option<(Duration, &'static str)>,
     pub(crate) compression: Option<Compression>,
+    pub(crate) key_files: KeyFiles,
     max_request_bytes: Option<usize>,
     product: Option<String>,
     wall_clock: Option<fn() -> SystemTime>,
@@ -164,7 +193,7 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// The collector's address for all signals, `http://host:port[/path]` or `unix:///path/to/socket`; over HTTP
+    /// The collector's address for all signals, `http[s]://host:port[/path]` or `unix:///path/to/socket`; over HTTP
     /// `/v1/traces` is put behind its path. Default
     /// `http://localhost:4317` for gRPC, `http://localhost:4318` for HTTP.
     pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
@@ -184,7 +213,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whether a gRPC endpoint without a scheme is spoken to without TLS. Default false.
+    /// Whether a gRPC endpoint without a scheme is spoken to without TLS. Default false. A scheme decides alone.
     pub fn with_insecure(mut self, insecure: bool) -> Self {
         self.insecure = Some(insecure);
         self
@@ -209,6 +238,27 @@ impl ConfigBuilder {
     /// a request that timed out may have been taken.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some((timeout, "with_timeout"));
+        self
+    }
+
+    /// A PEM file of the authorities that may have signed the peer's certificate, in place of the system's. The file is
+    /// looked at again for each connection: a changed one holds for the next, an unusable one is noted and the content
+    /// before it stays. Without effect where the endpoint asks for no TLS.
+    pub fn with_certificate(mut self, path: impl Into<PathBuf>) -> Self {
+        self.key_files.authorities = Some(KeyFile { setting: "with_certificate", path: path.into() });
+        self
+    }
+
+    /// A PEM file with the certificate of this client, its own first, and those up to its authority behind it. Needs
+    /// [`with_client_key`](Self::with_client_key), and is looked at again as the file of authorities.
+    pub fn with_client_certificate(mut self, path: impl Into<PathBuf>) -> Self {
+        self.key_files.certificate = Some(KeyFile { setting: "with_client_certificate", path: path.into() });
+        self
+    }
+
+    /// A PEM file with the private key of that certificate: PKCS#8, PKCS#1 or SEC1, without a pass phrase.
+    pub fn with_client_key(mut self, path: impl Into<PathBuf>) -> Self {
+        self.key_files.key = Some(KeyFile { setting: "with_client_key", path: path.into() });
         self
     }
 
@@ -270,13 +320,22 @@ impl ConfigBuilder {
             },
             reach: Reach::General,
         });
+        let has_scheme = given.text.contains("://");
         let endpoint = given.resolve(protocol, self.insecure.unwrap_or(false))?;
         let setting = given.setting;
         let note = |message: String| Note::new(setting, message);
         self.notes.extend(endpoint.path_note.map(|why| note(format!("{setting} {why}"))));
-        if is_given && port.is_none() && matches!(endpoint.place, Place::Host { .. }) {
+        let is_host = matches!(endpoint.place, Place::Host { .. });
+        if is_given && port.is_none() && is_host && !endpoint.is_tls {
             let message = format!(
                 "{setting} has no port, so requests go to port 80: collectors listen on 4317 (gRPC) and 4318 (HTTP); write the port"
+            );
+            self.notes.push(note(message));
+        }
+        if endpoint.is_tls && !has_scheme && (port.is_none() || endpoint.is_local()) {
+            let at = if port.is_none() { " on port 443" } else { "" };
+            let message = format!(
+                "{setting} has no scheme, which means TLS{at} for gRPC: write http://host:port for a collector without TLS, https:// otherwise"
             );
             self.notes.push(note(message));
         }
@@ -299,6 +358,19 @@ impl ConfigBuilder {
             let (setting, value) = ("with_max_request_bytes", max_request_bytes.to_string());
             return Err(ConfigError::Range { setting, value, accepted: "1024 to 1073741824 bytes" });
         }
+        #[cfg(feature = "_tls")]
+        let tls = match endpoint.is_tls {
+            true => Some(Arc::new(tls::Client::new(self.key_files.clone())?)),
+            false => None,
+        };
+        if !endpoint.is_tls {
+            let why = match endpoint.place {
+                Place::Host { .. } => "the endpoint begins with http://, which is without TLS",
+                Place::Socket(_) => "the endpoint is a Unix socket, which is without TLS",
+            };
+            let without = |file: &KeyFile| Note::new(file.setting, format!("{} has no effect: {why}", file.setting));
+            self.notes.extend(self.key_files.iter().map(without));
+        }
         let mut secret = self.headers.clone();
         secret.add_user_agent(self.user_agent.as_ref());
         let user_agent = user_agent(self.user_agent, self.product)?;
@@ -312,6 +384,9 @@ impl ConfigBuilder {
             max_request_bytes,
             user_agent,
             wall_clock: self.wall_clock.unwrap_or(system_clock),
+            key_files: self.key_files,
+            #[cfg(feature = "_tls")]
+            tls,
             secrets,
             notes: self.notes,
         })

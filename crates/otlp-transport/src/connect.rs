@@ -6,49 +6,103 @@ mod wire;
 
 use std::fmt;
 use std::future::Future;
+use std::io;
+#[cfg(feature = "_tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tracing::Dispatch;
 use tracing::instrument::{WithDispatch, WithSubscriber as _};
 
 use crate::config::Config;
+use crate::duplex::Duplex;
 use crate::endpoint::{Endpoint, Place};
+use crate::note::Note;
 use crate::outcome::Cause;
+#[cfg(feature = "_tls")]
+use crate::protocol::Protocol;
+#[cfg(feature = "_tls")]
+use crate::tls;
 use wire::Wire;
 
 /// How long a connection may lie idle and still be used: less than the 60 s after which the first load balancers and
 /// NATs forget it, some without a word, which would cost the next call its whole time-out.
 pub(crate) const MAX_IDLE: Duration = Duration::from_secs(50);
 
-/// An open connection to the peer, over a socket or over another connection.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
-
 /// Opens the connections of one transport.
 pub(crate) struct Connector {
     endpoint: Endpoint,
+    #[cfg(feature = "_tls")]
+    secure: Option<Secure>,
+}
+
+/// How the connections of a transport are secured.
+#[cfg(feature = "_tls")]
+struct Secure {
+    client: Arc<tls::Client>,
+    name: rustls::pki_types::ServerName<'static>,
+    protocol: Protocol,
 }
 
 impl Connector {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { endpoint: config.endpoint.clone() }
+        Self {
+            endpoint: config.endpoint.clone(),
+            #[cfg(feature = "_tls")]
+            secure: config.tls.as_ref().and_then(|client| {
+                // The endpoint was refused if its host was no name.
+                let Place::Host { host, .. } = &config.endpoint.place else { return None };
+                let name = tls::server_name(host)?;
+                Some(Secure { client: Arc::clone(client), name, protocol: config.protocol })
+            }),
+        }
     }
 
     /// Opens a connection on which the next byte is one of HTTP.
     pub(crate) async fn open(&self) -> Result<Box<dyn Duplex>, Cause> {
-        match &self.endpoint.place {
-            Place::Host { host, port } => {
-                let socket = tcp::open(host, *port).await.map_err(|error| self.failed(&error))?;
-                Ok(Box::new(Wire::new(socket)))
-            }
-            Place::Socket(path) => {
-                let socket = unix::open(path).await.map_err(|error| self.failed(&error))?;
-                Ok(Box::new(Wire::new(socket)))
-            }
+        let stream = self.socket().await.map_err(|error| self.failed(&error))?;
+        #[cfg(feature = "_tls")]
+        if let Some(Secure { client, name, protocol }) = &self.secure {
+            let secured = client.handshake(name.clone(), *protocol, stream).await;
+            return secured.map_err(|error| self.failed(&error));
         }
+        Ok(stream)
+    }
+
+    async fn socket(&self) -> io::Result<Box<dyn Duplex>> {
+        let is_plain = !self.endpoint.is_tls;
+        Ok(match &self.endpoint.place {
+            Place::Host { host, port } => Box::new(Wire::new(tcp::open(host, *port).await?, is_plain)),
+            Place::Socket(path) => Box::new(Wire::new(unix::open(path).await?, is_plain)),
+        })
+    }
+
+    /// Whether the user has named files of key material.
+    pub(crate) fn can_change(&self) -> bool {
+        #[cfg(feature = "_tls")]
+        if let Some(secure) = &self.secure {
+            return secure.client.has_files();
+        }
+        false
+    }
+
+    /// Whether such a file has changed since the last connection was opened.
+    pub(crate) async fn has_changed(&self) -> bool {
+        #[cfg(feature = "_tls")]
+        if let Some(secure) = self.secure.as_ref().filter(|secure| secure.client.has_files()) {
+            return secure.client.has_changed().await;
+        }
+        false
+    }
+
+    /// Notes about key material that has become unusable, each once.
+    pub(crate) fn take_notes(&self) -> Vec<Note> {
+        #[cfg(feature = "_tls")]
+        if let Some(secure) = &self.secure {
+            return secure.client.take_notes();
+        }
+        Vec::new()
     }
 
     /// The cause of a connection that could not be opened.

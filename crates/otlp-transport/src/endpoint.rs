@@ -10,6 +10,7 @@ use crate::error::{ConfigError, EndpointProblem};
 use crate::protocol::Protocol;
 use crate::secrets::{shown_endpoint, shown_path};
 use crate::slips;
+use crate::tls;
 
 /// The path that is put behind a general endpoint for traces.
 const TRACES_PATH: &str = "v1/traces";
@@ -46,6 +47,7 @@ pub(crate) enum Place {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) place: Place,
+    pub(crate) is_tls: bool,
     /// Where requests go, whole.
     pub(crate) uri: Uri,
     /// For people: no query, and of the path the usual words only.
@@ -79,14 +81,14 @@ impl Given {
 
     /// Checks the text and completes it for `protocol`.
     pub(crate) fn resolve(&self, protocol: Protocol, insecure: bool) -> Result<Endpoint, ConfigError> {
-        self.try_resolve(protocol, insecure).map_err(|problem| ConfigError::Endpoint {
+        self.try_resolve(protocol, insecure, tls::IS_BUILT_IN).map_err(|problem| ConfigError::Endpoint {
             setting: self.setting,
             value: shown_endpoint(&self.text),
             problem,
         })
     }
 
-    fn try_resolve(&self, protocol: Protocol, insecure: bool) -> Result<Endpoint, EndpointProblem> {
+    fn try_resolve(&self, protocol: Protocol, insecure: bool, has_tls: bool) -> Result<Endpoint, EndpointProblem> {
         let text = self.text.trim();
         if let Some(slip) = slips::in_endpoint(text) {
             return Err(slip);
@@ -94,13 +96,17 @@ impl Given {
         if let Some(path) = socket_path(text) {
             return self.resolve_socket(path?, protocol);
         }
-        let rest = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => return Err(EndpointProblem::Https),
+        let (rest, is_tls) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (rest, false),
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") && !has_tls => {
+                return Err(EndpointProblem::Https);
+            }
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (rest, true),
             Some(_) => return Err(EndpointProblem::UnknownScheme),
             None if protocol == Protocol::HttpProtobuf => return Err(EndpointProblem::NoScheme),
-            None if insecure => text,
-            None => return Err(EndpointProblem::NoSchemeMeansTls),
+            None if insecure => (text, false),
+            None if !has_tls => return Err(EndpointProblem::NoSchemeMeansTls),
+            None => (text, true),
         };
         let rest = rest.split('#').next().unwrap_or_default();
         let cut = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -114,6 +120,7 @@ impl Given {
         }
         let port = match port {
             Some(text) => parse_port(text).ok_or(EndpointProblem::BadPort)?,
+            None if is_tls => 443,
             None => 80,
         };
         let authority: Authority = authority.parse().map_err(|_| EndpointProblem::NotAUrl)?;
@@ -135,17 +142,22 @@ impl Given {
         };
         let path_note = self.path_note(protocol, path, query);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        #[cfg(feature = "_tls")]
+        if is_tls && tls::server_name(&host).is_none() {
+            return Err(EndpointProblem::NoCertificateName);
+        }
         let place = Place::Host { host, port };
-        let (uri, shown) = target(&place, &authority, &http_path, protocol).ok_or(EndpointProblem::NotAUrl)?;
-        Ok(Endpoint { place, uri, shown, http_path, path_note })
+        let target = target(&place, is_tls, &authority, &http_path, protocol);
+        let (uri, shown) = target.ok_or(EndpointProblem::NotAUrl)?;
+        Ok(Endpoint { place, is_tls, uri, shown, http_path, path_note })
     }
 
     /// The path of the socket takes the whole text: requests have the usual path of traces.
     fn resolve_socket(&self, path: PathBuf, protocol: Protocol) -> Result<Endpoint, EndpointProblem> {
         let (place, authority) = (Place::Socket(path), Authority::from_static("localhost"));
         let http_path = PathAndQuery::from_static("/v1/traces");
-        let (uri, shown) = target(&place, &authority, &http_path, protocol).ok_or(EndpointProblem::NotAUrl)?;
-        Ok(Endpoint { place, uri, shown, http_path, path_note: None })
+        let (uri, shown) = target(&place, false, &authority, &http_path, protocol).ok_or(EndpointProblem::NotAUrl)?;
+        Ok(Endpoint { place, is_tls: false, uri, shown, http_path, path_note: None })
     }
 }
 
@@ -175,11 +187,22 @@ fn has_traces_path(path: &str) -> bool {
 }
 
 impl Endpoint {
+    /// Whether it is on this host.
+    pub(crate) fn is_local(&self) -> bool {
+        match &self.place {
+            Place::Host { host, .. } => {
+                let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+                host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
+            }
+            Place::Socket(_) => true,
+        }
+    }
+
     /// The same place for another protocol.
     pub(crate) fn retarget(&mut self, protocol: Protocol) {
         let authority = self.uri.authority().cloned();
         if let Some((uri, shown)) =
-            authority.and_then(|authority| target(&self.place, &authority, &self.http_path, protocol))
+            authority.and_then(|authority| target(&self.place, self.is_tls, &authority, &self.http_path, protocol))
         {
             (self.uri, self.shown) = (uri, shown);
         }
@@ -187,14 +210,21 @@ impl Endpoint {
 }
 
 /// Where requests go, whole, and how people see it.
-fn target(place: &Place, authority: &Authority, http_path: &PathAndQuery, protocol: Protocol) -> Option<(Uri, String)> {
+fn target(
+    place: &Place,
+    is_tls: bool,
+    authority: &Authority,
+    http_path: &PathAndQuery,
+    protocol: Protocol,
+) -> Option<(Uri, String)> {
     let (path, shown) = match protocol {
         Protocol::Grpc => (PathAndQuery::from_static(GRPC_PATH), String::new()),
         Protocol::HttpProtobuf => (http_path.clone(), shown_path(http_path.path())),
     };
-    let uri = Uri::builder().scheme("http").authority(authority.clone()).path_and_query(path).build().ok()?;
+    let scheme = if is_tls { "https" } else { "http" };
+    let uri = Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query(path).build().ok()?;
     let shown = match place {
-        Place::Host { .. } => format!("http://{authority}{shown}"),
+        Place::Host { .. } => format!("{scheme}://{authority}{shown}"),
         Place::Socket(path) => format!("unix://{}", path.display()),
     };
     Some((uri, shown))
@@ -245,4 +275,38 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), EndpointProblem> 
 fn parse_port(text: &str) -> Option<u16> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok())?.filter(|port| *port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(text: &str, protocol: Protocol, insecure: bool, has_tls: bool) -> Result<String, EndpointProblem> {
+        let given = Given { setting: "X", text: text.to_owned(), reach: Reach::General };
+        given.try_resolve(protocol, insecure, has_tls).map(|endpoint| {
+            let Place::Host { host, port } = endpoint.place else { panic!("{text}") };
+            format!("{} {host} {port}", endpoint.uri)
+        })
+    }
+
+    #[test]
+    fn a_build_without_tls_refuses_endpoints_that_mean_it_and_no_others() {
+        const GRPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+        let [grpc, http] = [Protocol::Grpc, Protocol::HttpProtobuf];
+        for (text, protocol, insecure, without, with) in [
+            ("https://c:1", grpc, false, Err(EndpointProblem::Https), format!("https://c:1{GRPC} c 1")),
+            ("HTTPS://c", grpc, true, Err(EndpointProblem::Https), format!("https://c{GRPC} c 443")),
+            ("https://c/x", http, false, Err(EndpointProblem::Https), "https://c/x/v1/traces c 443".to_owned()),
+            ("c:1", grpc, false, Err(EndpointProblem::NoSchemeMeansTls), format!("https://c:1{GRPC} c 1")),
+            ("c:1", grpc, true, Ok(()), format!("http://c:1{GRPC} c 1")),
+            ("http://c", grpc, false, Ok(()), format!("http://c{GRPC} c 80")),
+            ("http://[::1]:5", http, false, Ok(()), "http://[::1]:5/v1/traces ::1 5".to_owned()),
+        ] {
+            assert_eq!(resolve(text, protocol, insecure, false).map(|_| ()), without, "{text}");
+            assert_eq!(resolve(text, protocol, insecure, true), Ok(with), "{text}");
+        }
+        let texts = [EndpointProblem::Https, EndpointProblem::NoSchemeMeansTls].map(|problem| problem.to_string());
+        assert!(texts.iter().all(|text| text.contains("TLS") && text.contains("http://")), "{texts:?}");
+        assert!(texts[0].contains("tls-ring") && texts[1].contains("OTEL_EXPORTER_OTLP_INSECURE=true"), "{texts:?}");
+    }
 }

@@ -13,6 +13,7 @@ use crate::note::Note;
 use crate::protocol::{Compression, Protocol};
 use crate::secrets::before_next;
 use crate::slips;
+use crate::tls::KeyFile;
 
 /// A variable for traces and the general one that it beats.
 type Pair = [&'static str; 2];
@@ -23,11 +24,10 @@ const HEADERS: Pair = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_
 const TIMEOUT: Pair = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
 const COMPRESSION: Pair = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
 const INSECURE: Pair = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
-const TLS: [Pair; 3] = [
-    ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"],
-    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"],
-    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"],
-];
+const CERTIFICATE: Pair = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
+const CLIENT_CERTIFICATE: Pair =
+    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"];
+const CLIENT_KEY: Pair = ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"];
 
 /// The longest time-out, and the one of 0: the specification has 0 as "a very long time".
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -41,13 +41,14 @@ impl ConfigBuilder {
     ///
     /// | Variable (and its `_TRACES_` form) | Accepted | Default | Anything else |
     /// | --- | --- | --- | --- |
-    /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http://host:port[/path]`, `unix:///path/to/socket` | `http://localhost:4317`, HTTP `:4318` | error |
+    /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http[s]://host:port[/path]`, `unix:///path/to/socket` | `http://localhost:4317`, HTTP `:4318` | error |
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `grpc`, `http/protobuf` | `grpc`; port 4318: `http/protobuf` | note; for `http/json` `http/protobuf` is used |
     /// | `OTEL_EXPORTER_OTLP_HEADERS` | `key=value,key=value`, values percent-encoded | none | error; headers of the transport itself are left out with a note, a `user-agent` is put in front of its own |
     /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 0 to 2147483647, milliseconds, or `250ms`, `10s`, `5m`; an hour is the longest, and is meant by 0 | 10000 | note |
     /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none`, `gzip` | `none` | note |
     /// | `OTEL_EXPORTER_OTLP_INSECURE` | `true`, `false` | `false` | note |
-    /// | `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` | none yet | none | note |
+    /// | `OTEL_EXPORTER_OTLP_CERTIFICATE` | a PEM file of authorities | the system's | error; without TLS a note |
+    /// | `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`, `_CLIENT_KEY` | two PEM files, or one | none | error; without TLS a note |
     ///
     /// A *note* means that the value is ignored and [`Config::notes`] says so. Quotation marks around a value are taken
     /// off, with a note. Headers from code and from the environment are put together; of two of one name, code wins.
@@ -79,14 +80,19 @@ impl ConfigBuilder {
         if self.insecure.is_none() {
             self.insecure = vars.read(INSECURE, "true or false is accepted", boolean).map(|(value, _)| value);
         }
-        let certificates = TLS.into_iter().flatten().filter(|name| vars.raw(name).is_some()).collect::<Vec<_>>();
+        let files = &mut self.key_files;
+        for (file, names) in [
+            (&mut files.authorities, CERTIFICATE),
+            (&mut files.certificate, CLIENT_CERTIFICATE),
+            (&mut files.key, CLIENT_KEY),
+        ] {
+            if file.is_none() {
+                let named = vars.first(names);
+                *file = named.map(|(setting, path)| KeyFile { setting, path: path.into() });
+            }
+        }
         self.notes = vars.notes;
-        let mut config = self.build()?;
-        // An endpoint that asks for TLS is an error above.
-        config.notes.extend(certificates.into_iter().map(|name| {
-            Note::new(name, format!("{name} has no effect: the endpoint is http://, which is without TLS"))
-        }));
-        Ok(config)
+        self.build()
     }
 }
 

@@ -40,6 +40,25 @@ pub enum ConfigError {
         /// The accepted range.
         accepted: &'static str,
     },
+    /// A file of certificates or of a private key cannot be used.
+    #[error("{setting}={path:?} {problem}")]
+    KeyFile {
+        /// The variable, or the builder method.
+        setting: &'static str,
+        /// The path; `***` stands for text behind it that may be another variable.
+        path: String,
+        /// The fault, as the predicate of a sentence about the file: the block, its line, and the next step. Nothing of
+        /// the file's content.
+        problem: String,
+    },
+    /// TLS has no authorities that it could trust.
+    #[error(
+        "the endpoint asks for TLS, and no authority is trusted: {problem}; OTEL_EXPORTER_OTLP_CERTIFICATE names a PEM file of authorities"
+    )]
+    NoAuthorities {
+        /// Why there are none.
+        problem: String,
+    },
 }
 
 impl ConfigError {
@@ -47,7 +66,11 @@ impl ConfigError {
     #[must_use]
     pub fn setting(&self) -> &'static str {
         match self {
-            Self::Endpoint { setting, .. } | Self::Headers { setting, .. } | Self::Range { setting, .. } => setting,
+            Self::Endpoint { setting, .. }
+            | Self::Headers { setting, .. }
+            | Self::Range { setting, .. }
+            | Self::KeyFile { setting, .. } => setting,
+            Self::NoAuthorities { .. } => "OTEL_EXPORTER_OTLP_CERTIFICATE",
         }
     }
 }
@@ -60,7 +83,7 @@ pub enum EndpointProblem {
     #[error("is not UTF-8; accepted is a URL such as http://localhost:4317")]
     NotUtf8,
     /// Not a URL.
-    #[error("is not a URL; accepted is http://host:port, with a path for http/protobuf")]
+    #[error("is not a URL; accepted are http://host:port and https://host:port, with a path for http/protobuf")]
     NotAUrl,
     /// There is no host in it.
     #[error("has no host; accepted is http://host:port")]
@@ -71,8 +94,8 @@ pub enum EndpointProblem {
     /// `user:password@`.
     #[error("has user-info in front of the host; put credentials into OTEL_EXPORTER_OTLP_HEADERS instead")]
     UserInfo,
-    /// A scheme that is neither `http` nor `https`.
-    #[error("has an unknown scheme; accepted is http://, for gRPC too")]
+    /// A scheme that is neither `http` nor `https` nor `unix`.
+    #[error("has an unknown scheme; accepted are http:// and https://, for gRPC too, and unix://")]
     UnknownScheme,
     /// A scheme that is nearly `http` or `https`, or two of them.
     #[error("has a scheme that seems mistyped; accepted is http://host:port")]
@@ -101,16 +124,19 @@ pub enum EndpointProblem {
     /// No scheme, where one is needed.
     #[error("has no scheme; for http/protobuf a whole URL is accepted, such as http://localhost:4318")]
     NoScheme,
-    /// `https`, and TLS is not built in yet.
+    /// `https`, and TLS is not built in.
     #[error(
-        "asks for TLS, which this build cannot speak yet; accepted is http://, for example to a collector on the same host"
+        "asks for TLS, which this build leaves out; build it with the feature tls-ring or tls-aws-lc, or send to http://, for example to a collector on the same host"
     )]
     Https,
     /// No scheme means TLS where `OTEL_EXPORTER_OTLP_INSECURE` is not set.
     #[error(
-        "has no scheme, which means TLS, which this build cannot speak yet; accepted is http://host:port, or host:port with OTEL_EXPORTER_OTLP_INSECURE=true"
+        "has no scheme, which means TLS, which this build leaves out; accepted is http://host:port, or host:port with OTEL_EXPORTER_OTLP_INSECURE=true"
     )]
     NoSchemeMeansTls,
+    /// `https` with a host that is neither a name of DNS nor an address.
+    #[error("has a host that no certificate can name; accepted for https:// are names of DNS and IP addresses")]
+    NoCertificateName,
 }
 
 /// The fault of a header.

@@ -16,6 +16,8 @@ use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::config::Config;
 use crate::connect::{self, Connector, Driver, unobserved};
+use crate::duplex;
+use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
 
@@ -238,6 +240,18 @@ impl Transport for GrpcTransport {
         self.config.scrub(unobserved(self.exchange(payload, deadline)).await)
     }
 
+    fn can_change(&self) -> bool {
+        self.connector.can_change()
+    }
+
+    async fn has_changed(&self) -> bool {
+        self.connector.has_changed().await
+    }
+
+    fn take_notes(&self) -> Vec<Note> {
+        self.connector.take_notes()
+    }
+
     fn endpoint(&self) -> &str {
         self.config.endpoint()
     }
@@ -319,6 +333,10 @@ fn is_unprocessed(error: &h2::Error) -> bool {
 
 /// A call without an answer, or with a part of one.
 fn broken(error: &h2::Error) -> Answer {
+    if let Some(why) = error.get_io().and_then(|io| duplex::why_nothing_was_taken(io)) {
+        let cause = Cause::Connect(why);
+        return Answer::Broken(Outcome::Retryable { after: None, cause, possible_duplicate: false });
+    }
     Answer::Broken(Outcome::Retryable { after: None, cause: cause_of(error), possible_duplicate: true })
 }
 

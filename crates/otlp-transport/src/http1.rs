@@ -20,6 +20,8 @@ use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
 use crate::config::Config;
 use crate::connect::{self, Connector, Driver, unobserved};
+use crate::duplex;
+use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
 use crate::status_line::{Kept, Start};
@@ -97,7 +99,12 @@ impl HttpTransport {
                     // The connection ended while it was idle, before any byte of this request.
                     Some(unsent) if was_kept => request = unsent,
                     Some(_) => return failed(cause_of(error.error()), false),
-                    None => return cut_off(cause_of(error.error()), ErrorChain(error.error()).to_string()),
+                    None => {
+                        return match duplex::why_nothing_was_taken(error.error()) {
+                            Some(why) => failed(Cause::Connect(why), false),
+                            None => cut_off(cause_of(error.error()), ErrorChain(error.error()).to_string()),
+                        };
+                    }
                 },
                 Err(_) => return cut_off(timed_out(), timed_out().to_string()),
             }
@@ -197,6 +204,18 @@ impl Transport for HttpTransport {
         }
         let deadline = Instant::now() + self.config.timeout;
         self.config.scrub(unobserved(self.exchange(payload, deadline)).await)
+    }
+
+    fn can_change(&self) -> bool {
+        self.connector.can_change()
+    }
+
+    async fn has_changed(&self) -> bool {
+        self.connector.has_changed().await
+    }
+
+    fn take_notes(&self) -> Vec<Note> {
+        self.connector.take_notes()
     }
 
     fn endpoint(&self) -> &str {

@@ -6,6 +6,7 @@ mod body;
 mod chain;
 mod config;
 mod connect;
+mod duplex;
 mod endpoint;
 mod env;
 mod error;
@@ -19,6 +20,7 @@ mod secrets;
 mod size;
 mod slips;
 mod status_line;
+mod tls;
 mod wire;
 
 use std::sync::Arc;
@@ -53,6 +55,25 @@ pub trait Transport: Send + Sync + 'static {
     /// Has the next [`send`](Self::send) use a new connection: the last one may lead to the one bad replica behind a
     /// load balancer. Calls that are out keep theirs. Must not block. Without an override nothing happens.
     fn reconnect(&self) {}
+
+    /// Whether credentials or files of this transport can change while it runs. The caller then asks
+    /// [`has_changed`](Self::has_changed) every 5 s while batches wait for an endpoint that refuses them, or for
+    /// credentials. Without an override they cannot.
+    fn can_change(&self) -> bool {
+        false
+    }
+
+    /// Looks whether credentials or files have changed since the last call that went out: the next call is worth more
+    /// than the last one then. Must not block, and may take as long as a call.
+    async fn has_changed(&self) -> bool {
+        false
+    }
+
+    /// Takes the notes for the user since the last call of this method, free of secrets: a file that cannot be read,
+    /// credentials that could not be renewed. The caller logs them. Must not block.
+    fn take_notes(&self) -> Vec<Note> {
+        Vec::new()
+    }
 }
 
 #[async_trait]
@@ -67,6 +88,18 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
 
     fn reconnect(&self) {
         (**self).reconnect();
+    }
+
+    fn can_change(&self) -> bool {
+        (**self).can_change()
+    }
+
+    async fn has_changed(&self) -> bool {
+        (**self).has_changed().await
+    }
+
+    fn take_notes(&self) -> Vec<Note> {
+        (**self).take_notes()
     }
 }
 
@@ -83,6 +116,18 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
     fn reconnect(&self) {
         (**self).reconnect();
     }
+
+    fn can_change(&self) -> bool {
+        (**self).can_change()
+    }
+
+    async fn has_changed(&self) -> bool {
+        (**self).has_changed().await
+    }
+
+    fn take_notes(&self) -> Vec<Note> {
+        (**self).take_notes()
+    }
 }
 
 /// Makes the transport that `config` asks for. No I/O happens and no runtime is needed: the connection is made by the
@@ -90,7 +135,7 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 ///
 /// # Errors
 ///
-/// None so far: a [`Config`] is checked when it is built. Key material will be read here.
+/// None so far: a [`Config`] is checked when it is built, key material included.
 pub fn connect(config: Config) -> Result<Box<dyn Transport>, ConfigError> {
     Ok(match config.protocol() {
         Protocol::Grpc => Box::new(GrpcTransport::new(config)),

@@ -14,3 +14,5 @@ mod settings;
 mod slips;
 mod sockets;
 mod support;
+#[cfg(feature = "_tls")]
+mod tls;

@@ -110,16 +110,11 @@ fn errors_name_variable_value_and_what_is_accepted() {
     let http = ("PROTOCOL", "http/protobuf");
     for (vars, parts) in [
         (
-            &[("ENDPOINT", "https://c:4317")][..],
-            &["OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317", "TLS", "http://"][..],
+            &[("ENDPOINT", "ftp://c:1")][..],
+            &["OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c:1", "scheme", "http://", "https://"][..],
         ),
-        (&[("TRACES_ENDPOINT", "https://c")], &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://c", "TLS"]),
-        (&[("ENDPOINT", "ftp://c:1")], &["OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c:1", "scheme", "http://"]),
         (&[("ENDPOINT", "unix://run/c.sock")], &["unix://run/c.sock", "Unix socket"]),
-        (&[("ENDPOINT", "c:4317")], &["c:4317", "no scheme", "OTEL_EXPORTER_OTLP_INSECURE=true"]),
-        (&[("ENDPOINT", "c")], &["no scheme"]),
         (&[http, ("ENDPOINT", "c:4318")], &["c:4318", "no scheme", "http://localhost:4318"]),
-        (&[("ENDPOINT", "c:4318")], &["no scheme"]),
         (&[("ENDPOINT", "http://c:0")], &["http://c:0", "port", "1 to 65535"]),
         (&[("ENDPOINT", "http://c:65536")], &["port"]),
         (&[("ENDPOINT", "http://c:")], &["port"]),
@@ -159,9 +154,9 @@ fn no_error_and_no_note_shows_a_secret() {
         [("ENDPOINT", "ftp://c/?mail=me@c&key=canary")],
         [("ENDPOINT", "user:canary@c:4317/?next=http://c")],
         [("ENDPOINT", "c:4317/?key=canary&next=http://c")],
-        [("ENDPOINT", "https://c:4318/receiver/v1/otlp/canary")],
+        [("ENDPOINT", "https://c:x/receiver/v1/otlp/canary")],
         [("ENDPOINT", "http://c:x/canary")],
-        [("ENDPOINT", "c:4317/canary")],
+        [("ENDPOINT", "c:x/canary")],
         [("ENDPOINT", "'http://c:4317/canary")],
         [("TRACES_ENDPOINT", "http://user:p@c/canary?canary")],
         [("HEADERS", "canary")],
@@ -212,7 +207,7 @@ fn builder_values_out_of_range_are_errors() {
         (Config::builder().with_max_request_bytes(usize::MAX), ["with_max_request_bytes", "1073741824"]),
         (Config::builder().with_product("a\nb"), ["with_product", "ASCII"]),
         (Config::builder().with_header("te", "x"), ["with_header", "te"]),
-        (Config::builder().with_endpoint("nonsense"), ["with_endpoint", "nonsense"]),
+        (Config::builder().with_endpoint("tcp://nonsense"), ["with_endpoint", "nonsense"]),
     ] {
         let error = builder.build().expect_err(parts[0]).to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
