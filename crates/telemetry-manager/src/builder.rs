@@ -193,6 +193,25 @@ impl Builder {
         self
     }
 
+    /// Sets the PEM file of the authorities that may have signed the collector's certificate. Beats
+    /// `OTEL_EXPORTER_OTLP_CERTIFICATE`.
+    pub fn with_certificate(mut self, path: impl Into<PathBuf>) -> Self {
+        self.transport = self.transport.with_certificate(path);
+        self
+    }
+
+    /// Sets the PEM file of the certificate that this program shows. Beats `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`.
+    pub fn with_client_certificate(mut self, path: impl Into<PathBuf>) -> Self {
+        self.transport = self.transport.with_client_certificate(path);
+        self
+    }
+
+    /// Sets the PEM file of the private key of that certificate. Beats `OTEL_EXPORTER_OTLP_CLIENT_KEY`.
+    pub fn with_client_key(mut self, path: impl Into<PathBuf>) -> Self {
+        self.transport = self.transport.with_client_key(path);
+        self
+    }
+
     /// Sets the compression of requests. Beats `OTEL_EXPORTER_OTLP_COMPRESSION`.
     pub fn with_compression(mut self, compression: otlp_transport::Compression) -> Self {
         self.transport = self.transport.with_compression(compression);

@@ -12,13 +12,13 @@ fn read(vars: &[(&str, &str)]) -> Result<Settings, SetupError> {
 fn off_is_off_whatever_else_is_set_and_says_so_in_one_warning() {
     for off in OFF {
         for bad in [
-            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317")][..],
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c:4317")][..],
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense")],
             &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix:run/c.sock")],
             &[("OTEL_EXPORTER_OTLP_HEADERS", "a=%zz")],
             &[("OTEL_EXPORTER_OTLP_HEADERS", "a b=1")],
             &[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem")],
-            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem")],
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem")],
             &[("TELEMETRY_REQUEST_MAX_BYTES", "lots")],
             &[("TELEMETRY_JOURNAL_MAX_BYTES", "1")],
             &[("TELEMETRY_STATE_DIR_REQUIRED", "true"), ("TELEMETRY_FALLBACK_MAX_BYTES", "lots")],

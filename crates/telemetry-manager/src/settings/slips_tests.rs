@@ -172,6 +172,12 @@ fn another_variable_behind_a_value_is_not_shown() {
             continue; // an error, or a list of secrets
         }
         let value = format!("one {}=x-key=canary", "OTEL_EXPORTER_OTLP_HEADERS");
+        if row.accepted().contains("PEM") {
+            let vars = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c"), (row.name, &*value)];
+            let error = Settings::from_environment(vars).expect_err(row.name).to_string();
+            assert!(error.contains("one ***") && !error.contains("canary"), "{error}");
+            continue;
+        }
         let vars = [("OTEL_TRACES_SAMPLER", "traceidratio"), (row.name, &*value)];
         let settings = read(&vars);
         let about = settings.warnings().iter().find(|warning| warning.setting == row.name);

@@ -172,6 +172,11 @@ const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 const DAY: u64 = 24 * 60 * 60;
 
+/// The path of a file that may not be set.
+fn path(path: Option<&std::path::Path>) -> Value {
+    Value::Text(path.map(|path| path.display().to_string()).unwrap_or_default())
+}
+
 const fn count(min: u64, max: u64) -> Kind {
     Kind::Count { min, max }
 }
@@ -223,7 +228,7 @@ settings! {
              supported.";
         ENDPOINT: "OTEL_EXPORTER_OTLP_ENDPOINT",
             (with_endpoint: transport, get |settings, _| Value::Text(settings.transport.endpoint().to_owned())),
-            Kind::Text("a URL such as http://localhost:4317 (TLS is not built in yet)"), Error,
+            Kind::Text("a URL such as http://localhost:4317 or https://collector:4317, or unix:///path/to/socket"), Error,
             "The collector. Over HTTP, `/v1/traces` is appended to it, unless it ends so already, and the default is \
              `http://localhost:4318`.";
         PROTOCOL: "OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -247,6 +252,21 @@ settings! {
         INSECURE: "OTEL_EXPORTER_OTLP_INSECURE", (with_insecure: transport, get |_, _| Value::Bool(false)),
             Kind::Bool, Default,
             "Whether a gRPC endpoint without a scheme is called without TLS.";
+        CERTIFICATE: "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            (with_certificate: transport, get |settings, _| path(settings.transport.certificate())),
+            Kind::Text("the path of a PEM file"), Error,
+            "A PEM file of the authorities that may have signed the collector's certificate, in place of the system's. It is \
+             looked at for each connection: a changed file holds for the next, and with an unusable one the content \
+             before it stays, with a warning.";
+        CLIENT_CERTIFICATE: "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+            (with_client_certificate: transport, get |settings, _| path(settings.transport.client_certificate())),
+            Kind::Text("the path of a PEM file"), Error,
+            "A PEM file with the certificate that this program shows, its own first. Needs the key below, which may stand in \
+             the same file. Looked at as the file above.";
+        CLIENT_KEY: "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+            (with_client_key: transport, get |settings, _| path(settings.transport.client_key())),
+            Kind::Text("the path of a PEM file"), Error,
+            "A PEM file with the private key of that certificate: PKCS#8, PKCS#1 or SEC1, without a pass phrase.";
         COMPRESSION: "OTEL_EXPORTER_OTLP_COMPRESSION",
             (with_compression: transport, get |settings, _| Value::Text(match settings.transport.compression() {
                 otlp_transport::Compression::Gzip => "gzip".to_owned(),

@@ -82,6 +82,9 @@ fn given_in_code() -> Builder {
         .with_endpoint("http://127.0.0.1:9")
         .with_protocol(otlp_transport::Protocol::HttpProtobuf)
         .with_timeout(minute)
+        .with_certificate("/ca.pem")
+        .with_client_certificate("/c.pem")
+        .with_client_key("/k.pem")
         .with_compression(otlp_transport::Compression::Gzip)
         .with_request_max_bytes(65_536)
         .with_propagators([Propagator::Baggage])
@@ -264,12 +267,12 @@ fn a_foreign_exporter_may_be_primary() {
 #[test]
 fn settings_of_our_transport_end_no_program_that_has_one_of_its_own() {
     let setup = Setup::new();
-    let bad = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "1")];
+    let bad = [("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector.example"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "1")];
     let foreign = Foreign::default();
     let manager = setup.builder(&bad).with_primary(foreign.clone()).build().expect("telemetry starts");
     let [warning] = manager.warnings() else { panic!("{:?}", manager.warnings()) };
     assert_eq!(warning.setting, "OTEL_EXPORTER_OTLP_ENDPOINT");
-    assert!(warning.message.contains("TLS") && warning.message.contains("no effect"), "{warning}");
+    assert!(warning.message.contains("scheme") && warning.message.contains("no effect"), "{warning}");
     trace(&manager, 3);
     manager.shutdown().expect("everything is delivered");
     assert_eq!(foreign.0.load(Ordering::Relaxed), 3);

@@ -84,7 +84,7 @@ fn off_is_off_whatever_code_and_environment_say() {
         let bad = [off, ("TELEMETRY_STATE_DIR_REQUIRED", "true"), ("TELEMETRY_STATE_DIR", "/proc/self/nowhere")];
         let manager = setup
             .builder(&bad)
-            .with_endpoint("https://collector.example")
+            .with_endpoint("grpc://collector.example")
             .with_header("a header", "canary")
             .with_timeout(std::time::Duration::ZERO)
             .with_buffer_size(0)
@@ -97,7 +97,7 @@ fn off_is_off_whatever_code_and_environment_say() {
         assert!(manager.handle().is_none() && !manager.health().initialized);
     }
     // Code that turns telemetry off beats an environment that cannot be used.
-    let vars = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example")];
+    let vars = [("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector.example")];
     let manager = setup.builder(&vars).with_sdk_disabled(true).build().expect("off is off");
     assert_eq!(manager.warnings()[0].setting, "with_sdk_disabled");
     assert_eq!(manager.health().issues, ["telemetry is disabled: with_sdk_disabled is true"]);

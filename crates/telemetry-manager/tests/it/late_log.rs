@@ -212,7 +212,7 @@ fn each_call_of_the_manager_brings_the_lines_to_a_subscriber_of_its_thread() {
 fn a_set_up_that_fails_is_an_error_or_by_choice_a_program_without_telemetry() {
     let setup = Setup::new();
     for bad in [
-        [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example"), ("OTEL_PROPAGATORS", "tracecontext")],
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector.example"), ("OTEL_PROPAGATORS", "tracecontext")],
         [("OTEL_EXPORTER_OTLP_HEADERS", "no equals sign"), ("OTEL_PROPAGATORS", "tracecontext")],
         [("TELEMETRY_STATE_DIR_REQUIRED", "true"), ("TELEMETRY_STATE_DIR", "/proc/self/nowhere")],
         [("TELEMETRY_STATE_DIR_REQUIRED", "true"), ("TELEMETRY_FALLBACK_ENABLED", "perhaps")],
@@ -247,8 +247,7 @@ fn a_set_up_that_fails_is_an_error_or_by_choice_a_program_without_telemetry() {
 #[test]
 fn warnings_beside_an_error_of_set_up_are_logged_too() {
     let setup = Setup::new();
-    for bad in [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example"), ("TELEMETRY_STATE_DIR_REQUIRED", "true")]
-    {
+    for bad in [("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector.example"), ("TELEMETRY_STATE_DIR_REQUIRED", "true")] {
         let vars = [bad, ("TELEMETRY_STATE_DIR", "/proc/self/nowhere"), ("OTEL_SDK_DISABLED", "1")];
         let log = Log::default();
         let manager = tracing::subscriber::with_default(log.clone(), || setup.builder(&vars).build_or_disabled());

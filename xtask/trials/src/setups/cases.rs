@@ -133,9 +133,20 @@ fn endpoints() -> Vec<Case> {
         Case::new("port 4317 with HTTP", &[(ENDPOINT, "http://127.0.0.1:4317"), (PROTOCOL, "http/protobuf")]),
         Case::new("port 4318 with gRPC", &[(ENDPOINT, "http://127.0.0.1:4318"), (PROTOCOL, "grpc")]),
         Case::new("a Unix socket", &[(ENDPOINT, "unix:/run/otel.sock")]),
-        Case::new("https without TLS in this build", &[(ENDPOINT, "https://collector.example:4317")]),
-        Case::new("https without TLS in this build, or disabled", &[(ENDPOINT, "https://collector.example:4317")])
-            .or_disabled(),
+        Case::new("https to a collector without TLS", &[(ENDPOINT, "https://localhost:{grpc-port}")]),
+        Case::new(
+            "https with a file of authorities that is missing",
+            &[(ENDPOINT, "https://localhost:{grpc-port}"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/ca.pem")],
+        ),
+        Case::new(
+            "https with a file of authorities that is missing, or disabled",
+            &[(ENDPOINT, "https://localhost:{grpc-port}"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/ca.pem")],
+        )
+        .or_disabled(),
+        Case::new(
+            "a client certificate without its key",
+            &[(ENDPOINT, "https://localhost:{grpc-port}"), ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/no/such/c.pem")],
+        ),
         Case::new(
             "a key in the path of the URL",
             &[(ENDPOINT, "{http}/receiver/v1/http/ZaVnC4dhaV1-key"), (PROTOCOL, "http/protobuf")],
