@@ -1,5 +1,6 @@
 //! Connections, and the tasks that drive them.
 
+mod addresses;
 mod tcp;
 mod unix;
 mod wire;
@@ -24,6 +25,7 @@ use crate::outcome::Cause;
 use crate::protocol::Protocol;
 #[cfg(feature = "_tls")]
 use crate::tls;
+use addresses::Addresses;
 use wire::Wire;
 
 /// How long a connection may lie idle and still be used: less than the 60 s after which the first load balancers and
@@ -33,6 +35,7 @@ pub(crate) const MAX_IDLE: Duration = Duration::from_secs(50);
 /// Opens the connections of one transport.
 pub(crate) struct Connector {
     endpoint: Endpoint,
+    addresses: Addresses,
     #[cfg(feature = "_tls")]
     secure: Option<Secure>,
 }
@@ -49,6 +52,7 @@ impl Connector {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             endpoint: config.endpoint.clone(),
+            addresses: Addresses::default(),
             #[cfg(feature = "_tls")]
             secure: config.tls.as_ref().and_then(|client| {
                 // The endpoint was refused if its host was no name.
@@ -73,7 +77,7 @@ impl Connector {
     async fn socket(&self) -> io::Result<Box<dyn Duplex>> {
         let is_plain = !self.endpoint.is_tls;
         Ok(match &self.endpoint.place {
-            Place::Host { host, port } => Box::new(Wire::new(tcp::open(host, *port).await?, is_plain)),
+            Place::Host { host, port } => Box::new(Wire::new(tcp::open(host, *port, &self.addresses).await?, is_plain)),
             Place::Socket(path) => Box::new(Wire::new(unix::open(path).await?, is_plain)),
         })
     }
@@ -103,6 +107,12 @@ impl Connector {
             return secure.client.take_notes();
         }
         Vec::new()
+    }
+
+    /// Has the next connection try another address of the name first, if it has one: the connection that was opened
+    /// last was given up.
+    pub(crate) fn avoid_last_address(&self) {
+        self.addresses.avoid_last();
     }
 
     /// The cause of a connection that could not be opened.

@@ -257,6 +257,7 @@ impl Transport for GrpcTransport {
     }
 
     fn reconnect(&self) {
+        self.connector.avoid_last_address();
         let mut current = self.current();
         current.generation += 1;
         // The calls on it hold it too.

@@ -223,6 +223,7 @@ impl Transport for HttpTransport {
     }
 
     fn reconnect(&self) {
+        self.connector.avoid_last_address();
         let mut idle = self.lock();
         idle.generation += 1;
         idle.connections.clear();
