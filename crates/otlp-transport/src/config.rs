@@ -23,6 +23,8 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of a request where no limit is set. Collectors built on gRPC refuse messages above 4 MiB by default;
 /// 64 KiB less leave room for the headers that a proxy adds.
 pub const DEFAULT_MAX_REQUEST_BYTES: usize = (4 << 20) - (64 << 10);
+/// The greatest age of a connection where none is set: a load balancer's new addresses are in use within it.
+pub const DEFAULT_CONNECTION_MAX_AGE: Duration = Duration::from_secs(300);
 /// OTLP exporter specification, "Endpoint"; its port decides the default protocol.
 pub(crate) const DEFAULT_GRPC_ENDPOINT: &str = "http://localhost:4317";
 pub(crate) const DEFAULT_HTTP_ENDPOINT: &str = "http://localhost:4318";
@@ -46,6 +48,7 @@ pub struct Config {
     pub(crate) timeout: Duration,
     pub(crate) compression: Compression,
     pub(crate) max_request_bytes: usize,
+    pub(crate) connection_max_age: Duration,
     pub(crate) user_agent: HeaderValue,
     pub(crate) wall_clock: fn() -> SystemTime,
     pub(crate) key_files: KeyFiles,
@@ -131,6 +134,12 @@ impl Config {
         self.max_request_bytes
     }
 
+    /// The age at which a connection is replaced, more or less a tenth.
+    #[must_use]
+    pub fn connection_max_age(&self) -> Duration {
+        self.connection_max_age
+    }
+
     /// The same settings for a transport of this protocol.
     pub(crate) fn speaking(mut self, protocol: Protocol) -> Self {
         if self.protocol != protocol {
@@ -187,6 +196,7 @@ pub struct ConfigBuilder {
     pub(crate) compression: Option<Compression>,
     pub(crate) key_files: KeyFiles,
     max_request_bytes: Option<usize>,
+    connection_max_age: Option<Duration>,
     product: Option<String>,
     wall_clock: Option<fn() -> SystemTime>,
     pub(crate) notes: Vec<Note>,
@@ -274,6 +284,14 @@ impl ConfigBuilder {
         self
     }
 
+    /// The age at which a connection is replaced, more or less a tenth: each new one looks the name up again, and follows
+    /// a load balancer to its new addresses. The old one serves calls until the new one is open, and goes on if there is
+    /// none; one that is idle is replaced with its next call. Default 5 minutes; 1 s to 7 days.
+    pub fn with_connection_max_age(mut self, age: Duration) -> Self {
+        self.connection_max_age = Some(age);
+        self
+    }
+
     /// One more product in front of the `User-Agent`, as `name/version`. Default none.
     pub fn with_product(mut self, product: impl Into<String>) -> Self {
         self.product = Some(product.into());
@@ -358,6 +376,11 @@ impl ConfigBuilder {
             let (setting, value) = ("with_max_request_bytes", max_request_bytes.to_string());
             return Err(ConfigError::Range { setting, value, accepted: "1024 to 1073741824 bytes" });
         }
+        let connection_max_age = self.connection_max_age.unwrap_or(DEFAULT_CONNECTION_MAX_AGE);
+        if !(Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600)).contains(&connection_max_age) {
+            let (setting, value) = ("with_connection_max_age", format!("{connection_max_age:?}"));
+            return Err(ConfigError::Range { setting, value, accepted: "1 s to 7 days" });
+        }
         #[cfg(feature = "_tls")]
         let tls = match endpoint.is_tls {
             true => Some(Arc::new(tls::Client::new(self.key_files.clone())?)),
@@ -382,6 +405,7 @@ impl ConfigBuilder {
             timeout,
             compression: self.compression.unwrap_or_default(),
             max_request_bytes,
+            connection_max_age,
             user_agent,
             wall_clock: self.wall_clock.unwrap_or(system_clock),
             key_files: self.key_files,

@@ -1,7 +1,11 @@
 //! Connections, and the tasks that drive them.
 
 mod addresses;
+pub(crate) mod age;
+pub(crate) mod failures;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod unix;
 mod wire;
 

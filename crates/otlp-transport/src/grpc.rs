@@ -1,7 +1,9 @@
 //! OTLP over gRPC, spoken on HTTP/2 itself.
 
+mod pool;
+mod slots;
+
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -15,42 +17,25 @@ use crate::Transport;
 use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::config::Config;
-use crate::connect::{self, Connector, Driver, unobserved};
+use crate::connect::{Connector, unobserved};
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
+use pool::Pool;
 
 /// In front of each gRPC message: one byte of flags, four of length.
 const PREFIX: usize = 5;
-/// Most header bytes that an answer may have; a status, a message and its details need a fraction.
-const MAX_HEADERS: u32 = 64 << 10;
 
 /// Sends over gRPC, on one HTTP/2 connection that all calls share. It is made by the first call, and again by the next
 /// call after it broke; a call that times out gives its connection up, since no other sign separates a dead peer from a
-/// slow one.
+/// slow one. A connection of the greatest age ([`Config::connection_max_age`]) is replaced while it serves calls. Calls
+/// above the peer's `MAX_CONCURRENT_STREAMS` wait within their time-out; there is no second connection for them.
 ///
 /// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
 pub struct GrpcTransport {
     config: Config,
-    connector: Connector,
-    /// Never held across an await.
-    current: Mutex<Current>,
-    /// One call at a time opens a connection; calls behind it use the new connection.
-    turn: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct Current {
-    /// The connection for the next call, with the time of its last use.
-    connection: Option<(Arc<Connection>, Instant)>,
-    /// Counts the calls of `reconnect`: a connection that was begun before the last of them serves its own call only.
-    generation: u64,
-}
-
-struct Connection {
-    requests: SendRequest<Bytes>,
-    driver: Driver,
+    pool: Pool,
 }
 
 impl GrpcTransport {
@@ -59,7 +44,12 @@ impl GrpcTransport {
     pub fn new(config: Config) -> Self {
         let config = config.speaking(Protocol::Grpc);
         let connector = Connector::new(&config);
-        Self { config, connector, current: Mutex::default(), turn: tokio::sync::Mutex::new(()) }
+        Self::over(connector, config)
+    }
+
+    /// The same over connections that this connector opens.
+    pub(crate) fn over(connector: Connector, config: Config) -> Self {
+        Self { pool: Pool::new(connector, &config), config }
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
@@ -67,6 +57,7 @@ impl GrpcTransport {
             Compression::None => payload.bytes().clone(),
             Compression::Gzip => body::gzip(payload.bytes()),
         };
+        let unsent = |cause| Outcome::Retryable { after: None, cause, possible_duplicate: false };
         let timed_out = |possible_duplicate| {
             let cause = Cause::Timeout(self.config.timeout);
             Outcome::Retryable { after: None, cause, possible_duplicate }
@@ -74,21 +65,22 @@ impl GrpcTransport {
 
         let mut is_second = false;
         loop {
-            let (connection, requests) = match timeout_at(deadline, self.connection()).await {
-                Ok(Ok(usable)) => usable,
-                Ok(Err(cause)) => return Outcome::Retryable { after: None, cause, possible_duplicate: false },
-                Err(_) => return timed_out(false),
+            let mut lease = match timeout_at(deadline, self.pool.lease()).await {
+                Ok(Ok(lease)) => lease,
+                Ok(Err(cause)) => return unsent(cause),
+                Err(_) => return self.pool.shut().map_or_else(|| timed_out(false), unsent),
             };
-            let call = self.call(requests, body.clone(), payload.span_count(), deadline);
+            let call = self.call(&mut lease.requests, body.clone(), payload.span_count(), deadline);
             let answer = timeout_at(deadline, call).await;
-            if !matches!(answer, Ok(Answer::Peer(_))) {
-                self.give_up(&connection);
+            if answer.is_err() && lease.is_held_back() {
+                return self.pool.shut().map_or_else(|| timed_out(false), unsent);
+            }
+            if !matches!(&answer, Ok(Answer::Peer(outcome)) if lease.is_reusable_after(outcome)) {
+                self.pool.give_up(&lease);
             }
             match answer {
                 Ok(Answer::Peer(outcome) | Answer::Broken(outcome)) => return outcome,
-                Ok(Answer::Unprocessed(cause)) if is_second => {
-                    return Outcome::Retryable { after: None, cause, possible_duplicate: false };
-                }
+                Ok(Answer::Unprocessed(cause)) if is_second => return unsent(cause),
                 // Servers that shut down and balancers answer so: another connection leads to another server.
                 Ok(Answer::Unprocessed(_)) => is_second = true,
                 Err(_) => return timed_out(true),
@@ -97,7 +89,7 @@ impl GrpcTransport {
     }
 
     /// Sends one request and reads its answer.
-    async fn call(&self, mut requests: SendRequest<Bytes>, message: Bytes, spans: usize, deadline: Instant) -> Answer {
+    async fn call(&self, requests: &mut SendRequest<Bytes>, message: Bytes, spans: usize, deadline: Instant) -> Answer {
         let (response, mut stream) = match requests.send_request(self.request(deadline), false) {
             Ok(opened) => opened,
             Err(error) => return Answer::Unprocessed(cause_of(&error)),
@@ -154,58 +146,6 @@ impl GrpcTransport {
         }))
     }
 
-    /// The current connection if it still works, or else a new one.
-    async fn connection(&self) -> Result<(Arc<Connection>, SendRequest<Bytes>), Cause> {
-        let _turn = self.turn.lock().await;
-        let kept = self.current().connection.clone();
-        if let Some((connection, last_use)) = kept
-            && last_use.elapsed() < connect::MAX_IDLE
-        {
-            connect::catch_up().await;
-            if !connection.driver.has_ended()
-                && let Ok(requests) = connection.requests.clone().ready().await
-                && let Some((current, last_use)) = self.current().connection.as_mut()
-                && Arc::ptr_eq(current, &connection)
-            {
-                *last_use = Instant::now();
-                return Ok((connection, requests));
-            }
-        }
-        let generation = {
-            let mut current = self.current();
-            current.connection = None;
-            current.generation
-        };
-        let stream = self.connector.open().await?;
-        let (requests, driver) = h2::client::Builder::new()
-            .enable_push(false)
-            .max_header_list_size(MAX_HEADERS)
-            .handshake::<_, Bytes>(stream)
-            .await
-            .map_err(|error| self.connector.failed(&error))?;
-        let driver = Driver::spawn(async move {
-            // The calls on this connection get the error of its end.
-            let _ = driver.await;
-        });
-        let connection = Arc::new(Connection { requests, driver });
-        let requests = connection.requests.clone().ready().await.map_err(|error| self.connector.failed(&error))?;
-        let mut current = self.current();
-        if current.generation == generation {
-            current.connection = Some((Arc::clone(&connection), Instant::now()));
-        }
-        drop(current);
-        Ok((connection, requests))
-    }
-
-    /// Keeps further calls away from a connection; calls that are on it still end there.
-    fn give_up(&self, connection: &Arc<Connection>) {
-        self.current().connection.take_if(|(current, _)| Arc::ptr_eq(current, connection));
-    }
-
-    fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn request(&self, deadline: Instant) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
@@ -241,15 +181,15 @@ impl Transport for GrpcTransport {
     }
 
     fn can_change(&self) -> bool {
-        self.connector.can_change()
+        self.pool.connector().can_change()
     }
 
     async fn has_changed(&self) -> bool {
-        self.connector.has_changed().await
+        self.pool.connector().has_changed().await
     }
 
     fn take_notes(&self) -> Vec<Note> {
-        self.connector.take_notes()
+        self.pool.connector().take_notes()
     }
 
     fn endpoint(&self) -> &str {
@@ -257,11 +197,7 @@ impl Transport for GrpcTransport {
     }
 
     fn reconnect(&self) {
-        self.connector.avoid_last_address();
-        let mut current = self.current();
-        current.generation += 1;
-        // The calls on it hold it too.
-        current.connection = None;
+        self.pool.reconnect();
     }
 }
 

@@ -1,61 +1,37 @@
 //! OTLP over HTTP/1.1 with protobuf bodies.
 
+mod pool;
+
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use otlp_payload::Payload;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
 use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
 use crate::config::Config;
-use crate::connect::{self, Connector, Driver, unobserved};
+use crate::connect::{Connector, unobserved};
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
-use crate::status_line::{Kept, Start};
-
-/// The most idle connections that are kept open for later calls: as many as an exporter may have calls at a time.
-const MAX_KEPT: usize = 64;
-/// How long a kept connection may take to be ready: all there is to do is to run its driver, unless the peer answered
-/// early and has not read the last upload yet.
-const MAX_UNREADY: Duration = Duration::from_millis(50);
+use pool::Pool;
 
 /// Sends over HTTP/1.1 with keep-alive: a connection for each call that runs at the same time, kept for the next one. A
-/// connection that broke, or whose call was given up or timed out, is closed.
+/// connection that broke, or whose call was given up or timed out, is closed. One of the greatest age
+/// ([`Config::connection_max_age`]) is replaced while it serves calls.
 ///
 /// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
 pub struct HttpTransport {
     config: Config,
-    connector: Connector,
-    idle: Mutex<Idle>,
-}
-
-/// The connections for later calls.
-#[derive(Default)]
-struct Idle {
-    connections: Vec<Connection>,
-    /// Counts the calls of `reconnect`: a connection of an earlier generation is not kept.
-    generation: u64,
-}
-
-struct Connection {
-    generation: u64,
-    requests: SendRequest<Full<Bytes>>,
-    start: Start,
-    driver: Driver,
-    last_use: Instant,
+    pool: Pool,
 }
 
 impl HttpTransport {
@@ -65,7 +41,12 @@ impl HttpTransport {
     pub fn new(config: Config) -> Self {
         let config = config.speaking(Protocol::HttpProtobuf);
         let connector = Connector::new(&config);
-        Self { config, connector, idle: Mutex::default() }
+        Self::over(connector, config)
+    }
+
+    /// The same over connections that this connector opens.
+    pub(crate) fn over(connector: Connector, config: Config) -> Self {
+        Self { pool: Pool::new(connector, &config), config }
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
@@ -73,12 +54,12 @@ impl HttpTransport {
         let timed_out = || Cause::Timeout(self.config.timeout);
 
         let mut request = self.request(payload);
-        let mut connection = timeout_at(deadline, self.kept()).await.ok().flatten();
+        let mut connection = timeout_at(deadline, self.pool.kept()).await.ok().flatten();
         let (connection, response) = loop {
             let was_kept = connection.is_some();
             let mut current = match connection.take() {
                 Some(kept) => kept,
-                None => match timeout_at(deadline, self.open()).await {
+                None => match timeout_at(deadline, self.pool.open()).await {
                     Ok(Ok(opened)) => opened,
                     Ok(Err(cause)) => return failed(cause, false),
                     Err(_) => return failed(timed_out(), false),
@@ -106,7 +87,10 @@ impl HttpTransport {
                         };
                     }
                 },
-                Err(_) => return cut_off(timed_out(), timed_out().to_string()),
+                Err(_) => {
+                    self.pool.on_time_out();
+                    return cut_off(timed_out(), timed_out().to_string());
+                }
             }
         };
 
@@ -123,56 +107,12 @@ impl HttpTransport {
             let _ = timeout_at(deadline.min(Instant::now() + MESSAGE_WAIT), read_some(&mut body, &mut read)).await;
             (!read.is_whole).then(|| "not read to its end".to_owned())
         };
-        if read.is_whole {
-            self.keep(connection);
-        }
         let now = (self.config.wall_clock)();
-        answer::http(head.status, &head.headers, &read.bytes, fault, payload.span_count(), now)
-    }
-
-    /// The connection that was used last, if one still works.
-    async fn kept(&self) -> Option<Connection> {
-        let mut has_caught_up = false;
-        loop {
-            let mut connection = self.lock().connections.pop()?;
-            if !has_caught_up {
-                connect::catch_up().await;
-                has_caught_up = true;
-            }
-            if connection.last_use.elapsed() < connect::MAX_IDLE
-                && !connection.driver.has_ended()
-                && !connection.requests.is_closed()
-                && matches!(timeout(MAX_UNREADY, connection.requests.ready()).await, Ok(Ok(())))
-            {
-                return Some(connection);
-            }
+        let outcome = answer::http(head.status, &head.headers, &read.bytes, fault, payload.span_count(), now);
+        if read.is_whole {
+            self.pool.keep(connection, &outcome);
         }
-    }
-
-    async fn open(&self) -> Result<Connection, Cause> {
-        let generation = self.lock().generation;
-        let stream = self.connector.open().await?;
-        let start = Start::default();
-        let stream = TokioIo::new(Kept { stream, start: start.clone() });
-        let (requests, connection) = http1::handshake(stream).await.map_err(|error| self.connector.failed(&error))?;
-        let driver = Driver::spawn(async move {
-            // The call on this connection gets the error of its end.
-            let _ = connection.await;
-        });
-        Ok(Connection { generation, requests, start, driver, last_use: Instant::now() })
-    }
-
-    fn keep(&self, mut connection: Connection) {
-        connection.last_use = Instant::now();
-        let mut idle = self.lock();
-        let is_current = connection.generation == idle.generation;
-        if is_current && idle.connections.len() < MAX_KEPT && !connection.requests.is_closed() {
-            idle.connections.push(connection);
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        outcome
     }
 
     fn request(&self, payload: &Payload) -> Request<Full<Bytes>> {
@@ -207,15 +147,15 @@ impl Transport for HttpTransport {
     }
 
     fn can_change(&self) -> bool {
-        self.connector.can_change()
+        self.pool.connector().can_change()
     }
 
     async fn has_changed(&self) -> bool {
-        self.connector.has_changed().await
+        self.pool.connector().has_changed().await
     }
 
     fn take_notes(&self) -> Vec<Note> {
-        self.connector.take_notes()
+        self.pool.connector().take_notes()
     }
 
     fn endpoint(&self) -> &str {
@@ -223,10 +163,7 @@ impl Transport for HttpTransport {
     }
 
     fn reconnect(&self) {
-        self.connector.avoid_last_address();
-        let mut idle = self.lock();
-        idle.generation += 1;
-        idle.connections.clear();
+        self.pool.reconnect();
     }
 }
 

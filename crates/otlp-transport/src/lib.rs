@@ -30,7 +30,7 @@ use otlp_payload::Payload;
 
 pub use adapter::ExporterTransport;
 pub use chain::ErrorChain;
-pub use config::{Config, ConfigBuilder, DEFAULT_MAX_REQUEST_BYTES};
+pub use config::{Config, ConfigBuilder, DEFAULT_CONNECTION_MAX_AGE, DEFAULT_MAX_REQUEST_BYTES};
 pub use error::{ConfigError, EndpointProblem, HeaderProblem};
 pub use grpc::GrpcTransport;
 pub use http1::HttpTransport;

@@ -4,6 +4,7 @@ mod adapter;
 mod causes;
 mod deadlines;
 mod documented;
+mod gateways;
 mod grpc_table;
 mod http_table;
 mod observers;

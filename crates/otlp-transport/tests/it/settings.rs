@@ -31,6 +31,7 @@ fn nothing_set_is_the_default() {
         assert_eq!(config.timeout(), Duration::from_secs(10));
         assert_eq!(config.compression(), Compression::None);
         assert_eq!(config.max_request_bytes(), 4 * 1024 * 1024 - 64 * 1024);
+        assert_eq!(config.connection_max_age(), Duration::from_secs(300));
         assert!(config.notes().is_empty(), "{:?}", config.notes());
     }
 }
@@ -205,6 +206,8 @@ fn builder_values_out_of_range_are_errors() {
         (Config::builder().with_timeout(Duration::from_secs(3601)), ["with_timeout", "3601s"]),
         (Config::builder().with_max_request_bytes(0), ["with_max_request_bytes", "1024"]),
         (Config::builder().with_max_request_bytes(usize::MAX), ["with_max_request_bytes", "1073741824"]),
+        (Config::builder().with_connection_max_age(Duration::ZERO), ["with_connection_max_age", "1 s to 7 days"]),
+        (Config::builder().with_connection_max_age(Duration::MAX), ["with_connection_max_age", "1 s to 7 days"]),
         (Config::builder().with_product("a\nb"), ["with_product", "ASCII"]),
         (Config::builder().with_header("te", "x"), ["with_header", "te"]),
         (Config::builder().with_endpoint("tcp://nonsense"), ["with_endpoint", "nonsense"]),

@@ -15,7 +15,9 @@ use super::{Log, Seen};
 pub(crate) enum Raw {
     /// Reads HTTP/1.1 requests and writes these bytes for each, as they are.
     Answer(Vec<u8>),
-    /// The same, each once this was notified.
+    /// The same with one of these for each request, the last of them for all behind.
+    Answers(Vec<Vec<u8>>),
+    /// As the first, each once this was notified.
     Gate(Arc<Notify>, Vec<u8>),
     /// The same, then ends the connection.
     AnswerThenClose(Vec<u8>),
@@ -62,6 +64,15 @@ pub(super) async fn serve_connection(mut stream: TcpStream, index: usize, script
         Raw::Answer(answer) => {
             while read_http1(&mut stream, &mut buffer, index, &log).await.is_some() {
                 if stream.write_all(&answer).await.is_err() {
+                    return;
+                }
+            }
+        }
+        Raw::Answers(answers) => {
+            for request in 0.. {
+                let answer = &answers[request.min(answers.len() - 1)];
+                let request = read_http1(&mut stream, &mut buffer, index, &log).await;
+                if request.is_none() || stream.write_all(answer).await.is_err() {
                     return;
                 }
             }

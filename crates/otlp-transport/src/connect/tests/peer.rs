@@ -1,0 +1,204 @@
+//! Peers that count their connections and requests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+use crate::Protocol;
+
+/// A peer on a thread of its own.
+pub(super) struct Peer {
+    runtime: Option<Runtime>,
+    pub(super) address: SocketAddr,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    connections: AtomicUsize,
+    open: AtomicUsize,
+    requests: AtomicUsize,
+    out: AtomicUsize,
+    at_once: AtomicUsize,
+}
+
+#[derive(Clone, Copy)]
+enum Manner {
+    Http,
+    Grpc,
+    /// So many requests at a time.
+    Streams(u32),
+    /// One request at a time, and no answer.
+    Hung,
+    /// The end of each connection.
+    Close,
+}
+
+impl Peer {
+    /// Takes everything.
+    pub(super) fn healthy(protocol: Protocol) -> Self {
+        Self::healthy_at(protocol, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub(super) fn healthy_at(protocol: Protocol, address: SocketAddr) -> Self {
+        let manner = match protocol {
+            Protocol::Grpc => Manner::Grpc,
+            Protocol::HttpProtobuf => Manner::Http,
+        };
+        Self::start(manner, address)
+    }
+
+    pub(super) fn with_streams(streams: u32) -> Self {
+        Self::start(Manner::Streams(streams), SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub(super) fn hung_with_one_stream() -> Self {
+        Self::start(Manner::Hung, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// A balancer whose servers are away.
+    pub(super) fn closing() -> Self {
+        Self::start(Manner::Close, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn start(manner: Manner, address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime of two threads");
+        let seen = Arc::new(Seen::default());
+        let (told, at) = std::sync::mpsc::channel();
+        let counts = Arc::clone(&seen);
+        runtime.spawn(async move {
+            let listener = TcpListener::bind(address).await.expect("a free port");
+            told.send(listener.local_addr().expect("bound")).expect("the test waits");
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                stream.set_nodelay(true).expect("a TCP socket");
+                counts.connections.fetch_add(1, Ordering::SeqCst);
+                let counts = Arc::clone(&counts);
+                tokio::spawn(async move {
+                    counts.open.fetch_add(1, Ordering::SeqCst);
+                    match manner {
+                        Manner::Close => {}
+                        Manner::Http => serve_http(stream, &counts).await,
+                        _ => serve_grpc(stream, manner, &counts).await,
+                    }
+                    counts.open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Self { runtime: Some(runtime), address: at.recv().expect("bound"), seen }
+    }
+
+    /// How many connections came.
+    pub(super) fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many requests came.
+    pub(super) fn requests(&self) -> usize {
+        self.seen.requests.load(Ordering::SeqCst)
+    }
+
+    /// The most requests that were here at once.
+    pub(super) fn at_once(&self) -> usize {
+        self.seen.at_once.load(Ordering::SeqCst)
+    }
+
+    /// How many connections are open.
+    pub(super) fn open(&self) -> usize {
+        self.seen.open.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Seen {
+    fn on_request(&self) {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        let out = self.out.fetch_add(1, Ordering::SeqCst) + 1;
+        self.at_once.fetch_max(out, Ordering::SeqCst);
+    }
+}
+
+async fn serve_http(mut stream: TcpStream, seen: &Seen) {
+    let mut buffer = Vec::new();
+    loop {
+        let head = loop {
+            match buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                Some(end) => break end + 4,
+                None if matches!(stream.read_buf(&mut buffer).await, Ok(1..)) => {}
+                None => return,
+            }
+        };
+        let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
+        let length = text.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+        let length: usize = length.expect("a length");
+        while buffer.len() < head + length {
+            if !matches!(stream.read_buf(&mut buffer).await, Ok(1..)) {
+                return;
+            }
+        }
+        buffer.drain(..head + length);
+        seen.on_request();
+        seen.out.fetch_sub(1, Ordering::SeqCst);
+        if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn serve_grpc(stream: TcpStream, manner: Manner, seen: &Arc<Seen>) {
+    let mut builder = h2::server::Builder::new();
+    match manner {
+        Manner::Streams(streams) => drop(builder.max_concurrent_streams(streams)),
+        Manner::Hung => drop(builder.max_concurrent_streams(1)),
+        _ => {}
+    }
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let seen = Arc::clone(seen);
+        tokio::spawn(async move {
+            seen.on_request();
+            let mut body = request.into_body();
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+            }
+            match manner {
+                Manner::Hung => std::future::pending().await,
+                // Requests that are let in together meet here.
+                Manner::Streams(_) => {
+                    for _ in 0..50 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                _ => {}
+            }
+            seen.out.fetch_sub(1, Ordering::SeqCst);
+            let mut response = Response::new(());
+            response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+            let Ok(mut stream) = respond.send_response(response, false) else { return };
+            let trailers = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from(0))]);
+            let _ = stream.send_trailers(trailers);
+        });
+    }
+}
+
+/// An address that refuses for as long as the socket lives: bound, not listening.
+pub(super) fn refusing() -> (tokio::net::TcpSocket, SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    (socket, address)
+}
