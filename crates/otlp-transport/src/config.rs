@@ -284,9 +284,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// The age at which a connection is replaced, more or less a tenth: each new one looks the name up again, and follows
-    /// a load balancer to its new addresses. The old one serves calls until the new one is open, and goes on if there is
-    /// none; one that is idle is replaced with its next call. Default 5 minutes; 1 s to 7 days.
+    /// The age at which a connection is replaced, more or less a tenth: each new one looks the name up again, and
+    /// follows a load balancer to its new addresses. The old one serves calls until the new one is open, and goes on if
+    /// there is none. Default 5 minutes; 1 s to 7 days.
     pub fn with_connection_max_age(mut self, age: Duration) -> Self {
         self.connection_max_age = Some(age);
         self

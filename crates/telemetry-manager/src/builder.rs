@@ -218,6 +218,11 @@ impl Builder {
         self
     }
 
+    /// Sets the age at which a connection to the collector is replaced. Beats `TELEMETRY_CONNECTION_MAX_AGE`.
+    pub fn with_connection_max_age(self, age: Duration) -> Self {
+        self.give("with_connection_max_age", move |settings| settings.connection_max_age = age)
+    }
+
     /// Sends by a [`Transport`] of your own instead of our OTLP transport, or by any [`SpanExporter`] through an
     /// adapter that cannot tell its errors apart (see [`resilient_exporter::Builder::with_primary`]). Endpoint,
     /// protocol, headers, time-out and compression do not apply then.

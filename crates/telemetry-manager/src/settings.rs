@@ -46,6 +46,8 @@ pub struct Settings {
     pub traces_exporter: TracesExporter,
     /// The way to the collector: endpoint, protocol, headers, time-out, compression.
     pub transport: otlp_transport::Config,
+    /// The age at which a connection to the collector is replaced, more or less a tenth.
+    pub connection_max_age: Duration,
     /// The rule that decides which traces are recorded.
     pub sampler: TracesSampler,
     /// The share of traces that the two ratio samplers record, 0 to 1.
@@ -202,6 +204,7 @@ impl Settings {
             traces_exporter: TracesExporter::Otlp,
             transport: otlp_transport::Config::builder().build().expect("the transport accepts its own defaults"),
             sampler: TracesSampler::ParentBasedAlwaysOn,
+            connection_max_age: otlp_transport::DEFAULT_CONNECTION_MAX_AGE,
             sampler_arg: 1.0,
             propagators: vec![Propagator::TraceContext, Propagator::Baggage],
             span_limits: SpanLimits::default(),

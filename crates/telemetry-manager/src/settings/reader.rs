@@ -115,7 +115,11 @@ pub(crate) fn resolve(
     }
 
     let request = &mut settings.exporter.request;
-    let transport = transport.with_max_request_bytes(request.max_bytes.clamp(1 << 10, 1 << 30)).build_over(vars);
+    let (second, week) = (Duration::from_secs(1), Duration::from_secs(7 * 24 * 60 * 60));
+    let transport = transport
+        .with_max_request_bytes(request.max_bytes.clamp(1 << 10, 1 << 30))
+        .with_connection_max_age(settings.connection_max_age.clamp(second, week))
+        .build_over(vars);
     let timeout = before.exporter.request.attempt_timeout;
     if let Some(switch) = off::switch(&settings) {
         off::without_effect(&mut settings, switch, errors, transport);

@@ -278,6 +278,10 @@ settings! {
             bytes(64 * KIB, 64 * MIB), Default,
             "Largest request, before compression; larger batches are split. The default is 64 KiB below the 4 MiB at \
              which many collectors refuse.";
+        CONNECTION_MAX_AGE: "TELEMETRY_CONNECTION_MAX_AGE", (with_connection_max_age: connection_max_age),
+            seconds(1_000, 7 * DAY), Default,
+            "Age at which a connection to the collector is replaced, more or less a tenth. A new one leads to the \
+             addresses that the collector's name has by then; the old one is in use until the new one is open.";
         MAX_CONCURRENCY: "TELEMETRY_MAX_CONCURRENCY", (with_max_concurrency: exporter.max_concurrency),
             count(1, 64), Default,
             "Requests at a time. The exporter begins with one, adds one for each round of quick answers, and halves their \

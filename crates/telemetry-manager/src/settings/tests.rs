@@ -44,6 +44,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert_eq!(settings.transport.endpoint(), "http://localhost:4317");
     assert_eq!(settings.transport.timeout(), Duration::from_secs(10));
     assert_eq!(settings.transport.max_request_bytes(), (4 << 20) - (64 << 10));
+    assert_eq!(settings.transport.connection_max_age(), Duration::from_secs(300));
     assert_eq!(format!("{:?}", settings.sdk_sampler()), "ParentBased(AlwaysOn)");
     assert_eq!(settings.propagators, [Propagator::TraceContext, Propagator::Baggage]);
     let b = settings.batch;
@@ -337,6 +338,15 @@ fn each_name_of_a_sampler_makes_that_sampler() {
         warnings(&[("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_TRACES_SAMPLER_ARG", "x")]).is_empty(),
         "a ratio that no sampler takes is not judged"
     );
+}
+
+#[test]
+fn the_greatest_age_of_a_connection_reaches_the_transport() {
+    for (text, seconds) in [("90", 90), ("90s", 90), ("7d", 604_800), ("8d", 300), ("0", 300), ("soon", 300)] {
+        let settings = good(&[("TELEMETRY_CONNECTION_MAX_AGE", text)]);
+        assert_eq!(settings.transport.connection_max_age(), Duration::from_secs(seconds), "{text}");
+        assert_eq!(settings.warnings().len(), usize::from(seconds == 300), "{text}: {:?}", settings.warnings());
+    }
 }
 
 #[test]

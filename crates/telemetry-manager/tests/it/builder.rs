@@ -87,6 +87,7 @@ fn given_in_code() -> Builder {
         .with_client_key("/k.pem")
         .with_compression(otlp_transport::Compression::Gzip)
         .with_request_max_bytes(65_536)
+        .with_connection_max_age(minute)
         .with_propagators([Propagator::Baggage])
         .with_span_limits(limits)
         .with_schedule_delay(minute)
@@ -145,6 +146,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.traces_exporter, s.transport.endpoint()), (TracesExporter::None, "http://127.0.0.1:9/v1/traces"));
     assert_eq!((s.transport.timeout(), s.transport.max_request_bytes()), (minute, 65_536));
     assert_eq!(s.transport.compression(), otlp_transport::Compression::Gzip);
+    assert_eq!((s.connection_max_age, s.transport.connection_max_age()), (minute, minute));
     assert_eq!(s.batch.schedule_delay, minute);
     assert_eq!((s.batch.max_queue_size, s.batch.max_export_batch_size), (9, 8));
     let s = &s.exporter;

@@ -82,7 +82,7 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 const SECRET: &str = "c4n4ry-s3cr3t";
 
 /// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
-const NAMES: [&str; 80] = [
+const NAMES: [&str; 81] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",
     "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
@@ -163,6 +163,7 @@ const NAMES: [&str; 80] = [
     "OTEL_LOG_LEVEL",
     "OTEL_EXPERIMENTAL_CONFIG_FILE",
     "TELEMETRY_SHUTDOWN_REPLAY",
+    "TELEMETRY_CONNECTION_MAX_AGE",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.
