@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `answers` | every answer of a collector, to a live batch and to a stored one |
 //! | `concurrency` | calls at a time |
+//! | `connections` | the calls that use a new connection |
 //! | `dead_letters` | dead letters are listed, read, redriven and removed |
 //! | `delivery` | delivery on good days, in outages and after every kind of answer |
 //! | `drains` | the calls of a shutdown in each state of the collector |
@@ -24,6 +25,7 @@
 
 mod answers;
 mod concurrency;
+mod connections;
 mod dead_letters;
 mod delivery;
 mod drains;

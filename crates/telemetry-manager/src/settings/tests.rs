@@ -341,15 +341,6 @@ fn each_name_of_a_sampler_makes_that_sampler() {
 }
 
 #[test]
-fn the_greatest_age_of_a_connection_reaches_the_transport() {
-    for (text, seconds) in [("90", 90), ("90s", 90), ("7d", 604_800), ("8d", 300), ("0", 300), ("soon", 300)] {
-        let settings = good(&[("TELEMETRY_CONNECTION_MAX_AGE", text)]);
-        assert_eq!(settings.transport.connection_max_age(), Duration::from_secs(seconds), "{text}");
-        assert_eq!(settings.warnings().len(), usize::from(seconds == 300), "{text}: {:?}", settings.warnings());
-    }
-}
-
-#[test]
 fn exporters_and_propagators_are_lists() {
     for (list, exporter, warned) in [
         ("otlp", TracesExporter::Otlp, 0),

@@ -139,6 +139,16 @@ fn each_setting_of_the_table_can_be_given_in_code() {
 }
 
 #[test]
+fn the_greatest_age_of_a_connection_reaches_the_transport() {
+    for (text, seconds) in [("90", 90), ("90s", 90), ("7d", 604_800), ("8d", 300), ("0", 300), ("soon", 300)] {
+        let vars = |name: &str| (name == "TELEMETRY_CONNECTION_MAX_AGE").then(|| text.into());
+        let settings = Builder::default().with_vars(vars).with_fallback_enabled(false).settings().expect("valid");
+        assert_eq!(settings.transport.connection_max_age(), Duration::from_secs(seconds), "{text}");
+        assert_eq!(settings.warnings().len(), usize::from(seconds == 300), "{text}: {:?}", settings.warnings());
+    }
+}
+
+#[test]
 fn each_method_sets_its_own_field() {
     let minute = Duration::from_secs(60);
     let s = &given_in_code().settings().expect("valid");
