@@ -13,6 +13,7 @@ use crate::headers::{Headers, secret};
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
+use crate::proxy::{self, Proxy};
 use crate::secrets::Secrets;
 #[cfg(feature = "_tls")]
 use crate::tls;
@@ -44,6 +45,7 @@ const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"), " OTel-
 pub struct Config {
     pub(crate) endpoint: Endpoint,
     pub(crate) protocol: Protocol,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) headers: Headers,
     pub(crate) timeout: Duration,
     pub(crate) compression: Compression,
@@ -90,6 +92,13 @@ impl Config {
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint.shown
+    }
+
+    /// The proxy that requests go through, for people: scheme, host and port, without credentials. None where they go
+    /// to the collector itself.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&str> {
+        self.proxy.as_ref().map(|proxy| &*proxy.shown)
     }
 
     /// How requests are carried.
@@ -188,6 +197,7 @@ pub struct ConfigBuilder {
     /// With the variable or the method that it is from, as the time-out below.
     pub(crate) protocol: Option<(Protocol, &'static str)>,
     pub(crate) insecure: Option<bool>,
+    pub(crate) proxy: proxy::Choice,
     pub(crate) headers: Headers,
     pub(crate) header_error: Option<ConfigError>,
     /// From the headers: one more product in front of the user agent.
@@ -226,6 +236,20 @@ impl ConfigBuilder {
     /// Whether a gRPC endpoint without a scheme is spoken to without TLS. Default false. A scheme decides alone.
     pub fn with_insecure(mut self, insecure: bool) -> Self {
         self.insecure = Some(insecure);
+        self
+    }
+
+    /// The proxy that requests go through, `http://[user:password@]host:port`, whatever the variables say, `NO_PROXY`
+    /// included: gRPC and `https` by `CONNECT`, plain HTTP by requests to it. A collector on this host, or on a Unix
+    /// socket, is reached without it. Default the one of the variables.
+    pub fn with_proxy(mut self, url: impl Into<String>) -> Self {
+        self.proxy = proxy::Choice::given("with_proxy", url.into());
+        self
+    }
+
+    /// No proxy, whatever the variables say.
+    pub fn without_proxy(mut self) -> Self {
+        self.proxy = proxy::Choice::Without;
         self
     }
 
@@ -358,6 +382,8 @@ impl ConfigBuilder {
             self.notes.push(note(message));
         }
 
+        let proxy = self.proxy.resolve(&endpoint, &mut self.notes)?;
+
         let (timeout, setting) = self.timeout.unwrap_or((DEFAULT_TIMEOUT, ""));
         if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&timeout) {
             let value = format!("{timeout:?}");
@@ -396,11 +422,13 @@ impl ConfigBuilder {
         }
         let mut secret = self.headers.clone();
         secret.add_user_agent(self.user_agent.as_ref());
+        secret.add_proxy_authorization(proxy.as_ref().and_then(|proxy| proxy.authorization.as_ref()));
         let user_agent = user_agent(self.user_agent, self.product)?;
         let secrets = Secrets::new(&secret, &endpoint.http_path);
         Ok(Config {
             endpoint,
             protocol,
+            proxy,
             headers: self.headers,
             timeout,
             compression: self.compression.unwrap_or_default(),

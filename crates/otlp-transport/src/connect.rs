@@ -3,6 +3,7 @@
 mod addresses;
 pub(crate) mod age;
 pub(crate) mod failures;
+mod route;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,6 @@ mod wire;
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 #[cfg(feature = "_tls")]
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,7 @@ use crate::protocol::Protocol;
 #[cfg(feature = "_tls")]
 use crate::tls;
 use addresses::Addresses;
+pub(crate) use route::Route;
 use wire::Wire;
 
 /// How long a connection may lie idle and still be used: less than the 60 s after which the first load balancers and
@@ -40,6 +41,7 @@ pub(crate) const MAX_IDLE: Duration = Duration::from_secs(50);
 pub(crate) struct Connector {
     endpoint: Endpoint,
     addresses: Addresses,
+    pub(crate) route: Route,
     #[cfg(feature = "_tls")]
     secure: Option<Secure>,
 }
@@ -57,6 +59,7 @@ impl Connector {
         Self {
             endpoint: config.endpoint.clone(),
             addresses: Addresses::default(),
+            route: Route::new(config),
             #[cfg(feature = "_tls")]
             secure: config.tls.as_ref().and_then(|client| {
                 // The endpoint was refused if its host was no name.
@@ -69,7 +72,7 @@ impl Connector {
 
     /// Opens a connection on which the next byte is one of HTTP.
     pub(crate) async fn open(&self) -> Result<Box<dyn Duplex>, Cause> {
-        let stream = self.socket().await.map_err(|error| self.failed(&error))?;
+        let stream = self.stream().await.map_err(|error| self.failed(&error))?;
         #[cfg(feature = "_tls")]
         if let Some(Secure { client, name, protocol }) = &self.secure {
             let secured = client.handshake(name.clone(), *protocol, stream).await;
@@ -78,12 +81,22 @@ impl Connector {
         Ok(stream)
     }
 
-    async fn socket(&self) -> io::Result<Box<dyn Duplex>> {
-        let is_plain = !self.endpoint.is_tls;
-        Ok(match &self.endpoint.place {
-            Place::Host { host, port } => Box::new(Wire::new(tcp::open(host, *port, &self.addresses).await?, is_plain)),
-            Place::Socket(path) => Box::new(Wire::new(unix::open(path).await?, is_plain)),
-        })
+    /// Opens a connection on which the next byte is one for the collector, or of a request to a proxy.
+    async fn stream(&self) -> Result<Box<dyn Duplex>, String> {
+        // A proxy that speaks TLS says nothing of the endpoint.
+        let is_plain = !self.endpoint.is_tls && matches!(self.route, Route::Direct);
+        match &self.endpoint.place {
+            Place::Host { host, port } => {
+                let (peer, peer_port) = self.route.peer(host, *port);
+                let socket = tcp::open(peer, peer_port, &self.addresses).await;
+                let socket = socket.map_err(|error| self.route.unreached(error))?;
+                self.route.through(Box::new(Wire::new(socket, is_plain)), host, *port).await
+            }
+            Place::Socket(path) => {
+                let socket = unix::open(path).await.map_err(|error| error.to_string())?;
+                Ok(Box::new(Wire::new(socket, is_plain)))
+            }
+        }
     }
 
     /// Whether the user has named files of key material.

@@ -30,6 +30,16 @@ pub enum ConfigError {
         /// The fault.
         problem: HeaderProblem,
     },
+    /// The proxy in front of the collector. Only the setting that holds for this endpoint is checked.
+    #[error("{setting}={value:?}: {problem}")]
+    Proxy {
+        /// The variable, or the builder method.
+        setting: &'static str,
+        /// The value; `***` stands for user and password, and for text that may be a part of them.
+        value: String,
+        /// The fault.
+        problem: ProxyProblem,
+    },
     /// A builder method was given a value out of its range.
     #[error("{setting} of {value}: {accepted} is accepted")]
     Range {
@@ -68,6 +78,7 @@ impl ConfigError {
         match self {
             Self::Endpoint { setting, .. }
             | Self::Headers { setting, .. }
+            | Self::Proxy { setting, .. }
             | Self::Range { setting, .. }
             | Self::KeyFile { setting, .. } => setting,
             Self::NoAuthorities { .. } => "OTEL_EXPORTER_OTLP_CERTIFICATE",
@@ -167,6 +178,50 @@ pub enum HeaderProblem {
     /// A header that the transport sets itself.
     #[error("is set by the transport itself; leave it out")]
     Reserved,
+}
+
+/// The fault of a proxy's URL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProxyProblem {
+    /// Not a URL.
+    #[error("is not the URL of a proxy; accepted is http://host:port, or http://user:password@host:port")]
+    NotAUrl,
+    /// There is no host in it.
+    #[error("has no host; accepted is http://host:port")]
+    NoHost,
+    /// A port that is no number from 1 to 65535.
+    #[error("has a bad port; accepted is a number from 1 to 65535")]
+    BadPort,
+    /// A path, a query or a fragment.
+    #[error("has a path or a query, which a proxy has not; accepted is http://host:port")]
+    Path,
+    /// A character in user or password that ends them in a URL.
+    #[error(
+        "has a character in its user or password that is written in percent-encoding there: %40 for @, %23 for #, %2F \
+         for /, %3A for :, %3F for ?"
+    )]
+    NotEncoded,
+    /// A variable that was not expanded.
+    #[error(
+        "has a variable in it that was not expanded; in Kubernetes define that variable first, elsewhere write its value"
+    )]
+    NotExpanded,
+    /// `socks5` or another version of it.
+    #[error(
+        "is a SOCKS proxy, which is not supported; accepted is http://host:port, a proxy that takes CONNECT; for a \
+         collector that needs no proxy, name its host in NO_PROXY"
+    )]
+    Socks,
+    /// Another scheme.
+    #[error("has an unknown scheme; accepted is http://host:port")]
+    UnknownScheme,
+    /// `https`: TLS to the proxy.
+    #[error(
+        "needs TLS to the proxy, which this build cannot speak yet; accepted is http://host:port, which carries https \
+         endpoints too"
+    )]
+    NeedsTls,
 }
 
 struct NameOf<'a>(&'a Option<String>);

@@ -44,6 +44,11 @@ impl Headers {
         self.0.extend(value.map(|value| (header::USER_AGENT, value.clone())));
     }
 
+    /// Adds the credentials for the proxy, whose words are secret too.
+    pub(crate) fn add_proxy_authorization(&mut self, value: Option<&HeaderValue>) {
+        self.0.extend(value.map(|value| (header::PROXY_AUTHORIZATION, value.clone())));
+    }
+
     pub(crate) fn append_to(&self, map: &mut HeaderMap) {
         map.extend(self.0.iter().map(|(name, value)| (name.clone(), value.clone())));
     }

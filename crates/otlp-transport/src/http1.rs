@@ -17,11 +17,12 @@ use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
 use crate::config::Config;
-use crate::connect::{Connector, unobserved};
+use crate::connect::{Connector, Route, unobserved};
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
+use crate::proxy::Proxy;
 use pool::Pool;
 
 /// Sends over HTTP/1.1 with keep-alive: a connection for each call that runs at the same time, kept for the next one. A
@@ -121,9 +122,17 @@ impl HttpTransport {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         let uri = &self.config.endpoint.uri;
-        *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+        let route = &self.pool.connector().route;
+        *request.uri_mut() = match (route, uri.path_and_query()) {
+            // A proxy is told the whole (RFC 9112, section 3.2.2).
+            (Route::Forward(_), _) => uri.clone(),
+            (_, path) => path.map_or_else(Uri::default, |path| Uri::from(path.clone())),
+        };
         let headers = request.headers_mut();
         self.config.headers.append_to(headers);
+        if let Route::Forward(Proxy { authorization: Some(authorization), .. }) = route {
+            headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+        }
         let host = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
         headers.insert(header::HOST, host.unwrap_or(HeaderValue::from_static("")));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));

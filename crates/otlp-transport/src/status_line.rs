@@ -42,10 +42,7 @@ impl Start {
 fn head(mut bytes: &[u8]) -> Option<(StatusCode, HeaderMap)> {
     loop {
         let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
-        // The minor version, a blank, three digits, and a byte that ends them.
-        let line = [lines.next()?.strip_prefix(b"HTTP/1.")?, b"\n"].concat();
-        let [_, b' ', code @ .., end] = line.get(..6)? else { return None };
-        let status = StatusCode::from_bytes(code).ok().filter(|_| matches!(end, b' ' | b'\r' | b'\n'))?;
+        let status = status(lines.next()?)?;
         if !status.is_informational() {
             return Some((status, lines.filter_map(header).collect()));
         }
@@ -54,7 +51,16 @@ fn head(mut bytes: &[u8]) -> Option<(StatusCode, HeaderMap)> {
     }
 }
 
-fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+/// The status in a status line without its LF.
+pub(crate) fn status(line: &[u8]) -> Option<StatusCode> {
+    // The minor version, a blank, three digits, and a byte that ends them.
+    let line = [line.strip_prefix(b"HTTP/1.")?, b"\n"].concat();
+    let [_, b' ', code @ .., end] = line.get(..6)? else { return None };
+    StatusCode::from_bytes(code).ok().filter(|_| matches!(end, b' ' | b'\r' | b'\n'))
+}
+
+/// A line of a head, without its LF, as a header.
+pub(crate) fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
     Some((HeaderName::from_bytes(&line[..colon]).ok()?, value))

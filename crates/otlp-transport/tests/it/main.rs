@@ -8,6 +8,7 @@ mod gateways;
 mod grpc_table;
 mod http_table;
 mod observers;
+mod proxies;
 mod reconnect;
 mod replicas;
 mod requests;

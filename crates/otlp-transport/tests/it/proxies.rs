@@ -1,0 +1,7 @@
+//! Connections through a proxy, and proxies that do not do as they should.
+
+mod choice;
+mod forward;
+mod refusals;
+mod support;
+mod tunnel;

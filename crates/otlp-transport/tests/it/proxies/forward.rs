@@ -1,0 +1,68 @@
+//! Plain HTTP, whose requests a proxy reads.
+
+use otlp_transport::{Config, Protocol, connect};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_request_names_the_whole_url_and_brings_the_credentials() {
+    let (listener, address) = listen().await;
+    let log = serve_raw(listener, |_| Raw::Answer(http_answer(200, &[], b"")));
+    let config = Config::builder()
+        .with_protocol(Protocol::HttpProtobuf)
+        .with_endpoint("http://collector.test:4318/otlp?key=1")
+        .with_proxy(format!("http://me:pass@{address}"))
+        .with_header("proxy-authorization", "another")
+        .with_timeout(PATIENCE);
+    let transport = connect(config.build().expect("valid")).expect("valid");
+    for _ in 0..2 {
+        assert_eq!(summary(&transport.send(&payload()).await), "delivered, 0 rejected");
+    }
+    let log = log.lock().expect("not poisoned");
+    assert_eq!(log.len(), 2);
+    for seen in log.iter() {
+        assert_eq!(seen.target, "http://collector.test:4318/otlp/v1/traces?key=1");
+        assert_eq!(seen.header("host"), Some("collector.test:4318"));
+        // base64 of "me:pass".
+        let all: Vec<_> = seen.headers.get_all("proxy-authorization").iter().collect();
+        assert_eq!(all, ["Basic bWU6cGFzcw=="]);
+        assert_eq!((seen.body.len(), seen.connection), (2_000, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_no_proxy_stands_in_front_of_gets_neither() {
+    let (listener, address) = listen().await;
+    let log = serve_raw(listener, |_| Raw::Answer(http_answer(200, &[], b"")));
+    let config = config(Protocol::HttpProtobuf, address).with_proxy("http://me:canary@proxy.test:3128");
+    let transport = connect(config.build().expect("valid")).expect("valid");
+    assert_eq!(summary(&transport.send(&payload()).await), "delivered, 0 rejected");
+    let log = log.lock().expect("not poisoned");
+    assert_eq!((log[0].target.as_str(), log[0].header("proxy-authorization")), ("/v1/traces", None));
+}
+
+/// An answer of the proxy is read like one of the collector: no byte of it tells the two apart.
+#[tokio::test]
+async fn an_answer_of_the_proxy_has_the_outcome_of_its_status_without_the_credentials() {
+    for (answer, outcome) in [
+        (
+            http_answer(407, &[("proxy-authenticate", "Basic realm=x")], b"not me:canary-pass, Y2FuYXJ5"),
+            "sender: http 407",
+        ),
+        (http_answer(403, &[], b"bWU6Y2FuYXJ5LXBhc3M="), "sender: http 403"),
+        (http_answer(502, &[], b"canary-pass"), "retryable: http 502, maybe taken"),
+        (b"SSH-2.0-canary-pass\r\n\r\n".to_vec(), "retryable: unreadable, maybe taken"),
+    ] {
+        let (listener, address) = listen().await;
+        serve_raw(listener, move |_| Raw::Answer(answer.clone()));
+        let config = Config::builder()
+            .with_protocol(Protocol::HttpProtobuf)
+            .with_endpoint("http://collector.test:4318")
+            .with_proxy(format!("http://me:canary%2Dpass@{address}"))
+            .with_timeout(PATIENCE);
+        let got = connect(config.build().expect("valid")).expect("valid").send(&payload()).await;
+        assert_eq!(summary(&got), outcome);
+        let text = format!("{got:?}");
+        assert!(!text.contains("canary-pass") && !text.contains("bWU6Y2FuYXJ5LXBhc3M"), "{text}");
+    }
+}
