@@ -212,6 +212,19 @@ impl Builder {
         self
     }
 
+    /// Sets the proxy that requests go through, `http://[user:password@]host:port`. Beats `HTTPS_PROXY`, `HTTP_PROXY`,
+    /// `ALL_PROXY` and `NO_PROXY`.
+    pub fn with_proxy(mut self, url: impl Into<String>) -> Self {
+        self.transport = self.transport.with_proxy(url);
+        self
+    }
+
+    /// Sends without a proxy, whatever these variables say.
+    pub fn without_proxy(mut self) -> Self {
+        self.transport = self.transport.without_proxy();
+        self
+    }
+
     /// Sets the compression of requests. Beats `OTEL_EXPORTER_OTLP_COMPRESSION`.
     pub fn with_compression(mut self, compression: otlp_transport::Compression) -> Self {
         self.transport = self.transport.with_compression(compression);

@@ -33,12 +33,13 @@ pub(crate) fn remedy(cause: &Cause) -> &'static str {
 
 fn of_connect(detail: &str) -> &'static str {
     let mentions = |words: &[&str]| words.iter().any(|word| detail.contains(word));
-    if mentions(&["dns", "resolve", "lookup", "look-up", "name or service", "nodename", "no address"]) {
+    // With a blank on each side the word is in no name of a host, and such a cause has the words of others in it.
+    if mentions(&[" proxy "]) {
+        "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+    } else if mentions(&["dns", "resolve", "lookup", "look-up", "name or service", "nodename", "no address"]) {
         "check the host name in OTEL_EXPORTER_OTLP_ENDPOINT and the name service"
     } else if mentions(&["tls", "certificate", "handshake", "invalid peer"]) {
         "check the certificates: OTEL_EXPORTER_OTLP_CERTIFICATE, and http or https in OTEL_EXPORTER_OTLP_ENDPOINT"
-    } else if mentions(&["proxy"]) {
-        "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
     } else if mentions(&["refused"]) {
         "start the collector, or check host and port in OTEL_EXPORTER_OTLP_ENDPOINT"
     } else if mentions(&["unreachable", "timed out", "no route"]) {
@@ -154,7 +155,9 @@ mod tests {
             (connect("failed to lookup address information"), "host name"),
             (connect("dns error: no record"), "host name"),
             (connect("invalid peer certificate: UnknownIssuer"), "OTEL_EXPORTER_OTLP_CERTIFICATE"),
-            (connect("proxy refused the tunnel"), "HTTPS_PROXY"),
+            (connect("the proxy http://p (HTTP_PROXY) answered 407 to CONNECT c:1"), "HTTPS_PROXY"),
+            (connect("the proxy http://p (HTTP_PROXY) is not reached: failed to lookup address"), "HTTPS_PROXY"),
+            (Cause::Connect("http://my-proxy:4317: Connection refused".into()), "start the collector"),
             (connect("Network is unreachable"), "firewalls"),
             (connect("other"), "that the collector runs"),
             (Cause::Timeout(Duration::from_secs(10)), "OTEL_EXPORTER_OTLP_TIMEOUT"),

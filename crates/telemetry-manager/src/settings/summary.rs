@@ -33,10 +33,11 @@ impl Settings {
             line.push_str("; spans are not exported");
             return line;
         }
+        let proxy = self.transport.proxy().map_or(String::new(), |proxy| format!(" through the proxy {proxy}"));
         let Exporter { buffer, circuit_breaker, retry, fallback, journal, state_dir, .. } = &self.exporter;
         let _ = write!(
             line,
-            "; collector {} ({}, {} a request); buffer {} spans, {}, {}; breaker opens after {} failures for {}; {} retries \
+            "; collector {} ({}, {} a request){proxy}; buffer {} spans, {}, {}; breaker opens after {} failures for {}; {} retries \
              from {} to {}",
             self.transport.endpoint(),
             self.transport.protocol(),

@@ -192,6 +192,13 @@ const fn seconds(min_ms: u64, max_s: u64) -> Kind {
     Kind::Duration { bare: Bare::Seconds, min: Duration::from_millis(min_ms), max: Duration::from_secs(max_s) }
 }
 
+const PROXY: &str = "http://host:port, or http://user:password@host:port";
+
+/// The proxy in effect, without its credentials.
+fn proxy(settings: &Settings) -> Value {
+    Value::Text(settings.transport.proxy().unwrap_or_default().to_owned())
+}
+
 /// The largest number that the specification asks an SDK to accept (environment variables, "Integer").
 const LARGEST: u64 = (1 << 31) - 1;
 
@@ -274,6 +281,22 @@ settings! {
             })),
             Kind::Text("none or gzip"), Default,
             "Compression of requests.";
+        HTTPS_PROXY: "HTTPS_PROXY", (with_proxy: transport, get |settings, _| proxy(settings)),
+            Kind::Text(PROXY), Error,
+            "The proxy in front of a collector with `https`; `https_proxy` where this one is unset. User and password \
+             are percent-encoded, and never shown. SOCKS is not supported.";
+        HTTP_PROXY: "HTTP_PROXY", (with_proxy: transport, get |settings, _| proxy(settings)),
+            Kind::Text(PROXY), Error,
+            "The same for a collector with `http`, by both protocols; `http_proxy` where this one is unset. Without \
+             effect in a CGI script (`REQUEST_METHOD` is set), where it is a header of a request.";
+        ALL_PROXY: "ALL_PROXY", (with_proxy: transport, get |settings, _| proxy(settings)),
+            Kind::Text(PROXY), Error,
+            "Both, where neither form of the one above is set; `all_proxy` where this one is unset. A collector on this \
+             host, or on a Unix socket, is never behind a proxy, and a variable without effect is not checked.";
+        NO_PROXY: "NO_PROXY", (without_proxy: transport, get |_, _| Value::Text(String::new())),
+            Kind::Text("hosts separated by commas: names, suffixes such as .example.com, addresses, networks, *"), Default,
+            "Collectors that are reached without a proxy; `no_proxy` where this one is unset. Each entry may end in a \
+             port, as in `collector:4317`.";
         REQUEST_MAX_BYTES: "TELEMETRY_REQUEST_MAX_BYTES", (exporter.request.max_bytes),
             bytes(64 * KIB, 64 * MIB), Default,
             "Largest request, before compression; larger batches are split. The default is 64 KiB below the 4 MiB at \

@@ -79,7 +79,8 @@ fn given_in_code() -> Builder {
         .with_service_name("n")
         .with_service_version("v")
         .with_traces_exporter(TracesExporter::None)
-        .with_endpoint("http://127.0.0.1:9")
+        .with_endpoint("http://192.0.2.1:9")
+        .with_proxy("http://192.0.2.2:3128")
         .with_protocol(otlp_transport::Protocol::HttpProtobuf)
         .with_timeout(minute)
         .with_certificate("/ca.pem")
@@ -129,9 +130,9 @@ fn given_in_code() -> Builder {
 
 #[test]
 fn each_setting_of_the_table_can_be_given_in_code() {
-    // Headers are secret, the transport does not show `insecure`, and a sampler and attributes in code are values of
-    // the SDK: other tests look at their effects.
-    let unseen = ["with_header", "with_insecure", "with_sampler", "with_resource_attributes"];
+    // Headers are secret, the transport shows neither `insecure` nor hosts without a proxy, and a sampler or attributes
+    // in code are values of the SDK: other tests look at their effects.
+    let unseen = ["with_header", "with_insecure", "without_proxy", "with_sampler", "with_resource_attributes"];
     let settings = given_in_code().settings().expect("valid");
     for row in SETTINGS.iter().filter(|row| !unseen.contains(&row.builder)) {
         assert_ne!(row.value(&settings), row.default(), "{} is not set by {}", row.name, row.builder);
@@ -153,7 +154,8 @@ fn each_method_sets_its_own_field() {
     let minute = Duration::from_secs(60);
     let s = &given_in_code().settings().expect("valid");
     assert_eq!((s.service_name.as_str(), s.service_version.as_deref()), ("n", Some("v")));
-    assert_eq!((s.traces_exporter, s.transport.endpoint()), (TracesExporter::None, "http://127.0.0.1:9/v1/traces"));
+    assert_eq!((s.traces_exporter, s.transport.endpoint()), (TracesExporter::None, "http://192.0.2.1:9/v1/traces"));
+    assert_eq!(s.transport.proxy(), Some("http://192.0.2.2:3128"));
     assert_eq!((s.transport.timeout(), s.transport.max_request_bytes()), (minute, 65_536));
     assert_eq!(s.transport.compression(), otlp_transport::Compression::Gzip);
     assert_eq!((s.connection_max_age, s.transport.connection_max_age()), (minute, minute));

@@ -35,7 +35,7 @@ pub(crate) fn check(input: &[u8]) {
             assert!((0.0..=1.0).contains(&retry.jitter) && retry.multiplier >= 1.0, "{retry:?}");
             assert!(settings.batch.max_export_batch_size <= settings.batch.max_queue_size, "{:?}", settings.batch);
             let warnings: Vec<String> = settings.warnings().iter().map(ToString::to_string).collect();
-            format!("{settings:?} {warnings:?} {} {:?}", settings.transport.endpoint(), settings.transport.notes())
+            format!("{settings:?} {warnings:?} {} {:?}", settings.summary(), settings.transport.notes())
         }
         Err(error) => {
             let text = error.to_string();
@@ -57,6 +57,14 @@ pub(crate) fn check(input: &[u8]) {
 
 /// Puts a secret where one may stand; false if it would be none there.
 fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsString>) -> bool {
+    if place.is_multiple_of(5) && place & 0x80 != 0 {
+        let value = [&b"http://"[..], before, SECRET.as_bytes(), b"@", behind].concat();
+        let name = if place & 0x40 == 0 { "HTTP_PROXY" } else { "all_proxy" };
+        vars.insert(name, OsString::from_vec(value));
+        // A proxy in front of this host would have no effect.
+        vars.entry("OTEL_EXPORTER_OTLP_ENDPOINT").or_insert_with(|| "http://collector:4317".into());
+        return true;
+    }
     let free_of = |signs: &[u8]| !before.iter().any(|byte| signs.contains(byte));
     let (start, sure) = match place % 5 {
         // Behind a comma it would be a name.
@@ -82,7 +90,7 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 const SECRET: &str = "c4n4ry-s3cr3t";
 
 /// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
-const NAMES: [&str; 81] = [
+const NAMES: [&str; 90] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",
     "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
@@ -164,6 +172,15 @@ const NAMES: [&str; 81] = [
     "OTEL_EXPERIMENTAL_CONFIG_FILE",
     "TELEMETRY_SHUTDOWN_REPLAY",
     "TELEMETRY_CONNECTION_MAX_AGE",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "REQUEST_METHOD",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.
@@ -210,6 +227,8 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("secret-without-scheme", 3, "user:", "localhost:4317"),
         ("secret-query", 0x44, "token=", "&x=y#z"),
         ("secret-path", 0x22, "", "/v1/traces"),
+        ("secret-of-a-proxy", 0x82, "user:", "proxy:3128"),
+        ("secret-of-a-bad-proxy", 0xc8, "user:1#", "proxy:3128"),
     ] {
         let recipe = Recipe::default().byte(place).chunk(before.as_bytes()).chunk(behind.as_bytes());
         seeds.push((name.to_owned(), recipe.0));
