@@ -152,7 +152,8 @@ impl Transport for HttpTransport {
             return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit }, possible_duplicate: false };
         }
         let deadline = Instant::now() + self.config.timeout;
-        self.config.scrub(unobserved(self.exchange(payload, deadline)).await)
+        let outcome = unobserved(self.exchange(payload, deadline)).await;
+        self.config.scrub(self.connector.route.explained(outcome))
     }
 
     fn can_change(&self) -> bool {

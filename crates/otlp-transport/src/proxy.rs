@@ -42,6 +42,17 @@ pub(crate) struct Proxy {
     pub(crate) shown: String,
 }
 
+impl Proxy {
+    /// The remedy for credentials that the proxy does not accept.
+    pub(crate) fn remedy(&self) -> String {
+        let setting = self.setting;
+        match self.authorization {
+            None => format!("write user and password into {setting}: http://user:password@host:port"),
+            Some(_) => format!("check user and password in {setting}"),
+        }
+    }
+}
+
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::duplex::Duplex;
+use crate::outcome::{Cause, Outcome};
 use crate::protocol::Protocol;
 use crate::proxy::{self, Proxy};
 
@@ -49,6 +50,18 @@ impl Route {
             Self::Direct => error.to_string(),
             Self::Tunnel { proxy, .. } | Self::Forward(proxy) => format!("{proxy} is not reached: {error}"),
         }
+    }
+
+    /// Names the proxy in place of its page where it refuses a request over plain HTTP for its credentials. Its other
+    /// answers cannot be told from those of the collector.
+    pub(crate) fn explained(&self, mut outcome: Outcome) -> Outcome {
+        if let (Self::Forward(proxy), Outcome::Refused { cause: Cause::Http { status: 407, message }, .. }) =
+            (self, &mut outcome)
+        {
+            let what = if proxy.authorization.is_some() { "refuses the credentials" } else { "asks for credentials" };
+            *message = format!("{proxy} {what}: {}", proxy.remedy());
+        }
+        outcome
     }
 
     /// Makes a connection to the collector of one to [`peer`](Self::peer): the next byte is one for the collector, or

@@ -135,18 +135,17 @@ fn cut(text: &str) -> String {
 fn remedy(status: StatusCode, headers: &HeaderMap, proxy: &Proxy, target: &str) -> String {
     let setting = proxy.setting;
     match status.as_u16() {
-        407 => {
+        // tinyproxy answers 401 to a wrong password.
+        401 | 407 => {
             let asked = headers.get_all(header::PROXY_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
             let asked = asked.collect::<Vec<_>>().join(", ");
-            match &proxy.authorization {
-                _ if !asked.is_empty() && !asked.to_ascii_lowercase().contains("basic") => {
-                    format!("it asks for \"{}\", and Basic is all that can be sent: allow Basic there", cut(&asked))
-                }
-                None => format!("write user and password into {setting}: http://user:password@host:port"),
-                Some(_) => format!("check user and password in {setting}"),
+            if asked.is_empty() || asked.to_ascii_lowercase().contains("basic") {
+                return proxy.remedy();
             }
+            format!("it asks for \"{}\", and Basic is all that can be sent: allow Basic there", cut(&asked))
         }
-        502..=504 => format!("the proxy does not reach {target}: check that address and the proxy's log"),
+        // tinyproxy answers 500 where others answer 502 to 504.
+        500 | 502..=504 => format!("the proxy does not reach {target}: check that address and the proxy's log"),
         400 | 404 | 405 | 501 => {
             format!("check {setting}: no proxy that takes CONNECT may be there, or not for this port")
         }

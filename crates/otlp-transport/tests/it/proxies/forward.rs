@@ -66,3 +66,29 @@ async fn an_answer_of_the_proxy_has_the_outcome_of_its_status_without_the_creden
         assert!(!text.contains("canary-pass") && !text.contains("bWU6Y2FuYXJ5LXBhc3M"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_proxy_that_wants_credentials_is_named() {
+    for (user, remedy) in [
+        ("", "write user and password into with_proxy: http://user:password@host:port"),
+        ("me:canary-pass@", "check user and password in with_proxy"),
+    ] {
+        let (listener, address) = listen().await;
+        serve_raw(listener, |_| Raw::Answer(http_answer(407, &[], b"<html>a page</html>")));
+        let config = Config::builder()
+            .with_protocol(Protocol::HttpProtobuf)
+            .with_endpoint("http://collector.test:4318")
+            .with_proxy(format!("http://{user}{address}"))
+            .with_timeout(PATIENCE);
+        let outcome = connect(config.build().expect("valid")).expect("valid").send(&payload()).await;
+        assert_eq!(summary(&outcome), "sender: http 407");
+        let text = outcome.cause().expect("a refusal").to_string();
+        assert!(text.contains(&format!("the proxy http://{address} (with_proxy)")) && text.ends_with(remedy), "{text}");
+    }
+    // Without a proxy it is an answer like others.
+    let (listener, address) = listen().await;
+    serve_raw(listener, |_| Raw::Answer(http_answer(407, &[], b"odd")));
+    let config = config(Protocol::HttpProtobuf, address).build().expect("valid");
+    let outcome = connect(config).expect("valid").send(&payload()).await;
+    assert_eq!(outcome.cause().expect("a refusal").to_string(), "HTTP status 407: odd");
+}

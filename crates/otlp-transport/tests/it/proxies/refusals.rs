@@ -37,6 +37,7 @@ async fn a_refusal_names_the_proxy_its_status_and_the_remedy() {
             "",
             &["answered 407 Proxy Authentication Required to CONNECT collector.test:4317", "http://user:password@"][..],
         ),
+        ("401 Unauthorized", "me:canary-pass@", &["401 Unauthorized", "check user and password in with_proxy"]),
         ("407 No", "me:canary-pass@", &["407 No", "check user and password in with_proxy"]),
         (
             "407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM",
@@ -48,7 +49,7 @@ async fn a_refusal_names_the_proxy_its_status_and_the_remedy() {
         ("403 me:canary-pass", "me:canary-pass@", &["403 ***"]),
         ("405 Method Not Allowed", "", &["no proxy that takes CONNECT"]),
         ("400 Bad Request", "", &["no proxy that takes CONNECT"]),
-        ("500 Unable to connect", "", &["500 Unable to connect", "collector.test:4317"]),
+        ("500 Unable to connect", "", &["500 Unable to connect", "does not reach collector.test:4317"]),
         ("502 Bad Gateway", "", &["does not reach collector.test:4317"]),
         ("503 Service Unavailable", "", &["does not reach"]),
         ("504", "", &["answered 504 to CONNECT", "does not reach"]),
