@@ -153,7 +153,7 @@ impl Transport for HttpTransport {
         }
         let deadline = Instant::now() + self.config.timeout;
         let outcome = unobserved(self.exchange(payload, deadline)).await;
-        self.config.scrub(self.connector.route.explained(outcome))
+        self.config.scrub(self.pool.connector().route.explained(outcome))
     }
 
     fn can_change(&self) -> bool {

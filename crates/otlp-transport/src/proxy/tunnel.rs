@@ -48,10 +48,13 @@ pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream.flush().await.map_err(broke)?;
 
     let mut bytes = BytesMut::with_capacity(1 << 10);
-    let mut read = 0;
+    let (mut read, mut searched) = (0, 0);
     loop {
-        match head(&bytes) {
-            Head::Whole { length, status, .. } if status.is_informational() => bytes.advance(length),
+        match head(&bytes, searched) {
+            Head::Whole { length, status, .. } if status.is_informational() => {
+                bytes.advance(length);
+                searched = 0;
+            }
             Head::Whole { length, status, .. } if status.is_success() => {
                 bytes.advance(length);
                 return Ok(Tunnel { first: bytes.freeze(), stream });
@@ -66,6 +69,7 @@ pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
                 return Err(format!("{proxy} answered CONNECT {target} with a head of more than {MAX_HEAD} bytes"));
             }
             Head::Part => {
+                searched = bytes.len();
                 let more = stream.read_buf(&mut bytes).await.map_err(broke)?;
                 read += more;
                 if more == 0 {
@@ -93,15 +97,17 @@ enum Head {
     Garbage(String),
 }
 
-fn head(bytes: &[u8]) -> Head {
+/// Reads a head in whose first bytes, so many, the search for its end has failed before.
+fn head(bytes: &[u8], searched: usize) -> Head {
     const START: &[u8] = b"HTTP/1.";
     let known = bytes.len().min(START.len());
     if bytes[..known] != START[..known] {
         return Head::Garbage(garbage(bytes));
     }
     // A proxy that ends its lines with LF alone is read as well.
+    let begin = searched.saturating_sub(3);
     let ends = [&b"\r\n\r\n"[..], b"\n\n"]
-        .map(|end| bytes.windows(end.len()).position(|window| window == end).map(|at| at + end.len()));
+        .map(|end| bytes[begin..].windows(end.len()).position(|window| window == end).map(|at| begin + at + end.len()));
     let Some(length) = ends.into_iter().flatten().min() else { return Head::Part };
     let mut lines = bytes[..length].split(|byte| *byte == b'\n');
     let line = lines.next().unwrap_or_default();
@@ -119,7 +125,8 @@ fn garbage(bytes: &[u8]) -> String {
             .to_owned();
     }
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * MAX_WORDS)]);
-    format!("bytes that are no answer of HTTP/1, {:?}: check its host and port", cut(&start))
+    // Not escaped: the search for secrets looks for them as they are.
+    format!("bytes that are no answer of HTTP/1, \"{}\": check its host and port", cut(&start))
 }
 
 /// A text in one line, cut as texts of peers are: the search for secrets knows that form.
@@ -196,5 +203,38 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tunnel<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_head_is_found_in_whatever_pieces_it_comes() {
+        for text in ["HTTP/1.1 200 OK\r\nVia: a\r\n\r\n", "HTTP/1.0 200\n\n", "HTTP/1.1 407 No \"one\"\r\nA: b\r\n\r\n"]
+        {
+            let bytes = text.as_bytes();
+            for first in 0..bytes.len() {
+                assert!(matches!(head(&bytes[..first], 0), Head::Part), "{text:?} {first}");
+                let Head::Whole { length, .. } = head(bytes, first) else { panic!("{text:?} {first}") };
+                assert_eq!(length, bytes.len());
+            }
+            let more = [bytes, b"\n\nPRI *"].concat();
+            let Head::Whole { length, .. } = head(&more, 0) else { panic!("{text:?}") };
+            assert_eq!(length, bytes.len());
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_proxy_are_one_short_line() {
+        let words = |text: &str| match head(text.as_bytes(), 0) {
+            Head::Whole { words, .. } => words,
+            _ => panic!("{text:?}"),
+        };
+        assert_eq!(words("HTTP/1.1 403 For\x1b[1mbidden \r\n\r\n"), "For [1mbidden");
+        assert_eq!(words("HTTP/1.1 403\r\n\r\n"), "");
+        let long = words(&format!("HTTP/1.1 403 {}\r\n\r\n", "x".repeat(1_000)));
+        assert_eq!(long, format!("{}...", "x".repeat(MAX_WORDS)));
     }
 }

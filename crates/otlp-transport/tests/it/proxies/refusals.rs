@@ -105,10 +105,11 @@ async fn an_answer_that_is_none_of_a_proxy_is_told_and_ends_the_call() {
 
 #[tokio::test]
 async fn the_credentials_are_hidden_in_garbage() {
-    let proxy =
-        FakeProxy::start(Script::Answer(b"no user me:canary-pass here, bWU6Y2FuYXJ5LXBhc3M=\r\n".to_vec())).await;
-    let outcome = send(&proxy, "me:canary-pass@").await;
-    assert!(unconnected(&outcome).contains("no user *** here, ***"), "{outcome:?}");
+    // base64 of "me:can\"ary-pass".
+    let answer = b"no user me:can\"ary-pass here, nor can\"ary-pass, bWU6Y2FuImFyeS1wYXNz\r\n".to_vec();
+    let proxy = FakeProxy::start(Script::Answer(answer)).await;
+    let outcome = send(&proxy, "me:can%22ary-pass@").await;
+    assert!(unconnected(&outcome).contains("\"no user *** here, nor ***, ***\""), "{outcome:?}");
 }
 
 #[tokio::test]
