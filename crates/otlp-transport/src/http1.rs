@@ -82,6 +82,7 @@ impl HttpTransport {
                     Some(unsent) if was_kept => request = unsent,
                     Some(_) => return failed(cause_of(error.error()), false),
                     None => {
+                        self.pool.on_fault();
                         return match duplex::why_nothing_was_taken(error.error()) {
                             Some(why) => failed(Cause::Connect(why), false),
                             None => cut_off(cause_of(error.error()), ErrorChain(error.error()).to_string()),
@@ -89,7 +90,7 @@ impl HttpTransport {
                     }
                 },
                 Err(_) => {
-                    self.pool.on_time_out();
+                    self.pool.on_fault();
                     return cut_off(timed_out(), timed_out().to_string());
                 }
             }

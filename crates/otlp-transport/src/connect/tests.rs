@@ -1,5 +1,4 @@
-//! Connections that follow a name to its addresses. The calls' clock is moved on between calls; peers on real sockets,
-//! on threads of their own, answer in real time.
+//! Connections that follow a name to its addresses. Sockets are real; the clock is moved on between calls.
 
 mod peer;
 
@@ -85,14 +84,12 @@ async fn advance_by(time: Duration) {
     tokio::time::resume();
 }
 
-/// Waits for what happens on the thread of a peer.
-async fn until(condition: impl Fn() -> bool) -> bool {
-    let wait = async {
-        while !condition() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok()
+/// Lets calls, peers and connections that are being made go on until each of them waits for something: they are tasks
+/// of one thread, and what they write to a loopback socket is there at once.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Eight calls at once each second; none of them fails.
@@ -100,6 +97,7 @@ async fn run(transport: &Arc<dyn Transport>, seconds: u64) {
     for second in 0..seconds {
         let outcomes = calls(transport, 8).await;
         assert!(outcomes.iter().all(|outcome| *outcome == DELIVERED), "second {second}: {outcomes:?}");
+        settle().await;
         advance(1).await;
     }
 }
@@ -121,7 +119,36 @@ async fn connections_follow_a_name_without_a_failed_call() {
         let calls = old.requests();
         run(&transport, 10).await;
         assert_eq!(old.requests(), calls, "{protocol}: calls go to the new address");
-        assert!(until(|| old.open() == 0).await, "{protocol}: the old connections are closed");
+        assert_eq!(old.open(), 0, "{protocol}: the old connections are closed");
+    }
+}
+
+#[tokio::test]
+async fn calls_that_are_out_end_on_the_connection_that_was_replaced() {
+    for protocol in BOTH {
+        let (old, new) = (Peer::healthy(protocol).hold(), Peer::healthy(protocol));
+        let name = Name::of(&[old.address]);
+        let transport = transport_with(protocol, &name, |config| {
+            config.with_connection_max_age(Duration::from_secs(20)).with_timeout(Duration::from_secs(3_600))
+        });
+        let send = || {
+            let transport = Arc::clone(&transport);
+            tokio::spawn(async move { transport.send(&payload()).await })
+        };
+        let first = send();
+        settle().await;
+        assert_eq!(old.requests(), 1, "{protocol}");
+        name.moves_to(&[new.address]);
+        advance(25).await;
+        // Over gRPC on the old connection, over HTTP on one of its own.
+        let second = send();
+        settle().await;
+        assert_eq!(transport.send(&payload()).await, DELIVERED, "{protocol}");
+        assert!(!first.is_finished(), "{protocol}: it is out");
+        old.release();
+        assert_eq!(first.await.expect("no panic"), DELIVERED, "{protocol}");
+        assert_eq!(second.await.expect("no panic"), DELIVERED, "{protocol}");
+        assert_eq!((old.connections(), new.connections()), (1, 1), "{protocol}");
     }
 }
 
@@ -149,7 +176,7 @@ async fn an_old_connection_goes_on_while_no_new_one_can_be_made() {
         assert_eq!((old.connections(), old.open()), (connections, connections), "{protocol}");
         name.moves_to(&[dead, new.address]);
         run(&transport, 12).await;
-        assert!(until(|| old.open() == 0).await, "{protocol}: the old connections are closed");
+        assert_eq!(old.open(), 0, "{protocol}: the old connections are closed");
         assert_eq!(new.connections(), connections, "{protocol}");
         drop(held);
     }
@@ -244,7 +271,8 @@ async fn a_call_that_waits_for_a_stream_leaves_a_connection_that_is_given_up() {
         let transport = Arc::clone(&transport);
         async move { transport.send(&payload()).await }
     });
-    assert!(until(|| hung.requests() == 1).await);
+    settle().await;
+    assert_eq!(hung.requests(), 1);
     name.moves_to(&[healthy.address]);
     advance_by(Duration::from_millis(300)).await;
     assert_eq!(transport.send(&payload()).await, DELIVERED, "it has 300 ms left when the first one is given up");

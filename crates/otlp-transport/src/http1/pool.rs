@@ -96,8 +96,8 @@ impl Pool {
         }
     }
 
-    /// A call on a connection has timed out.
-    pub(super) fn on_time_out(&self) {
+    /// A connection ended, or was given up, without an answer to its call.
+    pub(super) fn on_fault(&self) {
         self.connector.avoid_last_address();
     }
 

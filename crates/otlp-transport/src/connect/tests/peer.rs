@@ -8,13 +8,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::Protocol;
 
-/// A peer on a thread of its own.
+/// A peer in the runtime of the test, so that it has answered once the runtime is idle. It ends with its connections.
 pub(super) struct Peer {
-    runtime: Option<Runtime>,
+    task: JoinHandle<()>,
+    /// Answers wait for it.
+    gate: Arc<Semaphore>,
     pub(super) address: SocketAddr,
     seen: Arc<Seen>,
 }
@@ -67,32 +70,43 @@ impl Peer {
         Self::start(Manner::Close, SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
+    /// The peer answers nothing until [`release`](Self::release).
+    pub(super) fn hold(self) -> Self {
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
+        self
+    }
+
+    pub(super) fn release(&self) {
+        self.gate.add_permits(Semaphore::MAX_PERMITS);
+    }
+
     fn start(manner: Manner, address: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a runtime of two threads");
+        let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let seen = Arc::new(Seen::default());
-        let (told, at) = std::sync::mpsc::channel();
-        let counts = Arc::clone(&seen);
-        runtime.spawn(async move {
-            let listener = TcpListener::bind(address).await.expect("a free port");
-            told.send(listener.local_addr().expect("bound")).expect("the test waits");
+        let (counts, open) = (Arc::clone(&seen), Arc::clone(&gate));
+        let listener = std::net::TcpListener::bind(address).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        listener.set_nonblocking(true).expect("a socket");
+        let listener = TcpListener::from_std(listener).expect("inside a runtime");
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 stream.set_nodelay(true).expect("a TCP socket");
                 counts.connections.fetch_add(1, Ordering::SeqCst);
-                let counts = Arc::clone(&counts);
-                tokio::spawn(async move {
+                let (counts, open) = (Arc::clone(&counts), Arc::clone(&open));
+                connections.spawn(async move {
                     counts.open.fetch_add(1, Ordering::SeqCst);
                     match manner {
                         Manner::Close => {}
-                        Manner::Http => serve_http(stream, &counts).await,
-                        _ => serve_grpc(stream, manner, &counts).await,
+                        Manner::Http => serve_http(stream, &counts, &open).await,
+                        _ => serve_grpc(stream, manner, &counts, &open).await,
                     }
                     counts.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { runtime: Some(runtime), address: at.recv().expect("bound"), seen }
+        Self { task, gate, address, seen }
     }
 
     /// How many connections came.
@@ -118,9 +132,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.task.abort();
     }
 }
 
@@ -132,7 +144,7 @@ impl Seen {
     }
 }
 
-async fn serve_http(mut stream: TcpStream, seen: &Seen) {
+async fn serve_http(mut stream: TcpStream, seen: &Seen, gate: &Semaphore) {
     let mut buffer = Vec::new();
     loop {
         let head = loop {
@@ -152,6 +164,7 @@ async fn serve_http(mut stream: TcpStream, seen: &Seen) {
         }
         buffer.drain(..head + length);
         seen.on_request();
+        let _open = gate.acquire().await;
         seen.out.fetch_sub(1, Ordering::SeqCst);
         if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
             return;
@@ -159,7 +172,7 @@ async fn serve_http(mut stream: TcpStream, seen: &Seen) {
     }
 }
 
-async fn serve_grpc(stream: TcpStream, manner: Manner, seen: &Arc<Seen>) {
+async fn serve_grpc(stream: TcpStream, manner: Manner, seen: &Arc<Seen>, gate: &Arc<Semaphore>) {
     let mut builder = h2::server::Builder::new();
     match manner {
         Manner::Streams(streams) => drop(builder.max_concurrent_streams(streams)),
@@ -168,13 +181,14 @@ async fn serve_grpc(stream: TcpStream, manner: Manner, seen: &Arc<Seen>) {
     }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
     while let Some(Ok((request, mut respond))) = connection.accept().await {
-        let seen = Arc::clone(seen);
+        let (seen, gate) = (Arc::clone(seen), Arc::clone(gate));
         tokio::spawn(async move {
             seen.on_request();
             let mut body = request.into_body();
             while let Some(Ok(data)) = body.data().await {
                 let _ = body.flow_control().release_capacity(data.len());
             }
+            let _open = gate.acquire().await;
             match manner {
                 Manner::Hung => std::future::pending().await,
                 // Requests that are let in together meet here.
