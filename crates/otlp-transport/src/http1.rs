@@ -80,7 +80,10 @@ impl HttpTransport {
                 Ok(Err(mut error)) => match error.take_message() {
                     // The connection ended while it was idle, before any byte of this request.
                     Some(unsent) if was_kept => request = unsent,
-                    Some(_) => return failed(cause_of(error.error()), false),
+                    Some(_) => {
+                        self.pool.on_fault();
+                        return failed(cause_of(error.error()), false);
+                    }
                     None => {
                         self.pool.on_fault();
                         return match duplex::why_nothing_was_taken(error.error()) {

@@ -211,6 +211,18 @@ async fn reconnect_leads_to_another_address_of_the_name() {
 }
 
 #[tokio::test]
+async fn a_connection_that_ended_without_an_answer_leads_the_next_call_to_another_address() {
+    for protocol in BOTH {
+        let (closing, healthy) = (Peer::closing(), Peer::healthy(protocol));
+        let transport = transport(protocol, &Name::of(&[closing.address, healthy.address]));
+        let first = transport.send(&payload()).await;
+        assert!(matches!(first, Outcome::Retryable { cause: Cause::Broken(_), .. }), "{protocol}: {first:?}");
+        assert_eq!(transport.send(&payload()).await, DELIVERED, "{protocol}");
+        assert_eq!((closing.connections(), healthy.connections()), (1, 1), "{protocol}");
+    }
+}
+
+#[tokio::test]
 async fn an_address_that_refused_costs_the_next_connections_nothing_for_a_minute() {
     for protocol in BOTH {
         let (peer, late) = (Peer::healthy(protocol), Peer::healthy(protocol));
