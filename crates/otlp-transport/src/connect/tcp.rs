@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+#[cfg(target_os = "linux")]
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -14,9 +15,11 @@ use super::addresses::Addresses;
 /// How long one address may keep the next one waiting (RFC 8305, section 5, "Connection Attempt Delay").
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// A host that acknowledges nothing for this time is dead.
+#[cfg(target_os = "linux")]
 const DEAD: Duration = Duration::from_secs(30);
 /// While an answer is awaited nothing of ours is on the wire. The kernel then asks the peer's kernel: from this time
 /// without a byte on, and again and again after it.
+#[cfg(target_os = "linux")]
 const ASK: Duration = Duration::from_secs(15);
 
 /// Opens a connection to the first address of the host that answers.
@@ -85,16 +88,17 @@ impl Drop for Attempt<'_> {
 
 /// Has the kernel end the connection once the peer's host is silent for [`DEAD`]: `TCP_USER_TIMEOUT` for bytes that are
 /// not acknowledged, keep-alive while an answer is awaited, which the same time-out bounds. HTTP/2 pings would do the
-/// same, but servers end connections over them. Other systems keep their own times. A kernel that knows no such option
-/// is no reason for a call to fail.
+/// same, but servers end connections over them. A kernel that knows no such option is no reason for a call to fail.
+#[cfg(target_os = "linux")]
 fn end_with_a_dead_host(stream: &TcpStream) {
     let socket = SockRef::from(stream);
-    #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_user_timeout(Some(DEAD));
-    #[cfg(not(target_os = "linux"))]
-    let _ = DEAD;
     let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ASK).with_interval(ASK));
 }
+
+/// Other systems have no such time-out; they keep their own times.
+#[cfg(not(target_os = "linux"))]
+fn end_with_a_dead_host(_stream: &TcpStream) {}
 
 #[cfg(test)]
 mod tests {
