@@ -173,6 +173,13 @@ async fn serve_http(mut stream: TcpStream, seen: &Seen, gate: &Semaphore) {
 }
 
 async fn serve_grpc(stream: TcpStream, manner: Manner, seen: &Arc<Seen>, gate: &Arc<Semaphore>) {
+    if matches!(manner, Manner::Streams(1..)) {
+        // The greeting, which tells the limit, comes behind the first requests.
+        let _ = stream.readable().await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
     let mut builder = h2::server::Builder::new();
     match manner {
         Manner::Streams(streams) => drop(builder.max_concurrent_streams(streams)),
