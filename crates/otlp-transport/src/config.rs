@@ -57,6 +57,9 @@ pub struct Config {
     /// Where the endpoint asks for TLS.
     #[cfg(feature = "_tls")]
     pub(crate) tls: Option<Arc<tls::Client>>,
+    /// Where the proxy asks for TLS.
+    #[cfg(feature = "_tls")]
+    pub(crate) proxy_tls: Option<Arc<tls::Client>>,
     /// Texts that must appear in no message.
     secrets: Secrets,
     pub(crate) notes: Vec<Note>,
@@ -239,9 +242,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// The proxy that requests go through, `http://[user:password@]host:port`, whatever the variables say, `NO_PROXY`
-    /// included: gRPC and `https` by `CONNECT`, plain HTTP by requests to it. A collector on this host, or on a Unix
-    /// socket, is reached without it. Default the one of the variables.
+    /// The proxy that requests go through, `http[s]://[user:password@]host:port`, whatever the variables say,
+    /// `NO_PROXY` included: gRPC and `https` by `CONNECT`, plain HTTP by requests to it. A collector on this host, or
+    /// on a Unix socket, is reached without it. Default the one of the variables.
     pub fn with_proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = proxy::Choice::given("with_proxy", url.into());
         self
@@ -412,13 +415,21 @@ impl ConfigBuilder {
             true => Some(Arc::new(tls::Client::new(self.key_files.clone())?)),
             false => None,
         };
+        #[cfg(feature = "_tls")]
+        let proxy_tls = match &proxy {
+            Some(proxy) if proxy.is_tls => Some(Arc::new(tls::Client::for_proxy(&self.key_files)?)),
+            _ => None,
+        };
         if !endpoint.is_tls {
             let why = match endpoint.place {
                 Place::Host { .. } => "the endpoint begins with http://, which is without TLS",
                 Place::Socket(_) => "the endpoint is a Unix socket, which is without TLS",
             };
-            let without = |file: &KeyFile| Note::new(file.setting, format!("{} has no effect: {why}", file.setting));
-            self.notes.extend(self.key_files.iter().map(without));
+            // The authorities hold for a proxy that is spoken to by TLS too.
+            let to_proxy = proxy.as_ref().filter(|proxy| proxy.is_tls).and(self.key_files.authorities.as_ref());
+            let without = self.key_files.iter().filter(|file| Some(*file) != to_proxy);
+            let note = |file: &KeyFile| Note::new(file.setting, format!("{} has no effect: {why}", file.setting));
+            self.notes.extend(without.map(note));
         }
         let mut secret = self.headers.clone();
         secret.add_user_agent(self.user_agent.as_ref());
@@ -439,6 +450,8 @@ impl ConfigBuilder {
             key_files: self.key_files,
             #[cfg(feature = "_tls")]
             tls,
+            #[cfg(feature = "_tls")]
+            proxy_tls,
             secrets,
             notes: self.notes,
         })

@@ -4,6 +4,7 @@ mod addresses;
 pub(crate) mod age;
 pub(crate) mod failures;
 mod route;
+mod secure;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -12,8 +13,6 @@ mod wire;
 
 use std::fmt;
 use std::future::Future;
-#[cfg(feature = "_tls")]
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -25,12 +24,9 @@ use crate::duplex::Duplex;
 use crate::endpoint::{Endpoint, Place};
 use crate::note::Note;
 use crate::outcome::Cause;
-#[cfg(feature = "_tls")]
-use crate::protocol::Protocol;
-#[cfg(feature = "_tls")]
-use crate::tls;
 use addresses::Addresses;
 pub(crate) use route::Route;
+use secure::Secure;
 use wire::Wire;
 
 /// How long a connection may lie idle and still be used: less than the 60 s after which the first load balancers and
@@ -42,16 +38,8 @@ pub(crate) struct Connector {
     endpoint: Endpoint,
     addresses: Addresses,
     pub(crate) route: Route,
-    #[cfg(feature = "_tls")]
-    secure: Option<Secure>,
-}
-
-/// How the connections of a transport are secured.
-#[cfg(feature = "_tls")]
-struct Secure {
-    client: Arc<tls::Client>,
-    name: rustls::pki_types::ServerName<'static>,
-    protocol: Protocol,
+    to_endpoint: Option<Secure>,
+    to_proxy: Option<Secure>,
 }
 
 impl Connector {
@@ -60,25 +48,18 @@ impl Connector {
             endpoint: config.endpoint.clone(),
             addresses: Addresses::default(),
             route: Route::new(config),
-            #[cfg(feature = "_tls")]
-            secure: config.tls.as_ref().and_then(|client| {
-                // The endpoint was refused if its host was no name.
-                let Place::Host { host, .. } = &config.endpoint.place else { return None };
-                let name = tls::server_name(host)?;
-                Some(Secure { client: Arc::clone(client), name, protocol: config.protocol })
-            }),
+            to_endpoint: Secure::to_endpoint(config),
+            to_proxy: Secure::to_proxy(config),
         }
     }
 
     /// Opens a connection on which the next byte is one of HTTP.
     pub(crate) async fn open(&self) -> Result<Box<dyn Duplex>, Cause> {
         let stream = self.stream().await.map_err(|error| self.failed(&error))?;
-        #[cfg(feature = "_tls")]
-        if let Some(Secure { client, name, protocol }) = &self.secure {
-            let secured = client.handshake(name.clone(), *protocol, stream).await;
-            return secured.map_err(|error| self.failed(&error));
+        match &self.to_endpoint {
+            Some(secure) => secure.over(stream).await.map_err(|error| self.failed(&error)),
+            None => Ok(stream),
         }
-        Ok(stream)
     }
 
     /// Opens a connection on which the next byte is one for the collector, or of a request to a proxy.
@@ -90,7 +71,11 @@ impl Connector {
                 let (peer, peer_port) = self.route.peer(host, *port);
                 let socket = tcp::open(peer, peer_port, &self.addresses).await;
                 let socket = socket.map_err(|error| self.route.unreached(error))?;
-                self.route.through(Box::new(Wire::new(socket, is_plain)), host, *port).await
+                let mut stream: Box<dyn Duplex> = Box::new(Wire::new(socket, is_plain));
+                if let Some(secure) = &self.to_proxy {
+                    stream = secure.over(stream).await.map_err(|error| self.route.unreached(error))?;
+                }
+                self.route.through(stream, host, *port).await
             }
             Place::Socket(path) => {
                 let socket = unix::open(path).await.map_err(|error| error.to_string())?;
@@ -99,31 +84,28 @@ impl Connector {
         }
     }
 
-    /// Whether the user has named files of key material.
-    pub(crate) fn can_change(&self) -> bool {
-        #[cfg(feature = "_tls")]
-        if let Some(secure) = &self.secure {
-            return secure.client.has_files();
-        }
-        false
+    fn secured(&self) -> impl Iterator<Item = &Secure> {
+        [&self.to_endpoint, &self.to_proxy].into_iter().flatten()
     }
 
-    /// Whether such a file has changed since the last connection was opened.
+    /// Whether the user has named files of key material.
+    pub(crate) fn can_change(&self) -> bool {
+        self.secured().any(Secure::can_change)
+    }
+
+    /// Whether such a file may have changed since the last connection was opened.
     pub(crate) async fn has_changed(&self) -> bool {
-        #[cfg(feature = "_tls")]
-        if let Some(secure) = self.secure.as_ref().filter(|secure| secure.client.has_files()) {
-            return secure.client.has_changed().await;
+        for secure in self.secured() {
+            if secure.has_changed().await {
+                return true;
+            }
         }
         false
     }
 
     /// Notes about key material that has become unusable, each once.
     pub(crate) fn take_notes(&self) -> Vec<Note> {
-        #[cfg(feature = "_tls")]
-        if let Some(secure) = &self.secure {
-            return secure.client.take_notes();
-        }
-        Vec::new()
+        self.secured().flat_map(Secure::take_notes).collect()
     }
 
     /// Has the next connection try another address of the name first, if it has one: the connection that was opened

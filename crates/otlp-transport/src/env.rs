@@ -49,7 +49,7 @@ impl ConfigBuilder {
     /// | `OTEL_EXPORTER_OTLP_INSECURE` | `true`, `false` | `false` | note |
     /// | `OTEL_EXPORTER_OTLP_CERTIFICATE` | a PEM file of authorities | the system's | error; without TLS a note |
     /// | `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`, `_CLIENT_KEY` | two PEM files, or one | none | error; without TLS a note |
-    /// | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, each in small letters too (not with `_TRACES_`) | `http://[user:password@]host:port`; hosts | none | error, if the endpoint would go through it |
+    /// | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, each in small letters too (not with `_TRACES_`) | `http[s]://[user:password@]host:port`; hosts | none | error, if the endpoint would go through it |
     ///
     /// A *note* means that the value is ignored and [`Config::notes`] says so. Quotation marks around a value are taken
     /// off, with a note. Headers from code and from the environment are put together; of two of one name, code wins.

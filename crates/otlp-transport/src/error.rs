@@ -185,7 +185,9 @@ pub enum HeaderProblem {
 #[non_exhaustive]
 pub enum ProxyProblem {
     /// Not a URL.
-    #[error("is not the URL of a proxy; accepted is http://host:port, or http://user:password@host:port")]
+    #[error(
+        "is not the URL of a proxy; accepted are http://host:port and https://host:port, with user:password@ in front of the host"
+    )]
     NotAUrl,
     /// There is no host in it.
     #[error("has no host; accepted is http://host:port")]
@@ -214,14 +216,17 @@ pub enum ProxyProblem {
     )]
     Socks,
     /// Another scheme.
-    #[error("has an unknown scheme; accepted is http://host:port")]
+    #[error("has an unknown scheme; accepted are http://host:port and https://host:port")]
     UnknownScheme,
-    /// `https`: TLS to the proxy.
+    /// `https`, and TLS is not built in.
     #[error(
-        "needs TLS to the proxy, which this build cannot speak yet; accepted is http://host:port, which carries https \
-         endpoints too"
+        "needs TLS to the proxy, which this build leaves out; build it with the feature tls-ring or tls-aws-lc, or write \
+         http://host:port, which carries https endpoints too"
     )]
     NeedsTls,
+    /// `https` with a host that is neither a name of DNS nor an address.
+    #[error("has a host that no certificate can name; accepted for https:// are names of DNS and IP addresses")]
+    NoCertificateName,
 }
 
 struct NameOf<'a>(&'a Option<String>);

@@ -14,6 +14,7 @@ use crate::endpoint::{Endpoint, Place};
 use crate::error::{ConfigError, ProxyProblem};
 use crate::note::Note;
 use crate::slips;
+use crate::tls;
 
 pub(crate) use tunnel::open as open_tunnel;
 use url::shown;
@@ -36,6 +37,8 @@ pub(crate) struct Proxy {
     /// The host for the resolver, an IPv6 address without its brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Whether the connection to the proxy itself is secured.
+    pub(crate) is_tls: bool,
     /// `Basic` with user and password, marked sensitive.
     pub(crate) authorization: Option<HeaderValue>,
     /// Scheme, host and port.
@@ -188,6 +191,13 @@ impl Choice {
             }));
         }
         let proxy = url::read(given.unquoted(notes), &target).map_err(|problem| given.bad(problem))?;
+        if proxy.is_tls && !tls::IS_BUILT_IN {
+            return Err(given.bad(ProxyProblem::NeedsTls));
+        }
+        #[cfg(feature = "_tls")]
+        if proxy.is_tls && tls::server_name(&proxy.host).is_none() {
+            return Err(given.bad(ProxyProblem::NoCertificateName));
+        }
         Ok(Some(Proxy { setting: given.setting, ..proxy }))
     }
 }

@@ -212,8 +212,8 @@ impl Builder {
         self
     }
 
-    /// Sets the proxy that requests go through, `http://[user:password@]host:port`. Beats `HTTPS_PROXY`, `HTTP_PROXY`,
-    /// `ALL_PROXY` and `NO_PROXY`.
+    /// Sets the proxy that requests go through, `http[s]://[user:password@]host:port`. Beats `HTTPS_PROXY`,
+    /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
     pub fn with_proxy(mut self, url: impl Into<String>) -> Self {
         self.transport = self.transport.with_proxy(url);
         self

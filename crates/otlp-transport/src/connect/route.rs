@@ -1,6 +1,6 @@
 //! The way to the collector: to itself, or by a proxy.
 
-use std::io;
+use std::fmt;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -44,8 +44,8 @@ impl Route {
         }
     }
 
-    /// The text of a socket that could not be opened.
-    pub(crate) fn unreached(&self, error: io::Error) -> String {
+    /// The text of a connection to [`peer`](Self::peer) that could not be opened.
+    pub(crate) fn unreached(&self, error: impl fmt::Display) -> String {
         match self {
             Self::Direct => error.to_string(),
             Self::Tunnel { proxy, .. } | Self::Forward(proxy) => format!("{proxy} is not reached: {error}"),

@@ -7,22 +7,22 @@ use super::Proxy;
 use crate::error::ProxyProblem;
 use crate::slips;
 
-/// Reads `http://[user[:password]@]host[:port]`, with or without the scheme; the proxy is one for `target`.
+/// Reads `http[s]://[user[:password]@]host[:port]`, with or without the scheme; the proxy is one for `target`.
 pub(super) fn read(text: &str, target: &Uri) -> Result<Proxy, ProxyProblem> {
     if slips::is_unexpanded(text) {
         return Err(ProxyProblem::NotExpanded);
     }
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    match scheme.to_ascii_lowercase().as_str() {
-        "http" => {}
-        "https" => return Err(ProxyProblem::NeedsTls),
+    let is_tls = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
         "socks" | "socks4" | "socks4a" | "socks5" | "socks5h" => return Err(ProxyProblem::Socks),
         // `user:` stands in front of a password that has `://` in it.
         other if other.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) => {
             return Err(ProxyProblem::UnknownScheme);
         }
         _ => return Err(ProxyProblem::NotEncoded),
-    }
+    };
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     // The part of a password in front of the sign would pass for the port of a host, to which the rest is sent.
     if tail.contains('@') || authority.matches('@').nth(1).is_some() {
@@ -45,6 +45,7 @@ pub(super) fn read(text: &str, target: &Uri) -> Result<Proxy, ProxyProblem> {
         return Err(ProxyProblem::NoHost);
     }
     let port = match port {
+        None if is_tls => 443,
         None => 80,
         Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
             text.parse().ok().filter(|port| *port != 0).ok_or(ProxyProblem::BadPort)?
@@ -58,7 +59,8 @@ pub(super) fn read(text: &str, target: &Uri) -> Result<Proxy, ProxyProblem> {
         host: host.to_owned(),
         port,
         authorization: found.basic_auth().cloned(),
-        shown: format!("http://{place}"),
+        is_tls,
+        shown: format!("{}://{place}", if is_tls { "https" } else { "http" }),
     })
 }
 
@@ -116,6 +118,8 @@ mod tests {
             ("http://10.0.0.1", "10.0.0.1", 80, None, "http://10.0.0.1"),
             ("http://[fd00::1]:3128", "fd00::1", 3128, None, "http://[fd00::1]:3128"),
             ("http://[fd00::1]", "fd00::1", 80, None, "http://[fd00::1]"),
+            ("https://proxy", "proxy", 443, None, "https://proxy"),
+            ("https://me:@proxy:3129", "proxy", 3129, Some("Basic bWU6"), "https://proxy:3129"),
             (
                 "http://me:pa%3Ass%40%23%2F@proxy:3128",
                 "proxy",
@@ -150,7 +154,6 @@ mod tests {
             ("me:canary://x@proxy:3128", ProxyProblem::NotEncoded, "***"),
             ("socks5://me:canary@proxy:1080", ProxyProblem::Socks, "socks5://***@proxy:1080"),
             ("SOCKS5H://proxy", ProxyProblem::Socks, "SOCKS5H://proxy"),
-            ("https://me:canary@proxy", ProxyProblem::NeedsTls, "https://***@proxy"),
             ("ftp://proxy", ProxyProblem::UnknownScheme, "ftp://proxy"),
             ("http://${PROXY}:3128", ProxyProblem::NotExpanded, "http://***"),
             ("http://pro xy:3128", ProxyProblem::NotAUrl, "http://***"),

@@ -22,6 +22,7 @@ use crate::protocol::Protocol;
 /// Secures the connections of one transport, with the files as they were when they were last good.
 pub(crate) struct Client {
     files: KeyFiles,
+    trust: Trust,
     state: Mutex<State>,
 }
 
@@ -36,17 +37,39 @@ struct State {
     notes: Vec<Note>,
 }
 
+/// Which authorities a file of them stands beside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// None: those of the file alone.
+    Alone,
+    /// The built-in ones.
+    Beside,
+}
+
 impl Client {
     /// Reads and checks the files, and the system's authorities where no file names others.
     ///
     /// # Errors
     /// A [`ConfigError`] names the setting, the file, the block and its line.
     pub(crate) fn new(files: KeyFiles) -> Result<Self, ConfigError> {
+        Self::trusting(files, Trust::Alone)
+    }
+
+    /// The client of a proxy. The authorities of the collector are trusted beside the built-in ones: a company's own
+    /// authority signs both as a rule, but a proxy may have a public certificate too. No client certificate is shown.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn for_proxy(files: &KeyFiles) -> Result<Self, ConfigError> {
+        Self::trusting(KeyFiles { certificate: None, key: None, ..files.clone() }, Trust::Beside)
+    }
+
+    fn trusting(files: KeyFiles, trust: Trust) -> Result<Self, ConfigError> {
         let stamps = stamps(&files);
         let material = Material::read(&files)?;
-        let configs = material.configs(&files)?;
+        let configs = material.configs(&files, trust)?;
         let state = State { material, configs, stamps, fault: None, notes: Vec::new() };
-        Ok(Self { files, state: Mutex::new(state) })
+        Ok(Self { files, trust, state: Mutex::new(state) })
     }
 
     /// Secures a connection to the peer `name`. Nothing is sent over it before the peer has proved that name.
@@ -73,7 +96,7 @@ impl Client {
         let stamps = stamps(&self.files);
         let mut state = self.lock();
         if state.stamps.len() != stamps.len() || state.stamps.iter().zip(&stamps).any(|(a, b)| a.is_none() || a != b) {
-            match state.renew(&self.files) {
+            match state.renew(&self.files, self.trust) {
                 Ok(()) => state.fault = None,
                 Err(fault) => {
                     if state.fault.as_ref() != Some(&fault) {
@@ -168,13 +191,21 @@ impl Material {
     }
 
     /// TLS 1.2 and 1.3, sessions resumed, no early data: that would be sent before the peer has proved its name.
-    fn configs(&self, files: &KeyFiles) -> Result<[Arc<ClientConfig>; 2], ConfigError> {
-        let authorities = match (&self.authorities, &files.authorities) {
-            (Some(authorities), Some(file)) => store_of(authorities, file)?,
-            _ => match built_in() {
-                (store, problem) if store.is_empty() => return Err(ConfigError::NoAuthorities { problem }),
-                (store, _) => store,
-            },
+    fn configs(&self, files: &KeyFiles, trust: Trust) -> Result<[Arc<ClientConfig>; 2], ConfigError> {
+        let given = match (&self.authorities, &files.authorities) {
+            (Some(authorities), Some(file)) => Some(store_of(authorities, file)?),
+            _ => None,
+        };
+        let authorities = match given {
+            Some(given) if trust == Trust::Alone => given,
+            given => {
+                let (mut store, problem) = built_in();
+                store.extend(given.into_iter().flat_map(|given| given.roots));
+                if store.is_empty() {
+                    return Err(ConfigError::NoAuthorities { problem });
+                }
+                store
+            }
         };
         let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
             .with_safe_default_protocol_versions()
@@ -196,10 +227,10 @@ impl Material {
 
 impl State {
     /// Takes over what the files hold now. The same content as before keeps its sessions.
-    fn renew(&mut self, files: &KeyFiles) -> Result<(), ConfigError> {
+    fn renew(&mut self, files: &KeyFiles, trust: Trust) -> Result<(), ConfigError> {
         let material = Material::read(files)?;
         if material != self.material {
-            self.configs = material.configs(files)?;
+            self.configs = material.configs(files, trust)?;
             self.material = material;
         }
         Ok(())

@@ -3,5 +3,5 @@
 mod choice;
 mod forward;
 mod refusals;
-mod support;
+pub(crate) mod support;
 mod tunnel;

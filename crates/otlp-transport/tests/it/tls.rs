@@ -5,6 +5,7 @@ mod bad;
 mod files;
 mod peer;
 mod plain;
+mod proxies;
 
 use otlp_transport::{Cause, Config, ConfigBuilder, Outcome, Protocol, Transport, connect};
 use rcgen::KeyPair;
