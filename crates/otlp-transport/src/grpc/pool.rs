@@ -13,7 +13,7 @@ use super::slots::{Slot, Slots};
 use crate::config::Config;
 use crate::connect::age::{self, Successor};
 use crate::connect::failures::Failures;
-use crate::connect::{self, Connector, Driver};
+use crate::connect::{self, Connector, Driver, Duplex};
 use crate::outcome::{Cause, Outcome};
 
 /// Most header bytes that an answer may have; a status, a message and its details need a fraction.
@@ -187,14 +187,17 @@ impl Connection {
     /// Opens a connection on which so many requests may go out before the peer has told its limit.
     async fn open(connector: &Connector, max_age: Duration, requests: usize) -> Result<Self, Cause> {
         let stream = connector.open().await?;
+        Self::over(stream, max_age, requests).await.map_err(|error| connector.failed(&error))
+    }
+
+    async fn over(stream: impl Duplex, max_age: Duration, requests: usize) -> Result<Self, h2::Error> {
         let slots = Slots::new(requests);
         let (requests, mut driver) = h2::client::Builder::new()
             .enable_push(false)
             .max_header_list_size(MAX_HEADERS)
             .initial_max_send_streams(requests)
             .handshake::<_, Bytes>(stream)
-            .await
-            .map_err(|error| connector.failed(&error))?;
+            .await?;
         let told = Arc::clone(&slots);
         let driver = Driver::spawn(std::future::poll_fn(move |cx| {
             let end = Pin::new(&mut driver).poll_unpin(cx);
@@ -229,5 +232,72 @@ impl Lease {
     /// has gone out.
     pub(super) fn is_held_back(&mut self) -> bool {
         std::future::poll_fn(|cx| self.requests.poll_ready(cx)).now_or_never().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use otlp_payload::{BatchId, Payload};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::super::GrpcTransport;
+    use super::*;
+    use crate::Transport as _;
+
+    /// SETTINGS with MAX_CONCURRENT_STREAMS 0.
+    const SHUT: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+    /// The greeting of a client.
+    const PREFACE: usize = 24;
+
+    /// The types of the frames that the peer has read.
+    fn frames(bytes: &[u8]) -> Vec<u8> {
+        let (mut frames, mut rest) = (Vec::new(), bytes.get(PREFACE..).unwrap_or_default());
+        while let [a, b, c, kind, ..] = *rest {
+            frames.push(kind);
+            rest = rest.get(9 + u32::from_be_bytes([0, a, b, c]) as usize..).unwrap_or_default();
+        }
+        frames
+    }
+
+    /// Reads to the end, and lets no request in from a certain turn of the runtime on.
+    async fn shut_after(turns: usize, mut stream: DuplexStream) -> Vec<u8> {
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        stream.write_all(&SHUT).await.expect("open");
+        let mut read = Vec::new();
+        let _ = stream.read_to_end(&mut read).await;
+        read
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_the_peer_did_not_let_in_is_no_possible_duplicate() {
+        let mut let_in = Vec::new();
+        for turns in 0..20 {
+            let config = Config::builder().with_endpoint("http://collector.example:4317").build().expect("valid");
+            let transport = GrpcTransport::new(config);
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let peer = tokio::spawn(shut_after(turns, theirs));
+            let connection = Connection::over(ours, Duration::from_secs(60), 1).await.expect("no answer is needed");
+            let kept = Kept { connection: Arc::new(connection), last_use: Instant::now() };
+            transport.pool.current().kept = Some(kept);
+
+            let payload = Payload::new(BatchId { incarnation: 1, seq: 1 }, UNIX_EPOCH, 3, Bytes::from_static(b"spans"));
+            let outcome = transport.send(&payload).await;
+            let Outcome::Retryable { after: None, cause, possible_duplicate } = outcome else { panic!("{outcome:?}") };
+            assert!(transport.pool.current().kept.is_none(), "the next call uses a new connection");
+            drop(transport);
+            let has_read = frames(&peer.await.expect("no panic")).contains(&1);
+            assert_eq!(possible_duplicate, has_read, "{turns} turns: {cause}");
+            if !has_read {
+                let expected = "no connection: http://collector.example:4317: the peer lets no request in: its \
+                                MAX_CONCURRENT_STREAMS is 0";
+                assert_eq!(cause.to_string(), expected, "{turns} turns");
+            }
+            let_in.push(has_read);
+        }
+        assert!(let_in.contains(&true) && let_in.contains(&false), "{let_in:?}");
     }
 }
