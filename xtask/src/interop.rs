@@ -21,11 +21,27 @@ const TOOLS: [(&str, &str); 4] = [
     ("python3", "apt-get install python3 python3-venv; 3.10 or later"),
 ];
 
-/// Finds or builds the other programs and runs the trials against them.
-pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
+/// Proxies, which tell their version for `-v`. squid lies in a folder of the superuser's path.
+const TINYPROXY: (&[&str], &str) = (&["tinyproxy", "/usr/sbin/tinyproxy"], "apt-get install tinyproxy");
+const SQUID: (&[&str], &str) = (&["squid", "/usr/sbin/squid"], "apt-get install squid");
+
+/// The first of these programs that runs.
+fn find((programs, get): (&[&'static str], &'static str)) -> Result<&'static str, Failure> {
+    let found = programs.iter().find(|program| process::require(program, "-v", get).is_ok());
+    found.copied().ok_or_else(|| Failure::MissingTool { tool: programs[0].into(), get })
+}
+
+/// Finds or builds the other programs and runs the trials against them, or one part of them.
+pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failure> {
+    let part = match options {
+        [] => None,
+        [part] if part == "proxies" => Some(part),
+        _ => return Err(Failure::Usage(format!("interop takes no option but `proxies`, got {options:?}"))),
+    };
     for (tool, get) in TOOLS {
         process::require(tool, "--version", get)?;
     }
+    let (tinyproxy, squid) = (find(TINYPROXY)?, find(SQUID)?);
     let python = install_python(workspace)?;
     let source = workspace.root.join("xtask/trials/collector");
     let collector = match env::var_os("OTELCOL_BIN").filter(|path| !path.is_empty()) {
@@ -40,8 +56,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let driver = workspace.target.join("debug/trials");
     let otlp_py = workspace.root.join("xtask/trials/python/otlp.py");
     let mut command = Command::new(driver);
-    command.arg("interop").arg("--collector").arg(collector).arg("--configs").arg(source);
-    process::run(command.arg("--python").arg(python).arg("--otlp-py").arg(otlp_py))
+    command.arg("interop").args(part).arg("--collector").arg(collector).arg("--configs").arg(source);
+    command.arg("--python").arg(python).arg("--otlp-py").arg(otlp_py);
+    process::run(command.args(["--tinyproxy", tinyproxy, "--squid", squid]))
 }
 
 /// A virtual environment with the packages of `requirements.txt`, these versions and these bytes, made once for each

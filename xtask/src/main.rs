@@ -56,8 +56,9 @@ usage: cargo xtask <lane> [options]
   setups [FILTER | --write]
                        the README's program in a folder of its own starts with each of fifty-six wrong or unusual
                        set-ups; docs/setups.md says what it must do, --write puts there what it does; needs root
-  interop              against the OpenTelemetry Collector itself, and our files against it, jq, gzip, zstd and
-                       google.protobuf; needs go (or OTELCOL_BIN=<its program>), jq, gzip, zstd, python3 with venv
+  interop [proxies]    against the OpenTelemetry Collector itself, also behind real proxies, and our files against it,
+                       jq, gzip, zstd and google.protobuf; needs go (or OTELCOL_BIN=<its program>), jq, gzip, zstd,
+                       python3 with venv, tinyproxy, squid; `proxies`: the checks behind proxies alone
 ";
 
 fn main() -> ExitCode {
@@ -97,7 +98,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "setups" => setups::run(&workspace, rest),
         "volumes" => volumes::run(&workspace, rest),
         "fuzz" => fuzz::run(&workspace, rest),
-        "interop" => no_options(rest).and_then(|()| interop::run(&workspace)),
+        "interop" => interop::run(&workspace, rest),
         other => Err(Failure::Usage(format!("there is no lane {other:?}"))),
     }
 }

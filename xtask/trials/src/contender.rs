@@ -110,7 +110,8 @@ pub fn unlimited(protocol: Protocol, endpoint: &str, state: &Path) -> Result<Bui
     Ok(Settings::Quick.exporter(builder.with_request_max_bytes(PLENTY).with_buffer_max_bytes(PLENTY)))
 }
 
-fn config(protocol: Protocol, endpoint: &str) -> ConfigBuilder {
+/// The settings of a transport of ours to this endpoint.
+pub fn config(protocol: Protocol, endpoint: &str) -> ConfigBuilder {
     Config::builder().with_endpoint(endpoint).with_protocol(match protocol {
         Protocol::Grpc => otlp_transport::Protocol::Grpc,
         Protocol::Http => otlp_transport::Protocol::HttpProtobuf,

@@ -18,7 +18,8 @@ usage: trials outage [--short | --long]
        trials idle-app <before>           such a program; used by the trial itself
        trials slow-disk [--seconds N]     the table of delays; needs strace
        trials slow-disk-load <settings>   its application; used by the trial itself
-       trials interop --collector <program> --configs <folder> --python <program> --otlp-py <program>
+       trials interop [proxies] --collector <program> --configs <folder> --python <program> --otlp-py <program>
+                      --tinyproxy <program> --squid <program>
        trials chaos [<storm> [options]]   without a storm: lists the storms and their options
        trials upgrade <old> <new>         two builds of the service `upgraded_service` on one directory
        trials setups <program> <page> [--write | <part of a name>]  wrong set-ups; needs root
@@ -50,14 +51,8 @@ fn main() -> ExitCode {
         ["outage"] => outages(10, 0.90),
         ["outage", "--short"] => outages(2, 0.50),
         ["outage", "--long"] => long_outage(),
-        ["interop", "--collector", program, "--configs", configs, "--python", python, "--otlp-py", otlp_py] => {
-            interop::run(&Setup {
-                program: program.into(),
-                configs: configs.into(),
-                python: python.into(),
-                otlp_py: otlp_py.into(),
-            })
-        }
+        ["interop", "proxies", options @ ..] => interop_setup(options).and_then(|setup| interop::run_proxies(&setup)),
+        ["interop", options @ ..] => interop_setup(options).and_then(|setup| interop::run(&setup)),
         ["idle"] => wakeups(60),
         ["idle", "--seconds", seconds] => seconds.parse().map_err(Failure::from).and_then(wakeups),
         ["idle-app", before] => idle::live(before),
@@ -118,6 +113,35 @@ fn long_outage() -> Result<(), Failure> {
 }
 
 /// Prints the table; fails if a thread woke up more often than its bound.
+/// The programs of the lane `interop`, all of them in this order.
+fn interop_setup(options: &[&str]) -> Result<Setup, Failure> {
+    let [
+        "--collector",
+        program,
+        "--configs",
+        configs,
+        "--python",
+        python,
+        "--otlp-py",
+        otlp_py,
+        "--tinyproxy",
+        tinyproxy,
+        "--squid",
+        squid,
+    ] = options
+    else {
+        return Err(format!("interop takes its six programs and folders\n\n{USAGE}").into());
+    };
+    Ok(Setup {
+        program: program.into(),
+        configs: configs.into(),
+        python: python.into(),
+        otlp_py: otlp_py.into(),
+        tinyproxy: tinyproxy.into(),
+        squid: squid.into(),
+    })
+}
+
 fn wakeups(seconds: u64) -> Result<(), Failure> {
     println!("programs that do nothing for {seconds} s\n{}", idle::HEAD);
     let mut wrong = Vec::new();

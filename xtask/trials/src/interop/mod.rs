@@ -1,8 +1,9 @@
 //! Our exporter and its files against programs that share no code with it: the OpenTelemetry Collector, jq, gzip, zstd,
-//! and google.protobuf; compared span by span.
+//! and google.protobuf; compared span by span. And the Collector behind real proxies.
 
 mod files;
 mod otelcol;
+mod proxies;
 mod readers;
 mod stores;
 mod wire;
@@ -24,6 +25,21 @@ pub struct Setup {
     pub python: PathBuf,
     /// The program for it.
     pub otlp_py: PathBuf,
+    /// The first proxy.
+    pub tinyproxy: PathBuf,
+    /// The second proxy.
+    pub squid: PathBuf,
+}
+
+/// Runs the checks behind proxies and prints a line for each.
+///
+/// # Errors
+///
+/// When a check failed; all of them ran.
+pub fn run_proxies(setup: &Setup) -> Result<(), Failure> {
+    let mut checks = Checks::default();
+    checks.run_proxies(setup);
+    checks.end()
 }
 
 /// Runs every check and prints a line for each.
@@ -40,6 +56,7 @@ pub fn run(setup: &Setup) -> Result<(), Failure> {
         checks.run(&format!("killed and started again, {protocol}"), || wire::killed(setup, protocol));
         checks.run(&format!("over its limit, {protocol}"), || wire::over_its_limit(setup, protocol));
     }
+    checks.run_proxies(setup);
     for form in [Form::PLAIN, Form::GZIP] {
         checks.run(&format!("its file receiver, {}", form.name()), || files::read_by_it(setup, form));
     }
@@ -78,6 +95,15 @@ impl Checks {
             Err(failure) => {
                 self.failed += 1;
                 println!("FAILED  {name}: {failure} ({seconds:.1} s)");
+            }
+        }
+    }
+
+    fn run_proxies(&mut self, setup: &Setup) {
+        for kind in proxies::Kind::ALL {
+            for protocol in [Protocol::Grpc, Protocol::Http] {
+                let name = format!("proxies: {}, {protocol}", kind.name());
+                self.run(&name, || proxies::delivery(setup, kind, protocol));
             }
         }
     }

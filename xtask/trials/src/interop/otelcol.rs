@@ -32,23 +32,34 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 impl<'a> Otelcol<'a> {
     /// Takes OTLP over gRPC and HTTP; its record and its log lie in `folder`.
     pub(super) fn otlp(setup: &'a Setup, folder: &Path) -> Result<Self, Failure> {
-        Self::start_with(setup, "otlp.yaml", folder, String::new())
+        Self::otlp_at(setup, folder, Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same at another address of this machine.
+    pub(super) fn otlp_at(setup: &'a Setup, folder: &Path, at: Ipv4Addr) -> Result<Self, Failure> {
+        Self::start_with(setup, "otlp.yaml", folder, String::new(), at)
     }
 
     /// The same, with its record in protobuf too, beside the other.
     pub(super) fn both_forms(setup: &'a Setup, folder: &Path) -> Result<Self, Failure> {
-        Self::start_with(setup, "proto.yaml", folder, String::new())
+        Self::start_with(setup, "proto.yaml", folder, String::new(), Ipv4Addr::LOCALHOST)
     }
 
     /// Reads the files that `pattern` names; its record and its log lie in `folder`.
     pub(super) fn files(setup: &'a Setup, folder: &Path, pattern: String) -> Result<Self, Failure> {
-        Self::start_with(setup, "files.yaml", folder, pattern)
+        Self::start_with(setup, "files.yaml", folder, pattern, Ipv4Addr::LOCALHOST)
     }
 
-    fn start_with(setup: &'a Setup, config: &'static str, folder: &Path, files: String) -> Result<Self, Failure> {
+    fn start_with(
+        setup: &'a Setup,
+        config: &'static str,
+        folder: &Path,
+        files: String,
+        at: Ipv4Addr,
+    ) -> Result<Self, Failure> {
         // Two free ports. Another process could take one in between: then the Collector does not get ready, and its log
         // has the reason.
-        let ports = [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];
+        let ports = [TcpListener::bind((at, 0))?, TcpListener::bind((at, 0))?];
         let (grpc, http) = (ports[0].local_addr()?, ports[1].local_addr()?);
         drop(ports);
         let mut collector = Self { setup, config, folder: folder.to_owned(), grpc, http, files, child: None };
