@@ -16,7 +16,8 @@ use crate::support::{PATIENCE, fixed_clock, listen};
 pub(crate) enum Script {
     /// Writes these bytes and connects to this address.
     Tunnel(Vec<u8>, SocketAddr),
-    /// The same, with the first bytes of that server in one piece with the answer.
+    /// The same, with the first half of that server's first bytes in one piece with the answer, and the second once the
+    /// client has used the tunnel.
     TunnelAtOnce(Vec<u8>, SocketAddr),
     /// Writes these bytes, and goes on reading.
     Answer(Vec<u8>),
@@ -91,8 +92,13 @@ async fn serve(mut stream: TcpStream, script: Script, seen: Seen, index: usize) 
         }
         Script::TunnelAtOnce(mut answer, to) => {
             let Ok(mut server) = TcpStream::connect(to).await else { return };
+            let (head, mut first) = (answer.len(), Vec::new());
             let _ = server.read_buf(&mut answer).await;
+            let half = answer.split_off(head + (answer.len() - head) / 2);
             let _ = stream.write_all(&answer).await;
+            let _ = stream.read_buf(&mut first).await;
+            let _ = server.write_all(&first).await;
+            let _ = stream.write_all(&half).await;
             let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
         }
         Script::Answer(answer) => {
