@@ -1,12 +1,17 @@
 //! The settings of a transport, checked as a whole.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "_tls")]
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+use tokio::time::Instant;
 
+use crate::clock::system_clock;
+use crate::connect::unobserved;
+use crate::credentials::{Credentials, Gate, HeadersFile, RequestHead, Signed};
 use crate::endpoint::{Endpoint, Given, Place, Reach};
 use crate::error::ConfigError;
 use crate::headers::{Headers, secret};
@@ -62,6 +67,8 @@ pub struct Config {
     pub(crate) proxy_tls: Option<Arc<tls::Client>>,
     /// Texts that must appear in no message.
     secrets: Secrets,
+    /// Headers that change while the transport runs.
+    pub(crate) credentials: Option<Arc<Gate>>,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -161,17 +168,46 @@ impl Config {
         self
     }
 
+    /// The headers of the credentials that change, for a request with this head, and with `prefix` in front of its
+    /// `body`. None without such credentials; an error is the cause for which the request cannot go out.
+    pub(crate) async fn sign<B>(
+        &self,
+        request: &Request<B>,
+        prefix: Bytes,
+        body: &Bytes,
+        deadline: Instant,
+    ) -> Result<Option<Signed>, Cause> {
+        let Some(gate) = &self.credentials else { return Ok(None) };
+        let (method, uri) = (request.method().clone(), self.endpoint.uri.clone());
+        let head = RequestHead::new(method, uri, request.headers().clone(), prefix);
+        gate.sign(&head, body, deadline).await.map(Some)
+    }
+
+    /// The outcome of a call that went out with these credentials, without the secrets of the request.
+    pub(crate) async fn settle(&self, mut outcome: Outcome, signed: Option<Signed>, deadline: Instant) -> Outcome {
+        if let (Some(gate), Some(signed)) = (&self.credentials, &signed) {
+            outcome = unobserved(gate.settle(outcome, signed, deadline)).await;
+        }
+        self.scrub(outcome, signed.as_ref())
+    }
+
     /// Takes the secrets out of an outcome's texts: a peer may repeat a header, the path or the query of a
     /// request.
-    pub(crate) fn scrub(&self, mut outcome: Outcome) -> Outcome {
-        let clean = |text: &mut String| self.secrets.remove_from(text);
+    fn scrub(&self, mut outcome: Outcome, signed: Option<&Signed>) -> Outcome {
+        let clean = |text: &mut String| {
+            self.secrets.remove_from(text);
+            signed.into_iter().for_each(|signed| signed.scrub(text));
+            self.credentials.iter().for_each(|gate| gate.scrub(text));
+        };
         match &mut outcome {
             Outcome::Delivered { message, .. } => message.iter_mut().for_each(clean),
             Outcome::AcknowledgedUnreadably { cause }
             | Outcome::Retryable { cause, .. }
             | Outcome::TooLarge { cause, .. }
+            | Outcome::CredentialsRenewed { cause, .. }
             | Outcome::Refused { cause, .. } => match cause {
                 Cause::Connect(text)
+                | Cause::Credentials(text)
                 | Cause::Broken(text)
                 | Cause::Unreadable(text)
                 | Cause::Unexpected(text)
@@ -203,6 +239,7 @@ pub struct ConfigBuilder {
     pub(crate) proxy: proxy::Choice,
     pub(crate) headers: Headers,
     pub(crate) header_error: Option<ConfigError>,
+    pub(crate) credentials: Option<CredentialsFrom>,
     /// From the headers: one more product in front of the user agent.
     pub(crate) user_agent: Option<HeaderValue>,
     pub(crate) timeout: Option<(Duration, &'static str)>,
@@ -268,6 +305,22 @@ impl ConfigBuilder {
             let error = ConfigError::Headers { setting: "with_header", position: 1, name, problem };
             self.header_error.get_or_insert(error);
         }
+        self
+    }
+
+    /// Headers that change while the transport runs: tokens, signatures. Default none. Takes the place of
+    /// [`with_headers_file`](Self::with_headers_file) and of the variable `TELEMETRY_HEADERS_FILE`; the other headers
+    /// stay, and those of the provider beat them.
+    pub fn with_credentials(mut self, credentials: Arc<dyn Credentials>) -> Self {
+        self.credentials = Some(CredentialsFrom::Provider(credentials));
+        self
+    }
+
+    /// A [`HeadersFile`] whose headers beat all others of the same names. Default none. Beats the variable
+    /// `TELEMETRY_HEADERS_FILE`, and takes the place of [`with_credentials`](Self::with_credentials). The file is read
+    /// when the settings are built.
+    pub fn with_headers_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.credentials = Some(CredentialsFrom::File { setting: "with_headers_file", path: path.into() });
         self
     }
 
@@ -431,6 +484,16 @@ impl ConfigBuilder {
             let note = |file: &KeyFile| Note::new(file.setting, format!("{} has no effect: {why}", file.setting));
             self.notes.extend(without.map(note));
         }
+        let wall_clock = self.wall_clock.unwrap_or(system_clock);
+        let credentials: Option<Arc<dyn Credentials>> = match self.credentials {
+            None => None,
+            Some(CredentialsFrom::Provider(provider)) => Some(provider),
+            Some(CredentialsFrom::File { setting, path }) => {
+                Some(Arc::new(HeadersFile::open_as(setting, path, wall_clock)?))
+            }
+        };
+        let credentials = credentials.map(|provider| Arc::new(Gate::new(provider, timeout)));
+        self.notes.extend(credentials.iter().flat_map(|gate| gate.take_notes()));
         let mut secret = self.headers.clone();
         secret.add_user_agent(self.user_agent.as_ref());
         secret.add_proxy_authorization(proxy.as_ref().and_then(|proxy| proxy.authorization.as_ref()));
@@ -446,15 +509,32 @@ impl ConfigBuilder {
             max_request_bytes,
             connection_max_age,
             user_agent,
-            wall_clock: self.wall_clock.unwrap_or(system_clock),
+            wall_clock,
             key_files: self.key_files,
             #[cfg(feature = "_tls")]
             tls,
             #[cfg(feature = "_tls")]
             proxy_tls,
             secrets,
+            credentials,
             notes: self.notes,
         })
+    }
+}
+
+/// The source of headers that change.
+#[derive(Clone)]
+pub(crate) enum CredentialsFrom {
+    Provider(Arc<dyn Credentials>),
+    File { setting: &'static str, path: PathBuf },
+}
+
+impl fmt::Debug for CredentialsFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provider(_) => f.write_str("Credentials"),
+            Self::File { path, .. } => f.debug_tuple("HeadersFile").field(path).finish(),
+        }
     }
 }
 
@@ -489,9 +569,4 @@ fn user_agent(of_user: Option<HeaderValue>, product: Option<String>) -> Result<H
     // Each value of the list counts as a secret.
     both.set_sensitive(true);
     Ok(both)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one reading of the wall clock; an argument everywhere below")]
-fn system_clock() -> SystemTime {
-    SystemTime::now()
 }

@@ -1,11 +1,12 @@
 //! The `OTEL_EXPORTER_OTLP_*` family, by the rules of the OpenTelemetry specification.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::config::{Config, ConfigBuilder};
+use crate::config::{Config, ConfigBuilder, CredentialsFrom};
 use crate::endpoint::{Given, Reach};
 use crate::error::{ConfigError, EndpointProblem, HeaderProblem};
 use crate::headers::Headers;
@@ -23,6 +24,8 @@ const PROTOCOL: Pair = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTL
 const HEADERS: Pair = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 const TIMEOUT: Pair = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
 const COMPRESSION: Pair = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
+/// An addition of holdfast: one for all signals.
+const HEADERS_FILE: &str = "TELEMETRY_HEADERS_FILE";
 const INSECURE: Pair = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
 const CERTIFICATE: Pair = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
 const CLIENT_CERTIFICATE: Pair =
@@ -44,6 +47,7 @@ impl ConfigBuilder {
     /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http[s]://host:port[/path]`, `unix:///path/to/socket` | `http://localhost:4317`, HTTP `:4318` | error |
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `grpc`, `http/protobuf` | `grpc`; port 4318: `http/protobuf` | note; for `http/json` `http/protobuf` is used |
     /// | `OTEL_EXPORTER_OTLP_HEADERS` | `key=value,key=value`, values percent-encoded | none | error; headers of the transport itself are left out with a note, a `user-agent` is put in front of its own |
+    /// | `TELEMETRY_HEADERS_FILE` (without a `_TRACES_` form) | the path of a [`HeadersFile`](crate::HeadersFile) | none | error; a file that is not there yet: note |
     /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 0 to 2147483647, milliseconds, or `250ms`, `10s`, `5m`; an hour is the longest, and is meant by 0 | 10000 | note |
     /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none`, `gzip` | `none` | note |
     /// | `OTEL_EXPORTER_OTLP_INSECURE` | `true`, `false` | `false` | note |
@@ -67,6 +71,13 @@ impl ConfigBuilder {
             if self.user_agent.is_none() {
                 self.user_agent = user_agent;
             }
+        }
+        if self.credentials.is_none()
+            && let Some(path) = vars.value(HEADERS_FILE)
+        {
+            // The end of a line may have come with the value.
+            let path = path.to_str().map_or_else(|| path.clone().into(), |text| PathBuf::from(text.trim()));
+            self.credentials = Some(CredentialsFrom::File { setting: HEADERS_FILE, path });
         }
         if self.protocol.is_none() {
             self.protocol = vars.protocol();

@@ -1,6 +1,8 @@
 //! Errors of the settings.
 
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 
 /// A setting that cannot be used. `Display` names the setting, its value unless that is secret, and the accepted
 /// values.
@@ -39,6 +41,20 @@ pub enum ConfigError {
         value: String,
         /// The fault.
         problem: ProxyProblem,
+    },
+    /// A file of headers. The error holds a header's name and never its value, which is secret.
+    #[error("{setting}={path:?}: {}{problem}", LineOf(*line, name))]
+    HeadersFile {
+        /// The variable, or the builder method.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1, if the fault is in one.
+        line: Option<usize>,
+        /// The header's name, where it could be read.
+        name: Option<String>,
+        /// The fault.
+        problem: HeadersFileProblem,
     },
     /// A builder method was given a value out of its range.
     #[error("{setting} of {value}: {accepted} is accepted")]
@@ -79,6 +95,7 @@ impl ConfigError {
             Self::Endpoint { setting, .. }
             | Self::Headers { setting, .. }
             | Self::Proxy { setting, .. }
+            | Self::HeadersFile { setting, .. }
             | Self::Range { setting, .. }
             | Self::KeyFile { setting, .. } => setting,
             Self::NoAuthorities { .. } => "OTEL_EXPORTER_OTLP_CERTIFICATE",
@@ -227,6 +244,74 @@ pub enum ProxyProblem {
     /// `https` with a host that is neither a name of DNS nor an address.
     #[error("has a host that no certificate can name; accepted for https:// are names of DNS and IP addresses")]
     NoCertificateName,
+}
+
+/// The fault of a file of headers, with its next step.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeadersFileProblem {
+    /// No such file.
+    #[error("does not exist; write it with lines key=value, such as authorization=Bearer%20token")]
+    Missing,
+    /// The system gives no access to it.
+    #[error("cannot be read ({0}); let the user of this process read the file and enter its directories")]
+    Unreadable(io::ErrorKind),
+    /// Something else has its name.
+    #[error("is {0}; accepted is a regular file with lines key=value: correct the path, or put the file there")]
+    NotAFile(&'static str),
+    /// More than 64 KiB.
+    #[error("has more than 64 KiB; accepted are lines key=value of at most 100 headers: is it the right file?")]
+    TooLarge,
+    /// No line has a header.
+    #[error("holds no header; write lines key=value, such as authorization=Bearer%20token")]
+    Empty,
+    /// Not text.
+    #[error("is not UTF-8; accepted is key=value with a percent-encoded value: write the line anew")]
+    NotUtf8,
+    /// A line without `=`.
+    #[error(
+        "has no '='; accepted is key=value, one header a line, or a comment that begins with '#': correct the line"
+    )]
+    NoEquals,
+    /// A line of HTTP.
+    #[error("has a ':' behind its name; accepted is key=value: write '=' in its place")]
+    Colon,
+    /// The name has characters that a header name cannot have.
+    #[error("has a bad name; accepted are letters, digits and !#$&'*+-.^_`|~: correct the line")]
+    BadName,
+    /// `%` without two hexadecimal digits.
+    #[error("has a bad escape; accepted is % with two hexadecimal digits: write %25 for the sign itself")]
+    BadEscape,
+    /// The value, decoded, holds a byte that a header cannot carry.
+    #[error("has a value that a header cannot carry; accepted are printable ASCII characters: correct the value")]
+    BadValue,
+    /// More headers than a request should have.
+    #[error("is one too many; at most 100 headers are accepted: remove some")]
+    TooMany,
+}
+
+impl HeadersFileProblem {
+    pub(crate) fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            io::ErrorKind::IsADirectory => Self::NotAFile("a directory"),
+            kind => Self::Unreadable(kind),
+        }
+    }
+
+    /// Another process may be about to write the file, or to give access to it.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Missing | Self::Unreadable(_) | Self::Empty)
+    }
+}
+
+struct LineOf<'a>(Option<usize>, &'a Option<String>);
+
+impl fmt::Display for LineOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(line, name) = self;
+        line.map_or(Ok(()), |line| write!(f, "line {line}{} ", NameOf(name)))
+    }
 }
 
 struct NameOf<'a>(&'a Option<String>);

@@ -18,6 +18,7 @@ use crate::answer;
 use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::config::Config;
 use crate::connect::{Connector, unobserved};
+use crate::credentials::Signed;
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
@@ -52,7 +53,7 @@ impl GrpcTransport {
         Self { pool: Pool::new(connector, &config), config }
     }
 
-    async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
+    async fn exchange(&self, payload: &Payload, deadline: Instant, signed: &mut Option<Signed>) -> Outcome {
         let body = match self.config.compression {
             Compression::None => payload.bytes().clone(),
             Compression::Gzip => body::gzip(payload.bytes()),
@@ -63,6 +64,10 @@ impl GrpcTransport {
             Outcome::Retryable { after: None, cause, possible_duplicate }
         };
 
+        match self.config.sign(&self.head(), self.prefix(&body), &body, deadline).await {
+            Ok(headers) => *signed = headers,
+            Err(cause) => return Outcome::Retryable { after: None, cause, possible_duplicate: false },
+        }
         let mut is_second = false;
         loop {
             let mut lease = match timeout_at(deadline, self.pool.lease()).await {
@@ -70,7 +75,9 @@ impl GrpcTransport {
                 Ok(Err(cause)) => return unsent(cause),
                 Err(_) => return self.pool.shut().map_or_else(|| timed_out(false), unsent),
             };
-            let call = self.call(&mut lease.requests, body.clone(), payload.span_count(), deadline);
+            let mut request = self.request(deadline);
+            signed.iter().for_each(|signed| signed.put_into(request.headers_mut()));
+            let call = self.call(&mut lease.requests, request, body.clone(), payload.span_count(), deadline);
             let answer = timeout_at(deadline, call).await;
             if answer.is_err() && lease.is_held_back() {
                 return self.pool.shut().map_or_else(|| timed_out(false), unsent);
@@ -89,17 +96,21 @@ impl GrpcTransport {
     }
 
     /// Sends one request and reads its answer.
-    async fn call(&self, requests: &mut SendRequest<Bytes>, message: Bytes, spans: usize, deadline: Instant) -> Answer {
-        let (response, mut stream) = match requests.send_request(self.request(deadline), false) {
+    async fn call(
+        &self,
+        requests: &mut SendRequest<Bytes>,
+        request: Request<()>,
+        message: Bytes,
+        spans: usize,
+        deadline: Instant,
+    ) -> Answer {
+        let (response, mut stream) = match requests.send_request(request, false) {
             Ok(opened) => opened,
             Err(error) => return Answer::Unprocessed(cause_of(&error)),
         };
-        let mut prefix = BytesMut::with_capacity(PREFIX);
-        prefix.put_u8(u8::from(self.config.compression == Compression::Gzip));
-        prefix.put_u32(u32::try_from(message.len()).expect("a request is limited to 1 GiB"));
         // Both wait inside h2 for the peer's window: the bytes are shared, so that costs no memory.
         // An error here means that the stream is over already; the answer says why.
-        let _ = stream.send_data(prefix.freeze(), false).and_then(|()| stream.send_data(message, true));
+        let _ = stream.send_data(self.prefix(&message), false).and_then(|()| stream.send_data(message, true));
 
         let response = match response.await {
             Ok(response) => response,
@@ -146,7 +157,26 @@ impl GrpcTransport {
         }))
     }
 
+    /// The frame in front of a message.
+    fn prefix(&self, message: &Bytes) -> Bytes {
+        let mut prefix = BytesMut::with_capacity(PREFIX);
+        prefix.put_u8(u8::from(self.config.compression == Compression::Gzip));
+        prefix.put_u32(u32::try_from(message.len()).expect("a request is limited to 1 GiB"));
+        prefix.freeze()
+    }
+
     fn request(&self, deadline: Instant) -> Request<()> {
+        let mut request = self.head();
+        // The peer can stop work on a call that has timed out, which makes fewer duplicates.
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+        if let Ok(left) = HeaderValue::from_str(&format!("{left}m")) {
+            request.headers_mut().insert("grpc-timeout", left);
+        }
+        request
+    }
+
+    /// A request without the headers that depend on time.
+    fn head(&self) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
@@ -160,11 +190,6 @@ impl GrpcTransport {
             headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
             headers.insert("grpc-accept-encoding", HeaderValue::from_static("gzip"));
         }
-        // The peer can stop work on a call that has timed out, which makes fewer duplicates.
-        let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
-        if let Ok(left) = HeaderValue::from_str(&format!("{left}m")) {
-            headers.insert("grpc-timeout", left);
-        }
         request
     }
 }
@@ -177,19 +202,9 @@ impl Transport for GrpcTransport {
             return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit }, possible_duplicate: false };
         }
         let deadline = Instant::now() + self.config.timeout;
-        self.config.scrub(unobserved(self.exchange(payload, deadline)).await)
-    }
-
-    fn can_change(&self) -> bool {
-        self.pool.connector().can_change()
-    }
-
-    async fn has_changed(&self) -> bool {
-        self.pool.connector().has_changed().await
-    }
-
-    fn take_notes(&self) -> Vec<Note> {
-        self.pool.connector().take_notes()
+        let mut signed = None;
+        let outcome = unobserved(self.exchange(payload, deadline, &mut signed)).await;
+        self.config.settle(outcome, signed, deadline).await
     }
 
     fn endpoint(&self) -> &str {
@@ -198,6 +213,23 @@ impl Transport for GrpcTransport {
 
     fn reconnect(&self) {
         self.pool.reconnect();
+    }
+
+    fn can_change(&self) -> bool {
+        self.config.credentials.is_some() || self.pool.connector().can_change()
+    }
+
+    async fn has_changed(&self) -> bool {
+        let is_unused = match &self.config.credentials {
+            Some(gate) => unobserved(gate.has_unused()).await,
+            None => false,
+        };
+        is_unused || self.pool.connector().has_changed().await
+    }
+
+    fn take_notes(&self) -> Vec<Note> {
+        let of_credentials = self.config.credentials.iter().flat_map(|gate| gate.take_notes());
+        of_credentials.chain(self.pool.connector().take_notes()).collect()
     }
 }
 

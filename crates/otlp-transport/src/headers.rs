@@ -12,7 +12,7 @@ use crate::slips;
 const MAX_HEADERS: usize = 100;
 
 /// Extra headers. `Debug` shows their names only; every value is marked sensitive, so that HTTP/2 does not index it.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub(crate) struct Headers(HeaderMap);
 
 impl Headers {
@@ -51,6 +51,13 @@ impl Headers {
 
     pub(crate) fn append_to(&self, map: &mut HeaderMap) {
         map.extend(self.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+
+    /// Puts the headers into a request, in the place of those of the same names.
+    pub(crate) fn put_into(&self, map: &mut HeaderMap) {
+        for (name, value) in &self.0 {
+            map.insert(name.clone(), value.clone());
+        }
     }
 
     /// The values, which are printable ASCII.
@@ -115,14 +122,14 @@ pub(crate) fn secret(value: &[u8]) -> Result<HeaderValue, HeaderProblem> {
 }
 
 /// The fault of a member without `=`: `name: value` is a line of HTTP.
-fn without_equals(member: &str) -> HeaderProblem {
+pub(crate) fn without_equals(member: &str) -> HeaderProblem {
     let name = member.split(':').next().unwrap_or_default().trim();
     let is_line = member.contains(':') && HeaderName::from_bytes(name.as_bytes()).is_ok();
     if is_line { HeaderProblem::Colon } else { HeaderProblem::NoEquals }
 }
 
 /// The usual slip in a value that is accepted, told by its form.
-fn slip_in(value: &str) -> Option<&'static str> {
+pub(crate) fn slip_in(value: &str) -> Option<&'static str> {
     if slips::unquoted(value).is_some() {
         return Some("has quotation marks around its value, which are sent too; remove them");
     }
@@ -165,7 +172,7 @@ fn is_reserved(name: &HeaderName) -> bool {
 }
 
 /// Percent-decodes, and unlike the usual decoders refuses a `%` that begins no escape.
-fn percent_decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let is_escape = |rest: &str| rest.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
     text.match_indices('%')
         .all(|(at, _)| is_escape(&text[at + 1..]))

@@ -18,6 +18,7 @@ use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
 use crate::config::Config;
 use crate::connect::{Connector, Route, unobserved};
+use crate::credentials::Signed;
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
@@ -50,11 +51,17 @@ impl HttpTransport {
         Self { pool: Pool::new(connector, &config), config }
     }
 
-    async fn exchange(&self, payload: &Payload, deadline: Instant) -> Outcome {
+    async fn exchange(&self, payload: &Payload, deadline: Instant, signed: &mut Option<Signed>) -> Outcome {
         let failed = |cause, possible_duplicate| Outcome::Retryable { after: None, cause, possible_duplicate };
         let timed_out = || Cause::Timeout(self.config.timeout);
 
-        let mut request = self.request(payload);
+        let (mut request, sent) = self.request(payload);
+        match self.config.sign(&request, Bytes::new(), &sent, deadline).await {
+            Ok(headers) => *signed = headers,
+            Err(cause) => return failed(cause, false),
+        }
+        drop(sent);
+        signed.iter().for_each(|signed| signed.put_into(request.headers_mut()));
         let mut connection = timeout_at(deadline, self.pool.kept()).await.ok().flatten();
         let (connection, response) = loop {
             let was_kept = connection.is_some();
@@ -120,10 +127,11 @@ impl HttpTransport {
         outcome
     }
 
-    fn request(&self, payload: &Payload) -> Request<Full<Bytes>> {
+    /// The request, and its body once more: the bytes are shared.
+    fn request(&self, payload: &Payload) -> (Request<Full<Bytes>>, Bytes) {
         let is_compressed = self.config.compression == Compression::Gzip;
         let body = if is_compressed { body::gzip(payload.bytes()) } else { payload.bytes().clone() };
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = Method::POST;
         let uri = &self.config.endpoint.uri;
         let route = &self.pool.connector().route;
@@ -144,7 +152,7 @@ impl HttpTransport {
         if is_compressed {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        request
+        (request, body)
     }
 }
 
@@ -156,20 +164,10 @@ impl Transport for HttpTransport {
             return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit }, possible_duplicate: false };
         }
         let deadline = Instant::now() + self.config.timeout;
-        let outcome = unobserved(self.exchange(payload, deadline)).await;
-        self.config.scrub(self.pool.connector().route.explained(outcome))
-    }
-
-    fn can_change(&self) -> bool {
-        self.pool.connector().can_change()
-    }
-
-    async fn has_changed(&self) -> bool {
-        self.pool.connector().has_changed().await
-    }
-
-    fn take_notes(&self) -> Vec<Note> {
-        self.pool.connector().take_notes()
+        let mut signed = None;
+        let outcome = unobserved(self.exchange(payload, deadline, &mut signed)).await;
+        let outcome = self.pool.connector().route.explained(outcome);
+        self.config.settle(outcome, signed, deadline).await
     }
 
     fn endpoint(&self) -> &str {
@@ -178,6 +176,23 @@ impl Transport for HttpTransport {
 
     fn reconnect(&self) {
         self.pool.reconnect();
+    }
+
+    fn can_change(&self) -> bool {
+        self.config.credentials.is_some() || self.pool.connector().can_change()
+    }
+
+    async fn has_changed(&self) -> bool {
+        let is_unused = match &self.config.credentials {
+            Some(gate) => unobserved(gate.has_unused()).await,
+            None => false,
+        };
+        is_unused || self.pool.connector().has_changed().await
+    }
+
+    fn take_notes(&self) -> Vec<Note> {
+        let of_credentials = self.config.credentials.iter().flat_map(|gate| gate.take_notes());
+        of_credentials.chain(self.pool.connector().take_notes()).collect()
     }
 }
 

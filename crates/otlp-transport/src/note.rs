@@ -14,7 +14,8 @@ pub struct Note {
 }
 
 impl Note {
-    pub(crate) fn new(setting: &'static str, message: impl Into<String>) -> Self {
+    /// `setting` names the variable or the method that the sentence `message` is about. No secret may be in it.
+    pub fn new(setting: &'static str, message: impl Into<String>) -> Self {
         Self { setting, message: message.into() }
     }
 }

@@ -41,6 +41,15 @@ pub enum Outcome {
         /// As in [`Retryable`](Self::Retryable).
         possible_duplicate: bool,
     },
+    /// The collector refused the credentials of the request, of which it took nothing, and newer ones are there now:
+    /// the same bytes may be sent once more at once. A caller that sends them so treats a second refusal as
+    /// [`Refused`](Self::Refused) with [`RefusalKind::Sender`], and so does one that repeats no refused request.
+    CredentialsRenewed {
+        /// The peer's answer.
+        cause: Cause,
+        /// The newest generation of the credentials: it grows with each change.
+        generation: u64,
+    },
     /// The collector refused the request. Whether the fault is the batch's or the sender's is for the caller to find
     /// out, by the calls that follow.
     Refused {
@@ -81,6 +90,7 @@ impl Outcome {
             Self::AcknowledgedUnreadably { cause }
             | Self::Retryable { cause, .. }
             | Self::TooLarge { cause, .. }
+            | Self::CredentialsRenewed { cause, .. }
             | Self::Refused { cause, .. } => Some(cause),
         }
     }
@@ -93,6 +103,9 @@ impl Outcome {
 pub enum Cause {
     /// No connection: name look-up, connect, TLS. Nothing was sent.
     Connect(String),
+    /// No credentials for the request: their provider failed, or gave headers that no request may have. Nothing was
+    /// sent.
+    Credentials(String),
     /// Our own time-out ran out.
     Timeout(Duration),
     /// The connection or the stream ended without an answer: GOAWAY, RST, closed, a protocol error; or a second peer
@@ -146,6 +159,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(detail) => write!(f, "no connection: {detail}"),
+            Self::Credentials(detail) => write!(f, "no credentials: {detail}"),
             Self::Timeout(limit) => write!(f, "no answer within {limit:?}"),
             Self::Broken(detail) => write!(f, "connection ended without an answer: {detail}"),
             Self::Unreadable(detail) => write!(f, "answer could not be read: {detail}"),

@@ -13,7 +13,8 @@ use super::slots::{Slot, Slots};
 use crate::config::Config;
 use crate::connect::age::{self, Successor};
 use crate::connect::failures::Failures;
-use crate::connect::{self, Connector, Driver, Duplex};
+use crate::connect::{self, Connector, Driver};
+use crate::duplex::Duplex;
 use crate::outcome::{Cause, Outcome};
 
 /// Most header bytes that an answer may have; a status, a message and its details need a fraction.

@@ -2,10 +2,12 @@
 
 mod adapter;
 mod causes;
+mod credentials;
 mod deadlines;
 mod documented;
 mod gateways;
 mod grpc_table;
+mod headers_file;
 mod http_table;
 mod observers;
 mod proxies;

@@ -54,6 +54,7 @@ pub(crate) fn fixed_clock() -> SystemTime {
 pub(crate) fn summary(outcome: &Outcome) -> String {
     let kind = |cause: &Cause| match cause {
         Cause::Connect(_) => "connect".to_owned(),
+        Cause::Credentials(_) => "credentials".to_owned(),
         Cause::Timeout(_) => "timeout".to_owned(),
         Cause::Broken(_) => "broken".to_owned(),
         Cause::Unreadable(_) => "unreadable".to_owned(),
@@ -78,6 +79,7 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
         Outcome::TooLarge { cause, possible_duplicate } => {
             format!("too large: {}{}", kind(cause), taken(possible_duplicate))
         }
+        Outcome::CredentialsRenewed { cause, generation } => format!("renewed to {generation}: {}", kind(cause)),
         Outcome::Refused { kind: side, cause, possible_duplicate } => {
             let side = match side {
                 RefusalKind::Batch => "batch",

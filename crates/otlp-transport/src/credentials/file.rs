@@ -1,0 +1,290 @@
+//! A file of headers that is read again when it has changed.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::lines::{self, BadLine, Lines};
+use super::{CredentialHeaders, Credentials, CredentialsError, RequestHead};
+use crate::clock::system_clock;
+use crate::error::{ConfigError, HeadersFileProblem as Problem};
+use crate::note::Note;
+
+/// The largest file: a hundred headers of 640 bytes.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// A file system that does not answer in this time leaves a call with the last good headers.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A file that was changed within this time before it was read may be changed again under the same times: the clocks of
+/// file systems have steps of up to 2 s (FAT).
+const UNSETTLED: Duration = Duration::from_secs(2);
+
+/// How often a file that changes while it is read is read again at once.
+const READS: u32 = 3;
+
+/// Headers from a file with a line `key=value` for each, values percent-decoded as those of
+/// `OTEL_EXPORTER_OTLP_HEADERS`. Blank lines and lines that begin with `#` are skipped. At most 64 KiB and 100 headers.
+///
+/// Each call looks at the file, with one `stat` on a thread for blocking work, and reads it if it has changed; so does
+/// a refusal, and the exporter every 5 s while batches wait for an endpoint that refuses. A link is followed each time,
+/// so that the mounts of Kubernetes work. A file that vanishes, is half written or is replaced by something else is
+/// noted once, and the last good headers stay. Write a new file beside it and rename it: a value that was cut off
+/// cannot be told from a whole one.
+pub struct HeadersFile {
+    file: Arc<Watched>,
+    /// Held by the thread that looks: one at a time, also if the file system hangs.
+    watch: Arc<tokio::sync::Mutex<Watch>>,
+}
+
+/// The file, and the last results of looking at it.
+struct Watched {
+    setting: &'static str,
+    path: PathBuf,
+    wall_clock: fn() -> SystemTime,
+    results: Mutex<Results>,
+}
+
+#[derive(Default)]
+struct Results {
+    /// The last good headers.
+    good: Option<CredentialHeaders>,
+    /// Why the file cannot be used now.
+    trouble: Option<Trouble>,
+    notes: Vec<Note>,
+}
+
+/// A file that cannot be used: a line of it, or the whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Trouble {
+    line: Option<usize>,
+    name: Option<String>,
+    problem: Problem,
+}
+
+/// The state of the file at the last look.
+#[derive(Default)]
+struct Watch {
+    seen: Option<Stamp>,
+}
+
+/// Two files of one stamp have the same content, unless one was changed twice within a step of the clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl HeadersFile {
+    /// Reads the file now. One that does not exist, cannot be opened or holds no header yet is noted, and each call
+    /// fails before a byte is sent, until the file is there: a request without its headers might reach another tenant.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::HeadersFile`], if there is something else in its place or a line that is no header. It names the
+    /// file, the line and the accepted form, and no value.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, ConfigError> {
+        Self::open_as("with_headers_file", path.into(), system_clock)
+    }
+
+    /// The same for a setting of this name.
+    pub(crate) fn open_as(
+        setting: &'static str,
+        path: PathBuf,
+        wall_clock: fn() -> SystemTime,
+    ) -> Result<Self, ConfigError> {
+        let file = Watched { setting, path, wall_clock, results: Mutex::default() };
+        let mut watch = Watch::default();
+        file.look(&mut watch);
+        let trouble = file.results().trouble.clone();
+        if let Some(trouble) = trouble
+            && !trouble.problem.may_pass()
+        {
+            return Err(file.error(trouble));
+        }
+        Ok(Self { file: Arc::new(file), watch: Arc::new(tokio::sync::Mutex::new(watch)) })
+    }
+
+    /// Looks at the file on a thread for blocking work. False if the file system does not answer in time.
+    async fn look(&self) -> bool {
+        let looked = async {
+            let mut watch = Arc::clone(&self.watch).lock_owned().await;
+            let file = Arc::clone(&self.file);
+            // The thread keeps the guard for as long as it hangs.
+            tokio::task::spawn_blocking(move || file.look(&mut watch)).await
+        };
+        tokio::time::timeout(PATIENCE, looked).await.is_ok()
+    }
+}
+
+#[async_trait]
+impl Credentials for HeadersFile {
+    async fn headers(&self, _: &RequestHead, _: &Bytes) -> Result<CredentialHeaders, CredentialsError> {
+        let has_answered = self.look().await;
+        let results = self.file.results();
+        if let Some(good) = &results.good {
+            return Ok(good.clone());
+        }
+        let trouble = results.trouble.clone().filter(|_| has_answered);
+        drop(results);
+        Err(CredentialsError::new(match trouble {
+            Some(trouble) => self.file.error(trouble).to_string(),
+            None => format!("{}: its file system does not answer", self.file.named()),
+        }))
+    }
+
+    async fn refused(&self, generation: u64) -> Result<u64, CredentialsError> {
+        Ok(self.newest().await.unwrap_or(generation))
+    }
+
+    async fn newest(&self) -> Option<u64> {
+        self.look().await;
+        self.file.results().good.as_ref().map(|good| good.generation)
+    }
+
+    fn take_notes(&self) -> Vec<Note> {
+        std::mem::take(&mut self.file.results().notes)
+    }
+}
+
+impl Watched {
+    /// Reads the file if it has changed since the last look. Blocks.
+    fn look(&self, watch: &mut Watch) {
+        let read = self.read_if_changed(watch);
+        let mut results = self.results();
+        match read {
+            None => {}
+            Some(Ok(Lines { mut headers, remarks })) => {
+                let generation = results.good.as_ref().map_or(1, |good| good.generation + 1);
+                results.trouble = None;
+                if results.good.as_ref().is_none_or(|good| good.pairs != headers.pairs) {
+                    headers.generation = generation;
+                    results.good = Some(headers);
+                    let named = self.named();
+                    results.notes = remarks
+                        .into_iter()
+                        .map(|(line, remark)| Note::new(self.setting, format!("{named}: line {line} {remark}")))
+                        .collect();
+                }
+            }
+            // Each trouble is noted once, until the file was good in between.
+            Some(Err(trouble)) if results.trouble.as_ref() == Some(&trouble) => {}
+            Some(Err(trouble)) => {
+                let meanwhile = match results.good {
+                    Some(_) => "the last good headers stay in use",
+                    None => "no request goes out before the file has its headers",
+                };
+                let message = format!("{}; {meanwhile}", self.error(trouble.clone()));
+                results.trouble = Some(trouble);
+                results.notes = vec![Note::new(self.setting, message)];
+            }
+        }
+    }
+
+    /// None if the file is as it was at the last look.
+    fn read_if_changed(&self, watch: &mut Watch) -> Option<Result<Lines, Trouble>> {
+        let whole = |problem| Trouble { line: None, name: None, problem };
+        let mut reads = 0;
+        loop {
+            reads += 1;
+            let metadata = match std::fs::metadata(&self.path) {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    watch.seen = None;
+                    return Some(Err(whole(Problem::of_io(&error))));
+                }
+            };
+            let stamp = Stamp::of(&metadata);
+            if watch.seen == Some(stamp) {
+                return None;
+            }
+            watch.seen = None;
+            let (bytes, read) = match read(&self.path) {
+                Ok(read) => read,
+                Err(problem) => return Some(Err(whole(problem))),
+            };
+            if read != stamp && reads < READS {
+                continue;
+            }
+            if read == stamp && stamp.is_settled((self.wall_clock)()) {
+                watch.seen = Some(stamp);
+            }
+            return Some(lines::read(&bytes).map_err(|BadLine { line, name, problem }| {
+                let line = Some(line).filter(|&line| line > 0);
+                Trouble { line, name, problem }
+            }));
+        }
+    }
+
+    fn error(&self, trouble: Trouble) -> ConfigError {
+        let Trouble { line, name, problem } = trouble;
+        ConfigError::HeadersFile { setting: self.setting, path: self.path.clone(), line, name, problem }
+    }
+
+    fn named(&self) -> String {
+        format!("{}={:?}", self.setting, self.path)
+    }
+
+    fn results(&self) -> MutexGuard<'_, Results> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// A later change has other times.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let latest = u64::try_from(self.modified.0.max(self.changed.0)).unwrap_or_default();
+        Duration::from_secs(latest + 1) + UNSETTLED <= now
+    }
+}
+
+/// The bytes of a regular file of a fair size, and its state behind them.
+fn read(path: &Path) -> Result<(Vec<u8>, Stamp), Problem> {
+    // Without it a FIFO would block until another process writes into it.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(flags).open(path).map_err(|error| Problem::of_io(&error))?;
+    let of_io = |error: io::Error| Problem::of_io(&error);
+    let kind = file.metadata().map_err(of_io)?.file_type();
+    if !kind.is_file() {
+        return Err(Problem::NotAFile(match kind {
+            kind if kind.is_dir() => "a directory",
+            kind if kind.is_fifo() => "a FIFO",
+            kind if kind.is_socket() => "a socket",
+            _ => "a device",
+        }));
+    }
+    let mut bytes = Vec::new();
+    (&file).take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(of_io)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Problem::TooLarge);
+    }
+    let stamp = Stamp::of(&file.metadata().map_err(of_io)?);
+    Ok((bytes, stamp))
+}
+
+impl std::fmt::Debug for HeadersFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeadersFile").field("path", &self.file.path).finish_non_exhaustive()
+    }
+}
