@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock::system_clock;
 use crate::connect::unobserved;
-use crate::credentials::{Credentials, Gate, HeadersFile, RequestHead, Signed};
+use crate::credentials::{self, Credentials, Gate, HeadersFile, RequestHead, Signed};
 use crate::endpoint::{Endpoint, Given, Place, Reach};
 use crate::error::ConfigError;
 use crate::headers::{Headers, secret};
@@ -69,6 +69,7 @@ pub struct Config {
     secrets: Secrets,
     /// Headers that change while the transport runs.
     pub(crate) credentials: Option<Arc<Gate>>,
+    headers_file: Option<String>,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -157,6 +158,13 @@ impl Config {
     #[must_use]
     pub fn connection_max_age(&self) -> Duration {
         self.connection_max_age
+    }
+
+    /// The path of the headers file, if the settings name one; text behind a blank that may be another variable is
+    /// `***`.
+    #[must_use]
+    pub fn headers_file(&self) -> Option<&str> {
+        self.headers_file.as_deref()
     }
 
     /// The same settings for a transport of this protocol.
@@ -485,6 +493,10 @@ impl ConfigBuilder {
             self.notes.extend(without.map(note));
         }
         let wall_clock = self.wall_clock.unwrap_or(system_clock);
+        let headers_file = match &self.credentials {
+            Some(CredentialsFrom::File { path, .. }) => Some(credentials::shown(path)),
+            _ => None,
+        };
         let credentials: Option<Arc<dyn Credentials>> = match self.credentials {
             None => None,
             Some(CredentialsFrom::Provider(provider)) => Some(provider),
@@ -517,6 +529,7 @@ impl ConfigBuilder {
             proxy_tls,
             secrets,
             credentials,
+            headers_file,
             notes: self.notes,
         })
     }
@@ -533,7 +546,7 @@ impl fmt::Debug for CredentialsFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Provider(_) => f.write_str("Credentials"),
-            Self::File { path, .. } => f.debug_tuple("HeadersFile").field(path).finish(),
+            Self::File { path, .. } => f.debug_tuple("HeadersFile").field(&credentials::shown(path)).finish(),
         }
     }
 }

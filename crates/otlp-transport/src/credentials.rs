@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, Uri};
 use crate::note::Note;
 
 pub use file::HeadersFile;
+pub(crate) use file::shown;
 pub(crate) use gate::{Gate, Signed};
 
 /// The headers of each request that cannot be written into the settings once: a token that expires, a signature over

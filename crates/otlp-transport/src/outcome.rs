@@ -155,6 +155,17 @@ impl Cause {
     }
 }
 
+impl Cause {
+    /// The peer refused the credentials of the request: HTTP 401 and 403, gRPC `UNAUTHENTICATED` and
+    /// `PERMISSION_DENIED`, unless its text is about a size. `PERMISSION_DENIED` is what gRPC makes of HTTP 403, by
+    /// which gateways and AWS answer an expired token or signature too. HTTP 407 is about the credentials of a proxy,
+    /// which are another setting.
+    #[must_use]
+    pub fn is_about_credentials(&self) -> bool {
+        matches!(self, Self::Http { status: 401 | 403, .. } | Self::Grpc { code: 16 | 7, .. }) && !self.is_about_size()
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

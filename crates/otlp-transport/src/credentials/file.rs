@@ -227,11 +227,11 @@ impl Watched {
 
     fn error(&self, trouble: Trouble) -> ConfigError {
         let Trouble { line, name, problem } = trouble;
-        ConfigError::HeadersFile { setting: self.setting, path: self.path.clone(), line, name, problem }
+        ConfigError::HeadersFile { setting: self.setting, path: shown(&self.path).into(), line, name, problem }
     }
 
     fn named(&self) -> String {
-        format!("{}={:?}", self.setting, self.path)
+        format!("{}={:?}", self.setting, shown(&self.path))
     }
 
     fn results(&self) -> MutexGuard<'_, Results> {
@@ -255,6 +255,16 @@ impl Stamp {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let latest = u64::try_from(self.modified.0.max(self.changed.0)).unwrap_or_default();
         Duration::from_secs(latest + 1) + UNSETTLED <= now
+    }
+}
+
+/// The path up to a blank with a `=` behind it: a unit file with one pair of quotation marks around two variables has
+/// the second one there, such as a list of headers.
+pub(crate) fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    match text.find(char::is_whitespace).map(|at| text.split_at(at)) {
+        Some((before, behind)) if behind.contains('=') => format!("{before} ***"),
+        _ => text.into_owned(),
     }
 }
 
@@ -285,6 +295,6 @@ fn read(path: &Path) -> Result<(Vec<u8>, Stamp), Problem> {
 
 impl std::fmt::Debug for HeadersFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HeadersFile").field("path", &self.file.path).finish_non_exhaustive()
+        f.debug_struct("HeadersFile").field("path", &shown(&self.file.path)).finish_non_exhaustive()
     }
 }

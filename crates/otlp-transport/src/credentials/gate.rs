@@ -99,7 +99,7 @@ impl Gate {
     /// ones are there by the deadline.
     pub(crate) async fn settle(self: &Arc<Self>, outcome: Outcome, signed: &Signed, deadline: Instant) -> Outcome {
         match outcome {
-            Outcome::Refused { kind, cause, possible_duplicate } if is_about_credentials(&cause) => {
+            Outcome::Refused { kind, cause, possible_duplicate } if cause.is_about_credentials() => {
                 match self.newer_than(signed.stamp, deadline).await {
                     Some(generation) => Outcome::CredentialsRenewed { cause, generation },
                     None => Outcome::Refused { kind, cause, possible_duplicate },
@@ -234,13 +234,6 @@ fn checked(given: &CredentialHeaders) -> Result<Headers, String> {
     Ok(headers)
 }
 
-/// Whether a refusal is about the credentials of the request. PERMISSION_DENIED is what gRPC makes of HTTP 403, by
-/// which gateways and AWS answer an expired token or signature too: one request more in 10 s finds it out. HTTP 407 is
-/// about the credentials of a proxy, which are another setting.
-fn is_about_credentials(cause: &Cause) -> bool {
-    matches!(cause, Cause::Http { status: 401 | 403, .. } | Cause::Grpc { code: 16 | 7, .. }) && !cause.is_about_size()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -358,11 +351,11 @@ mod tests {
         let http = |status, message: &str| Cause::Http { status, message: message.to_owned() };
         let grpc = |code| Cause::Grpc { code, message: String::new() };
         for cause in [http(401, ""), http(403, "expired"), grpc(16), grpc(7)] {
-            assert!(is_about_credentials(&cause), "{cause}");
+            assert!(cause.is_about_credentials(), "{cause}");
         }
         let large = http(403, "Request body is too large");
         for cause in [http(407, ""), http(404, ""), http(400, ""), http(200, ""), grpc(5), grpc(12), large] {
-            assert!(!is_about_credentials(&cause), "{cause}");
+            assert!(!cause.is_about_credentials(), "{cause}");
         }
     }
 }

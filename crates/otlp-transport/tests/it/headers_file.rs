@@ -322,6 +322,10 @@ fn code_beats_the_variable_and_quotation_marks_are_taken_off() {
     assert!(quoted.notes().len() == 1 && quoted.notes()[0].message.contains("quotation marks"), "{quoted:?}");
     let ended = Config::builder().build_over(at(format!("{}\n", path.display()))).expect("valid");
     assert!(ended.notes().is_empty(), "{ended:?}");
+    assert_eq!(ended.headers_file(), path.to_str());
+    let two = Config::builder().build_over(at("/run/headers HEADERS=key=canary".to_owned())).expect("valid");
+    let shown = format!("{two:?} {:?} {:?}", two.notes(), two.headers_file());
+    assert!(shown.contains("/run/headers ***") && !shown.contains(CANARY), "{shown}");
     let coded = Config::builder().with_headers_file(&path).build_over(at("/no/such/file".to_owned())).expect("valid");
     assert!(coded.notes().is_empty(), "{coded:?}");
     fs::write(&path, "host=canary\na=\"canary\"").expect("written");
