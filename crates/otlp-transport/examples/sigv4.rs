@@ -2,9 +2,9 @@
 //! `cargo run -p otlp-transport --example sigv4`
 //!
 //! The collector is a thread of this program: it makes the signature anew from the bytes that it received. The signer
-//! is first checked against the signed request that AWS publishes ("Signed Signature Version 4 Requests Examples" of the
-//! AWS General Reference, `ListUsers` of IAM at 20150830T123600Z). A program takes the keys from their usual sources;
-//! here they are those of that example.
+//! is first checked against the signed request that AWS publishes ("Signed Signature Version 4 Requests Examples" of
+//! the AWS General Reference, `ListUsers` of IAM at 20150830T123600Z). A program takes the keys from their usual
+//! sources; here they are those of that example.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
