@@ -280,6 +280,7 @@ impl Builder {
         if let Some(journal) = &mut journal {
             core = core.with_journal(journal.found(), journal.can_read(), self.clock.now());
         }
+        core.set_can_change(net::can_change(&*transport));
         core.storage.set_more(fallback.as_ref().is_some_and(|fallback| disk::has_more(&**fallback)));
         let endpoint = transport.endpoint().to_owned();
         let committer = journal.map(|journal| Committer::new(journal, self.settings.journal.sync));

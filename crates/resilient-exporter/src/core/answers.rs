@@ -22,13 +22,13 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 const NEARLY_ALL: u64 = 10;
 
 /// A call that has ended, and its batch.
-struct Answered {
+pub(super) struct Answered {
     id: u64,
-    work: Work,
-    call: Ended,
+    pub(super) work: Work,
+    pub(super) call: Ended,
     /// The backoff policy's delay.
     own: Duration,
-    now: Instant,
+    pub(super) now: Instant,
 }
 
 impl Core {
@@ -37,7 +37,7 @@ impl Core {
     pub(crate) fn on_answered(&mut self, id: u64, outcome: Outcome, own: Duration, now: Instant, wall: SystemTime) {
         let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
         let is_saturated = self.in_flight.len() >= self.endpoint.concurrency();
-        let InFlight { work, ticket, started, .. } = self.in_flight.swap_remove(position);
+        let InFlight { work, ticket, started, is_repeat, .. } = self.in_flight.swap_remove(position);
         let traffic = match &work {
             Work::Live(entry) => {
                 self.memory.on_call_ended(entry.size);
@@ -52,6 +52,7 @@ impl Core {
             }
             outcome => self.accounts.counters.count_failure(wall, outcome.cause()),
         }
+        self.renewals.on_outcome(&outcome);
         let answered = Answered { id, work, call: Ended { ticket, traffic, started }, own, now };
         match outcome {
             Outcome::Delivered { rejected, message } => self.accept(answered, rejected, message, None, is_saturated),
@@ -77,6 +78,7 @@ impl Core {
                 self.accounts.counters.count_possible_duplicates(if possible_duplicate { spans } else { 0 });
                 self.refuse(answered, kind, cause);
             }
+            Outcome::CredentialsRenewed { cause, generation } => self.renew(answered, is_repeat, cause, generation),
             // `Outcome` may grow: an unknown outcome is a failure that may be repeated.
             _ => {
                 self.accounts.counters.count_possible_duplicates(spans);
@@ -96,6 +98,7 @@ impl Core {
 
     /// No answer will come for the calls that are out: their batches wait again.
     pub(crate) fn on_calls_abandoned(&mut self, now: Instant) {
+        self.repeats.clear();
         for call in std::mem::take(&mut self.in_flight) {
             self.endpoint.on_neutral(call.ticket, now);
             self.accounts.counters.count_possible_duplicates(call.work.payload().span_count() as u64);
@@ -251,8 +254,8 @@ impl Core {
         let counts = self.endpoint.rates(now, WINDOW);
         let accepts_others = |own: u64| accepts_others(counts.refused + counts.failed, counts.accepted, own);
         self.with_group(|group| match blame {
-            // No connection: that says nothing about the records.
-            _ if matches!(cause, Cause::Connect(_)) => group.give_back(piece),
+            // No connection, or no credentials: that says nothing about the records.
+            _ if matches!(cause, Cause::Connect(_) | Cause::Credentials(_)) => group.give_back(piece),
             _ if piece.is_merged() => group.take_apart(&piece),
             Blame::Batch => {
                 let refused = Refused { kind: None, cause, blame, accepts_others: &accepts_others };
@@ -266,7 +269,7 @@ impl Core {
     // Refusals.
 
     /// The collector refused a request. Soon after an acceptance the batch is suspected, else the endpoint refuses all.
-    fn refuse(&mut self, answered: Answered, kind: RefusalKind, cause: Cause) {
+    pub(super) fn refuse(&mut self, answered: Answered, kind: RefusalKind, cause: Cause) {
         let Answered { work, call, own, now, .. } = answered;
         self.return_to_buffered(&work);
         let blame = self.endpoint.blame(now);

@@ -44,6 +44,7 @@ impl Core {
             }
             self.wake_at(drain.until);
         }
+        calls.append(&mut self.repeats);
         self.begin_replay_of_drain(now);
         self.return_from_journal(now);
         self.relieve_journal(now);
@@ -151,7 +152,7 @@ impl Core {
             }
             let is_fresh = self.endpoint.wants_new_connection(&ticket);
             calls.push(Call { id: self.calls, payload: work.payload().clone(), is_fresh });
-            self.in_flight.push(InFlight { id: self.calls, work, ticket, started: now });
+            self.in_flight.push(InFlight { id: self.calls, work, ticket, started: now, is_repeat: false });
         }
         false
     }

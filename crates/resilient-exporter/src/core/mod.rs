@@ -16,6 +16,7 @@
 //! | `batch` | a batch in memory, and its refusals |
 //! | `calls` | the calls that go out now, and the instant of the next poll |
 //! | `counters` | counts of calls and losses beside the ledger |
+//! | `credentials` | credentials that change: the call that repeats a refused one, looks for changes |
 //! | `cuts` | requests that are too large |
 //! | `drain` | a shutdown: live batches, then stored ones |
 //! | `durable` | durable mode: the journal record of each batch |
@@ -38,6 +39,7 @@ mod answers;
 mod batch;
 mod calls;
 mod counters;
+mod credentials;
 mod cuts;
 mod drain;
 mod durable;
@@ -67,6 +69,7 @@ use span_buffer::{Entry, Limits, Size};
 
 use self::accounts::Accounts;
 pub(crate) use self::batch::Batch;
+use self::credentials::Renewals;
 use self::cuts::Oversized;
 use self::drain::Drain;
 use self::durable::Durable;
@@ -118,6 +121,8 @@ struct InFlight {
     work: Work,
     ticket: Ticket,
     started: Instant,
+    /// The call repeats one whose credentials were refused.
+    is_repeat: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,6 +154,9 @@ pub(crate) struct Core {
     /// Batches in memory may be suspects.
     has_suspects: bool,
     in_flight: Vec<InFlight>,
+    /// Calls of `in_flight` that repeat refused ones and have not gone out yet.
+    repeats: Vec<Call>,
+    renewals: Renewals,
     phase: Phase,
     effects: VecDeque<Effect>,
     /// The instant of the next poll, as the last one found it.
@@ -181,6 +189,8 @@ impl Core {
             replayed: Replayed::default(),
             has_suspects: false,
             in_flight: Vec::new(),
+            repeats: Vec::new(),
+            renewals: Renewals::default(),
             phase: Phase::Running,
             effects: VecDeque::new(),
             wakeup: None,

@@ -3,6 +3,7 @@
 use otlp_transport::Cause;
 
 const HEADERS: &str = "check OTEL_EXPORTER_OTLP_HEADERS: the credentials are missing, wrong or expired";
+const CREDENTIALS: &str = "check TELEMETRY_HEADERS_FILE, or the provider that the program gives to with_credentials";
 const ADDRESS: &str =
     "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL: no OTLP service answers there";
 const BUSY: &str = "the collector is overloaded or restarts: check its load, its queue and its exporters";
@@ -19,6 +20,7 @@ pub(crate) fn remedy(cause: &Cause) -> &'static str {
         Cause::RequestLimit { .. } => "raise TELEMETRY_REQUEST_MAX_BYTES, or put less into one span",
         cause if cause.is_about_size() => SIZE,
         Cause::Connect(detail) => of_connect(&detail.to_ascii_lowercase()),
+        Cause::Credentials(_) => CREDENTIALS,
         Cause::Timeout(_) => TIME,
         Cause::Broken(detail) if mentions_http(detail) => ADDRESS,
         Cause::Broken(_) => NETWORK,
@@ -160,6 +162,7 @@ mod tests {
             (Cause::Connect("http://my-proxy:4317: Connection refused".into()), "start the collector"),
             (connect("Network is unreachable"), "firewalls"),
             (connect("other"), "that the collector runs"),
+            (Cause::Credentials("no token".into()), "TELEMETRY_HEADERS_FILE"),
             (Cause::Timeout(Duration::from_secs(10)), "OTEL_EXPORTER_OTLP_TIMEOUT"),
             (broken("connection reset by peer"), "load balancers"),
             (broken("frame error: the peer may speak HTTP/1.1: the usual port is 4317"), address),

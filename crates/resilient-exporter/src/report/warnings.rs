@@ -51,6 +51,7 @@ pub(crate) enum Kind {
     JournalSyncFailed,
     JournalNotTakenOver,
     LeftInMemory,
+    TransportNoted,
 }
 
 impl Kind {
@@ -83,6 +84,7 @@ impl Kind {
             Self::DiskThreadPanicked => "the disk thread panicked; it goes on",
             Self::NetThreadPanicked => "the net thread panicked; it goes on with the batches that were in flight",
             Self::FallbackPanicked => "the fallback panicked over a dead letter",
+            Self::TransportNoted => "the credentials or files of the requests need a look",
             Self::LeftInMemory => "a shutdown ended before the disk had stored all spans",
             Self::FileSetAside => "a fallback file was set aside",
             Self::FileShort => "a fallback file held fewer spans than its name says",
@@ -149,6 +151,7 @@ impl Kind {
                 | Self::SegmentDamaged
                 | Self::SegmentSetAside
                 | Self::BatchDamaged
+                | Self::TransportNoted
         )
     }
 

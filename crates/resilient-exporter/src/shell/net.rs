@@ -10,7 +10,7 @@ use opentelemetry::Context;
 use otlp_transport::{Cause, Outcome, Transport};
 
 use super::shared::Shared;
-use crate::core::Call;
+use crate::core::{Call, Core};
 use crate::report::warnings::Kind;
 
 /// The longest pause after a panic of a transport or a clock of a user's.
@@ -39,10 +39,15 @@ pub(crate) fn run(shared: &Shared, transport: &Arc<dyn Transport>, runtime: toki
 
 async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration) {
     let mut calls = FuturesUnordered::new();
+    // At most one look for changes at a time.
+    let mut looks = FuturesUnordered::new();
     loop {
         let now = shared.clock.now();
-        let (new, wakeup, is_stopped) =
-            shared.decide(|core| (core.poll_calls(now), core.next_wakeup(), core.is_stopped()));
+        let (new, is_look_due, wakeup, is_stopped) =
+            shared.decide(|core| (core.poll_calls(now), core.poll_look(now), core.next_wakeup(), core.is_stopped()));
+        if is_look_due && looks.is_empty() {
+            looks.push(has_changed(transport, limit));
+        }
         shared.stir_storage(now);
         let due = shared.warn(false);
         if is_stopped {
@@ -59,7 +64,14 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
                 while let Some(Some((id, outcome))) = calls.next().now_or_never() {
                     answered(shared, id, outcome);
                 }
+                take_notes(shared, transport);
                 shared.progress();
+            }
+            Some(has_changed) = looks.next() => {
+                take_notes(shared, transport);
+                if has_changed {
+                    shared.decide(Core::on_credentials_changed);
+                }
             }
             () = shared.net.notified() => {}
             () = tokio::time::sleep(wait) => {}
@@ -99,6 +111,24 @@ async fn send(transport: &Arc<dyn Transport>, call: Call, limit: Duration) -> (u
         Err(_) => unknown(Cause::Timeout(limit)),
     };
     (call.id, outcome)
+}
+
+/// Whether the transport has credentials or files that can change.
+pub(crate) fn can_change(transport: &dyn Transport) -> bool {
+    catch_unwind(AssertUnwindSafe(|| transport.can_change())).unwrap_or(false)
+}
+
+/// Asks the transport for changes. One that panics or never answers has none.
+async fn has_changed(transport: &Arc<dyn Transport>, limit: Duration) -> bool {
+    let look = AssertUnwindSafe(async { transport.has_changed().await }).catch_unwind();
+    matches!(tokio::time::timeout(limit, look).await, Ok(Ok(true)))
+}
+
+/// Has the log warn of the transport's notes.
+fn take_notes(shared: &Shared, transport: &Arc<dyn Transport>) {
+    for note in catch_unwind(AssertUnwindSafe(|| transport.take_notes())).unwrap_or_default() {
+        shared.note(Kind::TransportNoted, &note.message);
+    }
 }
 
 fn unknown(cause: Cause) -> Outcome {

@@ -26,6 +26,7 @@
 mod answers;
 mod concurrency;
 mod connections;
+mod credentials;
 mod dead_letters;
 mod delivery;
 mod drains;

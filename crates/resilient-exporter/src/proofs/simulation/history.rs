@@ -16,6 +16,8 @@ pub(super) enum Action {
     Redrive {
         fails: bool,
     },
+    /// The transport has found changed credentials.
+    ChangeCredentials,
 }
 
 /// The state of the disk thread and its fallback during one effect.
@@ -51,6 +53,8 @@ pub(super) enum Answer {
     TooLarge,
     /// The collector refuses the batch for good.
     Refuse,
+    /// The collector refuses the credentials, and those of this generation are there.
+    Renew(u64),
 }
 
 pub(super) fn answer() -> impl Strategy<Value = Answer> {
@@ -62,6 +66,7 @@ pub(super) fn answer() -> impl Strategy<Value = Answer> {
         1 => Just(Answer::Unacknowledged),
         1 => Just(Answer::TooLarge),
         1 => Just(Answer::Refuse),
+        1 => (0..4_u64).prop_map(Answer::Renew),
     ]
 }
 
@@ -74,6 +79,7 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
         4 => disturbance().prop_map(Action::RunEffect),
         1 => Just(Action::Evict),
         1 => prop::bool::weighted(0.2).prop_map(|fails| Action::Redrive { fails }),
+        1 => Just(Action::ChangeCredentials),
     ]
 }
 

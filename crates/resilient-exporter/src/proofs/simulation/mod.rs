@@ -7,12 +7,14 @@
 //! | `world`, `replicas` | the surroundings in virtual time, from event to event: peer, disk, load |
 //! | `worlds` | random worlds, and the rules that hold in all of them |
 //! | `oracle` | the rules of dead letters, written anew |
+//! | `credentials` | credentials that change, and the peer's opinion of them |
 //! | `refusals`, `order`, `stored`, `sizes`, `steady`, `early`, `drains` | scenarios with a name |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
 //! | `kept`, `vanished` | batches that leave memory for the journal; a journal that is full, or that loses batches |
 //! | `rules` | the rules of the core, one a test: turns, charges, replay, recovery, commits |
 
+mod credentials;
 mod disk;
 mod drains;
 mod early;
@@ -113,6 +115,8 @@ struct Simulation {
     made: HashSet<SpanKey>,
     next_span: u64,
     calls: Vec<Call>,
+    /// Instants at which the core had the transport asked for changed credentials.
+    looks: Vec<Instant>,
     effects: VecDeque<Effect>,
     disk: Box<dyn Disk>,
     /// How often the collector received each span, also where its answer was lost.
@@ -194,6 +198,7 @@ impl Simulation {
             made: HashSet::new(),
             next_span: 1,
             calls: Vec::new(),
+            looks: Vec::new(),
             effects: VecDeque::new(),
             disk,
             received: HashMap::new(),
@@ -237,8 +242,9 @@ impl Simulation {
 
     fn poll(&mut self) {
         let now = self.now;
-        let calls = self.report(|core| core.poll_calls(now));
+        let (calls, is_look_due) = self.report(|core| (core.poll_calls(now), core.poll_look(now)));
         self.calls.extend(calls);
+        self.looks.extend(is_look_due.then_some(now));
         if self.core.is_stopped() {
             self.calls.clear();
         }
@@ -279,6 +285,7 @@ impl Simulation {
             }
             Answer::Unacknowledged => Outcome::Retryable { after: None, cause, possible_duplicate: true },
             Answer::TooLarge => Outcome::TooLarge { cause, possible_duplicate: false },
+            Answer::Renew(generation) => Outcome::CredentialsRenewed { cause, generation },
             Answer::Refuse => Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false },
         };
         if matches!(answer, Answer::Accept | Answer::PartlyReject(_) | Answer::Unacknowledged) {
@@ -402,6 +409,7 @@ impl Simulation {
             Action::RunEffect(disturbance) => self.run_effect(disturbance),
             Action::Evict => self.evict(),
             Action::Redrive { fails } => self.redrive(fails),
+            Action::ChangeCredentials => self.report(Core::on_credentials_changed),
         }
         self.poll();
     }

@@ -114,7 +114,7 @@ impl Oracle {
             (Reply::Accept | Reply::PartlyReject(_) | Reply::Unreadable, _) => self.on_accepted(sent, now),
             (Reply::Status(413), _) if sent.spans.len() == 1 => self.too_large.push((now, sent.bytes)),
             // Throttles and too large requests count against no batch.
-            (Reply::Throttle(_) | Reply::Status(413), _) => {}
+            (Reply::Throttle(_) | Reply::Status(413) | Reply::Renewed(_) | Reply::NoCredentials, _) => {}
             _ if !sent.live => self.add(sent, RefusalKind::Sender, now),
             _ => {}
         }

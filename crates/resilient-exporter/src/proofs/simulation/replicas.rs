@@ -31,6 +31,10 @@ pub(super) enum Reply {
     /// The connection ends without an answer.
     Reset,
     ConnectionRefused,
+    /// The credentials are refused, and the transport has newer ones, of this generation.
+    Renewed(u64),
+    /// The transport has no credentials: nothing is sent.
+    NoCredentials,
     /// GOAWAY below the request's stream: the transport repeats the request once, on a new connection.
     GoAway,
 }
@@ -59,6 +63,8 @@ impl Reply {
             | Self::TimeOut { stored: false }
             | Self::Reset
             | Self::ConnectionRefused
+            | Self::Renewed(_)
+            | Self::NoCredentials
             | Self::GoAway => 0,
         }
     }
@@ -91,6 +97,8 @@ impl Reply {
             Self::Throttle(hint) => {
                 Outcome::Retryable { after: Some(hint), cause: of_status(429), possible_duplicate: false }
             }
+            Self::Renewed(generation) => Outcome::CredentialsRenewed { cause: of_status(401), generation },
+            Self::NoCredentials => retryable(Cause::Credentials("no file".to_owned()), false),
             Self::TimeOut { .. } => retryable(Cause::Timeout(CALL), true),
             Self::Reset => retryable(Cause::Broken("reset".to_owned()), true),
             Self::ConnectionRefused => retryable(Cause::Connect("refused".to_owned()), false),

@@ -4,8 +4,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::credentials::Tokens;
 use super::oracle::Oracle;
-use super::replicas::{Peer, Replica, Reply};
+use super::replicas::{Handled, Peer, Replica, Reply};
 use super::{Disturbance, MemoryFallback, Setup, Simulation, is_fresh, numbers};
 use crate::report::ledger::Ledger;
 
@@ -56,6 +57,10 @@ pub(super) struct Sent {
     pub(super) fresh: bool,
     pub(super) replica: usize,
     pub(super) reply: Reply,
+    /// The generation of its credentials.
+    pub(super) generation: u64,
+    /// Repeats a call whose credentials were refused.
+    pub(super) repeat: bool,
 }
 
 impl Sent {
@@ -67,6 +72,7 @@ impl Sent {
 pub(super) struct World {
     pub(super) simulation: Simulation,
     pub(super) peer: Peer,
+    pub(super) tokens: Option<Tokens>,
     pub(super) load: Option<Load>,
     /// The state of the disk thread during each effect.
     pub(super) disturbance: Box<dyn FnMut(&crate::core::Effect) -> Disturbance>,
@@ -85,6 +91,8 @@ pub(super) struct World {
     /// The end of each running call: its id, its place in `sent`, and when its answer comes.
     awaited: Vec<(Instant, u64, usize)>,
     last_call: u64,
+    /// Calls that repeat refused ones, until they are received.
+    pub(super) repeats: HashSet<u64>,
     /// The answers of the last second that were acceptances, and the others.
     accepted: VecDeque<Instant>,
     failed: VecDeque<Instant>,
@@ -112,6 +120,7 @@ impl World {
         Self {
             simulation,
             peer: Peer::new(replicas),
+            tokens: None,
             load: None,
             disturbance: Box::new(|_| Disturbance::None),
             disk_time: ms(2),
@@ -123,6 +132,7 @@ impl World {
             oracle,
             awaited: Vec::new(),
             last_call: 0,
+            repeats: HashSet::new(),
             accepted: VecDeque::new(),
             failed: VecDeque::new(),
             disk_ends: None,
@@ -239,6 +249,7 @@ impl World {
         let call = self.simulation.calls.swap_remove(index);
         let now = self.simulation.now;
         self.sent[sent].answered = Some(now);
+        self.judge(sent);
         let reply = self.sent[sent].reply;
         let same = if reply.is_acceptance() { &mut self.accepted } else { &mut self.failed };
         same.push_back(now);
@@ -249,20 +260,26 @@ impl World {
         }
         let most = FAILURES_OF_A_SECOND.max(FAILURES_OF_AN_ACCEPTANCE * self.accepted.len());
         assert!(self.failed.len() <= most, "a storm of calls that fail; {}", self.state());
-        self.oracle.on_answered(&self.sent[sent], now);
+        let judged = self.as_judged(sent);
+        self.oracle.on_answered(&judged, now);
         let outcome = reply.outcome(call.payload.span_count());
         if outcome.is_delivered() {
             for number in numbers(&call.payload) {
                 self.delivered.entry(number).or_insert(now);
             }
         }
+        let expected = self.expected_repeat(sent);
         self.simulation.end_call(&call, &outcome);
         self.check_letters();
+        if let Some(expected) = expected {
+            self.check_repeat(&call.payload, expected);
+        }
     }
 
     /// Polls the core as the net thread does, hands its calls to the peer and its effects to the disk thread.
     fn settle(&mut self) {
         self.simulation.poll();
+        self.look_at_tokens();
         self.check_letters();
         let now = self.simulation.now;
         let probe = self.simulation.core.breaker_state() == breaker::State::HalfOpen;
@@ -271,7 +288,11 @@ impl World {
         for call in new {
             self.last_call = self.last_call.max(call.id);
             let fresh = is_fresh(call);
-            let handled = self.peer.handle(&call.payload, fresh);
+            let handled = match self.tokens.as_mut().and_then(Tokens::on_call) {
+                Some(reply) => Handled { replica: 0, reply, time: self.peer.replicas[0].latency },
+                None => self.peer.handle(&call.payload, fresh),
+            };
+            let generation = self.tokens.as_ref().map_or(0, |tokens| tokens.held);
             received.push((call.payload.clone(), handled.reply.stored_of(call.payload.span_count())));
             self.awaited.push((now + handled.time, call.id, self.sent.len()));
             let spans = numbers(&call.payload).collect::<Vec<_>>();
@@ -286,6 +307,8 @@ impl World {
                 fresh,
                 replica: handled.replica,
                 reply: handled.reply,
+                generation,
+                repeat: self.repeats.remove(&call.id),
             });
         }
         for (payload, stored) in received {
@@ -347,6 +370,8 @@ impl World {
         self.awaited.clear();
         self.disk_ends = None;
         self.last_call = 0;
+        self.repeats.clear();
+        self.simulation.core.set_can_change(self.tokens.is_some());
         self.settle();
     }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
+use super::credentials::Tokens;
 use super::history::disturbance;
 use super::replicas::{Balancing, CALL, Replica, Reply};
 use super::world::{HOUR, Load, MINUTE, OPEN, World, ms, secs};
@@ -24,7 +25,21 @@ struct Phase {
     disk: Vec<Disturbance>,
     /// At the start of the phase a batch arrives that is always answered so.
     bad: Option<Reply>,
+    /// At the start of the phase, in worlds with tokens.
+    token: Token,
     end: End,
+}
+
+/// A change of the credentials or of the peer's opinion of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Token {
+    Stays,
+    /// The next token is good.
+    Expires,
+    /// No token is good, however many the transport gets.
+    Refused,
+    /// The file changes, to a good token.
+    Repaired,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,15 +90,24 @@ prop_compose! {
         load in load(),
         disk in prop_oneof![Just(vec![Disturbance::None]), prop::collection::vec(disturbance(), 1..12)],
         bad in prop::option::weighted(0.4, bad()),
+        token in prop::sample::select(&[Token::Stays, Token::Expires, Token::Refused, Token::Repaired]),
         end in prop_oneof![4 => Just(End::Next), 1 => Just(End::Kill), 1 => Just(End::ShutDown)],
     ) -> Phase {
         let (time, latency) = (secs(seconds), ms(latency));
-        Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, end }
+        Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, token, end }
     }
 }
 
 fn play(world: &mut World, phase: Phase) {
-    let Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, end } = phase;
+    let Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, token, end } = phase;
+    if let Some(tokens) = &mut world.tokens {
+        match token {
+            Token::Stays => {}
+            Token::Expires => tokens.expire(),
+            Token::Refused => tokens.valid = u64::MAX,
+            Token::Repaired => tokens.repair(),
+        }
+    }
     for (replica, reply) in world.peer.replicas.iter_mut().zip(replicas) {
         *replica = Replica { reply, now_and_then, max_bytes, latency, ..replica.clone() };
     }
@@ -151,6 +175,7 @@ fn settle_down(world: &mut World, calm: &Calm) {
         *replica = Replica { bad, ..Replica::new(reply.unwrap_or(Reply::Accept)) };
     }
     world.load = calm.load;
+    world.tokens.iter_mut().for_each(Tokens::repair);
     // A disk that has failed is tried again after a second. Until its answer full memory drops its oldest batches.
     let has_answered = |world: &World| {
         let retry_at = world.simulation.core.storage.retry_at();
@@ -231,6 +256,27 @@ proptest! {
     }
 
     #[test]
+    fn in_every_world_with_tokens_the_rules_hold_too(
+        seed: u64,
+        tokens in prop::sample::select(&[Tokens::of_service as fn() -> Tokens, Tokens::of_file]),
+        replicas in 1..=3_usize,
+        phases in prop::collection::vec(phase(), 1..6),
+        calm in calm(),
+    ) {
+        let mut setup = Setup { seed, ..Setup::usual() };
+        setup.limits.max_count = 200;
+        let mut world = World::new(vec![Replica::accepting(); replicas], setup);
+        world.set_tokens(tokens());
+        world.peer.chance = Some(SmallRng::seed_from_u64(seed));
+        world.recounts = true;
+        for phase in phases {
+            play(&mut world, phase);
+        }
+        settle_down(&mut world, &calm);
+        check_rates(&world);
+    }
+
+    #[test]
     fn a_panic_in_any_effect_loses_nothing(
         seed: u64,
         phases in prop::collection::vec(phase(), 1..4),
@@ -297,6 +343,7 @@ fn in_a_calm_behind_a_failing_disk_full_memory_is_stored_before_the_next_batch_a
         load: Some(Load { spans: 1, every: ms(200) }),
         disk: vec![Disturbance::Failure],
         bad: None,
+        token: Token::Stays,
         end: End::Next,
     };
     play(&mut world, phase);
@@ -315,6 +362,7 @@ fn after_a_panic_that_cost_the_marks_of_a_group_dead_letters_follow_the_rules() 
         load,
         disk: vec![Disturbance::Panic, Disturbance::None, Disturbance::None],
         bad: Some(bad),
+        token: Token::Stays,
         end: End::Next,
     };
     let setup = Setup { seed: 357_050_528_164_466_745, ..Setup::usual() };
@@ -337,6 +385,7 @@ fn of_a_stored_batch_that_is_cut_in_a_random_world_no_delivered_piece_becomes_a_
         load: Some(load),
         disk: vec![Disturbance::None],
         bad: None,
+        token: Token::Stays,
         end: End::Next,
     };
     let mut setup = Setup { seed: 6_123_854_772_094, ..Setup::usual() };
@@ -369,6 +418,7 @@ fn the_marks_of_an_ended_process_may_be_older_than_its_last_refusals() {
         load,
         disk: vec![Disturbance::None],
         bad,
+        token: Token::Stays,
         end: End::Next,
     };
     let load = |spans, every| Some(Load { spans, every: ms(every) });
