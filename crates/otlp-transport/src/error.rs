@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 /// A setting that cannot be used. `Display` names the setting, its value unless that is secret, and the accepted
 /// values.
@@ -48,11 +48,11 @@ pub enum ConfigError {
         /// The variable, or the builder method.
         setting: &'static str,
         /// The file.
-        path: PathBuf,
+        path: Box<Path>,
         /// The line, from 1, if the fault is in one.
         line: Option<usize>,
         /// The header's name, where it could be read.
-        name: Option<String>,
+        name: Option<Box<str>>,
         /// The fault.
         problem: HeadersFileProblem,
     },
@@ -305,7 +305,7 @@ impl HeadersFileProblem {
     }
 }
 
-struct LineOf<'a>(Option<usize>, &'a Option<String>);
+struct LineOf<'a>(Option<usize>, &'a Option<Box<str>>);
 
 impl fmt::Display for LineOf<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -314,9 +314,9 @@ impl fmt::Display for LineOf<'_> {
     }
 }
 
-struct NameOf<'a>(&'a Option<String>);
+struct NameOf<'a, T>(&'a Option<T>);
 
-impl fmt::Display for NameOf<'_> {
+impl<T: fmt::Display> fmt::Display for NameOf<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.as_ref().map_or(Ok(()), |name| write!(f, " ({name})"))
     }

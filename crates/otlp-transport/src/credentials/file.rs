@@ -208,7 +208,8 @@ impl Watched {
                 return None;
             }
             watch.seen = None;
-            let (bytes, read) = match read(&self.path) {
+            // A device is not even opened: some begin to work then.
+            let (bytes, read) = match of_kind(&metadata).and_then(|()| read(&self.path)) {
                 Ok(read) => read,
                 Err(problem) => return Some(Err(whole(problem))),
             };
@@ -227,7 +228,8 @@ impl Watched {
 
     fn error(&self, trouble: Trouble) -> ConfigError {
         let Trouble { line, name, problem } = trouble;
-        ConfigError::HeadersFile { setting: self.setting, path: shown(&self.path).into(), line, name, problem }
+        let (path, name) = (PathBuf::from(shown(&self.path)).into(), name.map(Into::into));
+        ConfigError::HeadersFile { setting: self.setting, path, line, name, problem }
     }
 
     fn named(&self) -> String {
@@ -268,22 +270,25 @@ pub(crate) fn shown(path: &Path) -> String {
     }
 }
 
+/// Nothing but a regular file is read.
+fn of_kind(metadata: &Metadata) -> Result<(), Problem> {
+    Err(Problem::NotAFile(match metadata.file_type() {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }))
+}
+
 /// The bytes of a regular file of a fair size, and its state behind them.
 fn read(path: &Path) -> Result<(Vec<u8>, Stamp), Problem> {
-    // Without it a FIFO would block until another process writes into it.
+    // A FIFO that has just come in the place of the file would block until another process writes into it.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut options = File::options();
     let file = options.read(true).custom_flags(flags).open(path).map_err(|error| Problem::of_io(&error))?;
     let of_io = |error: io::Error| Problem::of_io(&error);
-    let kind = file.metadata().map_err(of_io)?.file_type();
-    if !kind.is_file() {
-        return Err(Problem::NotAFile(match kind {
-            kind if kind.is_dir() => "a directory",
-            kind if kind.is_fifo() => "a FIFO",
-            kind if kind.is_socket() => "a socket",
-            _ => "a device",
-        }));
-    }
+    of_kind(&file.metadata().map_err(of_io)?)?;
     let mut bytes = Vec::new();
     (&file).take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(of_io)?;
     if bytes.len() as u64 > MAX_BYTES {
@@ -296,5 +301,44 @@ fn read(path: &Path) -> Result<(Vec<u8>, Stamp), Problem> {
 impl std::fmt::Debug for HeadersFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HeadersFile").field("path", &shown(&self.file.path)).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> RequestHead {
+        RequestHead::new(http::Method::POST, http::Uri::default(), http::HeaderMap::new(), Bytes::new())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_system_that_hangs_leaves_the_last_good_headers_and_one_thread() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("headers");
+        std::fs::write(&path, "x-key=canary").expect("written");
+        for is_good in [true, false] {
+            let file = HeadersFile::open(&path).expect("read, or missing");
+            // The thread of the first look has not come back.
+            let _hangs = Arc::clone(&file.watch).lock_owned().await;
+            let begun = tokio::time::Instant::now();
+            let given = file.headers(&head(), &Bytes::new()).await;
+            assert!(begun.elapsed() <= 2 * PATIENCE, "{:?}", begun.elapsed());
+            match given {
+                Ok(headers) => assert!(is_good && headers.pairs == [("x-key".to_owned(), "canary".to_owned())]),
+                Err(error) => assert!(!is_good && error.to_string().contains("does not answer"), "{error}"),
+            }
+            std::fs::remove_file(&path).unwrap_or_default();
+        }
+    }
+
+    #[test]
+    fn a_file_is_settled_once_its_times_lie_two_seconds_back() {
+        let stamp = Stamp { device: 1, inode: 1, len: 1, modified: (10, 999_999_999), changed: (10, 0) };
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        assert!(!stamp.is_settled(at(10_000)) && !stamp.is_settled(at(12_900)) && stamp.is_settled(at(13_000)));
+        assert!(!stamp.is_settled(UNIX_EPOCH - UNSETTLED), "the clock was set back");
+        let ahead = Stamp { changed: (20, 0), ..stamp };
+        assert!(!ahead.is_settled(at(20_000)), "the time of the change counts, which no program sets");
     }
 }
