@@ -181,6 +181,20 @@ impl Builder {
         self
     }
 
+    /// Sets a file of headers that is read again when it has changed. Beats `TELEMETRY_HEADERS_FILE`; takes the place
+    /// of [`with_credentials`](Self::with_credentials).
+    pub fn with_headers_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.transport = self.transport.with_headers_file(path);
+        self
+    }
+
+    /// Sets a provider of headers that change: tokens that expire, signatures over each request. Takes the place of
+    /// [`with_headers_file`](Self::with_headers_file) and of `TELEMETRY_HEADERS_FILE`.
+    pub fn with_credentials(mut self, credentials: Arc<dyn otlp_transport::Credentials>) -> Self {
+        self.transport = self.transport.with_credentials(credentials);
+        self
+    }
+
     /// Bounds one request. Beats `OTEL_EXPORTER_OTLP_TIMEOUT`.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.transport = self.transport.with_timeout(timeout);

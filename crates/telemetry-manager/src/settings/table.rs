@@ -248,6 +248,16 @@ settings! {
             "Sent with each request; `key=value` separated by commas, values percent-decoded. Values are secret and \
              never shown. Headers that the transport sets itself, such as `content-type`, are left out with a warning; a \
              `user-agent` is put in front of the exporter's own.";
+        HEADERS_FILE: "TELEMETRY_HEADERS_FILE",
+            (with_headers_file: transport, get |settings, _| {
+                Value::Path(settings.transport.headers_file().map(Into::into))
+            }),
+            Kind::Path, Error,
+            "A file with a header a line, `key=value`, value percent-decoded; its keys beat those of \
+             `OTEL_EXPORTER_OTLP_HEADERS`. Looked at with each request and, while batches wait for an endpoint that \
+             refuses, every 5 s; a change passes backoff and breaker once. Of a file that vanishes or cannot be read \
+             the last good headers stay, with a warning. At the start a line that is no header is an error; a file that \
+             does not exist yet is waited for, and no request goes out before.";
         TIMEOUT: "OTEL_EXPORTER_OTLP_TIMEOUT",
             (with_timeout: transport, get |settings, _| {
                 Value::Count(u64::try_from(settings.transport.timeout().as_millis()).unwrap_or(u64::MAX))

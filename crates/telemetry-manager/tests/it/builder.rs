@@ -82,6 +82,7 @@ fn given_in_code() -> Builder {
         .with_endpoint("http://192.0.2.1:9")
         .with_proxy("http://192.0.2.2:3128")
         .with_protocol(otlp_transport::Protocol::HttpProtobuf)
+        .with_headers_file("/h")
         .with_timeout(minute)
         .with_certificate("/ca.pem")
         .with_client_certificate("/c.pem")

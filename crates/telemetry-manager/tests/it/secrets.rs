@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -27,7 +27,14 @@ const HEADERS: &str = "authorization=Basic%20YzRuNHJ5LXVzZXI6YzRuNHJ5LXBhc3N3b3J
 /// A request as peers repeat it: as it came, decoded, encoded, with the user and the password of its `Basic`.
 const ECHO: &str = "no c4n4ry-user:c4n4ry-password (Basic YzRuNHJ5LXVzZXI6YzRuNHJ5LXBhc3N3b3Jk, c4n4ry-header) at \
     /receiver/v1/otlp/c4n4ry-Path+1==/v1/traces?api_key=c4n4ry-Query%2F2 or api_key=c4n4ry-Query/2 or \
-    %2Freceiver%2Fv1%2Fotlp%2Fc4n4ry-Path%2B1%3D%3D, c4n4ry-password alone, c4n4ry-path%2b1%3d%3d";
+    %2Freceiver%2Fv1%2Fotlp%2Fc4n4ry-Path%2B1%3D%3D, c4n4ry-password alone, c4n4ry-path%2b1%3d%3d, c4n4ry-file";
+
+/// A headers file, outside the directories whose files are searched.
+static HEADERS_FILE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("headers"), "x-file=Bearer%20c4n4ry-file\nhost=c4n4ry").expect("written");
+    dir
+});
 
 /// Lines of the log, of every level and of every crate, in which the secret is.
 static LEAKS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -136,7 +143,9 @@ fn answer(head: &str, body: &str) -> Vec<u8> {
 
 fn with_headers(setup: &Setup, address: SocketAddr, more: &[(&str, &str)]) -> telemetry_manager::Builder {
     let endpoint = format!("http://{address}{TARGET}");
+    let file = HEADERS_FILE.path().join("headers");
     let mut vars = vec![
+        ("TELEMETRY_HEADERS_FILE", file.to_str().expect("UTF-8")),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint.as_str()),
         ("OTEL_EXPORTER_OTLP_HEADERS", HEADERS),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
