@@ -64,9 +64,12 @@ impl GrpcTransport {
             Outcome::Retryable { after: None, cause, possible_duplicate }
         };
 
-        match self.config.sign(&self.head(), self.prefix(&body), &body, deadline).await {
-            Ok(headers) => *signed = headers,
-            Err(cause) => return Outcome::Retryable { after: None, cause, possible_duplicate: false },
+        // Without credentials that change no head is made for them.
+        if self.config.credentials.is_some() {
+            match self.config.sign(&self.head(), self.prefix(&body), &body, deadline).await {
+                Ok(headers) => *signed = headers,
+                Err(cause) => return Outcome::Retryable { after: None, cause, possible_duplicate: false },
+            }
         }
         let mut is_second = false;
         loop {
