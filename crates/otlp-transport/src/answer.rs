@@ -111,17 +111,19 @@ fn failure(
     }
 }
 
-/// An HTTP answer, with as much of its body as was read, still encoded. `fault`: why the rest is missing.
+/// An HTTP answer, with as much of its body as was read, still encoded. `fault`: why the rest is missing. `max`: the
+/// most bytes that an acknowledgement has without its encodings.
 pub(crate) fn http(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
     fault: Option<String>,
+    max: usize,
     spans: usize,
     now: SystemTime,
 ) -> Outcome {
     if status.is_success() {
-        return acknowledgement::http(status.as_u16(), headers, body, fault, spans);
+        return acknowledgement::http(status.as_u16(), headers, body, fault, max, spans);
     }
     let text = error_text(status, headers, &body::decode_start(headers, body), fault.is_some());
     let after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
@@ -143,7 +145,8 @@ pub(crate) fn http_for_grpc(
     now: SystemTime,
 ) -> Outcome {
     if !status.is_success() {
-        return http(status, headers, body, fault, spans, now);
+        // The size limit is for acknowledgements.
+        return http(status, headers, body, fault, 0, spans, now);
     }
     let body = body::decode_start(headers, body);
     let message = format!("no grpc-status{}", acknowledgement::shown(headers, &body, fault.is_some()));
@@ -276,7 +279,7 @@ mod tests {
                 }
             }
             let now = SystemTime::UNIX_EPOCH;
-            let from_http = http(status, &fields, &body, fault.clone(), spans, now);
+            let from_http = http(status, &fields, &body, fault.clone(), 1 << 20, spans, now);
             let outcomes =
                 [Some(from_http.clone()), grpc(&fields, Ok(body.clone()), spans),
                 Some(http_for_grpc(status, &fields, &body, fault, spans, now))];

@@ -11,9 +11,6 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, header};
 
-/// The largest answer that is read, after decompression: 4 MiB (OTLP specification, "response size").
-pub(crate) const MAX_RESPONSE: usize = 4 << 20;
-
 /// How much of the body of a refusal is read, before and after decompression.
 pub(crate) const MAX_START: usize = 16 << 10;
 
@@ -34,24 +31,24 @@ pub(crate) fn gzip(bytes: &[u8]) -> Bytes {
 pub(crate) enum GunzipError {
     #[error("gzip data is damaged")]
     Damaged,
-    #[error("gzip data holds more than {MAX_RESPONSE} bytes")]
-    TooLarge,
+    #[error("gzip data holds more than {0} bytes")]
+    TooLarge(usize),
 }
 
-/// Opens gzip data, and stops at [`MAX_RESPONSE`].
-pub(crate) fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, GunzipError> {
+/// Opens gzip data of at most `max` bytes, and stops behind them.
+pub(crate) fn gunzip(bytes: &[u8], max: usize) -> Result<Vec<u8>, GunzipError> {
     let mut out = Vec::new();
-    let limit = MAX_RESPONSE as u64 + 1;
+    let limit = max as u64 + 1;
     MultiGzDecoder::new(bytes).take(limit).read_to_end(&mut out).map_err(|_| GunzipError::Damaged)?;
-    if out.len() > MAX_RESPONSE { Err(GunzipError::TooLarge) } else { Ok(out) }
+    if out.len() > max { Err(GunzipError::TooLarge(max)) } else { Ok(out) }
 }
 
 /// Most encodings of one answer that are undone.
 const MAX_ENCODINGS: usize = 4;
 
-/// Undoes the content encodings of a whole body.
-pub(crate) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, String> {
-    decode_with(headers, body, |bytes| gunzip(bytes).map_err(|error| error.to_string()))
+/// Undoes the content encodings of a whole body, each to at most `max` bytes.
+pub(crate) fn decode(headers: &HeaderMap, body: &[u8], max: usize) -> Result<Vec<u8>, String> {
+    decode_with(headers, body, |bytes| gunzip(bytes, max).map_err(|error| error.to_string()))
 }
 
 /// Undoes the content encodings of a body that may have been cut, as far as its bytes reach: for a text that is shown.

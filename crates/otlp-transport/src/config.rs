@@ -31,6 +31,8 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DEFAULT_MAX_REQUEST_BYTES: usize = (4 << 20) - (64 << 10);
 /// The greatest age of a connection where none is set: a load balancer's new addresses are in use within it.
 pub const DEFAULT_CONNECTION_MAX_AGE: Duration = Duration::from_secs(300);
+/// The most bytes of an answer where no limit is set: 4 MiB, as the OTLP specification recommends to clients.
+pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 4 << 20;
 /// OTLP exporter specification, "Endpoint"; its port decides the default protocol.
 pub(crate) const DEFAULT_GRPC_ENDPOINT: &str = "http://localhost:4317";
 pub(crate) const DEFAULT_HTTP_ENDPOINT: &str = "http://localhost:4318";
@@ -56,6 +58,7 @@ pub struct Config {
     pub(crate) compression: Compression,
     pub(crate) max_request_bytes: usize,
     pub(crate) connection_max_age: Duration,
+    pub(crate) max_response_bytes: usize,
     pub(crate) user_agent: HeaderValue,
     pub(crate) wall_clock: fn() -> SystemTime,
     pub(crate) key_files: KeyFiles,
@@ -167,6 +170,13 @@ impl Config {
         self.headers_file.as_deref()
     }
 
+    /// An acknowledgement above this, in bytes as they come or after decompression, is
+    /// [unreadable](crate::Outcome::AcknowledgedUnreadably).
+    #[must_use]
+    pub fn max_response_bytes(&self) -> usize {
+        self.max_response_bytes
+    }
+
     /// The same settings for a transport of this protocol.
     pub(crate) fn speaking(mut self, protocol: Protocol) -> Self {
         if self.protocol != protocol {
@@ -255,6 +265,7 @@ pub struct ConfigBuilder {
     pub(crate) key_files: KeyFiles,
     max_request_bytes: Option<usize>,
     connection_max_age: Option<Duration>,
+    max_response_bytes: Option<usize>,
     product: Option<String>,
     wall_clock: Option<fn() -> SystemTime>,
     pub(crate) notes: Vec<Note>,
@@ -377,6 +388,14 @@ impl ConfigBuilder {
     /// there is none. Default 5 minutes; 1 s to 7 days.
     pub fn with_connection_max_age(mut self, age: Duration) -> Self {
         self.connection_max_age = Some(age);
+        self
+    }
+
+    /// The largest acknowledgement that is read, in bytes as they come and after decompression. Default 4 MiB; 1 KiB to
+    /// 64 MiB. The spans of a larger one were taken: its outcome is
+    /// [`AcknowledgedUnreadably`](crate::Outcome::AcknowledgedUnreadably). Of a refusal 16 KiB are read in any case.
+    pub fn with_max_response_bytes(mut self, bytes: usize) -> Self {
+        self.max_response_bytes = Some(bytes);
         self
     }
 
@@ -506,6 +525,11 @@ impl ConfigBuilder {
         };
         let credentials = credentials.map(|provider| Arc::new(Gate::new(provider, timeout)));
         self.notes.extend(credentials.iter().flat_map(|gate| gate.take_notes()));
+        let max_response_bytes = self.max_response_bytes.unwrap_or(DEFAULT_MAX_RESPONSE_BYTES);
+        if !(1 << 10..=64 << 20).contains(&max_response_bytes) {
+            let (setting, value) = ("with_max_response_bytes", max_response_bytes.to_string());
+            return Err(ConfigError::Range { setting, value, accepted: "1024 to 67108864 bytes" });
+        }
         let mut secret = self.headers.clone();
         secret.add_user_agent(self.user_agent.as_ref());
         secret.add_proxy_authorization(proxy.as_ref().and_then(|proxy| proxy.authorization.as_ref()));
@@ -520,6 +544,7 @@ impl ConfigBuilder {
             compression: self.compression.unwrap_or_default(),
             max_request_bytes,
             connection_max_age,
+            max_response_bytes,
             user_agent,
             wall_clock,
             key_files: self.key_files,

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
 use crate::answer;
-use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
+use crate::body::{self, MAX_START, MESSAGE_WAIT};
 use crate::config::Config;
 use crate::connect::{Connector, unobserved};
 use crate::credentials::Signed;
@@ -137,6 +137,7 @@ impl GrpcTransport {
 
     /// Reads message and trailers behind the headers of an answer.
     async fn read_answer(&self, headers: &HeaderMap, stream: &mut RecvStream, spans: usize) -> Answer {
+        let max = self.config.max_response_bytes;
         let mut body = BytesMut::new();
         while let Some(data) = stream.data().await {
             let data = match data {
@@ -145,9 +146,9 @@ impl GrpcTransport {
             };
             // Receiving goes on only as far as the window is given back.
             let _ = stream.flow_control().release_capacity(data.len());
-            if body.len() + data.len() > PREFIX + MAX_RESPONSE {
+            if body.len() + data.len() > PREFIX + max {
                 // A failure has no message, so this call succeeded.
-                return Answer::Broken(answer::unreadable_grpc(&format!("more than {MAX_RESPONSE} bytes")));
+                return Answer::Broken(answer::unreadable_grpc(&format!("more than {max} bytes")));
             }
             body.extend_from_slice(&data);
         }
@@ -155,7 +156,7 @@ impl GrpcTransport {
             Ok(trailers) => trailers.unwrap_or_default(),
             Err(error) => return broken(&error),
         };
-        Answer::Peer(answer::grpc(&trailers, unframe(headers, &body), spans).unwrap_or_else(|| {
+        Answer::Peer(answer::grpc(&trailers, unframe(headers, &body, max), spans).unwrap_or_else(|| {
             answer::http_for_grpc(StatusCode::OK, headers, &body, None, spans, (self.config.wall_clock)())
         }))
     }
@@ -252,8 +253,8 @@ enum Answer {
     Unprocessed(Cause),
 }
 
-/// The first message of an answer; nothing at all counts as an empty one.
-fn unframe(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, String> {
+/// The first message of an answer, of at most `max` bytes; nothing at all counts as an empty one.
+fn unframe(headers: &HeaderMap, body: &[u8], max: usize) -> Result<Vec<u8>, String> {
     if body.is_empty() {
         return Ok(Vec::new());
     }
@@ -267,7 +268,7 @@ fn unframe(headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, String> {
     let encoding = headers.get("grpc-encoding").map(|encoding| encoding.as_bytes().trim_ascii().to_ascii_lowercase());
     match (prefix[0], encoding.as_deref()) {
         (0, _) => Ok(message.to_vec()),
-        (1, Some(b"gzip")) => body::gunzip(message).map_err(|error| error.to_string()),
+        (1, Some(b"gzip")) => body::gunzip(message, max).map_err(|error| error.to_string()),
         (1, encoding) => {
             let encoding = String::from_utf8_lossy(encoding.unwrap_or(b"none"));
             Err(format!("a compressed gRPC message, and its grpc-encoding is {}", answer::plain(&encoding)))

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
 use crate::answer;
-use crate::body::{self, MAX_RESPONSE, MAX_START, MESSAGE_WAIT};
+use crate::body::{self, MAX_START, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
 use crate::config::Config;
 use crate::connect::{Connector, Route, unobserved};
@@ -54,6 +54,7 @@ impl HttpTransport {
     async fn exchange(&self, payload: &Payload, deadline: Instant, signed: &mut Option<Signed>) -> Outcome {
         let failed = |cause, possible_duplicate| Outcome::Retryable { after: None, cause, possible_duplicate };
         let timed_out = || Cause::Timeout(self.config.timeout);
+        let max = self.config.max_response_bytes;
 
         let (mut request, sent) = self.request(payload);
         match self.config.sign(&request, Bytes::new(), &sent, deadline).await {
@@ -78,7 +79,7 @@ impl HttpTransport {
             let cut_off = |cause: Cause, detail: String| match current.start.head() {
                 Some((status, headers)) => {
                     let now = (self.config.wall_clock)();
-                    answer::http(status, &headers, b"", Some(detail), payload.span_count(), now)
+                    answer::http(status, &headers, b"", Some(detail), max, payload.span_count(), now)
                 }
                 None => failed(cause, true),
             };
@@ -111,7 +112,7 @@ impl HttpTransport {
         // The whole body of an acknowledgement counts. The head of any other answer decides its outcome, and a body
         // that is cut only cuts the text; but a page is empty only if its end was read.
         let fault = if head.status.is_success() && !answer::is_page(&head.headers) {
-            match timeout_at(deadline, read_whole(&mut body, &mut read)).await {
+            match timeout_at(deadline, read_whole(&mut body, max, &mut read)).await {
                 Ok(read) => read.err(),
                 Err(_) => Some(format!("no end within {:?}", self.config.timeout)),
             }
@@ -120,7 +121,7 @@ impl HttpTransport {
             (!read.is_whole).then(|| "not read to its end".to_owned())
         };
         let now = (self.config.wall_clock)();
-        let outcome = answer::http(head.status, &head.headers, &read.bytes, fault, payload.span_count(), now);
+        let outcome = answer::http(head.status, &head.headers, &read.bytes, fault, max, payload.span_count(), now);
         if read.is_whole {
             self.pool.keep(connection, &outcome);
         }
@@ -209,13 +210,13 @@ struct Read {
     is_whole: bool,
 }
 
-/// Reads a body to its end, or says why that cannot be reached.
-async fn read_whole(body: &mut Incoming, read: &mut Read) -> Result<(), String> {
+/// Reads a body of at most `max` bytes to its end, or says why that cannot be reached.
+async fn read_whole(body: &mut Incoming, max: usize, read: &mut Read) -> Result<(), String> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ErrorChain(&error).to_string())?;
         if let Ok(data) = frame.into_data() {
-            if read.bytes.len() + data.len() > MAX_RESPONSE {
-                return Err(format!("more than {MAX_RESPONSE} bytes"));
+            if read.bytes.len() + data.len() > max {
+                return Err(format!("more than {max} bytes"));
             }
             read.bytes.extend_from_slice(&data);
         }

@@ -33,7 +33,9 @@ use otlp_payload::Payload;
 
 pub use adapter::ExporterTransport;
 pub use chain::ErrorChain;
-pub use config::{Config, ConfigBuilder, DEFAULT_CONNECTION_MAX_AGE, DEFAULT_MAX_REQUEST_BYTES};
+pub use config::{
+    Config, ConfigBuilder, DEFAULT_CONNECTION_MAX_AGE, DEFAULT_MAX_REQUEST_BYTES, DEFAULT_MAX_RESPONSE_BYTES,
+};
 pub use credentials::{CredentialHeaders, Credentials, CredentialsError, HeadersFile, RequestHead};
 pub use error::{ConfigError, EndpointProblem, HeaderProblem, HeadersFileProblem, ProxyProblem};
 pub use grpc::GrpcTransport;

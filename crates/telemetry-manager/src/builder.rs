@@ -250,6 +250,11 @@ impl Builder {
         self.give("with_connection_max_age", move |settings| settings.connection_max_age = age)
     }
 
+    /// Sets the largest answer that is read, in bytes. Beats `TELEMETRY_RESPONSE_MAX_BYTES`.
+    pub fn with_response_max_bytes(self, bytes: usize) -> Self {
+        self.give("with_response_max_bytes", move |settings| settings.response_max_bytes = bytes)
+    }
+
     /// Sends by a [`Transport`] of your own instead of our OTLP transport, or by any [`SpanExporter`] through an
     /// adapter that cannot tell its errors apart (see [`resilient_exporter::Builder::with_primary`]). Endpoint,
     /// protocol, headers, time-out and compression do not apply then.

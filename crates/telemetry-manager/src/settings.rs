@@ -48,6 +48,8 @@ pub struct Settings {
     pub transport: otlp_transport::Config,
     /// The age at which a connection to the collector is replaced, more or less a tenth.
     pub connection_max_age: Duration,
+    /// Bytes of an answer of the collector, at most, as it comes and after decompression.
+    pub response_max_bytes: usize,
     /// The rule that decides which traces are recorded.
     pub sampler: TracesSampler,
     /// The share of traces that the two ratio samplers record, 0 to 1.
@@ -203,6 +205,7 @@ impl Settings {
             resource_attributes: Vec::new(),
             traces_exporter: TracesExporter::Otlp,
             transport: otlp_transport::Config::builder().build().expect("the transport accepts its own defaults"),
+            response_max_bytes: otlp_transport::DEFAULT_MAX_RESPONSE_BYTES,
             sampler: TracesSampler::ParentBasedAlwaysOn,
             connection_max_age: otlp_transport::DEFAULT_CONNECTION_MAX_AGE,
             sampler_arg: 1.0,

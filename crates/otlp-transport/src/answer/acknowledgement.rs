@@ -14,11 +14,18 @@ const MAX_JSON: usize = 256 << 10;
 /// The most of a body that a cause shows, in characters.
 const MAX_SHOWN: usize = 120;
 
-/// An acknowledgement over HTTP. Without a `fault` the body is whole.
-pub(super) fn http(status: u16, headers: &HeaderMap, body: &[u8], fault: Option<String>, spans: usize) -> Outcome {
+/// An acknowledgement over HTTP. Without a `fault` the body is whole; decoded, it has at most `max` bytes.
+pub(super) fn http(
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+    fault: Option<String>,
+    max: usize,
+    spans: usize,
+) -> Outcome {
     let (body, fault) = match fault {
         Some(fault) => (body::decode_start(headers, body), Some(fault)),
-        None => match body::decode(headers, body) {
+        None => match body::decode(headers, body, max) {
             Ok(body) => (body, None),
             Err(fault) => (Vec::new(), Some(fault)),
         },

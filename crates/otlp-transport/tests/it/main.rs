@@ -9,6 +9,7 @@ mod gateways;
 mod grpc_table;
 mod headers_file;
 mod http_table;
+mod limits;
 mod observers;
 mod proxies;
 mod reconnect;

@@ -116,9 +116,11 @@ pub(crate) fn resolve(
 
     let request = &mut settings.exporter.request;
     let (second, week) = (Duration::from_secs(1), Duration::from_secs(7 * 24 * 60 * 60));
+    // A value out of its range is among the errors of the rows.
     let transport = transport
         .with_max_request_bytes(request.max_bytes.clamp(1 << 10, 1 << 30))
         .with_connection_max_age(settings.connection_max_age.clamp(second, week))
+        .with_max_response_bytes(settings.response_max_bytes.clamp(1 << 10, 64 << 20))
         .build_over(vars);
     let timeout = before.exporter.request.attempt_timeout;
     if let Some(switch) = off::switch(&settings) {

@@ -315,6 +315,10 @@ settings! {
             seconds(1_000, 7 * DAY), Default,
             "Age at which a connection to the collector is replaced, more or less a tenth. A new one leads to the \
              addresses that the collector's name has by then; the old one is in use until the new one is open.";
+        RESPONSE_MAX_BYTES: "TELEMETRY_RESPONSE_MAX_BYTES", (with_response_max_bytes: response_max_bytes),
+            bytes(KIB, 64 * MIB), Default,
+            "Largest answer that is read, as it comes and after decompression. The spans of a larger one count as \
+             delivered, and health says that it could not be read.";
         MAX_CONCURRENCY: "TELEMETRY_MAX_CONCURRENCY", (with_max_concurrency: exporter.max_concurrency),
             count(1, 64), Default,
             "Requests at a time. The exporter begins with one, adds one for each round of quick answers, and halves their \
