@@ -59,12 +59,30 @@ impl Payload {
     /// # Ok::<(), otlp_payload::DecodeError>(())
     /// ```
     #[must_use]
-    pub fn cut(&self, max_bytes: usize, mut next_id: impl FnMut() -> BatchId) -> Option<Vec<Payload>> {
-        if self.bytes().len() <= max_bytes {
+    pub fn cut(&self, max_bytes: usize, next_id: impl FnMut() -> BatchId) -> Option<Vec<Payload>> {
+        self.cut_within(max_bytes, usize::MAX, next_id)
+    }
+
+    /// As [`cut`](Self::cut), into requests that also have at most `max_spans` spans (0 counts as 1): for servers that
+    /// count them. `None` if the batch has neither more bytes nor more spans.
+    #[must_use]
+    pub fn cut_within(
+        &self,
+        max_bytes: usize,
+        max_spans: usize,
+        mut next_id: impl FnMut() -> BatchId,
+    ) -> Option<Vec<Payload>> {
+        let is_small = self.bytes().len() <= max_bytes;
+        if is_small && self.span_count() <= max_spans {
             return None;
         }
+        // The bytes decide, also where they do not hold the spans that the batch promises.
         let tree = self.tree().filter(|tree| tree.numbers.len() >= 2)?;
-        Some(ranges(&tree, max_bytes).into_iter().map(|range| self.piece(&tree, next_id(), range)).collect())
+        if is_small && tree.numbers.len() <= max_spans {
+            return None;
+        }
+        let ranges = ranges(&tree, max_bytes, max_spans);
+        Some(ranges.into_iter().map(|range| self.piece(&tree, next_id(), range)).collect())
     }
 
     /// Takes the spans that are large by themselves out of the batch: those whose request, with this one span and its
@@ -127,9 +145,9 @@ impl Payload {
     }
 }
 
-/// Each piece takes spans until the next one would exceed `max_bytes`. More spans never make a request shorter, so no
-/// other way to cut has fewer pieces.
-fn ranges(request: &Tree<'_>, max_bytes: usize) -> Vec<Range<usize>> {
+/// Each piece takes spans until the next one would exceed `max_bytes` or `max_spans`. More spans never make a request
+/// shorter, so no other way to cut has fewer pieces.
+fn ranges(request: &Tree<'_>, max_bytes: usize, max_spans: usize) -> Vec<Range<usize>> {
     let (mut ranges, mut start, mut next) = (Vec::new(), 0, 0);
     // The bytes of the piece that begins at `start`: those of its ended resources, of the ended scopes in the current
     // resource, and of the spans in the current scope.
@@ -139,7 +157,8 @@ fn ranges(request: &Tree<'_>, max_bytes: usize) -> Vec<Range<usize>> {
             for span in &scope.spans {
                 let with_span = framed(scope.others_len + spans + span.len());
                 let with_span = framed(resource.others_len + scopes + with_span);
-                if request.others_len + resources + with_span > max_bytes && next > start {
+                let is_full = request.others_len + resources + with_span > max_bytes || next - start >= max_spans;
+                if is_full && next > start {
                     ranges.push(start..next);
                     (start, resources, scopes, spans) = (next, 0, 0, 0);
                 }

@@ -56,7 +56,7 @@ pub mod wire;
 pub use decode::{Decoded, decode, decode_all};
 pub use divide::Separated;
 pub use encode::Encoder;
-pub use merge::{Merged, merge};
+pub use merge::{Merged, merge, merge_within};
 pub use payload::{BatchId, Payload};
 pub use walk::{count_spans, resource_text, span_ids};
 pub use wire::DecodeError;

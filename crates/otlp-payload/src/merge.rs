@@ -46,12 +46,18 @@ pub struct Merged {
 /// ```
 #[must_use]
 pub fn merge(requests: &[Bytes], max_bytes: usize) -> Vec<Merged> {
+    merge_within(requests, max_bytes, usize::MAX)
+}
+
+/// As [`merge`], into requests that also have at most `max_spans` spans: for servers that count them.
+#[must_use]
+pub fn merge_within(requests: &[Bytes], max_bytes: usize, max_spans: usize) -> Vec<Merged> {
     let mut merged = Vec::new();
     let mut group: Option<Group<'_>> = None;
     for (index, bytes) in requests.iter().enumerate() {
         let single = Single::read(bytes);
         if let (Some(group), Some(single)) = (&mut group, &single)
-            && group.add(single, max_bytes)
+            && group.add(single, max_bytes, max_spans)
         {
             continue;
         }
@@ -73,18 +79,19 @@ struct Single<'a> {
     before: usize,
     /// The fields that hold the scopes: neighbours are one slice.
     scopes: Vec<&'a [u8]>,
+    spans: usize,
 }
 
 impl<'a> Single<'a> {
     fn read(request: &'a [u8]) -> Option<Self> {
-        count_spans(request).ok()?;
+        let spans = count_spans(request).ok()?;
         let mut fields = Fields::new(request, 0);
         let field = fields.next()?.ok()?;
         if field.number != RESOURCE_SPANS || fields.next().is_some() {
             return None;
         }
         let (content, base) = field.bytes().ok()?;
-        let mut single = Self { around: Vec::new(), before: 0, scopes: Vec::new() };
+        let mut single = Self { around: Vec::new(), before: 0, scopes: Vec::new(), spans };
         let mut run = 0..0;
         for field in Fields::new(content, base) {
             let field = field.ok()?;
@@ -115,29 +122,30 @@ struct Group<'a> {
     more: Vec<&'a [u8]>,
     /// The length of the only `ResourceSpans`.
     len: usize,
+    spans: usize,
     requests: Range<usize>,
 }
 
 impl<'a> Group<'a> {
     fn new(index: usize, first: Single<'a>) -> Self {
-        let len = first.around.len() + length(&first.scopes);
-        Self { first, more: Vec::new(), len, requests: index..index + 1 }
+        let (len, spans) = (first.around.len() + length(&first.scopes), first.spans);
+        Self { first, more: Vec::new(), len, spans, requests: index..index + 1 }
     }
 
     /// Takes the request if it belongs here too and fits; says whether it did.
-    fn add(&mut self, single: &Single<'a>, max_bytes: usize) -> bool {
-        let len = self.len + length(&single.scopes);
-        let fits = single.around == self.first.around && framed(len) <= max_bytes;
+    fn add(&mut self, single: &Single<'a>, max_bytes: usize, max_spans: usize) -> bool {
+        let (len, spans) = (self.len + length(&single.scopes), self.spans + single.spans);
+        let fits = single.around == self.first.around && framed(len) <= max_bytes && spans <= max_spans;
         if fits {
             self.more.extend_from_slice(&single.scopes);
-            self.len = len;
+            (self.len, self.spans) = (len, spans);
             self.requests.end += 1;
         }
         fits
     }
 
     fn end(self, requests: &[Bytes]) -> Merged {
-        let Self { first, more, len, requests: range } = self;
+        let Self { first, more, len, requests: range, .. } = self;
         if let [alone] = &requests[range.clone()] {
             return Merged { bytes: alone.clone(), requests: range };
         }

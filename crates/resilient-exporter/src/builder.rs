@@ -1,6 +1,7 @@
 //! From settings to a running exporter: every value that applies is checked once, in [`Builder::build`].
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -268,6 +269,7 @@ impl Builder {
             limits: self.limits(),
             max_calls: self.settings.retry.max_retries.saturating_add(1),
             request_max_bytes: self.settings.request.max_bytes,
+            request_max_spans: self.settings.request.max_spans.map_or(usize::MAX, NonZeroUsize::get),
             fallback: fallback.is_some(),
             replay_rate: self.settings.replay.rate,
             strict: self.settings.refused == Refused::DeadLetter,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_sdk::Resource;
 use otlp_payload::wire::Fields;
-use otlp_payload::{BatchId, Payload, Separated, count_spans, merge};
+use otlp_payload::{BatchId, Payload, Separated, count_spans, merge, merge_within};
 use proptest::collection::vec;
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -132,14 +132,20 @@ fn payload(request: Vec<u8>) -> Payload {
     Payload::from_bytes(ID, UNIX_EPOCH, request.into()).expect("legal")
 }
 
-fn check_cut(request: Vec<u8>, max_bytes: usize) -> Result<(), TestCaseError> {
+/// Mostly no limit on the number of spans.
+fn max_spans() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => Just(usize::MAX), 2 => 0..6_usize]
+}
+
+fn check_cut(request: Vec<u8>, max_bytes: usize, max_spans: usize) -> Result<(), TestCaseError> {
     let payload = payload(request);
     let count = payload.span_count();
-    let Some(pieces) = payload.cut(max_bytes, names()) else {
-        prop_assert!(count < 2 || payload.bytes().len() <= max_bytes);
+    let is_within = payload.bytes().len() <= max_bytes && count <= max_spans;
+    let Some(pieces) = payload.cut_within(max_bytes, max_spans, names()) else {
+        prop_assert!(count < 2 || is_within);
         return Ok(());
     };
-    prop_assert!(payload.bytes().len() > max_bytes);
+    prop_assert!(!is_within);
     let mut next = 0;
     for (seq, piece) in (0..).zip(&pieces) {
         let (start, end) = (next, next + piece.span_count());
@@ -147,9 +153,10 @@ fn check_cut(request: Vec<u8>, max_bytes: usize) -> Result<(), TestCaseError> {
         prop_assert!(start < end);
         prop_assert_eq!(&piece.bytes()[..], picked(payload.bytes(), &|number| (start..end).contains(&number)));
         prop_assert!(piece.bytes().len() <= max_bytes || piece.span_count() == 1);
+        prop_assert!(piece.span_count() <= max_spans.max(1));
         // One span more would not fit.
         let larger = picked(payload.bytes(), &|number| (start..=end).contains(&number));
-        prop_assert!(end == count || larger.len() > max_bytes);
+        prop_assert!(end == count || larger.len() > max_bytes || piece.span_count() >= max_spans);
         next = end;
     }
     prop_assert_eq!(next, count);
@@ -190,8 +197,8 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![12 => one_of_two, 2 => foreign(), 1 => vec(any::<u8>(), 0..20)]
 }
 
-fn check_merge(requests: &[Bytes], max_bytes: usize) -> Result<(), TestCaseError> {
-    let merged = merge(requests, max_bytes);
+fn check_merge(requests: &[Bytes], max_bytes: usize, max_spans: usize) -> Result<(), TestCaseError> {
+    let merged = merge_within(requests, max_bytes, max_spans);
     let mut next = 0;
     for one in &merged {
         prop_assert_eq!(one.requests.start, next);
@@ -203,6 +210,7 @@ fn check_merge(requests: &[Bytes], max_bytes: usize) -> Result<(), TestCaseError
             continue;
         }
         prop_assert!(one.bytes.len() <= max_bytes);
+        prop_assert!(count_spans(&one.bytes).is_ok_and(|spans| spans <= max_spans));
         prop_assert_eq!(placed(&one.bytes), parts.iter().flat_map(|part| placed(part)).collect::<Vec<_>>());
         let counts: Result<Vec<usize>, _> = parts.iter().map(|part| count_spans(part)).collect();
         prop_assert_eq!(counts.map(|counts| counts.iter().sum()), count_spans(&one.bytes));
@@ -226,8 +234,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn pieces_are_few_and_hold_all_spans(request in prop_oneof![foreign(), ours()], max_bytes in 0..3_000_usize) {
-        check_cut(request, max_bytes)?;
+    fn pieces_are_few_and_hold_all_spans(
+        request in prop_oneof![foreign(), ours()],
+        max_bytes in prop_oneof![4 => 0..3_000_usize, 1 => Just(usize::MAX)],
+        max_spans in max_spans(),
+    ) {
+        check_cut(request, max_bytes, max_spans)?;
     }
 
     #[test]
@@ -236,29 +248,35 @@ proptest! {
     }
 
     #[test]
-    fn merged_requests_hold_all_spans_in_their_order(requests in vec(request(), 0..12), max_bytes in 0..6_000_usize) {
+    fn merged_requests_hold_all_spans_in_their_order(
+        requests in vec(request(), 0..12),
+        max_bytes in 0..6_000_usize,
+        max_spans in max_spans(),
+    ) {
         let requests: Vec<Bytes> = requests.into_iter().map(Bytes::from).collect();
-        check_merge(&requests, max_bytes)?;
+        check_merge(&requests, max_bytes, max_spans)?;
     }
 
     #[test]
     fn requests_of_one_resource_are_merged_into_as_few_as_fit(
         batches in vec(vec(spans::span(), 0..4), 1..12),
         max_bytes in 0..20_000_usize,
+        max_spans in max_spans(),
     ) {
         let resource = Resource::builder_empty().with_service_name("merged").build();
         let requests: Vec<Bytes> = batches.iter().map(|batch| encode(&resource, batch).bytes().clone()).collect();
-        let merged = merge(&requests, max_bytes);
+        let merged = merge_within(&requests, max_bytes, max_spans);
         for one in &merged {
-            // With the next request it would be too large: the stock encoder's size of both.
+            // With the next request it would be too large: the stock encoder's size of both, or their spans.
             if let Some(next) = requests.get(one.requests.end) {
                 let both = [&one.bytes[..], next].map(|bytes| ExportTraceServiceRequest::decode(bytes).expect("ours"));
                 let [mut both, next] = both;
                 both.resource_spans[0].scope_spans.extend(next.resource_spans[0].scope_spans.clone());
-                prop_assert!(both.encoded_len() > max_bytes);
+                let spans = [&one.bytes, &requests[one.requests.end]].map(|bytes| count_spans(bytes).expect("ours"));
+                prop_assert!(both.encoded_len() > max_bytes || spans.iter().sum::<usize>() > max_spans);
             }
         }
-        check_merge(&requests, max_bytes)?;
+        check_merge(&requests, max_bytes, max_spans)?;
     }
 }
 
@@ -313,6 +331,20 @@ fn a_span_over_the_limit_is_alone_and_its_neighbours_fill_their_pieces() {
         panic!("one of six is large");
     };
     assert_eq!((large.span_count(), small.span_count()), (1, 5));
+}
+
+#[test]
+fn a_batch_that_promises_more_spans_than_it_has_is_cut_by_those_that_it_has() {
+    let span = framed(2, &framed(5, b"n", false), false);
+    let request = framed(1, &framed(2, &span.repeat(4), false), false);
+    let counts = |promised, max| {
+        let batch = Payload::new(ID, UNIX_EPOCH, promised, request.clone().into());
+        let pieces = batch.cut_within(usize::MAX, max, names())?;
+        Some(pieces.iter().map(Payload::span_count).collect::<Vec<_>>())
+    };
+    assert_eq!(counts(9, 3), Some(vec![3, 1]));
+    assert_eq!((counts(9, 4), counts(4, 4)), (None, None));
+    assert_eq!(counts(4, 0), Some(vec![1; 4]), "no request is without a span");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The `with_*` methods of single settings: aliases that delegate to the methods of the structs.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +52,7 @@ aliases! {
     }
     request: Requests {
         with_request_max_bytes => max_bytes: usize;
+        with_request_max_spans => max_spans: Option<NonZeroUsize>;
         with_attempt_timeout => attempt_timeout: Duration;
     }
     fallback: Files {

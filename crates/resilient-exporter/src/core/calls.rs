@@ -234,7 +234,8 @@ impl Core {
                 let learned = self.endpoint.sizes.limit(MERGED_BYTES, now).unwrap_or(MERGED_BYTES);
                 // Strict mode: a request of several records that is refused would be sent again, record by record.
                 let merge_bytes = if self.policy.strict { 0 } else { learned.min(self.policy.request_max_bytes) };
-                self.effects.push_back(Effect::ReadGroup { order, merge_bytes });
+                let merge = Size { count: self.policy.request_max_spans, bytes: merge_bytes };
+                self.effects.push_back(Effect::ReadGroup { order, merge });
             }
             Next::Read | Next::Nothing => {}
         }

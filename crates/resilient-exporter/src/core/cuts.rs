@@ -54,7 +54,8 @@ impl Core {
         }
         let own = Some(self.policy.request_max_bytes).filter(|&limit| bytes > limit);
         let limit = self.endpoint.sizes.limit(bytes, now).into_iter().chain(own).min();
-        match limit {
+        let has_too_many = payload.span_count() > self.policy.request_max_spans;
+        match limit.or(has_too_many.then_some(usize::MAX)) {
             Some(limit) if payload.span_count() > 1 => self.cut(work, limit, None, now),
             _ => Some(work),
         }
@@ -81,8 +82,8 @@ impl Core {
         }
     }
 
-    /// Cuts a batch into pieces of at most `limit` bytes, which wait until `not_before`. Returns a batch that cannot be
-    /// cut.
+    /// Cuts a batch into pieces of at most `limit` bytes and of no more spans than a request may have, which wait until
+    /// `not_before`. Returns a batch that cannot be cut.
     fn cut(&mut self, work: Work, limit: usize, not_before: Option<Instant>, now: Instant) -> Option<Work> {
         if let Work::Replay(piece) = &work
             && piece.is_merged()
@@ -91,7 +92,8 @@ impl Core {
             return None;
         }
         let payload = work.payload().clone();
-        let Some(pieces) = payload.cut(limit, || self.next_id()) else { return Some(work) };
+        let max_spans = self.policy.request_max_spans;
+        let Some(pieces) = payload.cut_within(limit, max_spans, || self.next_id()) else { return Some(work) };
         match work {
             Work::Live(entry) => {
                 let failed = entry.item.failed.saturating_add(u32::from(not_before.is_some()));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use otlp_payload::{BatchId, Payload};
-use span_buffer::Entry;
+use span_buffer::{Entry, Size};
 
 use super::batch::Batch;
 use crate::report::events::Event;
@@ -25,9 +25,9 @@ pub(crate) enum Effect {
     Spill(Spill),
     /// Store refused batches as dead letters; reported by `on_dead_letters_stored`.
     StoreDeadLetters(Vec<Letter>),
-    /// Read stored batches for a replay in this order, and merge small ones into requests of at most so many bytes;
+    /// Read stored batches for a replay in this order, and merge small ones into requests of at most this size;
     /// reported by `on_group_read`, `on_group_deferred` or `on_read_failed`.
-    ReadGroup { order: Order, merge_bytes: usize },
+    ReadGroup { order: Order, merge: Size },
     /// Mark the batches of the group that was read last by their fates; reported by `on_group_settled`.
     SettleGroup(Vec<Fate>),
     /// Take over what ended processes have left, as much as one clean-up does; reported by `on_taken_over`.

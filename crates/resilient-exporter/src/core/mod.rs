@@ -92,6 +92,8 @@ pub(crate) struct Policy {
     /// Charged calls of a batch before it goes to a file: the first and its retries.
     pub(crate) max_calls: u32,
     pub(crate) request_max_bytes: usize,
+    /// `usize::MAX` for no limit.
+    pub(crate) request_max_spans: usize,
     /// A fallback stores batches that memory has no room for.
     pub(crate) fallback: bool,
     pub(crate) replay_rate: Option<NonZeroU32>,

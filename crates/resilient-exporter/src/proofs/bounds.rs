@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use otlp_payload::{BatchId, Merged, Payload};
+use otlp_payload::{BatchId, Payload};
 use otlp_transport::{Cause, Outcome, RefusalKind};
 use span_buffer::Limits;
 
@@ -15,6 +15,7 @@ use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::StoredBatch;
 use crate::seams::fates::{Failures, Fate};
 use crate::shell::commit::counted;
+use crate::shell::disk::requests_of;
 
 impl World {
     /// A world whose fallback has so many spans.
@@ -47,14 +48,14 @@ impl World {
     /// The disk thread reads these records, as soon as the core asks for a group.
     fn read(&mut self, records: &[Payload]) {
         self.core.poll_calls(self.now);
-        let merge_bytes = std::iter::from_fn(|| self.core.poll_effect()).find_map(|effect| match effect {
-            Effect::ReadGroup { merge_bytes, .. } => Some(merge_bytes),
+        let merge = std::iter::from_fn(|| self.core.poll_effect()).find_map(|effect| match effect {
+            Effect::ReadGroup { merge, .. } => Some(merge),
             _ => None,
         });
-        let bytes = records.iter().map(|record| record.bytes().clone()).collect::<Vec<_>>();
         let batches = records.iter().map(|record| StoredBatch::new(record.bytes().clone(), record.span_count()));
-        let requests: Vec<Merged> = otlp_payload::merge(&bytes, merge_bytes.expect("a group is asked for"));
-        self.core.on_group_read(batches.collect(), requests, self.now, SystemClock.wall());
+        let batches = batches.collect::<Vec<_>>();
+        let requests = requests_of(&batches, merge.expect("a group is asked for"));
+        self.core.on_group_read(batches, requests, self.now, SystemClock.wall());
     }
 }
 

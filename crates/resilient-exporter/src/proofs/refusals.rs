@@ -28,6 +28,7 @@ pub(super) fn policy() -> Policy {
         limits: Limits::default(),
         max_calls: 6,
         request_max_bytes: 1 << 20,
+        request_max_spans: usize::MAX,
         fallback: false,
         replay_rate: None,
         strict: false,

@@ -185,6 +185,7 @@ impl Exporter {
             limits: Limits { max_count: 80, ..Limits::default() },
             max_calls: 6,
             request_max_bytes: 1 << 20,
+            request_max_spans: usize::MAX,
             fallback: true,
             replay_rate: None,
             strict: false,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use breaker::Machine;
 use otlp_payload::{Encoder, Payload};
 use otlp_transport::Cause;
-use span_buffer::Limits;
+use span_buffer::{Limits, Size};
 
 use crate::core::{Core, Effect, Endpoint, Policy};
 use crate::proofs::spans::spans;
@@ -23,6 +23,7 @@ fn core(stored: u64, now: Instant) -> Core {
         limits: Limits::default(),
         max_calls: 6,
         request_max_bytes: 1 << 20,
+        request_max_spans: usize::MAX,
         fallback: true,
         replay_rate: None,
         strict: false,
@@ -156,7 +157,10 @@ fn a_refused_batch_without_its_dead_letter_stays_with_its_failures() {
         let fates = Arc::new(Mutex::new(Vec::new()));
         let fallback = FullOfLetters { batches: read.collect(), letters, fates: Arc::clone(&fates) };
         let mut worker = Worker::new(&shared, Box::new(fallback));
-        shared.repeat(Effect::ReadGroup { order: Order::FewestFailures, merge_bytes: 1 << 18 });
+        shared.repeat(Effect::ReadGroup {
+            order: Order::FewestFailures,
+            merge: Size { count: usize::MAX, bytes: 1 << 18 },
+        });
         let refused = batches.map(|payload| {
             let cause = Cause::Http { status: 400, message: String::new() };
             let refused = vec![Refusal { payload, cause, attempts: 1, permanent: true }];

@@ -6,7 +6,7 @@
 //! documentation.
 
 use std::fmt::Debug;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -211,6 +211,9 @@ settings! {
         /// Bytes of a request before compression, at most; larger batches are split. Many collectors refuse more than
         /// 4 MiB: the default leaves 64 KiB of it for the frame.
         max_bytes: usize = otlp_transport::DEFAULT_MAX_REQUEST_BYTES, at least 1;
+        /// Spans of a request, at most; larger batches are split, and stored ones are put together up to it. For
+        /// servers that count them.
+        max_spans: Option<NonZeroUsize> = None;
         /// The longest attempt. A bound for transports whose own time-out fails. `telemetry-manager` raises the default
         /// to twice the time-out of its transport, also where a closure sets this field to the default: it cannot tell
         /// such a closure from one that leaves the field.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
 use otlp_payload::Merged;
+use span_buffer::Size;
 
 use super::group_size::GroupSize;
 use super::hand_over::HandOvers;
@@ -163,7 +164,7 @@ impl<'a> Worker<'a> {
         match effect {
             Effect::Spill(spill) => self.spill(spill),
             Effect::StoreDeadLetters(letters) => self.store_letters(letters),
-            &Effect::ReadGroup { order, merge_bytes } => self.read_group(order, merge_bytes),
+            &Effect::ReadGroup { order, merge } => self.read_group(order, merge),
             Effect::SettleGroup(fates) => self.settle_group(fates.clone()),
             Effect::TakeOver => self.take_over(),
             Effect::Stop => self.is_stopping = true,
@@ -194,7 +195,7 @@ impl<'a> Worker<'a> {
         });
     }
 
-    fn read_group(&mut self, order: Order, merge_bytes: usize) {
+    fn read_group(&mut self, order: Order, merge: Size) {
         if !self.hand_overs.are_settled() {
             // The journal still has the batches of a file. That is no trouble of the files: batches go to them all the
             // same.
@@ -204,12 +205,12 @@ impl<'a> Worker<'a> {
         let read = guarded(|| self.fallback.read(order, self.group.bytes()));
         if matches!(read, Ok(ReadBack::Pause)) && !self.is_stopping {
             // A new batch or a spill does not wait until the fallback has searched all of its files.
-            return self.shared.repeat(Effect::ReadGroup { order, merge_bytes });
+            return self.shared.repeat(Effect::ReadGroup { order, merge });
         }
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
         self.group_read = now;
         let requests = match &read {
-            Ok(ReadBack::Group(batches)) => requests_of(batches, merge_bytes),
+            Ok(ReadBack::Group(batches)) => requests_of(batches, merge),
             _ => Vec::new(),
         };
         if let Ok(ReadBack::Group(batches)) = &read {
@@ -313,13 +314,13 @@ pub(crate) fn has_more(fallback: &dyn Fallback) -> bool {
     next.is_some_and(|wait| wait < CLEAN_UP_EVERY)
 }
 
-/// The requests that send a group: small batches that no call failed to deliver share one.
-pub(crate) fn requests_of(batches: &[StoredBatch], merge_bytes: usize) -> Vec<Merged> {
+/// The requests that send a group: small batches that no call failed to deliver share one, up to the size `merge`.
+pub(crate) fn requests_of(batches: &[StoredBatch], merge: Size) -> Vec<Merged> {
     let mut requests = Vec::new();
     let mut start = 0;
     for run in batches.chunk_by(|one, next| one.failures.calls == 0 && next.failures.calls == 0) {
         let bytes = run.iter().map(|batch| batch.request.clone()).collect::<Vec<_>>();
-        requests.extend(otlp_payload::merge(&bytes, merge_bytes).into_iter().map(|mut merged| {
+        requests.extend(otlp_payload::merge_within(&bytes, merge.bytes, merge.count).into_iter().map(|mut merged| {
             merged.requests = merged.requests.start + start..merged.requests.end + start;
             merged
         }));

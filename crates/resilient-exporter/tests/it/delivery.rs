@@ -1,5 +1,6 @@
 //! Delivery on good days, in outages and after every kind of answer.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use file_fallback::dead_letters::DeadLetters;
@@ -154,6 +155,19 @@ fn the_request_limit_splits_a_batch_before_it_is_sent() {
     let health = app.handle.health();
     assert_eq!(health.metrics.failed_exports, 0, "{health:?}");
     assert!(collector.received().requests > 5);
+}
+
+#[test]
+fn the_limit_on_spans_splits_a_batch_before_it_is_sent() {
+    for transport in [grpc, http] {
+        let collector = MockCollector::start().expect("loopback");
+        let builder = ResilientSpanExporter::builder().with_primary(transport(&collector));
+        let mut app = App::new(builder.with_request_max_spans(NonZeroUsize::new(60)).build().expect("valid"));
+        app.trace(500);
+        app.assert_delivered(&collector);
+        let health = app.handle.health();
+        assert_eq!((health.metrics.failed_exports, collector.received().requests), (0, 9), "{health:?}");
+    }
 }
 
 #[test]

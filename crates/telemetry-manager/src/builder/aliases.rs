@@ -1,6 +1,6 @@
 //! The `with_*` methods of single settings: each gives one field.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use resilient_exporter::{Compression, FallbackFormat, SyncPolicy};
@@ -54,6 +54,7 @@ aliases! {
     }
     request {
         with_request_max_bytes => max_bytes: usize;
+        with_request_max_spans => max_spans: Option<NonZeroUsize>;
     }
     fallback {
         with_fallback_enabled => enabled: bool;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(crate) enum Value {
     Sync(SyncPolicy),
     Text(String),
     Path(Option<PathBuf>),
+    /// A limit that is not set: there is none. No text of a variable means it.
+    Unlimited,
 }
 
 impl Value {
@@ -67,7 +69,10 @@ impl Value {
             (Kind::Choice(words), Self::Text(value)) => words.contains(&value.as_str()),
             (Kind::Text(_), Self::Text(value)) => !value.trim().is_empty(),
             (Kind::Path, Self::Path(path)) => path.as_ref().is_none_or(|path| !path.as_os_str().is_empty()),
-            (Kind::Bool, Self::Bool(_)) | (Kind::Rate, Self::Rate(_)) | (Kind::Sync { .. }, Self::Sync(_)) => true,
+            (Kind::Count { .. } | Kind::Duration { .. }, Self::Unlimited)
+            | (Kind::Bool, Self::Bool(_))
+            | (Kind::Rate, Self::Rate(_))
+            | (Kind::Sync { .. }, Self::Sync(_)) => true,
             // A row whose kind does not fit its field: the test of the defaults finds it.
             (_, _) => false,
         }
@@ -97,6 +102,7 @@ impl fmt::Display for Value {
             Self::Sync(SyncPolicy::Batch) => f.write_str("batch"),
             Self::Sync(SyncPolicy::Never) => f.write_str("never"),
             Self::Text(value) => f.write_str(value),
+            Self::Unlimited => Ok(()),
             Self::Path(value) => value.as_ref().map_or(Ok(()), |path| write!(f, "{}", path.display())),
         }
     }
@@ -158,6 +164,19 @@ macro_rules! number {
 }
 
 number! { u32 u64 usize }
+
+/// A limit on a number that there may be none of.
+impl Field for Option<NonZeroUsize> {
+    fn get(&self, _kind: Kind) -> Value {
+        self.map_or(Value::Unlimited, |limit| Value::Count(u64::try_from(limit.get()).unwrap_or(u64::MAX)))
+    }
+
+    fn set(&mut self, value: Value) -> bool {
+        let Value::Count(number) = value else { return false };
+        *self = NonZeroUsize::new(usize::try_from(number).unwrap_or(usize::MAX));
+        true
+    }
+}
 
 impl Field for Option<String> {
     fn get(&self, _kind: Kind) -> Value {

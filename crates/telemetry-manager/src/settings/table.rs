@@ -315,6 +315,9 @@ settings! {
             seconds(1_000, 7 * DAY), Default,
             "Age at which a connection to the collector is replaced, more or less a tenth. A new one leads to the \
              addresses that the collector's name has by then; the old one is in use until the new one is open.";
+        REQUEST_MAX_SPANS: "TELEMETRY_REQUEST_MAX_SPANS", (exporter.request.max_spans), count(1, 1_000_000_000), Default,
+            "Most spans of a request; larger batches are split, and stored ones are put together up to it. For \
+             collectors that count them.";
         RESPONSE_MAX_BYTES: "TELEMETRY_RESPONSE_MAX_BYTES", (with_response_max_bytes: response_max_bytes),
             bytes(KIB, 64 * MIB), Default,
             "Largest answer that is read, as it comes and after decompression. The spans of a larger one count as \

@@ -1,4 +1,4 @@
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -90,6 +90,7 @@ fn given_in_code() -> Builder {
         .with_compression(otlp_transport::Compression::Gzip)
         .with_request_max_bytes(65_536)
         .with_connection_max_age(minute)
+        .with_request_max_spans(NonZeroUsize::new(77))
         .with_response_max_bytes(2_048)
         .with_propagators([Propagator::Baggage])
         .with_span_limits(limits)
@@ -182,6 +183,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.journal.sync_timeout, s.journal.max_bytes), (Duration::from_millis(20), 17 << 20));
     assert_eq!((s.dead_letter.max_bytes, s.dead_letter.max_age), (12 << 20, minute * 3));
     assert_eq!((s.replay.rate, s.request.max_bytes), (NonZeroU32::new(12), 65_536));
+    assert_eq!(s.request.max_spans, NonZeroUsize::new(77));
     assert_eq!(s.shutdown.replay, Duration::from_millis(300));
     assert_eq!(s.request.attempt_timeout, minute * 2, "twice the time-out of the transport");
 }

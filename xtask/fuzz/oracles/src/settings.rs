@@ -183,6 +183,7 @@ const NAMES: [&str; 92] = [
     "REQUEST_METHOD",
     "TELEMETRY_HEADERS_FILE",
     "TELEMETRY_RESPONSE_MAX_BYTES",
+    "TELEMETRY_REQUEST_MAX_SPANS",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.

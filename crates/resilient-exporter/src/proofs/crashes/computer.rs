@@ -235,6 +235,7 @@ impl Computer {
             limits: LIMITS,
             max_calls: 3,
             request_max_bytes: 20_000,
+            request_max_spans: usize::MAX,
             fallback: self.fallback,
             replay_rate: None,
             strict: false,

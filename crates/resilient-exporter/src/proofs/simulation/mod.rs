@@ -142,6 +142,7 @@ struct Setup {
     limits: Limits,
     max_calls: u32,
     request_max_bytes: usize,
+    request_max_spans: usize,
     failure_threshold: u32,
     fallback: bool,
     strict: bool,
@@ -155,6 +156,7 @@ impl Setup {
             limits: Limits { max_count: 200, max_bytes: 60_000, max_age: Duration::from_secs(300) },
             max_calls: 3,
             request_max_bytes: 6_000,
+            request_max_spans: if seed.is_multiple_of(2) { usize::MAX } else { 20 },
             failure_threshold: 3,
             fallback,
             strict: false,
@@ -168,6 +170,7 @@ impl Setup {
             limits: Limits { max_count: 2_000, max_bytes: 400_000, max_age: Duration::from_secs(300) },
             max_calls: 6,
             request_max_bytes: 100_000,
+            request_max_spans: usize::MAX,
             failure_threshold: 5,
             fallback: true,
             strict: false,
@@ -177,11 +180,19 @@ impl Setup {
 
     /// The core of a process that starts now, with `recovered` spans in the fallback.
     fn core(&self, recovered: u64, now: Instant) -> Core {
-        let Self { limits, max_calls, request_max_bytes, failure_threshold, fallback, strict, seed } = self.clone();
+        let Self { limits, max_calls, failure_threshold, fallback, strict, seed, .. } = self.clone();
         let breaker = breaker::Config::builder().with_failure_threshold(failure_threshold).with_seed(seed);
         let endpoint = Endpoint::new(Machine::new(breaker.build().expect("valid")), now);
-        let policy =
-            Policy { limits, max_calls, request_max_bytes, fallback, replay_rate: None, strict, incarnation: seed };
+        let policy = Policy {
+            limits,
+            max_calls,
+            request_max_bytes: self.request_max_bytes,
+            request_max_spans: self.request_max_spans,
+            fallback,
+            replay_rate: None,
+            strict,
+            incarnation: seed,
+        };
         Core::new(policy, endpoint, recovered, seed)
     }
 }
@@ -243,6 +254,10 @@ impl Simulation {
     fn poll(&mut self) {
         let now = self.now;
         let (calls, is_look_due) = self.report(|core| (core.poll_calls(now), core.poll_look(now)));
+        for call in &calls {
+            let spans = call.payload.span_count();
+            assert!(spans <= self.setup.request_max_spans, "a request of {spans} spans");
+        }
         self.calls.extend(calls);
         self.looks.extend(is_look_due.then_some(now));
         if self.core.is_stopped() {
@@ -349,11 +364,11 @@ impl Simulation {
                 let stored = self.disk.store_dead_letters(&refusals, "", wall);
                 self.report(|core| core.on_dead_letters_stored(letters, stored, now));
             }
-            Some(Effect::ReadGroup { order, merge_bytes }) => {
+            Some(Effect::ReadGroup { order, merge }) => {
                 let read = self.disk.read(order, 0);
                 self.report(|core| match read {
                     Ok(ReadBack::Group(batches)) => {
-                        let requests = requests_of(&batches, merge_bytes);
+                        let requests = requests_of(&batches, merge);
                         core.on_group_read(batches, requests, now, wall);
                     }
                     Ok(_) => core.on_group_deferred(now),

@@ -125,3 +125,29 @@ fn a_stored_batch_is_one_dead_letter_where_everything_is_too_large() {
     let most = world.most_calls_in_a_second(begin + ms(1));
     assert!(most <= 10, "{most} calls in a second");
 }
+
+#[test]
+fn a_request_has_no_more_spans_than_the_settings_allow() {
+    let setup = Setup { request_max_spans: 25, ..Setup::usual() };
+    let mut world = World::new(vec![Replica::accepting()], setup.clone());
+    let sizes = |world: &World| world.sent.iter().map(|sent| sent.spans.len()).collect::<Vec<_>>();
+    world.offer(90);
+    world.run_to("the batch is delivered", MINUTE, |world| world.waiting() == 0);
+    assert_eq!(sizes(&world), [25, 25, 25, 15], "as few requests as possible, none of which was refused");
+    // A world of its own: of small stored records, as many share a request as it may have spans.
+    let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], setup);
+    for spans in [10; 40] {
+        world.offer(spans);
+    }
+    world.run(10 * MINUTE);
+    assert!(world.ledger().in_fallback >= 300, "{}", world.state());
+    let begin = world.now();
+    world.peer.replicas[0].reply = Reply::Accept;
+    world.run_to("all are delivered", OPEN + 30 * MINUTE, |world| world.waiting() == 0);
+    world.assert_nothing_missing();
+    world.assert_nothing_lost();
+    let accepted =
+        world.sent_since(begin).iter().filter(|sent| sent.reply == Reply::Accept).map(|sent| sent.spans.len());
+    let accepted = accepted.collect::<Vec<_>>();
+    assert!(accepted.contains(&20) && accepted.iter().all(|spans| *spans <= 25), "{accepted:?}");
+}
