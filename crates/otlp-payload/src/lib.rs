@@ -55,7 +55,7 @@ pub mod wire;
 
 pub use decode::{Decoded, decode, decode_all};
 pub use divide::Separated;
-pub use encode::Encoder;
+pub use encode::{Encoder, ValueLimits};
 pub use merge::{Merged, merge, merge_within};
 pub use payload::{BatchId, Payload};
 pub use walk::{count_spans, resource_text, span_ids};

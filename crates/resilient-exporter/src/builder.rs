@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use backoff::{Exponential, Jitter};
 use breaker::{ConfigBuilder, Machine};
 use opentelemetry_sdk::trace::SpanExporter;
+use otlp_payload::ValueLimits;
 use otlp_transport::{ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::Limits;
@@ -327,7 +328,10 @@ impl Builder {
             shared.wait_for(self.settings.shutdown.timeout, |_| shared.has_disk_ended());
             return Err(error);
         }
-        let mut exporter = ResilientSpanExporter::new(shared, self.settings.shutdown);
+        let of = |limit: Option<u32>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let Settings { attribute_value_length_limit, span_attribute_value_length_limit, .. } = self.settings;
+        let limits = ValueLimits::new(of(attribute_value_length_limit), of(span_attribute_value_length_limit));
+        let mut exporter = ResilientSpanExporter::new(shared, limits, self.settings.shutdown);
         exporter.start_warnings = warnings;
         Ok(exporter)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
-use otlp_payload::Encoder;
+use otlp_payload::{Encoder, ValueLimits};
 
 use crate::handle::Handle;
 use crate::report::ledger::RefuseReason;
@@ -27,15 +27,16 @@ use crate::shell::shared::Shared;
 pub struct ResilientSpanExporter {
     shared: Arc<Shared>,
     encoder: Encoder,
+    limits: ValueLimits,
     settings: Shutdown,
     shut_down: AtomicBool,
     pub(crate) start_warnings: Vec<String>,
 }
 
 impl ResilientSpanExporter {
-    pub(crate) fn new(shared: Arc<Shared>, settings: Shutdown) -> Self {
-        let encoder = Encoder::new(&Resource::builder_empty().build());
-        Self { shared, encoder, settings, shut_down: AtomicBool::new(false), start_warnings: Vec::new() }
+    pub(crate) fn new(shared: Arc<Shared>, limits: ValueLimits, settings: Shutdown) -> Self {
+        let encoder = Encoder::new(&Resource::builder_empty().build()).with_value_limits(limits);
+        Self { shared, encoder, limits, settings, shut_down: AtomicBool::new(false), start_warnings: Vec::new() }
     }
 
     /// A view that stays when the SDK owns the exporter.
@@ -119,7 +120,7 @@ impl SpanExporter for ResilientSpanExporter {
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        self.encoder = Encoder::new(resource);
+        self.encoder = Encoder::new(resource).with_value_limits(self.limits);
     }
 }
 

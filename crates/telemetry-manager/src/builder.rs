@@ -290,7 +290,23 @@ impl Builder {
         self.give("with_propagators", move |settings| settings.propagators.clone_from(&propagators))
     }
 
-    /// Sets the limits on attributes, events and links. Beats all of the `OTEL_*_COUNT_LIMIT`.
+    /// Sets the longest text in an attribute, in characters; `None` for no limit. Beats
+    /// `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT`.
+    pub fn with_attribute_value_length_limit(self, characters: Option<u32>) -> Self {
+        self.give("with_attribute_value_length_limit", move |settings| {
+            settings.exporter.attribute_value_length_limit = characters;
+        })
+    }
+
+    /// The same for attributes of spans, their events and links alone, where `Some`. Beats
+    /// `OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`.
+    pub fn with_span_attribute_value_length_limit(self, characters: Option<u32>) -> Self {
+        self.give("with_span_attribute_value_length_limit", move |settings| {
+            settings.exporter.span_attribute_value_length_limit = characters;
+        })
+    }
+
+    /// Sets the limits on the numbers of attributes, events and links. Beats all of the `OTEL_*_COUNT_LIMIT`.
     pub fn with_span_limits(self, limits: SpanLimits) -> Self {
         self.give("with_span_limits", move |settings| settings.span_limits = limits)
     }

@@ -13,19 +13,19 @@ const HAS_IS_REMOTE: u32 = 0x100;
 /// `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`.
 const IS_REMOTE: u32 = 0x200;
 
-/// Field 1 of `ScopeSpans`.
-pub(super) fn scope(out: &mut Vec<u8>, scope: &InstrumentationScope) {
+/// Field 1 of `ScopeSpans`. Texts of attributes have at most `limit` characters, here and in each function below.
+pub(super) fn scope(out: &mut Vec<u8>, scope: &InstrumentationScope, limit: usize) {
     let message = open(out, 0x0a, 1);
     text(out, 0x0a, scope.name());
     text(out, 0x12, scope.version().unwrap_or_default());
     for KeyValue { key, value, .. } in scope.attributes() {
-        key_value(out, 0x1a, key.as_str(), value);
+        key_value(out, 0x1a, key.as_str(), value, limit);
     }
     close(out, message);
 }
 
 /// Field 2 of `ScopeSpans`.
-pub(super) fn span(out: &mut Vec<u8>, span: &SpanData) {
+pub(super) fn span(out: &mut Vec<u8>, span: &SpanData, limit: usize) {
     let message = open(out, 0x12, 2);
     let context = &span.span_context;
     ids(out, context.trace_id().to_bytes(), context.span_id().to_bytes());
@@ -40,14 +40,14 @@ pub(super) fn span(out: &mut Vec<u8>, span: &SpanData) {
     out.extend_from_slice(&[0x30, kind(&span.span_kind)]);
     fixed64(out, 0x39, nanos(span.start_time));
     fixed64(out, 0x41, nanos(span.end_time));
-    attributes(out, 0x4a, &span.attributes);
+    attributes(out, 0x4a, &span.attributes, limit);
     number(out, 0x50, span.dropped_attributes_count);
     for event in &span.events.events {
-        self::event(out, event);
+        self::event(out, event, limit);
     }
     number(out, 0x60, span.events.dropped_count);
     for link in &span.links.links {
-        self::link(out, link);
+        self::link(out, link, limit);
     }
     number(out, 0x70, span.links.dropped_count);
     status(out, &span.status);
@@ -56,22 +56,22 @@ pub(super) fn span(out: &mut Vec<u8>, span: &SpanData) {
     close(out, message);
 }
 
-fn event(out: &mut Vec<u8>, event: &Event) {
+fn event(out: &mut Vec<u8>, event: &Event, limit: usize) {
     // Two bytes of length from 128 bytes on: a usual event has a name and two or three attributes.
     let message = open(out, 0x5a, if event.attributes.len() < 3 { 1 } else { 2 });
     fixed64(out, 0x09, nanos(event.timestamp));
     text(out, 0x12, &event.name);
-    attributes(out, 0x1a, &event.attributes);
+    attributes(out, 0x1a, &event.attributes, limit);
     number(out, 0x20, event.dropped_attributes_count);
     close(out, message);
 }
 
-fn link(out: &mut Vec<u8>, link: &Link) {
+fn link(out: &mut Vec<u8>, link: &Link, limit: usize) {
     let message = open(out, 0x6a, 1);
     let context = &link.span_context;
     ids(out, context.trace_id().to_bytes(), context.span_id().to_bytes());
     trace_state(out, context.trace_state());
-    attributes(out, 0x22, &link.attributes);
+    attributes(out, 0x22, &link.attributes, limit);
     number(out, 0x28, link.dropped_attributes_count);
     let flags = flags(context.trace_flags().to_u8(), context.is_remote()).to_le_bytes();
     out.extend_from_slice(&[0x35, flags[0], flags[1], flags[2], flags[3]]);
@@ -119,16 +119,16 @@ fn trace_state(out: &mut Vec<u8>, state: &TraceState) {
 }
 
 #[inline]
-fn attributes(out: &mut Vec<u8>, tag: u8, attributes: &[KeyValue]) {
+fn attributes(out: &mut Vec<u8>, tag: u8, attributes: &[KeyValue], limit: usize) {
     for KeyValue { key, value, .. } in attributes {
-        key_value(out, tag, key.as_str(), value);
+        key_value(out, tag, key.as_str(), value, limit);
     }
 }
 
 /// One `KeyValue`; every length is known before anything is written.
 #[inline]
-pub(super) fn key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: &Value) {
-    let value_len = value_len(value);
+pub(super) fn key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: &Value, limit: usize) {
+    let value_len = value_len(value, limit);
     let key_len = if key.is_empty() { 0 } else { 1 + varint_len(key.len() as u64) + key.len() };
     let length = key_len + 1 + varint_len(value_len as u64) + value_len;
     if length < 0x80 && !key.is_empty() {
@@ -143,18 +143,30 @@ pub(super) fn key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: &Value) {
         out.push(0x12);
         put_varint(out, value_len as u64);
     }
-    any_value(out, value);
+    any_value(out, value, limit);
+}
+
+/// The first `limit` characters of a text.
+#[inline]
+fn shortened(text: &str, limit: usize) -> &str {
+    // A character has one byte at least: most texts are not looked into.
+    if text.len() <= limit { text } else { first_characters(text, limit) }
+}
+
+#[cold]
+fn first_characters(text: &str, count: usize) -> &str {
+    text.char_indices().nth(count).map_or(text, |(end, _)| &text[..end])
 }
 
 /// The length of the `AnyValue` that holds `value`.
 #[inline]
-fn value_len(value: &Value) -> usize {
+fn value_len(value: &Value, limit: usize) -> usize {
     match value {
         Value::Bool(_) => 2,
         Value::I64(value) => int_len(*value),
         Value::F64(_) => 9,
-        Value::String(value) => bytes_len(value.as_str().len()),
-        Value::Array(array) => bytes_len(array_len(array)),
+        Value::String(value) => bytes_len(shortened(value.as_str(), limit).len()),
+        Value::Array(array) => bytes_len(array_len(array, limit)),
         // A kind that OTLP has and this version of the API does not: an empty value.
         _ => 0,
     }
@@ -170,28 +182,30 @@ fn bytes_len(length: usize) -> usize {
     1 + varint_len(length as u64) + length
 }
 
-fn array_len(array: &Array) -> usize {
+fn array_len(array: &Array, limit: usize) -> usize {
     match array {
         Array::Bool(values) => values.len() * bytes_len(2),
         Array::I64(values) => values.iter().map(|value| bytes_len(int_len(*value))).sum(),
         Array::F64(values) => values.len() * bytes_len(9),
-        Array::String(values) => values.iter().map(|value| bytes_len(bytes_len(value.as_str().len()))).sum(),
+        Array::String(values) => {
+            values.iter().map(|value| bytes_len(bytes_len(shortened(value.as_str(), limit).len()))).sum()
+        }
         _ => 0,
     }
 }
 
 /// The content of an `AnyValue`; a member of its `oneof` is written even when it is 0 or empty.
 #[inline]
-fn any_value(out: &mut Vec<u8>, value: &Value) {
+fn any_value(out: &mut Vec<u8>, value: &Value, limit: usize) {
     match value {
         Value::Bool(value) => out.extend_from_slice(&[0x10, u8::from(*value)]),
         Value::I64(value) => int(out, *value),
         Value::F64(value) => double(out, *value),
-        Value::String(value) => put_bytes(out, 0x0a, value.as_str().as_bytes()),
+        Value::String(value) => put_bytes(out, 0x0a, shortened(value.as_str(), limit).as_bytes()),
         Value::Array(array) => {
             out.push(0x2a);
-            put_varint(out, array_len(array) as u64);
-            self::array(out, array);
+            put_varint(out, array_len(array, limit) as u64);
+            self::array(out, array, limit);
         }
         _ => {}
     }
@@ -210,7 +224,7 @@ fn double(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(&bytes);
 }
 
-fn array(out: &mut Vec<u8>, array: &Array) {
+fn array(out: &mut Vec<u8>, array: &Array, limit: usize) {
     match array {
         Array::Bool(values) => {
             for value in values {
@@ -231,7 +245,7 @@ fn array(out: &mut Vec<u8>, array: &Array) {
         }
         Array::String(values) => {
             for value in values {
-                let value = value.as_str().as_bytes();
+                let value = shortened(value.as_str(), limit).as_bytes();
                 out.push(0x0a);
                 put_varint(out, bytes_len(value.len()) as u64);
                 put_bytes(out, 0x0a, value);

@@ -2,12 +2,12 @@
 
 use std::time::UNIX_EPOCH;
 
-use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
-use otlp_payload::{BatchId, Encoder, Payload};
+use otlp_payload::{BatchId, Encoder, Payload, ValueLimits};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -37,6 +37,80 @@ proptest! {
         prop_assert_eq!(payload.span_count(), batch.len());
         prop_assert_eq!(&payload.bytes()[..], &stock(&resource, &batch)[..]);
     }
+}
+
+/// The values of these attributes cut to so many characters, in the plainest way.
+fn cut(attributes: &[KeyValue], limit: usize) -> Vec<KeyValue> {
+    let text = |text: &StringValue| StringValue::from(text.as_str().chars().take(limit).collect::<String>());
+    let value = |value: &Value| match value {
+        Value::String(value) => Value::String(text(value)),
+        Value::Array(Array::String(values)) => Value::Array(Array::String(values.iter().map(text).collect())),
+        other => other.clone(),
+    };
+    attributes.iter().map(|KeyValue { key, value: long, .. }| KeyValue::new(key.clone(), value(long))).collect()
+}
+
+fn cut_span(span: &SpanData, of_spans: usize, of_scopes: usize) -> SpanData {
+    let mut span = span.clone();
+    span.attributes = cut(&span.attributes, of_spans);
+    span.events.events.iter_mut().for_each(|event| event.attributes = cut(&event.attributes, of_spans));
+    span.links.links.iter_mut().for_each(|link| link.attributes = cut(&link.attributes, of_spans));
+    let scope = span.instrumentation_scope.clone();
+    let attributes: Vec<KeyValue> = scope.attributes().cloned().collect();
+    let builder = InstrumentationScope::builder(scope.name().to_owned()).with_attributes(cut(&attributes, of_scopes));
+    let builder =
+        scope.version().into_iter().fold(builder, |builder, version| builder.with_version(version.to_owned()));
+    let url = scope.schema_url();
+    span.instrumentation_scope =
+        url.into_iter().fold(builder, |builder, url| builder.with_schema_url(url.to_owned())).build();
+    span
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn long_texts_in_attributes_are_cut_by_characters_and_nothing_else_is(
+        resource in spans::resource(),
+        span in spans::span(),
+        general in prop::option::of(0..40_usize),
+        of_spans in prop::option::of(0..40_usize),
+    ) {
+        let limits = ValueLimits::new(general, of_spans);
+        let payload = Encoder::new(&resource).with_value_limits(limits).encode(ID, UNIX_EPOCH, std::slice::from_ref(&span));
+        let general = general.unwrap_or(usize::MAX);
+        let expected = cut_span(&span, of_spans.unwrap_or(general), general);
+        prop_assert_eq!(&payload.bytes()[..], &stock(&resource, &[expected])[..]);
+    }
+}
+
+#[test]
+fn a_character_counts_as_one_whatever_bytes_it_has() {
+    let mut batch = one_span_each(vec![InstrumentationScope::builder("s").build()]);
+    let long = "a\u{e9}\u{20ac}\u{1f600}z".repeat(2_000);
+    let first_seven = "a\u{e9}\u{20ac}\u{1f600}za\u{e9}";
+    let texts = [long.as_str(), "", first_seven].map(|text| StringValue::from(text.to_owned()));
+    batch[0].attributes = vec![
+        KeyValue::new("long", long.clone()),
+        KeyValue::new("texts", Value::Array(Array::String(texts.to_vec()))),
+        KeyValue::new("number", 123_456_789),
+        KeyValue::new("numbers", Value::Array(Array::I64(vec![1; 20]))),
+    ];
+    batch[0].name = "a name is no attribute".into();
+    let encoder = Encoder::new(&Resource::builder_empty().with_service_name("a resource is exempt").build());
+    let encoder = encoder.with_value_limits(ValueLimits::new(Some(0), Some(7)));
+    let bytes = encoder.clone().encode(ID, UNIX_EPOCH, &batch).bytes().clone();
+    let decoded = otlp_payload::decode(&bytes).expect("ours");
+    assert_eq!(decoded.spans[0].name, "a name is no attribute");
+    assert!(decoded.resource.iter().any(|(_, value)| value.as_str() == "a resource is exempt"));
+    let texts = [first_seven, "", first_seven].map(|text| StringValue::from(text.to_owned()));
+    let expected = vec![
+        KeyValue::new("long", first_seven),
+        KeyValue::new("texts", Value::Array(Array::String(texts.to_vec()))),
+        KeyValue::new("number", 123_456_789),
+        KeyValue::new("numbers", Value::Array(Array::I64(vec![1; 20]))),
+    ];
+    assert_eq!(decoded.spans[0].attributes, expected);
 }
 
 /// One span of each scope, in this order.

@@ -86,6 +86,18 @@ impl Builder {
         self
     }
 
+    /// Sets [`Settings::attribute_value_length_limit`](crate::Settings::attribute_value_length_limit).
+    pub fn with_attribute_value_length_limit(mut self, characters: Option<u32>) -> Self {
+        self.settings.attribute_value_length_limit = characters;
+        self
+    }
+
+    /// Sets [`Settings::span_attribute_value_length_limit`](crate::Settings::span_attribute_value_length_limit).
+    pub fn with_span_attribute_value_length_limit(mut self, characters: Option<u32>) -> Self {
+        self.settings.span_attribute_value_length_limit = characters;
+        self
+    }
+
     /// Sets [`Settings::state_dir`](crate::Settings::state_dir).
     pub fn with_state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.settings.state_dir = Some(dir.into());

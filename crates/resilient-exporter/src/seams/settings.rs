@@ -57,6 +57,12 @@ pub struct Settings {
     pub free_space_reserve: u64,
     /// The treatment of batches that the collector refuses: kept by default.
     pub refused: Refused,
+    /// The longest texts in attributes, in characters: a longer text is cut before it is stored or sent, in an array of
+    /// texts each for itself. Holds for attributes of instrumentation scopes, and of spans, their events and their
+    /// links where `span_attribute_value_length_limit` is not set; never for the resource. None by default.
+    pub attribute_value_length_limit: Option<u32>,
+    /// The same for attributes of spans, their events and their links; beats the limit above. None by default.
+    pub span_attribute_value_length_limit: Option<u32>,
     /// Requests to the collector at a time, at most; 1 or more. The exporter begins with one, adds one for each round
     /// of quick answers, and halves their number after a failure or a throttle. Default: 8.
     pub max_concurrency: usize,
@@ -81,6 +87,8 @@ impl Default for Settings {
             old_fallback_dirs: Vec::new(),
             free_space_reserve: 64 * MIB as u64,
             refused: Refused::Keep,
+            attribute_value_length_limit: None,
+            span_attribute_value_length_limit: None,
             max_concurrency: 8,
         }
     }
@@ -148,6 +156,8 @@ macro_rules! settings {
                 "old_fallback_dirs",
                 "free_space_reserve",
                 "refused",
+                "attribute_value_length_limit",
+                "span_attribute_value_length_limit",
                 "max_concurrency",
             ];
 

@@ -178,6 +178,19 @@ impl Field for Option<NonZeroUsize> {
     }
 }
 
+/// The same for one that may be 0.
+impl Field for Option<u32> {
+    fn get(&self, _kind: Kind) -> Value {
+        self.map_or(Value::Unlimited, |limit| Value::Count(u64::from(limit)))
+    }
+
+    fn set(&mut self, value: Value) -> bool {
+        let Value::Count(number) = value else { return false };
+        *self = Some(u32::try_from(number).unwrap_or(u32::MAX));
+        true
+    }
+}
+
 impl Field for Option<String> {
     fn get(&self, _kind: Kind) -> Value {
         Value::Text(self.clone().unwrap_or_default())

@@ -336,6 +336,15 @@ settings! {
         PROPAGATORS: "OTEL_PROPAGATORS", (with_propagators: propagators, read by lists::propagators),
             Kind::Text("tracecontext, baggage, both separated by a comma, or none"), Default,
             "How the trace crosses process borders. Others, such as `b3`, are warned about and left out.";
+        ATTRIBUTE_VALUE_LENGTH_LIMIT: "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            (with_attribute_value_length_limit: exporter.attribute_value_length_limit), LIMIT, Default,
+            "Longest text in an attribute, in characters; the rest is cut off, in an array of texts from each for itself. \
+             For attributes of spans, their events and links, and instrumentation scopes; those of the resource are \
+             exempt.";
+        SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT: "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            (with_span_attribute_value_length_limit: exporter.span_attribute_value_length_limit), LIMIT, Default,
+            "The same for spans with their events and links. A value that is not accepted counts as unset: \
+             `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT` holds.";
         ATTRIBUTE_COUNT_LIMIT: "OTEL_ATTRIBUTE_COUNT_LIMIT",
             (with_span_limits: span_limits.max_attributes_per_span, read by lists::attribute_limits), LIMIT, Default,
             "Attributes a span, event or link, where no variable below is set to an accepted value.";
@@ -484,8 +493,6 @@ pub(crate) const NOT_SUPPORTED: &[(&str, &str)] = &[
     ),
     ("OTEL_EXPERIMENTAL_CONFIG_FILE", "configuration files are not read; set environment variables or use the builder"),
     ("OTEL_CONFIG_FILE", "configuration files are not read; set environment variables or use the builder"),
-    ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "the SDK does not limit the length of values"),
-    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "the SDK does not limit the length of values"),
     ("OTEL_BSP_EXPORT_TIMEOUT", "an export ends at once; OTEL_EXPORTER_OTLP_TIMEOUT bounds a request"),
     ("OTEL_BSP_MAX_CONCURRENT_EXPORTS", "the batch processor hands over one batch at a time, which takes no time here"),
     ("TELEMETRY_FAILOVER_ENDPOINTS", "this version sends to one collector"),

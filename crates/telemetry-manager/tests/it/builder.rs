@@ -93,6 +93,8 @@ fn given_in_code() -> Builder {
         .with_request_max_spans(NonZeroUsize::new(77))
         .with_response_max_bytes(2_048)
         .with_propagators([Propagator::Baggage])
+        .with_attribute_value_length_limit(Some(70))
+        .with_span_attribute_value_length_limit(Some(71))
         .with_span_limits(limits)
         .with_schedule_delay(minute)
         .with_max_queue_size(9)
@@ -183,6 +185,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.journal.sync_timeout, s.journal.max_bytes), (Duration::from_millis(20), 17 << 20));
     assert_eq!((s.dead_letter.max_bytes, s.dead_letter.max_age), (12 << 20, minute * 3));
     assert_eq!((s.replay.rate, s.request.max_bytes), (NonZeroU32::new(12), 65_536));
+    assert_eq!((s.attribute_value_length_limit, s.span_attribute_value_length_limit), (Some(70), Some(71)));
     assert_eq!(s.request.max_spans, NonZeroUsize::new(77));
     assert_eq!(s.shutdown.replay, Duration::from_millis(300));
     assert_eq!(s.request.attempt_timeout, minute * 2, "twice the time-out of the transport");

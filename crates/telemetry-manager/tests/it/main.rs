@@ -8,6 +8,7 @@ mod disabled;
 mod globals;
 mod health;
 mod late_log;
+mod limits;
 mod logging;
 mod programs;
 mod secrets;
