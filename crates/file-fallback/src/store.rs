@@ -134,6 +134,12 @@ impl<D: Directory> FileFallback<D> {
         self.limits.newest_time()
     }
 
+    /// Tells the store the time by the wall clock before the first operation with a time: it decides whether the clock
+    /// is believed ([`age_rests_until`](Self::age_rests_until)). Touches no file.
+    pub fn set_time(&mut self, now: SystemTime) {
+        self.limits.time(&mut self.files, now);
+    }
+
     /// Until when no file is removed for its age, because the wall clock was far ahead at the start (see
     /// [`Notice::AgeRests`]); by the wall clock.
     #[must_use]

@@ -43,6 +43,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod age;
 mod decode;
 mod divide;
 mod encode;
@@ -53,6 +54,7 @@ mod tree;
 mod walk;
 pub mod wire;
 
+pub use age::Aged;
 pub use decode::{Decoded, decode, decode_all};
 pub use divide::Separated;
 pub use encode::{Encoder, ValueLimits};

@@ -95,7 +95,7 @@ fn ids_of(span: &[u8], base: usize) -> Result<([u8; 16], [u8; 8]), DecodeError> 
 }
 
 /// Calls `visit` with each span's content and its place in the request.
-fn for_each_span<'a>(request: &'a [u8], mut visit: impl FnMut(&'a [u8], usize)) -> Result<(), DecodeError> {
+pub(crate) fn for_each_span<'a>(request: &'a [u8], mut visit: impl FnMut(&'a [u8], usize)) -> Result<(), DecodeError> {
     for resource_spans in messages(request, 0, RESOURCE_SPANS) {
         let (resource_spans, base) = resource_spans?;
         for scope_spans in messages(resource_spans, base, SCOPE_SPANS) {

@@ -231,7 +231,7 @@ impl Config {
                 | Cause::Unexpected(text)
                 | Cause::Foreign(text) => clean(text),
                 Cause::Http { message, .. } | Cause::Grpc { message, .. } => clean(message),
-                Cause::Timeout(_) | Cause::RequestLimit { .. } => {}
+                Cause::Timeout(_) | Cause::RequestLimit { .. } | Cause::TooOld { .. } => {}
             },
         }
         outcome

@@ -140,6 +140,12 @@ pub enum Cause {
         /// Bytes allowed.
         limit: usize,
     },
+    /// The spans were older than the limit on the age at which they may be sent: nothing was sent. No transport has
+    /// this cause; a caller with such a limit has.
+    TooOld {
+        /// The limit.
+        max_age: Duration,
+    },
 }
 
 impl Cause {
@@ -181,6 +187,7 @@ impl fmt::Display for Cause {
             Self::Grpc { code, message } => write!(f, "gRPC status {code}: {message}"),
             Self::Foreign(detail) => write!(f, "exporter failed: {detail}"),
             Self::RequestLimit { size, limit } => write!(f, "request of {size} bytes is over the limit of {limit}"),
+            Self::TooOld { max_age } => write!(f, "too_old: ended more than {max_age:?} before it could be sent"),
         }
     }
 }

@@ -265,6 +265,7 @@ impl Builder {
         let Storage { fallback, mut journal, no_fallback, notes: storage_notes, homes, warnings } =
             self.open_storage(chance.random())?;
         let found_usage = fallback.as_ref().map(|fallback| fallback.usage());
+        let age_rests_until = fallback.as_ref().and_then(|fallback| fallback.age_rests_until());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
         let policy = Policy {
             limits: self.limits(),
@@ -294,6 +295,8 @@ impl Builder {
         let shared = Arc::new(Shared::new(Parts {
             core,
             usage,
+            age_rests_until,
+            max_age_at_send: self.settings.max_age_at_send,
             clock,
             backoff,
             endpoint,

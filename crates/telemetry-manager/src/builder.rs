@@ -360,6 +360,12 @@ impl Builder {
         self.give("with_max_concurrency", move |settings| settings.exporter.max_concurrency = requests)
     }
 
+    /// Sets the longest time from the end of a span to its sending; `None` for no limit. Beats
+    /// `TELEMETRY_MAX_AGE_AT_SEND`.
+    pub fn with_max_age_at_send(self, age: Option<Duration>) -> Self {
+        self.give("with_max_age_at_send", move |settings| settings.exporter.max_age_at_send = age)
+    }
+
     /// Sets the treatment of batches that the collector refuses. Beats `TELEMETRY_REFUSED`.
     pub fn with_refused(self, refused: Refused) -> Self {
         self.give("with_refused", move |settings| settings.exporter.refused = refused)

@@ -67,7 +67,7 @@ fn framed(number: usize, content: &[u8], is_padded: bool) -> Vec<u8> {
 }
 
 /// The request with the spans that are asked for, in the plainest way.
-fn picked(request: &[u8], keep: &dyn Fn(usize) -> bool) -> Vec<u8> {
+pub(crate) fn picked(request: &[u8], keep: &dyn Fn(usize) -> bool) -> Vec<u8> {
     fn level(message: &[u8], path: &[u32], seen: &mut usize, keep: &dyn Fn(usize) -> bool) -> (Vec<u8>, bool) {
         let (mut out, mut has_spans) = (Vec::new(), false);
         for (number, content, whole) in fields(message) {

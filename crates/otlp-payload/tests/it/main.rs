@@ -1,5 +1,6 @@
 //! The crate from outside, against the stock encoder and an independent JSON reader.
 
+mod age;
 mod decode;
 mod divide;
 mod encode;

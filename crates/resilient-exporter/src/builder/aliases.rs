@@ -98,6 +98,12 @@ impl Builder {
         self
     }
 
+    /// Sets [`Settings::max_age_at_send`](crate::Settings::max_age_at_send).
+    pub fn with_max_age_at_send(mut self, age: Option<Duration>) -> Self {
+        self.settings.max_age_at_send = age;
+        self
+    }
+
     /// Sets [`Settings::state_dir`](crate::Settings::state_dir).
     pub fn with_state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.settings.state_dir = Some(dir.into());

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use otlp_transport::Cause;
+
 use super::counters::Counters;
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place};
@@ -54,7 +56,9 @@ impl Accounts {
             self.ledger.transfer(spans, from, Place::DeadLettered);
             self.publish(Event::DeadLettered { spans, reason });
         } else {
-            self.drop_spans(spans, from, DropReason::Permanent, reason);
+            let is_too_old = matches!(refusal.cause, Cause::TooOld { .. });
+            let reason_of_drop = if is_too_old { DropReason::TooOld } else { DropReason::Permanent };
+            self.drop_spans(spans, from, reason_of_drop, reason);
         }
     }
 

@@ -7,6 +7,7 @@ use otlp_payload::{BatchId, Payload};
 use otlp_transport::Cause;
 use span_buffer::Entry;
 
+use super::age::attempts;
 use super::batch::Batch;
 use super::group::joined;
 use super::memory::{size_of, total};
@@ -33,9 +34,10 @@ impl Oversized {
 }
 
 impl Core {
-    /// Cuts the batch of the next call to the sizes that the settings and the endpoint allow. Returns the batch if it
-    /// may go as it is.
+    /// Cuts the batch of the next call to the age and the sizes that the settings and the endpoint allow. Returns the
+    /// batch if it may go as it is.
     pub(super) fn fit(&mut self, work: Work, now: Instant) -> Option<Work> {
+        let work = self.without_old(work, now)?;
         let payload = work.payload().clone();
         let bytes = payload.bytes().len();
         if let Some((limit, cause)) = self.endpoint.sizes.single_limit(now)
@@ -203,7 +205,7 @@ impl Core {
     }
 
     fn store_letter(&mut self, pieces: Vec<Entry<Batch>>, cause: Cause) {
-        let attempts = pieces.iter().map(|entry| entry.item.failed).max().unwrap_or_default().max(1);
+        let attempts = attempts(pieces.iter().map(|entry| entry.item.failed).max().unwrap_or_default(), &cause);
         let payload = match &pieces[..] {
             [alone] => alone.item.payload.clone(),
             pieces => joined(pieces.iter().map(|entry| entry.item.payload.clone()).collect()),

@@ -11,6 +11,7 @@ use std::time::Instant;
 use otlp_payload::{BatchId, Merged, Payload};
 use otlp_transport::{Cause, RefusalKind};
 
+use super::age::attempts;
 use super::batch::Suspicion;
 use super::endpoint::Blame;
 use super::returned::Returned;
@@ -220,13 +221,13 @@ impl Group {
         }
     }
 
-    /// No request can carry the spans of `large`, which a piece of a record held.
+    /// No request can carry the spans of `large`, which a piece of a record held, or they are too old for one.
     pub(super) fn on_separated(&mut self, piece: &Piece, small: Option<Payload>, large: Payload, cause: Cause) {
         self.out -= 1;
         let index = piece.record();
         let record = &mut self.records[index];
         record.pieces -= 1;
-        let attempts = record.calls.max(1);
+        let attempts = attempts(record.calls, &cause);
         record.refused.push(Refusal { payload: large, cause, attempts, permanent: true });
         if let Some(payload) = small {
             record.pieces += 1;

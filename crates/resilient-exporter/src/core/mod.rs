@@ -12,6 +12,7 @@
 //! | File | Purpose |
 //! | --- | --- |
 //! | `accounts` | ledger, counters and the events that follow from them |
+//! | `age` | spans that are too old to be sent |
 //! | `answers` | the meaning of a call's outcome for its batch and the endpoint |
 //! | `batch` | a batch in memory, and its refusals |
 //! | `calls` | the calls that go out now, and the instant of the next poll |
@@ -35,6 +36,7 @@
 //! | `stored` | the disk thread's results |
 
 mod accounts;
+mod age;
 mod answers;
 mod batch;
 mod calls;
@@ -68,6 +70,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::{Entry, Limits, Size};
 
 use self::accounts::Accounts;
+pub(crate) use self::age::AgeLimit;
 pub(crate) use self::batch::Batch;
 use self::credentials::Renewals;
 use self::cuts::Oversized;
@@ -155,6 +158,8 @@ pub(crate) struct Core {
     replayed: Replayed,
     /// Batches in memory may be suspects.
     has_suspects: bool,
+    /// Older spans are not sent.
+    age_limit: Option<AgeLimit>,
     in_flight: Vec<InFlight>,
     /// Calls of `in_flight` that repeat refused ones and have not gone out yet.
     repeats: Vec<Call>,
@@ -190,6 +195,7 @@ impl Core {
             tally: None,
             replayed: Replayed::default(),
             has_suspects: false,
+            age_limit: None,
             in_flight: Vec::new(),
             repeats: Vec::new(),
             renewals: Renewals::default(),

@@ -6,10 +6,15 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, Tr
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
+/// The start of each span; its end is up to 50 ms later.
+pub(crate) fn start() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
 /// `count` spans whose ids count from `first`.
 pub(crate) fn spans(first: u64, count: usize) -> Vec<SpanData> {
     let scope = InstrumentationScope::builder("test").build();
-    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let start = start();
     (first..first + count as u64)
         .map(|number| SpanData {
             span_context: SpanContext::new(

@@ -195,6 +195,8 @@ impl Exporter {
         let shared = Shared::new(Parts {
             core: Core::new(policy, endpoint, 0, 7).with_journal(0, true, now),
             usage: Some(Usage::default()),
+            age_rests_until: None,
+            max_age_at_send: None,
             clock: Arc::new(SystemClock),
             backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
             endpoint: "proof".to_owned(),

@@ -36,6 +36,8 @@ fn shared(core: Core) -> Shared {
     Shared::new(Parts {
         core,
         usage: Some(Usage::default()),
+        age_rests_until: None,
+        max_age_at_send: None,
         clock: Arc::new(SystemClock),
         backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
         endpoint: "proof".to_owned(),

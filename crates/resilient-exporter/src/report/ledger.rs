@@ -40,6 +40,8 @@ pub enum DropReason {
     Corrupt,
     /// The collector refused the spans for good, or takes no span of this size, and no dead letter could be stored.
     Permanent,
+    /// Older than the limit on the age at which spans are sent, and no dead letter could be stored.
+    TooOld,
     /// Still in memory when the deadline of a shutdown passed.
     Shutdown,
     /// The journal was full, and no fallback could take its oldest batches.
@@ -49,7 +51,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::BufferFull,
         Self::BufferAge,
         Self::DiskSlow,
@@ -57,6 +59,7 @@ impl DropReason {
         Self::FallbackAge,
         Self::Corrupt,
         Self::Permanent,
+        Self::TooOld,
         Self::Shutdown,
         Self::JournalFull,
         Self::Vanished,
@@ -78,6 +81,7 @@ impl DropReason {
             Self::FallbackAge => "fallback_age",
             Self::Corrupt => "corrupt",
             Self::Permanent => "permanent",
+            Self::TooOld => "too_old",
             Self::Shutdown => "shutdown",
             Self::JournalFull => "journal_full",
             Self::Vanished => "vanished",
@@ -95,6 +99,9 @@ impl DropReason {
             Self::FallbackAge => "raise the fallback's maximum age",
             Self::Corrupt => "check the disk; the damaged files are kept in quarantine",
             Self::Permanent => "read the collector's answer in the log; it refuses these spans for good",
+            Self::TooOld => {
+                "enable the file fallback, which keeps them as dead letters, or raise TELEMETRY_MAX_AGE_AT_SEND"
+            }
             Self::Shutdown => "give shutdown more time or enable the file fallback",
             Self::JournalFull => "enable the file fallback, free disk space or raise the journal's maximum bytes",
             Self::Vanished => "keep other programs from removing the state directory while the process runs",

@@ -18,6 +18,7 @@ const NETWORK: &str = "check the collector, and proxies and load balancers befor
 pub(crate) fn remedy(cause: &Cause) -> &'static str {
     match cause {
         Cause::RequestLimit { .. } => "raise TELEMETRY_REQUEST_MAX_BYTES, or put less into one span",
+        Cause::TooOld { .. } => "raise TELEMETRY_MAX_AGE_AT_SEND, or unset it",
         cause if cause.is_about_size() => SIZE,
         Cause::Connect(detail) => of_connect(&detail.to_ascii_lowercase()),
         Cause::Credentials(_) => CREDENTIALS,

@@ -63,6 +63,10 @@ pub struct Settings {
     pub attribute_value_length_limit: Option<u32>,
     /// The same for attributes of spans, their events and their links; beats the limit above. None by default.
     pub span_attribute_value_length_limit: Option<u32>,
+    /// The longest time from the end of a span to its sending: older spans become dead letters (`too_old`) instead. For
+    /// collectors that refuse or drop older spans. While the wall clock is not believed (it was more than a day ahead
+    /// at the start) no span is too old. None by default.
+    pub max_age_at_send: Option<Duration>,
     /// Requests to the collector at a time, at most; 1 or more. The exporter begins with one, adds one for each round
     /// of quick answers, and halves their number after a failure or a throttle. Default: 8.
     pub max_concurrency: usize,
@@ -89,6 +93,7 @@ impl Default for Settings {
             refused: Refused::Keep,
             attribute_value_length_limit: None,
             span_attribute_value_length_limit: None,
+            max_age_at_send: None,
             max_concurrency: 8,
         }
     }
@@ -158,6 +163,7 @@ macro_rules! settings {
                 "refused",
                 "attribute_value_length_limit",
                 "span_attribute_value_length_limit",
+                "max_age_at_send",
                 "max_concurrency",
             ];
 
@@ -170,6 +176,7 @@ macro_rules! settings {
             /// waits between retries belong to the crates `breaker` and `backoff`, which check them.
             pub(crate) fn check(&self) -> Result<(), TooSmall> {
                 $(self.$group.check()?;)+
+                check("max_age_at_send", &self.max_age_at_send.unwrap_or(NANOSECOND), &NANOSECOND)?;
                 check("max_concurrency", &self.max_concurrency, &1)
             }
         }

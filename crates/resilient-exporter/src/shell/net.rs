@@ -42,9 +42,11 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
     // At most one look for changes at a time.
     let mut looks = FuturesUnordered::new();
     loop {
-        let now = shared.clock.now();
-        let (new, is_look_due, wakeup, is_stopped) =
-            shared.decide(|core| (core.poll_calls(now), core.poll_look(now), core.next_wakeup(), core.is_stopped()));
+        let (now, age_limit) = (shared.clock.now(), shared.age_limit());
+        let (new, is_look_due, wakeup, is_stopped) = shared.decide(|core| {
+            core.on_age_limit(age_limit);
+            (core.poll_calls(now), core.poll_look(now), core.next_wakeup(), core.is_stopped())
+        });
         if is_look_due && looks.is_empty() {
             looks.push(has_changed(transport, limit));
         }

@@ -40,14 +40,14 @@ pub(crate) struct Activity {
 }
 
 impl DiskQueue {
-    pub(crate) fn new(usage: Usage) -> Self {
+    pub(crate) fn new(usage: Usage, age_rests_until: Option<SystemTime>) -> Self {
         let (set_aside, effects) = (SetAside::default(), VecDeque::new());
         let state = State {
             effects,
             busy_since: None,
             usage,
             set_aside,
-            age_rests_until: None,
+            age_rests_until,
             question: None,
             ended: None,
             is_woken: false,
@@ -154,6 +154,10 @@ impl DiskQueue {
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.lock();
         state.ended.is_some() || (state.effects.is_empty() && state.busy_since.is_none())
+    }
+
+    pub(crate) fn age_rests_until(&self) -> Option<SystemTime> {
+        self.state.lock().age_rests_until
     }
 
     pub(crate) fn activity(&self, now: Instant) -> Activity {

@@ -13,7 +13,7 @@ use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
 use super::process::Process;
 use super::queue::{Activity, DiskQueue};
-use crate::core::{Core, Effect};
+use crate::core::{AgeLimit, Core, Effect};
 use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::report::events::{Event, Listeners};
 use crate::report::notes::StorageNote;
@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     stirred: Mutex<Option<Instant>>,
     /// The longest that an `export` call waits for the journal.
     journal_timeout: Duration,
+    /// Older spans are not sent.
+    max_age_at_send: Option<Duration>,
     /// The result of the shutdown, once that has ended. Locked alone.
     shutdown: Mutex<Option<Result<(), ShutdownError>>>,
 }
@@ -64,6 +66,9 @@ pub(crate) struct Parts {
     pub(crate) core: Core,
     /// The usage of the fallback at the start; none without a disk thread.
     pub(crate) usage: Option<Usage>,
+    /// Until when the fallback does not believe the wall clock.
+    pub(crate) age_rests_until: Option<SystemTime>,
+    pub(crate) max_age_at_send: Option<Duration>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) backoff: Box<dyn Backoff>,
     pub(crate) endpoint: String,
@@ -74,14 +79,15 @@ pub(crate) struct Parts {
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { core, usage, clock, backoff, endpoint, no_fallback, storage_notes, journal_timeout } = parts;
+        let Parts { core, usage, age_rests_until, max_age_at_send, clock, backoff, endpoint, .. } = parts;
+        let Parts { no_fallback, storage_notes, journal_timeout, .. } = parts;
         let journal = core.durable.is_enabled().then(JournalQueue::new);
         Self {
             process: Process::current(),
             core: Mutex::new(core),
             progress: Condvar::new(),
             net: Notify::new(),
-            disk: usage.map(DiskQueue::new),
+            disk: usage.map(|usage| DiskQueue::new(usage, age_rests_until)),
             journal,
             clock: Arc::new(ContainedClock(clock)),
             backoff,
@@ -92,6 +98,7 @@ impl Shared {
             storage_notes,
             stirred: Mutex::new(None),
             journal_timeout,
+            max_age_at_send,
             shutdown: Mutex::new(None),
         }
     }
@@ -234,6 +241,17 @@ impl Shared {
 
     pub(crate) fn has_disk_effects(&self) -> bool {
         self.disk.as_ref().is_some_and(DiskQueue::has_effects)
+    }
+
+    /// The limit on the age of spans now. None without a limit, and until the fallback believes the wall clock.
+    pub(crate) fn age_limit(&self) -> Option<AgeLimit> {
+        let max_age = self.max_age_at_send?;
+        let wall = self.clock.wall();
+        let rests_until = self.disk.as_ref().and_then(DiskQueue::age_rests_until);
+        if rests_until.is_some_and(|until| wall < until) {
+            return None;
+        }
+        Some(AgeLimit { before: wall.checked_sub(max_age)?, max_age })
     }
 
     /// The disk thread has ended an operation.

@@ -156,6 +156,8 @@ impl<D: Directory> FileStore<D> {
         if remembered == Remembered::Unreadable {
             store.log.warn(Kind::ClockUnreadable, 0, &store.upkeep.path());
         }
+        // Whether the wall clock is believed is known from the start.
+        store.files.set_time(now);
         store.take_over(now);
         store.share_limits();
         store.count_aside();

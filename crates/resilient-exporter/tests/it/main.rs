@@ -2,6 +2,7 @@
 //!
 //! | File | Purpose |
 //! | --- | --- |
+//! | `ages` | spans that are too old to be sent |
 //! | `answers` | every answer of a collector, to a live batch and to a stored one |
 //! | `concurrency` | calls at a time |
 //! | `connections` | the calls that use a new connection |
@@ -23,6 +24,7 @@
 //! | `vanished` | parts of the journal that another program removes; a user's own journal that loses batches |
 //! | `support` | a traced application and its comparison with the collector |
 
+mod ages;
 mod answers;
 mod concurrency;
 mod connections;

@@ -191,6 +191,18 @@ impl Field for Option<u32> {
     }
 }
 
+impl Field for Option<Duration> {
+    fn get(&self, _kind: Kind) -> Value {
+        self.map_or(Value::Unlimited, Value::Duration)
+    }
+
+    fn set(&mut self, value: Value) -> bool {
+        let Value::Duration(limit) = value else { return false };
+        *self = Some(limit);
+        true
+    }
+}
+
 impl Field for Option<String> {
     fn get(&self, _kind: Kind) -> Value {
         Value::Text(self.clone().unwrap_or_default())

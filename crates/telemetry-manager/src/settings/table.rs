@@ -479,6 +479,10 @@ settings! {
              a dead letter at once, also where a wrong key or URL is the reason.";
         REPLAY_RATE: "TELEMETRY_REPLAY_RATE", (exporter.replay.rate), Kind::Rate, Default,
             "Spans a second that are sent from files, at most.";
+        MAX_AGE_AT_SEND: "TELEMETRY_MAX_AGE_AT_SEND", (with_max_age_at_send: exporter.max_age_at_send),
+            seconds(1_000, 3650 * DAY), Default,
+            "Longest time from the end of a span to its sending; older spans become dead letters (`too_old`) instead. \
+             For collectors that refuse or silently drop them. Rests while the wall clock is not believed.";
         SHUTDOWN_REPLAY: "TELEMETRY_SHUTDOWN_REPLAY", (exporter.shutdown.replay), seconds(0, 3600), Default,
             "Longest time of a shutdown in which stored spans are sent, those of earlier runs too, while the collector \
              answers. A shutdown has 2.1 s for the network in all.";

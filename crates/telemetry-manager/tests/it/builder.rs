@@ -115,6 +115,7 @@ fn given_in_code() -> Builder {
         .with_state_dir_required(true)
         .with_free_space_reserve(13 << 20)
         .with_refused(Refused::DeadLetter)
+        .with_max_age_at_send(Some(minute))
         .with_max_concurrency(3)
         .with_fallback_enabled(false)
         .with_fallback_dir("/f")
@@ -186,6 +187,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.dead_letter.max_bytes, s.dead_letter.max_age), (12 << 20, minute * 3));
     assert_eq!((s.replay.rate, s.request.max_bytes), (NonZeroU32::new(12), 65_536));
     assert_eq!((s.attribute_value_length_limit, s.span_attribute_value_length_limit), (Some(70), Some(71)));
+    assert_eq!(s.max_age_at_send, Some(minute));
     assert_eq!(s.request.max_spans, NonZeroUsize::new(77));
     assert_eq!(s.shutdown.replay, Duration::from_millis(300));
     assert_eq!(s.request.attempt_timeout, minute * 2, "twice the time-out of the transport");

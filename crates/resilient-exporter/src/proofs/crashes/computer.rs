@@ -253,6 +253,8 @@ impl Computer {
         let shared = Shared::new(Parts {
             core,
             usage: Some(usage),
+            age_rests_until: None,
+            max_age_at_send: None,
             clock,
             backoff: Box::new(backoff),
             endpoint: "sim".to_owned(),

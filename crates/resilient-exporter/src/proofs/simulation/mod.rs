@@ -9,11 +9,13 @@
 //! | `oracle` | the rules of dead letters, written anew |
 //! | `credentials` | credentials that change, and the peer's opinion of them |
 //! | `refusals`, `order`, `stored`, `sizes`, `steady`, `early`, `drains` | scenarios with a name |
+//! | `ages` | spans that are too old to be sent |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
 //! | `kept`, `vanished` | batches that leave memory for the journal; a journal that is full, or that loses batches |
 //! | `rules` | the rules of the core, one a test: turns, charges, replay, recovery, commits |
 
+mod ages;
 mod credentials;
 mod disk;
 mod drains;
@@ -45,7 +47,7 @@ use span_buffer::Limits;
 
 use self::disk::{Disk, Files, MemoryFallback};
 use self::history::{Action, Answer, Disturbance, action, history};
-use crate::core::{Call, Core, Effect, Endpoint, Policy};
+use crate::core::{AgeLimit, Call, Core, Effect, Endpoint, Policy};
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::backoff::Backoff;
@@ -143,6 +145,7 @@ struct Setup {
     max_calls: u32,
     request_max_bytes: usize,
     request_max_spans: usize,
+    age_limit: Option<AgeLimit>,
     failure_threshold: u32,
     fallback: bool,
     strict: bool,
@@ -156,6 +159,7 @@ impl Setup {
             limits: Limits { max_count: 200, max_bytes: 60_000, max_age: Duration::from_secs(300) },
             max_calls: 3,
             request_max_bytes: 6_000,
+            age_limit: None,
             request_max_spans: if seed.is_multiple_of(2) { usize::MAX } else { 20 },
             failure_threshold: 3,
             fallback,
@@ -171,6 +175,7 @@ impl Setup {
             max_calls: 6,
             request_max_bytes: 100_000,
             request_max_spans: usize::MAX,
+            age_limit: None,
             failure_threshold: 5,
             fallback: true,
             strict: false,
@@ -253,11 +258,12 @@ impl Simulation {
 
     fn poll(&mut self) {
         let now = self.now;
-        let (calls, is_look_due) = self.report(|core| (core.poll_calls(now), core.poll_look(now)));
-        for call in &calls {
-            let spans = call.payload.span_count();
-            assert!(spans <= self.setup.request_max_spans, "a request of {spans} spans");
-        }
+        let age_limit = self.setup.age_limit;
+        let (calls, is_look_due) = self.report(|core| {
+            core.on_age_limit(age_limit);
+            (core.poll_calls(now), core.poll_look(now))
+        });
+        self.check_limits(&calls);
         self.calls.extend(calls);
         self.looks.extend(is_look_due.then_some(now));
         if self.core.is_stopped() {
@@ -466,7 +472,9 @@ proptest! {
 
     #[test]
     fn every_span_is_accounted_for_after_every_step(fallback: bool, seed: u64, history in history()) {
-        let mut simulation = run(in_memory(fallback, seed), history)?;
+        let mut simulation = in_memory(fallback, seed);
+        simulation.setup.age_limit = (seed % 4 == 1).then(ages::limit);
+        let mut simulation = run(simulation, history)?;
         simulation.deliver_everything();
         simulation.check_ledger().map_err(TestCaseError::fail)?;
         let ledger = simulation.core.ledger();
@@ -487,7 +495,9 @@ proptest! {
         format in prop::sample::select(&[FallbackFormat::Json, FallbackFormat::Protobuf]),
         history in prop::collection::vec(action(), 0..120),
     ) {
-        let simulation = Simulation::new(Box::new(Files::new(format)), Setup::small(true, seed));
+        let mut setup = Setup::small(true, seed);
+        setup.age_limit = (seed % 4 == 1).then(ages::limit);
+        let simulation = Simulation::new(Box::new(Files::new(format)), setup);
         let mut simulation = run(simulation, history)?;
         simulation.deliver_everything();
         simulation.check_ledger().map_err(TestCaseError::fail)?;

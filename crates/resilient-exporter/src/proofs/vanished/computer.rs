@@ -95,6 +95,8 @@ impl Computer {
         let shared = Shared::new(Parts {
             core: core.with_journal(journal.found(), journal.can_read(), now),
             usage: None,
+            age_rests_until: None,
+            max_age_at_send: None,
             clock,
             backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
             endpoint: "proof".to_owned(),

@@ -1,0 +1,60 @@
+//! Spans that are separated by the times at which they ended.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use opentelemetry_sdk::Resource;
+use otlp_payload::{Aged, BatchId, Payload};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::divide::picked;
+use crate::encode::{ID, encode};
+use crate::spans;
+
+/// Nanoseconds since 1970, as the encoder writes them.
+fn nanos(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn each_span_is_in_the_part_of_its_age(
+        batch in vec((spans::span(), 0..8_u64, 0..8_u64), 0..10),
+        time in 0..10_u64,
+    ) {
+        let at = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
+        let batch: Vec<_> = batch.into_iter().map(|(mut span, start, end)| {
+            (span.start_time, span.end_time) = (at(start), at(end));
+            span
+        }).collect();
+        let payload = encode(&Resource::builder_empty().build(), &batch);
+        // By the order in which they stand in the request.
+        let decoded = otlp_payload::decode(payload.bytes()).expect("ours").spans;
+        let is_old: Vec<bool> = decoded.iter().map(|span| {
+            let age = [nanos(span.end_time), nanos(span.start_time)].into_iter().find(|nanos| *nanos > 0);
+            age.is_some_and(|age| age < time)
+        }).collect();
+        let mut seq = 0..;
+        let next_id = || BatchId { incarnation: 9, seq: seq.next().expect("endless") };
+        let Some(Aged { old, young }) = payload.separate_ended_before(at(time), next_id) else {
+            prop_assert!(batch.is_empty());
+            return Ok(());
+        };
+        for (seq, want, part) in [(0, true, &old), (1, false, &young)] {
+            let count = is_old.iter().filter(|old| **old == want).count();
+            prop_assert_eq!(part.as_ref().map_or(0, Payload::span_count), count);
+            let Some(part) = part else { continue };
+            let id = if count == is_old.len() { ID } else { BatchId { incarnation: 9, seq } };
+            prop_assert_eq!((part.id(), part.created()), (id, payload.created()));
+            prop_assert_eq!(&part.bytes()[..], picked(payload.bytes(), &|number| is_old[number] == want));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_separated_without_harm(bytes in vec(any::<u8>(), 0..80), claimed in 0..4_usize) {
+        let payload = Payload::new(ID, UNIX_EPOCH, claimed, bytes.into());
+        let _ = payload.separate_ended_before(SystemTime::UNIX_EPOCH + Duration::from_secs(1), || ID);
+    }
+}
