@@ -21,7 +21,8 @@ pub use error::{FlushError, InvalidSetting, SetupError, ShutdownError};
 pub use health::HealthReport;
 pub use manager::{Observer, OpenTelemetryManager};
 pub use settings::{
-    Batch, Propagator, SETTINGS, Setting, Settings, TracesExporter, TracesSampler, Warning, settings_markdown,
+    Batch, Propagator, SETTINGS, Setting, Settings, TracesExporter, TracesSampler, VENDORS, Vendor, Warning,
+    settings_markdown, vendors_markdown,
 };
 
 pub use {opentelemetry, opentelemetry_sdk, otlp_transport, resilient_exporter};

@@ -21,12 +21,15 @@ pub(crate) mod slips;
 mod summary;
 pub(crate) mod table;
 mod text;
+mod vendors;
 
 use directories::Service;
 pub use docs::settings_markdown;
 pub use reader::Warning;
 pub(crate) use reader::{Code, Environment, Refused, resolve};
 pub use table::{SETTINGS, Setting};
+use vendors::Preset;
+pub use vendors::{VENDORS, Vendor, vendors_markdown};
 
 /// Every setting, checked. Made by [`Settings::from_vars`] or by the builder of the manager.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub struct Settings {
     pub transport: otlp_transport::Config,
     /// The age at which a connection to the collector is replaced, more or less a tenth.
     pub connection_max_age: Duration,
+    /// The vendor that receives the spans, by its name in [`VENDORS`]; none leaves it to the endpoint's host.
+    pub vendor: Option<String>,
     /// Bytes of an answer of the collector, at most, as it comes and after decompression.
     pub response_max_bytes: usize,
     /// The rule that decides which traces are recorded.
@@ -64,6 +69,8 @@ pub struct Settings {
     /// or the default one; none means memory only.
     pub exporter: resilient_exporter::Settings,
     pub(crate) warnings: Vec<Warning>,
+    /// The settings that a preset for the vendor has set.
+    pub(crate) preset: Option<Preset>,
     /// The variables whose settings code gives.
     pub(crate) in_code: BTreeSet<&'static str>,
     /// The directories that code or the environment chose, in which the service has its own.
@@ -205,6 +212,7 @@ impl Settings {
             resource_attributes: Vec::new(),
             traces_exporter: TracesExporter::Otlp,
             transport: otlp_transport::Config::builder().build().expect("the transport accepts its own defaults"),
+            vendor: None,
             response_max_bytes: otlp_transport::DEFAULT_MAX_RESPONSE_BYTES,
             sampler: TracesSampler::ParentBasedAlwaysOn,
             connection_max_age: otlp_transport::DEFAULT_CONNECTION_MAX_AGE,
@@ -214,6 +222,7 @@ impl Settings {
             batch: Batch::default(),
             exporter: resilient_exporter::Settings::default(),
             warnings: Vec::new(),
+            preset: None,
             in_code: BTreeSet::new(),
             chosen: Chosen::default(),
         }

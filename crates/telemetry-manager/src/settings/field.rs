@@ -26,8 +26,8 @@ pub(crate) enum Value {
     Sync(SyncPolicy),
     Text(String),
     Path(Option<PathBuf>),
-    /// A limit that is not set: there is none. No text of a variable means it.
-    Unlimited,
+    /// A field without a value, such as a limit that there is none of. No text of a variable means it.
+    Unset,
 }
 
 impl Value {
@@ -69,7 +69,7 @@ impl Value {
             (Kind::Choice(words), Self::Text(value)) => words.contains(&value.as_str()),
             (Kind::Text(_), Self::Text(value)) => !value.trim().is_empty(),
             (Kind::Path, Self::Path(path)) => path.as_ref().is_none_or(|path| !path.as_os_str().is_empty()),
-            (Kind::Count { .. } | Kind::Duration { .. }, Self::Unlimited)
+            (Kind::Count { .. } | Kind::Duration { .. }, Self::Unset)
             | (Kind::Bool, Self::Bool(_))
             | (Kind::Rate, Self::Rate(_))
             | (Kind::Sync { .. }, Self::Sync(_)) => true,
@@ -102,7 +102,7 @@ impl fmt::Display for Value {
             Self::Sync(SyncPolicy::Batch) => f.write_str("batch"),
             Self::Sync(SyncPolicy::Never) => f.write_str("never"),
             Self::Text(value) => f.write_str(value),
-            Self::Unlimited => Ok(()),
+            Self::Unset => Ok(()),
             Self::Path(value) => value.as_ref().map_or(Ok(()), |path| write!(f, "{}", path.display())),
         }
     }
@@ -168,7 +168,7 @@ number! { u32 u64 usize }
 /// A limit on a number that there may be none of.
 impl Field for Option<NonZeroUsize> {
     fn get(&self, _kind: Kind) -> Value {
-        self.map_or(Value::Unlimited, |limit| Value::Count(u64::try_from(limit.get()).unwrap_or(u64::MAX)))
+        self.map_or(Value::Unset, |limit| Value::Count(u64::try_from(limit.get()).unwrap_or(u64::MAX)))
     }
 
     fn set(&mut self, value: Value) -> bool {
@@ -181,7 +181,7 @@ impl Field for Option<NonZeroUsize> {
 /// The same for one that may be 0.
 impl Field for Option<u32> {
     fn get(&self, _kind: Kind) -> Value {
-        self.map_or(Value::Unlimited, |limit| Value::Count(u64::from(limit)))
+        self.map_or(Value::Unset, |limit| Value::Count(u64::from(limit)))
     }
 
     fn set(&mut self, value: Value) -> bool {
@@ -193,7 +193,7 @@ impl Field for Option<u32> {
 
 impl Field for Option<Duration> {
     fn get(&self, _kind: Kind) -> Value {
-        self.map_or(Value::Unlimited, Value::Duration)
+        self.map_or(Value::Unset, Value::Duration)
     }
 
     fn set(&mut self, value: Value) -> bool {

@@ -11,7 +11,7 @@ use super::table::{
     BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, BUFFER_MAX_SPANS, FALLBACK_DIR, Group, JOURNAL_ENABLED,
     NOT_SUPPORTED, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
-use super::{Chosen, Settings, directories, off, slips};
+use super::{Chosen, Settings, directories, off, slips, vendors};
 use crate::error::{InvalidSetting, SetupError};
 
 /// A remark about a setting: a value that is ignored, and the one that holds instead, or a value that rarely means its
@@ -114,6 +114,10 @@ pub(crate) fn resolve(
         settings.warn(name, message);
     }
 
+    // The host may be that of a vendor, which decides the largest request.
+    let endpoint = transport.clone().build_over(vars).ok();
+    let endpoint = endpoint.as_ref().filter(|_| !code.has_transport).map(|config| config.endpoint());
+    vendors::preset(&mut settings, endpoint, |name| raw(vars, name).is_some() && !refused.contains_key(name));
     let request = &mut settings.exporter.request;
     let (second, week) = (Duration::from_secs(1), Duration::from_secs(7 * 24 * 60 * 60));
     // A value out of its range is among the errors of the rows.
@@ -338,6 +342,11 @@ fn choose_directories(settings: &mut Settings, vars: Vars<'_>) {
     let state_dir = exporter.state_dir.as_ref();
     exporter.old_state_dirs.retain(|old| Some(old) != state_dir);
     settings.chosen = chosen;
+}
+
+/// Code or the environment gives this row a value that is accepted.
+pub(super) fn is_given(settings: &Settings, name: &str, is_in_environment: impl Fn(&str) -> bool) -> bool {
+    settings.in_code.contains(name) || is_in_environment(name)
 }
 
 /// The variable, if it is set and not blank: the specification makes no difference between the two.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use resilient_exporter::Settings as Exporter;
 
 use super::text::{format_bytes, format_duration};
-use super::{Settings, TracesExporter};
+use super::{Settings, TracesExporter, vendors};
 
 impl Settings {
     /// The settings in effect, in one line. Free of secrets: headers are left out.
@@ -51,6 +51,9 @@ impl Settings {
             format_duration(retry.initial_delay),
             format_duration(retry.max_delay),
         );
+        if let Some(preset) = &self.preset {
+            let _ = write!(line, "; {}", vendors::shown(preset));
+        }
         match fallback.dir.as_deref().or(state_dir.as_deref()) {
             Some(directory) if fallback.enabled => {
                 let _ = write!(

@@ -11,7 +11,7 @@ use resilient_exporter::{Compression, FallbackFormat, Refused};
 use super::choice::Choice as _;
 use super::field::{Field as _, Value};
 use super::kind::{Bare, Kind, OnBad};
-use super::{Settings, TracesExporter, TracesSampler, lists};
+use super::{Settings, TracesExporter, TracesSampler, lists, vendors};
 
 /// One setting: an environment variable and the field of [`Settings`] that it is read into.
 #[derive(Clone, Copy, Debug)]
@@ -307,6 +307,9 @@ settings! {
             Kind::Text("hosts separated by commas: names, suffixes such as .example.com, addresses, networks, *"), Default,
             "Collectors that are reached without a proxy; `no_proxy` where this one is unset. Each entry may end in a \
              port, as in `collector:4317`.";
+        VENDOR: "TELEMETRY_VENDOR", (with_vendor: vendor), Kind::Choice(vendors::WORDS), Default,
+            "The vendor that receives the spans, for the sizes of requests that it documents \
+             ([vendors.md](vendors.md)), where none are set; by default the host of the endpoint tells. `none`: no preset.";
         REQUEST_MAX_BYTES: "TELEMETRY_REQUEST_MAX_BYTES", (exporter.request.max_bytes),
             bytes(64 * KIB, 64 * MIB), Default,
             "Largest request, before compression; larger batches are split. The default is 64 KiB below the 4 MiB at \

@@ -88,6 +88,7 @@ fn given_in_code() -> Builder {
         .with_client_certificate("/c.pem")
         .with_client_key("/k.pem")
         .with_compression(otlp_transport::Compression::Gzip)
+        .with_vendor("xray")
         .with_request_max_bytes(65_536)
         .with_connection_max_age(minute)
         .with_request_max_spans(NonZeroUsize::new(77))
@@ -163,6 +164,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.traces_exporter, s.transport.endpoint()), (TracesExporter::None, "http://192.0.2.1:9/v1/traces"));
     assert_eq!(s.transport.proxy(), Some("http://192.0.2.2:3128"));
     assert_eq!((s.transport.timeout(), s.transport.max_request_bytes()), (minute, 65_536));
+    assert_eq!(s.vendor.as_deref(), Some("xray"));
     assert_eq!((s.response_max_bytes, s.transport.max_response_bytes()), (2_048, 2_048));
     assert_eq!(s.transport.compression(), otlp_transport::Compression::Gzip);
     assert_eq!((s.connection_max_age, s.transport.connection_max_age()), (minute, minute));

@@ -13,3 +13,4 @@ mod logging;
 mod programs;
 mod secrets;
 mod support;
+mod vendors;

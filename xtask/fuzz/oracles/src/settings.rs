@@ -185,6 +185,7 @@ const NAMES: [&str; 92] = [
     "TELEMETRY_RESPONSE_MAX_BYTES",
     "TELEMETRY_REQUEST_MAX_SPANS",
     "TELEMETRY_MAX_AGE_AT_SEND",
+    "TELEMETRY_VENDOR",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.

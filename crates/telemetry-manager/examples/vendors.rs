@@ -1,0 +1,5 @@
+//! Prints `docs/vendors.md`.
+
+fn main() {
+    print!("{}", telemetry_manager::vendors_markdown());
+}
