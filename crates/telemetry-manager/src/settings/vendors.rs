@@ -1,6 +1,6 @@
-//! The requests that vendors take, by their own pages: one row each. A preset of a row sets the largest request and the
-//! most spans of one where the user sets neither; it never drops or refuses anything. The page `docs/vendors.md` is made
-//! from these rows, and a peer that behaves as they say checks them.
+//! The requests that vendors take, by their own pages: one row each. A preset of a row sets the largest request and
+//! the most spans of one where the user sets neither; it never drops or refuses anything. The page `docs/vendors.md` is
+//! made from these rows, and a peer that behaves as they say checks them.
 
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
