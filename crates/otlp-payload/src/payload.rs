@@ -1,6 +1,7 @@
 //! Encoded bytes with their span count, id and time.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -37,13 +38,21 @@ impl From<(u64, u64)> for BatchId {
     }
 }
 
-/// One encoded `ExportTraceServiceRequest`, its span count, its name and its birth, kept together. A clone is a
-/// reference count.
+/// One encoded `ExportTraceServiceRequest`, its span count, its name and its birth, kept together. A clone is two
+/// reference counts.
 #[derive(Clone)]
 pub struct Payload {
     id: BatchId,
     created: SystemTime,
     spans: usize,
+    bytes: Bytes,
+    /// Shared by all clones.
+    coded: Arc<Mutex<Option<Coded>>>,
+}
+
+/// The bytes in a coding.
+struct Coded {
+    coding: &'static str,
     bytes: Bytes,
 }
 
@@ -51,7 +60,7 @@ impl Payload {
     /// A payload of these parts; `bytes` is trusted to hold `spans` spans.
     #[must_use]
     pub fn new(id: BatchId, created: SystemTime, spans: usize, bytes: Bytes) -> Self {
-        Self { id, created, spans, bytes }
+        Self { id, created, spans, bytes, coded: Arc::default() }
     }
 
     /// The batch's name.
@@ -76,6 +85,42 @@ impl Payload {
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The bytes in a coding such as gzip, which `encode` makes of the plain ones. The payload keeps them for the next
+    /// call with this coding, by any clone, beside the plain ones, unless they take more than half as much memory; of
+    /// two codings it keeps the last. Pieces of the payload begin without.
+    ///
+    /// ```
+    /// use std::time::SystemTime;
+    ///
+    /// use otlp_payload::{BatchId, Payload};
+    ///
+    /// let id = BatchId { incarnation: 1, seq: 0 };
+    /// let payload = Payload::new(id, SystemTime::UNIX_EPOCH, 1, vec![7; 100].into());
+    /// let mut made = 0;
+    /// for attempt in [payload.clone(), payload] {
+    ///     let coded = attempt.coded("run-length", |bytes| {
+    ///         made += 1;
+    ///         vec![bytes.len() as u8, bytes[0]].into()
+    ///     });
+    ///     assert_eq!(&coded[..], [100, 7]);
+    /// }
+    /// assert_eq!(made, 1, "the second attempt uses the bytes of the first");
+    /// ```
+    pub fn coded(&self, coding: &'static str, encode: impl FnOnce(&[u8]) -> Bytes) -> Bytes {
+        // Held for a look: two calls at a time may both encode.
+        let lock = || self.coded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = &*lock()
+            && kept.coding == coding
+        {
+            return kept.bytes.clone();
+        }
+        let bytes = encode(&self.bytes);
+        if bytes.len() <= self.bytes.len() / 2 {
+            *lock() = Some(Coded { coding, bytes: bytes.clone() });
+        }
+        bytes
     }
 }
 

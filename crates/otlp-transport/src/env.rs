@@ -49,7 +49,7 @@ impl ConfigBuilder {
     /// | `OTEL_EXPORTER_OTLP_HEADERS` | `key=value,key=value`, values percent-encoded | none | error; headers of the transport itself are left out with a note, a `user-agent` is put in front of its own |
     /// | `TELEMETRY_HEADERS_FILE` (without a `_TRACES_` form) | the path of a [`HeadersFile`](crate::HeadersFile) | none | error; a file that is not there yet: note |
     /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 0 to 2147483647, milliseconds, or `250ms`, `10s`, `5m`; an hour is the longest, and is meant by 0 | 10000 | note |
-    /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none`, `gzip` | `none` | note |
+    /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none`, `gzip`, `zstd` | `none` | note |
     /// | `OTEL_EXPORTER_OTLP_INSECURE` | `true`, `false` | `false` | note |
     /// | `OTEL_EXPORTER_OTLP_CERTIFICATE` | a PEM file of authorities | the system's | error; without TLS a note |
     /// | `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`, `_CLIENT_KEY` | two PEM files, or one | none | error; without TLS a note |
@@ -87,7 +87,8 @@ impl ConfigBuilder {
             self.timeout = vars.read(TIMEOUT, accepted, timeout);
         }
         if self.compression.is_none() {
-            self.compression = vars.read(COMPRESSION, "none or gzip is accepted", compression).map(|(value, _)| value);
+            self.compression =
+                vars.read(COMPRESSION, "none, gzip or zstd is accepted", compression).map(|(value, _)| value);
         }
         if self.insecure.is_none() {
             self.insecure = vars.read(INSECURE, "true or false is accepted", boolean).map(|(value, _)| value);
@@ -233,6 +234,7 @@ fn compression(text: &str) -> Option<Compression> {
     match text.to_ascii_lowercase().as_str() {
         "none" => Some(Compression::None),
         "gzip" => Some(Compression::Gzip),
+        "zstd" => Some(Compression::Zstd),
         _ => None,
     }
 }

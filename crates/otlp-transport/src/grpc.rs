@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
 use crate::answer;
-use crate::body::{self, MAX_START, MESSAGE_WAIT};
+use crate::body::{MAX_START, MESSAGE_WAIT};
+use crate::coding::Coding;
 use crate::config::Config;
 use crate::connect::{Connector, unobserved};
 use crate::credentials::Signed;
@@ -54,10 +55,8 @@ impl GrpcTransport {
     }
 
     async fn exchange(&self, payload: &Payload, deadline: Instant, signed: &mut Option<Signed>) -> Outcome {
-        let body = match self.config.compression {
-            Compression::None => payload.bytes().clone(),
-            Compression::Gzip => body::gzip(payload.bytes()),
-        };
+        let coding = Coding::of(self.config.compression);
+        let body = coding.map_or_else(|| payload.bytes().clone(), |coding| coding.of_payload(payload));
         let unsent = |cause| Outcome::Retryable { after: None, cause, possible_duplicate: false };
         let timed_out = |possible_duplicate| {
             let cause = Cause::Timeout(self.config.timeout);
@@ -164,7 +163,7 @@ impl GrpcTransport {
     /// The frame in front of a message.
     fn prefix(&self, message: &Bytes) -> Bytes {
         let mut prefix = BytesMut::with_capacity(PREFIX);
-        prefix.put_u8(u8::from(self.config.compression == Compression::Gzip));
+        prefix.put_u8(u8::from(self.config.compression != Compression::None));
         prefix.put_u32(u32::try_from(message.len()).expect("a request is limited to 1 GiB"));
         prefix.freeze()
     }
@@ -190,9 +189,10 @@ impl GrpcTransport {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::USER_AGENT, self.config.user_agent.clone());
-        if self.config.compression == Compression::Gzip {
-            headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
-            headers.insert("grpc-accept-encoding", HeaderValue::from_static("gzip"));
+        if let Some(coding) = Coding::of(self.config.compression) {
+            let accepted = if coding == Coding::Gzip { "gzip" } else { "zstd,gzip" };
+            headers.insert("grpc-encoding", HeaderValue::from_static(coding.name()));
+            headers.insert("grpc-accept-encoding", HeaderValue::from_static(accepted));
         }
         request
     }
@@ -268,11 +268,13 @@ fn unframe(headers: &HeaderMap, body: &[u8], max: usize) -> Result<Vec<u8>, Stri
     let encoding = headers.get("grpc-encoding").map(|encoding| encoding.as_bytes().trim_ascii().to_ascii_lowercase());
     match (prefix[0], encoding.as_deref()) {
         (0, _) => Ok(message.to_vec()),
-        (1, Some(b"gzip")) => body::gunzip(message, max).map_err(|error| error.to_string()),
-        (1, encoding) => {
-            let encoding = String::from_utf8_lossy(encoding.unwrap_or(b"none"));
-            Err(format!("a compressed gRPC message, and its grpc-encoding is {}", answer::plain(&encoding)))
-        }
+        (1, encoding) => match encoding.and_then(Coding::named) {
+            Some(coding) => coding.open(message, max).map_err(|error| error.to_string()),
+            None => {
+                let encoding = String::from_utf8_lossy(encoding.unwrap_or(b"none"));
+                Err(format!("a compressed gRPC message, and its grpc-encoding is {}", answer::plain(&encoding)))
+            }
+        },
         (flags, _) => Err(format!("a gRPC message with the unknown flags {flags}")),
     }
 }

@@ -14,15 +14,16 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
 use crate::answer;
-use crate::body::{self, MAX_START, MESSAGE_WAIT};
+use crate::body::{MAX_START, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
+use crate::coding::Coding;
 use crate::config::Config;
 use crate::connect::{Connector, Route, unobserved};
 use crate::credentials::Signed;
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
-use crate::protocol::{Compression, Protocol};
+use crate::protocol::Protocol;
 use crate::proxy::Proxy;
 use pool::Pool;
 
@@ -130,8 +131,8 @@ impl HttpTransport {
 
     /// The request, and its body once more: the bytes are shared.
     fn request(&self, payload: &Payload) -> (Request<Full<Bytes>>, Bytes) {
-        let is_compressed = self.config.compression == Compression::Gzip;
-        let body = if is_compressed { body::gzip(payload.bytes()) } else { payload.bytes().clone() };
+        let coding = Coding::of(self.config.compression);
+        let body = coding.map_or_else(|| payload.bytes().clone(), |coding| coding.of_payload(payload));
         let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = Method::POST;
         let uri = &self.config.endpoint.uri;
@@ -150,8 +151,8 @@ impl HttpTransport {
         headers.insert(header::HOST, host.unwrap_or(HeaderValue::from_static("")));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         headers.insert(header::USER_AGENT, self.config.user_agent.clone());
-        if is_compressed {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        if let Some(coding) = coding {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
         }
         (request, body)
     }

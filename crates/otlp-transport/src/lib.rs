@@ -5,6 +5,7 @@ mod answer;
 mod body;
 mod chain;
 mod clock;
+mod coding;
 mod config;
 mod connect;
 mod credentials;

@@ -57,6 +57,16 @@ fn success_rows() -> Vec<Row> {
         ),
         row("200, compressed", answer(200, &[PROTOBUF, GZIP], &gzip(&partial_success(1, ""))), "delivered, 1 rejected"),
         row("200, compressed, nothing in it", answer(200, &[GZIP], b""), "delivered, 0 rejected"),
+        row(
+            "200, zstd",
+            answer(
+                200,
+                &[PROTOBUF, ("content-encoding", "zstd")],
+                &zstd::stream::encode_all(&partial_success(1, "")[..], 1).expect("to a Vec"),
+            ),
+            "delivered, 1 rejected",
+        ),
+        row("200, damaged zstd", answer(200, &[("content-encoding", "zstd")], b"junk"), "acknowledged: unexpected"),
         row("200, damaged gzip", answer(200, &[GZIP], b"junk"), "acknowledged: unexpected"),
         row("200, gzip bomb", answer(200, &[GZIP], &bomb), "acknowledged: unexpected"),
         row(

@@ -16,23 +16,34 @@ fn acknowledgement(bytes: usize) -> Vec<u8> {
     whole
 }
 
-/// The outcome of a call that a peer of this protocol answers so, `gzip` with it if the message is compressed.
-async fn outcome(protocol: Protocol, message: &[u8], is_compressed: bool, limit: Option<usize>) -> Outcome {
+/// The codings of an answer.
+const CODINGS: [Option<&str>; 3] = [None, Some("gzip"), Some("zstd")];
+
+fn coded(message: Vec<u8>, coding: Option<&str>) -> Vec<u8> {
+    match coding {
+        Some("gzip") => gzip(&message),
+        Some(_) => zstd::stream::encode_all(&message[..], 1).expect("to a Vec"),
+        None => message,
+    }
+}
+
+/// The outcome of a call that a peer of this protocol answers so, in this coding.
+async fn outcome(protocol: Protocol, message: &[u8], coding: Option<&'static str>, limit: Option<usize>) -> Outcome {
     let (listener, address) = listen().await;
     if protocol == Protocol::Grpc {
-        let (body, is_compressed) = (frame(u8::from(is_compressed), message), is_compressed);
+        let body = frame(u8::from(coding.is_some()), message);
         serve_grpc(listener, move |_| {
             let Grpc::Answer { status, mut headers, body, trailers } =
                 grpc_answer(Some(body.clone()), vec![("grpc-status", "0".to_owned())])
             else {
                 unreachable!("an answer")
             };
-            headers.extend(is_compressed.then(|| ("grpc-encoding", "gzip".to_owned())));
+            headers.extend(coding.map(|coding| ("grpc-encoding", coding.to_owned())));
             Grpc::Answer { status, headers, body, trailers }
         });
     } else {
-        let coding: &[_] = if is_compressed { &[("content-encoding", "gzip")] } else { &[] };
-        let fields = [&[("content-type", "application/x-protobuf")], coding].concat();
+        let mut fields = vec![("content-type", "application/x-protobuf")];
+        fields.extend(coding.map(|coding| ("content-encoding", coding)));
         let body = Bytes::copy_from_slice(message);
         serve_raw(listener, move |_| Raw::Answer(http_answer(200, &fields, &body)));
     }
@@ -47,11 +58,10 @@ async fn an_acknowledgement_of_the_limit_is_read_and_one_byte_more_is_not() {
         for (limit, default) in [(LIMIT, false), (4 << 20, true)] {
             let given = (!default).then_some(limit);
             for (bytes, expected) in [(limit, "delivered, 0 rejected"), (limit + 1, "acknowledged: unexpected")] {
-                for is_compressed in [false, true] {
-                    let message = acknowledgement(bytes);
-                    let message = if is_compressed { gzip(&message) } else { message };
-                    let outcome = outcome(protocol, &message, is_compressed, given).await;
-                    assert_eq!(summary(&outcome), expected, "{protocol}, {bytes} bytes, gzip {is_compressed}");
+                for coding in CODINGS {
+                    let message = coded(acknowledgement(bytes), coding);
+                    let outcome = outcome(protocol, &message, coding, given).await;
+                    assert_eq!(summary(&outcome), expected, "{protocol}, {bytes} bytes, {coding:?}");
                     if bytes > limit {
                         let cause = outcome.cause().expect("unreadable").to_string();
                         assert!(cause.contains(&format!("more than {limit} bytes")), "{cause}");

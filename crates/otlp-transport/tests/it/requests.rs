@@ -80,6 +80,49 @@ async fn gzip_is_what_it_says_on_both() {
 }
 
 #[tokio::test]
+async fn zstd_is_what_it_says_on_both() {
+    let unzstd = |bytes: &[u8]| zstd::stream::decode_all(bytes).expect("zstd");
+    let (config, log) = grpc_peer().await;
+    send(config.with_compression(Compression::Zstd)).await;
+    let seen = only(&log);
+    assert_eq!(seen.header("grpc-encoding"), Some("zstd"));
+    assert_eq!(seen.header("grpc-accept-encoding"), Some("zstd,gzip"));
+    let length = u32::try_from(seen.body.len() - 5).expect("small");
+    assert_eq!(seen.body[..5], [&[1][..], &length.to_be_bytes()].concat());
+    assert_eq!(unzstd(&seen.body[5..]), payload().bytes()[..]);
+
+    let (config, log, _) = http_peer().await;
+    send(config.with_compression(Compression::Zstd)).await;
+    let seen = only(&log);
+    assert_eq!(seen.header("content-encoding"), Some("zstd"));
+    assert!(seen.body.len() < payload().bytes().len());
+    assert_eq!(unzstd(&seen.body), payload().bytes()[..]);
+}
+
+/// The second attempt finds the compressed form of the first, which no other code has made here.
+#[tokio::test]
+async fn a_later_attempt_sends_the_compressed_form_of_the_first() {
+    for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+        let (config, log) = match protocol {
+            Protocol::Grpc => grpc_peer().await,
+            _ => {
+                let (config, log, _) = http_peer().await;
+                (config, log)
+            }
+        };
+        let transport = connect(config.with_compression(Compression::Zstd).build().expect("valid")).expect("valid");
+        let payload = payload();
+        for _ in 0..2 {
+            assert_eq!(summary(&transport.send(&payload).await), "delivered, 0 rejected");
+        }
+        let kept = payload.coded("zstd", |_| panic!("{protocol}: the payload has no compressed form"));
+        let log = log.lock().expect("not poisoned");
+        assert_eq!(log.len(), 2);
+        assert!(log.iter().all(|seen| seen.body.ends_with(&kept)), "{protocol}");
+    }
+}
+
+#[tokio::test]
 async fn the_path_follows_the_setting_it_came_from() {
     for (path, general, traces) in [
         ("", "/v1/traces", "/"),

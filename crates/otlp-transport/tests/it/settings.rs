@@ -86,7 +86,7 @@ fn values_that_matter_less_are_noted_and_the_default_used() {
         ("TIMEOUT", "1.5s"),
         ("TIMEOUT", "99999999999999999999"),
         ("TRACES_TIMEOUT", "2147483648"),
-        ("COMPRESSION", "zstd"),
+        ("COMPRESSION", "brotli"),
         ("PROTOCOL", "carrier pigeon"),
         ("INSECURE", "yes"),
     ] {
@@ -197,6 +197,20 @@ fn code_beats_the_environment() {
     assert_eq!((config.endpoint(), config.protocol()), ("http://code:1", Protocol::Grpc));
     assert_eq!((config.timeout(), config.compression()), (Duration::from_secs(1), Compression::None));
     assert!(config.notes().is_empty());
+}
+
+#[test]
+fn each_compression_is_read_and_shown_by_its_word() {
+    for (word, compression) in [
+        ("none", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("zstd", Compression::Zstd),
+        ("ZStd", Compression::Zstd),
+    ] {
+        let config = read(&[("COMPRESSION", word)]).expect("valid");
+        assert_eq!((config.compression(), config.notes().len()), (compression, 0));
+        assert_eq!(compression.to_string(), word.to_ascii_lowercase());
+    }
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn quotation_marks_around_a_value_are_taken_off_with_a_note() {
 fn a_bad_value_for_traces_counts_as_unset_and_the_general_one_holds() {
     for (name, bad, good) in [
         ("TIMEOUT", "soon", "2500"),
-        ("COMPRESSION", "zstd", "gzip"),
+        ("COMPRESSION", "brotli", "gzip"),
         ("PROTOCOL", "carrier pigeon", "http/protobuf"),
         ("INSECURE", "yes", "true"),
     ] {

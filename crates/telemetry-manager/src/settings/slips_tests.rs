@@ -137,7 +137,7 @@ fn each_warning_about_the_transport_names_its_own_variable() {
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier pigeon"),
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "soon"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10"),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
         ("OTEL_EXPORTER_OTLP_INSECURE", "yes"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "content-type=x"),
