@@ -16,14 +16,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tracing::Dispatch;
-use tracing::instrument::{WithDispatch, WithSubscriber as _};
 
 use crate::config::Config;
 use crate::duplex::Duplex;
 use crate::endpoint::{Endpoint, Place};
 use crate::note::Note;
 use crate::outcome::Cause;
+use crate::quiet::unobserved;
 use addresses::Addresses;
 pub(crate) use route::Route;
 use secure::Secure;
@@ -118,13 +117,6 @@ impl Connector {
     pub(crate) fn failed(&self, error: &dyn fmt::Display) -> Cause {
         Cause::Connect(format!("{}: {error}", self.endpoint.shown))
     }
-}
-
-/// The future, of which no `tracing` subscriber sees a span or an event. h2 opens a span for each frame, and the first
-/// of them has no parent: a layer that turns them into spans of OpenTelemetry would export them too, although the
-/// thread's context suppresses telemetry, and each export would make dozens of new ones.
-pub(crate) fn unobserved<F: Future>(future: F) -> WithDispatch<F> {
-    future.with_subscriber(Dispatch::none())
 }
 
 /// The task that drives a connection. Dropping it aborts the task: no connection outlives its transport, or its call

@@ -18,12 +18,13 @@ use crate::answer;
 use crate::body::{MAX_START, MESSAGE_WAIT};
 use crate::coding::Coding;
 use crate::config::Config;
-use crate::connect::{Connector, unobserved};
+use crate::connect::Connector;
 use crate::credentials::Signed;
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::{Compression, Protocol};
+use crate::quiet::unobserved;
 use pool::Pool;
 
 /// In front of each gRPC message: one byte of flags, four of length.

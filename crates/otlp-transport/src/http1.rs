@@ -18,13 +18,14 @@ use crate::body::{MAX_START, MESSAGE_WAIT};
 use crate::chain::ErrorChain;
 use crate::coding::Coding;
 use crate::config::Config;
-use crate::connect::{Connector, Route, unobserved};
+use crate::connect::{Connector, Route};
 use crate::credentials::Signed;
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
 use crate::protocol::Protocol;
 use crate::proxy::Proxy;
+use crate::quiet::unobserved;
 use pool::Pool;
 
 /// Sends over HTTP/1.1 with keep-alive: a connection for each call that runs at the same time, kept for the next one. A

@@ -20,6 +20,7 @@ mod note;
 mod outcome;
 mod protocol;
 mod proxy;
+mod quiet;
 mod secrets;
 mod size;
 mod slips;

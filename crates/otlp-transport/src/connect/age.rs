@@ -9,8 +9,8 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::unobserved;
 use crate::outcome::Cause;
+use crate::quiet::unobserved;
 
 /// The longest time for the making of a successor. No call waits for it.
 const LONGEST: Duration = Duration::from_secs(10);

@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::refreshes::{Refreshes, Stamp, Step};
 use super::{CredentialHeaders, Credentials, CredentialsError, RequestHead};
 use crate::answer::plain;
-use crate::connect::unobserved;
 use crate::error::HeaderProblem;
 use crate::headers::Headers;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
+use crate::quiet::unobserved;
 use crate::secrets::{Secrets, without_urls};
 
 /// The most bytes of a provider's headers, names included: servers take 8 to 64 KiB of headers in all.
