@@ -19,8 +19,8 @@ use crate::note::Note;
 /// The largest file: a hundred headers of 640 bytes.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// A file system that does not answer in this time leaves a call with the last good headers.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A file system that does not answer in this time leaves a call with the last good headers, and later calls at once.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A file that was changed within this time before it was read may be changed again under the same times: the clocks of
 /// file systems have steps of up to 2 s (FAT).
@@ -57,7 +57,19 @@ struct Results {
     good: Option<CredentialHeaders>,
     /// Why the file cannot be used now.
     trouble: Option<Trouble>,
+    /// The file system did not answer the last look.
+    hangs: bool,
     notes: Vec<Note>,
+}
+
+impl Results {
+    /// The treatment of requests while the file cannot be used.
+    fn meanwhile(&self) -> &'static str {
+        match self.good {
+            Some(_) => "the last good headers stay in use",
+            None => "no request goes out before the file has its headers",
+        }
+    }
 }
 
 /// A file that cannot be used: a line of it, or the whole.
@@ -116,13 +128,20 @@ impl HeadersFile {
 
     /// Looks at the file on a thread for blocking work. False if the file system does not answer in time.
     async fn look(&self) -> bool {
+        if self.file.results().hangs && self.watch.try_lock().is_err() {
+            return false;
+        }
         let looked = async {
             let mut watch = Arc::clone(&self.watch).lock_owned().await;
             let file = Arc::clone(&self.file);
             // The thread keeps the guard for as long as it hangs.
             tokio::task::spawn_blocking(move || file.look(&mut watch)).await
         };
-        tokio::time::timeout(PATIENCE, looked).await.is_ok()
+        let has_answered = tokio::time::timeout(PATIENCE, looked).await.is_ok();
+        if !has_answered {
+            self.file.on_hang();
+        }
+        has_answered
     }
 }
 
@@ -161,6 +180,7 @@ impl Watched {
     fn look(&self, watch: &mut Watch) {
         let read = self.read_if_changed(watch);
         let mut results = self.results();
+        results.hangs = false;
         match read {
             None => {}
             Some(Ok(Lines { mut headers, remarks })) => {
@@ -179,14 +199,21 @@ impl Watched {
             // Each trouble is noted once, until the file was good in between.
             Some(Err(trouble)) if results.trouble.as_ref() == Some(&trouble) => {}
             Some(Err(trouble)) => {
-                let meanwhile = match results.good {
-                    Some(_) => "the last good headers stay in use",
-                    None => "no request goes out before the file has its headers",
-                };
-                let message = format!("{}; {meanwhile}", self.error(trouble.clone()));
+                let message = format!("{}; {}", self.error(trouble.clone()), results.meanwhile());
                 results.trouble = Some(trouble);
                 results.notes = vec![Note::new(self.setting, message)];
             }
+        }
+    }
+
+    fn on_hang(&self) {
+        let mut results = self.results();
+        if !std::mem::replace(&mut results.hangs, true) {
+            let message = format!(
+                "{}: its file system does not answer; the last good headers stay in use; check it",
+                self.named()
+            );
+            results.notes = vec![Note::new(self.setting, message)];
         }
     }
 
@@ -321,15 +348,33 @@ mod tests {
             let file = HeadersFile::open(&path).expect("read, or missing");
             // The thread of the first look has not come back.
             let _hangs = Arc::clone(&file.watch).lock_owned().await;
+            let _ = file.take_notes();
             let begun = tokio::time::Instant::now();
+            let _ = file.headers(&head(), &Bytes::new()).await;
+            assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+            // Later calls wait no more.
             let given = file.headers(&head(), &Bytes::new()).await;
-            assert!(begun.elapsed() <= 2 * PATIENCE, "{:?}", begun.elapsed());
+            assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+            let notes = file.take_notes();
+            assert!(notes.len() == 1 && notes[0].message.contains("does not answer"), "{notes:?}");
             match given {
                 Ok(headers) => assert!(is_good && headers.pairs == [("x-key".to_owned(), "canary".to_owned())]),
                 Err(error) => assert!(!is_good && error.to_string().contains("does not answer"), "{error}"),
             }
             std::fs::remove_file(&path).unwrap_or_default();
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_system_that_answers_again_is_looked_at_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("headers");
+        std::fs::write(&path, "x-key=1").expect("written");
+        let file = HeadersFile::open(&path).expect("read");
+        file.file.on_hang();
+        std::fs::write(&path, "x-key=2").expect("written");
+        assert_eq!(file.newest().await, Some(2));
+        assert!(!file.file.results().hangs);
     }
 
     #[test]
