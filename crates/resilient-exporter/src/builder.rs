@@ -251,7 +251,8 @@ impl Builder {
     pub fn build(mut self) -> Result<ResilientSpanExporter, BuildError> {
         let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
         self.check()?;
-        // Opening writes files, and dropping them too.
+        // Opening writes files, and dropping them too. The threads that are started below begin with the mask of this
+        // one, and keep it: those that write files, and those whose warnings a log subscriber may write to one.
         let _blocked = signals::Blocked::new();
         let mut chance = rand::rngs::SmallRng::seed_from_u64(entropy());
         let breaker = match self.breaker.take() {
@@ -423,17 +424,12 @@ fn seed(state: &RandomState, process: u32, wall: SystemTime) -> u64 {
     hasher.finish()
 }
 
-/// Starts a thread of ours. Each blocks the signal of a file that is too large: those that write files, and those whose
-/// warnings a log subscriber may write to one.
+/// Starts a thread of ours, with the blocked signals of the calling one.
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), BuildError> {
     #[cfg(test)]
     if tests::is_refused(name) {
         return Err(BuildError::Thread(std::io::ErrorKind::WouldBlock.into()));
     }
-    let run = || {
-        signals::block();
-        run();
-    };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(BuildError::Thread)
 }
 

@@ -7,14 +7,8 @@
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-/// Blocks the signal on the calling thread, one of our own, until the thread ends. One that is pending then ends with
-/// the thread.
-pub(crate) fn block() {
-    // Fails for an invalid argument only.
-    let _ = file_too_large().thread_block();
-}
-
-/// Blocks the signal on the calling thread, which is a user's, until it is dropped.
+/// Blocks the signal on the calling thread, which is a user's, until it is dropped. Threads that start meanwhile keep it
+/// blocked.
 #[must_use = "the signal is blocked until this is dropped"]
 pub(crate) struct Blocked {
     /// The signal was not blocked before, and a pending one can be taken. Without this it stays blocked: a pending one
@@ -102,8 +96,18 @@ mod tests {
 
     #[test]
     fn a_thread_that_blocks_the_signal_itself_keeps_it_blocked() {
-        block();
+        file_too_large().thread_block().expect("a signal that can be blocked");
         drop(Blocked::new());
         assert!(is_blocked());
+    }
+
+    #[test]
+    fn a_thread_that_starts_meanwhile_keeps_it_blocked() {
+        let guard = Blocked::new();
+        let (go, started) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || started.recv().is_ok() && is_blocked());
+        drop(guard);
+        go.send(()).expect("the thread waits");
+        assert!(thread.join().expect("no panic"));
     }
 }
