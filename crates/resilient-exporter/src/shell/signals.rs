@@ -7,8 +7,8 @@
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-/// Blocks the signal on the calling thread, which is a user's, until it is dropped. Threads that start meanwhile keep it
-/// blocked.
+/// Blocks the signal on the calling thread, which is a user's, until it is dropped. Threads that start meanwhile keep
+/// it blocked.
 #[must_use = "the signal is blocked until this is dropped"]
 pub(crate) struct Blocked {
     /// The signal was not blocked before, and a pending one can be taken. Without this it stays blocked: a pending one
