@@ -23,7 +23,7 @@ const PAUSE_IN_DRAIN: Duration = Duration::from_millis(50);
 /// Spans of one batch that no request can carry.
 pub(super) struct Oversized {
     origin: BatchId,
-    pieces: Vec<Entry<Batch>>,
+    pub(super) pieces: Vec<Entry<Batch>>,
     cause: Cause,
 }
 

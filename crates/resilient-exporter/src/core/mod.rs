@@ -446,6 +446,13 @@ impl Core {
         &mut self.policy
     }
 
+    /// The batches in memory that are neither in a call nor with the disk thread.
+    #[cfg(test)]
+    pub(crate) fn at_hand(&self) -> impl Iterator<Item = &Entry<Batch>> {
+        let oversized = self.oversized.iter().flat_map(|oversized| &oversized.pieces);
+        self.memory.waiting().chain(self.memory.tried()).chain(self.spills.waiting()).chain(oversized)
+    }
+
     /// The call with this id is out for a batch in memory.
     #[cfg(test)]
     pub(crate) fn is_live(&self, id: u64) -> bool {

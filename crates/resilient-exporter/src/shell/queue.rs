@@ -167,6 +167,17 @@ impl DiskQueue {
         Activity { usage, set_aside, age_rests_until, busy }
     }
 
+    /// The batches of the files and dead letters that the disk thread is to write.
+    #[cfg(test)]
+    pub(crate) fn batches(&self) -> Vec<span_buffer::Entry<crate::core::Batch>> {
+        let batches_of = |effect: &Effect| match effect {
+            Effect::Spill(spill) => spill.entries.clone(),
+            Effect::StoreDeadLetters(letters) => letters.iter().flat_map(|letter| letter.pieces.clone()).collect(),
+            _ => Vec::new(),
+        };
+        self.state.lock().effects.iter().flat_map(batches_of).collect()
+    }
+
     /// The thread sleeps until an effect comes.
     #[cfg(test)]
     pub(crate) fn sleeps(&self) -> bool {

@@ -243,6 +243,12 @@ impl Shared {
         self.disk.as_ref().is_some_and(DiskQueue::has_effects)
     }
 
+    /// The batches of the files and dead letters that the disk thread is to write.
+    #[cfg(test)]
+    pub(crate) fn batches_to_write(&self) -> Vec<span_buffer::Entry<crate::core::Batch>> {
+        self.disk.as_ref().map(DiskQueue::batches).unwrap_or_default()
+    }
+
     /// The limit on the age of spans now. None without a limit, and until the fallback believes the wall clock.
     pub(crate) fn age_limit(&self) -> Option<AgeLimit> {
         let max_age = self.max_age_at_send?;

@@ -261,3 +261,27 @@ fn a_crash_at_any_call_of_a_hand_over_leaves_each_batch_in_one_place() {
         }
     }
 }
+
+/// The journal has reached its limit, no file has room, and memory is nearly full: the journal gives the oldest segment
+/// up, and takes none of its batches anew before the disk thread is to write them to a file. In that state the process
+/// is killed.
+#[test]
+fn a_batch_that_the_journal_has_given_up_is_not_durable_on_its_way_to_a_file() {
+    // Directories of processes that have left nothing take their part of the disk.
+    let mut steps = VecDeque::from([Step::Kill, Step::Kill, Step::Kill, Step::LimitDisk(13_214)]);
+    let (first, others) = ([17, 13, 26, 20], [32, 36, 32, 1]);
+    steps.extend(first.map(Step::Export));
+    steps.extend([Step::Kill, Step::Kill, Step::DiskTurn]);
+    steps.extend(others.map(Step::Export));
+    // The file finds no room; a second later it is tried again.
+    steps.extend([Step::DiskTurn, Step::Export(1), Step::Export(1), Step::Export(1), Step::Advance(1_500)]);
+    let mut computer = Computer::new(SyncPolicy::Batch, true);
+    while computer.run_process(&mut steps).expect("each ledger is right") {}
+    let durable = |spans: std::ops::Range<u64>| {
+        let is_durable = |span: &u64| computer.durable.contains(&(u128::from(*span).to_be_bytes(), span.to_be_bytes()));
+        spans.filter(is_durable).count()
+    };
+    let given_up = 18..31;
+    assert_eq!((durable(given_up), durable(31..77), durable(77..145)), (0, 46, 68));
+    computer.assert_nothing_is_missing().expect("all durable spans are at the collector");
+}

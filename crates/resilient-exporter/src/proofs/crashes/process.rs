@@ -11,11 +11,12 @@ use otlp_transport::{Cause, Outcome, RefusalKind};
 use proptest::prelude::*;
 use safe_dir::Kind;
 use safe_dir::sim::{Crash, Fault, Faults};
+use span_buffer::Entry;
 
 use super::clocks::Clocks;
 use super::computer::{Computer, SpanKey, Stores, span_ids};
 use super::{Answer, Step, tree};
-use crate::core::{Answer as Answered, Call, Question};
+use crate::core::{Answer as Answered, Batch, Call, Question};
 use crate::proofs::spans::spans;
 use crate::seams::fallback::Fallback;
 use crate::shell::disk::Worker;
@@ -264,9 +265,10 @@ impl<'a> Process<'a> {
     pub(super) fn kill(&mut self, computer: &mut Computer) {
         if !computer.strict {
             // On a disk that takes no bytes the journal has given its oldest segment up: a batch of it that is in
-            // memory is durable again once it is appended anew.
+            // memory is durable again once it is appended anew, or in a file.
+            let in_memory = self.in_memory();
             let core = self.shared.core();
-            for entry in core.memory.waiting().filter(|entry| !core.durable.has_synced(entry)) {
+            for entry in in_memory.iter().filter(|entry| !core.durable.has_synced(entry)) {
                 span_ids(entry.item.payload.bytes()).for_each(|key| {
                     computer.durable.remove(&key);
                 });
@@ -281,6 +283,15 @@ impl<'a> Process<'a> {
                 *computer.received.entry(key).or_default() += 1;
             }
         }
+    }
+
+    /// All batches in memory but those of calls: also those on their way to a file or a dead letter.
+    fn in_memory(&self) -> Vec<Entry<Batch>> {
+        let core = self.shared.core();
+        let batches = core.at_hand().cloned().chain(self.shared.batches_to_write()).collect::<Vec<_>>();
+        let spans = batches.iter().map(|entry| entry.size.count as u64).sum::<u64>();
+        assert_eq!(spans, core.ledger().buffered, "each batch that the ledger counts is found");
+        batches
     }
 
     /// Ends the process in order.
