@@ -31,18 +31,32 @@ fn find((programs, get): (&[&'static str], &'static str)) -> Result<&'static str
     found.copied().ok_or_else(|| Failure::MissingTool { tool: programs[0].into(), get })
 }
 
+/// Parts of the lane that run alone too.
+const PARTS: [&str; 5] = [PROXIES, "tls", "socket", "auth", "codings"];
+/// The one part that needs more than the Collector.
+const PROXIES: &str = "proxies";
+
 /// Finds or builds the other programs and runs the trials against them, or one part of them.
 pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failure> {
     let part = match options {
         [] => None,
-        [part] if part == "proxies" => Some(part),
-        _ => return Err(Failure::Usage(format!("interop takes no option but `proxies`, got {options:?}"))),
+        [part] if PARTS.contains(&part.as_str()) => Some(part.as_str()),
+        _ => {
+            let parts = PARTS.join("`, `");
+            return Err(Failure::Usage(format!("interop takes no option but one of `{parts}`, got {options:?}")));
+        }
     };
-    for (tool, get) in TOOLS {
-        process::require(tool, "--version", get)?;
+    let mut programs: Vec<(&str, PathBuf)> = Vec::new();
+    if part.is_none_or(|part| part == PROXIES) {
+        programs.extend([("--tinyproxy", find(TINYPROXY)?.into()), ("--squid", find(SQUID)?.into())]);
     }
-    let (tinyproxy, squid) = (find(TINYPROXY)?, find(SQUID)?);
-    let python = install_python(workspace)?;
+    if part.is_none() {
+        for (tool, get) in TOOLS {
+            process::require(tool, "--version", get)?;
+        }
+        programs.push(("--python", install_python(workspace)?));
+        programs.push(("--otlp-py", workspace.root.join("xtask/trials/python/otlp.py")));
+    }
     let source = workspace.root.join("xtask/trials/collector");
     let collector = match env::var_os("OTELCOL_BIN").filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
@@ -54,11 +68,12 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failu
     // its integration test.
     process::run(cargo().args(["test", "--quiet", "--workspace", "--all-features", "--test", "it", "--no-run"]))?;
     let driver = workspace.target.join("debug/trials");
-    let otlp_py = workspace.root.join("xtask/trials/python/otlp.py");
     let mut command = Command::new(driver);
     command.arg("interop").args(part).arg("--collector").arg(collector).arg("--configs").arg(source);
-    command.arg("--python").arg(python).arg("--otlp-py").arg(otlp_py);
-    process::run(command.args(["--tinyproxy", tinyproxy, "--squid", squid]))
+    for (name, program) in programs {
+        command.arg(name).arg(program);
+    }
+    process::run(&mut command)
 }
 
 /// A virtual environment with the packages of `requirements.txt`, these versions and these bytes, made once for each
@@ -93,7 +108,7 @@ fn build(source: &Path) -> Result<PathBuf, Failure> {
     }
     process::require("go", "version", "https://go.dev/dl, or name a Collector of your own in OTELCOL_BIN")?;
     fs::create_dir_all(&cache).map_err(|source| Failure::File { path: cache.clone(), source })?;
-    println!("building the Collector, once: about 100 s on 2 cores");
+    println!("building the Collector, once: minutes on 2 cores");
     // Under another name until it is whole: a build that was interrupted leaves nothing that looks finished.
     let unfinished = program.with_extension(std::process::id().to_string());
     let mut command = Command::new("go");

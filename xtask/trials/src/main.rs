@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trials::chaos::{self, Plan as Storm, Promise};
 use trials::collector::Fault;
-use trials::interop::{self, Setup};
+use trials::interop::{self, Part, Setup};
 use trials::outage::{self, Plan};
 use trials::upgrade::{self, Programs};
 use trials::{Failure, idle, now, setups, slow_disk, volumes};
@@ -18,8 +18,8 @@ usage: trials outage [--short | --long]
        trials idle-app <before>           such a program; used by the trial itself
        trials slow-disk [--seconds N]     the table of delays; needs strace
        trials slow-disk-load <settings>   its application; used by the trial itself
-       trials interop [proxies] --collector <program> --configs <folder> --python <program> --otlp-py <program>
-                      --tinyproxy <program> --squid <program>
+       trials interop [<part>] --collector <program> --configs <folder>, and those that the part needs of
+                      --python <program> --otlp-py <program> --tinyproxy <program> --squid <program>
        trials chaos [<storm> [options]]   without a storm: lists the storms and their options
        trials upgrade <old> <new>         two builds of the service `upgraded_service` on one directory
        trials setups <program> <page> [--write | <part of a name>]  wrong set-ups; needs root
@@ -51,8 +51,7 @@ fn main() -> ExitCode {
         ["outage"] => outages(10, 0.90),
         ["outage", "--short"] => outages(2, 0.50),
         ["outage", "--long"] => long_outage(),
-        ["interop", "proxies", options @ ..] => interop_setup(options).and_then(|setup| interop::run_proxies(&setup)),
-        ["interop", options @ ..] => interop_setup(options).and_then(|setup| interop::run(&setup)),
+        ["interop", options @ ..] => interop_part(options),
         ["idle"] => wakeups(60),
         ["idle", "--seconds", seconds] => seconds.parse().map_err(Failure::from).and_then(wakeups),
         ["idle-app", before] => idle::live(before),
@@ -112,36 +111,36 @@ fn long_outage() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the table; fails if a thread woke up more often than its bound.
-/// The programs of the lane `interop`, all of them in this order.
-fn interop_setup(options: &[&str]) -> Result<Setup, Failure> {
-    let [
-        "--collector",
-        program,
-        "--configs",
-        configs,
-        "--python",
-        python,
-        "--otlp-py",
-        otlp_py,
-        "--tinyproxy",
-        tinyproxy,
-        "--squid",
-        squid,
-    ] = options
-    else {
-        return Err(format!("interop takes its six programs and folders\n\n{USAGE}").into());
+/// The whole lane `interop`, or one part of it.
+fn interop_part(options: &[&str]) -> Result<(), Failure> {
+    let (part, options) = match options.split_first() {
+        Some((first, rest)) if !first.starts_with("--") => {
+            let part = Part::ALL.into_iter().find(|part| part.name() == *first);
+            (Some(part.ok_or_else(|| format!("interop has no part {first:?}\n\n{USAGE}"))?), rest)
+        }
+        _ => (None, options),
     };
-    Ok(Setup {
-        program: program.into(),
-        configs: configs.into(),
-        python: python.into(),
-        otlp_py: otlp_py.into(),
-        tinyproxy: tinyproxy.into(),
-        squid: squid.into(),
-    })
+    let mut setup = Setup::default();
+    for pair in options.chunks(2) {
+        let [name, value] = pair else { return Err(format!("{pair:?} needs a value\n\n{USAGE}").into()) };
+        let place = match *name {
+            "--collector" => &mut setup.program,
+            "--configs" => &mut setup.configs,
+            "--python" => &mut setup.python,
+            "--otlp-py" => &mut setup.otlp_py,
+            "--tinyproxy" => &mut setup.tinyproxy,
+            "--squid" => &mut setup.squid,
+            _ => return Err(format!("interop has no option {name:?}\n\n{USAGE}").into()),
+        };
+        *place = value.into();
+    }
+    match part {
+        Some(part) => interop::run_part(&setup, part),
+        None => interop::run(&setup),
+    }
 }
 
+/// Prints the table; fails if a thread woke up more often than its bound.
 fn wakeups(seconds: u64) -> Result<(), Failure> {
     println!("programs that do nothing for {seconds} s\n{}", idle::HEAD);
     let mut wrong = Vec::new();

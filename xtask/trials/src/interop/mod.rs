@@ -1,11 +1,17 @@
 //! Our exporter and its files against programs that share no code with it: the OpenTelemetry Collector, jq, gzip, zstd,
-//! and google.protobuf; compared span by span. And the Collector behind real proxies.
+//! and google.protobuf; compared span by span. And the Collector behind real proxies,
+//! behind TLS, on Unix sockets, behind a token, and with compressed requests.
 
+mod auth;
+mod calls;
+mod codings;
 mod files;
 mod otelcol;
 mod proxies;
 mod readers;
+mod sockets;
 mod stores;
+mod tls;
 mod wire;
 
 use std::path::PathBuf;
@@ -15,30 +21,62 @@ use crate::contender::Protocol;
 use crate::{Failure, kinds, now};
 
 /// Where the other programs are. jq, gzip and zstd are found by their names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Setup {
     /// The Collector's program.
     pub program: PathBuf,
-    /// The folder with `otlp.yaml`, `files.yaml` and `proto.yaml`.
+    /// The folder with its configurations.
     pub configs: PathBuf,
     /// A Python that has google.protobuf and OTLP's messages.
     pub python: PathBuf,
     /// The program for it.
     pub otlp_py: PathBuf,
-    /// The first proxy.
+    /// The first proxy; this and the next for [`Part::Proxies`].
     pub tinyproxy: PathBuf,
     /// The second proxy.
     pub squid: PathBuf,
 }
 
-/// Runs the checks behind proxies and prints a line for each.
+/// Checks that run alone too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Behind tinyproxy and squid.
+    Proxies,
+    /// By TLS with certificates on both sides.
+    Tls,
+    /// On Unix sockets.
+    Socket,
+    /// Behind a token.
+    Auth,
+    /// Compressed.
+    Codings,
+}
+
+impl Part {
+    /// All of them, in the order in which they run.
+    pub const ALL: [Self; 5] = [Self::Proxies, Self::Tls, Self::Socket, Self::Auth, Self::Codings];
+
+    /// The word on the command line, with which the names of its checks begin.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proxies => "proxies",
+            Self::Tls => "tls",
+            Self::Socket => "socket",
+            Self::Auth => "auth",
+            Self::Codings => "codings",
+        }
+    }
+}
+
+/// Runs the checks of one part and prints a line for each.
 ///
 /// # Errors
 ///
 /// When a check failed; all of them ran.
-pub fn run_proxies(setup: &Setup) -> Result<(), Failure> {
+pub fn run_part(setup: &Setup, part: Part) -> Result<(), Failure> {
     let mut checks = Checks::default();
-    checks.run_proxies(setup);
+    checks.run_part(setup, part);
     checks.end()
 }
 
@@ -51,12 +89,14 @@ pub fn run(setup: &Setup) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
     let mut checks = Checks::default();
-    for protocol in [Protocol::Grpc, Protocol::Http] {
+    for protocol in BOTH {
         checks.run(&format!("delivery by {protocol}"), || wire::delivery(setup, protocol));
         checks.run(&format!("killed and started again, {protocol}"), || wire::killed(setup, protocol));
         checks.run(&format!("over its limit, {protocol}"), || wire::over_its_limit(setup, protocol));
     }
-    checks.run_proxies(setup);
+    for part in Part::ALL {
+        checks.run_part(setup, part);
+    }
     for form in [Form::PLAIN, Form::GZIP] {
         checks.run(&format!("its file receiver, {}", form.name()), || files::read_by_it(setup, form));
     }
@@ -79,6 +119,8 @@ pub fn run(setup: &Setup) -> Result<(), Failure> {
     checks.end()
 }
 
+const BOTH: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
+
 /// How it went so far.
 #[derive(Default)]
 struct Checks {
@@ -99,11 +141,25 @@ impl Checks {
         }
     }
 
-    fn run_proxies(&mut self, setup: &Setup) {
-        for kind in proxies::Kind::ALL {
-            for protocol in [Protocol::Grpc, Protocol::Http] {
-                let name = format!("proxies: {}, {protocol}", kind.name());
-                self.run(&name, || proxies::delivery(setup, kind, protocol));
+    fn run_part(&mut self, setup: &Setup, part: Part) {
+        let name = part.name();
+        for protocol in BOTH {
+            match part {
+                Part::Proxies => {
+                    for kind in proxies::Kind::ALL {
+                        let check = || proxies::delivery(setup, kind, protocol);
+                        self.run(&format!("{name}: {}, {protocol}", kind.name()), check);
+                    }
+                }
+                Part::Tls => {
+                    for version in ["1.3", "1.2"] {
+                        let check = || tls::verified(setup, protocol, version);
+                        self.run(&format!("{name}: TLS {version}, {protocol}"), check);
+                    }
+                }
+                Part::Socket => self.run(&format!("{name}: {protocol}"), || sockets::delivery(setup, protocol)),
+                Part::Auth => self.run(&format!("{name}: {protocol}"), || auth::token(setup, protocol)),
+                Part::Codings => self.run(&format!("{name}: {protocol}"), || codings::delivery(setup, protocol)),
             }
         }
     }

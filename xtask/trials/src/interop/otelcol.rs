@@ -1,8 +1,10 @@
 //! The Collector as a process.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,15 +14,31 @@ use crate::canonical::{self, Spans};
 use crate::contender::Protocol;
 use crate::{Failure, wait_until};
 
-/// A Collector that is started, killed and started again on the same ports, with the same record.
+/// A Collector that is started, killed and started again at the same places, with the same record.
 pub(super) struct Otelcol<'a> {
     setup: &'a Setup,
     config: &'static str,
     folder: PathBuf,
-    grpc: SocketAddr,
-    http: SocketAddr,
-    files: String,
+    places: Places,
+    /// What the configuration needs beside the places and the record.
+    vars: Vec<(&'static str, OsString)>,
     child: Option<Child>,
+}
+
+/// Where it listens: for gRPC, and for HTTP.
+enum Places {
+    Plain(SocketAddr, SocketAddr),
+    Tls(SocketAddr, SocketAddr),
+    Sockets(PathBuf, PathBuf),
+}
+
+/// Files of a Collector that speaks TLS, and its newest version of TLS: `1.2` or `1.3`.
+pub(super) struct TlsFiles<'a> {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    /// The authority of its clients.
+    pub(super) client_ca: PathBuf,
+    pub(super) version: &'a str,
 }
 
 /// The line of the Collector's log that reports that every receiver listens or watches.
@@ -37,45 +55,81 @@ impl<'a> Otelcol<'a> {
 
     /// The same at another address of this machine.
     pub(super) fn otlp_at(setup: &'a Setup, folder: &Path, at: Ipv4Addr) -> Result<Self, Failure> {
-        Self::start_with(setup, "otlp.yaml", folder, String::new(), at)
+        let [grpc, http] = free(at)?;
+        Self::start_with(setup, "otlp.yaml", folder, Places::Plain(grpc, http), vec![])
+    }
+
+    /// The same by TLS, for clients that have a certificate.
+    pub(super) fn tls(setup: &'a Setup, folder: &Path, files: TlsFiles<'_>) -> Result<Self, Failure> {
+        let [grpc, http] = free(Ipv4Addr::LOCALHOST)?;
+        let vars = vec![
+            ("INTEROP_CERTIFICATE", files.certificate.into()),
+            ("INTEROP_KEY", files.key.into()),
+            ("INTEROP_CLIENT_CA", files.client_ca.into()),
+            ("INTEROP_TLS", files.version.into()),
+        ];
+        Self::start_with(setup, "tls.yaml", folder, Places::Tls(grpc, http), vars)
+    }
+
+    /// The same on Unix sockets in `folder`.
+    pub(super) fn sockets(setup: &'a Setup, folder: &Path) -> Result<Self, Failure> {
+        let places = Places::Sockets(folder.join("grpc.sock"), folder.join("http.sock"));
+        Self::start_with(setup, "sockets.yaml", folder, places, vec![])
+    }
+
+    /// The same for clients that have the token.
+    pub(super) fn auth(setup: &'a Setup, folder: &Path, token: &str) -> Result<Self, Failure> {
+        let [grpc, http] = free(Ipv4Addr::LOCALHOST)?;
+        let vars = vec![("INTEROP_TOKEN", token.into())];
+        Self::start_with(setup, "auth.yaml", folder, Places::Plain(grpc, http), vars)
     }
 
     /// The same, with its record in protobuf too, beside the other.
     pub(super) fn both_forms(setup: &'a Setup, folder: &Path) -> Result<Self, Failure> {
-        Self::start_with(setup, "proto.yaml", folder, String::new(), Ipv4Addr::LOCALHOST)
+        let [grpc, http] = free(Ipv4Addr::LOCALHOST)?;
+        Self::start_with(setup, "proto.yaml", folder, Places::Plain(grpc, http), vec![])
     }
 
     /// Reads the files that `pattern` names; its record and its log lie in `folder`.
     pub(super) fn files(setup: &'a Setup, folder: &Path, pattern: String) -> Result<Self, Failure> {
-        Self::start_with(setup, "files.yaml", folder, pattern, Ipv4Addr::LOCALHOST)
+        let [grpc, http] = free(Ipv4Addr::LOCALHOST)?;
+        let vars = vec![("INTEROP_FILES", pattern.into())];
+        Self::start_with(setup, "files.yaml", folder, Places::Plain(grpc, http), vars)
     }
 
     fn start_with(
         setup: &'a Setup,
         config: &'static str,
         folder: &Path,
-        files: String,
-        at: Ipv4Addr,
+        places: Places,
+        vars: Vec<(&'static str, OsString)>,
     ) -> Result<Self, Failure> {
-        // Two free ports. Another process could take one in between: then the Collector does not get ready, and its log
-        // has the reason.
-        let ports = [TcpListener::bind((at, 0))?, TcpListener::bind((at, 0))?];
-        let (grpc, http) = (ports[0].local_addr()?, ports[1].local_addr()?);
-        drop(ports);
-        let mut collector = Self { setup, config, folder: folder.to_owned(), grpc, http, files, child: None };
+        let mut collector = Self { setup, config, folder: folder.to_owned(), places, vars, child: None };
         collector.start()?;
         Ok(collector)
     }
 
     pub(super) fn start(&mut self) -> Result<(), Failure> {
         let log = File::create(self.log())?;
+        let (grpc, http): (OsString, OsString) = match &self.places {
+            Places::Plain(grpc, http) | Places::Tls(grpc, http) => (grpc.to_string().into(), http.to_string().into()),
+            Places::Sockets(grpc, http) => {
+                // A killed Collector leaves them behind, and does not start while they are there.
+                for path in [grpc, http] {
+                    if path.exists() {
+                        fs::remove_file(path)?;
+                    }
+                }
+                (grpc.into(), http.into())
+            }
+        };
         let child = Command::new(&self.setup.program)
             .arg("--config")
             .arg(self.setup.configs.join(self.config))
-            .env("INTEROP_GRPC", self.grpc.to_string())
-            .env("INTEROP_HTTP", self.http.to_string())
-            .env("INTEROP_FILES", &self.files)
+            .env("INTEROP_GRPC", grpc)
+            .env("INTEROP_HTTP", http)
             .env("INTEROP_RECORD", self.record())
+            .envs(self.vars.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -90,22 +144,31 @@ impl<'a> Otelcol<'a> {
         Ok(())
     }
 
-    /// Ends it at once, as a crash does, and makes sure that its ports refuse.
+    /// Ends it at once, as a crash does, and makes sure that its places refuse.
     pub(super) fn kill(&mut self) -> Result<(), Failure> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
             child.wait()?;
         }
-        match TcpStream::connect(self.grpc) {
+        let reached = match &self.places {
+            Places::Plain(grpc, _) | Places::Tls(grpc, _) => TcpStream::connect(grpc).map(drop),
+            Places::Sockets(grpc, _) => UnixStream::connect(grpc).map(drop),
+        };
+        match reached {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-            _ => Err("the Collector was killed and something still listens on its port".into()),
+            _ => Err("the Collector was killed and something still listens in its place".into()),
         }
     }
 
     pub(super) fn endpoint(&self, protocol: Protocol) -> String {
+        let (scheme, grpc, http) = match &self.places {
+            Places::Plain(grpc, http) => ("http", grpc.to_string(), http.to_string()),
+            Places::Tls(grpc, http) => ("https", grpc.to_string(), http.to_string()),
+            Places::Sockets(grpc, http) => ("unix", grpc.display().to_string(), http.display().to_string()),
+        };
         match protocol {
-            Protocol::Grpc => format!("http://{}", self.grpc),
-            Protocol::Http => format!("http://{}", self.http),
+            Protocol::Grpc => format!("{scheme}://{grpc}"),
+            Protocol::Http => format!("{scheme}://{http}"),
         }
     }
 
@@ -162,4 +225,11 @@ impl Drop for Otelcol<'_> {
             let _ = child.wait();
         }
     }
+}
+
+/// Two free ports. Another process could take one in between: then the Collector does not get ready, and its log has
+/// the reason.
+fn free(at: Ipv4Addr) -> io::Result<[SocketAddr; 2]> {
+    let ports = [TcpListener::bind((at, 0))?, TcpListener::bind((at, 0))?];
+    Ok([ports[0].local_addr()?, ports[1].local_addr()?])
 }

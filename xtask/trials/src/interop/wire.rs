@@ -14,7 +14,7 @@ use crate::contender::{self, BURST, Protocol, Settings};
 use crate::{Failure, wait_until};
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An application that traces through our exporter, and beside it a recorder of the spans that it made.
 pub(super) struct Traced {
