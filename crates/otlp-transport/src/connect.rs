@@ -92,14 +92,13 @@ impl Connector {
         self.secured().any(Secure::can_change)
     }
 
-    /// Whether such a file may have changed since the last connection was opened.
+    /// Whether such a file may have changed since the last connection was opened; true once for each change.
     pub(crate) async fn has_changed(&self) -> bool {
+        let mut has_changed = false;
         for secure in self.secured() {
-            if secure.has_changed().await {
-                return true;
-            }
+            has_changed |= secure.has_changed().await;
         }
-        false
+        has_changed
     }
 
     /// Notes about key material that has become unusable, each once.

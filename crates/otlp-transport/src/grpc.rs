@@ -229,7 +229,12 @@ impl Transport for GrpcTransport {
             Some(gate) => unobserved(gate.has_unused()).await,
             None => false,
         };
-        is_unused || self.pool.connector().has_changed().await
+        let has_new_files = self.pool.connector().has_changed().await;
+        if has_new_files {
+            // The next call uses them.
+            self.pool.reconnect();
+        }
+        is_unused || has_new_files
     }
 
     fn take_notes(&self) -> Vec<Note> {

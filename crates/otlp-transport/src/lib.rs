@@ -16,6 +16,7 @@ mod error;
 mod grpc;
 mod headers;
 mod http1;
+mod looks;
 mod note;
 mod outcome;
 mod protocol;

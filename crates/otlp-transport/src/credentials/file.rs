@@ -14,13 +14,11 @@ use super::lines::{self, BadLine, Lines};
 use super::{CredentialHeaders, Credentials, CredentialsError, RequestHead};
 use crate::clock::system_clock;
 use crate::error::{ConfigError, HeadersFileProblem as Problem};
+use crate::looks::Looks;
 use crate::note::Note;
 
 /// The largest file: a hundred headers of 640 bytes.
 const MAX_BYTES: u64 = 64 << 10;
-
-/// A file system that does not answer in this time leaves a call with the last good headers, and later calls at once.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A file that was changed within this time before it was read may be changed again under the same times: the clocks of
 /// file systems have steps of up to 2 s (FAT).
@@ -39,8 +37,7 @@ const READS: u32 = 3;
 /// cannot be told from a whole one.
 pub struct HeadersFile {
     file: Arc<Watched>,
-    /// Held by the thread that looks: one at a time, also if the file system hangs.
-    watch: Arc<tokio::sync::Mutex<Watch>>,
+    looks: Looks<Watch>,
 }
 
 /// The file, and the last results of looking at it.
@@ -123,21 +120,13 @@ impl HeadersFile {
         {
             return Err(file.error(trouble));
         }
-        Ok(Self { file: Arc::new(file), watch: Arc::new(tokio::sync::Mutex::new(watch)) })
+        Ok(Self { file: Arc::new(file), looks: Looks::new(watch) })
     }
 
-    /// Looks at the file on a thread for blocking work. False if the file system does not answer in time.
+    /// Looks at the file. False if the file system does not answer in time: the last good headers serve then.
     async fn look(&self) -> bool {
-        if self.file.results().hangs && self.watch.try_lock().is_err() {
-            return false;
-        }
-        let looked = async {
-            let mut watch = Arc::clone(&self.watch).lock_owned().await;
-            let file = Arc::clone(&self.file);
-            // The thread keeps the guard for as long as it hangs.
-            tokio::task::spawn_blocking(move || file.look(&mut watch)).await
-        };
-        let has_answered = tokio::time::timeout(PATIENCE, looked).await.is_ok();
+        let file = Arc::clone(&self.file);
+        let has_answered = self.looks.look(move |watch| file.look(watch)).await.is_some();
         if !has_answered {
             self.file.on_hang();
         }
@@ -334,6 +323,7 @@ impl std::fmt::Debug for HeadersFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::looks::PATIENCE;
 
     fn head() -> RequestHead {
         RequestHead::new(http::Method::POST, http::Uri::default(), http::HeaderMap::new(), Bytes::new())
@@ -347,7 +337,7 @@ mod tests {
         for is_good in [true, false] {
             let file = HeadersFile::open(&path).expect("read, or missing");
             // The thread of the first look has not come back.
-            let _hangs = Arc::clone(&file.watch).lock_owned().await;
+            let _hangs = Arc::clone(&file.looks.watch).lock_owned().await;
             let _ = file.take_notes();
             let begun = tokio::time::Instant::now();
             let _ = file.headers(&head(), &Bytes::new()).await;

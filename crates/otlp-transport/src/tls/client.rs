@@ -16,6 +16,7 @@ use super::pem::{self, Block};
 use super::{KeyFile, KeyFiles};
 use crate::duplex::Duplex;
 use crate::error::ConfigError;
+use crate::looks::Looks;
 use crate::note::Note;
 use crate::protocol::Protocol;
 
@@ -23,18 +24,28 @@ use crate::protocol::Protocol;
 pub(crate) struct Client {
     files: KeyFiles,
     trust: Trust,
+    looks: Looks<Watch>,
+    /// Never held while a file is looked at.
     state: Mutex<State>,
 }
 
 struct State {
-    material: Material,
     /// For gRPC and for HTTP, which differ in their ALPN.
     configs: [Arc<ClientConfig>; 2],
+    /// The file system did not answer the last look.
+    hangs: bool,
+    notes: Vec<Note>,
+}
+
+/// What the last look at the files has seen.
+struct Watch {
+    material: Material,
     /// Of the files when they were last read, in the order of [`KeyFiles::iter`]; none where one may change unseen.
     stamps: Vec<Option<Stamp>>,
+    /// The stamps of a change that was told, and that no connection has read yet.
+    told: Option<Vec<Option<Stamp>>>,
     /// The last fault of a changed file: each is noted once.
     fault: Option<ConfigError>,
-    notes: Vec<Note>,
 }
 
 /// Which authorities a file of them stands beside.
@@ -68,8 +79,9 @@ impl Client {
         let stamps = stamps(&files);
         let material = Material::read(&files)?;
         let configs = material.configs(&files, trust)?;
-        let state = State { material, configs, stamps, fault: None, notes: Vec::new() };
-        Ok(Self { files, trust, state: Mutex::new(state) })
+        let looks = Looks::new(Watch { material, stamps, told: None, fault: None });
+        let state = Mutex::new(State { configs, hangs: false, notes: Vec::new() });
+        Ok(Self { files, trust, looks, state })
     }
 
     /// Secures a connection to the peer `name`. Nothing is sent over it before the peer has proved that name.
@@ -82,9 +94,7 @@ impl Client {
         protocol: Protocol,
         stream: Box<dyn Duplex>,
     ) -> io::Result<Box<dyn Duplex>> {
-        let client = Arc::clone(self);
-        // The files may be on a disk that is slow to answer.
-        let config = tokio::task::spawn_blocking(move || client.current(protocol)).await.map_err(io::Error::other)?;
+        let config = self.current(protocol).await;
         match TlsConnector::from(config).connect(name, stream).await {
             Ok(stream) => Ok(Box::new(Secured::new(stream))),
             Err(error) => Err(cause::of_handshake(&error, protocol)),
@@ -92,41 +102,70 @@ impl Client {
     }
 
     /// The settings for the next connection: a changed file is read, and a broken one leaves the old content in force.
-    fn current(&self, protocol: Protocol) -> Arc<ClientConfig> {
+    async fn current(self: &Arc<Self>, protocol: Protocol) -> Arc<ClientConfig> {
+        if self.has_files() {
+            let client = Arc::clone(self);
+            if self.looks.look(move |watch| client.renew(watch)).await.is_none() {
+                self.on_hang();
+            }
+        }
+        Arc::clone(&self.lock().configs[usize::from(protocol != Protocol::Grpc)])
+    }
+
+    /// Takes over what the files hold now. Blocks.
+    fn renew(&self, watch: &mut Watch) {
         let stamps = stamps(&self.files);
-        let mut state = self.lock();
-        if state.stamps.len() != stamps.len() || state.stamps.iter().zip(&stamps).any(|(a, b)| a.is_none() || a != b) {
-            match state.renew(&self.files, self.trust) {
-                Ok(()) => state.fault = None,
+        if watch.stamps.len() != stamps.len() || watch.stamps.iter().zip(&stamps).any(|(a, b)| a.is_none() || a != b) {
+            match watch.renew(&self.files, self.trust) {
+                Ok(changed) => {
+                    watch.fault = None;
+                    changed.into_iter().for_each(|configs| self.lock().configs = configs);
+                }
                 Err(fault) => {
-                    if state.fault.as_ref() != Some(&fault) {
+                    if watch.fault.as_ref() != Some(&fault) {
                         let message = format!(
                             "{fault}; connections go on with the content that it had before, until this is mended"
                         );
-                        state.notes.push(Note::new(fault.setting(), message));
-                        state.fault = Some(fault);
+                        self.lock().notes.push(Note::new(fault.setting(), message));
+                        watch.fault = Some(fault);
                     }
                 }
             }
-            state.stamps = stamps;
+            (watch.stamps, watch.told) = (stamps, None);
         }
-        Arc::clone(&state.configs[usize::from(protocol != Protocol::Grpc)])
+        self.lock().hangs = false;
+    }
+
+    fn on_hang(&self) {
+        let mut state = self.lock();
+        let Some(file) = self.files.iter().next().filter(|_| !state.hangs) else { return };
+        state.hangs = true;
+        let message = format!(
+            "{file:?}: its file system, or that of another file of certificates, does not answer; connections go on with \
+             the content that it had before; check it"
+        );
+        state.notes.push(Note::new(file.setting, message));
     }
 
     pub(crate) fn has_files(&self) -> bool {
         self.files.iter().next().is_some()
     }
 
-    /// Whether a file may have another content than the last connection found. A file that was written in the last two
-    /// seconds is said to have changed after that.
+    /// Whether a file may have another content than the last connection found. True once for each change, so that an
+    /// endpoint that no connection reaches is not tried each time. A file that was written in the last two seconds is
+    /// said to have changed after that.
     pub(crate) async fn has_changed(self: &Arc<Self>) -> bool {
         let client = Arc::clone(self);
-        let look = move || {
+        let look = move |watch: &mut Watch| {
             let now = stamps(&client.files);
-            let state = client.lock();
-            state.stamps.iter().zip(&now).any(|(before, now)| now.is_some() && before != now)
+            let has_changed = watch.stamps.iter().zip(&now).any(|(before, now)| now.is_some() && before != now);
+            let is_new = has_changed && watch.told.as_ref() != Some(&now);
+            if is_new {
+                watch.told = Some(now);
+            }
+            is_new
         };
-        tokio::task::spawn_blocking(look).await.unwrap_or(false)
+        self.looks.look(look).await.unwrap_or(false)
     }
 
     /// The notes about files that have become unusable, each once.
@@ -225,15 +264,16 @@ impl Material {
     }
 }
 
-impl State {
-    /// Takes over what the files hold now. The same content as before keeps its sessions.
-    fn renew(&mut self, files: &KeyFiles, trust: Trust) -> Result<(), ConfigError> {
+impl Watch {
+    /// The settings for what the files hold now; none for the same content as before, which keeps its sessions.
+    fn renew(&mut self, files: &KeyFiles, trust: Trust) -> Result<Option<[Arc<ClientConfig>; 2]>, ConfigError> {
         let material = Material::read(files)?;
-        if material != self.material {
-            self.configs = material.configs(files, trust)?;
-            self.material = material;
+        if material == self.material {
+            return Ok(None);
         }
-        Ok(())
+        let configs = material.configs(files, trust)?;
+        self.material = material;
+        Ok(Some(configs))
     }
 }
 
@@ -348,4 +388,39 @@ fn with_native(mut store: RootCertStore) -> (RootCertStore, String) {
         None => "the system has none: its package of certificates (ca-certificates) is missing".to_owned(),
     };
     (store, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::looks::PATIENCE;
+
+    /// A client whose authorities are in a file of this directory.
+    fn client(dir: &std::path::Path) -> Arc<Client> {
+        let path = dir.join("ca.pem");
+        std::fs::write(&path, include_str!("../../tests/it/tls/keys/weak.ca.pem")).expect("written");
+        let authorities = Some(KeyFile { setting: "with_certificate", path });
+        Arc::new(Client::new(KeyFiles { authorities, ..KeyFiles::default() }).expect("a good file"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_system_that_hangs_leaves_the_last_good_content_and_one_thread() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let client = client(dir.path());
+        // The thread of the first look has not come back.
+        let hangs = Arc::clone(&client.looks.watch).lock_owned().await;
+        let begun = tokio::time::Instant::now();
+        let used = client.current(Protocol::Grpc).await;
+        assert!(Arc::ptr_eq(&used, &client.lock().configs[0]));
+        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+        client.current(Protocol::Grpc).await;
+        assert!(!client.has_changed().await);
+        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs(), "later connections wait no more");
+        let notes = client.take_notes();
+        assert!(notes.len() == 1 && notes[0].message.contains("ca.pem"), "{notes:?}");
+        assert!(notes[0].message.contains("does not answer"), "{notes:?}");
+        drop(hangs);
+        client.current(Protocol::Grpc).await;
+        assert!(!client.lock().hangs);
+    }
 }

@@ -163,6 +163,44 @@ async fn the_next_connection_uses_a_changed_certificate_and_survives_a_broken_on
     }
 }
 
+/// A file counts as settled two seconds after its change.
+fn settle(path: &Path, seconds: u64) {
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    fs::File::options().append(true).open(path).and_then(|file| file.set_modified(then)).expect("an own file");
+}
+
+#[tokio::test]
+async fn a_changed_file_is_told_once_and_the_next_call_uses_it() {
+    for protocol in BOTH {
+        let (files, root) = (Files::new(), Authority::new("root"));
+        let trusted = files.write("ca.pem", root.pem());
+        let first = root.client(Valid::Now);
+        let both = files.write("client.pem", format!("{}{}", first.chain, first.key));
+        settle(&trusted, 1_000);
+        settle(&both, 1_000);
+        let setup = Setup { clients: Some(root.pem()), ..Setup::default() };
+        let peer = Peer::start(&root.server(&["localhost"], Valid::Now), setup).await;
+        let settings = config(protocol, format!("https://localhost:{}", peer.address.port()));
+        let settings = settings.with_certificate(&trusted).with_client_certificate(&both).with_client_key(&both);
+        let transport = transport(settings);
+        assert_delivered(&transport.send(&payload()).await);
+        assert!(!transport.has_changed().await);
+
+        let other = Authority::new("other").client(Valid::Now);
+        files.write("client.pem", format!("{}{}", other.chain, other.key));
+        settle(&both, 2_000);
+        assert!(transport.has_changed().await);
+        assert!(!transport.has_changed().await, "told, and no connection has read it yet");
+        assert!(cause(transport.send(&payload()).await).contains("refuses the client certificate"));
+
+        files.write("client.pem", format!("{}{}", first.chain, first.key));
+        settle(&both, 3_000);
+        assert!(transport.has_changed().await, "another change");
+        assert_delivered(&transport.send(&payload()).await);
+        assert!(!transport.has_changed().await);
+    }
+}
+
 /// A secret that Kubernetes mounts is a link to a folder that is replaced as a whole.
 #[tokio::test]
 async fn a_mounted_secret_is_followed_through_its_links() {
