@@ -66,8 +66,8 @@ pub trait Transport: Send + Sync + 'static {
     fn reconnect(&self) {}
 
     /// Whether credentials or files of this transport can change while it runs. The caller then asks
-    /// [`has_changed`](Self::has_changed) every 5 s while batches wait for an endpoint that refuses them, or for
-    /// credentials. Without an override they cannot.
+    /// [`has_changed`](Self::has_changed) every 5 s while batches wait for an endpoint that refuses them or that no
+    /// connection reaches, or for credentials. Without an override they cannot.
     fn can_change(&self) -> bool {
         false
     }

@@ -21,16 +21,17 @@ pub(super) struct Renewals {
     look_at: Option<Instant>,
     /// The newest generation that has passed backoff and breaker after a refusal.
     passed: Option<u64>,
-    /// The last answer about credentials since the last acceptance is that they are missing or refused.
-    are_missing: bool,
+    /// Since the last acceptance credentials were missing or refused, or no connection came about: a peer that refuses
+    /// a client certificate lets none come about.
+    may_be_at_fault: bool,
 }
 
 impl Renewals {
     pub(super) fn on_outcome(&mut self, outcome: &Outcome) {
         match outcome {
-            outcome if outcome.is_delivered() => self.are_missing = false,
-            Outcome::Retryable { cause: Cause::Credentials(_), .. } => self.are_missing = true,
-            Outcome::Refused { cause, .. } if cause.is_about_credentials() => self.are_missing = true,
+            outcome if outcome.is_delivered() => self.may_be_at_fault = false,
+            Outcome::Retryable { cause: Cause::Credentials(_) | Cause::Connect(_), .. } => self.may_be_at_fault = true,
+            Outcome::Refused { cause, .. } if cause.is_about_credentials() => self.may_be_at_fault = true,
             _ => {}
         }
     }
@@ -50,9 +51,9 @@ impl Core {
     }
 
     /// Whether the transport is to be asked for changes now: every 5 s while batches wait for an endpoint that refuses,
-    /// or for credentials. Follows `poll_calls`.
+    /// for one that no connection reaches, or for credentials. Follows `poll_calls`.
     pub(crate) fn poll_look(&mut self, now: Instant) -> bool {
-        let is_refused = self.endpoint.refusing().is_some() || self.renewals.are_missing;
+        let is_refused = self.endpoint.refusing().is_some() || self.renewals.may_be_at_fault;
         let ledger = self.accounts.ledger();
         let waits = ledger.buffered + ledger.in_flight + ledger.in_fallback + ledger.in_journal > 0;
         if !(self.renewals.can_change && self.phase == Phase::Running && is_refused && waits) {

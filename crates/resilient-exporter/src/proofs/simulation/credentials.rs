@@ -27,6 +27,8 @@ pub(super) struct Tokens {
     pub(super) gains: u64,
     /// Each refusal gets a new generation at once, against the rules of a transport.
     is_hasty: bool,
+    /// The peer refuses them in the handshake, as a client certificate: there is no connection then.
+    in_handshake: bool,
     used: u64,
     refreshed: Option<Instant>,
     /// The generations whose first repeated call has passed backoff and breaker.
@@ -36,7 +38,7 @@ pub(super) struct Tokens {
 impl Tokens {
     /// A token service that has a token which the peer takes.
     pub(super) fn of_service() -> Self {
-        Self { held: 1, valid: 1, gains: 1, is_hasty: false, used: 0, refreshed: None, passed: 0 }
+        Self { held: 1, valid: 1, gains: 1, is_hasty: false, in_handshake: false, used: 0, refreshed: None, passed: 0 }
     }
 
     /// A file of headers that the peer takes.
@@ -50,7 +52,8 @@ impl Tokens {
             return Some(Reply::NoCredentials);
         }
         self.used = self.used.max(self.held);
-        (self.held < self.valid).then_some(Reply::Status(401))
+        let refusal = if self.in_handshake { Reply::ConnectionRefused } else { Reply::Status(401) };
+        (self.held < self.valid).then_some(refusal)
     }
 
     /// The peer has refused credentials of this generation.
@@ -290,6 +293,23 @@ fn a_changed_file_passes_the_open_breaker_within_five_seconds_and_once() {
     world.run(HOUR);
     assert_eq!(world.simulation.looks.len(), looks, "nothing waits any more");
     assert_eq!(world.simulation.core.next_wakeup(), None);
+}
+
+#[test]
+fn a_certificate_that_is_renewed_passes_the_breaker_that_its_refusal_has_opened() {
+    let mut world = world(Setup::usual(), Tokens { in_handshake: true, ..Tokens::of_file() });
+    world.offer(3);
+    world.run(secs(10));
+    world.tokens().expire();
+    world.offer(3);
+    world.run_to("the breaker opens", MINUTE, |world| world.trips() == 1);
+    world.tokens().held += 1;
+    let took = world.run_to("the delivery", OPEN, |world| world.waiting() == 0);
+    assert!(took <= LOOK_EVERY + secs(1), "{took:?}: {}", world.state());
+    world.assert_nothing_lost();
+    let looks = world.simulation.looks.len();
+    world.run(HOUR);
+    assert_eq!(world.simulation.looks.len(), looks, "nothing waits any more");
 }
 
 /// A world without a waiting batch, in which several calls may be out together for 400 ms each.
