@@ -208,8 +208,9 @@ pub(super) fn replay(state: &Path, spans: usize, to: &Path) -> Result<(), Failur
     const PATIENCE: Duration = Duration::from_secs(60);
     // Groups of lines are joined into requests; there are never more of these than lines.
     let collector = MockCollector::builder().with_kept_requests(100_000).start()?;
+    // With the default time-out: a call that times out on a busy machine is made again, and its spans come twice.
     let exporter: ResilientSpanExporter =
-        contender::builder(Settings::Quick, Protocol::Http, &collector.http_endpoint(), state)?
+        contender::builder(Settings::Default, Protocol::Http, &collector.http_endpoint(), state)?
             // The names of some files are of a past year.
             .with_fallback_max_age(Duration::from_secs(100 * 365 * 24 * 3_600))
             .build()?;
