@@ -144,7 +144,9 @@ impl ConfigBuilder {
             }
         };
         let credentials = credentials.map(|provider| Arc::new(Gate::new(provider, timeout)));
-        self.notes.extend(credentials.iter().flat_map(|gate| gate.take_notes()));
+        // A user's provider outlives these settings, which may be built more than once: its notes are the transport's.
+        let of_file = credentials.iter().filter(|_| headers_file.is_some());
+        self.notes.extend(of_file.flat_map(|gate| gate.take_notes()));
         let max_response_bytes = self.max_response_bytes.unwrap_or(DEFAULT_MAX_RESPONSE_BYTES);
         if !(1 << 10..=64 << 20).contains(&max_response_bytes) {
             let (setting, value) = ("with_max_response_bytes", max_response_bytes.to_string());

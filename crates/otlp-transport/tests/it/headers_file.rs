@@ -4,9 +4,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use otlp_transport::{Config, ConfigBuilder, ConfigError, HeadersFileProblem, Protocol, Transport, connect};
+use otlp_transport::{
+    Config, ConfigBuilder, ConfigError, Credentials, HeadersFile, HeadersFileProblem, Protocol, Transport, connect,
+};
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -351,4 +354,16 @@ async fn many_calls_share_the_looks_at_a_file_that_changes_all_the_time() {
         assert!(outcomes.iter().all(otlp_transport::Outcome::is_delivered), "{outcomes:?}");
     }
     assert_eq!(world.send(&*transport).await, ["canary-19"]);
+}
+
+#[tokio::test]
+async fn settings_that_are_built_twice_leave_the_notes_of_a_provider_to_the_transport() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file: Arc<dyn Credentials> = Arc::new(HeadersFile::open(directory.path().join("missing")).expect("waited for"));
+    let builder = Config::builder().with_credentials(file);
+    drop(builder.clone().build().expect("valid"));
+    let transport = connect(builder.build().expect("valid")).expect("valid");
+    let notes = transport.take_notes();
+    assert!(notes.len() == 1 && notes[0].message.contains("missing"), "{notes:?}");
+    assert!(transport.take_notes().is_empty());
 }
