@@ -2,7 +2,7 @@
 
 use super::Setup;
 use super::replicas::{Replica, Reply};
-use super::world::{HOUR, Load, MINUTE, World, ms, secs};
+use super::world::{HOUR, Load, MINUTE, OPEN, World, ms, secs};
 
 const LOAD: Load = Load { spans: 5, every: ms(500) };
 
@@ -128,6 +128,25 @@ fn while_nothing_is_stored_no_poll_is_due() {
         let before = world.events;
         world.run(HOUR);
         assert_eq!(world.events, before);
+    }
+}
+
+/// The end of an outage is confirmed if no call fails for 5 s after its one success.
+#[test]
+fn after_the_success_that_ends_an_outage_one_more_poll_is_due_and_then_none() {
+    for fallback in [true, false] {
+        let mut world = World::new(vec![Replica::accepting()], Setup { fallback, ..Setup::usual() });
+        world.peer.all(Reply::ConnectionRefused);
+        world.offer(5);
+        world.run(MINUTE);
+        world.peer.all(Reply::Accept);
+        world.run_to("the delivery", OPEN, |world| world.waiting() == 0);
+        let success = world.now();
+        let due = |world: &World| world.simulation.core.next_wakeup();
+        assert_eq!(due(&world), Some(success + secs(5)), "{}", world.state());
+        let before = world.events;
+        world.run(HOUR);
+        assert_eq!((world.events - before, due(&world)), (1, None), "{}", world.state());
     }
 }
 
