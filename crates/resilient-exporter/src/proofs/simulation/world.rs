@@ -102,9 +102,9 @@ pub(super) struct World {
     next_batch: Option<Instant>,
     offered: HashMap<u64, Instant>,
     delivered: HashMap<u64, Instant>,
-    /// Spans that a kill took from memory.
+    /// Spans that a kill took from memory, and those that the killed process had lost before.
     pub(super) killed: HashSet<u64>,
-    /// Spans that earlier processes lost, by their ledgers.
+    /// Spans that earlier processes lost, by their ledgers, without those in `killed`.
     lost_before: u64,
     /// Possible duplicates by the counts of earlier processes, and those that no count covers: the calls and the
     /// unwritten marks at a kill.
@@ -358,12 +358,12 @@ impl World {
         self.check_ledger();
         self.drain_begun = None;
         self.load = load;
+        self.lost_before += self.ledger().lost();
         self.start_anew();
         took
     }
 
     fn start_anew(&mut self) {
-        self.lost_before += self.ledger().lost();
         self.duplicates_before += self.simulation.core.accounts.counters.possible_duplicates();
         self.simulation.restart();
         self.oracle.on_restart();
@@ -433,7 +433,7 @@ impl World {
         self.simulation.core.ledger()
     }
 
-    /// Spans that all processes lost, by their ledgers.
+    /// Spans that all processes lost, by their ledgers, without those in `killed`: each of them is in `missing`.
     pub(super) fn lost(&self) -> u64 {
         self.lost_before + self.ledger().lost()
     }
@@ -456,7 +456,9 @@ impl World {
     /// Spans that were offered and neither delivered, nor taken by a kill, nor stored as dead letters.
     pub(super) fn missing(&self) -> Vec<u64> {
         let mut missing = self.offered.keys().copied().collect::<Vec<_>>();
-        let letters = self.oracle.letters.iter().flatten().copied().collect::<HashSet<_>>();
+        // Without a fallback no dead letter is stored: the ledger counts its spans as lost.
+        let letters = self.oracle.letters.iter().filter(|_| self.simulation.setup.fallback);
+        let letters = letters.flatten().copied().collect::<HashSet<_>>();
         missing.retain(|span| {
             !self.delivered.contains_key(span) && !self.killed.contains(span) && !letters.contains(span)
         });

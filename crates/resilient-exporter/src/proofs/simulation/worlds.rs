@@ -166,6 +166,9 @@ fn time_of_a_batch(stale: Reply) -> Duration {
 /// that fails is taken apart.
 const BOUND: Duration = HOUR;
 
+/// The end of an outage is confirmed so long after its last answer, at the latest.
+const OUTAGE_CONFIRMED_AFTER: Duration = secs(5);
+
 fn settle_down(world: &mut World, calm: &Calm) {
     world.disturbance = Box::new(|_| Disturbance::None);
     let count = world.peer.replicas.len();
@@ -203,6 +206,9 @@ fn settle_down(world: &mut World, calm: &Calm) {
     world.load = None;
     world.run(2 * MINUTE);
     if world.waiting() == 0 {
+        // A success of the last seconds may have ended an outage, which the core confirms later, by one poll.
+        world.run(OUTAGE_CONFIRMED_AFTER);
+        assert!(world.missing().len() as u64 <= world.lost(), "each missing span is lost: {}", world.state());
         assert_eq!(world.simulation.core.next_wakeup(), None, "nothing waits, and a poll is due: {}", world.state());
     }
 }
@@ -438,4 +444,37 @@ fn the_marks_of_an_ended_process_may_be_older_than_its_last_refusals() {
     play(&mut world, Phase { now_and_then, disk, end: End::ShutDown, ..last });
     settle_down(&mut world, &Calm { stale: None, load: load(2, 2_000) });
     check_rates(&world);
+}
+
+/// The calm goes on while more spans are missing than processes have lost: a lost span counts once.
+#[test]
+fn of_the_missing_spans_each_one_waits_or_is_lost_also_after_the_end_of_a_process() {
+    for end in [End::Next, End::Kill, End::ShutDown] {
+        let mut setup = Setup { fallback: false, ..Setup::usual() };
+        setup.limits.max_count = 200;
+        let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], setup);
+        world.load = Some(Load { spans: 6, every: ms(200) });
+        world.run(MINUTE);
+        assert!(world.lost() > 0, "{}", world.state());
+        match end {
+            End::Next => {}
+            End::Kill => world.kill(),
+            End::ShutDown => _ = world.shut_down(secs(3)),
+        }
+        world.run(secs(20));
+        assert!(world.waiting() > 0, "{}", world.state());
+        let missing = world.missing().len() as u64;
+        assert_eq!(missing, world.waiting() + world.lost(), "after {end:?}: {}", world.state());
+    }
+}
+
+#[test]
+fn without_files_a_batch_that_would_be_a_dead_letter_is_missing_and_lost() {
+    let mut world = World::new(vec![Replica::accepting()], Setup { fallback: false, ..Setup::usual() });
+    let bad = world.offer_bad(3, Reply::Status(400));
+    world.load = Some(Load { spans: 2, every: ms(500) });
+    world.run(MINUTE);
+    world.load = None;
+    world.run_to("the deliveries", secs(5), |world| world.waiting() == 0);
+    assert_eq!((world.missing(), world.lost()), (bad, 3), "{}", world.state());
 }
