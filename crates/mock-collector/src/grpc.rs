@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::answer::{self, GrpcAnswer};
 use crate::behavior::{Answer, End};
 use crate::receipts::Protocol;
-use crate::request::{GunzipError, Incoming, Verdict, gunzip, judge, refuse, success};
+use crate::request::{Incoming, UnpackError, Verdict, judge, refuse, success, unpack};
 use crate::shared::Shared;
 use crate::socket::Socket;
 
@@ -182,17 +182,21 @@ async fn read(mut body: RecvStream, headers: HeaderMap, limit: usize) -> Result<
     let encoding = headers.get("grpc-encoding").map_or(&b"identity"[..], |value| value.as_bytes());
     let body = match (flag, encoding) {
         (0, _) => message,
-        (1, b"gzip") => gunzip(&message, limit).map_err(|error| match error {
-            GunzipError::TooLarge => {
-                ReadError::refused(8, format!("grpc: received message after decompression larger than max {limit}"))
+        (1, coding) => match unpack(coding, &message, limit) {
+            Some(Ok(body)) => body,
+            Some(Err(UnpackError::TooLarge)) => {
+                let text = format!("grpc: received message after decompression larger than max {limit}");
+                return Err(ReadError::refused(8, text));
             }
-            GunzipError::Corrupt(detail) => ReadError::refused(13, format!("grpc: failed to decompress: {detail}")),
-        })?,
-        (1, other) => {
-            let name = String::from_utf8_lossy(other);
-            let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{name}\"");
-            return Err(ReadError::refused(12, text));
-        }
+            Some(Err(UnpackError::Corrupt(detail))) => {
+                return Err(ReadError::refused(13, format!("grpc: failed to decompress: {detail}")));
+            }
+            None => {
+                let name = String::from_utf8_lossy(coding);
+                let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{name}\"");
+                return Err(ReadError::refused(12, text));
+            }
+        },
         (flag, _) => return Err(ReadError::refused(13, format!("grpc: received unexpected payload format {flag}"))),
     };
     Ok(Incoming { protocol: Protocol::Grpc, headers, wire_bytes: length, body })

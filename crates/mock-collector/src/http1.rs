@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::answer;
 use crate::behavior::{Answer, End};
 use crate::receipts::Protocol;
-use crate::request::{GunzipError, Incoming, Verdict, gunzip, judge, refuse, success};
+use crate::request::{Incoming, UnpackError, Verdict, judge, refuse, success, unpack};
 use crate::shared::Shared;
 use crate::socket::Socket;
 
@@ -88,7 +88,7 @@ async fn verdict(request: Request<Body>, shared: &Shared) -> Verdict {
     if let Some(refusal) = refusal {
         return refuse(shared, refusal);
     }
-    match bytes.ok_or_else(too_large).and_then(|bytes| unpack(bytes, head.headers, limit)) {
+    match bytes.ok_or_else(too_large).and_then(|bytes| incoming(bytes, head.headers, limit)) {
         Ok(incoming) => judge(shared, incoming).await,
         Err(answer) => refuse(shared, *answer),
     }
@@ -109,18 +109,19 @@ async fn read(mut body: Body, limit: usize) -> Result<Option<Bytes>, ()> {
     Ok((seen <= limit).then(|| bytes.freeze()))
 }
 
-fn unpack(bytes: Bytes, headers: HeaderMap, limit: usize) -> Result<Incoming, Box<Answer>> {
+fn incoming(bytes: Bytes, headers: HeaderMap, limit: usize) -> Result<Incoming, Box<Answer>> {
     let wire_bytes = bytes.len();
     let encoding = headers.get(CONTENT_ENCODING).map_or(&b""[..], |value| value.as_bytes());
     let body = match encoding {
         b"" | b"identity" => bytes,
-        b"gzip" => gunzip(&bytes, limit).map_err(|error| match error {
-            GunzipError::TooLarge => too_large(),
-            GunzipError::Corrupt(detail) => bad_request(format!("gzip: {detail}")),
-        })?,
-        other => {
-            let name = String::from_utf8_lossy(other);
-            return Err(bad_request(format!("unsupported Content-Encoding: {name}")));
+        coding => {
+            let name = String::from_utf8_lossy(coding);
+            let unpacked = unpack(coding, &bytes, limit);
+            let unpacked = unpacked.ok_or_else(|| bad_request(format!("unsupported Content-Encoding: {name}")))?;
+            unpacked.map_err(|error| match error {
+                UnpackError::TooLarge => too_large(),
+                UnpackError::Corrupt(detail) => bad_request(format!("{name}: {detail}")),
+            })?
         }
     };
     Ok(Incoming { protocol: Protocol::Http, headers, wire_bytes, body })

@@ -116,20 +116,27 @@ fn id<const N: usize>(bytes: &[u8]) -> Result<[u8; N], String> {
     }
 }
 
-/// Why a gzip body was not taken.
+/// Why a compressed body was not taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum GunzipError {
+pub(crate) enum UnpackError {
     TooLarge,
     Corrupt(String),
 }
 
-/// Decompresses to at most `limit` bytes; a bomb is stopped there.
-pub(crate) fn gunzip(bytes: &[u8], limit: usize) -> Result<Bytes, GunzipError> {
-    let mut body = Vec::new();
+/// Decompresses to at most `limit` bytes; a bomb is stopped there. None for a coding that is not supported.
+pub(crate) fn unpack(coding: &[u8], bytes: &[u8], limit: usize) -> Option<Result<Bytes, UnpackError>> {
     let room = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    let read = GzDecoder::new(bytes).take(room).read_to_end(&mut body);
-    read.map_err(|error| GunzipError::Corrupt(error.to_string()))?;
-    if body.len() > limit { Err(GunzipError::TooLarge) } else { Ok(body.into()) }
+    let mut body = Vec::new();
+    let read = match coding {
+        b"gzip" => GzDecoder::new(bytes).take(room).read_to_end(&mut body),
+        b"zstd" => zstd::stream::Decoder::new(bytes).and_then(|decoder| decoder.take(room).read_to_end(&mut body)),
+        _ => return None,
+    };
+    Some(match read {
+        Err(error) => Err(UnpackError::Corrupt(error.to_string())),
+        Ok(_) if body.len() > limit => Err(UnpackError::TooLarge),
+        Ok(_) => Ok(body.into()),
+    })
 }
 
 #[cfg(test)]
@@ -151,13 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn gunzip_stops_at_its_limit() {
+    fn each_coding_stops_at_its_limit() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&[0; 100_000]).expect("in memory");
-        let packed = gzip.finish().expect("in memory");
-        assert_eq!(gunzip(&packed, 99_999), Err(GunzipError::TooLarge));
-        assert_eq!(gunzip(&packed, 100_000).expect("fits").len(), 100_000);
-        assert!(matches!(gunzip(&packed[..50], 100_000), Err(GunzipError::Corrupt(_))));
-        assert_eq!(gunzip(&packed, usize::MAX).expect("no limit").len(), 100_000);
+        let zstd = zstd::stream::encode_all(&[0; 100_000][..], 1).expect("in memory");
+        for (coding, packed) in [(b"gzip", gzip.finish().expect("in memory")), (b"zstd", zstd)] {
+            let open = |bytes: &[u8], limit| unpack(coding, bytes, limit).expect("a known coding");
+            assert_eq!(open(&packed, 99_999), Err(UnpackError::TooLarge));
+            assert_eq!(open(&packed, 100_000).expect("fits").len(), 100_000);
+            assert!(matches!(open(&packed[..packed.len() / 2], 100_000), Err(UnpackError::Corrupt(_))));
+            assert_eq!(open(&packed, usize::MAX).expect("no limit").len(), 100_000);
+        }
+        assert_eq!(unpack(b"br", b"", 1), None);
     }
 }

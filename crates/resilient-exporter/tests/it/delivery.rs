@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use file_fallback::dead_letters::DeadLetters;
 use mock_collector::{Answer, Behavior, End, MockCollector};
+use otlp_transport::{Compression, Config, Protocol, connect};
 use resilient_exporter::{Event, FallbackFormat, Refused, ResilientSpanExporter, Status};
 
 use crate::support::{
@@ -167,6 +168,38 @@ fn the_limit_on_spans_splits_a_batch_before_it_is_sent() {
         app.assert_delivered(&collector);
         let health = app.handle.health();
         assert_eq!((health.metrics.failed_exports, collector.received().requests), (0, 9), "{health:?}");
+    }
+}
+
+#[test]
+fn compressed_requests_are_delivered_after_an_outage_and_by_pieces() {
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+            // The limit is one on bytes before compression.
+            let collector = MockCollector::builder()
+                .with_grpc_max_bytes(20_000)
+                .with_http_max_bytes(20_000)
+                .with_kept_requests(100)
+                .start()
+                .expect("loopback");
+            let endpoint = match protocol {
+                Protocol::Grpc => collector.grpc_endpoint(),
+                _ => collector.http_endpoint(),
+            };
+            let config = Config::builder().with_protocol(protocol).with_endpoint(endpoint);
+            let config = config.with_compression(compression).build().expect("valid");
+            let builder = ResilientSpanExporter::builder().with_primary(connect(config).expect("no I/O yet"));
+            let mut app = App::new(quick(builder).build().expect("valid"));
+            collector.set_next(3, Behavior::answer(Answer::http(503)));
+            app.trace(500);
+            app.assert_delivered(&collector);
+            let coding = compression.to_string();
+            for request in collector.requests() {
+                let named = request.header("content-encoding").or(request.header("grpc-encoding"));
+                assert_eq!(named, Some(coding.as_str()), "{protocol}");
+                assert!(request.wire_bytes < request.body.len(), "{} of {}", request.wire_bytes, request.body.len());
+            }
+        }
     }
 }
 
