@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(sizes(&[host, ("TELEMETRY_VENDOR", "xray")]), (DEFAULT, Some(10_000)), "the name beats the host");
         assert_eq!(sizes(&[host, ("TELEMETRY_VENDOR", "none")]), (DEFAULT, None));
         assert_eq!(sizes(&[("TELEMETRY_VENDOR", "dynatrace")]), (DEFAULT, None), "8 MB are more than the default");
-        for foreign in ["http://nr-data.net.example.com:4318", "http://localhost:4318/otlp.nr-data.net"] {
+        for foreign in ["http://otlp.nr-data.net.example.com:4318", "http://localhost:4318/otlp.nr-data.net"] {
             assert_eq!(sizes(&[("OTEL_EXPORTER_OTLP_ENDPOINT", foreign)]), (DEFAULT, None), "{foreign}");
         }
         let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://xray.eu-west-1.amazonaws.com:80/v1/traces");
