@@ -57,7 +57,7 @@ impl Kind {
                 let (last, others) = choices.split_last().expect("no choice without two values");
                 format!("{} or {last}", others.join(", "))
             }
-            Self::Path => "a path of a directory".to_owned(),
+            Self::Path => "a path".to_owned(),
             Self::Text(accepted) => accepted.to_owned(),
         }
     }
