@@ -127,8 +127,9 @@ impl Encoder {
 
     /// Encodes one batch; `id` and `created` go into the payload as they are.
     ///
-    /// One allocation when the batches resemble each other (and two small ones for the order of scopes when there are
-    /// several); the result holds no spare capacity.
+    /// One allocation for the bytes when the batches resemble each other, one of a few words for the place where clones
+    /// keep a compressed form, and two small ones for the order of scopes when there are several; the result holds no
+    /// spare capacity.
     #[must_use]
     pub fn encode(&self, id: BatchId, created: SystemTime, spans: &[SpanData]) -> Payload {
         let expected = self.bytes_per_span.load(Ordering::Relaxed).saturating_mul(spans.len());

@@ -40,7 +40,7 @@ impl Builder {
     /// ```
     /// use telemetry_manager::OpenTelemetryManager;
     ///
-    /// let builder = OpenTelemetryManager::builder().with_endpoint("collector:4317"); // no scheme: an error of `build`
+    /// let builder = OpenTelemetryManager::builder().with_endpoint("tcp://collector:4317"); // an error of `build`
     /// let telemetry = builder.with_vars(|_| None).build_or_disabled();
     /// assert!(telemetry.setup_error().is_some());
     /// assert!(!telemetry.health().initialized);

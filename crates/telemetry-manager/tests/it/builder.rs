@@ -214,7 +214,7 @@ fn a_bad_value_in_code_is_an_error_that_names_setting_value_and_range() {
             ["journal.sync is 1d;", "batch, never, or a duration", "from 1ms to 1h"],
         ),
         (builder().with_max_concurrency(0), ["with_max_concurrency", "is 0;", "from 1 to 64"]),
-        (builder().with_state_dir(""), ["with_state_dir", "an empty path", "directory"]),
+        (builder().with_state_dir(""), ["with_state_dir", "an empty path", "a path"]),
         (builder().with_service_name(" "), ["with_service_name", "empty", "any text"]),
         (builder().with_timeout(Duration::ZERO), ["with_timeout", "0ns", "1 ms to 1 h"]),
         (builder().with_endpoint("ftp://x"), ["with_endpoint", "ftp://x", "http://"]),
