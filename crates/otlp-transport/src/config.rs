@@ -272,9 +272,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// A [`HeadersFile`](crate::HeadersFile) whose headers beat all others of the same names. Default none. Beats the variable
-    /// `TELEMETRY_HEADERS_FILE`, and takes the place of [`with_credentials`](Self::with_credentials). The file is read
-    /// when the settings are built.
+    /// A [`HeadersFile`](crate::HeadersFile) whose headers beat all others of the same names. Default none. Beats the
+    /// variable `TELEMETRY_HEADERS_FILE`, and takes the place of [`with_credentials`](Self::with_credentials). The file
+    /// is read when the settings are built.
     pub fn with_headers_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.credentials = Some(CredentialsFrom::File { setting: "with_headers_file", path: path.into() });
         self
