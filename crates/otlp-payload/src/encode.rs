@@ -38,9 +38,9 @@ pub struct Encoder {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ValueLimits {
-    /// Of spans, their events and their links.
+    /// The most characters in a value of spans, their events and their links.
     pub spans: usize,
-    /// Of instrumentation scopes.
+    /// The most characters in a value of instrumentation scopes.
     pub scopes: usize,
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Given {
     pub(crate) reach: Reach,
 }
 
-/// What a connection is opened to.
+/// The place that a connection is opened to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A host for the resolver, an IPv6 address without its brackets.

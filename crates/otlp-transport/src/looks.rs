@@ -10,7 +10,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Looks at the files of one owner: one at a time, also if their file system hangs.
 pub(crate) struct Looks<W> {
-    /// What the last look has seen. Held by the thread that looks, for as long as it hangs.
+    /// The state that the last look has seen. Held by the thread that looks, for as long as it hangs.
     pub(crate) watch: Arc<tokio::sync::Mutex<W>>,
     /// The beginning of the look that runs, or of the wait for it.
     begun: Arc<Mutex<Option<Instant>>>,

@@ -68,7 +68,7 @@ fn payload() -> Payload {
     Payload::new(BatchId { incarnation: 7, seq: 1 }, UNIX_EPOCH, 3, Bytes::from(vec![7; 2_000]))
 }
 
-/// So many calls at once.
+/// Sends `count` payloads at once, and returns their outcomes.
 async fn calls(transport: &Arc<dyn Transport>, count: usize) -> Vec<Outcome> {
     let payload = payload();
     join_all((0..count).map(|_| transport.send(&payload))).await

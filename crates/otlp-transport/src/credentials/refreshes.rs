@@ -139,8 +139,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is refused when: refreshes never overlap, two begin at least 10 s apart, and none is for a request
-        /// whose headers were made before the last one ended.
+        /// Refreshes never overlap, two begin at least 10 s apart, and none is for a request whose headers were made
+        /// before the last refresh ended, in any order of refusals.
         #[test]
         fn refreshes_are_single_and_apart(script in prop::collection::vec((0_u8..4, 0_u64..7_000, 0_u64..3), 0..200)) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");

@@ -37,10 +37,11 @@ struct State {
     notes: Vec<Note>,
 }
 
-/// What the last look at the files has seen.
+/// The files as the last look has seen them.
 struct Watch {
     material: Material,
-    /// Of the files when they were last read, in the order of [`KeyFiles::iter`]; none where one may change unseen.
+    /// The stamps of the files when they were last read, in the order of [`KeyFiles::iter`]; none for a file that may
+    /// change unseen.
     stamps: Vec<Option<Stamp>>,
     /// The stamps of a change that was told, and that no connection has read yet.
     told: Option<Vec<Option<Stamp>>>,

@@ -329,7 +329,7 @@ fn folded(text: &str) -> String {
     folded
 }
 
-/// What the preset has set, as a part of the line of effective settings.
+/// The sizes that the preset has set, as a part of the line of effective settings.
 pub(super) fn shown(preset: &Preset) -> String {
     let bytes = preset.bytes.map(|bytes| format_bytes(bytes as u64));
     let parts = [bytes.map(|bytes| format!("{bytes} bytes")), preset.spans.map(|spans| format!("{spans} spans"))];
@@ -340,8 +340,8 @@ pub(super) fn shown(preset: &Preset) -> String {
 const HEAD: &str = "\
 # Vendors
 
-What to set for each vendor: three lines, with the texts of your account in the place of `<..>`. Made from the table in
-`crates/telemetry-manager/src/settings/vendors.rs`; do not edit by hand:
+Three lines set a vendor up, with the texts of your account in the place of `<..>`. This page is made from the table in
+`crates/telemetry-manager/src/settings/vendors.rs`; do not edit it by hand:
 `cargo run -p telemetry-manager --example vendors > docs/vendors.md`.
 
 The host of the endpoint, or `TELEMETRY_VENDOR`, selects a preset. A preset sets the largest request (a 64th below the

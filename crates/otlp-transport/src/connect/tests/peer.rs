@@ -35,7 +35,7 @@ struct Seen {
 enum Manner {
     Http,
     Grpc,
-    /// So many requests at a time.
+    /// The peer lets this many requests in at a time.
     Streams(u32),
     /// One request at a time, and no answer.
     Hung,
