@@ -20,11 +20,21 @@ pub struct Config {
     /// No segment for batches begins while the disk has fewer free bytes than this, or than a tenth of its size if that
     /// is less: marks and other programs have space. 16 MiB by default.
     pub free_space_reserve: u64,
+    /// The tags of [`append_tagged`](super::Journal::append_tagged) that the caller can use; 0 stands for batches
+    /// without one. A batch with another tag counts as one of a newer version: the batch is not read, and its segment
+    /// is set aside in quarantine as soon as no other batch in it waits. Only 0 by default.
+    pub known_tags: &'static [u8],
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { segment_bytes: 8 << 20, max_bytes: 256 << 20, max_body_bytes: 16 << 20, free_space_reserve: 16 << 20 }
+        Self {
+            segment_bytes: 8 << 20,
+            max_bytes: 256 << 20,
+            max_body_bytes: 16 << 20,
+            free_space_reserve: 16 << 20,
+            known_tags: &[0],
+        }
     }
 }
 

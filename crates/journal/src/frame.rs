@@ -3,9 +3,10 @@
 //! ```text
 //!  0  mark         4   "\xB5jr\x1E"
 //!  4  body length  4   little-endian, as all numbers
-//!  8  version      1   1
+//!  8  version      1   1; 2 for a BATCH with a tag
 //!  9  kind         1   1 BATCH, 2 DONE, 3 SPILL
-//! 10  zero         2
+//! 10  tag          1   the caller's, of a BATCH; 0 in version 1
+//! 11  zero         1
 //! 12  count        4   items of the batch; ids of a mark
 //! 16  incarnation  8   of the batch; 0 for a mark with ids
 //! 24  seq          8   of the batch; 0 for a mark with ids
@@ -25,8 +26,11 @@ pub(crate) const MARK: [u8; 4] = [0xB5, b'j', b'r', 0x1E];
 /// Bytes of a record before its body.
 pub(crate) const HEADER_LEN: usize = 40;
 
-/// The version that this code writes.
+/// The version of records without a tag.
 pub(crate) const VERSION: u8 = 1;
+
+/// The version of batches with a tag: code that knows no tags takes none of them for a batch of its own kind.
+pub(crate) const TAGGED_VERSION: u8 = 2;
 
 /// The longest body that the reader accepts, independent of the writer's settings: 64 MiB.
 pub(crate) const MAX_BODY: u32 = 64 << 20;
@@ -57,6 +61,7 @@ pub(crate) struct Salt(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
+    pub(crate) tag: u8,
     pub(crate) body_len: u32,
     pub(crate) count: u32,
     pub(crate) id: Id,
@@ -75,6 +80,19 @@ pub(crate) enum Parsed {
     },
     /// No record begins here, or its header is damaged.
     Nothing,
+}
+
+impl Parsed {
+    /// A batch with a tag that is none of these, 0 for none, counts as one of a newer version.
+    pub(crate) fn known(self, tags: &[u8]) -> Self {
+        match self {
+            Self::Header(header) if header.kind == Kind::Batch && !tags.contains(&header.tag) => {
+                let version = if header.tag == 0 { VERSION } else { TAGGED_VERSION };
+                Self::Newer { version, record_len: header.record_len() }
+            }
+            parsed => parsed,
+        }
+    }
 }
 
 impl Salt {
@@ -114,18 +132,21 @@ impl Header {
         if bytes[..4] != MARK || salt.checksum(offset, &bytes[..32]) != checksum {
             return Parsed::Nothing;
         }
-        let kind = Kind::from_byte(bytes[9]).filter(|_| bytes[8] == VERSION);
+        // Version 1 has never written the place of the tag.
+        let (version, tag) = (bytes[8], if bytes[8] == TAGGED_VERSION { bytes[10] } else { 0 });
+        let is_known = |kind: &Kind| version == VERSION || version == TAGGED_VERSION && *kind == Kind::Batch;
+        let kind = Kind::from_byte(bytes[9]).filter(is_known);
         let body_len = u32_at(bytes, 4);
         let limit = if kind.is_none_or(|kind| kind == Kind::Batch) { MAX_BODY } else { MAX_MARK_BODY };
         if body_len > limit {
             return Parsed::Nothing;
         }
         let Some(kind) = kind else {
-            return Parsed::Newer { version: bytes[8], record_len: HEADER_LEN as u64 + u64::from(body_len) };
+            return Parsed::Newer { version, record_len: HEADER_LEN as u64 + u64::from(body_len) };
         };
         let id = (u64_at(bytes, 16), u64_at(bytes, 24));
         let (count, body_checksum) = (u32_at(bytes, 12), u32_at(bytes, 36));
-        Parsed::Header(Self { kind, body_len, count, id, checksum, body_checksum })
+        Parsed::Header(Self { kind, tag, body_len, count, id, checksum, body_checksum })
     }
 
     /// The checksum that the checksum of the body continues.
@@ -181,12 +202,18 @@ const MAX_ITEMS: u64 = (1 << 40) - 1;
 ///
 /// The caller has checked the length of the body.
 pub(crate) fn push(out: &mut Vec<u8>, kind: Kind, id: Id, count: u32, body: &[&[u8]]) {
+    push_tagged(out, kind, 0, id, count, body);
+}
+
+/// The same for a batch with a tag; 0 for none.
+pub(crate) fn push_tagged(out: &mut Vec<u8>, kind: Kind, tag: u8, id: Id, count: u32, body: &[&[u8]]) {
+    let version = if tag == 0 { VERSION } else { TAGGED_VERSION };
     let body_len: usize = body.iter().map(|part| part.len()).sum();
     let body_len = u32::try_from(body_len).expect("the callers keep to MAX_BODY");
     out.reserve(HEADER_LEN + body_len as usize);
     out.extend_from_slice(&MARK);
     out.extend_from_slice(&body_len.to_le_bytes());
-    out.extend_from_slice(&[VERSION, kind.byte(), 0, 0]);
+    out.extend_from_slice(&[version, kind.byte(), tag, 0]);
     out.extend_from_slice(&count.to_le_bytes());
     out.extend_from_slice(&id.0.to_le_bytes());
     out.extend_from_slice(&id.1.to_le_bytes());
@@ -283,13 +310,29 @@ mod tests {
 
     #[test]
     fn another_version_or_kind_is_distinguished_from_damage() {
-        for (at, value, version) in [(8, 2, 2), (9, 4, 1)] {
+        for (at, value, version) in [(8, 3, 3), (9, 4, 1)] {
             let mut bytes = record(32);
             bytes[at] = value;
             assert_eq!(Header::parse(SALT, 32, &bytes), Parsed::Nothing, "damage");
             seal(&mut bytes, SALT, 32);
             assert_eq!(Header::parse(SALT, 32, &bytes), Parsed::Newer { version, record_len: 44 });
         }
+    }
+
+    #[test]
+    fn a_batch_with_a_tag_has_another_version_and_a_mark_has_none() {
+        let mut bytes = Vec::new();
+        push_tagged(&mut bytes, Kind::Batch, 7, ID, 5, &[b"body"]);
+        assert_eq!(bytes[8], TAGGED_VERSION);
+        seal(&mut bytes, SALT, 32);
+        let Parsed::Header(header) = Header::parse(SALT, 32, &bytes) else { panic!("whole") };
+        assert_eq!((header.kind, header.tag, header.count, header.id), (Kind::Batch, 7, 5, ID));
+        let Parsed::Header(header) = Header::parse(SALT, 32, &record(32)) else { panic!("whole") };
+        assert_eq!((header.tag, record(32)[8]), (0, VERSION));
+        let mut mark = Vec::new();
+        push_tagged(&mut mark, Kind::Done, 1, ID, 0, &[]);
+        seal(&mut mark, SALT, 32);
+        assert_eq!(Header::parse(SALT, 32, &mark), Parsed::Newer { version: 2, record_len: 40 });
     }
 
     #[test]

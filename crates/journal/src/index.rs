@@ -20,6 +20,8 @@ pub(crate) struct Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) count: u32,
+    /// The caller's; 0 for none.
+    pub(crate) tag: u8,
     /// A lower number is of an older batch.
     pub(crate) order: u64,
     /// Empty before the batch is written. Usually one place; two while its record is being copied, or after a crash
@@ -129,10 +131,10 @@ impl Segment {
 
 impl Index {
     /// Adds a batch that is not written yet.
-    pub(crate) fn insert(&mut self, id: Id, count: u32) {
+    pub(crate) fn insert(&mut self, id: Id, tag: u8, count: u32) {
         let order = self.next_order;
         self.next_order += 1;
-        self.batches.insert(id, Live { count, order, places: Vec::new(), spill: None });
+        self.batches.insert(id, Live { count, tag, order, places: Vec::new(), spill: None });
         self.items += u64::from(count);
     }
 

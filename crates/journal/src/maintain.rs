@@ -187,7 +187,7 @@ impl<D: Directory> Journal<D> {
             };
             let len = (frame::HEADER_LEN + batch.body.len()) as u64;
             self.rotate(len)?;
-            self.tail.push(Content::Batch(id), batch.count, &[&batch.body]);
+            self.tail.push_tagged(Content::Batch(id), batch.tag, batch.count, &[&batch.body]);
             bytes += len;
         }
         if left == 0 {

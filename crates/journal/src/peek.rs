@@ -9,8 +9,8 @@ use super::scan::{Found, Subject, scan};
 use super::segment::SegmentId;
 
 /// The body of the oldest whole batch in the segments of a directory, whether the batch is done or waits: for a caller
-/// that has to know whose batches they are before it opens the journal. Changes nothing, and takes no lock. `None` if
-/// there is no such batch.
+/// that has to know whose batches they are before it opens the journal. Batches with a tag do not count. Changes
+/// nothing, and takes no lock. `None` if there is no such batch.
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ pub fn first_body<D: Directory>(dir: &D) -> Result<Option<Vec<u8>>, FileError> {
             Err(error) => return Err(error),
         };
         // A segment of a newer version, or one that cannot be read, has no batch for this code.
-        let Ok(read) = scan(&mut file, Subject { id, is_finished: false }, &mut 0) else { continue };
+        let Ok(read) = scan(&mut file, Subject { id, is_finished: false, known_tags: &[0] }, &mut 0) else { continue };
         for found in read.found {
             let Found::Batch { offset, .. } = found else { continue };
             let mut bytes = [0; frame::HEADER_LEN];

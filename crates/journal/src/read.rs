@@ -16,6 +16,8 @@ pub struct Batch {
     pub id: Id,
     /// The number of its items, as given to [`append`](Journal::append).
     pub count: u32,
+    /// As given to [`append_tagged`](Journal::append_tagged); 0 for a batch without a tag.
+    pub tag: u8,
     /// Its bytes, as given to [`append`](Journal::append).
     pub body: Vec<u8>,
 }
@@ -94,9 +96,9 @@ impl<D: Directory> Journal<D> {
     /// Reads a waiting batch from its first place that is whole. A failure of the disk counts for nothing here.
     pub(crate) fn try_read(&mut self, id: Id) -> Result<Result<Batch, Unread>, ReadError> {
         let Some(live) = self.index.batches.get(&id) else { return Err(ReadError::Unknown(id)) };
-        let count = live.count;
+        let (count, tag) = (live.count, live.tag);
         if let Some(body) = self.tail.body(id) {
-            return Ok(Ok(Batch { id, count, body: body.to_vec() }));
+            return Ok(Ok(Batch { id, count, tag, body: body.to_vec() }));
         }
         let (mut tried, mut unread) = (Vec::new(), None);
         // A place that is lost may bring back the one that the batch was copied from.
@@ -105,7 +107,7 @@ impl<D: Directory> Journal<D> {
             match self.read_place(id, place) {
                 Ok(Content::Whole(body)) => {
                     self.read_failures.remove(&id);
-                    return Ok(Ok(Batch { id, count, body }));
+                    return Ok(Ok(Batch { id, count, tag, body }));
                 }
                 Ok(Content::Damaged) => {
                     self.damaged_place(id, place);

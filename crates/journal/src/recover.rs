@@ -55,7 +55,7 @@ impl<D: Directory> Journal<D> {
     ) -> Result<(Self, Report), OpenError> {
         config.check()?;
         let Locked { dir, lock } = locked;
-        let mut found = Recovery::read(&dir)?;
+        let mut found = Recovery::read(&dir, config.known_tags)?;
         let spilled = found.resolve_spills(file_exists)?;
         let mut journal = Self {
             dir,
@@ -177,7 +177,7 @@ struct Recovery {
 }
 
 impl Recovery {
-    fn read<D: Directory>(dir: &D) -> Result<Self, OpenError> {
+    fn read<D: Directory>(dir: &D, known_tags: &'static [u8]) -> Result<Self, OpenError> {
         let mut recovery = Self {
             index: Index::default(),
             next_number: 1,
@@ -199,7 +199,7 @@ impl Recovery {
         for ((id, name), is_followed) in segments.iter().zip(followers.is_followed) {
             recovery.next_number = recovery.next_number.max(id.number + 1);
             recovery.incarnations.insert(id.incarnation);
-            let subject = Subject { id: *id, is_finished: is_followed && failed_name(name).is_some() };
+            let subject = Subject { id: *id, is_finished: is_followed && failed_name(name).is_some(), known_tags };
             let account = followers.accounts.get(&id.number).filter(|_| subject.is_finished);
             recovery.read_segment(dir, subject, name, account.copied(), &mut search)?;
         }
@@ -308,7 +308,7 @@ impl Recovery {
     fn apply(&mut self, segment: u64, record: Found) {
         self.records += 1;
         match record {
-            Found::Batch { id, count, offset, body_len } => {
+            Found::Batch { id, tag, count, offset, body_len } => {
                 self.incarnations.insert(id.0);
                 if self.done.contains(&id) {
                     self.report.duplicates += 1;
@@ -317,7 +317,7 @@ impl Recovery {
                 if self.index.batches.contains_key(&id) {
                     self.report.duplicates += 1;
                 } else {
-                    self.index.insert(id, count);
+                    self.index.insert(id, tag, count);
                 }
                 self.index.add_place(id, Place { segment, offset, body_len });
             }

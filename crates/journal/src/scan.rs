@@ -14,6 +14,7 @@ pub(crate) enum Found {
     /// Its body is not read yet, and may be damaged.
     Batch {
         id: Id,
+        tag: u8,
         count: u32,
         offset: u64,
         body_len: u32,
@@ -62,6 +63,7 @@ pub(crate) struct Subject {
     pub(crate) id: SegmentId,
     /// The segment was synced as a whole: its end is no different from its middle.
     pub(crate) is_finished: bool,
+    pub(crate) known_tags: &'static [u8],
 }
 
 /// The records of a segment, and the identity that its checksums are bound to.
@@ -127,7 +129,7 @@ pub(crate) fn scan<F: File>(file: &mut F, subject: Subject, search: &mut u64) ->
     let mut last = None;
     let mut failures = 0;
     while at < len && at < MAX_SCAN {
-        let parsed = window.at(at, HEADER_LEN).map(|bytes| Header::parse(salt, at, bytes));
+        let parsed = window.at(at, HEADER_LEN).map(|bytes| Header::parse(salt, at, bytes).known(subject.known_tags));
         let (header, record_len) = match parsed {
             Ok(Parsed::Header(header)) => (Some(header), header.record_len()),
             Ok(Parsed::Newer { version, record_len }) => {
@@ -178,8 +180,8 @@ pub(crate) fn scan<F: File>(file: &mut F, subject: Subject, search: &mut u64) ->
         match header {
             None => scan.scanned.newer += 1,
             Some(header) if header.kind == Kind::Batch => {
-                let (id, count, body_len) = (header.id, header.count, header.body_len);
-                scan.found.push(Found::Batch { id, count, offset: at, body_len });
+                let Header { id, tag, count, body_len, .. } = header;
+                scan.found.push(Found::Batch { id, tag, count, offset: at, body_len });
                 scan.scanned.batches += 1;
                 scan.scanned.items += u64::from(count);
                 last = Some((header, at));

@@ -49,13 +49,18 @@ impl Tail {
     }
 
     pub(crate) fn push(&mut self, content: Content, count: u32, body: &[&[u8]]) {
+        self.push_tagged(content, 0, count, body);
+    }
+
+    /// The same for a batch with a tag; 0 for none.
+    pub(crate) fn push_tagged(&mut self, content: Content, tag: u8, count: u32, body: &[&[u8]]) {
         let start = self.bytes.len();
         let (kind, id) = match content {
             Content::Batch(id) => (Kind::Batch, id),
             Content::Done => (Kind::Done, NO_ID),
             Content::Spill(_) => (Kind::Spill, NO_ID),
         };
-        frame::push(&mut self.bytes, kind, id, count, body);
+        frame::push_tagged(&mut self.bytes, kind, tag, id, count, body);
         self.records.push(Record { content, count, start, end: self.bytes.len() });
     }
 

@@ -66,7 +66,7 @@ impl<D: Directory> Journal<D> {
             match other.next_recovered(now) {
                 None => break,
                 Some(Ok(batch)) => {
-                    match self.append_any(batch.id, batch.count, &batch.body) {
+                    match self.append_any(batch.id, batch.tag, batch.count, &batch.body) {
                         Ok(()) => self.unreported.push((batch.id, batch.count)),
                         // An earlier step, which did not mark it, appended this batch already.
                         Err(AppendError::Duplicate(_)) => {}

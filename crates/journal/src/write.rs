@@ -101,15 +101,26 @@ impl<D: Directory> Journal<D> {
     /// If the batch is too large, its id is in the journal already, the journal or the disk is full, or the file system
     /// refuses. The journal has no part of the batch then.
     pub fn append(&mut self, id: impl Into<Id>, count: u32, body: &[u8]) -> Result<(), AppendError> {
+        self.append_tagged(id, 0, count, body)
+    }
+
+    /// [`append`](Self::append) with a tag, a number of the caller's for the kind of the body: a
+    /// [`Batch`](crate::Batch) that is read back has it. Versions of this crate that know no tags set such batches
+    /// aside unread; 0 is no tag.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    pub fn append_tagged(&mut self, id: impl Into<Id>, tag: u8, count: u32, body: &[u8]) -> Result<(), AppendError> {
         let max_bytes = self.config.max_body_bytes as usize;
         if body.len() > max_bytes {
             return Err(AppendError::TooLarge { bytes: body.len(), max_bytes });
         }
-        self.append_any(id.into(), count, body)
+        self.append_any(id.into(), tag, count, body)
     }
 
     /// [`append`](Self::append) for a body of any length.
-    pub(crate) fn append_any(&mut self, id: Id, count: u32, body: &[u8]) -> Result<(), AppendError> {
+    pub(crate) fn append_any(&mut self, id: Id, tag: u8, count: u32, body: &[u8]) -> Result<(), AppendError> {
         if self.vanished {
             return Err(AppendError::File(self.vanished_error()));
         }
@@ -124,8 +135,8 @@ impl<D: Directory> Journal<D> {
             self.commit().map_err(AppendError::File)?;
         }
         self.check_room()?;
-        self.tail.push(Content::Batch(id), count, &[body]);
-        self.index.insert(id, count);
+        self.tail.push_tagged(Content::Batch(id), tag, count, &[body]);
+        self.index.insert(id, tag, count);
         self.flush().map_err(|error| {
             self.tail.pop_unwritten();
             self.index.remove(id);

@@ -1,33 +1,29 @@
-//! Spans by their age.
+//! Items by their age.
 
 use std::time::SystemTime;
 
 use crate::payload::{BatchId, Payload};
 use crate::tree::Tree;
-use crate::walk::for_each_span;
+use crate::walk::for_each_item;
 use crate::wire::{Fields, Value};
-
-/// `Span.start_time_unix_nano` and `Span.end_time_unix_nano`.
-const START: u32 = 7;
-const END: u32 = 8;
 
 /// The two parts of a batch that [`Payload::separate_ended_before`] made.
 #[derive(Clone, Debug)]
 pub struct Aged {
-    /// The spans that ended before the time; `None` if there are none.
+    /// The items that ended before the time; `None` if there are none.
     pub old: Option<Payload>,
     /// All others; `None` if there are none.
     pub young: Option<Payload>,
 }
 
 impl Payload {
-    /// Takes the spans that ended before `time` out of the batch. The start counts for a span without an end; a span
+    /// Takes the items that ended before `time` out of the batch. The start counts for an item without an end; an item
     /// without both, or with fields that cannot be read, has no age and is young.
     ///
-    /// Both parts keep the order of their spans, `created`, and the fields that this crate does not know. If all spans
+    /// Both parts keep the order of their items, `created`, and the fields that this crate does not know. If all items
     /// belong to one part, that part is this batch under its own name, and `next_id` is not asked. Otherwise `next_id`
-    /// names the old ones first. `None` when the batch has no spans or its bytes are no readable request. Cost: one
-    /// walk over the fields of all spans, and the bytes of both parts where there are two.
+    /// names the old ones first. `None` when the batch has no items or its bytes are no readable request. Cost: one
+    /// walk over the fields of all items, and the bytes of both parts where there are two.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -42,7 +38,7 @@ impl Payload {
     ///
     /// let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(3);
     /// let Aged { old, young } = batch.separate_ended_before(time, || names.next().unwrap()).expect("has spans");
-    /// assert_eq!([old, young].map(|part| part.map(|part| part.span_count())), [Some(1), Some(1)]);
+    /// assert_eq!([old, young].map(|part| part.map(|part| part.item_count())), [Some(1), Some(1)]);
     /// # Ok::<(), otlp_payload::DecodeError>(())
     /// ```
     #[must_use]
@@ -50,7 +46,9 @@ impl Payload {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let before = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         let mut is_old = Vec::new();
-        for_each_span(self.bytes(), |span, _| is_old.push(end(span).is_some_and(|end| end < before))).ok()?;
+        let times = self.signal().times();
+        let mut visit = |item: &[u8], _| is_old.push(time_of(item, times).is_some_and(|time| time < before));
+        for_each_item(self.signal(), self.bytes(), &mut visit).ok()?;
         let old = is_old.iter().filter(|old| **old).count();
         match (is_old.len(), old) {
             (0, _) => return None,
@@ -58,25 +56,23 @@ impl Payload {
             (all, old) if all == old => return Some(Aged { old: Some(self.clone()), young: None }),
             _ => {}
         }
-        let tree = Tree::read(self.bytes()).ok()?;
+        let tree = Tree::read(self.signal(), self.bytes()).ok()?;
         let mut part = |wanted: bool, count| {
             let bytes = tree.pick(&tree.numbers, &|number| is_old[number] == wanted);
-            Some(Payload::new(next_id(), self.created(), count, bytes))
+            Some(Payload::of(self.signal(), next_id(), self.created(), count, bytes))
         };
         Some(Aged { old: part(true, old), young: part(false, is_old.len() - old) })
     }
 }
 
-/// The time at which a span ended, in nanoseconds since 1970.
-fn end(span: &[u8]) -> Option<u64> {
-    let (mut start, mut end) = (0, 0);
-    for field in Fields::new(span, 0) {
+/// The time of an item, in nanoseconds since 1970: the first of these fields that is not 0.
+fn time_of(item: &[u8], fields: [u32; 2]) -> Option<u64> {
+    let mut times = [0; 2];
+    for field in Fields::new(item, 0) {
         let field = field.ok()?;
-        match (field.number, field.value) {
-            (START, Value::Fixed64(nanos)) => start = nanos,
-            (END, Value::Fixed64(nanos)) => end = nanos,
-            _ => {}
+        if let (Some(at), Value::Fixed64(nanos)) = (fields.iter().position(|of| *of == field.number), field.value) {
+            times[at] = nanos;
         }
     }
-    [end, start].into_iter().find(|nanos| *nanos > 0)
+    times.into_iter().find(|nanos| *nanos > 0)
 }

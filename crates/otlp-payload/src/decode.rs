@@ -9,7 +9,7 @@ use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use crate::walk::{RESOURCE_SPANS, SCOPE_SPANS, SPANS};
+use crate::walk::{ENTRIES, RESOURCES, SCOPES};
 use crate::wire::{DecodeError, Fields, MAX_DEPTH, array};
 use value::{Depth, key_value};
 
@@ -55,7 +55,7 @@ pub fn decode_all(request: &[u8]) -> Result<Vec<Decoded>, DecodeError> {
     let mut all = Vec::new();
     for field in Fields::new(request, 0) {
         let field = field?;
-        if field.number == RESOURCE_SPANS {
+        if field.number == RESOURCES {
             let (content, base) = field.bytes()?;
             all.push(resource_spans(content, base)?);
         }
@@ -78,7 +78,7 @@ fn resource_spans(message: &[u8], base: usize) -> Result<Decoded, DecodeError> {
                     }
                 }
             }
-            SCOPE_SPANS => {
+            SCOPES => {
                 let (content, base) = field.bytes()?;
                 scope_spans(content, base, &mut spans)?;
             }
@@ -128,7 +128,7 @@ fn scope_spans(message: &[u8], base: usize, spans: &mut Vec<SpanData>) -> Result
     let scope = scope.build();
     for field in Fields::new(message, base) {
         let field = field?;
-        if field.number == SPANS {
+        if field.number == ENTRIES {
             let (content, base) = field.bytes()?;
             spans.push(span(content, base, &scope)?);
         }

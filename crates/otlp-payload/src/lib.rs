@@ -1,5 +1,5 @@
 //! Spans as the bytes of an OTLP trace request: encode them once, then count, divide, merge, decode and
-//! transcode the bytes.
+//! transcode the bytes. Requests of logs and metrics are counted, divided, merged and transcoded too.
 //!
 //! [`Encoder`] writes the bytes of the stock exporter, without structs in between; [`json`] is OTLP JSON,
 //! out and in. Nothing in here does I/O, reads a clock, starts a thread or is `unsafe`. Terms are those of OTLP.
@@ -18,7 +18,7 @@
 //!
 //!     for line in json::to_lines(payload.bytes(), 1_000_000)? {
 //!         let (request, count) = json::from_line(&line.text)?; // ready to be sent
-//!         assert_eq!((&request, count), (payload.bytes(), line.spans));
+//!         assert_eq!((&request, count), (payload.bytes(), line.items));
 //!     }
 //!     Ok(())
 //! }
@@ -50,6 +50,7 @@ mod encode;
 pub mod json;
 mod merge;
 mod payload;
+mod signal;
 mod tree;
 mod walk;
 pub mod wire;
@@ -60,7 +61,8 @@ pub use divide::Separated;
 pub use encode::{Encoder, ValueLimits};
 pub use merge::{Merged, merge, merge_within};
 pub use payload::{BatchId, Payload};
-pub use walk::{count_spans, resource_text, span_ids};
+pub use signal::Signal;
+pub use walk::{count_items, count_spans, resource_text, span_ids};
 pub use wire::DecodeError;
 
 /// The examples of the README run too.

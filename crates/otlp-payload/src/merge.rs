@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::signal::Signal;
 use crate::tree::framed;
-use crate::walk::{RESOURCE_SPANS, SCOPE_SPANS, count_spans};
+use crate::walk::{RESOURCES, SCOPES, count_items};
 use crate::wire::{Fields, put_varint};
 
 /// `ResourceSpans.resource`.
@@ -13,7 +14,7 @@ const RESOURCE: u32 = 1;
 /// `ResourceSpans.schema_url`.
 const SCHEMA_URL: u32 = 3;
 
-/// A request that [`merge`] made or left as it was, and the requests whose spans it holds.
+/// A request that [`merge`] made or left as it was, and the requests whose items it holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Merged {
     /// The request.
@@ -24,14 +25,14 @@ pub struct Merged {
 
 /// Makes one request of consecutive ones that have the same resource, as long as the result has at most `max_bytes`.
 ///
-/// The results hold all spans of all requests, in their order, with their scopes byte for byte; each request is in
+/// The results hold all items of all requests, in their order, with their scopes byte for byte; each request is in
 /// exactly one result. Requests belong together when the bytes of their resource and of its schema URL are equal; the
 /// result names them once. A request stays alone, whatever its size and without a copy, if its neighbours are different
 /// or too large, or if it
 ///
 /// - holds more than one resource, or none,
 /// - has fields beside resource, scopes and schema URL that this crate does not know, which belong to one request only,
-/// - is no readable request, down to the borders of its spans.
+/// - is no readable request, down to the borders of its items.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -46,18 +47,19 @@ pub struct Merged {
 /// ```
 #[must_use]
 pub fn merge(requests: &[Bytes], max_bytes: usize) -> Vec<Merged> {
-    merge_within(requests, max_bytes, usize::MAX)
+    merge_within(Signal::Traces, requests, max_bytes, usize::MAX)
 }
 
-/// As [`merge`], into requests that also have at most `max_spans` spans: for servers that count them.
+/// As [`merge`], of requests of any one signal, into requests that also have at most `max_items` items: for servers
+/// that count them.
 #[must_use]
-pub fn merge_within(requests: &[Bytes], max_bytes: usize, max_spans: usize) -> Vec<Merged> {
+pub fn merge_within(signal: Signal, requests: &[Bytes], max_bytes: usize, max_items: usize) -> Vec<Merged> {
     let mut merged = Vec::new();
     let mut group: Option<Group<'_>> = None;
     for (index, bytes) in requests.iter().enumerate() {
-        let single = Single::read(bytes);
+        let single = Single::read(signal, bytes);
         if let (Some(group), Some(single)) = (&mut group, &single)
-            && group.add(single, max_bytes, max_spans)
+            && group.add(single, max_bytes, max_items)
         {
             continue;
         }
@@ -79,34 +81,34 @@ struct Single<'a> {
     before: usize,
     /// The fields that hold the scopes: neighbours are one slice.
     scopes: Vec<&'a [u8]>,
-    spans: usize,
+    items: usize,
 }
 
 impl<'a> Single<'a> {
-    fn read(request: &'a [u8]) -> Option<Self> {
-        let spans = count_spans(request).ok()?;
+    fn read(signal: Signal, request: &'a [u8]) -> Option<Self> {
+        let items = count_items(signal, request).ok()?;
         let mut fields = Fields::new(request, 0);
         let field = fields.next()?.ok()?;
-        if field.number != RESOURCE_SPANS || fields.next().is_some() {
+        if field.number != RESOURCES || fields.next().is_some() {
             return None;
         }
         let (content, base) = field.bytes().ok()?;
-        let mut single = Self { around: Vec::new(), before: 0, scopes: Vec::new(), spans };
+        let mut single = Self { around: Vec::new(), before: 0, scopes: Vec::new(), items };
         let mut run = 0..0;
         for field in Fields::new(content, base) {
             let field = field.ok()?;
             let start = field.offset - base;
             let end = start + field.raw.len();
             match field.number {
-                SCOPE_SPANS if run.end == start => run.end = end,
-                SCOPE_SPANS => {
+                SCOPES if run.end == start => run.end = end,
+                SCOPES => {
                     single.scopes.extend(content.get(run).filter(|run| !run.is_empty()));
                     run = start..end;
                 }
                 RESOURCE | SCHEMA_URL if field.bytes().is_ok() => single.around.extend_from_slice(field.raw),
                 _ => return None,
             }
-            if field.number == SCOPE_SPANS {
+            if field.number == SCOPES {
                 single.before = single.around.len();
             }
         }
@@ -122,23 +124,23 @@ struct Group<'a> {
     more: Vec<&'a [u8]>,
     /// The length of the only `ResourceSpans`.
     len: usize,
-    spans: usize,
+    items: usize,
     requests: Range<usize>,
 }
 
 impl<'a> Group<'a> {
     fn new(index: usize, first: Single<'a>) -> Self {
-        let (len, spans) = (first.around.len() + length(&first.scopes), first.spans);
-        Self { first, more: Vec::new(), len, spans, requests: index..index + 1 }
+        let (len, items) = (first.around.len() + length(&first.scopes), first.items);
+        Self { first, more: Vec::new(), len, items, requests: index..index + 1 }
     }
 
     /// Takes the request if it belongs here too and fits; says whether it did.
-    fn add(&mut self, single: &Single<'a>, max_bytes: usize, max_spans: usize) -> bool {
-        let (len, spans) = (self.len + length(&single.scopes), self.spans + single.spans);
-        let fits = single.around == self.first.around && framed(len) <= max_bytes && spans <= max_spans;
+    fn add(&mut self, single: &Single<'a>, max_bytes: usize, max_items: usize) -> bool {
+        let (len, items) = (self.len + length(&single.scopes), self.items + single.items);
+        let fits = single.around == self.first.around && framed(len) <= max_bytes && items <= max_items;
         if fits {
             self.more.extend_from_slice(&single.scopes);
-            (self.len, self.spans) = (len, spans);
+            (self.len, self.items) = (len, items);
             self.requests.end += 1;
         }
         fits
@@ -150,7 +152,7 @@ impl<'a> Group<'a> {
             return Merged { bytes: alone.clone(), requests: range };
         }
         let mut out = Vec::with_capacity(framed(len));
-        out.push((RESOURCE_SPANS << 3 | 2) as u8);
+        out.push((RESOURCES << 3 | 2) as u8);
         put_varint(&mut out, len as u64);
         let (before, behind) = first.around.split_at(first.before);
         out.extend_from_slice(before);

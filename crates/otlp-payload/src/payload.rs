@@ -1,10 +1,12 @@
-//! Encoded bytes with their span count, id and time.
+//! Encoded bytes with their signal, item count, id and time.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+
+use crate::signal::Signal;
 
 /// Names one batch for its life in memory, across all retries. It does not survive a file: a replayed batch has a new
 /// one.
@@ -38,13 +40,14 @@ impl From<(u64, u64)> for BatchId {
     }
 }
 
-/// One encoded `ExportTraceServiceRequest`, its span count, its name and its birth, kept together. A clone is two
-/// reference counts.
+/// One encoded request of a [`Signal`], its item count, its name and its birth, kept together. A clone is two reference
+/// counts.
 #[derive(Clone)]
 pub struct Payload {
     id: BatchId,
     created: SystemTime,
-    spans: usize,
+    signal: Signal,
+    items: usize,
     bytes: Bytes,
     /// Shared by all clones.
     coded: Arc<Mutex<Option<Coded>>>,
@@ -57,10 +60,16 @@ struct Coded {
 }
 
 impl Payload {
-    /// A payload of these parts; `bytes` is trusted to hold `spans` spans.
+    /// An `ExportTraceServiceRequest`; `bytes` is trusted to hold `spans` spans.
     #[must_use]
     pub fn new(id: BatchId, created: SystemTime, spans: usize, bytes: Bytes) -> Self {
-        Self { id, created, spans, bytes, coded: Arc::default() }
+        Self::of(Signal::Traces, id, created, spans, bytes)
+    }
+
+    /// A request of this signal; `bytes` is trusted to hold `items` items.
+    #[must_use]
+    pub fn of(signal: Signal, id: BatchId, created: SystemTime, items: usize, bytes: Bytes) -> Self {
+        Self { id, created, signal, items, bytes, coded: Arc::default() }
     }
 
     /// The batch's name.
@@ -75,13 +84,19 @@ impl Payload {
         self.created
     }
 
-    /// How many spans the bytes hold.
+    /// The kind of telemetry: decides about the path, the gRPC method and the settings of a call, and about file names.
     #[must_use]
-    pub fn span_count(&self) -> usize {
-        self.spans
+    pub fn signal(&self) -> Signal {
+        self.signal
     }
 
-    /// The protobuf bytes of the `ExportTraceServiceRequest`.
+    /// How many items the bytes hold: spans, log records or data points.
+    #[must_use]
+    pub fn item_count(&self) -> usize {
+        self.items
+    }
+
+    /// The protobuf bytes of the request.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -128,7 +143,8 @@ impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payload")
             .field("id", &format_args!("{}", self.id))
-            .field("spans", &self.spans)
+            .field("signal", &self.signal)
+            .field("items", &self.items)
             .field("bytes", &self.bytes.len())
             .finish_non_exhaustive()
     }

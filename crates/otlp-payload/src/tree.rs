@@ -1,26 +1,26 @@
-//! The borders of resources, scopes and spans in a request: read once, then any selection of spans is measured and
+//! The borders of resources, scopes and items in a request: read once, then any selection of items is measured and
 //! written.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::walk::{RESOURCE_SPANS, SCOPE_SPANS, SPANS};
+use crate::signal::Signal;
 use crate::wire::{DecodeError, Fields, put_varint, varint_len};
 
-/// A request, a resource or a scope: its spans or the messages that lead to them, and all its other fields.
+/// A request, a resource, a scope or a metric: its items or the messages that lead to them, and all its other fields.
 ///
-/// Resources and scopes without a span are left out. The fields of an inner message lie in `inner` and those of a scope
-/// in `spans`; the other list is empty.
+/// Messages without an item are left out. The messages that lead to items lie in `inner`, those of the last level in
+/// `items`; the other list is empty.
 pub(crate) struct Tree<'a> {
     message: &'a [u8],
     /// The field number under which the parent holds this message.
     number: u32,
-    /// Which spans of the request stand in here.
+    /// Which items of the request stand in here.
     pub(crate) numbers: Range<usize>,
     pub(crate) inner: Vec<Tree<'a>>,
-    /// Each span with its tag and its length, as a range of `message`.
-    pub(crate) spans: Vec<Range<usize>>,
+    /// Each item with its tag and its length, as a range of `message`.
+    pub(crate) items: Vec<Range<usize>>,
     /// All other fields: neighbours are one range, which stands before the child of this index.
     others: Vec<(usize, Range<usize>)>,
     /// The bytes in `others`.
@@ -28,35 +28,35 @@ pub(crate) struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// Reads a request down to the borders of its spans.
-    pub(crate) fn read(request: &'a [u8]) -> Result<Self, DecodeError> {
-        Self::read_below(request, 0, 0, 0, &[RESOURCE_SPANS, SCOPE_SPANS, SPANS])
+    /// Reads a request down to the borders of its items.
+    pub(crate) fn read(signal: Signal, request: &'a [u8]) -> Result<Self, DecodeError> {
+        Self::read_below(request, 0, 0, 0, signal.levels())
     }
 
-    /// `path` are the field numbers that lead from here to the spans; `first` is the number of the next span.
+    /// `levels` are the field numbers that lead from here to the items; `first` is the number of the next item.
     fn read_below(
         message: &'a [u8],
         base: usize,
         number: u32,
         first: usize,
-        path: &[u32],
+        levels: &[&[u32]],
     ) -> Result<Self, DecodeError> {
         let numbers = first..first;
         let mut tree =
-            Self { message, number, numbers, inner: Vec::new(), spans: Vec::new(), others: Vec::new(), others_len: 0 };
+            Self { message, number, numbers, inner: Vec::new(), items: Vec::new(), others: Vec::new(), others_len: 0 };
         for field in Fields::new(message, base) {
             let field = field?;
             let start = field.offset - base;
             let range = start..start + field.raw.len();
-            match path {
-                [number] if field.number == *number => {
+            match levels {
+                [numbers] if numbers.contains(&field.number) => {
                     field.bytes()?;
-                    tree.spans.push(range);
+                    tree.items.push(range);
                     tree.numbers.end += 1;
                 }
-                [number, below @ ..] if field.number == *number => {
+                [numbers, below @ ..] if numbers.contains(&field.number) => {
                     let (content, base) = field.bytes()?;
-                    let inner = Self::read_below(content, base, *number, tree.numbers.end, below)?;
+                    let inner = Self::read_below(content, base, field.number, tree.numbers.end, below)?;
                     if !inner.numbers.is_empty() {
                         tree.numbers.end = inner.numbers.end;
                         tree.inner.push(inner);
@@ -70,15 +70,15 @@ impl<'a> Tree<'a> {
 
     fn push_other(&mut self, range: Range<usize>) {
         self.others_len += range.len();
-        let before = self.inner.len() + self.spans.len();
+        let before = self.inner.len() + self.items.len();
         match self.others.last_mut() {
             Some((index, last)) if *index == before && last.end == range.start => last.end = range.end,
             _ => self.others.push((before, range)),
         }
     }
 
-    /// The request with only those spans of the range that `keep` says yes to. Resources and scopes without such a
-    /// span are left out; every other field stays.
+    /// The request with only those items of the range that `keep` says yes to. Resources, scopes and metrics without
+    /// such an item are left out; every other field stays.
     pub(crate) fn pick(&self, range: &Range<usize>, keep: &impl Fn(usize) -> bool) -> Bytes {
         let part = self.part(range, keep);
         let mut out = Vec::with_capacity(part.len);
@@ -102,9 +102,9 @@ impl<'a> Tree<'a> {
             }
         }
         let within = |number: usize| number.clamp(self.numbers.start, self.numbers.end) - self.numbers.start;
-        for index in within(range.start)..within(range.end).min(self.spans.len()) {
+        for index in within(range.start)..within(range.end).min(self.items.len()) {
             if keep(self.numbers.start + index) {
-                part.len += self.spans[index].len();
+                part.len += self.items[index].len();
                 part.choose(index);
             }
         }
@@ -118,8 +118,8 @@ impl<'a> Tree<'a> {
             while let Some((_, range)) = others.next_if(|(before, _)| *before <= index) {
                 out.extend_from_slice(&self.message[range.clone()]);
             }
-            if let Some(span) = self.spans.get(index) {
-                out.extend_from_slice(&self.message[span.clone()]);
+            if let Some(item) = self.items.get(index) {
+                out.extend_from_slice(&self.message[item.clone()]);
             } else if let (Some(child), Some(below)) = (self.inner.get(index), inner.next()) {
                 out.push((child.number << 3 | 2) as u8);
                 put_varint(out, below.len as u64);

@@ -49,12 +49,12 @@ pub enum DecodeError {
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated { offset } => write!(f, "trace request ends inside the field at byte {offset}"),
-            Self::Varint { offset } => write!(f, "trace request has a number of more than 64 bits at byte {offset}"),
-            Self::Tag { offset } => write!(f, "trace request has no valid field at byte {offset}"),
-            Self::WireType { offset } => write!(f, "trace request has a field of the wrong type at byte {offset}"),
-            Self::TooDeep { offset } => write!(f, "trace request nests deeper than {MAX_DEPTH} at byte {offset}"),
-            Self::SeveralResources { count } => write!(f, "trace request has {count} resources where one was expected"),
+            Self::Truncated { offset } => write!(f, "request ends inside the field at byte {offset}"),
+            Self::Varint { offset } => write!(f, "request has a number of more than 64 bits at byte {offset}"),
+            Self::Tag { offset } => write!(f, "request has no valid field at byte {offset}"),
+            Self::WireType { offset } => write!(f, "request has a field of the wrong type at byte {offset}"),
+            Self::TooDeep { offset } => write!(f, "request nests deeper than {MAX_DEPTH} at byte {offset}"),
+            Self::SeveralResources { count } => write!(f, "request has {count} resources where one was expected"),
         }
     }
 }

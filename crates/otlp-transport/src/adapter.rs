@@ -11,13 +11,14 @@ use async_trait::async_trait;
 use opentelemetry::Context;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanExporter;
-use otlp_payload::{Decoded, Payload};
+use otlp_payload::{Decoded, Payload, Signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
 use crate::answer::plain;
 use crate::outcome::{Cause, Outcome, RefusalKind};
+use crate::paths::unsettled;
 use crate::secrets::without_urls;
 
 /// Longer than the 10 s after which the stock exporters give up by themselves.
@@ -92,6 +93,9 @@ impl ExporterTransport {
 #[async_trait]
 impl Transport for ExporterTransport {
     async fn send(&self, payload: &Payload) -> Outcome {
+        if payload.signal() != Signal::Traces {
+            return unsettled("traces, by a span exporter", payload.signal());
+        }
         let now = Instant::now();
         let deadline = now.checked_add(self.timeout).unwrap_or(now + FOREVER);
         let failed = |cause, possible_duplicate| Outcome::Retryable { after: None, cause, possible_duplicate };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
+use otlp_payload::Signal;
 
 use crate::credentials::{self, Credentials, Gate};
 use crate::endpoint::{Endpoint, Given, Reach};
@@ -38,6 +39,7 @@ pub(crate) const DEFAULT_HTTP_ENDPOINT: &str = "http://localhost:4318";
 /// may hold ([`Config::endpoint`]).
 #[derive(Clone, Debug)]
 pub struct Config {
+    pub(crate) signal: Signal,
     pub(crate) endpoint: Endpoint,
     pub(crate) protocol: Protocol,
     pub(crate) proxy: Option<Proxy>,
@@ -101,6 +103,12 @@ impl Config {
     #[must_use]
     pub fn proxy(&self) -> Option<&str> {
         self.proxy.as_ref().map(|proxy| &*proxy.shown)
+    }
+
+    /// The signal whose payloads are sent by these settings.
+    #[must_use]
+    pub fn signal(&self) -> Signal {
+        self.signal
     }
 
     /// How requests are carried.
@@ -187,6 +195,7 @@ impl Config {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct ConfigBuilder {
+    pub(crate) signal: Signal,
     pub(crate) endpoint: Option<Given>,
     /// With the variable or the method that it is from, as the time-out below.
     pub(crate) protocol: Option<(Protocol, &'static str)>,
@@ -209,17 +218,32 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// The collector's address for all signals, `http[s]://host:port[/path]` or `unix:///path/to/socket`; over HTTP
-    /// `/v1/traces` is put behind its path. Default
-    /// `http://localhost:4317` for gRPC, `http://localhost:4318` for HTTP.
-    pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
-        self.endpoint = Some(Given { setting: "with_endpoint", text: url.into(), reach: Reach::General });
+    /// The signal whose payloads are sent by these settings: it decides about the path, the gRPC method, and the
+    /// variables that [`build_over`](Self::build_over) reads. Default traces. A transport sends no payload of another
+    /// signal; a [`SignalTransport`](crate::SignalTransport) has settings for several.
+    pub fn with_signal(mut self, signal: Signal) -> Self {
+        self.signal = signal;
         self
     }
 
-    /// The collector's address for traces, used as it is. Takes the place of [`with_endpoint`](Self::with_endpoint).
+    /// The collector's address for all signals, `http[s]://host:port[/path]` or `unix:///path/to/socket`; over HTTP
+    /// `/v1/traces` is put behind its path, or the path of the signal. Default
+    /// `http://localhost:4317` for gRPC, `http://localhost:4318` for HTTP.
+    pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.endpoint = Some(Given::new("with_endpoint", url.into(), Reach::General));
+        self
+    }
+
+    /// The collector's address for the one signal, used as it is. Takes the place of
+    /// [`with_endpoint`](Self::with_endpoint).
+    pub fn with_signal_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.endpoint = Some(Given::new("with_signal_endpoint", url.into(), Reach::Own));
+        self
+    }
+
+    /// The same, for settings of traces.
     pub fn with_traces_endpoint(mut self, url: impl Into<String>) -> Self {
-        self.endpoint = Some(Given { setting: "with_traces_endpoint", text: url.into(), reach: Reach::Traces });
+        self.endpoint = Some(Given::new("with_traces_endpoint", url.into(), Reach::Own));
         self
     }
 

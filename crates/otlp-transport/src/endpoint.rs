@@ -5,25 +5,22 @@ use std::path::PathBuf;
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery};
+use otlp_payload::Signal;
 
 use crate::error::{ConfigError, EndpointProblem};
+use crate::paths;
 use crate::protocol::Protocol;
 use crate::secrets::{shown_endpoint, shown_path};
 use crate::slips;
 use crate::tls;
 
-/// The path that is put behind a general endpoint for traces.
-const TRACES_PATH: &str = "v1/traces";
-/// The path of the gRPC method.
-const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-
 /// How much of the path an endpoint setting gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// For all signals: for HTTP `v1/traces` is put behind its path.
+    /// For all signals: for HTTP the path of the signal, such as `v1/traces`, is put behind its path.
     General,
-    /// For traces alone: used as it is.
-    Traces,
+    /// For one signal alone: used as it is.
+    Own,
 }
 
 /// The text of an endpoint setting, not yet checked. `Debug` leaves out parts that may be secret.
@@ -32,6 +29,8 @@ pub(crate) struct Given {
     pub(crate) setting: &'static str,
     pub(crate) text: String,
     pub(crate) reach: Reach,
+    /// Of the requests.
+    pub(crate) signal: Signal,
 }
 
 /// The place that a connection is opened to.
@@ -55,7 +54,8 @@ pub(crate) struct Endpoint {
     /// Path and query for OTLP/HTTP, also if the protocol is gRPC.
     pub(crate) http_path: PathAndQuery,
     /// A remark about the path, as the predicate of a sentence about the setting.
-    pub(crate) path_note: Option<&'static str>,
+    pub(crate) path_note: Option<String>,
+    signal: Signal,
 }
 
 impl fmt::Debug for Endpoint {
@@ -71,6 +71,11 @@ impl fmt::Debug for Given {
 }
 
 impl Given {
+    /// The builder knows the signal when it checks the whole.
+    pub(crate) fn new(setting: &'static str, text: String, reach: Reach) -> Self {
+        Self { setting, text, reach, signal: Signal::default() }
+    }
+
     /// The port, if the text has a readable one: it decides the protocol where no setting does.
     pub(crate) fn port(&self) -> Option<u16> {
         let text = self.text.trim();
@@ -127,18 +132,18 @@ impl Given {
 
         let (path, query) = tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
         let http_path = match self.reach {
-            Reach::Traces if path.is_empty() => "/".to_owned(),
-            Reach::Traces => path.to_owned(),
-            Reach::General if has_traces_path(path) => path.trim_end_matches('/').to_owned(),
-            Reach::General => format!("{}/{TRACES_PATH}", path.trim_end_matches('/')),
+            Reach::Own if path.is_empty() => "/".to_owned(),
+            Reach::Own => path.to_owned(),
+            Reach::General if has_path_of(self.signal, path) => path.trim_end_matches('/').to_owned(),
+            Reach::General => format!("{}/{}", path.trim_end_matches('/'), paths::path(self.signal)),
         };
         let http_path = query.map_or_else(|| http_path.clone(), |query| format!("{http_path}?{query}"));
         let http_path = match (http_path.parse::<PathAndQuery>(), protocol, self.reach) {
             (Ok(path), ..) => path,
             (Err(_), Protocol::HttpProtobuf, _) => return Err(EndpointProblem::NotAUrl),
             // gRPC ignores the path: it may be any text.
-            (Err(_), Protocol::Grpc, Reach::Traces) => PathAndQuery::from_static("/"),
-            (Err(_), Protocol::Grpc, Reach::General) => PathAndQuery::from_static("/v1/traces"),
+            (Err(_), Protocol::Grpc, Reach::Own) => PathAndQuery::from_static("/"),
+            (Err(_), Protocol::Grpc, Reach::General) => usual_path(self.signal),
         };
         let path_note = self.path_note(protocol, path, query);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -147,43 +152,56 @@ impl Given {
             return Err(EndpointProblem::NoCertificateName);
         }
         let place = Place::Host { host, port };
-        let target = target(&place, is_tls, &authority, &http_path, protocol);
+        let target = target(&place, is_tls, &authority, &http_path, (protocol, self.signal));
         let (uri, shown) = target.ok_or(EndpointProblem::NotAUrl)?;
-        Ok(Endpoint { place, is_tls, uri, shown, http_path, path_note })
+        Ok(Endpoint { place, is_tls, uri, shown, http_path, path_note, signal: self.signal })
     }
 
-    /// The path of the socket takes the whole text: requests have the usual path of traces.
+    /// The path of the socket takes the whole text: requests have the usual path of their signal.
     fn resolve_socket(&self, path: PathBuf, protocol: Protocol) -> Result<Endpoint, EndpointProblem> {
         let (place, authority) = (Place::Socket(path), Authority::from_static("localhost"));
-        let http_path = PathAndQuery::from_static("/v1/traces");
-        let (uri, shown) = target(&place, false, &authority, &http_path, protocol).ok_or(EndpointProblem::NotAUrl)?;
-        Ok(Endpoint { place, is_tls: false, uri, shown, http_path, path_note: None })
+        let http_path = usual_path(self.signal);
+        let target = target(&place, false, &authority, &http_path, (protocol, self.signal));
+        let (uri, shown) = target.ok_or(EndpointProblem::NotAUrl)?;
+        Ok(Endpoint { place, is_tls: false, uri, shown, http_path, path_note: None, signal: self.signal })
     }
 }
 
 impl Given {
-    fn path_note(&self, protocol: Protocol, path: &str, query: Option<&str>) -> Option<&'static str> {
+    fn path_note(&self, protocol: Protocol, path: &str, query: Option<&str>) -> Option<String> {
         let is_bare = matches!(path, "" | "/");
+        let (signal, usual) = (self.signal, paths::path(self.signal));
         match (protocol, self.reach) {
             (Protocol::Grpc, _) if !is_bare || query.is_some() => Some(
-                "has a path, which is not used: gRPC has its own; if the path is needed, the protocol is http/protobuf",
+                "has a path, which is not used: gRPC has its own; if the path is needed, the protocol is http/protobuf"
+                    .to_owned(),
             ),
-            (Protocol::HttpProtobuf, Reach::Traces) if is_bare => Some(
-                "has no path and is used as it is: requests go to /, and collectors take traces on /v1/traces; write the \
+            (Protocol::HttpProtobuf, Reach::Own) if is_bare => Some(format!(
+                "has no path and is used as it is: requests go to /, and collectors take {signal} on /{usual}; write the \
                  whole URL, or set OTEL_EXPORTER_OTLP_ENDPOINT in its place",
-            ),
-            (Protocol::HttpProtobuf, Reach::General) if has_traces_path(path) => Some(
-                "ends in /v1/traces, which is not appended a second time: leave it out here, or set \
-                 OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, which is used as it is",
-            ),
+            )),
+            (Protocol::HttpProtobuf, Reach::General) if has_path_of(signal, path) => Some(format!(
+                "ends in /{usual}, which is not appended a second time: leave it out here, or set \
+                 OTEL_EXPORTER_OTLP_{}_ENDPOINT, which is used as it is",
+                signal.as_str().to_ascii_uppercase()
+            )),
             _ => None,
         }
     }
 }
 
 /// Whether a general endpoint has the path that is put behind it.
-fn has_traces_path(path: &str) -> bool {
-    path.trim_end_matches('/').strip_suffix(TRACES_PATH).is_some_and(|before| before.ends_with('/'))
+fn has_path_of(signal: Signal, path: &str) -> bool {
+    path.trim_end_matches('/').strip_suffix(paths::path(signal)).is_some_and(|before| before.ends_with('/'))
+}
+
+/// The path of a signal's requests where no setting has one.
+fn usual_path(signal: Signal) -> PathAndQuery {
+    PathAndQuery::from_static(match signal {
+        Signal::Traces => "/v1/traces",
+        Signal::Logs => "/v1/logs",
+        Signal::Metrics => "/v1/metrics",
+    })
 }
 
 impl Endpoint {
@@ -201,9 +219,9 @@ impl Endpoint {
     /// The same place for another protocol.
     pub(crate) fn retarget(&mut self, protocol: Protocol) {
         let authority = self.uri.authority().cloned();
-        if let Some((uri, shown)) =
-            authority.and_then(|authority| target(&self.place, self.is_tls, &authority, &self.http_path, protocol))
-        {
+        if let Some((uri, shown)) = authority.and_then(|authority| {
+            target(&self.place, self.is_tls, &authority, &self.http_path, (protocol, self.signal))
+        }) {
             (self.uri, self.shown) = (uri, shown);
         }
     }
@@ -215,10 +233,10 @@ fn target(
     is_tls: bool,
     authority: &Authority,
     http_path: &PathAndQuery,
-    protocol: Protocol,
+    (protocol, signal): (Protocol, Signal),
 ) -> Option<(Uri, String)> {
     let (path, shown) = match protocol {
-        Protocol::Grpc => (PathAndQuery::from_static(GRPC_PATH), String::new()),
+        Protocol::Grpc => (PathAndQuery::from_static(paths::method(signal)), String::new()),
         Protocol::HttpProtobuf => (http_path.clone(), shown_path(http_path.path())),
     };
     let scheme = if is_tls { "https" } else { "http" };
@@ -282,7 +300,7 @@ mod tests {
     use super::*;
 
     fn resolve(text: &str, protocol: Protocol, insecure: bool, has_tls: bool) -> Result<String, EndpointProblem> {
-        let given = Given { setting: "X", text: text.to_owned(), reach: Reach::General };
+        let given = Given { setting: "X", text: text.to_owned(), reach: Reach::General, signal: Signal::Traces };
         given.try_resolve(protocol, insecure, has_tls).map(|endpoint| {
             let Place::Host { host, port } = endpoint.place else { panic!("{text}") };
             format!("{} {host} {port}", endpoint.uri)

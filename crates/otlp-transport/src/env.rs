@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderValue;
+use otlp_payload::Signal;
 
 use crate::config::{Config, ConfigBuilder, CredentialsFrom};
 use crate::endpoint::{Given, Reach};
@@ -16,21 +17,50 @@ use crate::secrets::before_next;
 use crate::slips;
 use crate::tls::KeyFile;
 
-/// A variable for traces and the general one that it beats.
+/// A variable for one signal and the general one that it beats.
 type Pair = [&'static str; 2];
 
-const ENDPOINT: Pair = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-const PROTOCOL: Pair = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-const HEADERS: Pair = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
-const TIMEOUT: Pair = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
-const COMPRESSION: Pair = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
+macro_rules! names {
+    ($($field:ident: $rest:literal,)+) => {
+        /// The variables of one signal.
+        struct Names {
+            $($field: Pair,)+
+        }
+
+        macro_rules! names_of {
+            ($signal:literal) => {
+                Names { $($field: [concat!("OTEL_EXPORTER_OTLP_", $signal, "_", $rest), concat!("OTEL_EXPORTER_OTLP_", $rest)],)+ }
+            };
+        }
+    };
+}
+
+names! {
+    endpoint: "ENDPOINT",
+    protocol: "PROTOCOL",
+    headers: "HEADERS",
+    timeout: "TIMEOUT",
+    compression: "COMPRESSION",
+    insecure: "INSECURE",
+    certificate: "CERTIFICATE",
+    client_certificate: "CLIENT_CERTIFICATE",
+    client_key: "CLIENT_KEY",
+}
+
+const TRACES: Names = names_of!("TRACES");
+const LOGS: Names = names_of!("LOGS");
+const METRICS: Names = names_of!("METRICS");
+
+const fn names(signal: Signal) -> &'static Names {
+    match signal {
+        Signal::Traces => &TRACES,
+        Signal::Logs => &LOGS,
+        Signal::Metrics => &METRICS,
+    }
+}
+
 /// An addition of holdfast: one for all signals.
 const HEADERS_FILE: &str = "TELEMETRY_HEADERS_FILE";
-const INSECURE: Pair = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
-const CERTIFICATE: Pair = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
-const CLIENT_CERTIFICATE: Pair =
-    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"];
-const CLIENT_KEY: Pair = ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"];
 
 /// The longest time-out, and the one of 0: the specification has 0 as "a very long time".
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -38,22 +68,22 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
 const LARGEST: u64 = (1 << 31) - 1;
 
 impl ConfigBuilder {
-    /// Fills in the settings that code did not set from `vars`, then checks the whole: code beats the variable for
-    /// traces, which beats the general one, which beats the default. An empty variable counts as unset, and so does a
-    /// variable for traces whose value is noted as ignored: the general one holds then.
+    /// Fills in the settings that code did not set from `vars`, then checks the whole: code beats the variable for the
+    /// [signal](Self::with_signal), which beats the general one, which beats the default. An empty variable counts as
+    /// unset, and so does a variable for the signal whose value is noted as ignored: the general one holds then.
     ///
-    /// | Variable (and its `_TRACES_` form) | Accepted | Default | Anything else |
+    /// | Variable (and its `_TRACES_`, `_LOGS_` or `_METRICS_` form) | Accepted | Default | Anything else |
     /// | --- | --- | --- | --- |
     /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | `http[s]://host:port[/path]`, `unix:///path/to/socket` | `http://localhost:4317`, HTTP `:4318` | error |
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `grpc`, `http/protobuf` | `grpc`; port 4318: `http/protobuf` | note; for `http/json` `http/protobuf` is used |
     /// | `OTEL_EXPORTER_OTLP_HEADERS` | `key=value,key=value`, values percent-encoded | none | error; headers of the transport itself are left out with a note, a `user-agent` is put in front of its own |
-    /// | `TELEMETRY_HEADERS_FILE` (without a `_TRACES_` form) | the path of a [`HeadersFile`](crate::HeadersFile) | none | error; a file that is not there yet: note |
+    /// | `TELEMETRY_HEADERS_FILE` (without a form for a signal) | the path of a [`HeadersFile`](crate::HeadersFile) | none | error; a file that is not there yet: note |
     /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 0 to 2147483647, milliseconds, or `250ms`, `10s`, `5m`; an hour is the longest, and is meant by 0 | 10000 | note |
     /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none`, `gzip`, `zstd` | `none` | note |
     /// | `OTEL_EXPORTER_OTLP_INSECURE` | `true`, `false` | `false` | note |
     /// | `OTEL_EXPORTER_OTLP_CERTIFICATE` | a PEM file of authorities | the system's | error; without TLS a note |
     /// | `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`, `_CLIENT_KEY` | two PEM files, or one | none | error; without TLS a note |
-    /// | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, each in small letters too (not with `_TRACES_`) | `http[s]://[user:password@]host:port`; hosts | none | error, if the endpoint would go through it |
+    /// | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, each in small letters too (not for a signal) | `http[s]://[user:password@]host:port`; hosts | none | error, if the endpoint would go through it |
     ///
     /// A *note* means that the value is ignored and [`Config::notes`] says so. Quotation marks around a value are taken
     /// off, with a note. Headers from code and from the environment are put together; of two of one name, code wins.
@@ -62,7 +92,8 @@ impl ConfigBuilder {
     ///
     /// A [`ConfigError`] names the variable or method, the value unless secret, and the accepted values.
     pub fn build_over(mut self, vars: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
-        let mut vars = Vars { vars, notes: std::mem::take(&mut self.notes) };
+        let names = names(self.signal);
+        let mut vars = Vars { vars, signal: self.signal, names, notes: std::mem::take(&mut self.notes) };
         if self.endpoint.is_none() {
             self.endpoint = vars.endpoint()?;
         }
@@ -84,21 +115,21 @@ impl ConfigBuilder {
         }
         if self.timeout.is_none() {
             let accepted = "a number of milliseconds is accepted, or a duration such as 250ms or 10s";
-            self.timeout = vars.read(TIMEOUT, accepted, timeout);
+            self.timeout = vars.read(names.timeout, accepted, timeout);
         }
         if self.compression.is_none() {
             self.compression =
-                vars.read(COMPRESSION, "none, gzip or zstd is accepted", compression).map(|(value, _)| value);
+                vars.read(names.compression, "none, gzip or zstd is accepted", compression).map(|(value, _)| value);
         }
         if self.insecure.is_none() {
-            self.insecure = vars.read(INSECURE, "true or false is accepted", boolean).map(|(value, _)| value);
+            self.insecure = vars.read(names.insecure, "true or false is accepted", boolean).map(|(value, _)| value);
         }
         self.proxy.fill_from(&vars.vars);
         let files = &mut self.key_files;
         for (file, names) in [
-            (&mut files.authorities, CERTIFICATE),
-            (&mut files.certificate, CLIENT_CERTIFICATE),
-            (&mut files.key, CLIENT_KEY),
+            (&mut files.authorities, names.certificate),
+            (&mut files.certificate, names.client_certificate),
+            (&mut files.key, names.client_key),
         ] {
             if file.is_none() {
                 let named = vars.first(names);
@@ -112,6 +143,8 @@ impl ConfigBuilder {
 
 struct Vars<F> {
     vars: F,
+    signal: Signal,
+    names: &'static Names,
     notes: Vec<Note>,
 }
 
@@ -138,19 +171,19 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
     }
 
     fn endpoint(&mut self) -> Result<Option<Given>, ConfigError> {
-        let Some((setting, value)) = self.first(ENDPOINT) else { return Ok(None) };
+        let Some((setting, value)) = self.first(self.names.endpoint) else { return Ok(None) };
         let text = value.into_string().map_err(|_| ConfigError::Endpoint {
             setting,
             value: "(not shown)".to_owned(),
             problem: EndpointProblem::NotUtf8,
         })?;
-        let reach = if setting == ENDPOINT[0] { Reach::Traces } else { Reach::General };
-        Ok(Some(Given { setting, text, reach }))
+        let reach = if setting == self.names.endpoint[0] { Reach::Own } else { Reach::General };
+        Ok(Some(Given { setting, text, reach, signal: self.signal }))
     }
 
     /// The headers of a list, and the product in it for the user agent.
     fn headers(&mut self) -> Result<Option<(Headers, Option<HeaderValue>)>, ConfigError> {
-        let Some((setting, value)) = self.first(HEADERS) else { return Ok(None) };
+        let Some((setting, value)) = self.first(self.names.headers) else { return Ok(None) };
         let list = value.into_string().map_err(|_| ConfigError::Headers {
             setting,
             position: 1,
@@ -162,7 +195,7 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
 
     fn protocol(&mut self) -> Option<(Protocol, &'static str)> {
         let mut json = None;
-        let protocol = self.read(PROTOCOL, "grpc or http/protobuf is accepted", |text| {
+        let protocol = self.read(self.names.protocol, "grpc or http/protobuf is accepted", |text| {
             json = None;
             match text.to_ascii_lowercase().as_str() {
                 "grpc" => Some(Protocol::Grpc),
@@ -201,7 +234,7 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
             };
             let value = value.to_string_lossy();
             let shown = before_next(&value);
-            let hint = match slips::boolean_meant(value.trim()).filter(|_| pair == INSECURE) {
+            let hint = match slips::boolean_meant(value.trim()).filter(|_| pair == self.names.insecure) {
                 Some(word) => format!("; write {word}"),
                 None => String::new(),
             };

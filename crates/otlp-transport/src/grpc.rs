@@ -23,6 +23,7 @@ use crate::credentials::Signed;
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
+use crate::paths::unsettled;
 use crate::protocol::{Compression, Protocol};
 use crate::quiet::unobserved;
 use pool::Pool;
@@ -80,7 +81,7 @@ impl GrpcTransport {
             };
             let mut request = self.request(deadline);
             signed.iter().for_each(|signed| signed.put_into(request.headers_mut()));
-            let call = self.call(&mut lease.requests, request, body.clone(), payload.span_count(), deadline);
+            let call = self.call(&mut lease.requests, request, body.clone(), payload.item_count(), deadline);
             let answer = timeout_at(deadline, call).await;
             if answer.is_err() && lease.is_held_back() {
                 return self.pool.shut().map_or_else(|| timed_out(false), unsent);
@@ -202,6 +203,9 @@ impl GrpcTransport {
 #[async_trait]
 impl Transport for GrpcTransport {
     async fn send(&self, payload: &Payload) -> Outcome {
+        if payload.signal() != self.config.signal {
+            return unsettled(self.config.signal.as_str(), payload.signal());
+        }
         let (size, limit) = (payload.bytes().len(), self.config.max_request_bytes);
         if size > limit {
             return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit }, possible_duplicate: false };

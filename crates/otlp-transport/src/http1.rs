@@ -23,6 +23,7 @@ use crate::credentials::Signed;
 use crate::duplex;
 use crate::note::Note;
 use crate::outcome::{Cause, Outcome};
+use crate::paths::unsettled;
 use crate::protocol::Protocol;
 use crate::proxy::Proxy;
 use crate::quiet::unobserved;
@@ -81,7 +82,7 @@ impl HttpTransport {
             let cut_off = |cause: Cause, detail: String| match current.start.head() {
                 Some((status, headers)) => {
                     let now = (self.config.wall_clock)();
-                    answer::http(status, &headers, b"", Some(detail), max, payload.span_count(), now)
+                    answer::http(status, &headers, b"", Some(detail), max, payload.item_count(), now)
                 }
                 None => failed(cause, true),
             };
@@ -123,7 +124,7 @@ impl HttpTransport {
             (!read.is_whole).then(|| "not read to its end".to_owned())
         };
         let now = (self.config.wall_clock)();
-        let outcome = answer::http(head.status, &head.headers, &read.bytes, fault, max, payload.span_count(), now);
+        let outcome = answer::http(head.status, &head.headers, &read.bytes, fault, max, payload.item_count(), now);
         if read.is_whole {
             self.pool.keep(connection, &outcome);
         }
@@ -162,6 +163,9 @@ impl HttpTransport {
 #[async_trait]
 impl Transport for HttpTransport {
     async fn send(&self, payload: &Payload) -> Outcome {
+        if payload.signal() != self.config.signal {
+            return unsettled(self.config.signal.as_str(), payload.signal());
+        }
         let (size, limit) = (payload.bytes().len(), self.config.max_request_bytes);
         if size > limit {
             return Outcome::TooLarge { cause: Cause::RequestLimit { size, limit }, possible_duplicate: false };

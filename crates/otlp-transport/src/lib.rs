@@ -19,10 +19,12 @@ mod http1;
 mod looks;
 mod note;
 mod outcome;
+mod paths;
 mod protocol;
 mod proxy;
 mod quiet;
 mod secrets;
+mod signals;
 mod size;
 mod slips;
 mod status_line;
@@ -44,8 +46,10 @@ pub use error::{ConfigError, EndpointProblem, HeaderProblem, HeadersFileProblem,
 pub use grpc::GrpcTransport;
 pub use http1::HttpTransport;
 pub use note::Note;
+pub use otlp_payload::Signal;
 pub use outcome::{Cause, Outcome, RefusalKind};
 pub use protocol::{Compression, Protocol};
+pub use signals::SignalTransport;
 
 /// Sends payloads to one collector. One task or several (replay, concurrency) call `send` at the same time. It runs
 /// inside a current-thread tokio runtime with I/O and time enabled and must not block it. The caller may drop the
@@ -54,7 +58,8 @@ pub use protocol::{Compression, Protocol};
 pub trait Transport: Send + Sync + 'static {
     /// Sends one payload: no retry of a failure inside, and no waiting for one. Only a request that the peer did not
     /// process, by its own word or since the connection had ended before, goes out again at once, on a new connection.
-    /// Its own time-out bounds the call.
+    /// Its own time-out bounds the call. The payload's [signal](Payload::signal) decides about path, method and
+    /// settings; a transport that knows only another one sends nothing and says so.
     async fn send(&self, payload: &Payload) -> Outcome;
 
     /// The address of the collector for logs, health and dead letters. It must hold no secret: no user-info, no query,

@@ -18,13 +18,15 @@ pub(crate) const CUT: &str = "...";
 /// it Grafana Cloud has `/otlp`, Dynatrace `/api/v2/otlp`, Observe `/v2/otel`, Langfuse `/api/public/otel`, Seq
 /// `/ingest/otlp`, VictoriaTraces `/insert/opentelemetry`, Sentry `/api/PROJECT/integration/otlp`. Any other segment
 /// may be a secret: Sumo Logic has `/receiver/v1/otlp/TOKEN`, Keboola `/otlp/PROJECT/SOURCE/SECRET`.
-const SHOWN: [&str; 14] = [
+const SHOWN: [&str; 16] = [
     "",
     "api",
     "collector",
     "ingest",
     "insert",
     "integration",
+    "logs",
+    "metrics",
     "opentelemetry",
     "otel",
     "otlp",

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use backoff::{Exponential, Jitter};
 use breaker::{ConfigBuilder, Machine};
 use opentelemetry_sdk::trace::SpanExporter;
-use otlp_payload::ValueLimits;
+use otlp_payload::{Signal, ValueLimits};
 use otlp_transport::{ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::Limits;
@@ -17,6 +17,7 @@ use self::storage::Storage;
 use crate::core::{Core, Endpoint, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
+use crate::pipeline::Pipeline;
 use crate::report::notes::StorageNote;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
@@ -248,7 +249,20 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] names the field, its value and the accepted range, or the directory that cannot be used safely.
     /// No thread of the exporter runs then.
-    pub fn build(mut self) -> Result<ResilientSpanExporter, BuildError> {
+    pub fn build(self) -> Result<ResilientSpanExporter, BuildError> {
+        let of = |limit: Option<u32>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let Settings { attribute_value_length_limit, span_attribute_value_length_limit, .. } = self.settings;
+        let limits = ValueLimits::new(of(attribute_value_length_limit), of(span_attribute_value_length_limit));
+        Ok(ResilientSpanExporter::new(self.build_pipeline(Signal::Traces)?, limits))
+    }
+
+    /// The same for requests of any signal that are encoded already. Each signal has a pipeline of its own, whose files
+    /// and journal are in a subdirectory of the state directory that has the signal's name, but for traces. A
+    /// [`Transport`] sends each payload by its signal. The limits on the length of attribute values do not apply.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_pipeline(mut self, signal: Signal) -> Result<Pipeline, BuildError> {
         let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
         self.check()?;
         // Opening writes files, and dropping them too. The threads that are started below begin with the mask of this
@@ -264,7 +278,7 @@ impl Builder {
             None => Box::new(self.exponential().map_err(of_backoff)?),
         };
         let Storage { fallback, mut journal, no_fallback, notes: storage_notes, homes, warnings } =
-            self.open_storage(chance.random())?;
+            self.open_storage(signal, chance.random())?;
         let found_usage = fallback.as_ref().map(|fallback| fallback.usage());
         let age_rests_until = fallback.as_ref().and_then(|fallback| fallback.age_rests_until());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
@@ -281,7 +295,7 @@ impl Builder {
         let recovered = found_usage.map_or(0, |usage| usage.spans);
         let endpoint =
             Endpoint::new(Machine::new(breaker), self.clock.now()).with_max_concurrency(self.settings.max_concurrency);
-        let mut core = Core::new(policy, endpoint, recovered, chance.random());
+        let mut core = Core::new(policy, endpoint, recovered, chance.random()).of_signal(signal);
         if let Some(journal) = &mut journal {
             core = core.with_journal(journal.found(), journal.can_read(), self.clock.now());
         }
@@ -332,12 +346,9 @@ impl Builder {
             shared.wait_for(self.settings.shutdown.timeout, |_| shared.has_disk_ended());
             return Err(error);
         }
-        let of = |limit: Option<u32>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let Settings { attribute_value_length_limit, span_attribute_value_length_limit, .. } = self.settings;
-        let limits = ValueLimits::new(of(attribute_value_length_limit), of(span_attribute_value_length_limit));
-        let mut exporter = ResilientSpanExporter::new(shared, limits, self.settings.shutdown);
-        exporter.start_warnings = warnings;
-        Ok(exporter)
+        let mut pipeline = Pipeline::new(shared, self.settings.shutdown);
+        pipeline.start_warnings = warnings;
+        Ok(pipeline)
     }
 
     /// Checks every setting that applies. The settings of durable mode apply if the journal is enabled, `max_bytes` of

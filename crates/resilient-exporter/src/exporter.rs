@@ -2,8 +2,6 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry_sdk::Resource;
@@ -12,9 +10,8 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use otlp_payload::{Encoder, ValueLimits};
 
 use crate::handle::Handle;
+use crate::pipeline::Pipeline;
 use crate::report::ledger::RefuseReason;
-use crate::seams::settings::Shutdown;
-use crate::shell::shared::Shared;
 
 /// A span exporter that survives its collector.
 ///
@@ -25,57 +22,50 @@ use crate::shell::shared::Shared;
 ///
 /// The SDK passes no flush on to an exporter and owns it once the provider is built: take a [`Handle`] first.
 pub struct ResilientSpanExporter {
-    shared: Arc<Shared>,
+    pipeline: Pipeline,
     encoder: Encoder,
     limits: ValueLimits,
-    settings: Shutdown,
-    shut_down: AtomicBool,
-    pub(crate) start_warnings: Vec<String>,
 }
 
 impl ResilientSpanExporter {
-    pub(crate) fn new(shared: Arc<Shared>, limits: ValueLimits, settings: Shutdown) -> Self {
+    pub(crate) fn new(pipeline: Pipeline, limits: ValueLimits) -> Self {
         let encoder = Encoder::new(&Resource::builder_empty().build()).with_value_limits(limits);
-        Self { shared, encoder, limits, settings, shut_down: AtomicBool::new(false), start_warnings: Vec::new() }
+        Self { pipeline, encoder, limits }
     }
 
     /// A view that stays when the SDK owns the exporter.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shared) }
+        self.pipeline.handle()
     }
 
     /// The warnings about storage that [`Builder::build`](crate::Builder::build) has logged: a program that sets its
     /// log subscriber later can log them again.
     #[must_use]
     pub fn start_warnings(&self) -> &[String] {
-        &self.start_warnings
+        &self.pipeline.start_warnings
     }
 
     fn accept(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         if batch.is_empty() {
             return Ok(());
         }
-        let spans = batch.len();
-        if let Some(forked) = self.shared.process.refuse(spans) {
+        let (spans, shared) = (batch.len(), &self.pipeline.shared);
+        if let Some(forked) = shared.process.refuse(spans) {
             return Err(OTelSdkError::InternalFailure(forked.to_string()));
         }
-        let id = self.shared.core().next_id();
+        let id = shared.core().next_id();
         let encoded = catch_unwind(AssertUnwindSafe(|| {
-            let payload = self.encoder.encode(id, self.shared.clock.wall(), &batch);
-            (payload, self.shared.clock.now())
+            let payload = self.encoder.encode(id, shared.clock.wall(), &batch);
+            (payload, shared.clock.now())
         }));
         // The spans take more memory than their encoded bytes: they are dropped first.
         drop(batch);
         let Ok((payload, now)) = encoded else {
-            self.shared.decide(|core| core.on_encode_panicked(spans));
+            shared.decide(|core| core.on_encode_panicked(spans));
             return Err(OTelSdkError::InternalFailure("encoding panicked: please report this".to_owned()));
         };
-        let _ = catch_unwind(AssertUnwindSafe(|| self.shared.make_durable(&payload)));
-        // A panic here would be a fault of ours: it ends neither the caller's thread nor its tracing.
-        let offered = catch_unwind(AssertUnwindSafe(|| self.shared.decide(|core| core.on_offered(payload, now))));
-        self.shared.net.notify_one();
-        match offered.unwrap_or(Ok(())) {
+        match self.pipeline.accept(payload, now) {
             Ok(()) => Ok(()),
             Err(RefuseReason::AlreadyShutdown) => Err(OTelSdkError::AlreadyShutdown),
             Err(RefuseReason::LargerThanBuffer | RefuseReason::EncodePanicked | RefuseReason::Forked) => {
@@ -100,13 +90,10 @@ impl SpanExporter for ResilientSpanExporter {
     /// The text of the [`ShutdownError`](crate::ShutdownError), which [`Handle::shutdown_result`] returns as a value:
     /// the SDK's batch processor discards it.
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        if self.shut_down.swap(true, Ordering::AcqRel) {
+        if !self.pipeline.begin_shutdown() {
             return Err(OTelSdkError::AlreadyShutdown);
         }
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            self.shared.drain_and_stop(timeout.min(self.settings.timeout), self.settings.replay)
-        }));
-        match ended {
+        match catch_unwind(AssertUnwindSafe(|| self.pipeline.end(timeout))) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(OTelSdkError::InternalFailure(error.to_string())),
             Err(_) => Err(OTelSdkError::InternalFailure("the shutdown panicked: please report this".to_owned())),
@@ -116,7 +103,8 @@ impl SpanExporter for ResilientSpanExporter {
     /// Waits until no span waits, at most for [`Shutdown::timeout`](crate::Shutdown::timeout). The SDK's batch
     /// processor never calls this; use [`Handle::flush`] with a deadline of your own.
     fn force_flush(&self) -> OTelSdkResult {
-        self.shared.flush(self.settings.timeout).map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
+        let flushed = self.pipeline.shared.flush(self.pipeline.longest_wait());
+        flushed.map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
     }
 
     fn set_resource(&mut self, resource: &Resource) {
@@ -124,16 +112,10 @@ impl SpanExporter for ResilientSpanExporter {
     }
 }
 
-impl Drop for ResilientSpanExporter {
-    fn drop(&mut self) {
-        if !self.shut_down.load(Ordering::Acquire) {
-            let _ = self.shutdown_with_timeout(self.settings.timeout);
-        }
-    }
-}
-
 impl fmt::Debug for ResilientSpanExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResilientSpanExporter").field("endpoint", &self.shared.endpoint).finish_non_exhaustive()
+        f.debug_struct("ResilientSpanExporter")
+            .field("endpoint", &self.pipeline.shared.endpoint)
+            .finish_non_exhaustive()
     }
 }

@@ -15,7 +15,7 @@
 //! | `core` | all decisions, pure |
 //! | `stores` | our implementations of the seams, in files |
 //! | `shell` | threads and shared state |
-//! | `builder`, `exporter`, `guard`, `handle`, `error` | the front door |
+//! | `builder`, `exporter`, `pipeline`, `guard`, `handle`, `error` | the front door |
 //! | `proofs` | the simulation of the core, and crash histories over all stores |
 //!
 //! Each room knows those above it: `locks <- report <- seams <- {core, stores} <- shell <- front door`.
@@ -29,6 +29,7 @@ mod exporter;
 mod guard;
 mod handle;
 mod locks;
+mod pipeline;
 #[cfg(test)]
 mod proofs;
 mod report;
@@ -43,6 +44,8 @@ pub use exporter::ResilientSpanExporter;
 pub use file_fallback::Compression;
 pub use guard::ForkGuard;
 pub use handle::{DeadLetterFilter, Handle, RedriveReport};
+pub use otlp_payload::Signal;
+pub use pipeline::{OfferError, Pipeline};
 pub use report::events::Event;
 pub use report::forked::Forked;
 pub use report::health::{Health, Metrics, Status};

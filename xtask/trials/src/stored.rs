@@ -142,7 +142,7 @@ fn file_of_lines() -> Result<Vec<Record>, Failure> {
 
 fn lines_of(spans: &[SpanData]) -> Result<Vec<Record>, Failure> {
     let lines = json::to_lines(payload(spans).bytes(), LINE_BYTES)?;
-    Ok(lines.into_iter().map(|line| Record { bytes: line.text, count: line.spans }).collect())
+    Ok(lines.into_iter().map(|line| Record { bytes: line.text, count: line.items }).collect())
 }
 
 /// A collector that is always there and takes everything at once.

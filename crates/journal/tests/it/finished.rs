@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use journal::{Journal, Notice, OpenError, ReadError, Report};
+use journal::{Config, Journal, Notice, OpenError, ReadError, Report};
 use safe_dir::Directory as _;
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 
@@ -256,11 +256,36 @@ fn a_torn_end_that_an_earlier_version_left_is_no_damage() {
 
 /// Replaces the version of a record and its checksum.
 fn make_newer(bytes: &mut [u8], at: usize, number: u64) {
-    bytes[at + 8] = 2;
+    bytes[at + 8] = 3;
     let salt = crc32c::crc32c_append(crc32c::crc32c(&7_u64.to_le_bytes()), &number.to_le_bytes());
     let place = crc32c::crc32c_append(salt, &(at as u64).to_le_bytes());
     let sum = crc32c::crc32c_append(place, &bytes[at..at + 32]);
     bytes[at + 32..at + 36].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// A batch with a tag that the caller does not know belongs to a newer version of the caller.
+#[test]
+fn a_batch_with_an_unknown_tag_is_set_aside_untouched() {
+    let disk = Disk::new();
+    let (mut journal, _) = open(disk.root());
+    for seq in 1..=5 {
+        append(&mut journal, id(seq), LEN);
+    }
+    journal.sync().expect("a well disk");
+    drop(journal);
+    // Of the five, one has the tag 1, and one the last tag that there is.
+    let known = Config { known_tags: &[0], ..SMALL };
+    let (mut journal, report) = Journal::open(disk.root(), known, 8, |_| Ok(false)).expect("it opens");
+    assert_eq!((report.batches, report.newer, report.damaged, report.lost_batches), (3, 2, 0, 0));
+    assert_eq!(recovered(&mut journal).keys().copied().collect::<Vec<_>>(), [id(1), id(3), id(5)]);
+    journal.done(&[id(1), id(3), id(5)]).expect("a well disk");
+    journal.sync().expect("a well disk");
+    settle(&mut journal).expect("a well disk");
+    let moved = |notice: &Notice| matches!(notice, Notice::Newer { version: 2, records: 2, .. });
+    assert_eq!(count(&mut journal, moved), 1);
+    drop(journal);
+    let aside = disk.root().existing_subdirectory("quarantine").expect("readable").expect("there");
+    assert_eq!(aside.list().expect("readable").len(), 1);
 }
 
 #[test]
@@ -270,7 +295,7 @@ fn a_record_of_a_newer_version_does_not_block_the_others_and_is_set_aside_untouc
     let Outcome { whole, lost_batches, report, mut journal, disk, .. } = outcome(&segments);
     assert_eq!((whole.len() as u64, lost_batches, report.damaged, report.newer), (appended - 1, 0, 0, 1));
     let named =
-        |notice: &Notice| matches!(notice, Notice::Newer { version: 2, records: 1, name: of } if *of == name(1));
+        |notice: &Notice| matches!(notice, Notice::Newer { version: 3, records: 1, name: of } if *of == name(1));
     assert_eq!(count(&mut journal, named), 1);
     settle(&mut journal).expect("a well disk");
     assert_eq!(content(&disk, &format!("quarantine/{}", name(1))), segments[0], "untouched");

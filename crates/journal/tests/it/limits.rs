@@ -321,7 +321,7 @@ fn the_journal_of_an_ended_process_is_taken_over_batch_by_batch() {
     let (mut journal, _) = Journal::open(ours.root(), SMALL, 20, |_| Ok(false)).expect("it opens");
     while let Some(batch) = dead.next_recovered(now()) {
         let batch = batch.expect("whole");
-        journal.append(batch.id, batch.count, &batch.body).expect("appended");
+        journal.append_tagged(batch.id, batch.tag, batch.count, &batch.body).expect("appended");
         journal.sync().expect("synced");
         dead.done(&[batch.id]).expect("written");
     }

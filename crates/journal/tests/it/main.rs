@@ -16,8 +16,13 @@ use journal::{Config, Id, Journal, MaintainError, Notice, ReadError, Report};
 use safe_dir::Directory;
 
 /// Small segments, so that a short history fills several.
-const SMALL: Config =
-    Config { segment_bytes: 4 << 10, max_bytes: 1 << 20, max_body_bytes: 64 << 10, free_space_reserve: 0 };
+const SMALL: Config = Config {
+    segment_bytes: 4 << 10,
+    max_bytes: 1 << 20,
+    max_body_bytes: 64 << 10,
+    free_space_reserve: 0,
+    known_tags: &[0, 1, u8::MAX],
+};
 
 #[expect(clippy::disallowed_methods, reason = "any time will do")]
 fn now() -> Instant {
@@ -38,6 +43,11 @@ fn body(id: Id, len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
+/// The tag of the batch with this id: most have none.
+fn tag(id: Id) -> u8 {
+    [0, 0, 1, 0, u8::MAX][(id.1 % 5) as usize]
+}
+
 fn open<D: Directory>(dir: D) -> (Journal<D>, Report) {
     Journal::open(dir, SMALL, 7, |_| Ok(false)).expect("it opens")
 }
@@ -47,14 +57,15 @@ fn recovered<D: Directory>(journal: &mut Journal<D>) -> BTreeMap<Id, Vec<u8>> {
     let mut found = BTreeMap::new();
     while let Some(batch) = journal.next_recovered(now()) {
         let batch = batch.expect("whole");
-        assert_eq!(batch.count as usize, batch.body.len());
+        assert_eq!((batch.count as usize, batch.tag), (batch.body.len(), tag(batch.id)));
         assert!(found.insert(batch.id, batch.body).is_none(), "{:?} came twice", batch.id);
     }
     found
 }
 
 fn append<D: Directory>(journal: &mut Journal<D>, id: Id, len: usize) {
-    journal.append(id, u32::try_from(len).expect("small"), &body(id, len)).expect("it is appended");
+    let count = u32::try_from(len).expect("small");
+    journal.append_tagged(id, tag(id), count, &body(id, len)).expect("it is appended");
 }
 
 /// Repeats maintenance until no step is due.
@@ -138,7 +149,7 @@ impl Account {
     }
 
     fn append_batch<D: Directory>(&mut self, journal: &mut Journal<D>, id: Id, len: usize) -> bool {
-        let accepted = journal.append(id, u32::try_from(len).expect("small"), &body(id, len)).is_ok();
+        let accepted = journal.append_tagged(id, tag(id), u32::try_from(len).expect("small"), &body(id, len)).is_ok();
         if accepted {
             self.len.insert(id, len);
             self.waiting.insert(id, Safety::Appended);

@@ -6,7 +6,7 @@ use journal::{Id, Journal, Notice, ReadError, SyncError};
 use safe_dir::sim::{Crash, Disk, MemoryDir};
 use safe_dir::{Directory, Locked, SafeDir};
 
-use super::{SMALL, append, body, count, id, now, open, recovered, settle};
+use super::{SMALL, append, body, count, id, now, open, recovered, settle, tag};
 
 fn journal_in(disk: &Disk) -> Journal<MemoryDir> {
     open(disk.root().subdirectory("journal").expect("made")).0
@@ -82,7 +82,8 @@ fn a_removal_is_noticed_without_a_record_to_sync_and_while_a_segment_is_finished
     append(&mut journal, id(1), 500);
     assert!(disk.remove_tree("journal"));
     // The sync that finishes a full segment.
-    let refused = (2..=20).find(|seq| journal.append(id(*seq), 500, &body(id(*seq), 500)).is_err());
+    let refused =
+        (2..=20).find(|seq| journal.append_tagged(id(*seq), tag(id(*seq)), 500, &body(id(*seq), 500)).is_err());
     assert!(refused.is_some_and(|seq| seq <= 9), "{refused:?}");
     assert!(journal.sync().expect_err("gone").is_vanished());
     let lost = journal.renew(Locked::new(disk.root().subdirectory("journal").expect("made")).expect("free"));

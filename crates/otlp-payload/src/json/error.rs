@@ -3,9 +3,12 @@
 use std::error::Error;
 use std::fmt;
 
+use super::schema::request;
+use crate::signal::Signal;
 use crate::wire::MAX_DEPTH;
 
-/// Why a line is not a readable `TracesData` object. Nothing of such a line is taken; set it aside.
+/// Why a line is not a readable `TracesData` object, or that of another signal. Nothing of such a line is taken; set it
+/// aside.
 ///
 /// Offsets count bytes from the start of the line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,8 +55,12 @@ pub enum JsonError {
         /// Where the first value beyond the limit begins.
         offset: usize,
     },
-    /// An object without `resourceSpans` that has other fields: another signal, or no OTLP at all.
-    NoTraces,
+    /// An object without `resourceSpans`, or the field of the signal that was asked for, that has other fields: another
+    /// signal, or no OTLP at all.
+    NoItems {
+        /// The signal that was asked for.
+        signal: Signal,
+    },
 }
 
 impl fmt::Display for JsonError {
@@ -68,7 +75,10 @@ impl fmt::Display for JsonError {
             }
             Self::Duplicate { offset } => write!(f, "line gives a field twice at byte {offset}"),
             Self::TooDeep { offset } => write!(f, "line nests deeper than {MAX_DEPTH} at byte {offset}"),
-            Self::NoTraces => f.write_str("line holds no traces: it has no \"resourceSpans\""),
+            Self::NoItems { signal } => {
+                let name = request(*signal).message.fields.first().map_or("", |field| field.name);
+                write!(f, "line holds no {signal}: it has no \"{name}\"")
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use super::schema::{Field, KEY_VALUE, Kind, Message};
+use super::schema::{Field, KEY_VALUE, Kind, Message, Number};
 use super::text::{Block, put_base64, put_double, put_hex, put_integer, put_string, put_text};
 use crate::wire::{self, Cursor, DecodeError, Fields};
 
@@ -39,6 +39,7 @@ fn quick(
     let mut cursor = Cursor::new(content);
     let mut rest = schema.fields;
     let mut current: Option<&'static Field> = None;
+    let mut has_chosen = false;
     while let Some(tag) = cursor.short_tag() {
         let field = match current {
             Some(field) if field.tag == tag => {
@@ -54,6 +55,9 @@ fn quick(
                     return Ok(false);
                 };
                 rest = behind;
+                if field.is_choice && std::mem::replace(&mut has_chosen, true) {
+                    return Ok(false);
+                }
                 if let Some(last) = current {
                     if schema.oneof {
                         return Ok(false);
@@ -173,12 +177,36 @@ fn scalar(out: &mut Vec<u8>, kind: Kind, cursor: &mut Cursor<'_>) -> Option<()> 
         Kind::Bool => out.extend_from_slice(if cursor.varint()? == 0 { b"false" } else { b"true" }),
         Kind::Int64 => quoted(out, cursor.varint()? as i64),
         Kind::Fixed64 => quoted(out, u64::from_le_bytes(cursor.fixed()?)),
+        Kind::Sfixed64 => quoted(out, i64::from_le_bytes(cursor.fixed()?)),
         // A varint of a 32-bit field keeps its low 32 bits, as protobuf says.
         Kind::Int32 | Kind::Enum(_) => put_integer(out, cursor.varint()? as i32),
         Kind::Uint32 => put_integer(out, cursor.varint()? as u32),
+        Kind::Sint32 => {
+            let zigzag = cursor.varint()? as u32;
+            put_integer(out, (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
+        }
         Kind::Fixed32 => put_integer(out, u32::from_le_bytes(cursor.fixed()?)),
+        Kind::Packed(number) => {
+            let mut numbers = Cursor::new(cursor.bytes()?);
+            // Without a number there is nothing between two commas.
+            put_number(out, number, &mut numbers)?;
+            while !numbers.is_at_end() {
+                out.push(b',');
+                put_number(out, number, &mut numbers)?;
+            }
+        }
         Kind::Double => put_double(out, f64::from_le_bytes(cursor.fixed()?)),
         Kind::Message(_) => return None,
+    }
+    Some(())
+}
+
+/// One packed number; `None` if it is torn.
+fn put_number(out: &mut Vec<u8>, number: Number, cursor: &mut Cursor<'_>) -> Option<()> {
+    match number {
+        Number::Fixed64 => quoted(out, u64::from_le_bytes(cursor.fixed()?)),
+        Number::Uint64 => quoted(out, cursor.varint()?),
+        Number::Double => put_double(out, f64::from_le_bytes(cursor.fixed()?)),
     }
     Some(())
 }
@@ -219,7 +247,11 @@ fn careful(
             let mut cursor = Cursor::new(field.raw);
             // The tag may be longer than it needs to be.
             cursor.varint();
-            scalar(out, known.kind, &mut cursor).ok_or(DecodeError::WireType { offset: field.offset })?;
+            let put = match known.kind {
+                Kind::Packed(number) if field.wire_type() != 2 => put_number(out, number, &mut cursor),
+                kind => scalar(out, kind, &mut cursor),
+            };
+            put.ok_or(DecodeError::WireType { offset: field.offset })?;
         }
     }
     if let Some(last) = last {
@@ -239,14 +271,22 @@ fn ordered<'a>(
     for field in Fields::new(content, base) {
         let field = field?;
         if let Some(known) = schema.fields.iter().find(|known| known.number == field.number) {
-            if known.tag & 7 != field.wire_type() {
+            let is_single = matches!(known.kind, Kind::Packed(number) if number.wire_type() == field.wire_type());
+            if known.tag & 7 != field.wire_type() && !is_single {
                 return Err(DecodeError::WireType { offset: field.offset });
             }
-            fields.push((known, field));
+            // An empty field of packed numbers has none.
+            if !matches!((known.kind, field.bytes()), (Kind::Packed(_), Ok(([], _)))) {
+                fields.push((known, field));
+            }
         }
     }
     if schema.oneof {
         fields.drain(..fields.len().saturating_sub(1));
+    }
+    if let Some(chosen) = fields.iter().rposition(|(known, _)| known.is_choice) {
+        let chosen = fields[chosen].0;
+        fields.retain(|(known, _)| !known.is_choice || ptr::eq(*known, chosen));
     }
     fields.sort_by_key(|(known, _)| known.number);
     // `dedup` keeps the first of equals.

@@ -8,7 +8,8 @@ use super::digits::{put_from_base64, put_from_hex};
 use super::error::JsonError;
 use super::number::{double, exact_integer, number_end, plain_digits, signed};
 use super::scan::{Scanner, Text};
-use super::schema::{ANY_VALUE, Field, KEY_VALUE, Kind, Message, SPAN, TRACES_DATA};
+use super::schema::{ANY_VALUE, Field, KEY_VALUE, Kind, Message, Number, request};
+use crate::signal::Signal;
 use crate::wire::{Fields, MAX_DEPTH, close, open, put_bytes, put_varint, varint_len};
 
 /// The longest line that [`from_line`] takes: 64 MiB, OTLP's recommended limit of a request.
@@ -42,6 +43,27 @@ pub fn from_line(line: &[u8]) -> Result<(Bytes, usize), JsonError> {
 ///
 /// As [`from_line`].
 pub fn from_line_within(line: &[u8], max_bytes: usize) -> Result<(Bytes, usize), JsonError> {
+    from_line_of(Signal::Traces, line, max_bytes)
+}
+
+/// [`from_line`] for a request of any signal, with a limit of one's own: the bytes of the request, and how many items
+/// it holds.
+///
+/// ```
+/// use otlp_payload::{Signal, json};
+///
+/// let line = br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"full"}}]}]}]}"#;
+/// let (request, items) = json::from_line_of(Signal::Logs, line, 1_000)?;
+/// assert_eq!(items, 1);
+/// let lines = json::to_lines_of(Signal::Logs, &request, 1_000).expect("readable");
+/// assert!(lines[0].text.starts_with(br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":"#));
+/// # Ok::<(), json::JsonError>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`from_line`]; [`JsonError::NoItems`] for a line of another signal.
+pub fn from_line_of(signal: Signal, line: &[u8], max_bytes: usize) -> Result<(Bytes, usize), JsonError> {
     if line.len() > max_bytes {
         return Err(JsonError::TooLong { length: line.len(), limit: max_bytes });
     }
@@ -60,29 +82,32 @@ pub fn from_line_within(line: &[u8], max_bytes: usize) -> Result<(Bytes, usize),
     let mut reader = Reader {
         scan: Scanner::new(line),
         out: Vec::with_capacity(capacity),
-        spans: 0,
+        items: 0,
         long: varint_len(half as u64).max(2),
     };
     reader.scan.next_token();
-    let known = reader.message(&TRACES_DATA, MAX_DEPTH)?;
+    let known = reader.message(&request(signal).message, MAX_DEPTH)?;
     if reader.scan.next_token().is_some() {
         return Err(reader.scan.unexpected("the end of the line"));
     }
     if known == Known::NoneOfSome {
-        return Err(JsonError::NoTraces);
+        return Err(JsonError::NoItems { signal });
     }
     reader.out.shrink_to_fit();
-    Ok((reader.out.into(), reader.spans))
+    Ok((reader.out.into(), reader.items))
 }
 
 /// Lines of an exporter are shorter, but for a span of this size.
 const LONG_LINE: usize = 2 << 20;
 
+/// The bit of all members of a `oneof` beside other fields: no message has so many fields.
+const CHOICE: u32 = 1 << 31;
+
 struct Reader<'a> {
     scan: Scanner<'a>,
     out: Vec<u8>,
-    spans: usize,
-    /// How long the length of a message of many spans will be.
+    items: usize,
+    /// How long the length of a message of many items will be.
     long: usize,
 }
 
@@ -116,7 +141,11 @@ impl<'a> Reader<'a> {
                     let is_null = self.scan.next_token() == Some(b'n') && self.scan.take_literal("null");
                     if !is_null {
                         // Of a `oneof` there is one member in all.
-                        let bit = if schema.oneof { 1 } else { 1 << index };
+                        let bit = match (schema.oneof, field.is_choice) {
+                            (true, _) => 1,
+                            (_, true) => CHOICE,
+                            _ => 1 << index,
+                        };
                         if seen & bit != 0 {
                             return Err(JsonError::Duplicate { offset: key_at });
                         }
@@ -182,7 +211,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn field(&mut self, schema: &'static Message, field: &'static Field, depth: usize) -> Result<(), JsonError> {
         if !field.repeated {
-            return self.value(field, schema.oneof, depth);
+            return self.value(field, schema.oneof || field.is_choice, depth);
         }
         if !self.scan.take(b'[') {
             return Err(self.wrong("an array"));
@@ -190,11 +219,41 @@ impl<'a> Reader<'a> {
         if self.scan.take(b']') {
             return Ok(());
         }
+        if let Kind::Packed(number) = field.kind {
+            return self.packed(field, number);
+        }
         loop {
             self.scan.next_token();
             self.value(field, true, depth)?;
             if !self.scan.take(b',') {
                 return self.scan.expect(b']', "a comma or the end of the array");
+            }
+        }
+    }
+
+    /// The numbers of an array whose first one comes next, one behind the other in one field.
+    fn packed(&mut self, field: &'static Field, number: Number) -> Result<(), JsonError> {
+        let packed = open(&mut self.out, field.tag as u8, 1);
+        loop {
+            self.scan.next_token();
+            match number {
+                Number::Fixed64 => {
+                    let value = self.integer("an unsigned 64-bit integer", unsigned)?;
+                    self.out.extend_from_slice(&value.to_le_bytes());
+                }
+                Number::Uint64 => {
+                    let value = self.integer("an unsigned 64-bit integer", unsigned)?;
+                    put_varint(&mut self.out, value);
+                }
+                Number::Double => {
+                    let value = self.double()?;
+                    self.out.extend_from_slice(&value.to_le_bytes());
+                }
+            }
+            if !self.scan.take(b',') {
+                self.scan.expect(b']', "a comma or the end of the array")?;
+                close(&mut self.out, packed);
+                return Ok(());
             }
         }
     }
@@ -233,9 +292,21 @@ impl<'a> Reader<'a> {
                     self.out.extend_from_slice(&value.to_le_bytes());
                 }
             }
+            Kind::Sfixed64 => {
+                let value = self.integer("a 64-bit integer", signed)?;
+                if keep || value != 0 {
+                    put_varint(&mut self.out, u64::from(field.tag));
+                    self.out.extend_from_slice(&value.to_le_bytes());
+                }
+            }
             Kind::Int32 => {
                 let value = self.integer("a 32-bit integer", signed_32)?;
                 self.varint(field, i64::from(value) as u64, keep);
+            }
+            Kind::Sint32 => {
+                let value = self.integer("a 32-bit integer", signed_32)?;
+                // Zigzag: the sign is the lowest bit.
+                self.varint(field, u64::from((value << 1 ^ value >> 31).cast_unsigned()), keep);
             }
             Kind::Uint32 => {
                 let value = self.integer("an unsigned 32-bit integer", unsigned_32)?;
@@ -257,6 +328,8 @@ impl<'a> Reader<'a> {
                 put_varint(&mut self.out, u64::from(field.tag));
                 self.out.extend_from_slice(&value.to_le_bytes());
             }
+            // An array: `field` has read it.
+            Kind::Packed(_) => return Err(self.wrong("an array")),
         }
         Ok(())
     }
@@ -286,7 +359,7 @@ impl<'a> Reader<'a> {
             self.message(schema, depth)?;
         }
         close(&mut self.out, message);
-        self.spans += usize::from(ptr::eq(schema, &SPAN));
+        self.items += usize::from(schema.is_item);
         Ok(())
     }
 

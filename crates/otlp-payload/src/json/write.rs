@@ -1,21 +1,22 @@
 //! Protobuf to JSON lines.
 
 use super::object::put_message;
-use super::schema::{Message, RESOURCE, SCOPE, SPAN};
+use super::schema::{Message, RESOURCE, Request, SCOPE, request};
 use super::text::put_string;
-use crate::walk::{RESOURCE_SPANS, SCOPE_SPANS, SPANS};
+use crate::signal::Signal;
+use crate::walk::{ENTRIES, RESOURCES, SCOPES, for_each_below};
 use crate::wire::{DecodeError, Fields, MAX_DEPTH};
 
-/// One line of a file: a `TracesData` object, without the newline.
+/// One line of a file: a `TracesData`, `LogsData` or `MetricsData` object, without the newline.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct JsonLine {
     /// The text, UTF-8 without a line break inside.
     pub text: Vec<u8>,
-    /// How many spans it holds: at least one.
-    pub spans: usize,
-    /// Longer than the limit, which some readers will not take: a single span that is so by itself, or spans whose
-    /// resource and scope leave less than an eighth of a line to them.
+    /// How many spans it holds, or items of another signal: at least one, but for metrics without data points.
+    pub items: usize,
+    /// Longer than the limit, which some readers will not take: a single span (log record, metric) that is so by
+    /// itself, or spans whose resource and scope leave less than an eighth of a line to them.
     pub oversized: bool,
 }
 
@@ -36,22 +37,30 @@ pub struct JsonLine {
 ///
 /// When the bytes are not readable.
 pub fn to_lines(request: &[u8], max_line_bytes: usize) -> Result<Vec<JsonLine>, DecodeError> {
+    to_lines_of(Signal::Traces, request, max_line_bytes)
+}
+
+/// [`to_lines`] for a request of any signal: `LogsData` and `MetricsData` objects, whose lines are cut between log
+/// records and between metrics. A metric stays whole, with all its data points.
+///
+/// # Errors
+///
+/// When the bytes are not readable.
+pub fn to_lines_of(signal: Signal, bytes: &[u8], max_line_bytes: usize) -> Result<Vec<JsonLine>, DecodeError> {
     let mut lines = Vec::new();
-    for field in Fields::new(request, 0) {
+    for field in Fields::new(bytes, 0) {
         let field = field?;
-        if field.number == RESOURCE_SPANS {
+        if field.number == RESOURCES {
             let (content, base) = field.bytes()?;
-            resource_spans(&mut lines, content, base, max_line_bytes)?;
+            put_resource(&mut lines, signal, content, base, max_line_bytes)?;
         }
     }
     Ok(lines)
 }
 
-const LINE_START: &[u8] = b"{\"resourceSpans\":[{\"scopeSpans\":[";
-const SCOPE_START: &[u8] = b"{\"spans\":[";
-
-fn resource_spans(
+fn put_resource(
     lines: &mut Vec<JsonLine>,
+    signal: Signal,
     message: &[u8],
     base: usize,
     max_line_bytes: usize,
@@ -60,26 +69,30 @@ fn resource_spans(
     let capacity = message.len().saturating_mul(5).div_euclid(2).min(max_line_bytes).saturating_add(256);
     let mut line = Line {
         lines,
+        // Below resource and scope.
+        below: signal.levels().get(3..).unwrap_or_default(),
+        names: request(signal),
         max: max_line_bytes,
         capacity,
         text: Vec::new(),
-        spans: 0,
+        entries: 0,
+        items: 0,
         in_scope: false,
         scope_end: Vec::new(),
         line_end: ending(message, base, &RESOURCE, b"],\"resource\":", b"}]}")?,
     };
     for field in Fields::new(message, base) {
         let field = field?;
-        if field.number != SCOPE_SPANS {
+        if field.number != SCOPES {
             continue;
         }
         let (message, base) = field.bytes()?;
         line.scope_end = ending(message, base, &SCOPE, b"],\"scope\":", b"}")?;
         for field in Fields::new(message, base) {
             let field = field?;
-            if field.number == SPANS {
-                let (span, base) = field.bytes()?;
-                line.add(span, base)?;
+            if field.number == ENTRIES {
+                let (entry, base) = field.bytes()?;
+                line.add(entry, base)?;
             }
         }
         line.end_scope();
@@ -124,41 +137,49 @@ fn ending(
 /// The line that is being written.
 struct Line<'l> {
     lines: &'l mut Vec<JsonLine>,
+    /// The field numbers that lead from an entry to its items.
+    below: &'static [&'static [u32]],
+    names: &'static Request,
     max: usize,
     capacity: usize,
     text: Vec<u8>,
-    spans: usize,
+    /// Spans, log records or metrics.
+    entries: usize,
+    items: usize,
     in_scope: bool,
     scope_end: Vec<u8>,
     line_end: Vec<u8>,
 }
 
 impl Line<'_> {
-    fn add(&mut self, span: &[u8], base: usize) -> Result<(), DecodeError> {
+    fn add(&mut self, entry: &[u8], base: usize) -> Result<(), DecodeError> {
+        let mut items = 0;
+        for_each_below(entry, base, self.below, &mut |_, _| items += 1)?;
         let before = self.text.len();
         let was_in_scope = self.in_scope;
-        self.start_span();
+        self.start_entry();
         let start = self.text.len();
-        put_message(&mut self.text, &SPAN, span, base, MAX_DEPTH - 3)?;
-        if self.length() > self.max && self.spans > 0 && !self.is_tight(was_in_scope) {
-            // The span goes to the next line as it is written here.
-            let span = self.text.split_off(start);
+        put_message(&mut self.text, self.names.entry, entry, base, MAX_DEPTH - 3)?;
+        if self.length() > self.max && self.entries > 0 && !self.is_tight(was_in_scope) {
+            // The entry goes to the next line as it is written here.
+            let entry = self.text.split_off(start);
             self.text.truncate(before);
             self.in_scope = was_in_scope;
             self.end_scope();
             self.end();
-            self.start_span();
-            self.text.extend_from_slice(&span);
+            self.start_entry();
+            self.text.extend_from_slice(&entry);
         }
-        self.spans += 1;
+        self.entries += 1;
+        self.items += items;
         Ok(())
     }
 
-    /// Whether resource and scope leave less than an eighth of a line to spans. They would be written for each few of
+    /// Whether resource and scope leave less than an eighth of a line to entries. They would be written for each few of
     /// them again: a batch of a thousand spans would become a thousand times its resource.
     fn is_tight(&self, in_scope: bool) -> bool {
         let scope = if in_scope { self.scope_end.len() } else { 0 };
-        let around = LINE_START.len() + SCOPE_START.len() + scope + self.line_end.len();
+        let around = self.names.line_start.len() + self.names.scope_start.len() + scope + self.line_end.len();
         around > self.max - self.max / 8
     }
 
@@ -167,18 +188,18 @@ impl Line<'_> {
         self.text.len() + self.scope_end.len() + self.line_end.len()
     }
 
-    fn start_span(&mut self) {
+    fn start_entry(&mut self) {
         if self.in_scope {
             self.text.push(b',');
             return;
         }
-        if self.spans == 0 {
+        if self.entries == 0 {
             self.text = Vec::with_capacity(self.capacity);
-            self.text.extend_from_slice(LINE_START);
+            self.text.extend_from_slice(self.names.line_start);
         } else {
             self.text.push(b',');
         }
-        self.text.extend_from_slice(SCOPE_START);
+        self.text.extend_from_slice(self.names.scope_start);
         self.in_scope = true;
     }
 
@@ -190,12 +211,12 @@ impl Line<'_> {
     }
 
     fn end(&mut self) {
-        if self.spans > 0 {
+        if self.entries > 0 {
             let mut text = std::mem::take(&mut self.text);
             text.extend_from_slice(&self.line_end);
             let oversized = text.len() > self.max;
-            self.lines.push(JsonLine { text, spans: self.spans, oversized });
-            self.spans = 0;
+            self.lines.push(JsonLine { text, items: self.items, oversized });
+            (self.entries, self.items) = (0, 0);
         }
     }
 }

@@ -44,7 +44,7 @@ proptest! {
         };
         for (seq, want, part) in [(0, true, &old), (1, false, &young)] {
             let count = is_old.iter().filter(|old| **old == want).count();
-            prop_assert_eq!(part.as_ref().map_or(0, Payload::span_count), count);
+            prop_assert_eq!(part.as_ref().map_or(0, Payload::item_count), count);
             let Some(part) = part else { continue };
             let id = if count == is_old.len() { ID } else { BatchId { incarnation: 9, seq } };
             prop_assert_eq!((part.id(), part.created()), (id, payload.created()));

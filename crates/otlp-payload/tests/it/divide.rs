@@ -6,7 +6,7 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_sdk::Resource;
 use otlp_payload::wire::Fields;
-use otlp_payload::{BatchId, Payload, Separated, count_spans, merge, merge_within};
+use otlp_payload::{BatchId, Payload, Separated, Signal, count_spans, merge, merge_within};
 use proptest::collection::vec;
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -139,7 +139,7 @@ fn max_spans() -> impl Strategy<Value = usize> {
 
 fn check_cut(request: Vec<u8>, max_bytes: usize, max_spans: usize) -> Result<(), TestCaseError> {
     let payload = payload(request);
-    let count = payload.span_count();
+    let count = payload.item_count();
     let is_within = payload.bytes().len() <= max_bytes && count <= max_spans;
     let Some(pieces) = payload.cut_within(max_bytes, max_spans, names()) else {
         prop_assert!(count < 2 || is_within);
@@ -148,15 +148,15 @@ fn check_cut(request: Vec<u8>, max_bytes: usize, max_spans: usize) -> Result<(),
     prop_assert!(!is_within);
     let mut next = 0;
     for (seq, piece) in (0..).zip(&pieces) {
-        let (start, end) = (next, next + piece.span_count());
+        let (start, end) = (next, next + piece.item_count());
         prop_assert_eq!((piece.id(), piece.created()), (BatchId { incarnation: 9, seq }, UNIX_EPOCH));
         prop_assert!(start < end);
         prop_assert_eq!(&piece.bytes()[..], picked(payload.bytes(), &|number| (start..end).contains(&number)));
-        prop_assert!(piece.bytes().len() <= max_bytes || piece.span_count() == 1);
-        prop_assert!(piece.span_count() <= max_spans.max(1));
+        prop_assert!(piece.bytes().len() <= max_bytes || piece.item_count() == 1);
+        prop_assert!(piece.item_count() <= max_spans.max(1));
         // One span more would not fit.
         let larger = picked(payload.bytes(), &|number| (start..=end).contains(&number));
-        prop_assert!(end == count || larger.len() > max_bytes || piece.span_count() >= max_spans);
+        prop_assert!(end == count || larger.len() > max_bytes || piece.item_count() >= max_spans);
         next = end;
     }
     prop_assert_eq!(next, count);
@@ -167,7 +167,7 @@ fn check_cut(request: Vec<u8>, max_bytes: usize, max_spans: usize) -> Result<(),
 
 fn check_separate(request: Vec<u8>, min_bytes: usize) -> Result<(), TestCaseError> {
     let payload = payload(request);
-    let count = payload.span_count();
+    let count = payload.item_count();
     let Some(Separated { large, small }) = payload.separate(min_bytes, names()) else {
         prop_assert_eq!(count, 0);
         return Ok(());
@@ -183,7 +183,7 @@ fn check_separate(request: Vec<u8>, min_bytes: usize) -> Result<(), TestCaseErro
     for (seq, (want, part)) in (0..).zip([true, false].into_iter().zip(both.into_iter().flatten())) {
         prop_assert_eq!((part.id(), part.created()), (BatchId { incarnation: 9, seq }, UNIX_EPOCH));
         prop_assert_eq!(&part.bytes()[..], picked(payload.bytes(), &|number| is_large[number] == want));
-        prop_assert_eq!(part.span_count(), is_large.iter().filter(|is_large| **is_large == want).count());
+        prop_assert_eq!(part.item_count(), is_large.iter().filter(|is_large| **is_large == want).count());
     }
     prop_assert!(large.is_some() && small.is_some());
     Ok(())
@@ -198,7 +198,7 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn check_merge(requests: &[Bytes], max_bytes: usize, max_spans: usize) -> Result<(), TestCaseError> {
-    let merged = merge_within(requests, max_bytes, max_spans);
+    let merged = merge_within(Signal::Traces, requests, max_bytes, max_spans);
     let mut next = 0;
     for one in &merged {
         prop_assert_eq!(one.requests.start, next);
@@ -265,7 +265,7 @@ proptest! {
     ) {
         let resource = Resource::builder_empty().with_service_name("merged").build();
         let requests: Vec<Bytes> = batches.iter().map(|batch| encode(&resource, batch).bytes().clone()).collect();
-        let merged = merge_within(&requests, max_bytes, max_spans);
+        let merged = merge_within(Signal::Traces, &requests, max_bytes, max_spans);
         for one in &merged {
             // With the next request it would be too large: the stock encoder's size of both, or their spans.
             if let Some(next) = requests.get(one.requests.end) {
@@ -324,13 +324,13 @@ fn a_span_over_the_limit_is_alone_and_its_neighbours_fill_their_pieces() {
     let spans = [span(10), span(10), span(500), span(10), span(10), span(10)].concat();
     let payload = payload(framed(1, &framed(2, &spans, false), false));
     let counts =
-        |max| -> Vec<usize> { payload.cut(max, names()).expect("too large").iter().map(Payload::span_count).collect() };
+        |max| -> Vec<usize> { payload.cut(max, names()).expect("too large").iter().map(Payload::item_count).collect() };
     assert_eq!(counts(60), [2, 1, 3]);
     assert_eq!(counts(0), [1; 6]);
     let Some(Separated { large: Some(large), small: Some(small) }) = payload.separate(100, names()) else {
         panic!("one of six is large");
     };
-    assert_eq!((large.span_count(), small.span_count()), (1, 5));
+    assert_eq!((large.item_count(), small.item_count()), (1, 5));
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn a_batch_that_promises_more_spans_than_it_has_is_cut_by_those_that_it_has() {
     let counts = |promised, max| {
         let batch = Payload::new(ID, UNIX_EPOCH, promised, request.clone().into());
         let pieces = batch.cut_within(usize::MAX, max, names())?;
-        Some(pieces.iter().map(Payload::span_count).collect::<Vec<_>>())
+        Some(pieces.iter().map(Payload::item_count).collect::<Vec<_>>())
     };
     assert_eq!(counts(9, 3), Some(vec![3, 1]));
     assert_eq!((counts(9, 4), counts(4, 4)), (None, None));
@@ -352,6 +352,6 @@ fn padding_alone_may_make_a_request_fit() {
     let scope = framed(2, &[framed(2, b"", false), framed(2, b"", false)].concat(), true);
     let payload = payload(framed(1, &[scope, framed(2, b"", true)].concat(), true));
     let pieces = payload.cut(8, names()).expect("17 bytes are more than 8");
-    assert_eq!((pieces.len(), pieces[0].span_count(), pieces[0].bytes().len()), (1, 2, 8));
+    assert_eq!((pieces.len(), pieces[0].item_count(), pieces[0].bytes().len()), (1, 2, 8));
     assert!(pieces[0].cut(8, names()).is_none());
 }

@@ -34,7 +34,7 @@ proptest! {
     #[test]
     fn equals_the_stock_exporter(resource in spans::resource(), batch in vec(spans::span(), 0..12)) {
         let payload = encode(&resource, &batch);
-        prop_assert_eq!(payload.span_count(), batch.len());
+        prop_assert_eq!(payload.item_count(), batch.len());
         prop_assert_eq!(&payload.bytes()[..], &stock(&resource, &batch)[..]);
     }
 }

@@ -45,10 +45,10 @@ fn read_all(bytes: &[u8]) -> Result<(), TestCaseError> {
         prop_assert_eq!(Ok(decoded.iter().map(|one| one.spans.len()).sum()), count);
     }
     if let Ok(lines) = lines {
-        prop_assert_eq!(Ok(lines.iter().map(|line| line.spans).sum()), count);
+        prop_assert_eq!(Ok(lines.iter().map(|line| line.items).sum()), count);
         for line in lines {
             let (bytes, spans) = from_line(&line.text).unwrap();
-            prop_assert_eq!(spans, line.spans);
+            prop_assert_eq!(spans, line.items);
             prop_assert!(ExportTraceServiceRequest::decode(bytes).is_ok());
         }
     }
@@ -61,7 +61,7 @@ fn read_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     }
     let payload = Payload::new(ID, UNIX_EPOCH, 2, bytes.to_vec().into());
     if let Some((left, right)) = payload.split(ID, BatchId { incarnation: 0, seq: 0 }) {
-        prop_assert_eq!(left.span_count() + right.span_count(), count_spans(bytes).unwrap());
+        prop_assert_eq!(left.item_count() + right.item_count(), count_spans(bytes).unwrap());
     }
     divide_and_merge(&payload)
 }
@@ -72,7 +72,7 @@ fn divide_and_merge(payload: &Payload) -> Result<(), TestCaseError> {
     let (pieces, separated) = (payload.cut(40, || ID), payload.separate(40, || ID));
     prop_assert!(count.is_ok() || (pieces.is_none() && separated.is_none()));
     if let Some(pieces) = pieces {
-        prop_assert_eq!(Ok(pieces.iter().map(Payload::span_count).sum()), count);
+        prop_assert_eq!(Ok(pieces.iter().map(Payload::item_count).sum()), count);
     }
     let whole = payload.bytes().clone();
     let merged = merge(&[whole.clone(), whole.clone()], usize::MAX);

@@ -47,13 +47,13 @@ proptest! {
         let lines = to_lines(payload.bytes(), limit).unwrap();
         let mut spans = Vec::new();
         for line in &lines {
-            let is_alone = line.spans == 1 || around(&line.text) > limit - limit / 8;
+            let is_alone = line.items == 1 || around(&line.text) > limit - limit / 8;
             prop_assert!(line.text.len() <= limit || (line.oversized && is_alone));
             prop_assert_eq!(line.oversized, line.text.len() > limit);
             prop_assert!(!line.text.contains(&b'\n'));
             prop_assert!(line.text.starts_with(LINE_START));
             let (bytes, count) = from_line(&line.text).unwrap();
-            prop_assert_eq!(count, line.spans);
+            prop_assert_eq!(count, line.items);
             spans.extend(flat(&bytes));
         }
         prop_assert_eq!(spans, flat(payload.bytes()));
@@ -276,7 +276,7 @@ fn a_span_beyond_the_limit_has_a_line_of_its_own_and_the_mark() {
     let span = |length: usize| Span { name: "n".repeat(length), ..Default::default() };
     let request = request_of(vec![span(10), span(10), span(500), span(10)]);
     let lines = to_lines(&request, 200).unwrap();
-    let seen: Vec<_> = lines.iter().map(|line| (line.spans, line.oversized)).collect();
+    let seen: Vec<_> = lines.iter().map(|line| (line.items, line.oversized)).collect();
     assert_eq!(seen, [(2, false), (1, true), (1, false)]);
 }
 
@@ -290,7 +290,7 @@ fn a_resource_that_fills_a_line_is_not_written_once_for_each_span() {
     };
     for length in [9_900, 20_000] {
         let lines = to_lines(&request(length), 10_000).unwrap();
-        let seen: Vec<_> = lines.iter().map(|line| (line.spans, line.oversized)).collect();
+        let seen: Vec<_> = lines.iter().map(|line| (line.items, line.oversized)).collect();
         assert_eq!(seen, [(500, true)]);
     }
     // Some room is used as long as it is worth the repetition.

@@ -3,6 +3,7 @@
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as ProtoValue;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use otlp_payload::Signal;
 use otlp_payload::json::{JsonError, from_line, from_line_within, to_lines};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -194,7 +195,7 @@ fn errors_say_where_and_what() {
         (b"{\"resourceSpans\" []}", JsonError::Syntax { offset: 17, expected: "a colon" }),
         (b"{\"a\":\"\xff\"}", JsonError::Utf8 { offset: 6 }),
         (b"{\"a\":\"\xe2\x82", JsonError::Truncated { offset: 8 }),
-        (b"{\"resourceLogs\":[]}", JsonError::NoTraces),
+        (b"{\"resourceLogs\":[]}", JsonError::NoItems { signal: Signal::Traces }),
     ];
     for (line, expected) in cases {
         assert_eq!(from_line(line), Err(expected), "{}", String::from_utf8_lossy(line));

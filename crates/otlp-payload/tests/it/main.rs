@@ -7,5 +7,7 @@ mod encode;
 mod hostile;
 mod json_lines;
 mod json_read;
+mod signals;
 mod spans;
+mod telemetry;
 mod walk;

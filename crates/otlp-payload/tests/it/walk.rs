@@ -46,10 +46,10 @@ proptest! {
             Some((left, right)) => {
                 prop_assert_eq!((left.id(), right.id()), (LEFT, RIGHT));
                 prop_assert_eq!(left.created(), payload.created());
-                prop_assert_eq!(left.span_count(), batch.len() / 2);
-                prop_assert_eq!(left.span_count() + right.span_count(), batch.len());
+                prop_assert_eq!(left.item_count(), batch.len() / 2);
+                prop_assert_eq!(left.item_count() + right.item_count(), batch.len());
                 let mut both = flat(left.bytes());
-                prop_assert_eq!(both.len(), left.span_count());
+                prop_assert_eq!(both.len(), left.item_count());
                 both.extend(flat(right.bytes()));
                 // By text: a NaN is not equal to itself.
                 prop_assert_eq!(format!("{both:?}"), format!("{:?}", flat(payload.bytes())));
@@ -64,7 +64,7 @@ proptest! {
         while let Some(payload) = open.pop() {
             match payload.split(LEFT, RIGHT) {
                 Some((left, right)) => open.extend([left, right]),
-                None => single += payload.span_count(),
+                None => single += payload.item_count(),
             }
         }
         prop_assert_eq!(single, batch.len());
@@ -92,7 +92,7 @@ fn unknown_fields_go_into_both_halves() {
     let spans = [field(2, &[]), field(2, &[]), field(9, b"scope news")].concat();
     let request = [field(1, &[field(2, &spans), field(9, b"resource news")].concat()), field(9, b"news")].concat();
     let payload = Payload::from_bytes(ID, UNIX_EPOCH, request.into()).unwrap();
-    assert_eq!(payload.span_count(), 2);
+    assert_eq!(payload.item_count(), 2);
     let (left, right) = payload.split(LEFT, RIGHT).unwrap();
     let half = [field(2, &[]), field(9, b"scope news")].concat();
     let half = [field(1, &[field(2, &half), field(9, b"resource news")].concat()), field(9, b"news")].concat();
@@ -129,7 +129,7 @@ fn what_is_no_request_says_where() {
         assert_eq!(count_spans(bytes), Err(expected), "{bytes:x?}");
     }
     let message = DecodeError::Truncated { offset: 3 }.to_string();
-    assert_eq!(message, "trace request ends inside the field at byte 3");
+    assert_eq!(message, "request ends inside the field at byte 3");
 }
 
 #[test]

@@ -57,19 +57,17 @@ impl ConfigBuilder {
             None => Protocol::Grpc,
         };
         let is_given = self.endpoint.is_some();
-        let given = self.endpoint.unwrap_or_else(|| Given {
-            setting: "default endpoint",
-            text: match protocol {
-                Protocol::Grpc => DEFAULT_GRPC_ENDPOINT.to_owned(),
-                Protocol::HttpProtobuf => DEFAULT_HTTP_ENDPOINT.to_owned(),
-            },
-            reach: Reach::General,
-        });
+        let default = match protocol {
+            Protocol::Grpc => DEFAULT_GRPC_ENDPOINT,
+            Protocol::HttpProtobuf => DEFAULT_HTTP_ENDPOINT,
+        };
+        let given = self.endpoint.unwrap_or_else(|| Given::new("default endpoint", default.to_owned(), Reach::General));
+        let given = Given { signal: self.signal, ..given };
         let has_scheme = given.text.contains("://");
         let endpoint = given.resolve(protocol, self.insecure.unwrap_or(false))?;
         let setting = given.setting;
         let note = |message: String| Note::new(setting, message);
-        self.notes.extend(endpoint.path_note.map(|why| note(format!("{setting} {why}"))));
+        self.notes.extend(endpoint.path_note.as_ref().map(|why| note(format!("{setting} {why}"))));
         let is_host = matches!(endpoint.place, Place::Host { .. });
         if is_given && port.is_none() && is_host && !endpoint.is_tls {
             let message = format!(
@@ -158,6 +156,7 @@ impl ConfigBuilder {
         let user_agent = user_agent(self.user_agent, self.product)?;
         let secrets = Secrets::new(&secret, &endpoint.http_path);
         Ok(Config {
+            signal: self.signal,
             endpoint,
             protocol,
             proxy,

@@ -16,6 +16,7 @@ mod reconnect;
 mod replicas;
 mod requests;
 mod settings;
+mod signals;
 mod slips;
 mod sockets;
 mod support;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::journal::Config;
+use otlp_payload::Signal;
 use otlp_transport::ErrorChain;
 use safe_dir::{Machine, SafeDir};
 
@@ -103,7 +104,7 @@ impl Storage {
 impl Builder {
     /// Opens the stores. A directory that cannot be used is an error if storage is required; otherwise its store is
     /// missing, and health says why.
-    pub(super) fn open_storage(&mut self, incarnation: u64) -> Result<Storage, BuildError> {
+    pub(super) fn open_storage(&mut self, signal: Signal, incarnation: u64) -> Result<Storage, BuildError> {
         let mut storage = Storage { notes: std::mem::take(&mut self.storage_notes), ..Storage::default() };
         let told = storage.notes.iter().map(ToString::to_string).collect::<Vec<_>>();
         told.into_iter().for_each(|note| storage.warn(note));
@@ -114,7 +115,8 @@ impl Builder {
             storage.journal = self.journal.take();
         }
         let (has_files, has_journal) = (self.opens_files(&storage), self.opens_journal(&storage));
-        let homes = self.open_homes(&mut storage, has_files, has_journal, incarnation)?;
+        let of = (signal, incarnation);
+        let homes = self.open_homes(&mut storage, has_files, has_journal, of)?;
         // The second may be the first: a home takes one waker.
         storage.homes = homes.state.iter().chain(&homes.files).cloned().collect();
         if has_journal {
@@ -150,7 +152,7 @@ impl Builder {
         storage: &mut Storage,
         has_files: bool,
         has_journal: bool,
-        incarnation: u64,
+        of: (Signal, u64),
     ) -> Result<Homes, BuildError> {
         let mut homes = Homes::default();
         if !has_files && !has_journal {
@@ -160,7 +162,7 @@ impl Builder {
         if let Some(path) = &self.settings.state_dir {
             let old = std::iter::once(path).chain(&self.settings.old_state_dirs);
             let old = old.flat_map(|dir| OldDir::of_state_dir(dir)).collect();
-            match self.open_home(storage, path.clone(), old, incarnation) {
+            match self.open_home(storage, path.clone(), old, of) {
                 Ok(home) => homes.state = Some(home),
                 Err(error) => failed = Some((path.clone(), error)),
             }
@@ -170,7 +172,7 @@ impl Builder {
             // Files of a directory of their own do not depend on the state directory.
             let old = std::iter::once(path).chain(&self.settings.old_fallback_dirs);
             let old = old.flat_map(|dir| OldDir::of_fallback_dir(dir)).collect();
-            match self.open_home(storage, path.clone(), old, incarnation) {
+            match self.open_home(storage, path.clone(), old, of) {
                 Ok(home) => homes.files = Some(home),
                 Err(error) => {
                     homes.files = None;
@@ -190,8 +192,13 @@ impl Builder {
         storage: &mut Storage,
         path: PathBuf,
         old: Vec<OldDir<SafeDir>>,
-        incarnation: u64,
+        (signal, incarnation): (Signal, u64),
     ) -> Result<Arc<Home<SafeDir>>, StateDirError> {
+        // Traces have the directory itself, as before there were others; earlier versions pass the others over.
+        let (path, old) = match signal {
+            Signal::Traces => (path, old),
+            _ => (path.join(signal.as_str()), Vec::new()),
+        };
         let old = OldLayout::new(old, self.settings.state_service.as_deref().map(name_of));
         let shown = path.display().to_string().escape_debug().to_string();
         let open = Box::new(move || SafeDir::open(&path));
@@ -211,7 +218,7 @@ impl Builder {
         }
         // Without it a start on a full disk has memory only: no reason to do without storage now.
         drop(home.keep_reserve());
-        Ok(Arc::new(home))
+        Ok(Arc::new(home.of_signal(signal)))
     }
 
     /// The directory cannot be used: an error if storage is required; otherwise the stores that need it are missing.

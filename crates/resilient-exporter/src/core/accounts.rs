@@ -50,7 +50,7 @@ impl Accounts {
 
     /// Ends refused spans: as a dead letter that is stored, or dropped where it could not be stored.
     pub(super) fn end_refused(&mut self, refusal: &Refusal, from: Place, is_stored: bool) {
-        let spans = refusal.payload.span_count();
+        let spans = refusal.payload.item_count();
         let reason = refusal.cause.to_string();
         if is_stored {
             self.ledger.transfer(spans, from, Place::DeadLettered);

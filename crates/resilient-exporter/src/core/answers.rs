@@ -45,7 +45,7 @@ impl Core {
             }
             Work::Replay(_) => Traffic::Replay { live_waits: self.memory.has_ready(now) },
         };
-        let spans = work.payload().span_count() as u64;
+        let spans = work.payload().item_count() as u64;
         match &outcome {
             Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } => {
                 self.accounts.counters.count_success(wall);
@@ -101,7 +101,7 @@ impl Core {
         self.repeats.clear();
         for call in std::mem::take(&mut self.in_flight) {
             self.endpoint.on_neutral(call.ticket, now);
-            self.accounts.counters.count_possible_duplicates(call.work.payload().span_count() as u64);
+            self.accounts.counters.count_possible_duplicates(call.work.payload().item_count() as u64);
             match call.work {
                 Work::Live(entry) => {
                     self.memory.on_call_ended(entry.size);
@@ -126,7 +126,7 @@ impl Core {
         is_saturated: bool,
     ) {
         let Answered { id, work, call, now, .. } = answered;
-        let (spans, bytes) = (work.payload().span_count(), work.payload().bytes().len());
+        let (spans, bytes) = (work.payload().item_count(), work.payload().bytes().len());
         let is_readable = unreadable.is_none();
         if let Some(cause) = &unreadable {
             self.accounts.counters.count_unreadable(spans as u64);
@@ -274,7 +274,7 @@ impl Core {
         self.return_to_buffered(&work);
         let blame = self.endpoint.blame(now);
         let event = Event::Refused {
-            spans: work.payload().span_count(),
+            spans: work.payload().item_count(),
             kind,
             cause: cause.to_string(),
             remedy: remedy(&cause),

@@ -43,7 +43,7 @@ impl Core {
         if let Some((limit, cause)) = self.endpoint.sizes.single_limit(now)
             && bytes >= limit
         {
-            if payload.span_count() == 1 {
+            if payload.item_count() == 1 {
                 self.set_oversized(work, cause, now);
                 return None;
             }
@@ -56,16 +56,16 @@ impl Core {
         }
         let own = Some(self.policy.request_max_bytes).filter(|&limit| bytes > limit);
         let limit = self.endpoint.sizes.limit(bytes, now).into_iter().chain(own).min();
-        let has_too_many = payload.span_count() > self.policy.request_max_spans;
+        let has_too_many = payload.item_count() > self.policy.request_max_spans;
         match limit.or(has_too_many.then_some(usize::MAX)) {
-            Some(limit) if payload.span_count() > 1 => self.cut(work, limit, None, now),
+            Some(limit) if payload.item_count() > 1 => self.cut(work, limit, None, now),
             _ => Some(work),
         }
     }
 
     /// The collector found this request too large.
     pub(super) fn cut_refused(&mut self, work: Work, cause: Cause, now: Instant) {
-        let (bytes, spans) = (work.payload().bytes().len(), work.payload().span_count());
+        let (bytes, spans) = (work.payload().bytes().len(), work.payload().item_count());
         let is_own_limit = matches!(cause, Cause::RequestLimit { .. });
         let is_merged = matches!(&work, Work::Replay(piece) if piece.is_merged());
         if !is_own_limit && !is_merged {
@@ -154,10 +154,10 @@ impl Core {
                     let payload = entry.item.payload.clone();
                     let separated = payload.separate(limit, || self.next_id());
                     match separated {
-                        _ if payload.span_count() == 1 && payload.bytes().len() >= limit => {
+                        _ if payload.item_count() == 1 && payload.bytes().len() >= limit => {
                             self.add_oversized(entry, cause.clone());
                         }
-                        Some(separated) if separated.large.is_some() && payload.span_count() > 1 => {
+                        Some(separated) if separated.large.is_some() && payload.item_count() > 1 => {
                             let large = separated.large.unwrap_or(payload);
                             self.separate(Work::Live(entry), separated.small, large, cause.clone(), now);
                         }

@@ -186,7 +186,7 @@ impl Durable {
             return false;
         }
         let id = payload.id();
-        self.records.insert(id, Record::new(payload.span_count(), RecordState::Pending(payload.clone())));
+        self.records.insert(id, Record::new(payload.item_count(), RecordState::Pending(payload.clone())));
         self.pending.push_back(id);
         self.commit();
         true
@@ -331,7 +331,7 @@ impl Durable {
         record.pieces -= 1;
         record.spans -= spans;
         for payload in pieces {
-            let spans = payload.span_count();
+            let spans = payload.item_count();
             record.pieces += 1;
             record.spans += spans;
             self.pieces.insert(payload.id(), Piece { whole, spans });

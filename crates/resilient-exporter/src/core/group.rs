@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Instant;
 
-use otlp_payload::{BatchId, Merged, Payload};
+use otlp_payload::{BatchId, Merged, Payload, Signal};
 use otlp_transport::{Cause, RefusalKind};
 
 use super::age::attempts;
@@ -104,7 +104,7 @@ impl Group {
             let records = group.records.get(requests.clone()).unwrap_or_default();
             let payload = match records {
                 [record] => record.payload.clone(),
-                records => payload(bytes, records.iter().map(|record| record.payload.span_count()).sum()),
+                records => payload(bytes, records.iter().map(|record| record.payload.item_count()).sum()),
             };
             group.queue.push_back(Piece::new(requests, payload));
         }
@@ -127,7 +127,7 @@ impl Group {
         self.out -= 1;
         let is_merged = piece.is_merged();
         for record in &mut self.records[piece.records.clone()] {
-            let spans = if is_merged { record.payload.span_count() } else { piece.payload.span_count() };
+            let spans = if is_merged { record.payload.item_count() } else { piece.payload.item_count() };
             // The answer does not say which spans of a merged request were rejected.
             let rejected_here = rejected.min(spans);
             rejected -= rejected_here;
@@ -189,7 +189,7 @@ impl Group {
                     Some(kind) => record.suspicion.on_refused(kind, cause, calls, now),
                     None => record.suspicion.on_failed(cause, calls, now),
                 }
-                record.suspicion.set_of_piece(piece.payload.span_count() < record.payload.span_count());
+                record.suspicion.set_of_piece(piece.payload.item_count() < record.payload.item_count());
                 self.has_suspect = true;
             }
             Blame::Batch | Blame::Endpoint => record.suspicion.note(now),
@@ -385,11 +385,11 @@ fn one_letter(refused: Vec<Refusal>) -> Vec<Refusal> {
 /// Pieces of one batch as one payload, under the id of the first. Encoded messages that follow each other are one
 /// message (Protocol Buffers, "Last One Wins": repeated fields are concatenated).
 pub(super) fn joined(pieces: Vec<Payload>) -> Payload {
-    let spans = pieces.iter().map(Payload::span_count).sum();
-    let (id, created) =
-        pieces.first().map_or((BatchId { incarnation: 0, seq: 0 }, std::time::SystemTime::UNIX_EPOCH), |first| {
-            (first.id(), first.created())
-        });
+    let items = pieces.iter().map(Payload::item_count).sum();
+    let first = pieces.first();
+    let id = first.map_or(BatchId { incarnation: 0, seq: 0 }, Payload::id);
+    let created = first.map_or(std::time::SystemTime::UNIX_EPOCH, Payload::created);
+    let signal = first.map_or(Signal::Traces, Payload::signal);
     let bytes = pieces.iter().map(|piece| &piece.bytes()[..]).collect::<Vec<_>>().concat();
-    Payload::new(id, created, spans, bytes.into())
+    Payload::of(signal, id, created, items, bytes.into())
 }

@@ -271,7 +271,7 @@ impl Core {
         // A journal of a user's may give more than it promised, or less.
         self.accounts.transfer(surplus, Place::Recovered, Place::InJournal);
         self.lose_kept(missing);
-        let (spans, size, accepted) = (payload.span_count(), size_of(&payload), accepted.unwrap_or(now));
+        let (spans, size, accepted) = (payload.item_count(), size_of(&payload), accepted.unwrap_or(now));
         if self.durable.on_found_again(payload.id()) {
             self.accounts.transfer(spans, Place::InJournal, Place::TakenOver);
             return self.read_further(spans, now);

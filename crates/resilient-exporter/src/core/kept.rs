@@ -121,7 +121,7 @@ impl Kept {
     /// The journal thread has read a batch. None: it was not asked for, or is not the batch that was asked for.
     pub(super) fn on_read(&mut self, payload: &Payload) -> Option<Arrival> {
         let Read { away, to } = self.reading?;
-        let spans = payload.span_count();
+        let spans = payload.item_count();
         let arrival = match away {
             Some(away) if away.id != payload.id() => return None,
             Some(away) => Arrival {

@@ -316,7 +316,7 @@ impl Memory {
 }
 
 pub(super) fn size_of(payload: &Payload) -> Size {
-    Size { count: payload.span_count(), bytes: payload.bytes().len() }
+    Size { count: payload.item_count(), bytes: payload.bytes().len() }
 }
 
 pub(super) fn total(entries: &[Entry<Batch>]) -> Size {

@@ -64,7 +64,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use breaker::{State, Ticket};
-use otlp_payload::{BatchId, Payload};
+use otlp_payload::{BatchId, Payload, Signal};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::{Entry, Limits, Size};
@@ -146,6 +146,8 @@ pub(crate) struct Core {
     pub(crate) endpoint: Endpoint,
     pub(crate) storage: Storage,
     policy: Policy,
+    /// Of all batches.
+    signal: Signal,
     spills: Spills,
     replay: Replay,
     /// Spans that no request can carry, until they are dead letters.
@@ -189,6 +191,7 @@ impl Core {
             spills: Spills::default(),
             replay: Replay::new(policy.replay_rate),
             policy,
+            signal: Signal::Traces,
             oversized: Vec::new(),
             dropped_before: BTreeMap::new(),
             outage: Outage::default(),
@@ -207,6 +210,12 @@ impl Core {
             batches: 0,
             chance: SmallRng::seed_from_u64(seed),
         }
+    }
+
+    /// The same for batches of this signal; traces are the default.
+    pub(crate) fn of_signal(mut self, signal: Signal) -> Self {
+        self.signal = signal;
+        self
     }
 
     /// The same in durable mode, with `found` spans of earlier processes in the journal. `can_read`: the journal reads
@@ -237,7 +246,7 @@ impl Core {
     /// # Errors
     /// The reason for which the batch, or a span of it, is refused.
     pub(crate) fn on_offered(&mut self, payload: Payload, now: Instant) -> Result<(), RefuseReason> {
-        let spans = payload.span_count();
+        let spans = payload.item_count();
         if self.phase != Phase::Running {
             self.durable.on_ended(payload.id());
             self.accounts.transfer(spans, Place::Offered, Place::Refused(RefuseReason::AlreadyShutdown));
@@ -374,6 +383,11 @@ impl Core {
     }
 
     // Queries.
+
+    /// The signal of all batches.
+    pub(crate) fn signal(&self) -> Signal {
+        self.signal
+    }
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.phase == Phase::Stopped

@@ -141,7 +141,7 @@ impl Replay {
     /// A stored batch was sent.
     pub(super) fn on_replay_call(&mut self, piece: &Piece, now: Instant) {
         self.live_calls = 0;
-        self.pace.on_sent(piece.payload.span_count(), now);
+        self.pace.on_sent(piece.payload.item_count(), now);
     }
 
     /// The pieces of a record that was cut wait until this instant.

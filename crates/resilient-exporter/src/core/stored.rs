@@ -152,7 +152,8 @@ impl Core {
             return;
         }
         let calls = self.calls;
-        let payload = |bytes, spans| Payload::new(self.next_id(), wall, spans, bytes);
+        let signal = self.signal;
+        let payload = |bytes, items| Payload::of(signal, self.next_id(), wall, items, bytes);
         let group = Group::new(batches, requests, calls, payload);
         self.replay.on_read(group);
         self.storage.on_recovered();
@@ -183,7 +184,7 @@ impl Core {
         let mut letters = 0..stored.unwrap_or(0);
         for fate in fates {
             let Fate::Finished { delivered, rejected, refused } = fate else { continue };
-            let refused_spans = refused.iter().map(|refusal| refusal.payload.span_count()).sum::<usize>();
+            let refused_spans = refused.iter().map(|refusal| refusal.payload.item_count()).sum::<usize>();
             // A file can hold more spans than its name promises: the surplus is found at this moment.
             let promised = usize::try_from(self.ledger().in_fallback).unwrap_or(usize::MAX);
             let surplus = (delivered + rejected + refused_spans).saturating_sub(promised);

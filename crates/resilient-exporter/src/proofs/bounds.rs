@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use otlp_payload::{BatchId, Payload};
+use otlp_payload::{BatchId, Payload, Signal};
 use otlp_transport::{Cause, Outcome, RefusalKind};
 use span_buffer::Limits;
 
@@ -52,9 +52,9 @@ impl World {
             Effect::ReadGroup { merge, .. } => Some(merge),
             _ => None,
         });
-        let batches = records.iter().map(|record| StoredBatch::new(record.bytes().clone(), record.span_count()));
+        let batches = records.iter().map(|record| StoredBatch::new(record.bytes().clone(), record.item_count()));
         let batches = batches.collect::<Vec<_>>();
-        let requests = requests_of(&batches, merge.expect("a group is asked for"));
+        let requests = requests_of(Signal::Traces, &batches, merge.expect("a group is asked for"));
         self.core.on_group_read(batches, requests, self.now, SystemClock.wall());
     }
 }
@@ -71,7 +71,7 @@ fn a_dead_letter_without_room_is_not_tried_again_with_each_acceptance() {
         world.now += Duration::from_secs(1);
         world.offer_small();
         for call in world.core.poll_calls(world.now) {
-            let is_bad = call.payload.span_count() == 3;
+            let is_bad = call.payload.item_count() == 3;
             world.answer(&call, if is_bad { refused(RefusalKind::Batch, 400) } else { delivered() });
         }
         while let Some(effect) = world.core.poll_effect() {
@@ -144,7 +144,7 @@ fn strict_mode_sends_no_refused_record_again() {
         let mut sent = Vec::new();
         for _ in 0..100 {
             for call in world.core.poll_calls(world.now) {
-                sent.push(call.payload.span_count());
+                sent.push(call.payload.item_count());
                 world.answer(&call, refused(RefusalKind::Batch, 400));
             }
             world.now += Duration::from_secs(1);
@@ -265,6 +265,6 @@ fn live_batches_go_past_a_wait_of_stored_ones_after_one_that_was_too_large_or_re
         world.send(answer());
         world.offer_small();
         let (call, wait) = world.call_within(20);
-        assert_eq!((call.payload.span_count(), wait), (1, Duration::ZERO));
+        assert_eq!((call.payload.item_count(), wait), (1, Duration::ZERO));
     }
 }

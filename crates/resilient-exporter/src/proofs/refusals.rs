@@ -129,7 +129,7 @@ fn retry_now_sends_a_batch_that_waits_alone_after_its_refusal() {
     assert!(world.core.poll_calls(world.now).is_empty(), "the batch waits");
     world.core.retry_now();
     let (call, wait) = world.call_within(0);
-    assert_eq!((call.payload.span_count(), wait), (1, Duration::ZERO));
+    assert_eq!((call.payload.item_count(), wait), (1, Duration::ZERO));
     world.answer(&call, delivered());
     assert_eq!(world.core.ledger().delivered, 2);
 }
@@ -187,7 +187,7 @@ fn retry_now_ends_the_pause_between_two_splits() {
     world.core.retry_now();
     let (call, wait) = world.call_within(0);
     let payload: &Payload = &call.payload;
-    assert!(payload.span_count() < 8 && wait == Duration::ZERO, "{payload:?} after {wait:?}");
+    assert!(payload.item_count() < 8 && wait == Duration::ZERO, "{payload:?} after {wait:?}");
 }
 
 #[test]
@@ -246,7 +246,7 @@ impl Stored {
     fn new() -> Self {
         let mut world = World::new();
         let payload = world.encoder.encode(world.core.next_id(), SystemClock.wall(), &spans(1_000_000, 5));
-        let record = StoredBatch::new(payload.bytes().clone(), payload.span_count());
+        let record = StoredBatch::new(payload.bytes().clone(), payload.item_count());
         let policy = Policy { fallback: true, ..policy() };
         world.core = Core::new(policy, endpoint(world.now), 5, 7);
         Self { world, record, calls: (0, 0), letter: None, has_letters: true }

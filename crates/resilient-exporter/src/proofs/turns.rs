@@ -65,7 +65,7 @@ impl Fallback for OneByOne {
         if batches.len() > 1 {
             return Err(FallbackError::of_batches("one batch a file"));
         }
-        self.0.fetch_add(batches[0].span_count(), Ordering::Relaxed);
+        self.0.fetch_add(batches[0].item_count(), Ordering::Relaxed);
         Ok(Stored::default())
     }
 

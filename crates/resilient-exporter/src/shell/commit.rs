@@ -300,12 +300,12 @@ impl Committer {
     }
 }
 
-/// The batch with as many spans as its bytes hold. Bytes that are no request keep the journal's number: such a batch is
+/// The batch with as many items as its bytes hold. Bytes that are no request keep the journal's number: such a batch is
 /// never cut.
 pub(crate) fn counted(payload: Payload) -> Payload {
-    match otlp_payload::count_spans(payload.bytes()) {
-        Ok(spans) if spans != payload.span_count() => {
-            Payload::new(payload.id(), payload.created(), spans, payload.bytes().clone())
+    match otlp_payload::count_items(payload.signal(), payload.bytes()) {
+        Ok(items) if items != payload.item_count() => {
+            Payload::of(payload.signal(), payload.id(), payload.created(), items, payload.bytes().clone())
         }
         _ => payload,
     }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
-use otlp_payload::Merged;
+use otlp_payload::{Merged, Signal};
 use span_buffer::Size;
 
 use super::group_size::GroupSize;
@@ -210,7 +210,7 @@ impl<'a> Worker<'a> {
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
         self.group_read = now;
         let requests = match &read {
-            Ok(ReadBack::Group(batches)) => requests_of(batches, merge),
+            Ok(ReadBack::Group(batches)) => requests_of(self.shared.signal, batches, merge),
             _ => Vec::new(),
         };
         if let Ok(ReadBack::Group(batches)) = &read {
@@ -315,12 +315,13 @@ pub(crate) fn has_more(fallback: &dyn Fallback) -> bool {
 }
 
 /// The requests that send a group: small batches that no call failed to deliver share one, up to the size `merge`.
-pub(crate) fn requests_of(batches: &[StoredBatch], merge: Size) -> Vec<Merged> {
+pub(crate) fn requests_of(signal: Signal, batches: &[StoredBatch], merge: Size) -> Vec<Merged> {
     let mut requests = Vec::new();
     let mut start = 0;
     for run in batches.chunk_by(|one, next| one.failures.calls == 0 && next.failures.calls == 0) {
         let bytes = run.iter().map(|batch| batch.request.clone()).collect::<Vec<_>>();
-        requests.extend(otlp_payload::merge_within(&bytes, merge.bytes, merge.count).into_iter().map(|mut merged| {
+        let merged = otlp_payload::merge_within(signal, &bytes, merge.bytes, merge.count);
+        requests.extend(merged.into_iter().map(|mut merged| {
             merged.requests = merged.requests.start + start..merged.requests.end + start;
             merged
         }));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use otlp_payload::Payload;
+use otlp_payload::{Payload, Signal};
 use tokio::sync::Notify;
 
 use super::ending::ShutdownError;
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     /// Threads that publish events of decisions they have taken.
     publishing: AtomicUsize,
     pub(crate) endpoint: String,
+    /// Of all batches.
+    pub(crate) signal: Signal,
     /// The reason for which an enabled fallback is missing.
     pub(super) no_fallback: Option<String>,
     /// The trouble of storage that was found at the start.
@@ -81,6 +83,7 @@ impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { core, usage, age_rests_until, max_age_at_send, clock, backoff, endpoint, .. } = parts;
         let Parts { no_fallback, storage_notes, journal_timeout, .. } = parts;
+        let signal = core.signal();
         let journal = core.durable.is_enabled().then(JournalQueue::new);
         Self {
             process: Process::current(),
@@ -94,6 +97,7 @@ impl Shared {
             listeners: Listeners::new(endpoint.clone()),
             publishing: AtomicUsize::new(0),
             endpoint,
+            signal,
             no_fallback,
             storage_notes,
             stirred: Mutex::new(None),
@@ -190,7 +194,7 @@ impl Shared {
         let id = payload.id();
         self.wait_for(self.journal_timeout, |core| !core.durable.is_committing(id) || self.has_journal_ended());
         let now = self.clock.now();
-        self.core().durable.on_wait_ended(id, payload.span_count(), now);
+        self.core().durable.on_wait_ended(id, payload.item_count(), now);
     }
 
     // The disk thread's side.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use file_fallback::dead_letters::{DeadLetters, Letter, LetterError, RedriveError};
 use file_fallback::{Config, Evicted, FileFallback, Format, Notice, Record, SpillError, TakenOver};
-use otlp_payload::{BatchId, Payload};
+use otlp_payload::{BatchId, Payload, Signal};
 use otlp_transport::{Cause, ErrorChain};
 use safe_dir::Directory;
 
@@ -51,7 +51,7 @@ impl<D: Directory> DeadLetterStore<D> {
     /// single span that is larger leaves as a letter leaves that its limits remove.
     pub(super) fn store(&mut self, refusal: &Refusal, endpoint: &str, now: SystemTime) -> Result<(), FallbackError> {
         let letter = Letter {
-            signal: "traces".to_owned(),
+            signal: refusal.payload.signal().to_string(),
             status: match &refusal.cause {
                 Cause::Http { status, .. } => format!("HTTP {status}"),
                 Cause::Grpc { code, .. } => format!("gRPC {code}"),
@@ -77,7 +77,7 @@ impl<D: Directory> DeadLetterStore<D> {
         match added {
             Err(error @ (SpillError::TooLarge { .. } | SpillError::Record { .. })) => {
                 let Some((left, right)) = spans.split(spans.id(), spans.id()) else {
-                    let spans = spans.span_count() as u64;
+                    let spans = spans.item_count() as u64;
                     self.log.warn(Kind::LetterRemoved, spans, &ErrorChain(&error).to_string());
                     self.changes.push(Change::DeadLettersEvicted { spans });
                     return Ok(());
@@ -116,7 +116,9 @@ impl<D: Directory> DeadLetterStore<D> {
         format: FallbackFormat,
         now: SystemTime,
     ) -> Result<Redriven, DeadLetterError> {
-        let redriven = self.letters()?.redrive(id, files, now, |letter, lines| records_of(format, letter, lines));
+        let signal = self.home.signal();
+        let redriven =
+            self.letters()?.redrive(id, files, now, |letter, lines| records_of(format, signal, letter, lines));
         self.log_notices();
         match redriven {
             Ok(redriven) => {
@@ -228,16 +230,24 @@ impl<D: Directory> DeadLetterStore<D> {
     }
 }
 
-/// The lines of a letter as records of a fallback file. The lines are decoded and encoded again, so that only spans get
-/// there.
-fn records_of(format: FallbackFormat, letter: &Letter, lines: Vec<Vec<u8>>) -> Result<Vec<Record>, String> {
+/// The lines of a letter of the wanted signal as records of a fallback file. The lines are decoded and encoded again,
+/// so that only items get there.
+fn records_of(
+    format: FallbackFormat,
+    wanted: Signal,
+    letter: &Letter,
+    lines: Vec<Vec<u8>>,
+) -> Result<Vec<Record>, String> {
+    let signal = Signal::named(&letter.signal).filter(|signal| *signal == wanted);
+    let signal =
+        signal.ok_or_else(|| format!("it is a letter of {}, and this exporter sends {wanted}", letter.signal))?;
     let mut all = Vec::new();
     for line in lines {
-        let (bytes, spans) = records::request(line, Format::Lines)?;
-        if spans > 0 {
+        let (bytes, items) = records::request(signal, line, Format::Lines)?;
+        if items > 0 {
             // A replay gives the batch its id.
             let id = BatchId { incarnation: 0, seq: 0 };
-            let batch = Payload::new(id, letter.accepted, spans, bytes);
+            let batch = Payload::of(signal, id, letter.accepted, items, bytes);
             all.append(&mut format.records(&batch).map_err(|error| error.to_string())?);
         }
     }

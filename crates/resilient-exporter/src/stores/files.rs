@@ -10,13 +10,13 @@ use file_fallback::dead_letters::DeadLetters;
 use file_fallback::{
     Config, Damage, Evicted, FileFallback, Group, Next, Notice, Reason, Remembered, SettleError, SpillError, Verdict,
 };
-use otlp_payload::Payload;
+use otlp_payload::{Payload, Signal};
 use safe_dir::{Directory, SafeDir};
 
 pub(crate) use self::upkeep::Place;
 use self::upkeep::Upkeep;
 use super::dead_letters::DeadLetterStore;
-use super::home::{Part, SIGNAL};
+use super::home::Part;
 use super::log::StoreLog;
 use super::marks;
 use super::records::{self, MAX_RECORD_BYTES};
@@ -43,16 +43,17 @@ const FIRST_NUMBERS: u64 = 10_000_000;
 mod convert;
 mod upkeep;
 
-/// The settings of `file-fallback` for fallback files in `dir`.
+/// The settings of `file-fallback` for fallback files in `dir`, of a signal and a process by its incarnation.
 fn files_config(
     files: &Files,
     reserve: u64,
     newest: Option<SystemTime>,
-    incarnation: u64,
+    of: (Signal, u64),
     dir: PathBuf,
 ) -> Result<Config, FileStoreError> {
+    let (signal, incarnation) = of;
     let config = Config::builder(dir)
-        .with_signal(SIGNAL)
+        .with_signal(signal.as_str())
         .with_first_number(incarnation % FIRST_NUMBERS + 1)
         .with_free_space_reserve(reserve)
         .with_newest_time(newest)
@@ -131,8 +132,8 @@ impl<D: Directory> FileStore<D> {
         let (dir, generation) = place.files.own(Part::Files).map_err(FileStoreError::Directory)?;
         let remembered = place.files.remembered_time();
         let newest = remembered.time();
-        let incarnation = place.files.incarnation();
-        let config = files_config(files, free_space_reserve, newest, incarnation, dir.path().to_owned())?;
+        let of = (place.files.signal(), place.files.incarnation());
+        let config = files_config(files, free_space_reserve, newest, of, dir.path().to_owned())?;
         let letters_dir = place.letters.path().join(Part::Letters.name());
         let letters_config = letters_config(letters, free_space_reserve, newest, letters_dir)?;
         let opened = FileFallback::open_in(config, dir).map_err(FileStoreError::Open)?;
@@ -272,7 +273,8 @@ impl<D: Directory> FileStore<D> {
 
     /// Decodes the records of a group. Returns the batches, and the content of each record for its mark.
     fn decode(&mut self, group: &mut Group) -> (Vec<StoredBatch>, Vec<Content>) {
-        let decoded = self.files.decode(group, |source, record| records::request(record, source.format));
+        let signal = self.upkeep.signal();
+        let decoded = self.files.decode(group, |source, record| records::request(signal, record, source.format));
         let (mut batches, mut contents) = (Vec::new(), Vec::new());
         for (source, decoded) in group.sources().zip(decoded) {
             contents.push(match decoded.unwrap_or_else(|| Err("its decoder panicked".to_owned())) {
@@ -299,7 +301,7 @@ impl<D: Directory> FileStore<D> {
             Content::Garbage => Verdict::Rejected,
             Content::Batch => match fates.next() {
                 Some(Fate::Finished { delivered, rejected, refused }) => {
-                    let refused = refused.iter().map(|refusal| refusal.payload.span_count()).sum::<usize>();
+                    let refused = refused.iter().map(|refusal| refusal.payload.item_count()).sum::<usize>();
                     Verdict::Done((delivered + rejected + refused) as u64)
                 }
                 Some(Fate::Pending(failures)) => Verdict::Failed(marks::attempts_of(*failures)),
@@ -457,7 +459,7 @@ where
         self.beat_for_letter();
         for (stored, refusal) in refusals.iter().enumerate() {
             if let Err(error) = self.dead_letters.store(refusal, endpoint, now) {
-                self.log.warn(Kind::LetterNotStored, refusal.payload.span_count() as u64, &error.to_string());
+                self.log.warn(Kind::LetterNotStored, refusal.payload.item_count() as u64, &error.to_string());
                 return Some(stored);
             }
         }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use file_fallback::{ClockFile, Remembered};
+use otlp_payload::Signal;
 use safe_dir::{Directory, FileError, Machine, OpenError, Owner, ShareError};
 
 use self::inner::{Inner, Others, State, claim, failed, in_one_line, remove_part};
@@ -46,9 +47,6 @@ const MOST_IN_HAND: usize = 32;
 /// The smallest share of the limit that a process may fill, however many others there are.
 const LEAST_SHARE: u64 = 8 << 20;
 
-/// Begins the names of fallback files.
-pub(super) const SIGNAL: &str = "traces";
-
 /// Opens the state directory by its path, and makes it if it does not exist.
 pub(crate) type OpenRoot<D> = Box<dyn Fn() -> Result<D, OpenError> + Send>;
 
@@ -77,6 +75,8 @@ impl Part {
 /// files takes the lock of the journal's home, never the other way round.
 pub(crate) struct Home<D: Directory> {
     inner: Mutex<Inner<D>>,
+    /// Of everything in it.
+    signal: Signal,
     is_on_network: AtomicBool,
     /// Tells the threads of the storage that content of an ended process has arrived.
     waker: OnceLock<Waker>,
@@ -161,7 +161,18 @@ impl<D: Directory> Home<D> {
             others: Others::default(),
             bytes: BTreeMap::new(),
         };
-        Ok((Self { inner: Mutex::new(inner), is_on_network, waker: OnceLock::new() }, was_damaged))
+        let home = Self { inner: Mutex::new(inner), signal: Signal::Traces, is_on_network, waker: OnceLock::new() };
+        Ok((home, was_damaged))
+    }
+
+    /// The same for a directory whose content is of this signal; traces are the default.
+    pub(crate) fn of_signal(self, signal: Signal) -> Self {
+        Self { signal, ..self }
+    }
+
+    /// The signal of everything in the directory.
+    pub(crate) fn signal(&self) -> Signal {
+        self.signal
     }
 
     /// The directory of a store in the directory of this process, and its generation.
@@ -322,7 +333,7 @@ impl<D: Directory> Home<D> {
         for files in processes {
             let files = files.map_err(|error| failed(&error))?;
             if let Some(files) = files
-                && file_fallback::holds_in(&files, SIGNAL, file).map_err(|error| failed(&error))?
+                && file_fallback::holds_in(&files, self.signal.as_str(), file).map_err(|error| failed(&error))?
             {
                 return Ok(true);
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use ::journal::{self, AppendError, Config, Notice, ReadError};
 use bytes::Bytes;
-use otlp_payload::{BatchId, Payload};
+use otlp_payload::{BatchId, Payload, Signal};
 use otlp_transport::ErrorChain;
 use safe_dir::{Directory, SafeDir};
 
@@ -119,6 +119,7 @@ impl<D: Directory> FileJournal<D> {
         clock: Arc<dyn Clock>,
         has_file: HasFile<'_>,
     ) -> Result<Self, JournalOpenError> {
+        let config = Config { known_tags: tags_of(home.signal()), ..config };
         let config = home.volume_bytes().map_or(config, |total| fitting(config, total));
         let (own, generation) = open_own(&home, config)?;
         let (ended, log, batches, merged) = (Vec::new(), StoreLog::default(), HashMap::new(), VecDeque::new());
@@ -184,8 +185,33 @@ impl<D: Directory> FileJournal<D> {
     }
 
     fn payload(batch: journal::Batch, now: SystemTime) -> Recovered {
-        Recovered::Batch(Payload::new(batch.id.into(), now, batch.count as usize, Bytes::from(batch.body)))
+        let count = batch.count as usize;
+        Recovered::Batch(Payload::of(signal_of(batch.tag), batch.id.into(), now, count, Bytes::from(batch.body)))
     }
+}
+
+/// The tag of a signal's batches. Those of traces have none, so that a version which knew traces only reads them, and
+/// sets the others aside.
+pub(crate) const fn tag_of(signal: Signal) -> u8 {
+    match signal {
+        Signal::Traces => 0,
+        Signal::Logs => 1,
+        Signal::Metrics => 2,
+    }
+}
+
+/// The tags in the journal of a signal's exporter.
+pub(super) const fn tags_of(signal: Signal) -> &'static [u8] {
+    match signal {
+        Signal::Traces => &[0],
+        Signal::Logs => &[1],
+        Signal::Metrics => &[2],
+    }
+}
+
+/// The signal of the batches with a tag that [`tags_of`] has.
+pub(super) fn signal_of(tag: u8) -> Signal {
+    Signal::ALL.into_iter().find(|signal| tag_of(*signal) == tag).unwrap_or_default()
 }
 
 /// The limits on a volume of so many bytes, of which the journal takes at most a quarter: the files need the rest. A
@@ -219,11 +245,12 @@ where
         if self.home.is_on_network() {
             let _ = self.home.beat_if_due(self.clock.now());
         }
-        let count = u32::try_from(batch.span_count()).unwrap_or(u32::MAX);
-        let mut appended = self.own.append(batch.id(), count, batch.bytes());
+        let count = u32::try_from(batch.item_count()).unwrap_or(u32::MAX);
+        let tag = tag_of(batch.signal());
+        let mut appended = self.own.append_tagged(batch.id(), tag, count, batch.bytes());
         if appended.is_err() && self.own.status().vanished {
             self.renew_if_gone()?;
-            appended = self.own.append(batch.id(), count, batch.bytes());
+            appended = self.own.append_tagged(batch.id(), tag, count, batch.bytes());
         }
         appended.or_else(|error| match error {
             // The exporter appends a batch once more after a commit that a panic has cut short.

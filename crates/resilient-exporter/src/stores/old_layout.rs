@@ -11,12 +11,15 @@ use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 
 use file_fallback::{PROGRESS_LOG, count_in_name, record_in};
-use otlp_payload::resource_text;
+use otlp_payload::{Signal, resource_text};
 use otlp_transport::ErrorChain;
 use safe_dir::{Directory, File as _, FileError, LOCK_FILE, LockError, Locked, OpenError, SafeDir};
 
-use super::home::{Part, SIGNAL};
+use super::home::Part;
 use super::records::{self, MAX_RECORD_BYTES};
+
+/// Begins the names of fallback files: the old layout had traces only.
+const TRACES: &str = Signal::Traces.as_str();
 
 /// Begins the names of the directories of further processes.
 const FURTHER: &str = "process-";
@@ -92,7 +95,7 @@ fn has_old_content(path: &std::path::Path) -> bool {
     is_real
         && entries.any(|entry| {
             let name = entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).unwrap_or_default();
-            name.starts_with(FURTHER) || is_segment(&name) || count_in_name(SIGNAL, &name).is_some()
+            name.starts_with(FURTHER) || is_segment(&name) || count_in_name(TRACES, &name).is_some()
         })
 }
 
@@ -236,17 +239,17 @@ impl<D: Directory> OldLayout<D> {
         let index = u64::from(part == Part::Letters);
         let mut ours = Vec::new();
         for name in entries {
-            let Some(spans) = count_in_name(SIGNAL, &name) else { continue };
+            let Some(spans) = count_in_name(TRACES, &name) else { continue };
             let key = (path.to_owned(), name);
             if let Some(service) = self.foreign.get(&key) {
                 self.finds.0.entry((key.0, service.clone())).or_default().spans += spans;
                 continue;
             }
             let (path, name) = key;
-            let service = match record_in(dir, SIGNAL, &name, index, MAX_RECORD_BYTES) {
-                Ok(Some((record, format))) => {
-                    records::request(record, format).map(|(request, _)| service_of(&request)).unwrap_or_default()
-                }
+            let service = match record_in(dir, TRACES, &name, index, MAX_RECORD_BYTES) {
+                Ok(Some((record, format))) => records::request(Signal::Traces, record, format)
+                    .map(|(request, _)| service_of(&request))
+                    .unwrap_or_default(),
                 // Nothing can be read: the file stays for an operator.
                 Ok(None) => String::new(),
                 Err(error) if error.is_refused() => String::new(),

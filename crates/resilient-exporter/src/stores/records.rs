@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use file_fallback::{Format, Record};
-use otlp_payload::{DecodeError, Payload, count_spans, json};
+use otlp_payload::{DecodeError, Payload, Signal, count_items, json};
 
 use crate::seams::settings::FallbackFormat;
 
@@ -19,8 +19,8 @@ impl FallbackFormat {
     pub(crate) fn records(self, batch: &Payload) -> Result<Vec<Record>, DecodeError> {
         match self {
             Self::Json => {
-                let lines = json::to_lines(batch.bytes(), LINE_BYTES)?;
-                Ok(lines.into_iter().map(|line| Record { bytes: line.text, count: line.spans }).collect())
+                let lines = json::to_lines_of(batch.signal(), batch.bytes(), LINE_BYTES)?;
+                Ok(lines.into_iter().map(|line| Record { bytes: line.text, count: line.items }).collect())
             }
             Self::Protobuf => {
                 let mut records = Vec::new();
@@ -38,30 +38,31 @@ fn put_frames(batch: &Payload, records: &mut Vec<Record>) {
         put_frames(&left, records);
         put_frames(&right, records);
     } else {
-        records.push(Record { bytes: batch.bytes().to_vec(), count: batch.span_count() });
+        records.push(Record { bytes: batch.bytes().to_vec(), count: batch.item_count() });
     }
 }
 
-/// The request in a record, and its number of spans.
+/// The request of this signal in a record, and its number of items.
 ///
 /// # Errors
 /// The damage, as a sentence for the log.
-pub(crate) fn request(record: Vec<u8>, format: Format) -> Result<(Bytes, usize), String> {
+pub(crate) fn request(signal: Signal, record: Vec<u8>, format: Format) -> Result<(Bytes, usize), String> {
     let length = record.len();
-    let (request, spans) = decoded(record, format)?;
-    // Only a record without any `resourceSpans` is an empty request. In any other, spans may stand under a name that
-    // this version does not know: the file stays for a person to look at.
-    if spans == 0 && !request.is_empty() {
-        return Err(format!("{length} bytes of traces hold no span under a name that OTLP has for spans"));
+    let (request, items) = decoded(signal, record, format)?;
+    // Only a record without any resource is an empty request. In any other, items may stand under a name that this
+    // version does not know: the file stays for a person to look at.
+    if items == 0 && !request.is_empty() {
+        let names = signal.items();
+        return Err(format!("{length} bytes of {signal} hold no {names} under a name that OTLP has for {names}"));
     }
-    Ok((request, spans))
+    Ok((request, items))
 }
 
-fn decoded(record: Vec<u8>, format: Format) -> Result<(Bytes, usize), String> {
+fn decoded(signal: Signal, record: Vec<u8>, format: Format) -> Result<(Bytes, usize), String> {
     match format {
-        Format::Lines => json::from_line_within(&record, MAX_RECORD_BYTES).map_err(|error| error.to_string()),
-        Format::Framed => match count_spans(&record) {
-            Ok(spans) => Ok((record.into(), spans)),
+        Format::Lines => json::from_line_of(signal, &record, MAX_RECORD_BYTES).map_err(|error| error.to_string()),
+        Format::Framed => match count_items(signal, &record) {
+            Ok(items) => Ok((record.into(), items)),
             Err(error) => Err(error.to_string()),
         },
         other => Err(format!("the format {other:?} is not known")),
@@ -82,7 +83,7 @@ mod tests {
     use std::time::SystemTime;
 
     use opentelemetry_sdk::Resource;
-    use otlp_payload::{BatchId, Encoder, span_ids};
+    use otlp_payload::{BatchId, Encoder, count_spans, span_ids};
 
     use super::*;
     use crate::proofs::spans::spans;
@@ -99,7 +100,8 @@ mod tests {
             let records = format.records(&batch).expect("well formed");
             assert_eq!(records.len(), 1);
             assert_eq!(records[0].count, 30);
-            let (bytes, spans) = request(records[0].bytes.clone(), format.of_files()).expect("as it was written");
+            let (bytes, spans) =
+                request(Signal::Traces, records[0].bytes.clone(), format.of_files()).expect("as it was written");
             assert_eq!((&bytes, spans), (batch.bytes(), 30), "{format:?}");
         }
     }
@@ -125,9 +127,9 @@ mod tests {
     #[test]
     fn a_record_without_a_request_is_an_error() {
         for format in [Format::Lines, Format::Framed] {
-            request(b"\xff\xff\xff".to_vec(), format).expect_err("garbage");
+            request(Signal::Traces, b"\xff\xff\xff".to_vec(), format).expect_err("garbage");
         }
-        request(b"{}".to_vec(), Format::Framed).expect_err("text");
+        request(Signal::Traces, b"{}".to_vec(), Format::Framed).expect_err("text");
         for text in [
             r#"{"resourceSpans":[{"instrumentationLibrarySpans":[{"spans":[{"name":"a"}]}]}]}"#,
             r#"{"resourceSpans":[{"scopeSpans":[{"span":[{"name":"a"}]}]}]}"#,
@@ -135,13 +137,14 @@ mod tests {
             r#"{"resourceSpans":[{}]}"#,
             r#"{"resourceSpan":[{"scopeSpans":[{"spans":[{"name":"a"}]}]}]}"#,
         ] {
-            request(text.as_bytes().to_vec(), Format::Lines).expect_err(text);
+            request(Signal::Traces, text.as_bytes().to_vec(), Format::Lines).expect_err(text);
         }
         // `ResourceSpans` with the field of old collectors, number 1000, in place of scope spans.
-        request(b"\x0a\x04\xc2\x3e\x01a".to_vec(), Format::Framed).expect_err("spans of an unknown field");
+        request(Signal::Traces, b"\x0a\x04\xc2\x3e\x01a".to_vec(), Format::Framed)
+            .expect_err("spans of an unknown field");
         // A field beside the spans that OTLP does not have is no damage.
         let newer = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a","new":1}],"newer":[2]}],"x":{}}],"y":0}"#;
-        assert_eq!(request(newer.as_bytes().to_vec(), Format::Lines).map(|(_, spans)| spans), Ok(1));
-        assert_eq!(request(b"{}".to_vec(), Format::Lines), Ok((Bytes::new(), 0)));
+        assert_eq!(request(Signal::Traces, newer.as_bytes().to_vec(), Format::Lines).map(|(_, spans)| spans), Ok(1));
+        assert_eq!(request(Signal::Traces, b"{}".to_vec(), Format::Lines), Ok((Bytes::new(), 0)));
     }
 }

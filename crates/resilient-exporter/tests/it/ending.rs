@@ -58,7 +58,7 @@ impl Fallback for Blocked {
         let _ = self.entered.send(());
         match self.go_on.recv() {
             Ok(Ok(())) => {
-                self.stored += batches.iter().map(|batch| batch.span_count() as u64).sum::<u64>();
+                self.stored += batches.iter().map(|batch| batch.item_count() as u64).sum::<u64>();
                 Ok(Stored { name: "store".to_owned() })
             }
             Ok(Err(error)) => Err(FallbackError::new(error)),

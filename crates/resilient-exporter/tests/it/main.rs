@@ -22,6 +22,7 @@
 //! | `refusals` | collectors that refuse for a while, in part, or one of several |
 //! | `seams` | a user's own transport, exporter, fallback, clock, backoff and breaker |
 //! | `vanished` | parts of the journal that another program removes; a user's own journal that loses batches |
+//! | `signals` | logs and metrics through pipelines of their own |
 //! | `support` | a traced application and its comparison with the collector |
 
 mod ages;
@@ -44,5 +45,6 @@ mod moments;
 mod processes;
 mod refusals;
 mod seams;
+mod signals;
 mod support;
 mod vanished;

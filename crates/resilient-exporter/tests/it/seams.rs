@@ -89,7 +89,7 @@ struct PanickingFallback {
 
 impl Fallback for PanickingFallback {
     fn usage(&self) -> Usage {
-        let spans = self.batches.iter().map(|payload| payload.span_count() as u64).sum();
+        let spans = self.batches.iter().map(|payload| payload.item_count() as u64).sum();
         Usage { files: self.batches.len() as u64, spans, bytes: 0 }
     }
 
@@ -104,7 +104,7 @@ impl Fallback for PanickingFallback {
     fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
         self.reading = self.batches.len();
         let batches =
-            self.batches.iter().map(|payload| StoredBatch::new(payload.bytes().clone(), payload.span_count()));
+            self.batches.iter().map(|payload| StoredBatch::new(payload.bytes().clone(), payload.item_count()));
         Ok(ReadBack::Group(batches.collect()))
     }
 

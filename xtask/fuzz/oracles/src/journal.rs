@@ -272,8 +272,13 @@ fn body(id: Id, length: usize) -> Vec<u8> {
     format!("{}-{} ", id.0, id.1).into_bytes().into_iter().cycle().take(length).collect()
 }
 
-const CONFIG: Config =
-    Config { segment_bytes: 4 << 10, max_bytes: 1 << 20, max_body_bytes: 64 << 10, free_space_reserve: 0 };
+const CONFIG: Config = Config {
+    segment_bytes: 4 << 10,
+    max_bytes: 1 << 20,
+    max_body_bytes: 64 << 10,
+    free_space_reserve: 0,
+    known_tags: &[0],
+};
 
 /// About 100 bytes a batch of at least 40, and the copies that are compared here.
 const PEAK_PER_BYTE: usize = 32;

@@ -38,7 +38,7 @@ fn comes_back(bytes: &[u8], request: &ExportTraceServiceRequest) {
     for line in &lines {
         assert!(!line.oversized && !line.text.contains(&b'\n'));
         let (bytes, spans) = from_line(&line.text).expect("we wrote it");
-        assert_eq!(spans, line.spans);
+        assert_eq!(spans, line.items);
         again.extend_from_slice(&bytes);
     }
     let all_have_spans = request.resource_spans.iter().all(|resource| {

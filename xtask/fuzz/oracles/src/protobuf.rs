@@ -28,7 +28,7 @@ pub(crate) fn check(bytes: &[u8]) {
         }
     }
     if let Ok(lines) = &lines {
-        assert_eq!(Ok(lines.iter().map(|line| line.spans).sum()), count);
+        assert_eq!(Ok(lines.iter().map(|line| line.items).sum()), count);
     }
     for outcome in [count.as_ref().err(), decoded.as_ref().err(), lines.as_ref().err()] {
         outcome.into_iter().for_each(|error| has_its_place(bytes, *error));
@@ -50,7 +50,7 @@ pub(crate) fn check(bytes: &[u8]) {
             for line in lines.into_iter().flatten() {
                 let (bytes, spans) = from_line(&line.text).expect("we wrote it");
                 let request = ExportTraceServiceRequest::decode(&bytes[..]).expect("it is mended");
-                assert_eq!((spans, spans), (line.spans, request::spans(&request).count()));
+                assert_eq!((spans, spans), (line.items, request::spans(&request).count()));
             }
         }
     }
@@ -88,7 +88,7 @@ fn divides(bytes: &[u8], request: &ExportTraceServiceRequest) {
     for half in [left, right] {
         let request = ExportTraceServiceRequest::decode(&half.bytes()[..]).expect("a half is a request");
         let spans = request::flat(&request);
-        assert_eq!(spans.len(), half.span_count());
+        assert_eq!(spans.len(), half.item_count());
         both.extend(spans);
     }
     assert_eq!(both, all);
@@ -102,7 +102,7 @@ fn cuts_and_merges(bytes: &[u8], request: &ExportTraceServiceRequest) {
     let max_bytes = bytes.len() / 2;
     let flat_of = |bytes: &[u8]| request::flat(&ExportTraceServiceRequest::decode(bytes).expect("a part is a request"));
     if let Some(pieces) = payload.cut(max_bytes, || OTHER) {
-        assert!(pieces.iter().all(|piece| piece.bytes().len() <= max_bytes || piece.span_count() == 1));
+        assert!(pieces.iter().all(|piece| piece.bytes().len() <= max_bytes || piece.item_count() == 1));
         assert_eq!(pieces.iter().flat_map(|piece| flat_of(piece.bytes())).collect::<Vec<_>>(), all);
         let pieces: Vec<_> = pieces.iter().map(|piece| piece.bytes().clone()).collect();
         let merged = merge(&pieces, bytes.len());
@@ -127,9 +127,9 @@ fn fits_into_lines(tidy: &[u8], request: &ExportTraceServiceRequest, limit: usiz
     let mut spans = Vec::new();
     for line in to_lines(tidy, limit).expect("the stock encoder wrote it") {
         assert_eq!(line.oversized, line.text.len() > limit);
-        assert!(line.spans > 0 && !line.text.contains(&b'\n'));
+        assert!(line.items > 0 && !line.text.contains(&b'\n'));
         let (bytes, count) = from_line(&line.text).expect("we wrote it");
-        assert_eq!(count, line.spans);
+        assert_eq!(count, line.items);
         spans.extend(request::flat(&ExportTraceServiceRequest::decode(&bytes[..]).expect("we wrote it")));
     }
     assert_eq!(spans, request::flat(request));
@@ -138,7 +138,7 @@ fn fits_into_lines(tidy: &[u8], request: &ExportTraceServiceRequest, limit: usiz
 /// Every value of the SDK's types survives our encoder. The order of the spans does not, where one scope stands twice.
 fn encodes_again(spans: &[SpanData]) {
     let payload = Encoder::new(&Resource::builder_empty().build()).encode(ID, UNIX_EPOCH, spans);
-    assert_eq!(payload.span_count(), spans.len());
+    assert_eq!(payload.item_count(), spans.len());
     assert_eq!(count_spans(payload.bytes()), Ok(spans.len()));
     assert!(ExportTraceServiceRequest::decode(&payload.bytes()[..]).is_ok());
     let again = decode_all(payload.bytes()).expect("we wrote it");

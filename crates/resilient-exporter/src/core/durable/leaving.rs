@@ -55,6 +55,6 @@ impl Durable {
 
     /// A batch that only the journal held is in memory.
     pub(in crate::core) fn on_returned(&mut self, payload: &Payload) {
-        self.records.insert(payload.id(), Record::new(payload.span_count(), RecordState::Synced));
+        self.records.insert(payload.id(), Record::new(payload.item_count(), RecordState::Synced));
     }
 }

@@ -121,7 +121,7 @@ impl Durable {
             record.state = RecordState::Pending(payload.clone());
         } else {
             // The whole is not at hand any more: each piece has a record of its own from now on.
-            let spans = payload.span_count();
+            let spans = payload.item_count();
             self.pieces.remove(&id);
             record.pieces -= 1;
             record.spans -= spans;

@@ -40,8 +40,13 @@ pub(super) fn span_ids(request: &[u8]) -> impl Iterator<Item = SpanKey> {
 }
 
 /// Small segments and a small buffer, so that a short history fills them.
-const JOURNAL: Config =
-    Config { segment_bytes: 4 << 10, max_bytes: 4 << 20, max_body_bytes: 64 << 10, free_space_reserve: 0 };
+const JOURNAL: Config = Config {
+    segment_bytes: 4 << 10,
+    max_bytes: 4 << 20,
+    max_body_bytes: 64 << 10,
+    free_space_reserve: 0,
+    known_tags: &[0],
+};
 const LIMITS: Limits = Limits { max_count: 200, max_bytes: 60_000, max_age: Duration::from_secs(300) };
 
 /// The state directory; the disk has others as well.

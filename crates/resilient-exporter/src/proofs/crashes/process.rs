@@ -199,7 +199,7 @@ impl<'a> Process<'a> {
             return;
         }
         let call = self.calls.swap_remove(call % self.calls.len());
-        let spans = call.payload.span_count() as u64;
+        let spans = call.payload.item_count() as u64;
         let cause = Cause::Http { status: 503, message: String::new() };
         let outcome = match answer {
             Answer::Accepted => Outcome::Delivered { rejected: 0, message: None },
@@ -278,7 +278,7 @@ impl<'a> Process<'a> {
         computer.max_duplicates += acknowledged + self.unmarked.replayed;
         // The collector may still receive the calls in flight.
         for call in self.calls.drain(..) {
-            computer.max_duplicates += call.payload.span_count() as u64;
+            computer.max_duplicates += call.payload.item_count() as u64;
             for key in span_ids(call.payload.bytes()) {
                 *computer.received.entry(key).or_default() += 1;
             }
@@ -299,7 +299,7 @@ impl<'a> Process<'a> {
         let now = self.shared.clock.now();
         self.shared.core().drain(now + Duration::from_secs(1), Duration::from_secs(1), now);
         self.poll_calls();
-        computer.max_duplicates += self.calls.drain(..).map(|call| call.payload.span_count() as u64).sum::<u64>();
+        computer.max_duplicates += self.calls.drain(..).map(|call| call.payload.item_count() as u64).sum::<u64>();
         self.shared.decide(|core| core.stop(now));
         self.worker.turn_within(Some(Duration::ZERO));
         if let Some(journal) = &self.journal {
@@ -346,14 +346,14 @@ impl<'a> Process<'a> {
             false => Err(format!("{term}: the ledger counts {ledger}, the recount {recount}: {:?}", core.ledger())),
         };
         equal("imbalance", core.ledger().imbalance().unsigned_abs(), 0)?;
-        let waiting = core.memory.waiting().map(|entry| entry.item.payload.span_count()).sum::<usize>();
+        let waiting = core.memory.waiting().map(|entry| entry.item.payload.item_count()).sum::<usize>();
         let away = core.memory.writing_size().count + core.memory.tried_size().count;
         let waiting = waiting + away + core.durable.last_spans();
         equal("buffered", core.ledger().buffered, waiting as u64)?;
         equal("in_journal", core.ledger().in_journal, core.durable.kept_spans() as u64)?;
         if !core.is_stopped() {
             let live = self.calls.iter().filter(|call| core.is_live(call.id));
-            let live = live.map(|call| call.payload.span_count() as u64).sum();
+            let live = live.map(|call| call.payload.item_count() as u64).sum();
             // The end of a process abandons its calls without an answer.
             if !self.calls.is_empty() {
                 equal("in_flight", core.ledger().in_flight, live)?;

@@ -21,7 +21,7 @@ impl Simulation {
     pub(super) fn check_limits(&self, calls: &[Call]) {
         let Setup { request_max_spans, age_limit, .. } = self.setup;
         for call in calls {
-            let spans = call.payload.span_count();
+            let spans = call.payload.item_count();
             assert!(spans <= request_max_spans, "a request of {spans} spans");
             let is_young = age_limit.is_none() || numbers(&call.payload).all(|number| !is_old(number));
             assert!(is_young, "an old span is sent");
@@ -43,7 +43,7 @@ fn letters(simulation: &Simulation) -> Vec<(usize, String, u32)> {
     });
     let shown = letters.flatten().map(|letter| {
         let refusal = &letter.refusal;
-        (refusal.payload.span_count(), refusal.cause.to_string(), refusal.attempts)
+        (refusal.payload.item_count(), refusal.cause.to_string(), refusal.attempts)
     });
     shown.collect()
 }
@@ -54,7 +54,7 @@ fn the_old_spans_of_a_batch_become_one_dead_letter_and_the_others_are_sent() {
     simulation.offer(40);
     simulation.poll();
     assert_eq!(letters(&simulation), [(24, "too_old: ended more than 60s before it could be sent".to_owned(), 0)]);
-    assert_eq!(simulation.calls.iter().map(|call| call.payload.span_count()).collect::<Vec<_>>(), [16]);
+    assert_eq!(simulation.calls.iter().map(|call| call.payload.item_count()).collect::<Vec<_>>(), [16]);
     simulation.check_ledger().expect("each span is counted");
     simulation.deliver_everything();
     let ledger = simulation.core.ledger();

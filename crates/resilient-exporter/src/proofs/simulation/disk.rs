@@ -52,7 +52,7 @@ impl MemoryFallback {
 }
 
 fn stored(payload: &Payload) -> StoredBatch {
-    StoredBatch::new(payload.bytes().clone(), payload.span_count())
+    StoredBatch::new(payload.bytes().clone(), payload.item_count())
 }
 
 impl Fallback for MemoryFallback {
@@ -65,7 +65,7 @@ impl Fallback for MemoryFallback {
         if self.fails {
             return Err(FallbackError::new("no space left"));
         }
-        let is_refused = |payload: &Payload| payload.span_count().is_multiple_of(3);
+        let is_refused = |payload: &Payload| payload.item_count().is_multiple_of(3);
         if self.refuses && (batches.len() > 2 || batches.iter().any(is_refused)) {
             return Err(FallbackError::of_batches("these batches do not fit into one object"));
         }

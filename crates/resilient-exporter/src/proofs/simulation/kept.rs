@@ -124,7 +124,7 @@ impl World {
         let out = self.simulation.calls.iter().map(|call| call.payload.id());
         let held = in_memory.chain(out).collect::<Vec<_>>();
         let alone = self.journal.values().filter(|payload| !held.contains(&payload.id()));
-        let in_journal = alone.map(|payload| payload.span_count() as u64).sum::<u64>();
+        let in_journal = alone.map(|payload| payload.item_count() as u64).sum::<u64>();
         let spilling = core.memory.writing_size().count as u64;
         let ledger = core.ledger();
         assert_eq!(ledger.in_journal + spilling, in_journal, "{ledger:?}");

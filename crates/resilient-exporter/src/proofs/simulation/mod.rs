@@ -40,7 +40,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use breaker::Machine;
-use otlp_payload::{Encoder, Payload};
+use otlp_payload::{Encoder, Payload, Signal};
 use otlp_transport::{Cause, Outcome, RefusalKind};
 use proptest::prelude::*;
 use span_buffer::Limits;
@@ -295,7 +295,7 @@ impl Simulation {
             return;
         }
         let call = self.calls.swap_remove(call % self.calls.len());
-        let spans = call.payload.span_count();
+        let spans = call.payload.item_count();
         let cause = Cause::Http { status: 503, message: String::new() };
         let outcome = match answer {
             Answer::Accept => Outcome::Delivered { rejected: 0, message: None },
@@ -317,7 +317,7 @@ impl Simulation {
 
     /// The net thread reports the outcome of a call.
     fn end_call(&mut self, call: &Call, outcome: &Outcome) {
-        let spans = call.payload.span_count();
+        let spans = call.payload.item_count();
         let before = self.core.ledger().in_flight;
         let hint = match outcome {
             Outcome::Retryable { after, .. } => *after,
@@ -374,7 +374,7 @@ impl Simulation {
                 let read = self.disk.read(order, 0);
                 self.report(|core| match read {
                     Ok(ReadBack::Group(batches)) => {
-                        let requests = requests_of(&batches, merge);
+                        let requests = requests_of(Signal::Traces, &batches, merge);
                         core.on_group_read(batches, requests, now, wall);
                     }
                     Ok(_) => core.on_group_deferred(now),

@@ -14,16 +14,16 @@ impl Simulation {
         equal("imbalance", ledger.imbalance().unsigned_abs(), 0)?;
         equal("offered", ledger.offered, self.made.len() as u64)?;
         let writing = self.effects.iter().map(|effect| match effect {
-            Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.payload.span_count()).sum(),
-            Effect::StoreDeadLetters(letters) => letters.iter().map(|letter| letter.refusal.payload.span_count()).sum(),
+            Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.payload.item_count()).sum(),
+            Effect::StoreDeadLetters(letters) => letters.iter().map(|letter| letter.refusal.payload.item_count()).sum(),
             _ => 0,
         });
         let writing = writing.sum::<usize>() + self.core.spilling_spans();
-        let waiting = self.core.memory.waiting().map(|entry| entry.item.payload.span_count()).sum::<usize>();
+        let waiting = self.core.memory.waiting().map(|entry| entry.item.payload.item_count()).sum::<usize>();
         let tried = self.core.memory.tried_size().count;
         equal("buffered", ledger.buffered, (waiting + writing + tried) as u64)?;
         let live = self.calls.iter().filter(|call| self.core.is_live(call.id));
-        equal("in_flight", ledger.in_flight, live.map(|call| call.payload.span_count() as u64).sum())?;
+        equal("in_flight", ledger.in_flight, live.map(|call| call.payload.item_count() as u64).sum())?;
         equal("in_fallback", ledger.in_fallback, self.disk.stored().len() as u64)?;
         equal("in_fallback by the fallback's count", ledger.in_fallback, self.disk.usage().spans)?;
         let answered = self.acknowledged + self.rejected - self.unmarked;

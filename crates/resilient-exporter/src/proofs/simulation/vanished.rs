@@ -204,7 +204,7 @@ impl World {
         };
         let unread = std::mem::take(&mut self.away).into_values().filter(is_away).collect::<Vec<_>>();
         let taken_over = self.gone.entry("taken_over").or_default();
-        let spans = unread.iter().map(|payload| payload.span_count() as u64).sum();
+        let spans = unread.iter().map(|payload| payload.item_count() as u64).sum();
         for number in unread.iter().flat_map(numbers) {
             if taken_over.remove(&number) {
                 self.twice += 1;
@@ -243,7 +243,7 @@ impl World {
         if self.segments.is_empty() {
             self.segments.push(Segment::default());
         }
-        let unread = unread.iter().map(|payload| payload.span_count() as u64).sum();
+        let unread = unread.iter().map(|payload| payload.item_count() as u64).sum();
         Lost { batches: batches.into_keys().collect(), unread }
     }
 
@@ -270,7 +270,7 @@ impl World {
         let unread = self.segments.iter_mut().flat_map(|segment| {
             segment.unread.extract_if(.., |payload| done.contains(&payload.id())).collect::<Vec<_>>()
         });
-        let unread = unread.map(|payload| payload.span_count() as u64).sum();
+        let unread = unread.map(|payload| payload.item_count() as u64).sum();
         self.twice += unread;
         let taken_over = Lost { batches: Vec::new(), unread };
         let marked = Vanished::Batches { lost: Lost::default(), taken_over };
@@ -316,7 +316,7 @@ impl World {
         let is_stored = self.segments.iter().any(|segment| segment.batches.contains_key(&id));
         let is_known = is_stored || self.simulation.core.durable.is_marking(id);
         if is_known || numbers(&payload).any(|number| held.contains(&number)) {
-            self.twice += payload.span_count() as u64;
+            self.twice += payload.item_count() as u64;
         } else {
             // One that has ended since it was found again is delivered twice.
             for number in numbers(&payload) {
@@ -331,7 +331,7 @@ impl World {
         let ledger = self.simulation.core.ledger();
         prop_assert_eq!(ledger.imbalance(), 0, "{:?}", ledger);
         let read = self.segments.iter().flat_map(|segment| segment.batches.values());
-        let unread = self.segments.iter().flat_map(|segment| &segment.unread).map(Payload::span_count);
+        let unread = self.segments.iter().flat_map(|segment| &segment.unread).map(Payload::item_count);
         let in_journal = self.alone(read).len() + unread.sum::<usize>();
         prop_assert_eq!(ledger.in_journal, in_journal as u64, "{:?}", ledger);
         let gone = |reason: &str| self.gone.get(reason).map_or(0, |numbers| numbers.len() as u64);

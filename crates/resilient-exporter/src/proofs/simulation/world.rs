@@ -262,7 +262,7 @@ impl World {
         assert!(self.failed.len() <= most, "a storm of calls that fail; {}", self.state());
         let judged = self.as_judged(sent);
         self.oracle.on_answered(&judged, now);
-        let outcome = reply.outcome(call.payload.span_count());
+        let outcome = reply.outcome(call.payload.item_count());
         if outcome.is_delivered() {
             for number in numbers(&call.payload) {
                 self.delivered.entry(number).or_insert(now);
@@ -293,7 +293,7 @@ impl World {
                 None => self.peer.handle(&call.payload, fresh),
             };
             let generation = self.tokens.as_ref().map_or(0, |tokens| tokens.held);
-            received.push((call.payload.clone(), handled.reply.stored_of(call.payload.span_count())));
+            received.push((call.payload.clone(), handled.reply.stored_of(call.payload.item_count())));
             self.awaited.push((now + handled.time, call.id, self.sent.len()));
             let spans = numbers(&call.payload).collect::<Vec<_>>();
             self.places.entry(spans.clone()).or_default().push(self.sent.len());
@@ -332,7 +332,7 @@ impl World {
         let stored = simulation.disk.stored().iter().map(super::number).collect::<HashSet<_>>();
         let gone = alive.filter(|number| !stored.contains(number) && !self.delivered.contains_key(number));
         self.killed.extend(gone);
-        let out = simulation.calls.iter().map(|call| call.payload.span_count() as u64).sum::<u64>();
+        let out = simulation.calls.iter().map(|call| call.payload.item_count() as u64).sum::<u64>();
         self.duplicates_before += out + simulation.unmarked.max(0).cast_unsigned();
         self.start_anew();
     }

@@ -29,8 +29,13 @@ use crate::stores::journal::FileJournal;
 use crate::stores::old_layout::OldLayout;
 
 /// About five batches a segment.
-pub(super) const JOURNAL: Config =
-    Config { segment_bytes: 4 << 10, max_bytes: 4 << 20, max_body_bytes: 64 << 10, free_space_reserve: 0 };
+pub(super) const JOURNAL: Config = Config {
+    segment_bytes: 4 << 10,
+    max_bytes: 4 << 20,
+    max_body_bytes: 64 << 10,
+    free_space_reserve: 0,
+    known_tags: &[0],
+};
 
 /// Six batches.
 pub(super) const LIMITS: Limits = Limits { max_count: 60, max_bytes: 60_000, max_age: Duration::from_secs(300) };
@@ -148,7 +153,7 @@ impl<'a> Process<'a> {
         self.turn();
         let now = computer.clocks.now();
         let before = self.shared.core().durable.accepted_not_durable();
-        self.shared.core().durable.on_wait_ended(id, payload.span_count(), now);
+        self.shared.core().durable.on_wait_ended(id, payload.item_count(), now);
         let is_durable = self.shared.core().durable.accepted_not_durable() == before;
         self.shared.decide(|core| core.on_offered(payload, now)).expect("there is room");
         is_durable

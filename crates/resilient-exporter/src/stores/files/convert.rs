@@ -13,7 +13,7 @@ use safe_dir::{Directory, Locked};
 use crate::report::warnings::Kind;
 use crate::seams::settings::FallbackFormat;
 use crate::stores::home::{Content, Home, Part};
-use crate::stores::journal::{QUARANTINE, keep_damaged};
+use crate::stores::journal::{QUARANTINE, keep_damaged, signal_of, tags_of};
 use crate::stores::log::StoreLog;
 
 /// Bytes that one step turns into a file, about.
@@ -82,8 +82,9 @@ impl<D: Directory> Conversion<D> {
             }
             Ok(false)
         };
+        let config = Config { known_tags: tags_of(home.signal()), ..Config::default() };
         let locked = Locked::new(dir).map_err(|error| format!("{name}: {}", ErrorChain(&error)))?;
-        let (mut journal, report) = Journal::open_locked(locked, Config::default(), home.incarnation(), &mut holds)
+        let (mut journal, report) = Journal::open_locked(locked, config, home.incarnation(), &mut holds)
             .map_err(|error| format!("{name}: {}", ErrorChain(&error)))?;
         log.tell(&mut journal);
         Ok(Self { home, key, name, journal, back: Vec::new(), retry_at: None, damaged: report.lost_items })
@@ -118,8 +119,9 @@ impl<D: Directory> Conversion<D> {
         }
         let (mut records, mut unreadable) = (Vec::new(), 0);
         for batch in batches {
-            let payload =
-                Payload::new(batch.id.into(), target.wall, batch.count as usize, Bytes::copy_from_slice(&batch.body));
+            let body = Bytes::copy_from_slice(&batch.body);
+            let signal = signal_of(batch.tag);
+            let payload = Payload::of(signal, batch.id.into(), target.wall, batch.count as usize, body);
             match target.format.records(&payload) {
                 Ok(mut of_batch) => records.append(&mut of_batch),
                 Err(error) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use file_fallback::TakenOver;
+use otlp_payload::Signal;
 use safe_dir::{Directory, Locked};
 
 use super::convert::{Conversion, Target};
@@ -87,6 +88,11 @@ impl<D: Directory> Upkeep<D> {
 
     pub(super) fn now(&self) -> Instant {
         self.place.clock.now()
+    }
+
+    /// The signal of all files and letters.
+    pub(super) fn signal(&self) -> Signal {
+        self.place.files.signal()
     }
 
     /// The state directory, for people.

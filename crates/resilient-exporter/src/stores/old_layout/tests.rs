@@ -44,7 +44,7 @@ fn old_journal(dir: &Path, batches: &[Payload]) {
     let dir = SafeDir::open(dir).expect("a directory");
     let (mut journal, _) = Journal::open(dir, JournalConfig::default(), 1, |_| Ok(false)).expect("a well disk");
     for batch in batches {
-        journal.append(batch.id(), batch.span_count() as u32, batch.bytes()).expect("room");
+        journal.append(batch.id(), batch.item_count() as u32, batch.bytes()).expect("room");
     }
     journal.sync().expect("a well disk");
 }
@@ -248,7 +248,7 @@ fn a_journal_of_several_segments_moves_whole_wherever_the_process_dies() {
         // The oldest batch waits, and keeps the segments of the others.
         let batches = (0..40).map(|number| batch("shop", 1_000 * number, 100 + number as usize)).collect::<Vec<_>>();
         for batch in &batches {
-            journal.append(batch.id(), batch.span_count() as u32, batch.bytes()).expect("room");
+            journal.append(batch.id(), batch.item_count() as u32, batch.bytes()).expect("room");
             journal.sync().expect("a well disk");
         }
         let done = batches[1..].iter().map(Payload::id).collect::<Vec<_>>();
