@@ -39,7 +39,7 @@ enum Method {
 }
 
 /// Every budget, in the order of the table.
-pub(super) const ALL: [Budget; 17] = [
+pub(super) const ALL: [Budget; 19] = [
     Budget {
         name: "export/grpc/instructions",
         unit: Unit::Instructions,
@@ -55,6 +55,29 @@ pub(super) const ALL: [Budget; 17] = [
         gate: Gate::TimesPeer(0.30),
         program: Program::Trial("export_load"),
         method: Method::Instructions { base: &["none", "http"], peer: &["stock", "http"], ours: &["ours", "http"] },
+    },
+    // The same behind TLS 1.3 with ring on both sides: the records cost both as much.
+    Budget {
+        name: "export/grpc-tls/instructions",
+        unit: Unit::Instructions,
+        gate: Gate::TimesPeer(0.5),
+        program: Program::Trial("export_load"),
+        method: Method::Instructions {
+            base: &["none", "grpc-tls"],
+            peer: &["stock", "grpc-tls"],
+            ours: &["ours", "grpc-tls"],
+        },
+    },
+    Budget {
+        name: "export/http-tls/instructions",
+        unit: Unit::Instructions,
+        gate: Gate::TimesPeer(0.5),
+        program: Program::Trial("export_load"),
+        method: Method::Instructions {
+            base: &["none", "http-tls"],
+            peer: &["stock", "http-tls"],
+            ours: &["ours", "http-tls"],
+        },
     },
     // The gates of JSON are half of the instructions of structs and serde.
     Budget {

@@ -13,6 +13,7 @@ pub mod outage;
 pub mod setups;
 pub mod slow_disk;
 pub mod stored;
+pub mod tls_front;
 pub mod upgrade;
 pub mod volumes;
 

@@ -10,7 +10,7 @@ use trials::collector::Fault;
 use trials::interop::{self, Part, Setup};
 use trials::outage::{self, Plan};
 use trials::upgrade::{self, Programs};
-use trials::{Failure, idle, now, setups, slow_disk, volumes};
+use trials::{Failure, idle, now, setups, slow_disk, tls_front, volumes};
 
 const USAGE: &str = "\
 usage: trials outage [--short | --long]
@@ -25,6 +25,7 @@ usage: trials outage [--short | --long]
        trials setups <program> <page> [--write | <part of a name>]  wrong set-ups; needs root
        trials volumes [<part of a name>]  directories as container platforms mount them; needs root
        trials collector [options]         the mock collector; used by the trials themselves
+       trials tls-front <gRPC address> <HTTP address> <folder>  TLS before a collector; used by the benches
        trials chaos-life <settings>       one life of a storm; used by the storm itself
        trials volumes-app <spans> <end>   one life of an application; used by the cases of `volumes`
 ";
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         ["setups", program, page, "--write"] => setups::run(program.as_ref(), page.as_ref(), "", true),
         ["setups", program, page, filter] => setups::run(program.as_ref(), page.as_ref(), filter, false),
         ["volumes-app", spans, end] => volumes::live(spans, end),
+        ["tls-front", grpc, http, folder] => tls_front::serve(grpc, http, folder.as_ref()),
         ["chaos-life", settings] => chaos::live(settings, started),
         _ => Err(USAGE.into()),
     };

@@ -7,9 +7,11 @@ use std::time::Duration;
 use futures_executor::block_on;
 use mock_collector::ChildCollector;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use resilient_exporter::ResilientSpanExporter;
 use trials::Failure;
 use trials::app;
-use trials::contender::{self, Protocol, Settings};
+use trials::contender::{self, Protocol};
+use trials::tls_front::TlsFront;
 
 /// Spans in a batch: the default of the SDK's batch processor.
 const BATCH: usize = 512;
@@ -20,7 +22,7 @@ const COLLECTOR: &str = "trials";
 /// How long one batch may take, under an instrumented run on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const USAGE: &str = "usage: export_load <none|stock|ours> <grpc|http> <spans>";
+const USAGE: &str = "usage: export_load <none|stock|ours> <grpc|http|grpc-tls|http-tls> <spans>";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,12 +37,23 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[&str]) -> Result<(), Failure> {
     let [exporter, protocol, spans] = arguments else { return Err(USAGE.into()) };
-    // In a process of its own, which callgrind does not count.
-    let collector = ChildCollector::start(std::env::current_exe()?.with_file_name(COLLECTOR), ["collector"])?;
-    let (protocol, endpoint) = match *protocol {
-        "grpc" => (Protocol::Grpc, collector.grpc_endpoint()),
-        "http" => (Protocol::Http, collector.http_endpoint()),
+    let (protocol, is_tls) = match *protocol {
+        "grpc" => (Protocol::Grpc, false),
+        "http" => (Protocol::Http, false),
+        "grpc-tls" => (Protocol::Grpc, true),
+        "http-tls" => (Protocol::Http, true),
         _ => return Err(USAGE.into()),
+    };
+    // In processes of their own, which callgrind does not count.
+    let program = std::env::current_exe()?.with_file_name(COLLECTOR);
+    let collector = ChildCollector::start(&program, ["collector"])?;
+    let folder = tempfile::tempdir()?;
+    let front = is_tls.then(|| TlsFront::start(&program, folder.path(), &collector)).transpose()?;
+    let endpoint = match (protocol, &front) {
+        (Protocol::Grpc, None) => collector.grpc_endpoint(),
+        (Protocol::Http, None) => collector.http_endpoint(),
+        (Protocol::Grpc, Some(front)) => front.grpc_endpoint(),
+        (Protocol::Http, Some(front)) => front.http_endpoint(),
     };
     let template = app::finished_spans(BATCH);
     let batches = (0..spans.parse::<usize>()? / BATCH).map(|_| template.clone());
@@ -49,7 +62,10 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
         "stock" => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
             let _context = runtime.enter();
-            let mut exporter = contender::stock_exporter(protocol, &endpoint)?;
+            let mut exporter = match &front {
+                None => contender::stock_exporter(protocol, &endpoint)?,
+                Some(front) => contender::stock_exporter_with_tls(protocol, &endpoint, front.authority())?,
+            };
             exporter.set_resource(&contender::resource());
             for batch in batches {
                 block_on(exporter.export(batch))?;
@@ -57,7 +73,14 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
         }
         "ours" => {
             let state = tempfile::tempdir()?;
-            let mut exporter = contender::builder(Settings::Default, protocol, &endpoint, state.path())?.build()?;
+            let config = contender::config(protocol, &endpoint);
+            let config = match &front {
+                None => config,
+                Some(front) => config.with_certificate(front.authority()),
+            };
+            let transport = otlp_transport::connect(config.build()?)?;
+            let builder = ResilientSpanExporter::builder().with_primary(transport).with_state_dir(state.path());
+            let mut exporter = builder.build()?;
             exporter.set_resource(&contender::resource());
             let handle = exporter.handle();
             let mut offered = 0;
