@@ -1,6 +1,8 @@
 //! Connections that follow a name to its addresses. Sockets are real; the clock is moved on between calls.
 
 mod peer;
+#[cfg(feature = "_tls")]
+mod secured;
 
 use std::io;
 use std::net::SocketAddr;
@@ -55,7 +57,10 @@ fn transport_with(
     change: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
 ) -> Arc<dyn Transport> {
     let config = Config::builder().with_protocol(protocol).with_endpoint("http://collector.example:4319");
-    let config = change(config).build().expect("valid");
+    transport_of(protocol, name, change(config).build().expect("valid"))
+}
+
+fn transport_of(protocol: Protocol, name: &Name, config: Config) -> Arc<dyn Transport> {
     let mut connector = Connector::new(&config);
     connector.addresses = Addresses::of(name.clone());
     match protocol {

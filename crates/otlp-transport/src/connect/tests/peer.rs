@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
+use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::Protocol;
+use crate::duplex::Duplex;
 
 /// A peer in the runtime of the test, so that it has answered once the runtime is idle. It ends with its connections.
 pub(super) struct Peer {
@@ -29,6 +32,8 @@ struct Seen {
     requests: AtomicUsize,
     out: AtomicUsize,
     at_once: AtomicUsize,
+    handshakes: AtomicUsize,
+    resumed: AtomicUsize,
 }
 
 #[derive(Clone, Copy)]
@@ -43,6 +48,15 @@ enum Manner {
     Close,
 }
 
+impl Manner {
+    fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Grpc => Self::Grpc,
+            Protocol::HttpProtobuf => Self::Http,
+        }
+    }
+}
+
 impl Peer {
     /// Takes everything.
     pub(super) fn healthy(protocol: Protocol) -> Self {
@@ -50,11 +64,13 @@ impl Peer {
     }
 
     pub(super) fn healthy_at(protocol: Protocol, address: SocketAddr) -> Self {
-        let manner = match protocol {
-            Protocol::Grpc => Manner::Grpc,
-            Protocol::HttpProtobuf => Manner::Http,
-        };
-        Self::start(manner, address)
+        Self::start(Manner::of(protocol), address)
+    }
+
+    /// Takes everything, over TLS.
+    #[cfg(feature = "_tls")]
+    pub(super) fn secured(protocol: Protocol, acceptor: TlsAcceptor) -> Self {
+        Self::start_with(Manner::of(protocol), SocketAddr::from(([127, 0, 0, 1], 0)), Some(acceptor))
     }
 
     pub(super) fn with_streams(streams: u32) -> Self {
@@ -81,6 +97,10 @@ impl Peer {
     }
 
     fn start(manner: Manner, address: SocketAddr) -> Self {
+        Self::start_with(manner, address, None)
+    }
+
+    fn start_with(manner: Manner, address: SocketAddr, acceptor: Option<TlsAcceptor>) -> Self {
         let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let seen = Arc::new(Seen::default());
         let (counts, open) = (Arc::clone(&seen), Arc::clone(&gate));
@@ -94,13 +114,24 @@ impl Peer {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 stream.set_nodelay(true).expect("a TCP socket");
                 counts.connections.fetch_add(1, Ordering::SeqCst);
-                let (counts, open) = (Arc::clone(&counts), Arc::clone(&open));
+                let (counts, open, acceptor) = (Arc::clone(&counts), Arc::clone(&open), acceptor.clone());
                 connections.spawn(async move {
                     counts.open.fetch_add(1, Ordering::SeqCst);
-                    match manner {
-                        Manner::Close => {}
-                        Manner::Http => serve_http(stream, &counts, &open).await,
-                        _ => serve_grpc(stream, manner, &counts, &open).await,
+                    if matches!(manner, Manner::Streams(1..)) {
+                        // The greeting, which tells the limit, comes behind the first requests.
+                        let _ = stream.readable().await;
+                        for _ in 0..20 {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    match acceptor {
+                        None => serve(stream, manner, &counts, &open).await,
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                counts.on_handshake(stream.get_ref().1.handshake_kind());
+                                serve(stream, manner, &counts, &open).await;
+                            }
+                        }
                     }
                     counts.open.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -124,6 +155,12 @@ impl Peer {
         self.seen.at_once.load(Ordering::SeqCst)
     }
 
+    /// How many handshakes were finished, and how many of them resumed a session.
+    #[cfg(feature = "_tls")]
+    pub(super) fn handshakes(&self) -> (usize, usize) {
+        (self.seen.handshakes.load(Ordering::SeqCst), self.seen.resumed.load(Ordering::SeqCst))
+    }
+
     /// How many connections are open.
     pub(super) fn open(&self) -> usize {
         self.seen.open.load(Ordering::SeqCst)
@@ -137,6 +174,11 @@ impl Drop for Peer {
 }
 
 impl Seen {
+    fn on_handshake(&self, kind: Option<HandshakeKind>) {
+        self.handshakes.fetch_add(1, Ordering::SeqCst);
+        self.resumed.fetch_add(usize::from(kind == Some(HandshakeKind::Resumed)), Ordering::SeqCst);
+    }
+
     fn on_request(&self) {
         self.requests.fetch_add(1, Ordering::SeqCst);
         let out = self.out.fetch_add(1, Ordering::SeqCst) + 1;
@@ -144,7 +186,15 @@ impl Seen {
     }
 }
 
-async fn serve_http(mut stream: TcpStream, seen: &Seen, gate: &Semaphore) {
+async fn serve(stream: impl Duplex, manner: Manner, seen: &Arc<Seen>, gate: &Arc<Semaphore>) {
+    match manner {
+        Manner::Close => {}
+        Manner::Http => serve_http(stream, seen, gate).await,
+        _ => serve_grpc(stream, manner, seen, gate).await,
+    }
+}
+
+async fn serve_http(mut stream: impl Duplex, seen: &Seen, gate: &Semaphore) {
     let mut buffer = Vec::new();
     loop {
         let head = loop {
@@ -172,14 +222,7 @@ async fn serve_http(mut stream: TcpStream, seen: &Seen, gate: &Semaphore) {
     }
 }
 
-async fn serve_grpc(stream: TcpStream, manner: Manner, seen: &Arc<Seen>, gate: &Arc<Semaphore>) {
-    if matches!(manner, Manner::Streams(1..)) {
-        // The greeting, which tells the limit, comes behind the first requests.
-        let _ = stream.readable().await;
-        for _ in 0..20 {
-            tokio::task::yield_now().await;
-        }
-    }
+async fn serve_grpc(stream: impl Duplex, manner: Manner, seen: &Arc<Seen>, gate: &Arc<Semaphore>) {
     let mut builder = h2::server::Builder::new();
     match manner {
         Manner::Streams(streams) => drop(builder.max_concurrent_streams(streams)),
