@@ -39,6 +39,9 @@ pub(crate) struct Connector {
     pub(crate) route: Route,
     to_endpoint: Option<Secure>,
     to_proxy: Option<Secure>,
+    /// The memory that HTTP hands to its connections.
+    #[cfg(test)]
+    written: tests::Written,
 }
 
 impl Connector {
@@ -49,16 +52,21 @@ impl Connector {
             route: Route::new(config),
             to_endpoint: Secure::to_endpoint(config),
             to_proxy: Secure::to_proxy(config),
+            #[cfg(test)]
+            written: tests::Written::default(),
         }
     }
 
     /// Opens a connection on which the next byte is one of HTTP.
     pub(crate) async fn open(&self) -> Result<Box<dyn Duplex>, Cause> {
         let stream = self.stream().await.map_err(|error| self.failed(&error))?;
-        match &self.to_endpoint {
+        let opened = match &self.to_endpoint {
             Some(secure) => secure.over(stream).await.map_err(|error| self.failed(&error)),
             None => Ok(stream),
-        }
+        };
+        #[cfg(test)]
+        let opened = opened.map(|stream| self.written.over(stream));
+        opened
     }
 
     /// Opens a connection on which the next byte is one for the collector, or of a request to a proxy.

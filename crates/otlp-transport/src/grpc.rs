@@ -36,7 +36,8 @@ const PREFIX: usize = 5;
 /// slow one. A connection of the greatest age ([`Config::connection_max_age`]) is replaced while it serves calls. Calls
 /// above the peer's `MAX_CONCURRENT_STREAMS` wait within their time-out; there is no second connection for them.
 ///
-/// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
+/// The bytes of the payload are handed to the socket as they are, without a second encoding. h2 copies the first 247 of
+/// each frame, 1.5 % of a large request; over TLS all of them are copied once, into the records.
 pub struct GrpcTransport {
     config: Config,
     pool: Pool,

@@ -33,7 +33,8 @@ use pool::Pool;
 /// connection that broke, or whose call was given up or timed out, is closed. One of the greatest age
 /// ([`Config::connection_max_age`]) is replaced while it serves calls.
 ///
-/// The bytes of the payload are handed to the socket as they are: no copy, no second encoding.
+/// The bytes of the payload are handed to the socket as they are: no copy, no second encoding. Over TLS they are copied
+/// once, into the records.
 pub struct HttpTransport {
     config: Config,
     pool: Pool,

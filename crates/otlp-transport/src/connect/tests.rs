@@ -3,6 +3,7 @@
 mod peer;
 #[cfg(feature = "_tls")]
 mod secured;
+mod written;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use super::addresses::{Addresses, Resolve};
 use crate::config::ConfigBuilder;
 use crate::{Cause, Config, GrpcTransport, HttpTransport, Outcome, Protocol, Transport};
 use peer::{Peer, refusing};
+pub(super) use written::Written;
 
 const BOTH: [Protocol; 2] = [Protocol::Grpc, Protocol::HttpProtobuf];
 const DELIVERED: Outcome = Outcome::Delivered { rejected: 0, message: None };
@@ -61,8 +63,12 @@ fn transport_with(
 }
 
 fn transport_of(protocol: Protocol, name: &Name, config: Config) -> Arc<dyn Transport> {
+    watched(protocol, name, config, Written::default())
+}
+
+fn watched(protocol: Protocol, name: &Name, config: Config, written: Written) -> Arc<dyn Transport> {
     let mut connector = Connector::new(&config);
-    connector.addresses = Addresses::of(name.clone());
+    (connector.addresses, connector.written) = (Addresses::of(name.clone()), written);
     match protocol {
         Protocol::Grpc => Arc::new(GrpcTransport::over(connector, config)),
         Protocol::HttpProtobuf => Arc::new(HttpTransport::over(connector, config)),

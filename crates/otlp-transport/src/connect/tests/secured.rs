@@ -10,16 +10,16 @@ use tokio_rustls::TlsAcceptor;
 
 use super::peer::Peer;
 use super::{BOTH, DELIVERED, Name, advance, calls, settle, transport_of};
-use crate::{Config, Protocol, Transport};
+use crate::{Config, ConfigBuilder, Protocol};
 
 /// An authority in a file, and the side of a server whose certificate it has signed.
-struct Secured {
+pub(super) struct Secured {
     folder: TempDir,
-    acceptor: TlsAcceptor,
+    pub(super) acceptor: TlsAcceptor,
 }
 
 impl Secured {
-    fn new(protocol: Protocol) -> Self {
+    pub(super) fn new(protocol: Protocol) -> Self {
         let key = || KeyPair::generate().expect("random numbers");
         let mut params = CertificateParams::new(Vec::new()).expect("no name");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,12 +43,11 @@ impl Secured {
         Self { folder, acceptor: TlsAcceptor::from(Arc::new(config)) }
     }
 
-    fn transport(&self, protocol: Protocol, peer: &Peer) -> Arc<dyn Transport> {
-        let config = Config::builder()
+    pub(super) fn config(&self, protocol: Protocol) -> ConfigBuilder {
+        Config::builder()
             .with_protocol(protocol)
             .with_endpoint("https://collector.example:4319")
-            .with_certificate(self.folder.path().join("authority.pem"));
-        transport_of(protocol, &Name::of(&[peer.address]), config.build().expect("valid"))
+            .with_certificate(self.folder.path().join("authority.pem"))
     }
 }
 
@@ -69,7 +68,8 @@ fn handshakes_by_tls_of_ten_minutes_with_eight_calls_at_once() {
         for (protocol, expected) in BOTH.into_iter().zip([2..=3, 16..=24]) {
             let secured = Secured::new(protocol);
             let peer = Peer::secured(protocol, secured.acceptor.clone());
-            let transport = secured.transport(protocol, &peer);
+            let config = secured.config(protocol).build().expect("valid");
+            let transport = transport_of(protocol, &Name::of(&[peer.address]), config);
             for second in 0..600 {
                 let outcomes = calls(&transport, 8).await;
                 assert!(outcomes.iter().all(|outcome| *outcome == DELIVERED), "second {second}: {outcomes:?}");
