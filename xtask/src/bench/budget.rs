@@ -39,7 +39,7 @@ enum Method {
 }
 
 /// Every budget, in the order of the table.
-pub(super) const ALL: [Budget; 19] = [
+pub(super) const ALL: [Budget; 23] = [
     Budget {
         name: "export/grpc/instructions",
         unit: Unit::Instructions,
@@ -78,6 +78,35 @@ pub(super) const ALL: [Budget; 19] = [
             peer: &["stock", "http-tls"],
             ours: &["ours", "http-tls"],
         },
+    },
+    // Beside the bytes that a request allocates: those of its payload. TLS copies them into records, once.
+    Budget {
+        name: "request/grpc/allocated",
+        unit: Unit::KiB,
+        gate: Gate::TimesPeer(0.1),
+        program: Program::Trial("request_bytes"),
+        method: Method::Prints(&["grpc"]),
+    },
+    Budget {
+        name: "request/http/allocated",
+        unit: Unit::KiB,
+        gate: Gate::TimesPeer(0.1),
+        program: Program::Trial("request_bytes"),
+        method: Method::Prints(&["http"]),
+    },
+    Budget {
+        name: "request/grpc-tls/allocated",
+        unit: Unit::KiB,
+        gate: Gate::TimesPeer(1.1),
+        program: Program::Trial("request_bytes"),
+        method: Method::Prints(&["grpc-tls"]),
+    },
+    Budget {
+        name: "request/http-tls/allocated",
+        unit: Unit::KiB,
+        gate: Gate::TimesPeer(1.1),
+        program: Program::Trial("request_bytes"),
+        method: Method::Prints(&["http-tls"]),
     },
     // The gates of JSON are half of the instructions of structs and serde.
     Budget {

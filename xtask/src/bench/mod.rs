@@ -143,6 +143,7 @@ enum Unit {
     NanosPerBatch,
     NanosPerSpan,
     Seconds,
+    KiB,
     MiB,
 }
 
@@ -156,6 +157,7 @@ impl Unit {
             Self::NanosPerBatch => ("ns/batch", 1),
             Self::NanosPerSpan => ("ns/span", 1),
             Self::Seconds => ("s", 3),
+            Self::KiB => ("KiB", 1),
             Self::MiB => ("MiB", 2),
         }
     }

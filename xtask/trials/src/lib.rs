@@ -10,6 +10,7 @@ pub mod idle;
 pub mod interop;
 pub mod kinds;
 pub mod outage;
+pub mod peer;
 pub mod setups;
 pub mod slow_disk;
 pub mod stored;

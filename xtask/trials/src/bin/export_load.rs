@@ -5,19 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_executor::block_on;
-use mock_collector::ChildCollector;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use resilient_exporter::ResilientSpanExporter;
 use trials::Failure;
 use trials::app;
-use trials::contender::{self, Protocol};
-use trials::tls_front::TlsFront;
+use trials::contender;
+use trials::peer::Peer;
 
 /// Spans in a batch: the default of the SDK's batch processor.
 const BATCH: usize = 512;
-
-/// The program of this package that serves as the collector; it stands beside this one.
-const COLLECTOR: &str = "trials";
 
 /// How long one batch may take, under an instrumented run on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,25 +32,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[&str]) -> Result<(), Failure> {
-    let [exporter, protocol, spans] = arguments else { return Err(USAGE.into()) };
-    let (protocol, is_tls) = match *protocol {
-        "grpc" => (Protocol::Grpc, false),
-        "http" => (Protocol::Http, false),
-        "grpc-tls" => (Protocol::Grpc, true),
-        "http-tls" => (Protocol::Http, true),
-        _ => return Err(USAGE.into()),
-    };
-    // In processes of their own, which callgrind does not count.
-    let program = std::env::current_exe()?.with_file_name(COLLECTOR);
-    let collector = ChildCollector::start(&program, ["collector"])?;
-    let folder = tempfile::tempdir()?;
-    let front = is_tls.then(|| TlsFront::start(&program, folder.path(), &collector)).transpose()?;
-    let endpoint = match (protocol, &front) {
-        (Protocol::Grpc, None) => collector.grpc_endpoint(),
-        (Protocol::Http, None) => collector.http_endpoint(),
-        (Protocol::Grpc, Some(front)) => front.grpc_endpoint(),
-        (Protocol::Http, Some(front)) => front.http_endpoint(),
-    };
+    let [exporter, peer, spans] = arguments else { return Err(USAGE.into()) };
+    // In processes of its own, which callgrind does not count.
+    let peer = Peer::start(peer)?;
     let template = app::finished_spans(BATCH);
     let batches = (0..spans.parse::<usize>()? / BATCH).map(|_| template.clone());
     match *exporter {
@@ -62,9 +42,9 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
         "stock" => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
             let _context = runtime.enter();
-            let mut exporter = match &front {
-                None => contender::stock_exporter(protocol, &endpoint)?,
-                Some(front) => contender::stock_exporter_with_tls(protocol, &endpoint, front.authority())?,
+            let mut exporter = match peer.authority() {
+                None => contender::stock_exporter(peer.protocol, &peer.endpoint())?,
+                Some(authority) => contender::stock_exporter_with_tls(peer.protocol, &peer.endpoint(), authority)?,
             };
             exporter.set_resource(&contender::resource());
             for batch in batches {
@@ -73,12 +53,7 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
         }
         "ours" => {
             let state = tempfile::tempdir()?;
-            let config = contender::config(protocol, &endpoint);
-            let config = match &front {
-                None => config,
-                Some(front) => config.with_certificate(front.authority()),
-            };
-            let transport = otlp_transport::connect(config.build()?)?;
+            let transport = otlp_transport::connect(peer.config().build()?)?;
             let builder = ResilientSpanExporter::builder().with_primary(transport).with_state_dir(state.path());
             let mut exporter = builder.build()?;
             exporter.set_resource(&contender::resource());
