@@ -149,3 +149,52 @@ impl fmt::Debug for Payload {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(size: usize) -> Payload {
+        Payload::new(BatchId { incarnation: 1, seq: 1 }, SystemTime::UNIX_EPOCH, 3, vec![7; size].into())
+    }
+
+    /// Whether a clone of the payload has a form in this coding already.
+    fn keeps(payload: &Payload, coding: &'static str) -> bool {
+        let mut made = false;
+        payload.clone().coded(coding, |bytes| {
+            made = true;
+            Bytes::copy_from_slice(bytes)
+        });
+        !made
+    }
+
+    #[test]
+    fn a_form_of_more_than_half_the_bytes_is_not_kept() {
+        for (size, coded, is_kept) in [(100, 50, true), (100, 51, false), (101, 51, false), (1, 0, true), (1, 1, false)]
+        {
+            let payload = payload(size);
+            assert_eq!(payload.coded("gzip", |_| vec![1; coded].into()).len(), coded);
+            assert_eq!(keeps(&payload, "gzip"), is_kept, "{coded} of {size}");
+        }
+    }
+
+    #[test]
+    fn of_two_codings_the_last_form_is_kept() {
+        let payload = payload(100);
+        payload.coded("gzip", |_| vec![1; 10].into());
+        assert_eq!(payload.coded("zstd", |_| vec![2; 10].into()), [2; 10][..]);
+        assert!(keeps(&payload, "zstd") && !keeps(&payload, "gzip"));
+    }
+
+    #[test]
+    fn a_form_ends_with_the_last_clone_of_its_payload() {
+        let coded = Bytes::from(vec![1; 10]);
+        let (first, shared) = (payload(100), coded.clone());
+        let second = first.clone();
+        first.coded("gzip", |_| shared);
+        drop(first);
+        assert!(!coded.is_unique() && keeps(&second, "gzip"));
+        drop(second);
+        assert!(coded.is_unique());
+    }
+}
