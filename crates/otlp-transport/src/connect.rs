@@ -22,11 +22,12 @@ use crate::duplex::Duplex;
 use crate::endpoint::{Endpoint, Place};
 use crate::note::Note;
 use crate::outcome::Cause;
+use crate::protocol::Protocol;
 use crate::quiet::unobserved;
 use addresses::Addresses;
 pub(crate) use route::Route;
 use secure::Secure;
-use wire::Wire;
+use wire::{First, Wire};
 
 /// How long a connection may lie idle and still be used: less than the 60 s after which the first load balancers and
 /// NATs forget it, some without a word, which would cost the next call its whole time-out.
@@ -35,6 +36,7 @@ pub(crate) const MAX_IDLE: Duration = Duration::from_secs(50);
 /// Opens the connections of one transport.
 pub(crate) struct Connector {
     endpoint: Endpoint,
+    protocol: Protocol,
     addresses: Addresses,
     pub(crate) route: Route,
     to_endpoint: Option<Secure>,
@@ -48,6 +50,7 @@ impl Connector {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             endpoint: config.endpoint.clone(),
+            protocol: config.protocol,
             addresses: Addresses::default(),
             route: Route::new(config),
             to_endpoint: Secure::to_endpoint(config),
@@ -72,13 +75,13 @@ impl Connector {
     /// Opens a connection on which the next byte is one for the collector, or of a request to a proxy.
     async fn stream(&self) -> Result<Box<dyn Duplex>, String> {
         // A proxy that speaks TLS says nothing of the endpoint.
-        let is_plain = !self.endpoint.is_tls && matches!(self.route, Route::Direct);
+        let first = if matches!(self.route, Route::Direct) { self.first() } else { First::Any };
         match &self.endpoint.place {
             Place::Host { host, port } => {
                 let (peer, peer_port) = self.route.peer(host, *port);
                 let socket = tcp::open(peer, peer_port, &self.addresses).await;
                 let socket = socket.map_err(|error| self.route.unreached(error))?;
-                let mut stream: Box<dyn Duplex> = Box::new(Wire::new(socket, is_plain));
+                let mut stream: Box<dyn Duplex> = Box::new(Wire::new(socket, first));
                 if let Some(secure) = &self.to_proxy {
                     stream = secure.over(stream).await.map_err(|error| self.route.unreached(error))?;
                 }
@@ -86,8 +89,18 @@ impl Connector {
             }
             Place::Socket(path) => {
                 let socket = unix::open(path).await.map_err(|error| error.to_string())?;
-                Ok(Box::new(Wire::new(socket, is_plain)))
+                Ok(Box::new(Wire::new(socket, first)))
             }
+        }
+    }
+
+    /// The first bytes of the collector.
+    fn first(&self) -> First {
+        match self.protocol {
+            _ if self.endpoint.is_tls => First::Any,
+            Protocol::Grpc if matches!(self.endpoint.place, Place::Host { .. }) => First::Http2,
+            // A Unix socket has no TLS to choose.
+            Protocol::Grpc | Protocol::HttpProtobuf => First::Http1,
         }
     }
 

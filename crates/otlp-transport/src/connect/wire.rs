@@ -1,8 +1,9 @@
 //! The socket of a connection.
 
 use std::io::{self, ErrorKind, IoSlice};
+use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -11,6 +12,21 @@ use crate::duplex::nothing_taken;
 /// The start of a TLS record that is an alert, in each version: the answer of a TLS server to bytes that are no TLS.
 const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 const SPEAKS_TLS: &str = "the peer speaks TLS on this port: the endpoint begins with https:// then";
+const MAY_SPEAK_TLS: &str = "the peer ended the connection before its first byte: if it speaks TLS on this port, the \
+                             endpoint begins with https://";
+
+/// The first bytes that are expected of the peer, and what their absence tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// Of TLS, of a proxy, or read already: they tell nothing.
+    Any,
+    /// An answer over HTTP/1.1 without TLS.
+    Http1,
+    /// The SETTINGS of HTTP/2 without TLS, which a server sends before it is asked anything. A TLS server that ends
+    /// the connection instead, such as Go's for gRPC, sends no alert. An end is no proof of it: a server that crashed
+    /// may have taken the request, and its SETTINGS may be lost with the connection.
+    Http2,
+}
 
 /// A connection whose answer can be read after the peer has stopped reading: a server that refuses a body may close
 /// before it has read the body, which fails our write, while its 413 waits to be read. A write to a closed connection
@@ -19,14 +35,13 @@ pub(super) struct Wire<S> {
     socket: S,
     /// A write has failed: later writes are discarded.
     is_one_way: bool,
-    /// Nothing was read yet on a connection without TLS.
-    is_first: bool,
+    first: First,
 }
 
 impl<S> Wire<S> {
-    /// A connection over `socket`. `is_plain`: requests go over it without TLS.
-    pub(super) fn new(socket: S, is_plain: bool) -> Self {
-        Self { socket, is_one_way: false, is_first: is_plain }
+    /// A connection over `socket`, on which nothing was read yet.
+    pub(super) fn new(socket: S, first: First) -> Self {
+        Self { socket, is_one_way: false, first }
     }
 
     fn swallow<T>(&mut self, written: Poll<io::Result<T>>, instead: T) -> Poll<io::Result<T>> {
@@ -42,16 +57,25 @@ impl<S> Wire<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
+        let read = ready!(Pin::new(&mut self.socket).poll_read(cx, buf));
         let bytes = &buf.filled()[before..];
-        if self.is_first && !bytes.is_empty() {
-            self.is_first = false;
-            if bytes.starts_with(&TLS_ALERT) {
-                return Poll::Ready(Err(nothing_taken(SPEAKS_TLS)));
-            }
+        if self.first == First::Any || (read.is_ok() && bytes.is_empty() && !has_room) {
+            return Poll::Ready(read);
         }
-        read
+        let first = mem::replace(&mut self.first, First::Any);
+        if bytes.starts_with(&TLS_ALERT) {
+            return Poll::Ready(Err(nothing_taken(SPEAKS_TLS)));
+        }
+        let end = match &read {
+            Ok(()) if bytes.is_empty() => Some(ErrorKind::UnexpectedEof),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Some(ErrorKind::ConnectionReset),
+            _ => None,
+        };
+        Poll::Ready(match end {
+            Some(kind) if first == First::Http2 => Err(io::Error::new(kind, MAY_SPEAK_TLS)),
+            _ => read,
+        })
     }
 }
 

@@ -86,11 +86,14 @@ fn not_connected(outcome: &Outcome, words: &str) -> Result<(), Failure> {
 }
 
 /// Plain text to a port that speaks TLS: Go's HTTP server answers it with words of its own, and its gRPC server closes
-/// the connection without an alert of TLS, so that nothing tells its reason.
+/// the connection without an alert of TLS, as a server that crashed does.
 fn unencrypted(outcome: &Outcome, protocol: Protocol) -> Result<(), Failure> {
     const WORDS: &str = "Client sent an HTTP request to an HTTPS server";
+    const NO_WORDS: &str = "before its first byte: if it speaks TLS on this port, the endpoint begins with https://";
     let is_expected = match (protocol, outcome) {
-        (Protocol::Grpc, Outcome::Retryable { cause: Cause::Broken(_), .. }) => true,
+        (Protocol::Grpc, Outcome::Retryable { cause: Cause::Broken(text), possible_duplicate: true, .. }) => {
+            text.contains(NO_WORDS)
+        }
         (Protocol::Http, Outcome::Refused { kind: RefusalKind::Sender, cause, possible_duplicate: false, .. }) => {
             matches!(cause, Cause::Http { status: 400, message } if message.contains(WORDS))
         }

@@ -39,6 +39,37 @@ async fn a_port_with_tls_that_is_spoken_to_without_is_said_in_these_words() {
     }
 }
 
+/// A gRPC server in Go that speaks TLS ends the connection without an alert. So does a server that crashes, which may
+/// have taken the request.
+#[tokio::test]
+async fn an_end_before_the_first_byte_tells_of_tls_to_grpc_alone() {
+    const WORDS: &str = "before its first byte: if it speaks TLS on this port, the endpoint begins with https://";
+    // The SETTINGS of HTTP/2 are a first byte.
+    let settings = b"\0\0\0\x04\0\0\0\0\0".to_vec();
+    for (end, is_told) in [
+        (Raw::Close, true),
+        (Raw::ReadThenClose, true),
+        (Raw::ReadThenReset, true),
+        (Raw::ReadThenWrite(1, settings), false),
+    ] {
+        for protocol in BOTH {
+            let (listener, address) = listen().await;
+            let script = end.clone();
+            serve_raw(listener, move |_| script.clone());
+            let outcome = send(config(protocol, format!("http://{address}"))).await;
+            let is_unanswered = matches!(
+                &outcome,
+                Outcome::Retryable { cause: Cause::Broken(_), possible_duplicate: true, after: None, .. }
+            );
+            // Bytes of HTTP/2 are an answer to HTTP/1.1 that cannot be read.
+            assert_eq!(is_unanswered, is_told || protocol == Protocol::Grpc, "{end:?}, {protocol}: {outcome:?}");
+            let text = outcome.cause().map(Cause::to_string).unwrap_or_default();
+            let is_expected = is_told && protocol == Protocol::Grpc;
+            assert_eq!(text.contains(WORDS), is_expected, "{end:?}, {protocol}: {text}");
+        }
+    }
+}
+
 /// Servers that tell so in a text: the fault is no batch's.
 #[tokio::test]
 async fn a_text_about_tls_is_no_fault_of_the_batch() {
