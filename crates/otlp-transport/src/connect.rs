@@ -75,7 +75,12 @@ impl Connector {
     /// Opens a connection on which the next byte is one for the collector, or of a request to a proxy.
     async fn stream(&self) -> Result<Box<dyn Duplex>, String> {
         // A proxy that speaks TLS says nothing of the endpoint.
-        let first = if matches!(self.route, Route::Direct) { self.first() } else { First::Any };
+        let first = match self.route {
+            Route::Direct => self.first(),
+            Route::Forward(_) if self.to_proxy.is_none() => First::Proxy,
+            // The answer to CONNECT is read as a whole.
+            Route::Forward(_) | Route::Tunnel { .. } => First::Any,
+        };
         match &self.endpoint.place {
             Place::Host { host, port } => {
                 let (peer, peer_port) = self.route.peer(host, *port);
@@ -85,7 +90,11 @@ impl Connector {
                 if let Some(secure) = &self.to_proxy {
                     stream = secure.over(stream).await.map_err(|error| self.route.unreached(error))?;
                 }
-                self.route.through(stream, host, *port).await
+                let stream = self.route.through(stream, host, *port).await?;
+                if matches!(self.route, Route::Tunnel { .. }) && self.first() != First::Any {
+                    return Ok(Box::new(Wire::new(stream, self.first())));
+                }
+                Ok(stream)
             }
             Place::Socket(path) => {
                 let socket = unix::open(path).await.map_err(|error| error.to_string())?;

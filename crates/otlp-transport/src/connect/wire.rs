@@ -12,14 +12,17 @@ use crate::duplex::nothing_taken;
 /// The start of a TLS record that is an alert, in each version: the answer of a TLS server to bytes that are no TLS.
 const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 const SPEAKS_TLS: &str = "the peer speaks TLS on this port: the endpoint begins with https:// then";
+const PROXY_SPEAKS_TLS: &str = "the proxy speaks TLS on this port: its URL begins with https:// then";
 const MAY_SPEAK_TLS: &str = "the peer ended the connection before its first byte: if it speaks TLS on this port, the \
                              endpoint begins with https://";
 
 /// The first bytes that are expected of the peer, and what their absence tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum First {
-    /// Of TLS, of a proxy, or read already: they tell nothing.
+    /// Of TLS, of a proxy's answer to CONNECT, or read already: they tell nothing.
     Any,
+    /// The answer of a proxy that forwards a request, without TLS.
+    Proxy,
     /// An answer over HTTP/1.1 without TLS.
     Http1,
     /// The SETTINGS of HTTP/2 without TLS, which a server sends before it is asked anything. A TLS server that ends
@@ -65,7 +68,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         }
         let first = mem::replace(&mut self.first, First::Any);
         if bytes.starts_with(&TLS_ALERT) {
-            return Poll::Ready(Err(nothing_taken(SPEAKS_TLS)));
+            let text = if first == First::Proxy { PROXY_SPEAKS_TLS } else { SPEAKS_TLS };
+            return Poll::Ready(Err(nothing_taken(text)));
         }
         let end = match &read {
             Ok(()) if bytes.is_empty() => Some(ErrorKind::UnexpectedEof),

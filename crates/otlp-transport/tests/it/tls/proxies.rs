@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use otlp_transport::{ConfigBuilder, Protocol};
+use otlp_transport::{Cause, ConfigBuilder, Outcome, Protocol};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -135,6 +135,44 @@ async fn a_proxy_without_tls_on_its_port_is_said_in_these_words() {
     let text = cause(send(through(Protocol::Grpc, "https://collector.test", proxy.clone(), &trusted)).await);
     assert!(text.contains(&proxy) && text.contains("does not speak TLS on this port"), "{text}");
     assert!(log.lock().expect("not poisoned").is_empty());
+}
+
+/// The endpoint has no TLS, and the collector does: an alert comes through the tunnel.
+#[tokio::test]
+async fn a_collector_with_tls_behind_a_tunnel_is_said_in_these_words() {
+    let root = Authority::new("root");
+    let peer = Peer::start(&root.server(&["collector.test"], Valid::Now), Setup::default()).await;
+    let proxy = FakeProxy::start(Script::Tunnel(GRANTED.to_vec(), peer.address)).await;
+    let text = cause(send(proxy.config(Protocol::Grpc)).await);
+    assert!(text.contains("the peer speaks TLS on this port: the endpoint begins with https://"), "{text}");
+    assert_eq!((peer.taken(), proxy.seen().len()), (0, 1));
+
+    // Go's server for gRPC sends no alert, and the end of a tunnel proves nothing.
+    let (listener, address) = listen().await;
+    serve_raw(listener, |_| Raw::ReadThenClose);
+    let proxy = FakeProxy::start(Script::Tunnel(GRANTED.to_vec(), address)).await;
+    match send(proxy.config(Protocol::Grpc)).await {
+        Outcome::Retryable { cause: Cause::Broken(text), possible_duplicate: true, .. } => {
+            assert!(text.contains("before its first byte: if it speaks TLS on this port"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The URL of the proxy has no TLS, and the proxy does.
+#[tokio::test]
+async fn a_proxy_with_tls_on_its_port_is_said_in_these_words() {
+    let root = Authority::new("root");
+    let peer = Peer::start(&root.server(&["proxy.test"], Valid::Now), Setup::default()).await;
+    for (protocol, words) in [
+        (Protocol::Grpc, "an https proxy: its URL begins with https://"),
+        (Protocol::HttpProtobuf, "the proxy speaks TLS on this port: its URL begins with https://"),
+    ] {
+        let settings = config(protocol, "http://collector.test:4317").with_proxy(format!("http://{}", peer.address));
+        let text = cause(send(settings).await);
+        assert!(text.contains(words) && !text.contains("endpoint begins"), "{text}");
+    }
+    assert_eq!(peer.taken(), 0);
 }
 
 #[test]
