@@ -14,10 +14,28 @@ use crate::protocol::Protocol;
 const CLIENT: &str = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY";
 const AUTHORITIES: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 
+/// The other side of a handshake.
+#[derive(Clone, Copy)]
+pub(super) enum Side {
+    Collector(Protocol),
+    /// No client certificate is shown to it.
+    Proxy,
+}
+
+impl Side {
+    /// The setting that names it.
+    fn address(self) -> &'static str {
+        match self {
+            Self::Collector(_) => "the endpoint",
+            Self::Proxy => "the proxy's URL",
+        }
+    }
+}
+
 /// The fault of a handshake; nothing of a payload was sent.
-pub(super) fn of_handshake(error: &io::Error, protocol: Protocol) -> io::Error {
+pub(super) fn of_handshake(error: &io::Error, side: Side) -> io::Error {
     let text = match rustls_error(error) {
-        Some(fault) => in_words(fault, protocol),
+        Some(fault) => in_words(fault, side),
         None if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => format!(
             "the peer closed the connection in the TLS handshake: it may not speak TLS on this port, or a device on the \
              way ends connections ({error})"
@@ -31,39 +49,46 @@ fn rustls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-fn in_words(error: &Error, protocol: Protocol) -> String {
+fn in_words(error: &Error, side: Side) -> String {
     match error {
-        Error::InvalidCertificate(fault) => certificate(fault),
-        Error::AlertReceived(alert) => self::alert(*alert, protocol).unwrap_or_else(|| {
+        Error::InvalidCertificate(fault) => certificate(fault, side),
+        Error::AlertReceived(alert) => self::alert(*alert, side).unwrap_or_else(|| {
             format!("the peer ended the TLS handshake with the alert {alert:?}; its own log has the reason")
         }),
         Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
-            "the peer does not speak TLS on this port: it answers with something else; if it is meant to be spoken to \
-             without TLS, the endpoint begins with http://"
-                .to_owned()
+            format!(
+                "the peer does not speak TLS on this port: it answers with something else; if it is meant to be spoken \
+                 to without TLS, {} begins with http://",
+                side.address()
+            )
         }
         Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ) => "the peer offers TLS 1.0 or 1.1 alone; TLS 1.2 and 1.3 are accepted".to_owned(),
         Error::NoApplicationProtocol | Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) => {
-            other_protocol(protocol)
+            other_protocol(side)
         }
         other => format!("the TLS handshake failed: {other}"),
     }
 }
 
-fn other_protocol(protocol: Protocol) -> String {
-    match protocol {
-        Protocol::Grpc => "the peer speaks no HTTP/2 on this port (ALPN), which gRPC needs: the protocol may be \
+fn other_protocol(side: Side) -> String {
+    match side {
+        Side::Collector(Protocol::Grpc) => {
+            "the peer speaks no HTTP/2 on this port (ALPN), which gRPC needs: the protocol may be \
                            http/protobuf, or a proxy in front of the collector does not pass HTTP/2 on"
-            .to_owned(),
-        Protocol::HttpProtobuf => {
+                .to_owned()
+        }
+        Side::Collector(Protocol::HttpProtobuf) => {
             "the peer speaks no HTTP/1.1 on this port (ALPN): the protocol may be grpc".to_owned()
+        }
+        Side::Proxy => {
+            "the peer speaks no HTTP/1.1 on this port (ALPN): the port may be that of another service".to_owned()
         }
     }
 }
 
-fn certificate(fault: &CertificateError) -> String {
+fn certificate(fault: &CertificateError, side: Side) -> String {
     let clock = "compare the clocks of both machines too";
     match fault {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -73,7 +98,8 @@ fn certificate(fault: &CertificateError) -> String {
             format!("the peer's certificate, or one above it, is not valid yet; {clock} ({fault})")
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("the peer's certificate is for another host: the endpoint needs a name that it lists ({fault})")
+            let address = side.address();
+            format!("the peer's certificate is for another host: {address} needs a name that it lists ({fault})")
         }
         CertificateError::UnknownIssuer => format!(
             "the peer's certificate is signed by no authority that is trusted here: {AUTHORITIES} names the PEM file of \
@@ -102,7 +128,13 @@ fn certificate(fault: &CertificateError) -> String {
 }
 
 /// The alerts that have a usual cause.
-fn alert(alert: AlertDescription, protocol: Protocol) -> Option<String> {
+fn alert(alert: AlertDescription, side: Side) -> Option<String> {
+    if matches!(side, Side::Proxy) && refuses_client(alert) {
+        return Some(format!(
+            "the proxy asks for a client certificate, and none is shown to a proxy ({alert:?}): let it take clients by \
+             user and password"
+        ));
+    }
     Some(match alert {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             format!("the peer asks for a client certificate: {CLIENT} name one ({alert:?})")
@@ -117,15 +149,18 @@ fn alert(alert: AlertDescription, protocol: Protocol) -> Option<String> {
             "the peer refuses the client certificate, or misses one ({alert:?}): it must be valid now and signed by an \
              authority that the peer trusts ({CLIENT})"
         ),
-        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => format!(
-            "the peer ended the TLS handshake ({alert:?}): it has no cipher suite in common, or asks for a client \
-             certificate ({CLIENT})"
-        ),
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+            let shown = if matches!(side, Side::Proxy) { "none is shown to a proxy" } else { CLIENT };
+            format!(
+                "the peer ended the TLS handshake ({alert:?}): it has no cipher suite in common, or asks for a client \
+                 certificate ({shown})"
+            )
+        }
         AlertDescription::ProtocolVersion => "the peer speaks neither TLS 1.2 nor 1.3 (ProtocolVersion)".to_owned(),
         AlertDescription::UnrecognisedName => {
-            "the peer knows no host of the endpoint's name (UnrecognisedName)".to_owned()
+            format!("the peer knows no host of the name in {} (UnrecognisedName)", side.address())
         }
-        AlertDescription::NoApplicationProtocol => other_protocol(protocol),
+        AlertDescription::NoApplicationProtocol => other_protocol(side),
         _ => return None,
     })
 }
@@ -150,12 +185,13 @@ fn refuses_client(alert: AlertDescription) -> bool {
 /// refusal of it is the first thing that is read.
 pub(super) struct Secured {
     stream: TlsStream<Box<dyn Duplex>>,
+    side: Side,
     has_read: bool,
 }
 
 impl Secured {
-    pub(super) fn new(stream: TlsStream<Box<dyn Duplex>>) -> Self {
-        Self { stream, has_read: false }
+    pub(super) fn new(stream: TlsStream<Box<dyn Duplex>>, side: Side) -> Self {
+        Self { stream, side, has_read: false }
     }
 }
 
@@ -170,8 +206,7 @@ impl AsyncRead for Secured {
             }
             Err(error) => Poll::Ready(Err(match rustls_error(&error) {
                 Some(Error::AlertReceived(alert)) if !self.has_read && refuses_client(*alert) => {
-                    // The protocol has no part in these texts.
-                    let text = self::alert(*alert, Protocol::Grpc).unwrap_or_else(|| format!("{alert:?}"));
+                    let text = self::alert(*alert, self.side).unwrap_or_else(|| format!("{alert:?}"));
                     nothing_taken(&text)
                 }
                 _ => error,

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-use super::cause::{self, Secured};
+use super::cause::{self, Secured, Side};
 use super::files::{self, Stamp};
 use super::pem::{self, Block};
 use super::{KeyFile, KeyFiles};
@@ -96,9 +96,13 @@ impl Client {
         stream: Box<dyn Duplex>,
     ) -> io::Result<Box<dyn Duplex>> {
         let config = self.current(protocol).await;
+        let side = match self.trust {
+            Trust::Alone => Side::Collector(protocol),
+            Trust::Beside => Side::Proxy,
+        };
         match TlsConnector::from(config).connect(name, stream).await {
-            Ok(stream) => Ok(Box::new(Secured::new(stream))),
-            Err(error) => Err(cause::of_handshake(&error, protocol)),
+            Ok(stream) => Ok(Box::new(Secured::new(stream, side))),
+            Err(error) => Err(cause::of_handshake(&error, side)),
         }
     }
 

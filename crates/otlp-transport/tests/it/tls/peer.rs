@@ -22,6 +22,7 @@ use super::authority::Pair;
 use crate::support::listen;
 
 /// How the peer speaks.
+#[derive(Clone)]
 pub(super) struct Setup {
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
     pub(super) alpn: Vec<&'static str>,

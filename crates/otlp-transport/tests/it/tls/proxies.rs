@@ -134,6 +134,7 @@ async fn a_proxy_without_tls_on_its_port_is_said_in_these_words() {
     let proxy = format!("https://{server}");
     let text = cause(send(through(Protocol::Grpc, "https://collector.test", proxy.clone(), &trusted)).await);
     assert!(text.contains(&proxy) && text.contains("does not speak TLS on this port"), "{text}");
+    assert!(text.contains("the proxy's URL begins with http://"), "{text}");
     assert!(log.lock().expect("not poisoned").is_empty());
 }
 
@@ -156,6 +157,33 @@ async fn a_collector_with_tls_behind_a_tunnel_is_said_in_these_words() {
             assert!(text.contains("before its first byte: if it speaks TLS on this port"), "{text}");
         }
         other => panic!("{other:?}"),
+    }
+}
+
+/// The remedy is one for the URL of the proxy, and not for the endpoint, which is right.
+#[tokio::test]
+async fn a_fault_of_tls_in_front_of_a_proxy_speaks_of_its_url() {
+    let (files, root) = (Files::new(), Authority::new("root"));
+    let trusted = files.write("ca.pem", root.pem());
+    let (now, hosts) = (Valid::Now, &["127.0.0.1"][..]);
+    let asking = |version| Setup { versions: vec![version], clients: Some(root.pem()), ..Setup::default() };
+    let speaking = |alpn| Setup { alpn: vec![alpn], ..Setup::default() };
+    for (pair, setup, words) in [
+        (root.server(&["another.test"], now), Setup::default(), "the proxy's URL needs a name that it lists"),
+        (root.server(hosts, now), asking(&rustls::version::TLS12), "none is shown to a proxy"),
+        (root.server(hosts, now), asking(&rustls::version::TLS13), "none is shown to a proxy"),
+        (root.server(hosts, now), speaking("h2"), "the port may be that of another service"),
+    ] {
+        for protocol in BOTH {
+            let peer = Peer::start(&pair, setup.clone()).await;
+            let url = format!("https://{}", peer.address);
+            let text = cause(send(through(protocol, "http://collector.test", url.clone(), &trusted)).await);
+            // A request in plain HTTP goes out before a proxy of TLS 1.3 has looked for the certificate.
+            let is_named = text.contains(&url) || protocol == Protocol::HttpProtobuf && text.contains("the proxy asks");
+            assert!(text.contains(words) && is_named, "{words}, {protocol}: {text}");
+            assert!(!text.contains("the endpoint") && !text.contains("CLIENT_"), "{words}, {protocol}: {text}");
+            assert_eq!(peer.taken(), 0, "{words}, {protocol}");
+        }
     }
 }
 
