@@ -128,10 +128,12 @@ pub(crate) fn http(
     let text = error_text(status, headers, &body::decode_start(headers, body), fault.is_some());
     let after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
     let status = status.as_u16();
-    let cause = Cause::Http { status, message: plain(&text) };
-    if status == 400 && tls_words::are_in(&text) {
+    let message = plain(&text);
+    if let Some(remedy) = tls_words::remedy(&text).filter(|_| status == 400) {
+        let cause = Cause::Http { status, message: format!("{message}; {remedy}") };
         return Outcome::Refused { kind: RefusalKind::Sender, cause, possible_duplicate: false };
     }
+    let cause = Cause::Http { status, message };
     failure(http_verdict(status), cause, &text, after, spans, !http_took_nothing(status))
 }
 

@@ -121,7 +121,7 @@ pub enum Cause {
         status: u16,
         /// The message of the `google.rpc.Status` in the body, or the start of the body; of a redirect its target
         /// without query; of a page of HTML, and of an answer to a gRPC call without a gRPC status, the content type
-        /// too.
+        /// too; of a server that asks for TLS or for a client certificate, the remedy too.
         message: String,
     },
     /// A gRPC status sent by the peer.

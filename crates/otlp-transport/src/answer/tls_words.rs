@@ -10,9 +10,17 @@ const WORDS: [&str; 6] = [
     "speaking plain http to an ssl-enabled server port",
     "this combination of host and port requires tls",
 ];
+/// Those about the client certificate.
+const CLIENT: [&str; 2] = ["no required ssl certificate was sent", "the ssl certificate error"];
 
-/// Whether the text says so. The server has read nothing of the request but its head then.
-pub(super) fn are_in(text: &str) -> bool {
+/// The remedy, if the text says so. The server has read nothing of the request but its head then.
+pub(super) fn remedy(text: &str) -> Option<&'static str> {
     let text = text.to_lowercase();
-    WORDS.iter().any(|words| text.contains(words))
+    let found = WORDS.iter().find(|words| text.contains(**words))?;
+    Some(if CLIENT.contains(found) {
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY name a client certificate that the peer \
+         accepts"
+    } else {
+        "the peer speaks TLS on this port: the endpoint begins with https:// then"
+    })
 }

@@ -15,6 +15,9 @@ const SPEAKS_TLS: &str = "the peer speaks TLS on this port: the endpoint begins 
 const PROXY_SPEAKS_TLS: &str = "the proxy speaks TLS on this port: its URL begins with https:// then";
 const MAY_SPEAK_TLS: &str = "the peer ended the connection before its first byte: if it speaks TLS on this port, the \
                              endpoint begins with https://";
+/// A server of HTTP/1 that reads the preface of HTTP/2, such as nginx on a port with TLS.
+const SPEAKS_HTTP1: &str = "the peer answers in HTTP/1: it may not speak gRPC, whose usual port is 4317; or it speaks \
+                            TLS on this port: the endpoint begins with https:// then";
 
 /// The first bytes that are expected of the peer, and what their absence tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +74,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             let text = if first == First::Proxy { PROXY_SPEAKS_TLS } else { SPEAKS_TLS };
             return Poll::Ready(Err(nothing_taken(text)));
         }
-        let end = match &read {
-            Ok(()) if bytes.is_empty() => Some(ErrorKind::UnexpectedEof),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Some(ErrorKind::ConnectionReset),
+        let fault = match &read {
+            Ok(()) if bytes.is_empty() => Some((ErrorKind::UnexpectedEof, MAY_SPEAK_TLS)),
+            Ok(()) if bytes.starts_with(b"HTTP/1.") => Some((ErrorKind::InvalidData, SPEAKS_HTTP1)),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Some((error.kind(), MAY_SPEAK_TLS)),
             _ => None,
         };
-        Poll::Ready(match end {
-            Some(kind) if first == First::Http2 => Err(io::Error::new(kind, MAY_SPEAK_TLS)),
+        Poll::Ready(match fault {
+            Some((kind, text)) if first == First::Http2 => Err(io::Error::new(kind, text)),
             _ => read,
         })
     }

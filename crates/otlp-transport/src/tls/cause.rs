@@ -109,11 +109,10 @@ fn certificate(fault: &CertificateError, side: Side) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             format!("the peer's certificate is not one for a server ({fault})")
         }
-        CertificateError::BadSignature => {
-            format!(
-                "the peer's certificate is not signed by the authority that it names; {AUTHORITIES} may be an old one"
-            )
-        }
+        CertificateError::BadSignature => format!(
+            "the peer's certificate is not signed by the authority that it names ({AUTHORITIES} may be an old one), or \
+             its key or that of the authority is too weak: RSA keys have 2048 bits or more"
+        ),
         other => {
             let text = other.to_string();
             let hint = if text.contains("CaUsedAsEndEntity") {

@@ -50,7 +50,8 @@ async fn a_key_that_is_too_weak_proves_nothing() {
     let key = include_str!("keys/ec.pkcs8.pem").to_owned();
     let leaf = include_str!("keys/below-weak.cert.pem").to_owned();
     let below = Pair { chain: leaf.clone(), leaf, key };
-    assert_refused("a weak authority", &below, include_str!("keys/weak.ca.pem"), &["certificate", "not signed"]).await;
+    assert_refused("a weak authority", &below, include_str!("keys/weak.ca.pem"), &["certificate", "too weak: RSA"])
+        .await;
 
     let files = Files::new();
     let certificate = files.write("weak.pem", include_str!("keys/weak.cert.pem"));

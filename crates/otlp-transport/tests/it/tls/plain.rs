@@ -70,26 +70,45 @@ async fn an_end_before_the_first_byte_tells_of_tls_to_grpc_alone() {
     }
 }
 
+/// nginx takes the preface of HTTP/2 for a request that it cannot read, and does not tell of its TLS.
+#[tokio::test]
+async fn an_answer_in_http_1_to_grpc_asks_for_the_port_or_tls() {
+    let (listener, address) = listen().await;
+    let answer = http_answer(400, &[("content-type", "text/html")], b"<title>400 Bad Request</title>");
+    serve_raw(listener, move |_| Raw::ReadThenWrite(1, answer.clone()));
+    let text = match send(config(Protocol::Grpc, format!("http://{address}"))).await {
+        Outcome::Retryable { cause: Cause::Broken(text), possible_duplicate: true, .. } => text,
+        other => panic!("{other:?}"),
+    };
+    let parts = ["HTTP/1", "may not speak gRPC", "4317", "https://"];
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+}
+
 /// Servers that tell so in a text: the fault is no batch's.
 #[tokio::test]
 async fn a_text_about_tls_is_no_fault_of_the_batch() {
-    for text in [
-        "Client sent an HTTP request to an HTTPS server.\n",
-        "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>",
-        "<title>400 Bad Request</title>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
-        "<title>400 No required SSL certificate was sent</title>",
-        "<title>400 The SSL certificate error</title>",
-        "This combination of host and port requires TLS.\r\n",
+    const HTTPS: &str = "the endpoint begins with https://";
+    const CLIENT: &str = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE";
+    for (text, remedy) in [
+        ("Client sent an HTTP request to an HTTPS server.\n", HTTPS),
+        ("<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>", HTTPS),
+        (
+            "<title>400 Bad Request</title>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+            HTTPS,
+        ),
+        ("<title>400 No required SSL certificate was sent</title>", CLIENT),
+        ("<title>400 The SSL certificate error</title>", CLIENT),
+        ("This combination of host and port requires TLS.\r\n", HTTPS),
     ] {
         let (listener, address) = listen().await;
         serve_raw(listener, move |_| Raw::Answer(http_answer(400, &[("content-type", "text/html")], text.as_bytes())));
         match send(config(Protocol::HttpProtobuf, format!("http://{address}"))).await {
             Outcome::Refused {
                 kind: RefusalKind::Sender,
-                cause: Cause::Http { status: 400, .. },
+                cause: Cause::Http { status: 400, message },
                 possible_duplicate: false,
                 ..
-            } => {}
+            } => assert!(message.contains(remedy), "{message}"),
             other => panic!("{text}: {other:?}"),
         }
     }
