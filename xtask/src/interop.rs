@@ -25,6 +25,10 @@ const TOOLS: [(&str, &str); 4] = [
 const TINYPROXY: (&[&str], &str) = (&["tinyproxy", "/usr/sbin/tinyproxy"], "apt-get install tinyproxy");
 const SQUID: (&[&str], &str) = (&["squid", "/usr/sbin/squid"], "apt-get install squid");
 
+/// Peers of TLS. nginx lies in a folder of the superuser's path.
+const OPENSSL: (&str, &str) = ("openssl", "apt-get install openssl");
+const NGINX: (&[&str], &str) = (&["nginx", "/usr/sbin/nginx"], "apt-get install nginx");
+
 /// The first of these programs that runs.
 fn find((programs, get): (&[&'static str], &'static str)) -> Result<&'static str, Failure> {
     let found = programs.iter().find(|program| process::require(program, "-v", get).is_ok());
@@ -32,9 +36,10 @@ fn find((programs, get): (&[&'static str], &'static str)) -> Result<&'static str
 }
 
 /// Parts of the lane that run alone too.
-const PARTS: [&str; 5] = [PROXIES, "tls", "socket", "auth", "codings"];
-/// The one part that needs more than the Collector.
+const PARTS: [&str; 6] = [PROXIES, "tls", PEERS, "socket", "auth", "codings"];
+/// Those that need more than the Collector.
 const PROXIES: &str = "proxies";
+const PEERS: &str = "peers";
 
 /// Finds or builds the other programs and runs the trials against them, or one part of them.
 pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failure> {
@@ -49,6 +54,11 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failu
     let mut programs: Vec<(&str, PathBuf)> = Vec::new();
     if part.is_none_or(|part| part == PROXIES) {
         programs.extend([("--tinyproxy", find(TINYPROXY)?.into()), ("--squid", find(SQUID)?.into())]);
+    }
+    if part.is_none_or(|part| part == PEERS) {
+        let (openssl, get) = OPENSSL;
+        process::require(openssl, "version", get)?;
+        programs.extend([("--openssl", openssl.into()), ("--nginx", find(NGINX)?.into())]);
     }
     if part.is_none() {
         for (tool, get) in TOOLS {

@@ -20,6 +20,7 @@ usage: trials outage [--short | --long]
        trials slow-disk-load <settings>   its application; used by the trial itself
        trials interop [<part>] --collector <program> --configs <folder>, and those that the part needs of
                       --python <program> --otlp-py <program> --tinyproxy <program> --squid <program>
+                      --openssl <program> --nginx <program>
        trials chaos [<storm> [options]]   without a storm: lists the storms and their options
        trials upgrade <old> <new>         two builds of the service `upgraded_service` on one directory
        trials setups <program> <page> [--write | <part of a name>]  wrong set-ups; needs root
@@ -132,6 +133,8 @@ fn interop_part(options: &[&str]) -> Result<(), Failure> {
             "--otlp-py" => &mut setup.otlp_py,
             "--tinyproxy" => &mut setup.tinyproxy,
             "--squid" => &mut setup.squid,
+            "--openssl" => &mut setup.openssl,
+            "--nginx" => &mut setup.nginx,
             _ => return Err(format!("interop has no option {name:?}\n\n{USAGE}").into()),
         };
         *place = value.into();

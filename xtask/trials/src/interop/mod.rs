@@ -4,9 +4,11 @@
 
 mod auth;
 mod calls;
+mod certificates;
 mod codings;
 mod files;
 mod otelcol;
+mod peers;
 mod proxies;
 mod readers;
 mod sockets;
@@ -35,6 +37,10 @@ pub struct Setup {
     pub tinyproxy: PathBuf,
     /// The second proxy.
     pub squid: PathBuf,
+    /// The first peer of TLS; this and the next for [`Part::Peers`].
+    pub openssl: PathBuf,
+    /// The second one.
+    pub nginx: PathBuf,
 }
 
 /// Checks that run alone too.
@@ -44,6 +50,8 @@ pub enum Part {
     Proxies,
     /// By TLS with certificates on both sides.
     Tls,
+    /// Behind nginx, and `openssl s_server` in its place.
+    Peers,
     /// On Unix sockets.
     Socket,
     /// Behind a token.
@@ -54,7 +62,7 @@ pub enum Part {
 
 impl Part {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 5] = [Self::Proxies, Self::Tls, Self::Socket, Self::Auth, Self::Codings];
+    pub const ALL: [Self; 6] = [Self::Proxies, Self::Tls, Self::Peers, Self::Socket, Self::Auth, Self::Codings];
 
     /// The word on the command line, with which the names of its checks begin.
     #[must_use]
@@ -62,6 +70,7 @@ impl Part {
         match self {
             Self::Proxies => "proxies",
             Self::Tls => "tls",
+            Self::Peers => "peers",
             Self::Socket => "socket",
             Self::Auth => "auth",
             Self::Codings => "codings",
@@ -156,6 +165,13 @@ impl Checks {
                         let check = || tls::verified(setup, protocol, version);
                         self.run(&format!("{name}: TLS {version}, {protocol}"), check);
                     }
+                }
+                Part::Peers => {
+                    for kind in peers::Kind::ALL {
+                        let check = || peers::refused(setup, kind, protocol);
+                        self.run(&format!("{name}: {}, {protocol}", kind.name()), check);
+                    }
+                    self.run(&format!("{name}: through nginx, {protocol}"), || peers::delivered(setup, protocol));
                 }
                 Part::Socket => self.run(&format!("{name}: {protocol}"), || sockets::delivery(setup, protocol)),
                 Part::Auth => self.run(&format!("{name}: {protocol}"), || auth::token(setup, protocol)),

@@ -172,6 +172,15 @@ impl<'a> Otelcol<'a> {
         }
     }
 
+    /// Where it listens on TCP.
+    pub(super) fn address(&self, protocol: Protocol) -> Result<SocketAddr, Failure> {
+        match (&self.places, protocol) {
+            (Places::Plain(at, _) | Places::Tls(at, _), Protocol::Grpc)
+            | (Places::Plain(_, at) | Places::Tls(_, at), Protocol::Http) => Ok(*at),
+            (Places::Sockets(..), _) => Err("this Collector is on Unix sockets".into()),
+        }
+    }
+
     /// Waits until `count` different spans are in the Collector's record, and gives its spans. A time-out is no error
     /// here: the comparison of the result shows which spans are missing.
     pub(super) fn spans(&self, count: usize, limit: Duration) -> Result<Spans, Failure> {

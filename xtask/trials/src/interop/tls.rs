@@ -1,25 +1,22 @@
 //! The Collector behind TLS, which asks for the client's certificate.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use otlp_transport::{Cause, Outcome, RefusalKind};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
 
 use super::Setup;
 use super::calls::Vars;
+use super::certificates::{Authority, Pair, Valid};
 use super::otelcol::{Otelcol, TlsFiles};
 use super::wire::Traced;
 use crate::contender::{self, Protocol};
 use crate::{Failure, canonical};
 
-const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
-const CLIENT_CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE";
-const CLIENT_KEY: &str = "OTEL_EXPORTER_OTLP_CLIENT_KEY";
+pub(super) const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+pub(super) const CLIENT_CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE";
+pub(super) const CLIENT_KEY: &str = "OTEL_EXPORTER_OTLP_CLIENT_KEY";
 
 /// Spans arrive alike by this version of TLS with the client's certificate. Without it, with one of another authority,
 /// with a server's certificate of an authority that is not trusted, and where one side speaks TLS and the other does
@@ -31,8 +28,9 @@ pub(super) fn verified(setup: &Setup, protocol: Protocol, version: &str) -> Resu
     let [root, other_root] = [ours.write(folder, "root")?, other.write(folder, "other-root")?];
     // Made anew under its old name.
     let namesake = Authority::new("ours")?.write(folder, "namesake")?;
-    let (server, client) = (ours.server(folder)?, ours.client(folder, "client")?);
-    let stranger = other.client(folder, "stranger")?;
+    let server = ours.server(folder, "server", &["127.0.0.1"], Valid::Now)?;
+    let client = ours.client(folder, "client", Valid::Now)?;
+    let stranger = other.client(folder, "stranger", Valid::Now)?;
     let files = TlsFiles { certificate: server.certificate, key: server.key, client_ca: root.clone(), version };
     let collector = Otelcol::tls(setup, folder, files)?;
     let plain_folder = folder.join("plain");
@@ -100,47 +98,4 @@ fn unencrypted(outcome: &Outcome, protocol: Protocol) -> Result<(), Failure> {
         _ => false,
     };
     if is_expected { Ok(()) } else { Err(format!("plain text to its port of TLS: the outcome is {outcome:?}").into()) }
-}
-
-/// Files of a certificate and of its key.
-struct Pair {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-/// Signs certificates that are valid now.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new(name: &str) -> Result<Self, Failure> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        Ok(Self(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
-    }
-
-    fn write(&self, folder: &Path, name: &str) -> Result<PathBuf, Failure> {
-        let path = folder.join(format!("{name}.pem"));
-        fs::write(&path, self.0.pem())?;
-        Ok(path)
-    }
-
-    fn server(&self, folder: &Path) -> Result<Pair, Failure> {
-        self.sign(folder, "server", "127.0.0.1", ExtendedKeyUsagePurpose::ServerAuth)
-    }
-
-    fn client(&self, folder: &Path, name: &str) -> Result<Pair, Failure> {
-        self.sign(folder, name, name, ExtendedKeyUsagePurpose::ClientAuth)
-    }
-
-    fn sign(&self, folder: &Path, name: &str, host: &str, purpose: ExtendedKeyUsagePurpose) -> Result<Pair, Failure> {
-        let mut params = CertificateParams::new(vec![host.to_owned()])?;
-        params.extended_key_usages = vec![purpose];
-        let key = KeyPair::generate()?;
-        let pair = Pair { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key")) };
-        fs::write(&pair.certificate, params.signed_by(&key, &self.0)?.pem())?;
-        fs::write(&pair.key, key.serialize_pem())?;
-        Ok(pair)
-    }
 }
