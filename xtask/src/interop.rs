@@ -36,10 +36,11 @@ fn find((programs, get): (&[&'static str], &'static str)) -> Result<&'static str
 }
 
 /// Parts of the lane that run alone too.
-const PARTS: [&str; 6] = [PROXIES, "tls", PEERS, "socket", "auth", "codings"];
+const PARTS: [&str; 7] = [PROXIES, "tls", PEERS, NAMES, "socket", "auth", "codings"];
 /// Those that need more than the Collector.
 const PROXIES: &str = "proxies";
 const PEERS: &str = "peers";
+const NAMES: &str = "names";
 
 /// Finds or builds the other programs and runs the trials against them, or one part of them.
 pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failure> {
@@ -59,6 +60,9 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failu
         let (openssl, get) = OPENSSL;
         process::require(openssl, "version", get)?;
         programs.extend([("--openssl", openssl.into()), ("--nginx", find(NGINX)?.into())]);
+    }
+    if part.is_none_or(|part| part == NAMES) {
+        process::require("unshare", "--version", "apt-get install util-linux")?;
     }
     if part.is_none() {
         for (tool, get) in TOOLS {

@@ -82,6 +82,23 @@ pub fn recorded(text: &str) -> Result<Spans, Failure> {
     Ok(found)
 }
 
+/// The ids of the spans that the Collector wrote, each as often as it came; lines as in [`recorded`].
+///
+/// # Errors
+///
+/// When a whole line is no OTLP JSON.
+pub fn recorded_ids(text: &str) -> Result<Vec<SpanIds>, Failure> {
+    let mut found = Vec::new();
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let request: Value = serde_json::from_str(line)?;
+        let scopes = list(&request["resourceSpans"]).flat_map(|resource| list(&resource["scopeSpans"]));
+        for span in scopes.flat_map(|scope| list(&scope["spans"])) {
+            found.push((hex(&span["traceId"])?, hex(&span["spanId"])?));
+        }
+    }
+    Ok(found)
+}
+
 /// Compares by id.
 ///
 /// # Errors
@@ -237,6 +254,12 @@ mod tests {
     fn the_same_id_with_another_content_is_an_error() {
         assert!(recorded(&format!("{LINE}{LINE}")).is_ok());
         assert!(recorded(&format!("{LINE}{}", LINE.replace("GET", "PUT"))).is_err());
+    }
+
+    #[test]
+    fn a_span_that_came_twice_has_its_ids_twice() {
+        let ids = (1_u128.to_be_bytes(), 2_u64.to_be_bytes());
+        assert_eq!(recorded_ids(&format!("{LINE}{LINE}{}", &LINE[..40])).expect("valid"), [ids, ids]);
     }
 
     #[test]

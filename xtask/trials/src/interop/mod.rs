@@ -7,6 +7,7 @@ mod calls;
 mod certificates;
 mod codings;
 mod files;
+mod names;
 mod otelcol;
 mod peers;
 mod proxies;
@@ -52,6 +53,8 @@ pub enum Part {
     Tls,
     /// Behind nginx, and `openssl s_server` in its place.
     Peers,
+    /// By a name whose address changes.
+    Names,
     /// On Unix sockets.
     Socket,
     /// Behind a token.
@@ -62,7 +65,8 @@ pub enum Part {
 
 impl Part {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 6] = [Self::Proxies, Self::Tls, Self::Peers, Self::Socket, Self::Auth, Self::Codings];
+    pub const ALL: [Self; 7] =
+        [Self::Proxies, Self::Tls, Self::Peers, Self::Names, Self::Socket, Self::Auth, Self::Codings];
 
     /// The word on the command line, with which the names of its checks begin.
     #[must_use]
@@ -71,6 +75,7 @@ impl Part {
             Self::Proxies => "proxies",
             Self::Tls => "tls",
             Self::Peers => "peers",
+            Self::Names => "names",
             Self::Socket => "socket",
             Self::Auth => "auth",
             Self::Codings => "codings",
@@ -87,6 +92,15 @@ pub fn run_part(setup: &Setup, part: Part) -> Result<(), Failure> {
     let mut checks = Checks::default();
     checks.run_part(setup, part);
     checks.end()
+}
+
+/// One life of the application whose collector is a name.
+///
+/// # Errors
+///
+/// When telemetry cannot be set up, or spans wait at the end.
+pub fn live() -> Result<(), Failure> {
+    names::live()
 }
 
 /// Runs every check and prints a line for each.
@@ -173,6 +187,7 @@ impl Checks {
                     }
                     self.run(&format!("{name}: through nginx, {protocol}"), || peers::delivered(setup, protocol));
                 }
+                Part::Names => self.run(&format!("{name}: {protocol}"), || names::followed(setup, protocol)),
                 Part::Socket => self.run(&format!("{name}: {protocol}"), || sockets::delivery(setup, protocol)),
                 Part::Auth => self.run(&format!("{name}: {protocol}"), || auth::token(setup, protocol)),
                 Part::Codings => self.run(&format!("{name}: {protocol}"), || codings::delivery(setup, protocol)),

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use mock_collector::SpanIds;
+
 use super::Setup;
 use crate::canonical::{self, Spans};
 use crate::contender::Protocol;
@@ -55,7 +57,11 @@ impl<'a> Otelcol<'a> {
 
     /// The same at another address of this machine.
     pub(super) fn otlp_at(setup: &'a Setup, folder: &Path, at: Ipv4Addr) -> Result<Self, Failure> {
-        let [grpc, http] = free(at)?;
+        Self::otlp_on(setup, folder, free(at)?)
+    }
+
+    /// The same at these places, for gRPC and for HTTP.
+    pub(super) fn otlp_on(setup: &'a Setup, folder: &Path, [grpc, http]: [SocketAddr; 2]) -> Result<Self, Failure> {
         Self::start_with(setup, "otlp.yaml", folder, Places::Plain(grpc, http), vec![])
     }
 
@@ -169,6 +175,15 @@ impl<'a> Otelcol<'a> {
         match protocol {
             Protocol::Grpc => format!("{scheme}://{grpc}"),
             Protocol::Http => format!("{scheme}://{http}"),
+        }
+    }
+
+    /// The ids of the spans in its record, each as often as it is there.
+    pub(super) fn span_ids(&self) -> Result<Vec<SpanIds>, Failure> {
+        match fs::read(self.record()) {
+            Ok(bytes) => canonical::recorded_ids(&String::from_utf8_lossy(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
         }
     }
 
