@@ -2,6 +2,8 @@
 //! the most spans of one where the user sets neither; it never drops or refuses anything. The page `docs/vendors.md` is
 //! made from these rows, and a peer that behaves as they say checks them.
 
+mod rows;
+
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 
@@ -9,6 +11,8 @@ use super::Settings;
 use super::reader::is_given;
 use super::table::{REQUEST_MAX_BYTES, REQUEST_MAX_SPANS, VENDOR};
 use super::text::format_bytes;
+
+pub use rows::VENDORS;
 
 /// A vendor that takes OTLP: what to set, and what its pages say about requests and answers.
 #[derive(Clone, Copy, Debug)]
@@ -18,10 +22,10 @@ pub struct Vendor {
     pub name: &'static str,
     /// Its name for people.
     pub title: &'static str,
-    /// The hosts of its endpoints; `*` stands for any text.
+    /// The hosts of its endpoints; `*` stands for any text. None for a product that users run on hosts of their own.
     pub hosts: &'static [&'static str],
-    /// Three variables and their values; `<..>` stands for a text of the user's account.
-    pub lines: [(&'static str, &'static str); 3],
+    /// Up to three variables and their values; `<..>` stands for a text of the user's account.
+    pub lines: &'static [(&'static str, &'static str)],
     /// Bytes of a request, at most.
     pub max_bytes: Option<usize>,
     /// Spans of a request, at most.
@@ -36,182 +40,6 @@ pub struct Vendor {
     pub date: &'static str,
 }
 
-/// The usual answer: no bytes, an empty `ExportTraceServiceResponse`.
-const PROTOBUF: (u16, &str, &str) = (200, "application/x-protobuf", "");
-/// Answers in JSON, also to requests in protobuf.
-const JSON: (u16, &str, &str) = (200, "application/json", "{}");
-
-const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
-const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
-const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-const TRACES_PROTOCOL: &str = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL";
-const TRACES_HEADERS: &str = "OTEL_EXPORTER_OTLP_TRACES_HEADERS";
-const HTTP: &str = "http/protobuf";
-const DATE: &str = "2026-11-28";
-
-/// The vendors, in the order of the page.
-pub static VENDORS: &[Vendor] = &[
-    Vendor {
-        name: "newrelic",
-        title: "New Relic",
-        hosts: &["*.nr-data.net"],
-        lines: [(ENDPOINT, "https://otlp.nr-data.net:4318"), (PROTOCOL, HTTP), (HEADERS, "api-key=<license key>")],
-        max_bytes: Some(1_000_000),
-        max_spans: None,
-        answer: PROTOBUF,
-        note: "Texts of attributes have 4,095 characters at most: OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT=4095 cuts longer ones.",
-        page: "https://docs.newrelic.com/docs/more-integrations/open-source-telemetry-integrations/opentelemetry/best-practices/opentelemetry-best-practices-compression/",
-        date: DATE,
-    },
-    Vendor {
-        name: "datadog",
-        title: "Datadog",
-        hosts: &["*.datadoghq.com", "*.datadoghq.eu", "*.ddog-gov.com"],
-        lines: [
-            (TRACES_ENDPOINT, "https://<OTLP host of the site>/v1/traces"),
-            (TRACES_PROTOCOL, HTTP),
-            (TRACES_HEADERS, "dd-api-key=<API key>"),
-        ],
-        max_bytes: Some(3_200_000),
-        max_spans: None,
-        answer: (202, "application/json", "{}"),
-        note: "The endpoint for traces without an agent; gRPC is not spoken. Larger requests are answered by 413.",
-        page: "https://docs.datadoghq.com/opentelemetry/setup/otlp_ingest/traces/",
-        date: DATE,
-    },
-    Vendor {
-        name: "dynatrace",
-        title: "Dynatrace",
-        hosts: &["*.live.dynatrace.com"],
-        lines: [
-            (ENDPOINT, "https://<environment>.live.dynatrace.com/api/v2/otlp"),
-            (PROTOCOL, HTTP),
-            (HEADERS, "Authorization=Api-Token%20<token>"),
-        ],
-        max_bytes: Some(8_000_000),
-        max_spans: None,
-        answer: PROTOBUF,
-        note: "Spans that ended more than 60 minutes ago are not taken; TELEMETRY_MAX_AGE_AT_SEND=60m keeps them as dead \
-               letters instead.",
-        page: "https://docs.dynatrace.com/docs/shortlink/opentelemetry-traces-ingest",
-        date: DATE,
-    },
-    Vendor {
-        name: "xray",
-        title: "AWS X-Ray",
-        hosts: &["xray.*.amazonaws.com"],
-        lines: [
-            (TRACES_ENDPOINT, "https://xray.<region>.amazonaws.com/v1/traces"),
-            (TRACES_PROTOCOL, HTTP),
-            ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none"),
-        ],
-        max_bytes: Some(5_000_000),
-        max_spans: Some(10_000),
-        answer: PROTOBUF,
-        note: "Requests are signed (SigV4). `gzip` is taken too, gRPC is not. Spans of more than 200 KB or older than 14 \
-               days are refused.",
-        page: "https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-OTLPEndpoint.html",
-        date: DATE,
-    },
-    Vendor {
-        name: "coralogix",
-        title: "Coralogix",
-        hosts: &["ingress.*.coralogix.com", "ingress.coralogix.*"],
-        lines: [
-            (ENDPOINT, "https://ingress.<domain>:443"),
-            (PROTOCOL, HTTP),
-            (HEADERS, "Authorization=Bearer%20<key>"),
-        ],
-        max_bytes: Some(2_000_000),
-        max_spans: None,
-        answer: PROTOBUF,
-        note: "2 MB is the recommended size, 10 MB the hard limit.",
-        page: "https://coralogix.com/docs/developer-portal/apis/limitations",
-        date: DATE,
-    },
-    Vendor {
-        name: "observe",
-        title: "Observe",
-        hosts: &["*.collect.observeinc.com"],
-        lines: [
-            (ENDPOINT, "https://<customer>.collect.observeinc.com/v2/otel"),
-            (PROTOCOL, HTTP),
-            (HEADERS, "Authorization=Bearer%20<token>"),
-        ],
-        max_bytes: Some(10_000_000),
-        max_spans: None,
-        answer: PROTOBUF,
-        note: "10 MB is the limit of a compressed request, 50 MB that of a plain one.",
-        page: "https://docs.observeinc.com/en/token-search/content/data-ingestion/endpoints/otel.html",
-        date: DATE,
-    },
-    Vendor {
-        name: "grafana",
-        title: "Grafana Cloud",
-        hosts: &["otlp-gateway-*.grafana.net"],
-        lines: [
-            (ENDPOINT, "https://otlp-gateway-<zone>.grafana.net/otlp"),
-            (PROTOCOL, HTTP),
-            (HEADERS, "Authorization=Basic%20<base64 of id:token>"),
-        ],
-        max_bytes: None,
-        max_spans: None,
-        answer: PROTOBUF,
-        note: "An endpoint without `/otlp` is answered by 404.",
-        page: "https://grafana.com/docs/grafana-cloud/send-data/otlp/send-data-otlp/",
-        date: DATE,
-    },
-    Vendor {
-        name: "honeycomb",
-        title: "Honeycomb",
-        hosts: &["api.honeycomb.io", "api.*.honeycomb.io"],
-        lines: [
-            (ENDPOINT, "https://api.honeycomb.io:443"),
-            (PROTOCOL, HTTP),
-            (HEADERS, "x-honeycomb-team=<ingest key>"),
-        ],
-        max_bytes: None,
-        max_spans: None,
-        answer: JSON,
-        note: "Classic keys need the header `x-honeycomb-dataset` too.",
-        page: "https://docs.honeycomb.io/send-data/opentelemetry",
-        date: DATE,
-    },
-    Vendor {
-        name: "langfuse",
-        title: "Langfuse",
-        hosts: &["cloud.langfuse.com", "*.cloud.langfuse.com"],
-        lines: [
-            (ENDPOINT, "https://cloud.langfuse.com/api/public/otel"),
-            (PROTOCOL, HTTP),
-            (HEADERS, "Authorization=Basic%20<base64 of public:secret key>,x-langfuse-ingestion-version=4"),
-        ],
-        max_bytes: None,
-        max_spans: None,
-        answer: JSON,
-        note: "gRPC is not spoken.",
-        page: "https://langfuse.com/integrations/native/opentelemetry",
-        date: DATE,
-    },
-    Vendor {
-        name: "logfire",
-        title: "Pydantic Logfire",
-        hosts: &["logfire-us.pydantic.dev", "logfire-eu.pydantic.dev", "logfire-api.pydantic.dev"],
-        lines: [
-            (ENDPOINT, "https://logfire-us.pydantic.dev"),
-            (PROTOCOL, HTTP),
-            (HEADERS, "Authorization=<write token>"),
-        ],
-        max_bytes: None,
-        max_spans: None,
-        answer: PROTOBUF,
-        note: "The token stands alone, without `Bearer`.",
-        page: "https://logfire.pydantic.dev/docs/how-to-guides/alternative-clients",
-        date: DATE,
-    },
-];
-
 /// The words of `TELEMETRY_VENDOR`: the names of all rows, and `none` for no preset.
 pub(crate) const WORDS: &[&str] = &[
     "newrelic",
@@ -224,6 +52,14 @@ pub(crate) const WORDS: &[&str] = &[
     "honeycomb",
     "langfuse",
     "logfire",
+    "axiom",
+    "dash0",
+    "google",
+    "sumologic",
+    "keboola",
+    "aliyun",
+    "quickwit",
+    "servicenow",
     "none",
 ];
 
@@ -303,7 +139,7 @@ pub fn vendors_markdown() -> String {
     }
     for Vendor { title, lines, note, .. } in VENDORS {
         let _ = write!(page, "\n## {title}\n\n```sh\n");
-        for (variable, value) in lines {
+        for (variable, value) in *lines {
             let _ = writeln!(page, "{variable}={value}");
         }
         let _ = write!(page, "```\n\n{}\n", folded(note));
@@ -340,14 +176,15 @@ pub(super) fn shown(preset: &Preset) -> String {
 const HEAD: &str = "\
 # Vendors
 
-Three lines set a vendor up, with the texts of your account in the place of `<..>`. This page is made from the table in
-`crates/telemetry-manager/src/settings/vendors.rs`; do not edit it by hand:
+Up to three lines set a vendor up, with the texts of your account in the place of `<..>`. This page is made from the
+table in `crates/telemetry-manager/src/settings/vendors/rows.rs`; do not edit it by hand:
 `cargo run -p telemetry-manager --example vendors > docs/vendors.md`.
 
 The host of the endpoint, or `TELEMETRY_VENDOR`, selects a preset. A preset sets the largest request (a 64th below the
 number of the table, if that is less than the default) and the most spans of one, each where you do not set it yourself
 (`TELEMETRY_REQUEST_MAX_BYTES`, `TELEMETRY_REQUEST_MAX_SPANS`), and the line of effective settings at the start says so.
-It drops and refuses nothing. `TELEMETRY_VENDOR=none` turns presets off. A number without a page is left out.
+It drops and refuses nothing. `TELEMETRY_VENDOR=none` turns presets off. A number without a page is left out. Products
+that you run yourself have no host to be known by: `TELEMETRY_VENDOR` names them.
 
 A test sends through each row to a peer on loopback that takes the headers, the path and the sizes of the row alone and
 answers as the row says (`crates/telemetry-manager/tests/it/vendors.rs`). Vendors change their limits: the last column
@@ -390,6 +227,7 @@ mod tests {
         for foreign in ["http://otlp.nr-data.net.example.com:4318", "http://localhost:4318/otlp.nr-data.net"] {
             assert_eq!(sizes(&[("OTEL_EXPORTER_OTLP_ENDPOINT", foreign)]), (DEFAULT, None), "{foreign}");
         }
+        assert_eq!(sizes(&[("TELEMETRY_VENDOR", "axiom")]), (DEFAULT, Some(10_000)));
         let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://xray.eu-west-1.amazonaws.com:80/v1/traces");
         assert_eq!(sizes(&[traces, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]), (DEFAULT, Some(10_000)));
     }
@@ -442,15 +280,32 @@ mod tests {
 
     #[test]
     fn the_endpoint_of_each_row_is_one_of_its_hosts() {
-        for Vendor { name, lines, .. } in VENDORS {
-            let rest = lines[0].1.strip_prefix("https://").expect("TLS");
+        for Vendor { name, hosts, lines, .. } in VENDORS {
+            let (_, rest) = lines[0].1.split_once("://").expect("a URL");
             let host = rest.split(['/', ':']).next().expect("a host").replace(['<', '>', ' '], "x");
             // Of two the user knows the whole host alone.
             let whole =
                 [("xOTLPxhostxofxthexsitex", "otlp.datadoghq.com"), ("ingress.xdomainx", "ingress.eu2.coralogix.com")];
             let host = whole.iter().find(|(text, _)| *text == host).map_or(host.as_str(), |(_, whole)| whole);
             let found = VENDORS.iter().filter(|vendor| vendor.has_host(host)).map(|vendor| vendor.name);
-            assert_eq!(found.collect::<Vec<_>>(), [*name], "{host}");
+            // A product that users run themselves has no host.
+            let expected = (!hosts.is_empty()).then_some(*name);
+            assert_eq!(found.collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>(), "{host}");
+        }
+    }
+
+    #[test]
+    fn only_an_endpoint_whose_page_names_no_tls_is_without_it() {
+        let plain = VENDORS.iter().filter(|vendor| !vendor.lines[0].1.starts_with("https://"));
+        assert_eq!(plain.map(|vendor| vendor.name).collect::<Vec<_>>(), ["aliyun", "quickwit"]);
+    }
+
+    #[test]
+    fn each_row_has_up_to_three_lines_and_a_page() {
+        for Vendor { name, lines, page, date, note, .. } in VENDORS {
+            assert!((2..=3).contains(&lines.len()), "{name}");
+            assert!(lines[0].0.ends_with("_ENDPOINT") && lines[1].1 == "http/protobuf", "{name}");
+            assert!(page.starts_with("https://") && date.len() == 10 && note.ends_with('.'), "{name}");
         }
     }
 
