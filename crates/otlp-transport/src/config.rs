@@ -1,6 +1,7 @@
 //! The settings of a transport, checked as a whole.
 
 mod build;
+mod check;
 mod request;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::headers::{Headers, secret};
 use crate::note::Note;
 use crate::protocol::{Compression, Protocol};
 use crate::proxy::{self, Proxy};
+use crate::reading::Reading;
 use crate::secrets::Secrets;
 #[cfg(feature = "_tls")]
 use crate::tls;
@@ -214,6 +216,7 @@ pub struct ConfigBuilder {
     max_response_bytes: Option<usize>,
     product: Option<String>,
     wall_clock: Option<fn() -> SystemTime>,
+    reading: Reading,
     pub(crate) notes: Vec<Note>,
 }
 

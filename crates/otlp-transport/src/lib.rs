@@ -23,6 +23,7 @@ mod paths;
 mod protocol;
 mod proxy;
 mod quiet;
+mod reading;
 mod secrets;
 mod signals;
 mod size;

@@ -110,12 +110,12 @@ impl ConfigBuilder {
         }
         #[cfg(feature = "_tls")]
         let tls = match endpoint.is_tls {
-            true => Some(Arc::new(tls::Client::new(self.key_files.clone())?)),
+            true => Some(Arc::new(tls::Client::new(self.key_files.clone(), self.reading)?)),
             false => None,
         };
         #[cfg(feature = "_tls")]
         let proxy_tls = match &proxy {
-            Some(proxy) if proxy.is_tls => Some(Arc::new(tls::Client::for_proxy(&self.key_files)?)),
+            Some(proxy) if proxy.is_tls => Some(Arc::new(tls::Client::for_proxy(&self.key_files, self.reading)?)),
             _ => None,
         };
         if !endpoint.is_tls {
@@ -138,7 +138,7 @@ impl ConfigBuilder {
             None => None,
             Some(CredentialsFrom::Provider(provider)) => Some(provider),
             Some(CredentialsFrom::File { setting, path }) => {
-                Some(Arc::new(HeadersFile::open_as(setting, path, wall_clock)?))
+                Some(Arc::new(HeadersFile::open_as(setting, path, wall_clock, self.reading)?))
             }
         };
         let credentials = credentials.map(|provider| Arc::new(Gate::new(provider, timeout)));

@@ -16,6 +16,7 @@ use crate::clock::system_clock;
 use crate::error::{ConfigError, HeadersFileProblem as Problem};
 use crate::looks::Looks;
 use crate::note::Note;
+use crate::reading::Reading;
 
 /// The largest file: a hundred headers of 640 bytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -102,18 +103,21 @@ impl HeadersFile {
     /// [`ConfigError::HeadersFile`], if there is something else in its place or a line that is no header. It names the
     /// file, the line and the accepted form, and no value.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ConfigError> {
-        Self::open_as("with_headers_file", path.into(), system_clock)
+        Self::open_as("with_headers_file", path.into(), system_clock, Reading::AtOnce)
     }
 
-    /// The same for a setting of this name.
+    /// The same for a setting of this name. With [`Reading::Later`] the first call is the first to look.
     pub(crate) fn open_as(
         setting: &'static str,
         path: PathBuf,
         wall_clock: fn() -> SystemTime,
+        reading: Reading,
     ) -> Result<Self, ConfigError> {
         let file = Watched { setting, path, wall_clock, results: Mutex::default() };
         let mut watch = Watch::default();
-        file.look(&mut watch);
+        if reading == Reading::AtOnce {
+            file.look(&mut watch);
+        }
         let trouble = file.results().trouble.clone();
         if let Some(trouble) = trouble
             && !trouble.problem.may_pass()

@@ -19,6 +19,7 @@ use crate::error::ConfigError;
 use crate::looks::Looks;
 use crate::note::Note;
 use crate::protocol::Protocol;
+use crate::reading::Reading;
 
 /// Secures the connections of one transport, with the files as they were when they were last good.
 pub(crate) struct Client {
@@ -30,8 +31,8 @@ pub(crate) struct Client {
 }
 
 struct State {
-    /// For gRPC and for HTTP, which differ in their ALPN.
-    configs: [Arc<ClientConfig>; 2],
+    /// For gRPC and for HTTP, which differ in their ALPN; or why no connection can be made.
+    configs: Result<[Arc<ClientConfig>; 2], String>,
     /// The file system did not answer the last look.
     hangs: bool,
     notes: Vec<Note>,
@@ -39,7 +40,8 @@ struct State {
 
 /// The files as the last look has seen them.
 struct Watch {
-    material: Material,
+    /// None before the first look.
+    material: Option<Material>,
     /// The stamps of the files when they were last read, in the order of [`KeyFiles::iter`]; none for a file that may
     /// change unseen.
     stamps: Vec<Option<Stamp>>,
@@ -59,12 +61,13 @@ enum Trust {
 }
 
 impl Client {
-    /// Reads and checks the files, and the system's authorities where no file names others.
+    /// Reads and checks the files, and the system's authorities where no file names others. With [`Reading::Later`] the
+    /// first connection does, and there is no connection without them.
     ///
     /// # Errors
     /// A [`ConfigError`] names the setting, the file, the block and its line.
-    pub(crate) fn new(files: KeyFiles) -> Result<Self, ConfigError> {
-        Self::trusting(files, Trust::Alone)
+    pub(crate) fn new(files: KeyFiles, reading: Reading) -> Result<Self, ConfigError> {
+        Self::trusting(files, Trust::Alone, reading)
     }
 
     /// The client of a proxy. The authorities of the collector are trusted beside the built-in ones: a company's own
@@ -72,17 +75,19 @@ impl Client {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub(crate) fn for_proxy(files: &KeyFiles) -> Result<Self, ConfigError> {
-        Self::trusting(KeyFiles { certificate: None, key: None, ..files.clone() }, Trust::Beside)
+    pub(crate) fn for_proxy(files: &KeyFiles, reading: Reading) -> Result<Self, ConfigError> {
+        Self::trusting(KeyFiles { certificate: None, key: None, ..files.clone() }, Trust::Beside, reading)
     }
 
-    fn trusting(files: KeyFiles, trust: Trust) -> Result<Self, ConfigError> {
-        let stamps = stamps(&files);
-        let material = Material::read(&files)?;
-        let configs = material.configs(&files, trust)?;
-        let looks = Looks::new(Watch { material, stamps, told: None, fault: None });
+    fn trusting(files: KeyFiles, trust: Trust, reading: Reading) -> Result<Self, ConfigError> {
+        let mut watch = Watch { material: None, stamps: Vec::new(), told: None, fault: None };
+        let mut configs = Err("the files of certificates were not read yet".to_owned());
+        if reading == Reading::AtOnce {
+            watch.stamps = stamps(&files);
+            configs = watch.renew(&files, trust)?.map_or(configs, Ok);
+        }
         let state = Mutex::new(State { configs, hangs: false, notes: Vec::new() });
-        Ok(Self { files, trust, looks, state })
+        Ok(Self { files, trust, looks: Looks::new(watch), state })
     }
 
     /// Secures a connection to the peer `name`. Nothing is sent over it before the peer has proved that name.
@@ -95,7 +100,7 @@ impl Client {
         protocol: Protocol,
         stream: Box<dyn Duplex>,
     ) -> io::Result<Box<dyn Duplex>> {
-        let config = self.current(protocol).await;
+        let config = self.current(protocol).await.map_err(io::Error::other)?;
         let side = match self.trust {
             Trust::Alone => Side::Collector(protocol),
             Trust::Beside => Side::Proxy,
@@ -107,31 +112,43 @@ impl Client {
     }
 
     /// The settings for the next connection: a changed file is read, and a broken one leaves the old content in force.
-    async fn current(self: &Arc<Self>, protocol: Protocol) -> Arc<ClientConfig> {
-        if self.has_files() {
+    async fn current(self: &Arc<Self>, protocol: Protocol) -> Result<Arc<ClientConfig>, String> {
+        if self.has_files() || self.lock().configs.is_err() {
             let client = Arc::clone(self);
             if self.looks.look(move |watch| client.renew(watch)).await.is_none() {
                 self.on_hang();
             }
         }
-        Arc::clone(&self.lock().configs[usize::from(protocol != Protocol::Grpc)])
+        let state = self.lock();
+        state
+            .configs
+            .as_ref()
+            .map(|configs| Arc::clone(&configs[usize::from(protocol != Protocol::Grpc)]))
+            .map_err(Clone::clone)
     }
 
     /// Takes over what the files hold now. Blocks.
     fn renew(&self, watch: &mut Watch) {
         let stamps = stamps(&self.files);
-        if watch.stamps.len() != stamps.len() || watch.stamps.iter().zip(&stamps).any(|(a, b)| a.is_none() || a != b) {
+        let is_first = watch.material.is_none();
+        if is_first || watch.stamps.iter().zip(&stamps).any(|(a, b)| a.is_none() || a != b) {
             match watch.renew(&self.files, self.trust) {
                 Ok(changed) => {
                     watch.fault = None;
-                    changed.into_iter().for_each(|configs| self.lock().configs = configs);
+                    changed.into_iter().for_each(|configs| self.lock().configs = Ok(configs));
                 }
                 Err(fault) => {
                     if watch.fault.as_ref() != Some(&fault) {
-                        let message = format!(
-                            "{fault}; connections go on with the content that it had before, until this is mended"
-                        );
-                        self.lock().notes.push(Note::new(fault.setting(), message));
+                        let mut state = self.lock();
+                        let meanwhile = match &mut state.configs {
+                            Ok(_) => "connections go on with the content that it had before, until this is mended",
+                            Err(why) => {
+                                *why = fault.to_string();
+                                "no connection is made before this is mended"
+                            }
+                        };
+                        state.notes.push(Note::new(fault.setting(), format!("{fault}; {meanwhile}")));
+                        drop(state);
                         watch.fault = Some(fault);
                     }
                 }
@@ -145,9 +162,12 @@ impl Client {
         let mut state = self.lock();
         let Some(file) = self.files.iter().next().filter(|_| !state.hangs) else { return };
         state.hangs = true;
+        let meanwhile = match &state.configs {
+            Ok(_) => "connections go on with the content that it had before",
+            Err(_) => "no connection is made before it does",
+        };
         let message = format!(
-            "{file:?}: its file system, or that of another file of certificates, does not answer; connections go on with \
-             the content that it had before; check it"
+            "{file:?}: its file system, or that of another file of certificates, does not answer; {meanwhile}; check it"
         );
         state.notes.push(Note::new(file.setting, message));
     }
@@ -273,11 +293,11 @@ impl Watch {
     /// The settings for what the files hold now; none for the same content as before, which keeps its sessions.
     fn renew(&mut self, files: &KeyFiles, trust: Trust) -> Result<Option<[Arc<ClientConfig>; 2]>, ConfigError> {
         let material = Material::read(files)?;
-        if material == self.material {
+        if self.material.as_ref() == Some(&material) {
             return Ok(None);
         }
         let configs = material.configs(files, trust)?;
-        self.material = material;
+        self.material = Some(material);
         Ok(Some(configs))
     }
 }
@@ -405,7 +425,7 @@ mod tests {
         let path = dir.join("ca.pem");
         std::fs::write(&path, include_str!("../../tests/it/tls/keys/weak.ca.pem")).expect("written");
         let authorities = Some(KeyFile { setting: "with_certificate", path });
-        Arc::new(Client::new(KeyFiles { authorities, ..KeyFiles::default() }).expect("a good file"))
+        Arc::new(Client::new(KeyFiles { authorities, ..KeyFiles::default() }, Reading::AtOnce).expect("a good file"))
     }
 
     #[tokio::test(start_paused = true)]
@@ -415,17 +435,17 @@ mod tests {
         // The thread of the first look has not come back.
         let hangs = Arc::clone(&client.looks.watch).lock_owned().await;
         let begun = tokio::time::Instant::now();
-        let used = client.current(Protocol::Grpc).await;
-        assert!(Arc::ptr_eq(&used, &client.lock().configs[0]));
+        let used = client.current(Protocol::Grpc).await.expect("the last good content");
+        assert!(client.lock().configs.as_ref().is_ok_and(|configs| Arc::ptr_eq(&used, &configs[0])));
         assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
-        client.current(Protocol::Grpc).await;
+        client.current(Protocol::Grpc).await.expect("the last good content");
         assert!(!client.has_changed().await);
         assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs(), "later connections wait no more");
         let notes = client.take_notes();
         assert!(notes.len() == 1 && notes[0].message.contains("ca.pem"), "{notes:?}");
         assert!(notes[0].message.contains("does not answer"), "{notes:?}");
         drop(hangs);
-        client.current(Protocol::Grpc).await;
+        client.current(Protocol::Grpc).await.expect("the same content");
         assert!(!client.lock().hangs);
     }
 }

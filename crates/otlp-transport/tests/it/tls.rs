@@ -3,6 +3,7 @@
 mod authority;
 mod bad;
 mod files;
+mod later;
 mod peer;
 mod plain;
 mod proxies;

@@ -114,8 +114,8 @@ pub(crate) fn resolve(
         settings.warn(name, message);
     }
 
-    // The host may be that of a vendor, which decides the largest request.
-    let endpoint = transport.clone().build_over(vars).ok();
+    // The host may be that of a vendor, which decides the largest request. No file is opened to know it.
+    let endpoint = transport.clone().check_over(vars).ok();
     let endpoint = endpoint.as_ref().filter(|_| !code.has_transport).map(|config| config.endpoint());
     vendors::preset(&mut settings, endpoint, |name| raw(vars, name).is_some() && !refused.contains_key(name));
     let request = &mut settings.exporter.request;
@@ -124,17 +124,18 @@ pub(crate) fn resolve(
     let transport = transport
         .with_max_request_bytes(request.max_bytes.clamp(1 << 10, 1 << 30))
         .with_connection_max_age(settings.connection_max_age.clamp(second, week))
-        .with_max_response_bytes(settings.response_max_bytes.clamp(1 << 10, 64 << 20))
-        .build_over(vars);
+        .with_max_response_bytes(settings.response_max_bytes.clamp(1 << 10, 64 << 20));
     let timeout = before.exporter.request.attempt_timeout;
     if let Some(switch) = off::switch(&settings) {
-        off::without_effect(&mut settings, switch, errors, transport);
+        off::without_effect(&mut settings, switch, errors, transport.check_over(vars));
         raise_attempt_timeout(&mut settings, timeout);
         return Ok(settings);
     }
     if !errors.is_empty() {
         return Err(Refused { error: SetupError::Settings(errors), warnings: settings.warnings });
     }
+    // Certificates and headers are of use to the sender alone.
+    let transport = if code.has_transport { transport.check_over(vars) } else { transport.build_over(vars) };
     match transport {
         Ok(transport) => settings.transport = transport,
         Err(error) if code.has_transport => {

@@ -5,6 +5,7 @@ mod builder;
 mod delivery;
 mod directories;
 mod disabled;
+mod files;
 mod globals;
 mod health;
 mod late_log;
