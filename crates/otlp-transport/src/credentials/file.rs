@@ -35,7 +35,7 @@ const READS: u32 = 3;
 /// a refusal, and the exporter every 5 s while batches wait for an endpoint that refuses. A link is followed each time,
 /// so that the mounts of Kubernetes work. A file that vanishes, is half written or is replaced by something else is
 /// noted once, and the last good headers stay. Write a new file beside it and rename it: a value that was cut off
-/// cannot be told from a whole one.
+/// cannot be told from a whole one. Needs Unix: the times and the kind of the file are those of a Unix file system.
 pub struct HeadersFile {
     file: Arc<Watched>,
     looks: Looks<Watch>,
@@ -272,11 +272,11 @@ impl Stamp {
         }
     }
 
-    /// A later change has other times.
+    /// A later change has another time. The time of the content does not count: a program can set it to any value.
     fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let latest = u64::try_from(self.modified.0.max(self.changed.0)).unwrap_or_default();
-        Duration::from_secs(latest + 1) + UNSETTLED <= now
+        let changed = u64::try_from(self.changed.0).unwrap_or_default();
+        Duration::from_secs(changed + 1) + UNSETTLED <= now
     }
 }
 
@@ -373,11 +373,13 @@ mod tests {
 
     #[test]
     fn a_file_is_settled_once_its_times_lie_two_seconds_back() {
-        let stamp = Stamp { device: 1, inode: 1, len: 1, modified: (10, 999_999_999), changed: (10, 0) };
+        let stamp = Stamp { device: 1, inode: 1, len: 1, modified: (10, 0), changed: (10, 999_999_999) };
         let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
         assert!(!stamp.is_settled(at(10_000)) && !stamp.is_settled(at(12_900)) && stamp.is_settled(at(13_000)));
         assert!(!stamp.is_settled(UNIX_EPOCH - UNSETTLED), "the clock was set back");
         let ahead = Stamp { changed: (20, 0), ..stamp };
         assert!(!ahead.is_settled(at(20_000)), "the time of the change counts, which no program sets");
+        let written = Stamp { modified: (20, 0), ..stamp };
+        assert!(written.is_settled(at(13_000)), "the time of the content may lie ahead for ever");
     }
 }

@@ -201,6 +201,25 @@ async fn a_changed_file_is_told_once_and_the_next_call_uses_it() {
     }
 }
 
+/// The clock of the computer that made the file is ahead of this one's.
+#[tokio::test]
+async fn a_file_whose_time_lies_ahead_is_read_once_and_told_when_it_changes() {
+    let (files, root) = (Files::new(), Authority::new("root"));
+    let trusted = files.write("ca.pem", root.pem());
+    let year_2100 = 4_102_444_800;
+    settle(&trusted, year_2100);
+    let peer = Peer::start(&root.server(&["localhost"], Valid::Now), Setup::default()).await;
+    let settings = config(Protocol::Grpc, format!("https://localhost:{}", peer.address.port()));
+    let transport = transport(settings.with_certificate(&trusted));
+    assert_delivered(&transport.send(&payload()).await);
+    assert!(!transport.has_changed().await);
+    files.write("ca.pem", format!("{}{}", Authority::new("other").pem(), root.pem()));
+    settle(&trusted, year_2100);
+    assert!(transport.has_changed().await);
+    assert_delivered(&transport.send(&payload()).await);
+    assert!(!transport.has_changed().await);
+}
+
 /// A secret that Kubernetes mounts is a link to a folder that is replaced as a whole.
 #[tokio::test]
 async fn a_mounted_secret_is_followed_through_its_links() {
