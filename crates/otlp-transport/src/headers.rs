@@ -39,6 +39,10 @@ impl Headers {
         }
     }
 
+    pub(crate) fn remove(&mut self, name: &HeaderName) {
+        self.0.remove(name);
+    }
+
     /// Adds the user's part of the user agent, whose words are secret like those of the other values.
     pub(crate) fn add_user_agent(&mut self, value: Option<&HeaderValue>) {
         self.0.extend(value.map(|value| (header::USER_AGENT, value.clone())));

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::Request;
+use http::header::PROXY_AUTHORIZATION;
 use tokio::time::Instant;
 
 use super::Config;
@@ -21,8 +22,19 @@ impl Config {
     ) -> Result<Option<Signed>, Cause> {
         let Some(gate) = &self.credentials else { return Ok(None) };
         let (method, uri) = (request.method().clone(), self.endpoint.uri.clone());
-        let head = RequestHead::new(method, uri, request.headers().clone(), prefix);
-        gate.sign(&head, body, deadline).await.map(Some)
+        let mut headers = request.headers().clone();
+        // The credentials of the proxy's URL are for the proxy alone, and no others are sent to it.
+        let of_proxy = self.proxy.as_ref().and_then(|proxy| proxy.authorization.as_ref());
+        let is_for_proxy = of_proxy.is_some() && headers.get(PROXY_AUTHORIZATION) == of_proxy;
+        if is_for_proxy {
+            headers.remove(PROXY_AUTHORIZATION);
+        }
+        let head = RequestHead::new(method, uri, headers, prefix);
+        let mut signed = gate.sign(&head, body, deadline).await?;
+        if is_for_proxy {
+            signed.leave_out(&PROXY_AUTHORIZATION);
+        }
+        Ok(Some(signed))
     }
 
     /// The outcome of a call that went out with these credentials, without the secrets of the request.

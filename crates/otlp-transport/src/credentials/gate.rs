@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::HeaderMap;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -60,6 +60,11 @@ impl Signed {
     /// Puts the headers into a request, in the place of those of the same names.
     pub(crate) fn put_into(&self, map: &mut HeaderMap) {
         self.headers.put_into(map);
+    }
+
+    /// Takes a header out that the request has from elsewhere.
+    pub(crate) fn leave_out(&mut self, name: &HeaderName) {
+        self.headers.remove(name);
     }
 
     /// Hides the values of the headers in a text.

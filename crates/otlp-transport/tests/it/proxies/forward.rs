@@ -1,8 +1,49 @@
 //! Plain HTTP, whose requests a proxy reads.
 
-use otlp_transport::{Config, Protocol, connect};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use otlp_transport::{Config, CredentialHeaders, Credentials, CredentialsError, Protocol, RequestHead, connect};
 
 use crate::support::*;
+
+/// Answers with the header for the proxy that it is shown, and gives one of its own.
+struct Curious;
+
+#[async_trait]
+impl Credentials for Curious {
+    async fn headers(&self, head: &RequestHead, _: &Bytes) -> Result<CredentialHeaders, CredentialsError> {
+        let shown = head.header("proxy-authorization").unwrap_or("none");
+        Ok(CredentialHeaders::new(1).with("x-shown", shown).with("Proxy-Authorization", "Bearer of-the-provider"))
+    }
+}
+
+/// The credentials of the proxy's URL belong to the proxy alone.
+#[tokio::test]
+async fn a_provider_of_credentials_neither_sees_nor_replaces_those_of_the_proxy() {
+    for (user, shown, sent) in [
+        ("me:pass@", "none", "Basic bWU6cGFzcw=="),
+        // Without any in the URL the header is one like others.
+        ("", "of the settings", "Bearer of-the-provider"),
+    ] {
+        let (listener, address) = listen().await;
+        let log = serve_raw(listener, |_| Raw::Answer(http_answer(200, &[], b"")));
+        let config = Config::builder()
+            .with_protocol(Protocol::HttpProtobuf)
+            .with_endpoint("http://collector.test:4318")
+            .with_proxy(format!("http://{user}{address}"))
+            .with_header("proxy-authorization", "of the settings")
+            .with_credentials(Arc::new(Curious))
+            .with_timeout(PATIENCE);
+        let transport = connect(config.build().expect("valid")).expect("valid");
+        assert_eq!(summary(&transport.send(&payload()).await), "delivered, 0 rejected");
+        let log = log.lock().expect("not poisoned");
+        let all: Vec<_> = log[0].headers.get_all("proxy-authorization").iter().collect();
+        assert_eq!(log[0].header("x-shown"), Some(shown));
+        assert_eq!(all, [sent]);
+    }
+}
 
 #[tokio::test]
 async fn a_request_names_the_whole_url_and_brings_the_credentials() {
