@@ -271,6 +271,8 @@ impl Settings {
 pub(crate) const UNKNOWN_SERVICE: &str = "unknown_service";
 
 #[cfg(test)]
+mod accepted_tests;
+#[cfg(test)]
 mod off_tests;
 #[cfg(test)]
 mod properties;

@@ -192,7 +192,10 @@ const fn seconds(min_ms: u64, max_s: u64) -> Kind {
     Kind::Duration { bare: Bare::Seconds, min: Duration::from_millis(min_ms), max: Duration::from_secs(max_s) }
 }
 
-const PROXY: &str = "http://host:port, or http://user:password@host:port";
+const PROXY: &str = "http://host:port or https://host:port, with user:password@ percent-encoded in front of the host; \
+                     without a scheme http, without a port 80 or 443";
+const DIRECT: &str = "hosts separated by commas or blanks: names, suffixes such as .example.com, addresses, networks, *; \
+                      each with :port behind it or not";
 
 /// The proxy in effect, without its credentials.
 fn proxy(settings: &Settings) -> Value {
@@ -292,7 +295,7 @@ settings! {
         HTTPS_PROXY: "HTTPS_PROXY", (with_proxy: transport, get |settings, _| proxy(settings)),
             Kind::Text(PROXY), Error,
             "The proxy in front of a collector with `https`; `https_proxy` where this one is unset. User and password \
-             are percent-encoded, and never shown. SOCKS is not supported.";
+             are never shown. SOCKS is not supported.";
         HTTP_PROXY: "HTTP_PROXY", (with_proxy: transport, get |settings, _| proxy(settings)),
             Kind::Text(PROXY), Error,
             "The same for a collector with `http`, by both protocols; `http_proxy` where this one is unset. Without \
@@ -302,9 +305,9 @@ settings! {
             "Both, where neither form of the one above is set; `all_proxy` where this one is unset. A collector on this \
              host, or on a Unix socket, is never behind a proxy, and a variable without effect is not checked.";
         NO_PROXY: "NO_PROXY", (without_proxy: transport, get |_, _| Value::Text(String::new())),
-            Kind::Text("hosts separated by commas: names, suffixes such as .example.com, addresses, networks, *"), Default,
-            "Collectors that are reached without a proxy; `no_proxy` where this one is unset. Each entry may end in a \
-             port, as in `collector:4317`.";
+            Kind::Text(DIRECT), Default,
+            "Collectors that are reached without a proxy; `no_proxy` where this one is unset. An entry with a port, as \
+             `collector:4317`, is for an endpoint with that port.";
         VENDOR: "TELEMETRY_VENDOR", (with_vendor: vendor), Kind::Choice(vendors::WORDS), Default,
             "The vendor that receives the spans, for the sizes of requests that it documents \
              ([vendors.md](vendors.md)), where none are set; by default the host of the endpoint tells. `none`: no preset.";

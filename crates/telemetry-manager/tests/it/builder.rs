@@ -165,6 +165,12 @@ fn each_method_sets_its_own_field() {
     assert_eq!(s.transport.proxy(), Some("http://192.0.2.2:3128"));
     assert_eq!((s.transport.timeout(), s.transport.max_request_bytes()), (minute, 65_536));
     assert_eq!(s.vendor.as_deref(), Some("xray"));
+    assert_eq!(s.transport.headers_file(), Some("/h"));
+    let files = [s.transport.certificate(), s.transport.client_certificate(), s.transport.client_key()];
+    assert_eq!(
+        files.map(|path| path.and_then(std::path::Path::to_str)),
+        [Some("/ca.pem"), Some("/c.pem"), Some("/k.pem")]
+    );
     assert_eq!((s.response_max_bytes, s.transport.max_response_bytes()), (2_048, 2_048));
     assert_eq!(s.transport.compression(), otlp_transport::Compression::Gzip);
     assert_eq!((s.connection_max_age, s.transport.connection_max_age()), (minute, minute));
@@ -218,6 +224,15 @@ fn a_bad_value_in_code_is_an_error_that_names_setting_value_and_range() {
         (builder().with_service_name(" "), ["with_service_name", "empty", "any text"]),
         (builder().with_timeout(Duration::ZERO), ["with_timeout", "0ns", "1 ms to 1 h"]),
         (builder().with_endpoint("ftp://x"), ["with_endpoint", "ftp://x", "http://"]),
+        (builder().with_response_max_bytes(1), ["with_response_max_bytes", "is 1;", "from 1KiB to 64MiB"]),
+        (builder().with_connection_max_age(day * 8), ["with_connection_max_age", "is 8d;", "from 1s to 7d"]),
+        (builder().with_max_age_at_send(Some(Duration::ZERO)), ["with_max_age_at_send", "is 0s;", "from "]),
+        (builder().with_vendor("acme"), ["with_vendor", "acme", "newrelic"]),
+        (builder().with_headers_file("/"), ["with_headers_file", "is a directory", "regular file"]),
+        (
+            builder().with_proxy("socks5://proxy:1080").with_endpoint("http://c:4317"),
+            ["with_proxy", "SOCKS", "http://host:port"],
+        ),
     ] {
         let error = bad.settings().unwrap_err().to_string();
         for part in parts {
