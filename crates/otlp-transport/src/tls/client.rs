@@ -82,9 +82,14 @@ impl Client {
     fn trusting(files: KeyFiles, trust: Trust, reading: Reading) -> Result<Self, ConfigError> {
         let mut watch = Watch { material: None, stamps: Vec::new(), told: None, fault: None };
         let mut configs = Err("the files of certificates were not read yet".to_owned());
-        if reading == Reading::AtOnce {
-            watch.stamps = stamps(&files);
-            configs = watch.renew(&files, trust)?.map_or(configs, Ok);
+        match reading {
+            Reading::AtOnce => {
+                watch.stamps = stamps(&files);
+                configs = watch.renew(&files, trust)?.map_or(configs, Ok);
+            }
+            Reading::Later => {
+                pair(&files)?;
+            }
         }
         let state = Mutex::new(State { configs, hangs: false, notes: Vec::new() });
         Ok(Self { files, trust, looks: Looks::new(watch), state })
@@ -243,13 +248,9 @@ struct Material {
 impl Material {
     fn read(files: &KeyFiles) -> Result<Self, ConfigError> {
         let authorities = files.authorities.as_ref().map(certificates).transpose()?;
-        let (chain, key) = match (&files.certificate, &files.key) {
-            (None, None) => (Vec::new(), None),
-            (Some(certificate), Some(key)) => (certificates(certificate)?, Some(private_key(key)?)),
-            (Some(file), None) => return Err(lonely(file, "a client certificate needs its private key", "CLIENT_KEY")),
-            (None, Some(file)) => {
-                return Err(lonely(file, "a private key needs its certificate", "CLIENT_CERTIFICATE"));
-            }
+        let (chain, key) = match pair(files)? {
+            None => (Vec::new(), None),
+            Some((certificate, key)) => (certificates(certificate)?, Some(private_key(key)?)),
         };
         Ok(Self { authorities, chain: chain.into_iter().map(|(_, der)| der).collect(), key })
     }
@@ -299,6 +300,16 @@ impl Watch {
         let configs = material.configs(files, trust)?;
         self.material = Some(material);
         Ok(Some(configs))
+    }
+}
+
+/// The files of the client's certificate and of its key, of which none goes without the other.
+fn pair(files: &KeyFiles) -> Result<Option<(&KeyFile, &KeyFile)>, ConfigError> {
+    match (&files.certificate, &files.key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (Some(file), None) => Err(lonely(file, "a client certificate needs its private key", "CLIENT_KEY")),
+        (None, Some(file)) => Err(lonely(file, "a private key needs its certificate", "CLIENT_CERTIFICATE")),
     }
 }
 

@@ -49,6 +49,19 @@ async fn the_first_connection_reads_the_certificates_and_there_is_none_without_t
     }
 }
 
+#[test]
+fn a_fault_that_no_file_is_needed_for_is_an_error_at_once() {
+    let settings = config(BOTH[0], "https://localhost:4317");
+    let check = |settings: &ConfigBuilder| settings.clone().check_over(|_| None).map(|_| ());
+    let lonely = [settings.clone().with_client_certificate("/c.pem"), settings.clone().with_client_key("/k.pem")];
+    for lonely in &lonely {
+        let error = check(lonely).expect_err("half of a pair");
+        assert!(error.to_string().contains("stands alone"), "{error}");
+        assert_eq!(lonely.clone().build().map(|_| ()), Err(error));
+    }
+    assert_eq!(check(&settings.with_client_certificate("/c.pem").with_client_key("/k.pem")), Ok(()));
+}
+
 #[tokio::test]
 async fn the_systems_authorities_are_read_by_the_first_connection_too() {
     let root = Authority::new("root");
