@@ -105,11 +105,11 @@ impl Connector {
 
     /// The first bytes of the collector.
     fn first(&self) -> First {
-        match self.protocol {
+        match (&self.endpoint.place, self.protocol) {
             _ if self.endpoint.is_tls => First::Any,
-            Protocol::Grpc if matches!(self.endpoint.place, Place::Host { .. }) => First::Http2,
-            // A Unix socket has no TLS to choose.
-            Protocol::Grpc | Protocol::HttpProtobuf => First::Http1,
+            (Place::Socket(_), _) => First::Socket,
+            (Place::Host { .. }, Protocol::Grpc) => First::Http2,
+            (Place::Host { .. }, Protocol::HttpProtobuf) => First::Http1,
         }
     }
 

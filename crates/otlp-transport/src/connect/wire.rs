@@ -13,6 +13,8 @@ use crate::duplex::nothing_taken;
 const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 const SPEAKS_TLS: &str = "the peer speaks TLS on this port: the endpoint begins with https:// then";
 const PROXY_SPEAKS_TLS: &str = "the proxy speaks TLS on this port: its URL begins with https:// then";
+const SOCKET_SPEAKS_TLS: &str =
+    "the peer speaks TLS on this socket: no TLS is spoken on Unix sockets, take it off there";
 const MAY_SPEAK_TLS: &str = "the peer ended the connection before its first byte: if it speaks TLS on this port, the \
                              endpoint begins with https://";
 /// A server of HTTP/1 that reads the preface of HTTP/2, such as nginx on a port with TLS.
@@ -26,12 +28,41 @@ pub(super) enum First {
     Any,
     /// The answer of a proxy that forwards a request, without TLS.
     Proxy,
+    /// Of a collector on a Unix socket.
+    Socket,
     /// An answer over HTTP/1.1 without TLS.
     Http1,
-    /// The SETTINGS of HTTP/2 without TLS, which a server sends before it is asked anything. A TLS server that ends
-    /// the connection instead, such as Go's for gRPC, sends no alert. An end is no proof of it: a server that crashed
-    /// may have taken the request, and its SETTINGS may be lost with the connection.
+    /// The SETTINGS of HTTP/2 without TLS, which a server sends before it is asked anything.
     Http2,
+}
+
+impl First {
+    /// The cause of an alert of TLS in their place.
+    fn alert(self) -> &'static str {
+        match self {
+            Self::Proxy => PROXY_SPEAKS_TLS,
+            Self::Socket => SOCKET_SPEAKS_TLS,
+            Self::Any | Self::Http1 | Self::Http2 => SPEAKS_TLS,
+        }
+    }
+
+    /// The cause of another fault. An end in their place is no proof of TLS, although servers in Go and with OpenSSL
+    /// end a plain connection so: one that crashed may have taken the request, and its first bytes may be lost with
+    /// the connection.
+    fn fault(self, read: &io::Result<()>, bytes: &[u8]) -> Option<io::Error> {
+        match (self, read) {
+            (Self::Http1 | Self::Http2, Ok(())) if bytes.is_empty() => {
+                Some(io::Error::new(ErrorKind::UnexpectedEof, MAY_SPEAK_TLS))
+            }
+            (Self::Http1 | Self::Http2, Err(error)) if error.kind() == ErrorKind::ConnectionReset => {
+                Some(io::Error::new(error.kind(), format!("{MAY_SPEAK_TLS} ({error})")))
+            }
+            (Self::Http2, Ok(())) if bytes.starts_with(b"HTTP/1.") => {
+                Some(io::Error::new(ErrorKind::InvalidData, SPEAKS_HTTP1))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A connection whose answer can be read after the peer has stopped reading: a server that refuses a body may close
@@ -71,19 +102,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         }
         let first = mem::replace(&mut self.first, First::Any);
         if bytes.starts_with(&TLS_ALERT) {
-            let text = if first == First::Proxy { PROXY_SPEAKS_TLS } else { SPEAKS_TLS };
-            return Poll::Ready(Err(nothing_taken(text)));
+            return Poll::Ready(Err(nothing_taken(first.alert())));
         }
-        let fault = match &read {
-            Ok(()) if bytes.is_empty() => Some((ErrorKind::UnexpectedEof, MAY_SPEAK_TLS)),
-            Ok(()) if bytes.starts_with(b"HTTP/1.") => Some((ErrorKind::InvalidData, SPEAKS_HTTP1)),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Some((error.kind(), MAY_SPEAK_TLS)),
-            _ => None,
-        };
-        Poll::Ready(match fault {
-            Some((kind, text)) if first == First::Http2 => Err(io::Error::new(kind, text)),
-            _ => read,
-        })
+        Poll::Ready(first.fault(&read, bytes).map_or(read, Err))
     }
 }
 

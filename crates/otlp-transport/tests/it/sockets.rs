@@ -133,3 +133,29 @@ async fn a_socket_that_cannot_be_used_says_why() {
         }
     }
 }
+
+/// A Unix socket has no TLS, so that `https://` is no remedy there.
+#[tokio::test]
+async fn tls_on_a_socket_is_said_in_these_words() {
+    for (answer, words) in [(&b"\x15\x03\x01\x00\x02\x02\x46"[..], "the peer speaks TLS on this socket"), (b"", "")] {
+        for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+            let folder = tempfile::tempdir().expect("space");
+            let path = folder.path().join("tls.sock");
+            let listener = UnixListener::bind(&path).expect("a new path");
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let mut start = [0; 16];
+                    let _ = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut start).await;
+                    let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await;
+                }
+            });
+            let config = Config::builder().with_protocol(protocol).with_endpoint(format!("unix://{}", path.display()));
+            let transport = connect(config.with_timeout(PATIENCE).build().expect("valid")).expect("valid");
+            let outcome = transport.send(&payload()).await;
+            let text = outcome.cause().map(Cause::to_string).unwrap_or_default();
+            assert!(text.contains(words) && !text.contains("https://"), "{protocol}: {text}");
+            let Outcome::Retryable { possible_duplicate, .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!(possible_duplicate, answer.is_empty(), "{protocol}: {text}");
+        }
+    }
+}

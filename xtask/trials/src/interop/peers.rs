@@ -205,8 +205,7 @@ pub(super) fn refused(setup: &Setup, kind: Kind, protocol: Protocol) -> Result<S
     };
     // OpenSSL sends no alert to bytes that are no TLS, and nginx does not know the preface of HTTP/2 on such a port.
     let (plain_end, plain_parts) = match (kind, protocol) {
-        (Kind::OpenSsl, Protocol::Grpc) => (End::Broken, &["before its first byte", "https://"][..]),
-        (Kind::OpenSsl, Protocol::Http) => (End::Broken, &["connection closed"][..]),
+        (Kind::OpenSsl, _) => (End::Broken, &["before its first byte", "https://"][..]),
         (Kind::Nginx, Protocol::Grpc) => (End::Broken, &["the peer answers in HTTP/1", "4317", "https://"][..]),
         (Kind::Nginx, Protocol::Http) => (End::Refused, &["sent to HTTPS port", "https://"][..]),
     };

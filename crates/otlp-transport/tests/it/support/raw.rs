@@ -39,6 +39,8 @@ pub(crate) enum Raw {
     ReadThenClose,
     /// Reads something, then sends an RST.
     ReadThenReset,
+    /// Writes these bytes for each of so many requests, and sends an RST for the next.
+    AnswersThenReset(usize, Vec<u8>),
     /// Closes at once.
     Close,
     /// Never reads and never answers.
@@ -134,6 +136,14 @@ pub(super) async fn serve_connection(mut stream: TcpStream, index: usize, script
         }
         Raw::ReadThenReset => {
             let _ = stream.read_buf(&mut buffer).await;
+            stream.set_zero_linger().expect("a TCP socket");
+        }
+        Raw::AnswersThenReset(answers, answer) => {
+            for _ in 0..answers {
+                read_http1(&mut stream, &mut buffer, index, &log).await;
+                let _ = stream.write_all(&answer).await;
+            }
+            read_http1(&mut stream, &mut buffer, index, &log).await;
             stream.set_zero_linger().expect("a TCP socket");
         }
         Raw::Close => {}
