@@ -2,3 +2,4 @@
 
 mod chaos;
 mod outages;
+mod tls_front;
