@@ -13,7 +13,7 @@ use crate::wire::{DecodeError, Fields, MAX_DEPTH};
 pub struct JsonLine {
     /// The text, UTF-8 without a line break inside.
     pub text: Vec<u8>,
-    /// How many spans it holds, or items of another signal: at least one, but for metrics without data points.
+    /// How many spans it holds, or items of another signal: at least one.
     pub items: usize,
     /// Longer than the limit, which some readers will not take: a single span (log record, metric) that is so by
     /// itself, or spans whose resource and scope leave less than an eighth of a line to them.
@@ -41,7 +41,8 @@ pub fn to_lines(request: &[u8], max_line_bytes: usize) -> Result<Vec<JsonLine>, 
 }
 
 /// [`to_lines`] for a request of any signal: `LogsData` and `MetricsData` objects, whose lines are cut between log
-/// records and between metrics. A metric stays whole, with all its data points.
+/// records and between metrics. A metric stays whole, with all its data points; one without stands in the line of
+/// others, and is left out where there would be no other.
 ///
 /// # Errors
 ///
@@ -211,12 +212,13 @@ impl Line<'_> {
     }
 
     fn end(&mut self) {
-        if self.entries > 0 {
+        // Metrics without data points alone are no line: nothing would count them.
+        if self.items > 0 {
             let mut text = std::mem::take(&mut self.text);
             text.extend_from_slice(&self.line_end);
             let oversized = text.len() > self.max;
             self.lines.push(JsonLine { text, items: self.items, oversized });
-            (self.entries, self.items) = (0, 0);
         }
+        (self.entries, self.items) = (0, 0);
     }
 }

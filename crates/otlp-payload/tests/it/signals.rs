@@ -87,6 +87,7 @@ proptest! {
         for line in &lines {
             serde_json::from_slice::<Value>(&line.text).unwrap();
             prop_assert!(!line.text.contains(&b'\n'));
+            prop_assert!(line.items > 0);
             prop_assert_eq!(line.oversized, line.text.len() > limit);
             let (bytes, count) = from_line_of(signal, &line.text, MAX_LINE_BYTES).unwrap();
             prop_assert_eq!(count, line.items);
@@ -293,6 +294,30 @@ fn packed_numbers_are_read_in_one_field_or_in_many() {
     // A number that is cut off.
     let torn = [1, 9, 2, 2, 1].into_iter().fold(framed(6, &one[..7]), |content, number| framed(number, &content));
     to_lines_of(Signal::Metrics, &torn, MAX_LINE_BYTES).expect_err("torn");
+}
+
+/// A file's record without an item would count as damaged when it is read.
+#[test]
+fn a_metric_without_data_points_is_no_line_of_its_own() {
+    let metric = |name: &str, data| Metric { name: name.to_owned(), data, ..Metric::default() };
+    let point = NumberDataPoint { value: Some(Number::AsInt(1)), ..NumberDataPoint::default() };
+    let full = || Some(Data::Sum(Sum { data_points: vec![point.clone()], ..Sum::default() }));
+    let empty = || Some(Data::Sum(Sum::default()));
+    let of = |metrics| {
+        let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
+        ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }
+    };
+    let long = "n".repeat(400);
+    let resource_metrics = vec![
+        of(vec![metric(&long, full()), metric(&long, empty()), metric(&long, full())]),
+        of(vec![metric("alone", empty())]),
+        of(vec![metric("a", None), metric("b", full())]),
+    ];
+    let request = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec();
+    let lines = to_lines_of(Signal::Metrics, &request, 600).unwrap();
+    assert_eq!(lines.iter().map(|line| line.items).collect::<Vec<_>>(), [1, 1, 1]);
+    let last = String::from_utf8(lines[2].text.clone()).unwrap();
+    assert!(last.contains(r#"{"name":"a"},{"name":"b","#), "beside others it stays: {last}");
 }
 
 #[test]
