@@ -56,6 +56,8 @@ pub enum AppendError {
     },
     /// A batch with this id is in the journal already.
     Duplicate(Id),
+    /// The tag is none of [`Config::known_tags`](crate::Config): no later start of the caller would read the batch.
+    UnknownTag(u8),
     /// A spill was announced without the name of its file.
     NoName,
     /// The segments together would exceed their limit.
@@ -170,6 +172,12 @@ impl fmt::Display for AppendError {
             }
             Self::Duplicate((incarnation, seq)) => {
                 write!(f, "batch {incarnation:016x}-{seq} is in the journal already: give each batch an id of its own")
+            }
+            Self::UnknownTag(tag) => {
+                write!(
+                    f,
+                    "tag {tag} is none of the journal's known_tags: no later start would read the batch; add the tag"
+                )
             }
             Self::NoName => f.write_str("a spill was announced without a name: give the name that its file will have"),
             Self::Full { needed, max_bytes } => write!(

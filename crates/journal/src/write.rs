@@ -110,11 +110,15 @@ impl<D: Directory> Journal<D> {
     ///
     /// # Errors
     ///
-    /// As [`append`](Self::append).
+    /// As [`append`](Self::append); [`AppendError::UnknownTag`] for a tag that [`Config::known_tags`](crate::Config)
+    /// does not have.
     pub fn append_tagged(&mut self, id: impl Into<Id>, tag: u8, count: u32, body: &[u8]) -> Result<(), AppendError> {
         let max_bytes = self.config.max_body_bytes as usize;
         if body.len() > max_bytes {
             return Err(AppendError::TooLarge { bytes: body.len(), max_bytes });
+        }
+        if !self.config.known_tags.contains(&tag) {
+            return Err(AppendError::UnknownTag(tag));
         }
         self.append_any(id.into(), tag, count, body)
     }

@@ -22,6 +22,7 @@ pub struct Separated {
 
 impl Payload {
     /// Divides the batch into its first and its second half, by items; each carries the resource and its scopes again.
+    /// Metrics without data points have no item and are in neither half.
     ///
     /// `created` stays. `None` when there are fewer than two items, or when the bytes are no readable request (such a
     /// batch cannot be made smaller). Nothing of it is lost: fields unknown to this crate go into both halves.
@@ -77,7 +78,7 @@ impl Payload {
         if is_small && self.item_count() <= max_items {
             return None;
         }
-        // The bytes decide, also where they do not hold the spans that the batch promises.
+        // The bytes decide, also where they do not hold the items that the batch promises.
         let tree = self.tree().filter(|tree| tree.numbers.len() >= 2)?;
         if is_small && tree.numbers.len() <= max_items {
             return None;

@@ -12,7 +12,7 @@ mod number;
 mod object;
 mod read;
 mod scan;
-mod schema;
+pub(crate) mod schema;
 pub(crate) mod text;
 mod write;
 

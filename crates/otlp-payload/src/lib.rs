@@ -44,6 +44,7 @@
 //! ```
 
 mod age;
+mod check;
 mod decode;
 mod divide;
 mod encode;
@@ -56,6 +57,7 @@ mod walk;
 pub mod wire;
 
 pub use age::Aged;
+pub use check::check_items;
 pub use decode::{Decoded, decode, decode_all};
 pub use divide::Separated;
 pub use encode::{Encoder, ValueLimits};

@@ -39,6 +39,11 @@ pub enum DecodeError {
         /// Where the first one beyond the limit begins.
         offset: usize,
     },
+    /// A metric gives its data twice, as one kind or as two.
+    TwoValues {
+        /// Where the second one begins.
+        offset: usize,
+    },
     /// The request holds more than one resource, and the caller asked for one; see `decode_all`.
     SeveralResources {
         /// How many it holds.
@@ -54,6 +59,7 @@ impl fmt::Display for DecodeError {
             Self::Tag { offset } => write!(f, "request has no valid field at byte {offset}"),
             Self::WireType { offset } => write!(f, "request has a field of the wrong type at byte {offset}"),
             Self::TooDeep { offset } => write!(f, "request nests deeper than {MAX_DEPTH} at byte {offset}"),
+            Self::TwoValues { offset } => write!(f, "request has a metric with two kinds of data at byte {offset}"),
             Self::SeveralResources { count } => write!(f, "request has {count} resources where one was expected"),
         }
     }

@@ -113,6 +113,10 @@ impl Transport for ExporterTransport {
         }
     }
 
+    fn carries(&self, signal: Signal) -> bool {
+        signal == Signal::Traces
+    }
+
     fn endpoint(&self) -> &str {
         &self.name
     }

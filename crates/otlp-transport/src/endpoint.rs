@@ -134,8 +134,8 @@ impl Given {
         let http_path = match self.reach {
             Reach::Own if path.is_empty() => "/".to_owned(),
             Reach::Own => path.to_owned(),
-            Reach::General if has_path_of(self.signal, path) => path.trim_end_matches('/').to_owned(),
-            Reach::General => format!("{}/{}", path.trim_end_matches('/'), paths::path(self.signal)),
+            // The path of any signal at its end is not a part of what all have.
+            Reach::General => format!("{}/{}", without_signal(path).trim_end_matches('/'), paths::path(self.signal)),
         };
         let http_path = query.map_or_else(|| http_path.clone(), |query| format!("{http_path}?{query}"));
         let http_path = match (http_path.parse::<PathAndQuery>(), protocol, self.reach) {
@@ -180,19 +180,34 @@ impl Given {
                 "has no path and is used as it is: requests go to /, and collectors take {signal} on /{usual}; write the \
                  whole URL, or set OTEL_EXPORTER_OTLP_ENDPOINT in its place",
             )),
-            (Protocol::HttpProtobuf, Reach::General) if has_path_of(signal, path) => Some(format!(
-                "ends in /{usual}, which is not appended a second time: leave it out here, or set \
-                 OTEL_EXPORTER_OTLP_{}_ENDPOINT, which is used as it is",
-                signal.as_str().to_ascii_uppercase()
-            )),
+            (Protocol::HttpProtobuf, Reach::General) => {
+                let other = Signal::ALL.into_iter().find(|signal| has_path_of(*signal, path))?;
+                let (found, name) = (paths::path(other), other.as_str().to_ascii_uppercase());
+                Some(match other == signal {
+                    true => format!(
+                        "ends in /{found}, which is not appended a second time: leave it out here, or set \
+                         OTEL_EXPORTER_OTLP_{name}_ENDPOINT, which is used as it is"
+                    ),
+                    false => format!(
+                        "ends in /{found}, and {signal} go to /{usual} in its place: leave it out here, or set \
+                         OTEL_EXPORTER_OTLP_{name}_ENDPOINT, which is used as it is"
+                    ),
+                })
+            }
             _ => None,
         }
     }
 }
 
-/// Whether a general endpoint has the path that is put behind it.
+/// Whether the path ends in the one of a signal.
 fn has_path_of(signal: Signal, path: &str) -> bool {
     path.trim_end_matches('/').strip_suffix(paths::path(signal)).is_some_and(|before| before.ends_with('/'))
+}
+
+/// The path of a general endpoint without the one of a signal at its end.
+fn without_signal(path: &str) -> &str {
+    let of = Signal::ALL.into_iter().find(|signal| has_path_of(*signal, path));
+    of.and_then(|signal| path.trim_end_matches('/').strip_suffix(paths::path(signal))).unwrap_or(path)
 }
 
 /// The path of a signal's requests where no setting has one.

@@ -4,11 +4,19 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use otlp_payload::Signal;
+
 /// A setting that cannot be used. `Display` names the setting, its value unless that is secret, and the accepted
 /// values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
+    /// Two settings of one signal, of which a transport has one for each.
+    #[error("there are two settings for {signal}: give one of each signal")]
+    SignalTwice {
+        /// The signal.
+        signal: Signal,
+    },
     /// The address of the collector.
     #[error("{setting}={value:?}: {problem}")]
     Endpoint {
@@ -99,6 +107,7 @@ impl ConfigError {
             | Self::Range { setting, .. }
             | Self::KeyFile { setting, .. } => setting,
             Self::NoAuthorities { .. } => "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            Self::SignalTwice { .. } => "with_signal",
         }
     }
 }

@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
-use otlp_payload::Payload;
+use otlp_payload::{Payload, Signal};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
@@ -219,6 +219,10 @@ impl Transport for GrpcTransport {
 
     fn endpoint(&self) -> &str {
         self.config.endpoint()
+    }
+
+    fn carries(&self, signal: Signal) -> bool {
+        signal == self.config.signal
     }
 
     fn reconnect(&self) {

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use otlp_payload::Payload;
+use otlp_payload::{Payload, Signal};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Transport;
@@ -180,6 +180,10 @@ impl Transport for HttpTransport {
 
     fn endpoint(&self) -> &str {
         self.config.endpoint()
+    }
+
+    fn carries(&self, signal: Signal) -> bool {
+        signal == self.config.signal
     }
 
     fn reconnect(&self) {

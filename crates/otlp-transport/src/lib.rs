@@ -67,6 +67,18 @@ pub trait Transport: Send + Sync + 'static {
     /// and no segment of a path that may be a token.
     fn endpoint(&self) -> &str;
 
+    /// The same for payloads of one signal. Without an override that of all.
+    fn endpoint_of(&self, signal: Signal) -> &str {
+        let _ = signal;
+        self.endpoint()
+    }
+
+    /// Whether payloads of this signal can be sent. Without an override all can.
+    fn carries(&self, signal: Signal) -> bool {
+        let _ = signal;
+        true
+    }
+
     /// Has the next [`send`](Self::send) use a new connection: the last one may lead to the one bad replica behind a
     /// load balancer. Calls that are out keep theirs. Must not block. Without an override nothing happens.
     fn reconnect(&self) {}
@@ -101,6 +113,14 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
         (**self).endpoint()
     }
 
+    fn endpoint_of(&self, signal: Signal) -> &str {
+        (**self).endpoint_of(signal)
+    }
+
+    fn carries(&self, signal: Signal) -> bool {
+        (**self).carries(signal)
+    }
+
     fn reconnect(&self) {
         (**self).reconnect();
     }
@@ -126,6 +146,14 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     fn endpoint(&self) -> &str {
         (**self).endpoint()
+    }
+
+    fn endpoint_of(&self, signal: Signal) -> &str {
+        (**self).endpoint_of(signal)
+    }
+
+    fn carries(&self, signal: Signal) -> bool {
+        (**self).carries(signal)
     }
 
     fn reconnect(&self) {

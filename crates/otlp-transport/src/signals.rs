@@ -27,8 +27,8 @@ use crate::{Transport, connect};
 /// let [traces, logs] = settings;
 /// let transport = SignalTransport::new([traces?, logs?])?;
 /// assert_eq!(transport.endpoint(), "http://collector:4318/v1/traces");
-/// assert_eq!(transport.endpoint_of(Signal::Logs), Some("http://logs:4318/insert"));
-/// assert_eq!(transport.endpoint_of(Signal::Metrics), None);
+/// assert_eq!(transport.endpoint_of(Signal::Logs), "http://logs:4318/insert");
+/// assert!(!transport.carries(Signal::Metrics));
 /// # Ok::<(), otlp_transport::ConfigError>(())
 /// ```
 pub struct SignalTransport {
@@ -37,21 +37,21 @@ pub struct SignalTransport {
 }
 
 impl SignalTransport {
-    /// One transport for each of these settings, which are of different signals; of two for one signal the first holds.
-    /// No I/O happens.
+    /// One transport for each of these settings. No I/O happens.
     ///
     /// # Errors
     ///
-    /// As [`connect`].
+    /// [`ConfigError::SignalTwice`] for two settings of one signal; else as [`connect`].
     pub fn new(settings: impl IntoIterator<Item = Config>) -> Result<Self, ConfigError> {
-        let of = settings.into_iter().map(|config| Ok((config.signal(), connect(config)?)));
-        Ok(Self { of: of.collect::<Result<_, _>>()? })
-    }
-
-    /// The endpoint of a signal, as [`Transport::endpoint`]; none without settings for it.
-    #[must_use]
-    pub fn endpoint_of(&self, signal: Signal) -> Option<&str> {
-        self.transport(signal).map(|transport| transport.endpoint())
+        let mut of: Vec<(Signal, Box<dyn Transport>)> = Vec::new();
+        for config in settings {
+            let signal = config.signal();
+            if of.iter().any(|(known, _)| *known == signal) {
+                return Err(ConfigError::SignalTwice { signal });
+            }
+            of.push((signal, connect(config)?));
+        }
+        Ok(Self { of })
     }
 
     fn transport(&self, signal: Signal) -> Option<&dyn Transport> {
@@ -75,6 +75,14 @@ impl Transport for SignalTransport {
     /// That of the first settings.
     fn endpoint(&self) -> &str {
         self.of.first().map_or("", |(_, transport)| transport.endpoint())
+    }
+
+    fn endpoint_of(&self, signal: Signal) -> &str {
+        self.transport(signal).map_or_else(|| self.endpoint(), |transport| transport.endpoint())
+    }
+
+    fn carries(&self, signal: Signal) -> bool {
+        self.transport(signal).is_some()
     }
 
     fn reconnect(&self) {

@@ -257,13 +257,17 @@ impl Builder {
     }
 
     /// The same for requests of any signal that are encoded already. Each signal has a pipeline of its own, whose files
-    /// and journal are in a subdirectory of the state directory that has the signal's name, but for traces. A
+    /// and journal are in a subdirectory that has the signal's name, but for traces: of the state directory, and of
+    /// [`Files::dir`]. Limits on memory and disk are for each pipeline; three of them may take three times as much. A
     /// [`Transport`] sends each payload by its signal. The limits on the length of attribute values do not apply.
     ///
     /// # Errors
-    /// As [`build`](Self::build).
+    /// As [`build`](Self::build); [`BuildError::Signal`] if the transport does not carry the signal.
     pub fn build_pipeline(mut self, signal: Signal) -> Result<Pipeline, BuildError> {
         let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
+        if !transport.carries(signal) {
+            return Err(BuildError::Signal { endpoint: transport.endpoint().to_owned(), signal });
+        }
         self.check()?;
         // Opening writes files, and dropping them too. The threads that are started below begin with the mask of this
         // one, and keep it: those that write files, and those whose warnings a log subscriber may write to one.
@@ -301,7 +305,7 @@ impl Builder {
         }
         core.set_can_change(net::can_change(&*transport));
         core.storage.set_more(fallback.as_ref().is_some_and(|fallback| disk::has_more(&**fallback)));
-        let endpoint = transport.endpoint().to_owned();
+        let endpoint = transport.endpoint_of(signal).to_owned();
         let committer = journal.map(|journal| Committer::new(journal, self.settings.journal.sync));
         // A journal alone has a disk thread too.
         let fallback = fallback.or_else(|| committer.is_some().then(|| Box::new(NoFallback) as _));

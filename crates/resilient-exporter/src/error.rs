@@ -14,6 +14,14 @@ pub enum BuildError {
     /// There is no way to send.
     #[error("no primary: give the builder a transport or an exporter by with_primary")]
     NoPrimary,
+    /// The transport sends no payloads of the pipeline's signal.
+    #[error("the transport to {endpoint} sends no {signal}: build its settings with_signal, or use a SignalTransport")]
+    Signal {
+        /// Its endpoint.
+        endpoint: String,
+        /// The signal of the pipeline.
+        signal: otlp_payload::Signal,
+    },
     /// A value of [`Settings`](crate::Settings) is outside its range.
     #[error("{field} is {value}; accepted: {accepted}")]
     InvalidSetting {

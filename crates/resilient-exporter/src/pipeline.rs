@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use otlp_payload::{DecodeError, Payload, Signal, count_items};
+use otlp_payload::{DecodeError, Payload, Signal, check_items};
 
 use crate::handle::Handle;
 use crate::report::forked::Forked;
@@ -45,11 +45,14 @@ pub struct Pipeline {
     pub(crate) start_warnings: Vec<String>,
 }
 
-/// A request that was not accepted. The ledger counts its items as refused; those of an unreadable one are not known.
+/// A request that was not accepted, or not as a whole. The ledger counts refused items; those of an unreadable request
+/// are not known. To keep a request for later, offer a clone of its bytes, which costs a reference count.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OfferError {
-    /// The bytes are no request of the signal: another signal's, or damaged ones.
+    /// The bytes are no request of the signal: another signal's, or damaged ones. Nothing of it was accepted. Another
+    /// signal is noticed by the types of the items' fields: a log record with nothing but a body looks like a span with
+    /// nothing but a name.
     #[error("the bytes are no request of {signal}: encode an Export{0}ServiceRequest", message(*signal))]
     Unreadable {
         /// The signal of the pipeline.
@@ -58,13 +61,14 @@ pub enum OfferError {
         #[source]
         source: DecodeError,
     },
-    /// An item alone is larger than the whole buffer.
-    #[error("an item alone is larger than the whole buffer: raise the buffer's maximum bytes")]
+    /// An item alone is larger than the whole buffer and was refused. The other items of the request were accepted: do
+    /// not offer it again.
+    #[error("an item alone is larger than the whole buffer and was refused: raise the buffer's maximum bytes")]
     LargerThanBuffer,
-    /// The pipeline was shut down.
+    /// The pipeline was shut down. Nothing was accepted.
     #[error("the pipeline is shut down: offer requests before that")]
     AlreadyShutdown,
-    /// This process was forked from the one that built the pipeline.
+    /// This process was forked from the one that built the pipeline. Nothing was accepted.
     #[error(transparent)]
     Forked(Forked),
 }
@@ -89,6 +93,12 @@ impl Pipeline {
         self.shared.signal
     }
 
+    /// The warnings about storage that [`Builder::build_pipeline`](crate::Builder::build_pipeline) has logged.
+    #[must_use]
+    pub fn start_warnings(&self) -> &[String] {
+        &self.start_warnings
+    }
+
     /// A view that stays when the pipeline has gone.
     #[must_use]
     pub fn handle(&self) -> Handle {
@@ -100,11 +110,11 @@ impl Pipeline {
     /// is passed over.
     ///
     /// # Errors
-    /// [`OfferError`]: the request was not accepted, and nothing of it is sent.
+    /// [`OfferError`] says which part of the request was not accepted.
     pub fn offer(&self, request: Bytes) -> Result<(), OfferError> {
         let signal = self.signal();
         let unreadable = |source| OfferError::Unreadable { signal, source };
-        let items = count_items(signal, &request).map_err(unreadable)?;
+        let items = check_items(signal, &request).map_err(unreadable)?;
         if items == 0 {
             return Ok(());
         }
@@ -142,7 +152,12 @@ impl Pipeline {
     /// # Errors
     /// [`ShutdownError`] counts the items that were dropped, and those in memory only.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), ShutdownError> {
-        if self.begin_shutdown() { self.end(timeout) } else { self.shared.shutdown_result() }
+        if self.begin_shutdown()
+            && let Ok(result) = catch_unwind(AssertUnwindSafe(|| self.end(timeout)))
+        {
+            return result;
+        }
+        self.shared.shutdown_result()
     }
 
     /// Returns whether this is the first call.

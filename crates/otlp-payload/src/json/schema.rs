@@ -10,26 +10,26 @@ mod metrics;
 use super::text::Block;
 use crate::signal::Signal;
 
-pub(super) struct Message {
-    pub(super) fields: &'static [Field],
+pub(crate) struct Message {
+    pub(crate) fields: &'static [Field],
     /// At most one of the fields is set, and it is there even when it is 0 or empty.
-    pub(super) oneof: bool,
+    pub(crate) oneof: bool,
     /// It is an item of its signal.
-    pub(super) is_item: bool,
+    pub(crate) is_item: bool,
 }
 
 /// The names and messages of one signal's request.
-pub(super) struct Request {
-    pub(super) message: Message,
+pub(crate) struct Request {
+    pub(crate) message: Message,
     /// The message of the field `ENTRIES` of a scope.
-    pub(super) entry: &'static Message,
+    pub(crate) entry: &'static Message,
     /// The text that begins a line, and the one that begins a scope.
     pub(super) line_start: &'static [u8],
     pub(super) scope_start: &'static [u8],
 }
 
 /// The request of a signal.
-pub(super) const fn request(signal: Signal) -> &'static Request {
+pub(crate) const fn request(signal: Signal) -> &'static Request {
     match signal {
         Signal::Traces => &TRACES,
         Signal::Logs => &logs::LOGS,
@@ -37,18 +37,18 @@ pub(super) const fn request(signal: Signal) -> &'static Request {
     }
 }
 
-pub(super) struct Field {
-    pub(super) number: u32,
+pub(crate) struct Field {
+    pub(crate) number: u32,
     /// The tag on the wire: number and wire type.
-    pub(super) tag: u32,
-    pub(super) repeated: bool,
+    pub(crate) tag: u32,
+    pub(crate) repeated: bool,
     /// It is a member of the `oneof` of its message, which has other fields too; it is there even when it is 0.
-    pub(super) is_choice: bool,
-    pub(super) kind: Kind,
+    pub(crate) is_choice: bool,
+    pub(crate) kind: Kind,
     /// The name in lowerCamelCase, as it is written.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// The name in the `.proto` file; a reader takes either.
-    pub(super) proto_name: &'static str,
+    pub(crate) proto_name: &'static str,
     /// `"name":`, how a reader meets it.
     pub(super) key: &'static str,
     /// How many bytes the length of a message is likely to take; 0: it depends on the whole.
@@ -59,7 +59,7 @@ pub(super) struct Field {
 
 /// The type of a field, which decides its form in JSON.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Text,
     /// Trace and span ids: OTLP/JSON has them in hex where proto3 JSON would have base64.
     Hex,
@@ -87,7 +87,7 @@ pub(super) enum Kind {
 
 /// The type of packed numbers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Number {
+pub(crate) enum Number {
     /// A string in JSON.
     Fixed64,
     /// A varint; a string in JSON.

@@ -1,5 +1,6 @@
 //! Requests of logs and metrics: counted, divided, merged, aged, written as JSON and read, against the stock messages.
 
+use std::ops::Range;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum};
 use otlp_payload::json::{JsonError, MAX_LINE_BYTES, from_line_of, to_lines_of};
-use otlp_payload::{Aged, BatchId, Payload, Signal, count_items, merge_within};
+use otlp_payload::{Aged, BatchId, DecodeError, Payload, Signal, check_items, count_items, merge_within};
 use proptest::prelude::*;
 use prost::Message;
 use serde_json::{Value, json};
@@ -76,6 +77,51 @@ fn data_points(request: &ExportMetricsServiceRequest) -> Vec<String> {
     all
 }
 
+/// The length of the request with these items alone, by the stock encoder.
+fn length_of(signal: Signal, bytes: &[u8], range: &Range<usize>) -> usize {
+    let mut number = 0;
+    let mut is_in = || {
+        number += 1;
+        range.contains(&(number - 1))
+    };
+    match signal {
+        Signal::Logs => {
+            let mut request = ExportLogsServiceRequest::decode(bytes).expect("a request");
+            for resource in &mut request.resource_logs {
+                resource.scope_logs.iter_mut().for_each(|scope| scope.log_records.retain(|_| is_in()));
+                resource.scope_logs.retain(|scope| !scope.log_records.is_empty());
+            }
+            request.resource_logs.retain(|resource| !resource.scope_logs.is_empty());
+            request.encoded_len()
+        }
+        Signal::Metrics => {
+            let mut request = ExportMetricsServiceRequest::decode(bytes).expect("a request");
+            for resource in &mut request.resource_metrics {
+                for scope in &mut resource.scope_metrics {
+                    scope.metrics.retain_mut(|metric| match &mut metric.data {
+                        Some(Data::Gauge(data)) => keep(&mut data.data_points, &mut is_in),
+                        Some(Data::Sum(data)) => keep(&mut data.data_points, &mut is_in),
+                        Some(Data::Histogram(data)) => keep(&mut data.data_points, &mut is_in),
+                        Some(Data::ExponentialHistogram(data)) => keep(&mut data.data_points, &mut is_in),
+                        Some(Data::Summary(data)) => keep(&mut data.data_points, &mut is_in),
+                        None => false,
+                    });
+                }
+                resource.scope_metrics.retain(|scope| !scope.metrics.is_empty());
+            }
+            request.resource_metrics.retain(|resource| !resource.scope_metrics.is_empty());
+            request.encoded_len()
+        }
+        Signal::Traces => panic!("not made here"),
+    }
+}
+
+/// Keeps the points that are in; returns whether there are any.
+fn keep<T>(points: &mut Vec<T>, is_in: &mut impl FnMut() -> bool) -> bool {
+    points.retain(|_| is_in());
+    !points.is_empty()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
@@ -104,19 +150,18 @@ proptest! {
     ) {
         let payload = Payload::of_bytes(signal, ID, UNIX_EPOCH, request).unwrap();
         let pieces = payload.cut_within(max_bytes, max_items, || ID).unwrap_or_else(|| vec![payload.clone()]);
-        let mut found = Vec::new();
+        let (mut found, mut before) = (Vec::new(), 0);
         for (at, piece) in pieces.iter().enumerate() {
             prop_assert_eq!((piece.signal(), count_items(signal, piece.bytes())), (signal, Ok(piece.item_count())));
             if pieces.len() > 1 {
                 prop_assert!(piece.item_count() <= max_items);
                 prop_assert!(piece.bytes().len() <= max_bytes || piece.item_count() == 1);
-                // The next item would not have fitted.
-                if let Some(next) = pieces.get(at + 1) {
-                    let first = next.cut_within(0, 1, || ID).map_or(next.clone(), |mut alone| alone.remove(0));
-                    let both = [piece.bytes().clone(), first.bytes().clone()];
-                    let merged = merge_within(signal, &both, max_bytes, max_items);
-                    prop_assert!(merged.len() == 2 || piece.item_count() + 1 > max_items || merged[0].bytes.len() > max_bytes);
+                // With the next item it would be over a limit.
+                let with_next = before..before + piece.item_count() + 1;
+                if piece.item_count() < max_items && at + 1 < pieces.len() {
+                    prop_assert!(length_of(signal, payload.bytes(), &with_next) > max_bytes);
                 }
+                before += piece.item_count();
             }
             found.extend(items(signal, piece.bytes()));
         }
@@ -318,6 +363,41 @@ fn a_metric_without_data_points_is_no_line_of_its_own() {
     assert_eq!(lines.iter().map(|line| line.items).collect::<Vec<_>>(), [1, 1, 1]);
     let last = String::from_utf8(lines[2].text.clone()).unwrap();
     assert!(last.contains(r#"{"name":"a"},{"name":"b","#), "beside others it stays: {last}");
+}
+
+/// The stock messages of each signal, for the others.
+#[test]
+fn a_request_of_another_signal_is_noticed_by_the_types_of_its_fields() {
+    let log_records = vec![LogRecord { time_unix_nano: 5, ..LogRecord::default() }];
+    let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+    let logs = ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] };
+    let data_points = vec![NumberDataPoint { value: Some(Number::AsInt(1)), ..NumberDataPoint::default() }];
+    let data = Some(Data::Sum(Sum { data_points, ..Sum::default() }));
+    let metrics = vec![Metric { name: "m".to_owned(), data: data.clone(), ..Metric::default() }];
+    let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
+    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }];
+    let metrics = ExportMetricsServiceRequest { resource_metrics };
+    // One resource, one scope, and a span with a trace id and a start.
+    let traces = b"\x0a\x1f\x12\x1d\x12\x1b\x0a\x10abcdabcdabcdabcd\x39start...".to_vec();
+    let all =
+        [(Signal::Traces, traces), (Signal::Logs, logs.encode_to_vec()), (Signal::Metrics, metrics.encode_to_vec())];
+    for (of, bytes) in &all {
+        for signal in Signal::ALL {
+            let checked = check_items(signal, bytes);
+            match checked {
+                Ok(1) if *of == signal => {}
+                Err(DecodeError::WireType { .. }) if *of != signal => {}
+                checked => panic!("{of} as {signal}: {checked:?}"),
+            }
+        }
+    }
+    // A second value of the `oneof`, of either kind.
+    let framed = |number: u8, content: &[u8]| [&[number << 3 | 2, content.len() as u8], content].concat();
+    for second in [5, 7] {
+        let metric = [framed(5, &[]), framed(second, &[])].concat();
+        let request = [2, 2, 1].into_iter().fold(metric, |content, number| framed(number, &content));
+        assert!(matches!(check_items(Signal::Metrics, &request), Err(DecodeError::TwoValues { .. })), "{second}");
+    }
 }
 
 #[test]

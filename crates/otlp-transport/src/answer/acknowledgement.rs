@@ -60,6 +60,9 @@ fn delivered(ExportResponse { rejected, message }: ExportResponse, spans: usize)
     }
 }
 
+/// The whole texts by which vendors acknowledge: Aliyun's.
+const WORDS_OF_VENDORS: [&[u8]; 1] = [b"success"];
+
 /// The acknowledgement in a whole body, if there is one.
 fn read(content_type: &str, body: &[u8]) -> Option<ExportResponse> {
     if body.is_empty() {
@@ -75,6 +78,9 @@ fn read(content_type: &str, body: &[u8]) -> Option<ExportResponse> {
     }
     if content_type.contains("protobuf") {
         return ExportResponse::read(body).ok();
+    }
+    if content_type == "text/plain" && WORDS_OF_VENDORS.contains(&text) {
+        return Some(ExportResponse::default());
     }
     // Words of a text can be read as fields that a later version may have, so only the known field counts.
     let is_text = content_type.starts_with("text/") || content_type.contains("json") || content_type.contains("xml");
@@ -98,7 +104,11 @@ fn read_json(text: &[u8]) -> Option<ExportResponse> {
         partial => partial.as_object()?,
     };
     let field = |name: &str, alias: &str| partial.get(name).or_else(|| partial.get(alias)).filter(|v| !v.is_null());
-    let rejected = field("rejectedSpans", "rejected_spans").map_or(Some(0), count)?;
+    // One of them, by the signal of the request.
+    let rejected = field("rejectedSpans", "rejected_spans")
+        .or_else(|| field("rejectedLogRecords", "rejected_log_records"))
+        .or_else(|| field("rejectedDataPoints", "rejected_data_points"));
+    let rejected = rejected.map_or(Some(0), count)?;
     let message = match field("errorMessage", "error_message") {
         None => String::new(),
         Some(Value::String(message)) => message.clone(),

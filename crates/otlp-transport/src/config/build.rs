@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use otlp_payload::Signal;
 
 use super::{
     Config, ConfigBuilder, CredentialsFrom, DEFAULT_CONNECTION_MAX_AGE, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT,
@@ -63,6 +64,14 @@ impl ConfigBuilder {
         };
         let given = self.endpoint.unwrap_or_else(|| Given::new("default endpoint", default.to_owned(), Reach::General));
         let given = Given { signal: self.signal, ..given };
+        if given.setting == "with_traces_endpoint" && self.signal != Signal::Traces {
+            let (setting, value) = (given.setting, format!("the endpoint of {}", self.signal));
+            return Err(ConfigError::Range {
+                setting,
+                value,
+                accepted: "settings of traces; else with_signal_endpoint",
+            });
+        }
         let has_scheme = given.text.contains("://");
         let endpoint = given.resolve(protocol, self.insecure.unwrap_or(false))?;
         let setting = given.setting;

@@ -121,8 +121,7 @@ fn head(bytes: &[u8], searched: usize) -> Head {
 fn garbage(bytes: &[u8]) -> String {
     // An alert, or a handshake, of TLS 1.x.
     if let [0x15 | 0x16, 0x03, ..] = bytes {
-        return "a record of TLS: this port may be that of an https proxy: its URL begins with https:// then"
-            .to_owned();
+        return "a record of TLS: this port may be that of an https proxy, whose URL begins with https://".to_owned();
     }
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * MAX_WORDS)]);
     // Not escaped: the search for secrets looks for them as they are.

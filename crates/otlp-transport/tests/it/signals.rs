@@ -99,7 +99,10 @@ async fn a_transport_for_all_signals_sends_each_by_its_own_variables() {
     assert_eq!(seen(&general_log), [of("/otlp/v1/traces", "all"), of("/otlp/v1/metrics", "all")]);
     assert_eq!(seen(&own_log), [of("/insert/logs", "logs")]);
     assert_eq!(transport.endpoint(), format!("http://{general}/otlp/v1/traces"));
-    assert_eq!(transport.endpoint_of(Signal::Logs), Some(&*format!("http://{own}/insert/logs")));
+    assert_eq!(transport.endpoint_of(Signal::Logs), format!("http://{own}/insert/logs"));
+    let twice = [Signal::Logs, Signal::Logs].map(|signal| settings(signal, &vars).expect("valid"));
+    let error = SignalTransport::new(twice).expect_err("which one?").to_string();
+    assert_eq!(error, "there are two settings for logs: give one of each signal");
 
     let only_traces = SignalTransport::new([settings(Signal::Traces, &vars).expect("valid")]).expect("valid");
     let outcome = format!("{:?}", only_traces.send(&payload(Signal::Metrics)).await);
@@ -129,6 +132,17 @@ fn errors_and_notes_name_the_variable_of_the_signal() {
     let [brotli, path] = &notes(&logs)[..] else { panic!("{:?}", notes(&logs)) };
     assert!(brotli.contains("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION=\"brotli\" is ignored"), "{brotli}");
     assert!(path.contains("ends in /v1/logs") && path.contains("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"), "{path}");
+    let general = BTreeMap::from([
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318/otlp/v1/traces/".to_owned()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()),
+    ]);
+    let metrics = settings(Signal::Metrics, &general).expect("valid");
+    assert_eq!(metrics.endpoint(), "http://all:4318/otlp/v1/metrics");
+    let [note] = &notes(&metrics)[..] else { panic!("{:?}", notes(&metrics)) };
+    assert!(note.contains("ends in /v1/traces, and metrics go to /v1/metrics in its place"), "{note}");
+    let config = Config::builder().with_signal(Signal::Logs).with_traces_endpoint("http://traces:4318/v1/traces");
+    let error = config.build().expect_err("of another signal").to_string();
+    assert!(error.contains("with_traces_endpoint") && error.contains("with_signal_endpoint"), "{error}");
     let error = settings(Signal::Metrics, &vars).expect_err("no scheme").to_string();
     assert!(error.contains("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"), "{error}");
 }

@@ -18,6 +18,7 @@ use crate::seams::journal::Journal;
 use crate::stores::files::{FileStore, FileStoreError, Place};
 use crate::stores::home::{Home, StateDirError};
 use crate::stores::journal::FileJournal;
+use crate::stores::layout;
 use crate::stores::old_layout::{Find, OldDir, OldLayout};
 
 /// The stores of an exporter.
@@ -197,7 +198,12 @@ impl Builder {
         // Traces have the directory itself, as before there were others; earlier versions pass the others over.
         let (path, old) = match signal {
             Signal::Traces => (path, old),
-            _ => (path.join(signal.as_str()), Vec::new()),
+            _ => {
+                let above = SafeDir::open(&path).map_err(StateDirError::Open)?;
+                let service = self.settings.state_service.as_deref().unwrap_or_default();
+                layout::check(&above, service).map_err(StateDirError::Layout)?;
+                (path.join(signal.as_str()), Vec::new())
+            }
         };
         let old = OldLayout::new(old, self.settings.state_service.as_deref().map(name_of));
         let shown = path.display().to_string().escape_debug().to_string();

@@ -160,7 +160,7 @@ fn a_journal_that_misstates_the_number_of_spans_breaks_no_count() {
         world.core = Core::new(policy(), endpoint(world.now), 0, 7).with_journal(claimed as u64, true, world.now);
         let honest = world.encode(1, 5);
         let id = BatchId { incarnation: 9, seq: 1 };
-        let recovered = counted(Payload::new(id, honest.created(), claimed, honest.bytes().clone()));
+        let recovered = counted(Signal::Traces, Payload::new(id, honest.created(), claimed, honest.bytes().clone()));
         assert!(world.core.poll_calls(world.now).is_empty(), "the journal thread is asked for the batch first");
         world.core.on_recovered(recovered, world.now);
         world.core.on_recovery_ended(None, world.now);

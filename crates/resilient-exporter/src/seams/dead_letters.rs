@@ -15,7 +15,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub struct DeadLetter {
     /// Its name among the dead letters: a file name, as a rule. Later letters have higher numbers in it.
     pub id: String,
-    /// `traces`.
+    /// `traces`, or the signal of the [`Pipeline`](crate::Pipeline).
     pub signal: String,
     /// The status of the collector's answer, such as `HTTP 400`; `none` without an answer.
     pub status: String,

@@ -172,9 +172,9 @@ pub struct Stored {
 /// A stored batch on its way back to the collector.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredBatch {
-    /// An encoded `ExportTraceServiceRequest`.
+    /// An encoded request of the pipeline's signal, for an exporter of spans an `ExportTraceServiceRequest`.
     pub request: Bytes,
-    /// The number of spans in it.
+    /// The number of items in it.
     pub spans: usize,
     /// The failures of the [fate](Fate::Pending) with which it was marked last.
     pub failures: Failures,

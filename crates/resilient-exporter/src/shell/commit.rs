@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Instant, SystemTime};
 
 use journal::SyncPolicy;
-use otlp_payload::{BatchId, Payload};
+use otlp_payload::{BatchId, Payload, Signal};
 
 use super::jobs::HandOver;
 use super::plan::Plan;
@@ -238,7 +238,7 @@ impl Committer {
     }
 
     /// Reads one batch: this one, or the next of an earlier process. None: the storage failed.
-    pub(crate) fn recover(&mut self, id: Option<BatchId>, wall: SystemTime) -> Option<Recovered> {
+    pub(crate) fn recover(&mut self, signal: Signal, id: Option<BatchId>, wall: SystemTime) -> Option<Recovered> {
         let recovered = self.ask(Kind::Recover, |journal| {
             let read = match id {
                 Some(id) => journal.read(id, wall),
@@ -251,7 +251,7 @@ impl Committer {
                 }
                 // A journal of a user's may misstate the number of spans; pieces of a batch that is cut have the true
                 // one.
-                Recovered::Batch(payload) => Ok(Recovered::Batch(counted(payload))),
+                Recovered::Batch(payload) => Ok(Recovered::Batch(counted(signal, payload))),
                 recovered => Ok(recovered),
             }
         });
@@ -300,12 +300,13 @@ impl Committer {
     }
 }
 
-/// The batch with as many items as its bytes hold. Bytes that are no request keep the journal's number: such a batch is
+/// The batch as one of the pipeline's signal, which a journal of a user's may not keep, with as many items as its bytes
+/// hold. Bytes that are no request keep the journal's number: such a batch is
 /// never cut.
-pub(crate) fn counted(payload: Payload) -> Payload {
-    match otlp_payload::count_items(payload.signal(), payload.bytes()) {
-        Ok(items) if items != payload.item_count() => {
-            Payload::of(payload.signal(), payload.id(), payload.created(), items, payload.bytes().clone())
+pub(crate) fn counted(signal: Signal, payload: Payload) -> Payload {
+    match otlp_payload::count_items(signal, payload.bytes()) {
+        Ok(items) if items != payload.item_count() || signal != payload.signal() => {
+            Payload::of(signal, payload.id(), payload.created(), items, payload.bytes().clone())
         }
         _ => payload,
     }

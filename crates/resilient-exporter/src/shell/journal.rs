@@ -242,7 +242,7 @@ impl<'a> JournalWorker<'a> {
         match effect {
             Effect::Recover(id) => {
                 self.open.push_back(effect);
-                let recovered = self.committer.recover(id, shared.clock.wall());
+                let recovered = self.committer.recover(shared.signal, id, shared.clock.wall());
                 self.tell_vanished();
                 shared.decide(|core| match recovered {
                     Some(Recovered::Batch(payload)) => core.on_recovered(payload, now),

@@ -140,6 +140,17 @@ pub(crate) fn claim<D: Directory>(root: &D, service: &str, nonce: &str) -> Resul
     })))
 }
 
+/// Checks that the directory is none of a newer version or another service. Writes nothing.
+///
+/// # Errors
+/// It is one, or its file cannot be read.
+pub(crate) fn check<D: Directory>(root: &D, service: &str) -> Result<(), LayoutError> {
+    match read(root).map_err(LayoutError::File)? {
+        Some(found) => is_replaced(&found, &in_one_line(service), root).map(drop),
+        None => Ok(()),
+    }
+}
+
 /// Whether the file is to be written anew for `service`.
 ///
 /// # Errors

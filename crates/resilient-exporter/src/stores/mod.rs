@@ -17,7 +17,7 @@ mod dead_letters;
 pub(crate) mod files;
 pub(crate) mod home;
 pub(crate) mod journal;
-mod layout;
+pub(crate) mod layout;
 mod log;
 mod marks;
 pub(crate) mod none;

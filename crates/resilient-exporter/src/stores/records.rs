@@ -19,8 +19,9 @@ impl FallbackFormat {
     pub(crate) fn records(self, batch: &Payload) -> Result<Vec<Record>, DecodeError> {
         match self {
             Self::Json => {
-                let lines = json::to_lines_of(batch.signal(), batch.bytes(), LINE_BYTES)?;
-                Ok(lines.into_iter().map(|line| Record { bytes: line.text, count: line.items }).collect())
+                let mut records = Vec::new();
+                put_lines(batch, &mut records)?;
+                Ok(records)
             }
             Self::Protobuf => {
                 let mut records = Vec::new();
@@ -29,6 +30,22 @@ impl FallbackFormat {
             }
         }
     }
+}
+
+fn put_lines(batch: &Payload, records: &mut Vec<Record>) -> Result<(), DecodeError> {
+    let lines = json::to_lines_of(batch.signal(), batch.bytes(), LINE_BYTES)?;
+    // Lines are cut between metrics: one with many data points is divided before. Not where the halves are hardly
+    // smaller, since resource and name would be written again and again.
+    if batch.signal() == Signal::Metrics
+        && lines.iter().any(|line| line.oversized && line.items > 1)
+        && let Some((left, right)) = batch.split(batch.id(), batch.id())
+        && left.bytes().len().max(right.bytes().len()) < batch.bytes().len() / 4 * 3
+    {
+        put_lines(&left, records)?;
+        return put_lines(&right, records);
+    }
+    records.extend(lines.into_iter().map(|line| Record { bytes: line.text, count: line.items }));
+    Ok(())
 }
 
 fn put_frames(batch: &Payload, records: &mut Vec<Record>) {
@@ -122,6 +139,38 @@ mod tests {
         let parts: Vec<_> = records.iter().flat_map(|record| ids(&record.bytes)).collect();
         assert_eq!(parts, ids(whole.bytes()));
         assert_eq!(records.iter().map(|record| record.count).sum::<usize>(), spans);
+    }
+
+    /// A gauge of 60,000 points with this text in its resource.
+    fn gauge(text: &str) -> Payload {
+        use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+        use opentelemetry_proto::tonic::metrics::v1::{Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics};
+        use opentelemetry_proto::tonic::metrics::v1::{metric::Data, number_data_point::Value};
+        use prost::Message as _;
+
+        let point = |time_unix_nano| NumberDataPoint {
+            time_unix_nano,
+            value: Some(Value::AsInt(1)),
+            ..NumberDataPoint::default()
+        };
+        let data = Some(Data::Gauge(Gauge { data_points: (1..=60_000).map(point).collect() }));
+        let metrics = vec![Metric { data, ..Metric::default() }];
+        let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
+        let resource_metrics =
+            vec![ResourceMetrics { scope_metrics, schema_url: text.to_owned(), ..ResourceMetrics::default() }];
+        let bytes = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec();
+        let id = BatchId { incarnation: 1, seq: 2 };
+        Payload::of_bytes(Signal::Metrics, id, SystemTime::UNIX_EPOCH, bytes.into()).expect("well formed")
+    }
+
+    #[test]
+    fn a_metric_longer_than_a_line_is_divided_by_its_data_points() {
+        let records = FallbackFormat::Json.records(&gauge("")).expect("well formed");
+        assert!(records.len() > 2 && records.iter().all(|record| record.bytes.len() < LINE_BYTES), "{}", records.len());
+        assert_eq!(records.iter().map(|record| record.count).sum::<usize>(), 60_000);
+        // Not where each part would have a resource of 2 MB.
+        let records = FallbackFormat::Json.records(&gauge(&"r".repeat(2_000_000))).expect("well formed");
+        assert!(records.len() <= 2, "{}", records.len());
     }
 
     #[test]

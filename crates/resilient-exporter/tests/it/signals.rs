@@ -238,10 +238,32 @@ fn a_refused_request_is_a_dead_letter_of_its_signal_and_goes_out_again() {
     }
 }
 
+/// The state directory above is the one that names service and version.
+#[test]
+fn a_directory_of_a_newer_version_or_another_service_is_left_alone() {
+    let scratch = tempfile::tempdir().expect("temp dir");
+    for (at, layout) in ["holdfast-state 3 shop\n", "holdfast-state 2 bank\n"].iter().enumerate() {
+        let state = scratch.path().join(at.to_string());
+        fs::create_dir(&state).expect("room");
+        fs::write(state.join("layout"), layout).expect("room");
+        let builder = builder(&Sink::default(), &state).with_state_service("shop").with_state_dir_required(true);
+        let error = builder.build_pipeline(Signal::Logs).expect_err("not ours");
+        assert!(matches!(error, resilient_exporter::BuildError::StateDir { .. }), "{error:?}");
+        assert!(!state.join("logs").exists(), "{layout:?}");
+    }
+}
+
 #[test]
 fn bytes_of_another_kind_are_refused_with_the_reason() {
     let (sink, state) = (Sink::default(), tempfile::tempdir().expect("temp dir"));
+    let traces = otlp_transport::Config::builder().build().expect("valid");
+    let traces = otlp_transport::connect(traces).expect("no I/O yet");
+    let error = ResilientSpanExporter::builder().with_primary(traces).build_pipeline(Signal::Logs).expect_err("traces");
+    assert!(error.to_string().contains("sends no logs: build its settings with_signal"), "{error}");
+
     let pipeline = builder(&sink, state.path()).build_pipeline(Signal::Logs).expect("valid");
+    let error = pipeline.offer(request(Signal::Metrics, 0, 1)).expect_err("metrics");
+    assert!(matches!(error, OfferError::Unreadable { signal: Signal::Logs, .. }), "{error:?}");
     let error = pipeline.offer(Bytes::from_static(b"\xff\xff")).expect_err("no request");
     assert!(matches!(error, OfferError::Unreadable { signal: Signal::Logs, .. }), "{error:?}");
     assert!(error.to_string().contains("encode an ExportLogsServiceRequest"), "{error}");

@@ -264,7 +264,7 @@ pub static VENDORS: &[Vendor] = &[
         max_spans: None,
         answer: (200, "text/plain", "success"),
         note: "The endpoints of the page are without TLS, and the path holds the token: use those of the private network. \
-               The answer is a word and no OTLP: spans count as delivered, and health is degraded by it.",
+               The answer is a word and no OTLP; it is read as an acknowledgement.",
         page: "https://www.alibabacloud.com/help/en/opentelemetry/connect-to-managed-service-for-opentelemetry-and-authenticate-clients",
         date: DATE,
     },
