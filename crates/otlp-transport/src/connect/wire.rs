@@ -15,7 +15,7 @@ const SPEAKS_TLS: &str = "the peer speaks TLS on this port: the endpoint begins 
 const PROXY_SPEAKS_TLS: &str = "the proxy speaks TLS on this port: its URL begins with https:// then";
 const SOCKET_SPEAKS_TLS: &str =
     "the peer speaks TLS on this socket: no TLS is spoken on Unix sockets, take it off there";
-const MAY_SPEAK_TLS: &str = "the peer ended the connection before its first byte: if it speaks TLS on this port, the \
+const MAY_SPEAK_TLS: &str = "the peer closed the connection before its first byte: if it speaks TLS on this port, the \
                              endpoint begins with https://";
 /// A server of HTTP/1 that reads the preface of HTTP/2, such as nginx on a port with TLS.
 const SPEAKS_HTTP1: &str = "the peer answers in HTTP/1: it may not speak gRPC, whose usual port is 4317; or it speaks \
