@@ -13,6 +13,7 @@ mod memory;
 mod protobuf;
 mod request;
 mod settings;
+mod signals;
 
 /// One reader of untrusted bytes with the statements that must hold of it.
 #[derive(Clone, Copy, Debug)]
@@ -31,13 +32,19 @@ pub struct Target {
 pub type Seed = (String, Vec<u8>);
 
 /// Every target.
-pub static TARGETS: [Target; 8] = [
+pub static TARGETS: [Target; 9] = [
     Target { name: "json_line", about: "OTLP JSON lines, read", check: json_line::check, seeds: json_line::seeds },
     Target {
         name: "protobuf",
         about: "trace requests: counted, decoded, split, written as JSON",
         check: protobuf::check,
         seeds: protobuf::seeds,
+    },
+    Target {
+        name: "signals",
+        about: "requests of logs and metrics, in protobuf and in OTLP JSON",
+        check: signals::check,
+        seeds: signals::seeds,
     },
     Target {
         name: "fallback",

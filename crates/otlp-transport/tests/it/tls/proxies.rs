@@ -193,7 +193,7 @@ async fn a_proxy_with_tls_on_its_port_is_said_in_these_words() {
     let root = Authority::new("root");
     let peer = Peer::start(&root.server(&["proxy.test"], Valid::Now), Setup::default()).await;
     for (protocol, words) in [
-        (Protocol::Grpc, "an https proxy: its URL begins with https://"),
+        (Protocol::Grpc, "an https proxy, whose URL begins with https://"),
         (Protocol::HttpProtobuf, "the proxy speaks TLS on this port: its URL begins with https://"),
     ] {
         let settings = config(protocol, "http://collector.test:4317").with_proxy(format!("http://{}", peer.address));
