@@ -1,6 +1,7 @@
 //! Each signal by settings of its own.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use otlp_payload::{Payload, Signal};
@@ -33,7 +34,22 @@ use crate::{Transport, connect};
 /// ```
 pub struct SignalTransport {
     /// In the order of the settings.
-    of: Vec<(Signal, Box<dyn Transport>)>,
+    of: Vec<Way>,
+}
+
+/// The way of one signal's payloads.
+struct Way {
+    signal: Signal,
+    transport: Box<dyn Transport>,
+    /// A call went out: there are credentials and a connection that another one may be newer than. A pipeline carries
+    /// one signal, and changes of the ways of others say nothing about its next call.
+    is_used: AtomicBool,
+}
+
+impl Way {
+    fn new(signal: Signal, transport: Box<dyn Transport>) -> Self {
+        Self { signal, transport, is_used: AtomicBool::new(false) }
+    }
 }
 
 impl SignalTransport {
@@ -43,29 +59,36 @@ impl SignalTransport {
     ///
     /// [`ConfigError::SignalTwice`] for two settings of one signal; else as [`connect`].
     pub fn new(settings: impl IntoIterator<Item = Config>) -> Result<Self, ConfigError> {
-        let mut of: Vec<(Signal, Box<dyn Transport>)> = Vec::new();
+        let mut of: Vec<Way> = Vec::new();
         for config in settings {
             let signal = config.signal();
-            if of.iter().any(|(known, _)| *known == signal) {
+            if of.iter().any(|known| known.signal == signal) {
                 return Err(ConfigError::SignalTwice { signal });
             }
-            of.push((signal, connect(config)?));
+            of.push(Way::new(signal, connect(config)?));
         }
         Ok(Self { of })
     }
 
-    fn transport(&self, signal: Signal) -> Option<&dyn Transport> {
-        self.of.iter().find(|(of, _)| *of == signal).map(|(_, transport)| &**transport)
+    fn way(&self, signal: Signal) -> Option<&Way> {
+        self.of.iter().find(|way| way.signal == signal)
+    }
+
+    fn used(&self) -> impl Iterator<Item = &dyn Transport> {
+        self.of.iter().filter(|way| way.is_used.load(Ordering::Relaxed)).map(|way| &*way.transport)
     }
 }
 
 #[async_trait]
 impl Transport for SignalTransport {
     async fn send(&self, payload: &Payload) -> Outcome {
-        match self.transport(payload.signal()) {
-            Some(transport) => transport.send(payload).await,
+        match self.way(payload.signal()) {
+            Some(way) => {
+                way.is_used.store(true, Ordering::Relaxed);
+                way.transport.send(payload).await
+            }
             None => {
-                let names = self.of.iter().map(|(signal, _)| signal.as_str()).collect::<Vec<_>>();
+                let names = self.of.iter().map(|way| way.signal.as_str()).collect::<Vec<_>>();
                 let known = if names.is_empty() { "no signal".to_owned() } else { names.join(" and ") };
                 unsettled(&known, payload.signal())
             }
@@ -74,40 +97,95 @@ impl Transport for SignalTransport {
 
     /// That of the first settings.
     fn endpoint(&self) -> &str {
-        self.of.first().map_or("", |(_, transport)| transport.endpoint())
+        self.of.first().map_or("", |way| way.transport.endpoint())
     }
 
     fn endpoint_of(&self, signal: Signal) -> &str {
-        self.transport(signal).map_or_else(|| self.endpoint(), |transport| transport.endpoint())
+        self.way(signal).map_or_else(|| self.endpoint(), |way| way.transport.endpoint())
     }
 
     fn carries(&self, signal: Signal) -> bool {
-        self.transport(signal).is_some()
+        self.way(signal).is_some()
     }
 
+    /// Of the signals that were sent so far.
     fn reconnect(&self) {
-        self.of.iter().for_each(|(_, transport)| transport.reconnect());
+        self.used().for_each(|transport| transport.reconnect());
     }
 
     fn can_change(&self) -> bool {
-        self.of.iter().any(|(_, transport)| transport.can_change())
+        self.of.iter().any(|way| way.transport.can_change())
     }
 
+    /// Of the signals that were sent so far.
     async fn has_changed(&self) -> bool {
         let mut has_changed = false;
-        for (_, transport) in &self.of {
+        for transport in self.used() {
             has_changed |= transport.has_changed().await;
         }
         has_changed
     }
 
     fn take_notes(&self) -> Vec<Note> {
-        self.of.iter().flat_map(|(_, transport)| transport.take_notes()).collect()
+        self.of.iter().flat_map(|way| way.transport.take_notes()).collect()
     }
 }
 
 impl fmt::Debug for SignalTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.of.iter().map(|(signal, transport)| (signal, transport.endpoint()))).finish()
+        f.debug_map().entries(self.of.iter().map(|way| (way.signal, way.transport.endpoint()))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU32;
+    use std::time::UNIX_EPOCH;
+
+    use otlp_payload::BatchId;
+
+    use super::*;
+
+    /// Has new credentials always, as a way has on which no call went out yet.
+    #[derive(Clone, Default)]
+    struct Renewed {
+        reconnects: Arc<AtomicU32>,
+    }
+
+    #[async_trait]
+    impl Transport for Renewed {
+        async fn send(&self, _: &Payload) -> Outcome {
+            Outcome::Delivered { rejected: 0, message: None }
+        }
+
+        fn endpoint(&self) -> &str {
+            "http://renewed"
+        }
+
+        fn reconnect(&self) {
+            self.reconnects.fetch_add(1, Ordering::Relaxed);
+        }
+
+        async fn has_changed(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn changes_of_a_signal_that_was_never_sent_say_nothing() {
+        let [traces, logs] = [Renewed::default(), Renewed::default()];
+        let of = [(Signal::Traces, traces.clone()), (Signal::Logs, logs.clone())];
+        let of = of.map(|(signal, renewed)| Way::new(signal, Box::new(renewed)));
+        let transport = SignalTransport { of: of.into() };
+        let counts = || [&traces, &logs].map(|renewed| renewed.reconnects.load(Ordering::Relaxed));
+        assert!(!transport.has_changed().await, "no call went out");
+        transport.reconnect();
+        assert_eq!(counts(), [0, 0]);
+        let id = BatchId { incarnation: 1, seq: 1 };
+        transport.send(&Payload::of(Signal::Logs, id, UNIX_EPOCH, 1, "logs".into())).await;
+        assert!(transport.has_changed().await);
+        transport.reconnect();
+        assert_eq!(counts(), [0, 1]);
     }
 }
