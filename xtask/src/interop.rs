@@ -36,11 +36,12 @@ fn find((programs, get): (&[&'static str], &'static str)) -> Result<&'static str
 }
 
 /// Parts of the lane that run alone too.
-const PARTS: [&str; 7] = [PROXIES, "tls", PEERS, NAMES, "socket", "auth", "codings"];
+const PARTS: [&str; 8] = [PROXIES, "tls", PEERS, NAMES, "socket", "auth", "codings", SIGNALS];
 /// Those that need more than the Collector.
 const PROXIES: &str = "proxies";
 const PEERS: &str = "peers";
 const NAMES: &str = "names";
+const SIGNALS: &str = "signals";
 
 /// Finds or builds the other programs and runs the trials against them, or one part of them.
 pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failure> {
@@ -64,7 +65,7 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<(), Failu
     if part.is_none_or(|part| part == NAMES) {
         process::require("unshare", "--version", "apt-get install util-linux")?;
     }
-    if part.is_none() {
+    if part.is_none_or(|part| part == SIGNALS) {
         for (tool, get) in TOOLS {
             process::require(tool, "--version", get)?;
         }

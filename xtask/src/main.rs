@@ -56,13 +56,13 @@ usage: cargo xtask <lane> [options]
   setups [FILTER | --write]
                        the README's program in a folder of its own starts with each of fifty-six wrong or unusual
                        set-ups; docs/setups.md says what it must do, --write puts there what it does; needs root
-  interop [proxies | tls | peers | names | socket | auth | codings]
+  interop [proxies | tls | peers | names | socket | auth | codings | signals]
                        against the OpenTelemetry Collector itself, also behind real proxies, behind TLS of its own, of
-                       nginx and of openssl, by a name whose address changes, on Unix sockets, behind a token and with
-                       compressed requests (these parts run alone too), and our files against it, jq, gzip, zstd and
-                       google.protobuf; needs go (or OTELCOL_BIN=<its program>); the whole needs jq, gzip, zstd, python3
-                       with venv, tinyproxy, squid, openssl, nginx and the right to mount, `proxies` and `peers` two
-                       programs of these each, `names` that right
+                       nginx and of openssl, by a name whose address changes, on Unix sockets, behind a token, with
+                       compressed requests and with logs and metrics (these parts run alone too), and our files against
+                       it, jq, gzip, zstd and google.protobuf; needs go (or OTELCOL_BIN=<its program>); the whole needs
+                       jq, gzip, zstd, python3 with venv, tinyproxy, squid, openssl, nginx and the right to mount,
+                       `proxies` and `peers` two programs of these each, `signals` the first four, `names` that right
 ";
 
 fn main() -> ExitCode {

@@ -1,12 +1,14 @@
-"""Files of OTLP traces, read and made by google.protobuf: a second opinion on what we write and read.
+"""Files of OTLP, read and made by google.protobuf: a second opinion on what we write and read.
 
 usage: otlp.py spans WITNESS FILE...              every span of WITNESS is in the FILEs once, and no other
        otlp.py record WITNESS FILE                the same of a Collector's record of what its file receiver read: it adds
                                                   the attribute `log.file.name` to each span, and -0.0 becomes 0.0
        otlp.py messages WITNESS FILE              the resource spans of both, one after the other
+       otlp.py logs WITNESS FILE...               every log record of WITNESS is in the FILEs once, and no other
+       otlp.py metrics WITNESS FILE...            the same of data points
        otlp.py make FOLDER COUNT SEED             messages of every kind, as protobuf and as JSON in several dialects
 
-A FILE that ends in .jsonl holds one TracesData as OTLP JSON a line; any other one, WITNESS too, holds messages in
+A FILE that ends in .jsonl holds one TracesData (LogsData, MetricsData) as OTLP JSON a line; any other one, WITNESS too, holds messages in
 protobuf, each behind its length (4 bytes, big-endian), as the Collector's file exporter writes them.
 
 OTLP JSON is proto3 JSON but for one thing: trace ids and span ids are hex, where proto3 JSON has base64. Only these
@@ -21,10 +23,13 @@ import math
 import random
 import struct
 import sys
+from collections import Counter
 from pathlib import Path
 
 from google.protobuf import json_format
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, MetricsData
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, TracesData
 
@@ -38,21 +43,21 @@ class Wrong(Exception):
 # Reading.
 
 
-def messages(path):
+def messages(path, kind=TracesData):
     if path.suffix != ".jsonl":
-        yield from framed(path)
+        yield from framed(path, kind)
         return
     text = path.read_bytes()
     if text and not text.endswith(b"\n"):
         raise Wrong(f"{path.name} does not end with a line break")
     for number, line in enumerate(text.decode("utf-8").split("\n")[:-1], 1):
         try:
-            yield from_otlp_json(line)
+            yield from_otlp_json(line, kind)
         except (ValueError, json_format.ParseError) as error:
             raise Wrong(f"{path.name}, line {number}: {error}") from error
 
 
-def framed(path):
+def framed(path, kind):
     rest = memoryview(path.read_bytes())
     while rest:
         if len(rest) < 4:
@@ -60,23 +65,30 @@ def framed(path):
         (length,) = struct.unpack_from(">I", rest)
         if len(rest) < 4 + length:
             raise Wrong(f"{path.name} ends within a message of {length} bytes")
-        yield TracesData.FromString(bytes(rest[4 : 4 + length]))
+        yield kind.FromString(bytes(rest[4 : 4 + length]))
         rest = rest[4 + length :]
 
 
-def from_otlp_json(line):
+def from_otlp_json(line, kind):
     document = json.loads(line, object_pairs_hook=without_duplicates, parse_constant=no_constant)
-    for span in spans_of_json(document):
-        ids_from_hex(span)
-        for link in span.get("links", []):
-            ids_from_hex(link)
-    return json_format.ParseDict(document, TracesData())
+    for part in with_ids_of_json(document):
+        ids_from_hex(part)
+    return json_format.ParseDict(document, kind())
 
 
-def spans_of_json(document):
-    for by_resource in document.get("resourceSpans", []):
-        for by_scope in by_resource.get("scopeSpans", []):
-            yield from by_scope.get("spans", [])
+def with_ids_of_json(document):
+    for span in below(document, "resourceSpans", "scopeSpans", "spans"):
+        yield from [span, *span.get("links", [])]
+    yield from below(document, "resourceLogs", "scopeLogs", "logRecords")
+    for metric in below(document, "resourceMetrics", "scopeMetrics", "metrics"):
+        for data in ["gauge", "sum", "histogram", "exponentialHistogram"]:
+            yield from below(metric.get(data, {}), "dataPoints", "exemplars")
+
+
+def below(document, *path):
+    """The objects in the arrays of these names, one in the other."""
+    for inner in document.get(path[0], []):
+        yield from below(inner, *path[1:]) if path[1:] else [inner]
 
 
 def ids_from_hex(message):
@@ -200,6 +212,43 @@ def compare_spans(witness, paths, canonical=canonical_nan, added=None):
     if wrong:
         raise Wrong("\n".join(wrong))
     print(f"{len(came)} spans")
+
+
+def log_records(data):
+    for by_resource in data.resource_logs:
+        for by_scope in by_resource.scope_logs:
+            around = [by_resource.resource, by_resource.schema_url, by_scope.scope, by_scope.schema_url]
+            for record in by_scope.log_records:
+                yield serialised([*around, record])
+
+
+def data_points(data):
+    """Each with its metric, which has no other."""
+    for by_resource in data.resource_metrics:
+        for by_scope in by_resource.scope_metrics:
+            around = [by_resource.resource, by_resource.schema_url, by_scope.scope, by_scope.schema_url]
+            for metric in by_scope.metrics:
+                points = list(getattr(metric, metric.WhichOneof("data")).data_points)
+                frame = Metric()
+                frame.CopyFrom(metric)
+                del getattr(frame, frame.WhichOneof("data")).data_points[:]
+                for point in points:
+                    yield serialised([*around, frame, point])
+
+
+def compare_items(signal, witness, paths):
+    kind, items = {"logs": (LogsData, log_records), "metrics": (MetricsData, data_points)}[signal]
+
+    def all_of(paths):
+        return Counter(item for path in paths for message in messages(path, kind) for item in items(message))
+
+    made, came = all_of([witness]), all_of(paths)
+    if made != came:
+        missing, unknown = made - came, came - made
+        first = [next(iter(some), None) for some in (missing, unknown)]
+        counts = f"{missing.total()} of {made.total()} are missing, {unknown.total()} were not made or came twice"
+        raise Wrong(f"{counts}; one of each is\n{first[0]}\n{first[1]}")
+    print(f"{came.total()} alike")
 
 
 def compare_messages(witness, path):
@@ -402,6 +451,8 @@ def main(arguments):
             compare_spans(Path(witness), [Path(file)], canonical_nan_and_zero, added="log.file.name")
         case ["messages", witness, file]:
             compare_messages(Path(witness), Path(file))
+        case ["logs" | "metrics" as signal, witness, *files] if files:
+            compare_items(signal, Path(witness), [Path(file) for file in files])
         case ["make", folder, count, seed]:
             make(Path(folder), int(count), int(seed))
         case _:

@@ -29,6 +29,7 @@ usage: trials outage [--short | --long]
        trials tls-front <gRPC address> <HTTP address> <folder>  TLS before a collector; used by the benches
        trials chaos-life <settings>       one life of a storm; used by the storm itself
        trials names-app                   an application; used by the part `names` of `interop`
+       trials signals-app <signal> <state directory>  an application; used by the part `signals` of `interop`
        trials volumes-app <spans> <end>   one life of an application; used by the cases of `volumes`
 ";
 
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         ["setups", program, page, "--write"] => setups::run(program.as_ref(), page.as_ref(), "", true),
         ["setups", program, page, filter] => setups::run(program.as_ref(), page.as_ref(), filter, false),
         ["names-app"] => interop::live(),
+        ["signals-app", signal, state] => interop::live_signal(signal, state.as_ref()),
         ["volumes-app", spans, end] => volumes::live(spans, end),
         ["tls-front", grpc, http, folder] => tls_front::serve(grpc, http, folder.as_ref()),
         ["chaos-life", settings] => chaos::live(settings, started),

@@ -1,6 +1,6 @@
 //! Our exporter and its files against programs that share no code with it: the OpenTelemetry Collector, jq, gzip, zstd,
 //! and google.protobuf; compared span by span. And the Collector behind real proxies,
-//! behind TLS, on Unix sockets, behind a token, and with compressed requests.
+//! behind TLS, on Unix sockets, behind a token, and with compressed requests; and with logs and metrics.
 
 mod auth;
 mod calls;
@@ -12,12 +12,13 @@ mod otelcol;
 mod peers;
 mod proxies;
 mod readers;
+mod signals;
 mod sockets;
 mod stores;
 mod tls;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self::stores::{Form, Stores};
 use crate::contender::Protocol;
@@ -61,12 +62,14 @@ pub enum Part {
     Auth,
     /// Compressed.
     Codings,
+    /// With logs and metrics.
+    Signals,
 }
 
 impl Part {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 7] =
-        [Self::Proxies, Self::Tls, Self::Peers, Self::Names, Self::Socket, Self::Auth, Self::Codings];
+    pub const ALL: [Self; 8] =
+        [Self::Proxies, Self::Tls, Self::Peers, Self::Names, Self::Socket, Self::Auth, Self::Codings, Self::Signals];
 
     /// The word on the command line, with which the names of its checks begin.
     #[must_use]
@@ -79,6 +82,7 @@ impl Part {
             Self::Socket => "socket",
             Self::Auth => "auth",
             Self::Codings => "codings",
+            Self::Signals => "signals",
         }
     }
 }
@@ -101,6 +105,15 @@ pub fn run_part(setup: &Setup, part: Part) -> Result<(), Failure> {
 /// When telemetry cannot be set up, or spans wait at the end.
 pub fn live() -> Result<(), Failure> {
     names::live()
+}
+
+/// One life of the application that offers requests of one signal.
+///
+/// # Errors
+///
+/// When its pipeline cannot be built, or refuses a request.
+pub fn live_signal(signal: &str, state: &Path) -> Result<(), Failure> {
+    signals::live(signal, state)
 }
 
 /// Runs every check and prints a line for each.
@@ -191,6 +204,19 @@ impl Checks {
                 Part::Socket => self.run(&format!("{name}: {protocol}"), || sockets::delivery(setup, protocol)),
                 Part::Auth => self.run(&format!("{name}: {protocol}"), || auth::token(setup, protocol)),
                 Part::Codings => self.run(&format!("{name}: {protocol}"), || codings::delivery(setup, protocol)),
+                Part::Signals => {
+                    for signal in signals::OFFERED {
+                        let check = || signals::killed(setup, signal, protocol);
+                        self.run(&format!("{name}: {signal}, killed, {protocol}"), check);
+                    }
+                }
+            }
+        }
+        if part == Part::Signals {
+            for (signal, form) in signals::OFFERED.into_iter().flat_map(|signal| Form::JSON.map(|form| (signal, form)))
+            {
+                let check = || signals::files(setup, signal, form);
+                self.run(&format!("{name}: {signal} in files, {}", form.name()), check);
             }
         }
     }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use mock_collector::SpanIds;
+use resilient_exporter::Signal;
 
 use super::Setup;
 use crate::canonical::{self, Spans};
@@ -101,6 +102,14 @@ impl<'a> Otelcol<'a> {
         let [grpc, http] = free(Ipv4Addr::LOCALHOST)?;
         let vars = vec![("INTEROP_FILES", pattern.into())];
         Self::start_with(setup, "files.yaml", folder, Places::Plain(grpc, http), vars)
+    }
+
+    /// Takes logs and metrics, by OTLP and from the files that `pattern` names; its records and its log lie in
+    /// `folder`.
+    pub(super) fn signals(setup: &'a Setup, folder: &Path, pattern: &Path) -> Result<Self, Failure> {
+        let [grpc, http] = free(Ipv4Addr::LOCALHOST)?;
+        let vars = vec![("INTEROP_FILES", pattern.into())];
+        Self::start_with(setup, "signals.yaml", folder, Places::Plain(grpc, http), vars)
     }
 
     fn start_with(
@@ -216,6 +225,11 @@ impl<'a> Otelcol<'a> {
     pub(super) fn record_of(&self, count: usize, limit: Duration) -> Result<PathBuf, Failure> {
         self.spans(count, limit)?;
         Ok(self.record())
+    }
+
+    /// The record of one signal, of a Collector for logs and metrics: `jsonl`, or `binpb`.
+    pub(super) fn record_of_signal(&self, signal: Signal, extension: &str) -> PathBuf {
+        self.folder.join(format!("record.jsonl.{signal}.{extension}"))
     }
 
     fn read_record(&self) -> Result<Spans, Failure> {

@@ -179,7 +179,7 @@ fn run(form: Form, program: &Program, state: &Path, in_files: u64) -> Result<(),
 }
 
 /// Has the tool test the file, and unpack it.
-fn unpack(form: Form, file: &Path, to: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn unpack(form: Form, file: &Path, to: &Path) -> Result<PathBuf, Failure> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let unpacked = to.join(name.replace(&form.extension(), &form.unpacked().extension()));
     match form.tool() {
