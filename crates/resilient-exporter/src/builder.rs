@@ -18,6 +18,7 @@ use crate::core::{Core, Endpoint, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
 use crate::pipeline::Pipeline;
+use crate::report::details::StorageLimits;
 use crate::report::notes::StorageNote;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
@@ -311,7 +312,7 @@ impl Builder {
         let fallback = fallback.or_else(|| committer.is_some().then(|| Box::new(NoFallback) as _));
         let usage = fallback.as_ref().map(|_| found_usage.unwrap_or_default());
         let (clock, journal_timeout) = (self.clock, self.settings.journal.sync_timeout);
-        let shared = Arc::new(Shared::new(Parts {
+        let shared = Shared::new(Parts {
             core,
             usage,
             age_rests_until,
@@ -322,6 +323,10 @@ impl Builder {
             no_fallback,
             storage_notes,
             journal_timeout,
+        });
+        let shared = Arc::new(shared.with_storage_limits(StorageLimits {
+            fallback: self.settings.fallback.max_bytes,
+            dead_letters: self.settings.dead_letter.max_bytes,
         }));
         for home in homes {
             let shared = Arc::downgrade(&shared);

@@ -46,6 +46,7 @@ pub use guard::ForkGuard;
 pub use handle::{DeadLetterFilter, Handle, RedriveReport};
 pub use otlp_payload::Signal;
 pub use pipeline::{OfferError, Pipeline};
+pub use report::details::{AsideHealth, CollectorHealth, FilesHealth, JournalHealth, StorageHealth};
 pub use report::events::Event;
 pub use report::forked::Forked;
 pub use report::health::{Health, Metrics, Status};

@@ -178,6 +178,18 @@ impl Observer {
         self.inner.handle.as_ref().map(Handle::health)
     }
 
+    /// [`health`](Self::health) and [`exporter_health`](Self::exporter_health) of one moment, whose numbers agree.
+    #[must_use]
+    pub fn snapshot(&self) -> (HealthReport, Option<resilient_exporter::Health>) {
+        self.inner.snapshot()
+    }
+
+    /// The exporter's handle: events, dead letters, flush. `None` if spans are not exported.
+    #[must_use]
+    pub fn handle(&self) -> Option<Handle> {
+        self.inner.handle.clone()
+    }
+
     /// The tracer provider, to trace the observer's own requests.
     #[must_use]
     pub fn tracer_provider(&self) -> &SdkTracerProvider {
@@ -203,6 +215,10 @@ struct Inner {
 
 impl Inner {
     fn health(&self) -> HealthReport {
+        self.snapshot().0
+    }
+
+    fn snapshot(&self) -> (HealthReport, Option<resilient_exporter::Health>) {
         self.lines.repeat();
         let exporter = self.handle.as_ref().map(Handle::health);
         let (status, mut issues) = match (&exporter, &self.error) {
@@ -228,7 +244,7 @@ impl Inner {
         };
         let initialized = why_not.is_none() && !is_off;
         issues.extend(why_not);
-        HealthReport {
+        let report = HealthReport {
             status,
             healthy: status == Status::Healthy,
             initialized,
@@ -237,9 +253,10 @@ impl Inner {
                 Some(health) => health.endpoint.clone(),
                 None => self.settings.transport.endpoint().to_owned(),
             },
-            resilience_metrics: exporter.map(|health| health.metrics),
+            resilience_metrics: exporter.as_ref().map(|health| health.metrics.clone()),
             service_name: self.settings.service_name.clone(),
-        }
+        };
+        (report, exporter)
     }
 
     /// The handle, in a process that was forked from the one of the set-up.

@@ -184,7 +184,7 @@ impl Endpoint {
     }
 
     /// The instant of the next call, if it is known now.
-    pub(super) fn next_call(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_call(&self, now: Instant) -> Option<Instant> {
         let opens = self.breaker.open_until().map(|until| later(self.origin, until));
         self.waits_until(now).into_iter().chain(opens).max()
     }

@@ -303,6 +303,7 @@ impl Facts<'_> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::details::StorageHealth;
     use super::super::health::Metrics;
     use super::super::ledger::{Ledger, Place};
     use super::*;
@@ -340,6 +341,8 @@ mod tests {
             possible_duplicates: 0,
             dead_letters_evicted: 0,
             endpoint: "http://collector:4317".to_owned(),
+            collectors: Vec::new(),
+            storage: StorageHealth::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::details::StorageHealth;
 use super::health::{Health, Metrics, Status};
 use super::ledger::{Ledger, Place, RefuseReason};
 
@@ -72,6 +73,8 @@ impl Forked {
             possible_duplicates: 0,
             dead_letters_evicted: 0,
             endpoint,
+            collectors: Vec::new(),
+            storage: StorageHealth::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use breaker::State;
 use serde::{Serialize, Serializer};
 
+use super::details::{CollectorHealth, StorageHealth};
 use super::ledger::Ledger;
 
 /// The state of the exporter in one word; `Display` writes it as JSON does, in lower case.
@@ -79,6 +80,10 @@ pub struct Health {
     pub dead_letters_evicted: u64,
     /// The collector that spans are sent to, by the transport's own name ([`otlp_transport::Transport::endpoint`]).
     pub endpoint: String,
+    /// Each collector: its breaker, its waits, its refusal.
+    pub collectors: Vec<CollectorHealth>,
+    /// Files, journal and dead letters, each with its limit.
+    pub storage: StorageHealth,
 }
 
 impl fmt::Display for Health {
@@ -131,14 +136,14 @@ impl Metrics {
     }
 }
 
-fn rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     match time.and_then(|time| jiff::Timestamp::try_from(time).ok()) {
         Some(timestamp) => serializer.collect_str(&format_args!("{timestamp:.3}")),
         None => serializer.serialize_none(),
     }
 }
 
-fn state_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn state_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{state}"))
 }
 

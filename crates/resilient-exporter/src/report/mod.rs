@@ -3,6 +3,7 @@
 //! | File | Purpose |
 //! | --- | --- |
 //! | `ledger` | the account of every span: places, transfers, the identity |
+//! | `details` | health of each collector and of each kind of storage |
 //! | `events` | events for subscribers, and the log |
 //! | `facts` | the facts of one moment, and the judgement on them |
 //! | `forked` | the numbers of a process that was forked from the one of the exporter |
@@ -15,6 +16,7 @@
 //! | `remedies` | the remedy of each failure |
 //! | `warnings` | the warnings of the log, limited by time |
 
+pub(crate) mod details;
 pub(crate) mod events;
 pub(crate) mod facts;
 pub(crate) mod forked;

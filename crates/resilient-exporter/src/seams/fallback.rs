@@ -24,6 +24,19 @@ pub trait Fallback: Send + 'static {
         SetAside::default()
     }
 
+    /// The [dead letters](Self::store_dead_letters) that are stored now, for health. Must not touch the storage, as
+    /// [`usage`](Self::usage).
+    fn dead_letter_usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    /// The time until stored batches must be removed, at the rate at which batches are stored now, for health. Called
+    /// after every operation: cheap, and at most a question to the file system about its free space.
+    fn full_in(&mut self, now: SystemTime) -> Option<Duration> {
+        let _ = now;
+        None
+    }
+
     /// Until when no batch is removed for its age, because the wall clock at the start was far beyond the newest time
     /// that an earlier process had seen: health names it. Must not touch the storage.
     fn age_rests_until(&self) -> Option<SystemTime> {

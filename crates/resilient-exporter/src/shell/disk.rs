@@ -11,6 +11,7 @@ use span_buffer::Size;
 
 use super::group_size::GroupSize;
 use super::hand_over::HandOvers;
+use super::queue::Contents;
 use super::shared::Shared;
 use crate::core::{Answer, Effect, Letter, Question, Spill};
 use crate::report::warnings::Kind;
@@ -297,7 +298,11 @@ impl<'a> Worker<'a> {
         self.usage = guarded(|| Ok(self.fallback.usage())).unwrap_or(self.usage);
         let set_aside = guarded(|| Ok(self.fallback.set_aside())).unwrap_or_default();
         let age_rests_until = guarded(|| Ok(self.fallback.age_rests_until())).unwrap_or_default();
-        self.shared.on_disk_operation(self.usage, set_aside, age_rests_until);
+        let dead_letters = guarded(|| Ok(self.fallback.dead_letter_usage())).unwrap_or_default();
+        let wall = self.shared.clock.wall();
+        let full_in = guarded(|| Ok(self.fallback.full_in(wall))).unwrap_or_default();
+        let usage = self.usage;
+        self.shared.on_disk_operation(Contents { usage, dead_letters, set_aside, age_rests_until, full_in });
         if has_acted || has_changed {
             self.shared.net.notify_one();
         }

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use super::queue::Activity;
+use super::queue::{Activity, Contents};
 use super::shared::Shared;
+use crate::core::Core;
+use crate::report::details::{AsideHealth, CollectorHealth, FilesHealth, JournalHealth, StorageHealth};
 use crate::report::facts::{Facts, Failed, Fill, Pause};
 use crate::report::health::{Health, Status};
 use crate::report::remedies::remedy;
+use crate::seams::fallback::Usage;
+use crate::seams::journal::JournalUsage;
 
 /// The disk thread is stalled if one operation takes this long.
 const STALLED: Duration = Duration::from_secs(2);
@@ -21,7 +25,8 @@ impl Shared {
         }
         // Clocks of a user's: outside the lock.
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        let Activity { usage, set_aside, age_rests_until, busy } = self.activity(now);
+        let Activity { contents, busy } = self.activity(now);
+        let Contents { usage, set_aside, age_rests_until, .. } = contents;
         let (journal, journal_busy) = self.journal_activity(now);
         let mut core = self.core();
         let losses = core.accounts.recent_losses(now);
@@ -29,7 +34,7 @@ impl Shared {
         let (ledger, counters, snapshot) = (core.ledger(), &core.accounts.counters, core.memory.snapshot(now));
         let calls = core.endpoint.rates(now, RECENT);
         let waiting = ledger.buffered + ledger.in_flight;
-        let health = Health {
+        let mut health = Health {
             status: Status::Healthy,
             issues: Vec::new(),
             breaker: core.breaker_state(),
@@ -48,11 +53,21 @@ impl Shared {
             possible_duplicates: counters.possible_duplicates(),
             dead_letters_evicted: counters.dead_letters_evicted(),
             endpoint: self.endpoint.clone(),
+            collectors: Vec::new(),
+            storage: self.storage_health(core, contents, journal),
         };
         let texts = [counters.last_cause(), core.endpoint.refusing(), core.endpoint.unreadable()];
         let [last, refusing, unreadable] = texts.map(|cause| cause.map(|cause| (cause.to_string(), remedy(cause))));
         let limits = core.memory.limits();
         let held = core.memory.held_size();
+        let later = |time: Duration| wall.checked_add(time).unwrap_or(wall);
+        health.collectors.push(CollectorHealth {
+            endpoint: self.endpoint.clone(),
+            breaker: health.breaker,
+            refusing: refusing.as_ref().map(|refusing| failed(refusing).to_string()),
+            pause_until: core.endpoint.pause(now).map(|(_, left)| later(left)),
+            next_attempt: core.endpoint.next_call(now).map(|next| later(next.saturating_duration_since(now))),
+        });
         health.judged(&Facts {
             losses,
             last_failure: last.as_ref().map(failed),
@@ -60,11 +75,7 @@ impl Shared {
             refusing: refusing.as_ref().map(failed),
             calls,
             unreadable: unreadable.as_ref().map(|(cause, _)| (counters.acknowledged_unreadable(), cause.as_str())),
-            pause: core.endpoint.pause(now).map(|(whole, left)| Pause {
-                whole,
-                left,
-                until: wall.checked_add(left).unwrap_or(wall),
-            }),
+            pause: core.endpoint.pause(now).map(|(whole, left)| Pause { whole, left, until: later(left) }),
             fill: Fill {
                 spans: held.count,
                 max_spans: limits.max_count,
@@ -84,6 +95,26 @@ impl Shared {
             age_rests_until: age_rests_until.filter(|until| *until > wall),
             storage_notes: &self.storage_notes,
         })
+    }
+}
+
+impl Shared {
+    fn storage_health(&self, core: &Core, contents: Contents, journal: Option<JournalUsage>) -> StorageHealth {
+        let Contents { usage, dead_letters, set_aside, full_in, .. } = contents;
+        let limits = self.storage_limits;
+        let files = |Usage { files, spans, bytes }, max_bytes| FilesHealth { files, spans, bytes, max_bytes };
+        let of_fallback = |usage: Usage, max_bytes| core.storage.is_enabled().then(|| files(usage, max_bytes));
+        StorageHealth {
+            fallback: of_fallback(usage, limits.fallback),
+            journal: journal.map(|JournalUsage { batches, bytes, max_bytes }| JournalHealth {
+                batches,
+                bytes,
+                max_bytes,
+            }),
+            dead_letters: of_fallback(dead_letters, limits.dead_letters),
+            set_aside: AsideHealth { files: set_aside.files, spans: set_aside.spans },
+            full_in,
+        }
     }
 }
 

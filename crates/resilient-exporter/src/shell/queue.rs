@@ -17,9 +17,7 @@ struct State {
     effects: VecDeque<Effect>,
     /// The start of the operation that the disk thread is in.
     busy_since: Option<Instant>,
-    usage: Usage,
-    set_aside: SetAside,
-    age_rests_until: Option<SystemTime>,
+    contents: Contents,
     /// The name of a file that the journal thread asks for.
     question: Option<String>,
     ended: Option<Instant>,
@@ -30,24 +28,30 @@ struct State {
     sleeps: bool,
 }
 
+/// The contents of the fallback after the last operation of the disk thread.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Contents {
+    pub(crate) usage: Usage,
+    pub(crate) dead_letters: Usage,
+    pub(crate) set_aside: SetAside,
+    pub(crate) age_rests_until: Option<SystemTime>,
+    /// Counted from the end of that operation.
+    pub(crate) full_in: Option<Duration>,
+}
+
 /// The disk thread's storage, and the time that it has been in one operation.
 #[derive(Default)]
 pub(crate) struct Activity {
-    pub(crate) usage: Usage,
-    pub(crate) set_aside: SetAside,
-    pub(crate) age_rests_until: Option<SystemTime>,
+    pub(crate) contents: Contents,
     pub(crate) busy: Option<Duration>,
 }
 
 impl DiskQueue {
     pub(crate) fn new(usage: Usage, age_rests_until: Option<SystemTime>) -> Self {
-        let (set_aside, effects) = (SetAside::default(), VecDeque::new());
         let state = State {
-            effects,
+            effects: VecDeque::new(),
             busy_since: None,
-            usage,
-            set_aside,
-            age_rests_until,
+            contents: Contents { usage, age_rests_until, ..Contents::default() },
             question: None,
             ended: None,
             is_woken: false,
@@ -121,17 +125,9 @@ impl DiskQueue {
         self.state.lock().busy_since = None;
     }
 
-    pub(crate) fn on_operation(
-        &self,
-        usage: Usage,
-        set_aside: SetAside,
-        age_rests_until: Option<SystemTime>,
-        now: Instant,
-    ) {
+    pub(crate) fn on_operation(&self, contents: Contents, now: Instant) {
         let mut state = self.state.lock();
-        state.usage = usage;
-        state.set_aside = set_aside;
-        state.age_rests_until = age_rests_until;
+        state.contents = contents;
         state.busy_since = Some(now);
     }
 
@@ -157,14 +153,13 @@ impl DiskQueue {
     }
 
     pub(crate) fn age_rests_until(&self) -> Option<SystemTime> {
-        self.state.lock().age_rests_until
+        self.state.lock().contents.age_rests_until
     }
 
     pub(crate) fn activity(&self, now: Instant) -> Activity {
         let state = self.state.lock();
         let busy = state.busy_since.map(|since| now.saturating_duration_since(since));
-        let State { usage, set_aside, age_rests_until, .. } = *state;
-        Activity { usage, set_aside, age_rests_until, busy }
+        Activity { contents: state.contents, busy }
     }
 
     /// The batches of the files and dead letters that the disk thread is to write.

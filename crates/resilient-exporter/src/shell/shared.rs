@@ -12,15 +12,16 @@ use tokio::sync::Notify;
 use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
 use super::process::Process;
-use super::queue::{Activity, DiskQueue};
+use super::queue::{Activity, Contents, DiskQueue};
 use crate::core::{AgeLimit, Core, Effect};
 use crate::locks::{Condvar, Mutex, MutexGuard};
+use crate::report::details::StorageLimits;
 use crate::report::events::{Event, Listeners};
 use crate::report::notes::StorageNote;
 use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, ContainedClock, SystemClock};
-use crate::seams::fallback::{SetAside, Usage};
+use crate::seams::fallback::Usage;
 use crate::seams::journal::JournalUsage;
 
 /// The longest wait: a deadline that a clock can still hold.
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(super) no_fallback: Option<String>,
     /// The trouble of storage that was found at the start.
     pub(super) storage_notes: Vec<StorageNote>,
+    /// The limits on storage, for health.
+    pub(super) storage_limits: StorageLimits,
     /// When traffic woke the threads of the storage last. Locked alone.
     stirred: Mutex<Option<Instant>>,
     /// The longest that an `export` call waits for the journal.
@@ -100,11 +103,18 @@ impl Shared {
             signal,
             no_fallback,
             storage_notes,
+            storage_limits: StorageLimits::default(),
             stirred: Mutex::new(None),
             journal_timeout,
             max_age_at_send,
             shutdown: Mutex::new(None),
         }
+    }
+
+    /// Sets the limits on storage that health shows.
+    pub(crate) fn with_storage_limits(mut self, limits: StorageLimits) -> Self {
+        self.storage_limits = limits;
+        self
     }
 
     /// The core, for queries and for events without effects. Other events, and the commands, go through
@@ -265,9 +275,9 @@ impl Shared {
     }
 
     /// The disk thread has ended an operation.
-    pub(crate) fn on_disk_operation(&self, usage: Usage, set_aside: SetAside, age_rests_until: Option<SystemTime>) {
+    pub(crate) fn on_disk_operation(&self, contents: Contents) {
         if let Some(disk) = &self.disk {
-            disk.on_operation(usage, set_aside, age_rests_until, self.clock.now());
+            disk.on_operation(contents, self.clock.now());
         }
         self.progress();
     }

@@ -15,7 +15,7 @@ use super::{in_one_line, place_of, records};
 use crate::report::log;
 use crate::report::warnings::Kind;
 use crate::seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
-use crate::seams::fallback::{Change, FallbackError};
+use crate::seams::fallback::{Change, FallbackError, Usage};
 use crate::seams::fates::Refusal;
 use crate::seams::settings::FallbackFormat;
 
@@ -33,6 +33,12 @@ pub(super) struct DeadLetterStore<D: Directory> {
 impl<D: Directory> DeadLetterStore<D> {
     pub(super) fn new(home: Arc<Home<D>>, config: Config) -> Self {
         Self { letters: None, home, generation: 0, config, changes: Vec::new(), log: StoreLog::default() }
+    }
+
+    /// The letters that are stored.
+    pub(super) fn usage(&self) -> Usage {
+        let stored = self.letters.as_ref().map(DeadLetters::stored).unwrap_or_default();
+        Usage { files: stored.files, spans: stored.count, bytes: stored.bytes }
     }
 
     /// Letters are stored.

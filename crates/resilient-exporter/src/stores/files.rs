@@ -350,6 +350,14 @@ where
         self.set_aside
     }
 
+    fn dead_letter_usage(&self) -> Usage {
+        self.dead_letters.usage()
+    }
+
+    fn full_in(&mut self, now: SystemTime) -> Option<Duration> {
+        self.files.full_in(now)
+    }
+
     fn age_rests_until(&self) -> Option<SystemTime> {
         self.files.age_rests_until()
     }

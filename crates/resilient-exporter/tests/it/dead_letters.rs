@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::time::Duration;
 
 use file_fallback::Record;
 use file_fallback::dead_letters::{DeadLetters, Letter};
@@ -325,4 +326,33 @@ fn letters_of_one_cause_are_redriven_and_the_others_stay() {
     let received = collector.received();
     assert_eq!((received.unique, received.duplicates), (1 + 4 + 5 + 3, 0));
     assert_eq!((app.handle.ledger().redriven, app.handle.ledger().imbalance()), (13, 0));
+}
+
+#[test]
+fn health_names_the_collector_and_the_storage_with_its_limits() {
+    let collector = MockCollector::start().expect("loopback");
+    let state = tempfile::tempdir().expect("temp dir");
+    let builder = strict(&collector).with_state_dir(state.path().join("state"));
+    let builder = builder.dead_letter(|letters| letters.max_bytes = 1 << 20).circuit_breaker(|breaker| {
+        (breaker.failure_threshold, breaker.recovery_timeout) = (1, Duration::from_secs(600));
+    });
+    let mut app = App::new(builder.build().expect("valid"));
+    refuse(&mut app, &collector, &[7]);
+    app.wait_until("a counted letter", |handle| handle.health().storage.dead_letters.is_some_and(|it| it.files == 1));
+    let health = app.handle.health();
+    let letters = health.storage.dead_letters.expect("there is a fallback");
+    assert_eq!((letters.spans, letters.max_bytes), (7, 1 << 20));
+    assert!(letters.bytes > 0 && health.storage.fallback.is_some_and(|files| files.max_bytes == 1 << 30), "{health:?}");
+    assert_eq!(health.storage.journal, None);
+    let [one] = health.collectors.as_slice() else { panic!("{health:?}") };
+    assert_eq!((&one.endpoint, one.next_attempt), (&health.endpoint, None));
+
+    collector.stop();
+    app.trace(3);
+    app.wait_until("an open breaker", |handle| handle.health().metrics.circuit_breaker_trips == 1);
+    let health = app.handle.health();
+    let one = &health.collectors[0];
+    assert_eq!((one.breaker.to_string().as_str(), one.pause_until), ("open", None));
+    let next = one.next_attempt.expect("the breaker lets a probe out").duration_since(SystemClock.wall());
+    assert!(next.is_ok_and(|time| time > Duration::from_secs(500)), "{health:?}");
 }
