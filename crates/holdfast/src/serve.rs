@@ -1,13 +1,16 @@
-//! `holdfast serve`: health and metrics over HTTP, the server's own requests traced through the manager.
+//! `holdfast serve`: health, metrics, dead letters and events over HTTP, the server's own requests traced through the
+//! manager.
 
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use telemetry_manager::OpenTelemetryManager;
+use telemetry_service::{Service, Token, TokenError};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,12 +26,28 @@ pub(crate) struct Args {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = telemetry_service::DEFAULT_ADDRESS)]
     listen: SocketAddr,
+
+    /// Name that requests may have in Host, beside literal addresses and localhost; may be given more than once
+    #[arg(long, value_name = "NAME", env = "TELEMETRY_SERVICE_HOSTS", value_delimiter = ',')]
+    allow_host: Vec<String>,
 }
 
 const AFTER_HELP: &str = "\
 Paths:
-  GET /health, GET /telemetry-test/health   how telemetry goes, as JSON; 503 after a loss, for 5 minutes
-  GET /telemetry-test/metrics               the numbers in Prometheus' text format
+  GET /health, /health/live, /health/ready   this process's own health; telemetry is no part of it
+  GET /metrics                               the numbers for Prometheus; OpenMetrics 1.0 by Accept
+  GET /telemetry-test/health                 how telemetry goes, as JSON; 503 after a loss, for 5 minutes
+  GET /telemetry-test/metrics                the numbers as JSON
+  GET /telemetry-test/events                 server-sent events: each change, and a snapshot a second
+  GET /telemetry-test/dead-letters           refused batches, ?limit=100 of them
+  GET /telemetry-test/dead-letters/ID        one of them with its spans (token)
+  POST /telemetry-test/dead-letters/ID/redrive, /telemetry-test/dead-letters/redrive?reason=TEXT
+                                             sends one again, or those whose reason has the text (token)
+
+Routes with (token) need a header `Authorization: Bearer TOKEN`. On other addresses than loopback all but /health* and
+/metrics need it. The token is TELEMETRY_SERVICE_TOKEN, else the first line of the file TELEMETRY_SERVICE_TOKEN_FILE,
+else one that is made in the state directory: the output names the file. Requests whose Host is a name are refused
+unless --allow-host or TELEMETRY_SERVICE_HOSTS has the name, and so are those of web pages of other servers.
 
 Spans of the server's own requests go to OTEL_EXPORTER_OTLP_ENDPOINT; where that is unset and nothing listens on the
 default port, to a collector inside this process, which counts and forgets them; files are then neither written nor
@@ -72,8 +91,15 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     say(format_args!("exporting to {} ({collector})", telemetry.health().collector_endpoint));
 
     let observer = telemetry.observer();
+    let mut service = Service::new(observer.clone()).with_address(address);
+    for name in &args.allow_host {
+        service = service.with_host(name);
+    }
+    if let Some(token) = token(telemetry.settings().exporter.state_dir.as_deref())? {
+        service = service.with_token(token);
+    }
     // The command serves nothing else, and shows spans on their way.
-    let app = telemetry_service::traced_all(telemetry_service::router(observer.clone()), &observer);
+    let app = telemetry_service::traced_all(service.router(), &observer);
     let served = runtime.block_on(telemetry_service::serve(listener, app, stop, GRACE));
     say(format_args!("stopping"));
     runtime.shutdown_background();
@@ -93,6 +119,30 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     served?;
     shut_down?;
     Ok(())
+}
+
+/// The token of the environment, else the one in the state directory. Without either the routes that need it refuse,
+/// and the others work.
+///
+/// # Errors
+/// A token or a file that the environment names and that cannot be used.
+fn token(state_dir: Option<&Path>) -> Result<Option<Token>, TokenError> {
+    if let Some(found) = Token::from_vars(|name| std::env::var_os(name), None)? {
+        return Ok(Some(found.token));
+    }
+    let error = match state_dir.map(Token::in_dir) {
+        Some(Ok(found)) => {
+            if let Some(file) = &found.file {
+                let made = if found.is_made { "made" } else { "found" };
+                say(format_args!("token {made} in {}", file.display()));
+            }
+            return Ok(Some(found.token));
+        }
+        Some(Err(error)) => error.to_string(),
+        None => "there is no state directory; set TELEMETRY_SERVICE_TOKEN".to_owned(),
+    };
+    say(format_args!("no token, so that routes which need one refuse: {error}"));
+    Ok(None)
 }
 
 fn bind(runtime: &Runtime, address: SocketAddr) -> Result<TcpListener, BindError> {

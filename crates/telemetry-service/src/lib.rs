@@ -1,18 +1,29 @@
-//! Health and metrics of this process's telemetry over HTTP.
+//! Health, metrics, dead letters and events of this process's telemetry over HTTP.
 //!
-//! The service answers from numbers that are there already: no request waits for the collector, a disk or a worker. It
-//! never binds a socket of its own choice, never installs signal handlers and never changes anything. Terms are
-//! OpenTelemetry's and Prometheus'.
+//! Health and metrics are answered from numbers that are there already: no such request waits for the collector, a disk
+//! or a worker. The service never binds a socket of its own choice and never installs signal handlers; it changes
+//! nothing but dead letters that a client with the token redrives. Terms are OpenTelemetry's and Prometheus'.
 //!
 #![doc = include_str!("../README.md")]
 
+mod access;
+mod body;
+mod events;
+mod health;
+mod letters;
 mod metrics;
+mod numbers;
 mod problem;
+mod query;
 mod router;
 mod serve;
+mod service;
+mod shared;
+mod token;
 mod trace;
 
-pub use metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, prometheus_text};
-pub use router::router;
-pub use serve::{DEFAULT_ADDRESS, serve};
+pub use metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE, openmetrics_text, prometheus_text};
+pub use serve::{DEFAULT_ADDRESS, Limits, serve, serve_with};
+pub use service::{Service, router};
+pub use token::{Found, Token, TokenError};
 pub use trace::{traced, traced_all};

@@ -1,4 +1,4 @@
-//! The numbers in Prometheus' text format, version 0.0.4.
+//! The numbers in Prometheus' text format, version 0.0.4, and in OpenMetrics 1.0.
 //!
 //! Written by hand: the page has a few dozen samples, each a number of `Health`. A registry and its exporter would add
 //! dependencies and a second copy of every number.
@@ -11,6 +11,9 @@ use telemetry_manager::resilient_exporter::Health;
 /// The content type of [`prometheus_text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The content type of [`openmetrics_text`].
+pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// States of the breaker, one series each, so that a graph can stack them and an alert can name one.
 const STATES: [&str; 5] = ["closed", "half_open", "open", "isolated", "disabled"];
 
@@ -18,7 +21,20 @@ const STATES: [&str; 5] = ["closed", "half_open", "open", "isolated", "disabled"
 /// `resilient_exporter_up 0`.
 #[must_use]
 pub fn prometheus_text(health: Option<&Health>) -> String {
-    let mut page = Page(String::with_capacity(6 * 1024));
+    written(health, Format::Prometheus)
+}
+
+/// [`prometheus_text`] in OpenMetrics 1.0: a family of counters has its name without `_total`, families have units, and
+/// the page has an end, so that a scraper knows a page that was cut off.
+#[must_use]
+pub fn openmetrics_text(health: Option<&Health>) -> String {
+    let mut page = written(health, Format::OpenMetrics);
+    page.push_str("# EOF\n");
+    page
+}
+
+fn written(health: Option<&Health>, format: Format) -> String {
+    let mut page = Page { text: String::with_capacity(8 * 1024), format };
     page.family("resilient_exporter_up", GAUGE, "Whether spans are exported by the resilient exporter.");
     page.sample("resilient_exporter_up", u64::from(health.is_some()));
     if let Some(health) = health {
@@ -27,7 +43,7 @@ pub fn prometheus_text(health: Option<&Health>) -> String {
         attempts(&mut page, health);
         storage(&mut page, health);
     }
-    page.0
+    page.text
 }
 
 fn ledger(page: &mut Page, health: &Health) {
@@ -125,7 +141,19 @@ const GAUGE: &str = "gauge";
 
 /// Names, helps and label values are constants of this crate or of the exporter's closed sets: nothing here needs
 /// escapes.
-struct Page(String);
+struct Page {
+    text: String,
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Prometheus,
+    OpenMetrics,
+}
+
+/// The units that end a name. OpenMetrics has them in a line of their own.
+const UNITS: [&str; 2] = ["seconds", "bytes"];
 
 impl Page {
     fn counter(&mut self, name: &str, help: &str, value: u64) {
@@ -146,14 +174,27 @@ impl Page {
     }
 
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        let text = &mut self.text;
+        let _ = match self.format {
+            Format::Prometheus => write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n"),
+            Format::OpenMetrics => {
+                let family = name.strip_suffix("_total").unwrap_or(name);
+                let unit =
+                    UNITS.iter().find(|unit| family.strip_suffix(**unit).is_some_and(|rest| rest.ends_with('_')));
+                let _ = writeln!(text, "# TYPE {family} {kind}");
+                if let Some(unit) = unit {
+                    let _ = writeln!(text, "# UNIT {family} {unit}");
+                }
+                writeln!(text, "# HELP {family} {help}")
+            }
+        };
     }
 
     fn sample(&mut self, name: &str, value: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "{name} {value}");
+        let _ = writeln!(self.text, "{name} {value}");
     }
 
     fn labelled(&mut self, name: &str, label: &str, label_value: &str, value: u64) {
-        let _ = writeln!(self.0, "{name}{{{label}=\"{label_value}\"}} {value}");
+        let _ = writeln!(self.text, "{name}{{{label}=\"{label_value}\"}} {value}");
     }
 }

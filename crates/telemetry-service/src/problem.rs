@@ -1,17 +1,79 @@
 //! Errors as RFC 9457 problem details.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::json;
 
-/// An `application/problem+json` answer whose title is the status' own phrase.
-pub(crate) fn problem(status: StatusCode, detail: &str, instance: &str) -> Response {
-    let body = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("Error"),
-        "status": status.as_u16(),
-        "detail": detail,
-        "instance": instance,
-    });
-    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
-    (status, content_type, body.to_string()).into_response()
+/// A refusal: an `application/problem+json` answer whose title is the phrase of the status.
+#[derive(Debug)]
+pub(crate) struct Problem(Box<Refusal>);
+
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    detail: String,
+    instance: String,
+    /// The field that is refused, and its range.
+    field: Option<(String, String)>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// `instance` is the path of the request.
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>, instance: impl Into<String>) -> Self {
+        Self(Box::new(Refusal { status, detail: detail.into(), instance: instance.into(), field: None, header: None }))
+    }
+
+    /// A request with a field that is refused: 400, with the field's name and the values that it accepts.
+    pub(crate) fn of_field(field: &str, why: &str, accepted: &str, instance: impl Into<String>) -> Self {
+        let mut problem =
+            Self::new(StatusCode::BAD_REQUEST, format!("{field:?} {why}; accepted: {accepted}"), instance);
+        problem.0.field = Some((field.to_owned(), accepted.to_owned()));
+        problem
+    }
+
+    pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.0.header = Some((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    /// A refusal that lasts for an instant.
+    pub(crate) fn retry_soon(self) -> Self {
+        self.with_header(header::RETRY_AFTER, "1")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Refusal { status, detail, instance, field, header } = *self.0;
+        let mut body = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "detail": detail,
+            "instance": instance,
+        });
+        if let Some((field, accepted)) = field {
+            body["field"] = field.into();
+            body["accepted"] = accepted.into();
+        }
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        ];
+        let mut response = (status, headers, body.to_string()).into_response();
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+/// A JSON answer that no cache keeps.
+pub(crate) fn json_answer(status: StatusCode, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, headers, body).into_response()
 }

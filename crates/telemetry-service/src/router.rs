@@ -1,68 +1,62 @@
-//! The paths and their answers.
+//! The paths, in parts that are merged: health, metrics, dead letters, events.
+//!
+//! A part is a `Router<Shared>` of paths with the same [`Need`]; [`part`] puts the guard in front of all methods of its
+//! paths. Another part joins by one line in [`build`].
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use telemetry_manager::resilient_exporter::Status;
-use telemetry_manager::{HealthReport, Observer};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware;
+use axum::response::IntoResponse as _;
+use axum::response::Response;
 
-use crate::metrics::{CONTENT_TYPE, prometheus_text};
-use crate::problem::problem;
+use crate::access::{self, Need};
+use crate::problem::Problem;
+use crate::shared::Shared;
+use crate::{events, health, letters, numbers};
 
-const HEALTH: &str = "/health";
-const TEST_HEALTH: &str = "/telemetry-test/health";
-const TEST_METRICS: &str = "/telemetry-test/metrics";
+/// The paths that lie outside of [`BELOW`].
+const ROOT_PATHS: [&str; 4] = ["/health", "/health/live", "/health/ready", "/metrics"];
 
-/// Every path that [`router`] answers.
-pub(crate) const OWN_PATHS: [&str; 3] = [HEALTH, TEST_HEALTH, TEST_METRICS];
+/// All other paths begin so.
+const BELOW: &str = "/telemetry-test/";
 
-/// The API: `GET` (and `HEAD`) of `/health`, `/telemetry-test/health` and `/telemetry-test/metrics`. Everything else is
-/// 404 or 405 with a problem that lists these paths.
-pub fn router(observer: Observer) -> Router {
-    Router::new()
-        .route(HEALTH, get(health))
-        .route(TEST_HEALTH, get(health))
-        .route(TEST_METRICS, get(metrics))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(observer)
-}
-
-async fn health(State(observer): State<Observer>) -> Response {
-    let report = observer.health();
-    let Ok(body) = serde_json::to_string(&report) else {
-        return problem(StatusCode::INTERNAL_SERVER_ERROR, "the health report could not be written as JSON", HEALTH);
-    };
-    (status_code(&report), headers("application/json"), body).into_response()
-}
-
-/// An open breaker is no reason to take a working process out of service: only losing spans is.
-fn status_code(report: &HealthReport) -> StatusCode {
-    match report.status {
-        Status::Healthy | Status::Degraded => StatusCode::OK,
-        Status::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+/// All routes, or those below [`BELOW`] alone.
+pub(crate) fn build(shared: Shared, has_root_routes: bool) -> Router {
+    let mut router = Router::new()
+        .merge(part(health::telemetry_routes(), &shared, Need::TokenElsewhere))
+        .merge(part(numbers::telemetry_routes(), &shared, Need::TokenElsewhere))
+        .merge(part(events::routes(), &shared, Need::TokenElsewhere))
+        .merge(part(letters::list_routes(), &shared, Need::TokenElsewhere))
+        .merge(part(letters::content_routes(), &shared, Need::Token));
+    if has_root_routes {
+        router = router.merge(part(health::root_routes(), &shared, Need::Nothing)).merge(part(
+            numbers::root_routes(),
+            &shared,
+            Need::Nothing,
+        ));
     }
+    router.fallback(not_found).with_state(shared)
 }
 
-async fn metrics(State(observer): State<Observer>) -> Response {
-    (headers(CONTENT_TYPE), prometheus_text(observer.exporter_health().as_ref())).into_response()
+/// Has each request to the paths of `routes` pass the guard, with any method.
+pub(crate) fn part(routes: Router<Shared>, shared: &Shared, need: Need) -> Router<Shared> {
+    let guard = middleware::from_fn_with_state((shared.clone(), need), access::guard);
+    routes.method_not_allowed_fallback(method_not_allowed).layer(guard)
 }
 
-fn headers(content_type: &'static str) -> [(HeaderName, HeaderValue); 2] {
-    [
-        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ]
+/// Whether the path is one of the service's: these are polled, and spans of them would hide those of the application.
+pub(crate) fn is_own(path: &str) -> bool {
+    ROOT_PATHS.contains(&path) || path.starts_with(BELOW)
 }
 
 async fn not_found(uri: Uri) -> Response {
-    let detail = format!("there is nothing here; there are {HEALTH}, {TEST_HEALTH} and {TEST_METRICS}");
-    problem(StatusCode::NOT_FOUND, &detail, uri.path())
+    let detail = "there is nothing here; there are GET /health, /health/live, /health/ready, /metrics, \
+                  /telemetry-test/health, /telemetry-test/metrics, /telemetry-test/events and \
+                  /telemetry-test/dead-letters";
+    Problem::new(StatusCode::NOT_FOUND, detail, uri.path()).into_response()
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
-    let detail = format!("{method} is not supported here; use GET");
-    problem(StatusCode::METHOD_NOT_ALLOWED, &detail, uri.path())
+    let detail = format!("{method:.40} is not supported here; the header allow names what is");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail, uri.path()).into_response()
 }

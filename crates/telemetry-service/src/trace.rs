@@ -13,7 +13,7 @@ use opentelemetry::{Context, KeyValue, global};
 use telemetry_manager::Observer;
 use telemetry_manager::opentelemetry_sdk::trace::SdkTracer;
 
-use crate::router::OWN_PATHS;
+use crate::router::is_own;
 
 /// `app` with a span around each request, made by the provider that `observer` looks at. The caller's trace goes on
 /// where it sent one that a global propagator understands.
@@ -22,7 +22,7 @@ use crate::router::OWN_PATHS;
 /// balancer and Prometheus poll them every few seconds, and the spans would hide the application's. [`traced_all`]
 /// traces them.
 pub fn traced(app: Router, observer: &Observer) -> Router {
-    layered(app, observer, |path| !OWN_PATHS.contains(&path))
+    layered(app, observer, |path| !is_own(path))
 }
 
 /// The same as [`traced`], the paths of [`router`](crate::router) included: for a program that serves nothing else, and

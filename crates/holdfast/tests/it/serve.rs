@@ -52,9 +52,13 @@ impl Server {
     }
 
     fn get(&self, path: &str) -> String {
+        self.ask(path, "Host: localhost\r\n")
+    }
+
+    fn ask(&self, path: &str, headers: &str) -> String {
         let mut socket = TcpStream::connect(self.address).expect("connected");
         socket.set_read_timeout(Some(LONG)).expect("a time-out");
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        write!(socket, "GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n").expect("sent");
         let mut answer = String::new();
         socket.read_to_string(&mut answer).expect("an answer");
         answer
@@ -83,7 +87,7 @@ fn without_a_subcommand_it_serves_with_a_collector_of_its_own() {
     let server = Server::start(holdfast(&dir).args(["--listen", "127.0.0.1:0"]));
     let expected = if elsewhere { "where a collector listens" } else { "a collector inside this process" };
     assert!(server.exporting.contains(expected), "{}", server.exporting);
-    let health = server.get("/health");
+    let health = server.get("/telemetry-test/health");
     assert!(health.starts_with("HTTP/1.1 200") && health.contains(r#""service_name":"holdfast""#), "{health}");
     let (status, rest) = server.end(Signal::TERM);
     assert!(status.success(), "{rest}");
@@ -236,7 +240,7 @@ fn a_token_in_the_path_of_the_endpoint_is_in_no_output_and_in_no_file() {
         let mut output = server.exporting.clone();
         // Each question is a span, which becomes a dead letter soon.
         let told = (0..10_000).any(|_| {
-            output += &server.get("/health");
+            output += &server.get("/telemetry-test/health");
             output.contains("dead letters")
         });
         assert!(told, "{output}");
@@ -267,9 +271,52 @@ fn disabled_it_still_serves() {
     let dir = directory();
     let server = Server::start(holdfast(&dir).args(["--listen", "127.0.0.1:0"]).env("OTEL_SDK_DISABLED", "true"));
     assert!(server.exporting.contains("not used"), "{}", server.exporting);
-    assert!(server.get("/health").contains(r#""initialized":false"#));
+    assert!(server.get("/telemetry-test/health").contains(r#""initialized":false"#));
+    assert!(server.get("/health").starts_with("HTTP/1.1 200"));
     let (status, _) = server.end(Signal::TERM);
     assert!(status.success());
+}
+
+#[test]
+fn the_token_is_made_once_and_names_are_allowed_by_hand() {
+    let (dir, collector) = (directory(), MockCollector::start().expect("a collector on loopback"));
+    let start = |more: &[(&str, &str)]| {
+        let mut command = holdfast(&dir);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--allow-host", "telemetry.internal"]);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.grpc_endpoint());
+        Server::start(command.envs(more.iter().copied()))
+    };
+    let path = "/telemetry-test/dead-letters/none";
+    let mut tokens = Vec::new();
+    for word in ["made", "found"] {
+        let mut server = start(&[]);
+        let mut line = String::new();
+        server.stdout.read_line(&mut line).expect("a line");
+        let file =
+            line.trim_end().strip_prefix(&format!("holdfast: token {word} in ")).unwrap_or_else(|| panic!("{line}"));
+        let token = std::fs::read_to_string(file).expect("a file").trim().to_owned();
+        assert!(server.get(path).starts_with("HTTP/1.1 401"));
+        let answer = server.ask(path, &format!("Host: telemetry.internal\r\nAuthorization: Bearer {token}\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        assert!(server.ask("/health", "Host: other.internal\r\n").starts_with("HTTP/1.1 403"));
+        tokens.push(token);
+        let (_, rest) = server.end(Signal::TERM);
+        assert!(rest.contains("0 lost") && !rest.contains(&tokens[0]), "{rest}");
+    }
+    assert_eq!(tokens[0], tokens[1]);
+
+    let server = start(&[("TELEMETRY_SERVICE_TOKEN", "a-token-of-the-environment")]);
+    let of = |token: &str| server.ask(path, &format!("Host: localhost\r\nAuthorization: Bearer {token}\r\n"));
+    assert!(of("a-token-of-the-environment").starts_with("HTTP/1.1 404"));
+    assert!(of(&tokens[0]).starts_with("HTTP/1.1 401"));
+    server.end(Signal::TERM);
+
+    let mut short = holdfast(&dir);
+    let output =
+        short.env("TELEMETRY_SERVICE_TOKEN", "s3cret").args(["--listen", "127.0.0.1:0"]).output().expect("runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("16 to 256") && !stderr.contains("s3cret"), "{stderr}");
 }
 
 #[test]
@@ -279,7 +326,15 @@ fn help_and_usage_errors_are_what_programs_expect() {
     let help = run(&["serve", "--help"]);
     let text = String::from_utf8_lossy(&help.stdout);
     assert!(help.status.success());
-    for part in ["--listen", "127.0.0.1:5210", "/telemetry-test/metrics", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+    for part in [
+        "--listen",
+        "127.0.0.1:5210",
+        "/telemetry-test/metrics",
+        "/telemetry-test/dead-letters",
+        "TELEMETRY_SERVICE_TOKEN_FILE",
+        "--allow-host",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ] {
         assert!(text.contains(part), "{text} lacks {part}");
     }
     assert!(String::from_utf8_lossy(&run(&["--help"]).stdout).contains("demo"));

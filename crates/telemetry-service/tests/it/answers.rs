@@ -1,42 +1,124 @@
 use crate::support::World;
 
-#[test]
-fn health_is_json_and_200_when_all_is_well() {
-    let world = World::new(&[]);
-    for path in ["/health", "/telemetry-test/health"] {
-        let answer = world.get(path);
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.header("content-type"), "application/json");
-        assert_eq!(answer.header("cache-control"), "no-store");
-        let report = answer.json();
-        assert_eq!((&report["status"], &report["service_name"]), (&"healthy".into(), &"my-api".into()));
-        assert_eq!(report["collector_endpoint"], world.collector.grpc_endpoint());
-        assert!(report["resilience_metrics"]["total_exports"].is_u64());
-    }
+/// The keys that readers of the report of health rely on.
+const KEYS: [&str; 7] =
+    ["status", "healthy", "initialized", "issues", "resilience_metrics", "collector_endpoint", "service_name"];
+
+/// The keys of the resilience metrics.
+const METRICS: [&str; 9] = [
+    "total_exports",
+    "successful_exports",
+    "failed_exports",
+    "success_rate",
+    "buffer_size",
+    "fallback_usage",
+    "circuit_breaker_trips",
+    "last_export_success",
+    "last_export_failure",
+];
+
+fn keys(value: &serde_json::Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
 }
 
 #[test]
-fn an_open_breaker_is_degraded_and_still_200() {
+fn health_of_telemetry_has_the_report_and_its_details() {
+    let world = World::new(&[]);
+    let answer = world.get("/telemetry-test/health");
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let report = answer.json();
+    let details = ["ledger", "collectors", "storage", "success_rate_5m", "version", "uptime_seconds"];
+    let mut expected: Vec<&str> = KEYS.into_iter().chain(details).collect();
+    expected.sort_unstable();
+    let mut found = keys(&report);
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    let mut metrics = keys(&report["resilience_metrics"]);
+    metrics.sort_unstable();
+    let mut expected = METRICS;
+    expected.sort_unstable();
+    assert_eq!(metrics, expected);
+    assert_eq!((&report["status"], &report["service_name"]), (&"healthy".into(), &"my-api".into()));
+    assert_eq!(report["collector_endpoint"], world.collector.grpc_endpoint());
+    let collector = &report["collectors"][0];
+    assert_eq!((&collector["endpoint"], &collector["breaker"]), (&report["collector_endpoint"], &"closed".into()));
+    assert!(collector["next_attempt"].is_null() && collector["refusing"].is_null());
+    assert_eq!(report["storage"]["fallback"]["max_bytes"], 1 << 30);
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    assert!(report["uptime_seconds"].is_u64() && report["success_rate_5m"] == 1.0);
+}
+
+#[test]
+fn an_outage_is_told_with_its_cause_and_its_next_attempt_and_the_application_is_healthy() {
     let world = World::new(&[("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1")]);
     world.collector.stop();
     world.trace(3);
     world.wait_for(|health| health.metrics.circuit_breaker_trips > 0);
-    let answer = world.get("/health");
-    assert_eq!((answer.status, &answer.json()["status"]), (200, &"degraded".into()));
-    assert_eq!(answer.json()["healthy"], false);
+    let answer = world.get("/telemetry-test/health");
+    let report = answer.json();
+    assert_eq!((answer.status, &report["status"], &report["healthy"]), (200, &"degraded".into(), &false.into()));
+    assert_eq!(report["collectors"][0]["breaker"], "open");
+    assert!(report["collectors"][0]["next_attempt"].as_str().is_some_and(|time| time.ends_with('Z')), "{report}");
+    let issue = report["issues"][0].as_str().expect("a sentence");
+    assert!(issue.contains("refused") && issue.contains("start the collector"), "{issue}");
+    for path in ["/health", "/health/live", "/health/ready"] {
+        assert_eq!(world.get(path).status, 200, "{path}");
+    }
 }
 
 #[test]
-fn losing_spans_is_unhealthy_and_503() {
+fn losing_spans_is_unhealthy_and_503_and_the_application_is_healthy() {
     let world = World::new(&[("TELEMETRY_FALLBACK_ENABLED", "false"), ("TELEMETRY_BUFFER_MAX_SPANS", "10")]);
     world.collector.stop();
     for _ in 0..3 {
         world.trace(8);
     }
     world.wait_for(|health| health.ledger.lost() > 0);
-    let answer = world.get("/health");
+    let answer = world.get("/telemetry-test/health");
     assert_eq!((answer.status, &answer.json()["status"]), (503, &"unhealthy".into()));
     assert_eq!(answer.header("content-type"), "application/json");
+    for path in ["/health", "/health/live", "/health/ready"] {
+        let answer = world.get(path);
+        assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{path}");
+    }
+    assert_eq!(world.get("/health").json()["status"], "healthy");
+}
+
+#[test]
+fn the_applications_own_readiness_is_answered() {
+    let world = World::changed(|service| service.with_readiness(|| false));
+    assert_eq!(world.get("/health/ready").status, 503);
+    assert_eq!(world.get("/health/ready").json()["status"], "not ready");
+    assert_eq!((world.get("/health").status, world.get("/health/live").status), (200, 200));
+}
+
+#[test]
+fn an_application_with_its_own_health_mounts_the_rest() {
+    let world = World::changed(|service| service.with_root_routes(false));
+    assert_eq!((world.get("/health").status, world.get("/metrics").status), (404, 404));
+    assert_eq!(world.get("/telemetry-test/health").status, 200);
+}
+
+#[test]
+fn metrics_for_scripts_are_the_nine_and_the_ledger() {
+    let world = World::new(&[]);
+    world.trace(25);
+    world.telemetry.flush(crate::support::LONG).expect("delivered");
+    let answer = world.get("/telemetry-test/metrics");
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    let numbers = answer.json();
+    let mut found = keys(&numbers);
+    found.sort_unstable();
+    let mut expected: Vec<&str> = METRICS.into_iter().chain(["ledger"]).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert_eq!((&numbers["total_exports"], &numbers["ledger"]["delivered"]), (&1.into(), &25.into()));
+
+    let off = World::new(&[("OTEL_SDK_DISABLED", "true")]);
+    let numbers = off.get("/telemetry-test/metrics").json();
+    assert_eq!((&numbers["total_exports"], &numbers["ledger"]["offered"]), (&0.into(), &0.into()));
+    assert_eq!(off.get("/telemetry-test/health").json()["collectors"], serde_json::json!([]));
 }
 
 #[test]

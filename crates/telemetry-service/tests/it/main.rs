@@ -1,7 +1,11 @@
 //! The service over real HTTP: real sockets, a real exporter, a real collector on loopback.
 
+mod access;
 mod answers;
 mod ending;
+mod events;
+mod letters;
+mod limits;
 mod metrics;
 mod support;
 mod traces;

@@ -33,7 +33,7 @@ fn metrics_are_the_ledger_in_prometheus_text() {
     let world = World::new(&[("OTEL_TRACES_SAMPLER", "always_on")]);
     world.trace(25);
     world.telemetry.flush(LONG).expect("delivered");
-    let answer = world.get("/telemetry-test/metrics");
+    let answer = world.get("/metrics");
     assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
     let samples = samples(&answer.body);
     let at = |name: &str| *samples.get(name).unwrap_or_else(|| panic!("no {name} in\n{}", answer.body));
@@ -49,7 +49,7 @@ fn metrics_are_the_ledger_in_prometheus_text() {
 fn the_breakers_state_is_one_series_of_ones_and_zeros() {
     let world = World::new(&[("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1")]);
     let state = || {
-        let samples = samples(&world.get("/telemetry-test/metrics").body);
+        let samples = samples(&world.get("/metrics").body);
         let mut on =
             samples.into_iter().filter(|(name, value)| name.starts_with("resilient_breaker_state{") && *value == 1.0);
         let state = on.next().expect("one state").0;
@@ -71,13 +71,83 @@ fn losses_are_labelled_with_their_reason() {
         world.trace(8);
     }
     world.wait_for(|health| health.ledger.lost() > 0);
-    let samples = samples(&world.get("/telemetry-test/metrics").body);
+    let samples = samples(&world.get("/metrics").body);
     assert!(samples["resilient_spans_dropped_total{reason=\"buffer_full\"}"] > 0.0, "{samples:?}");
 }
 
 #[test]
 fn without_an_exporter_the_page_says_so() {
     let world = World::new(&[("OTEL_SDK_DISABLED", "true")]);
-    let samples = samples(&world.get("/telemetry-test/metrics").body);
+    let samples = samples(&world.get("/metrics").body);
     assert_eq!(samples, BTreeMap::from([("resilient_exporter_up".to_owned(), 0.0)]));
+}
+
+/// Samples by name and labels, of a page in OpenMetrics 1.0. Fails on anything that its grammar does not allow.
+fn open_samples(page: &str) -> BTreeMap<String, f64> {
+    let mut samples = BTreeMap::new();
+    let mut families = BTreeMap::<&str, &str>::new();
+    let (mut family, mut metadata, mut has_samples) = ("", BTreeSet::new(), false);
+    let body = page.strip_suffix("# EOF\n").expect("the page ends with # EOF");
+    assert!(!body.contains("# EOF") && !body.contains('\r') && !body.contains("\n\n") && body.ends_with('\n'));
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# ") {
+            let mut words = rest.splitn(3, ' ');
+            let (keyword, name, text) = (words.next().expect("a word"), words.next().expect("a name"), words.next());
+            let text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| panic!("{line} has no text"));
+            if name != family {
+                (family, has_samples) = (name, false);
+                metadata.clear();
+                assert!(families.insert(name, "unknown").is_none(), "{name} has two places");
+            }
+            assert!(!has_samples, "{line}: metadata stands before the samples");
+            assert!(metadata.insert(keyword), "{line} twice");
+            match keyword {
+                "TYPE" => {
+                    assert!(["counter", "gauge"].contains(&text), "{line}");
+                    assert!(!name.ends_with("_total"), "{line}: a family of counters has no suffix");
+                    families.insert(name, text);
+                }
+                "UNIT" => assert!(name.ends_with(&format!("_{text}")), "{line}: the name ends with the unit"),
+                "HELP" => assert!(!text.contains(['\\', '"']), "{line} needs escapes"),
+                _ => panic!("{line} is no metadata"),
+            }
+            continue;
+        }
+        has_samples = true;
+        let (series, value) = line.rsplit_once(' ').expect("a value");
+        let (name, labels) = series.split_once('{').map_or((series, None), |(name, labels)| (name, Some(labels)));
+        let suffix = name.strip_prefix(family).unwrap_or_else(|| panic!("{line} is no sample of {family}"));
+        assert_eq!(suffix, if families[family] == "counter" { "_total" } else { "" }, "{line}");
+        if let Some(labels) = labels {
+            let labels = labels.strip_suffix('}').expect("the end of the labels");
+            let (label, text) = labels.split_once('=').expect("one label");
+            assert!(label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
+            let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).expect("a quoted value");
+            assert!(!text.contains(['"', '\\']), "{line}");
+        }
+        let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        assert!(families[family] != "counter" || value >= 0.0 && value.is_finite(), "{line}");
+        assert!(samples.insert(series.to_owned(), value).is_none(), "{line} twice");
+    }
+    samples
+}
+
+#[test]
+fn a_scraper_that_asks_for_openmetrics_gets_the_same_numbers() {
+    let world = World::new(&[("OTEL_TRACES_SAMPLER", "always_on")]);
+    world.trace(25);
+    world.telemetry.flush(LONG).expect("delivered");
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n";
+    let answer = world.request("GET", "/metrics", accept);
+    let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!((answer.status, answer.header("content-type")), (200, expected));
+    assert_eq!(answer.header("vary"), "accept");
+    let open = open_samples(&answer.body);
+    let text = samples(&world.get("/metrics").body);
+    assert_eq!(open.keys().collect::<Vec<_>>(), text.keys().collect::<Vec<_>>());
+    assert_eq!(open["resilient_spans_delivered_total"], 25.0);
+    assert!(answer.body.contains("# UNIT resilient_buffer_bytes bytes\n"));
+    let off = World::new(&[("OTEL_SDK_DISABLED", "true")]);
+    let answer = off.request("GET", "/metrics", accept);
+    assert_eq!(open_samples(&answer.body).len(), 1);
 }

@@ -13,10 +13,14 @@ use axum::routing::get;
 use mock_collector::MockCollector;
 use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use telemetry_manager::{Observer, OpenTelemetryManager};
+use telemetry_service::{Limits, Service, Token};
 use tempfile::TempDir;
 
 /// Far above the time of any step; a test that waits so long has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// The token of each server.
+pub(crate) const TOKEN: &str = "s3cret-0123456789";
 
 /// A server of this crate in front of a manager in front of a collector.
 pub(crate) struct World {
@@ -35,6 +39,25 @@ impl World {
 
     /// The router of this crate and two routes of an application, traced by `traced`.
     pub(crate) fn serving(more: &[(&str, &str)], traced: fn(Router, &Observer) -> Router) -> Self {
+        Self::with(more, traced, Limits::default(), |service| service)
+    }
+
+    /// A service as `change` makes it of one on loopback with the token.
+    pub(crate) fn changed(change: impl FnOnce(Service) -> Service) -> Self {
+        Self::with(&[], telemetry_service::traced, Limits::default(), change)
+    }
+
+    /// A server with these limits.
+    pub(crate) fn limited(limits: Limits) -> Self {
+        Self::with(&[], telemetry_service::traced, limits, |service| service)
+    }
+
+    fn with(
+        more: &[(&str, &str)],
+        traced: fn(Router, &Observer) -> Router,
+        limits: Limits,
+        change: impl FnOnce(Service) -> Service,
+    ) -> Self {
         let collector = MockCollector::builder().with_kept_requests(100).start().expect("a collector on loopback");
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let mut vars = BTreeMap::from([
@@ -48,10 +71,13 @@ impl World {
             .build()
             .expect("telemetry starts");
         let observer = telemetry.observer();
+        let service = Service::new(observer.clone())
+            .with_address(telemetry_service::DEFAULT_ADDRESS)
+            .with_token(Token::new(TOKEN).expect("fit"));
         let app = Router::new()
             .route("/orders/{id}", get(async || "an order"))
             .route("/broken", get(async || StatusCode::SERVICE_UNAVAILABLE))
-            .merge(telemetry_service::router(observer.clone()));
+            .merge(change(service).router());
         let app = traced(app, &observer);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (bound, listening) = channel();
@@ -62,7 +88,7 @@ impl World {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
                 let _ = bound.send(listener.local_addr()?);
                 let stop = async move { drop(stopped.await) };
-                telemetry_service::serve(listener, app, stop, Duration::from_millis(300)).await
+                telemetry_service::serve_with(listener, app, limits, stop, Duration::from_millis(300)).await
             });
             let _ = end.send(served);
         });
@@ -79,6 +105,20 @@ impl World {
         let mut socket = self.connect();
         write!(socket, "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", self.address)
             .expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer in UTF-8");
+        Answer::parse(&answer)
+    }
+
+    /// As [`request`](Self::request), with the token.
+    pub(crate) fn with_token(&self, method: &str, path: &str) -> Answer {
+        self.request(method, path, &format!("Authorization: Bearer {TOKEN}\r\n"))
+    }
+
+    /// Sends these bytes and reads until the server closes the connection.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Answer {
+        let mut socket = self.connect();
+        socket.write_all(bytes).expect("sent");
         let mut answer = String::new();
         socket.read_to_string(&mut answer).expect("an answer in UTF-8");
         Answer::parse(&answer)

@@ -67,7 +67,8 @@ fn paths_and_methods_that_nobody_knows_do_not_make_names() {
 
 #[test]
 fn polls_of_the_paths_of_this_crate_get_no_span() {
-    const OWN: [&str; 3] = ["/health", "/telemetry-test/health", "/telemetry-test/metrics"];
+    const OWN: [&str; 6] =
+        ["/health", "/health/live", "/health/ready", "/metrics", "/telemetry-test/health", "/telemetry-test/metrics"];
     let world = World::new(&[]);
     for path in OWN {
         assert_eq!(world.get(path).status, 200);

@@ -1,0 +1,50 @@
+//! An event of the exporter as JSON: `type`, and its fields.
+
+use serde_json::{Value, json};
+use telemetry_manager::resilient_exporter::Event;
+
+pub(super) fn as_json(event: &Event) -> Value {
+    match event {
+        Event::Breaker { from, to } => json!({"type": "breaker", "from": from.to_string(), "to": to.to_string()}),
+        Event::Spilled { spans, file } => json!({"type": "spilled", "spans": spans, "file": file}),
+        Event::Replayed { delivered, other } => json!({"type": "replayed", "delivered": delivered, "other": other}),
+        Event::Rejected { spans, message } => json!({"type": "rejected", "spans": spans, "message": message}),
+        Event::Refused { spans, cause, remedy, is_suspect, .. } => {
+            json!({"type": "refused", "spans": spans, "cause": cause, "remedy": remedy, "waits_alone": is_suspect})
+        }
+        Event::Throttled { pause, cause, remedy } => {
+            json!({"type": "throttled", "pause_seconds": pause.as_secs_f64(), "cause": cause, "remedy": remedy})
+        }
+        Event::AcknowledgedUnreadably { spans, cause } => {
+            json!({"type": "acknowledged_unreadably", "spans": spans, "cause": cause})
+        }
+        Event::CollectorWarned { message } => json!({"type": "collector_warned", "message": message}),
+        Event::DeadLettered { spans, reason } => json!({"type": "dead_lettered", "spans": spans, "reason": reason}),
+        Event::DeadLettersEvicted { spans } => json!({"type": "dead_letters_evicted", "spans": spans}),
+        Event::Redriven { spans } => json!({"type": "redriven", "spans": spans}),
+        Event::Dropped { spans, reason, detail } => {
+            json!({"type": "dropped", "spans": spans, "reason": reason.as_str(), "detail": detail})
+        }
+        Event::NotAccepted { spans, reason } => {
+            json!({"type": "not_accepted", "spans": spans, "reason": reason.as_str()})
+        }
+        Event::OutageBegan { cause, remedy, next_attempt } => json!({
+            "type": "outage_began",
+            "cause": cause,
+            "remedy": remedy,
+            "next_attempt_seconds": next_attempt.map(|time| time.as_secs_f64()),
+        }),
+        Event::OutageEnded { duration, waited, lost, possible_duplicates } => json!({
+            "type": "outage_ended",
+            "duration_seconds": duration.as_secs_f64(),
+            "waited": waited,
+            "lost": lost,
+            "possible_duplicates": possible_duplicates,
+        }),
+        Event::JournalTrouble { error } => json!({"type": "journal_trouble", "error": error}),
+        Event::JournalVanished { spans } => json!({"type": "journal_vanished", "spans": spans}),
+        Event::DiskTrouble { error } => json!({"type": "disk_trouble", "error": error}),
+        // An event of a newer exporter.
+        _ => json!({"type": "other"}),
+    }
+}

@@ -1,0 +1,83 @@
+//! The application's own health, and the health of its telemetry.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde::Serialize;
+use serde_json::json;
+use telemetry_manager::HealthReport;
+use telemetry_manager::resilient_exporter::{CollectorHealth, Ledger, Status, StorageHealth};
+
+use crate::problem::{Problem, json_answer};
+use crate::shared::Shared;
+
+/// The version of this crate.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The application's own health: it answers, therefore it lives. Telemetry is no part of it, so that no outage of a
+/// collector restarts a program or takes it out of service.
+pub(crate) fn root_routes() -> Router<Shared> {
+    Router::new().route("/health", get(own)).route("/health/live", get(own)).route("/health/ready", get(ready))
+}
+
+pub(crate) fn telemetry_routes() -> Router<Shared> {
+    Router::new().route("/telemetry-test/health", get(telemetry))
+}
+
+async fn own(State(shared): State<Shared>) -> Response {
+    json_answer(StatusCode::OK, own_report(&shared, "healthy"))
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    if (shared.is_ready)() {
+        json_answer(StatusCode::OK, own_report(&shared, "ready"))
+    } else {
+        json_answer(StatusCode::SERVICE_UNAVAILABLE, own_report(&shared, "not ready"))
+    }
+}
+
+fn own_report(shared: &Shared, status: &str) -> String {
+    json!({"status": status, "uptime_seconds": shared.uptime()}).to_string()
+}
+
+/// The health report, and the exporter's details beside it.
+#[derive(Serialize)]
+struct Telemetry {
+    #[serde(flatten)]
+    report: HealthReport,
+    success_rate_5m: f64,
+    collectors: Vec<CollectorHealth>,
+    storage: StorageHealth,
+    ledger: Ledger,
+    version: &'static str,
+    uptime_seconds: u64,
+}
+
+async fn telemetry(State(shared): State<Shared>, uri: Uri) -> Response {
+    let (report, exporter) = shared.observer.snapshot();
+    let status = status_code(report.status);
+    // Without an exporter the shape is the same, and nothing has happened.
+    let (success_rate_5m, collectors, storage, ledger) = match exporter {
+        Some(health) => (health.success_rate_5m, health.collectors, health.storage, health.ledger),
+        None => (1.0, Vec::new(), StorageHealth::default(), Ledger::default()),
+    };
+    let uptime_seconds = shared.uptime();
+    let body = Telemetry { report, success_rate_5m, collectors, storage, ledger, version: VERSION, uptime_seconds };
+    match serde_json::to_string(&body) {
+        Ok(body) => json_answer(status, body),
+        Err(error) => {
+            let detail = format!("the health report is no JSON: {error}");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail, uri.path()).into_response()
+        }
+    }
+}
+
+/// An open breaker loses nothing: only lost spans are 503.
+fn status_code(status: Status) -> StatusCode {
+    match status {
+        Status::Healthy | Status::Degraded => StatusCode::OK,
+        Status::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

@@ -1,0 +1,168 @@
+//! Dead letters over HTTP: list, read, redrive.
+//!
+//! The disk thread carries each operation out in turn with its other work, and the calling thread is blocked until
+//! then: it is one of the runtime's blocking threads, and [`MAX_OPERATIONS`](crate::shared::MAX_OPERATIONS) bounds
+//! their number.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::de::IgnoredAny;
+use serde_json::json;
+use telemetry_manager::resilient_exporter::{DeadLetterError, DeadLetterFilter, Handle};
+
+use crate::body;
+use crate::problem::{Problem, json_answer};
+use crate::query::Query;
+use crate::shared::Shared;
+
+/// Letters of a list where the client names no number, and at most.
+const LISTED: (usize, usize) = (100, 1_000);
+
+/// Descriptions, without spans.
+pub(crate) fn list_routes() -> Router<Shared> {
+    Router::new().route("/telemetry-test/dead-letters", get(list))
+}
+
+/// Spans, and their way back.
+pub(crate) fn content_routes() -> Router<Shared> {
+    Router::new()
+        .route("/telemetry-test/dead-letters/redrive", post(redrive_matching))
+        .route("/telemetry-test/dead-letters/{id}", get(read))
+        .route("/telemetry-test/dead-letters/{id}/redrive", post(redrive))
+}
+
+async fn list(State(shared): State<Shared>, uri: Uri) -> Result<Response, Problem> {
+    let newest = Query::parse(&uri, &["limit"]).and_then(|query| query.count("limit", LISTED.0, LISTED.1))?;
+    operate(&shared, &uri, move |handle| {
+        let (total, letters) = (handle.dead_letter_ids()?.len(), handle.dead_letters(newest)?);
+        Ok(json!({"total": total, "dead_letters": letters}).to_string())
+    })
+    .await
+}
+
+async fn read(
+    State(shared): State<Shared>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    let id = id_of(id, &uri)?;
+    operate(&shared, &uri, move |handle| {
+        let (letter, lines) = handle.dead_letter(&id)?;
+        let description = json!(letter).to_string();
+        let size = lines.iter().map(|line| line.len() + 1).sum::<usize>();
+        let mut body = String::with_capacity(description.len() + size + 40);
+        body.push_str(&format!(r#"{{"dead_letter":{description},"data":["#));
+        for (n, line) in lines.iter().enumerate() {
+            // Lines are JSON as they are; one that an editor has damaged must not damage the answer.
+            if serde_json::from_str::<IgnoredAny>(line).is_err() {
+                return Err(DeadLetterError::Damaged { id: id.clone(), why: format!("line {} is no JSON", n + 1) });
+            }
+            body.push_str(if n == 0 { "" } else { "," });
+            body.push_str(line);
+        }
+        body.push_str("]}");
+        Ok(body)
+    })
+    .await
+}
+
+async fn redrive(
+    State(shared): State<Shared>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    body::none(&headers, body, uri.path()).await?;
+    let id = id_of(id, &uri)?;
+    operate(&shared, &uri, move |handle| {
+        let spans = handle.redrive(&id)?;
+        Ok(json!({"letters": 1, "spans": spans, "failed": [], "left": 0}).to_string())
+    })
+    .await
+}
+
+async fn redrive_matching(
+    State(shared): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let query = Query::parse(&uri, &["reason", "status", "endpoint"])?;
+    body::none(&headers, body, uri.path()).await?;
+    let mut filter = DeadLetterFilter::default();
+    if let Some(reason) = query.get("reason") {
+        filter = filter.with_reason(reason);
+    }
+    if let Some(status) = query.get("status") {
+        filter = filter.with_status(status);
+    }
+    if let Some(endpoint) = query.get("endpoint") {
+        filter = filter.with_endpoint(endpoint);
+    }
+    operate(&shared, &uri, move |handle| {
+        let mut report = handle.redrive_matching(&filter);
+        // Without a list of letters there is nothing to report.
+        if report.failed.first().is_some_and(|(id, _)| id.is_empty()) {
+            return Err(report.failed.swap_remove(0).1);
+        }
+        let failed = report.failed.iter().map(|(id, error)| json!({"id": id, "error": error.to_string()}));
+        let failed = failed.collect::<Vec<_>>();
+        let body = json!({"letters": report.letters, "spans": report.spans, "failed": failed, "left": report.left});
+        Ok(body.to_string())
+    })
+    .await
+}
+
+fn id_of(id: Result<Path<String>, PathRejection>, uri: &Uri) -> Result<String, Problem> {
+    match id {
+        Ok(Path(id)) if id.len() <= 255 => Ok(id),
+        _ => Err(Problem::of_field("id", "is no name", "UTF-8 of 255 bytes at most", uri.path())),
+    }
+}
+
+/// Runs an operation on a blocking thread.
+async fn operate(
+    shared: &Shared,
+    uri: &Uri,
+    operation: impl FnOnce(&Handle) -> Result<String, DeadLetterError> + Send + 'static,
+) -> Result<Response, Problem> {
+    let path = uri.path().to_owned();
+    let problem = |status, detail: String| Problem::new(status, detail, path.as_str());
+    let Some(handle) = shared.observer.handle() else {
+        let detail = "spans are not exported, so there are no dead letters".to_owned();
+        return Err(problem(StatusCode::CONFLICT, detail));
+    };
+    let Ok(permit) = shared.operations.clone().try_acquire_owned() else {
+        let detail = "other operations on dead letters are running; ask again".to_owned();
+        return Err(problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_soon());
+    };
+    let done = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        operation(&handle)
+    });
+    match done.await {
+        Ok(Ok(body)) => Ok(json_answer(StatusCode::OK, body)),
+        Ok(Err(error)) => Err(problem(status_of(&error), error.to_string())),
+        // The runtime ends, or the operation panicked.
+        Err(error) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
+    }
+}
+
+fn status_of(error: &DeadLetterError) -> StatusCode {
+    match error {
+        DeadLetterError::Unknown { .. } => StatusCode::NOT_FOUND,
+        DeadLetterError::Damaged { .. } => StatusCode::CONFLICT,
+        DeadLetterError::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
+        DeadLetterError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        // Storage, Unavailable, Forked, and others of a newer exporter: later it may work.
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

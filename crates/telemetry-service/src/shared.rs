@@ -1,0 +1,77 @@
+//! The state that all routes share.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use telemetry_manager::Observer;
+use tokio::sync::Semaphore;
+
+use crate::token::Token;
+
+/// Listeners of `/telemetry-test/events` at a time.
+pub(crate) const MAX_LISTENERS: usize = 16;
+
+/// Operations on dead letters at a time: each holds one letter in memory, 64 MiB at most, and a thread.
+pub(crate) const MAX_OPERATIONS: usize = 4;
+
+/// The state that all routes share. A clone costs a reference count.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) observer: Observer,
+    /// Only programs of this machine can reach the service.
+    pub(crate) is_loopback: bool,
+    pub(crate) token: Option<Token>,
+    /// Names that `Host` may have.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) is_ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub(crate) started: Instant,
+    pub(crate) listeners: Arc<Semaphore>,
+    pub(crate) operations: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(
+        observer: Observer,
+        is_loopback: bool,
+        token: Option<Token>,
+        hosts: Vec<String>,
+        is_ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    ) -> Self {
+        Self {
+            observer,
+            is_loopback,
+            token,
+            hosts,
+            is_ready,
+            started: now(),
+            listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
+        }
+    }
+
+    /// Whole seconds since the router was made.
+    pub(crate) fn uptime(&self) -> u64 {
+        now().saturating_duration_since(self.started).as_secs()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}

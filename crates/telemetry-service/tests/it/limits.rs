@@ -1,0 +1,131 @@
+//! Clients that send too much, too slowly or nothing.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use telemetry_service::Limits;
+
+use crate::support::{TOKEN, World};
+
+const REDRIVE: &str = "/telemetry-test/dead-letters/redrive";
+
+/// The bytes that the server sends until it closes the connection; a reset counts as the end. A connection that stays
+/// open fails the test.
+fn rest(mut socket: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let mut part = [0; 4_096];
+    loop {
+        match socket.read(&mut part) {
+            Ok(0) => break,
+            Ok(read) => answer.extend_from_slice(&part[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("the connection stays open: {error}"),
+        }
+    }
+    String::from_utf8(answer).expect("text")
+}
+
+fn head(world: &World, more: &str) -> String {
+    format!("POST {REDRIVE} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n{more}\r\n", world.address)
+}
+
+#[test]
+fn bodies_that_are_large_or_coded_are_refused_before_they_are_read() {
+    let world = World::new(&[]);
+    for (more, status) in [
+        ("Content-Length: 10737418240\r\n", "413"),
+        ("Content-Length: 65537\r\n", "413"),
+        ("Content-Encoding: gzip\r\nContent-Length: 20\r\n", "415"),
+        ("Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", "415"),
+    ] {
+        let mut socket = world.connect();
+        socket.write_all(head(&world, more).as_bytes()).expect("sent");
+        // No byte of the body was sent.
+        let answer = rest(socket);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{more}: {answer}");
+        assert!(answer.contains("application/problem+json"), "{answer}");
+    }
+    for more in ["Content-Length: 2\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"] {
+        let answer = world.request("POST", REDRIVE, &format!("Authorization: Bearer {TOKEN}\r\n{more}"));
+        assert_eq!((answer.status, answer.header("content-type")), (400, "application/problem+json"), "{more}");
+    }
+}
+
+#[test]
+fn a_body_without_an_end_is_refused_at_its_limit() {
+    let world = World::new(&[]);
+    let mut socket = world.connect();
+    socket.write_all(head(&world, "Transfer-Encoding: chunked\r\n").as_bytes()).expect("sent");
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+    // 1 GiB, unless the server closes the connection before.
+    let sent = (0..(1 << 18)).take_while(|_| socket.write_all(chunk.as_bytes()).is_ok()).count();
+    assert!(sent < 1 << 13, "{sent} chunks of 4 KiB were taken");
+    assert_eq!(world.get("/health").status, 200);
+}
+
+#[test]
+fn half_sent_heads_and_silent_connections_are_closed() {
+    let limits = Limits { head: Duration::from_millis(200), ..Limits::default() };
+    let world = World::limited(limits);
+    let silent = world.connect();
+    let mut half = world.connect();
+    half.write_all(b"GET /health HTTP/1.1\r\nHost: loc").expect("sent");
+    let mut kept = world.connect();
+    kept.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+    for (socket, answers) in [(silent, 0), (half, 0), (kept, 1)] {
+        assert_eq!(rest(socket).matches("HTTP/1.1 200").count(), answers);
+    }
+}
+
+#[test]
+fn a_head_at_one_byte_a_time_has_one_deadline() {
+    let world = World::limited(Limits { head: Duration::from_millis(300), ..Limits::default() });
+    let mut socket = world.connect();
+    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");
+    socket.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ").expect("sent");
+    // A byte each 20 ms would go on for 20 s.
+    let mut part = [0; 64];
+    let bytes = (0..1_000).take_while(|_| {
+        let is_open = socket.write_all(b"x").is_ok();
+        let read = socket.read(&mut part);
+        let waits = |error: &std::io::Error| {
+            matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+        };
+        is_open && read.is_err_and(|error| waits(&error))
+    });
+    assert!(bytes.count() < 500, "the connection stays open");
+    assert_eq!(world.get("/health").status, 200);
+}
+
+#[test]
+fn a_thousand_idle_connections_keep_no_one_out() {
+    let world = World::limited(Limits { connections: 64, ..Limits::default() });
+    let mut open = Vec::new();
+    for n in 0..1_000 {
+        let mut socket = world.connect();
+        if n % 2 == 0 {
+            // Some have sent a part of a head; the server may have closed those of them that are old.
+            let _ = socket.write_all(b"GET /telemetry-test/hea");
+        }
+        open.push(socket);
+    }
+    for path in ["/health", "/telemetry-test/health", "/metrics"] {
+        assert_eq!(world.get(path).status, 200, "{path}");
+    }
+    // The oldest have made room.
+    let first = open.swap_remove(0);
+    assert_eq!(rest(first), "");
+}
+
+#[test]
+fn heads_that_are_too_large_are_refused() {
+    let world = World::new(&[]);
+    let mut socket = world.connect();
+    let _ = write!(socket, "GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    let answer = rest(socket);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let long = world.get(&format!("/telemetry-test/health?{}", "x".repeat(10_000)));
+    assert!((400..500).contains(&long.status) || long.status == 200, "{}", long.status);
+    assert_eq!(world.get("/health").status, 200);
+}
