@@ -13,6 +13,7 @@ mod duplex;
 mod endpoint;
 mod env;
 mod error;
+mod faults;
 mod grpc;
 mod headers;
 mod http1;
@@ -44,6 +45,7 @@ pub use config::{
 };
 pub use credentials::{CredentialHeaders, Credentials, CredentialsError, HeadersFile, RequestHead};
 pub use error::{ConfigError, EndpointProblem, HeaderProblem, HeadersFileProblem, ProxyProblem};
+pub use faults::{Fault, FaultMode, Faults, FaultyTransport};
 pub use grpc::GrpcTransport;
 pub use http1::HttpTransport;
 pub use note::Note;
