@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{ShouldSample, SpanLimits};
-use otlp_transport::{Protocol, Transport};
+use otlp_transport::{Faults, Protocol, Transport};
 use resilient_exporter::{
     Breaker, Buffer, DeadLetters, Durability, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown,
 };
@@ -50,6 +50,8 @@ pub struct Builder {
     exporter: Box<Adjust>,
     sampler: Option<Box<dyn ShouldSample>>,
     globals: bool,
+    /// The switch in front of the transport.
+    faults: Faults,
     /// About the settings as they were resolved last, also where some were refused.
     warnings: Vec<Warning>,
 }
@@ -74,6 +76,7 @@ impl Default for Builder {
             exporter: Box::new(|exporter| exporter),
             sampler: None,
             globals: true,
+            faults: Faults::default(),
             warnings: Vec::new(),
         }
     }

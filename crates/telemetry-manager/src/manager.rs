@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use otlp_transport::Faults;
 use resilient_exporter::{Handle, Status};
 
 use crate::builder::Builder;
@@ -55,9 +56,10 @@ impl OpenTelemetryManager {
         settings: Settings,
         lines: Arc<StartLines>,
         error: Option<SetupError>,
+        injected: Injected,
     ) -> Self {
         let shut_down = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { provider, handle, settings, lines, error, shut_down }) }
+        Self { inner: Arc::new(Inner { provider, handle, settings, lines, error, injected, shut_down }) }
     }
 
     /// The tracer provider, for layers and libraries that take it as a value.
@@ -190,6 +192,42 @@ impl Observer {
         self.inner.handle.clone()
     }
 
+    /// The switch in front of the transport that sends the spans: it makes calls fail as if the collector did. It is
+    /// off until [`Faults::begin`]. `None` if spans are not exported.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use telemetry_manager::OpenTelemetryManager;
+    /// use telemetry_manager::otlp_transport::{Fault, FaultMode};
+    ///
+    /// let builder = OpenTelemetryManager::builder().with_fallback_enabled(false).with_vars(|_| None);
+    /// let telemetry = builder.build()?;
+    /// if let Some(faults) = telemetry.observer().faults() {
+    ///     faults.begin(Fault::new(FaultMode::Refuse), Some(Duration::from_secs(30)));
+    ///     assert!(faults.end(), "earlier than after 30 s");
+    /// }
+    /// # Ok::<(), telemetry_manager::SetupError>(())
+    /// ```
+    #[must_use]
+    pub fn faults(&self) -> Option<&Faults> {
+        self.inner.handle.as_ref().map(|_| &self.inner.injected.faults)
+    }
+
+    /// The settings in effect.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// The settings of the transport that sends the spans, by which a second pipeline has a transport of its own to the
+    /// same collector. `None` if spans are not exported, or by a transport that was given to
+    /// [`Builder::with_primary`](crate::Builder::with_primary).
+    #[must_use]
+    pub fn transport_config(&self) -> Option<&otlp_transport::Config> {
+        let is_ours = self.inner.handle.is_some() && !self.inner.injected.is_own;
+        is_ours.then_some(&self.inner.settings.transport)
+    }
+
     /// The tracer provider, to trace the observer's own requests.
     #[must_use]
     pub fn tracer_provider(&self) -> &SdkTracerProvider {
@@ -203,6 +241,14 @@ impl fmt::Debug for Observer {
     }
 }
 
+/// The way of the calls to the transport.
+pub(crate) struct Injected {
+    /// The switch in front of the transport.
+    pub(crate) faults: Faults,
+    /// The transport is the program's own.
+    pub(crate) is_own: bool,
+}
+
 struct Inner {
     provider: SdkTracerProvider,
     handle: Option<Handle>,
@@ -210,6 +256,7 @@ struct Inner {
     lines: Arc<StartLines>,
     /// The error of the set-up, after which there is no telemetry.
     error: Option<SetupError>,
+    injected: Injected,
     shut_down: AtomicBool,
 }
 

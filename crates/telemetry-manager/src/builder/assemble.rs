@@ -13,7 +13,7 @@ use resilient_exporter::{BuildError, ForkGuard, Handle, ResilientSpanExporter};
 use super::Builder;
 use super::storage::Storage;
 use crate::error::{SetupError, panic_message};
-use crate::manager::OpenTelemetryManager;
+use crate::manager::{Injected, OpenTelemetryManager};
 use crate::settings::table::{SERVICE_NAME, SERVICE_VERSION};
 use crate::settings::{Environment, Refused, Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
 use crate::start::{StartLines, Telling};
@@ -120,7 +120,8 @@ impl Builder {
             // Where nothing is exported there is no thread.
             lines.wait();
         }
-        OpenTelemetryManager::new(provider, handle, settings, lines, error)
+        let injected = Injected { faults: self.faults.clone(), is_own: self.primary.is_some() };
+        OpenTelemetryManager::new(provider, handle, settings, lines, error, injected)
     }
 
     /// The settings that [`build`](Self::build) would use, without starting anything.
@@ -167,7 +168,8 @@ impl Builder {
         };
         let mut storage = Storage::prepare(settings)?;
         loop {
-            let builder = ResilientSpanExporter::builder().with_primary(Arc::clone(&primary));
+            let primary = self.faults.wrap(Arc::clone(&primary), settings.transport.timeout());
+            let builder = ResilientSpanExporter::builder().with_primary(primary);
             // The exporter reports trouble of storage as an error: the manager knows the variable that it is about.
             let mut required = settings.exporter.clone();
             required.state_dir_required = true;

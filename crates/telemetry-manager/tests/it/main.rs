@@ -5,6 +5,7 @@ mod builder;
 mod delivery;
 mod directories;
 mod disabled;
+mod faults;
 mod files;
 mod globals;
 mod health;
