@@ -23,6 +23,9 @@ pub(crate) enum Need {
     TokenElsewhere,
     /// The token.
     Token,
+    /// That of a resilience test: none, if only programs of this machine can reach the service; else the token, and
+    /// tests that are enabled for strangers.
+    Tests,
 }
 
 /// Refuses a request that has not the right, or passes it on.
@@ -56,8 +59,13 @@ fn check(shared: &Inner, need: Need, request: &Request) -> Result<(), Problem> {
     }
     match need {
         Need::Nothing => Ok(()),
-        Need::TokenElsewhere if shared.is_loopback => Ok(()),
-        Need::TokenElsewhere | Need::Token => check_token(shared, headers, path),
+        Need::TokenElsewhere | Need::Tests if shared.is_loopback => Ok(()),
+        Need::Tests if !shared.has_tests_elsewhere => {
+            let detail = "resilience tests are off where strangers can reach the service: enable them by \
+                          Service::with_tests_elsewhere or TELEMETRY_SERVICE_TESTS=true";
+            Err(Problem::new(StatusCode::FORBIDDEN, detail, path))
+        }
+        Need::TokenElsewhere | Need::Token | Need::Tests => check_token(shared, headers, path),
     }
 }
 

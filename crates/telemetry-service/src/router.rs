@@ -12,6 +12,7 @@ use axum::response::Response;
 use crate::access::{self, Need};
 use crate::problem::Problem;
 use crate::shared::Shared;
+use crate::tests::Tests;
 use crate::{events, health, letters, numbers};
 
 /// The paths that lie outside of [`BELOW`].
@@ -26,6 +27,7 @@ pub(crate) fn build(shared: Shared, has_root_routes: bool) -> Router {
         .merge(part(health::telemetry_routes(), &shared, Need::TokenElsewhere))
         .merge(part(numbers::telemetry_routes(), &shared, Need::TokenElsewhere))
         .merge(part(events::routes(), &shared, Need::TokenElsewhere))
+        .merge(part(crate::tests::routes(Tests::new(shared.observer.clone())), &shared, Need::Tests))
         .merge(part(letters::list_routes(), &shared, Need::TokenElsewhere))
         .merge(part(letters::content_routes(), &shared, Need::Token));
     if has_root_routes {
@@ -51,8 +53,8 @@ pub(crate) fn is_own(path: &str) -> bool {
 
 async fn not_found(uri: Uri) -> Response {
     let detail = "there is nothing here; there are GET /health, /health/live, /health/ready, /metrics, \
-                  /telemetry-test/health, /telemetry-test/metrics, /telemetry-test/events and \
-                  /telemetry-test/dead-letters";
+                  /telemetry-test/health, /telemetry-test/metrics, /telemetry-test/events, \
+                  /telemetry-test/dead-letters and /telemetry-test/tests";
     Problem::new(StatusCode::NOT_FOUND, detail, uri.path()).into_response()
 }
 

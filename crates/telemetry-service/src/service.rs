@@ -40,6 +40,7 @@ struct Parts {
     observer: Observer,
     is_loopback: bool,
     token: Option<Token>,
+    has_tests_elsewhere: bool,
     hosts: Vec<String>,
     has_root_routes: bool,
     is_ready: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -49,7 +50,10 @@ impl Service {
     /// All routes of one telemetry, for an address that strangers can reach, without a token.
     pub fn new(observer: Observer) -> Self {
         let (token, hosts, is_ready) = (None, Vec::new(), Arc::new(|| true));
-        Self { parts: Parts { observer, is_loopback: false, token, hosts, has_root_routes: true, is_ready } }
+        let (is_loopback, has_tests_elsewhere, has_root_routes) = (false, false, true);
+        Self {
+            parts: Parts { observer, is_loopback, token, has_tests_elsewhere, hosts, has_root_routes, is_ready },
+        }
     }
 
     /// Sets the address that the program listens on. On a loopback address most routes need no token. Do not give a
@@ -62,6 +66,13 @@ impl Service {
     /// Sets the token. Without one, routes that need it answer 403.
     pub fn with_token(mut self, token: Token) -> Self {
         self.parts.token = Some(token);
+        self
+    }
+
+    /// Whether resilience tests may be started on an address that is no loopback one, with the token; false by default,
+    /// since they make load and may have the process's own calls fail. On a loopback address they always may.
+    pub fn with_tests_elsewhere(mut self, has_tests: bool) -> Self {
+        self.parts.has_tests_elsewhere = has_tests;
         self
     }
 
@@ -88,18 +99,20 @@ impl Service {
 
     /// The routes. `uptime_seconds` is counted from this call.
     pub fn router(self) -> Router {
-        let Parts { observer, is_loopback, token, hosts, has_root_routes, is_ready } = self.parts;
-        build(Shared::new(Inner::new(observer, is_loopback, token, hosts, is_ready)), has_root_routes)
+        let Parts { observer, is_loopback, token, has_tests_elsewhere, hosts, has_root_routes, is_ready } = self.parts;
+        let inner = Inner::new(observer, is_loopback, token, hosts, is_ready);
+        build(Shared::new(Inner { has_tests_elsewhere, ..inner }), has_root_routes)
     }
 }
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { observer, is_loopback, token, hosts, has_root_routes, .. } = &self.parts;
+        let Parts { observer, is_loopback, token, has_tests_elsewhere, hosts, has_root_routes, .. } = &self.parts;
         f.debug_struct("Service")
             .field("observer", observer)
             .field("is_loopback", is_loopback)
             .field("token", token)
+            .field("has_tests_elsewhere", has_tests_elsewhere)
             .field("hosts", hosts)
             .field("has_root_routes", has_root_routes)
             .finish_non_exhaustive()

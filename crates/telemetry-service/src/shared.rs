@@ -23,6 +23,8 @@ pub(crate) struct Inner {
     /// Only programs of this machine can reach the service.
     pub(crate) is_loopback: bool,
     pub(crate) token: Option<Token>,
+    /// Resilience tests may be started where strangers can reach the service.
+    pub(crate) has_tests_elsewhere: bool,
     /// Names that `Host` may have.
     pub(crate) hosts: Vec<String>,
     pub(crate) is_ready: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -57,6 +59,7 @@ impl Inner {
             observer,
             is_loopback,
             token,
+            has_tests_elsewhere: false,
             hosts,
             is_ready,
             started: now(),

@@ -7,5 +7,7 @@ mod events;
 mod letters;
 mod limits;
 mod metrics;
+mod resilience;
+mod resilience_http;
 mod support;
 mod traces;

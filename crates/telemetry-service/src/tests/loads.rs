@@ -1,0 +1,99 @@
+//! Spans through the process's own pipeline.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use telemetry_manager::opentelemetry::trace::{Span as _, SpanBuilder, Status, Tracer as _, TracerProvider as _};
+use telemetry_manager::opentelemetry::{Context, KeyValue};
+
+use super::pipeline::StartError;
+use super::registry::Tests;
+use super::run::TEST_ID;
+
+/// Spans to be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Loads {
+    pub(crate) span_count: u32,
+    pub(crate) delay: Duration,
+    pub(crate) include_errors: bool,
+}
+
+impl Loads {
+    /// So many spans, without a pause and without errors.
+    #[must_use]
+    pub const fn new(span_count: u32) -> Self {
+        Self { span_count, delay: Duration::ZERO, include_errors: false }
+    }
+
+    /// Sets the pause between two spans.
+    #[must_use]
+    pub const fn with_delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Sets whether every tenth span has the status *error*.
+    #[must_use]
+    pub const fn with_errors(mut self, include_errors: bool) -> Self {
+        self.include_errors = include_errors;
+        self
+    }
+}
+
+/// Spans that were made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Generated {
+    /// Spans.
+    pub generated: u32,
+    /// Spans of these whose status is *error*.
+    pub errors: u32,
+    /// The attribute `holdfast.test_id` of each.
+    pub test_id: String,
+}
+
+/// Every so many spans one has an error.
+const ERROR_EVERY: u32 = 10;
+/// Spans until the SDK's queue, which has 2,048 places by default and drops spans uncounted, is exported.
+const FLUSH_EVERY: u32 = 512;
+
+impl Tests {
+    /// Makes spans by the process's own provider, sampler included, and returns when they are in its exporter. Each is
+    /// the root of a trace. Dropping the future ends it between two spans. Runs in a tokio runtime with time enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: no span was made.
+    pub async fn generate(&self, loads: Loads) -> Result<Generated, StartError> {
+        if self.observer().faults().is_none() {
+            return Err(StartError::NotExported);
+        }
+        let _place = self.load_place()?;
+        let Loads { span_count, delay, include_errors } = loads;
+        let (test_id, mut errors) = (self.new_id(), 0);
+        let tracer = self.observer().tracer_provider().tracer("holdfast.test");
+        for number in 1..=span_count {
+            let builder =
+                SpanBuilder::from_name("holdfast.load").with_attributes([KeyValue::new(TEST_ID, test_id.clone())]);
+            let mut span = tracer.build_with_context(builder, &Context::new());
+            if include_errors && number % ERROR_EVERY == 0 {
+                span.set_status(Status::error("an error that the load test asked for"));
+                errors += 1;
+            }
+            span.end();
+            if number == span_count || number % FLUSH_EVERY == 0 {
+                self.flush().await;
+            }
+            if number < span_count && !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+        }
+        Ok(Generated { generated: span_count, errors, test_id })
+    }
+
+    async fn flush(&self) {
+        let provider = self.observer().tracer_provider().clone();
+        // The SDK's flush blocks its thread. A provider that is shut down by now has counted the spans as refused.
+        let _ = tokio::task::spawn_blocking(move || provider.force_flush()).await;
+    }
+}

@@ -1,0 +1,240 @@
+//! The tests over HTTP.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use serde_json::json;
+use telemetry_manager::otlp_transport::{Fault, FaultMode};
+
+use super::body::{Fields, MAX_BYTES, Refusal};
+use super::loads::Loads;
+use super::pipeline::StartError;
+use super::plan::{SETTLE, Severity, TestPlan, TestType};
+use super::registry::Tests;
+use super::run::TestReport;
+use crate::problem::Problem;
+
+fn problem(status: StatusCode, detail: &str, instance: &str) -> Response {
+    Problem::new(status, detail, instance).into_response()
+}
+
+const START: &str = "/telemetry-test/test/start";
+const TEST: &str = "/telemetry-test/test/{test_id}";
+const TESTS: &str = "/telemetry-test/tests";
+const LOADS: &str = "/telemetry-test/generate-loads";
+const FAILURE: &str = "/telemetry-test/simulate/collector-failure";
+
+/// Seconds of a test, and of a fault.
+const SECONDS: RangeInclusive<u32> = 1..=3_600;
+/// Spans a second of a test, before its severity.
+const RATE: RangeInclusive<u32> = 1..=1_000;
+/// Spans of a test, its severity included: they may all wait in its scratch directory.
+const MAX_SPANS: u64 = 1_000_000;
+/// Spans of a load.
+const COUNT: RangeInclusive<u32> = 1..=10_000;
+/// Milliseconds between two spans of a load.
+const DELAY: RangeInclusive<u32> = 0..=10_000;
+/// The time of a whole load, which is that of its request.
+const LOAD_TIME: Duration = Duration::from_secs(60);
+/// The HTTP status of a fault.
+const STATUS: RangeInclusive<u32> = 300..=599;
+/// The delay of a fault of mode `slow`.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// The routes of the tests.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(tests: Tests) -> Router<S> {
+    Router::new()
+        .route(START, post(start))
+        .route(TEST, get(report).delete(cancel))
+        .route(TESTS, get(list))
+        .route(LOADS, post(generate))
+        .route(FAILURE, post(fail).delete(repair))
+        .layer(DefaultBodyLimit::max(MAX_BYTES))
+        .with_state(tests)
+}
+
+/// A body, or the reason why it was not read.
+type Body = Result<Bytes, BytesRejection>;
+
+async fn start(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    let plan = match plan(&headers, body) {
+        Ok(plan) => plan,
+        Err(refusal) => return refuse(&refusal, &uri),
+    };
+    // Opens files.
+    match tokio::task::spawn_blocking(move || tests.start(plan)).await {
+        Ok(Ok(id)) => {
+            let location = HeaderValue::from_str(&TEST.replace("{test_id}", &id));
+            let mut response = answer(StatusCode::ACCEPTED, &json!({ "test_id": id }));
+            response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
+            response
+        }
+        Ok(Err(error)) => not_started(&error, &uri),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the start of the test panicked", uri.path()),
+    }
+}
+
+fn plan(headers: &HeaderMap, body: Body) -> Result<TestPlan, Refusal> {
+    let body = read(body)?;
+    let mut fields = Fields::of(headers, &body)?;
+    let test_type = fields.word("test_type", &TestType::ALL.map(|kind| (kind.as_str(), kind)), None)?;
+    let duration = Duration::from_secs(fields.integer("duration_seconds", SECONDS, None)?.into());
+    let span_rate = fields.integer("span_rate", RATE, None)?;
+    let severities = Severity::ALL.map(|severity| (severity.as_str(), severity));
+    let severity = fields.word("severity", &severities, Some(Severity::Moderate))?;
+    fields.end()?;
+    let plan = TestPlan { test_type, duration, span_rate, severity, settle: SETTLE };
+    if plan.spans() > MAX_SPANS {
+        let detail = format!(
+            "span_rate and duration_seconds make {} spans; accepted are {MAX_SPANS} spans a test, severity included",
+            plan.spans()
+        );
+        return Err(Refusal { status: StatusCode::BAD_REQUEST, detail });
+    }
+    Ok(plan)
+}
+
+async fn report(State(tests): State<Tests>, Path(id): Path<String>, uri: Uri) -> Response {
+    found(tests.get(&id), StatusCode::OK, &uri)
+}
+
+async fn cancel(State(tests): State<Tests>, Path(id): Path<String>, uri: Uri) -> Response {
+    let report = tests.cancel(&id);
+    let has_ended = report.as_ref().is_some_and(|report| report.state.has_ended());
+    found(report, if has_ended { StatusCode::OK } else { StatusCode::ACCEPTED }, &uri)
+}
+
+fn found(report: Option<TestReport>, status: StatusCode, uri: &Uri) -> Response {
+    match report {
+        Some(report) => answer(status, &report),
+        None => problem(
+            StatusCode::NOT_FOUND,
+            "there is no test with this id; GET /telemetry-test/tests lists those that run and the last 20",
+            uri.path(),
+        ),
+    }
+}
+
+async fn list(State(tests): State<Tests>) -> Response {
+    answer(StatusCode::OK, &json!({ "tests": tests.list() }))
+}
+
+async fn generate(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    let loads = match loads(&headers, body) {
+        Ok(loads) => loads,
+        Err(refusal) => return refuse(&refusal, &uri),
+    };
+    match tests.generate(loads).await {
+        Ok(generated) => answer(StatusCode::OK, &generated),
+        Err(error) => not_started(&error, &uri),
+    }
+}
+
+fn loads(headers: &HeaderMap, body: Body) -> Result<Loads, Refusal> {
+    let body = read(body)?;
+    let mut fields = Fields::of(headers, &body)?;
+    let span_count = fields.integer("span_count", COUNT, None)?;
+    let delay = Duration::from_millis(fields.integer("delay_ms", DELAY, Some(0))?.into());
+    let include_errors = fields.boolean("include_errors", false)?;
+    fields.end()?;
+    if delay * span_count > LOAD_TIME {
+        let detail = format!(
+            "span_count times delay_ms is {} ms; accepted are {} ms a request",
+            (delay * span_count).as_millis(),
+            LOAD_TIME.as_millis()
+        );
+        return Err(Refusal { status: StatusCode::BAD_REQUEST, detail });
+    }
+    Ok(Loads { span_count, delay, include_errors })
+}
+
+/// The ways in which the collector fails; the status comes beside the word.
+#[derive(Clone, Copy)]
+enum Mode {
+    Refuse,
+    Hang,
+    Status,
+    Slow,
+}
+
+async fn fail(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    let Some(faults) = tests.observer().faults() else { return not_started(&StartError::NotExported, &uri) };
+    let (word, fault, duration) = match fault(&headers, body) {
+        Ok(read) => read,
+        Err(refusal) => return refuse(&refusal, &uri),
+    };
+    faults.begin(fault, Some(duration));
+    answer(StatusCode::OK, &json!({ "mode": word, "duration_seconds": duration.as_secs() }))
+}
+
+fn fault(headers: &HeaderMap, body: Body) -> Result<(&'static str, Fault, Duration), Refusal> {
+    let body = read(body)?;
+    let mut fields = Fields::of(headers, &body)?;
+    let modes = [
+        ("refuse", ("refuse", Mode::Refuse)),
+        ("hang", ("hang", Mode::Hang)),
+        ("status", ("status", Mode::Status)),
+        ("slow", ("slow", Mode::Slow)),
+    ];
+    let (word, mode) = fields.word("mode", &modes, Some(("refuse", Mode::Refuse)))?;
+    let duration = Duration::from_secs(fields.integer("duration_seconds", SECONDS, Some(30))?.into());
+    let status = fields.integer("status", STATUS, Some(503))?;
+    fields.end()?;
+    let mode = match mode {
+        Mode::Refuse => FaultMode::Refuse,
+        Mode::Hang => FaultMode::Hang,
+        Mode::Status => FaultMode::Status(u16::try_from(status).unwrap_or(503)),
+        Mode::Slow => FaultMode::Slow(SLOW),
+    };
+    Ok((word, Fault::new(mode), duration))
+}
+
+async fn repair(State(tests): State<Tests>, uri: Uri) -> Response {
+    match tests.observer().faults() {
+        Some(faults) => answer(StatusCode::OK, &json!({ "ended": faults.end() })),
+        None => not_started(&StartError::NotExported, &uri),
+    }
+}
+
+fn read(body: Body) -> Result<Bytes, Refusal> {
+    body.map_err(|rejection| {
+        let status = rejection.status();
+        let detail = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than the {MAX_BYTES} bytes that are accepted"),
+            _ => "the body could not be read".to_owned(),
+        };
+        Refusal { status, detail }
+    })
+}
+
+fn answer(status: StatusCode, body: &impl Serialize) -> Response {
+    let headers: [(HeaderName, HeaderValue); 2] = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    match serde_json::to_string(body) {
+        Ok(body) => (status, headers, body).into_response(),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written as JSON", ""),
+    }
+}
+
+fn refuse(refusal: &Refusal, uri: &Uri) -> Response {
+    problem(refusal.status, &refusal.detail, uri.path())
+}
+
+fn not_started(error: &StartError, uri: &Uri) -> Response {
+    let status = match error {
+        StartError::NotExported | StartError::OwnTransport => StatusCode::CONFLICT,
+        StartError::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    problem(status, &error.to_string(), uri.path())
+}
