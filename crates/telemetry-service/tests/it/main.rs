@@ -10,4 +10,5 @@ mod metrics;
 mod resilience;
 mod resilience_http;
 mod support;
+mod testing_page;
 mod traces;
