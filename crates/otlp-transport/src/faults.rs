@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
-use otlp_payload::Payload;
+use otlp_payload::{Payload, Signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -257,6 +257,14 @@ impl Transport for FaultyTransport {
 
     fn endpoint(&self) -> &str {
         self.inner().endpoint()
+    }
+
+    fn endpoint_of(&self, signal: Signal) -> &str {
+        self.inner().endpoint_of(signal)
+    }
+
+    fn carries(&self, signal: Signal) -> bool {
+        self.inner().carries(signal)
     }
 
     fn reconnect(&self) {

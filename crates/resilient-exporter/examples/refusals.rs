@@ -34,7 +34,7 @@ fn ways() -> [(&'static str, Option<Behavior>); 12] {
         ("200 with a page of HTML", Some(page("text/html", "<html>"))),
         ("400", status(400)),
         ("413", status(413)),
-        ("200 with an unreadable answer", Some(page("text/plain", "success").storing())),
+        ("200 with an unreadable answer", Some(page("text/plain", "ok").storing())),
     ]
 }
 

@@ -51,9 +51,7 @@ impl Service {
     pub fn new(observer: Observer) -> Self {
         let (token, hosts, is_ready) = (None, Vec::new(), Arc::new(|| true));
         let (is_loopback, has_tests_elsewhere, has_root_routes) = (false, false, true);
-        Self {
-            parts: Parts { observer, is_loopback, token, has_tests_elsewhere, hosts, has_root_routes, is_ready },
-        }
+        Self { parts: Parts { observer, is_loopback, token, has_tests_elsewhere, hosts, has_root_routes, is_ready } }
     }
 
     /// Sets the address that the program listens on. On a loopback address most routes need no token. Do not give a

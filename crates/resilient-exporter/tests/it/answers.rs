@@ -69,7 +69,7 @@ fn over_http() -> Vec<Row> {
             with(200, json, r#"{"partialSuccess":{"rejectedSpans":"2"}}"#),
             Delivered { rejected: 2 },
         ),
-        (r#"200, text/plain "success""#, with(200, "text/plain", "success"), Unreadable),
+        (r#"200, text/plain "accepted""#, with(200, "text/plain", "accepted"), Unreadable),
         ("200, no content type \"OK\"", raw("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK"), Unreadable),
         ("application/json", with(202, json, r#"{"status":"ok"}"#), Unreadable),
         ("application/x-protobuf", with(200, "application/x-protobuf", "no message"), Unreadable),
