@@ -38,8 +38,8 @@ pub enum FaultMode {
     /// No answer comes within the transport's time-out. A call that hangs when the fault ends is sent then, as by a
     /// collector that was stopped and goes on.
     Hang,
-    /// This HTTP status answers, over gRPC as from a proxy: [`Outcome`] follows by the table of `docs/otlp.md`. A
-    /// status below 300 or above 599 stands for 503.
+    /// This HTTP status answers, over gRPC as from a proxy: [`Outcome`] follows by the table of `docs/otlp.md`, but no
+    /// call is a possible duplicate, since nothing goes out. A status below 300 or above 599 stands for 503.
     Status(u16),
     /// The call goes out after this time. From the transport's time-out on that is [`Hang`](Self::Hang).
     Slow(Duration),
@@ -224,7 +224,7 @@ impl FaultyTransport {
                 let (status, headers) = (status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE), HeaderMap::new());
                 // Without a Retry-After the clock has no effect.
                 let now = SystemTime::UNIX_EPOCH;
-                answer::http(status, &headers, b"injected fault", None, 0, payload.item_count(), now)
+                unsent(answer::http(status, &headers, b"injected fault", None, 0, payload.item_count(), now))
             }
             FaultMode::Slow(delay) if delay < self.timeout => {
                 sleep(delay).await;
@@ -239,6 +239,17 @@ impl FaultyTransport {
             }
         }
     }
+}
+
+/// The outcome of an answer to a request of which no byte went out.
+fn unsent(mut outcome: Outcome) -> Outcome {
+    if let Outcome::Retryable { possible_duplicate, .. }
+    | Outcome::TooLarge { possible_duplicate, .. }
+    | Outcome::Refused { possible_duplicate, .. } = &mut outcome
+    {
+        *possible_duplicate = false;
+    }
+    outcome
 }
 
 impl Transport for FaultyTransport {
@@ -423,7 +434,7 @@ mod tests {
         for (status, read) in [(503, 503), (429, 429), (200, 503), (0, 503), (999, 503)] {
             faults.begin(Fault::new(FaultMode::Status(status)), None);
             match transport.send(&payload).await {
-                Outcome::Retryable { cause: Cause::Http { status, message }, .. } => {
+                Outcome::Retryable { cause: Cause::Http { status, message }, possible_duplicate: false, .. } => {
                     assert_eq!((status, message.as_str()), (read, "injected fault"));
                 }
                 other => panic!("{status}: {other:?}"),
