@@ -188,3 +188,24 @@ fn a_load_goes_through_the_pipeline_of_the_process() {
     assert_eq!(world.collector.received().unique, 1_205);
     assert_eq!(test_ids(&world), BTreeSet::from([generated.test_id]));
 }
+
+#[test]
+fn loads_are_limited_at_a_time_and_one_whose_client_goes_gives_its_place_back() {
+    let world = World::new(&[]);
+    let tests = Tests::new(world.telemetry.observer());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let hour = Loads::new(2).with_delay(Duration::from_secs(3_600));
+    runtime.block_on(async {
+        let load = || {
+            let tests = tests.clone();
+            tokio::spawn(async move { tests.generate(hour).await })
+        };
+        let (first, _second) = (load(), load());
+        tokio::task::yield_now().await;
+        let error = tests.generate(Loads::new(1)).await.expect_err("two run");
+        assert!(matches!(error, StartError::TooMany { limit: 2 }), "{error}");
+        first.abort();
+        assert!(first.await.expect_err("aborted").is_cancelled());
+        assert_eq!(tests.generate(Loads::new(1)).await.expect("a place again").generated, 1);
+    });
+}

@@ -74,7 +74,7 @@ fn the_scenario_of_a_burst_opens_the_breaker() {
 
 #[test]
 fn a_running_test_is_cancelled_and_one_too_many_is_refused() {
-    let world = World::new(&[]);
+    let mut world = World::new(&[]);
     let body = r#"{"test_type": "continuous_load", "duration_seconds": 3600, "span_rate": 1}"#;
     let id = |answer: Answer| answer.json()["test_id"].as_str().expect("an id").to_owned();
     let ids = [id(post(&world, START, body)), id(post(&world, START, body))];
@@ -90,6 +90,8 @@ fn a_running_test_is_cancelled_and_one_too_many_is_refused() {
         let unknown = exchange(&world, method, "/telemetry-test/test/0000", &[], "");
         assert_eq!((unknown.status, unknown.header("content-type")), (404, "application/problem+json"));
     }
+    // The tests that run end with the server, and remove their directories.
+    world.stop().expect("the server ends");
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn words(command: &str) -> Vec<String> {
 
 #[test]
 fn every_line_of_the_page_has_the_answer_that_it_names() {
-    let world = World::new(&[("TELEMETRY_RETRY_INITIAL_DELAY", "10ms")]);
+    let mut world = World::new(&[("TELEMETRY_RETRY_INITIAL_DELAY", "10ms")]);
     let (mut seen, mut test_id) = (0, String::new());
     for text in PAGE.lines().filter(|line| line.starts_with("curl ")) {
         let Line { method, path, headers, body, status } = parse(text);
@@ -73,6 +73,8 @@ fn every_line_of_the_page_has_the_answer_that_it_names() {
         seen += 1;
     }
     assert!(seen >= 10, "{seen} lines");
+    // The last test removes its directory.
+    world.stop().expect("the server ends");
 }
 
 #[test]
