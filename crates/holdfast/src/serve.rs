@@ -30,6 +30,10 @@ pub(crate) struct Args {
     /// Name that requests may have in Host, beside literal addresses and localhost; may be given more than once
     #[arg(long, value_name = "NAME", env = "TELEMETRY_SERVICE_HOSTS", value_delimiter = ',')]
     allow_host: Vec<String>,
+
+    /// Allow resilience tests, with the token, on an address that strangers can reach
+    #[arg(long, env = "TELEMETRY_SERVICE_TESTS")]
+    allow_tests: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -43,9 +47,11 @@ Paths:
   GET /telemetry-test/dead-letters/ID        one of them with its spans (token)
   POST /telemetry-test/dead-letters/ID/redrive, /telemetry-test/dead-letters/redrive?reason=TEXT
                                              sends one again, or those whose reason has the text (token)
+  POST /telemetry-test/test/start, generate-loads, simulate/collector-failure
+                                             resilience tests: docs/testing.md has them as curl lines
 
 Routes with (token) need a header `Authorization: Bearer TOKEN`. On other addresses than loopback all but /health* and
-/metrics need it. The token is TELEMETRY_SERVICE_TOKEN, else the first line of the file TELEMETRY_SERVICE_TOKEN_FILE,
+/metrics need it, and tests are off there without --allow-tests. The token is TELEMETRY_SERVICE_TOKEN, else the first line of the file TELEMETRY_SERVICE_TOKEN_FILE,
 else one that is made in the state directory: the output names the file. Requests whose Host is a name are refused
 unless --allow-host or TELEMETRY_SERVICE_HOSTS has the name, and so are those of web pages of other servers.
 
@@ -91,7 +97,7 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     say(format_args!("exporting to {} ({collector})", telemetry.health().collector_endpoint));
 
     let observer = telemetry.observer();
-    let mut service = Service::new(observer.clone()).with_address(address);
+    let mut service = Service::new(observer.clone()).with_address(address).with_tests_elsewhere(args.allow_tests);
     for name in &args.allow_host {
         service = service.with_host(name);
     }

@@ -49,6 +49,26 @@ fn elsewhere_all_but_health_and_metrics_need_the_token() {
     assert_eq!(world.get("/telemetry-test/health").status, 401);
 }
 
+/// Tests make load, and have the process's own calls fail.
+#[test]
+fn elsewhere_tests_are_off_until_they_are_enabled_and_need_the_token() {
+    let elsewhere = "192.0.2.1:5210".parse().expect("an address");
+    let world = World::changed(move |service| service.with_address(elsewhere));
+    let off = world.with_token("GET", "/telemetry-test/tests");
+    assert_eq!(off.status, 403);
+    assert!(off.body.contains("TELEMETRY_SERVICE_TESTS"), "{}", off.body);
+    for (method, path) in
+        [("POST", "/telemetry-test/test/start"), ("DELETE", "/telemetry-test/simulate/collector-failure")]
+    {
+        assert_eq!(world.with_token(method, path).status, 403, "{method} {path}");
+    }
+    let world = World::changed(move |service| service.with_address(elsewhere).with_tests_elsewhere(true));
+    assert_eq!(world.get("/telemetry-test/tests").status, 401);
+    assert_eq!(world.with_token("GET", "/telemetry-test/tests").status, 200);
+    let world = World::new(&[]);
+    assert_eq!(world.get("/telemetry-test/tests").status, 200, "on loopback every client");
+}
+
 #[test]
 fn a_router_without_settings_answers_health_and_metrics_alone() {
     let world = World::new(&[]);
