@@ -19,7 +19,7 @@ struct Takes;
 #[async_trait]
 impl Transport for Takes {
     async fn send(&self, payload: &Payload) -> Outcome {
-        Outcome::Delivered { rejected: payload.item_count() - payload.item_count(), message: None }
+        Outcome::Delivered { rejected: payload.item_count().saturating_sub(3), message: None }
     }
 
     fn endpoint(&self) -> &str {
