@@ -6,10 +6,11 @@ usage: otlp.py spans WITNESS FILE...              every span of WITNESS is in th
        otlp.py messages WITNESS FILE              the resource spans of both, one after the other
        otlp.py logs WITNESS FILE...               every log record of WITNESS is in the FILEs once, and no other
        otlp.py metrics WITNESS FILE...            the same of data points
-       otlp.py make FOLDER COUNT SEED             messages of every kind, as protobuf and as JSON in several dialects
+       otlp.py make FOLDER COUNT SEED             messages of every kind, as protobuf and as JSON in several dialects;
+                                                  of traces, of logs and of metrics
 
-A FILE that ends in .jsonl holds one TracesData (LogsData, MetricsData) as OTLP JSON a line; any other one, WITNESS too, holds messages in
-protobuf, each behind its length (4 bytes, big-endian), as the Collector's file exporter writes them.
+A FILE that ends in .jsonl holds one TracesData (LogsData, MetricsData) as OTLP JSON a line; any other one, WITNESS too,
+holds messages in protobuf, each behind its length (4 bytes, big-endian), as the Collector's file exporter writes them.
 
 OTLP JSON is proto3 JSON but for one thing: trace ids and span ids are hex, where proto3 JSON has base64. Only these
 fields are converted here, by name and place; everything else is left to google.protobuf, which refuses unknown fields.
@@ -228,6 +229,8 @@ def data_points(data):
         for by_scope in by_resource.scope_metrics:
             around = [by_resource.resource, by_resource.schema_url, by_scope.scope, by_scope.schema_url]
             for metric in by_scope.metrics:
+                if metric.WhichOneof("data") is None:
+                    continue
                 points = list(getattr(metric, metric.WhichOneof("data")).data_points)
                 frame = Metric()
                 frame.CopyFrom(metric)
@@ -363,6 +366,53 @@ class Maker:
             span.status.code = self.random.randrange(3)
             span.status.message = self.text()
 
+    def any_of(self, message):
+        """Fills a message of any kind: most of its fields, and one of a `oneof` or none."""
+        oneofs = {oneof.name: [field.name for field in oneof.fields] for oneof in message.DESCRIPTOR.oneofs}
+        chosen = {name: self.random.choice(["", *fields]) for name, fields in oneofs.items()}
+        for field in message.DESCRIPTOR.fields:
+            oneof = field.containing_oneof
+            if self.random.random() < 0.2 if oneof is None else chosen[oneof.name] != field.name:
+                continue
+            if field.name == "attributes" or field.name.endswith("_attributes"):
+                self.attributes(getattr(message, field.name))
+            elif field.message_type is not None and field.message_type.name == "AnyValue":
+                self.value(getattr(message, field.name))
+            elif field.message_type is not None and field.is_repeated:
+                for _ in range(self.random.randint(1, 2)):
+                    self.any_of(getattr(message, field.name).add())
+            elif field.message_type is not None:
+                getattr(message, field.name).SetInParent()
+                self.any_of(getattr(message, field.name))
+            elif field.is_repeated:
+                getattr(message, field.name).extend(self.scalar(field) for _ in self.some(3))
+            else:
+                setattr(message, field.name, self.scalar(field))
+        return message
+
+    def scalar(self, field):
+        match field.type:
+            case field.TYPE_STRING:
+                return self.text()
+            case field.TYPE_BYTES:
+                return self.random.choice([b"", self.random.randbytes(8 if "span" in field.name else 16)])
+            case field.TYPE_BOOL:
+                return self.random.random() < 0.5
+            case field.TYPE_DOUBLE:
+                return self.random.choice(DOUBLES)
+            case field.TYPE_ENUM:
+                return self.random.choice(field.enum_type.values).number
+            case field.TYPE_SFIXED64:
+                return self.random.choice(INTEGERS)
+            case field.TYPE_SINT32:
+                return self.random.choice([0, 1, -1, 2**31 - 1, -(2**31)])
+            case field.TYPE_FIXED64 | field.TYPE_UINT64:
+                return self.number(64)
+            case field.TYPE_INT32:
+                return self.number(31)
+            case _:
+                return self.number(32)
+
     def message(self, with_empty):
         least = 0 if with_empty else 1
         message = TracesData()
@@ -407,33 +457,52 @@ DIALECTS = {"camel": camel, "as-in-proto": as_in_proto, "with-defaults": with_de
 
 
 def ids_to_hex(document, case):
-    for by_resource in either(document, "resourceSpans", "resource_spans"):
-        for by_scope in either(by_resource, "scopeSpans", "scope_spans"):
-            for span in by_scope.get("spans", []):
-                for part in [span, *span.get("links", [])]:
-                    for field in [*ID_FIELDS, "trace_id", "span_id", "parent_span_id"]:
-                        if field in part:
-                            part[field] = case(base64.b64decode(part[field]).hex())
+    for part in with_ids_of_dialect(document):
+        for field in [*ID_FIELDS, "trace_id", "span_id", "parent_span_id"]:
+            if field in part:
+                part[field] = case(base64.b64decode(part[field]).hex())
 
 
-def either(document, camel_name, proto_name):
-    return document.get(camel_name) or document.get(proto_name) or []
+def with_ids_of_dialect(document):
+    """As `with_ids_of_json`, by names of either form."""
+
+    def snake(name):
+        return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name)
+
+    def inside(document, *path):
+        for inner in document.get(path[0]) or document.get(snake(path[0])) or []:
+            yield from inside(inner, *path[1:]) if path[1:] else [inner]
+
+    for span in inside(document, "resourceSpans", "scopeSpans", "spans"):
+        yield from [span, *span.get("links", [])]
+    yield from inside(document, "resourceLogs", "scopeLogs", "logRecords")
+    for metric in inside(document, "resourceMetrics", "scopeMetrics", "metrics"):
+        for data in ["gauge", "sum", "histogram", "exponentialHistogram", "exponential_histogram"]:
+            yield from inside(metric.get(data, {}), "dataPoints", "exemplars")
 
 
 def make(folder, count, seed):
     maker = Maker(seed)
+    for signal, kind in [("logs", LogsData), ("metrics", MetricsData)]:
+        made = [maker.any_of(kind()) for _ in range(count)]
+        write_framed(folder / f"{signal}.pb", made)
+        write_dialects(folder, signal, made)
     whole = [maker.message(with_empty=False) for _ in range(count)]
     loose = [maker.message(with_empty=True) for _ in range(count)]
     write_framed(folder / "whole.pb", whole)
     write_framed(folder / "loose.pb", loose)
+    write_dialects(folder, "loose", loose)
+    spans = sum(len(by_scope.spans) for m in loose for r in m.resource_spans for by_scope in r.scope_spans)
+    print(f"{2 * count} messages in {len(DIALECTS)} dialects, {spans} spans each")
+
+
+def write_dialects(folder, kind, made):
     for name, dialect in DIALECTS.items():
-        with open(folder / f"loose-{name}.jsonl", "w", encoding="utf-8", newline="\n") as file:
-            for message in loose:
+        with open(folder / f"{kind}-{name}.jsonl", "w", encoding="utf-8", newline="\n") as file:
+            for message in made:
                 document, case, options = dialect(message)
                 ids_to_hex(document, case)
                 file.write(json.dumps(document, allow_nan=False, **options) + "\n")
-    spans = sum(len(by_scope.spans) for m in loose for r in m.resource_spans for by_scope in r.scope_spans)
-    print(f"{2 * count} messages in {len(DIALECTS)} dialects, {spans} spans each")
 
 
 def write_framed(path, made):

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use otlp_payload::json;
+use resilient_exporter::Signal;
 
 use super::stores::{Form, Store, Stores, replay, write_framed};
-use super::{Setup, files};
+use super::{Setup, files, signals};
 use crate::{Failure, kinds};
 
 /// The limit on a line; spans near it are made.
@@ -183,7 +184,7 @@ pub(super) fn both_ways(setup: &Setup, folder: &Path) -> Result<String, Failure>
         let folder = folder.join(format!("seed-{seed}"));
         fs::create_dir(&folder)?;
         answer = python(setup, "make", &[folder.clone(), MESSAGES.into(), seed.to_string().into()])?;
-        for dialect in ["camel", "as-in-proto", "with-defaults"] {
+        for dialect in DIALECTS {
             let read = folder.join(format!("read-{dialect}.pb"));
             let mut file = File::create(&read)?;
             for line in fs::read_to_string(folder.join(format!("loose-{dialect}.jsonl")))?.lines() {
@@ -203,9 +204,41 @@ pub(super) fn both_ways(setup: &Setup, folder: &Path) -> Result<String, Failure>
         fs::write(&written, text)?;
         python(setup, "messages", &[folder.join("whole.pb"), written])
             .map_err(|failure| format!("seed {seed}, ours: {failure}"))?;
+        for signal in signals::OFFERED {
+            both_ways_of(setup, signal, &folder).map_err(|failure| format!("seed {seed}, {signal}, {failure}"))?;
+        }
     }
-    Ok(format!("3 times {answer}"))
+    Ok(format!("3 times {answer}, and as many of logs and of metrics"))
 }
+
+/// The same of logs or metrics, log record by log record, or data point by data point.
+fn both_ways_of(setup: &Setup, signal: Signal, folder: &Path) -> Result<(), Failure> {
+    /// Short enough that many a message is several lines.
+    const LINE_BYTES: usize = 3_000;
+    let made = folder.join(format!("{signal}.pb"));
+    for dialect in DIALECTS {
+        let read = folder.join(format!("read-{signal}-{dialect}.pb"));
+        let mut file = File::create(&read)?;
+        for line in fs::read_to_string(folder.join(format!("{signal}-{dialect}.jsonl")))?.lines() {
+            write_framed(&mut file, &json::from_line_of(signal, line.as_bytes(), json::MAX_LINE_BYTES)?.0)?;
+        }
+        python(setup, signal.as_str(), &[made.clone(), read]).map_err(|failure| format!("{dialect}: {failure}"))?;
+    }
+    let mut text = Vec::new();
+    for message in framed(&fs::read(&made)?)? {
+        for line in json::to_lines_of(signal, message, LINE_BYTES)? {
+            text.extend_from_slice(&line.text);
+            text.push(b'\n');
+        }
+    }
+    let written = folder.join(format!("written-{signal}.jsonl"));
+    fs::write(&written, text)?;
+    python(setup, signal.as_str(), &[made, written]).map_err(|failure| format!("ours: {failure}"))?;
+    Ok(())
+}
+
+/// In which google.protobuf writes JSON.
+const DIALECTS: [&str; 3] = ["camel", "as-in-proto", "with-defaults"];
 
 /// Messages behind their lengths.
 pub(super) fn framed(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Failure> {

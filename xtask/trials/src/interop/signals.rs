@@ -194,17 +194,23 @@ fn read(record: &Path, signal: Signal, mut items: Items) -> Result<Items, Failur
 
 /// A whole life without a collector: all requests are in files. Gives them.
 fn spill(signal: Signal, form: Form, state: &Path) -> Result<Vec<PathBuf>, Failure> {
+    /// From 875 items on the oldest go to files.
+    const BUFFER: u64 = 1_000;
+    const ROOM_BELOW: u64 = 890;
     let stopped = MockCollector::start()?;
     stopped.stop();
     let pipeline = contender::builder(Settings::Quick, Protocol::Grpc, &stopped.grpc_endpoint(), state)?
         .with_fallback_compression(form.compression)
         .with_fallback_compress_above(0)
-        .with_buffer_size(500)
+        .with_buffer_size(usize::try_from(BUFFER)?)
         .build_pipeline(signal)?;
     let handle = pipeline.handle();
     for number in 0..IN_FILES {
         pipeline.offer(requests::request(signal, number).into())?;
-        wait_until("room in the buffer", PATIENCE, || handle.ledger().buffered <= 440)?;
+        wait_until("room in the buffer", PATIENCE, || {
+            let ledger = handle.ledger();
+            ledger.buffered + ledger.in_flight <= ROOM_BELOW
+        })?;
     }
     pipeline.shutdown(PATIENCE)?;
     let (ledger, count) = (handle.ledger(), IN_FILES * requests::items(signal));
