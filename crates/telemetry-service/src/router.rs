@@ -21,7 +21,8 @@ const ROOT_PATHS: [&str; 4] = ["/health", "/health/live", "/health/ready", "/met
 /// All other paths begin so.
 const BELOW: &str = "/telemetry-test/";
 
-/// All routes, or those below [`BELOW`] alone.
+/// All routes and the answer to unknown paths; or the routes below [`BELOW`] alone, for an application that has its own
+/// answer to those: axum merges no two of them.
 pub(crate) fn build(shared: Shared, has_root_routes: bool) -> Router {
     let mut router = Router::new()
         .merge(part(health::telemetry_routes(), &shared, Need::TokenElsewhere))
@@ -31,19 +32,19 @@ pub(crate) fn build(shared: Shared, has_root_routes: bool) -> Router {
         .merge(part(letters::list_routes(), &shared, Need::TokenElsewhere))
         .merge(part(letters::content_routes(), &shared, Need::Token));
     if has_root_routes {
-        router = router.merge(part(health::root_routes(), &shared, Need::Nothing)).merge(part(
-            numbers::root_routes(),
-            &shared,
-            Need::Nothing,
-        ));
+        router = router
+            .merge(part(health::root_routes(), &shared, Need::Nothing))
+            .merge(part(numbers::root_routes(), &shared, Need::Nothing))
+            .fallback(not_found);
     }
-    router.fallback(not_found).with_state(shared)
+    router.with_state(shared)
 }
 
-/// Has each request to the paths of `routes` pass the guard, with any method.
+/// Has each request to the paths of `routes` pass the guard, with any method. Other paths do not: a layer lies around
+/// the answer to unknown paths too, which an application that merges the router would inherit.
 pub(crate) fn part(routes: Router<Shared>, shared: &Shared, need: Need) -> Router<Shared> {
     let guard = middleware::from_fn_with_state((shared.clone(), need), access::guard);
-    routes.method_not_allowed_fallback(method_not_allowed).layer(guard)
+    routes.method_not_allowed_fallback(method_not_allowed).layer(guard).reset_fallback()
 }
 
 /// Whether the path is one of the service's: these are polled, and spans of them would hide those of the application.

@@ -81,8 +81,8 @@ impl Service {
         self
     }
 
-    /// Whether the router has `/health`, `/health/live`, `/health/ready` and `/metrics`; true by default. Without them
-    /// all of its paths are below `/telemetry-test`, for an application that has its own.
+    /// Whether the router has `/health`, `/health/live`, `/health/ready`, `/metrics` and an answer to unknown paths;
+    /// true by default. Without them all of its paths are below `/telemetry-test`, for an application that has its own.
     pub fn with_root_routes(mut self, has_root_routes: bool) -> Self {
         self.parts.has_root_routes = has_root_routes;
         self

@@ -98,6 +98,10 @@ fn an_application_with_its_own_health_mounts_the_rest() {
     let world = World::changed(|service| service.with_root_routes(false));
     assert_eq!((world.get("/health").status, world.get("/metrics").status), (404, 404));
     assert_eq!(world.get("/telemetry-test/health").status, 200);
+    // axum panics where two routers with the same path, or with an answer to unknown ones each, are merged.
+    let service = telemetry_service::Service::new(world.telemetry.observer()).with_root_routes(false);
+    let own = axum::Router::new().route("/health", axum::routing::get(async || "mine")).fallback(async || "unknown");
+    assert!(own.merge(service.router()).has_routes());
 }
 
 #[test]
