@@ -48,3 +48,57 @@ pub(super) fn as_json(event: &Event) -> Value {
         _ => json!({"type": "other"}),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::time::Duration;
+
+    use telemetry_manager::resilient_exporter::{DropReason, RefuseReason};
+
+    use super::*;
+
+    #[test]
+    fn each_event_has_a_type_of_its_own_and_its_fields() {
+        let text = || "why".to_owned();
+        let (remedy, duration) = ("do this", Duration::from_millis(1_500));
+        let lost = BTreeMap::from([("buffer_full", 7)]);
+        let events = [
+            (Event::Spilled { spans: 3, file: text() }, "file", json!("why")),
+            (Event::Replayed { delivered: 3, other: 1 }, "other", json!(1)),
+            (Event::Rejected { spans: 3, message: text() }, "message", json!("why")),
+            (Event::Throttled { pause: duration, cause: text(), remedy }, "pause_seconds", json!(1.5)),
+            (Event::AcknowledgedUnreadably { spans: 3, cause: text() }, "spans", json!(3)),
+            (Event::CollectorWarned { message: text() }, "message", json!("why")),
+            (Event::DeadLettered { spans: 3, reason: text() }, "reason", json!("why")),
+            (Event::DeadLettersEvicted { spans: 3 }, "spans", json!(3)),
+            (Event::Redriven { spans: 3 }, "spans", json!(3)),
+            (
+                Event::Dropped { spans: 3, reason: DropReason::BufferFull, detail: text() },
+                "reason",
+                json!("buffer_full"),
+            ),
+            (
+                Event::NotAccepted { spans: 3, reason: RefuseReason::LargerThanBuffer },
+                "reason",
+                json!("larger_than_buffer"),
+            ),
+            (Event::OutageBegan { cause: text(), remedy, next_attempt: None }, "next_attempt_seconds", Value::Null),
+            (
+                Event::OutageEnded { duration, waited: 3, lost, possible_duplicates: 0 },
+                "lost",
+                json!({"buffer_full": 7}),
+            ),
+            (Event::JournalTrouble { error: text() }, "error", json!("why")),
+            (Event::JournalVanished { spans: 3 }, "spans", json!(3)),
+            (Event::DiskTrouble { error: text() }, "error", json!("why")),
+        ];
+        let mut types = BTreeSet::new();
+        for (event, field, value) in &events {
+            let form = as_json(event);
+            assert_eq!(&form[*field], value, "{form}");
+            assert!(types.insert(form["type"].as_str().expect("a type").to_owned()), "{form}");
+        }
+        assert!(!types.contains("other"));
+    }
+}
