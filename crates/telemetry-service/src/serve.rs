@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use hyper::body::Incoming;
@@ -159,7 +158,7 @@ async fn connection(
         let answering = Answering::new(std::sync::Arc::clone(&of_service));
         let (mut app, in_request) = (app.clone(), in_request.clone());
         async move {
-            let mut request = request.map(Body::new);
+            let mut request = request.map(|body| answering.from_the_end_of(body));
             request.extensions_mut().insert(ConnectInfo(peer));
             request.extensions_mut().insert(in_request);
             let response = match app.call(request).await {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -79,26 +80,85 @@ impl Drop for Place {
     }
 }
 
-/// A request that is being answered: its connection keeps its place until the last byte of the answer.
+/// A request: from its last byte to the last byte of its answer its connection keeps its place. While its body arrives
+/// the connection counts as idle, since a client may send it as slowly as it likes.
 pub(super) struct Answering {
     place: Arc<Place>,
+    has_begun: AtomicBool,
 }
 
 impl Answering {
-    pub(super) fn new(place: Arc<Place>) -> Self {
-        if let Some(entry) = lock(&place.table).open.get_mut(&place.id) {
-            entry.answering += 1;
-        }
-        Self { place }
+    pub(super) fn new(place: Arc<Place>) -> Arc<Self> {
+        Arc::new(Self { place, has_begun: AtomicBool::new(false) })
     }
 
-    pub(super) fn until_the_end_of(self, body: Body) -> Body {
+    /// The request is complete.
+    fn begin(&self) {
+        if !self.has_begun.swap(true, Ordering::AcqRel)
+            && let Some(entry) = lock(&self.place.table).open.get_mut(&self.place.id)
+        {
+            entry.answering += 1;
+        }
+    }
+
+    /// The body of the request, whose end begins the answer.
+    pub(super) fn from_the_end_of<B>(self: &Arc<Self>, body: B) -> Body
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        if body.is_end_stream() {
+            self.begin();
+        }
+        Body::new(Arriving { body, answering: Arc::clone(self) })
+    }
+
+    pub(super) fn until_the_end_of(self: Arc<Self>, body: Body) -> Body {
         Body::new(Guarded { body, _answering: self })
+    }
+}
+
+/// The body of a request. Dropped before its end it is not read any more: the answer has begun.
+struct Arriving<B> {
+    body: B,
+    answering: Arc<Answering>,
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Arriving<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.answering.begin();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Arriving<B> {
+    fn drop(&mut self) {
+        self.answering.begin();
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
+        if !*self.has_begun.get_mut() {
+            return;
+        }
         let mut table = lock(&self.place.table);
         let now = table.moment();
         if let Some(entry) = table.open.get_mut(&self.place.id) {
@@ -111,7 +171,7 @@ impl Drop for Answering {
 /// A body that is dropped with the answer.
 struct Guarded {
     body: Body,
-    _answering: Answering,
+    _answering: Arc<Answering>,
 }
 
 impl HttpBody for Guarded {
@@ -143,6 +203,12 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 mod tests {
     use super::*;
 
+    fn answering(place: &Arc<Place>) -> Arc<Answering> {
+        let answering = Answering::new(Arc::clone(place));
+        answering.begin();
+        answering
+    }
+
     fn is_open(place: &Place) -> bool {
         lock(&place.table).open.contains_key(&place.id)
     }
@@ -153,13 +219,13 @@ mod tests {
         let first = Arc::new(connections.enter().expect("room"));
         let second = Arc::new(connections.enter().expect("room"));
         // The first one becomes idle after the second.
-        drop(Answering::new(Arc::clone(&first)));
+        drop(answering(&first));
         let third = connections.enter().expect("the place of the second");
         assert_eq!((is_open(&first), is_open(&second), is_open(&third)), (true, false, true));
-        let first_answers = Answering::new(Arc::clone(&first));
+        let first_answers = answering(&first);
         let fourth = Arc::new(connections.enter().expect("the place of the third"));
         assert_eq!((is_open(&first), is_open(&third)), (true, false));
-        let fourth_answers = Answering::new(Arc::clone(&fourth));
+        let fourth_answers = answering(&fourth);
         assert!(connections.enter().is_none(), "both are being answered");
         drop(fourth_answers);
         assert!(connections.enter().is_some());
@@ -171,7 +237,7 @@ mod tests {
     fn a_closed_connection_frees_its_place() {
         let connections = Connections::new(1);
         let place = Arc::new(connections.enter().expect("room"));
-        let answers = Answering::new(Arc::clone(&place));
+        let answers = answering(&place);
         assert!(connections.enter().is_none());
         drop((answers, place));
         assert!(connections.enter().is_some());

@@ -119,6 +119,19 @@ fn a_thousand_idle_connections_keep_no_one_out() {
 }
 
 #[test]
+fn bodies_that_arrive_slowly_keep_no_one_out() {
+    let world = World::limited(Limits { connections: 4, ..Limits::default() });
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut socket = world.connect();
+        // The route waits for the rest.
+        socket.write_all((head(&world, "Content-Length: 1000\r\n") + "x").as_bytes()).expect("sent");
+        assert_eq!(world.get("/health").status, 200);
+        slow.push(socket);
+    }
+}
+
+#[test]
 fn heads_that_are_too_large_are_refused() {
     let world = World::new(&[]);
     let mut socket = world.connect();
