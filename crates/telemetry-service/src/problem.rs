@@ -69,6 +69,11 @@ impl IntoResponse for Problem {
     }
 }
 
+/// A refusal without a field.
+pub(crate) fn problem(status: StatusCode, detail: &str, instance: &str) -> Response {
+    Problem::new(status, detail, instance).into_response()
+}
+
 /// A JSON answer that no cache keeps.
 pub(crate) fn json_answer(status: StatusCode, body: String) -> Response {
     let headers = [

@@ -6,11 +6,10 @@
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware;
-use axum::response::IntoResponse as _;
 use axum::response::Response;
 
 use crate::access::{self, Need};
-use crate::problem::Problem;
+use crate::problem::problem;
 use crate::shared::Shared;
 use crate::tests::Tests;
 use crate::{events, health, letters, numbers};
@@ -56,10 +55,10 @@ async fn not_found(uri: Uri) -> Response {
     let detail = "there is nothing here; there are GET /health, /health/live, /health/ready, /metrics, \
                   /telemetry-test/health, /telemetry-test/metrics, /telemetry-test/events, \
                   /telemetry-test/dead-letters and /telemetry-test/tests";
-    Problem::new(StatusCode::NOT_FOUND, detail, uri.path()).into_response()
+    problem(StatusCode::NOT_FOUND, detail, uri.path())
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let detail = format!("{method:.40} is not supported here; the header allow names what is");
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail, uri.path()).into_response()
+    problem(StatusCode::METHOD_NOT_ALLOWED, &detail, uri.path())
 }

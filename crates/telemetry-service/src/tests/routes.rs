@@ -20,11 +20,7 @@ use super::pipeline::StartError;
 use super::plan::{SETTLE, Severity, TestPlan, TestType};
 use super::registry::Tests;
 use super::run::TestReport;
-use crate::problem::Problem;
-
-fn problem(status: StatusCode, detail: &str, instance: &str) -> Response {
-    Problem::new(status, detail, instance).into_response()
-}
+use crate::problem::problem;
 
 const START: &str = "/telemetry-test/test/start";
 const TEST: &str = "/telemetry-test/test/{test_id}";
