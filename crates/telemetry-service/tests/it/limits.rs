@@ -132,6 +132,27 @@ fn bodies_that_arrive_slowly_keep_no_one_out() {
 }
 
 #[test]
+fn abuse_harms_no_span_of_the_application() {
+    let world = World::limited(Limits { connections: 8, ..Limits::default() });
+    let mut open = Vec::new();
+    for n in 0..50 {
+        let mut socket = world.connect();
+        let _ = socket.write_all(match n % 3 {
+            0 => b"GET /orders/1 HTTP/1.1\r\nHo".as_slice(),
+            1 => b"\x16\x03\x01\x02\x00",
+            _ => b"POST /orders/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10737418240\r\n\r\nx",
+        });
+        open.push(socket);
+    }
+    world.trace(100);
+    assert_eq!(world.get("/orders/1").status, 200);
+    world.telemetry.flush(crate::support::LONG).expect("delivered");
+    let ledger = world.telemetry.handle().expect("an exporter").ledger();
+    assert_eq!((ledger.lost(), ledger.imbalance()), (0, 0));
+    assert!(ledger.delivered >= 101, "{ledger:?}");
+}
+
+#[test]
 fn heads_that_are_too_large_are_refused() {
     let world = World::new(&[]);
     let mut socket = world.connect();
