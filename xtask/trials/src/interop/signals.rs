@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use mock_collector::MockCollector;
 use otlp_payload::json;
+use otlp_transport::{Config, connect};
 use resilient_exporter::Signal;
 
 use self::app::App;
@@ -99,7 +100,11 @@ pub(super) fn killed(setup: &Setup, signal: Signal, protocol: Protocol) -> Resul
     // The Collector's JSON, read by us, has the same items.
     let mut read = Items::default();
     let mut lines = 0;
-    for line in fs::read_to_string(collector.record_of_signal(signal, "jsonl"))?.lines() {
+    // The Collector writes an object and its line feed by themselves: killed between the two, and started again, it has
+    // two objects in one line.
+    let record =
+        fs::read_to_string(collector.record_of_signal(signal, "jsonl"))?.replace("}{\"resource", "}\n{\"resource");
+    for line in record.lines() {
         let (message, _) = json::from_line_of(signal, line.as_bytes(), json::MAX_LINE_BYTES)?;
         read.add(signal, &message)?;
         lines += 1;
@@ -199,7 +204,9 @@ fn spill(signal: Signal, form: Form, state: &Path) -> Result<Vec<PathBuf>, Failu
     const ROOM_BELOW: u64 = 890;
     let stopped = MockCollector::start()?;
     stopped.stop();
+    let config = Config::builder().with_signal(signal).with_endpoint(stopped.grpc_endpoint()).build()?;
     let pipeline = contender::builder(Settings::Quick, Protocol::Grpc, &stopped.grpc_endpoint(), state)?
+        .with_primary(connect(config)?)
         .with_fallback_compression(form.compression)
         .with_fallback_compress_above(0)
         .with_buffer_size(usize::try_from(BUFFER)?)
