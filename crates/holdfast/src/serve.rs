@@ -28,11 +28,11 @@ pub(crate) struct Args {
     listen: SocketAddr,
 
     /// Name that requests may have in Host, beside literal addresses and localhost; may be given more than once
-    #[arg(long, value_name = "NAME", env = "TELEMETRY_SERVICE_HOSTS", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
 
     /// Allow resilience tests, with the token, on an address that strangers can reach
-    #[arg(long, env = "TELEMETRY_SERVICE_TESTS")]
+    #[arg(long)]
     allow_tests: bool,
 }
 
@@ -97,8 +97,9 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     say(format_args!("exporting to {} ({collector})", telemetry.health().collector_endpoint));
 
     let observer = telemetry.observer();
-    let mut service = Service::new(observer.clone()).with_address(address).with_tests_elsewhere(args.allow_tests);
-    for name in &args.allow_host {
+    let has_tests = args.allow_tests || is_set("TELEMETRY_SERVICE_TESTS")?;
+    let mut service = Service::new(observer.clone()).with_address(address).with_tests_elsewhere(has_tests);
+    for name in hosts(&args.allow_host, &std::env::var("TELEMETRY_SERVICE_HOSTS").unwrap_or_default())? {
         service = service.with_host(name);
     }
     if let Some(token) = token(telemetry.settings().exporter.state_dir.as_deref())? {
@@ -125,6 +126,34 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     served?;
     shut_down?;
     Ok(())
+}
+
+/// Whether a variable says `true`, in any case; an empty one counts as unset.
+///
+/// # Errors
+/// Any other text.
+fn is_set(name: &str) -> Result<bool, String> {
+    let value = std::env::var(name).unwrap_or_default();
+    match value.trim().to_ascii_lowercase().as_str() {
+        "" | "false" => Ok(false),
+        "true" => Ok(true),
+        _ => Err(format!("{name}={value:?}: accepted are true and false")),
+    }
+}
+
+/// The names of the arguments and of a list with commas, without blanks around them and empty ones.
+///
+/// # Errors
+/// A name with a port, a scheme or a blank in it: no `Host` would ever match.
+fn hosts<'a>(given: &'a [String], list: &'a str) -> Result<Vec<&'a str>, String> {
+    let names = given.iter().map(String::as_str).chain(list.split(',')).map(str::trim);
+    let names = names.filter(|name| !name.is_empty()).collect::<Vec<_>>();
+    match names.iter().find(|name| name.contains([':', '/', ' '])) {
+        Some(name) => {
+            Err(format!("{name:?} is no host name: accepted is a name such as telemetry.internal, without a port"))
+        }
+        None => Ok(names),
+    }
 }
 
 /// The token of the environment, else the one in the state directory. Without either the routes that need it refuse,
@@ -204,6 +233,17 @@ mod tests {
             let address = address.parse().expect("an address");
             let text = BindError { address, source: io::ErrorKind::AddrInUse.into() }.to_string();
             assert!(text.ends_with(&format!("--listen {other}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_come_from_arguments_and_the_list_and_have_no_port() {
+        let given = ["one.test".to_owned()];
+        assert_eq!(hosts(&given, " two.test, ,three.test,").expect("names"), ["one.test", "two.test", "three.test"]);
+        assert_eq!(hosts(&[], "").expect("none"), [""; 0]);
+        for bad in ["one.test:5210", "http://one.test", "one test"] {
+            let error = hosts(&[], bad).expect_err(bad);
+            assert!(error.contains(bad) && error.contains("accepted"), "{error}");
         }
     }
 }

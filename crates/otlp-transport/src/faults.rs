@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode};
 use otlp_payload::{Payload, Signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::outcome::{Cause, Outcome};
 use crate::{Note, Transport, answer};
@@ -213,7 +213,8 @@ impl FaultyTransport {
         &*self.transport
     }
 
-    async fn fail(&self, running: Running, payload: &Payload) -> Outcome {
+    /// `deadline` is that of the call, whichever faults hold meanwhile.
+    async fn fail(&self, running: Running, payload: &Payload, deadline: Instant) -> Outcome {
         match running.fault.mode {
             FaultMode::Refuse => {
                 let cause = Cause::Connect("connection refused by an injected fault".to_owned());
@@ -231,8 +232,12 @@ impl FaultyTransport {
                 self.inner().send(payload).await
             }
             FaultMode::Hang | FaultMode::Slow(_) => {
-                if timeout(self.timeout, self.faults.ended(&running)).await.is_ok() {
-                    return self.inner().send(payload).await;
+                if timeout_at(deadline, self.faults.ended(&running)).await.is_ok() {
+                    // Another fault may have taken the place of this one.
+                    return match self.faults.of_call() {
+                        None => self.inner().send(payload).await,
+                        Some(next) => Box::pin(self.fail(next, payload, deadline)).await,
+                    };
                 }
                 let cause = Cause::Timeout(self.timeout);
                 Outcome::Retryable { after: None, cause, possible_duplicate: false }
@@ -262,7 +267,7 @@ impl Transport for FaultyTransport {
     {
         match self.faults.of_call() {
             None => self.inner().send(payload),
-            Some(running) => Box::pin(self.fail(running, payload)),
+            Some(running) => Box::pin(self.fail(running, payload, Instant::now() + self.timeout)),
         }
     }
 
@@ -401,6 +406,34 @@ mod tests {
         assert!(faults.end());
         assert!(transport.send(&payload).await.is_delivered());
         assert_eq!((faults.injected(), takes.0.lock().expect("no panic").len()), (3, 2));
+    }
+
+    /// No call goes out while a fault holds, whichever held when it began, and none takes longer than its time-out.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_has_the_fault_that_takes_the_place_of_the_first() {
+        let (faults, transport, takes) = faulty();
+        let payload = payload();
+        let begin = Instant::now();
+        faults.begin(Fault::new(FaultMode::Hang), None);
+        let replace = async {
+            sleep(SECOND).await;
+            faults.begin(Fault::new(FaultMode::Hang), None);
+            sleep(SECOND).await;
+            faults.begin(Fault::new(FaultMode::Refuse), None);
+        };
+        let (outcome, ()) = tokio::join!(transport.send(&payload), replace);
+        assert!(matches!(outcome, Outcome::Retryable { cause: Cause::Connect(_), .. }), "{outcome:?}");
+        assert_eq!((begin.elapsed(), takes.0.lock().expect("no panic").len()), (2 * SECOND, 0));
+
+        faults.begin(Fault::new(FaultMode::Hang), None);
+        let begin = Instant::now();
+        let replace = async {
+            sleep(TIMEOUT / 2).await;
+            faults.begin(Fault::new(FaultMode::Hang), None);
+        };
+        let (outcome, ()) = tokio::join!(transport.send(&payload), replace);
+        assert!(matches!(outcome, Outcome::Retryable { cause: Cause::Timeout(_), .. }), "{outcome:?}");
+        assert_eq!((begin.elapsed(), takes.0.lock().expect("no panic").len()), (TIMEOUT, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -121,7 +121,7 @@ async fn redrive_matching(
     .await
 }
 
-fn id_of(id: Result<Path<String>, PathRejection>, uri: &Uri) -> Result<String, Problem> {
+pub(crate) fn id_of(id: Result<Path<String>, PathRejection>, uri: &Uri) -> Result<String, Problem> {
     match id {
         Ok(Path(id)) if id.len() <= 255 => Ok(id),
         _ => Err(Problem::of_field("id", "is no name", "UTF-8 of 255 bytes at most", uri.path())),

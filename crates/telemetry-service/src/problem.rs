@@ -32,6 +32,12 @@ impl Problem {
         problem
     }
 
+    /// The field that is refused, and the values that it accepts.
+    pub(crate) fn with_field(mut self, field: String, accepted: String) -> Self {
+        self.0.field = Some((field, accepted));
+        self
+    }
+
     pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
         self.0.header = Some((name, HeaderValue::from_static(value)));
         self

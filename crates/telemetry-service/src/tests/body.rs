@@ -8,21 +8,40 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Bytes of a body, at most.
-pub(super) const MAX_BYTES: usize = 16 << 10;
+use crate::problem::Problem;
+
 /// Characters of a refused value that a refusal shows.
 const SHOWN: usize = 40;
 
 /// A body that is not accepted.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    pub(super) detail: String,
+    status: StatusCode,
+    detail: String,
+    /// The field that is refused, and its range.
+    field: Option<(String, String)>,
 }
 
 impl Refusal {
     fn new(detail: String) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, detail }
+        Self { status: StatusCode::BAD_REQUEST, detail, field: None }
+    }
+
+    /// One about a field: `why` is the predicate of the sentence.
+    pub(super) fn of(field: &str, why: &str, accepted: &str) -> Self {
+        let field = Some((field.to_owned(), accepted.to_owned()));
+        let detail =
+            field.as_ref().map_or_else(String::new, |(name, _)| format!("{name} {why}; accepted is {accepted}"));
+        Self { status: StatusCode::BAD_REQUEST, detail, field }
+    }
+
+    /// The answer to the request of this path.
+    pub(super) fn into_problem(self, path: &str) -> Problem {
+        let problem = Problem::new(self.status, self.detail, path);
+        match self.field {
+            Some((field, accepted)) => problem.with_field(field, accepted),
+            None => problem,
+        }
     }
 }
 
@@ -42,8 +61,8 @@ impl<'a> Fields<'a> {
         let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("unreadable"));
         let essence = content_type.unwrap_or("missing").split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
-            let detail = format!("content-type is {}; accepted is application/json", shown(essence));
-            return Err(Refusal { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, detail });
+            let refusal = Refusal::of("content-type", &format!("is {}", shown(essence)), "application/json");
+            return Err(Refusal { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..refusal });
         }
         match serde_json::from_slice::<Object<'a>>(body) {
             Ok(Object(left)) => Ok(Self { left, known: Vec::new() }),
@@ -56,7 +75,7 @@ impl<'a> Fields<'a> {
         let Some(at) = self.left.iter().position(|(field, _)| field == name) else { return Ok(None) };
         let (_, value) = self.left.swap_remove(at);
         if self.left.iter().any(|(field, _)| field == name) {
-            return Err(Refusal::new(format!("{name} is given more than once; accepted is once")));
+            return Err(Refusal::of(name, "is given more than once", "once"));
         }
         Ok(Some(value.get()))
     }
@@ -69,13 +88,13 @@ impl<'a> Fields<'a> {
         default: Option<u32>,
     ) -> Result<u32, Refusal> {
         let (min, max) = (*range.start(), *range.end());
-        let accepted = format_args!("accepted is a whole number from {min} to {max}").to_string();
+        let accepted = format!("a whole number from {min} to {max}");
         let Some(text) = self.take(name)? else {
-            return default.ok_or_else(|| Refusal::new(format!("{name} is missing; {accepted}")));
+            return default.ok_or_else(|| Refusal::of(name, "is missing", &accepted));
         };
         let is_whole = text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|number| is_whole && range.contains(number));
-        number.ok_or_else(|| Refusal::new(format!("{name} is {}; {accepted}", shown(text))))
+        number.ok_or_else(|| Refusal::of(name, &format!("is {}", shown(text)), &accepted))
     }
 
     /// One of several words; `default` where there is none.
@@ -86,13 +105,13 @@ impl<'a> Fields<'a> {
         default: Option<T>,
     ) -> Result<T, Refusal> {
         let list: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-        let accepted = format!("accepted is one of {}", list.join(", "));
+        let accepted = format!("one of {}", list.join(", "));
         let Some(text) = self.take(name)? else {
-            return default.ok_or_else(|| Refusal::new(format!("{name} is missing; {accepted}")));
+            return default.ok_or_else(|| Refusal::of(name, "is missing", &accepted));
         };
         let word = serde_json::from_str::<String>(text).ok();
         let found = words.iter().find(|(known, _)| word.as_deref() == Some(known)).map(|(_, value)| *value);
-        found.ok_or_else(|| Refusal::new(format!("{name} is {}; {accepted}", shown(text))))
+        found.ok_or_else(|| Refusal::of(name, &format!("is {}", shown(text)), &accepted))
     }
 
     /// True or false; `default` where there is none.
@@ -101,7 +120,7 @@ impl<'a> Fields<'a> {
             None => Ok(default),
             Some("true") => Ok(true),
             Some("false") => Ok(false),
-            Some(text) => Err(Refusal::new(format!("{name} is {}; accepted is true or false", shown(text)))),
+            Some(text) => Err(Refusal::of(name, &format!("is {}", shown(text)), "true or false")),
         }
     }
 
@@ -109,7 +128,7 @@ impl<'a> Fields<'a> {
     pub(super) fn end(self) -> Result<(), Refusal> {
         let Some((name, _)) = self.left.first() else { return Ok(()) };
         let known = self.known.join(", ");
-        Err(Refusal::new(format!("{} is an unknown field; accepted are {known}", shown(name))))
+        Err(Refusal::of(&shown(name), "is an unknown field", &known))
     }
 }
 
@@ -176,6 +195,7 @@ mod tests {
         for value in ["0", "1001", "-1", "1.0", "1e2", "1e999", "\"7\"", "null", "[]", "{\"a\":1}", "true"] {
             let refusal = read(&format!("{{\"rate\": {value}}}")).expect_err(value);
             assert_eq!(refusal.detail, format!("rate is {value}; {range}"));
+            assert_eq!(refusal.field, Some(("rate".to_owned(), "a whole number from 1 to 1000".to_owned())));
             assert_eq!(refusal.status, StatusCode::BAD_REQUEST);
         }
         let huge = "9".repeat(400);
@@ -186,7 +206,7 @@ mod tests {
             (r#"{"rate":1,"mode":"quick"}"#, r#"mode is "quick"; accepted is one of "fast", "slow""#),
             (r#"{"rate":1,"mode":3}"#, r#"mode is 3; accepted is one of "fast", "slow""#),
             (r#"{"rate":1,"errors":"true"}"#, r#"errors is "true"; accepted is true or false"#),
-            (r#"{"rate":1,"rat":1}"#, "rat is an unknown field; accepted are rate, mode, errors"),
+            (r#"{"rate":1,"rat":1}"#, "rat is an unknown field; accepted is rate, mode, errors"),
             (r#"{"rate":1,"rate":2}"#, "rate is given more than once; accepted is once"),
         ] {
             assert_eq!(read(body).expect_err(body).detail, detail);

@@ -44,7 +44,7 @@ impl Loads {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Generated {
-    /// Spans.
+    /// Spans that were started and ended: the sampler of the process decides which of them are exported.
     pub generated: u32,
     /// Spans of these whose status is *error*.
     pub errors: u32,
@@ -54,8 +54,9 @@ pub struct Generated {
 
 /// Every so many spans one has an error.
 const ERROR_EVERY: u32 = 10;
-/// Spans until the SDK's queue, which has 2,048 places by default and drops spans uncounted, is exported.
-const FLUSH_EVERY: u32 = 512;
+/// Spans until the SDK's queue, which drops spans uncounted when it is full, is exported: a quarter of its places,
+/// since another load and the application fill it too, and at most so many.
+const FLUSH_EVERY: usize = 512;
 
 impl Tests {
     /// Makes spans by the process's own provider, sampler included, and returns when they are in its exporter. Each is
@@ -71,6 +72,8 @@ impl Tests {
         let _place = self.load_place()?;
         let Loads { span_count, delay, include_errors } = loads;
         let (test_id, mut errors) = (self.new_id(), 0);
+        let flush_every = (self.observer().settings().batch.max_queue_size / 4).clamp(1, FLUSH_EVERY);
+        let flush_every = u32::try_from(flush_every).unwrap_or(1);
         let tracer = self.observer().tracer_provider().tracer("holdfast.test");
         for number in 1..=span_count {
             let builder =
@@ -81,7 +84,7 @@ impl Tests {
                 errors += 1;
             }
             span.end();
-            if number == span_count || number % FLUSH_EVERY == 0 {
+            if number == span_count || number % flush_every == 0 {
                 self.flush().await;
             }
             if number < span_count && !delay.is_zero() {

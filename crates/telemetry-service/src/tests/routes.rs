@@ -4,9 +4,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -14,13 +14,16 @@ use serde::Serialize;
 use serde_json::json;
 use telemetry_manager::otlp_transport::{Fault, FaultMode};
 
-use super::body::{Fields, MAX_BYTES, Refusal};
+use super::body::{Fields, Refusal};
 use super::loads::Loads;
 use super::pipeline::StartError;
 use super::plan::{SETTLE, Severity, TestPlan, TestType};
 use super::registry::Tests;
 use super::run::TestReport;
-use crate::problem::problem;
+use crate::body;
+use crate::letters::id_of;
+use crate::problem::{Problem, problem};
+use crate::query::Query;
 
 const START: &str = "/telemetry-test/test/start";
 const TEST: &str = "/telemetry-test/test/{test_id}";
@@ -53,20 +56,20 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(tests: Tests) -> Router<S
         .route(TESTS, get(list))
         .route(LOADS, post(generate))
         .route(FAILURE, post(fail).delete(repair))
-        .layer(DefaultBodyLimit::max(MAX_BYTES))
         .with_state(tests)
 }
 
-/// A body, or the reason why it was not read.
-type Body = Result<Bytes, BytesRejection>;
+/// A body within its limits; the target must have no parameters.
+async fn read(uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
+    Query::parse(uri, &[])?;
+    body::read(headers, body, uri.path()).await
+}
 
-async fn start(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
-    let plan = match plan(&headers, body) {
-        Ok(plan) => plan,
-        Err(refusal) => return refuse(&refusal, &uri),
-    };
+async fn start(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let body = read(&uri, &headers, body).await?;
+    let plan = plan(&headers, &body).map_err(|refusal| refusal.into_problem(uri.path()))?;
     // Opens files.
-    match tokio::task::spawn_blocking(move || tests.start(plan)).await {
+    Ok(match tokio::task::spawn_blocking(move || tests.start(plan)).await {
         Ok(Ok(id)) => {
             let location = HeaderValue::from_str(&TEST.replace("{test_id}", &id));
             let mut response = answer(StatusCode::ACCEPTED, &json!({ "test_id": id }));
@@ -75,12 +78,11 @@ async fn start(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: B
         }
         Ok(Err(error)) => not_started(&error, &uri),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the start of the test panicked", uri.path()),
-    }
+    })
 }
 
-fn plan(headers: &HeaderMap, body: Body) -> Result<TestPlan, Refusal> {
-    let body = read(body)?;
-    let mut fields = Fields::of(headers, &body)?;
+fn plan(headers: &HeaderMap, body: &[u8]) -> Result<TestPlan, Refusal> {
+    let mut fields = Fields::of(headers, body)?;
     let test_type = fields.word("test_type", &TestType::ALL.map(|kind| (kind.as_str(), kind)), None)?;
     let duration = Duration::from_secs(fields.integer("duration_seconds", SECONDS, None)?.into());
     let span_rate = fields.integer("span_rate", RATE, None)?;
@@ -89,23 +91,26 @@ fn plan(headers: &HeaderMap, body: Body) -> Result<TestPlan, Refusal> {
     fields.end()?;
     let plan = TestPlan { test_type, duration, span_rate, severity, settle: SETTLE };
     if plan.spans() > MAX_SPANS {
-        let detail = format!(
-            "span_rate and duration_seconds make {} spans; accepted are {MAX_SPANS} spans a test, severity included",
-            plan.spans()
-        );
-        return Err(Refusal { status: StatusCode::BAD_REQUEST, detail });
+        let (why, accepted) =
+            (format!("makes {} spans with duration_seconds", plan.spans()), "in all, severity included");
+        return Err(Refusal::of("span_rate", &why, &format!("{MAX_SPANS} spans {accepted}")));
     }
     Ok(plan)
 }
 
-async fn report(State(tests): State<Tests>, Path(id): Path<String>, uri: Uri) -> Response {
-    found(tests.get(&id), StatusCode::OK, &uri)
+/// The id in a path.
+type Id = Result<Path<String>, PathRejection>;
+
+async fn report(State(tests): State<Tests>, id: Id, uri: Uri) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    Ok(found(tests.get(&id_of(id, &uri)?), StatusCode::OK, &uri))
 }
 
-async fn cancel(State(tests): State<Tests>, Path(id): Path<String>, uri: Uri) -> Response {
-    let report = tests.cancel(&id);
+async fn cancel(State(tests): State<Tests>, id: Id, uri: Uri) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    let report = tests.cancel(&id_of(id, &uri)?);
     let has_ended = report.as_ref().is_some_and(|report| report.state.has_ended());
-    found(report, if has_ended { StatusCode::OK } else { StatusCode::ACCEPTED }, &uri)
+    Ok(found(report, if has_ended { StatusCode::OK } else { StatusCode::ACCEPTED }, &uri))
 }
 
 fn found(report: Option<TestReport>, status: StatusCode, uri: &Uri) -> Response {
@@ -119,35 +124,29 @@ fn found(report: Option<TestReport>, status: StatusCode, uri: &Uri) -> Response 
     }
 }
 
-async fn list(State(tests): State<Tests>) -> Response {
-    answer(StatusCode::OK, &json!({ "tests": tests.list() }))
+async fn list(State(tests): State<Tests>, uri: Uri) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    Ok(answer(StatusCode::OK, &json!({ "tests": tests.list() })))
 }
 
-async fn generate(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
-    let loads = match loads(&headers, body) {
-        Ok(loads) => loads,
-        Err(refusal) => return refuse(&refusal, &uri),
-    };
-    match tests.generate(loads).await {
+async fn generate(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let body = read(&uri, &headers, body).await?;
+    let loads = loads(&headers, &body).map_err(|refusal| refusal.into_problem(uri.path()))?;
+    Ok(match tests.generate(loads).await {
         Ok(generated) => answer(StatusCode::OK, &generated),
         Err(error) => not_started(&error, &uri),
-    }
+    })
 }
 
-fn loads(headers: &HeaderMap, body: Body) -> Result<Loads, Refusal> {
-    let body = read(body)?;
-    let mut fields = Fields::of(headers, &body)?;
+fn loads(headers: &HeaderMap, body: &[u8]) -> Result<Loads, Refusal> {
+    let mut fields = Fields::of(headers, body)?;
     let span_count = fields.integer("span_count", COUNT, None)?;
     let delay = Duration::from_millis(fields.integer("delay_ms", DELAY, Some(0))?.into());
     let include_errors = fields.boolean("include_errors", false)?;
     fields.end()?;
     if delay * span_count > LOAD_TIME {
-        let detail = format!(
-            "span_count times delay_ms is {} ms; accepted are {} ms a request",
-            (delay * span_count).as_millis(),
-            LOAD_TIME.as_millis()
-        );
-        return Err(Refusal { status: StatusCode::BAD_REQUEST, detail });
+        let why = format!("times span_count is {} ms", (delay * span_count).as_millis());
+        return Err(Refusal::of("delay_ms", &why, &format!("{} ms a request", LOAD_TIME.as_millis())));
     }
     Ok(Loads { span_count, delay, include_errors })
 }
@@ -161,19 +160,16 @@ enum Mode {
     Slow,
 }
 
-async fn fail(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
-    let Some(faults) = tests.observer().faults() else { return not_started(&StartError::NotExported, &uri) };
-    let (word, fault, duration) = match fault(&headers, body) {
-        Ok(read) => read,
-        Err(refusal) => return refuse(&refusal, &uri),
-    };
+async fn fail(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let body = read(&uri, &headers, body).await?;
+    let (word, fault, duration) = fault(&headers, &body).map_err(|refusal| refusal.into_problem(uri.path()))?;
+    let Some(faults) = tests.observer().faults() else { return Ok(not_started(&StartError::NotExported, &uri)) };
     faults.begin(fault, Some(duration));
-    answer(StatusCode::OK, &json!({ "mode": word, "duration_seconds": duration.as_secs() }))
+    Ok(answer(StatusCode::OK, &json!({ "mode": word, "duration_seconds": duration.as_secs() })))
 }
 
-fn fault(headers: &HeaderMap, body: Body) -> Result<(&'static str, Fault, Duration), Refusal> {
-    let body = read(body)?;
-    let mut fields = Fields::of(headers, &body)?;
+fn fault(headers: &HeaderMap, body: &[u8]) -> Result<(&'static str, Fault, Duration), Refusal> {
+    let mut fields = Fields::of(headers, body)?;
     let modes = [
         ("refuse", ("refuse", Mode::Refuse)),
         ("hang", ("hang", Mode::Hang)),
@@ -193,21 +189,11 @@ fn fault(headers: &HeaderMap, body: Body) -> Result<(&'static str, Fault, Durati
     Ok((word, Fault::new(mode), duration))
 }
 
-async fn repair(State(tests): State<Tests>, uri: Uri) -> Response {
-    match tests.observer().faults() {
+async fn repair(State(tests): State<Tests>, uri: Uri) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    Ok(match tests.observer().faults() {
         Some(faults) => answer(StatusCode::OK, &json!({ "ended": faults.end() })),
         None => not_started(&StartError::NotExported, &uri),
-    }
-}
-
-fn read(body: Body) -> Result<Bytes, Refusal> {
-    body.map_err(|rejection| {
-        let status = rejection.status();
-        let detail = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than the {MAX_BYTES} bytes that are accepted"),
-            _ => "the body could not be read".to_owned(),
-        };
-        Refusal { status, detail }
     })
 }
 
@@ -220,10 +206,6 @@ fn answer(status: StatusCode, body: &impl Serialize) -> Response {
         Ok(body) => (status, headers, body).into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written as JSON", ""),
     }
-}
-
-fn refuse(refusal: &Refusal, uri: &Uri) -> Response {
-    problem(refusal.status, &refusal.detail, uri.path())
 }
 
 fn not_started(error: &StartError, uri: &Uri) -> Response {

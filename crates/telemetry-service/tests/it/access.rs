@@ -16,6 +16,16 @@ const ROUTES: [(&str, &str, bool); 10] = [
     ("POST", "/telemetry-test/dead-letters/redrive", true),
 ];
 
+/// Those of resilience tests.
+const TESTS: [(&str, &str, bool); 6] = [
+    ("POST", "/telemetry-test/test/start", false),
+    ("GET", "/telemetry-test/test/none", false),
+    ("GET", "/telemetry-test/tests", false),
+    ("POST", "/telemetry-test/generate-loads", false),
+    ("POST", "/telemetry-test/simulate/collector-failure", false),
+    ("GET", "/telemetry-test/events", false),
+];
+
 const OPEN: [&str; 4] = ["/health", "/health/live", "/health/ready", "/metrics"];
 
 #[test]
@@ -109,7 +119,7 @@ fn names_that_are_not_this_machines_are_refused_for_every_route() {
         let head = format!("{method} {path} HTTP/1.1\r\n{host}Connection: close\r\nContent-Length: 0\r\n\r\n");
         world.send(head.as_bytes())
     };
-    for (method, path, _) in ROUTES {
+    for (method, path, _) in ROUTES.into_iter().chain(TESTS) {
         let answer = asked(method, path, "Host: evil.example:5210\r\n");
         assert_eq!((answer.status, answer.header("content-type")), (403, "application/problem+json"), "{path}");
         let detail = answer.json()["detail"].as_str().expect("text").to_owned();
@@ -128,7 +138,7 @@ fn names_that_are_not_this_machines_are_refused_for_every_route() {
 fn a_foreign_origin_is_refused_for_every_route_and_method() {
     let world = World::new(&[]);
     for origin in ["http://evil.example", "null", "http://127.0.0.1:1", "https://localhost"] {
-        for (_, path, _) in ROUTES {
+        for (_, path, _) in ROUTES.into_iter().chain(TESTS) {
             for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
                 let headers = format!("Origin: {origin}\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 0\r\n");
                 let answer = world.request(method, path, &headers);

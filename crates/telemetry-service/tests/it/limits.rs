@@ -27,7 +27,11 @@ fn rest(mut socket: TcpStream) -> String {
 }
 
 fn head(world: &World, more: &str) -> String {
-    format!("POST {REDRIVE} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n{more}\r\n", world.address)
+    head_of(REDRIVE, world, more)
+}
+
+fn head_of(path: &str, world: &World, more: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n{more}\r\n", world.address)
 }
 
 #[test]
@@ -39,12 +43,19 @@ fn bodies_that_are_large_or_coded_are_refused_before_they_are_read() {
         ("Content-Encoding: gzip\r\nContent-Length: 20\r\n", "415"),
         ("Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", "415"),
     ] {
-        let mut socket = world.connect();
-        socket.write_all(head(&world, more).as_bytes()).expect("sent");
-        // No byte of the body was sent.
-        let answer = rest(socket);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{more}: {answer}");
-        assert!(answer.contains("application/problem+json"), "{answer}");
+        for path in [
+            REDRIVE,
+            "/telemetry-test/test/start",
+            "/telemetry-test/generate-loads",
+            "/telemetry-test/simulate/collector-failure",
+        ] {
+            let mut socket = world.connect();
+            socket.write_all(head_of(path, &world, more).as_bytes()).expect("sent");
+            // No byte of the body was sent.
+            let answer = rest(socket);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}, {more}: {answer}");
+            assert!(answer.contains("application/problem+json"), "{answer}");
+        }
     }
     for more in ["Content-Length: 2\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"] {
         let answer = world.request("POST", REDRIVE, &format!("Authorization: Bearer {TOKEN}\r\n{more}"));

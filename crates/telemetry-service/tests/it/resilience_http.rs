@@ -106,13 +106,13 @@ fn each_refusal_names_the_field_and_the_accepted_values() {
         (START, start(r#""duration_seconds": 1.5, "span_rate": 1"#), "duration_seconds is 1.5", "1 to 3600"),
         (START, start(r#""duration_seconds": 1, "span_rate": -1"#), "span_rate is -1", "1 to 1000"),
         (START, start(r#""duration_seconds": 1, "span_rate": 1e999"#), "span_rate is 1e999", "1 to 1000"),
-        (START, start(r#""duration_seconds": 3600, "span_rate": 1000"#), "span_rate and duration_seconds", "1000000"),
+        (START, start(r#""duration_seconds": 3600, "span_rate": 1000"#), "span_rate makes 3600000 spans", "1000000"),
         (START, start(r#""duration_seconds": 1, "span_rate": 1, "severity": 1"#), "severity is 1", "\"moderate\""),
         (START, start(r#""duration_seconds": 1, "span_rate": 1, "rate": 1"#), "rate is an unknown", "span_rate"),
         (LOADS, "{}".to_owned(), "span_count is missing", "1 to 10000"),
         (LOADS, r#"{"span_count": "1"}"#.to_owned(), "span_count is \"1\"", "1 to 10000"),
         (LOADS, r#"{"span_count": 1, "delay_ms": 10001}"#.to_owned(), "delay_ms", "0 to 10000"),
-        (LOADS, r#"{"span_count": 1000, "delay_ms": 61}"#.to_owned(), "span_count times delay_ms", "60000"),
+        (LOADS, r#"{"span_count": 1000, "delay_ms": 61}"#.to_owned(), "delay_ms times span_count", "60000"),
         (LOADS, r#"{"span_count": 1, "include_errors": 1}"#.to_owned(), "include_errors", "true or false"),
         (FAILURE, r#"{"mode": "explode"}"#.to_owned(), "mode", "\"refuse\", \"hang\", \"status\", \"slow\""),
         (FAILURE, r#"{"duration_seconds": 0}"#.to_owned(), "duration_seconds", "1 to 3600"),
@@ -123,9 +123,23 @@ fn each_refusal_names_the_field_and_the_accepted_values() {
         assert_eq!((refused.status, refused.header("content-type")), (400, "application/problem+json"), "{body}");
         let detail = refused.json()["detail"].as_str().expect("text").to_owned();
         assert!(detail.contains(field) && detail.contains(accepted), "{body}: {detail}");
+        let is_of_a_field = body != "[]";
+        assert_eq!(
+            refused.json()["accepted"].is_string() && refused.json()["field"].is_string(),
+            is_of_a_field,
+            "{body}"
+        );
     }
-    let large = post(&world, START, &" ".repeat(16_385));
+    let large = post(&world, START, &" ".repeat(65_537));
     assert_eq!((large.status, large.header("content-type")), (413, "application/problem+json"));
+    for (method, path) in [("GET", "/telemetry-test/test/%ff"), ("DELETE", "/telemetry-test/test/%ff")] {
+        let refused = exchange(&world, method, path, &[], "");
+        assert_eq!((refused.status, refused.header("content-type")), (400, "application/problem+json"), "{path}");
+    }
+    for path in [START, LOADS, FAILURE] {
+        let refused = post(&world, &format!("{path}?duration_seconds=5"), "{}");
+        assert_eq!((refused.status, &refused.json()["field"]), (400, &"duration_seconds".into()), "{path}");
+    }
     let form = exchange(&world, "POST", START, &["Content-Type: application/x-www-form-urlencoded"], "a=b");
     assert_eq!(form.status, 415);
     assert_eq!(exchange(&world, "PUT", START, &[], "").status, 405);
