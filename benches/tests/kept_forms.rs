@@ -29,7 +29,7 @@ fn the_compressed_forms_of_usual_spans_take_a_sixth_of_their_bytes_and_of_no_spa
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
     let endpoint = format!("http://{}", socket.local_addr().expect("bound"));
-    // What all payloads of `make` keep beside their plain bytes, once each was tried, and these bytes.
+    // The bytes that the payloads of `make` keep beside their plain ones once each was tried, and the plain bytes.
     let kept_by = |compression, make: &dyn Fn(u64) -> Payload| {
         let config = Config::builder().with_endpoint(&endpoint).with_protocol(Protocol::Grpc);
         let config = config.with_compression(compression).build().expect("valid");

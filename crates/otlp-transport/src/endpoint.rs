@@ -29,7 +29,7 @@ pub(crate) struct Given {
     pub(crate) setting: &'static str,
     pub(crate) text: String,
     pub(crate) reach: Reach,
-    /// Of the requests.
+    /// The signal of the requests.
     pub(crate) signal: Signal,
 }
 

@@ -108,7 +108,7 @@ impl Transport for SignalTransport {
         self.way(signal).is_some()
     }
 
-    /// Of the signals that were sent so far.
+    /// Reconnects the transports of the signals that were sent so far.
     fn reconnect(&self) {
         self.used().for_each(|transport| transport.reconnect());
     }
@@ -117,7 +117,7 @@ impl Transport for SignalTransport {
         self.of.iter().any(|way| way.transport.can_change())
     }
 
-    /// Of the signals that were sent so far.
+    /// Asks the transports of the signals that were sent so far.
     async fn has_changed(&self) -> bool {
         let mut has_changed = false;
         for transport in self.used() {

@@ -273,7 +273,7 @@ fn a_batch_with_an_unknown_tag_is_set_aside_untouched() {
     }
     journal.sync().expect("a well disk");
     drop(journal);
-    // Of the five, one has the tag 1, and one the last tag that there is.
+    // Batch 2 has the tag 1, batch 4 the last tag that there is; the other three have none.
     let known = Config { known_tags: &[0], ..SMALL };
     let (mut journal, report) = Journal::open(disk.root(), known, 8, |_| Ok(false)).expect("it opens");
     assert_eq!((report.batches, report.newer, report.damaged, report.lost_batches), (3, 2, 0, 0));

@@ -14,7 +14,7 @@ pub(crate) struct Message {
     pub(crate) fields: &'static [Field],
     /// At most one of the fields is set, and it is there even when it is 0 or empty.
     pub(crate) oneof: bool,
-    /// It is an item of its signal.
+    /// The message is an item of its signal.
     pub(crate) is_item: bool,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Field {
     /// The tag on the wire: number and wire type.
     pub(crate) tag: u32,
     pub(crate) repeated: bool,
-    /// It is a member of the `oneof` of its message, which has other fields too; it is there even when it is 0.
+    /// The field is a member of the `oneof` of its message, which has other fields too, and is there even when it is 0.
     pub(crate) is_choice: bool,
     pub(crate) kind: Kind,
     /// The name in lowerCamelCase, as it is written.

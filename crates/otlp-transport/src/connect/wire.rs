@@ -24,11 +24,12 @@ const SPEAKS_HTTP1: &str = "the peer answers in HTTP/1: it may not speak gRPC, w
 /// The first bytes that are expected of the peer, and what their absence tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum First {
-    /// Of TLS, of a proxy's answer to CONNECT, or read already: they tell nothing.
+    /// The first bytes are those of TLS or of a proxy's answer to CONNECT, or were read already: their absence tells
+    /// nothing.
     Any,
     /// The answer of a proxy that forwards a request, without TLS.
     Proxy,
-    /// Of a collector on a Unix socket.
+    /// The first bytes of a collector on a Unix socket.
     Socket,
     /// An answer over HTTP/1.1 without TLS.
     Http1,

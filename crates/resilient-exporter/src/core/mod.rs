@@ -146,7 +146,7 @@ pub(crate) struct Core {
     pub(crate) endpoint: Endpoint,
     pub(crate) storage: Storage,
     policy: Policy,
-    /// Of all batches.
+    /// The signal of all batches.
     signal: Signal,
     spills: Spills,
     replay: Replay,

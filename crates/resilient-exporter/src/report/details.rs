@@ -16,7 +16,8 @@ pub struct CollectorHealth {
     /// State of its circuit breaker.
     #[serde(serialize_with = "state_name")]
     pub breaker: State,
-    /// It refuses all spans: its answer and the remedy, as parts of one sentence. Until it accepts some.
+    /// The answer by which the collector refuses all spans, and the remedy, as parts of one sentence; none once the
+    /// collector accepts some.
     pub refusing: Option<String>,
     /// The end of the pause that it asked for.
     #[serde(serialize_with = "rfc3339")]

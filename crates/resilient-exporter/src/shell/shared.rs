@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     /// Threads that publish events of decisions they have taken.
     publishing: AtomicUsize,
     pub(crate) endpoint: String,
-    /// Of all batches.
+    /// The signal of all batches.
     pub(crate) signal: Signal,
     /// The reason for which an enabled fallback is missing.
     pub(super) no_fallback: Option<String>,

@@ -75,7 +75,7 @@ impl Part {
 /// files takes the lock of the journal's home, never the other way round.
 pub(crate) struct Home<D: Directory> {
     inner: Mutex<Inner<D>>,
-    /// Of everything in it.
+    /// The signal of everything in the directory.
     signal: Signal,
     is_on_network: AtomicBool,
     /// Tells the threads of the storage that content of an ended process has arrived.
