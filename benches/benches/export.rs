@@ -65,7 +65,7 @@ fn export(c: &mut Criterion) {
             || template.clone(),
             |batch| {
                 block_on(healthy.export(batch)).expect("never shut down");
-                handle.flush(Duration::from_secs(10)).expect("acknowledged at once");
+                handle.settled(Duration::from_secs(10)).expect("acknowledged at once");
             },
             BatchSize::LargeInput,
         );

@@ -56,7 +56,7 @@ fn trace(provider: &SdkTracerProvider, handle: &Handle, spans: usize) -> Result<
     let tracer = provider.tracer("shop");
     (0..spans).for_each(|_| drop(tracer.start("GET /orders")));
     provider.force_flush()?;
-    handle.flush(PATIENCE)?;
+    handle.settled(PATIENCE)?;
     Ok(())
 }
 

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).build();
 
     trace(&provider, 500)?;
-    handle.flush(PATIENCE)?;
+    handle.settled(PATIENCE)?;
     show("the collector is up", &handle);
 
     collector.stop(); // its ports refuse
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     show("the collector is down", &handle);
 
     collector.start_again()?; // the same ports
-    handle.flush(PATIENCE)?;
+    handle.settled(PATIENCE)?;
     show("the collector is back", &handle);
     provider.shutdown()?;
 

@@ -81,7 +81,7 @@ fn measure(number: usize, seconds: u64) -> Result<(), Box<dyn std::error::Error>
     collector.start_again()?;
     handle.retry_now();
     // Short periods end within a pause that the collector has asked for: it lasts.
-    let flushed = handle.flush(Duration::from_secs(2 * seconds));
+    let flushed = handle.settled(Duration::from_secs(2 * seconds));
     let ledger = handle.ledger();
     assert_eq!((ledger.lost(), ledger.imbalance()), (0, 0), "{ledger:?}");
     if flushed.is_ok() {

@@ -29,7 +29,7 @@ use crate::seams::settings::{
 };
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
-use crate::shell::{disk, journal, net, signals};
+use crate::shell::{disk, journal, net, own, signals};
 use crate::stores::none::NoFallback;
 
 mod aliases;
@@ -333,19 +333,15 @@ impl Builder {
             home.set_waker(Box::new(move || shared.upgrade().iter().for_each(|shared| shared.wake_storage())));
         }
         if let Some(fallback) = fallback {
-            let shared = Arc::clone(&shared);
-            spawn("holdfast-disk", move || disk::run(&shared, fallback))?;
+            spawn(&shared, "holdfast-disk", move |shared| disk::run(shared, fallback))?;
         }
         let journal = committer.map_or(Ok(()), |committer| {
-            let shared = Arc::clone(&shared);
-            spawn("holdfast-journal", move || journal::run(&shared, committer))
+            spawn(&shared, "holdfast-journal", move |shared| journal::run(shared, committer))
         });
         let has_journal = journal.is_ok();
         let limit = self.settings.request.attempt_timeout;
-        let started = journal.and_then(|()| {
-            let shared = Arc::clone(&shared);
-            spawn("holdfast-net", move || net::run(&shared, &transport, runtime, limit))
-        });
+        let started = journal
+            .and_then(|()| spawn(&shared, "holdfast-net", move |shared| net::run(shared, &transport, runtime, limit)));
         if let Err(error) = started {
             // Threads that were started end, and give the directories back.
             if !has_journal {
@@ -445,11 +441,16 @@ fn seed(state: &RandomState, process: u32, wall: SystemTime) -> u64 {
 }
 
 /// Starts a thread of ours, with the blocked signals of the calling one.
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), BuildError> {
+fn spawn(shared: &Arc<Shared>, name: &str, run: impl FnOnce(&Shared) + Send + 'static) -> Result<(), BuildError> {
     #[cfg(test)]
     if tests::is_refused(name) {
         return Err(BuildError::Thread(std::io::ErrorKind::WouldBlock.into()));
     }
+    let shared = Arc::clone(shared);
+    let run = move || {
+        own::enter(&shared);
+        run(&shared);
+    };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(BuildError::Thread)
 }
 

@@ -103,7 +103,7 @@ impl SpanExporter for ResilientSpanExporter {
     /// Waits until no span waits, at most for [`Shutdown::timeout`](crate::Shutdown::timeout). The SDK's batch
     /// processor never calls this; use [`Handle::flush`] with a deadline of your own.
     fn force_flush(&self) -> OTelSdkResult {
-        let flushed = self.pipeline.shared.flush(self.pipeline.longest_wait());
+        let flushed = self.pipeline.shared.flush(self.pipeline.longest_wait(), false);
         flushed.map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
     }
 

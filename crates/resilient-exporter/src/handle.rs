@@ -11,7 +11,9 @@ use crate::report::events::Event;
 use crate::report::forked::Forked;
 use crate::report::health::Health;
 use crate::report::ledger::Ledger;
-use crate::shell::ending::{FlushError, ShutdownError};
+use crate::shell::ending::ShutdownError;
+use crate::shell::flush::{FlushError, SettleError, WaitFailure, on_thread};
+use crate::shell::own;
 use crate::shell::shared::Shared;
 
 pub use self::dead_letters::{DeadLetterFilter, RedriveReport};
@@ -40,15 +42,88 @@ impl Handle {
         self.shared.health()
     }
 
-    /// Waits until every batch accepted before this call has left memory and no fallback file is left, for `timeout` at
-    /// most. Breaker and backoff decide as always: a flush sends no batch earlier. Spans in the SDK's own queue are not
-    /// accepted yet: call the provider's `force_flush` first. Blocks the calling thread.
+    /// Has every batch that was accepted before this call leave memory: waits until each has an answer. When the
+    /// collector takes nothing, at the latest after half of `timeout`, the rest is moved to fallback files, or is left
+    /// to the journal in durable mode, and this waits until they are synced there. Without such a place the whole
+    /// `timeout` is waited for answers.
+    ///
+    /// A batch that waits for its answer when it is moved is sent again later: a possible duplicate, and counted as
+    /// one. Stored batches are sent as always; [`settled`](Self::settled) waits for them. Spans in the SDK's own queue
+    /// are not accepted yet: call the provider's `force_flush` first. Blocks the calling thread, wakes it 20 times a
+    /// second; on a runtime's worker use [`flush_async`](Self::flush_async).
+    ///
+    /// ```
+    /// # fn demo(handle: &resilient_exporter::Handle) {
+    /// // Before a platform freezes or ends the process:
+    /// if let Err(error) = handle.flush(std::time::Duration::from_secs(2)) {
+    ///     eprintln!("{error}"); // .. 512 spans are in memory only
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`FlushError`] counts the spans that still wait in memory and in files. They stay on their way. A shutdown ends
-    /// the wait: spans in files are left to the next process then.
+    /// [`FlushError`] counts the spans that are in memory only. They stay on their way.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        self.shared.flush(timeout)
+        self.shared.flush(timeout, false)
+    }
+
+    /// [`flush`](Self::flush) for asynchronous code: waits on a thread of its own, with any runtime or none. A dropped
+    /// future ends nothing: that thread waits on.
+    ///
+    /// # Errors
+    /// As `flush`; or [`WaitFailure::NoThread`].
+    pub async fn flush_async(&self, timeout: Duration) -> Result<(), FlushError> {
+        let flushed = on_thread(Arc::clone(&self.shared), move |shared| shared.flush(timeout, false));
+        flushed.await.unwrap_or_else(|| self.not_flushed())
+    }
+
+    /// A [`flush`](Self::flush) that begins with one attempt outside of backoff and breaker, though not within a pause
+    /// that the collector asked for: for the last moment before a process may be stopped, by Kubernetes' `preStop` for
+    /// example. What the attempt does not deliver is moved to the disk at once.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub fn checkpoint(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.shared.flush(timeout, true)
+    }
+
+    /// [`checkpoint`](Self::checkpoint) for asynchronous code, as [`flush_async`](Self::flush_async).
+    ///
+    /// # Errors
+    /// As `checkpoint`; or [`WaitFailure::NoThread`].
+    pub async fn checkpoint_async(&self, timeout: Duration) -> Result<(), FlushError> {
+        let flushed = on_thread(Arc::clone(&self.shared), move |shared| shared.flush(timeout, true));
+        flushed.await.unwrap_or_else(|| self.not_flushed())
+    }
+
+    /// Waits until every batch accepted before this call has left memory and no fallback file is left, for `timeout` at
+    /// most. Breaker, backoff and the rate of the replay decide as always: this sends no batch earlier. Blocks the
+    /// calling thread; on a runtime's worker use [`settled_async`](Self::settled_async).
+    ///
+    /// # Errors
+    /// [`SettleError`] counts the spans that still wait in memory and in files. They stay on their way. A shutdown ends
+    /// the wait: spans in files are left to the next process then.
+    pub fn settled(&self, timeout: Duration) -> Result<(), SettleError> {
+        self.shared.settled(timeout)
+    }
+
+    /// [`settled`](Self::settled) for asynchronous code, as [`flush_async`](Self::flush_async).
+    ///
+    /// # Errors
+    /// As `settled`; or [`WaitFailure::NoThread`].
+    pub async fn settled_async(&self, timeout: Duration) -> Result<(), SettleError> {
+        let settled = on_thread(Arc::clone(&self.shared), move |shared| shared.settled(timeout));
+        settled.await.unwrap_or_else(|| {
+            let failure = self.forked().map_or(WaitFailure::NoThread, WaitFailure::Forked);
+            Err(self.shared.unsettled(failure))
+        })
+    }
+
+    fn not_flushed(&self) -> Result<(), FlushError> {
+        if let Some(forked) = self.forked() {
+            return Err(FlushError { in_memory: 0, failure: WaitFailure::Forked(forked) });
+        }
+        Err(FlushError { in_memory: self.shared.core().only_in_memory(), failure: WaitFailure::NoThread })
     }
 
     /// Has the next call go out at once: it passes the backoff and the breaker, but no pause that the collector asked
@@ -80,6 +155,13 @@ impl Handle {
     #[must_use]
     pub fn forked(&self) -> Option<Forked> {
         self.shared.process.forked()
+    }
+
+    /// Whether the calling thread is one of the exporter's, as that of a log subscriber or of a transport may be. The
+    /// waits of this handle return an error there at once.
+    #[must_use]
+    pub fn is_own_thread(&self) -> bool {
+        own::is_own(&self.shared)
     }
 
     /// A receiver of every [`Event`] from now on. A receiver that is 1,024 events behind misses further ones until it

@@ -62,5 +62,6 @@ pub use seams::settings::{
     Breaker, Buffer, DeadLetters, Durability, FallbackFormat, Files, Refused, Replay, Requests, Retry, Settings,
     Shutdown,
 };
-pub use shell::ending::{FlushError, ShutdownError};
+pub use shell::ending::ShutdownError;
+pub use shell::flush::{FlushError, SettleError, WaitFailure};
 pub use stores::journal::JournalOpenError;

@@ -160,14 +160,19 @@ impl From<otlp_transport::ConfigError> for SetupError {
     }
 }
 
-/// A flush that did not empty the queue, memory and files. The spans that wait are sent later.
+/// A flush, a checkpoint or a wait for the files that ended early. The spans that wait are sent later.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FlushError {
     /// The SDK's batch processor did not export its queue.
     Sdk(OTelSdkError),
-    /// Spans still wait in memory or in files.
+    /// Spans are in memory only.
     Exporter(resilient_exporter::FlushError),
+    /// Spans still wait in memory or in files.
+    Unsettled(resilient_exporter::SettleError),
+    /// The system refused the thread on which an `_async` call waits. Nothing was done: raise the limit on threads, or
+    /// use the call that blocks.
+    NoThread,
 }
 
 impl fmt::Display for FlushError {
@@ -175,6 +180,11 @@ impl fmt::Display for FlushError {
         match self {
             Self::Sdk(_) => f.write_str("the batch processor did not export its queue"),
             Self::Exporter(error) => error.fmt(f),
+            Self::Unsettled(error) => error.fmt(f),
+            Self::NoThread => f.write_str(
+                "nothing was flushed, since the system refused the thread to wait on: raise the limit on threads, or \
+                 call without async",
+            ),
         }
     }
 }
@@ -183,7 +193,7 @@ impl Error for FlushError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Sdk(error) => Some(error),
-            Self::Exporter(_) => None,
+            Self::Exporter(_) | Self::Unsettled(_) | Self::NoThread => None,
         }
     }
 }

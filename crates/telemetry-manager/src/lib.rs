@@ -8,6 +8,7 @@
 
 mod builder;
 mod error;
+mod flush;
 mod health;
 mod log;
 mod manager;

@@ -11,7 +11,7 @@ use otlp_transport::Faults;
 use resilient_exporter::{Handle, Status};
 
 use crate::builder::Builder;
-use crate::error::{FlushError, SetupError, ShutdownError};
+use crate::error::{SetupError, ShutdownError};
 use crate::health::HealthReport;
 use crate::settings::table::{SDK_DISABLED, TRACES_EXPORTER};
 use crate::settings::{Settings, TracesExporter, Warning};
@@ -25,7 +25,7 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 /// flushes and shuts down, which takes 5 s at most.
 #[must_use = "dropping it shuts tracing down: hold it in a variable"]
 pub struct OpenTelemetryManager {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl OpenTelemetryManager {
@@ -111,25 +111,6 @@ impl OpenTelemetryManager {
         self.inner.health()
     }
 
-    /// Waits until every span that ended before this call has left memory and the files, or until `timeout` has passed.
-    /// Before that the SDK takes up to 5 s of its own to empty its queue. Blocks the calling thread.
-    ///
-    /// # Errors
-    ///
-    /// [`FlushError`] with the number of spans that still wait. They stay in memory or in files, and are sent later. In
-    /// a process that was forked from the one of the set-up: at once, with that reason.
-    pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        if let Some(handle) = self.inner.forked() {
-            return handle.flush(timeout).map_err(FlushError::Exporter);
-        }
-        self.inner.lines.repeat();
-        match self.inner.provider.force_flush() {
-            Ok(()) | Err(OTelSdkError::AlreadyShutdown) => {}
-            Err(error) => return Err(FlushError::Sdk(error)),
-        }
-        self.inner.handle.as_ref().map_or(Ok(()), |handle| handle.flush(timeout).map_err(FlushError::Exporter))
-    }
-
     /// Flushes and shuts down within 5 s: the last batches are sent, undelivered ones go to files. A second call does
     /// nothing. Blocks the calling thread.
     ///
@@ -164,7 +145,7 @@ impl fmt::Debug for OpenTelemetryManager {
 /// the last numbers.
 #[derive(Clone)]
 pub struct Observer {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Observer {
@@ -249,11 +230,11 @@ pub(crate) struct Injected {
     pub(crate) is_own: bool,
 }
 
-struct Inner {
-    provider: SdkTracerProvider,
-    handle: Option<Handle>,
+pub(crate) struct Inner {
+    pub(crate) provider: SdkTracerProvider,
+    pub(crate) handle: Option<Handle>,
     settings: Settings,
-    lines: Arc<StartLines>,
+    pub(crate) lines: Arc<StartLines>,
     /// The error of the set-up, after which there is no telemetry.
     error: Option<SetupError>,
     injected: Injected,
@@ -307,7 +288,7 @@ impl Inner {
     }
 
     /// The handle, in a process that was forked from the one of the set-up.
-    fn forked(&self) -> Option<&Handle> {
+    pub(crate) fn forked(&self) -> Option<&Handle> {
         self.handle.as_ref().filter(|handle| handle.forked().is_some())
     }
 

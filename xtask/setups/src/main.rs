@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         tracing::info_span!("order", order).in_scope(|| ());
     }
     // Where no collector answers, health says so.
-    let _ = telemetry.flush(PATIENCE);
+    let _ = telemetry.settled(PATIENCE);
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&telemetry.health())?)?;
     // The spans that are left are stored, or lost with the process, as health has told.
     let _ = telemetry.shutdown();

@@ -385,7 +385,7 @@ impl Contender {
         let handle = self.handle;
         if let Some(handle) = &handle {
             // The last answers may still be on their way back to us.
-            let _ = handle.flush(plan.patience);
+            let _ = handle.settled(plan.patience);
         }
         // An error reports that not all could be sent: the comparison by ids shows that too.
         let _ = self.provider.shutdown();

@@ -255,7 +255,7 @@ pub fn load(settings: &str) -> Result<(), Failure> {
     io::stdin().lock().read_line(&mut String::new())?;
     handle.retry_now();
     // What still waits after that stands in the row.
-    let _ = handle.flush(PATIENCE);
+    let _ = handle.settled(PATIENCE);
     tell(&stopwatch)?;
     let _ = provider.shutdown();
     Ok(())

@@ -157,7 +157,7 @@ fn direct(stage: &Stage<'_>, scenes: &Sender<Scene>, interrupts: &Receiver<()>) 
     report(Scene::LoadEnded);
     // Spans that were not flushed are counted in the report, too.
     let queue = provider.force_flush().err().map(|error| format!("the SDK's queue was not flushed: {error}"));
-    let kept = handle.flush(FLUSH).err().map(|error| error.to_string());
+    let kept = handle.settled(FLUSH).err().map(|error| error.to_string());
     queue.into_iter().chain(kept).for_each(|trouble| report(Scene::NotFlushed(trouble)));
     report(Scene::Done(made));
 }

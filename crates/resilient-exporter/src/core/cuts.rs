@@ -173,7 +173,7 @@ impl Core {
     }
 
     fn add_oversized(&mut self, entry: Entry<Batch>, cause: Cause) {
-        self.memory.on_write_begun(entry.size);
+        self.memory.on_write_begun(std::slice::from_ref(&entry));
         let origin = entry.item.origin;
         // Only a piece has others of its batch: thousands of batches of one span are searched for none.
         let mut others = entry.item.is_piece().then_some(&mut self.oversized).into_iter().flatten();
@@ -200,7 +200,7 @@ impl Core {
 
     /// Has the disk thread store refused pieces of one batch as one dead letter.
     pub(super) fn end_as_dead_letter(&mut self, pieces: Vec<Entry<Batch>>, cause: Cause) {
-        self.memory.on_write_begun(total(&pieces));
+        self.memory.on_write_begun(&pieces);
         self.store_letter(pieces, cause);
     }
 

@@ -258,6 +258,11 @@ impl Endpoint {
         self.has_pass = true;
     }
 
+    /// A pass waits for its call.
+    pub(super) fn has_pass(&self) -> bool {
+        self.has_pass
+    }
+
     /// Takes the pass back, if no call has used it.
     pub(super) fn end_pass(&mut self) {
         self.has_pass = false;
@@ -315,6 +320,12 @@ impl Endpoint {
     /// No answer, or one that carries no information about the collector's health.
     pub(super) fn on_neutral(&mut self, ticket: Ticket, now: Instant) {
         self.report(ticket, Outcome::Neutral, now);
+    }
+
+    /// No answer is awaited any more for a call that started at this instant.
+    pub(super) fn on_abandoned(&mut self, ticket: Ticket, started: Instant, now: Instant) {
+        self.note_in_vain(started);
+        self.on_neutral(ticket, now);
     }
 
     /// The collector took a batch; `unreadable` is its answer if it is none of an OTLP server. `saturated`: as many

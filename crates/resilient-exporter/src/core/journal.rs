@@ -193,7 +193,7 @@ impl Core {
         }
         if self.durable.can_leave() {
             for entry in self.spills.take_excess(|entry| self.durable.may_leave(entry)) {
-                self.memory.on_write_ended(entry.size);
+                self.memory.on_write_ended(std::slice::from_ref(&entry));
                 self.leave_memory(&entry);
             }
             for entry in self.memory.take_excess_of(size, |entry| self.durable.may_leave(entry)) {

@@ -1,6 +1,7 @@
 //! The memory that batches take: in the buffer, in calls, and on their way to the disk. All of it counts against the
 //! limits.
 
+use std::collections::{BTreeMap, btree_map};
 use std::time::Instant;
 
 use otlp_payload::Payload;
@@ -42,13 +43,21 @@ pub(crate) struct Memory {
     in_flight: Size,
     /// Batches that the disk thread is to write: spills and dead letters.
     writing: Size,
+    /// The number of these batches that were accepted at an instant.
+    written_of: BTreeMap<Instant, usize>,
     /// Batches that a drain has tried once.
     tried: Vec<Entry<Batch>>,
 }
 
 impl Memory {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { buffer: Buffer::new(limits), in_flight: Size::default(), writing: Size::default(), tried: Vec::new() }
+        Self {
+            buffer: Buffer::new(limits),
+            in_flight: Size::default(),
+            writing: Size::default(),
+            written_of: BTreeMap::new(),
+            tried: Vec::new(),
+        }
     }
 
     // The buffer.
@@ -165,6 +174,16 @@ impl Memory {
         oldest
     }
 
+    /// Takes these of the batches that were accepted up to an instant and may go to a file now, oldest first.
+    pub(super) fn take_accepted(
+        &mut self,
+        until: Instant,
+        mut wanted: impl FnMut(&Entry<Batch>) -> bool,
+        now: Instant,
+    ) -> Vec<Entry<Batch>> {
+        self.buffer.take_all_where(|entry| entry.accepted <= until && entry.item.may_spill(now) && wanted(entry))
+    }
+
     /// Takes the batches that have reached the age limit; with `may_stay`, not those that no file can take now.
     pub(super) fn take_expired(&mut self, may_stay: bool, now: Instant) -> Vec<Entry<Batch>> {
         let mut expired = self.buffer.expire(now);
@@ -185,12 +204,21 @@ impl Memory {
         self.in_flight = less(self.in_flight, size);
     }
 
-    pub(super) fn on_write_begun(&mut self, size: Size) {
-        self.writing = sum(self.writing, size);
+    pub(super) fn on_write_begun(&mut self, entries: &[Entry<Batch>]) {
+        self.writing = sum(self.writing, total(entries));
+        entries.iter().for_each(|entry| *self.written_of.entry(entry.accepted).or_default() += 1);
     }
 
-    pub(super) fn on_write_ended(&mut self, size: Size) {
-        self.writing = less(self.writing, size);
+    pub(super) fn on_write_ended(&mut self, entries: &[Entry<Batch>]) {
+        self.writing = less(self.writing, total(entries));
+        for entry in entries {
+            if let btree_map::Entry::Occupied(mut count) = self.written_of.entry(entry.accepted) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
     }
 
     /// A drain has tried this batch once.
@@ -231,6 +259,13 @@ impl Memory {
 
     pub(crate) fn writing_size(&self) -> Size {
         self.writing
+    }
+
+    /// One of these batches was accepted up to an instant and waits, or the disk thread is to write one that was.
+    pub(super) fn has_accepted(&self, until: Instant, mut wanted: impl FnMut(&Entry<Batch>) -> bool) -> bool {
+        let is_early = |entry: &&Entry<Batch>| entry.accepted <= until;
+        self.buffer.iter().chain(&self.tried).filter(is_early).any(&mut wanted)
+            || self.written_of.first_key_value().is_some_and(|(first, _)| *first <= until)
     }
 
     #[cfg(test)]

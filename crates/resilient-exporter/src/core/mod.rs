@@ -30,6 +30,7 @@
 //! | `outage` | the beginning and the end of an outage |
 //! | `replay` | stored batches on their way back to the collector |
 //! | `returned` | stored batches that returned to the store without an answer that ends them |
+//! | `saves` | a flush: batches that are answered, or moved to the disk |
 //! | `sizes` | the sizes of requests that an endpoint takes |
 //! | `spills` | batches on their way to fallback files |
 //! | `storage` | the fallback: usable, or in trouble until a retry |
@@ -54,6 +55,7 @@ mod memory;
 mod outage;
 mod replay;
 mod returned;
+mod saves;
 mod sizes;
 mod spills;
 mod storage;
@@ -80,9 +82,10 @@ pub(crate) use self::durable::Written;
 pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill};
 pub(crate) use self::endpoint::{Attempts, Endpoint};
 use self::group::Piece;
-use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of, total};
+use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of};
 use self::outage::{Outage, Tally};
 use self::replay::Replay;
+pub(crate) use self::saves::Flush;
 use self::spills::Spills;
 use self::storage::Storage;
 use self::stored::Replayed;
@@ -166,6 +169,8 @@ pub(crate) struct Core {
     /// Calls of `in_flight` that repeat refused ones and have not gone out yet.
     repeats: Vec<Call>,
     renewals: Renewals,
+    /// A flush wants the batches that were accepted up to this instant to be safe.
+    saving: Option<Instant>,
     phase: Phase,
     effects: VecDeque<Effect>,
     /// The instant of the next poll, as the last one found it.
@@ -202,6 +207,7 @@ impl Core {
             in_flight: Vec::new(),
             repeats: Vec::new(),
             renewals: Renewals::default(),
+            saving: None,
             phase: Phase::Running,
             effects: VecDeque::new(),
             wakeup: None,
@@ -337,7 +343,7 @@ impl Core {
     }
 
     fn spill(&mut self, entries: Vec<Entry<Batch>>) {
-        self.memory.on_write_begun(total(&entries));
+        self.memory.on_write_begun(&entries);
         self.spills.push(entries);
         self.spill_next();
     }
@@ -465,6 +471,12 @@ impl Core {
     pub(crate) fn at_hand(&self) -> impl Iterator<Item = &Entry<Batch>> {
         let oversized = self.oversized.iter().flat_map(|oversized| &oversized.pieces);
         self.memory.waiting().chain(self.memory.tried()).chain(self.spills.waiting()).chain(oversized)
+    }
+
+    /// An answer to the call with this id counts.
+    #[cfg(test)]
+    pub(crate) fn is_awaited(&self, id: u64) -> bool {
+        self.in_flight.iter().any(|call| call.id == id)
     }
 
     /// The call with this id is out for a batch in memory.

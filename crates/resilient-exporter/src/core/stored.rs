@@ -33,7 +33,7 @@ impl Core {
     pub(crate) fn on_spilled(&mut self, Spill { entries, handed_over }: &Spill, file: &str) {
         let size = total(entries);
         self.durable.on_handed_over(handed_over);
-        self.memory.on_write_ended(size);
+        self.memory.on_write_ended(entries);
         self.storage.on_recovered();
         self.accounts.counters.count_spill();
         entries.iter().for_each(|entry| self.durable.on_ended(entry.item.payload.id()));
@@ -50,7 +50,7 @@ impl Core {
     pub(crate) fn on_spill_failed(&mut self, entries: Vec<Entry<Batch>>, error: &str, now: Instant) {
         self.on_disk_failed(error, now);
         let entries = self.spills.on_failed(entries);
-        self.memory.on_write_ended(total(&entries));
+        self.memory.on_write_ended(&entries);
         for entry in entries.into_iter().rev() {
             self.return_to_memory(entry);
         }
@@ -70,11 +70,11 @@ impl Core {
                         let size = size_of(&payload);
                         Entry { item: entry.item.piece(payload), size, ..entry.clone() }
                     });
-                    self.memory.on_write_ended(entry.size);
-                    self.memory.on_write_begun(total(&pieces));
+                    self.memory.on_write_ended(std::slice::from_ref(&entry));
+                    self.memory.on_write_begun(&pieces);
                     self.spills.push_halves(pieces.map(|piece| vec![piece]));
                 } else {
-                    self.memory.on_write_ended(entry.size);
+                    self.memory.on_write_ended(std::slice::from_ref(&entry));
                     self.accounts.publish(Event::DiskTrouble { error: error.to_owned() });
                     let spill_after = now.checked_add(TRY_AGAIN);
                     self.return_to_memory(Entry { item: Batch { spill_after, ..entry.item }, ..entry });
@@ -116,7 +116,7 @@ impl Core {
     /// for dead letters.
     pub(crate) fn on_dead_letters_stored(&mut self, letters: Vec<Letter>, stored: Option<usize>, now: Instant) {
         for (index, Letter { pieces, refusal }) in letters.into_iter().enumerate() {
-            self.memory.on_write_ended(total(&pieces));
+            self.memory.on_write_ended(&pieces);
             if stored.is_none_or(|stored| index < stored) {
                 pieces.iter().for_each(|entry| self.durable.on_ended(entry.item.payload.id()));
                 self.accounts.end_refused(&refusal, Place::Buffered, stored.is_some());

@@ -1,4 +1,4 @@
-//! Waits of a user's thread: flush and shutdown.
+//! The end of an exporter: the wait of the thread that shuts it down.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,36 +11,6 @@ use crate::report::forked::Forked;
 use crate::report::ledger::DropReason;
 use crate::report::warnings::Kind;
 use crate::seams::clock::{Clock as _, SystemClock};
-
-/// A flush whose time ran out, or that met a shutdown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct FlushError {
-    /// Spans in memory, those in flight included.
-    pub buffered: u64,
-    /// Spans that only the journal holds.
-    pub in_journal: u64,
-    /// Spans in fallback files.
-    pub in_fallback: u64,
-    /// The process was forked from the one that built the exporter: no span of it waits, and none will be sent.
-    pub forked: Option<Forked>,
-}
-
-impl fmt::Display for FlushError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { buffered, in_journal, in_fallback, forked } = self;
-        match forked {
-            Some(forked) => forked.fmt(f),
-            None => write!(
-                f,
-                "flush ended early: {buffered} spans still wait in memory, {in_journal} in the journal only and \
-                 {in_fallback} in fallback files"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for FlushError {}
 
 /// A shutdown that dropped spans, or that ended before the disk had stored all. The numbers are those of the ledger at
 /// the instant at which the shutdown ended.
@@ -92,35 +62,6 @@ impl fmt::Display for ShutdownError {
 impl std::error::Error for ShutdownError {}
 
 impl Shared {
-    /// Waits until no batch that was accepted so far waits anywhere, or until no thread is left to deliver it.
-    pub(crate) fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        if let Some(forked) = self.process.forked() {
-            return Err(FlushError { forked: Some(forked), ..FlushError::default() });
-        }
-        let called = self.clock.now();
-        let mut is_done = false;
-        let has_ended = |core: &Core| {
-            let left = if core.is_stopped() { core.ledger().buffered + core.ledger().in_journal } else { 0 };
-            is_done = !core.has_waiting_since(called) && core.ledger().in_fallback == 0 && left == 0;
-            is_done || core.is_stopped() && self.has_disk_ended()
-        };
-        let start = SystemClock.now();
-        if self.wait_for(timeout, has_ended) && is_done {
-            let passed = SystemClock.now().saturating_duration_since(start);
-            if self.wait_for(timeout.saturating_sub(passed), |_| self.is_disk_idle()) {
-                return Ok(());
-            }
-        }
-        let core = self.core();
-        let ledger = core.ledger();
-        Err(FlushError {
-            buffered: ledger.buffered + ledger.in_flight,
-            in_journal: ledger.in_journal,
-            in_fallback: ledger.in_fallback,
-            forked: None,
-        })
-    }
-
     /// Ends the exporter within `timeout`; stored batches are replayed for `replay` at most.
     ///
     /// # Errors

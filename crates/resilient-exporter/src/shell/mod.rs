@@ -4,13 +4,15 @@
 //! | --- | --- |
 //! | `commit` | the operations of the journal thread on the journal |
 //! | `disk` | the disk thread |
-//! | `ending` | flush and shutdown, on the thread of the caller |
+//! | `ending` | shutdown, on the thread of the caller |
+//! | `flush` | flush, checkpoint and settled, on the thread of the caller |
 //! | `group_size` | the size of the next group to replay |
 //! | `hand_over` | the disk thread's side of durable mode |
 //! | `health` | health, on the thread of the caller |
 //! | `jobs` | the journal thread's queue of jobs |
 //! | `journal` | the journal thread, in durable mode |
 //! | `net` | the net thread |
+//! | `own` | the threads of an exporter know that they are its own |
 //! | `plan` | when the journal thread syncs |
 //! | `process` | the process of the exporter, and a child that was forked from it |
 //! | `queue` | the disk thread's queue of effects |
@@ -20,12 +22,14 @@
 pub(crate) mod commit;
 pub(crate) mod disk;
 pub(crate) mod ending;
+pub(crate) mod flush;
 mod group_size;
 pub(crate) mod hand_over;
 mod health;
 pub(crate) mod jobs;
 pub(crate) mod journal;
 pub(crate) mod net;
+pub(crate) mod own;
 pub(crate) mod plan;
 pub(crate) mod process;
 mod queue;

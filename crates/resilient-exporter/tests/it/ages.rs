@@ -43,7 +43,7 @@ fn end(provider: &SdkTracerProvider, ago: Duration) {
 }
 
 fn counts(handle: &Handle) -> (u64, u64, u64) {
-    handle.flush(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", handle.health()));
+    handle.settled(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", handle.health()));
     let ledger = handle.ledger();
     assert_eq!(ledger.imbalance(), 0, "{ledger:?}");
     (ledger.delivered, ledger.dead_lettered, ledger.lost())

@@ -48,7 +48,7 @@ fn calls_at_a_time_grow_to_the_setting_and_not_beyond() {
             app.trace(1);
         }
         transport.is_open.store(true, Ordering::SeqCst);
-        app.handle.flush(PATIENCE).expect("delivered");
+        app.handle.settled(PATIENCE).expect("delivered");
         assert_eq!(transport.most.load(Ordering::SeqCst), most);
     }
 }

@@ -47,9 +47,9 @@ fn a_probe_and_a_call_after_two_bad_ones_use_a_new_connection() {
         let builder = quick(ResilientSpanExporter::builder().with_primary(transport.clone()));
         let mut app = App::new(builder.build().expect("valid"));
         app.trace(1);
-        app.handle.flush(PATIENCE).expect("delivered in the end");
+        app.handle.settled(PATIENCE).expect("delivered in the end");
         app.trace(1);
-        app.handle.flush(PATIENCE).expect("delivered");
+        app.handle.settled(PATIENCE).expect("delivered");
         // With seven, the breaker opens behind the fifth: the last ones are probes.
         let expected = [vec![false; 2], vec![true; bad - 1], vec![false]].concat();
         assert_eq!(*transport.calls.lock().expect("not poisoned"), expected, "{:?}", transport.bad);

@@ -68,7 +68,7 @@ fn a_batch_whose_credentials_were_renewed_goes_out_once_more_at_once() {
         let transport = Renews { calls: Arc::clone(&calls), ids: Arc::clone(&ids), panics };
         let mut app = App::new(slow(ResilientSpanExporter::builder().with_primary(transport)).build().expect("valid"));
         app.trace(5);
-        app.handle.flush(PATIENCE).expect("delivered without a wait of the backoff");
+        app.handle.settled(PATIENCE).expect("delivered without a wait of the backoff");
         assert_eq!((app.handle.ledger().delivered, calls.load(Ordering::Relaxed)), (5, 2));
         let ids = ids.lock().expect("not poisoned").clone();
         assert_eq!(ids[0], ids[1], "the same batch");

@@ -64,7 +64,7 @@ fn letters_are_listed_inspected_and_delivered_once_the_collector_is_repaired() {
         let events = app.handle.subscribe();
         let report = app.handle.redrive_all();
         assert_eq!((report.letters, report.spans, report.failed.len(), report.left), (3, 347, 0, 0), "{report:?}");
-        app.handle.flush(PATIENCE).expect("delivered");
+        app.handle.settled(PATIENCE).expect("delivered");
         assert_eq!(app.missing(&[&collector]), 0);
         assert_eq!(collector.received().duplicates, 0);
         let ledger = app.handle.ledger();
@@ -94,7 +94,7 @@ fn a_redriven_letter_that_is_refused_again_becomes_a_new_letter() {
     assert_ne!(first, second);
     collector.set(Behavior::accept());
     assert_eq!(app.handle.redrive(&second[0]).expect("there is room"), 9);
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     assert_eq!(app.missing(&[&collector]), 0);
 }
 
@@ -124,14 +124,14 @@ fn a_letter_for_which_there_is_no_room_stays_and_no_stored_span_is_dropped_for_i
     // The stored spans are delivered, which makes room for a letter.
     collector.set(Behavior::accept());
     collector.start_again().expect("the same ports");
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     let rest = app.handle.redrive_all();
     assert!(rest.letters >= 1, "{rest:?}");
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     // The limit may not have had room for both letters at once.
     let last = app.handle.redrive_all();
     assert_eq!((last.failed.len(), rest.letters + last.letters), (0, 2), "{last:?}");
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     assert_eq!((first.missing(&[&collector]), collector.received().duplicates), (0, 0));
 }
 
@@ -163,7 +163,7 @@ fn a_crash_during_a_redrive_sends_spans_twice_and_loses_none() {
     collector.start_again().expect("the same ports");
     let report = second.handle.redrive_all();
     assert_eq!((report.letters, report.spans), (2, 21), "{report:?}");
-    second.handle.flush(PATIENCE).expect("delivered");
+    second.handle.settled(PATIENCE).expect("delivered");
     let received = collector.received();
     assert_eq!((first.missing(&[&collector]), received.unique, received.duplicates), (0, 21, 9));
     let ledger = second.handle.ledger();
@@ -208,7 +208,7 @@ fn errors_name_a_letter_that_is_removed_or_damaged_or_unknown() {
     assert_eq!((report.letters, report.spans, report.left), (1, 6, 0), "{report:?}");
     let [(id, DeadLetterError::Damaged { .. })] = &report.failed[..] else { panic!("{report:?}") };
     assert_eq!(id, &ids[2]);
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     assert_eq!(collector.received().unique, 6);
 
     app.shutdown().expect("nothing waits");
@@ -236,7 +236,7 @@ fn letters_are_redriven_beside_live_spans() {
     let reports = threads.map(|thread| thread.join().expect("no panic"));
     assert_eq!(reports.iter().map(|report| report.spans).sum::<u64>(), 400, "{reports:?}");
     assert!(reports.iter().all(|report| report.failed.is_empty()), "{reports:?}");
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     assert_eq!((app.missing(&[&collector]), collector.received().duplicates), (0, 0));
     let ids = app.handle.dead_letter_ids().expect("there is a disk").into_iter().collect::<HashSet<_>>();
     assert_eq!(ids.len(), 0);
@@ -322,7 +322,7 @@ fn letters_of_one_cause_are_redriven_and_the_others_stay() {
     let report = app.handle.redrive_matching(&filter().with_reason("TENANT"));
     assert_eq!((report.letters, report.spans, report.failed.len()), (1, 3, 1), "{report:?}");
     assert!(matches!(&report.failed[0], (id, DeadLetterError::Damaged { .. }) if *id == ids[1]), "{report:?}");
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     let received = collector.received();
     assert_eq!((received.unique, received.duplicates), (1 + 4 + 5 + 3, 0));
     assert_eq!((app.handle.ledger().redriven, app.handle.ledger().imbalance()), (13, 0));

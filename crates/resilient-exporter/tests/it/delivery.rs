@@ -50,7 +50,7 @@ fn an_outage_loses_no_span_and_the_collector_receives_all_when_it_is_back() {
         app.trace(500);
         // A flush that slept until its deadline would not return within the test's patience.
         let handle = app.handle.clone();
-        let flush = std::thread::spawn(move || handle.flush(100 * PATIENCE));
+        let flush = std::thread::spawn(move || handle.settled(100 * PATIENCE));
         app.wait_until("the flush returns after the delivery", |_| flush.is_finished());
         flush.join().expect("no panic").expect("delivered before the deadline");
         app.wait_until("the event of the last file", |_| {
@@ -115,7 +115,7 @@ fn a_throttle_is_honoured_and_does_not_trip_the_breaker() {
         app.trace(10);
         app.wait_until("the second throttle", |handle| handle.health().metrics.failed_exports == 2);
         app.trace(10);
-        let waiting = app.handle.flush(Duration::from_millis(100)).expect_err("throttled");
+        let waiting = app.handle.settled(Duration::from_millis(100)).expect_err("throttled");
         assert_eq!((waiting.buffered, collector.received().requests), (20, 3));
         assert_eq!(app.handle.health().metrics.circuit_breaker_trips, 0, "a throttle is no failure");
     }
@@ -296,7 +296,7 @@ fn files_of_either_format_are_delivered_under_either_setting() {
     ends(names.len() - 1, ".binpb.zst");
     collector.start_again().expect("the same ports");
     let last = build(FallbackFormat::Json);
-    last.handle.flush(PATIENCE).expect("delivered");
+    last.handle.settled(PATIENCE).expect("delivered");
     assert_eq!(runs.iter().map(|run| run.missing(&[&collector])).sum::<usize>(), 0);
     let ledger = last.handle.ledger();
     assert_eq!((ledger.recovered, ledger.delivered, ledger.lost()), (770, 770, 0), "{ledger:?}");
@@ -323,7 +323,7 @@ fn frames_of_another_program_are_delivered_and_garbage_between_them_is_counted()
         [frame(batch(0).bytes()), frame(b"\xff\xff"), frame(batch(5).bytes()), b"\0\0\x10\0torn".to_vec()].concat();
     std::fs::write(files.join("traces-20260201T000000.000Z-00000001-n17.binpb"), file).expect("written");
     let app = App::new(builder().build().expect("valid"));
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     let ledger = app.handle.ledger();
     assert_eq!((ledger.recovered, ledger.delivered, ledger.dropped["corrupt"]), (17, 10, 7), "{ledger:?}");
     assert_eq!(collector.received().unique, 10);

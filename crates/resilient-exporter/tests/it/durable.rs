@@ -320,7 +320,7 @@ fn a_failing_journal_is_published_and_recovers_by_itself() {
     assert_eq!(handle.health().accepted_not_durable, Some(10));
     // Marks and maintenance succeed meanwhile, which does not end the trouble: only an append does.
     let trouble = || handle.health().issues.iter().any(|issue| issue.contains("no space left"));
-    handle.flush(PATIENCE).expect("delivered");
+    handle.settled(PATIENCE).expect("delivered");
     let before = maintained.load(Ordering::Relaxed);
     eventually("the journal was maintained twice", || maintained.load(Ordering::Relaxed) >= before + 2);
     assert!(trouble(), "{:?}", handle.health().issues);
@@ -328,6 +328,6 @@ fn a_failing_journal_is_published_and_recovers_by_itself() {
     export(20);
     assert_eq!(handle.health().accepted_not_durable, Some(10));
     eventually("the trouble is over", || !trouble());
-    handle.flush(PATIENCE).expect("delivered");
+    handle.settled(PATIENCE).expect("delivered");
     assert_eq!(handle.ledger().delivered, 30);
 }

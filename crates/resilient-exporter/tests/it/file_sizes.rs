@@ -75,7 +75,7 @@ fn a_journal_and_files_beyond_the_limit() {
         });
         let lost = app.handle.ledger().lost();
         collector.start_again().expect("the same ports");
-        app.handle.flush(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", app.handle.health()));
+        app.handle.settled(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", app.handle.health()));
         assert_balanced(&app.handle);
         assert_eq!(app.handle.ledger().lost(), lost, "nothing more was lost");
         assert_eq!(app.missing(&[&collector]) as u64, lost);
@@ -101,7 +101,7 @@ fn marks_of_a_replay_beyond_the_limit() {
         eventually("batches of memory are delivered", || collector.received().spans > 0);
         assert_balanced(&app.handle);
         limit_files(None);
-        app.handle.flush(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", app.handle.health()));
+        app.handle.settled(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", app.handle.health()));
         app.wait_until("the trouble is over", |handle| !names_the_limit(handle));
         assert_eq!((app.handle.ledger().lost(), app.handle.ledger().delivered), (0, 3_000));
         app.shutdown().expect("nothing waits");

@@ -17,7 +17,7 @@ use mock_collector::MockCollector;
 use opentelemetry::trace::{Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider, SpanExporter as _};
 use otlp_transport::{Config, Protocol, connect};
-use resilient_exporter::{Builder, DeadLetterError, ForkGuard, Handle, ResilientSpanExporter, Status};
+use resilient_exporter::{Builder, DeadLetterError, ForkGuard, Handle, ResilientSpanExporter, Status, WaitFailure};
 use rustix::fs::FlockOperation;
 
 use crate::support::{PATIENCE, eventually, now, own_process, processes, some_spans};
@@ -133,8 +133,10 @@ fn use_everything(exporter: ResilientSpanExporter, handle: &Handle) {
     assert!(health.issues.len() == 1 && health.issues[0].contains("after the fork"), "{:?}", health.issues);
     handle.retry_now();
     assert!(handle.subscribe().recv().is_err(), "no event will come");
+    let flushed = handle.settled(PATIENCE).expect_err("refused");
+    assert_eq!((flushed.buffered, flushed.failure), (0, WaitFailure::Forked(forked)));
     let flushed = handle.flush(PATIENCE).expect_err("refused");
-    assert_eq!((flushed.buffered, flushed.forked), (0, Some(forked)));
+    assert_eq!((flushed.in_memory, flushed.failure), (0, WaitFailure::Forked(forked)));
     exporter.force_flush().expect_err("refused");
     assert!(matches!(handle.dead_letter_ids(), Err(DeadLetterError::Forked(_))));
     let report = handle.redrive_all();
@@ -183,7 +185,7 @@ fn a_child_refuses_everything_at_once_and_touches_nothing_of_its_parent() {
     scene.collector.start_again().expect("the same ports");
     let next = ResilientSpanExporter::builder().with_primary(crate::support::http(&scene.collector));
     let next = next.with_state_dir(scene.state()).build().expect("valid");
-    next.handle().flush(PATIENCE).expect("delivered");
+    next.handle().settled(PATIENCE).expect("delivered");
     // Two processes of six spans each: those of their children are nowhere.
     assert_eq!(next.handle().ledger().delivered, 12);
 }

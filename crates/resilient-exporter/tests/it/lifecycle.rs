@@ -160,7 +160,7 @@ fn a_flush_accepts_a_timeout_beyond_the_clock() {
     let exporter = ResilientSpanExporter::builder().with_primary(http(&collector)).build().expect("valid");
     let mut app = App::new(exporter);
     app.trace(10);
-    app.handle.flush(Duration::MAX).expect("delivered");
+    app.handle.settled(Duration::MAX).expect("delivered");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_log_that_panics_loses_no_span_no_mark_and_no_event() {
     app.wait_until("a dead letter", |handle| handle.ledger().dead_lettered == 7);
     let report = app.handle.redrive_all();
     assert_eq!((report.letters, report.spans), (1, 7), "{report:?}");
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     assert_eq!(app.missing(&[&collector]), 0);
     let ledger = app.handle.ledger();
     assert_eq!((ledger.imbalance(), ledger.lost(), ledger.redriven), (0, 0, 7), "{ledger:?}");
@@ -129,7 +129,7 @@ fn the_net_thread_goes_on_after_a_panic_although_its_line_panics_too() {
     let builder = quick(ResilientSpanExporter::builder().with_primary(PanicOnDrop(Arc::clone(&calls))));
     let mut app = App::new(builder.with_attempt_timeout(Duration::from_millis(50)).build().expect("valid"));
     app.trace(5);
-    app.handle.flush(PATIENCE).expect("delivered by the second call");
+    app.handle.settled(PATIENCE).expect("delivered by the second call");
     let ledger = app.handle.ledger();
     assert_eq!((ledger.delivered, ledger.imbalance(), calls.load(Ordering::Relaxed)), (5, 0, 2), "{ledger:?}");
     assert_ne!(log::warnings_about("the net thread panicked"), Vec::<String>::new());

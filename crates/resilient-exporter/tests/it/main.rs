@@ -36,6 +36,7 @@ mod drains;
 mod durable;
 mod ending;
 mod file_sizes;
+mod flush;
 mod forks;
 mod hostile;
 mod lifecycle;

@@ -18,7 +18,7 @@ fn refuse(status: u16) -> Behavior {
 /// Nothing was sent twice, lost or ended as a dead letter, and the collectors have all of it.
 #[track_caller]
 fn assert_whole(app: &App, collectors: &[&MockCollector]) {
-    app.handle.flush(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", app.handle.health()));
+    app.handle.settled(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", app.handle.health()));
     let ledger = app.handle.ledger();
     assert_eq!((ledger.imbalance(), ledger.lost(), ledger.dead_lettered), (0, 0, 0), "{ledger:?}");
     assert_eq!(ledger.delivered, ledger.offered + ledger.recovered, "{ledger:?}");
@@ -76,7 +76,7 @@ fn a_batch_that_waits_alone_after_its_refusal_goes_by_retry_now() {
     app.trace(1);
     app.wait_until("the refusal", |handle| handle.health().metrics.failed_exports == 1);
     app.handle.retry_now();
-    app.handle.flush(Duration::from_secs(8)).expect("the wait is over");
+    app.handle.settled(Duration::from_secs(8)).expect("the wait is over");
     assert_whole(&app, &[&collector]);
 }
 
@@ -144,7 +144,7 @@ fn a_collector_that_finds_every_span_too_large_gets_few_calls_and_a_redrive_deli
     collector.set(Behavior::accept());
     let report = app.handle.redrive_all();
     assert_eq!((report.letters, report.spans), (5, 500), "{report:?}");
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     let ledger = app.handle.ledger();
     assert_eq!((ledger.delivered, ledger.dead_lettered, ledger.lost(), ledger.imbalance()), (500, 500, 0, 0));
     assert_eq!((app.missing(&[&collector]), collector.received().duplicates), (0, 0));
@@ -187,7 +187,7 @@ fn a_collector_that_answers_400_to_all_loses_nothing_over_a_kill_and_a_shutdown(
 
     collector.set(Behavior::accept());
     let third = App::new(durable(&collector, &left).build().expect("valid"));
-    third.handle.flush(PATIENCE).expect("delivered");
+    third.handle.settled(PATIENCE).expect("delivered");
     let ledger = third.handle.ledger();
     assert_eq!((ledger.recovered, ledger.delivered, ledger.dead_lettered), (4_700, 4_700, 0), "{ledger:?}");
     assert_eq!((first.missing(&[&collector]), second.missing(&[&collector])), (0, 0));
@@ -208,7 +208,7 @@ fn without_a_directory_the_limits_of_memory_decide_while_all_is_refused() {
     assert!((2_000..=2_600).contains(&lost) && health.ledger.lost() == lost, "{health:#?}");
     assert!(health.issues[0].contains("refuses all spans: HTTP status 400"), "{:?}", health.issues);
     collector.set(Behavior::accept());
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     let ledger = app.handle.ledger();
     assert_eq!((ledger.delivered + lost, ledger.dead_lettered, ledger.imbalance()), (3_000, 0, 0), "{ledger:?}");
     assert_eq!(collector.received().unique, ledger.delivered);

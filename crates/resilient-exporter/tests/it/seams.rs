@@ -52,7 +52,7 @@ fn a_transport_of_the_users_own_may_fail_and_panic() {
         let transport = FailingTransport { attempts: Arc::clone(&attempts), failures: 3, fail };
         let mut app = App::new(quick(ResilientSpanExporter::builder().with_primary(transport)).build().expect("valid"));
         app.trace(5);
-        app.handle.flush(PATIENCE).expect("delivered in the end");
+        app.handle.settled(PATIENCE).expect("delivered in the end");
         assert_eq!(app.handle.ledger().delivered, 5);
         assert_eq!(attempts.load(Ordering::Relaxed), 4);
     }
@@ -75,7 +75,7 @@ fn any_span_exporter_can_be_primary() {
         ResilientSpanExporter::builder().with_primary(CountingExporter(Arc::clone(&count))).build().expect("valid");
     let mut app = App::new(exporter);
     app.trace(600);
-    app.handle.flush(PATIENCE).expect("delivered");
+    app.handle.settled(PATIENCE).expect("delivered");
     assert_eq!(count.load(Ordering::Relaxed), 600);
 }
 
@@ -151,7 +151,7 @@ fn a_fallback_of_the_users_own_takes_the_spans_that_exceed_memory() {
     assert_eq!(app.handle.dead_letters(9).expect("none"), []);
     assert!(matches!(app.handle.redrive("any"), Err(resilient_exporter::DeadLetterError::Unknown { .. })));
     collector.start_again().expect("the same ports");
-    app.handle.flush(PATIENCE).expect("every span is delivered");
+    app.handle.settled(PATIENCE).expect("every span is delivered");
     let ledger = app.handle.ledger();
     assert_eq!(ledger.imbalance(), 0);
     assert_eq!(app.missing(&[&collector]) as u64, ledger.lost(), "{ledger:?}");
@@ -194,7 +194,7 @@ fn clock_backoff_and_breaker_can_be_the_users_own() {
     let events = exporter.handle().subscribe();
     let mut app = App::new(exporter);
     app.trace(5);
-    app.handle.flush(PATIENCE).expect("delivered in the end");
+    app.handle.settled(PATIENCE).expect("delivered in the end");
     assert_eq!(asked.load(Ordering::Relaxed), 4);
     assert!(app.handle.health().metrics.circuit_breaker_trips >= 1);
     let moves = events.try_iter().filter_map(|event| match event {

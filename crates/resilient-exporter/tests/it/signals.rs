@@ -164,7 +164,7 @@ fn requests_wait_in_files_of_their_signal_and_the_next_process_delivers_them() {
         sink.is_up.store(true, Ordering::Relaxed);
         let second = build();
         assert_eq!(second.handle().ledger().recovered, 240);
-        second.handle().flush(PATIENCE).expect("delivered");
+        second.handle().settled(PATIENCE).expect("delivered");
         assert_eq!(sink.numbers(signal), (0..240).collect::<Vec<_>>(), "{signal}");
         assert_balanced(&second.handle().ledger());
         assert_eq!(second.handle().ledger().delivered, 240);
@@ -201,7 +201,7 @@ fn the_journal_gives_requests_back_as_their_signal() {
         sink.is_up.store(true, Ordering::Relaxed);
         let second = build();
         assert_eq!(second.handle().ledger().recovered, 70);
-        second.handle().flush(PATIENCE).expect("delivered");
+        second.handle().settled(PATIENCE).expect("delivered");
         assert_eq!(sink.numbers(signal), (0..70).collect::<Vec<_>>(), "{signal}");
         assert_balanced(&second.handle().ledger());
     }
@@ -232,7 +232,7 @@ fn a_refused_request_is_a_dead_letter_of_its_signal_and_goes_out_again() {
         let redriven = handle.redrive_matching(&DeadLetterFilter::default());
         assert_eq!(redriven.spans, 3, "{redriven:?}");
         handle.retry_now();
-        handle.flush(PATIENCE).expect("delivered");
+        handle.settled(PATIENCE).expect("delivered");
         assert_eq!(sink.numbers(signal), [5, 6, 7]);
         assert_eq!(handle.ledger().imbalance(), 0);
     }

@@ -97,7 +97,7 @@ impl App {
     /// Waits until the collector has every span, and checks that the ledger counts the same.
     #[track_caller]
     pub(crate) fn assert_delivered(&self, collector: &MockCollector) {
-        self.handle.flush(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", self.handle.health()));
+        self.handle.settled(PATIENCE).unwrap_or_else(|error| panic!("{error}: {:#?}", self.handle.health()));
         let ledger = self.handle.ledger();
         assert_eq!(ledger.imbalance(), 0, "{ledger:?}");
         assert_eq!(self.missing(&[collector]), 0, "{ledger:?}");

@@ -108,13 +108,13 @@ fn lost_batches_are_counted_and_no_other_is_lost(harm: impl FnOnce(&Path) -> BTr
     let next_collector = MockCollector::start().expect("loopback");
     let next_exporter = durable(&next_collector).with_state_dir(&after).build().expect("valid");
     let next = next_exporter.handle();
-    next.flush(PATIENCE).expect("delivered");
+    next.settled(PATIENCE).expect("delivered");
     let lost = &all - &received(&next_collector, 41);
     assert_eq!((lost.len() as u64, vanished(&next)), (vanished(&handle), 0));
     assert!(lost.is_subset(&removed), "the others are delivered");
 
     collector.start_again().expect("the same ports");
-    handle.flush(PATIENCE).expect("delivered");
+    handle.settled(PATIENCE).expect("delivered");
     assert_eq!(&all - &received(&collector, 41), lost);
     assert_eq!(handle.ledger().delivered, 41 * BATCH - lost.len() as u64);
 }
@@ -259,7 +259,7 @@ fn a_user_s_journal_names_the_batches_that_it_has_lost_or_says_all() {
             shelf.lock().expect("no panic").batches.contains_key(&newest)
         });
         collector.start_again().expect("the same ports");
-        handle.flush(PATIENCE).expect("delivered");
+        handle.settled(PATIENCE).expect("delivered");
         let ledger = handle.ledger();
         let taken_over = if loses_all { 0 } else { BATCH };
         assert_eq!((vanished(&handle), ledger.taken_over), (lost, taken_over), "{ledger:?}");

@@ -83,14 +83,14 @@ fn flush_waits_for_the_collector_and_counts_the_spans_that_wait() {
     let setup = Setup::new();
     let manager = setup.manager(&[("TELEMETRY_RETRY_INITIAL_DELAY", "10ms")]);
     trace(&manager, 5);
-    manager.flush(LONG).expect("everything is delivered");
+    manager.settled(LONG).expect("everything is delivered");
     assert_eq!(setup.collector.received().unique, 5);
     setup.collector.stop();
     trace(&manager, 5);
-    let error = manager.flush(std::time::Duration::from_millis(50)).unwrap_err();
+    let error = manager.settled(std::time::Duration::from_millis(50)).unwrap_err();
     assert!(error.to_string().contains("5 spans still wait in memory"), "{error}");
     setup.collector.start_again().expect("the same port");
-    manager.flush(LONG).expect("the rest is delivered");
+    manager.settled(LONG).expect("the rest is delivered");
     assert_eq!(setup.collector.received().unique, 10);
 }
 
@@ -107,7 +107,7 @@ fn undelivered_spans_are_delivered_by_the_next_process() {
 
     setup.collector.start_again().expect("the same port");
     let manager = setup.manager(&[]);
-    manager.flush(LONG).expect("the files are replayed");
+    manager.settled(LONG).expect("the files are replayed");
     let received = setup.collector.received();
     assert_eq!(received.unique, 600);
     assert_eq!(manager.handle().expect("an exporter").ledger().recovered, 600);
@@ -191,7 +191,7 @@ fn dead_letters_are_stored_up_to_their_limit() {
         // Text that does not compress well: 300 such spans take more than 1 MiB, each 100 less.
         tracer.span_builder("refused").with_attributes([KeyValue::new("noise", noise(number))]).start(&tracer).end();
     }
-    manager.flush(LONG).expect("nothing waits");
+    manager.settled(LONG).expect("nothing waits");
     drop(manager.shutdown());
     let ledger = manager.handle().expect("an exporter").ledger();
     assert_eq!((ledger.dead_lettered, ledger.imbalance()), (300, 0));

@@ -193,7 +193,7 @@ fn a_volume_that_all_users_write_in_keeps_files_for_the_next_start() {
     setup.collector.start_again().expect("the same port");
     for (variable, name) in [("TELEMETRY_STATE_DIR", "state"), ("TELEMETRY_FALLBACK_DIR", "files")] {
         let manager = setup.manager(&[(variable, &setup.path(name))]);
-        manager.flush(LONG).expect("delivered");
+        manager.settled(LONG).expect("delivered");
     }
     assert_eq!((setup.collector.received().unique, setup.collector.received().duplicates), (10, 0));
 }
@@ -217,7 +217,7 @@ fn spans_of_a_renamed_service_are_named_until_a_start_with_its_name_sends_them()
     assert_eq!(setup.collector.received().unique, 0, "the other service has not sent them");
     setup.collector.start_again().expect("the same port");
     let once = setup.manager(&[("TELEMETRY_STATE_DIR", &state), ("OTEL_SERVICE_NAME", "Shop")]);
-    once.flush(LONG).expect("delivered");
+    once.settled(LONG).expect("delivered");
     drop(once);
     assert_eq!(setup.resource_attribute("service.name").as_deref(), Some("Shop"));
     let renamed = setup.manager(&[("TELEMETRY_STATE_DIR", &state), ("OTEL_SERVICE_NAME", "store")]);

@@ -22,7 +22,7 @@ fn a_fault_of_the_observer_fails_calls_and_every_span_is_delivered_after_it() {
     assert!(faults.injected() > 0);
     assert!(faults.end());
     handle.retry_now();
-    manager.flush(LONG).expect("the collector takes them");
+    manager.settled(LONG).expect("the collector takes them");
     assert_eq!((setup.collector.received().unique, handle.ledger().imbalance()), (7, 0));
 }
 

@@ -47,7 +47,7 @@ fn the_report_has_the_documented_shape() {
     assert_eq!(fresh["resilience_metrics"]["last_export_success"], Value::Null);
 
     trace(&manager, 3);
-    manager.flush(LONG).expect("delivered");
+    manager.settled(LONG).expect("delivered");
     let metrics = &json(&manager)["resilience_metrics"];
     assert_eq!((&metrics["total_exports"], &metrics["successful_exports"]), (&1.into(), &1.into()));
     let time = metrics["last_export_success"].as_str().expect("a time");

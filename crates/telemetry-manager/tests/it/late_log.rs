@@ -122,7 +122,7 @@ fn a_subscriber_for_all_threads_gets_every_line_of_the_start_once() {
 
 fn use_all_hooks(setup: &Setup, manager: &OpenTelemetryManager) {
     trace(manager, 3);
-    manager.flush(LONG).expect("delivered");
+    manager.settled(LONG).expect("delivered");
     assert_eq!(setup.collector.received().unique, 3);
     let _ = (manager.health(), manager.handle(), manager.observer().health());
     manager.shutdown().expect("nothing waits");
@@ -184,7 +184,7 @@ fn each_call_of_the_manager_brings_the_lines_to_a_subscriber_of_its_thread() {
         |manager| drop(manager.health()),
         |manager| drop(manager.observer().health()),
         |manager| drop(manager.handle()),
-        |manager| drop(manager.flush(LONG)),
+        |manager| drop(manager.settled(LONG)),
         |manager| drop(manager.shutdown()),
     ];
     for call in calls {
@@ -194,7 +194,7 @@ fn each_call_of_the_manager_brings_the_lines_to_a_subscriber_of_its_thread() {
         let log = Log::default();
         tracing::subscriber::with_default(log.clone(), || {
             call(&manager);
-            let _ = (manager.health(), manager.flush(Duration::ZERO));
+            let _ = (manager.health(), manager.settled(Duration::ZERO));
         });
         let expected = [(Level::WARN, "OTEL_TRACES_EXPORTER"), (Level::INFO, "")];
         let found = log.lines().into_iter().map(|(level, setting, _)| (level, setting)).collect::<Vec<_>>();
@@ -227,7 +227,7 @@ fn a_set_up_that_fails_is_an_error_or_by_choice_a_program_without_telemetry() {
         assert_eq!(log.lines(), [(Level::ERROR, String::new(), warning.message.clone())]);
 
         trace(&manager, 3);
-        manager.flush(LONG).expect("nothing waits");
+        manager.settled(LONG).expect("nothing waits");
         let health = manager.health();
         assert_eq!((health.status, health.initialized, health.issues.len()), (Status::Unhealthy, false, 1));
         assert!(health.issues[0].contains(&error) && manager.handle().is_none(), "{health:?}");

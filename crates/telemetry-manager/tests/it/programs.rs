@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fork::{Fork, fork, waitpid};
 use telemetry_manager::opentelemetry::{global, trace::Tracer as _};
-use telemetry_manager::resilient_exporter::Status;
+use telemetry_manager::resilient_exporter::{Status, WaitFailure};
 use telemetry_manager::{FlushError, OpenTelemetryManager, ShutdownError};
 
 use crate::support::{LONG, Setup};
@@ -79,8 +79,8 @@ fn child(telemetry: OpenTelemetryManager) {
     assert!((19..=50).contains(&refused), "{refused}");
     let health = telemetry.health();
     assert!(health.status == Status::Unhealthy && health.issues[0].contains("after the fork"), "{health:?}");
-    let flushed = telemetry.flush(LONG).expect_err("refused");
-    assert!(matches!(flushed, FlushError::Exporter(error) if error.forked.is_some()));
+    let flushed = telemetry.settled(LONG).expect_err("refused");
+    assert!(matches!(flushed, FlushError::Unsettled(error) if matches!(error.failure, WaitFailure::Forked(_))));
     let ended = telemetry.shutdown().expect_err("refused");
     assert!(matches!(ended, ShutdownError::Exporter(error) if error.forked.is_some()));
     drop(telemetry);

@@ -234,7 +234,7 @@ fn a_secret_of_the_url_or_of_a_header_is_nowhere() {
             let _ = write!(told, "{event:?}");
         }
         // Another second of the same: retries, probes, dead letters.
-        let _ = manager.flush(Duration::from_millis(300)).map_err(|error| told += &format!("{error} {error:?}"));
+        let _ = manager.settled(Duration::from_millis(300)).map_err(|error| told += &format!("{error} {error:?}"));
         told += &seen(&manager, &handle);
         let _ = handle.redrive_matching(&DeadLetterFilter::default());
         let _ = manager.shutdown().map_err(|error| told += &format!("{error} {error:?}"));

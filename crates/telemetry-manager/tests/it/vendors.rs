@@ -167,7 +167,7 @@ fn send(manager: &OpenTelemetryManager) {
         let mut span = tracer.start("work");
         span.set_attribute(KeyValue::new("text", format!("{number:0240}")));
     }
-    manager.flush(LONG).unwrap_or_else(|error| panic!("{error}: {:?}", manager.health()));
+    manager.settled(LONG).unwrap_or_else(|error| panic!("{error}: {:?}", manager.health()));
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
             for batch in batches {
                 offered += batch.len() as u64;
                 block_on(exporter.export(batch))?;
-                handle.flush(PATIENCE)?;
+                handle.settled(PATIENCE)?;
             }
             if handle.ledger().delivered != offered {
                 return Err(format!("{offered} spans were offered, the ledger says {:?}", handle.ledger()).into());

@@ -88,7 +88,7 @@ pub(super) fn written_by_it(setup: &Setup, programs: &[Program], stores: &Stores
         for batch in &program.batches {
             futures_executor::block_on(exporter.export(batch.clone()))?;
         }
-        exporter.handle().flush(PATIENCE)?;
+        exporter.handle().settled(PATIENCE)?;
         exporter.shutdown()?;
     }
     let count = stores.made.len();

@@ -215,7 +215,7 @@ pub(super) fn replay(state: &Path, spans: usize, to: &Path) -> Result<(), Failur
             .with_fallback_max_age(Duration::from_secs(100 * 365 * 24 * 3_600))
             .build()?;
     let handle = exporter.handle();
-    handle.flush(PATIENCE)?;
+    handle.settled(PATIENCE)?;
     let ledger = handle.ledger();
     exporter.shutdown()?;
     if ledger.delivered != spans as u64 || ledger.imbalance() != 0 {

@@ -79,7 +79,7 @@ impl Traced {
     pub(super) fn compare(&mut self, collector: &Otelcol<'_>) -> Result<usize, Failure> {
         let count = self.made().len();
         canonical::compare(self.made(), &collector.spans(count, PATIENCE)?)?;
-        self.handle.flush(PATIENCE)?;
+        self.handle.settled(PATIENCE)?;
         let ledger = self.handle.ledger();
         if ledger.delivered != count as u64 || ledger.imbalance() != 0 {
             return Err(format!("all {count} spans arrived, but the ledger says {ledger:?}").into());

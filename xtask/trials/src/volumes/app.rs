@@ -45,7 +45,7 @@ pub(super) fn live(spans: u64, end: &str) -> Result<(), Failure> {
     }
     manager.tracer_provider().force_flush()?;
     if end == "deliver" {
-        manager.flush(PATIENCE)?;
+        manager.settled(PATIENCE)?;
     }
     let exporter = manager.observer().exporter_health();
     told.not_durable = exporter.and_then(|health| health.accepted_not_durable).unwrap_or(0);

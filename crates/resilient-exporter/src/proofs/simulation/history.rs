@@ -18,6 +18,10 @@ pub(super) enum Action {
     },
     /// The transport has found changed credentials.
     ChangeCredentials,
+    /// A flush wants all batches on the disk, after an attempt of its own.
+    Save {
+        attempts: bool,
+    },
 }
 
 /// The state of the disk thread and its fallback during one effect.
@@ -80,6 +84,7 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Evict),
         1 => prop::bool::weighted(0.2).prop_map(|fails| Action::Redrive { fails }),
         1 => Just(Action::ChangeCredentials),
+        1 => any::<bool>().prop_map(|attempts| Action::Save { attempts }),
     ]
 }
 

@@ -13,6 +13,7 @@
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
 //! | `kept`, `vanished` | batches that leave memory for the journal; a journal that is full, or that loses batches |
+//! | `saves` | flushes and checkpoints |
 //! | `rules` | the rules of the core, one a test: turns, charges, replay, recovery, commits |
 
 mod ages;
@@ -28,6 +29,7 @@ mod recount;
 mod refusals;
 mod replicas;
 mod rules;
+mod saves;
 mod sizes;
 mod slow;
 mod steady;
@@ -117,6 +119,8 @@ struct Simulation {
     made: HashSet<SpanKey>,
     next_span: u64,
     calls: Vec<Call>,
+    /// Calls whose answers no longer count, since the last look.
+    abandoned: Vec<Call>,
     /// Instants at which the core had the transport asked for changed credentials.
     looks: Vec<Instant>,
     effects: VecDeque<Effect>,
@@ -214,6 +218,7 @@ impl Simulation {
             made: HashSet::new(),
             next_span: 1,
             calls: Vec::new(),
+            abandoned: Vec::new(),
             looks: Vec::new(),
             effects: VecDeque::new(),
             disk,
@@ -234,6 +239,7 @@ impl Simulation {
         self.setup.seed += 1;
         self.core = self.setup.core(self.disk.usage().spans, self.now);
         self.calls.clear();
+        self.abandoned.clear();
         self.effects.clear();
         self.made.clear();
         (self.acknowledged, self.rejected, self.unmarked, self.redriven) = (0, 0, 0, 0);
@@ -263,11 +269,26 @@ impl Simulation {
             core.on_age_limit(age_limit);
             (core.poll_calls(now), core.poll_look(now))
         });
+        self.note_abandoned();
         self.check_limits(&calls);
         self.calls.extend(calls);
         self.looks.extend(is_look_due.then_some(now));
         if self.core.is_stopped() {
             self.calls.clear();
+        }
+    }
+
+    /// A flush has the unsafe batches moved to the disk.
+    fn save(&mut self) {
+        let now = self.now;
+        self.report(|core| core.save(now, now));
+        self.note_abandoned();
+    }
+
+    fn note_abandoned(&mut self) {
+        if !self.core.is_stopped() {
+            let core = &self.core;
+            self.abandoned.extend(self.calls.extract_if(.., |call| !core.is_awaited(call.id)));
         }
     }
 
@@ -431,8 +452,18 @@ impl Simulation {
             Action::Evict => self.evict(),
             Action::Redrive { fails } => self.redrive(fails),
             Action::ChangeCredentials => self.report(Core::on_credentials_changed),
+            Action::Save { attempts } => {
+                if attempts {
+                    self.report(Core::attempt_now);
+                }
+                self.save();
+            }
         }
         self.poll();
+        for call in std::mem::take(&mut self.abandoned) {
+            // The collector may have stored them.
+            self.receive_first(&call.payload, call.payload.item_count());
+        }
     }
 
     /// Runs a healthy collector and disk until no span waits.

@@ -189,7 +189,7 @@ impl World {
     }
 
     /// Ends at the first event that makes `is_reached` true, or before the first event at or behind `end`.
-    fn run_until(&mut self, end: Instant, is_reached: impl Fn(&Self) -> bool) {
+    pub(super) fn run_until(&mut self, end: Instant, is_reached: impl Fn(&Self) -> bool) {
         let mut polls = 0;
         if self.next_batch.is_none_or(|next| next < self.simulation.now) {
             self.next_batch = Some(self.simulation.now);
@@ -277,8 +277,10 @@ impl World {
     }
 
     /// Polls the core as the net thread does, hands its calls to the peer and its effects to the disk thread.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.simulation.poll();
+        // Their answers no longer matter; the collector has stored the requests when it received them.
+        self.simulation.abandoned.clear();
         self.look_at_tokens();
         self.check_letters();
         let now = self.simulation.now;

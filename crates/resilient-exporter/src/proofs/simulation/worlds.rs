@@ -27,6 +27,8 @@ struct Phase {
     bad: Option<Reply>,
     /// At the start of the phase, in worlds with tokens.
     token: Token,
+    /// A flush, or a checkpoint, in the middle of the phase.
+    flush: Option<(Duration, bool)>,
     end: End,
 }
 
@@ -91,15 +93,21 @@ prop_compose! {
         disk in prop_oneof![Just(vec![Disturbance::None]), prop::collection::vec(disturbance(), 1..12)],
         bad in prop::option::weighted(0.4, bad()),
         token in prop::sample::select(&[Token::Stays, Token::Expires, Token::Refused, Token::Repaired]),
+        flush in prop::option::weighted(0.4, (1..20_000_u64, any::<bool>())),
         end in prop_oneof![4 => Just(End::Next), 1 => Just(End::Kill), 1 => Just(End::ShutDown)],
     ) -> Phase {
         let (time, latency) = (secs(seconds), ms(latency));
-        Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, token, end }
+        let flush = flush.map(|(bound, attempts)| (ms(bound), attempts));
+        Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, token, flush, end }
     }
 }
 
+/// The disk thread takes 2 ms for an effect, and a buffer of this size makes a few files; behind them are the effects
+/// of a replay.
+const FLUSH_OF_A_FULL_BUFFER: Duration = ms(100);
+
 fn play(world: &mut World, phase: Phase) {
-    let Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, token, end } = phase;
+    let Phase { time, replicas, now_and_then, max_bytes, latency, load, disk, bad, token, flush, end } = phase;
     if let Some(tokens) = &mut world.tokens {
         match token {
             Token::Stays => {}
@@ -111,6 +119,7 @@ fn play(world: &mut World, phase: Phase) {
     for (replica, reply) in world.peer.replicas.iter_mut().zip(replicas) {
         *replica = Replica { reply, now_and_then, max_bytes, latency, ..replica.clone() };
     }
+    let disk_fails = disk.iter().any(|disturbance| *disturbance != Disturbance::None);
     let mut turns = 0;
     world.disturbance = Box::new(move |_| {
         turns += 1;
@@ -120,7 +129,13 @@ fn play(world: &mut World, phase: Phase) {
         world.offer_bad(3, reply);
     }
     world.load = load;
-    world.run(time);
+    world.run(time / 2);
+    if let Some((bound, attempts)) = flush {
+        let flushed = world.flush(bound, attempts);
+        let has_time = bound >= 2 * FLUSH_OF_A_FULL_BUFFER && world.simulation.setup.fallback;
+        assert!(flushed.is_ok || disk_fails || !has_time, "{flushed:?} of {bound:?}; {}", world.state());
+    }
+    world.run(time / 2);
     match end {
         End::Next => {}
         End::Kill => world.kill(),
@@ -350,6 +365,7 @@ fn in_a_calm_behind_a_failing_disk_full_memory_is_stored_before_the_next_batch_a
         disk: vec![Disturbance::Failure],
         bad: None,
         token: Token::Stays,
+        flush: None,
         end: End::Next,
     };
     play(&mut world, phase);
@@ -369,6 +385,7 @@ fn after_a_panic_that_cost_the_marks_of_a_group_dead_letters_follow_the_rules() 
         disk: vec![Disturbance::Panic, Disturbance::None, Disturbance::None],
         bad: Some(bad),
         token: Token::Stays,
+        flush: None,
         end: End::Next,
     };
     let setup = Setup { seed: 357_050_528_164_466_745, ..Setup::usual() };
@@ -392,6 +409,7 @@ fn of_a_stored_batch_that_is_cut_in_a_random_world_no_delivered_piece_becomes_a_
         disk: vec![Disturbance::None],
         bad: None,
         token: Token::Stays,
+        flush: None,
         end: End::Next,
     };
     let mut setup = Setup { seed: 6_123_854_772_094, ..Setup::usual() };
@@ -425,6 +443,7 @@ fn the_marks_of_an_ended_process_may_be_older_than_its_last_refusals() {
         disk: vec![Disturbance::None],
         bad,
         token: Token::Stays,
+        flush: None,
         end: End::Next,
     };
     let load = |spans, every| Some(Load { spans, every: ms(every) });

@@ -44,7 +44,7 @@ pub(super) fn live() -> Result<(), Failure> {
                 }
                 manager.tracer_provider().force_flush()?;
             }
-            FLUSH => manager.flush(PATIENCE)?,
+            FLUSH => manager.settled(PATIENCE)?,
             other => return Err(format!("there is no command {other:?}").into()),
         }
         let health = manager.observer().exporter_health().ok_or("spans are not exported")?;

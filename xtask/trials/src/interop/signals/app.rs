@@ -56,7 +56,7 @@ pub(super) fn live(signal: &str, state: &Path) -> Result<(), Failure> {
                     pipeline.offer(requests::request(signal, number).into())?;
                 }
             }
-            ["flush"] => pipeline.handle().flush(PATIENCE)?,
+            ["flush"] => pipeline.handle().settled(PATIENCE)?,
             ref other => return Err(format!("there is no command {other:?}").into()),
         }
         let told = Told::from(pipeline.handle().ledger());

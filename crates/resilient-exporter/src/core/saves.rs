@@ -1,0 +1,120 @@
+//! A flush: each batch that was accepted up to an instant is answered, or is moved to the disk while the exporter runs.
+//!
+//! A batch is safe in a file, or in the journal as durable as its policy asks for.
+
+use std::time::Instant;
+
+use super::{Core, InFlight, Phase, Work};
+use crate::report::ledger::Place;
+
+/// The wait of a user's thread for the batches that were accepted before it began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Flush {
+    /// The instant of its call.
+    pub(crate) since: Instant,
+    /// The end of the time for answers.
+    pub(crate) until: Instant,
+    /// The flush has asked for one attempt outside of backoff and breaker.
+    pub(crate) attempts: bool,
+}
+
+/// Commands.
+impl Core {
+    /// A checkpoint asks for a call at once: the next one passes backoff and breaker, but no pause of the peer's, and
+    /// no batch waits for itself.
+    pub(crate) fn attempt_now(&mut self) {
+        self.endpoint.grant_pass();
+        self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
+    }
+
+    /// Has every batch that was accepted up to `since` and is not safe moved to the disk, those in calls too: no answer
+    /// to such a call counts any more. Goes on with each poll until all are safe.
+    pub(crate) fn save(&mut self, since: Instant, now: Instant) {
+        self.saving = self.saving.max(Some(since));
+        self.go_on_saving(now);
+    }
+
+    /// Moves the batches that a flush wants to the disk, as far as the disk takes them now.
+    pub(super) fn go_on_saving(&mut self, now: Instant) {
+        let Some(since) = self.saving else { return };
+        // A shutdown moves every batch to the disk.
+        if self.phase != Phase::Running || !self.storage.is_enabled() || !self.has_unsafe_since(since) {
+            self.saving = None;
+            return;
+        }
+        if !self.storage.is_ready(now) {
+            if let Some(instant) = self.storage.retry_at() {
+                self.wake_at(instant);
+            }
+            return;
+        }
+        self.abandon_unsafe_calls(since, now);
+        let durable = &self.durable;
+        let wanted = |entry: &_| !durable.has_synced(entry);
+        let unsafe_ones = self.memory.take_accepted(since, wanted, now);
+        if !unsafe_ones.is_empty() {
+            self.spill(unsafe_ones);
+        }
+    }
+
+    /// The batches of these calls wait in memory again.
+    fn abandon_unsafe_calls(&mut self, since: Instant, now: Instant) {
+        let durable = &self.durable;
+        let is_unsafe = |call: &mut InFlight| match &call.work {
+            Work::Live(entry) => entry.accepted <= since && !durable.has_synced(entry),
+            Work::Replay(_) => false,
+        };
+        for InFlight { id, work, ticket, started, .. } in self.in_flight.extract_if(.., is_unsafe).collect::<Vec<_>>() {
+            let waiting = self.repeats.len();
+            self.repeats.retain(|call| call.id != id);
+            // A repeated call that has not gone out makes no duplicate.
+            let has_gone_out = self.repeats.len() == waiting;
+            self.endpoint.on_abandoned(ticket, started, now);
+            let Work::Live(entry) = work else { continue };
+            self.accounts.counters.count_possible_duplicates(if has_gone_out { entry.size.count as u64 } else { 0 });
+            self.memory.on_call_ended(entry.size);
+            self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
+            self.memory.give_back(entry);
+        }
+        self.store_oversized();
+    }
+}
+
+/// Queries.
+impl Core {
+    /// A batch that was accepted up to `instant` has neither an answer nor a place in a file.
+    pub(crate) fn has_unanswered_since(&self, instant: Instant) -> bool {
+        self.memory.has_accepted(instant, |_| true)
+            || self.in_flight.iter().any(|call| matches!(&call.work, Work::Live(entry) if entry.accepted <= instant))
+    }
+
+    /// A batch that was accepted up to `instant` is in memory and nowhere else.
+    pub(crate) fn has_unsafe_since(&self, instant: Instant) -> bool {
+        let is_unsafe = |entry: &_| !self.durable.has_synced(entry);
+        let is_in_call = |call: &InFlight| match &call.work {
+            Work::Live(entry) => entry.accepted <= instant && is_unsafe(entry),
+            Work::Replay(_) => false,
+        };
+        // The journal may have the batches of a file that the disk thread is to write: that is certain if it has all.
+        self.only_in_memory() > 0
+            && (self.memory.has_accepted(instant, is_unsafe) || self.in_flight.iter().any(is_in_call))
+    }
+
+    /// No answer is to be expected before the flush saves its batches: the endpoint accepts nothing, or its next call
+    /// goes out later. An attempt that the flush has asked for is awaited.
+    pub(crate) fn is_hopeless(&self, flush: Flush, now: Instant) -> bool {
+        let is_out = self.in_flight.iter().any(|call| call.started >= flush.since);
+        let is_paused = self.endpoint.pause(now).is_some_and(|(_, rest)| now + rest >= flush.until);
+        if flush.attempts && (is_out || self.endpoint.has_pass() && !is_paused) {
+            return false;
+        }
+        let next_call = self.endpoint.next_call(now).filter(|_| self.in_flight.is_empty());
+        let is_late = next_call.is_some_and(|instant| flush.attempts || instant >= flush.until);
+        is_paused || is_late || self.is_unwilling(now)
+    }
+
+    /// A flush has a place for batches whose answers do not come: files, or the journal.
+    pub(crate) fn has_safe_place(&self) -> bool {
+        self.storage.is_enabled() || self.durable.is_on()
+    }
+}

@@ -1,0 +1,164 @@
+//! Flush, checkpoint and the wait for stored spans, for the guard and for its observers: the SDK's queue first, then
+//! the exporter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry_sdk::error::OTelSdkError;
+use resilient_exporter::{Clock as _, Handle, SystemClock};
+
+use crate::error::FlushError;
+use crate::manager::{Inner, Observer, OpenTelemetryManager};
+
+/// The three waits differ in what the exporter does.
+#[derive(Clone, Copy)]
+enum Verb {
+    Flush,
+    Checkpoint,
+    Settled,
+}
+
+/// The SDK takes up to 5 s of its own to empty its queue into the exporter; `timeout` is that of both, and at least a
+/// tenth of it is the exporter's.
+impl OpenTelemetryManager {
+    /// Has every span that ended before this call leave memory: waits until the collector has answered for each; when
+    /// it takes nothing, at the latest after half of `timeout`, until the rest is safe in files, or in the journal in
+    /// durable mode. [`resilient_exporter::Handle::flush`] says how. Blocks the calling thread; on a runtime's worker
+    /// use [`flush_async`](Self::flush_async).
+    ///
+    /// ```
+    /// # fn demo(telemetry: &telemetry_manager::OpenTelemetryManager) {
+    /// // A function on a platform that freezes the process after each request:
+    /// if let Err(error) = telemetry.flush(std::time::Duration::from_secs(2)) {
+    ///     eprintln!("{error}");
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`] with the number of spans that are in memory only. They stay on their way. In a process that was
+    /// forked from the one of the set-up, and on a thread of the exporter's: at once, with that reason.
+    pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.inner.wait(Verb::Flush, timeout)
+    }
+
+    /// [`flush`](Self::flush) for asynchronous code: waits on a thread of its own, with any runtime or none. A dropped
+    /// future ends nothing: that thread waits on.
+    ///
+    /// # Errors
+    ///
+    /// As `flush`; or [`FlushError::NoThread`].
+    pub async fn flush_async(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.observer().wait_async(Verb::Flush, timeout).await
+    }
+
+    /// A [`flush`](Self::flush) that begins with one attempt outside of backoff and breaker, and has the rest safe on
+    /// the disk at once: for the last moment before the process may be stopped.
+    ///
+    /// # Errors
+    ///
+    /// As `flush`.
+    pub fn checkpoint(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.inner.wait(Verb::Checkpoint, timeout)
+    }
+
+    /// [`checkpoint`](Self::checkpoint) for asynchronous code, as [`flush_async`](Self::flush_async).
+    ///
+    /// # Errors
+    ///
+    /// As `checkpoint`; or [`FlushError::NoThread`].
+    pub async fn checkpoint_async(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.observer().wait_async(Verb::Checkpoint, timeout).await
+    }
+
+    /// Waits until every span that ended before this call has left memory and no fallback file is left, or until
+    /// `timeout` has passed. Breaker and backoff decide as always. Blocks the calling thread; on a runtime's worker use
+    /// [`settled_async`](Self::settled_async).
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`] with the number of spans that still wait. They stay in memory or in files, and are sent later. In
+    /// a process that was forked from the one of the set-up, and on a thread of the exporter's: at once, with that
+    /// reason.
+    pub fn settled(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.inner.wait(Verb::Settled, timeout)
+    }
+
+    /// [`settled`](Self::settled) for asynchronous code, as [`flush_async`](Self::flush_async).
+    ///
+    /// # Errors
+    ///
+    /// As `settled`; or [`FlushError::NoThread`].
+    pub async fn settled_async(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.observer().wait_async(Verb::Settled, timeout).await
+    }
+}
+
+impl Observer {
+    /// [`OpenTelemetryManager::flush_async`].
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    pub async fn flush_async(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.wait_async(Verb::Flush, timeout).await
+    }
+
+    /// [`OpenTelemetryManager::checkpoint_async`].
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    pub async fn checkpoint_async(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.wait_async(Verb::Checkpoint, timeout).await
+    }
+
+    /// [`OpenTelemetryManager::settled_async`].
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    pub async fn settled_async(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.wait_async(Verb::Settled, timeout).await
+    }
+
+    async fn wait_async(&self, verb: Verb, timeout: Duration) -> Result<(), FlushError> {
+        let inner = Arc::clone(&self.inner);
+        let (done, result) = tokio::sync::oneshot::channel();
+        let run = move || {
+            // A caller that has dropped its future wants no result.
+            let _ = done.send(inner.wait(verb, timeout));
+        };
+        let thread = std::thread::Builder::new().name("holdfast-flush".to_owned()).spawn(run);
+        thread.map_err(|_| FlushError::NoThread)?;
+        result.await.unwrap_or(Err(FlushError::NoThread))
+    }
+}
+
+impl Inner {
+    fn wait(&self, verb: Verb, timeout: Duration) -> Result<(), FlushError> {
+        let start = SystemClock.now();
+        self.empty_queue()?;
+        let left = timeout.saturating_sub(SystemClock.now().saturating_duration_since(start)).max(timeout / 10);
+        let Some(handle) = &self.handle else { return Ok(()) };
+        match verb {
+            Verb::Flush => handle.flush(left).map_err(FlushError::Exporter),
+            Verb::Checkpoint => handle.checkpoint(left).map_err(FlushError::Exporter),
+            Verb::Settled => handle.settled(left).map_err(FlushError::Unsettled),
+        }
+    }
+
+    /// Has the SDK export its queue; not in a forked child, nor on a thread of the exporter's, which refuse at once.
+    fn empty_queue(&self) -> Result<(), FlushError> {
+        let refuses = |handle: &Handle| handle.forked().is_some() || handle.is_own_thread();
+        if self.handle.as_ref().is_some_and(refuses) {
+            return Ok(());
+        }
+        self.lines.repeat();
+        match self.provider.force_flush() {
+            Ok(()) | Err(OTelSdkError::AlreadyShutdown) => Ok(()),
+            Err(error) => Err(FlushError::Sdk(error)),
+        }
+    }
+}
