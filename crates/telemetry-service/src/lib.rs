@@ -23,6 +23,7 @@ mod shared;
 mod tests;
 mod token;
 mod trace;
+mod verbs;
 
 pub use metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE, openmetrics_text, prometheus_text};
 pub use serve::{DEFAULT_ADDRESS, Limits, serve, serve_with};

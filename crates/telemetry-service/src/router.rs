@@ -12,7 +12,7 @@ use crate::access::{self, Need};
 use crate::problem::problem;
 use crate::shared::Shared;
 use crate::tests::Tests;
-use crate::{events, health, letters, numbers};
+use crate::{events, health, letters, numbers, verbs};
 
 /// The paths that lie outside of [`BELOW`].
 const ROOT_PATHS: [&str; 4] = ["/health", "/health/live", "/health/ready", "/metrics"];
@@ -29,7 +29,8 @@ pub(crate) fn build(shared: Shared, has_root_routes: bool) -> Router {
         .merge(part(events::routes(), &shared, Need::TokenElsewhere))
         .merge(part(crate::tests::routes(Tests::new(shared.observer.clone())), &shared, Need::Tests))
         .merge(part(letters::list_routes(), &shared, Need::TokenElsewhere))
-        .merge(part(letters::content_routes(), &shared, Need::Token));
+        .merge(part(letters::content_routes(), &shared, Need::Token))
+        .merge(part(verbs::routes(), &shared, Need::Token));
     if has_root_routes {
         router = router
             .merge(part(health::root_routes(), &shared, Need::Nothing))
@@ -54,7 +55,8 @@ pub(crate) fn is_own(path: &str) -> bool {
 async fn not_found(uri: Uri) -> Response {
     let detail = "there is nothing here; there are GET /health, /health/live, /health/ready, /metrics, \
                   /telemetry-test/health, /telemetry-test/metrics, /telemetry-test/events, \
-                  /telemetry-test/dead-letters and /telemetry-test/tests";
+                  /telemetry-test/dead-letters and /telemetry-test/tests, and POST /telemetry-test/checkpoint and \
+                  /telemetry-test/drain";
     problem(StatusCode::NOT_FOUND, detail, uri.path())
 }
 

@@ -14,6 +14,9 @@ pub(crate) const MAX_LISTENERS: usize = 16;
 /// Operations on dead letters at a time: each holds one letter in memory, 64 MiB at most, and a thread.
 pub(crate) const MAX_OPERATIONS: usize = 4;
 
+/// Checkpoints and drains at a time: each has a thread that waits.
+pub(crate) const MAX_WAITS: usize = 4;
+
 /// The state that all routes share. A clone costs a reference count.
 #[derive(Clone)]
 pub(crate) struct Shared(Arc<Inner>);
@@ -31,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     pub(crate) listeners: Arc<Semaphore>,
     pub(crate) operations: Arc<Semaphore>,
+    pub(crate) waits: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -65,6 +69,7 @@ impl Inner {
             started: now(),
             listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
+            waits: Arc::new(Semaphore::new(MAX_WAITS)),
         }
     }
 

@@ -15,7 +15,7 @@ const SHOWN: usize = 40;
 
 /// A body that is not accepted.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     detail: String,
     /// The field that is refused, and its range.
@@ -36,7 +36,7 @@ impl Refusal {
     }
 
     /// The answer to the request of this path.
-    pub(super) fn into_problem(self, path: &str) -> Problem {
+    pub(crate) fn into_problem(self, path: &str) -> Problem {
         let problem = Problem::new(self.status, self.detail, path);
         match self.field {
             Some((field, accepted)) => problem.with_field(field, accepted),
@@ -46,7 +46,7 @@ impl Refusal {
 }
 
 /// The fields of an object, each of which is taken once; [`end`](Self::end) refuses those that are left.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     left: Vec<(String, &'a RawValue)>,
     /// The names asked for, in their order.
     known: Vec<&'static str>,
@@ -54,7 +54,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The fields of a body. A body of no byte has none.
-    pub(super) fn of(headers: &HeaderMap, body: &'a [u8]) -> Result<Self, Refusal> {
+    pub(crate) fn of(headers: &HeaderMap, body: &'a [u8]) -> Result<Self, Refusal> {
         if body.is_empty() {
             return Ok(Self { left: Vec::new(), known: Vec::new() });
         }
@@ -81,7 +81,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number; `default` where there is none.
-    pub(super) fn integer(
+    pub(crate) fn integer(
         &mut self,
         name: &'static str,
         range: RangeInclusive<u32>,
@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses fields that were not asked for.
-    pub(super) fn end(self) -> Result<(), Refusal> {
+    pub(crate) fn end(self) -> Result<(), Refusal> {
         let Some((name, _)) = self.left.first() else { return Ok(()) };
         let known = self.known.join(", ");
         Err(Refusal::of(&shown(name), "is an unknown field", &known))

@@ -11,7 +11,7 @@
 //! | `body` | request bodies: strict JSON objects |
 //! | `routes` | the same over HTTP |
 
-mod body;
+pub(crate) mod body;
 mod figures;
 mod loads;
 mod pipeline;

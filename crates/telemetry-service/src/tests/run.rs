@@ -282,7 +282,7 @@ impl Test {
                 pipeline.handle.retry_now();
                 next_nudge = waited + NUDGE;
             }
-            let is_settled = pipeline.handle.flush(TICK).is_ok();
+            let is_settled = pipeline.handle.settled(TICK).is_ok();
             self.look(pipeline, start, false);
             if is_settled || waited >= self.plan.settle {
                 return false;

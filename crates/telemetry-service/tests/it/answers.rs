@@ -108,7 +108,7 @@ fn an_application_with_its_own_health_mounts_the_rest() {
 fn metrics_for_scripts_are_the_nine_and_the_ledger() {
     let world = World::new(&[]);
     world.trace(25);
-    world.telemetry.flush(crate::support::LONG).expect("delivered");
+    world.telemetry.settled(crate::support::LONG).expect("delivered");
     let answer = world.get("/telemetry-test/metrics");
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     let numbers = answer.json();

@@ -157,7 +157,7 @@ fn abuse_harms_no_span_of_the_application() {
     }
     world.trace(100);
     assert_eq!(world.get("/orders/1").status, 200);
-    world.telemetry.flush(crate::support::LONG).expect("delivered");
+    world.telemetry.settled(crate::support::LONG).expect("delivered");
     let ledger = world.telemetry.handle().expect("an exporter").ledger();
     assert_eq!((ledger.lost(), ledger.imbalance()), (0, 0));
     assert!(ledger.delivered >= 101, "{ledger:?}");

@@ -12,3 +12,4 @@ mod resilience_http;
 mod support;
 mod testing_page;
 mod traces;
+mod verbs;

@@ -32,7 +32,7 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
 fn metrics_are_the_ledger_in_prometheus_text() {
     let world = World::new(&[("OTEL_TRACES_SAMPLER", "always_on")]);
     world.trace(25);
-    world.telemetry.flush(LONG).expect("delivered");
+    world.telemetry.settled(LONG).expect("delivered");
     let answer = world.get("/metrics");
     assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
     let samples = samples(&answer.body);
@@ -136,7 +136,7 @@ fn open_samples(page: &str) -> BTreeMap<String, f64> {
 fn a_scraper_that_asks_for_openmetrics_gets_the_same_numbers() {
     let world = World::new(&[("OTEL_TRACES_SAMPLER", "always_on")]);
     world.trace(25);
-    world.telemetry.flush(LONG).expect("delivered");
+    world.telemetry.settled(LONG).expect("delivered");
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n";
     let answer = world.request("GET", "/metrics", accept);
     let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -184,7 +184,7 @@ fn a_load_goes_through_the_pipeline_of_the_process() {
     assert_eq!((generated.generated, generated.errors), (1_205, 120));
     let handle = world.telemetry.handle().expect("an exporter");
     assert_eq!(handle.ledger().offered, 1_205, "none is left in the SDK's queue, none was dropped there");
-    handle.flush(LONG).expect("delivered");
+    handle.settled(LONG).expect("delivered");
     assert_eq!(world.collector.received().unique, 1_205);
     assert_eq!(test_ids(&world), BTreeSet::from([generated.test_id]));
 }

@@ -154,7 +154,7 @@ fn a_load_over_http_is_of_the_processs_own_spans() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     let generated = answer.json();
     assert_eq!((&generated["generated"], &generated["errors"]), (&100.into(), &10.into()));
-    world.telemetry.flush(LONG).expect("delivered");
+    world.telemetry.settled(LONG).expect("delivered");
     let ids: Vec<_> = test_ids(&world).into_iter().collect();
     assert_eq!(ids, [generated["test_id"].as_str().expect("an id")]);
 }
@@ -176,7 +176,7 @@ fn a_simulated_failure_is_one_of_the_processs_own_collector_until_it_ends() {
     assert_eq!((ended.status, &ended.json()["ended"]), (200, &true.into()));
     assert_eq!(exchange(&world, "DELETE", FAILURE, &[], "").json()["ended"], false);
     world.telemetry.handle().expect("an exporter").retry_now();
-    world.telemetry.flush(LONG).expect("delivered");
+    world.telemetry.settled(LONG).expect("delivered");
     assert!(world.collector.received().unique >= 5);
 
     let status = post(&world, FAILURE, r#"{"mode": "status", "duration_seconds": 3600, "status": 503}"#);

@@ -7,7 +7,7 @@ use crate::support::{LONG, World};
 
 /// The server spans that the collector got, decoded by code that is not ours.
 fn spans(world: &World) -> Vec<Span> {
-    world.telemetry.flush(LONG).expect("delivered");
+    world.telemetry.settled(LONG).expect("delivered");
     let requests = world.collector.requests().into_iter();
     let decoded = requests.map(|request| ExportTraceServiceRequest::decode(request.body).expect("protobuf"));
     decoded

@@ -1,0 +1,116 @@
+//! Checkpoint and drain over HTTP.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
+use axum::routing::post;
+use serde::Serialize;
+use telemetry_manager::FlushError;
+use telemetry_manager::resilient_exporter::Ledger;
+
+use crate::body;
+use crate::problem::{Problem, json_answer};
+use crate::query::Query;
+use crate::shared::Shared;
+use crate::tests::body::Fields;
+
+/// Seconds of a checkpoint. Kubernetes gives `preStop` and the end of the process 30 s together.
+pub(crate) const CHECKPOINT_SECONDS: RangeInclusive<u32> = 1..=60;
+pub(crate) const CHECKPOINT_DEFAULT: u32 = 5;
+
+/// Seconds of a drain.
+pub(crate) const DRAIN_SECONDS: RangeInclusive<u32> = 1..=3_600;
+pub(crate) const DRAIN_DEFAULT: u32 = 30;
+
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new().route("/telemetry-test/checkpoint", post(checkpoint)).route("/telemetry-test/drain", post(drain))
+}
+
+/// The places of the spans when a checkpoint or a drain has ended well.
+#[derive(Serialize)]
+pub(crate) struct Done {
+    /// Spans that the collector has acknowledged during the request.
+    pub(crate) delivered: u64,
+    /// Spans that wait on the disk now: in fallback files, or in the journal alone.
+    pub(crate) stored: u64,
+    /// Spans that wait in memory now, or are in a call: those of the journal too, and those that came after the
+    /// request.
+    pub(crate) in_memory: u64,
+}
+
+impl Done {
+    fn new(before: &Ledger, after: &Ledger) -> Self {
+        Self {
+            delivered: after.delivered.saturating_sub(before.delivered),
+            stored: after.in_fallback + after.in_journal,
+            in_memory: after.buffered + after.in_flight,
+        }
+    }
+}
+
+/// Each span that ended before the request is delivered, or safe on the disk: after one attempt outside of backoff and
+/// breaker.
+async fn checkpoint(
+    State(shared): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let timeout = timeout(&uri, &headers, body, CHECKPOINT_SECONDS, CHECKPOINT_DEFAULT).await?;
+    let (_permit, before) = begin(&shared, &uri)?;
+    let flushed = shared.observer.checkpoint_async(timeout).await;
+    answer(&shared, &uri, &before, flushed)
+}
+
+/// Sends what is stored: the next call goes out at once, and the answer comes when no span waits.
+async fn drain(State(shared): State<Shared>, uri: Uri, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let timeout = timeout(&uri, &headers, body, DRAIN_SECONDS, DRAIN_DEFAULT).await?;
+    let (_permit, before) = begin(&shared, &uri)?;
+    shared.observer.handle().iter().for_each(|handle| handle.retry_now());
+    let settled = shared.observer.settled_async(timeout).await;
+    answer(&shared, &uri, &before, settled)
+}
+
+async fn timeout(
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Body,
+    accepted: RangeInclusive<u32>,
+    default: u32,
+) -> Result<Duration, Problem> {
+    Query::parse(uri, &[])?;
+    let body = body::read(headers, body, uri.path()).await?;
+    let seconds = Fields::of(headers, &body).and_then(|mut fields| {
+        let seconds = fields.integer("timeout_seconds", accepted, Some(default))?;
+        fields.end().map(|()| seconds)
+    });
+    Ok(Duration::from_secs(seconds.map_err(|refusal| refusal.into_problem(uri.path()))?.into()))
+}
+
+/// A place among the waits, and the ledger at the beginning.
+fn begin(shared: &Shared, uri: &Uri) -> Result<(tokio::sync::OwnedSemaphorePermit, Ledger), Problem> {
+    let problem = |status, detail: &str| Problem::new(status, detail, uri.path());
+    let Some(handle) = shared.observer.handle() else {
+        return Err(problem(StatusCode::CONFLICT, "spans are not exported, so none waits"));
+    };
+    let Ok(permit) = shared.waits.clone().try_acquire_owned() else {
+        let detail = "other checkpoints and drains are running; ask again";
+        return Err(problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_soon());
+    };
+    Ok((permit, handle.ledger()))
+}
+
+fn answer(shared: &Shared, uri: &Uri, before: &Ledger, result: Result<(), FlushError>) -> Result<Response, Problem> {
+    match result {
+        Ok(()) => {
+            let after = shared.observer.handle().map(|handle| handle.ledger()).unwrap_or_default();
+            Ok(json_answer(StatusCode::OK, serde_json::json!(Done::new(before, &after)).to_string()))
+        }
+        Err(error) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), uri.path())),
+    }
+}
