@@ -4,6 +4,8 @@
 //! then: it is one of the runtime's blocking threads, and [`MAX_OPERATIONS`](crate::shared::MAX_OPERATIONS) bounds
 //! their number.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -14,8 +16,10 @@ use axum::routing::{get, post};
 use serde::de::IgnoredAny;
 use serde_json::json;
 use telemetry_manager::resilient_exporter::{DeadLetterError, DeadLetterFilter, Handle};
+use tokio::sync::Semaphore;
 
 use crate::body;
+use crate::held::held_until_sent;
 use crate::problem::{Problem, json_answer};
 use crate::query::Query;
 use crate::shared::Shared;
@@ -38,7 +42,7 @@ pub(crate) fn content_routes() -> Router<Shared> {
 
 async fn list(State(shared): State<Shared>, uri: Uri) -> Result<Response, Problem> {
     let newest = Query::parse(&uri, &["limit"]).and_then(|query| query.count("limit", LISTED.0, LISTED.1))?;
-    operate(&shared, &uri, move |handle| {
+    operate(&shared, &shared.lists, &uri, move |handle| {
         let (total, letters) = (handle.dead_letter_ids()?.len(), handle.dead_letters(newest)?);
         Ok(json!({"total": total, "dead_letters": letters}).to_string())
     })
@@ -52,7 +56,7 @@ async fn read(
 ) -> Result<Response, Problem> {
     Query::parse(&uri, &[])?;
     let id = id_of(id, &uri)?;
-    operate(&shared, &uri, move |handle| {
+    operate(&shared, &shared.operations, &uri, move |handle| {
         let (letter, lines) = handle.dead_letter(&id)?;
         let description = json!(letter).to_string();
         let size = lines.iter().map(|line| line.len() + 1).sum::<usize>();
@@ -82,7 +86,7 @@ async fn redrive(
     Query::parse(&uri, &[])?;
     body::none(&headers, body, uri.path()).await?;
     let id = id_of(id, &uri)?;
-    operate(&shared, &uri, move |handle| {
+    operate(&shared, &shared.operations, &uri, move |handle| {
         let spans = handle.redrive(&id)?;
         Ok(json!({"letters": 1, "spans": spans, "failed": [], "left": 0}).to_string())
     })
@@ -107,7 +111,7 @@ async fn redrive_matching(
     if let Some(endpoint) = query.get("endpoint") {
         filter = filter.with_endpoint(endpoint);
     }
-    operate(&shared, &uri, move |handle| {
+    operate(&shared, &shared.operations, &uri, move |handle| {
         let mut report = handle.redrive_matching(&filter);
         // Without a list of letters there is nothing to report.
         if report.failed.first().is_some_and(|(id, _)| id.is_empty()) {
@@ -128,9 +132,11 @@ pub(crate) fn id_of(id: Result<Path<String>, PathRejection>, uri: &Uri) -> Resul
     }
 }
 
-/// Runs an operation on a blocking thread.
+/// Runs an operation on a blocking thread. Its place among `places` is free again when the client has taken the answer:
+/// until then the answer is in memory.
 async fn operate(
     shared: &Shared,
+    places: &Arc<Semaphore>,
     uri: &Uri,
     operation: impl FnOnce(&Handle) -> Result<String, DeadLetterError> + Send + 'static,
 ) -> Result<Response, Problem> {
@@ -140,16 +146,16 @@ async fn operate(
         let detail = "spans are not exported, so there are no dead letters".to_owned();
         return Err(problem(StatusCode::CONFLICT, detail));
     };
-    let Ok(permit) = shared.operations.clone().try_acquire_owned() else {
+    let Ok(place) = places.clone().try_acquire_owned() else {
         let detail = "other operations on dead letters are running; ask again".to_owned();
         return Err(problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_soon());
     };
     let done = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        operation(&handle)
+        // A client that goes ends this request, and not the thread: the place stays taken until the thread is done.
+        operation(&handle).map(|body| (body, place))
     });
     match done.await {
-        Ok(Ok(body)) => Ok(json_answer(StatusCode::OK, body)),
+        Ok(Ok((body, place))) => Ok(json_answer(StatusCode::OK, body).map(|body| held_until_sent(body, place))),
         Ok(Err(error)) => Err(problem(status_of(&error), error.to_string())),
         // The runtime ends, or the operation panicked.
         Err(error) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),

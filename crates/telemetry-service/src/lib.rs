@@ -11,6 +11,7 @@ mod access;
 mod body;
 mod events;
 mod health;
+mod held;
 mod letters;
 mod metrics;
 mod numbers;

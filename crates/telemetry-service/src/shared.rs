@@ -11,7 +11,8 @@ use crate::token::Token;
 /// Listeners of `/telemetry-test/events` at a time.
 pub(crate) const MAX_LISTENERS: usize = 16;
 
-/// Operations on dead letters at a time: each holds one letter in memory, 64 MiB at most, and a thread.
+/// Operations on dead letters with the token at a time, and lists of them: each has a thread, and its answer, 64 MiB at
+/// most, is in memory until the client has taken it.
 pub(crate) const MAX_OPERATIONS: usize = 4;
 
 /// Checkpoints and drains at a time: each has a thread that waits.
@@ -35,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) listeners: Arc<Semaphore>,
     pub(crate) operations: Arc<Semaphore>,
     pub(crate) waits: Arc<Semaphore>,
+    /// Lists of dead letters: clients without the token must not take the places of those with it.
+    pub(crate) lists: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -70,6 +73,7 @@ impl Inner {
             listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
             waits: Arc::new(Semaphore::new(MAX_WAITS)),
+            lists: Arc::new(Semaphore::new(MAX_OPERATIONS)),
         }
     }
 

@@ -10,6 +10,8 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
 
+use crate::held::held_until_sent;
+
 /// All places. Its lock is held for an instant at a time.
 #[derive(Clone)]
 pub(super) struct Connections {
@@ -113,8 +115,9 @@ impl Answering {
         Body::new(Arriving { body, answering: Arc::clone(self) })
     }
 
+    /// The body of the answer, which ends when the socket has taken its last byte.
     pub(super) fn until_the_end_of(self: Arc<Self>, body: Body) -> Body {
-        Body::new(Guarded { body, _answering: self })
+        held_until_sent(body, self)
     }
 }
 
@@ -165,32 +168,6 @@ impl Drop for Answering {
             entry.answering -= 1;
             entry.idle_since = now;
         }
-    }
-}
-
-/// A body that is dropped with the answer.
-struct Guarded {
-    body: Body,
-    _answering: Arc<Answering>,
-}
-
-impl HttpBody for Guarded {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -1,8 +1,13 @@
 //! Dead letters over HTTP.
 
-use mock_collector::{Answer as Told, Behavior};
+use std::io::Write as _;
+use std::time::Duration;
 
-use crate::support::{LONG, World};
+use mock_collector::{Answer as Told, Behavior};
+use telemetry_manager::opentelemetry::KeyValue;
+use telemetry_manager::opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+
+use crate::support::{LONG, TOKEN, World};
 
 const ALL: &str = "/telemetry-test/dead-letters";
 
@@ -56,6 +61,51 @@ fn letters_of_one_cause_are_redriven_together() {
         world.with_token("POST", &format!("{ALL}/redrive?reason=no+such+tenant%3A%20Blue&status=gRPC%203")).json();
     assert_eq!((&some["letters"], &some["spans"], &some["failed"]), (&2.into(), &7.into(), &serde_json::json!([])));
     assert!(world.collector.wait_until(LONG, |received| received.unique == 7), "{:?}", world.collector.received());
+}
+
+/// Each answer is in memory, with the lines of its letter, until its client has read it.
+#[test]
+fn letters_that_clients_do_not_take_are_bounded() {
+    let world = world(&[3]);
+    let tracer = world.telemetry.tracer_provider().tracer("test");
+    for _ in 0..100 {
+        let mut span = tracer.start("large");
+        span.set_attribute(KeyValue::new("text", "x".repeat(10_000)));
+        span.end();
+    }
+    world.telemetry.tracer_provider().force_flush().expect("the exporter takes them at once");
+    world.wait_for(|health| health.ledger.dead_lettered == 103);
+    let list = world.get(ALL).json();
+    let path = format!("{ALL}/{}", list["dead_letters"][0]["id"].as_str().expect("an id"));
+    assert!(world.with_token("GET", &path).body.len() > 1_000_000);
+    // More than the buffers of two sockets take.
+    let one = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    let silent: Vec<_> = (0..4)
+        .map(|_| {
+            let mut socket = world.connect();
+            socket.write_all(one.repeat(32).as_bytes()).expect("sent");
+            socket
+        })
+        .collect();
+    let clock = telemetry_manager::resilient_exporter::SystemClock;
+    let now = || telemetry_manager::resilient_exporter::Clock::now(&clock);
+    let begin = now();
+    // All four places are taken, also long after the last letter was read.
+    let mut taken_since = None;
+    loop {
+        let answer = world.with_token("GET", &path);
+        taken_since = (answer.status == 503).then(|| taken_since.unwrap_or_else(now));
+        assert!(answer.status == 200 || answer.header("retry-after") == "1");
+        if taken_since.is_some_and(|since| now().saturating_duration_since(since) > Duration::from_secs(2)) {
+            break;
+        }
+        assert!(now().saturating_duration_since(begin) < LONG, "a place is always free");
+    }
+    assert_eq!(world.get(ALL).status, 200, "lists have places of their own");
+    drop(silent);
+    while world.with_token("GET", &path).status != 200 {
+        assert!(now().saturating_duration_since(begin) < LONG, "no place is free again");
+    }
 }
 
 #[test]

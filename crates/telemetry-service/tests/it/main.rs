@@ -9,6 +9,7 @@ mod limits;
 mod metrics;
 mod resilience;
 mod resilience_http;
+mod slow_readers;
 mod support;
 mod testing_page;
 mod traces;

@@ -19,6 +19,9 @@ use tempfile::TempDir;
 /// Far above the time of any step; a test that waits so long has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
+/// Bytes of the answer to `/large`: far more than the buffers of two sockets take.
+pub(crate) const LARGE: usize = 32 << 20;
+
 /// The token of each server.
 pub(crate) const TOKEN: &str = "s3cret-0123456789";
 
@@ -77,6 +80,7 @@ impl World {
         let app = Router::new()
             .route("/orders/{id}", get(async || "an order"))
             .route("/broken", get(async || StatusCode::SERVICE_UNAVAILABLE))
+            .route("/large", get(async || vec![b'x'; LARGE]))
             .merge(change(service).router());
         let app = traced(app, &observer);
         let (stop, stopped) = tokio::sync::oneshot::channel();
