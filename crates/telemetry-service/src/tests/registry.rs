@@ -59,7 +59,7 @@ pub(super) const CONCURRENT: usize = 2;
 /// Tests that are remembered, at most.
 const REMEMBERED: usize = 20;
 /// The time that cancelled tests have to remove their directories when the registry goes.
-const ENDING: Duration = Duration::from_secs(1);
+const ENDING: Duration = Duration::from_secs(2);
 
 impl Tests {
     /// A registry without a test, for the telemetry that `observer` looks at.

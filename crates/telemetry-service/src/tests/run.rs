@@ -21,8 +21,10 @@ pub(super) const TEST_ID: &str = "holdfast.test_id";
 const TICK: Duration = Duration::from_millis(100);
 /// The time between two calls that pass the breaker while spans wait after the load.
 const NUDGE: Duration = Duration::from_secs(1);
+/// The wait for calls that are out when the test is over, before the shutdown, which cannot be cancelled.
+const ANSWERS: Duration = Duration::from_millis(3_500);
 /// The shutdown of a test's exporter.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+const SHUTDOWN: Duration = Duration::from_millis(1_500);
 /// The same for a test that was cancelled.
 const CANCELLED_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -210,14 +212,14 @@ impl Test {
     /// Runs the test to its end on the calling thread.
     pub(super) fn run(&self, pipeline: Pipeline, cancelled: &Receiver<()>) {
         let ended = catch_unwind(AssertUnwindSafe(|| self.play(&pipeline, cancelled)));
+        // The scratch directory is gone before any reader sees that the test has ended.
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(pipeline)));
         let mut progress = self.progress();
         match ended {
             Ok((state, verdict)) => (progress.state, progress.verdict) = (state, Some(verdict)),
             Err(_) => progress.state = TestState::Failed,
         }
         drop(progress);
-        // The scratch directory is gone before a waiting thread goes on.
-        drop(pipeline);
         self.changed.notify_all();
     }
 
@@ -232,6 +234,7 @@ impl Test {
         // A collector that hangs or refuses is repaired by now.
         pipeline.faults.end();
         let is_cancelled = is_cancelled || self.settle(pipeline, cancelled, start);
+        let is_cancelled = is_cancelled || await_answers(pipeline, cancelled);
         let timeout = if is_cancelled { CANCELLED_SHUTDOWN } else { SHUTDOWN };
         // The verdict counts the spans that this shutdown cannot save.
         let _ = pipeline.provider.shutdown_with_timeout(timeout);
@@ -307,6 +310,21 @@ impl Test {
     }
 }
 
+/// Waits for the calls that are out. Returns whether the test was cancelled.
+fn await_answers(pipeline: &Pipeline, cancelled: &Receiver<()>) -> bool {
+    let begin = SystemClock.now();
+    loop {
+        if cancelled.try_recv() != Err(TryRecvError::Empty) {
+            return true;
+        }
+        let waited = SystemClock.now().saturating_duration_since(begin);
+        let is_out = pipeline.handle.ledger().in_flight > 0;
+        if !is_out || waited >= ANSWERS || pipeline.handle.flush(TICK).is_ok() {
+            return false;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -317,13 +335,40 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_scratch_directory_is_private_and_goes_with_the_test() {
-        let collector = MockCollector::start().expect("a collector on loopback");
+    fn pipeline(collector: &MockCollector) -> (OpenTelemetryManager, Pipeline) {
         let builder = OpenTelemetryManager::builder().with_vars(|_| None).with_globals(false);
         let builder = builder.with_endpoint(collector.grpc_endpoint()).with_fallback_enabled(false);
         let telemetry = builder.build().expect("telemetry starts");
         let pipeline = Pipeline::start(&telemetry.observer()).expect("a pipeline");
+        (telemetry, pipeline)
+    }
+
+    /// A client that asks for the state may remove the directory of the process's data as soon as the test has ended.
+    #[test]
+    fn a_test_has_not_ended_before_its_directory_is_gone() {
+        let collector = MockCollector::start().expect("a collector on loopback");
+        for _ in 0..5 {
+            let (_telemetry, pipeline) = pipeline(&collector);
+            let scratch = pipeline.scratch().to_owned();
+            let (cancel, cancelled) = channel();
+            let plan = TestPlan::new(TestType::ContinuousLoad).with_duration(Duration::ZERO);
+            let test = Test::new("id".to_owned(), plan, cancel);
+            std::thread::scope(|scope| {
+                let test = &test;
+                scope.spawn(move || test.run(pipeline, &cancelled));
+                while !test.state().has_ended() {
+                    assert!(test.report(false).verdict.is_none(), "no verdict before the end");
+                    std::thread::yield_now();
+                }
+                assert!(!scratch.exists());
+            });
+        }
+    }
+
+    #[test]
+    fn the_scratch_directory_is_private_and_goes_with_the_test() {
+        let collector = MockCollector::start().expect("a collector on loopback");
+        let (_telemetry, pipeline) = pipeline(&collector);
         let scratch = pipeline.scratch().to_owned();
         let mode = std::fs::metadata(&scratch).expect("a directory").permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);

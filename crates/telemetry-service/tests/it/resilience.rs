@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mock_collector::Behavior;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message as _;
@@ -121,6 +122,25 @@ fn a_test_is_cancelled_with_a_verdict_about_the_spans_that_it_made() {
     assert!(verdict.ledger_balanced && report.progress < 0.1, "{verdict:?}");
     assert_eq!(tests.cancel(&id).expect("remembered").state, TestState::Cancelled, "it has ended");
     assert!(tests.cancel("unknown").is_none() && tests.get("unknown").is_none() && !tests.wait("", LONG));
+}
+
+/// A collector that does not answer holds the end of a test up, but not that of one which is cancelled.
+#[test]
+fn a_test_that_waits_for_an_answer_at_its_end_is_cancelled_within_a_second_or_two() {
+    let world = World::new(&QUICK);
+    world.collector.set(Behavior::never_answer());
+    let tests = Tests::new(world.telemetry.observer());
+    let plan = short(TestType::ContinuousLoad).with_settle(Duration::ZERO);
+    let id = tests.start(plan).expect("a place");
+    // The load takes 0.3 s, and there is no time for the rest of the spans.
+    assert!(!tests.wait(&id, Duration::from_millis(1_200)), "it waits for the collector");
+    assert_eq!(tests.get(&id).expect("running").state, TestState::Settling);
+    tests.cancel(&id);
+    assert!(tests.wait(&id, Duration::from_millis(1_500)), "{:?}", tests.get(&id));
+    let report = tests.get(&id).expect("remembered");
+    let verdict = report.verdict.expect("a verdict");
+    assert_eq!((report.state, verdict.made, verdict.delivered), (TestState::Cancelled, 60, 0));
+    assert!(verdict.ledger_balanced && verdict.stored == 60, "{verdict:?}");
 }
 
 #[test]
