@@ -1,8 +1,9 @@
-//! Who may use a route: the names in `Host`, the pages in `Origin`, and the token.
+//! Who may use a route: the names in `Host`, the pages in `Origin` and `Sec-Fetch-Site`, and the token.
 //!
-//! Any web page that a person opens can send requests to programs on the same machine. Two of its headers are not its
-//! own: `Origin` names the page, and `Host` the name by which the browser found this machine, also where the page has
-//! pointed a name of its own at it (DNS rebinding).
+//! Any web page that a person opens can send requests to programs on the same machine. Three headers are the browser's
+//! own: `Origin` names the page, `Host` the name by which the browser found this machine, also where the page has
+//! pointed a name of its own at it (DNS rebinding), and `Sec-Fetch-Site` says whose page asks also where there is no
+//! `Origin`, as for scripts and images of a page.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use crate::problem::Problem;
 use crate::shared::{Inner, Shared};
 
-/// The right that a route asks for, beside `Host` and `Origin`.
+/// The right that a route asks for, beside `Host`, `Origin` and `Sec-Fetch-Site`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Need {
     /// None.
@@ -57,6 +58,9 @@ fn check(shared: &Inner, need: Need, request: &Request) -> Result<(), Problem> {
             return Err(Problem::new(StatusCode::FORBIDDEN, detail, path));
         }
     }
+    if need != Need::Nothing {
+        check_site(headers, path)?;
+    }
     match need {
         Need::Nothing => Ok(()),
         Need::TokenElsewhere | Need::Tests if shared.is_loopback => Ok(()),
@@ -67,6 +71,20 @@ fn check(shared: &Inner, need: Need, request: &Request) -> Result<(), Problem> {
         }
         Need::TokenElsewhere | Need::Token | Need::Tests => check_token(shared, headers, path),
     }
+}
+
+/// Refuses pages of other servers. `same-site` is one too: a site is a host with all of its ports.
+fn check_site(headers: &HeaderMap, path: &str) -> Result<(), Problem> {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    let Some(foreign) = sites.find(|site| !["same-origin", "none"].iter().any(|own| site == own)) else {
+        return Ok(());
+    };
+    let foreign = String::from_utf8_lossy(foreign.as_bytes());
+    let detail = format!(
+        "Sec-Fetch-Site is {:?}: pages of other servers may not ask; type the address into the browser",
+        shortened(&foreign)
+    );
+    Err(Problem::new(StatusCode::FORBIDDEN, detail, path))
 }
 
 fn check_token(shared: &Inner, headers: &HeaderMap, path: &str) -> Result<(), Problem> {

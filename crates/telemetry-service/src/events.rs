@@ -109,8 +109,9 @@ impl Listener {
 }
 
 fn snapshot(shared: &Shared) -> Value {
+    // One look: a second one could see a later state, whose numbers do not agree with the first one's.
     let (report, exporter) = shared.observer.snapshot();
-    let mut snapshot = numbers::as_json(shared);
+    let mut snapshot = numbers::as_json(&report, exporter.as_ref());
     snapshot["status"] = report.status.to_string().into();
     snapshot["breaker"] = exporter.map(|health| health.breaker.to_string()).into();
     snapshot

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
 use serde_json::json;
@@ -11,13 +11,14 @@ use telemetry_manager::HealthReport;
 use telemetry_manager::resilient_exporter::{CollectorHealth, Ledger, Status, StorageHealth};
 
 use crate::problem::{Problem, json_answer};
+use crate::query::Query;
 use crate::shared::Shared;
 
 /// The version of this crate.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The application's own health: it answers, therefore it lives. Telemetry is no part of it, so that no outage of a
-/// collector restarts a program or takes it out of service.
+/// collector restarts a program or takes it out of service. Load balancers add parameters: none is refused.
 pub(crate) fn root_routes() -> Router<Shared> {
     Router::new().route("/health", get(own)).route("/health/live", get(own)).route("/health/ready", get(ready))
 }
@@ -55,7 +56,8 @@ struct Telemetry {
     uptime_seconds: u64,
 }
 
-async fn telemetry(State(shared): State<Shared>, uri: Uri) -> Response {
+async fn telemetry(State(shared): State<Shared>, uri: Uri) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
     let (report, exporter) = shared.observer.snapshot();
     let status = status_code(report.status);
     // Without an exporter the shape is the same, and nothing has happened.
@@ -65,13 +67,11 @@ async fn telemetry(State(shared): State<Shared>, uri: Uri) -> Response {
     };
     let uptime_seconds = shared.uptime();
     let body = Telemetry { report, success_rate_5m, collectors, storage, ledger, version: VERSION, uptime_seconds };
-    match serde_json::to_string(&body) {
-        Ok(body) => json_answer(status, body),
-        Err(error) => {
-            let detail = format!("the health report is no JSON: {error}");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail, uri.path()).into_response()
-        }
-    }
+    let body = serde_json::to_string(&body).map_err(|error| {
+        let detail = format!("the health report is no JSON: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail, uri.path())
+    })?;
+    Ok(json_answer(status, body))
 }
 
 /// An open breaker loses nothing: only lost spans are 503.

@@ -2,14 +2,16 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use telemetry_manager::resilient_exporter::Ledger;
+use telemetry_manager::HealthReport;
+use telemetry_manager::resilient_exporter::{Health, Ledger};
 
 use crate::metrics::{CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE, openmetrics_text, prometheus_text};
-use crate::problem::json_answer;
+use crate::problem::{Problem, json_answer};
+use crate::query::Query;
 use crate::shared::Shared;
 
 pub(crate) fn root_routes() -> Router<Shared> {
@@ -20,15 +22,16 @@ pub(crate) fn telemetry_routes() -> Router<Shared> {
     Router::new().route("/telemetry-test/metrics", get(numbers))
 }
 
-async fn numbers(State(shared): State<Shared>) -> Response {
-    json_answer(StatusCode::OK, as_json(&shared).to_string())
+async fn numbers(State(shared): State<Shared>, uri: Uri) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    let (report, exporter) = shared.observer.snapshot();
+    Ok(json_answer(StatusCode::OK, as_json(&report, exporter.as_ref()).to_string()))
 }
 
 /// The nine resilience metrics, and the ledger beside them. Without an exporter all are zeros.
-pub(crate) fn as_json(shared: &Shared) -> Value {
-    let (report, exporter) = shared.observer.snapshot();
-    let ledger = exporter.map_or_else(Ledger::default, |health| health.ledger);
-    let mut numbers = match serde_json::to_value(&report) {
+pub(crate) fn as_json(report: &HealthReport, exporter: Option<&Health>) -> Value {
+    let ledger = exporter.map_or_else(Ledger::default, |health| health.ledger.clone());
+    let mut numbers = match serde_json::to_value(report) {
         Ok(mut report) => report["resilience_metrics"].take(),
         Err(_) => json!({}),
     };
@@ -36,6 +39,7 @@ pub(crate) fn as_json(shared: &Shared) -> Value {
     numbers
 }
 
+/// Prometheus sends the parameters of its configuration: none is refused.
 async fn page(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let health = shared.observer.exporter_health();
     let is_open = wants_openmetrics(&headers);

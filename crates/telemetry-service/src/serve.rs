@@ -32,6 +32,10 @@ const HEAD_BYTES: usize = 16 << 10;
 /// The pause after an error of the listener that more than one connection has, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The bounds of the times in [`Limits`].
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// The limits on connections, so that clients which send slowly, read slowly or say nothing keep no other one out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -39,10 +43,19 @@ pub struct Limits {
     /// for the longest; if all are answering, it gets 503.
     pub connections: usize,
     /// The longest time in which the head of a request arrives, and the longest time between two requests of a
-    /// connection; 10 s by default.
+    /// connection; 10 s by default. Less than 10 ms counts as that, more than a year as a year.
     pub head: Duration,
-    /// The longest time in which a client takes none of an answer's bytes; 30 s by default.
+    /// The longest time in which a client takes none of an answer's bytes; 30 s by default. The same bounds.
     pub stall: Duration,
+}
+
+impl Limits {
+    /// Limits that let a client on this machine through, and that the clock can count.
+    fn bounded(self) -> Self {
+        let bounded = |time: Duration| time.clamp(SHORTEST, LONGEST);
+        let Self { connections, head, stall } = self;
+        Self { connections: connections.max(1), head: bounded(head), stall: bounded(stall) }
+    }
 }
 
 impl Default for Limits {
@@ -99,7 +112,8 @@ pub async fn serve_with(
     grace: Duration,
 ) -> io::Result<()> {
     let (stopping, stopped) = watch::channel(false);
-    let connections = Connections::new(limits.connections.max(1));
+    let limits = limits.bounded();
+    let connections = Connections::new(limits.connections);
     let mut tasks = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
     let result = loop {

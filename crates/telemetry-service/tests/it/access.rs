@@ -3,7 +3,7 @@
 use crate::support::{TOKEN, World};
 
 /// The routes, each with its method and whether it needs the token on loopback.
-const ROUTES: [(&str, &str, bool); 10] = [
+pub(crate) const ROUTES: [(&str, &str, bool); 10] = [
     ("GET", "/health", false),
     ("GET", "/health/live", false),
     ("GET", "/health/ready", false),
@@ -17,7 +17,7 @@ const ROUTES: [(&str, &str, bool); 10] = [
 ];
 
 /// Those of resilience tests.
-const TESTS: [(&str, &str, bool); 6] = [
+pub(crate) const TESTS: [(&str, &str, bool); 6] = [
     ("POST", "/telemetry-test/test/start", false),
     ("GET", "/telemetry-test/test/none", false),
     ("GET", "/telemetry-test/tests", false),
@@ -150,4 +150,28 @@ fn a_foreign_origin_is_refused_for_every_route_and_method() {
     assert_eq!(world.request("GET", "/telemetry-test/health", &own).status, 200);
     let two = format!("{own}Origin: http://evil.example\r\n");
     assert_eq!(world.request("GET", "/telemetry-test/health", &two).status, 403);
+}
+
+/// A script or an image of a page is fetched without `Origin`.
+#[test]
+fn pages_of_other_servers_are_refused_also_without_an_origin() {
+    let world = World::new(&[]);
+    for site in ["cross-site", "same-site", "Same-Origin", "same-origin, cross-site", "", "\u{ff}"] {
+        for (method, path, _) in ROUTES.into_iter().chain(TESTS) {
+            let headers = format!("Sec-Fetch-Site: {site}\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 0\r\n");
+            let answer = world.request(method, path, &headers);
+            if OPEN.contains(&path) {
+                assert_eq!(answer.status, 200, "{method} {path} of {site:?}");
+                continue;
+            }
+            assert_eq!((answer.status, answer.header("content-type")), (403, "application/problem+json"), "{path}");
+            assert!(answer.body.contains("Sec-Fetch-Site"), "{}", answer.body);
+        }
+    }
+    for site in ["same-origin", "none"] {
+        let answer = world.request("GET", "/telemetry-test/health", &format!("Sec-Fetch-Site: {site}\r\n"));
+        assert_eq!(answer.status, 200, "{site}");
+    }
+    let two = "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n";
+    assert_eq!(world.request("GET", "/telemetry-test/health", two).status, 403);
 }

@@ -1,3 +1,8 @@
+use axum::Router;
+use axum::routing::get;
+use telemetry_manager::Observer;
+use telemetry_service::Limits;
+
 use crate::support::World;
 
 /// The keys that readers of the report of health rely on.
@@ -93,15 +98,52 @@ fn the_applications_own_readiness_is_answered() {
     assert_eq!((world.get("/health").status, world.get("/health/live").status), (200, 200));
 }
 
+/// An application with its own health, metrics and answer to unknown paths, which mounts the router.
+fn own_health(service: Router, _: &Observer) -> Router {
+    let own = Router::new().route("/health", get(async || "mine")).route("/metrics", get(async || "my metrics"));
+    // axum panics where two routers with the same path, or with an answer to unknown ones each, are merged.
+    own.fallback(async || "unknown").merge(service)
+}
+
 #[test]
 fn an_application_with_its_own_health_mounts_the_rest() {
+    let world = World::with(&[], own_health, Limits::default(), |service| service.with_root_routes(false));
+    for (path, body) in [
+        ("/health", "mine"),
+        ("/metrics", "my metrics"),
+        ("/health/live", "unknown"),
+        ("/health/ready", "unknown"),
+        ("/telemetry-test/nothing", "unknown"),
+    ] {
+        let answer = world.get(path);
+        assert_eq!((answer.status, answer.body.as_str()), (200, body), "{path}");
+    }
+    assert_eq!(world.get("/telemetry-test/health").json()["service_name"], "my-api");
+    assert_eq!(world.request("PUT", "/telemetry-test/health", "").status, 405);
+    assert_eq!(world.get("/telemetry-test/dead-letters/x").status, 401, "the guard is there");
+
+    // An application without an answer to unknown paths has axum's, which no guard stands in front of.
     let world = World::changed(|service| service.with_root_routes(false));
-    assert_eq!((world.get("/health").status, world.get("/metrics").status), (404, 404));
-    assert_eq!(world.get("/telemetry-test/health").status, 200);
-    // axum panics where two routers with the same path, or with an answer to unknown ones each, are merged.
-    let service = telemetry_service::Service::new(world.telemetry.observer()).with_root_routes(false);
-    let own = axum::Router::new().route("/health", axum::routing::get(async || "mine")).fallback(async || "unknown");
-    assert!(own.merge(service.router()).has_routes());
+    for path in ["/health", "/metrics", "/telemetry-test/nothing"] {
+        let answer = world.request("GET", path, "Origin: http://evil.example\r\n");
+        assert_eq!((answer.status, answer.body.as_str()), (404, ""), "{path}");
+    }
+}
+
+/// Load balancers and Prometheus add parameters; a person who has misspelled one is told.
+#[test]
+fn parameters_are_ignored_where_machines_poll_and_refused_elsewhere() {
+    let world = World::new(&[]);
+    for path in ["/health", "/health/live", "/health/ready", "/metrics"] {
+        assert_eq!(world.get(&format!("{path}?collect=all&x=%ff")).status, 200, "{path}");
+    }
+    for (method, path, _) in crate::access::ROUTES.into_iter().chain(crate::access::TESTS) {
+        if path.starts_with("/telemetry-test/") {
+            let answer = world.with_token(method, &format!("{path}?verbose=1"));
+            assert_eq!((answer.status, answer.header("content-type")), (400, "application/problem+json"), "{path}");
+            assert_eq!(answer.json()["field"], "verbose", "{path}");
+        }
+    }
 }
 
 #[test]

@@ -55,7 +55,8 @@ impl World {
         Self::with(&[], telemetry_service::traced, limits, |service| service)
     }
 
-    fn with(
+    /// The same with other variables, another application around it, other limits and another service.
+    pub(crate) fn with(
         more: &[(&str, &str)],
         traced: fn(Router, &Observer) -> Router,
         limits: Limits,

@@ -72,7 +72,8 @@ fn polls_of_the_paths_of_this_crate_get_no_span() {
     let world = World::new(&[]);
     for path in OWN {
         assert_eq!(world.get(path).status, 200);
-        assert_eq!(world.request("HEAD", &format!("{path}?x=1"), "").status, 200);
+        let expected = if path.starts_with("/telemetry-test/") { 400 } else { 200 };
+        assert_eq!(world.request("HEAD", &format!("{path}?x=1"), "").status, expected);
     }
     assert_eq!(world.get("/orders/1").status, 200);
     assert_eq!(world.get("/health/more").status, 404);
@@ -85,6 +86,26 @@ fn polls_of_the_paths_of_this_crate_get_no_span() {
     }
     let paths: Vec<String> = spans(&world).iter().map(|span| attribute(span, "url.path")).collect();
     assert_eq!(paths, OWN);
+}
+
+/// Every path below `/telemetry-test/` is the service's, also one of a newer version that this one does not have.
+#[test]
+fn no_route_of_this_crate_gets_a_span_with_any_method() {
+    let world = World::new(&[]);
+    let newer = ["/telemetry-test/openapi.json", "/telemetry-test/checkpoint", "/telemetry-test/drain"];
+    let routes = crate::access::ROUTES.into_iter().chain(crate::access::TESTS).map(|(_, path, _)| path);
+    for path in routes.chain(newer) {
+        for method in ["HEAD", "OPTIONS", "PATCH"] {
+            let answer = world.request(method, path, "Content-Length: 0\r\n");
+            assert!([200, 401, 404, 405].contains(&answer.status), "{method} {path}: {}", answer.status);
+        }
+    }
+    // Neighbours of the prefix are the application's.
+    for path in ["/telemetry-test", "/telemetry-tests/1", "/x/telemetry-test/health", "/metrics/"] {
+        assert_eq!(world.get(path).status, 404, "{path}");
+    }
+    let paths: Vec<String> = spans(&world).iter().map(|span| attribute(span, "url.path")).collect();
+    assert_eq!(paths, ["/telemetry-test", "/telemetry-tests/1", "/x/telemetry-test/health", "/metrics/"]);
 }
 
 #[test]
