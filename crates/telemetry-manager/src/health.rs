@@ -1,7 +1,9 @@
 //! The health of this process's telemetry, as one JSON object.
 
 use std::fmt;
+use std::time::Duration;
 
+use otlp_transport::{Fault, FaultMode};
 use resilient_exporter::{Metrics, Status};
 use serde::{Serialize, Serializer};
 
@@ -32,8 +34,8 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct HealthReport {
-    /// *healthy*; *degraded*: a part fails, and no span was lost within 5 minutes; *unhealthy*: spans were lost
-    /// within 5 minutes, or telemetry is off since its set-up failed.
+    /// *healthy*; *degraded*: a part fails, or is made to fail, and no span was lost within 5 minutes; *unhealthy*:
+    /// spans were lost within 5 minutes, or telemetry is off since its set-up failed.
     pub status: Status,
     /// Whether `status` is *healthy*.
     pub healthy: bool,
@@ -56,6 +58,27 @@ impl fmt::Display for HealthReport {
         write!(f, "{status}: spans of {service_name} go to {collector_endpoint}")?;
         self.issues.iter().try_for_each(|issue| write!(f, "\n- {issue}"))
     }
+}
+
+/// The issue of a fault that holds, `left` of which is to come.
+pub(crate) fn about_fault(fault: Fault, left: Option<Duration>) -> String {
+    let part = if fault.share() < 1.0 { "a part of the calls" } else { "every call" };
+    let effect = match fault.mode() {
+        FaultMode::Refuse => "gets no connection".to_owned(),
+        FaultMode::Hang => "gets no answer".to_owned(),
+        FaultMode::Status(status) => format!("gets the HTTP status {status}"),
+        FaultMode::Slow(delay) => format!("goes out {delay:?} late"),
+        // A mode of a newer transport.
+        _ => "fails".to_owned(),
+    };
+    let end = match left {
+        Some(left) => format!("for {} s more", left.as_secs_f64().ceil()),
+        None => "until it is ended".to_owned(),
+    };
+    format!(
+        "a failure of the collector is simulated {end}: {part} {effect}, whatever the collector does; end it by DELETE \
+         /telemetry-test/simulate/collector-failure, or by Faults::end"
+    )
 }
 
 /// Writes zeros without an exporter: a reader of the JSON needs no second case.

@@ -12,7 +12,7 @@ use resilient_exporter::{Handle, Status};
 
 use crate::builder::Builder;
 use crate::error::{SetupError, ShutdownError};
-use crate::health::HealthReport;
+use crate::health::{HealthReport, about_fault};
 use crate::settings::table::{SDK_DISABLED, TRACES_EXPORTER};
 use crate::settings::{Settings, TracesExporter, Warning};
 use crate::start::StartLines;
@@ -272,6 +272,12 @@ impl Inner {
         };
         let initialized = why_not.is_none() && !is_off;
         issues.extend(why_not);
+        let fault = self.handle.as_ref().and_then(|_| self.injected.faults.current());
+        let status = match (status, fault) {
+            (Status::Healthy, Some(_)) => Status::Degraded,
+            (status, _) => status,
+        };
+        issues.extend(fault.map(|(fault, left)| about_fault(fault, left)));
         let report = HealthReport {
             status,
             healthy: status == Status::Healthy,

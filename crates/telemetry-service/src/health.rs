@@ -13,6 +13,7 @@ use telemetry_manager::resilient_exporter::{CollectorHealth, Ledger, Status, Sto
 use crate::problem::{Problem, json_answer};
 use crate::query::Query;
 use crate::shared::Shared;
+use crate::simulated::Simulated;
 
 /// The version of this crate.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -52,6 +53,8 @@ struct Telemetry {
     collectors: Vec<CollectorHealth>,
     storage: StorageHealth,
     ledger: Ledger,
+    /// Null unless a failure of the collector is simulated.
+    simulated_failure: Option<Simulated>,
     version: &'static str,
     uptime_seconds: u64,
 }
@@ -65,8 +68,16 @@ async fn telemetry(State(shared): State<Shared>, uri: Uri) -> Result<Response, P
         Some(health) => (health.success_rate_5m, health.collectors, health.storage, health.ledger),
         None => (1.0, Vec::new(), StorageHealth::default(), Ledger::default()),
     };
-    let uptime_seconds = shared.uptime();
-    let body = Telemetry { report, success_rate_5m, collectors, storage, ledger, version: VERSION, uptime_seconds };
+    let body = Telemetry {
+        report,
+        success_rate_5m,
+        collectors,
+        storage,
+        ledger,
+        simulated_failure: Simulated::now(&shared.observer),
+        version: VERSION,
+        uptime_seconds: shared.uptime(),
+    };
     let body = serde_json::to_string(&body).map_err(|error| {
         let detail = format!("the health report is no JSON: {error}");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail, uri.path())

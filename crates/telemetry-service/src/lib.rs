@@ -21,6 +21,7 @@ mod router;
 mod serve;
 mod service;
 mod shared;
+mod simulated;
 mod tests;
 mod token;
 mod trace;

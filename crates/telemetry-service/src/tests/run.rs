@@ -356,8 +356,12 @@ mod tests {
             std::thread::scope(|scope| {
                 let test = &test;
                 scope.spawn(move || test.run(pipeline, &cancelled));
-                while !test.state().has_ended() {
-                    assert!(test.report(false).verdict.is_none(), "no verdict before the end");
+                loop {
+                    let report = test.report(false);
+                    if report.state.has_ended() {
+                        break;
+                    }
+                    assert!(report.verdict.is_none(), "no verdict before the end");
                     std::thread::yield_now();
                 }
                 assert!(!scratch.exists());

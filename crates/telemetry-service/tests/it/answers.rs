@@ -33,7 +33,8 @@ fn health_of_telemetry_has_the_report_and_its_details() {
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     assert_eq!(answer.header("cache-control"), "no-store");
     let report = answer.json();
-    let details = ["ledger", "collectors", "storage", "success_rate_5m", "version", "uptime_seconds"];
+    let details =
+        ["ledger", "collectors", "storage", "success_rate_5m", "simulated_failure", "version", "uptime_seconds"];
     let mut expected: Vec<&str> = KEYS.into_iter().chain(details).collect();
     expected.sort_unstable();
     let mut found = keys(&report);
@@ -49,6 +50,7 @@ fn health_of_telemetry_has_the_report_and_its_details() {
     let collector = &report["collectors"][0];
     assert_eq!((&collector["endpoint"], &collector["breaker"]), (&report["collector_endpoint"], &"closed".into()));
     assert!(collector["next_attempt"].is_null() && collector["refusing"].is_null());
+    assert!(report["simulated_failure"].is_null());
     assert_eq!(report["storage"]["fallback"]["max_bytes"], 1 << 30);
     assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
     assert!(report["uptime_seconds"].is_u64() && report["success_rate_5m"] == 1.0);

@@ -185,3 +185,27 @@ fn a_simulated_failure_is_one_of_the_processs_own_collector_until_it_ends() {
     world.wait_for(|health| health.metrics.circuit_breaker_trips == 2);
     exchange(&world, "DELETE", FAILURE, &[], "");
 }
+
+#[test]
+fn health_tells_of_a_simulated_failure_and_how_to_end_it() {
+    let world = World::new(&[]);
+    let body = r#"{"mode": "status", "duration_seconds": 3600, "status": 429}"#;
+    assert_eq!(post(&world, FAILURE, body).status, 200);
+    let health = world.get("/telemetry-test/health");
+    let report = health.json();
+    // No call has failed yet: the failure itself is the news.
+    assert_eq!((health.status, &report["status"], &report["healthy"]), (200, &"degraded".into(), &false.into()));
+    let simulated = &report["simulated_failure"];
+    assert_eq!(
+        (&simulated["mode"], &simulated["status"], &simulated["share"]),
+        (&"status".into(), &429.into(), &1.0.into())
+    );
+    let left = simulated["remaining_seconds"].as_f64().expect("a number");
+    assert!((3_500.0..=3_600.0).contains(&left), "{left}");
+    let issue = report["issues"][0].as_str().expect("a sentence");
+    assert!(issue.contains("HTTP status 429") && issue.contains(&format!("DELETE {FAILURE}")), "{issue}");
+    assert_eq!(world.get("/health").json()["status"], "healthy");
+    exchange(&world, "DELETE", FAILURE, &[], "");
+    let report = world.get("/telemetry-test/health").json();
+    assert_eq!((&report["status"], &report["simulated_failure"]), (&"healthy".into(), &Value::Null));
+}
