@@ -5,6 +5,7 @@
 //! | `plan` | the kinds of tests; the spans and the fault of each, pure |
 //! | `figures` | the numbers over time, in bounded memory |
 //! | `pipeline` | a provider and an exporter of the test's own |
+//! | `scratch` | the directory of a test, and those that killed processes have left |
 //! | `run` | one test: its thread, its state, its verdict |
 //! | `registry` | the tests of a process, and their limits |
 //! | `loads` | spans through the process's own pipeline |
@@ -19,6 +20,7 @@ mod plan;
 mod registry;
 mod routes;
 mod run;
+mod scratch;
 
 pub use figures::Figure;
 pub use loads::{Generated, Loads};

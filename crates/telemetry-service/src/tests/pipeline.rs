@@ -1,9 +1,7 @@
 //! A provider and an exporter of a test's own.
 
 use std::fmt;
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as Task, Poll, Waker};
@@ -18,7 +16,8 @@ use telemetry_manager::opentelemetry_sdk::trace::{
 };
 use telemetry_manager::otlp_transport::{ConfigError, ErrorChain, Faults, connect};
 use telemetry_manager::resilient_exporter::{BuildError, Handle, ResilientSpanExporter};
-use tempfile::TempDir;
+
+use super::scratch::Scratch;
 
 /// The reason why a test, or load, does not start. `Display` has the remedy.
 #[derive(Debug)]
@@ -76,11 +75,15 @@ pub(super) struct Pipeline {
     pub(super) faults: Faults,
     /// Removed, with the spans in it, when the test has ended.
     #[cfg_attr(not(test), expect(dead_code, reason = "held for its drop"))]
-    scratch: TempDir,
+    scratch: Scratch,
 }
 
 /// Bytes of a test's fallback files, at most.
 const MAX_FILES: u64 = 256 << 20;
+/// Bytes of its journal in durable mode, at most.
+const MAX_JOURNAL: u64 = 256 << 20;
+/// Bytes of its dead letters, at most.
+const MAX_LETTERS: u64 = 64 << 20;
 
 impl Pipeline {
     /// Sends to the collector of `observer` by a transport and an exporter with the same settings, apart from the
@@ -92,15 +95,14 @@ impl Pipeline {
         let config = observer.transport_config().ok_or(StartError::OwnTransport)?.clone();
         let (timeout, faults) = (config.timeout(), Faults::default());
         let transport = faults.wrap(Arc::from(connect(config).map_err(StartError::Transport)?), timeout);
-        // It is made with this mode, and not narrowed afterwards.
-        let private = Permissions::from_mode(0o700);
-        let scratch = tempfile::Builder::new().prefix("holdfast-test-").permissions(private).tempdir();
-        let scratch = scratch.map_err(StartError::Scratch)?;
+        let scratch = Scratch::new().map_err(StartError::Scratch)?;
         let of_process = observer.settings();
         let mut settings = of_process.exporter.clone();
-        settings.state_dir = Some(scratch.path().to_owned());
+        settings.state_dir = Some(scratch.state_dir());
         settings.fallback.dir = None;
         settings.fallback.max_bytes = settings.fallback.max_bytes.min(MAX_FILES);
+        settings.journal.max_bytes = settings.journal.max_bytes.min(MAX_JOURNAL);
+        settings.dead_letter.max_bytes = settings.dead_letter.max_bytes.min(MAX_LETTERS);
         settings.state_service = None;
         settings.old_state_dirs.clear();
         settings.old_fallback_dirs.clear();

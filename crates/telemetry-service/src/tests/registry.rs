@@ -17,9 +17,10 @@ use super::run::{Test, TestReport};
 /// The resilience tests of a process. Clones are one registry; when the last one goes, tests that run are cancelled.
 ///
 /// Each test makes spans on a thread of its own, in a pipeline of its own: provider, exporter and a scratch directory
-/// below the system's temporary one (mode 0700, removed at the end). The pipeline has the endpoint, headers, breaker,
-/// retries, buffer and limits of the process, and its spans reach the collector; neither the process's spans nor its
-/// ledger are touched. At most 2 tests run at a time, and the last 20 are remembered.
+/// below the system's temporary one (mode 0700, removed at the end; a start removes those of killed processes). The
+/// pipeline has the endpoint, headers, breaker, retries, buffer and limits of the process, and its spans reach the
+/// collector; neither the process's spans nor its ledger are touched. At most 2 tests run at a time, and the last 20
+/// are remembered.
 ///
 /// ```
 /// use std::time::Duration;

@@ -332,6 +332,7 @@ mod tests {
 
     use mock_collector::MockCollector;
     use telemetry_manager::OpenTelemetryManager;
+    use telemetry_manager::resilient_exporter::Handle;
 
     use super::*;
 
@@ -366,6 +367,39 @@ mod tests {
                 }
                 assert!(!scratch.exists());
             });
+        }
+    }
+
+    /// The process may have the room for what it has to keep; a test has no claim to as much.
+    #[test]
+    fn each_store_of_a_test_has_a_limit_of_its_own() {
+        let (home, collector) = (tempfile::tempdir().expect("a directory"), MockCollector::start().expect("loopback"));
+        let limits = |handle: &Handle| {
+            let storage = handle.health().storage;
+            let (files, letters) = (storage.fallback.expect("files"), storage.dead_letters.expect("letters"));
+            [files.max_bytes, letters.max_bytes, storage.journal.expect("a journal").max_bytes]
+        };
+        let mib = 1 << 20;
+        // A smaller limit of the process is the one of its tests too.
+        for (of_process, of_test) in [("10GiB", [256 * mib, 64 * mib, 256 * mib]), ("32MiB", [32 * mib; 3])] {
+            let state_dir = home.path().join(of_process);
+            let builder = OpenTelemetryManager::builder().with_globals(false).with_endpoint(collector.grpc_endpoint());
+            let builder = builder.with_state_dir(state_dir).with_vars(move |name| {
+                let value = if name.ends_with("_MAX_BYTES") { of_process } else { "true" };
+                let stores = ["TELEMETRY_FALLBACK_", "TELEMETRY_DEAD_LETTER_", "TELEMETRY_JOURNAL_"];
+                let is_known = name.ends_with("_MAX_BYTES") || name == "TELEMETRY_JOURNAL_ENABLED";
+                (is_known && stores.iter().any(|store| name.starts_with(store))).then(|| value.into())
+            });
+            let telemetry = builder.build().expect("telemetry starts");
+            let pipeline = Pipeline::start(&telemetry.observer()).expect("a pipeline");
+            // The numbers of a journal are there after its first batch.
+            pipeline.provider.tracer("test").start("span").end();
+            pipeline.provider.force_flush().expect("the exporter takes it");
+            pipeline.handle.flush(SHUTDOWN).expect("delivered");
+            let [files, letters, journal] = limits(&pipeline.handle);
+            assert_eq!([files, letters], of_test[..2], "{of_process}");
+            // Beside files the journal takes no more than half of their room.
+            assert!((1..=of_test[2]).contains(&journal), "{of_process}: {journal}");
         }
     }
 
