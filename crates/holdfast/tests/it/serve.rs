@@ -9,32 +9,32 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Far above the time of any step; a test that waits so long has failed.
-const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 /// The command takes 5 s at most between a signal and its end on a machine that has time for it; a loaded one gets
 /// more.
 const END: Duration = Duration::from_secs(20);
 
 /// `holdfast` with an environment of its own.
-fn holdfast(dir: &TempDir) -> Command {
+pub(crate) fn holdfast(dir: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     command.env_clear().env("HOME", dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn directory() -> TempDir {
+pub(crate) fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
 }
 
 /// A server as a child process. Killed when dropped.
-struct Server {
-    child: Child,
+pub(crate) struct Server {
+    pub(crate) child: Child,
     stdout: BufReader<ChildStdout>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     exporting: String,
 }
 
 impl Server {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.spawn().expect("holdfast starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = || {
@@ -51,7 +51,7 @@ impl Server {
         Self { child, stdout, address, exporting }
     }
 
-    fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         self.ask(path, "Host: localhost\r\n")
     }
 
@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// Sends `signal`, waits for the end within the promised time, and returns the output until then.
-    fn end(mut self, signal: Signal) -> (ExitStatus, String) {
+    pub(crate) fn end(mut self, signal: Signal) -> (ExitStatus, String) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("the signal is sent");
         let (ended, end) = channel();
