@@ -78,10 +78,8 @@ pub(super) struct Pipeline {
     scratch: Scratch,
 }
 
-/// Bytes of a test's fallback files, at most.
+/// Bytes of a test's fallback files, at most, those of its journal included: the two share a limit.
 const MAX_FILES: u64 = 256 << 20;
-/// Bytes of its journal in durable mode, at most.
-const MAX_JOURNAL: u64 = 256 << 20;
 /// Bytes of its dead letters, at most.
 const MAX_LETTERS: u64 = 64 << 20;
 
@@ -101,7 +99,7 @@ impl Pipeline {
         settings.state_dir = Some(scratch.state_dir());
         settings.fallback.dir = None;
         settings.fallback.max_bytes = settings.fallback.max_bytes.min(MAX_FILES);
-        settings.journal.max_bytes = settings.journal.max_bytes.min(MAX_JOURNAL);
+        settings.journal.max_bytes = settings.journal.max_bytes.min(MAX_FILES);
         settings.dead_letter.max_bytes = settings.dead_letter.max_bytes.min(MAX_LETTERS);
         settings.state_service = None;
         settings.old_state_dirs.clear();

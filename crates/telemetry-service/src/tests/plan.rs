@@ -90,8 +90,8 @@ impl Severity {
 
 /// A test to be started.
 ///
-/// Spans that wait are in its scratch directory: 256 MiB of files, 64 MiB of dead letters and, in durable mode, 256 MiB
-/// of journal at most, or less where the process has less.
+/// Spans that wait are in its scratch directory: 256 MiB of files and journal, and 64 MiB of dead letters, at most, or
+/// less where the process has less.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TestPlan {
     pub(crate) test_type: TestType,
