@@ -29,6 +29,11 @@ pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv
 /// Bytes of the head of a request, at most.
 const HEAD_BYTES: usize = 16 << 10;
 
+/// Bytes of an answer that the system keeps for a client that does not read them, about. By itself the system keeps
+/// some MiB, and lets the server go on only when a third of them is read: a client that reads slowly would be taken for
+/// one that reads nothing, and some hundred of them would hold a GiB.
+const SEND_BYTES: usize = 64 << 10;
+
 /// The pause after an error of the listener that more than one connection has, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -45,7 +50,8 @@ pub struct Limits {
     /// The longest time in which the head of a request arrives, and the longest time between two requests of a
     /// connection; 10 s by default. Less than 10 ms counts as that, more than a year as a year.
     pub head: Duration,
-    /// The longest time in which a client takes none of an answer's bytes; 30 s by default. The same bounds.
+    /// The longest time in which a client takes none of an answer's bytes, which is seen in steps of some 10 KiB; 30 s
+    /// by default. The same bounds.
     pub stall: Duration,
 }
 
@@ -184,6 +190,8 @@ async fn connection(
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_BYTES);
+    // Where the system refuses, a slow client may be given up early; no other one notices.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BYTES);
     let io = TokioIo::new(Stall::new(stream, limits.stall));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let is_stopping = tokio::select! {
