@@ -319,7 +319,7 @@ fn await_answers(pipeline: &Pipeline, cancelled: &Receiver<()>) -> bool {
         }
         let waited = SystemClock.now().saturating_duration_since(begin);
         let is_out = pipeline.handle.ledger().in_flight > 0;
-        if !is_out || waited >= ANSWERS || pipeline.handle.flush(TICK).is_ok() {
+        if !is_out || waited >= ANSWERS || pipeline.handle.settled(TICK).is_ok() {
             return false;
         }
     }
