@@ -105,6 +105,9 @@ fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     if let Some(token) = token(telemetry.settings().exporter.state_dir.as_deref())? {
         service = service.with_token(token);
     }
+    if let Some(follow) = observer.faults().and_then(|faults| collector.follow(faults)) {
+        runtime.spawn(follow);
+    }
     // The command serves nothing else, and shows spans on their way.
     let app = telemetry_service::traced_all(service.router(), &observer);
     let served = runtime.block_on(telemetry_service::serve(listener, app, stop, GRACE));

@@ -157,6 +157,20 @@ impl Faults {
         Some((running.fault, running.until.map(|until| until.saturating_duration_since(now))))
     }
 
+    /// Calls `act` with the fault that holds now, and again with each change: a fault begins, ends, or is over. For a
+    /// server that is to fail as the transport does. Never ends by itself: drop the future. Cancel safe.
+    pub async fn follow(&self, mut act: impl FnMut(Option<Fault>)) {
+        let mut changes = self.running.subscribe();
+        loop {
+            let running = changes.borrow_and_update().clone().filter(|running| !running.is_over(Instant::now()));
+            act(running.as_ref().map(|running| running.fault));
+            match running.and_then(|running| running.until) {
+                Some(until) => drop(timeout_at(until, changes.changed()).await),
+                None => drop(changes.changed().await),
+            }
+        }
+    }
+
     /// The number of calls that have had a fault.
     #[must_use]
     pub fn injected(&self) -> u64 {
@@ -379,6 +393,37 @@ mod tests {
         assert_eq!(places, *takes.0.lock().expect("no panic"), "a box in between would have a place of its own");
         assert_eq!((faults.injected(), faults.current(), faults.end()), (0, None, false));
         assert_eq!(transport.endpoint(), "a collector");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_learns_of_each_change_and_of_the_time_that_is_over() {
+        let faults = Faults::default();
+        let start = Instant::now();
+        let mut told = Vec::new();
+        {
+            let follow = faults.follow(|fault| told.push((fault.map(|fault| fault.mode()), start.elapsed())));
+            let act = async {
+                sleep(SECOND).await;
+                faults.begin(Fault::new(FaultMode::Refuse), Some(3 * SECOND));
+                sleep(5 * SECOND).await;
+                faults.begin(Fault::new(FaultMode::Hang), None);
+                sleep(SECOND).await;
+                faults.end();
+                sleep(SECOND).await;
+            };
+            tokio::select! {
+                () = follow => unreachable!("it never ends"),
+                () = act => {}
+            }
+        }
+        let expected = [
+            (None, 0 * SECOND),
+            (Some(FaultMode::Refuse), SECOND),
+            (None, 4 * SECOND),
+            (Some(FaultMode::Hang), 6 * SECOND),
+            (None, 7 * SECOND),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::Duration;
 
-use mock_collector::MockCollector;
-use otlp_transport::Protocol;
+use mock_collector::{Answer, Behavior, MockCollector};
+use otlp_transport::{Fault, FaultMode, Faults, Protocol};
 use telemetry_manager::{Settings, TracesExporter};
 
 /// The collector, by the reason for its choice.
@@ -17,7 +18,7 @@ pub(crate) enum Collector {
     Listening,
     /// The environment names none and no process listens: a collector inside this process, which counts spans and
     /// forgets them.
-    Embedded { collector: MockCollector, endpoint: String },
+    Embedded { collector: Arc<MockCollector>, endpoint: String },
     /// Telemetry is off.
     None,
 }
@@ -44,7 +45,7 @@ impl Collector {
         }
         let collector = MockCollector::start()?;
         let endpoint = if is_grpc { collector.grpc_endpoint() } else { collector.http_endpoint() };
-        Ok(Self::Embedded { collector, endpoint })
+        Ok(Self::Embedded { collector: Arc::new(collector), endpoint })
     }
 
     /// The endpoint that `serve` must set; `None` where the settings have the right one.
@@ -55,6 +56,14 @@ impl Collector {
         }
     }
 
+    /// Has the embedded collector, if there is one, fail as the process's own transport does: for resilience tests and
+    /// for other programs that send to it. Ends when it is dropped.
+    pub(crate) fn follow(&self, faults: &Faults) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let Self::Embedded { collector, .. } = self else { return None };
+        let (collector, faults) = (Arc::clone(collector), faults.clone());
+        Some(async move { faults.follow(|fault| fail(&collector, fault)).await })
+    }
+
     /// How many spans the embedded collector received, if there is one.
     pub(crate) fn received(&self) -> Option<u64> {
         match self {
@@ -62,6 +71,24 @@ impl Collector {
             Self::Configured | Self::Listening | Self::None => None,
         }
     }
+}
+
+fn fail(collector: &MockCollector, fault: Option<Fault>) {
+    let mode = fault.map(|fault| fault.mode());
+    if mode == Some(FaultMode::Refuse) {
+        return collector.stop();
+    }
+    if !collector.is_running()
+        && let Err(error) = collector.start_again()
+    {
+        eprintln!("holdfast: the collector inside this process does not listen any more: {error}");
+    }
+    collector.set(match mode {
+        Some(FaultMode::Hang) => Behavior::never_read(),
+        Some(FaultMode::Status(status)) => Behavior::answer(Answer::http(status).with_message("simulated failure")),
+        Some(FaultMode::Slow(delay)) => Behavior::accept().after(delay),
+        _ => Behavior::accept(),
+    });
 }
 
 fn listens(port: u16) -> bool {

@@ -8,6 +8,8 @@ use mock_collector::MockCollector;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::killed::post;
+
 /// Far above the time of any step; a test that waits so long has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 /// The command takes 5 s at most between a signal and its end on a machine that has time for it; a loaded one gets
@@ -23,6 +25,11 @@ pub(crate) fn holdfast(dir: &TempDir) -> Command {
 
 pub(crate) fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
+}
+
+#[expect(clippy::disallowed_methods, reason = "deadlines of real waits")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 /// A server as a child process. Killed when dropped.
@@ -92,6 +99,37 @@ fn without_a_subcommand_it_serves_with_a_collector_of_its_own() {
     let (status, rest) = server.end(Signal::TERM);
     assert!(status.success(), "{rest}");
     assert!(elsewhere || rest.contains("1 spans delivered, 0 kept in files, 0 lost"), "{rest}");
+}
+
+/// Other programs that send to the embedded collector see its simulated failure too.
+#[test]
+fn the_embedded_collector_fails_as_the_transport_does() {
+    let (dir, port) = (directory(), "127.0.0.1:4317");
+    if TcpStream::connect(port).is_ok() {
+        // The port belongs to the machine: then this command has no embedded collector.
+        let server = Server::start(holdfast(&dir).args(["--listen", "127.0.0.1:0"]));
+        assert!(server.exporting.contains("where a collector listens"), "{}", server.exporting);
+        return;
+    }
+    let server = Server::start(holdfast(&dir).args(["--listen", "127.0.0.1:0"]));
+    let endpoint = server.exporting.split(' ').find_map(|word| word.strip_prefix("http://")).expect("an endpoint");
+    let endpoint = endpoint.trim_end_matches('/').parse::<SocketAddr>().expect("an address");
+    let eventually = |expected: bool| {
+        let deadline = now() + LONG;
+        while TcpStream::connect(endpoint).is_ok() != expected {
+            assert!(now() < deadline, "the collector has not changed");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    };
+    eventually(true);
+    let path = "/telemetry-test/simulate/collector-failure";
+    let (status, answer) = post(server.address, path, r#"{"mode": "refuse", "duration_seconds": 2}"#);
+    assert_eq!(status, 200, "{answer}");
+    eventually(false);
+    // After its time it listens again, on the same port.
+    eventually(true);
+    let (status, rest) = server.end(Signal::TERM);
+    assert!(status.success() && rest.contains("0 lost"), "{rest}");
 }
 
 #[test]
