@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use telemetry_manager::Observer;
+use telemetry_manager::resilient_exporter::{Clock as _, SystemClock};
 
 use super::pipeline::{Pipeline, StartError};
 use super::plan::TestPlan;
@@ -59,8 +60,9 @@ struct Inner {
 pub(super) const CONCURRENT: usize = 2;
 /// Tests that are remembered, at most.
 const REMEMBERED: usize = 20;
-/// The time that cancelled tests have to remove their directories when the registry goes.
-const ENDING: Duration = Duration::from_secs(2);
+/// The time that cancelled tests have together to remove their directories when the registry goes. A directory that is
+/// left goes with the next start of a test.
+const ENDING: Duration = Duration::from_secs(1);
 
 impl Tests {
     /// A registry without a test, for the telemetry that `observer` looks at.
@@ -191,8 +193,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let tests = self.tests();
         tests.iter().for_each(|test| test.cancel());
+        let begin = SystemClock.now();
         for test in tests.iter() {
-            test.wait(ENDING);
+            test.wait(ENDING.saturating_sub(SystemClock.now().saturating_duration_since(begin)));
         }
     }
 }
