@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use crate::report::calls::CallEnded;
 use crate::report::events::Event;
 use crate::report::forked::Forked;
 use crate::report::health::Health;
@@ -172,6 +173,23 @@ impl Handle {
             return channel().1;
         }
         self.shared.listeners.subscribe()
+    }
+
+    /// Has `observer` told of each call to a collector that ends from now on, for as long as the caller keeps the
+    /// `Arc`. The net thread runs it, outside all locks, after the answer has been decided on: an observer that blocks
+    /// delays all calls. A panic in it is contained. [`Health::calls`] has the same calls, counted by their durations.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use resilient_exporter::CallEnded;
+    ///
+    /// # fn demo(handle: &resilient_exporter::Handle) {
+    /// let observer: Arc<dyn Fn(CallEnded) + Send + Sync> = Arc::new(|call| println!("{:?}", call.duration));
+    /// handle.observe_calls(&observer);
+    /// # }
+    /// ```
+    pub fn observe_calls(&self, observer: &Arc<dyn Fn(CallEnded) + Send + Sync>) {
+        self.shared.call_observers.add(observer);
     }
 }
 

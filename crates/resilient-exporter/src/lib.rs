@@ -46,7 +46,10 @@ pub use guard::ForkGuard;
 pub use handle::{DeadLetterFilter, Handle, RedriveReport};
 pub use otlp_payload::Signal;
 pub use pipeline::{OfferError, Pipeline};
-pub use report::details::{AsideHealth, CollectorHealth, FilesHealth, JournalHealth, StorageHealth};
+pub use report::calls::{CallDurations, CallEnded, CallResult};
+pub use report::details::{
+    AsideHealth, CollectorHealth, FilesHealth, JournalHealth, MemoryHealth, StorageHealth, Wakeups,
+};
 pub use report::events::Event;
 pub use report::forked::Forked;
 pub use report::health::{Health, Metrics, Status};

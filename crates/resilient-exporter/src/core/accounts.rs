@@ -6,6 +6,7 @@ use std::time::Instant;
 use otlp_transport::Cause;
 
 use super::counters::Counters;
+use crate::report::calls::Calls;
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place};
 use crate::report::losses::{Losses, Recent};
@@ -15,6 +16,7 @@ use crate::seams::fates::Refusal;
 pub(crate) struct Accounts {
     ledger: Ledger,
     pub(crate) counters: Counters,
+    pub(crate) calls: Calls,
     recent: Recent,
     events: VecDeque<Event>,
 }

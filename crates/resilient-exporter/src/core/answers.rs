@@ -10,6 +10,7 @@ use super::batch::{Batch, WINDOW};
 use super::endpoint::{Blame, Ended, Traffic};
 use super::group::{Piece, Refused};
 use super::{Core, Effect, InFlight, Phase, Work};
+use crate::report::calls::CallResult;
 use crate::report::events::Event;
 use crate::report::facts::LONG_PAUSE;
 use crate::report::ledger::Place;
@@ -46,6 +47,7 @@ impl Core {
             Work::Replay(_) => Traffic::Replay { live_waits: self.memory.has_ready(now) },
         };
         let spans = work.payload().item_count() as u64;
+        self.accounts.calls.on_ended(CallResult::of(&outcome), now.saturating_duration_since(started));
         match &outcome {
             Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } => {
                 self.accounts.counters.count_success(wall);

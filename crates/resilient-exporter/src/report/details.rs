@@ -26,6 +26,39 @@ pub struct CollectorHealth {
     /// out now, or if an answer decides first.
     #[serde(serialize_with = "rfc3339")]
     pub next_attempt: Option<SystemTime>,
+    /// The time until `pause_until`, which no change of the wall clock falsifies.
+    #[serde(skip)]
+    pub pause: Option<Duration>,
+    /// The time until `next_attempt`.
+    #[serde(skip)]
+    pub wait: Option<Duration>,
+}
+
+/// The memory that batches take, in [`Health::memory`](super::health::Health::memory): those that wait and those that
+/// are being sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct MemoryHealth {
+    /// Spans.
+    pub spans: u64,
+    /// The limit on the spans; 0 if there is none.
+    pub max_spans: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// The limit on the bytes; 0 if there is none.
+    pub max_bytes: u64,
+}
+
+/// How often each thread of the exporter has woken, in [`Health::wakeups`](super::health::Health::wakeups).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Wakeups {
+    /// The net thread.
+    pub net: u64,
+    /// The disk thread; 0 without a fallback.
+    pub disk: u64,
+    /// The journal thread; 0 without durable mode.
+    pub journal: u64,
 }
 
 /// Storage and its limits, in [`Health::storage`](super::health::Health::storage). The numbers are those after the last
@@ -115,6 +148,8 @@ mod tests {
             refusing: None,
             pause_until: Some(SystemTime::UNIX_EPOCH),
             next_attempt: None,
+            pause: None,
+            wait: None,
         };
         let json = serde_json::to_value(&collector).expect("JSON");
         assert_eq!((&json["breaker"], &json["pause_until"]), (&"half_open".into(), &"1970-01-01T00:00:00.000Z".into()));

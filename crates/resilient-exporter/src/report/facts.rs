@@ -303,7 +303,9 @@ impl Facts<'_> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::details::StorageHealth;
+    use otlp_payload::Signal;
+
+    use super::super::details::{MemoryHealth, StorageHealth, Wakeups};
     use super::super::health::Metrics;
     use super::super::ledger::{Ledger, Place};
     use super::*;
@@ -343,6 +345,13 @@ mod tests {
             endpoint: "http://collector:4317".to_owned(),
             collectors: Vec::new(),
             storage: StorageHealth::default(),
+            signal: Signal::Traces,
+            instance: 0,
+            uptime: Duration::ZERO,
+            memory: MemoryHealth::default(),
+            spilling: 0,
+            calls: Vec::new(),
+            wakeups: Wakeups::default(),
         }
     }
 

@@ -1,8 +1,11 @@
 //! The numbers of a process that was forked from the one of the exporter.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::details::StorageHealth;
+use otlp_payload::Signal;
+
+use super::details::{MemoryHealth, StorageHealth, Wakeups};
 use super::health::{Health, Metrics, Status};
 use super::ledger::{Ledger, Place, RefuseReason};
 
@@ -53,7 +56,7 @@ impl Forked {
     }
 
     /// The health of the child, by its own numbers.
-    pub(crate) fn health(self, endpoint: String) -> Health {
+    pub(crate) fn health(self, endpoint: String, signal: Signal, instance: u64) -> Health {
         Health {
             status: if self.refused > 0 { Status::Unhealthy } else { Status::Degraded },
             issues: vec![self.to_string()],
@@ -75,6 +78,13 @@ impl Forked {
             endpoint,
             collectors: Vec::new(),
             storage: StorageHealth::default(),
+            signal,
+            instance,
+            uptime: Duration::ZERO,
+            memory: MemoryHealth::default(),
+            spilling: 0,
+            calls: Vec::new(),
+            wakeups: Wakeups::default(),
         }
     }
 }

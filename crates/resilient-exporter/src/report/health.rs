@@ -4,9 +4,11 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use breaker::State;
+use otlp_payload::Signal;
 use serde::{Serialize, Serializer};
 
-use super::details::{CollectorHealth, StorageHealth};
+use super::calls::CallDurations;
+use super::details::{CollectorHealth, MemoryHealth, StorageHealth, Wakeups};
 use super::ledger::Ledger;
 
 /// The state of the exporter in one word; `Display` writes it as JSON does, in lower case.
@@ -84,6 +86,27 @@ pub struct Health {
     pub collectors: Vec<CollectorHealth>,
     /// Files, journal and dead letters, each with its limit.
     pub storage: StorageHealth,
+    /// The signal of all items that the numbers count.
+    #[serde(skip)]
+    pub signal: Signal,
+    /// The number of the exporter in this process: 0 for the one that was built first.
+    #[serde(skip)]
+    pub instance: u64,
+    /// The time since the exporter was built.
+    #[serde(skip)]
+    pub uptime: Duration,
+    /// The memory that batches take, and its limits.
+    #[serde(skip)]
+    pub memory: MemoryHealth,
+    /// Spans on their way to a fallback file; the ledger counts them as `buffered`.
+    #[serde(skip)]
+    pub spilling: u64,
+    /// The durations of calls, by those results of which there was one.
+    #[serde(skip)]
+    pub calls: Vec<CallDurations>,
+    /// How often each thread has woken.
+    #[serde(skip)]
+    pub wakeups: Wakeups,
 }
 
 impl fmt::Display for Health {

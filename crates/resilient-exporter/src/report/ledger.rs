@@ -51,7 +51,8 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub(crate) const ALL: [Self; 11] = [
+    /// Every reason.
+    pub const ALL: [Self; 11] = [
         Self::BufferFull,
         Self::BufferAge,
         Self::DiskSlow,
@@ -124,6 +125,9 @@ pub enum RefuseReason {
 }
 
 impl RefuseReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::AlreadyShutdown, Self::LargerThanBuffer, Self::EncodePanicked, Self::Forked];
+
     /// The name in JSON, metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -2,6 +2,7 @@
 //!
 //! | File | Purpose |
 //! | --- | --- |
+//! | `calls` | the durations of calls, by their results |
 //! | `ledger` | the account of every span: places, transfers, the identity |
 //! | `details` | health of each collector and of each kind of storage |
 //! | `events` | events for subscribers, and the log |
@@ -16,6 +17,7 @@
 //! | `remedies` | the remedy of each failure |
 //! | `warnings` | the warnings of the log, limited by time |
 
+pub(crate) mod calls;
 pub(crate) mod details;
 pub(crate) mod events;
 pub(crate) mod facts;

@@ -103,6 +103,7 @@ impl<'a> Worker<'a> {
     /// Acts on the effects that wait, the first of which arrives within `patience`; then cleans up, if that is due.
     pub(crate) fn turn_within(&mut self, patience: Option<Duration>) {
         self.shared.wait_for_effect(patience);
+        self.shared.wakeups.count_disk();
         let mut is_reported = false;
         for _ in 0..EFFECTS_AT_ONCE {
             self.answer_journal();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::queue::{Activity, Contents};
 use super::shared::Shared;
 use crate::core::Core;
-use crate::report::details::{AsideHealth, CollectorHealth, FilesHealth, JournalHealth, StorageHealth};
+use crate::report::details::{AsideHealth, CollectorHealth, FilesHealth, JournalHealth, MemoryHealth, StorageHealth};
 use crate::report::facts::{Facts, Failed, Fill, Pause};
 use crate::report::health::{Health, Status};
 use crate::report::remedies::remedy;
@@ -21,7 +21,7 @@ const RECENT: Duration = Duration::from_secs(300);
 impl Shared {
     pub(crate) fn health(&self) -> Health {
         if let Some(forked) = self.process.forked() {
-            return forked.health(self.endpoint.clone());
+            return forked.health(self.endpoint.clone(), self.signal, self.instance);
         }
         // Clocks of a user's: outside the lock.
         let (now, wall) = (self.clock.now(), self.clock.wall());
@@ -34,6 +34,7 @@ impl Shared {
         let (ledger, counters, snapshot) = (core.ledger(), &core.accounts.counters, core.memory.snapshot(now));
         let calls = core.endpoint.rates(now, RECENT);
         let waiting = ledger.buffered + ledger.in_flight;
+        let (limits, held) = (core.memory.limits(), core.memory.held_size());
         let mut health = Health {
             status: Status::Healthy,
             issues: Vec::new(),
@@ -55,18 +56,32 @@ impl Shared {
             endpoint: self.endpoint.clone(),
             collectors: Vec::new(),
             storage: self.storage_health(core, contents, journal),
+            signal: self.signal,
+            instance: self.instance,
+            uptime: now.saturating_duration_since(self.started),
+            memory: MemoryHealth {
+                spans: held.count as u64,
+                max_spans: limits.max_count as u64,
+                bytes: held.bytes as u64,
+                max_bytes: limits.max_bytes as u64,
+            },
+            spilling: core.spilling_spans() as u64,
+            calls: core.accounts.calls.durations(),
+            wakeups: self.wakeups.counts(),
         };
         let texts = [counters.last_cause(), core.endpoint.refusing(), core.endpoint.unreadable()];
         let [last, refusing, unreadable] = texts.map(|cause| cause.map(|cause| (cause.to_string(), remedy(cause))));
-        let limits = core.memory.limits();
-        let held = core.memory.held_size();
         let later = |time: Duration| wall.checked_add(time).unwrap_or(wall);
+        let pause = core.endpoint.pause(now).map(|(_, left)| left);
+        let wait = core.endpoint.next_call(now).map(|next| next.saturating_duration_since(now));
         health.collectors.push(CollectorHealth {
             endpoint: self.endpoint.clone(),
             breaker: health.breaker,
             refusing: refusing.as_ref().map(|refusing| failed(refusing).to_string()),
-            pause_until: core.endpoint.pause(now).map(|(_, left)| later(left)),
-            next_attempt: core.endpoint.next_call(now).map(|next| later(next.saturating_duration_since(now))),
+            pause_until: pause.map(later),
+            next_attempt: wait.map(later),
+            pause,
+            wait,
         });
         health.judged(&Facts {
             losses,

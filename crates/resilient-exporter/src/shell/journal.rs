@@ -123,6 +123,7 @@ impl<'a> JournalWorker<'a> {
     /// take long, follow.
     pub(crate) fn turn_within(&mut self, patience: Option<Duration>) {
         self.shared.wait_for_job(patience);
+        self.shared.wakeups.count_journal();
         let now = self.shared.clock.now();
         // Taken also if no mark is left, as after the loss of the journal: the thread looks once for each question.
         let mut looked = self.marks_since.take_if(|since| now.saturating_duration_since(*since) >= LOOK_AFTER);

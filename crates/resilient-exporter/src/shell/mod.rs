@@ -18,6 +18,7 @@
 //! | `queue` | the disk thread's queue of effects |
 //! | `shared` | the state that the exporter, its handles and all threads share |
 //! | `signals` | the signal of a file that is too large |
+//! | `watch` | counts of wake-ups, and the observers of calls |
 
 pub(crate) mod commit;
 pub(crate) mod disk;
@@ -35,3 +36,4 @@ pub(crate) mod process;
 mod queue;
 pub(crate) mod shared;
 pub(crate) mod signals;
+pub(crate) mod watch;

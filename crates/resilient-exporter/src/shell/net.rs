@@ -42,6 +42,7 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
     // At most one look for changes at a time.
     let mut looks = FuturesUnordered::new();
     loop {
+        shared.wakeups.count_net();
         let (now, age_limit) = (shared.clock.now(), shared.age_limit());
         let (new, is_look_due, wakeup, is_stopped) = shared.decide(|core| {
             core.on_age_limit(age_limit);
@@ -89,7 +90,11 @@ fn answered(shared: &Shared, id: u64, outcome: Outcome) {
         _ => own_delay(shared, id, None),
     };
     let (now, wall) = (shared.clock.now(), shared.clock.wall());
-    shared.decide(|core| core.on_answered(id, outcome, own, now, wall));
+    let call = shared.decide(|core| {
+        core.on_answered(id, outcome, own, now, wall);
+        core.accounts.calls.take_last()
+    });
+    call.into_iter().for_each(|call| shared.call_observers.tell(call));
 }
 
 /// The delay of the backoff policy, which may be a user's: it runs outside the core's lock.

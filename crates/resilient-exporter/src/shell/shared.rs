@@ -13,6 +13,7 @@ use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
 use super::process::Process;
 use super::queue::{Activity, Contents, DiskQueue};
+use super::watch::{CallObservers, WakeupCounts, next_instance};
 use crate::core::{AgeLimit, Core, Effect};
 use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::report::details::StorageLimits;
@@ -50,6 +51,13 @@ pub(crate) struct Shared {
     pub(crate) endpoint: String,
     /// The signal of all batches.
     pub(crate) signal: Signal,
+    /// The number of the exporter in this process.
+    pub(super) instance: u64,
+    /// The instant at which the exporter was built.
+    pub(super) started: Instant,
+    pub(super) wakeups: WakeupCounts,
+    /// Locked alone.
+    pub(crate) call_observers: CallObservers,
     /// The reason for which an enabled fallback is missing.
     pub(super) no_fallback: Option<String>,
     /// The trouble of storage that was found at the start.
@@ -88,6 +96,7 @@ impl Shared {
         let Parts { no_fallback, storage_notes, journal_timeout, .. } = parts;
         let signal = core.signal();
         let journal = core.durable.is_enabled().then(JournalQueue::new);
+        let started = ContainedClock(Arc::clone(&clock)).now();
         Self {
             process: Process::current(),
             core: Mutex::new(core),
@@ -101,6 +110,10 @@ impl Shared {
             publishing: AtomicUsize::new(0),
             endpoint,
             signal,
+            instance: next_instance(),
+            started,
+            wakeups: WakeupCounts::default(),
+            call_observers: CallObservers::default(),
             no_fallback,
             storage_notes,
             storage_limits: StorageLimits::default(),

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `ages` | spans that are too old to be sent |
 //! | `answers` | every answer of a collector, to a live batch and to a stored one |
+//! | `calls` | the durations of calls, and their observers |
 //! | `concurrency` | calls at a time |
 //! | `connections` | the calls that use a new connection |
 //! | `dead_letters` | dead letters are listed, read, redriven and removed |
@@ -27,6 +28,7 @@
 
 mod ages;
 mod answers;
+mod calls;
 mod concurrency;
 mod connections;
 mod credentials;
