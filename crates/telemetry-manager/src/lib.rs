@@ -12,6 +12,7 @@ mod flush;
 mod health;
 mod log;
 mod manager;
+pub mod metrics;
 mod propagation;
 mod resource;
 mod settings;

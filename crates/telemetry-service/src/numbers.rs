@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 use telemetry_manager::HealthReport;
+use telemetry_manager::metrics::Snapshot;
 use telemetry_manager::resilient_exporter::{Health, Ledger};
 
 use crate::metrics::{CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE, openmetrics_text, prometheus_text};
@@ -41,12 +42,12 @@ pub(crate) fn as_json(report: &HealthReport, exporter: Option<&Health>) -> Value
 
 /// Prometheus sends the parameters of its configuration: none is refused.
 async fn page(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    let health = shared.observer.exporter_health();
+    let snapshot = Snapshot::of(&shared.observer);
     let is_open = wants_openmetrics(&headers);
     let (content_type, page) = if is_open {
-        (OPENMETRICS_CONTENT_TYPE, openmetrics_text(health.as_ref()))
+        (OPENMETRICS_CONTENT_TYPE, openmetrics_text(&snapshot))
     } else {
-        (CONTENT_TYPE, prometheus_text(health.as_ref()))
+        (CONTENT_TYPE, prometheus_text(&snapshot))
     };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),

@@ -2,6 +2,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::{LONG, World};
 
+/// The ends of the names of a histogram's samples.
+const HISTOGRAM: [&str; 3] = ["_bucket", "_sum", "_count"];
+
+fn is_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
 /// Samples by name and labels. Fails on anything that the text format does not allow.
 fn samples(page: &str) -> BTreeMap<String, f64> {
     let (mut kinds, mut helped) = (BTreeMap::new(), BTreeSet::new());
@@ -13,14 +20,16 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
             assert!(helped.insert(name) && !help.is_empty(), "{line}");
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').expect("a type");
-            assert!(helped.contains(name) && ["counter", "gauge"].contains(&kind), "{line}");
+            assert!(helped.contains(name) && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
             assert!(kinds.insert(name, kind).is_none(), "{line}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
         } else {
             let (series, value) = line.rsplit_once(' ').expect("a value");
             let name = series.split('{').next().expect("a name");
-            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
-            assert!(kinds.contains_key(name), "{line}");
+            assert!(is_name(name), "{line}");
+            let is_of_histogram = HISTOGRAM.iter().filter_map(|suffix| name.strip_suffix(suffix));
+            let is_of_histogram = is_of_histogram.into_iter().any(|family| kinds.get(family) == Some(&"histogram"));
+            assert!(kinds.contains_key(name) || is_of_histogram, "{line}");
             let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
             assert!(samples.insert(series.to_owned(), value).is_none(), "{line} twice");
         }
@@ -37,12 +46,26 @@ fn metrics_are_the_ledger_in_prometheus_text() {
     assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
     let samples = samples(&answer.body);
     let at = |name: &str| *samples.get(name).unwrap_or_else(|| panic!("no {name} in\n{}", answer.body));
-    assert_eq!((at("resilient_exporter_up"), at("resilient_ledger_imbalance")), (1.0, 0.0));
-    assert_eq!((at("resilient_spans_offered_total"), at("resilient_spans_delivered_total")), (25.0, 25.0));
-    assert_eq!(at("resilient_spans_delivered_total"), world.collector.received().unique as f64);
-    assert_eq!(at("resilient_exports_total{outcome=\"success\"}"), 1.0);
-    assert!(at("resilient_last_success_timestamp_seconds") > 1.7e9);
-    assert!(!samples.contains_key("resilient_last_failure_timestamp_seconds"));
+    assert_eq!((at("holdfast_exporter_up"), at("holdfast_ledger_imbalance{signal=\"traces\"}")), (1.0, 0.0));
+    assert_eq!(
+        (
+            at("holdfast_items_offered_total{signal=\"traces\"}"),
+            at("holdfast_items_delivered_total{signal=\"traces\"}")
+        ),
+        (25.0, 25.0)
+    );
+    assert_eq!(at("holdfast_items_delivered_total{signal=\"traces\"}"), world.collector.received().unique as f64);
+    assert_eq!(at("holdfast_calls_total{outcome=\"success\"}"), 1.0);
+    assert!(at("holdfast_calls_last_success_timestamp_seconds") > 1.7e9);
+    assert!(!samples.contains_key("holdfast_calls_last_failure_timestamp_seconds"));
+    let duration = |end: &str, label: &str| {
+        let name = format!("otel_sdk_exporter_operation_duration_seconds_{end}{{");
+        let mut series = samples.iter().filter(|(series, _)| series.starts_with(&name) && series.contains(label));
+        *series.next().expect("a series").1
+    };
+    assert_eq!(duration("count", ""), 1.0);
+    assert_eq!((duration("bucket", "le=\"30.0\""), duration("bucket", "le=\"+Inf\"")), (1.0, 1.0));
+    assert!(duration("sum", "") > 0.0);
 }
 
 #[test]
@@ -51,16 +74,16 @@ fn the_breakers_state_is_one_series_of_ones_and_zeros() {
     let state = || {
         let samples = samples(&world.get("/metrics").body);
         let mut on =
-            samples.into_iter().filter(|(name, value)| name.starts_with("resilient_breaker_state{") && *value == 1.0);
+            samples.into_iter().filter(|(name, value)| name.starts_with("holdfast_breaker_state{") && *value == 1.0);
         let state = on.next().expect("one state").0;
         assert!(on.next().is_none());
         state
     };
-    assert_eq!(state(), "resilient_breaker_state{state=\"closed\"}");
+    assert_eq!(state(), "holdfast_breaker_state{endpoint=\"primary\",state=\"closed\"}");
     world.collector.stop();
     world.trace(3);
     world.wait_for(|health| health.metrics.circuit_breaker_trips > 0);
-    assert_eq!(state(), "resilient_breaker_state{state=\"open\"}");
+    assert_eq!(state(), "holdfast_breaker_state{endpoint=\"primary\",state=\"open\"}");
 }
 
 #[test]
@@ -72,14 +95,16 @@ fn losses_are_labelled_with_their_reason() {
     }
     world.wait_for(|health| health.ledger.lost() > 0);
     let samples = samples(&world.get("/metrics").body);
-    assert!(samples["resilient_spans_dropped_total{reason=\"buffer_full\"}"] > 0.0, "{samples:?}");
+    assert!(samples["holdfast_items_dropped_total{signal=\"traces\",reason=\"buffer_full\"}"] > 0.0, "{samples:?}");
 }
 
 #[test]
 fn without_an_exporter_the_page_says_so() {
     let world = World::new(&[("OTEL_SDK_DISABLED", "true")]);
     let samples = samples(&world.get("/metrics").body);
-    assert_eq!(samples, BTreeMap::from([("resilient_exporter_up".to_owned(), 0.0)]));
+    assert_eq!((samples.len(), samples["holdfast_exporter_up"]), (5, 0.0), "{samples:?}");
+    assert_eq!(samples["holdfast_health_status{status=\"healthy\"}"], 1.0);
+    assert!(samples.keys().any(|name| name.starts_with("holdfast_build_info{version=")));
 }
 
 /// Samples by name and labels, of a page in OpenMetrics 1.0. Fails on anything that its grammar does not allow.
@@ -103,7 +128,7 @@ fn open_samples(page: &str) -> BTreeMap<String, f64> {
             assert!(metadata.insert(keyword), "{line} twice");
             match keyword {
                 "TYPE" => {
-                    assert!(["counter", "gauge"].contains(&text), "{line}");
+                    assert!(["counter", "gauge", "histogram"].contains(&text), "{line}");
                     assert!(!name.ends_with("_total"), "{line}: a family of counters has no suffix");
                     families.insert(name, text);
                 }
@@ -117,13 +142,22 @@ fn open_samples(page: &str) -> BTreeMap<String, f64> {
         let (series, value) = line.rsplit_once(' ').expect("a value");
         let (name, labels) = series.split_once('{').map_or((series, None), |(name, labels)| (name, Some(labels)));
         let suffix = name.strip_prefix(family).unwrap_or_else(|| panic!("{line} is no sample of {family}"));
-        assert_eq!(suffix, if families[family] == "counter" { "_total" } else { "" }, "{line}");
+        match families[family] {
+            "counter" => assert_eq!(suffix, "_total", "{line}"),
+            "histogram" => assert!(HISTOGRAM.contains(&suffix), "{line}"),
+            _ => assert_eq!(suffix, "", "{line}"),
+        }
         if let Some(labels) = labels {
             let labels = labels.strip_suffix('}').expect("the end of the labels");
-            let (label, text) = labels.split_once('=').expect("one label");
-            assert!(label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
-            let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).expect("a quoted value");
-            assert!(!text.contains(['"', '\\']), "{line}");
+            let mut names = BTreeSet::new();
+            for label in labels.split(',') {
+                let (label, text) = label.split_once('=').expect("a label");
+                assert!(is_name(label) && names.insert(label), "{line}");
+                let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).expect("a quoted value");
+                assert!(!text.contains(['"', '\\']), "{line}");
+                let is_float = text == "+Inf" || text.contains('.') && text.parse::<f64>().is_ok();
+                assert!(label != "le" || is_float, "{line}: OpenMetrics writes a bound with its point");
+            }
         }
         let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
         assert!(families[family] != "counter" || value >= 0.0 && value.is_finite(), "{line}");
@@ -145,9 +179,9 @@ fn a_scraper_that_asks_for_openmetrics_gets_the_same_numbers() {
     let open = open_samples(&answer.body);
     let text = samples(&world.get("/metrics").body);
     assert_eq!(open.keys().collect::<Vec<_>>(), text.keys().collect::<Vec<_>>());
-    assert_eq!(open["resilient_spans_delivered_total"], 25.0);
-    assert!(answer.body.contains("# UNIT resilient_buffer_bytes bytes\n"));
+    assert_eq!(open["holdfast_items_delivered_total{signal=\"traces\"}"], 25.0);
+    assert!(answer.body.contains("# UNIT holdfast_buffer_size_bytes bytes\n"));
     let off = World::new(&[("OTEL_SDK_DISABLED", "true")]);
     let answer = off.request("GET", "/metrics", accept);
-    assert_eq!(open_samples(&answer.body).len(), 1);
+    assert_eq!(open_samples(&answer.body).len(), 5);
 }

@@ -1,0 +1,258 @@
+//! A row for each metric.
+//!
+//! The rows of one question stand together, in the order of [`Question::ALL`].
+
+use resilient_exporter::{Ledger, Metrics, Wakeups};
+
+use super::labels::{
+    CALL_ERROR, COMPONENT_NAME, COMPONENT_TYPE, DROP_REASON, DROP_REASONS, ENDPOINT, EXPORT_ERROR, OUTCOME, OUTCOMES,
+    REFUSE_REASON, REFUSE_REASONS, SIGNAL, STATE, STATES, STATUS, STATUSES, THREAD, THREADS, VERSION, by_endpoint,
+    by_reason, component, endpoints, exported, status, with_error,
+};
+use super::sample::{Value, signed};
+use super::{Kind, Metric, Question, Read, timestamp};
+
+/// Reads `QUESTION { "name", kind [unit] {labels}: "help", reader; .. }`; a reader is `Exporter(..)` or `Always(..)`.
+macro_rules! metrics {
+    ($($question:ident {
+        $($name:literal, $kind:ident [$unit:literal] {$($label:ident),*}: $help:literal, $read:ident($reader:expr);)*
+    })*) => {
+        /// Every metric.
+        pub const METRICS: &[Metric] = &[$($(Metric {
+            name: $name,
+            kind: Kind::$kind,
+            unit: $unit,
+            labels: &[$($label),*],
+            help: $help,
+            question: Question::$question,
+            read: Read::$read($reader),
+        },)*)*];
+    };
+}
+
+metrics! {
+    IsWell {
+        "holdfast.exporter.up", Gauge [""] {}:
+            "1 while spans are exported; 0 if telemetry is disabled, set not to export, failed to start, or \
+             shut down.",
+            Always(|snapshot, out| out.number(if snapshot.is_exporting { 1.0 } else { 0.0 }));
+        "holdfast.health.status", Gauge [""] {STATUS}:
+            "1 for the status that holds, 0 for the others; unhealthy means spans lost within 5 minutes, or \
+             telemetry off.",
+            Always(|snapshot, out| out.states(&[], "status", &STATUSES, status(snapshot.status)));
+        "holdfast.build_info", Gauge [""] {VERSION}:
+            "Always 1; the label has the version.",
+            Always(|_, out| out.with(&[("version", env!("CARGO_PKG_VERSION"))], Value::Number(1.0)));
+        "holdfast.exporter.uptime", Gauge ["s"] {}:
+            "Time since the exporter was built.",
+            Exporter(|health, out| out.number(health.uptime.as_secs_f64()));
+        "holdfast.thread.wakeups", Counter ["{wakeup}"] {THREAD}:
+            "How often each thread of the exporter woke.",
+            Exporter(|health, out| {
+                let Wakeups { net, disk, journal, .. } = health.wakeups;
+                for (thread, wakeups) in THREADS.into_iter().zip([net, disk, journal]) {
+                    out.with(&[("thread", thread)], Value::Count(wakeups));
+                }
+            });
+    }
+
+    IsLost {
+        "holdfast.items.offered", Counter ["{item}"] {SIGNAL}:
+            "Items handed to the exporter.",
+            Exporter(|health, out| out.items_counted(health.signal, health.ledger.offered));
+        "holdfast.items.recovered", Counter ["{item}"] {SIGNAL}:
+            "Items found on disk from an earlier process.",
+            Exporter(|health, out| out.items_counted(health.signal, health.ledger.recovered));
+        "holdfast.items.redriven", Counter ["{item}"] {SIGNAL}:
+            "Dead letters put back on their way.",
+            Exporter(|health, out| out.items_counted(health.signal, health.ledger.redriven));
+        "holdfast.items.delivered", Counter ["{item}"] {SIGNAL}:
+            "Items taken by the collector.",
+            Exporter(|health, out| out.items_counted(health.signal, health.ledger.delivered));
+        "holdfast.items.rejected", Counter ["{item}"] {SIGNAL}:
+            "Items refused by the collector in a partial success; they are not sent again.",
+            Exporter(|health, out| out.items_counted(health.signal, health.ledger.rejected));
+        "holdfast.items.dead_lettered", Counter ["{item}"] {SIGNAL}:
+            "Items refused for good, and kept as dead letters.",
+            Exporter(|health, out| out.items_counted(health.signal, health.ledger.dead_lettered));
+        "holdfast.items.taken_over", Counter ["{item}"] {SIGNAL}:
+            "Items in files that another process took over, and counts as recovered.",
+            Exporter(|health, out| out.items_counted(health.signal, health.ledger.taken_over));
+        "holdfast.items.dropped", Counter ["{item}"] {SIGNAL, DROP_REASON}:
+            "Accepted items that were given up: lost. Each reason has a sample from the start.",
+            Exporter(|health, out| by_reason(health, &DROP_REASONS, &health.ledger.dropped, out));
+        "holdfast.items.refused", Counter ["{item}"] {SIGNAL, REFUSE_REASON}:
+            "Offered items that were never accepted: lost. Each reason has a sample from the start.",
+            Exporter(|health, out| by_reason(health, &REFUSE_REASONS, &health.ledger.refused, out));
+        "holdfast.ledger.imbalance", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items that came in less items accounted for; anything but 0 is a fault of the exporter.",
+            Exporter(|health, out| {
+                out.with(&[("signal", health.signal.as_str())], Value::Sum(health.ledger.imbalance()));
+            });
+        "holdfast.items.possible_duplicates", Counter ["{item}"] {SIGNAL}:
+            "Items of calls that the collector may have taken although no answer said so: an upper bound of \
+             duplicates.",
+            Exporter(|health, out| out.items_counted(health.signal, health.possible_duplicates));
+        "holdfast.items.acknowledged_unreadable", Counter ["{item}"] {SIGNAL}:
+            "Delivered items whose acknowledgement is one that no OTLP server gives.",
+            Exporter(|health, out| out.items_counted(health.signal, health.acknowledged_unreadable));
+        "holdfast.items.accepted_not_durable", Counter ["{item}"] {SIGNAL}:
+            "Items accepted although the journal had not made them durable in time; no sample without durable mode.",
+            Exporter(|health, out| {
+                health.accepted_not_durable.into_iter().for_each(|items| out.items_counted(health.signal, items));
+            });
+    }
+
+    IsWaiting {
+        "holdfast.items.buffered", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items that wait in memory, or are being written to a file.",
+            Exporter(|health, out| out.items_there(health.signal, health.ledger.buffered));
+        "holdfast.items.in_flight", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items sent, without an answer yet.",
+            Exporter(|health, out| out.items_there(health.signal, health.ledger.in_flight));
+        "holdfast.items.in_fallback", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items in fallback files.",
+            Exporter(|health, out| out.items_there(health.signal, health.ledger.in_fallback));
+        "holdfast.items.in_journal", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items that only the journal holds.",
+            Exporter(|health, out| out.items_there(health.signal, health.ledger.in_journal));
+        "holdfast.buffer.batches", UpDownCounter ["{batch}"] {}:
+            "Batches that wait in memory.",
+            Exporter(|health, out| out.sum(health.buffered_batches as u64));
+        "holdfast.buffer.size", UpDownCounter ["By"] {}:
+            "Bytes that wait in memory.",
+            Exporter(|health, out| out.sum(health.buffered_bytes as u64));
+        "holdfast.buffer.oldest_age", Gauge ["s"] {}:
+            "Age of the oldest batch in memory; 0 without one.",
+            Exporter(|health, out| out.number(health.oldest.unwrap_or_default().as_secs_f64()));
+        "holdfast.buffer.held_items", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items of batches that wait in memory or are being sent; the limit counts these.",
+            Exporter(|health, out| out.items_there(health.signal, health.memory.spans));
+        "holdfast.buffer.max_items", UpDownCounter ["{item}"] {SIGNAL}:
+            "The limit on the items in memory; 0 if there is none.",
+            Exporter(|health, out| out.items_there(health.signal, health.memory.max_spans));
+        "holdfast.buffer.held_size", UpDownCounter ["By"] {}:
+            "Bytes of batches that wait in memory or are being sent; the limit counts these.",
+            Exporter(|health, out| out.sum(health.memory.bytes));
+        "holdfast.buffer.max_size", UpDownCounter ["By"] {}:
+            "The limit on the bytes in memory; 0 if there is none.",
+            Exporter(|health, out| out.sum(health.memory.max_bytes));
+        "holdfast.buffer.spilling_items", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items that are being written to a fallback file.",
+            Exporter(|health, out| out.items_there(health.signal, health.spilling));
+    }
+
+    IsRefusing {
+        "holdfast.breaker.state", Gauge [""] {ENDPOINT, STATE}:
+            "1 for the state of the endpoint's circuit breaker, 0 for the others.",
+            Exporter(|health, out| {
+                for (endpoint, collector) in endpoints(health) {
+                    out.states(&[endpoint], "state", &STATES, collector.breaker.as_str());
+                }
+            });
+        "holdfast.breaker.trips", Counter ["{trip}"] {}:
+            "How often the circuit breaker opened.",
+            Exporter(|health, out| out.count(health.metrics.circuit_breaker_trips));
+        "holdfast.endpoint.refusing", Gauge [""] {ENDPOINT}:
+            "1 while the endpoint refuses all that it is sent, 0 otherwise.",
+            Exporter(|health, out| by_endpoint(health, out, |collector| if collector.refusing.is_some() { 1.0 } else { 0.0 }));
+        "holdfast.endpoint.pause", Gauge ["s"] {ENDPOINT}:
+            "Rest of the pause that the endpoint asked for; 0 without one.",
+            Exporter(|health, out| by_endpoint(health, out, |collector| collector.pause.unwrap_or_default().as_secs_f64()));
+        "holdfast.endpoint.next_attempt", Gauge ["s"] {ENDPOINT}:
+            "Time until the next call may go out, because of a pause, the backoff or the breaker; 0 if one may \
+             go now.",
+            Exporter(|health, out| by_endpoint(health, out, |collector| collector.wait.unwrap_or_default().as_secs_f64()));
+        "holdfast.calls", Counter ["{call}"] {OUTCOME}:
+            "Finished calls to a collector, by success and failure.",
+            Exporter(|health, out| {
+                let Metrics { successful_exports, failed_exports, .. } = health.metrics;
+                for (outcome, calls) in OUTCOMES.into_iter().zip([successful_exports, failed_exports]) {
+                    out.with(&[("outcome", outcome)], Value::Count(calls));
+                }
+            });
+        "holdfast.calls.success_rate_5m", Gauge ["1"] {}:
+            "Share of the calls of the last 5 minutes that succeeded; 1 without a call.",
+            Exporter(|health, out| out.number(health.success_rate_5m));
+        "holdfast.calls.last_success.timestamp", Gauge ["s"] {}:
+            "When a call last succeeded, since 1970; no sample before.",
+            Exporter(|health, out| {
+                timestamp(health.metrics.last_export_success).into_iter().for_each(|time| out.number(time));
+            });
+        "holdfast.calls.last_failure.timestamp", Gauge ["s"] {}:
+            "When a call last failed, since 1970; no sample before.",
+            Exporter(|health, out| {
+                timestamp(health.metrics.last_export_failure).into_iter().for_each(|time| out.number(time));
+            });
+    }
+
+    IsStored {
+        "holdfast.fallback.spills", Counter ["{file}"] {}:
+            "Fallback files written.",
+            Exporter(|health, out| out.count(health.metrics.fallback_usage));
+        "holdfast.fallback.files", UpDownCounter ["{file}"] {}:
+            "Fallback files on disk; no sample without a fallback.",
+            Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.sum(files.files)));
+        "holdfast.fallback.size", UpDownCounter ["By"] {}:
+            "Bytes of fallback files; no sample without a fallback.",
+            Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.sum(files.bytes)));
+        "holdfast.fallback.max_size", UpDownCounter ["By"] {}:
+            "The limit on the bytes of fallback files; no sample without a fallback.",
+            Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.sum(files.max_bytes)));
+        "holdfast.fallback.full_in", Gauge ["s"] {}:
+            "Time until the oldest fallback files must be removed, at the rate of the last 10 minutes; no \
+             sample without a file written in that time.",
+            Exporter(|health, out| health.storage.full_in.iter().for_each(|time| out.number(time.as_secs_f64())));
+        "holdfast.journal.batches", UpDownCounter ["{batch}"] {}:
+            "Batches in the journal that are not done; no sample without durable mode.",
+            Exporter(|health, out| health.storage.journal.iter().for_each(|journal| out.sum(journal.batches)));
+        "holdfast.journal.size", UpDownCounter ["By"] {}:
+            "Bytes of the journal on disk; no sample without durable mode.",
+            Exporter(|health, out| health.storage.journal.iter().for_each(|journal| out.sum(journal.bytes)));
+        "holdfast.journal.max_size", UpDownCounter ["By"] {}:
+            "The limit on the bytes of the journal, 0 if it knows none; no sample without durable mode.",
+            Exporter(|health, out| health.storage.journal.iter().for_each(|journal| out.sum(journal.max_bytes)));
+        "holdfast.dead_letters.files", UpDownCounter ["{file}"] {}:
+            "Dead letters on disk; no sample without a fallback.",
+            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.sum(files.files)));
+        "holdfast.dead_letters.items", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items in dead letters; no sample without a fallback.",
+            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.items_there(health.signal, files.spans)));
+        "holdfast.dead_letters.size", UpDownCounter ["By"] {}:
+            "Bytes of dead letters; no sample without a fallback.",
+            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.sum(files.bytes)));
+        "holdfast.dead_letters.max_size", UpDownCounter ["By"] {}:
+            "The limit on the bytes of dead letters; no sample without a fallback.",
+            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.sum(files.max_bytes)));
+        "holdfast.dead_letters.evicted", Counter ["{item}"] {SIGNAL}:
+            "Items of dead letters that were removed to keep the limits of dead letters: lost.",
+            Exporter(|health, out| out.items_counted(health.signal, health.dead_letters_evicted));
+        "holdfast.set_aside.files", UpDownCounter ["{file}"] {}:
+            "Damaged files in quarantine, which wait for an operator.",
+            Exporter(|health, out| out.sum(health.storage.set_aside.files));
+        "holdfast.set_aside.items", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items in the damaged files when they were written.",
+            Exporter(|health, out| out.items_there(health.signal, health.storage.set_aside.spans));
+    }
+
+    Conventions {
+        "otel.sdk.exporter.span.inflight", UpDownCounter ["{span}"] {COMPONENT_TYPE, COMPONENT_NAME}:
+            "Spans handed to the exporter, or found by it, whose export has neither succeeded nor failed for \
+             good; they wait in memory, files and journal.",
+            Exporter(|health, out| {
+                let Ledger { buffered, in_flight, in_journal, in_fallback, .. } = health.ledger;
+                let waiting = buffered + in_flight + in_journal + in_fallback;
+                out.owned(component(health).to_vec(), Value::Sum(signed(waiting)));
+            });
+        "otel.sdk.exporter.span.exported", Counter ["{span}"] {COMPONENT_TYPE, COMPONENT_NAME, EXPORT_ERROR}:
+            "Spans whose export has ended: delivered without `error.type`, failed for good with it.",
+            Exporter(exported);
+        "otel.sdk.exporter.operation.duration", Histogram ["s"] {COMPONENT_TYPE, COMPONENT_NAME, CALL_ERROR}:
+            "Duration of each call to a collector, with `error.type` if it failed; a batch may need several.",
+            Exporter(|health, out| {
+                for durations in &health.calls {
+                    out.durations(with_error(component(health), durations.result.error_type()), durations);
+                }
+            });
+    }
+}

@@ -1,0 +1,287 @@
+//! The table of metrics as instruments of a real meter provider, whose reader the tests call.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::support::{LONG, Setup, eventually, trace};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric as Arrived, MetricData, ResourceMetrics};
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality};
+use telemetry_manager::metrics::{Kind, METRICS, Sample, Snapshot, Value, register};
+use telemetry_manager::opentelemetry::metrics::{Meter, MeterProvider as _};
+use telemetry_manager::opentelemetry::{KeyValue, Value as AttributeValue};
+use telemetry_manager::{Observer, OpenTelemetryManager};
+
+/// A reader that its provider and its test hold.
+#[derive(Clone, Debug)]
+struct Reader(Arc<ManualReader>);
+
+impl MetricReader for Reader {
+    fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
+        self.0.register_pipeline(pipeline);
+    }
+    fn collect(&self, rm: &mut ResourceMetrics) -> OTelSdkResult {
+        self.0.collect(rm)
+    }
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+    fn temporality(&self, kind: InstrumentKind) -> Temporality {
+        self.0.temporality(kind)
+    }
+}
+
+fn provider() -> (SdkMeterProvider, Meter, Reader) {
+    let reader = Reader(Arc::new(ManualReader::default()));
+    let provider = SdkMeterProvider::builder().with_reader(reader.clone()).build();
+    let meter = provider.meter("holdfast");
+    (provider, meter, reader)
+}
+
+/// One metric as it arrived: unit, help, kind, and the values by labels.
+#[derive(PartialEq, Debug)]
+struct Series {
+    unit: String,
+    help: String,
+    kind: Kind,
+    values: BTreeMap<String, String>,
+}
+
+fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
+    let mut labels: Vec<_> = attributes
+        .map(|attribute| match &attribute.value {
+            AttributeValue::String(text) => format!("{}={text}", attribute.key),
+            other => panic!("{other:?} is no text"),
+        })
+        .collect();
+    labels.sort();
+    labels.join(",")
+}
+
+fn series(metric: &Arrived) -> Series {
+    fn of<T: Copy + ToString + std::fmt::Debug>(data: &MetricData<T>) -> (Kind, BTreeMap<String, String>) {
+        match data {
+            MetricData::Sum(sum) => {
+                let kind = if sum.is_monotonic() { Kind::Counter } else { Kind::UpDownCounter };
+                (kind, sum.data_points().map(|point| (labels(point.attributes()), point.value().to_string())).collect())
+            }
+            MetricData::Gauge(gauge) => {
+                let points = gauge.data_points();
+                (Kind::Gauge, points.map(|point| (labels(point.attributes()), point.value().to_string())).collect())
+            }
+            MetricData::Histogram(histogram) => {
+                let text = |point: &opentelemetry_sdk::metrics::data::HistogramDataPoint<T>| {
+                    let bounds: Vec<_> = point.bounds().collect();
+                    format!("{bounds:?} {:?}", point.bucket_counts().collect::<Vec<_>>())
+                };
+                let points = histogram.data_points();
+                (Kind::Histogram, points.map(|point| (labels(point.attributes()), text(point))).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let (kind, values) = match metric.data() {
+        AggregatedMetrics::F64(data) => of(data),
+        AggregatedMetrics::U64(data) => of(data),
+        AggregatedMetrics::I64(data) => of(data),
+    };
+    Series { unit: metric.unit().to_owned(), help: metric.description().to_owned(), kind, values }
+}
+
+fn collect(reader: &Reader) -> BTreeMap<String, Series> {
+    let mut all = ResourceMetrics::default();
+    reader.collect(&mut all).expect("the provider lives");
+    let metrics = all.scope_metrics().flat_map(|scope| scope.metrics());
+    metrics.map(|metric| (metric.name().to_owned(), series(metric))).collect()
+}
+
+/// The table of one moment, in the form in which it arrives.
+fn table(observer: &Observer) -> BTreeMap<String, Series> {
+    let snapshot = Snapshot::of(observer);
+    let value = |value: &Value| match value {
+        Value::Count(count) => count.to_string(),
+        Value::Sum(sum) => sum.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::Buckets(buckets) => format!("{:?} {:?}", buckets.bounds, buckets.counts),
+        other => panic!("{other:?}"),
+    };
+    let of = |Sample { labels, value: number, .. }: &Sample| {
+        let mut labels: Vec<_> = labels.iter().map(|(key, text)| format!("{key}={text}")).collect();
+        labels.sort();
+        (labels.join(","), value(number))
+    };
+    let rows = METRICS.iter().map(|metric| {
+        let values = metric.samples(&snapshot).iter().map(of).collect();
+        let (unit, help) = (metric.unit.to_owned(), metric.help.to_owned());
+        (metric.name.to_owned(), Series { unit, help, kind: metric.kind, values })
+    });
+    rows.filter(|(_, series)| !series.values.is_empty()).collect()
+}
+
+/// These go on by themselves: they arrive with other values than a moment later.
+const MOVING: [&str; 4] = [
+    "holdfast.exporter.uptime",
+    "holdfast.thread.wakeups",
+    "holdfast.endpoint.next_attempt",
+    "holdfast.buffer.oldest_age",
+];
+
+fn assert_equal(arrived: BTreeMap<String, Series>, mut expected: BTreeMap<String, Series>) {
+    assert_eq!(arrived.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (name, mut series) in arrived {
+        let mut row = expected.remove(&name).expect("the names are equal");
+        if MOVING.contains(&name.as_str()) {
+            assert!(series.values.keys().eq(row.values.keys()), "{name}");
+            (series.values, row.values) = (BTreeMap::new(), BTreeMap::new());
+        }
+        assert_eq!(series, row, "{name}");
+    }
+}
+
+fn at(arrived: &BTreeMap<String, Series>, name: &str, labels: &str) -> f64 {
+    let series = arrived.get(name).unwrap_or_else(|| panic!("{name} is missing"));
+    let value = series.values.get(labels).unwrap_or_else(|| panic!("{name}{{{labels}}} in {series:?}"));
+    value.parse().expect("a number")
+}
+
+fn durable(setup: &Setup) -> OpenTelemetryManager {
+    setup.manager(&[
+        ("OTEL_TRACES_SAMPLER", "always_on"),
+        ("TELEMETRY_STATE_DIR", &setup.path("state")),
+        ("TELEMETRY_JOURNAL_ENABLED", "true"),
+    ])
+}
+
+#[test]
+fn every_row_arrives_with_its_unit_its_labels_and_the_value_of_the_page() {
+    let setup = Setup::new();
+    let telemetry = durable(&setup);
+    let (_provider, meter, reader) = provider();
+    let observer = telemetry.observer();
+    let _registration = register(&meter, &observer);
+    trace(&telemetry, 25);
+    telemetry.flush(LONG).expect("delivered");
+    eventually("the journal and the disk thread rest", || {
+        observer.exporter_health().is_some_and(|health| health.storage.journal.is_some_and(|j| j.batches == 0))
+    });
+    let arrived = collect(&reader);
+    assert_eq!(at(&arrived, "holdfast.items.delivered", "signal=traces"), 25.0);
+    assert_eq!(at(&arrived, "holdfast.breaker.state", "endpoint=primary,state=closed"), 1.0);
+    assert_eq!(at(&arrived, "holdfast.items.dropped", "reason=buffer_full,signal=traces"), 0.0);
+    let without: Vec<_> =
+        METRICS.iter().map(|metric| metric.name).filter(|name| !arrived.contains_key(*name)).collect();
+    // No call has failed, and no file was written.
+    assert_eq!(without, ["holdfast.calls.last_failure.timestamp", "holdfast.fallback.full_in"]);
+    assert_equal(arrived, table(&observer));
+    setup.collector.stop();
+    trace(&telemetry, 5);
+    let _ = telemetry.tracer_provider().force_flush();
+    eventually("calls fail", || observer.exporter_health().is_some_and(|health| health.metrics.failed_exports > 0));
+    eventually("failed calls arrive with their error", || {
+        collect(&reader)["otel.sdk.exporter.operation.duration"].values.keys().any(|key| key.contains("error.type="))
+    });
+}
+
+#[test]
+fn the_numbers_of_one_collection_are_of_one_moment() {
+    let setup = Setup::new();
+    let telemetry = setup.manager(&[("OTEL_TRACES_SAMPLER", "always_on"), ("TELEMETRY_FALLBACK_ENABLED", "false")]);
+    let (_provider, meter, reader) = provider();
+    let _registration = register(&meter, &telemetry.observer());
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..300 {
+                trace(&telemetry, 20);
+                let _ = telemetry.tracer_provider().force_flush();
+            }
+            is_done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        while !is_done.load(std::sync::atomic::Ordering::Acquire) {
+            let arrived = collect(&reader);
+            let sum = |term: &str| {
+                let series = &arrived[&format!("holdfast.items.{term}")];
+                series.values.values().map(|value| value.parse::<f64>().expect("a number")).sum::<f64>()
+            };
+            let came: f64 = ["offered", "recovered", "redriven"].map(sum).iter().sum();
+            let there: f64 = ["buffered", "in_flight", "in_fallback", "in_journal"].map(sum).iter().sum();
+            let ended: f64 =
+                ["delivered", "rejected", "dead_lettered", "taken_over", "dropped", "refused"].map(sum).iter().sum();
+            assert_eq!(came, there + ended, "the terms of the ledger add up");
+            let exported = arrived["otel.sdk.exporter.span.exported"].values.values();
+            let exported: f64 = exported.map(|value| value.parse::<f64>().expect("a number")).sum();
+            let inflight = arrived["otel.sdk.exporter.span.inflight"].values.values().next().expect("a number");
+            assert_eq!(came, exported + inflight.parse::<f64>().expect("a number"));
+        }
+    });
+}
+
+#[test]
+fn two_readers_of_one_provider_and_a_second_registration_see_each_number_once() {
+    let setup = Setup::new();
+    let telemetry = setup.manager(&[("OTEL_TRACES_SAMPLER", "always_on"), ("TELEMETRY_FALLBACK_ENABLED", "false")]);
+    let readers = [(); 2].map(|()| Reader(Arc::new(ManualReader::default())));
+    let builder = SdkMeterProvider::builder().with_reader(readers[0].clone()).with_reader(readers[1].clone());
+    let provider = builder.build();
+    let meter = provider.meter("holdfast");
+    let first = register(&meter, &telemetry.observer());
+    let second = register(&meter, &telemetry.observer());
+    trace(&telemetry, 7);
+    telemetry.flush(LONG).expect("delivered");
+    for reader in &readers {
+        assert_eq!(at(&collect(reader), "holdfast.items.delivered", "signal=traces"), 7.0);
+    }
+    drop(first);
+    assert_eq!(at(&collect(&readers[0]), "holdfast.items.delivered", "signal=traces"), 7.0);
+    drop(second);
+    // Cumulative sums have no point that was not observed, and histograms keep theirs.
+    let left = collect(&readers[0]);
+    assert!(!left.contains_key("holdfast.items.delivered") && !left.contains_key("holdfast.exporter.up"), "{left:?}");
+}
+
+#[test]
+fn the_ends_of_provider_and_exporter_harm_neither() {
+    let setup = Setup::new();
+    let telemetry = setup.manager(&[("OTEL_TRACES_SAMPLER", "always_on"), ("TELEMETRY_FALLBACK_ENABLED", "false")]);
+    let observer = telemetry.observer();
+    let (provider, meter, reader) = provider();
+    let registration = register(&meter, &observer);
+    trace(&telemetry, 3);
+    telemetry.shutdown().expect("delivered");
+    let arrived = collect(&reader);
+    assert_eq!(at(&arrived, "holdfast.exporter.up", ""), 0.0);
+    assert_eq!(at(&arrived, "holdfast.items.delivered", "signal=traces"), 3.0);
+    drop(telemetry);
+    assert_eq!(at(&collect(&reader), "holdfast.items.delivered", "signal=traces"), 3.0);
+    drop((provider, meter));
+    assert!(reader.collect(&mut ResourceMetrics::default()).is_err(), "the pipeline has ended with its provider");
+    drop(registration);
+
+    let telemetry = setup.manager(&[("TELEMETRY_FALLBACK_ENABLED", "false")]);
+    let (provider, meter, _) = self::provider();
+    let _registration = register(&meter, &telemetry.observer());
+    provider.shutdown().expect("nothing waits");
+    drop((provider, meter));
+    trace(&telemetry, 3);
+    telemetry.flush(LONG).expect("calls end although their histogram has no reader");
+    assert_eq!(setup.collector.received().unique, 6);
+}
+
+#[test]
+fn without_an_exporter_three_rows_arrive() {
+    let setup = Setup::new();
+    let telemetry = setup.manager(&[("OTEL_SDK_DISABLED", "true")]);
+    let (_provider, meter, reader) = provider();
+    let _registration = register(&meter, &telemetry.observer());
+    let arrived = collect(&reader);
+    assert_eq!(
+        arrived.keys().collect::<Vec<_>>(),
+        ["holdfast.build_info", "holdfast.exporter.up", "holdfast.health.status"]
+    );
+    assert_eq!(at(&arrived, "holdfast.exporter.up", ""), 0.0);
+}
