@@ -12,6 +12,7 @@ mod health;
 mod late_log;
 mod limits;
 mod logging;
+mod metric_pages;
 mod metrics;
 mod programs;
 mod secrets;
