@@ -11,6 +11,8 @@ mod interop;
 mod mutants;
 mod outage;
 mod process;
+#[path = "e2e/promtool.rs"]
+mod promtool;
 mod setups;
 mod tidy;
 mod trials;
@@ -56,6 +58,8 @@ usage: cargo xtask <lane> [options]
   setups [FILTER | --write]
                        the README's program in a folder of its own starts with each of fifty-six wrong or unusual
                        set-ups; docs/setups.md says what it must do, --write puts there what it does; needs root
+  promtool             the alert rules and their unit tests, the queries of the dashboard and the page of a running service
+                       before Prometheus' own tool; needs promtool
   interop [proxies | tls | peers | names | socket | auth | codings | signals]
                        against the OpenTelemetry Collector itself, also behind real proxies, behind TLS of its own, of
                        nginx and of openssl, by a name whose address changes, on Unix sockets, behind a token, with
@@ -102,6 +106,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "setups" => setups::run(&workspace, rest),
         "volumes" => volumes::run(&workspace, rest),
         "fuzz" => fuzz::run(&workspace, rest),
+        "promtool" => no_options(rest).and_then(|()| promtool::run(&workspace)),
         "interop" => interop::run(&workspace, rest),
         other => Err(Failure::Usage(format!("there is no lane {other:?}"))),
     }

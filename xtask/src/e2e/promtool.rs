@@ -1,0 +1,185 @@
+//! The metrics before Prometheus' own tool: alert rules and their unit tests, the queries of the dashboard, and the
+//! page of a running service.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::fail::Failure;
+use crate::process::{self, cargo};
+use crate::workspace::Workspace;
+
+const TOOL: &str = "promtool";
+const GET: &str = "apt-get install --no-install-recommends prometheus";
+
+/// Far above the time of any step.
+const LONG: Duration = Duration::from_secs(30);
+
+/// No collector listens here.
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+/// Checks all of it.
+pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
+    process::require(TOOL, "--version", GET)?;
+    let docs = workspace.root.join("docs");
+    let rules = docs.join("prometheus/holdfast.rules.yaml");
+    let tests = docs.join("prometheus/holdfast.test.yaml");
+    process::run(promtool("rules").arg(&rules))?;
+    process::run(Command::new(TOOL).args(["test", "rules"]).arg(&tests))?;
+    let home = workspace.target.join("e2e-promtool");
+    let _ = fs::remove_dir_all(&home);
+    fs::create_dir_all(&home).map_err(at(&home))?;
+    check_queries(&docs.join("grafana/holdfast.json"), &home.join("queries.yaml"))?;
+    process::run(cargo().args(["build", "--quiet", "--package", "holdfast"]))?;
+    let page = page_of_an_outage(&workspace.target.join("debug/holdfast"), &home)?;
+    check_page(&page)?;
+    fs::remove_dir_all(&home).map_err(at(&home))
+}
+
+fn promtool(check: &str) -> Command {
+    let mut command = Command::new(TOOL);
+    command.args(["check", check]);
+    command
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+    let path = PathBuf::from(path);
+    |source| Failure::File { path, source }
+}
+
+/// Has the tool parse the queries of a dashboard, each as a rule that records it.
+fn check_queries(dashboard: &Path, rules: &Path) -> Result<(), Failure> {
+    let text = fs::read_to_string(dashboard).map_err(at(dashboard))?;
+    let queries = queries(&text).map_err(|why| Failure::Unreadable { what: dashboard.display().to_string(), why })?;
+    println!("dashboard: {} queries", queries.len());
+    fs::write(rules, as_rules(&queries)).map_err(at(rules))?;
+    process::run(promtool("rules").arg(rules))
+}
+
+/// The queries of all panels of a dashboard, with times in the place of Grafana's variables.
+fn queries(dashboard: &str) -> Result<Vec<String>, String> {
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).map_err(|error| error.to_string())?;
+    let panels = dashboard["panels"].as_array().ok_or("no panels")?;
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let queries: Option<Vec<_>> = targets.map(|target| target["expr"].as_str()).collect();
+    let queries = queries.filter(|queries| !queries.is_empty()).ok_or("a panel without a query")?;
+    Ok(queries.into_iter().map(|query| query.replace("$__rate_interval", "5m").replace("$__range", "6h")).collect())
+}
+
+fn as_rules(queries: &[String]) -> String {
+    let mut text = String::from("groups:\n  - name: dashboard\n    rules:\n");
+    for (number, query) in queries.iter().enumerate() {
+        let query = serde_json::Value::from(query.as_str());
+        text.push_str(&format!("      - record: dashboard:query:{number}\n        expr: {query}\n"));
+    }
+    text
+}
+
+/// The page of a service whose collector is away: calls have failed, items wait, and the journal and the files are on.
+fn page_of_an_outage(program: &Path, home: &Path) -> Result<String, Failure> {
+    let mut command = Command::new(program);
+    command.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().env("HOME", home);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", NOWHERE).env("OTEL_BSP_SCHEDULE_DELAY", "50");
+    command.env("TELEMETRY_JOURNAL_ENABLED", "true");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = command.spawn();
+    let child = child.map_err(|error| Failure::Command { what: process::line(&command), status: error.to_string() })?;
+    let mut service = Service(child);
+    let address = service.address()?;
+    let load = r#"{"span_count": 50, "delay_ms": 0, "include_errors": false}"#;
+    ask(&address, "POST", "/telemetry-test/generate-loads", load)?;
+    let started = process::now();
+    loop {
+        let page = ask(&address, "GET", "/metrics", "")?;
+        if page.contains("error_type=\"connection\"") {
+            return Ok(page);
+        }
+        if started.elapsed() > LONG {
+            return Err(Failure::Found(format!("no call has failed within {LONG:?}:\n{page}")));
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Killed when it is dropped.
+struct Service(Child);
+
+impl Service {
+    fn address(&mut self) -> Result<String, Failure> {
+        let mut line = String::new();
+        if let Some(output) = self.0.stdout.take() {
+            let mut output = BufReader::new(output);
+            let _ = output.read_line(&mut line);
+            // The service goes on to write: without a reader it would end.
+            self.0.stdout = Some(output.into_inner());
+        }
+        let address = line.trim_end().strip_prefix("holdfast: listening on http://").map(str::to_owned);
+        address.ok_or_else(|| Failure::Found(format!("the service began with {line:?}")))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The body of an answer with a status of success.
+fn ask(address: &str, method: &str, path: &str, body: &str) -> Result<String, Failure> {
+    let answer = exchange(address, method, path, body);
+    let answer =
+        answer.map_err(|error| Failure::Command { what: format!("{method} {path}"), status: error.to_string() })?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    match head.split(' ').nth(1) {
+        Some(status) if status.starts_with('2') => Ok(body.to_owned()),
+        _ => Err(Failure::Found(format!("{method} {path}: {answer}"))),
+    }
+}
+
+fn exchange(address: &str, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(LONG))?;
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}");
+    write!(socket, "{head}\r\nContent-Type: application/json\r\n\r\n{body}")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Has the tool read a page. It ends with an error for a page that it cannot read, and for one with bad names.
+fn check_page(page: &str) -> Result<(), Failure> {
+    let families = page.lines().filter(|line| line.starts_with("# TYPE ")).count();
+    println!("page: {families} metrics, {} lines", page.lines().count());
+    let mut command = promtool("metrics");
+    let child = command.stdin(Stdio::piped()).spawn();
+    let failed = |status: String| Failure::Command { what: format!("{TOOL} check metrics"), status };
+    let mut child = child.map_err(|error| failed(error.to_string()))?;
+    let mut input = child.stdin.take().expect("piped above");
+    let written = input.write_all(page.as_bytes());
+    drop(input);
+    let status = child.wait().and_then(|status| written.map(|()| status)).map_err(|error| failed(error.to_string()))?;
+    if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_of_panels_become_rules_with_times() {
+        let dashboard = r#"{"panels": [{"type": "row"},
+            {"targets": [{"expr": "rate(a{b=\"$c\"}[$__rate_interval])"}, {"expr": "increase(d[$__range])"}]}]}"#;
+        let queries = queries(dashboard).expect("a dashboard");
+        assert_eq!(queries, ["rate(a{b=\"$c\"}[5m])", "increase(d[6h])"]);
+        let rules = as_rules(&queries);
+        assert!(rules.contains("record: dashboard:query:0\n        expr: \"rate(a{b=\\\"$c\\\"}[5m])\"\n"), "{rules}");
+        assert!(super::queries(r#"{"panels": [{"targets": [{"refId": "A"}]}]}"#).is_err());
+        assert!(super::queries(r#"{"panels": []}"#).is_err());
+    }
+}
