@@ -166,3 +166,23 @@ fn snapshot(source: &Source, row: usize) -> Rc<Snapshot> {
     });
     taken.unwrap_or_else(|_| Rc::new(Snapshot::of(&source.observer)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OpenTelemetryManager;
+
+    #[test]
+    fn a_row_that_is_read_again_begins_the_next_collection() {
+        let vars = |name: &str| (name == "OTEL_SDK_DISABLED").then(|| "true".into());
+        let telemetry = OpenTelemetryManager::builder().with_globals(false).with_vars(vars).build().expect("valid");
+        let [first, second] = [7, 8].map(|number| Source { number, observer: telemetry.observer() });
+        let (begin, middle) = (snapshot(&first, 0), snapshot(&first, 3));
+        assert!(Rc::ptr_eq(&begin, &middle), "rows of one collection");
+        // A view may leave out the last rows, so that no row ends the collection.
+        let next = snapshot(&first, 0);
+        assert!(!Rc::ptr_eq(&begin, &next), "row 0 was read");
+        assert!(!Rc::ptr_eq(&next, &snapshot(&second, 1)), "another registration");
+        assert!(!Rc::ptr_eq(&next, &snapshot(&first, 1)), "its own again");
+    }
+}
