@@ -59,7 +59,8 @@ usage: cargo xtask <lane> [options]
                        the README's program in a folder of its own starts with each of fifty-six wrong or unusual
                        set-ups; docs/setups.md says what it must do, --write puts there what it does; needs root
   promtool             the alert rules and their unit tests, the queries of the dashboard and the page of a running service
-                       before Prometheus' own tool; needs promtool
+                       before Prometheus' own tool; then a Prometheus scrapes a service through an outage and answers
+                       each query of the dashboard; needs prometheus and promtool
   interop [proxies | tls | peers | names | socket | auth | codings | signals]
                        against the OpenTelemetry Collector itself, also behind real proxies, behind TLS of its own, of
                        nginx and of openssl, by a name whose address changes, on Unix sockets, behind a token, with

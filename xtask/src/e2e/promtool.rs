@@ -1,11 +1,14 @@
 //! The metrics before Prometheus' own tool: alert rules and their unit tests, the queries of the dashboard, and the
-//! page of a running service.
+//! page of a running service. Then a real Prometheus scrapes a service through an outage (`promtool/scrape.rs`).
+
+#[path = "promtool/scrape.rs"]
+mod scrape;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use crate::fail::Failure;
@@ -32,10 +35,13 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let home = workspace.target.join("e2e-promtool");
     let _ = fs::remove_dir_all(&home);
     fs::create_dir_all(&home).map_err(at(&home))?;
-    check_queries(&docs.join("grafana/holdfast.json"), &home.join("queries.yaml"))?;
-    process::run(cargo().args(["build", "--quiet", "--package", "holdfast"]))?;
-    let page = page_of_an_outage(&workspace.target.join("debug/holdfast"), &home)?;
+    let dashboard = docs.join("grafana/holdfast.json");
+    check_queries(&dashboard, &home.join("queries.yaml"))?;
+    process::run(cargo().args(["build", "--quiet", "--package", "holdfast", "--package", "mock-collector"]))?;
+    let programs = workspace.target.join("debug");
+    let page = page_of_an_outage(&programs.join("holdfast"), &home)?;
     check_page(&page)?;
+    scrape::run(&programs, &home, &rules, &queries_of(&dashboard)?)?;
     fs::remove_dir_all(&home).map_err(at(&home))
 }
 
@@ -52,11 +58,15 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
 
 /// Has the tool parse the queries of a dashboard, each as a rule that records it.
 fn check_queries(dashboard: &Path, rules: &Path) -> Result<(), Failure> {
-    let text = fs::read_to_string(dashboard).map_err(at(dashboard))?;
-    let queries = queries(&text).map_err(|why| Failure::Unreadable { what: dashboard.display().to_string(), why })?;
+    let queries = queries_of(dashboard)?;
     println!("dashboard: {} queries", queries.len());
     fs::write(rules, as_rules(&queries)).map_err(at(rules))?;
     process::run(promtool("rules").arg(rules))
+}
+
+fn queries_of(dashboard: &Path) -> Result<Vec<String>, Failure> {
+    let text = fs::read_to_string(dashboard).map_err(at(dashboard))?;
+    queries(&text).map_err(|why| Failure::Unreadable { what: dashboard.display().to_string(), why })
 }
 
 /// The queries of all panels of a dashboard, with times in the place of Grafana's variables.
@@ -66,7 +76,9 @@ fn queries(dashboard: &str) -> Result<Vec<String>, String> {
     let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
     let queries: Option<Vec<_>> = targets.map(|target| target["expr"].as_str()).collect();
     let queries = queries.filter(|queries| !queries.is_empty()).ok_or("a panel without a query")?;
-    Ok(queries.into_iter().map(|query| query.replace("$__rate_interval", "5m").replace("$__range", "6h")).collect())
+    let times = [("$__rate_interval", "20s"), ("$__range", "5m"), ("$job", ".*"), ("$instance", ".*")];
+    let filled = |query: &str| times.iter().fold(query.to_owned(), |query, (name, value)| query.replace(name, value));
+    Ok(queries.into_iter().map(filled).collect())
 }
 
 fn as_rules(queries: &[String]) -> String {
@@ -80,52 +92,76 @@ fn as_rules(queries: &[String]) -> String {
 
 /// The page of a service whose collector is away: calls have failed, items wait, and the journal and the files are on.
 fn page_of_an_outage(program: &Path, home: &Path) -> Result<String, Failure> {
-    let mut command = Command::new(program);
-    command.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().env("HOME", home);
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", NOWHERE).env("OTEL_BSP_SCHEDULE_DELAY", "50");
-    command.env("TELEMETRY_JOURNAL_ENABLED", "true");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let child = command.spawn();
-    let child = child.map_err(|error| Failure::Command { what: process::line(&command), status: error.to_string() })?;
-    let mut service = Service(child);
-    let address = service.address()?;
-    let load = r#"{"span_count": 50, "delay_ms": 0, "include_errors": false}"#;
-    ask(&address, "POST", "/telemetry-test/generate-loads", load)?;
+    let service = Service::start(program, home, &[("OTEL_EXPORTER_OTLP_ENDPOINT", NOWHERE)])?;
+    service.load(50)?;
+    eventually("a call fails", || {
+        let page = ask(&service.address, "GET", "/metrics", "")?;
+        Ok(page.contains("error_type=\"connection\"").then_some(page))
+    })
+}
+
+/// Asks again until there is an answer.
+fn eventually<T>(expected: &str, mut look: impl FnMut() -> Result<Option<T>, Failure>) -> Result<T, Failure> {
     let started = process::now();
     loop {
-        let page = ask(&address, "GET", "/metrics", "")?;
-        if page.contains("error_type=\"connection\"") {
-            return Ok(page);
+        if let Some(found) = look()? {
+            return Ok(found);
         }
         if started.elapsed() > LONG {
-            return Err(Failure::Found(format!("no call has failed within {LONG:?}:\n{page}")));
+            return Err(Failure::Found(format!("waited {LONG:?} in vain: {expected}")));
         }
-        std::thread::park_timeout(Duration::from_millis(20));
+        std::thread::park_timeout(Duration::from_millis(50));
     }
 }
 
-/// Killed when it is dropped.
-struct Service(Child);
+/// A process that is killed when it is dropped.
+struct Running(Child);
 
-impl Service {
-    fn address(&mut self) -> Result<String, Failure> {
-        let mut line = String::new();
-        if let Some(output) = self.0.stdout.take() {
-            let mut output = BufReader::new(output);
-            let _ = output.read_line(&mut line);
-            // The service goes on to write: without a reader it would end.
-            self.0.stdout = Some(output.into_inner());
-        }
-        let address = line.trim_end().strip_prefix("holdfast: listening on http://").map(str::to_owned);
-        address.ok_or_else(|| Failure::Found(format!("the service began with {line:?}")))
+impl Running {
+    fn start(command: &mut Command) -> Result<Self, Failure> {
+        let child = command.spawn();
+        child.map(Self).map_err(|error| Failure::Command { what: process::line(command), status: error.to_string() })
     }
 }
 
-impl Drop for Service {
+impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended by itself; then there is nothing to kill.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// `holdfast serve` in durable mode.
+struct Service {
+    _running: Running,
+    address: String,
+    /// Its further lines find a reader.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Service {
+    fn start(program: &Path, home: &Path, vars: &[(&str, &str)]) -> Result<Self, Failure> {
+        let mut command = Command::new(program);
+        command.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().env("HOME", home);
+        command
+            .env("OTEL_BSP_SCHEDULE_DELAY", "50")
+            .env("TELEMETRY_JOURNAL_ENABLED", "true")
+            .envs(vars.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut running = Running::start(&mut command)?;
+        let mut output = BufReader::new(running.0.stdout.take().expect("piped above"));
+        let mut line = String::new();
+        let _ = output.read_line(&mut line);
+        let address = line.trim_end().strip_prefix("holdfast: listening on http://").map(str::to_owned);
+        let address = address.ok_or_else(|| Failure::Found(format!("the service began with {line:?}")))?;
+        Ok(Self { _running: running, address, _output: output })
+    }
+
+    /// Has the service make spans.
+    fn load(&self, spans: u32) -> Result<(), Failure> {
+        let load = format!("{{\"span_count\": {spans}, \"delay_ms\": 0, \"include_errors\": false}}");
+        ask(&self.address, "POST", "/telemetry-test/generate-loads", &load).map(drop)
     }
 }
 
@@ -145,7 +181,8 @@ fn exchange(address: &str, method: &str, path: &str, body: &str) -> std::io::Res
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(LONG))?;
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}");
+    // Version 1.0: no part of the answer is encoded, and the connection ends with it.
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}");
     write!(socket, "{head}\r\nContent-Type: application/json\r\n\r\n{body}")?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
@@ -174,11 +211,14 @@ mod tests {
     #[test]
     fn queries_of_panels_become_rules_with_times() {
         let dashboard = r#"{"panels": [{"type": "row"},
-            {"targets": [{"expr": "rate(a{b=\"$c\"}[$__rate_interval])"}, {"expr": "increase(d[$__range])"}]}]}"#;
+            {"targets": [{"expr": "rate(a{b=~\"$job\"}[$__rate_interval])"}, {"expr": "increase(d[$__range])"}]}]}"#;
         let queries = queries(dashboard).expect("a dashboard");
-        assert_eq!(queries, ["rate(a{b=\"$c\"}[5m])", "increase(d[6h])"]);
+        assert_eq!(queries, ["rate(a{b=~\".*\"}[20s])", "increase(d[5m])"]);
         let rules = as_rules(&queries);
-        assert!(rules.contains("record: dashboard:query:0\n        expr: \"rate(a{b=\\\"$c\\\"}[5m])\"\n"), "{rules}");
+        assert!(
+            rules.contains("record: dashboard:query:0\n        expr: \"rate(a{b=~\\\".*\\\"}[20s])\"\n"),
+            "{rules}"
+        );
         assert!(super::queries(r#"{"panels": [{"targets": [{"refId": "A"}]}]}"#).is_err());
         assert!(super::queries(r#"{"panels": []}"#).is_err());
     }
