@@ -165,7 +165,7 @@ fn every_row_arrives_with_its_unit_its_labels_and_the_value_of_the_page() {
     let observer = telemetry.observer();
     let _registration = register(&meter, &observer);
     trace(&telemetry, 25);
-    telemetry.flush(LONG).expect("delivered");
+    telemetry.settled(LONG).expect("delivered");
     eventually("the journal and the disk thread rest", || {
         observer.exporter_health().is_some_and(|health| health.storage.journal.is_some_and(|j| j.batches == 0))
     });
@@ -232,7 +232,7 @@ fn two_readers_of_one_provider_and_a_second_registration_see_each_number_once() 
     let first = register(&meter, &telemetry.observer());
     let second = register(&meter, &telemetry.observer());
     trace(&telemetry, 7);
-    telemetry.flush(LONG).expect("delivered");
+    telemetry.settled(LONG).expect("delivered");
     for reader in &readers {
         assert_eq!(at(&collect(reader), "holdfast.items.delivered", "signal=traces"), 7.0);
     }
@@ -268,7 +268,7 @@ fn the_ends_of_provider_and_exporter_harm_neither() {
     provider.shutdown().expect("nothing waits");
     drop((provider, meter));
     trace(&telemetry, 3);
-    telemetry.flush(LONG).expect("calls end although their histogram has no reader");
+    telemetry.settled(LONG).expect("calls end although their histogram has no reader");
     assert_eq!(setup.collector.received().unique, 6);
 }
 

@@ -399,7 +399,7 @@ mod tests {
             // The numbers of a journal are there after its first batch.
             pipeline.provider.tracer("test").start("span").end();
             pipeline.provider.force_flush().expect("the exporter takes it");
-            pipeline.handle.flush(SHUTDOWN).expect("delivered");
+            pipeline.handle.settled(SHUTDOWN).expect("delivered");
             // The journal has half of the room of the files.
             assert_eq!(limits(&pipeline.handle), of_test, "{of_process}");
         }
