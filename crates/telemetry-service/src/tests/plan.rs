@@ -101,6 +101,10 @@ pub struct TestPlan {
     pub(crate) settle: Duration,
 }
 
+/// Seconds in which spans are made, by default.
+pub(super) const PLAN_SECONDS: u32 = 60;
+/// Spans a second, by default.
+pub(super) const PLAN_RATE: u32 = 20;
 /// The time in which stored and waiting spans are delivered after the load, at most, by default.
 pub(super) const SETTLE: Duration = Duration::from_secs(10);
 /// The time from one burst to the next.
@@ -114,8 +118,8 @@ impl TestPlan {
     /// A test of 60 s with 20 spans a second at moderate severity, and up to 10 s for the rest of its spans.
     #[must_use]
     pub const fn new(test_type: TestType) -> Self {
-        let (duration, severity) = (Duration::from_secs(60), Severity::Moderate);
-        Self { test_type, duration, span_rate: 20, severity, settle: SETTLE }
+        let (duration, severity) = (Duration::from_secs(PLAN_SECONDS as u64), Severity::Moderate);
+        Self { test_type, duration, span_rate: PLAN_RATE, severity, settle: SETTLE }
     }
 
     /// Sets the time in which spans are made.

@@ -17,7 +17,7 @@ use telemetry_manager::otlp_transport::{Fault, FaultMode};
 use super::body::{Fields, Refusal};
 use super::loads::Loads;
 use super::pipeline::StartError;
-use super::plan::{SETTLE, Severity, TestPlan, TestType};
+use super::plan::{PLAN_RATE, PLAN_SECONDS, SETTLE, Severity, TestPlan, TestType};
 use super::registry::Tests;
 use super::run::TestReport;
 use crate::body;
@@ -39,6 +39,8 @@ const RATE: RangeInclusive<u32> = 1..=1_000;
 const MAX_SPANS: u64 = 1_000_000;
 /// Spans of a load.
 const COUNT: RangeInclusive<u32> = 1..=10_000;
+/// Spans of a load where the client names no number.
+const LOAD_COUNT: u32 = 100;
 /// Milliseconds between two spans of a load.
 const DELAY: RangeInclusive<u32> = 0..=10_000;
 /// The time of a whole load, which is that of its request.
@@ -84,8 +86,8 @@ async fn start(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: B
 fn plan(headers: &HeaderMap, body: &[u8]) -> Result<TestPlan, Refusal> {
     let mut fields = Fields::of(headers, body)?;
     let test_type = fields.word("test_type", &TestType::ALL.map(|kind| (kind.as_str(), kind)), None)?;
-    let duration = Duration::from_secs(fields.integer("duration_seconds", SECONDS, None)?.into());
-    let span_rate = fields.integer("span_rate", RATE, None)?;
+    let duration = Duration::from_secs(fields.integer("duration_seconds", SECONDS, Some(PLAN_SECONDS))?.into());
+    let span_rate = fields.integer("span_rate", RATE, Some(PLAN_RATE))?;
     let severities = Severity::ALL.map(|severity| (severity.as_str(), severity));
     let severity = fields.word("severity", &severities, Some(Severity::Moderate))?;
     fields.end()?;
@@ -140,7 +142,7 @@ async fn generate(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body
 
 fn loads(headers: &HeaderMap, body: &[u8]) -> Result<Loads, Refusal> {
     let mut fields = Fields::of(headers, body)?;
-    let span_count = fields.integer("span_count", COUNT, None)?;
+    let span_count = fields.integer("span_count", COUNT, Some(LOAD_COUNT))?;
     let delay = Duration::from_millis(fields.integer("delay_ms", DELAY, Some(0))?.into());
     let include_errors = fields.boolean("include_errors", false)?;
     fields.end()?;

@@ -101,7 +101,6 @@ fn each_refusal_names_the_field_and_the_accepted_values() {
     for (path, body, field, accepted) in [
         (START, "{}".to_owned(), "test_type", "\"continuous_load\""),
         (START, r#"{"test_type": "load"}"#.to_owned(), "test_type", "\"refusing_collector\""),
-        (START, start(r#""span_rate": 1"#), "duration_seconds is missing", "1 to 3600"),
         (START, start(r#""duration_seconds": 3601, "span_rate": 1"#), "duration_seconds is 3601", "1 to 3600"),
         (START, start(r#""duration_seconds": 1.5, "span_rate": 1"#), "duration_seconds is 1.5", "1 to 3600"),
         (START, start(r#""duration_seconds": 1, "span_rate": -1"#), "span_rate is -1", "1 to 1000"),
@@ -109,7 +108,6 @@ fn each_refusal_names_the_field_and_the_accepted_values() {
         (START, start(r#""duration_seconds": 3600, "span_rate": 1000"#), "span_rate makes 3600000 spans", "1000000"),
         (START, start(r#""duration_seconds": 1, "span_rate": 1, "severity": 1"#), "severity is 1", "\"moderate\""),
         (START, start(r#""duration_seconds": 1, "span_rate": 1, "rate": 1"#), "rate is an unknown", "span_rate"),
-        (LOADS, "{}".to_owned(), "span_count is missing", "1 to 10000"),
         (LOADS, r#"{"span_count": "1"}"#.to_owned(), "span_count is \"1\"", "1 to 10000"),
         (LOADS, r#"{"span_count": 1, "delay_ms": 10001}"#.to_owned(), "delay_ms", "0 to 10000"),
         (LOADS, r#"{"span_count": 1000, "delay_ms": 61}"#.to_owned(), "delay_ms times span_count", "60000"),
@@ -157,6 +155,22 @@ fn a_load_over_http_is_of_the_processs_own_spans() {
     world.telemetry.settled(LONG).expect("delivered");
     let ids: Vec<_> = test_ids(&world).into_iter().collect();
     assert_eq!(ids, [generated["test_id"].as_str().expect("an id")]);
+}
+
+#[test]
+fn a_test_and_a_load_have_default_numbers() {
+    let world = World::new(&[]);
+    let started = post(&world, START, r#"{"test_type": "continuous_load"}"#);
+    assert_eq!(started.status, 202, "{}", started.body);
+    let report = world.get(started.header("location")).json();
+    let numbers = (&report["duration_seconds"], &report["span_rate"], &report["severity"]);
+    assert_eq!(numbers, (&60.0.into(), &20.into(), &"moderate".into()));
+    let id = report["test_id"].as_str().expect("an id");
+    exchange(&world, "DELETE", &format!("/telemetry-test/test/{id}"), &[], "");
+    for body in ["", "{}"] {
+        let generated = post(&world, LOADS, body);
+        assert_eq!((generated.status, &generated.json()["generated"]), (200, &100.into()), "{body:?}");
+    }
 }
 
 #[test]
