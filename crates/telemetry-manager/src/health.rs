@@ -32,6 +32,7 @@ use serde::{Serialize, Serializer};
 /// # Ok::<(), telemetry_manager::SetupError>(())
 /// ```
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct HealthReport {
     /// *healthy*; *degraded*: a part fails, or is made to fail, and no span was lost within 5 minutes; *unhealthy*:
@@ -45,6 +46,7 @@ pub struct HealthReport {
     pub issues: Vec<String>,
     /// The outcomes of the attempts to export; without an exporter, `None`, which in JSON is all zeros.
     #[serde(serialize_with = "metrics_or_zeros")]
+    #[cfg_attr(feature = "schema", schemars(with = "Metrics"))]
     pub resilience_metrics: Option<Metrics>,
     /// The URL that spans are sent to, without parts that may be secret ([`otlp_transport::Config::endpoint`]).
     pub collector_endpoint: String,

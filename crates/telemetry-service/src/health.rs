@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 use telemetry_manager::HealthReport;
 use telemetry_manager::resilient_exporter::{CollectorHealth, Ledger, Status, StorageHealth};
 
@@ -28,6 +28,16 @@ pub(crate) fn telemetry_routes() -> Router<Shared> {
     Router::new().route("/telemetry-test/health", get(telemetry))
 }
 
+/// The application's own health.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ApplicationHealth")]
+pub(crate) struct Own {
+    /// `healthy`; of `/health/ready` `ready` or `not ready`.
+    status: &'static str,
+    /// Since the router was made.
+    uptime_seconds: u64,
+}
+
 async fn own(State(shared): State<Shared>) -> Response {
     json_answer(StatusCode::OK, own_report(&shared, "healthy"))
 }
@@ -40,22 +50,30 @@ async fn ready(State(shared): State<Shared>) -> Response {
     }
 }
 
-fn own_report(shared: &Shared, status: &str) -> String {
-    json!({"status": status, "uptime_seconds": shared.uptime()}).to_string()
+fn own_report(shared: &Shared, status: &'static str) -> String {
+    let own = Own { status, uptime_seconds: shared.uptime() };
+    serde_json::to_string(&own).unwrap_or_default()
 }
 
 /// The health report, and the exporter's details beside it.
-#[derive(Serialize)]
-struct Telemetry {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TelemetryHealth")]
+pub(crate) struct Telemetry {
     #[serde(flatten)]
     report: HealthReport,
+    /// Calls that the collector acknowledged within 5 minutes, over all calls; 1.0 without a call.
     success_rate_5m: f64,
+    /// Each collector: its breaker, its waits, its refusal.
     collectors: Vec<CollectorHealth>,
+    /// Files, journal and dead letters, each with its limit.
     storage: StorageHealth,
+    /// The place of each span.
     ledger: Ledger,
     /// Null unless a failure of the collector is simulated.
     simulated_failure: Option<Simulated>,
+    /// The version of the service.
     version: &'static str,
+    /// Since the router was made.
     uptime_seconds: u64,
 }
 

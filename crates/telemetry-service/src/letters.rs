@@ -13,9 +13,10 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
-use telemetry_manager::resilient_exporter::{DeadLetterError, DeadLetterFilter, Handle};
+use telemetry_manager::resilient_exporter::{DeadLetter, DeadLetterError, DeadLetterFilter, Handle};
 use tokio::sync::Semaphore;
 
 use crate::body;
@@ -25,7 +26,7 @@ use crate::query::Query;
 use crate::shared::Shared;
 
 /// Letters of a list where the client names no number, and at most.
-const LISTED: (usize, usize) = (100, 1_000);
+pub(crate) const LISTED: (usize, usize) = (100, 1_000);
 
 /// Descriptions, without spans.
 pub(crate) fn list_routes() -> Router<Shared> {
@@ -40,13 +41,61 @@ pub(crate) fn content_routes() -> Router<Shared> {
         .route("/telemetry-test/dead-letters/{id}/redrive", post(redrive))
 }
 
+/// The newest dead letters, without their spans.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeadLetters")]
+pub(crate) struct Listed {
+    /// Dead letters that there are.
+    total: usize,
+    /// Newest first.
+    dead_letters: Vec<DeadLetter>,
+}
+
+/// The schema of one dead letter with its spans.
+#[derive(JsonSchema)]
+#[schemars(rename = "DeadLetterWithSpans")]
+#[expect(dead_code, reason = "the answer is put together from the lines of the letter")]
+pub(crate) struct Content {
+    /// The description.
+    dead_letter: DeadLetter,
+    /// The spans, as objects of OTLP JSON.
+    data: Vec<serde_json::Value>,
+}
+
+/// Dead letters were put back on their way.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Redriven {
+    /// Letters whose spans are stored for delivery.
+    letters: u64,
+    /// Their spans.
+    spans: u64,
+    /// Letters that stay.
+    failed: Vec<Failed>,
+    /// Letters that match and were not tried.
+    left: u64,
+}
+
+/// A dead letter that stays.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Failed {
+    /// Its id.
+    id: String,
+    /// The reason, and the remedy.
+    error: String,
+}
+
+/// None of these bodies can fail to be JSON.
+fn written(body: &impl Serialize) -> String {
+    serde_json::to_string(body).unwrap_or_default()
+}
+
 async fn list(State(shared): State<Shared>, uri: Uri) -> Result<Response, Problem> {
     let newest = Query::parse(&uri, &["limit"]).and_then(|query| query.count("limit", LISTED.0, LISTED.1))?;
     operate(&shared, &shared.lists, &uri, move |handle| {
         let (known, letters) = (handle.dead_letter_ids()?.len(), handle.dead_letters(newest)?);
         // A letter may come between the two looks.
         let total = known.max(letters.len());
-        Ok(json!({"total": total, "dead_letters": letters}).to_string())
+        Ok(written(&Listed { total, dead_letters: letters }))
     })
     .await
 }
@@ -60,7 +109,7 @@ async fn read(
     let id = id_of(id, &uri)?;
     operate(&shared, &shared.operations, &uri, move |handle| {
         let (letter, lines) = handle.dead_letter(&id)?;
-        let description = json!(letter).to_string();
+        let description = written(&letter);
         let size = lines.iter().map(|line| line.len() + 1).sum::<usize>();
         let mut body = String::with_capacity(description.len() + size + 40);
         body.push_str(&format!(r#"{{"dead_letter":{description},"data":["#));
@@ -90,7 +139,7 @@ async fn redrive(
     let id = id_of(id, &uri)?;
     operate(&shared, &shared.operations, &uri, move |handle| {
         let spans = handle.redrive(&id)?;
-        Ok(json!({"letters": 1, "spans": spans, "failed": [], "left": 0}).to_string())
+        Ok(written(&Redriven { letters: 1, spans, failed: Vec::new(), left: 0 }))
     })
     .await
 }
@@ -119,18 +168,16 @@ async fn redrive_matching(
         if report.failed.first().is_some_and(|(id, _)| id.is_empty()) {
             return Err(report.failed.swap_remove(0).1);
         }
-        let failed = report.failed.iter().map(|(id, error)| json!({"id": id, "error": error.to_string()}));
-        let failed = failed.collect::<Vec<_>>();
-        let body = json!({"letters": report.letters, "spans": report.spans, "failed": failed, "left": report.left});
-        Ok(body.to_string())
+        let failed = report.failed.into_iter().map(|(id, error)| Failed { id, error: error.to_string() }).collect();
+        Ok(written(&Redriven { letters: report.letters, spans: report.spans, failed, left: report.left }))
     })
     .await
 }
 
 pub(crate) fn id_of(id: Result<Path<String>, PathRejection>, uri: &Uri) -> Result<String, Problem> {
     match id {
-        Ok(Path(id)) if id.len() <= 255 => Ok(id),
-        _ => Err(Problem::of_field("id", "is no name", "UTF-8 of 255 bytes at most", uri.path())),
+        Ok(Path(id)) if id.chars().count() <= 255 => Ok(id),
+        _ => Err(Problem::of_field("id", "is no name", "UTF-8 of 255 characters at most", uri.path())),
     }
 }
 

@@ -15,6 +15,7 @@ mod held;
 mod letters;
 mod metrics;
 mod numbers;
+mod openapi;
 mod problem;
 mod query;
 mod router;

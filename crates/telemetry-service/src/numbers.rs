@@ -5,10 +5,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 use telemetry_manager::HealthReport;
 use telemetry_manager::metrics::Snapshot;
-use telemetry_manager::resilient_exporter::{Health, Ledger};
+use telemetry_manager::resilient_exporter::{Health, Ledger, Metrics};
 
 use crate::metrics::{CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE, openmetrics_text, prometheus_text};
 use crate::problem::{Problem, json_answer};
@@ -21,6 +22,17 @@ pub(crate) fn root_routes() -> Router<Shared> {
 
 pub(crate) fn telemetry_routes() -> Router<Shared> {
     Router::new().route("/telemetry-test/metrics", get(numbers))
+}
+
+/// The schema of the resilience metrics, and of the ledger beside them.
+#[derive(JsonSchema)]
+#[schemars(rename = "ResilienceMetrics")]
+#[expect(dead_code, reason = "the answer is a part of the health report; its tests compare it with this schema")]
+pub(crate) struct Numbers {
+    #[schemars(flatten)]
+    metrics: Metrics,
+    /// The place of each span.
+    ledger: Ledger,
 }
 
 async fn numbers(State(shared): State<Shared>, uri: Uri) -> Result<Response, Problem> {

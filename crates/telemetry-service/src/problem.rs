@@ -2,7 +2,8 @@
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// A refusal: an `application/problem+json` answer whose title is the phrase of the status.
 #[derive(Debug)]
@@ -16,6 +17,29 @@ struct Refusal {
     /// The field that is refused, and its range.
     field: Option<(String, String)>,
     header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// Problem details: RFC 9457.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(crate) struct Details {
+    /// Always `about:blank`: the status says the kind.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The phrase of the status.
+    title: &'static str,
+    /// The status.
+    status: u16,
+    /// The reason, and the remedy where there is one.
+    detail: String,
+    /// The path of the request.
+    instance: String,
+    /// The field, header or parameter that is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    /// The values that it accepts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<String>,
 }
 
 impl Problem {
@@ -52,22 +76,22 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Refusal { status, detail, instance, field, header } = *self.0;
-        let mut body = json!({
-            "type": "about:blank",
-            "title": status.canonical_reason().unwrap_or("Error"),
-            "status": status.as_u16(),
-            "detail": detail,
-            "instance": instance,
-        });
-        if let Some((field, accepted)) = field {
-            body["field"] = field.into();
-            body["accepted"] = accepted.into();
-        }
+        let (field, accepted) = field.unzip();
+        let body = Details {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail,
+            instance,
+            field,
+            accepted,
+        };
+        let body = serde_json::to_string(&body).unwrap_or_default();
         let headers = [
             (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ];
-        let mut response = (status, headers, body.to_string()).into_response();
+        let mut response = (status, headers, body).into_response();
         if let Some((name, value)) = header {
             response.headers_mut().insert(name, value);
         }

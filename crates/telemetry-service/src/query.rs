@@ -5,8 +5,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::problem::Problem;
 
-/// Bytes of a parameter, at most, after decoding.
-const MAX_BYTES: usize = 1_024;
+/// Characters of a parameter, at most, after decoding: the unit in which the document of the routes has lengths.
+pub(crate) const MAX_CHARS: usize = 1_024;
 
 /// Parameters by name, each of them in `known`.
 pub(crate) struct Query {
@@ -28,8 +28,8 @@ impl Query {
                 let accepted = if known.is_empty() { "no parameters".to_owned() } else { known.join(", ") };
                 return Err(refused("is no parameter of this path", &accepted));
             };
-            let Some(value) = value.filter(|value| value.len() <= MAX_BYTES) else {
-                return Err(refused("is too long or no UTF-8", "UTF-8 of 1,024 bytes at most"));
+            let Some(value) = value.filter(|value| value.chars().count() <= MAX_CHARS) else {
+                return Err(refused("is too long or no UTF-8", "UTF-8 of 1,024 characters at most"));
             };
             if query.get(known_name).is_some() {
                 return Err(refused("is given twice", "one value"));

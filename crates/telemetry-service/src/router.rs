@@ -9,6 +9,7 @@ use axum::middleware;
 use axum::response::Response;
 
 use crate::access::{self, Need};
+use crate::openapi::{self, Described};
 use crate::problem::problem;
 use crate::shared::Shared;
 use crate::tests::Tests;
@@ -23,7 +24,9 @@ const BELOW: &str = "/telemetry-test/";
 /// All routes and the answer to unknown paths; or the routes below [`BELOW`] alone, for an application that has its own
 /// answer to those: axum merges no two of them.
 pub(crate) fn build(shared: Shared, has_root_routes: bool) -> Router {
+    let described = Described { is_loopback: shared.is_loopback, has_root_routes };
     let mut router = Router::new()
+        .merge(part(openapi::routes(described), &shared, Need::TokenElsewhere))
         .merge(part(health::telemetry_routes(), &shared, Need::TokenElsewhere))
         .merge(part(numbers::telemetry_routes(), &shared, Need::TokenElsewhere))
         .merge(part(events::routes(), &shared, Need::TokenElsewhere))
@@ -55,8 +58,7 @@ pub(crate) fn is_own(path: &str) -> bool {
 async fn not_found(uri: Uri) -> Response {
     let detail = "there is nothing here; there are GET /health, /health/live, /health/ready, /metrics, \
                   /telemetry-test/health, /telemetry-test/metrics, /telemetry-test/events, \
-                  /telemetry-test/dead-letters and /telemetry-test/tests, and POST /telemetry-test/checkpoint and \
-                  /telemetry-test/drain";
+                  /telemetry-test/dead-letters and /telemetry-test/tests; /telemetry-test/openapi.json has all";
     problem(StatusCode::NOT_FOUND, detail, uri.path())
 }
 

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use telemetry_manager::Observer;
 use telemetry_manager::otlp_transport::{Fault, FaultMode};
 
 /// A failure of the collector that is simulated now.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SimulatedFailure")]
 pub(crate) struct Simulated {
     /// The word of `simulate/collector-failure`.
     mode: &'static str,

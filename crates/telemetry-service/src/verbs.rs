@@ -9,7 +9,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::post;
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 use telemetry_manager::FlushError;
 use telemetry_manager::resilient_exporter::Ledger;
 
@@ -17,33 +19,37 @@ use crate::body;
 use crate::problem::{Problem, json_answer};
 use crate::query::Query;
 use crate::shared::Shared;
-use crate::tests::body::Fields;
+use crate::tests::body::{Fields, Refusal, schema_of};
 
 /// Seconds of a checkpoint. Kubernetes gives `preStop` and the end of the process 30 s together.
-pub(crate) const CHECKPOINT_SECONDS: RangeInclusive<u32> = 1..=60;
-pub(crate) const CHECKPOINT_DEFAULT: u32 = 5;
+const CHECKPOINT_SECONDS: RangeInclusive<u32> = 1..=60;
+const CHECKPOINT_DEFAULT: u32 = 5;
 
 /// Seconds of a drain.
-pub(crate) const DRAIN_SECONDS: RangeInclusive<u32> = 1..=3_600;
-pub(crate) const DRAIN_DEFAULT: u32 = 30;
+const DRAIN_SECONDS: RangeInclusive<u32> = 1..=3_600;
+const DRAIN_DEFAULT: u32 = 30;
+
+/// The paths.
+pub(crate) const CHECKPOINT: &str = "/telemetry-test/checkpoint";
+pub(crate) const DRAIN: &str = "/telemetry-test/drain";
 
 pub(crate) fn routes() -> Router<Shared> {
-    Router::new().route("/telemetry-test/checkpoint", post(checkpoint)).route("/telemetry-test/drain", post(drain))
+    Router::new().route(CHECKPOINT, post(checkpoint)).route(DRAIN, post(drain))
 }
 
 /// The places of the spans when a checkpoint or a drain has ended well.
-#[derive(Serialize)]
-pub(crate) struct Done {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Waited {
     /// Spans that the collector has acknowledged during the request.
-    pub(crate) delivered: u64,
+    delivered: u64,
     /// Spans that wait on the disk now: in fallback files, or in the journal alone.
-    pub(crate) stored: u64,
+    stored: u64,
     /// Spans that wait in memory now, or are in a call: those of the journal too, and those that came after the
     /// request.
-    pub(crate) in_memory: u64,
+    in_memory: u64,
 }
 
-impl Done {
+impl Waited {
     fn new(before: &Ledger, after: &Ledger) -> Self {
         Self {
             delivered: after.delivered.saturating_sub(before.delivered),
@@ -85,11 +91,19 @@ async fn timeout(
 ) -> Result<Duration, Problem> {
     Query::parse(uri, &[])?;
     let body = body::read(headers, body, uri.path()).await?;
-    let seconds = Fields::of(headers, &body).and_then(|mut fields| {
-        let seconds = fields.integer("timeout_seconds", accepted, Some(default))?;
-        fields.end().map(|()| seconds)
-    });
+    let seconds = Fields::read(headers, &body, |fields| of_seconds(fields, accepted, default));
     Ok(Duration::from_secs(seconds.map_err(|refusal| refusal.into_problem(uri.path()))?.into()))
+}
+
+/// The only field of both bodies.
+fn of_seconds(fields: &mut Fields<'_>, accepted: RangeInclusive<u32>, default: u32) -> Result<u32, Refusal> {
+    fields.integer("timeout_seconds", accepted, Some(default))
+}
+
+/// The schemas of the bodies of a checkpoint and of a drain.
+pub(crate) fn schemas() -> [Value; 2] {
+    [(CHECKPOINT_SECONDS, CHECKPOINT_DEFAULT), (DRAIN_SECONDS, DRAIN_DEFAULT)]
+        .map(|(accepted, default)| schema_of(|fields| of_seconds(fields, accepted, default)))
 }
 
 /// A place among the waits, and the ledger at the beginning.
@@ -109,7 +123,7 @@ fn answer(shared: &Shared, uri: &Uri, before: &Ledger, result: Result<(), FlushE
     match result {
         Ok(()) => {
             let after = shared.observer.handle().map(|handle| handle.ledger()).unwrap_or_default();
-            Ok(json_answer(StatusCode::OK, serde_json::json!(Done::new(before, &after)).to_string()))
+            Ok(json_answer(StatusCode::OK, serde_json::json!(Waited::new(before, &after)).to_string()))
         }
         Err(error) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), uri.path())),
     }

@@ -9,22 +9,26 @@ use super::health::{rfc3339, state_name};
 
 /// The state of one collector, in [`Health::collectors`](super::health::Health::collectors).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct CollectorHealth {
     /// Its name, without parts that may be secret ([`otlp_transport::Transport::endpoint`]).
     pub endpoint: String,
     /// State of its circuit breaker.
     #[serde(serialize_with = "state_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub breaker: State,
     /// The answer by which the collector refuses all spans, and the remedy, as parts of one sentence; none once the
     /// collector accepts some.
     pub refusing: Option<String>,
     /// The end of the pause that it asked for.
     #[serde(serialize_with = "rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub pause_until: Option<SystemTime>,
     /// The time before which no call goes out, because of the pause, the backoff or the breaker. None if a call may go
     /// out now, or if an answer decides first.
     #[serde(serialize_with = "rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub next_attempt: Option<SystemTime>,
     /// The time until `pause_until`, which no change of the wall clock falsifies.
     #[serde(skip)]
@@ -64,6 +68,7 @@ pub struct Wakeups {
 /// Storage and its limits, in [`Health::storage`](super::health::Health::storage). The numbers are those after the last
 /// operation of the disk thread.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct StorageHealth {
     /// Fallback files; none without a fallback.
@@ -78,11 +83,13 @@ pub struct StorageHealth {
     /// full, if files go on being written as in the last 10 minutes. In JSON it is `full_in_minutes`. None if no file
     /// was written in that time.
     #[serde(rename = "full_in_minutes", serialize_with = "minutes")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<u64>"))]
     pub full_in: Option<Duration>,
 }
 
 /// Files of one kind and their limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct FilesHealth {
     /// Files.
@@ -97,6 +104,7 @@ pub struct FilesHealth {
 
 /// The journal and its limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct JournalHealth {
     /// Batches that are not done yet.
@@ -109,6 +117,7 @@ pub struct JournalHealth {
 
 /// Damaged files that were set aside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct AsideHealth {
     /// Files in quarantine.

@@ -13,6 +13,7 @@ use super::ledger::Ledger;
 
 /// The state of the exporter in one word; `Display` writes it as JSON does, in lower case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Spans are delivered as they come.
@@ -118,6 +119,7 @@ impl fmt::Display for Health {
 
 /// Attempts and their results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Metrics {
     /// Finished network attempts: successful and failed ones.
@@ -136,9 +138,11 @@ pub struct Metrics {
     pub circuit_breaker_trips: u64,
     /// The time of the last attempt that succeeded.
     #[serde(serialize_with = "rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub last_export_success: Option<SystemTime>,
     /// The time of the last attempt that failed.
     #[serde(serialize_with = "rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub last_export_failure: Option<SystemTime>,
 }
 

@@ -156,6 +156,7 @@ impl RefuseReason {
 /// `offered + recovered + redriven = buffered + in_flight + in_journal + in_fallback + delivered + rejected +
 /// dead_lettered + dropped + refused + taken_over` holds in every snapshot; [`Ledger::imbalance`] is the difference.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Ledger {
     /// Handed to `export`.

@@ -12,6 +12,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The description of spans that a collector refused for good, or that failed again and again while others did not.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeadLetter {
     /// Its name among the dead letters: a file name, as a rule. Later letters have higher numbers in it.
     pub id: String,
@@ -27,9 +28,11 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// The time at which the exporter accepted them, or read them from a file.
     #[serde(serialize_with = "rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub accepted: SystemTime,
     /// The time at which they were refused.
     #[serde(serialize_with = "rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub refused: SystemTime,
     /// The number of spans.
     pub spans: u64,

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use crate::problem::Problem;
 
@@ -35,6 +36,11 @@ impl Refusal {
         Self { status: StatusCode::BAD_REQUEST, detail, field }
     }
 
+    /// One about fields that are accepted each, and not together: 422. The document of the routes has no word for it.
+    pub(super) fn of_product(field: &str, why: &str, accepted: &str) -> Self {
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, ..Self::of(field, why, accepted) }
+    }
+
     /// The answer to the request of this path.
     pub(crate) fn into_problem(self, path: &str) -> Problem {
         let problem = Problem::new(self.status, self.detail, path);
@@ -50,13 +56,47 @@ pub(crate) struct Fields<'a> {
     left: Vec<(String, &'a RawValue)>,
     /// The names asked for, in their order.
     known: Vec<&'static str>,
+    /// The schema so far, where there is no body and a reader of bodies tells its fields.
+    described: Option<Described>,
+}
+
+/// The schema of the bodies that one reader accepts.
+#[derive(Default)]
+struct Described {
+    properties: Map<String, Value>,
+    required: Vec<&'static str>,
+}
+
+impl Described {
+    fn add(&mut self, name: &'static str, mut schema: Value, default: Option<Value>) {
+        match default {
+            Some(default) => schema["default"] = default,
+            None => self.required.push(name),
+        }
+        self.properties.insert(name.to_owned(), schema);
+    }
+}
+
+/// The JSON schema of the bodies that `read` accepts, told by `read` itself: each field that it asks for has its type,
+/// its range and its default. Limits on products of fields are not part of it.
+pub(crate) fn schema_of<T>(read: impl FnOnce(&mut Fields<'_>) -> Result<T, Refusal>) -> Value {
+    let mut fields = Fields { left: Vec::new(), known: Vec::new(), described: Some(Described::default()) };
+    // Without a body each field has its default or its first accepted value; a product beyond its limit ends `read`
+    // behind its last field.
+    let _ = read(&mut fields);
+    let Described { properties, required } = fields.described.unwrap_or_default();
+    let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
+    if !required.is_empty() {
+        schema["required"] = required.into();
+    }
+    schema
 }
 
 impl<'a> Fields<'a> {
     /// The fields of a body. A body of no byte has none.
-    pub(crate) fn of(headers: &HeaderMap, body: &'a [u8]) -> Result<Self, Refusal> {
+    fn of(headers: &HeaderMap, body: &'a [u8]) -> Result<Self, Refusal> {
         if body.is_empty() {
-            return Ok(Self { left: Vec::new(), known: Vec::new() });
+            return Ok(Self { left: Vec::new(), known: Vec::new(), described: None });
         }
         let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("unreadable"));
         let essence = content_type.unwrap_or("missing").split(';').next().unwrap_or_default().trim();
@@ -65,9 +105,21 @@ impl<'a> Fields<'a> {
             return Err(Refusal { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..refusal });
         }
         match serde_json::from_slice::<Object<'a>>(body) {
-            Ok(Object(left)) => Ok(Self { left, known: Vec::new() }),
+            Ok(Object(left)) => Ok(Self { left, known: Vec::new(), described: None }),
             Err(error) => Err(Refusal::new(format!("the body is not accepted; accepted is one JSON object: {error}"))),
         }
+    }
+
+    /// Reads an object of these fields and no others.
+    pub(crate) fn read<T>(
+        headers: &HeaderMap,
+        body: &'a [u8],
+        read: impl FnOnce(&mut Self) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let mut fields = Fields::of(headers, body)?;
+        let value = read(&mut fields)?;
+        fields.end()?;
+        Ok(value)
     }
 
     fn take(&mut self, name: &'static str) -> Result<Option<&'a str>, Refusal> {
@@ -88,6 +140,11 @@ impl<'a> Fields<'a> {
         default: Option<u32>,
     ) -> Result<u32, Refusal> {
         let (min, max) = (*range.start(), *range.end());
+        if let Some(described) = &mut self.described {
+            let schema = json!({"type": "integer", "minimum": min, "maximum": max});
+            described.add(name, schema, default.map(Value::from));
+            return Ok(default.unwrap_or(min));
+        }
         let accepted = format!("a whole number from {min} to {max}");
         let Some(text) = self.take(name)? else {
             return default.ok_or_else(|| Refusal::of(name, "is missing", &accepted));
@@ -97,25 +154,34 @@ impl<'a> Fields<'a> {
         number.ok_or_else(|| Refusal::of(name, &format!("is {}", shown(text)), &accepted))
     }
 
-    /// One of several words; `default` where there is none.
+    /// One of several words; `default`, which is one of them too, where there is none.
     pub(super) fn word<T: Copy>(
         &mut self,
         name: &'static str,
         words: &[(&'static str, T)],
-        default: Option<T>,
+        default: Option<&'static str>,
     ) -> Result<T, Refusal> {
+        let value_of =
+            |wanted: Option<&str>| words.iter().find(|(word, _)| wanted == Some(word)).map(|(_, value)| *value);
+        if let Some(described) = &mut self.described {
+            let all: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            described.add(name, json!({"type": "string", "enum": all}), default.map(Value::from));
+        }
         let list: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
         let accepted = format!("one of {}", list.join(", "));
         let Some(text) = self.take(name)? else {
-            return default.ok_or_else(|| Refusal::of(name, "is missing", &accepted));
+            let default = default.or_else(|| self.described.is_some().then(|| words.first().map(|(word, _)| *word))?);
+            return value_of(default).ok_or_else(|| Refusal::of(name, "is missing", &accepted));
         };
         let word = serde_json::from_str::<String>(text).ok();
-        let found = words.iter().find(|(known, _)| word.as_deref() == Some(known)).map(|(_, value)| *value);
-        found.ok_or_else(|| Refusal::of(name, &format!("is {}", shown(text)), &accepted))
+        value_of(word.as_deref()).ok_or_else(|| Refusal::of(name, &format!("is {}", shown(text)), &accepted))
     }
 
     /// True or false; `default` where there is none.
     pub(super) fn boolean(&mut self, name: &'static str, default: bool) -> Result<bool, Refusal> {
+        if let Some(described) = &mut self.described {
+            described.add(name, json!({"type": "boolean"}), Some(default.into()));
+        }
         match self.take(name)? {
             None => Ok(default),
             Some("true") => Ok(true),
@@ -125,7 +191,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses fields that were not asked for.
-    pub(crate) fn end(self) -> Result<(), Refusal> {
+    fn end(self) -> Result<(), Refusal> {
         let Some((name, _)) = self.left.first() else { return Ok(()) };
         let known = self.known.join(", ");
         Err(Refusal::of(&shown(name), "is an unknown field", &known))
@@ -172,15 +238,33 @@ mod tests {
 
     use super::*;
 
+    fn fields_of(fields: &mut Fields<'_>) -> Result<(u32, bool, bool), Refusal> {
+        let number = fields.integer("rate", 1..=1_000, None)?;
+        let word = fields.word("mode", &[("fast", true), ("slow", false)], Some("slow"))?;
+        Ok((number, word, fields.boolean("errors", false)?))
+    }
+
     fn read(body: &str) -> Result<(u32, bool, bool), Refusal> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        let mut fields = Fields::of(&headers, body.as_bytes())?;
-        let number = fields.integer("rate", 1..=1_000, None)?;
-        let word = fields.word("mode", &[("fast", true), ("slow", false)], Some(false))?;
-        let boolean = fields.boolean("errors", false)?;
-        fields.end()?;
-        Ok((number, word, boolean))
+        Fields::read(&headers, body.as_bytes(), fields_of)
+    }
+
+    #[test]
+    fn the_schema_of_a_body_is_told_by_its_reader() {
+        let expected = json!({
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["rate"],
+            "properties": {
+                "rate": {"type": "integer", "minimum": 1, "maximum": 1000},
+                "mode": {"type": "string", "enum": ["fast", "slow"], "default": "slow"},
+                "errors": {"type": "boolean", "default": false},
+            },
+        });
+        assert_eq!(schema_of(fields_of), expected);
+        let required = schema_of(|fields| fields.word("mode", &[("fast", ()), ("slow", ())], None));
+        assert_eq!(required["required"], json!(["mode"]));
     }
 
     #[test]

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use telemetry_manager::resilient_exporter::{Health, Ledger};
 
 /// The numbers of one instant, in spans unless they say otherwise.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct Figure {
     /// The time since the start of the test.
     #[serde(rename = "at_seconds", serialize_with = "seconds")]
+    #[schemars(with = "f64")]
     pub at: Duration,
     /// Made by the test.
     pub made: u64,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use telemetry_manager::opentelemetry::trace::{Span as _, SpanBuilder, Status, Tracer as _, TracerProvider as _};
 use telemetry_manager::opentelemetry::{Context, KeyValue};
@@ -41,7 +42,7 @@ impl Loads {
 }
 
 /// Spans that were made.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct Generated {
     /// Spans that were started and ended: the sampler of the process decides which of them are exported.

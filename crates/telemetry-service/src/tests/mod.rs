@@ -18,7 +18,7 @@ mod loads;
 mod pipeline;
 mod plan;
 mod registry;
-mod routes;
+pub(crate) mod routes;
 mod run;
 mod scratch;
 

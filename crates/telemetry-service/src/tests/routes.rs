@@ -10,11 +10,12 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::Value;
 use telemetry_manager::otlp_transport::{Fault, FaultMode};
 
-use super::body::{Fields, Refusal};
+use super::body::{Fields, Refusal, schema_of};
 use super::loads::Loads;
 use super::pipeline::StartError;
 use super::plan::{PLAN_RATE, PLAN_SECONDS, SETTLE, Severity, TestPlan, TestType};
@@ -25,11 +26,11 @@ use crate::letters::id_of;
 use crate::problem::{Problem, problem};
 use crate::query::Query;
 
-const START: &str = "/telemetry-test/test/start";
-const TEST: &str = "/telemetry-test/test/{test_id}";
-const TESTS: &str = "/telemetry-test/tests";
-const LOADS: &str = "/telemetry-test/generate-loads";
-const FAILURE: &str = "/telemetry-test/simulate/collector-failure";
+pub(crate) const START: &str = "/telemetry-test/test/start";
+pub(crate) const TEST: &str = "/telemetry-test/test/{test_id}";
+pub(crate) const TESTS: &str = "/telemetry-test/tests";
+pub(crate) const LOADS: &str = "/telemetry-test/generate-loads";
+pub(crate) const FAILURE: &str = "/telemetry-test/simulate/collector-failure";
 
 /// Seconds of a test, and of a fault.
 const SECONDS: RangeInclusive<u32> = 1..=3_600;
@@ -61,6 +62,50 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(tests: Tests) -> Router<S
         .with_state(tests)
 }
 
+/// A test was started.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Started<'a> {
+    /// The id, which each span of the test has as `holdfast.test_id`.
+    test_id: &'a str,
+}
+
+/// The tests that run and the last ones that have ended, newest first.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Listed {
+    tests: Vec<TestReport>,
+}
+
+/// The calls of the process to its collector fail from now on.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Failing {
+    /// The way in which they fail.
+    mode: &'static str,
+    /// The time after which the failure ends by itself.
+    duration_seconds: u64,
+}
+
+/// There is no failure any more.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Repaired {
+    /// Whether there was one.
+    ended: bool,
+}
+
+/// The schema of a body that starts a test.
+pub(crate) fn plan_schema() -> Value {
+    schema_of(plan_fields)
+}
+
+/// The schema of a body that asks for a load.
+pub(crate) fn loads_schema() -> Value {
+    schema_of(loads_fields)
+}
+
+/// The schema of a body that has the collector fail.
+pub(crate) fn failure_schema() -> Value {
+    schema_of(fault_fields)
+}
+
 /// A body within its limits; the target must have no parameters.
 async fn read(uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
     Query::parse(uri, &[])?;
@@ -74,7 +119,7 @@ async fn start(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: B
     Ok(match tokio::task::spawn_blocking(move || tests.start(plan)).await {
         Ok(Ok(id)) => {
             let location = HeaderValue::from_str(&TEST.replace("{test_id}", &id));
-            let mut response = answer(StatusCode::ACCEPTED, &json!({ "test_id": id }));
+            let mut response = answer(StatusCode::ACCEPTED, &Started { test_id: &id });
             response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
             response
         }
@@ -84,20 +129,22 @@ async fn start(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: B
 }
 
 fn plan(headers: &HeaderMap, body: &[u8]) -> Result<TestPlan, Refusal> {
-    let mut fields = Fields::of(headers, body)?;
+    let plan = Fields::read(headers, body, plan_fields)?;
+    if plan.spans() > MAX_SPANS {
+        let (why, accepted) =
+            (format!("makes {} spans with duration_seconds", plan.spans()), "in all, severity included");
+        return Err(Refusal::of_product("span_rate", &why, &format!("{MAX_SPANS} spans {accepted}")));
+    }
+    Ok(plan)
+}
+
+fn plan_fields(fields: &mut Fields<'_>) -> Result<TestPlan, Refusal> {
     let test_type = fields.word("test_type", &TestType::ALL.map(|kind| (kind.as_str(), kind)), None)?;
     let duration = Duration::from_secs(fields.integer("duration_seconds", SECONDS, Some(PLAN_SECONDS))?.into());
     let span_rate = fields.integer("span_rate", RATE, Some(PLAN_RATE))?;
     let severities = Severity::ALL.map(|severity| (severity.as_str(), severity));
-    let severity = fields.word("severity", &severities, Some(Severity::Moderate))?;
-    fields.end()?;
-    let plan = TestPlan { test_type, duration, span_rate, severity, settle: SETTLE };
-    if plan.spans() > MAX_SPANS {
-        let (why, accepted) =
-            (format!("makes {} spans with duration_seconds", plan.spans()), "in all, severity included");
-        return Err(Refusal::of("span_rate", &why, &format!("{MAX_SPANS} spans {accepted}")));
-    }
-    Ok(plan)
+    let severity = fields.word("severity", &severities, Some(Severity::default().as_str()))?;
+    Ok(TestPlan { test_type, duration, span_rate, severity, settle: SETTLE })
 }
 
 /// The id in a path.
@@ -128,7 +175,7 @@ fn found(report: Option<TestReport>, status: StatusCode, uri: &Uri) -> Response 
 
 async fn list(State(tests): State<Tests>, uri: Uri) -> Result<Response, Problem> {
     Query::parse(&uri, &[])?;
-    Ok(answer(StatusCode::OK, &json!({ "tests": tests.list() })))
+    Ok(answer(StatusCode::OK, &Listed { tests: tests.list() }))
 }
 
 async fn generate(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
@@ -141,15 +188,19 @@ async fn generate(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body
 }
 
 fn loads(headers: &HeaderMap, body: &[u8]) -> Result<Loads, Refusal> {
-    let mut fields = Fields::of(headers, body)?;
+    let loads = Fields::read(headers, body, loads_fields)?;
+    let pauses = loads.delay * loads.span_count;
+    if pauses > LOAD_TIME {
+        let why = format!("times span_count is {} ms", pauses.as_millis());
+        return Err(Refusal::of_product("delay_ms", &why, &format!("{} ms a request", LOAD_TIME.as_millis())));
+    }
+    Ok(loads)
+}
+
+fn loads_fields(fields: &mut Fields<'_>) -> Result<Loads, Refusal> {
     let span_count = fields.integer("span_count", COUNT, Some(LOAD_COUNT))?;
     let delay = Duration::from_millis(fields.integer("delay_ms", DELAY, Some(0))?.into());
     let include_errors = fields.boolean("include_errors", false)?;
-    fields.end()?;
-    if delay * span_count > LOAD_TIME {
-        let why = format!("times span_count is {} ms", (delay * span_count).as_millis());
-        return Err(Refusal::of("delay_ms", &why, &format!("{} ms a request", LOAD_TIME.as_millis())));
-    }
     Ok(Loads { span_count, delay, include_errors })
 }
 
@@ -164,24 +215,23 @@ enum Mode {
 
 async fn fail(State(tests): State<Tests>, uri: Uri, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let body = read(&uri, &headers, body).await?;
-    let (word, fault, duration) = fault(&headers, &body).map_err(|refusal| refusal.into_problem(uri.path()))?;
+    let (word, fault, duration) =
+        Fields::read(&headers, &body, fault_fields).map_err(|refusal| refusal.into_problem(uri.path()))?;
     let Some(faults) = tests.observer().faults() else { return Ok(not_started(&StartError::NotExported, &uri)) };
     faults.begin(fault, Some(duration));
-    Ok(answer(StatusCode::OK, &json!({ "mode": word, "duration_seconds": duration.as_secs() })))
+    Ok(answer(StatusCode::OK, &Failing { mode: word, duration_seconds: duration.as_secs() }))
 }
 
-fn fault(headers: &HeaderMap, body: &[u8]) -> Result<(&'static str, Fault, Duration), Refusal> {
-    let mut fields = Fields::of(headers, body)?;
+fn fault_fields(fields: &mut Fields<'_>) -> Result<(&'static str, Fault, Duration), Refusal> {
     let modes = [
         ("refuse", ("refuse", Mode::Refuse)),
         ("hang", ("hang", Mode::Hang)),
         ("status", ("status", Mode::Status)),
         ("slow", ("slow", Mode::Slow)),
     ];
-    let (word, mode) = fields.word("mode", &modes, Some(("refuse", Mode::Refuse)))?;
+    let (word, mode) = fields.word("mode", &modes, Some("refuse"))?;
     let duration = Duration::from_secs(fields.integer("duration_seconds", SECONDS, Some(30))?.into());
     let status = fields.integer("status", STATUS, Some(503))?;
-    fields.end()?;
     let mode = match mode {
         Mode::Refuse => FaultMode::Refuse,
         Mode::Hang => FaultMode::Hang,
@@ -194,7 +244,7 @@ fn fault(headers: &HeaderMap, body: &[u8]) -> Result<(&'static str, Fault, Durat
 async fn repair(State(tests): State<Tests>, uri: Uri) -> Result<Response, Problem> {
     Query::parse(&uri, &[])?;
     Ok(match tests.observer().faults() {
-        Some(faults) => answer(StatusCode::OK, &json!({ "ended": faults.end() })),
+        Some(faults) => answer(StatusCode::OK, &Repaired { ended: faults.end() }),
         None => not_started(&StartError::NotExported, &uri),
     })
 }

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use telemetry_manager::opentelemetry::trace::{Span as _, SpanBuilder, Tracer as _, TracerProvider as _};
 use telemetry_manager::opentelemetry::{Context, KeyValue};
@@ -29,7 +30,7 @@ const SHUTDOWN: Duration = Duration::from_millis(1_500);
 const CANCELLED_SHUTDOWN: Duration = Duration::from_millis(500);
 
 /// The state of a test.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TestState {
@@ -54,7 +55,7 @@ impl TestState {
 }
 
 /// The account of a test that has ended, in spans, from the ledger of its own exporter.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct Verdict {
     /// Whether no span is lost, each one was offered to the exporter, and the ledger balances.
@@ -107,7 +108,7 @@ impl Verdict {
 }
 
 /// A test as it is now.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct TestReport {
     /// The id, which each span of the test has as `holdfast.test_id`.
@@ -118,6 +119,7 @@ pub struct TestReport {
     pub severity: Severity,
     /// The time in which spans are made.
     #[serde(rename = "duration_seconds", serialize_with = "seconds")]
+    #[schemars(with = "f64")]
     pub duration: Duration,
     /// Spans a second before the severity multiplies them.
     pub span_rate: u32,

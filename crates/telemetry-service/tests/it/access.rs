@@ -3,17 +3,20 @@
 use crate::support::{TOKEN, World};
 
 /// The routes, each with its method and whether it needs the token on loopback.
-pub(crate) const ROUTES: [(&str, &str, bool); 10] = [
+pub(crate) const ROUTES: [(&str, &str, bool); 13] = [
     ("GET", "/health", false),
     ("GET", "/health/live", false),
     ("GET", "/health/ready", false),
     ("GET", "/metrics", false),
     ("GET", "/telemetry-test/health", false),
     ("GET", "/telemetry-test/metrics", false),
+    ("GET", "/telemetry-test/openapi.json", false),
     ("GET", "/telemetry-test/dead-letters", false),
     ("GET", "/telemetry-test/dead-letters/none", true),
     ("POST", "/telemetry-test/dead-letters/none/redrive", true),
     ("POST", "/telemetry-test/dead-letters/redrive", true),
+    ("POST", "/telemetry-test/checkpoint", true),
+    ("POST", "/telemetry-test/drain", true),
 ];
 
 /// Those of resilience tests.

@@ -2,11 +2,13 @@
 
 mod access;
 mod answers;
+mod documented;
 mod ending;
 mod events;
 mod letters;
 mod limits;
 mod metrics;
+mod openapi;
 mod resilience;
 mod resilience_http;
 mod slow_readers;

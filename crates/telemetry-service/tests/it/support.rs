@@ -112,7 +112,9 @@ impl World {
             .expect("sent");
         let mut answer = String::new();
         socket.read_to_string(&mut answer).expect("an answer in UTF-8");
-        Answer::parse(&answer)
+        let answer = Answer::parse(&answer);
+        crate::documented::judge(method, path, &answer);
+        answer
     }
 
     /// As [`request`](Self::request), with the token.
