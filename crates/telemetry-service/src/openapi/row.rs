@@ -42,8 +42,10 @@ struct Answer {
     headers: &'static [(&'static str, &'static str)],
 }
 
-/// Statuses of each operation: `Host` or a parameter, `Origin` or `Host`, too many connections.
-const ALWAYS: [u16; 3] = [400, 403, 503];
+/// Statuses of each operation: `Host` or a parameter, `Origin` or `Host`, a large head, too many connections.
+const ALWAYS: [u16; 4] = [400, 403, HEAD, 503];
+/// The one refusal without a body: the HTTP library gives it.
+const HEAD: u16 = 431;
 /// Statuses of each operation that reads a body.
 const OF_BODIES: [u16; 3] = [408, 413, 415];
 
@@ -168,6 +170,10 @@ impl Row {
         }
         for status in statuses {
             let (description, detail) = meaning(status);
+            if status == HEAD {
+                responses.insert(status.to_string(), json!({"description": description}));
+                continue;
+            }
             let response = responses
                 .entry(status.to_string())
                 .or_insert_with(|| json!({"description": description, "content": {}}));
@@ -216,6 +222,7 @@ fn meaning(status: u16) -> (&'static str, &'static str) {
         415 => ("The body is no JSON, or is coded", "content-type is text/plain; accepted is application/json"),
         422 => ("Fields are accepted each, and not together", "span_rate makes 3600000 spans with duration_seconds"),
         429 => ("As many run as are accepted", "2 run already, and no more are accepted at a time"),
+        HEAD => ("The head of the request is larger than 16 KiB", ""),
         500 => ("A fault of the service", "the start of the test panicked"),
         503 => ("Not now: connections, operations or the storage", "all connections are in use"),
         504 => ("The disk has not answered in time", "the disk has not answered within 30 s"),

@@ -132,7 +132,7 @@ impl<'a> Fields<'a> {
         Ok(Some(value.get()))
     }
 
-    /// A whole number; `default` where there is none.
+    /// A whole number, also written as `5.0` or `5e0`; `default` where there is none.
     pub(crate) fn integer(
         &mut self,
         name: &'static str,
@@ -149,8 +149,7 @@ impl<'a> Fields<'a> {
         let Some(text) = self.take(name)? else {
             return default.ok_or_else(|| Refusal::of(name, "is missing", &accepted));
         };
-        let is_whole = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|number| is_whole && range.contains(number));
+        let number = whole(text).filter(|number| range.contains(number));
         number.ok_or_else(|| Refusal::of(name, &format!("is {}", shown(text)), &accepted))
     }
 
@@ -196,6 +195,14 @@ impl<'a> Fields<'a> {
         let known = self.known.join(", ");
         Err(Refusal::of(&shown(name), "is an unknown field", &known))
     }
+}
+
+/// The number of a JSON text without a fraction, in each of its spellings: JSON and its schemas make no difference
+/// between `5` and `5.0`, and clients that have one type of numbers send the latter.
+fn whole(text: &str) -> Option<u32> {
+    let number = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0)?;
+    // An `f64` holds each number of the range as it is.
+    (0.0..=f64::from(u32::MAX)).contains(&number).then_some(number as u32)
 }
 
 /// The start of a client's text, on one line.
@@ -271,12 +278,17 @@ mod tests {
     fn fields_are_read_in_any_order_and_have_defaults() {
         assert_eq!(read(r#"{"errors": true, "mode": "fast", "rate": 7}"#).expect("accepted"), (7, true, true));
         assert_eq!(read(r#"{"rate":1000}"#).expect("accepted"), (1_000, false, false));
+        for number in ["7.0", "7e0", "0.7e1", "70E-1"] {
+            assert_eq!(read(&format!(r#"{{"rate": {number}}}"#)).expect(number), (7, false, false));
+        }
     }
 
     #[test]
     fn a_refusal_names_the_field_its_value_and_the_accepted_ones() {
         let range = "accepted is a whole number from 1 to 1000";
-        for value in ["0", "1001", "-1", "1.0", "1e2", "1e999", "\"7\"", "null", "[]", "{\"a\":1}", "true"] {
+        for value in
+            ["0", "1001", "-1", "1.5", "1e4", "1e-1", "1e999", "4294967297", "\"7\"", "null", "[]", "{\"a\":1}", "true"]
+        {
             let refusal = read(&format!("{{\"rate\": {value}}}")).expect_err(value);
             assert_eq!(refusal.detail, format!("rate is {value}; {range}"));
             assert_eq!(refusal.field, Some(("rate".to_owned(), "a whole number from 1 to 1000".to_owned())));
