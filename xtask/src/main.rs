@@ -3,6 +3,7 @@
 
 mod bench;
 mod chaos;
+mod e2e;
 mod fail;
 mod fuzz;
 mod gate;
@@ -11,8 +12,6 @@ mod interop;
 mod mutants;
 mod outage;
 mod process;
-#[path = "e2e/promtool.rs"]
-mod promtool;
 mod setups;
 mod tidy;
 mod trials;
@@ -58,9 +57,11 @@ usage: cargo xtask <lane> [options]
   setups [FILTER | --write]
                        the README's program in a folder of its own starts with each of fifty-six wrong or unusual
                        set-ups; docs/setups.md says what it must do, --write puts there what it does; needs root
-  promtool             the alert rules and their unit tests, the queries of the dashboard and the page of a running service
-                       before Prometheus' own tool; then a Prometheus scrapes a service through an outage and answers
-                       each query of the dashboard; needs prometheus and promtool
+  e2e [api | walk | figures | prometheus]
+                       `holdfast serve` from outside: its API fuzzed from its own OpenAPI document, the walk of
+                       docs/testing.md with a collector that is killed, its start, memory, wake-ups and answers under
+                       load; alert rules, dashboard and page before Prometheus' own tools. Needs python3 with venv, and
+                       PyPI at the first run; `walk` also curl, `prometheus` the package prometheus
   interop [proxies | tls | peers | names | socket | auth | codings | signals]
                        against the OpenTelemetry Collector itself, also behind real proxies, behind TLS of its own, of
                        nginx and of openssl, by a name whose address changes, on Unix sockets, behind a token, with
@@ -107,7 +108,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "setups" => setups::run(&workspace, rest),
         "volumes" => volumes::run(&workspace, rest),
         "fuzz" => fuzz::run(&workspace, rest),
-        "promtool" => no_options(rest).and_then(|()| promtool::run(&workspace)),
+        "e2e" => e2e::run(&workspace, rest),
         "interop" => interop::run(&workspace, rest),
         other => Err(Failure::Usage(format!("there is no lane {other:?}"))),
     }

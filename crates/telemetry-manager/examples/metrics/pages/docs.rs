@@ -176,6 +176,6 @@ const TAIL: &str = "
 | every row arrives at a real meter provider with unit, labels and value; one collection is one moment | `telemetry-manager`, `tests/it/metrics.rs` |
 | this page, the dashboard and the rules are current; each query names metrics of the table | `telemetry-manager`, `tests/it/metric_pages.rs` |
 | the page for Prometheus, and in OpenMetrics, by their grammar | `telemetry-service`, `tests/it/metrics.rs` |
-| promtool accepts the page, the rules and each query of the dashboard, and the unit tests of the rules pass | `cargo xtask promtool` |
-| a Prometheus that scrapes a service through an outage and its recovery answers each query, evaluates each rule, and finds the ledger balanced at each scrape | `cargo xtask promtool` |
+| promtool accepts the page, the rules and each query of the dashboard, and the unit tests of the rules pass | `cargo xtask e2e prometheus` |
+| a Prometheus that scrapes a service through an outage and its recovery answers each query, evaluates each rule, and finds the ledger balanced at each scrape | `cargo xtask e2e prometheus` |
 ";

@@ -1,7 +1,6 @@
 //! The metrics before Prometheus' own tool: alert rules and their unit tests, the queries of the dashboard, and the
-//! page of a running service. Then a real Prometheus scrapes a service through an outage (`promtool/scrape.rs`).
+//! page of a running service. Then a real Prometheus scrapes a service through an outage (`prometheus/scrape.rs`).
 
-#[path = "promtool/scrape.rs"]
 mod scrape;
 
 use std::fs;
@@ -32,7 +31,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let tests = docs.join("prometheus/holdfast.test.yaml");
     process::run(promtool("rules").arg(&rules))?;
     process::run(Command::new(TOOL).args(["test", "rules"]).arg(&tests))?;
-    let home = workspace.target.join("e2e-promtool");
+    let home = workspace.target.join("e2e-prometheus");
     let _ = fs::remove_dir_all(&home);
     fs::create_dir_all(&home).map_err(at(&home))?;
     let dashboard = docs.join("grafana/holdfast.json");
