@@ -43,6 +43,7 @@ Paths:
   GET /telemetry-test/health                 how telemetry goes, as JSON; 503 after a loss, for 5 minutes
   GET /telemetry-test/metrics                the numbers as JSON
   GET /telemetry-test/events                 server-sent events: each change, and a snapshot a second
+  GET /telemetry-test/openapi.json           all routes for programs: OpenAPI 3.1
   GET /telemetry-test/dead-letters           refused batches, ?limit=100 of them
   GET /telemetry-test/dead-letters/ID        one of them with its spans (token)
   POST /telemetry-test/dead-letters/ID/redrive, /telemetry-test/dead-letters/redrive?reason=TEXT
