@@ -106,7 +106,15 @@ fn tests() -> Vec<Row> {
             )
             .takes(
                 true,
-                plan_schema(),
+                told(
+                    plan_schema(),
+                    &[
+                        ("test_type", "The kind of load and fault."),
+                        ("duration_seconds", "The time in which spans are made."),
+                        ("span_rate", "Spans a second, before the severity multiplies them."),
+                        ("severity", "The factor of the rate and of the share of failing calls: 0.5, 1 or 2."),
+                    ],
+                ),
                 &[("burst", burst), ("shortest", json!({"test_type": "flapping", "duration_seconds": 1}))],
             )
             .answers::<Started<'_>>(202, "The test runs", json!({"test_id": A_TEST}))
@@ -126,7 +134,14 @@ fn tests() -> Vec<Row> {
             )
             .takes(
                 false,
-                loads_schema(),
+                told(
+                    loads_schema(),
+                    &[
+                        ("span_count", "Spans to be made."),
+                        ("delay_ms", "Milliseconds between two spans."),
+                        ("include_errors", "Whether every tenth span has the status error."),
+                    ],
+                ),
                 &[("errors", json!({"span_count": 20, "delay_ms": 5, "include_errors": true})), ("defaults", json!({}))],
             )
             .answers::<Generated>(200, "The spans", json!({"generated": 20, "errors": 2, "test_id": A_TEST}))
@@ -135,7 +150,14 @@ fn tests() -> Vec<Row> {
             .about("refuse: no connection. hang: no answer. status: that HTTP status. slow: each call 2 s late.")
             .takes(
                 false,
-                failure_schema(),
+                told(
+                    failure_schema(),
+                    &[
+                        ("mode", "The way in which calls fail."),
+                        ("duration_seconds", "The time after which the failure ends by itself."),
+                        ("status", "The HTTP status of the mode status."),
+                    ],
+                ),
                 &[
                     ("status", json!({"mode": "status", "status": 503, "duration_seconds": 5})),
                     ("refuse", json!({"mode": "refuse", "duration_seconds": 30})),
@@ -183,7 +205,8 @@ fn letters() -> Vec<Row> {
 }
 
 fn waits() -> Vec<Row> {
-    let [checkpoint, drain] = verbs::schemas();
+    let seconds = [("timeout_seconds", "The longest time that the request takes.")];
+    let [checkpoint, drain] = verbs::schemas().map(|schema| told(schema, &seconds));
     let row = |path, id, summary| Row::new("post", path, Need::Token, id, summary).refuses(&[409]);
     vec![
         row(verbs::CHECKPOINT, "checkpoint", "Have spans safe before the process may be stopped")
@@ -202,6 +225,14 @@ fn waits() -> Vec<Row> {
             .takes(false, drain, &[("seconds", json!({"timeout_seconds": 2}))])
             .answers::<Waited>(200, "No span waits", json!({"delivered": 2048, "stored": 0, "in_memory": 0})),
     ]
+}
+
+/// The schema of a body with a sentence for each of its fields. Tests find a field without one.
+fn told(mut schema: Value, fields: &[(&str, &str)]) -> Value {
+    for (name, sentence) in fields {
+        schema["properties"][*name]["description"] = (*sentence).into();
+    }
+    schema
 }
 
 /// A test that runs: the report without figures and verdict.
