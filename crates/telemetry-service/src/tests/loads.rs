@@ -59,9 +59,17 @@ const ERROR_EVERY: u32 = 10;
 /// since another load and the application fill it too, and at most so many.
 const FLUSH_EVERY: usize = 512;
 
+/// A load that waits for room looks so often, and for so long: an exporter moves what an endpoint does not take to the
+/// disk after 1.5 s.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
 impl Tests {
     /// Makes spans by the process's own provider, sampler included, and returns when they are in its exporter. Each is
     /// the root of a trace. Dropping the future ends it between two spans. Runs in a tokio runtime with time enabled.
+    ///
+    /// A load takes no memory from the application's spans: while seven eighths of a limit of the exporter's buffer are
+    /// taken it waits, for 5 s at most. Then it ends early, and [`Generated::generated`] says how far it came.
     ///
     /// # Errors
     ///
@@ -73,8 +81,7 @@ impl Tests {
         let _place = self.load_place()?;
         let Loads { span_count, delay, include_errors } = loads;
         let (test_id, mut errors) = (self.new_id(), 0);
-        let flush_every = (self.observer().settings().batch.max_queue_size / 4).clamp(1, FLUSH_EVERY);
-        let flush_every = u32::try_from(flush_every).unwrap_or(1);
+        let flush_every = self.flush_every();
         let tracer = self.observer().tracer_provider().tracer("holdfast.test");
         for number in 1..=span_count {
             let builder =
@@ -87,12 +94,42 @@ impl Tests {
             span.end();
             if number == span_count || number % flush_every == 0 {
                 self.flush().await;
+                if number < span_count && !self.has_room().await {
+                    return Ok(Generated { generated: number, errors, test_id });
+                }
             }
             if number < span_count && !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
         }
         Ok(Generated { generated: span_count, errors, test_id })
+    }
+
+    /// Spans between two flushes: so many that neither the SDK's queue nor the free eighth of memory is filled by two
+    /// loads.
+    fn flush_every(&self) -> u32 {
+        let queue = self.observer().settings().batch.max_queue_size / 4;
+        let memory = self.observer().exporter_health().map_or(0, |health| health.memory.max_spans);
+        let memory = if memory == 0 { usize::MAX } else { usize::try_from(memory / 16).unwrap_or(usize::MAX) };
+        u32::try_from(queue.min(memory).clamp(1, FLUSH_EVERY)).unwrap_or(1)
+    }
+
+    /// Waits until an eighth of the exporter's memory is free: above that its disk thread is at work. False: that took
+    /// too long.
+    async fn has_room(&self) -> bool {
+        let waits = async {
+            loop {
+                let Some(health) = self.observer().exporter_health() else { return };
+                let memory = &health.memory;
+                // 0 is no limit.
+                let has_room = |taken: u64, limit: u64| limit == 0 || taken <= limit / 8 * 7;
+                if has_room(memory.spans, memory.max_spans) && has_room(memory.bytes, memory.max_bytes) {
+                    return;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::time::timeout(LONGEST_WAIT, waits).await.is_ok()
     }
 
     async fn flush(&self) {

@@ -209,6 +209,21 @@ fn a_load_goes_through_the_pipeline_of_the_process() {
     assert_eq!(test_ids(&world), BTreeSet::from([generated.test_id]));
 }
 
+/// At full speed a load would fill memory faster than the disk empties it, and the application's spans would be lost.
+#[test]
+fn a_load_takes_no_memory_from_the_spans_of_the_application() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for (files, all) in [("true", true), ("false", false)] {
+        let world = World::new(&[("TELEMETRY_BUFFER_MAX_SPANS", "3000"), ("TELEMETRY_FALLBACK_ENABLED", files)]);
+        world.collector.stop();
+        let tests = Tests::new(world.telemetry.observer());
+        let generated = runtime.block_on(tests.generate(Loads::new(10_000))).expect("a place").generated;
+        let ledger = world.telemetry.handle().expect("an exporter").ledger();
+        assert_eq!((ledger.lost(), ledger.offered), (0, generated.into()), "{ledger:?}");
+        assert_eq!(generated == 10_000, all, "{generated} with files: {files}");
+    }
+}
+
 #[test]
 fn loads_are_limited_at_a_time_and_one_whose_client_goes_gives_its_place_back() {
     let world = World::new(&[]);
