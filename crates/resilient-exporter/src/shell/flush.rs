@@ -123,10 +123,12 @@ impl Shared {
         let flush = Flush { since, until: since.checked_add(answers).unwrap_or(since), attempts };
         let has_ended = |core: &Core| core.is_stopped() && self.has_disk_ended();
         let is_answered = |core: &Core| !core.has_unanswered_since(since);
-        let no_answer = |core: &Core| has_safe_place && core.is_hopeless(flush, self.clock.now());
         let left = |whole: Duration| whole.saturating_sub(SystemClock.now().saturating_duration_since(start));
         while !left(answers).is_zero() {
             let look = left(answers).min(LOOK_EVERY);
+            // A clock of a user's: outside the lock.
+            let now = self.clock.now();
+            let no_answer = |core: &Core| has_safe_place && core.is_hopeless(flush, now);
             if self.wait_for(look, |core| is_answered(core) || no_answer(core) || has_ended(core)) {
                 break;
             }

@@ -1,17 +1,18 @@
 //! Flush and checkpoint: each span that was accepted before is at the collector or on the disk when they return.
 
 use std::pin::pin;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use mock_collector::{Behavior, MockCollector};
 use otlp_payload::Payload;
 use otlp_transport::{Cause, Outcome, Transport};
 use parking_lot::Mutex;
-use resilient_exporter::{FlushError, Handle, ResilientSpanExporter, WaitFailure};
+use resilient_exporter::{Clock, FlushError, Handle, ResilientSpanExporter, WaitFailure};
 use tempfile::TempDir;
 
 use crate::support::{App, PATIENCE, copy, eventually, http, now, quick};
@@ -246,4 +247,34 @@ fn flushes_beside_exports_lose_nothing_and_count_each_duplicate() {
     app.assert_delivered(&collector);
     let (received, health) = (collector.received(), app.handle.health());
     assert!(received.duplicates <= health.possible_duplicates, "{received:?}: {health:?}");
+}
+
+/// A clock that asks the exporter, as one that writes to a log of the user's may.
+#[derive(Clone, Default)]
+struct AskingClock(Arc<OnceLock<Handle>>);
+
+impl Clock for AskingClock {
+    fn now(&self) -> Instant {
+        self.0.get().map(Handle::ledger);
+        now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+}
+
+#[test]
+fn a_flush_reads_the_clock_outside_of_all_locks() {
+    let collector = MockCollector::start().expect("loopback");
+    collector.set(Behavior::never_answer());
+    let (state, clock) = (tempfile::tempdir().expect("temp dir"), AskingClock::default());
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_state_dir(state.path());
+    let mut app = App::new(quick(builder).with_clock(clock.clone()).build().expect("valid"));
+    clock.0.set(app.handle.clone()).unwrap_or_else(|_| unreachable!("set once"));
+    app.trace(10);
+    let (handle, (done, ended)) = (app.handle.clone(), channel());
+    // A thread that waits for itself is left behind.
+    std::thread::spawn(move || done.send(handle.flush(Duration::from_secs(1))));
+    ended.recv_timeout(PATIENCE).expect("it ends").expect("safe");
 }
