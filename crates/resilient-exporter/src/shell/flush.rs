@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::own;
-use super::shared::Shared;
+use super::shared::{FOR_EVER, Shared};
 use crate::core::{Core, Flush};
 use crate::report::forked::Forked;
 use crate::seams::clock::{Clock as _, SystemClock};
@@ -120,7 +120,7 @@ impl Shared {
         });
         self.net.notify_one();
         let answers = if has_safe_place { timeout / 2 } else { timeout };
-        let flush = Flush { since, until: since.checked_add(answers).unwrap_or(since), attempts };
+        let flush = Flush { since, until: since.checked_add(answers).unwrap_or(since + FOR_EVER), attempts };
         let has_ended = |core: &Core| core.is_stopped() && self.has_disk_ended();
         let is_answered = |core: &Core| !core.has_unanswered_since(since);
         let left = |whole: Duration| whole.saturating_sub(SystemClock.now().saturating_duration_since(start));

@@ -26,7 +26,7 @@ use crate::seams::fallback::Usage;
 use crate::seams::journal::JournalUsage;
 
 /// The longest wait: a deadline that a clock can still hold.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+pub(super) const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Traffic wakes the threads of the storage at most once in this time.
 const STIR_EVERY: Duration = Duration::from_secs(5);

@@ -278,3 +278,19 @@ fn a_flush_reads_the_clock_outside_of_all_locks() {
     std::thread::spawn(move || done.send(handle.flush(Duration::from_secs(1))));
     ended.recv_timeout(PATIENCE).expect("it ends").expect("safe");
 }
+
+#[test]
+fn a_flush_without_an_end_waits_for_a_retry() {
+    let collector = MockCollector::start().expect("loopback");
+    collector.stop();
+    let state = tempfile::tempdir().expect("temp dir");
+    let builder = ResilientSpanExporter::builder().with_primary(http(&collector)).with_state_dir(state.path());
+    let builder = builder.with_retry_initial_delay(Duration::from_secs(1));
+    let mut app = App::new(builder.build().expect("valid"));
+    app.trace(10);
+    app.wait_until("a failure", |handle| handle.health().metrics.failed_exports > 0);
+    collector.start_again().expect("the same ports");
+    app.handle.flush(Duration::MAX).expect("delivered");
+    let ledger = app.handle.ledger();
+    assert_eq!((ledger.delivered, ledger.in_fallback), (10, 0), "{ledger:?}");
+}
