@@ -191,11 +191,15 @@ impl Shared {
     }
 }
 
-/// Has a thread of its own wait for the exporter. `None`: the system refused that thread, or it ended in a panic.
+/// Has a thread of its own wait for the exporter. `None`: the system refused that thread, or it ended in a panic. A
+/// thread that may not wait gets its error from `wait` at once: a thread of its own would hide it from that check.
 pub(crate) async fn on_thread<T: Send + 'static>(
     shared: Arc<Shared>,
     wait: impl FnOnce(&Shared) -> T + Send + 'static,
 ) -> Option<T> {
+    if shared.unfit_for_waiting().is_some() {
+        return Some(wait(&shared));
+    }
     let (done, result) = tokio::sync::oneshot::channel();
     let run = move || {
         // A caller that has dropped its future wants no result.

@@ -134,6 +134,9 @@ impl Transport for Asking {
                 handle.flush(PATIENCE).map_err(failure),
                 handle.checkpoint(PATIENCE).map_err(failure),
                 handle.settled(PATIENCE).map_err(|error| error.failure),
+                handle.flush_async(PATIENCE).await.map_err(failure),
+                handle.checkpoint_async(PATIENCE).await.map_err(failure),
+                handle.settled_async(PATIENCE).await.map_err(|error| error.failure),
             ];
             self.told.lock().extend(told.into_iter().filter_map(Result::err));
         }
@@ -157,7 +160,7 @@ fn each_wait_on_a_thread_of_the_exporters_ends_at_once() {
     let mut app = App::new(exporter);
     let start = now();
     app.trace(3);
-    eventually("a call", || asking.told.lock().len() >= 3);
+    eventually("a call", || asking.told.lock().len() >= 6);
     assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     assert!(asking.told.lock().iter().all(|failure| *failure == WaitFailure::OwnThread));
     app.handle.flush(PATIENCE).expect("on this thread it works");
