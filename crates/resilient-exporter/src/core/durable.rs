@@ -87,6 +87,8 @@ struct Record {
     state: RecordState,
     /// Failed appends.
     failures: u32,
+    /// The `export` call of the batch has not offered it yet: the ledger does not count its spans.
+    is_new: bool,
 }
 
 /// The batches of a commit.
@@ -118,7 +120,7 @@ enum RecordState {
 
 impl Record {
     fn new(spans: usize, state: RecordState) -> Self {
-        Self { pieces: 1, spans, state, failures: 0 }
+        Self { pieces: 1, spans, state, failures: 0, is_new: false }
     }
 }
 
@@ -186,10 +188,18 @@ impl Durable {
             return false;
         }
         let id = payload.id();
-        self.records.insert(id, Record::new(payload.item_count(), RecordState::Pending(payload.clone())));
+        let record = Record::new(payload.item_count(), RecordState::Pending(payload.clone()));
+        self.records.insert(id, Record { is_new: true, ..record });
         self.pending.push_back(id);
         self.commit();
         true
+    }
+
+    /// The `export` call offers its batch: the ledger counts the spans from now on.
+    pub(super) fn on_offered(&mut self, id: BatchId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.is_new = false;
+        }
     }
 
     /// The `export` call waits no longer for the commit of this batch: the batch is accepted, durable or not.
@@ -452,8 +462,8 @@ impl Durable {
     /// Spans that the ledger counts as waiting or in flight and that are safe in the journal too, as durable as the
     /// policy asks for. They stay safe while the disk thread hangs in the file for them.
     pub(crate) fn also_in_journal(&self) -> u64 {
-        let synced = self.records.values().filter(|record| matches!(record.state, RecordState::Synced));
-        synced.map(|record| record.spans as u64).sum()
+        let is_counted = |record: &&Record| !record.is_new && matches!(record.state, RecordState::Synced);
+        self.records.values().filter(is_counted).map(|record| record.spans as u64).sum()
     }
 
     /// Spans that were accepted without being as durable as the policy asks for; none while durable mode is off.

@@ -259,6 +259,7 @@ impl Core {
             return Err(RefuseReason::AlreadyShutdown);
         }
         self.accounts.transfer(spans, Place::Offered, Place::Buffered);
+        self.durable.on_offered(payload.id());
         if self.admit(payload, Place::Refused(RefuseReason::LargerThanBuffer), now) {
             Ok(())
         } else {

@@ -18,6 +18,9 @@ fn the_pieces_of_a_synced_batch_that_have_not_ended_are_in_the_journal() {
     assert!(durable.on_submitted(&whole) && durable.on_submitted(&other));
     assert_eq!(durable.also_in_journal(), 0, "not yet synced");
     durable.on_written(&[whole.id()], Written::Synced);
+    assert_eq!(durable.also_in_journal(), 0, "not yet offered");
+    durable.on_offered(whole.id());
+    durable.on_offered(other.id());
     durable.on_written(&[other.id()], Written::Unsynced);
     assert_eq!(durable.also_in_journal(), 9);
     let (left, right) = (payload(2, 5), payload(3, 4));

@@ -448,3 +448,27 @@ fn a_shutdown_reads_no_more_of_the_journal_than_the_collector_takes() {
     let ledger = world.core().ledger();
     assert_eq!((ledger.delivered, ledger.in_journal, ledger.lost()), (200, 200, 0), "{ledger:?}");
 }
+
+/// A batch whose `export` call has not offered it yet is no place for the spans of another one.
+#[test]
+fn a_batch_that_is_synced_and_not_offered_yet_makes_no_other_one_safe() {
+    let mut world = World::new(true, true);
+    let (first, now) = (world.simulation.next_span, world.simulation.now);
+    world.simulation.next_span += 20;
+    let lost = world.simulation.payload(first, 10);
+    assert!(world.simulation.report(|core| core.on_submitted(&lost)));
+    let fails = |effect: &Effect| matches!(effect, Effect::Commit(_));
+    assert!(world.simulation.take_effect(fails).is_some());
+    world.simulation.report(|core| {
+        core.durable.on_written(&[lost.id()], Written::Failed);
+        core.on_committed(false);
+        core.durable.on_wait_ended(lost.id(), 10, now);
+        core.on_offered(lost, now).expect("the core runs");
+    });
+    assert!(world.core().has_unsafe_since(now));
+    let other = world.simulation.payload(first + 10, 10);
+    assert!(world.simulation.report(|core| core.on_submitted(&other)));
+    world.journal_turns();
+    assert!(world.core().has_unsafe_since(now), "the first batch is in memory and nowhere else");
+    assert_eq!(world.core().only_in_memory(), 10);
+}
