@@ -86,6 +86,7 @@ use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of};
 use self::outage::{Outage, Tally};
 use self::replay::Replay;
 pub(crate) use self::saves::Flush;
+use self::saves::Saving;
 use self::spills::Spills;
 use self::storage::Storage;
 use self::stored::Replayed;
@@ -169,8 +170,7 @@ pub(crate) struct Core {
     /// Calls of `in_flight` that repeat refused ones and have not gone out yet.
     repeats: Vec<Call>,
     renewals: Renewals,
-    /// A flush wants the batches that were accepted up to this instant to be safe.
-    saving: Option<Instant>,
+    saving: Option<Saving>,
     phase: Phase,
     effects: VecDeque<Effect>,
     /// The instant of the next poll, as the last one found it.

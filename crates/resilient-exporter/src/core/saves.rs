@@ -2,8 +2,9 @@
 //!
 //! A batch is safe in a file, or in the journal as durable as its policy asks for.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::storage::RETRY;
 use super::{Core, InFlight, Phase, Work};
 use crate::report::ledger::Place;
 
@@ -18,6 +19,16 @@ pub(crate) struct Flush {
     pub(crate) attempts: bool,
 }
 
+/// A flush wants batches to be safe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Saving {
+    /// Those that were accepted up to this instant.
+    since: Instant,
+    /// While the disk is in trouble a call has this time for its answer before the flush gives it up: longer with each
+    /// attempt on the disk, so that the answer of a slow collector counts in the end.
+    patience: Duration,
+}
+
 /// Commands.
 impl Core {
     /// A checkpoint asks for a call at once: the next one passes backoff and breaker, but no pause of the peer's, and
@@ -30,13 +41,15 @@ impl Core {
     /// Has every batch that was accepted up to `since` and is not safe moved to the disk, those in calls too: no answer
     /// to such a call counts any more. Goes on with each poll until all are safe.
     pub(crate) fn save(&mut self, since: Instant, now: Instant) {
-        self.saving = self.saving.max(Some(since));
+        // A program may flush again and again while the disk is in trouble.
+        let (earlier, patience) = self.saving.map_or((since, Duration::ZERO), |saving| (saving.since, saving.patience));
+        self.saving = Some(Saving { since: earlier.max(since), patience });
         self.go_on_saving(now);
     }
 
     /// Moves the batches that a flush wants to the disk, as far as the disk takes them now.
     pub(super) fn go_on_saving(&mut self, now: Instant) {
-        let Some(since) = self.saving else { return };
+        let Some(Saving { since, patience }) = self.saving else { return };
         // A shutdown moves every batch to the disk.
         if self.phase != Phase::Running || !self.storage.is_enabled() || !self.has_unsafe_since(since) {
             self.saving = None;
@@ -48,7 +61,11 @@ impl Core {
             }
             return;
         }
-        self.abandon_unsafe_calls(since, now);
+        let is_in_trouble = self.storage.trouble().is_some();
+        let age = if is_in_trouble { patience } else { Duration::ZERO };
+        if self.abandon_unsafe_calls(since, age, now) && is_in_trouble {
+            self.saving = Some(Saving { since, patience: patience.saturating_mul(2).max(2 * RETRY) });
+        }
         let durable = &self.durable;
         let wanted = |entry: &_| !durable.has_synced(entry);
         let unsafe_ones = self.memory.take_accepted(since, wanted, now);
@@ -57,14 +74,20 @@ impl Core {
         }
     }
 
-    /// The batches of these calls wait in memory again.
-    fn abandon_unsafe_calls(&mut self, since: Instant, now: Instant) {
+    /// The batches of these calls, out for this time at least, wait in memory again. Returns whether there are any.
+    fn abandon_unsafe_calls(&mut self, since: Instant, age: Duration, now: Instant) -> bool {
         let durable = &self.durable;
-        let is_unsafe = |call: &mut InFlight| match &call.work {
-            Work::Live(entry) => entry.accepted <= since && !durable.has_synced(entry),
+        // A batch that no file takes now is safe by an answer only.
+        let is_unsafe = |call: &InFlight| match &call.work {
+            Work::Live(entry) => entry.accepted <= since && entry.item.may_spill(now) && !durable.has_synced(entry),
             Work::Replay(_) => false,
         };
-        for InFlight { id, work, ticket, started, .. } in self.in_flight.extract_if(.., is_unsafe).collect::<Vec<_>>() {
+        let ends = |call: &InFlight| call.started.checked_add(age);
+        let is_over = |call: &mut InFlight| is_unsafe(call) && ends(call).is_some_and(|end| end <= now);
+        let abandoned = self.in_flight.extract_if(.., is_over).collect::<Vec<_>>();
+        let next = self.in_flight.iter().filter(|call| is_unsafe(call)).filter_map(ends).min();
+        let has_abandoned = !abandoned.is_empty();
+        for InFlight { id, work, ticket, started, .. } in abandoned {
             let waiting = self.repeats.len();
             self.repeats.retain(|call| call.id != id);
             // A repeated call that has not gone out makes no duplicate.
@@ -77,6 +100,10 @@ impl Core {
             self.memory.give_back(entry);
         }
         self.store_oversized();
+        if let Some(instant) = next {
+            self.wake_at(instant);
+        }
+        has_abandoned
     }
 }
 

@@ -226,3 +226,48 @@ fn a_flush_under_load_ends_and_leaves_later_batches_in_memory() {
     assert_eq!(world.ledger().in_fallback, 10, "the first batch and no other: {}", world.state());
     assert!(world.ledger().buffered > 100, "{}", world.state());
 }
+
+/// A disk in trouble is tried again each second: that must not take the answers from calls that are slower.
+#[test]
+fn a_flush_that_the_disk_fails_leaves_later_calls_their_answers() {
+    let mut world = world(Reply::Accept);
+    world.peer.replicas[0].latency = secs(2);
+    world.disturbance = Box::new(|_| Disturbance::Failure);
+    let spans = world.offer(10);
+    let flushed = world.flush(secs(1), false);
+    assert!(!flushed.is_ok, "{flushed:?}");
+    world.run(MINUTE);
+    assert!(world.is_delivered(&spans) && world.sent.len() == 3, "{} calls: {}", world.sent.len(), world.state());
+}
+
+/// The same for a program that flushes more often than the collector answers.
+#[test]
+fn flushes_in_a_row_that_the_disk_fails_leave_later_calls_their_answers() {
+    let mut world = world(Reply::Accept);
+    world.peer.replicas[0].latency = secs(3);
+    world.disturbance = Box::new(|_| Disturbance::Failure);
+    let spans = world.offer(10);
+    for _ in 0..20 {
+        world.flush(secs(1), false);
+    }
+    assert!(world.is_delivered(&spans) && world.sent.len() <= 4, "{} calls: {}", world.sent.len(), world.state());
+}
+
+/// A batch that no file takes waits for a minute before its next attempt.
+#[test]
+fn a_flush_gives_up_no_call_of_a_batch_that_no_file_takes() {
+    let mut world = world(Reply::Accept);
+    world.peer.replicas[0].latency = secs(2);
+    let spans = world.offer(1);
+    let now = world.now();
+    world.simulation.report(|core| core.save(now, now));
+    world.simulation.note_abandoned();
+    let spill = world.simulation.take_effect(|effect| matches!(effect, Effect::Spill(_)));
+    let Some(Effect::Spill(spill)) = spill else { panic!("a file") };
+    world.simulation.report(|core| core.on_spill_refused(spill.entries, "too large for a file", now));
+    // Each of these batches is a poll.
+    world.load = Some(Load { spans: 1, every: ms(100) });
+    world.run(secs(3));
+    let calls = world.sent.iter().filter(|sent| sent.holds(spans[0])).count();
+    assert!(world.is_delivered(&spans) && calls == 2, "{calls} calls: {}", world.state());
+}
