@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use telemetry_manager::FlushError;
 use telemetry_manager::resilient_exporter::Ledger;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body;
 use crate::problem::{Problem, json_answer};
@@ -68,17 +69,19 @@ async fn checkpoint(
     body: Body,
 ) -> Result<Response, Problem> {
     let timeout = timeout(&uri, &headers, body, CHECKPOINT_SECONDS, CHECKPOINT_DEFAULT).await?;
-    let (_permit, before) = begin(&shared, &uri)?;
-    let flushed = shared.observer.checkpoint_async(timeout).await;
+    let (permit, before) = begin(&shared, &uri)?;
+    let observer = shared.observer.clone();
+    let flushed = wait(permit, async move { observer.checkpoint_async(timeout).await }).await;
     answer(&shared, &uri, &before, flushed)
 }
 
 /// Sends what is stored: the next call goes out at once, and the answer comes when no span waits.
 async fn drain(State(shared): State<Shared>, uri: Uri, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let timeout = timeout(&uri, &headers, body, DRAIN_SECONDS, DRAIN_DEFAULT).await?;
-    let (_permit, before) = begin(&shared, &uri)?;
+    let (permit, before) = begin(&shared, &uri)?;
     shared.observer.handle().iter().for_each(|handle| handle.retry_now());
-    let settled = shared.observer.settled_async(timeout).await;
+    let observer = shared.observer.clone();
+    let settled = wait(permit, async move { observer.settled_async(timeout).await }).await;
     answer(&shared, &uri, &before, settled)
 }
 
@@ -107,7 +110,7 @@ pub(crate) fn schemas() -> [Value; 2] {
 }
 
 /// A place among the waits, and the ledger at the beginning.
-fn begin(shared: &Shared, uri: &Uri) -> Result<(tokio::sync::OwnedSemaphorePermit, Ledger), Problem> {
+fn begin(shared: &Shared, uri: &Uri) -> Result<(OwnedSemaphorePermit, Ledger), Problem> {
     let problem = |status, detail: &str| Problem::new(status, detail, uri.path());
     let Some(handle) = shared.observer.handle() else {
         return Err(problem(StatusCode::CONFLICT, "spans are not exported, so none waits"));
@@ -117,6 +120,21 @@ fn begin(shared: &Shared, uri: &Uri) -> Result<(tokio::sync::OwnedSemaphorePermi
         return Err(problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_soon());
     };
     Ok((permit, handle.ledger()))
+}
+
+/// Waits in a task of its own, which keeps the place: a client that goes away ends its request, and not the thread that
+/// waits for it.
+async fn wait(
+    permit: OwnedSemaphorePermit,
+    result: impl Future<Output = Result<(), FlushError>> + Send + 'static,
+) -> Result<(), FlushError> {
+    let task = tokio::spawn(async move {
+        let result = result.await;
+        drop(permit);
+        result
+    });
+    // The task ends early with its runtime alone.
+    task.await.unwrap_or(Err(FlushError::NoThread))
 }
 
 fn answer(shared: &Shared, uri: &Uri, before: &Ledger, result: Result<(), FlushError>) -> Result<Response, Problem> {

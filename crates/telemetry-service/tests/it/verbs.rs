@@ -90,3 +90,21 @@ fn four_wait_at_a_time() {
     let busy = answers.iter().filter(|answer| answer.header("retry-after") == "1").count();
     assert_eq!(busy, 2, "those without a place get a time to ask again");
 }
+
+/// The thread that waits goes on without its client.
+#[test]
+fn a_wait_whose_client_has_gone_keeps_its_place() {
+    let world = World::new(&[]);
+    world.collector.set(Behavior::never_answer());
+    world.trace(20);
+    let is_busy = || post(&world, DRAIN, r#"{"timeout_seconds": 1}"#).header("retry-after") == "1";
+    let waits = (0..4).map(|_| {
+        let mut socket = world.connect();
+        socket.write_all(request(&world, DRAIN, r#"{"timeout_seconds": 30}"#).as_bytes()).expect("sent");
+        socket
+    });
+    let waits = waits.collect::<Vec<_>>();
+    while !is_busy() {}
+    drop(waits);
+    assert!((0..200).all(|_| is_busy()), "a fifth thread waits");
+}
