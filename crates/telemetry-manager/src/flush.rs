@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_sdk::error::OTelSdkError;
-use resilient_exporter::{Clock as _, Handle, SystemClock};
+use resilient_exporter::{Clock as _, SystemClock};
 
 use crate::error::FlushError;
 use crate::manager::{Inner, Observer, OpenTelemetryManager};
@@ -125,6 +125,10 @@ impl Observer {
 
     async fn wait_async(&self, verb: Verb, timeout: Duration) -> Result<(), FlushError> {
         let inner = Arc::clone(&self.inner);
+        if inner.is_refused() {
+            // At once, with the reason: a thread of its own would hide this one from the check.
+            return inner.wait(verb, timeout);
+        }
         let (done, result) = tokio::sync::oneshot::channel();
         let run = move || {
             // A caller that has dropped its future wants no result.
@@ -149,10 +153,14 @@ impl Inner {
         }
     }
 
-    /// Has the SDK export its queue; not in a forked child, nor on a thread of the exporter's, which refuse at once.
+    /// A wait here returns an error at once: in a forked child, and on a thread of the exporter's.
+    fn is_refused(&self) -> bool {
+        self.handle.as_ref().is_some_and(|handle| handle.forked().is_some() || handle.is_own_thread())
+    }
+
+    /// Has the SDK export its queue; not where the exporter refuses to wait.
     fn empty_queue(&self) -> Result<(), FlushError> {
-        let refuses = |handle: &Handle| handle.forked().is_some() || handle.is_own_thread();
-        if self.handle.as_ref().is_some_and(refuses) {
+        if self.is_refused() {
             return Ok(());
         }
         self.lines.repeat();

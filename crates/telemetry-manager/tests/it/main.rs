@@ -7,6 +7,7 @@ mod directories;
 mod disabled;
 mod faults;
 mod files;
+mod flush;
 mod globals;
 mod health;
 mod late_log;
