@@ -143,14 +143,16 @@ impl Observer {
 impl Inner {
     fn wait(&self, verb: Verb, timeout: Duration) -> Result<(), FlushError> {
         let start = SystemClock.now();
-        self.empty_queue()?;
+        // Spans that the exporter has already are to be safe also where the SDK fails.
+        let emptied = self.empty_queue();
         let left = timeout.saturating_sub(SystemClock.now().saturating_duration_since(start)).max(timeout / 10);
-        let Some(handle) = &self.handle else { return Ok(()) };
-        match verb {
+        let Some(handle) = &self.handle else { return emptied };
+        let waited = match verb {
             Verb::Flush => handle.flush(left).map_err(FlushError::Exporter),
             Verb::Checkpoint => handle.checkpoint(left).map_err(FlushError::Exporter),
             Verb::Settled => handle.settled(left).map_err(FlushError::Unsettled),
-        }
+        };
+        waited.and(emptied)
     }
 
     /// A wait here returns an error at once: in a forked child, and on a thread of the exporter's.
