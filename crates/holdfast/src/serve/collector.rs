@@ -56,8 +56,9 @@ impl Collector {
         }
     }
 
-    /// Has the embedded collector, if there is one, fail as the process's own transport does: for resilience tests and
-    /// for other programs that send to it. Ends when it is dropped.
+    /// Has the embedded collector, if there is one, fail as long as each call of the process's own transport does: for
+    /// resilience tests and for other programs that send to it. A fault of a part of the calls, or a slow one, is the
+    /// transport's alone: calls that pass it would fail, or wait, a second time. Ends when it is dropped.
     pub(crate) fn follow(&self, faults: &Faults) -> Option<impl Future<Output = ()> + Send + 'static> {
         let Self::Embedded { collector, .. } = self else { return None };
         let (collector, faults) = (Arc::clone(collector), faults.clone());
@@ -74,7 +75,7 @@ impl Collector {
 }
 
 fn fail(collector: &MockCollector, fault: Option<Fault>) {
-    let mode = fault.map(|fault| fault.mode());
+    let mode = fault.filter(|fault| fault.share() >= 1.0).map(|fault| fault.mode());
     if mode == Some(FaultMode::Refuse) {
         return collector.stop();
     }
@@ -86,7 +87,6 @@ fn fail(collector: &MockCollector, fault: Option<Fault>) {
     collector.set(match mode {
         Some(FaultMode::Hang) => Behavior::never_read(),
         Some(FaultMode::Status(status)) => Behavior::answer(Answer::http(status).with_message("simulated failure")),
-        Some(FaultMode::Slow(delay)) => Behavior::accept().after(delay),
         _ => Behavior::accept(),
     });
 }
@@ -107,5 +107,19 @@ impl fmt::Display for Collector {
             }
             Self::None => "not used: OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER says so",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_collector_inside_fails_with_all_calls_and_not_with_some() {
+        let collector = MockCollector::start().expect("a collector on loopback");
+        for (share, is_running) in [(1.0, false), (0.5, true), (1.0, false), (0.0, true)] {
+            fail(&collector, Some(Fault::new(FaultMode::Refuse).with_share(share)));
+            assert_eq!(collector.is_running(), is_running, "{share}");
+        }
     }
 }
