@@ -45,11 +45,12 @@ impl Handle {
 
     /// Has every batch that was accepted before this call leave memory: waits until each has an answer. When the
     /// collector takes nothing, at the latest after half of `timeout`, the rest is moved to fallback files, or is left
-    /// to the journal in durable mode, and this waits until they are synced there. Without such a place the whole
+    /// to the journal in durable mode, and this waits until they are as durable there as the journal's sync policy asks
+    /// for. Without such a place the whole
     /// `timeout` is waited for answers.
     ///
     /// A batch that waits for its answer when it is moved is sent again later: a possible duplicate, and counted as
-    /// one. Stored batches are sent as always; [`settled`](Self::settled) waits for them. Spans in the SDK's own queue
+    /// one. Flushes at the same time share the earliest of these moves. Stored batches are sent as always; [`settled`](Self::settled) waits for them. Spans in the SDK's own queue
     /// are not accepted yet: call the provider's `force_flush` first. Blocks the calling thread, wakes it 20 times a
     /// second; on a runtime's worker use [`flush_async`](Self::flush_async).
     ///

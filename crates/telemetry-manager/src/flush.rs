@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::Context;
 use opentelemetry_sdk::error::OTelSdkError;
 use resilient_exporter::{Clock as _, SystemClock};
 
@@ -131,6 +132,8 @@ impl Observer {
         }
         let (done, result) = tokio::sync::oneshot::channel();
         let run = move || {
+            // The exporter may log events of its decisions here.
+            let _suppressed = Context::enter_telemetry_suppressed_scope();
             // A caller that has dropped its future wants no result.
             let _ = done.send(inner.wait(verb, timeout));
         };

@@ -86,7 +86,7 @@ use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of};
 use self::outage::{Outage, Tally};
 use self::replay::Replay;
 pub(crate) use self::saves::Flush;
-use self::saves::Saving;
+use self::saves::{Saving, Waiting};
 use self::spills::Spills;
 use self::storage::Storage;
 use self::stored::Replayed;
@@ -171,6 +171,9 @@ pub(crate) struct Core {
     repeats: Vec<Call>,
     renewals: Renewals,
     saving: Option<Saving>,
+    /// Flushes that wait.
+    flushes: Vec<Waiting>,
+    has_abandoned: bool,
     phase: Phase,
     effects: VecDeque<Effect>,
     /// The instant of the next poll, as the last one found it.
@@ -208,6 +211,8 @@ impl Core {
             repeats: Vec::new(),
             renewals: Renewals::default(),
             saving: None,
+            flushes: Vec::new(),
+            has_abandoned: false,
             phase: Phase::Running,
             effects: VecDeque::new(),
             wakeup: None,
@@ -336,6 +341,7 @@ impl Core {
             reason => reason,
         };
         self.durable.on_ended(entry.item.payload.id());
+        self.on_dropped(entry);
         // Memory is full, or a batch too old, because the endpoint takes nothing.
         let cause = self.endpoint.refusing().or(self.accounts.counters.last_cause());
         let is_the_cause = self.endpoint.has_failed() && reason != DropReason::DiskSlow;
@@ -475,7 +481,6 @@ impl Core {
     }
 
     /// An answer to the call with this id counts.
-    #[cfg(test)]
     pub(crate) fn is_awaited(&self, id: u64) -> bool {
         self.in_flight.iter().any(|call| call.id == id)
     }

@@ -4,8 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use span_buffer::Entry;
+
 use super::storage::RETRY;
-use super::{Core, InFlight, Phase, Work};
+use super::{Batch, Core, InFlight, Phase, Work};
 use crate::report::ledger::Place;
 
 /// The wait of a user's thread for the batches that were accepted before it began.
@@ -27,6 +29,37 @@ pub(super) struct Saving {
     /// While the disk is in trouble a call has this time for its answer before the flush gives it up: longer with each
     /// attempt on the disk, so that the answer of a slow collector counts in the end.
     patience: Duration,
+}
+
+/// A flush that waits, and the spans of its batches that were dropped meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    id: u64,
+    since: Instant,
+    dropped: u64,
+}
+
+/// The beginning and the end of a flush.
+impl Core {
+    /// A flush waits for the batches that were accepted up to `since`. Returns its id.
+    pub(crate) fn on_flush_begun(&mut self, since: Instant) -> u64 {
+        let id = self.flushes.last().map_or(0, |last| last.id + 1);
+        self.flushes.push(Waiting { id, since, dropped: 0 });
+        id
+    }
+
+    /// The flush waits no longer. Returns the spans of its batches that were dropped meanwhile.
+    pub(crate) fn on_flush_ended(&mut self, id: u64) -> u64 {
+        let place = self.flushes.iter().position(|flush| flush.id == id);
+        place.map_or(0, |place| self.flushes.remove(place).dropped)
+    }
+
+    /// A batch of memory is dropped.
+    pub(super) fn on_dropped(&mut self, entry: &Entry<Batch>) {
+        for flush in self.flushes.iter_mut().filter(|flush| entry.accepted <= flush.since) {
+            flush.dropped += entry.size.count as u64;
+        }
+    }
 }
 
 /// Commands.
@@ -74,6 +107,11 @@ impl Core {
         }
     }
 
+    /// Calls were given up since the last look: the net thread ends those that it still makes.
+    pub(crate) fn take_has_abandoned(&mut self) -> bool {
+        std::mem::take(&mut self.has_abandoned)
+    }
+
     /// The batches of these calls, out for this time at least, wait in memory again. Returns whether there are any.
     fn abandon_unsafe_calls(&mut self, since: Instant, age: Duration, now: Instant) -> bool {
         let durable = &self.durable;
@@ -87,6 +125,7 @@ impl Core {
         let abandoned = self.in_flight.extract_if(.., is_over).collect::<Vec<_>>();
         let next = self.in_flight.iter().filter(|call| is_unsafe(call)).filter_map(ends).min();
         let has_abandoned = !abandoned.is_empty();
+        self.has_abandoned |= has_abandoned;
         for InFlight { id, work, ticket, started, .. } in abandoned {
             let waiting = self.repeats.len();
             self.repeats.retain(|call| call.id != id);

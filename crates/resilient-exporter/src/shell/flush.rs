@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use opentelemetry::Context;
+
+use super::health::is_stalled;
 use super::own;
 use super::shared::{FOR_EVER, Shared};
 use crate::core::{Core, Flush};
@@ -26,6 +29,12 @@ pub enum WaitFailure {
     /// The call came from a thread of the exporter itself, as one of a log subscriber or of a transport may: its wait
     /// would be for itself. Call from a thread of your own.
     OwnThread,
+    /// Spans that were accepted before the call were dropped meanwhile: memory was full, or a shutdown had no place for
+    /// them. The ledger has the reason.
+    Dropped {
+        /// Their number.
+        spans: u64,
+    },
     /// The system refused the thread on which an `_async` call waits. Nothing was done.
     NoThread,
 }
@@ -38,6 +47,9 @@ impl fmt::Display for WaitFailure {
             Self::Forked(forked) => forked.fmt(f),
             Self::OwnThread => {
                 f.write_str("it was called on a thread of the exporter, which it waits for: call on another thread")
+            }
+            Self::Dropped { spans } => {
+                write!(f, "{spans} spans were dropped meanwhile: health has the reason and the remedy")
             }
             Self::NoThread => f.write_str(
                 "the system refused the thread to wait on: raise the limit on threads, or call without async",
@@ -60,6 +72,7 @@ impl fmt::Display for FlushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { in_memory, failure } = self;
         match failure {
+            WaitFailure::Dropped { .. } => write!(f, "the flush lost spans: {failure}"),
             WaitFailure::TimedOut | WaitFailure::ShutDown => {
                 write!(f, "the flush ended early, since {failure}: {in_memory} spans are in memory only")
             }
@@ -89,7 +102,7 @@ impl fmt::Display for SettleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { buffered, in_journal, in_fallback, failure } = self;
         match failure {
-            WaitFailure::TimedOut | WaitFailure::ShutDown => write!(
+            WaitFailure::TimedOut | WaitFailure::ShutDown | WaitFailure::Dropped { .. } => write!(
                 f,
                 "the wait ended early, since {failure}: {buffered} spans still wait in memory, {in_journal} in the \
                  journal only and {in_fallback} in fallback files"
@@ -112,13 +125,30 @@ impl Shared {
         }
         let start = SystemClock.now();
         let since = self.clock.now();
-        let has_safe_place = self.decide(|core| {
+        let (id, has_safe_place) = self.decide(|core| {
             if attempts {
                 core.attempt_now();
             }
-            core.has_safe_place()
+            (core.on_flush_begun(since), core.has_safe_place())
         });
         self.net.notify_one();
+        let flushed = self.answered_or_safe((start, timeout), (since, attempts), has_safe_place);
+        let (dropped, in_memory) = {
+            let mut core = self.core();
+            (core.on_flush_ended(id), core.only_in_memory())
+        };
+        match flushed {
+            Ok(()) if dropped > 0 => Err(FlushError { in_memory, failure: WaitFailure::Dropped { spans: dropped } }),
+            flushed => flushed,
+        }
+    }
+
+    fn answered_or_safe(
+        &self,
+        (start, timeout): (Instant, Duration),
+        (since, attempts): (Instant, bool),
+        has_safe_place: bool,
+    ) -> Result<(), FlushError> {
         let answers = if has_safe_place { timeout / 2 } else { timeout };
         let flush = Flush { since, until: since.checked_add(answers).unwrap_or(since + FOR_EVER), attempts };
         let has_ended = |core: &Core| core.is_stopped() && self.has_disk_ended();
@@ -138,7 +168,10 @@ impl Shared {
         }
         if has_safe_place {
             let now = self.clock.now();
-            self.decide(|core| core.save(since, now));
+            // Behind an operation that hangs no batch is written, and none is sent.
+            if !is_stalled(self.activity(now).busy) {
+                self.decide(|core| core.save(since, now));
+            }
             // The net thread goes on with batches that the disk does not take yet.
             self.net.notify_one();
             self.wait_for(left(timeout), |core| !core.has_unsafe_since(since) || has_ended(core));
@@ -202,6 +235,8 @@ pub(crate) async fn on_thread<T: Send + 'static>(
     }
     let (done, result) = tokio::sync::oneshot::channel();
     let run = move || {
+        // Events of its decisions may be logged.
+        let _suppressed = Context::enter_telemetry_suppressed_scope();
         // A caller that has dropped its future wants no result.
         let _ = done.send(wait(&shared));
     };

@@ -44,10 +44,14 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
     loop {
         shared.wakeups.count_net();
         let (now, age_limit) = (shared.clock.now(), shared.age_limit());
-        let (new, is_look_due, wakeup, is_stopped) = shared.decide(|core| {
+        let (new, is_look_due, wakeup, is_stopped, has_abandoned) = shared.decide(|core| {
             core.on_age_limit(age_limit);
-            (core.poll_calls(now), core.poll_look(now), core.next_wakeup(), core.is_stopped())
+            let calls = core.poll_calls(now);
+            (calls, core.poll_look(now), core.next_wakeup(), core.is_stopped(), core.take_has_abandoned())
         });
+        if has_abandoned {
+            shared.abandoned.notify_waiters();
+        }
         if is_look_due && looks.is_empty() {
             looks.push(has_changed(transport, limit));
         }
@@ -56,16 +60,16 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
         if is_stopped {
             return;
         }
-        calls.extend(new.into_iter().map(|call| send(transport, call, limit)));
+        calls.extend(new.into_iter().map(|call| send(shared, transport, call, limit)));
         let wait = wakeup.map_or(LONGEST_WAIT, |instant| instant.saturating_duration_since(now));
         let wait = due.map_or(wait, |due| wait.min(due));
         tokio::select! {
             biased;
-            Some((id, outcome)) = calls.next() => {
-                answered(shared, id, outcome);
+            Some(ended) = calls.next() => {
+                answered(shared, ended);
                 // Further answers that are here need no poll of their own.
-                while let Some(Some((id, outcome))) = calls.next().now_or_never() {
-                    answered(shared, id, outcome);
+                while let Some(Some(ended)) = calls.next().now_or_never() {
+                    answered(shared, ended);
                 }
                 take_notes(shared, transport);
                 shared.progress();
@@ -82,7 +86,11 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
     }
 }
 
-fn answered(shared: &Shared, id: u64, outcome: Outcome) {
+/// A call that has ended, and its outcome; none if it was given up.
+type Ended = (u64, Option<Outcome>);
+
+fn answered(shared: &Shared, (id, outcome): Ended) {
+    let Some(outcome) = outcome else { return };
     let own = match &outcome {
         Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } | Outcome::TooLarge { .. } => Duration::ZERO,
         Outcome::Retryable { after, .. } => own_delay(shared, id, *after),
@@ -103,8 +111,9 @@ fn own_delay(shared: &Shared, id: u64, hint: Option<Duration>) -> Duration {
     attempts.map_or(Duration::ZERO, |attempts| attempts.delay(&*shared.backoff, hint))
 }
 
-/// Makes one call. A transport that panics or never answers is a failure like any other.
-async fn send(transport: &Arc<dyn Transport>, call: Call, limit: Duration) -> (u64, Outcome) {
+/// Makes one call. A transport that panics or never answers is a failure like any other. A call that the core gives up
+/// ends at once, so that it takes neither memory nor a stream.
+async fn send(shared: &Shared, transport: &Arc<dyn Transport>, call: Call, limit: Duration) -> Ended {
     let attempt = AssertUnwindSafe(async {
         if call.is_fresh {
             transport.reconnect();
@@ -112,12 +121,27 @@ async fn send(transport: &Arc<dyn Transport>, call: Call, limit: Duration) -> (u
         transport.send(&call.payload).await
     });
     let attempt = attempt.catch_unwind();
-    let outcome = match tokio::time::timeout(limit, attempt).await {
+    let ended = tokio::select! {
+        biased;
+        ended = tokio::time::timeout(limit, attempt) => ended,
+        () = given_up(shared, call.id) => return (call.id, None),
+    };
+    let outcome = match ended {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => unknown(Cause::Broken("the transport panicked".to_owned())),
         Err(_) => unknown(Cause::Timeout(limit)),
     };
-    (call.id, outcome)
+    (call.id, Some(outcome))
+}
+
+/// Waits until the core awaits no answer to this call.
+async fn given_up(shared: &Shared, id: u64) {
+    loop {
+        shared.abandoned.notified().await;
+        if !shared.core().is_awaited(id) {
+            return;
+        }
+    }
 }
 
 /// Whether the transport has credentials or files that can change.

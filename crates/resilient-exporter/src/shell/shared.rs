@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     progress: Condvar,
     /// Wakes the net thread.
     pub(crate) net: Notify,
+    /// Wakes the calls of the net thread: some were given up.
+    pub(super) abandoned: Notify,
     /// The disk thread's work; none without a disk thread. Locked after the core, never before it.
     disk: Option<DiskQueue>,
     /// The journal thread's work; none without durable mode. Locked after the core, never before it.
@@ -102,6 +104,7 @@ impl Shared {
             core: Mutex::new(core),
             progress: Condvar::new(),
             net: Notify::new(),
+            abandoned: Notify::new(),
             disk: usage.map(|usage| DiskQueue::new(usage, age_rests_until)),
             journal,
             clock: Arc::new(ContainedClock(clock)),

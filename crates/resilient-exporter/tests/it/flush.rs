@@ -297,3 +297,69 @@ fn a_flush_without_an_end_waits_for_a_retry() {
     let ledger = app.handle.ledger();
     assert_eq!((ledger.delivered, ledger.in_fallback), (10, 0), "{ledger:?}");
 }
+
+/// Without files a shutdown has no place for what the collector does not take.
+#[test]
+fn a_flush_whose_spans_are_dropped_meanwhile_says_so() {
+    let collector = MockCollector::start().expect("loopback");
+    // The shutdown waits for an answer until its time is over.
+    collector.set(Behavior::never_answer());
+    let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector))).with_fallback_enabled(false);
+    let mut app = App::new(builder.build().expect("valid"));
+    app.trace(12);
+    let handle = app.handle.clone();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let error = std::thread::scope(|scope| {
+        let flush = scope.spawn(move || {
+            begun.send(()).expect("it is awaited");
+            handle.flush(PATIENCE)
+        });
+        has_begun.recv().expect("a thread");
+        // The SDK discards the result of the exporter.
+        app.shutdown().expect("the SDK ends");
+        flush.join().expect("no panic")
+    });
+    let error = error.expect_err("dropped");
+    assert_eq!((error.in_memory, error.failure), (0, WaitFailure::Dropped { spans: 12 }), "{error}");
+    assert!(error.to_string().contains("12 spans were dropped"), "{error}");
+    assert_eq!(app.handle.ledger().dropped.get("shutdown"), Some(&12));
+}
+
+/// A transport whose calls never end by themselves, and that counts those that are ended.
+#[derive(Default)]
+struct Silent(Arc<std::sync::atomic::AtomicUsize>);
+
+struct Ended(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Transport for Silent {
+    async fn send(&self, _: &Payload) -> Outcome {
+        let _ended = Ended(Arc::clone(&self.0));
+        std::future::pending().await
+    }
+
+    fn endpoint(&self) -> &str {
+        "silent"
+    }
+}
+
+#[test]
+fn a_call_that_a_flush_gives_up_is_ended() {
+    let silent = Silent::default();
+    let ended = Arc::clone(&silent.0);
+    let state = tempfile::tempdir().expect("temp dir");
+    let primary: Box<dyn Transport> = Box::new(silent);
+    let builder = ResilientSpanExporter::builder().with_primary(primary).with_state_dir(state.path());
+    let builder = quick(builder).with_attempt_timeout(Duration::from_secs(3_600));
+    let mut app = App::new(builder.build().expect("valid"));
+    app.trace(10);
+    app.wait_until("a call", |handle| handle.ledger().in_flight == 10);
+    app.handle.flush(Duration::from_secs(1)).expect("in a file");
+    eventually("the call is ended", || ended.load(std::sync::atomic::Ordering::Relaxed) >= 1);
+}
