@@ -417,7 +417,7 @@ mod tests {
             }
         }
         let expected = [
-            (None, 0 * SECOND),
+            (None, Duration::ZERO),
             (Some(FaultMode::Refuse), SECOND),
             (None, 4 * SECOND),
             (Some(FaultMode::Hang), 6 * SECOND),

@@ -50,9 +50,10 @@ impl Handle {
     /// `timeout` is waited for answers.
     ///
     /// A batch that waits for its answer when it is moved is sent again later: a possible duplicate, and counted as
-    /// one. Flushes at the same time share the earliest of these moves. Stored batches are sent as always; [`settled`](Self::settled) waits for them. Spans in the SDK's own queue
-    /// are not accepted yet: call the provider's `force_flush` first. Blocks the calling thread, wakes it 20 times a
-    /// second; on a runtime's worker use [`flush_async`](Self::flush_async).
+    /// one. Flushes at the same time share the earliest of these moves. Stored batches are sent as always;
+    /// [`settled`](Self::settled) waits for them. Spans in the SDK's own queue are not accepted yet: call the
+    /// provider's `force_flush` first. Blocks the calling thread, wakes it 20 times a second; on a runtime's worker use
+    /// [`flush_async`](Self::flush_async).
     ///
     /// ```
     /// # fn demo(handle: &resilient_exporter::Handle) {
