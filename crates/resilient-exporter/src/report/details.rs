@@ -81,7 +81,7 @@ pub struct StorageHealth {
     pub set_aside: AsideHealth,
     /// The time until the oldest fallback files must be removed, because of their limit or because the file system is
     /// full, if files go on being written as in the last 10 minutes. In JSON it is `full_in_minutes`. None if no file
-    /// was written in that time.
+    /// waits, or none was written in that time.
     #[serde(rename = "full_in_minutes", serialize_with = "minutes")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u64>"))]
     pub full_in: Option<Duration>,

@@ -128,7 +128,8 @@ impl Shared {
             }),
             dead_letters: of_fallback(dead_letters, limits.dead_letters),
             set_aside: AsideHealth { files: set_aside.files, spans: set_aside.spans },
-            full_in,
+            // Without a file the disk thread sleeps, and would correct no forecast.
+            full_in: full_in.filter(|_| usage.files > 0),
         }
     }
 }

@@ -1,12 +1,13 @@
-//! The durations of calls, their observers, and the numbers of memory, waits and wake-ups beside them.
+//! The durations of calls, their observers, and the numbers of memory, storage, waits and wake-ups beside them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use mock_collector::MockCollector;
-use resilient_exporter::{CallEnded, CallResult, ResilientSpanExporter};
+use resilient_exporter::{CallEnded, CallResult, Clock, ResilientSpanExporter, SystemClock};
 
-use crate::support::{App, grpc, quick};
+use crate::support::{App, PATIENCE, grpc, quick};
 
 #[test]
 fn each_call_is_counted_and_observed_once_by_its_result() {
@@ -46,4 +47,41 @@ fn each_call_is_counted_and_observed_once_by_its_result() {
     drop(observer);
     collector.start_again().expect("the same ports");
     app.assert_delivered(&collector);
+}
+
+/// The system's clocks; the wall clock is an hour ahead once a test says so.
+#[derive(Clone, Default)]
+struct Later(Arc<AtomicBool>);
+
+impl Clock for Later {
+    fn now(&self) -> Instant {
+        SystemClock.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemClock.wall() + Duration::from_secs(if self.0.load(Ordering::Acquire) { 3_600 } else { 0 })
+    }
+}
+
+#[test]
+fn storage_fills_up_while_files_wait_and_no_longer() {
+    let collector = MockCollector::start().expect("loopback");
+    let (state, clock) = (tempfile::tempdir().expect("temp dir"), Later::default());
+    let builder = ResilientSpanExporter::builder().with_primary(grpc(&collector)).with_clock(clock.clone());
+    let builder = quick(builder).with_state_dir(state.path().join("state")).with_buffer_size(100);
+    let mut app = App::new(builder.build().expect("valid"));
+    collector.stop();
+    for _ in 0..4 {
+        app.trace(50);
+    }
+    app.wait_until("files wait, and there is a forecast", |handle| {
+        let storage = handle.health().storage;
+        storage.fallback.is_some_and(|files| files.files > 0) && storage.full_in.is_some()
+    });
+    collector.start_again().expect("the same ports");
+    app.handle.settled(PATIENCE).expect("the collector takes all");
+    app.wait_until("no file waits", |handle| handle.health().storage.fallback.is_some_and(|files| files.files == 0));
+    // The disk thread sleeps from now on: nothing corrects a forecast of the outage.
+    clock.0.store(true, Ordering::Release);
+    assert_eq!(app.handle.health().storage.full_in, None);
 }
