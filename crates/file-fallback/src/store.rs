@@ -127,6 +127,12 @@ impl<D: Directory> FileFallback<D> {
         self.limits.set_max_bytes(max_bytes);
     }
 
+    /// The most bytes on disk, as they were last [set](Self::set_max_bytes).
+    #[must_use]
+    pub fn max_bytes(&self) -> u64 {
+        self.limits.max_bytes()
+    }
+
     /// The newest time that can be believed, for a [`ClockFile`](crate::ClockFile): the next process remembers it. None
     /// before the first operation with a time.
     #[must_use]

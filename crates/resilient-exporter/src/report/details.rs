@@ -98,7 +98,8 @@ pub struct FilesHealth {
     pub spans: u64,
     /// Their bytes on disk.
     pub bytes: u64,
-    /// The limit on the bytes, of the settings: a [`Fallback`](crate::Fallback) of your own may have another.
+    /// The limit on the bytes. That of fallback files is what the journal and other processes leave of the setting,
+    /// with which they share it ([`Fallback::max_bytes`](crate::Fallback::max_bytes)).
     pub max_bytes: u64,
 }
 

@@ -30,6 +30,12 @@ pub trait Fallback: Send + 'static {
         Usage::default()
     }
 
+    /// The limit on the bytes that are stored, for health: where it is shared, what the others leave of it now. `None`
+    /// stands for the limit of the settings. Must not touch the storage, as [`usage`](Self::usage).
+    fn max_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// The time until stored batches must be removed, at the rate at which batches are stored now, for health. Called
     /// after every operation: cheap, and at most a question to the file system about its free space.
     fn full_in(&mut self, now: SystemTime) -> Option<Duration> {

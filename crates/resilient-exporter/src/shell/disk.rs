@@ -302,8 +302,10 @@ impl<'a> Worker<'a> {
         let dead_letters = guarded(|| Ok(self.fallback.dead_letter_usage())).unwrap_or_default();
         let wall = self.shared.clock.wall();
         let full_in = guarded(|| Ok(self.fallback.full_in(wall))).unwrap_or_default();
+        let max_bytes = guarded(|| Ok(self.fallback.max_bytes())).unwrap_or_default();
         let usage = self.usage;
-        self.shared.on_disk_operation(Contents { usage, dead_letters, set_aside, age_rests_until, full_in });
+        let contents = Contents { usage, max_bytes, dead_letters, set_aside, age_rests_until, full_in };
+        self.shared.on_disk_operation(contents);
         if has_acted || has_changed {
             self.shared.net.notify_one();
         }

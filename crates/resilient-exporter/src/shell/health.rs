@@ -115,12 +115,12 @@ impl Shared {
 
 impl Shared {
     fn storage_health(&self, core: &Core, contents: Contents, journal: Option<JournalUsage>) -> StorageHealth {
-        let Contents { usage, dead_letters, set_aside, full_in, .. } = contents;
+        let Contents { usage, max_bytes, dead_letters, set_aside, full_in, .. } = contents;
         let limits = self.storage_limits;
         let files = |Usage { files, spans, bytes }, max_bytes| FilesHealth { files, spans, bytes, max_bytes };
         let of_fallback = |usage: Usage, max_bytes| core.storage.is_enabled().then(|| files(usage, max_bytes));
         StorageHealth {
-            fallback: of_fallback(usage, limits.fallback),
+            fallback: of_fallback(usage, max_bytes.unwrap_or(limits.fallback)),
             journal: journal.map(|JournalUsage { batches, bytes, max_bytes }| JournalHealth {
                 batches,
                 bytes,

@@ -32,6 +32,8 @@ struct State {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Contents {
     pub(crate) usage: Usage,
+    /// None: that of the settings.
+    pub(crate) max_bytes: Option<u64>,
     pub(crate) dead_letters: Usage,
     pub(crate) set_aside: SetAside,
     pub(crate) age_rests_until: Option<SystemTime>,

@@ -354,6 +354,10 @@ where
         self.dead_letters.usage()
     }
 
+    fn max_bytes(&self) -> Option<u64> {
+        Some(self.files.max_bytes())
+    }
+
     fn full_in(&mut self, now: SystemTime) -> Option<Duration> {
         self.files.full_in(now)
     }

@@ -256,6 +256,19 @@ fn files_that_were_set_aside_are_counted_until_an_operator_removes_them() {
     assert_eq!(store.set_aside(), SetAside::default());
 }
 
+#[test]
+fn the_limit_of_health_is_what_the_journal_leaves() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let mut store = open(state.path(), FallbackFormat::Json);
+    let setting = Files::default().max_bytes;
+    assert_eq!(store.max_bytes(), Some(setting));
+    let home = Arc::clone(&store.upkeep.place.files);
+    home.state(Part::Journal, 256 << 20);
+    store.upkeep.place.journal = Some(home);
+    store.clean_up(now());
+    assert_eq!(store.max_bytes(), Some(setting - (256 << 20)));
+}
+
 /// Each way in which the directory of a process, or a part of it, can vanish while the process runs.
 #[test]
 fn after_its_directory_vanished_the_store_goes_on_in_a_new_one() {

@@ -50,7 +50,7 @@ pub(crate) struct Place<D: Directory> {
 }
 
 pub(super) struct Upkeep<D: Directory> {
-    place: Place<D>,
+    pub(super) place: Place<D>,
     generation: u64,
     letters_generation: u64,
     /// Content of processes that have ended and that moves here, from whichever home: the settings of the directories
