@@ -1,6 +1,8 @@
 //! Figures of `holdfast serve` with limits: the time until it is ready, memory and wake-ups while it is idle, and the
 //! answers of the health route while 5,000 spans a second flow and the collector is down.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::thread;
@@ -43,12 +45,12 @@ pub(super) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let ready = service.ready_after;
 
     thread::park_timeout(SETTLE);
-    let (before, begin) = (wake_ups(service.id())?, now());
+    let (before, begin) = (waits(service.id())?, now());
     while begin.elapsed() < COUNTED {
         thread::park_timeout(COUNTED.saturating_sub(begin.elapsed()));
     }
-    let (after, seconds) = (wake_ups(service.id())?, begin.elapsed().as_secs_f64());
-    let wake_ups = after.saturating_sub(before) as f64 / seconds;
+    let (after, seconds) = (waits(service.id())?, begin.elapsed().as_secs_f64());
+    let wake_ups = wake_ups(&before, &after) as f64 / seconds;
     let memory = memory(service.id())?;
 
     collector.kill();
@@ -157,17 +159,23 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
     sorted.get(at.saturating_sub(1)).copied().unwrap_or(Duration::MAX)
 }
 
-/// Waits of all threads of a process that ended by a wake-up, since its start.
-fn wake_ups(process: u32) -> Result<u64, Failure> {
+/// Waits of each thread of a process that ended by a wake-up, since the start of the thread.
+fn waits(process: u32) -> Result<BTreeMap<OsString, u64>, Failure> {
     let folder = format!("/proc/{process}/task");
     let threads = fs::read_dir(&folder).map_err(|source| Failure::File { path: folder.into(), source })?;
-    let mut sum = 0;
+    let mut waits = BTreeMap::new();
     for thread in threads.flatten() {
         // A thread may end between the two looks.
         let Ok(status) = fs::read_to_string(thread.path().join("status")) else { continue };
-        sum += field(&status, "voluntary_ctxt_switches").unwrap_or(0);
+        waits.insert(thread.file_name(), field(&status, "voluntary_ctxt_switches").unwrap_or(0));
     }
-    Ok(sum)
+    Ok(waits)
+}
+
+/// The wake-ups between two looks. A thread that has ended meanwhile takes none of the others' with it.
+fn wake_ups(before: &BTreeMap<OsString, u64>, after: &BTreeMap<OsString, u64>) -> u64 {
+    let since = |(thread, waits): (&OsString, &u64)| waits.saturating_sub(before.get(thread).copied().unwrap_or(0));
+    after.iter().map(since).sum()
 }
 
 /// KiB of a process in memory.
@@ -206,6 +214,13 @@ mod tests {
         assert_eq!((quantile(&times, 0.5), quantile(&times, 0.99)), (times[99], times[197]));
         assert_eq!(quantile(&times[..1], 0.99), times[0]);
         assert_eq!(quantile(&[], 0.5), Duration::MAX, "no answer is no fast one");
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_hides_no_wake_up_of_the_others() {
+        let look = |threads: &[(&str, u64)]| threads.iter().map(|(thread, waits)| ((*thread).into(), *waits)).collect();
+        let (before, after) = (look(&[("1", 5), ("2", 40)]), look(&[("1", 8), ("3", 2)]));
+        assert_eq!(wake_ups(&before, &after), 5);
     }
 
     #[test]

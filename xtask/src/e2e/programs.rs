@@ -59,7 +59,7 @@ impl Programs {
 pub(super) struct Collector {
     program: PathBuf,
     ports: [u16; 2],
-    process: Option<(Child, ChildStdin, BufReader<ChildStdout>)>,
+    process: Option<(Child, ChildStdin, Receiver<String>)>,
 }
 
 impl Collector {
@@ -80,13 +80,12 @@ impl Collector {
         let failed = |error: io::Error| Failure::Command { what: "mock-collector".into(), status: error.to_string() };
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let input = child.stdin.take().expect("piped above");
-        let mut output = BufReader::new(child.stdout.take().expect("piped above"));
-        let mut greeting = String::new();
-        output.read_line(&mut greeting).map_err(failed)?;
+        let output = lines_of(child.stdout.take().expect("piped above"));
+        let greeting = output.recv_timeout(START);
         self.process = Some((child, input, output));
-        if greeting.is_empty() {
+        if greeting.is_err() {
             self.kill();
-            return Err(found("the collector ended at its start"));
+            return Err(found(format!("the collector ended at its start, or said nothing for {START:?}")));
         }
         Ok(())
     }
@@ -106,10 +105,9 @@ impl Collector {
     /// Gives it a command, as its `--help` has them.
     pub(super) fn ask(&mut self, command: &Value) -> Result<Value, Failure> {
         let Some((_, input, output)) = &mut self.process else { return Err(found("the collector is down")) };
-        let mut reply = String::new();
-        let asked =
-            writeln!(input, "{command}").and_then(|()| input.flush()).and_then(|()| output.read_line(&mut reply));
-        asked.map_err(|error| found(format!("the collector does not answer {command}: {error}")))?;
+        let asked = writeln!(input, "{command}").and_then(|()| input.flush());
+        let reply = asked.and_then(|()| output.recv_timeout(START).map_err(io::Error::other));
+        let reply = reply.map_err(|error| found(format!("the collector does not answer {command}: {error}")))?;
         let reply: Value = serde_json::from_str(&reply)
             .map_err(|error| Failure::Unreadable { what: reply.clone(), why: error.to_string() })?;
         if reply["ok"] == true { Ok(reply) } else { Err(found(format!("the collector answers {command} by {reply}"))) }
@@ -214,7 +212,8 @@ impl Drop for Service {
     }
 }
 
-fn lines_of(output: ChildStdout) -> Receiver<String> {
+/// The lines of a program, for waits with an end.
+pub(super) fn lines_of(output: ChildStdout) -> Receiver<String> {
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {

@@ -4,12 +4,14 @@
 mod scrape;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use super::programs::lines_of;
 use crate::fail::Failure;
 use crate::process::{self, cargo};
 use crate::workspace::Workspace;
@@ -136,7 +138,7 @@ struct Service {
     _running: Running,
     address: String,
     /// Its further lines find a reader.
-    _output: BufReader<ChildStdout>,
+    _output: Receiver<String>,
 }
 
 impl Service {
@@ -149,9 +151,8 @@ impl Service {
             .envs(vars.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut running = Running::start(&mut command)?;
-        let mut output = BufReader::new(running.0.stdout.take().expect("piped above"));
-        let mut line = String::new();
-        let _ = output.read_line(&mut line);
+        let output = lines_of(running.0.stdout.take().expect("piped above"));
+        let line = output.recv_timeout(LONG).unwrap_or_default();
         let address = line.trim_end().strip_prefix("holdfast: listening on http://").map(str::to_owned);
         let address = address.ok_or_else(|| Failure::Found(format!("the service began with {line:?}")))?;
         Ok(Self { _running: running, address, _output: output })

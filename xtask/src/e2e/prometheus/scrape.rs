@@ -3,14 +3,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::Receiver;
 
 use serde_json::Value;
 
-use super::{GET, Running, Service, ask, at, eventually};
+use super::{GET, LONG, Running, Service, ask, at, eventually, lines_of};
 use crate::fail::Failure;
 use crate::process;
 
@@ -70,7 +71,7 @@ pub(super) fn run(programs: &Path, home: &Path, rules: &Path, queries: &[String]
 struct Collector {
     _running: Running,
     input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    output: Receiver<String>,
     endpoint: String,
 }
 
@@ -78,8 +79,8 @@ impl Collector {
     fn start(program: &Path) -> Result<Self, Failure> {
         let mut running = Running::start(Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let input = running.0.stdin.take().expect("piped above");
-        let mut output = BufReader::new(running.0.stdout.take().expect("piped above"));
-        let greeting = line(&mut output)?;
+        let output = lines_of(running.0.stdout.take().expect("piped above"));
+        let greeting = line(&output)?;
         let endpoint = greeting["grpc"].as_str().unwrap_or_default().to_owned();
         Ok(Self { _running: running, input, output, endpoint })
     }
@@ -90,15 +91,13 @@ impl Collector {
             what: format!("mock-collector: {command}"),
             status: error.to_string(),
         })?;
-        let reply = line(&mut self.output)?;
+        let reply = line(&self.output)?;
         if reply["ok"] == true { Ok(()) } else { Err(Failure::Found(format!("mock-collector: {command}: {reply}"))) }
     }
 }
 
-fn line(output: &mut BufReader<ChildStdout>) -> Result<Value, Failure> {
-    let mut line = String::new();
-    let _ = output.read_line(&mut line);
-    json("mock-collector", &line)
+fn line(output: &Receiver<String>) -> Result<Value, Failure> {
+    json("mock-collector", &output.recv_timeout(LONG).unwrap_or_default())
 }
 
 fn json(what: &str, text: &str) -> Result<Value, Failure> {
