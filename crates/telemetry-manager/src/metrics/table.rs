@@ -37,8 +37,8 @@ metrics! {
              shut down.",
             Always(|snapshot, out| out.number(if snapshot.is_exporting { 1.0 } else { 0.0 }));
         "holdfast.health.status", Gauge [""] {STATUS}:
-            "1 for the status that holds, 0 for the others; unhealthy means spans lost within 5 minutes, or \
-             telemetry off.",
+            "1 for the status that holds, 0 for the others; unhealthy means spans lost within 5 minutes, or a \
+             set-up that failed.",
             Always(|snapshot, out| out.states(&[], "status", &STATUSES, status(snapshot.status)));
         "holdfast.build_info", Gauge [""] {VERSION}:
             "Always 1; the label has the version.",
@@ -197,11 +197,12 @@ metrics! {
             "Bytes of fallback files; no sample without a fallback.",
             Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.sum(files.bytes)));
         "holdfast.fallback.max_size", UpDownCounter ["By"] {}:
-            "The limit on the bytes of fallback files; no sample without a fallback.",
+            "The limit on the bytes of fallback files, less those of the journal and of other processes with the \
+             same limit; no sample without a fallback.",
             Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.sum(files.max_bytes)));
         "holdfast.fallback.full_in", Gauge ["s"] {}:
             "Time until the oldest fallback files must be removed, at the rate of the last 10 minutes; no \
-             sample without a file written in that time.",
+             sample without a file that waits, and one written in that time.",
             Exporter(|health, out| health.storage.full_in.iter().for_each(|time| out.number(time.as_secs_f64())));
         "holdfast.journal.batches", UpDownCounter ["{batch}"] {}:
             "Batches in the journal that are not done; no sample without durable mode.",

@@ -5,7 +5,7 @@
 pub(crate) enum Severity {
     /// Telemetry is being lost, or is off.
     Critical,
-    /// Nothing is lost yet.
+    /// Nothing is lost yet, or by the collector's own decision.
     Warning,
 }
 
@@ -56,7 +56,8 @@ pub(crate) const ALERTS: &[Alert] = &[
         page: "health.md#the-status",
         reason: "A loss cannot be undone, so the first one fires. The window keeps the alert for 10 minutes, so that \
                  one loss makes one alert. No reason is left out: none of them follows from a policy that was set to \
-                 lose items.",
+                 lose items. A loss after the last scrape of a program that ends is in its log alone, and one before \
+                 the first scrape of a new instance in HoldfastUnhealthy.",
         fires: &[("items.dropped|reason=\"buffer_full\",signal=\"traces\"", "0x10 5x5")],
         rests: &[("items.dropped|reason=\"buffer_full\",signal=\"traces\"", "5x20")],
         labels: &[("reason", "buffer_full"), ("signal", "traces")],
@@ -170,8 +171,8 @@ pub(crate) const ALERTS: &[Alert] = &[
         expr: "max by (job, instance, endpoint) ({breaker.state|state=~\"open|half_open|isolated\"}) == 1",
         lasts: "10m",
         summary: "The circuit breaker of endpoint {{ $labels.endpoint }} of {{ $labels.instance }} stays open",
-        description: "The endpoint has failed call after call. Nothing is lost yet: items wait in memory and files. \
-                      Start the collector, or check host, port and network.",
+        description: "The endpoint has failed call after call. Items wait in memory and files, and are lost beyond \
+                      their limits. Start the collector, or check host, port and network.",
         page: "health.md#outages",
         reason: "A restart or a roll-out of a collector takes less. The probes of an outage make the breaker half-open \
                  for moments, which must not begin the 10 minutes anew.",
@@ -264,6 +265,22 @@ pub(crate) const ALERTS: &[Alert] = &[
         reason: "Each needs a decision by a person, and none goes away by itself; nothing is lost meanwhile.",
         fires: &[("items.dead_lettered|signal=\"traces\"", "0x10 40x5")],
         rests: &[("items.dead_lettered|signal=\"traces\"", "40x20")],
+        labels: &[("signal", "traces")],
+    },
+    Alert {
+        name: "HoldfastItemsRejected",
+        severity: Severity::Warning,
+        expr: "sum by (job, instance, signal) (increase({items.rejected}[10m])) > 0",
+        lasts: "0m",
+        summary: "The collector rejects some {{ $labels.signal }} of {{ $labels.instance }}",
+        description: "The collector took requests and rejected a part of their items: these are gone, and neither sent \
+                      again nor kept as dead letters. The log has the collector's message; mend the cause that it \
+                      names, such as attributes or times that the collector does not accept.",
+        page: "otlp.md#use",
+        reason: "A rejected item is gone, as a dropped one, yet by the collector's own decision, which may be a policy: \
+                 a warning. No other alert sees it, as these calls succeed.",
+        fires: &[("items.rejected|signal=\"traces\"", "0x10 2x5")],
+        rests: &[("items.rejected|signal=\"traces\"", "2x20")],
         labels: &[("signal", "traces")],
     },
     Alert {

@@ -61,8 +61,9 @@ const ROWS: &[(&str, &[Panel])] = &[
                 ],
             },
             Panel {
-                title: "Refused by the collector",
-                help: "Rejected items are gone; dead letters are kept until they are redriven or removed.",
+                title: "Rejected, dead letters, not durable in time",
+                help: "Rejected items are gone. Dead letters are kept until they are redriven or removed. In durable mode a \
+                       crash may lose the items that were accepted before they were durable.",
                 kind: Kind::Lines,
                 unit: "cps",
                 queries: &[
@@ -78,7 +79,7 @@ const ROWS: &[(&str, &[Panel])] = &[
         &[
             Panel {
                 title: "Items that wait",
-                help: "By their place. They are sent once a collector takes them.",
+                help: "By their place. They are sent once a collector takes them, and dead letters once they are redriven.",
                 kind: Kind::Lines,
                 unit: "short",
                 queries: &[
@@ -98,7 +99,7 @@ const ROWS: &[(&str, &[Panel])] = &[
             },
             Panel {
                 title: "Memory and storage, share of the limit",
-                help: "At 100 % memory goes to files, and the oldest files are removed.",
+                help: "Memory goes to files near 90 %, and at 100 % the oldest files are removed.",
                 kind: Kind::Lines,
                 unit: "percentunit",
                 queries: &[

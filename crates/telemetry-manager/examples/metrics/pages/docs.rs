@@ -164,7 +164,8 @@ const ALERTS_HEAD: &str = "
 ## Alerts
 
 `docs/prometheus/holdfast.rules.yaml`. *Critical*: telemetry is being lost, is stuck, or counts wrongly. *Warning*:
-nothing is lost yet. Windows of 10 minutes and times are for scrapes each 15 s to 2 min.
+nothing is lost yet, or by the collector's own decision. Windows of 10 minutes and times are for scrapes each 15 s to
+2 min. A program that cannot be scraped fires none of them: have an alert on `up == 0` of its job too.
 ";
 
 const TAIL: &str = "
