@@ -91,24 +91,24 @@ impl Samples {
         self.with(&[], Value::Count(count));
     }
 
-    /// A number that grows and falls, without labels.
-    pub(super) fn sum(&mut self, sum: u64) {
-        self.with(&[], Value::Sum(signed(sum)));
-    }
-
     /// A gauge without labels.
     pub(super) fn number(&mut self, number: f64) {
         self.with(&[], Value::Number(number));
     }
 
-    /// A sum of items that only grows.
-    pub(super) fn items_counted(&mut self, signal: Signal, items: u64) {
-        self.with(&[("signal", signal.as_str())], Value::Count(items));
+    /// A sum that only grows, of a signal.
+    pub(super) fn counted(&mut self, signal: Signal, count: u64) {
+        self.with(&[("signal", signal.as_str())], Value::Count(count));
     }
 
-    /// Items that are at a place now.
-    pub(super) fn items_there(&mut self, signal: Signal, items: u64) {
-        self.with(&[("signal", signal.as_str())], Value::Sum(signed(items)));
+    /// A number that grows and falls, of a signal.
+    pub(super) fn there(&mut self, signal: Signal, sum: u64) {
+        self.with(&[("signal", signal.as_str())], Value::Sum(signed(sum)));
+    }
+
+    /// A gauge of a signal.
+    pub(super) fn valued(&mut self, signal: Signal, number: f64) {
+        self.with(&[("signal", signal.as_str())], Value::Number(number));
     }
 
     /// A series of 1 for the state that holds, and one of 0 for each other one.

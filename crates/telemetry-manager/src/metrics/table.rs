@@ -59,25 +59,25 @@ metrics! {
     IsLost {
         "holdfast.items.offered", Counter ["{item}"] {SIGNAL}:
             "Items handed to the exporter.",
-            Exporter(|health, out| out.items_counted(health.signal, health.ledger.offered));
+            Exporter(|health, out| out.counted(health.signal, health.ledger.offered));
         "holdfast.items.recovered", Counter ["{item}"] {SIGNAL}:
             "Items found on disk from an earlier process.",
-            Exporter(|health, out| out.items_counted(health.signal, health.ledger.recovered));
+            Exporter(|health, out| out.counted(health.signal, health.ledger.recovered));
         "holdfast.items.redriven", Counter ["{item}"] {SIGNAL}:
             "Dead letters put back on their way.",
-            Exporter(|health, out| out.items_counted(health.signal, health.ledger.redriven));
+            Exporter(|health, out| out.counted(health.signal, health.ledger.redriven));
         "holdfast.items.delivered", Counter ["{item}"] {SIGNAL}:
             "Items taken by the collector.",
-            Exporter(|health, out| out.items_counted(health.signal, health.ledger.delivered));
+            Exporter(|health, out| out.counted(health.signal, health.ledger.delivered));
         "holdfast.items.rejected", Counter ["{item}"] {SIGNAL}:
             "Items refused by the collector in a partial success; they are not sent again.",
-            Exporter(|health, out| out.items_counted(health.signal, health.ledger.rejected));
+            Exporter(|health, out| out.counted(health.signal, health.ledger.rejected));
         "holdfast.items.dead_lettered", Counter ["{item}"] {SIGNAL}:
             "Items refused for good, and kept as dead letters.",
-            Exporter(|health, out| out.items_counted(health.signal, health.ledger.dead_lettered));
+            Exporter(|health, out| out.counted(health.signal, health.ledger.dead_lettered));
         "holdfast.items.taken_over", Counter ["{item}"] {SIGNAL}:
             "Items in files that another process took over, and counts as recovered.",
-            Exporter(|health, out| out.items_counted(health.signal, health.ledger.taken_over));
+            Exporter(|health, out| out.counted(health.signal, health.ledger.taken_over));
         "holdfast.items.dropped", Counter ["{item}"] {SIGNAL, DROP_REASON}:
             "Accepted items that were given up: lost. Each reason has a sample from the start.",
             Exporter(|health, out| by_reason(health, &DROP_REASONS, &health.ledger.dropped, out));
@@ -92,54 +92,54 @@ metrics! {
         "holdfast.items.possible_duplicates", Counter ["{item}"] {SIGNAL}:
             "Items of calls that the collector may have taken although no answer said so: an upper bound of \
              duplicates.",
-            Exporter(|health, out| out.items_counted(health.signal, health.possible_duplicates));
+            Exporter(|health, out| out.counted(health.signal, health.possible_duplicates));
         "holdfast.items.acknowledged_unreadable", Counter ["{item}"] {SIGNAL}:
             "Delivered items whose acknowledgement is one that no OTLP server gives.",
-            Exporter(|health, out| out.items_counted(health.signal, health.acknowledged_unreadable));
+            Exporter(|health, out| out.counted(health.signal, health.acknowledged_unreadable));
         "holdfast.items.accepted_not_durable", Counter ["{item}"] {SIGNAL}:
             "Items accepted although the journal had not made them durable in time; no sample without durable mode.",
             Exporter(|health, out| {
-                health.accepted_not_durable.into_iter().for_each(|items| out.items_counted(health.signal, items));
+                health.accepted_not_durable.into_iter().for_each(|items| out.counted(health.signal, items));
             });
     }
 
     IsWaiting {
         "holdfast.items.buffered", UpDownCounter ["{item}"] {SIGNAL}:
             "Items that wait in memory, or are being written to a file.",
-            Exporter(|health, out| out.items_there(health.signal, health.ledger.buffered));
+            Exporter(|health, out| out.there(health.signal, health.ledger.buffered));
         "holdfast.items.in_flight", UpDownCounter ["{item}"] {SIGNAL}:
             "Items sent, without an answer yet.",
-            Exporter(|health, out| out.items_there(health.signal, health.ledger.in_flight));
+            Exporter(|health, out| out.there(health.signal, health.ledger.in_flight));
         "holdfast.items.in_fallback", UpDownCounter ["{item}"] {SIGNAL}:
             "Items in fallback files.",
-            Exporter(|health, out| out.items_there(health.signal, health.ledger.in_fallback));
+            Exporter(|health, out| out.there(health.signal, health.ledger.in_fallback));
         "holdfast.items.in_journal", UpDownCounter ["{item}"] {SIGNAL}:
             "Items that only the journal holds.",
-            Exporter(|health, out| out.items_there(health.signal, health.ledger.in_journal));
-        "holdfast.buffer.batches", UpDownCounter ["{batch}"] {}:
+            Exporter(|health, out| out.there(health.signal, health.ledger.in_journal));
+        "holdfast.buffer.batches", UpDownCounter ["{batch}"] {SIGNAL}:
             "Batches that wait in memory.",
-            Exporter(|health, out| out.sum(health.buffered_batches as u64));
-        "holdfast.buffer.size", UpDownCounter ["By"] {}:
+            Exporter(|health, out| out.there(health.signal, health.buffered_batches as u64));
+        "holdfast.buffer.size", UpDownCounter ["By"] {SIGNAL}:
             "Bytes that wait in memory.",
-            Exporter(|health, out| out.sum(health.buffered_bytes as u64));
-        "holdfast.buffer.oldest_age", Gauge ["s"] {}:
+            Exporter(|health, out| out.there(health.signal, health.buffered_bytes as u64));
+        "holdfast.buffer.oldest_age", Gauge ["s"] {SIGNAL}:
             "Age of the oldest batch in memory; 0 without one.",
-            Exporter(|health, out| out.number(health.oldest.unwrap_or_default().as_secs_f64()));
+            Exporter(|health, out| out.valued(health.signal, health.oldest.unwrap_or_default().as_secs_f64()));
         "holdfast.buffer.held_items", UpDownCounter ["{item}"] {SIGNAL}:
             "Items of batches that wait in memory or are being sent; the limit counts these.",
-            Exporter(|health, out| out.items_there(health.signal, health.memory.spans));
+            Exporter(|health, out| out.there(health.signal, health.memory.spans));
         "holdfast.buffer.max_items", UpDownCounter ["{item}"] {SIGNAL}:
             "The limit on the items in memory; 0 if there is none.",
-            Exporter(|health, out| out.items_there(health.signal, health.memory.max_spans));
-        "holdfast.buffer.held_size", UpDownCounter ["By"] {}:
+            Exporter(|health, out| out.there(health.signal, health.memory.max_spans));
+        "holdfast.buffer.held_size", UpDownCounter ["By"] {SIGNAL}:
             "Bytes of batches that wait in memory or are being sent; the limit counts these.",
-            Exporter(|health, out| out.sum(health.memory.bytes));
-        "holdfast.buffer.max_size", UpDownCounter ["By"] {}:
+            Exporter(|health, out| out.there(health.signal, health.memory.bytes));
+        "holdfast.buffer.max_size", UpDownCounter ["By"] {SIGNAL}:
             "The limit on the bytes in memory; 0 if there is none.",
-            Exporter(|health, out| out.sum(health.memory.max_bytes));
+            Exporter(|health, out| out.there(health.signal, health.memory.max_bytes));
         "holdfast.buffer.spilling_items", UpDownCounter ["{item}"] {SIGNAL}:
             "Items that are being written to a fallback file.",
-            Exporter(|health, out| out.items_there(health.signal, health.spilling));
+            Exporter(|health, out| out.there(health.signal, health.spilling));
     }
 
     IsRefusing {
@@ -163,77 +163,77 @@ metrics! {
             "Time until the next call may go out, because of a pause, the backoff or the breaker; 0 if one may \
              go now.",
             Exporter(|health, out| by_endpoint(health, out, |collector| collector.wait.unwrap_or_default().as_secs_f64()));
-        "holdfast.calls", Counter ["{call}"] {OUTCOME}:
+        "holdfast.calls", Counter ["{call}"] {SIGNAL, OUTCOME}:
             "Finished calls to a collector, by success and failure.",
             Exporter(|health, out| {
                 let Metrics { successful_exports, failed_exports, .. } = health.metrics;
                 for (outcome, calls) in OUTCOMES.into_iter().zip([successful_exports, failed_exports]) {
-                    out.with(&[("outcome", outcome)], Value::Count(calls));
+                    out.with(&[("signal", health.signal.as_str()), ("outcome", outcome)], Value::Count(calls));
                 }
             });
-        "holdfast.calls.success_rate_5m", Gauge ["1"] {}:
+        "holdfast.calls.success_rate_5m", Gauge ["1"] {SIGNAL}:
             "Share of the calls of the last 5 minutes that succeeded; 1 without a call.",
-            Exporter(|health, out| out.number(health.success_rate_5m));
-        "holdfast.calls.last_success.timestamp", Gauge ["s"] {}:
+            Exporter(|health, out| out.valued(health.signal, health.success_rate_5m));
+        "holdfast.calls.last_success.timestamp", Gauge ["s"] {SIGNAL}:
             "When a call last succeeded, since 1970; no sample before.",
             Exporter(|health, out| {
-                timestamp(health.metrics.last_export_success).into_iter().for_each(|time| out.number(time));
+                timestamp(health.metrics.last_export_success).into_iter().for_each(|time| out.valued(health.signal, time));
             });
-        "holdfast.calls.last_failure.timestamp", Gauge ["s"] {}:
+        "holdfast.calls.last_failure.timestamp", Gauge ["s"] {SIGNAL}:
             "When a call last failed, since 1970; no sample before.",
             Exporter(|health, out| {
-                timestamp(health.metrics.last_export_failure).into_iter().for_each(|time| out.number(time));
+                timestamp(health.metrics.last_export_failure).into_iter().for_each(|time| out.valued(health.signal, time));
             });
     }
 
     IsStored {
-        "holdfast.fallback.spills", Counter ["{file}"] {}:
+        "holdfast.fallback.spills", Counter ["{file}"] {SIGNAL}:
             "Fallback files written.",
-            Exporter(|health, out| out.count(health.metrics.fallback_usage));
-        "holdfast.fallback.files", UpDownCounter ["{file}"] {}:
+            Exporter(|health, out| out.counted(health.signal, health.metrics.fallback_usage));
+        "holdfast.fallback.files", UpDownCounter ["{file}"] {SIGNAL}:
             "Fallback files on disk; no sample without a fallback.",
-            Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.sum(files.files)));
-        "holdfast.fallback.size", UpDownCounter ["By"] {}:
+            Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.there(health.signal, files.files)));
+        "holdfast.fallback.size", UpDownCounter ["By"] {SIGNAL}:
             "Bytes of fallback files; no sample without a fallback.",
-            Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.sum(files.bytes)));
-        "holdfast.fallback.max_size", UpDownCounter ["By"] {}:
+            Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.there(health.signal, files.bytes)));
+        "holdfast.fallback.max_size", UpDownCounter ["By"] {SIGNAL}:
             "The limit on the bytes of fallback files, less those of the journal and of other processes with the \
              same limit; no sample without a fallback.",
-            Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.sum(files.max_bytes)));
-        "holdfast.fallback.full_in", Gauge ["s"] {}:
+            Exporter(|health, out| health.storage.fallback.iter().for_each(|files| out.there(health.signal, files.max_bytes)));
+        "holdfast.fallback.full_in", Gauge ["s"] {SIGNAL}:
             "Time until the oldest fallback files must be removed, at the rate of the last 10 minutes; no \
              sample without a file that waits, and one written in that time.",
-            Exporter(|health, out| health.storage.full_in.iter().for_each(|time| out.number(time.as_secs_f64())));
-        "holdfast.journal.batches", UpDownCounter ["{batch}"] {}:
+            Exporter(|health, out| health.storage.full_in.iter().for_each(|time| out.valued(health.signal, time.as_secs_f64())));
+        "holdfast.journal.batches", UpDownCounter ["{batch}"] {SIGNAL}:
             "Batches in the journal that are not done; no sample without durable mode.",
-            Exporter(|health, out| health.storage.journal.iter().for_each(|journal| out.sum(journal.batches)));
-        "holdfast.journal.size", UpDownCounter ["By"] {}:
+            Exporter(|health, out| health.storage.journal.iter().for_each(|journal| out.there(health.signal, journal.batches)));
+        "holdfast.journal.size", UpDownCounter ["By"] {SIGNAL}:
             "Bytes of the journal on disk; no sample without durable mode.",
-            Exporter(|health, out| health.storage.journal.iter().for_each(|journal| out.sum(journal.bytes)));
-        "holdfast.journal.max_size", UpDownCounter ["By"] {}:
+            Exporter(|health, out| health.storage.journal.iter().for_each(|journal| out.there(health.signal, journal.bytes)));
+        "holdfast.journal.max_size", UpDownCounter ["By"] {SIGNAL}:
             "The limit on the bytes of the journal, 0 if it knows none; no sample without durable mode.",
-            Exporter(|health, out| health.storage.journal.iter().for_each(|journal| out.sum(journal.max_bytes)));
-        "holdfast.dead_letters.files", UpDownCounter ["{file}"] {}:
+            Exporter(|health, out| health.storage.journal.iter().for_each(|journal| out.there(health.signal, journal.max_bytes)));
+        "holdfast.dead_letters.files", UpDownCounter ["{file}"] {SIGNAL}:
             "Dead letters on disk; no sample without a fallback.",
-            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.sum(files.files)));
+            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.there(health.signal, files.files)));
         "holdfast.dead_letters.items", UpDownCounter ["{item}"] {SIGNAL}:
             "Items in dead letters; no sample without a fallback.",
-            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.items_there(health.signal, files.spans)));
-        "holdfast.dead_letters.size", UpDownCounter ["By"] {}:
+            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.there(health.signal, files.spans)));
+        "holdfast.dead_letters.size", UpDownCounter ["By"] {SIGNAL}:
             "Bytes of dead letters; no sample without a fallback.",
-            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.sum(files.bytes)));
-        "holdfast.dead_letters.max_size", UpDownCounter ["By"] {}:
+            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.there(health.signal, files.bytes)));
+        "holdfast.dead_letters.max_size", UpDownCounter ["By"] {SIGNAL}:
             "The limit on the bytes of dead letters; no sample without a fallback.",
-            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.sum(files.max_bytes)));
+            Exporter(|health, out| health.storage.dead_letters.iter().for_each(|files| out.there(health.signal, files.max_bytes)));
         "holdfast.dead_letters.evicted", Counter ["{item}"] {SIGNAL}:
             "Items of dead letters that were removed to keep the limits of dead letters: lost.",
-            Exporter(|health, out| out.items_counted(health.signal, health.dead_letters_evicted));
-        "holdfast.set_aside.files", UpDownCounter ["{file}"] {}:
+            Exporter(|health, out| out.counted(health.signal, health.dead_letters_evicted));
+        "holdfast.set_aside.files", UpDownCounter ["{file}"] {SIGNAL}:
             "Damaged files in quarantine, which wait for an operator.",
-            Exporter(|health, out| out.sum(health.storage.set_aside.files));
+            Exporter(|health, out| out.there(health.signal, health.storage.set_aside.files));
         "holdfast.set_aside.items", UpDownCounter ["{item}"] {SIGNAL}:
             "Items in the damaged files when they were written.",
-            Exporter(|health, out| out.items_there(health.signal, health.storage.set_aside.spans));
+            Exporter(|health, out| out.there(health.signal, health.storage.set_aside.spans));
     }
 
     Conventions {
