@@ -32,12 +32,25 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, path: &str) -> Result<
     }
     match tokio::time::timeout(PATIENCE, to_bytes(body, MAX_BYTES)).await {
         Ok(Ok(bytes)) => Ok(bytes.to_vec()),
-        Ok(Err(_)) => Err(too_large()),
+        Ok(Err(error)) if is_too_large(&error) => Err(too_large()),
+        // The client has broken off, or its chunks are no HTTP.
+        Ok(Err(error)) => Err(Problem::new(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}"), path)),
         Err(_) => {
             let detail = format!("the body has not arrived within {} s", PATIENCE.as_secs());
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail, path))
         }
     }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Accepts a request without a body alone.

@@ -137,18 +137,28 @@ pub(crate) fn processes(state: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Copies a state directory as `kill -9` would leave it at this moment.
+/// Copies a state directory as `kill -9` would leave it at this moment. A file that goes meanwhile makes it another
+/// moment: the copy begins anew.
 pub(crate) fn copy(from: &Path, to: &Path) {
+    while let Err(error) = try_copy(from, to) {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        fs::remove_dir_all(to).expect("our own directory");
+    }
+}
+
+fn try_copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to).expect("a place to copy to");
     fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("our own directory");
-    for entry in fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
         let target = to.join(entry.file_name());
-        match entry.file_type().expect("known").is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).expect("copied")),
+        if entry.file_type()?.is_dir() {
+            try_copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
         }
     }
+    Ok(())
 }
 
 /// The directory of the only process in a state directory.

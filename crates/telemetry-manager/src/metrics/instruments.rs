@@ -44,7 +44,8 @@ struct Source {
 ///
 /// Register once for each meter provider: a second registration at the same provider reports the same series again, and
 /// readers take one of the two. After the shutdown of telemetry the last numbers are reported. Metrics must not take
-/// the way of the spans that they are about: give the meter provider an exporter of its own.
+/// the way of the spans that they are about: give the meter provider an exporter of its own. The histogram of calls is
+/// recorded on the thread that sends: a meter of yours that blocks there stops delivery.
 ///
 /// ```
 /// use opentelemetry::metrics::MeterProvider as _;

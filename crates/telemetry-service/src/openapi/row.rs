@@ -44,7 +44,7 @@ struct Answer {
 
 /// Statuses of each operation: `Host` or a parameter, `Origin` or `Host`, a large head, too many connections.
 const ALWAYS: [u16; 4] = [400, 403, HEAD, 503];
-/// The one refusal without a body: the HTTP library gives it.
+/// The refusal that never has a body: the HTTP library gives it, as it gives a bare 400 to a head that is no HTTP.
 const HEAD: u16 = 431;
 /// Statuses of each operation that reads a body.
 const OF_BODIES: [u16; 3] = [408, 413, 415];
@@ -209,10 +209,13 @@ impl Row {
 /// The meaning of a refusal, and a `detail` that one may have.
 fn meaning(status: u16) -> (&'static str, &'static str) {
     match status {
-        400 => ("Host, a parameter or a field of the body is refused", "there are two Host headers"),
+        400 => (
+            "Host, a parameter or a field of the body is refused; without a body: the head is no HTTP",
+            "there are two Host headers",
+        ),
         401 => ("The token is missing, or is another one", "the token is another one"),
         403 => (
-            "Host or Origin is one of strangers, or the service has no token or no tests for strangers",
+            "Host, Origin or Sec-Fetch-Site is one of strangers, or the service has no token or no tests for strangers",
             "Origin is \"http://example.com\": pages of other servers may not ask",
         ),
         404 => ("There is none with this id", "there is none with this id"),
@@ -222,7 +225,7 @@ fn meaning(status: u16) -> (&'static str, &'static str) {
         415 => ("The body is no JSON, or is coded", "content-type is text/plain; accepted is application/json"),
         422 => ("Fields are accepted each, and not together", "span_rate makes 3600000 spans with duration_seconds"),
         429 => ("As many run as are accepted", "2 run already, and no more are accepted at a time"),
-        HEAD => ("The head of the request is larger than 16 KiB", ""),
+        HEAD => ("The head of the request is larger than 16 KiB, or has more than 100 headers", ""),
         500 => ("A fault of the service", "the start of the test panicked"),
         503 => ("Not now: connections, operations or the storage", "all connections are in use"),
         504 => ("The disk has not answered in time", "the disk has not answered within 30 s"),

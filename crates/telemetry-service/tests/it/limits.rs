@@ -57,6 +57,10 @@ fn bodies_that_are_large_or_coded_are_refused_before_they_are_read() {
             assert!(answer.contains("application/problem+json"), "{answer}");
         }
     }
+    // No size of a chunk: the body has no end that can be read, and is not too large.
+    let broken = format!("{}zz\r\n{{}}\r\n", head(&world, "Transfer-Encoding: chunked\r\n"));
+    let answer = world.send(broken.as_bytes());
+    assert!(answer.status == 400 && answer.body.contains("cannot be read"), "{}", answer.body);
     for more in ["Content-Length: 2\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"] {
         let answer = world.request("POST", REDRIVE, &format!("Authorization: Bearer {TOKEN}\r\n{more}"));
         assert_eq!((answer.status, answer.header("content-type")), (400, "application/problem+json"), "{more}");

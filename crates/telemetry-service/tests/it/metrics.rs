@@ -55,9 +55,9 @@ fn metrics_are_the_ledger_in_prometheus_text() {
         (25.0, 25.0)
     );
     assert_eq!(at("holdfast_items_delivered_total{signal=\"traces\"}"), world.collector.received().unique as f64);
-    assert_eq!(at("holdfast_calls_total{outcome=\"success\"}"), 1.0);
-    assert!(at("holdfast_calls_last_success_timestamp_seconds") > 1.7e9);
-    assert!(!samples.contains_key("holdfast_calls_last_failure_timestamp_seconds"));
+    assert_eq!(at("holdfast_calls_total{signal=\"traces\",outcome=\"success\"}"), 1.0);
+    assert!(at("holdfast_calls_last_success_timestamp_seconds{signal=\"traces\"}") > 1.7e9);
+    assert!(!samples.keys().any(|name| name.starts_with("holdfast_calls_last_failure_timestamp_seconds")));
     let duration = |end: &str, label: &str| {
         let name = format!("otel_sdk_exporter_operation_duration_seconds_{end}{{");
         let mut series = samples.iter().filter(|(series, _)| series.starts_with(&name) && series.contains(label));
