@@ -92,7 +92,8 @@ fn lost_batches_are_counted_and_no_other_is_lost(harm: impl FnOnce(&Path) -> BTr
     assert!(ledger.in_journal > 15 * BATCH && ledger.in_journal < 25 * BATCH && ledger.lost() == 0, "{ledger:?}");
     let removed = harm(&state);
     eventually("the journal thread learns of it", || vanished(&handle) > 0);
-    let told = std::iter::from_fn(|| events.try_recv().ok()).find_map(|event| match event {
+    // The event follows the ledger: it is published without the lock.
+    let told = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok()).find_map(|event| match event {
         Event::JournalVanished { spans } => Some(spans as u64),
         _ => None,
     });
