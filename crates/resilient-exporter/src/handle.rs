@@ -46,8 +46,7 @@ impl Handle {
     /// Has every batch that was accepted before this call leave memory: waits until each has an answer. When the
     /// collector takes nothing, at the latest after half of `timeout`, the rest is moved to fallback files, or is left
     /// to the journal in durable mode, and this waits until they are as durable there as the journal's sync policy asks
-    /// for. Without such a place the whole
-    /// `timeout` is waited for answers.
+    /// for. Without such a place the whole `timeout` is waited for answers.
     ///
     /// A batch that waits for its answer when it is moved is sent again later: a possible duplicate, and counted as
     /// one. Flushes at the same time share the earliest of these moves. Stored batches are sent as always;
