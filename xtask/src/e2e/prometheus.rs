@@ -4,16 +4,15 @@
 mod scrape;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::programs::lines_of;
+use super::http;
+use super::programs::{Programs, Service};
 use crate::fail::Failure;
-use crate::process::{self, cargo};
+use crate::process;
 use crate::workspace::Workspace;
 
 const TOOL: &str = "promtool";
@@ -33,17 +32,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let tests = docs.join("prometheus/holdfast.test.yaml");
     process::run(promtool("rules").arg(&rules))?;
     process::run(Command::new(TOOL).args(["test", "rules"]).arg(&tests))?;
-    let home = workspace.target.join("e2e-prometheus");
-    let _ = fs::remove_dir_all(&home);
-    fs::create_dir_all(&home).map_err(at(&home))?;
+    let programs = Programs::build(workspace, "prometheus", false)?;
     let dashboard = docs.join("grafana/holdfast.json");
-    check_queries(&dashboard, &home.join("queries.yaml"))?;
-    process::run(cargo().args(["build", "--quiet", "--package", "holdfast", "--package", "mock-collector"]))?;
-    let programs = workspace.target.join("debug");
-    let page = page_of_an_outage(&programs.join("holdfast"), &home)?;
-    check_page(&page)?;
-    scrape::run(&programs, &home, &rules, &queries_of(&dashboard)?)?;
-    fs::remove_dir_all(&home).map_err(at(&home))
+    check_queries(&dashboard, &programs.home.join("queries.yaml"))?;
+    check_page(&page_of_an_outage(&programs)?)?;
+    scrape::run(&programs, &rules, &queries_of(&dashboard)?)
 }
 
 fn promtool(check: &str) -> Command {
@@ -92,13 +85,26 @@ fn as_rules(queries: &[String]) -> String {
 }
 
 /// The page of a service whose collector is away: calls have failed, items wait, and the journal and the files are on.
-fn page_of_an_outage(program: &Path, home: &Path) -> Result<String, Failure> {
-    let service = Service::start(program, home, &[("OTEL_EXPORTER_OTLP_ENDPOINT", NOWHERE)])?;
-    service.load(50)?;
+fn page_of_an_outage(programs: &Programs) -> Result<String, Failure> {
+    let service = serve(programs, &[("OTEL_EXPORTER_OTLP_ENDPOINT", NOWHERE)])?;
+    load(&service, 50)?;
     eventually("a call fails", || {
-        let page = ask(&service.address, "GET", "/metrics", "")?;
+        let page = http::get(service.address, "/metrics")?.body;
         Ok(page.contains("error_type=\"connection\"").then_some(page))
     })
+}
+
+/// `holdfast serve` in durable mode.
+fn serve(programs: &Programs, vars: &[(&str, &str)]) -> Result<Service, Failure> {
+    let durable = [("OTEL_BSP_SCHEDULE_DELAY", "50"), ("TELEMETRY_JOURNAL_ENABLED", "true")];
+    programs.serve(&durable.iter().chain(vars).copied().collect::<Vec<_>>())
+}
+
+/// Has the service make spans.
+fn load(service: &Service, spans: u32) -> Result<(), Failure> {
+    let load = format!("{{\"span_count\": {spans}}}");
+    let answer = http::post(service.address, "/telemetry-test/generate-loads", &load)?;
+    if answer.status == 200 { Ok(()) } else { Err(Failure::Found(format!("generate-loads: {}", answer.body))) }
 }
 
 /// Asks again until there is an answer.
@@ -127,66 +133,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
+        // A process that has ended by itself leaves nothing to kill.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// `holdfast serve` in durable mode.
-struct Service {
-    _running: Running,
-    address: String,
-    /// Its further lines find a reader.
-    _output: Receiver<String>,
-}
-
-impl Service {
-    fn start(program: &Path, home: &Path, vars: &[(&str, &str)]) -> Result<Self, Failure> {
-        let mut command = Command::new(program);
-        command.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().env("HOME", home);
-        command
-            .env("OTEL_BSP_SCHEDULE_DELAY", "50")
-            .env("TELEMETRY_JOURNAL_ENABLED", "true")
-            .envs(vars.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut running = Running::start(&mut command)?;
-        let output = lines_of(running.0.stdout.take().expect("piped above"));
-        let line = output.recv_timeout(LONG).unwrap_or_default();
-        let address = line.trim_end().strip_prefix("holdfast: listening on http://").map(str::to_owned);
-        let address = address.ok_or_else(|| Failure::Found(format!("the service began with {line:?}")))?;
-        Ok(Self { _running: running, address, _output: output })
-    }
-
-    /// Has the service make spans.
-    fn load(&self, spans: u32) -> Result<(), Failure> {
-        let load = format!("{{\"span_count\": {spans}, \"delay_ms\": 0, \"include_errors\": false}}");
-        ask(&self.address, "POST", "/telemetry-test/generate-loads", &load).map(drop)
-    }
-}
-
-/// The body of an answer with a status of success.
-fn ask(address: &str, method: &str, path: &str, body: &str) -> Result<String, Failure> {
-    let answer = exchange(address, method, path, body);
-    let answer =
-        answer.map_err(|error| Failure::Command { what: format!("{method} {path}"), status: error.to_string() })?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head.split(' ').nth(1) {
-        Some(status) if status.starts_with('2') => Ok(body.to_owned()),
-        _ => Err(Failure::Found(format!("{method} {path}: {answer}"))),
-    }
-}
-
-fn exchange(address: &str, method: &str, path: &str, body: &str) -> std::io::Result<String> {
-    let mut socket = TcpStream::connect(address)?;
-    socket.set_read_timeout(Some(LONG))?;
-    let length = body.len();
-    // Version 1.0: no part of the answer is encoded, and the connection ends with it.
-    let head = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}");
-    write!(socket, "{head}\r\nContent-Type: application/json\r\n\r\n{body}")?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 /// Has the tool read a page. It ends with an error for a page that it cannot read, and for one with bad names.

@@ -3,15 +3,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::mpsc::Receiver;
+use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{GET, LONG, Running, Service, ask, at, eventually, lines_of};
+use super::super::programs::Programs;
+use super::{GET, LONG, Running, at, eventually, load, serve};
 use crate::fail::Failure;
 use crate::process;
 
@@ -29,24 +29,24 @@ const QUICK: [(&str, &str); 4] = [
 ];
 
 /// Plays the outage.
-pub(super) fn run(programs: &Path, home: &Path, rules: &Path, queries: &[String]) -> Result<(), Failure> {
+pub(super) fn run(programs: &Programs, rules: &Path, queries: &[String]) -> Result<(), Failure> {
     process::require(TOOL, "--version", GET)?;
-    let mut collector = Collector::start(&programs.join("mock-collector"))?;
-    let endpoint = collector.endpoint.clone();
+    let mut collector = programs.collector()?;
+    let endpoint = collector.endpoint();
     let vars: Vec<_> = QUICK.into_iter().chain([("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())]).collect();
-    let service = Service::start(&programs.join("holdfast"), home, &vars)?;
-    let prometheus = Prometheus::start(home, rules, &service.address)?;
+    let service = serve(programs, &vars)?;
+    let prometheus = Prometheus::start(&programs.home, rules, &service.address.to_string())?;
 
-    service.load(100)?;
+    load(&service, 100)?;
     prometheus.wait_for("sum(holdfast_items_delivered_total) >= 100")?;
-    collector.command("stop")?;
+    collector.ask(&json!({"command": "stop"}))?;
     for _ in 0..5 {
-        service.load(100)?;
+        load(&service, 100)?;
     }
     prometheus.wait_for("sum(holdfast_items_in_fallback) > 0")?;
     prometheus.wait_for("max(holdfast_breaker_state{state=~\"open|half_open\"}) == 1")?;
     prometheus.wait_for("max(holdfast_health_status{status=\"degraded\"}) == 1")?;
-    collector.command("start_again")?;
+    collector.ask(&json!({"command": "start_again"}))?;
     let waiting = ["buffered", "in_flight", "in_fallback", "in_journal"].map(|place| format!("holdfast_items_{place}"));
     prometheus.wait_for(&format!("sum({}) == 0", waiting.join(" + ")))?;
     // The process before, which was killed, left spans to this one.
@@ -67,41 +67,32 @@ pub(super) fn run(programs: &Path, home: &Path, rules: &Path, queries: &[String]
     Ok(())
 }
 
-/// The program `mock-collector`, which commands on its standard input control.
-struct Collector {
-    _running: Running,
-    input: ChildStdin,
-    output: Receiver<String>,
-    endpoint: String,
-}
-
-impl Collector {
-    fn start(program: &Path) -> Result<Self, Failure> {
-        let mut running = Running::start(Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let input = running.0.stdin.take().expect("piped above");
-        let output = lines_of(running.0.stdout.take().expect("piped above"));
-        let greeting = line(&output)?;
-        let endpoint = greeting["grpc"].as_str().unwrap_or_default().to_owned();
-        Ok(Self { _running: running, input, output, endpoint })
-    }
-
-    fn command(&mut self, command: &str) -> Result<(), Failure> {
-        let sent = writeln!(self.input, "{{\"command\": \"{command}\"}}").and_then(|()| self.input.flush());
-        sent.map_err(|error| Failure::Command {
-            what: format!("mock-collector: {command}"),
-            status: error.to_string(),
-        })?;
-        let reply = line(&self.output)?;
-        if reply["ok"] == true { Ok(()) } else { Err(Failure::Found(format!("mock-collector: {command}: {reply}"))) }
-    }
-}
-
-fn line(output: &Receiver<String>) -> Result<Value, Failure> {
-    json("mock-collector", &output.recv_timeout(LONG).unwrap_or_default())
-}
-
-fn json(what: &str, text: &str) -> Result<Value, Failure> {
+fn parsed(what: &str, text: &str) -> Result<Value, Failure> {
     serde_json::from_str(text).map_err(|error| Failure::Unreadable { what: what.to_owned(), why: error.to_string() })
+}
+
+/// The body of an answer with a status of success.
+fn ask(address: &str, method: &str, path: &str, body: &str) -> Result<String, Failure> {
+    let answer = exchange(address, method, path, body);
+    let answer =
+        answer.map_err(|error| Failure::Command { what: format!("{method} {path}"), status: error.to_string() })?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    match head.split(' ').nth(1) {
+        Some(status) if status.starts_with('2') => Ok(body.to_owned()),
+        _ => Err(Failure::Found(format!("{method} {path}: {answer}"))),
+    }
+}
+
+fn exchange(address: &str, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(LONG))?;
+    let length = body.len();
+    // Version 1.0: Prometheus sends no part of the answer in chunks, and the connection ends with it.
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}");
+    write!(socket, "{head}\r\nContent-Type: application/json\r\n\r\n{body}")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// A Prometheus that scrapes one service each second.
@@ -135,7 +126,7 @@ impl Prometheus {
     /// The results of a query at this moment.
     fn results(&self, query: &str) -> Result<Vec<Value>, Failure> {
         let target = format!("/api/v1/query?query={}", escaped(query));
-        let mut answer = json(query, &ask(&self.address, "GET", &target, "")?)?;
+        let mut answer = parsed(query, &ask(&self.address, "GET", &target, "")?)?;
         match answer["data"]["result"].take() {
             Value::Array(results) if answer["status"] == "success" => Ok(results),
             _ => Err(Failure::Found(format!("{query}: {answer}"))),
@@ -150,7 +141,7 @@ impl Prometheus {
     /// The number of rules, each of which was evaluated without an error.
     fn healthy_rules(&self) -> Result<usize, Failure> {
         eventually("each rule is evaluated", || {
-            let answer = json("rules", &ask(&self.address, "GET", "/api/v1/rules", "")?)?;
+            let answer = parsed("rules", &ask(&self.address, "GET", "/api/v1/rules", "")?)?;
             let groups = answer["data"]["groups"].as_array().cloned().unwrap_or_default();
             let rules: Vec<_> = groups.iter().filter_map(|group| group["rules"].as_array()).flatten().collect();
             if let Some(bad) = rules.iter().find(|rule| rule["health"] == "err") {
