@@ -37,13 +37,13 @@ pub enum Values {
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub enum Value {
-    /// Of a counter.
+    /// The value of a counter.
     Count(u64),
-    /// Of an up-down-counter.
+    /// The value of an up-down-counter.
     Sum(i64),
-    /// Of a gauge.
+    /// The value of a gauge.
     Number(f64),
-    /// Of a histogram.
+    /// The value of a histogram.
     Buckets(Bucketed),
 }
 

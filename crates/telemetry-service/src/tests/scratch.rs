@@ -52,7 +52,7 @@ impl Scratch {
 
     fn make(temporary: &Path) -> io::Result<Self> {
         let prefix = format!("{PREFIX}{}-", std::process::id());
-        // It is made with this mode, and not narrowed afterwards.
+        // The directory is made with this mode, and not narrowed afterwards.
         let private = Permissions::from_mode(PRIVATE);
         let mut builder = tempfile::Builder::new();
         let dir = builder.prefix(&prefix).rand_bytes(RANDOM).permissions(private).tempdir_in(temporary)?;
@@ -82,7 +82,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left after an error goes with the `TempDir`.
+        // After an error the `TempDir` removes the rest.
         let _ = remove(self.dir.path());
     }
 }
@@ -104,7 +104,7 @@ fn is_scratch(name: &OsStr) -> bool {
 fn remove_if_abandoned(path: &Path, user: u32) -> bool {
     let is_private =
         |metadata: fs::Metadata| metadata.is_dir() && metadata.uid() == user && metadata.mode() & 0o7777 == PRIVATE;
-    // Of a link the metadata is its own.
+    // The metadata of a link is that of the link itself.
     if !path.symlink_metadata().is_ok_and(is_private) {
         return false;
     }

@@ -81,7 +81,7 @@ fn each_body_has_an_example_and_each_example_is_valid() {
     let document = document(|service| service);
     let mut seen = 0;
     for (at, content) in contents(&document) {
-        // Of a body: a sentence about a field that its reader does not ask for would have no type.
+        // A field with a sentence that no reader of a body asks for would have no type.
         for (name, field) in content["schema"]["properties"].as_object().into_iter().flatten() {
             assert!(field["type"].is_string() && field["description"].is_string(), "{at}: {name}: {field}");
         }

@@ -147,9 +147,10 @@ collection of a meter provider, is one consistent snapshot, which costs one shor
 ";
 
 const CONVENTIONS: &str = "\
-Of the [semantic conventions](https://opentelemetry.io/docs/specs/semconv/otel/sdk-metrics/), as they are. The
-component is the exporter as a whole. `inflight` and `exported` add up: spans offered, recovered and redriven, less
-those that another process took over, are in flight or exported.
+These names are those of the
+[semantic conventions](https://opentelemetry.io/docs/specs/semconv/otel/sdk-metrics/), unchanged. The component is the
+exporter as a whole. `inflight` and `exported` add up: spans offered, recovered and redriven, less those that another
+process took over, are in flight or exported.
 
 - A call is one request to a collector. The operations of `otel.sdk.exporter.operation.duration` are calls, not batches:
   a batch of an outage would take hours, and its waits are metrics of their own. For OpenTelemetry the histogram begins
