@@ -2,6 +2,7 @@
 
 mod scope;
 mod span;
+mod writer;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +14,8 @@ use opentelemetry_sdk::trace::SpanData;
 
 use crate::payload::{BatchId, Payload};
 use crate::wire::{close, open, put_bytes, varint_len};
+
+pub use self::writer::BatchWriter;
 
 /// Writes batches of one resource.
 ///

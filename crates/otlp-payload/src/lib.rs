@@ -60,7 +60,7 @@ pub use age::Aged;
 pub use check::check_items;
 pub use decode::{Decoded, decode, decode_all};
 pub use divide::Separated;
-pub use encode::{Encoder, ValueLimits};
+pub use encode::{BatchWriter, Encoder, ValueLimits};
 pub use merge::{Merged, merge, merge_within};
 pub use payload::{BatchId, Payload};
 pub use signal::Signal;

@@ -100,7 +100,7 @@ fn group_many(spans: &[SpanData], same: usize) -> Vec<(&InstrumentationScope, Ve
 /// True only if the scopes are equal; false may still mean equal (the same attributes in another order).
 ///
 /// Not a number is never equal and the two zeros differ, as in the hash map that the stock exporter groups with.
-fn identical(a: &InstrumentationScope, b: &InstrumentationScope) -> bool {
+pub(super) fn identical(a: &InstrumentationScope, b: &InstrumentationScope) -> bool {
     same_text(a.name(), b.name())
         && same_option(a.version(), b.version())
         && same_option(a.schema_url(), b.schema_url())

@@ -11,3 +11,4 @@ mod signals;
 mod spans;
 mod telemetry;
 mod walk;
+mod writer;
