@@ -24,7 +24,8 @@ fn the_bytes_of_a_batch_take_one_allocation_and_a_line_a_handful() {
     let mut gather = || {
         let push = || spans.iter().for_each(|span| writer.push(span));
         let (_, pushes) = counted_once(push);
-        let (payload, finish) = counted_once(|| writer.finish(&encoder, BatchId { incarnation: 1, seq: 0 }, UNIX_EPOCH));
+        let (payload, finish) =
+            counted_once(|| writer.finish(&encoder, BatchId { incarnation: 1, seq: 0 }, UNIX_EPOCH));
         (payload, pushes, finish)
     };
     drop(gather()); // the buffers grow with the first batch

@@ -11,29 +11,33 @@ use opentelemetry_sdk::trace::SpanExporter;
 use otlp_payload::{Signal, ValueLimits};
 use otlp_transport::{ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
-use span_buffer::Limits;
+use span_buffer::{Limits, Size};
 
 use self::storage::Storage;
 use crate::core::{Core, Endpoint, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
 use crate::pipeline::Pipeline;
+use crate::processor::ResilientSpanProcessor;
 use crate::report::details::StorageLimits;
 use crate::report::notes::StorageNote;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
-use crate::seams::settings::{
-    Breaker, Buffer, DeadLetters, Durability, Files, Refused, Replay, Requests, Retry, Settings, Shutdown, TooSmall,
-};
+use crate::seams::settings::{Breaker, Buffer, DeadLetters, Durability, Refused, Retry, Settings, Shutdown, TooSmall};
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
-use crate::shell::{disk, journal, net, own, signals};
+use crate::shell::staging::StagingSettings;
+use crate::shell::{disk, journal, net, nice, own, signals};
 use crate::stores::none::NoFallback;
 
 mod aliases;
+mod groups;
 mod storage;
+
+/// The default of [`Shutdown::timeout`] behind the SDK's batch processor, which waits 5 s for both.
+const BEHIND_A_QUEUE: Duration = Duration::from_millis(3_500);
 
 /// A transport or a span exporter: the argument of [`Builder::with_primary`].
 pub trait IntoPrimary<Kind> {
@@ -114,66 +118,10 @@ impl ResilientSpanExporter {
     }
 }
 
-/// Settings.
-impl Builder {
-    /// Replaces all settings.
-    pub fn with_settings(mut self, settings: Settings) -> Self {
-        self.settings = settings;
-        self
-    }
-
-    /// Changes settings of the buffer in memory.
-    pub fn buffer(mut self, change: impl FnOnce(&mut Buffer)) -> Self {
-        change(&mut self.settings.buffer);
-        self
-    }
-
-    /// Changes settings of the circuit breaker.
-    pub fn circuit_breaker(mut self, change: impl FnOnce(&mut Breaker)) -> Self {
-        change(&mut self.settings.circuit_breaker);
-        self
-    }
-
-    /// Changes settings of the retries.
-    pub fn retry(mut self, change: impl FnOnce(&mut Retry)) -> Self {
-        change(&mut self.settings.retry);
-        self
-    }
-
-    /// Changes settings of a request.
-    pub fn request(mut self, change: impl FnOnce(&mut Requests)) -> Self {
-        change(&mut self.settings.request);
-        self
-    }
-
-    /// Changes settings of the fallback files.
-    pub fn fallback(mut self, change: impl FnOnce(&mut Files)) -> Self {
-        change(&mut self.settings.fallback);
-        self
-    }
-
-    /// Changes settings of durable mode.
-    pub fn journal(mut self, change: impl FnOnce(&mut Durability)) -> Self {
-        change(&mut self.settings.journal);
-        self
-    }
-
-    /// Changes settings of dead letters.
-    pub fn dead_letter(mut self, change: impl FnOnce(&mut DeadLetters)) -> Self {
-        change(&mut self.settings.dead_letter);
-        self
-    }
-
-    /// Changes settings of the replay.
-    pub fn replay(mut self, change: impl FnOnce(&mut Replay)) -> Self {
-        change(&mut self.settings.replay);
-        self
-    }
-
-    /// Changes settings of the shutdown.
-    pub fn shutdown(mut self, change: impl FnOnce(&mut Shutdown)) -> Self {
-        change(&mut self.settings.shutdown);
-        self
+impl ResilientSpanProcessor {
+    /// Starts with every default; see [`Builder`], whose [`build_processor`](Builder::build_processor) is the end.
+    pub fn builder() -> Builder {
+        Builder::default()
     }
 }
 
@@ -250,11 +198,37 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] names the field, its value and the accepted range, or the directory that cannot be used safely.
     /// No thread of the exporter runs then.
-    pub fn build(self) -> Result<ResilientSpanExporter, BuildError> {
-        let of = |limit: Option<u32>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let Settings { attribute_value_length_limit, span_attribute_value_length_limit, .. } = self.settings;
-        let limits = ValueLimits::new(of(attribute_value_length_limit), of(span_attribute_value_length_limit));
+    pub fn build(mut self) -> Result<ResilientSpanExporter, BuildError> {
+        let limits = self.value_limits();
+        if self.settings.shutdown.timeout == Shutdown::default().timeout {
+            self.settings.shutdown.timeout = BEHIND_A_QUEUE;
+        }
         Ok(ResilientSpanExporter::new(self.build_pipeline(Signal::Traces)?, limits))
+    }
+
+    /// The same with a span processor in front, which takes the place of the SDK's batch processor and its queue.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_processor(self) -> Result<ResilientSpanProcessor, BuildError> {
+        let Settings { processor: batches, journal, request, .. } = &self.settings;
+        // Settings that `check` refuses are refused below.
+        let staging = StagingSettings {
+            batch: Size {
+                count: batches.max_export_batch_size.min(request.max_spans.map_or(usize::MAX, NonZeroUsize::get)),
+                bytes: request.max_bytes,
+            },
+            buffer: self.limits(),
+            delay: match journal.enabled {
+                true => batches.scheduled_delay.min(journal.staging),
+                false => batches.scheduled_delay,
+            },
+            parallelism: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            values: self.value_limits(),
+        };
+        let (flush_timeout, limits) = (batches.export_timeout, self.value_limits());
+        let exporter = ResilientSpanExporter::new(self.build_pipeline(Signal::Traces)?, limits);
+        Ok(ResilientSpanProcessor::new(exporter, staging, flush_timeout))
     }
 
     /// The same for requests of any signal that are encoded already. Each signal has a pipeline of its own, whose files
@@ -332,16 +306,24 @@ impl Builder {
             let shared = Arc::downgrade(&shared);
             home.set_waker(Box::new(move || shared.upgrade().iter().for_each(|shared| shared.wake_storage())));
         }
+        let niceness = self.settings.threads.niceness;
         if let Some(fallback) = fallback {
-            spawn(&shared, "holdfast-disk", move |shared| disk::run(shared, fallback))?;
+            spawn(&shared, "holdfast-disk", move |shared| {
+                nice::be_nicer_by(niceness);
+                disk::run(shared, fallback);
+            })?;
         }
         let journal = committer.map_or(Ok(()), |committer| {
             spawn(&shared, "holdfast-journal", move |shared| journal::run(shared, committer))
         });
         let has_journal = journal.is_ok();
         let limit = self.settings.request.attempt_timeout;
-        let started = journal
-            .and_then(|()| spawn(&shared, "holdfast-net", move |shared| net::run(shared, &transport, runtime, limit)));
+        let started = journal.and_then(|()| {
+            spawn(&shared, "holdfast-net", move |shared| {
+                nice::be_nicer_by(niceness);
+                net::run(shared, &transport, runtime, limit);
+            })
+        });
         if let Err(error) = started {
             // Threads that were started end, and give the directories back.
             if !has_journal {
@@ -354,6 +336,12 @@ impl Builder {
         let mut pipeline = Pipeline::new(shared, self.settings.shutdown);
         pipeline.start_warnings = warnings;
         Ok(pipeline)
+    }
+
+    fn value_limits(&self) -> ValueLimits {
+        let of = |limit: Option<u32>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let Settings { attribute_value_length_limit, span_attribute_value_length_limit, .. } = self.settings;
+        ValueLimits::new(of(attribute_value_length_limit), of(span_attribute_value_length_limit))
     }
 
     /// Checks every setting that applies. The settings of durable mode apply if the journal is enabled, `max_bytes` of

@@ -46,6 +46,10 @@ impl ResilientSpanExporter {
         &self.pipeline.start_warnings
     }
 
+    pub(crate) fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
     fn accept(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         if batch.is_empty() {
             return Ok(());
@@ -62,7 +66,7 @@ impl ResilientSpanExporter {
         // The spans take more memory than their encoded bytes: they are dropped first.
         drop(batch);
         let Ok((payload, now)) = encoded else {
-            shared.decide(|core| core.on_encode_panicked(spans));
+            shared.decide(|core| core.on_not_accepted(spans, RefuseReason::EncodePanicked));
             return Err(OTelSdkError::InternalFailure("encoding panicked: please report this".to_owned()));
         };
         match self.pipeline.accept(payload, now) {
@@ -109,6 +113,9 @@ impl SpanExporter for ResilientSpanExporter {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.encoder = Encoder::new(resource).with_value_limits(self.limits);
+        if let Some(staging) = self.pipeline.shared.staging() {
+            staging.set_encoder(self.encoder.clone());
+        }
     }
 }
 

@@ -27,16 +27,16 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The place of every span, as one consistent snapshot. Takes one short lock; never waits for a worker thread.
+    /// The place of every span, as one consistent snapshot. Takes short locks; never waits for a worker thread.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         if let Some(forked) = self.forked() {
             return forked.ledger();
         }
-        self.shared.core().ledger().clone()
+        self.shared.ledger()
     }
 
-    /// Status, issues and numbers, as one consistent snapshot. Takes one short lock; never waits for a worker thread,
+    /// Status, issues and numbers, as one consistent snapshot. Takes short locks; never waits for a worker thread,
     /// so it answers while the disk or the collector hangs.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -50,9 +50,10 @@ impl Handle {
     ///
     /// A batch that waits for its answer when it is moved is sent again later: a possible duplicate, and counted as
     /// one. Flushes at the same time share the earliest of these moves. Stored batches are sent as always;
-    /// [`settled`](Self::settled) waits for them. Spans in the SDK's own queue are not accepted yet: call the
-    /// provider's `force_flush` first. Blocks the calling thread, wakes it 20 times a second; on a runtime's worker use
-    /// [`flush_async`](Self::flush_async).
+    /// [`settled`](Self::settled) waits for them. Spans inside a
+    /// [`ResilientSpanProcessor`](crate::ResilientSpanProcessor) are accepted by this call; those in the queue of the
+    /// SDK's own processor are not: call the provider's `force_flush` first. Blocks the calling thread, wakes it 20
+    /// times a second; on a runtime's worker use [`flush_async`](Self::flush_async).
     ///
     /// ```
     /// # fn demo(handle: &resilient_exporter::Handle) {
@@ -125,7 +126,7 @@ impl Handle {
         if let Some(forked) = self.forked() {
             return Err(FlushError { in_memory: 0, failure: WaitFailure::Forked(forked) });
         }
-        Err(FlushError { in_memory: self.shared.core().only_in_memory(), failure: WaitFailure::NoThread })
+        Err(FlushError { in_memory: self.shared.only_in_memory(), failure: WaitFailure::NoThread })
     }
 
     /// Has the next call go out at once: it passes the backoff and the breaker, but no pause that the collector asked

@@ -15,7 +15,7 @@
 //! | `core` | all decisions, pure |
 //! | `stores` | our implementations of the seams, in files |
 //! | `shell` | threads and shared state |
-//! | `builder`, `exporter`, `pipeline`, `guard`, `handle`, `error` | the front door |
+//! | `builder`, `exporter`, `processor`, `pipeline`, `guard`, `handle`, `error` | the front door |
 //! | `proofs` | the simulation of the core, and crash histories over all stores |
 //!
 //! Each room knows those above it: `locks <- report <- seams <- {core, stores} <- shell <- front door`.
@@ -30,6 +30,7 @@ mod guard;
 mod handle;
 mod locks;
 mod pipeline;
+mod processor;
 #[cfg(test)]
 mod proofs;
 mod report;
@@ -46,6 +47,7 @@ pub use guard::ForkGuard;
 pub use handle::{DeadLetterFilter, Handle, RedriveReport};
 pub use otlp_payload::Signal;
 pub use pipeline::{OfferError, Pipeline};
+pub use processor::{FlushingProcessor, ResilientSpanProcessor};
 pub use report::calls::{CallDurations, CallEnded, CallResult};
 pub use report::details::{
     AsideHealth, CollectorHealth, FilesHealth, JournalHealth, MemoryHealth, StorageHealth, Wakeups,
@@ -62,8 +64,8 @@ pub use seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, SetA
 pub use seams::fates::{Failures, Fate, Refusal, Refusals};
 pub use seams::journal::{Journal, JournalError, JournalUsage, Lost, Recovered, Vanished};
 pub use seams::settings::{
-    Breaker, Buffer, DeadLetters, Durability, FallbackFormat, Files, Refused, Replay, Requests, Retry, Settings,
-    Shutdown,
+    Breaker, Buffer, DeadLetters, Durability, FallbackFormat, Files, Processor, Refused, Replay, Requests, Retry,
+    Settings, Shutdown, Threads,
 };
 pub use shell::ending::ShutdownError;
 pub use shell::flush::{FlushError, SettleError, WaitFailure};

@@ -6,7 +6,7 @@
 //! lose wake-ups then. The standard library's locks know nothing of each other.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{self, PoisonError};
+use std::sync::{self, PoisonError, TryLockError};
 use std::time::Duration;
 
 #[derive(Debug, Default)]
@@ -28,6 +28,15 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// None while another thread, or this one, holds the lock.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(MutexGuard(Some(guard))),
+            Err(TryLockError::Poisoned(poisoned)) => Some(MutexGuard(Some(poisoned.into_inner()))),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 
@@ -103,7 +112,9 @@ mod tests {
             std::panic::resume_unwind(Box::new(()));
         }));
         assert!(panicked.is_err());
-        assert_eq!(*mutex.lock(), 2);
+        assert_eq!(mutex.try_lock().as_deref(), Some(&2));
+        let _guard = mutex.lock();
+        assert!(mutex.try_lock().is_none());
     }
 
     #[test]

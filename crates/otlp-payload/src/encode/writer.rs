@@ -113,15 +113,7 @@ impl BatchWriter {
     /// An empty batch. Longer texts in attributes are cut as by [`Encoder::with_value_limits`].
     #[must_use]
     pub fn new(limits: ValueLimits) -> Self {
-        Self {
-            limits,
-            scopes: Vec::new(),
-            order: Vec::new(),
-            last: 0,
-            by_scope: HashMap::new(),
-            spans: 0,
-            bytes: 0,
-        }
+        Self { limits, scopes: Vec::new(), order: Vec::new(), last: 0, by_scope: HashMap::new(), spans: 0, bytes: 0 }
     }
 
     /// Adds a span. After a panic in here, which would be a fault of ours, the batch is as before the call.

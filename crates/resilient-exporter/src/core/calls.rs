@@ -37,6 +37,7 @@ impl Core {
         }
         self.accounts.observe(now);
         self.expire(now);
+        self.look_for_expected(now);
         self.go_on_saving(now);
         if let Phase::Draining(drain) = self.phase {
             if now >= drain.until {

@@ -47,6 +47,8 @@ pub(crate) struct Memory {
     written_of: BTreeMap<Instant, usize>,
     /// Batches that a drain has tried once.
     tried: Vec<Entry<Batch>>,
+    /// Room for spans that are no batch yet.
+    reserved: Size,
 }
 
 impl Memory {
@@ -57,6 +59,7 @@ impl Memory {
             writing: Size::default(),
             written_of: BTreeMap::new(),
             tried: Vec::new(),
+            reserved: Size::default(),
         }
     }
 
@@ -64,7 +67,7 @@ impl Memory {
 
     /// Adds a batch; returns the batches that leave for it, the new one itself if nothing else would help.
     pub(super) fn push(&mut self, batch: Batch, size: Size, now: Instant) -> Vec<Entry<Batch>> {
-        self.buffer.push_beside(batch, size, self.away(), now)
+        self.buffer.push_beside(batch, size, sum(self.away(), self.reserved), now)
     }
 
     /// Returns a batch that was taken to its place by age.
@@ -113,7 +116,7 @@ impl Memory {
 
     /// Takes the oldest batches that are to go to the disk before a batch of this size is added.
     pub(super) fn take_surplus(&mut self, marks: Marks, size: Size, now: Instant) -> Vec<Entry<Batch>> {
-        let mut held = sum(sum(self.buffer.total(), self.in_flight), size);
+        let mut held = sum(sum(self.buffer.total(), self.in_flight), sum(self.reserved, size));
         let mut surplus = Vec::new();
         if self.is_over(held, marks.above) {
             while self.is_over(held, marks.down_to) {
@@ -128,7 +131,7 @@ impl Memory {
     /// Takes the oldest batches that must go before a batch of this size fits. None, if the new batch would not fit
     /// beside the batches that are away even with an empty buffer.
     pub(super) fn take_excess(&mut self, size: Size) -> Vec<Entry<Batch>> {
-        let beside = sum(self.away(), size);
+        let beside = sum(sum(self.away(), self.reserved), size);
         let mut excess = Vec::new();
         if !self.is_over(beside, (1, 1)) {
             while self.is_over(sum(self.buffer.total(), beside), (1, 1)) {
@@ -141,7 +144,7 @@ impl Memory {
 
     /// A batch of this size fits.
     pub(super) fn has_room_for(&self, size: Size) -> bool {
-        !self.is_over(sum(self.held_size(), size), (1, 1))
+        !self.is_over(sum(self.taken_size(), size), (1, 1))
     }
 
     /// Takes the oldest of these batches until a batch of this size fits.
@@ -192,6 +195,17 @@ impl Memory {
             self.buffer.give_back(entry);
         }
         expired
+    }
+
+    // Spans that are no batch yet.
+
+    /// Keeps this room free for spans that will be a batch.
+    pub(super) fn reserve(&mut self, size: Size) {
+        self.reserved = sum(self.reserved, size);
+    }
+
+    pub(super) fn release(&mut self, size: Size) {
+        self.reserved = less(self.reserved, size);
     }
 
     // Batches that are away.
@@ -320,17 +334,22 @@ impl Memory {
 
     /// All batches together take more than half of a limit.
     pub(super) fn is_held_above_half(&self) -> bool {
-        self.is_over(self.held_size(), (1, 2))
+        self.is_over(self.taken_size(), (1, 2))
     }
 
     /// All batches together take more than this part of a limit.
     pub(super) fn is_held_above(&self, part: (usize, usize)) -> bool {
-        self.is_over(self.held_size(), part)
+        self.is_over(self.taken_size(), part)
     }
 
     /// A batch of this size is larger than the whole buffer.
     pub(super) fn is_larger_than_all(&self, size: Size) -> bool {
         self.is_over(size, (1, 1))
+    }
+
+    /// The memory that all batches take, and the room for spans that are none yet.
+    fn taken_size(&self) -> Size {
+        sum(self.held_size(), self.reserved)
     }
 
     fn away(&self) -> Size {

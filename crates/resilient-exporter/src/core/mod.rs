@@ -34,6 +34,7 @@
 //! | `sizes` | the sizes of requests that an endpoint takes |
 //! | `spills` | batches on their way to fallback files |
 //! | `storage` | the fallback: usable, or in trouble until a retry |
+//! | `staged` | batches of the processor, whose threads wait for nothing |
 //! | `stored` | the disk thread's results |
 
 mod accounts;
@@ -58,6 +59,7 @@ mod returned;
 mod saves;
 mod sizes;
 mod spills;
+mod staged;
 mod storage;
 mod stored;
 
@@ -88,6 +90,7 @@ use self::replay::Replay;
 pub(crate) use self::saves::Flush;
 use self::saves::{Saving, Waiting};
 use self::spills::Spills;
+use self::staged::Expected;
 use self::storage::Storage;
 use self::stored::Replayed;
 use crate::report::events::Event;
@@ -173,6 +176,7 @@ pub(crate) struct Core {
     saving: Option<Saving>,
     /// Flushes that wait.
     flushes: Vec<Waiting>,
+    expected: Expected,
     has_abandoned: bool,
     phase: Phase,
     effects: VecDeque<Effect>,
@@ -212,6 +216,7 @@ impl Core {
             renewals: Renewals::default(),
             saving: None,
             flushes: Vec::new(),
+            expected: Expected::default(),
             has_abandoned: false,
             phase: Phase::Running,
             effects: VecDeque::new(),
@@ -260,7 +265,7 @@ impl Core {
         let spans = payload.item_count();
         if self.phase != Phase::Running {
             self.durable.on_ended(payload.id());
-            self.accounts.transfer(spans, Place::Offered, Place::Refused(RefuseReason::AlreadyShutdown));
+            self.on_not_accepted(spans, RefuseReason::AlreadyShutdown);
             return Err(RefuseReason::AlreadyShutdown);
         }
         self.accounts.transfer(spans, Place::Offered, Place::Buffered);
@@ -272,9 +277,15 @@ impl Core {
         }
     }
 
-    /// An `export` call has spans that could not be encoded.
-    pub(crate) fn on_encode_panicked(&mut self, spans: usize) {
-        self.accounts.lose(spans, Place::Offered, Place::Refused(RefuseReason::EncodePanicked));
+    /// Spans are refused before they are in a batch.
+    pub(crate) fn on_not_accepted(&mut self, spans: usize, reason: RefuseReason) {
+        match reason {
+            // The program has asked for the end.
+            RefuseReason::AlreadyShutdown => {
+                self.accounts.transfer(spans, Place::Offered, Place::Refused(reason));
+            }
+            _ => self.accounts.lose(spans, Place::Offered, Place::Refused(reason)),
+        }
     }
 
     /// Adds a batch, which the ledger counts as buffered already, to memory. Returns false if a span of it is larger
@@ -378,7 +389,7 @@ impl Core {
         self.effects.push_back(Effect::Ask(question));
     }
 
-    // Polls of the shell; `poll_calls` and `next_wakeup` are in `calls`.
+    // Polls of the shell; `poll_calls` and `next_wakeup` are in `calls`, `poll_work` is in `staged`.
 
     /// The next effect. Effects of the journal come first, events last, each kind in the order of its decisions.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {

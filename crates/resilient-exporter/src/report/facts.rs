@@ -352,6 +352,7 @@ mod tests {
             spilling: 0,
             calls: Vec::new(),
             wakeups: Wakeups::default(),
+            not_sampled: None,
         }
     }
 

@@ -85,6 +85,7 @@ impl Forked {
             spilling: 0,
             calls: Vec::new(),
             wakeups: Wakeups::default(),
+            not_sampled: None,
         }
     }
 }

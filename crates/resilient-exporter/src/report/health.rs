@@ -108,6 +108,10 @@ pub struct Health {
     /// How often each thread has woken.
     #[serde(skip)]
     pub wakeups: Wakeups,
+    /// Spans that ended without being sampled, which no exporter gets; none without a
+    /// [`ResilientSpanProcessor`](crate::ResilientSpanProcessor). Outside of the ledger.
+    #[serde(skip)]
+    pub not_sampled: Option<u64>,
 }
 
 impl fmt::Display for Health {
@@ -130,7 +134,7 @@ pub struct Metrics {
     pub failed_exports: u64,
     /// Successful over total, to 3 decimals; 1.0 before the first.
     pub success_rate: f64,
-    /// Spans that wait in memory or are being sent.
+    /// Spans that are staged, wait in memory or are being sent.
     pub buffer_size: u64,
     /// Spills: files written since the start.
     pub fallback_usage: u64,

@@ -10,6 +10,7 @@ pub(crate) enum Place {
     Offered,
     Recovered,
     Redriven,
+    Staged,
     Buffered,
     InFlight,
     InJournal,
@@ -153,18 +154,20 @@ impl RefuseReason {
 
 /// The account of one process, in spans, as one consistent snapshot.
 ///
-/// `offered + recovered + redriven = buffered + in_flight + in_journal + in_fallback + delivered + rejected +
+/// `offered + recovered + redriven = staged + buffered + in_flight + in_journal + in_fallback + delivered + rejected +
 /// dead_lettered + dropped + refused + taken_over` holds in every snapshot; [`Ledger::imbalance`] is the difference.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Ledger {
-    /// Handed to `export`.
+    /// Handed to `export`, or ended in front of a [`ResilientSpanProcessor`](crate::ResilientSpanProcessor).
     pub offered: u64,
     /// Found on disk at start, from an earlier process.
     pub recovered: u64,
     /// Dead letters that were put back on their way.
     pub redriven: u64,
+    /// Inside a [`ResilientSpanProcessor`](crate::ResilientSpanProcessor), not yet in a batch.
+    pub staged: u64,
     /// In memory, waiting to be sent or being written to a file.
     pub buffered: u64,
     /// Sent, without an answer yet.
@@ -209,9 +212,11 @@ impl Ledger {
             | Place::DeadLettered
             | Place::Dropped(_)
             | Place::Refused(_)
+            | Place::Staged
             | Place::TakenOver => unreachable!("spans never leave {from:?}"),
         }
         match to {
+            Place::Staged => self.staged += spans,
             Place::Buffered => self.buffered += spans,
             Place::InFlight => self.in_flight += spans,
             Place::InJournal => self.in_journal += spans,
@@ -226,10 +231,17 @@ impl Ledger {
         }
     }
 
-    /// Offered and not refused.
+    /// Offered, not refused, and in a batch.
     #[must_use]
     pub fn accepted(&self) -> u64 {
-        self.offered - self.refused.values().sum::<u64>()
+        self.offered - self.refused.values().sum::<u64>() - self.staged
+    }
+
+    /// The same with spans that the staging area holds.
+    pub(crate) fn with_staged(&self, spans: usize) -> Self {
+        let mut ledger = self.clone();
+        ledger.transfer(spans, Place::Offered, Place::Staged);
+        ledger
     }
 
     /// Spans that will never be delivered and are kept nowhere: dropped and refused ones. Rejected ones reached the
@@ -243,7 +255,8 @@ impl Ledger {
     #[must_use]
     pub fn imbalance(&self) -> i64 {
         let came = self.offered + self.recovered + self.redriven;
-        let stands = self.buffered + self.in_flight + self.in_journal + self.in_fallback + self.taken_over;
+        let stands =
+            self.staged + self.buffered + self.in_flight + self.in_journal + self.in_fallback + self.taken_over;
         let ended = self.delivered + self.rejected + self.dead_lettered + self.lost();
         came.cast_signed() - (stands + ended).cast_signed()
     }

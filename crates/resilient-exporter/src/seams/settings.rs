@@ -38,6 +38,10 @@ pub struct Settings {
     pub replay: Replay,
     /// The end of the exporter.
     pub shutdown: Shutdown,
+    /// The [`ResilientSpanProcessor`](crate::ResilientSpanProcessor), if there is one.
+    pub processor: Processor,
+    /// The threads of the exporter.
+    pub threads: Threads,
     /// The directory for all that outlives the process: `fallback`, `journal` and `dead-letters` are made below it,
     /// with mode 0700. None by default: no directory suits every program.
     pub state_dir: Option<PathBuf>,
@@ -84,6 +88,8 @@ impl Default for Settings {
             dead_letter: DeadLetters::default(),
             replay: Replay::default(),
             shutdown: Shutdown::default(),
+            processor: Processor::default(),
+            threads: Threads::default(),
             state_dir: None,
             state_dir_required: false,
             state_service: None,
@@ -271,6 +277,10 @@ settings! {
         /// kept in memory and counted as accepted but not durable; health is degraded. While the disk does not answer,
         /// later batches do not wait.
         sync_timeout: Duration = Duration::from_millis(100), at least NANOSECOND, "1 ns";
+        /// The longest stay of a span in a [`ResilientSpanProcessor`](crate::ResilientSpanProcessor) before it is
+        /// handed to the journal, unless [`Processor::scheduled_delay`] is shorter: a crash loses the spans of this
+        /// time. Zero hands over each span alone.
+        staging: Duration = Duration::from_millis(200);
         /// Bytes of the journal on disk, at most; the smallest value is two segments. Beyond the limit, new
         /// batches are in memory only.
         max_bytes: u64 = 256 * MIB as u64, "256 MiB", at least 16 * MIB as u64, "16 MiB";
@@ -293,14 +303,36 @@ settings! {
 
     /// The end of the exporter.
     shutdown: Shutdown {
-        /// The longest shutdown, and the longest `SpanExporter::force_flush`. The SDK's batch processor waits 5 s for
-        /// its own last export and for the exporter together: a longer time makes the provider time out.
-        timeout: Duration = Duration::from_millis(3_500), at least NANOSECOND, "1 ns";
+        /// The longest shutdown, and the longest `SpanExporter::force_flush`. Behind the SDK's batch processor, which
+        /// waits 5 s for its own last export and for the exporter together, the default counts as 3.5 s, and a longer
+        /// time makes the provider time out.
+        timeout: Duration = Duration::from_secs(5), at least NANOSECOND, "1 ns";
         /// The longest time of a shutdown in which stored batches are sent, own ones and those of processes that have
         /// ended, in files and in journals. It begins once each batch in memory was tried, lasts only while answers
         /// come, and is a part of the time of the network, three fifths of `timeout`. Zero leaves them to the next
         /// start.
         replay: Duration = Duration::from_secs(1);
+    }
+
+    /// The batches of a [`ResilientSpanProcessor`](crate::ResilientSpanProcessor). Their names and defaults are those
+    /// of the OpenTelemetry specification for batch span processors; there is no queue.
+    processor: Processor {
+        /// Spans of a batch, at most. A quarter of the buffer's limits bounds all batches that are not full.
+        max_export_batch_size: usize = 512, at least 1;
+        /// The longest stay of a span until its batch goes on its way.
+        scheduled_delay: Duration = Duration::from_secs(5);
+        /// The longest `force_flush`: for answers in half of it while there is a place on the disk, for that place in
+        /// the rest.
+        export_timeout: Duration = Duration::from_secs(30), at least NANOSECOND, "1 ns";
+    }
+
+    /// The threads of the exporter.
+    threads: Threads {
+        /// By how much the net thread and the disk thread are nicer than the thread that builds the exporter (0 to 19,
+        /// as `nice` has it; larger values count as 19): threads of the application go first where cores are short.
+        /// The journal thread is as the application's, since `export` waits for it. Systems other than Linux have one
+        /// niceness for all threads of a process: there it stays.
+        niceness: u8 = 5;
     }
 }
 

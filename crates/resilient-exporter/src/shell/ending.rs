@@ -69,6 +69,7 @@ impl Shared {
     pub(crate) fn drain_and_stop(&self, timeout: Duration, replay: Duration) -> Result<(), ShutdownError> {
         self.refuse_forked_shutdown()?;
         let start = SystemClock.now();
+        self.close_staging();
         // With a disk the network gets three fifths of the time, and the disk the rest.
         let network = timeout.mul_f64(if self.has_disk() { 0.6 } else { 0.9 });
         let now = self.clock.now();
@@ -90,7 +91,7 @@ impl Shared {
             let passed = SystemClock.now().saturating_duration_since(start);
             self.wait_for(timeout.saturating_sub(passed), |_| self.has_disk_ended() && self.has_published());
         }
-        let result = self.set_shutdown_result(ending(&self.core()));
+        let result = self.set_shutdown_result(self.ending());
         if let Err(error) = &result
             && error.in_memory > 0
         {
@@ -103,7 +104,13 @@ impl Shared {
     /// The result of the shutdown. Before the shutdown has ended: its result if it ended now.
     pub(crate) fn shutdown_result(&self) -> Result<(), ShutdownError> {
         self.refuse_forked_shutdown()?;
-        self.ended_shutdown().unwrap_or_else(|| ending(&self.core()))
+        self.ended_shutdown().unwrap_or_else(|| self.ending())
+    }
+
+    /// Both numbers of one instant.
+    fn ending(&self) -> Result<(), ShutdownError> {
+        let (core, staged) = self.core_and_staged();
+        ShutdownError::result(core.dropped_since_drain(), core.only_in_memory() + staged.count as u64)
     }
 }
 
@@ -114,9 +121,4 @@ impl Shared {
             None => Ok(()),
         }
     }
-}
-
-/// Both numbers under one lock.
-fn ending(core: &Core) -> Result<(), ShutdownError> {
-    ShutdownError::result(core.dropped_since_drain(), core.only_in_memory())
 }

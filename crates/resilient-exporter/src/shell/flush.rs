@@ -120,10 +120,11 @@ impl Shared {
     /// backoff and breaker.
     pub(crate) fn flush(&self, timeout: Duration, attempts: bool) -> Result<(), FlushError> {
         if let Some(failure) = self.unfit_for_waiting() {
-            let in_memory = if failure == WaitFailure::OwnThread { self.core().only_in_memory() } else { 0 };
+            let in_memory = if failure == WaitFailure::OwnThread { self.only_in_memory() } else { 0 };
             return Err(FlushError { in_memory, failure });
         }
         let start = SystemClock.now();
+        self.seal_all();
         let since = self.clock.now();
         let (id, has_safe_place) = self.decide(|core| {
             if attempts {
@@ -134,8 +135,8 @@ impl Shared {
         self.net.notify_one();
         let flushed = self.answered_or_safe((start, timeout), (since, attempts), has_safe_place);
         let (dropped, in_memory) = {
-            let mut core = self.core();
-            (core.on_flush_ended(id), core.only_in_memory())
+            let (mut core, staged) = self.core_and_staged();
+            (core.on_flush_ended(id), core.only_in_memory() + staged.count as u64)
         };
         match flushed {
             Ok(()) if dropped > 0 => Err(FlushError { in_memory, failure: WaitFailure::Dropped { spans: dropped } }),
@@ -176,12 +177,12 @@ impl Shared {
             self.net.notify_one();
             self.wait_for(left(timeout), |core| !core.has_unsafe_since(since) || has_ended(core));
         }
-        let core = self.core();
+        let (core, staged) = self.core_and_staged();
         if is_answered(&core) || has_safe_place && !core.has_unsafe_since(since) {
             return Ok(());
         }
         let failure = if has_ended(&core) { WaitFailure::ShutDown } else { WaitFailure::TimedOut };
-        Err(FlushError { in_memory: core.only_in_memory(), failure })
+        Err(FlushError { in_memory: core.only_in_memory() + staged.count as u64, failure })
     }
 
     /// Waits until no batch that was accepted so far waits anywhere, or until no thread is left to deliver it.
@@ -189,6 +190,7 @@ impl Shared {
         if let Some(failure) = self.unfit_for_waiting() {
             return Err(self.unsettled(failure));
         }
+        self.seal_all();
         let called = self.clock.now();
         let mut is_done = false;
         let has_ended = |core: &Core| {
@@ -212,9 +214,8 @@ impl Shared {
             // The numbers are the parent's, behind locks that nobody opens.
             return SettleError { buffered: 0, in_journal: 0, in_fallback: 0, failure };
         }
-        let core = self.core();
-        let ledger = core.ledger();
-        let buffered = ledger.buffered + ledger.in_flight;
+        let ledger = self.ledger();
+        let buffered = ledger.staged + ledger.buffered + ledger.in_flight;
         SettleError { buffered, in_journal: ledger.in_journal, in_fallback: ledger.in_fallback, failure }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use span_buffer::Size;
+
 use super::queue::{Activity, Contents};
 use super::shared::Shared;
 use crate::core::Core;
@@ -28,19 +30,21 @@ impl Shared {
         let Activity { contents, busy } = self.activity(now);
         let Contents { usage, set_aside, age_rests_until, .. } = contents;
         let (journal, journal_busy) = self.journal_activity(now);
-        let mut core = self.core();
+        let (mut core, staged) = self.core_and_staged();
         let losses = core.accounts.recent_losses(now);
         let core = &*core;
-        let (ledger, counters, snapshot) = (core.ledger(), &core.accounts.counters, core.memory.snapshot(now));
+        let (counters, snapshot) = (&core.accounts.counters, core.memory.snapshot(now));
+        let ledger = core.ledger().with_staged(staged.count);
         let calls = core.endpoint.rates(now, RECENT);
-        let waiting = ledger.buffered + ledger.in_flight;
+        let waiting = ledger.staged + ledger.buffered + ledger.in_flight;
         let (limits, held) = (core.memory.limits(), core.memory.held_size());
+        let held = Size { count: held.count + staged.count, bytes: held.bytes + staged.bytes };
         let mut health = Health {
             status: Status::Healthy,
             issues: Vec::new(),
             breaker: core.breaker_state(),
             metrics: counters.metrics(waiting, core.endpoint.trips()),
-            ledger: ledger.clone(),
+            ledger,
             buffered_batches: snapshot.batches,
             buffered_bytes: snapshot.bytes,
             oldest: snapshot.oldest_age,
@@ -68,6 +72,7 @@ impl Shared {
             spilling: core.spilling_spans() as u64,
             calls: core.accounts.calls.durations(),
             wakeups: self.wakeups.counts(),
+            not_sampled: self.not_sampled(),
         };
         let texts = [counters.last_cause(), core.endpoint.refusing(), core.endpoint.unreadable()];
         let [last, refusing, unreadable] = texts.map(|cause| cause.map(|cause| (cause.to_string(), remedy(cause))));

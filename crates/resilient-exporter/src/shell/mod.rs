@@ -12,12 +12,14 @@
 //! | `jobs` | the journal thread's queue of jobs |
 //! | `journal` | the journal thread, in durable mode |
 //! | `net` | the net thread |
+//! | `nice` | the priority of threads |
 //! | `own` | the threads of an exporter know that they are its own |
 //! | `plan` | when the journal thread syncs |
 //! | `process` | the process of the exporter, and a child that was forked from it |
 //! | `queue` | the disk thread's queue of effects |
 //! | `shared` | the state that the exporter, its handles and all threads share |
 //! | `signals` | the signal of a file that is too large |
+//! | `staging` | spans between their end and their batch |
 //! | `watch` | counts of wake-ups, and the observers of calls |
 
 pub(crate) mod commit;
@@ -30,10 +32,12 @@ mod health;
 pub(crate) mod jobs;
 pub(crate) mod journal;
 pub(crate) mod net;
+pub(crate) mod nice;
 pub(crate) mod own;
 pub(crate) mod plan;
 pub(crate) mod process;
 mod queue;
 pub(crate) mod shared;
 pub(crate) mod signals;
+pub(crate) mod staging;
 pub(crate) mod watch;

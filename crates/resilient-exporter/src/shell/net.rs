@@ -12,6 +12,7 @@ use otlp_transport::{Cause, Outcome, Transport};
 use super::shared::Shared;
 use crate::core::{Call, Core};
 use crate::report::warnings::Kind;
+use crate::seams::clock::{Clock as _, SystemClock};
 
 /// The longest pause after a panic of a transport or a clock of a user's.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -43,6 +44,8 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
     let mut looks = FuturesUnordered::new();
     loop {
         shared.wakeups.count_net();
+        // Before the poll, which sends what is sealed.
+        let sealed_next = shared.seal_due();
         let (now, age_limit) = (shared.clock.now(), shared.age_limit());
         let (new, is_look_due, wakeup, is_stopped, has_abandoned) = shared.decide(|core| {
             core.on_age_limit(age_limit);
@@ -63,6 +66,9 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
         calls.extend(new.into_iter().map(|call| send(shared, transport, call, limit)));
         let wait = wakeup.map_or(LONGEST_WAIT, |instant| instant.saturating_duration_since(now));
         let wait = due.map_or(wait, |due| wait.min(due));
+        // The staging area goes by the system's clock.
+        let sealed_in = sealed_next.map(|instant| instant.saturating_duration_since(SystemClock.now()));
+        let wait = sealed_in.map_or(wait, |sealed_in| wait.min(sealed_in));
         tokio::select! {
             biased;
             Some(ended) = calls.next() => {

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use otlp_payload::{Payload, Signal};
@@ -13,6 +14,7 @@ use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
 use super::process::Process;
 use super::queue::{Activity, Contents, DiskQueue};
+use super::staging::{Staging, StagingSettings};
 use super::watch::{CallObservers, WakeupCounts, next_instance};
 use crate::core::{AgeLimit, Core, Effect};
 use crate::locks::{Condvar, Mutex, MutexGuard};
@@ -35,6 +37,9 @@ pub(crate) struct Shared {
     /// Asked by each call of a user's before it takes a lock.
     pub(crate) process: Process,
     core: Mutex<Core>,
+    /// The spans that are no batch yet; none without a processor of ours. Its locks are taken before the core's, never
+    /// after it.
+    staging: OnceLock<Staging>,
     /// Wakes threads that wait for a commit, a flush or a shutdown.
     progress: Condvar,
     /// Wakes the net thread.
@@ -102,6 +107,7 @@ impl Shared {
         Self {
             process: Process::current(),
             core: Mutex::new(core),
+            staging: OnceLock::new(),
             progress: Condvar::new(),
             net: Notify::new(),
             abandoned: Notify::new(),
@@ -133,6 +139,16 @@ impl Shared {
         self
     }
 
+    /// A processor of ours is in front of the exporter from now on.
+    pub(crate) fn set_staging(&self, settings: StagingSettings) {
+        // An exporter has one processor, which owns it.
+        let _ = self.staging.set(Staging::new(settings));
+    }
+
+    pub(crate) fn staging(&self) -> Option<&Staging> {
+        self.staging.get()
+    }
+
     /// The core, for queries and for events without effects. Other events, and the commands, go through
     /// [`decide`](Self::decide), which hands their effects on.
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
@@ -157,38 +173,55 @@ impl Shared {
         result
     }
 
+    /// As [`decide`](Self::decide), but for threads that run no log subscriber: the net thread publishes the events
+    /// once it is woken.
+    pub(crate) fn decide_quietly(&self, decision: impl FnOnce(&mut Core)) {
+        // A panic here would be a fault of ours: it ends no thread of the application's.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let mut core = self.core();
+            decision(&mut core);
+            while let Some(effect) = core.poll_work() {
+                let event = self.act(effect, &mut core);
+                debug_assert!(event.is_none(), "events are no work");
+            }
+        }));
+    }
+
     fn distribute(&self, core: &mut Core) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(effect) = core.poll_effect() {
-            match (effect, &self.disk) {
-                (Effect::Publish(event), _) => events.push(event),
-                (
-                    effect @ (Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_) | Effect::RemoveOldest),
-                    _,
-                ) => {
-                    let undone = match &self.journal {
-                        Some(journal) => journal.push(effect).err(),
-                        None => Some(effect),
-                    };
-                    if let Some(effect) = undone {
-                        core.on_undone(effect, SystemClock.now());
-                    }
-                }
-                (effect, Some(disk)) => {
-                    if let (Effect::Stop, Some(journal)) = (&effect, &self.journal) {
-                        // The journal thread syncs at once from now on.
-                        let _ = journal.push(Effect::Stop);
-                    }
-                    if let Err((effect, ended)) = disk.push(effect) {
-                        core.on_undone(effect, ended);
-                    }
-                }
-                // Without a disk thread a refused batch is dropped, a group is never read, and a question is dropped:
-                // its channel answers. The instant matters only where a fallback is tried again.
-                (effect, None) => core.on_undone(effect, SystemClock.now()),
-            }
+            events.extend(self.act(effect, core));
         }
         events
+    }
+
+    /// Hands an effect on. An event is returned.
+    fn act(&self, effect: Effect, core: &mut Core) -> Option<Event> {
+        match (effect, &self.disk) {
+            (Effect::Publish(event), _) => return Some(event),
+            (effect @ (Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_) | Effect::RemoveOldest), _) => {
+                let undone = match &self.journal {
+                    Some(journal) => journal.push(effect).err(),
+                    None => Some(effect),
+                };
+                if let Some(effect) = undone {
+                    core.on_undone(effect, SystemClock.now());
+                }
+            }
+            (effect, Some(disk)) => {
+                if let (Effect::Stop, Some(journal)) = (&effect, &self.journal) {
+                    // The journal thread syncs at once from now on.
+                    let _ = journal.push(Effect::Stop);
+                }
+                if let Err((effect, ended)) = disk.push(effect) {
+                    core.on_undone(effect, ended);
+                }
+            }
+            // Without a disk thread a refused batch is dropped, a group is never read, and a question is dropped:
+            // its channel answers. The instant matters only where a fallback is tried again.
+            (effect, None) => core.on_undone(effect, SystemClock.now()),
+        }
+        None
     }
 
     /// Runs code of a user's: log subscribers, whose panics the log contains.
@@ -209,6 +242,11 @@ impl Shared {
         let now = SystemClock.now();
         self.listeners.warn(now, all);
         self.listeners.next_due().map(|due| due.saturating_duration_since(now))
+    }
+
+    /// The longest wait for the journal.
+    pub(super) fn journal_timeout(&self) -> Duration {
+        self.journal_timeout
     }
 
     /// In durable mode: has a batch committed before it is offered, and waits for that no longer than the journal's

@@ -20,6 +20,7 @@
 //! | `logging` | the limits of the log, and a log that panics |
 //! | `moments` | programs that live for a moment, each a process of its own |
 //! | `processes` | several processes on one state directory, and directories that are not this service's |
+//! | `processor` | the processor of our own: batches, flushes, the end, hostile moments |
 //! | `refusals` | collectors that refuse for a while, in part, or one of several |
 //! | `seams` | a user's own transport, exporter, fallback, clock, backoff and breaker |
 //! | `vanished` | parts of the journal that another program removes; a user's own journal that loses batches |
@@ -46,6 +47,7 @@ mod log;
 mod logging;
 mod moments;
 mod processes;
+mod processor;
 mod refusals;
 mod seams;
 mod signals;

@@ -13,7 +13,7 @@ use mock_collector::MockCollector;
 use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
 use otlp_transport::{Config, Protocol, Transport, connect};
-use resilient_exporter::{Builder, Handle, ResilientSpanExporter};
+use resilient_exporter::{Builder, Handle, ResilientSpanExporter, ResilientSpanProcessor};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -50,6 +50,8 @@ pub(crate) struct App {
     provider: SdkTracerProvider,
     pub(crate) handle: Handle,
     made: HashSet<([u8; 16], [u8; 8])>,
+    /// Spans wait in a queue before the exporter accepts them.
+    has_queue: bool,
 }
 
 impl App {
@@ -59,7 +61,18 @@ impl App {
         let batching = BatchConfigBuilder::default().with_scheduled_delay(Duration::from_secs(60)).build();
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batching).build();
         let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
-        Self { provider, handle, made: HashSet::new() }
+        Self { provider, handle, made: HashSet::new(), has_queue: true }
+    }
+
+    /// The same without a queue of the SDK's.
+    pub(crate) fn of(processor: ResilientSpanProcessor) -> Self {
+        let handle = processor.handle();
+        let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+        Self { provider, handle, made: HashSet::new(), has_queue: false }
+    }
+
+    pub(crate) fn provider(&self) -> &SdkTracerProvider {
+        &self.provider
     }
 
     /// Ends `count` spans, at most 1,000 between two flushes: the SDK's queue drops none.
@@ -76,7 +89,9 @@ impl App {
                 span.end();
             }
             left -= burst;
-            self.provider.force_flush().expect("the exporter takes every batch at once");
+            if self.has_queue {
+                self.provider.force_flush().expect("the exporter takes every batch at once");
+            }
         }
     }
 
