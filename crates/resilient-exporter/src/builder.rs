@@ -139,7 +139,7 @@ impl Builder {
     }
 
     /// Stores batches that memory cannot hold in a store of your own; files are the default. Of the settings of the
-    /// fallback only [`Files::enabled`] applies then.
+    /// fallback only [`Files::enabled`](crate::Files::enabled) applies then.
     pub fn with_fallback(mut self, fallback: impl Fallback) -> Self {
         self.fallback = Some(Box::new(fallback));
         self
@@ -233,8 +233,9 @@ impl Builder {
 
     /// The same for requests of any signal that are encoded already. Each signal has a pipeline of its own, whose files
     /// and journal are in a subdirectory that has the signal's name, but for traces: of the state directory, and of
-    /// [`Files::dir`]. Limits on memory and disk are for each pipeline; three of them may take three times as much. A
-    /// [`Transport`] sends each payload by its signal. The limits on the length of attribute values do not apply.
+    /// [`Files::dir`](crate::Files::dir). Limits on memory and disk are for each pipeline; three of them may take three
+    /// times as much. A [`Transport`] sends each payload by its signal. The limits on the length of attribute values do
+    /// not apply.
     ///
     /// # Errors
     /// As [`build`](Self::build); [`BuildError::Signal`] if the transport does not carry the signal.

@@ -67,7 +67,7 @@ impl Memory {
 
     /// Adds a batch; returns the batches that leave for it, the new one itself if nothing else would help.
     pub(super) fn push(&mut self, batch: Batch, size: Size, now: Instant) -> Vec<Entry<Batch>> {
-        self.buffer.push_beside(batch, size, sum(self.away(), self.reserved), now)
+        self.buffer.push_beside(batch, size, sum(self.away(), self.reserved_beside(size)), now)
     }
 
     /// Returns a batch that was taken to its place by age.
@@ -131,7 +131,7 @@ impl Memory {
     /// Takes the oldest batches that must go before a batch of this size fits. None, if the new batch would not fit
     /// beside the batches that are away even with an empty buffer.
     pub(super) fn take_excess(&mut self, size: Size) -> Vec<Entry<Batch>> {
-        let beside = sum(sum(self.away(), self.reserved), size);
+        let beside = sum(sum(self.away(), self.reserved_beside(size)), size);
         let mut excess = Vec::new();
         if !self.is_over(beside, (1, 1)) {
             while self.is_over(sum(self.buffer.total(), beside), (1, 1)) {
@@ -144,7 +144,7 @@ impl Memory {
 
     /// A batch of this size fits.
     pub(super) fn has_room_for(&self, size: Size) -> bool {
-        !self.is_over(sum(self.taken_size(), size), (1, 1))
+        !self.is_over(sum(sum(self.held_size(), self.reserved_beside(size)), size), (1, 1))
     }
 
     /// Takes the oldest of these batches until a batch of this size fits.
@@ -271,6 +271,11 @@ impl Memory {
         self.buffer.total()
     }
 
+    #[cfg(test)]
+    pub(crate) fn reserved_size(&self) -> Size {
+        self.reserved
+    }
+
     pub(crate) fn writing_size(&self) -> Size {
         self.writing
     }
@@ -350,6 +355,12 @@ impl Memory {
     /// The memory that all batches take, and the room for spans that are none yet.
     fn taken_size(&self) -> Size {
         sum(self.held_size(), self.reserved)
+    }
+
+    /// The room that stays reserved beside a batch of this size. One that is nearly as large as the whole memory takes
+    /// that room too: an oversized span is no reason to drop it.
+    fn reserved_beside(&self, size: Size) -> Size {
+        if self.is_over(sum(size, self.reserved), (1, 1)) { Size::default() } else { self.reserved }
     }
 
     fn away(&self) -> Size {

@@ -279,7 +279,7 @@ settings! {
         sync_timeout: Duration = Duration::from_millis(100), at least NANOSECOND, "1 ns";
         /// The longest stay of a span in a [`ResilientSpanProcessor`](crate::ResilientSpanProcessor) before it is
         /// handed to the journal, unless [`Processor::scheduled_delay`] is shorter: a crash loses the spans of this
-        /// time. Zero hands over each span alone.
+        /// time. Zero hands a span over as soon as the net thread has woken.
         staging: Duration = Duration::from_millis(200);
         /// Bytes of the journal on disk, at most; the smallest value is two segments. Beyond the limit, new
         /// batches are in memory only.

@@ -9,12 +9,13 @@ use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fork::{Fork, fork, waitpid};
 use futures_util::FutureExt as _;
 use mock_collector::MockCollector;
-use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider, SpanExporter as _};
 use otlp_transport::{Config, Protocol, connect};
 use resilient_exporter::{Builder, DeadLetterError, ForkGuard, Handle, ResilientSpanExporter, Status, WaitFailure};
@@ -312,4 +313,62 @@ fn behind_the_batch_processor_a_child_is_refused_and_ends_at_once() {
     let Some(scene) = Scene::new(NAME, behind_the_batch_processor) else { return };
     scene.play();
     assert_eq!(scene.collector.received().unique, 1);
+}
+
+/// Behind the processor of our own, while other threads of the parent end spans: the locks that they hold at the fork
+/// are held in the child for ever.
+fn behind_our_processor() {
+    const FORKS: u64 = 10;
+    let processor = builder().build_processor().expect("valid");
+    let handle = processor.handle();
+    let mut provider = Some(SdkTracerProvider::builder().with_span_processor(processor).build());
+    let tracer = provider.as_ref().expect("not taken").tracer("parent");
+    let is_done = AtomicBool::new(false);
+    let mut ended = 0;
+    std::thread::scope(|scope| {
+        let producers = [(); 3].map(|()| {
+            scope.spawn(|| {
+                let mut ended = 0;
+                while !is_done.load(Ordering::Relaxed) {
+                    if handle.ledger().buffered < 5_000 {
+                        (0..200).for_each(|_| tracer.start("work").end());
+                        ended += 200;
+                    }
+                }
+                ended
+            })
+        });
+        for _ in 0..FORKS {
+            let child = in_child(|| {
+                let start = now();
+                let tracer = provider.as_ref().expect("not taken").tracer("child");
+                (0..1_000).for_each(|_| tracer.start("work").end());
+                let ledger = handle.ledger();
+                let refused = handle.forked().expect("a child").refused;
+                // Of each of eight parts 31 spans may wait for the next look, and 31 of the parent's may be counted.
+                assert!((1_000 - 8 * 31..=1_000 + 8 * 31).contains(&refused), "{refused}");
+                assert_eq!((ledger.offered, ledger.imbalance()), (refused, 0));
+                let provider = provider.take().expect("once");
+                provider.force_flush().expect_err("refused");
+                provider.shutdown().expect_err("refused");
+                drop(provider);
+                assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+            });
+            assert_passed(child);
+        }
+        is_done.store(true, Ordering::Relaxed);
+        ended = producers.map(|producer| producer.join().expect("no panic")).into_iter().sum::<u64>();
+    });
+    provider.take().expect("each child has its own copy").shutdown().expect("in time");
+    let ledger = handle.ledger();
+    assert_eq!((ledger.offered, ledger.delivered, ledger.lost()), (ended, ended, 0), "{ledger:?}");
+}
+
+#[test]
+fn a_child_hangs_at_no_lock_of_the_staging_area_and_sends_no_span_of_its_parent() {
+    const NAME: &str = "forks::a_child_hangs_at_no_lock_of_the_staging_area_and_sends_no_span_of_its_parent";
+    let Some(scene) = Scene::new(NAME, behind_our_processor) else { return };
+    scene.play();
+    let received = scene.collector.received();
+    assert!(received.unique > 0 && received.duplicates == 0, "{received:?}");
 }

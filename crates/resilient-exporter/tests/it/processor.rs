@@ -303,6 +303,25 @@ fn a_span_larger_than_the_buffer_is_refused_and_the_others_are_not() {
 }
 
 #[test]
+fn a_span_nearly_as_large_as_the_buffer_is_delivered_and_a_buffer_of_one_span_works() {
+    let kept = Kept::default();
+    let builder = never(memory_only(&kept)).with_buffer_max_bytes(100_000);
+    let (tracer, provider, handle) = provider(builder.build_processor().expect("valid"));
+    end_spans(&tracer, 2);
+    tracer.span_builder("n".repeat(95_000)).start(&tracer).end();
+    provider.force_flush().expect("answered");
+    assert_eq!((handle.ledger().delivered, handle.ledger().lost()), (3, 0), "{:?}", handle.ledger());
+
+    let builder = memory_only(&kept).with_buffer_size(1);
+    let (tracer, provider, handle) = self::provider(builder.build_processor().expect("valid"));
+    for _ in 0..3 {
+        end_spans(&tracer, 1);
+        provider.force_flush().expect("answered");
+    }
+    assert_eq!((handle.ledger().delivered, handle.ledger().lost()), (3, 0), "{:?}", handle.ledger());
+}
+
+#[test]
 fn the_end_of_the_provider_sends_what_is_staged_and_refuses_what_comes_later() {
     let kept = Kept::default();
     let processor = never(memory_only(&kept)).build_processor().expect("valid");

@@ -14,6 +14,7 @@
 //! | `recount` | the independent count of each term of the ledger |
 //! | `kept`, `vanished` | batches that leave memory for the journal; a journal that is full, or that loses batches |
 //! | `saves` | flushes and checkpoints |
+//! | `stage` | the processor: spans of several producers on their way into batches |
 //! | `rules` | the rules of the core, one a test: turns, charges, replay, recovery, commits |
 
 mod ages;
@@ -32,6 +33,7 @@ mod rules;
 mod saves;
 mod sizes;
 mod slow;
+mod stage;
 mod steady;
 mod stored;
 mod vanished;

@@ -26,6 +26,7 @@ pub(super) struct Flushed {
 impl World {
     /// A flush as the shell makes it, on a thread that blocks: with `attempts` a checkpoint.
     pub(super) fn flush(&mut self, timeout: Duration, attempts: bool) -> Flushed {
+        self.seal_all(false);
         let since = self.now();
         let before = self.simulation.next_span;
         let has_safe_place = self.simulation.core.has_safe_place();
@@ -77,7 +78,12 @@ impl World {
             Effect::StoreDeadLetters(letters) => letters.iter().map(|letter| &letter.refusal.payload).collect(),
             _ => Vec::new(),
         });
-        at_hand.chain(out.flat_map(|call| numbers(&call.payload))).chain(writing.flat_map(numbers)).collect()
+        let staged = self.staged();
+        at_hand
+            .chain(staged)
+            .chain(out.flat_map(|call| numbers(&call.payload)))
+            .chain(writing.flat_map(numbers))
+            .collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::credentials::Tokens;
 use super::oracle::Oracle;
 use super::replicas::{Handled, Peer, Replica, Reply};
+use super::stage::Stage;
 use super::{Disturbance, MemoryFallback, Setup, Simulation, is_fresh, numbers};
 use crate::report::ledger::Ledger;
 
@@ -74,6 +75,8 @@ pub(super) struct World {
     pub(super) peer: Peer,
     pub(super) tokens: Option<Tokens>,
     pub(super) load: Option<Load>,
+    /// A processor stands in front of the core: the spans of a load enter its area.
+    pub(super) stage: Option<Stage>,
     /// The state of the disk thread during each effect.
     pub(super) disturbance: Box<dyn FnMut(&crate::core::Effect) -> Disturbance>,
     /// The time that the disk thread takes for one effect.
@@ -122,6 +125,7 @@ impl World {
             peer: Peer::new(replicas),
             tokens: None,
             load: None,
+            stage: None,
             disturbance: Box::new(|_| Disturbance::None),
             disk_time: ms(2),
             replay: secs(1),
@@ -154,9 +158,13 @@ impl World {
         let first = self.simulation.next_span;
         self.simulation.offer(spans);
         let numbers = (first..first + spans as u64).collect::<Vec<_>>();
-        self.offered.extend(numbers.iter().map(|&number| (number, self.simulation.now)));
+        numbers.iter().for_each(|number| self.note_offered(*number));
         self.settle();
         numbers
+    }
+
+    pub(super) fn note_offered(&mut self, span: u64) {
+        self.offered.insert(span, self.simulation.now);
     }
 
     /// Offers a batch whose spans each replica answers by `reply`, and returns their numbers.
@@ -199,7 +207,9 @@ impl World {
             let answer = self.awaited.iter().map(|(at, ..)| *at).min();
             let batch = self.load.and(self.next_batch);
             let wakeup = self.simulation.core.next_wakeup();
-            let Some(next) = [answer, batch, self.disk_ends, wakeup].into_iter().flatten().min() else { break };
+            let seal = self.stage.as_ref().and_then(Stage::next);
+            let times = [answer, batch, self.disk_ends, wakeup, seal];
+            let Some(next) = times.into_iter().flatten().min() else { break };
             if next >= end {
                 break;
             }
@@ -224,7 +234,7 @@ impl World {
             && next <= now
         {
             self.next_batch = Some(now + load.every);
-            self.offer(load.spans);
+            self.end_spans(load.spans);
         }
         self.settle();
         self.events += 1;
@@ -278,6 +288,7 @@ impl World {
 
     /// Polls the core as the net thread does, hands its calls to the peer and its effects to the disk thread.
     pub(super) fn settle(&mut self) {
+        self.seal_due();
         self.simulation.poll();
         // Their answers no longer matter; the collector has stored the requests when it received them.
         self.simulation.abandoned.clear();
@@ -345,6 +356,7 @@ impl World {
         let load = self.load.take();
         let (replay, begun) = (self.replay, self.simulation.now);
         let until = begun + time;
+        self.seal_all(true);
         self.simulation.report(|core| core.drain(until, replay, begun));
         self.drain_begun = Some(begun);
         self.run_until(until + ms(1), |world| world.simulation.core.is_stopped());
@@ -368,6 +380,8 @@ impl World {
     fn start_anew(&mut self) {
         self.duplicates_before += self.simulation.core.accounts.counters.possible_duplicates();
         self.simulation.restart();
+        let staged = self.stage_anew();
+        self.killed.extend(staged);
         self.oracle.on_restart();
         self.awaited.clear();
         self.disk_ends = None;

@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use super::credentials::Tokens;
 use super::history::disturbance;
 use super::replicas::{Balancing, CALL, Replica, Reply};
+use super::stage::{self, Stage};
 use super::world::{HOUR, Load, MINUTE, OPEN, World, ms, secs};
 use super::{Disturbance, Setup};
 
@@ -224,6 +225,7 @@ fn settle_down(world: &mut World, calm: &Calm) {
         // A success of the last seconds may have ended an outage, which the core confirms later, by one poll.
         world.run(OUTAGE_CONFIRMED_AFTER);
         assert!(world.missing().len() as u64 <= world.lost(), "each missing span is lost: {}", world.state());
+        assert_eq!(world.stage.as_ref().and_then(Stage::next), None, "an idle area wakes no thread; {}", world.state());
         assert_eq!(world.simulation.core.next_wakeup(), None, "nothing waits, and a poll is due: {}", world.state());
     }
 }
@@ -258,6 +260,8 @@ proptest! {
     fn in_every_world_the_rules_hold_and_all_that_a_replica_accepts_is_delivered(
         seed: u64,
         fallback in prop::bool::weighted(0.8),
+        // Producers, parts of the staging area, and its delay in milliseconds.
+        stage in prop::option::of((1..=8_usize, 1..=4_usize, 1..8_000_u64)),
         replicas in 1..=3_usize,
         balancing in prop::sample::select(&[Balancing::ByConnection, Balancing::ByRequest]),
         phases in prop::collection::vec(phase(), 1..6),
@@ -265,7 +269,10 @@ proptest! {
     ) {
         let mut setup = Setup { fallback, seed, ..Setup::usual() };
         setup.limits.max_count = 200;
-        let mut world = World::new(vec![Replica::accepting(); replicas], setup);
+        let mut world = World::new(vec![Replica::accepting(); replicas], setup.clone());
+        if let Some((producers, parts, delay)) = stage {
+            world.stage(stage::settings(&setup, parts, ms(delay)), producers);
+        }
         world.peer.balancing = balancing;
         world.peer.chance = Some(SmallRng::seed_from_u64(seed));
         world.recounts = true;

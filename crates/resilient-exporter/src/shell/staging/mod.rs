@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `shards` | the parts and their locks; knows neither spans nor the core |
 
-mod shards;
+pub(crate) mod shards;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry_sdk::trace::SpanData;
-use otlp_payload::{BatchWriter, Encoder, ValueLimits};
+use otlp_payload::{BatchId, BatchWriter, Encoder, Payload, ValueLimits};
 use span_buffer::{Limits, Size};
 
 use self::shards::{Content, Keeper, Lock, Part, Shards, Staged};
@@ -60,9 +60,34 @@ pub(crate) struct Staging {
 }
 
 /// The spans of a part.
-struct Area {
+pub(crate) struct Area {
     writer: BatchWriter,
     room: Size,
+}
+
+/// The areas of all parts, and the room of each.
+pub(crate) fn areas(settings: &StagingSettings) -> (impl Iterator<Item = Area> + use<>, Size) {
+    let &StagingSettings { batch, buffer, parallelism, values, .. } = settings;
+    let most = Size { count: buffer.max_count / PART_OF_BUFFER, bytes: buffer.max_bytes / PART_OF_BUFFER };
+    let parts = (most.count / batch.count.max(1)).clamp(1, parallelism.clamp(1, MOST_PARTS));
+    let room =
+        Size { count: batch.count.min(most.count / parts).max(1), bytes: batch.bytes.min(most.bytes / parts).max(1) };
+    ((0..parts).map(move |_| Area { writer: BatchWriter::new(values), room }), room)
+}
+
+impl Area {
+    /// Adds a span; after a panic the area is as before.
+    pub(crate) fn push(&mut self, span: &SpanData) {
+        self.writer.push(span);
+    }
+
+    pub(crate) fn finish(&mut self, encoder: &Encoder, id: BatchId, created: SystemTime) -> Payload {
+        self.writer.finish(encoder, id, created)
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        Size { count: self.writer.span_count(), bytes: self.writer.byte_count() }
+    }
 }
 
 impl Content for Area {
@@ -108,19 +133,12 @@ impl<C> Lock<Part<C>> for Mutex<Part<C>> {
 
 impl Staging {
     pub(crate) fn new(settings: StagingSettings) -> Self {
-        let StagingSettings { batch, buffer, delay, parallelism, values } = settings;
-        let most = Size { count: buffer.max_count / PART_OF_BUFFER, bytes: buffer.max_bytes / PART_OF_BUFFER };
-        let parts = (most.count / batch.count.max(1)).clamp(1, parallelism.clamp(1, MOST_PARTS));
-        let room = Size {
-            count: batch.count.min(most.count / parts).max(1),
-            bytes: batch.bytes.min(most.bytes / parts).max(1),
-        };
-        let areas = (0..parts).map(|_| Area { writer: BatchWriter::new(values), room });
+        let (areas, room) = areas(&settings);
         let encoder = Encoder::new(&opentelemetry_sdk::Resource::builder_empty().build());
         Self {
-            shards: Shards::new(areas, delay),
+            shards: Shards::new(areas, settings.delay),
             room,
-            encoder: Mutex::new(Arc::new(encoder.with_value_limits(values))),
+            encoder: Mutex::new(Arc::new(encoder.with_value_limits(settings.values))),
             not_sampled: AtomicU64::new(0),
         }
     }
@@ -136,7 +154,7 @@ impl Staging {
 
 /// The clocks at the seal of a batch.
 #[derive(Clone, Copy)]
-struct Moment {
+pub(crate) struct Moment {
     now: Instant,
     wall: SystemTime,
 }
@@ -164,7 +182,7 @@ impl Keeper<Area> for Shared {
         let Some(staging) = self.staging() else { return };
         let encoder = Arc::clone(&staging.encoder.lock());
         let id = self.core().next_id();
-        let payload = area.writer.finish(&encoder, id, wall);
+        let payload = area.finish(&encoder, id, wall);
         // The events are published by the net thread: a log subscriber would run under the lock of this part.
         self.decide_quietly(|core| core.on_sealed(payload, now, self.journal_timeout()));
     }
@@ -185,7 +203,7 @@ impl Shared {
             || SystemClock.now(),
             self,
             // After a panic the writer is as before.
-            |area| has_panicked = catch_unwind(AssertUnwindSafe(|| area.writer.push(span))).is_err(),
+            |area| has_panicked = catch_unwind(AssertUnwindSafe(|| area.push(span))).is_err(),
         );
         match staged {
             Staged::Here { part, is_news } => {
@@ -225,10 +243,10 @@ impl Shared {
     /// The core, and the staged spans of the instant at which its lock was taken. The parts are free again.
     pub(crate) fn core_and_staged(&self) -> (MutexGuard<'_, Core>, Size) {
         let parts = self.staging().map(|staging| staging.shards.lock_all()).unwrap_or_default();
-        let staged = parts.iter().fold(Size::default(), |staged, part| Size {
-            count: staged.count + part.content().writer.span_count(),
-            bytes: staged.bytes + part.content().writer.byte_count(),
-        });
+        let staged = parts
+            .iter()
+            .map(|part| part.content().size())
+            .fold(Size::default(), |sum, size| Size { count: sum.count + size.count, bytes: sum.bytes + size.bytes });
         let core = self.core();
         drop(parts);
         (core, staged)

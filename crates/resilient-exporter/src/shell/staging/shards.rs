@@ -212,6 +212,12 @@ impl<C: Content, L: Lock<Part<C>>> Shards<C, L> {
         part.verified = 0;
     }
 
+    /// As a thread holds a part that puts a span into it.
+    #[cfg(test)]
+    pub(crate) fn hold(&self, part: usize) -> L::Guard<'_> {
+        self.parts[part].lock()
+    }
+
     /// The locks of all parts, in the order of their indices.
     pub(crate) fn lock_all(&self) -> Vec<L::Guard<'_>> {
         self.parts.iter().map(Lock::lock).collect()
