@@ -13,6 +13,7 @@ mod health;
 mod log;
 mod manager;
 pub mod metrics;
+mod observed;
 mod propagation;
 mod resource;
 mod settings;
@@ -22,6 +23,7 @@ pub use builder::Builder;
 pub use error::{FlushError, InvalidSetting, SetupError, ShutdownError};
 pub use health::HealthReport;
 pub use manager::{Observer, OpenTelemetryManager};
+pub use observed::Observed;
 pub use settings::{
     Batch, Propagator, SETTINGS, Setting, Settings, TracesExporter, TracesSampler, VENDORS, Vendor, Warning,
     settings_markdown, vendors_markdown,

@@ -15,6 +15,7 @@ mod limits;
 mod logging;
 mod metric_pages;
 mod metrics;
+mod observed;
 mod programs;
 mod secrets;
 mod support;
