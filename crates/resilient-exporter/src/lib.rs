@@ -16,7 +16,7 @@
 //! | `core` | all decisions, pure |
 //! | `stores` | our implementations of the seams, in files |
 //! | `shell` | threads and shared state |
-//! | `builder`, `exporter`, `processor`, `pipeline`, `guard`, `handle`, `error` | the front door |
+//! | `builder`, `exporter`, `processor`, `pipeline`, `guard`, `handle`, `error`, `file_exporter` | the front door |
 //! | `proofs` | the simulation of the core, and crash histories over all stores |
 //!
 //! Each room knows those above it: `locks <- report <- seams <- {core, stores} <- shell <- front door`.
@@ -27,6 +27,7 @@ mod builder;
 mod core;
 mod error;
 mod exporter;
+mod file_exporter;
 mod guard;
 mod handle;
 mod locks;
@@ -43,6 +44,7 @@ pub use ::journal::SyncPolicy;
 pub use builder::{Builder, ByExporter, ByTransport, IntoPrimary};
 pub use error::BuildError;
 pub use exporter::ResilientSpanExporter;
+pub use file_exporter::{FileCounts, FileExporterError, FileSpanExporter, FileSpanExporterBuilder, FilesHandle};
 pub use file_fallback::Compression;
 pub use guard::ForkGuard;
 pub use handle::{DeadLetterFilter, Handle, RedriveReport};
