@@ -353,6 +353,7 @@ mod tests {
             calls: Vec::new(),
             wakeups: Wakeups::default(),
             not_sampled: None,
+            staging_capacity: None,
         }
     }
 

@@ -86,6 +86,7 @@ impl Forked {
             calls: Vec::new(),
             wakeups: Wakeups::default(),
             not_sampled: None,
+            staging_capacity: None,
         }
     }
 }

@@ -112,6 +112,9 @@ pub struct Health {
     /// [`ResilientSpanProcessor`](crate::ResilientSpanProcessor). Outside of the ledger.
     #[serde(skip)]
     pub not_sampled: Option<u64>,
+    /// Spans that a [`ResilientSpanProcessor`](crate::ResilientSpanProcessor) stages at most; none without one.
+    #[serde(skip)]
+    pub staging_capacity: Option<u64>,
 }
 
 impl fmt::Display for Health {

@@ -73,6 +73,7 @@ impl Shared {
             calls: core.accounts.calls.durations(),
             wakeups: self.wakeups.counts(),
             not_sampled: self.not_sampled(),
+            staging_capacity: self.staging_capacity(),
         };
         let texts = [counters.last_cause(), core.endpoint.refusing(), core.endpoint.unreadable()];
         let [last, refusing, unreadable] = texts.map(|cause| cause.map(|cause| (cause.to_string(), remedy(cause))));

@@ -88,6 +88,20 @@ fn the_flush_of_the_provider_leaves_every_span_at_the_collector() {
     app.assert_delivered(&collector);
 }
 
+/// The net thread sleeps until the delay of the batch is over, an hour here.
+#[test]
+fn a_wait_for_stored_spans_has_those_that_are_staged_on_their_way_at_once() {
+    let kept = Kept::default();
+    let (tracer, _provider, handle) = provider(never(memory_only(&kept)).build_processor().expect("valid"));
+    for round in 1..=20 {
+        let before = handle.health().wakeups.net;
+        end_spans(&tracer, 5);
+        eventually("the net thread knows the delay", || handle.health().wakeups.net > before);
+        handle.settled(PATIENCE).expect("delivered");
+        assert_eq!(kept.count(), 5 * round);
+    }
+}
+
 #[test]
 fn the_flush_of_the_provider_leaves_every_span_on_the_disk_while_the_collector_hangs() {
     const BOUND: Duration = Duration::from_secs(4);

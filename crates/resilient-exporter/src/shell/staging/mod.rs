@@ -268,4 +268,9 @@ impl Shared {
     pub(crate) fn not_sampled(&self) -> Option<u64> {
         self.staging().map(|staging| staging.not_sampled.load(Ordering::Relaxed))
     }
+
+    /// Spans that all parts hold; none without a processor of ours.
+    pub(crate) fn staging_capacity(&self) -> Option<u64> {
+        self.staging().map(|staging| (staging.shards.parts() * staging.room.count) as u64)
+    }
 }

@@ -99,6 +99,10 @@ impl<C: Content, L: Lock<Part<C>>> Shards<C, L> {
         Self { parts: contents.into_iter().map(part).collect(), delay, content: std::marker::PhantomData }
     }
 
+    pub(crate) fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Puts a span into the part `first`, or into the next one that no thread holds. The time is asked for once a
     /// batch. `put` adds exactly one span.
     pub(crate) fn stage(
