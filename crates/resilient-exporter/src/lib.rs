@@ -58,6 +58,7 @@ pub use report::details::{
 pub use report::events::Event;
 pub use report::forked::Forked;
 pub use report::health::{Health, Metrics, Status};
+pub use report::lateness::Lateness;
 pub use report::ledger::{DropReason, Ledger, RefuseReason};
 pub use report::notes::StorageNote;
 pub use seams::backoff::Backoff;

@@ -53,8 +53,23 @@ proptest! {
     }
 
     #[test]
+    fn the_newest_time_is_the_latest_end_or_start_without_an_end(
+        batch in vec((spans::span(), 0..8_u64, 0..8_u64), 0..10),
+    ) {
+        let at = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
+        let times = batch.iter().map(|(_, start, end)| if *end > 0 { *end } else { *start });
+        let newest = times.max().filter(|newest| *newest > 0).map(at);
+        let batch: Vec<_> = batch.into_iter().map(|(mut span, start, end)| {
+            (span.start_time, span.end_time) = (at(start), at(end));
+            span
+        }).collect();
+        prop_assert_eq!(encode(&Resource::builder_empty().build(), &batch).newest(), newest);
+    }
+
+    #[test]
     fn any_bytes_are_separated_without_harm(bytes in vec(any::<u8>(), 0..80), claimed in 0..4_usize) {
         let payload = Payload::new(ID, UNIX_EPOCH, claimed, bytes.into());
+        let _ = payload.newest();
         let _ = payload.separate_ended_before(SystemTime::UNIX_EPOCH + Duration::from_secs(1), || ID);
     }
 }

@@ -8,6 +8,7 @@ use otlp_transport::Cause;
 use super::counters::Counters;
 use crate::report::calls::Calls;
 use crate::report::events::Event;
+use crate::report::lateness::Delivered;
 use crate::report::ledger::{DropReason, Ledger, Place};
 use crate::report::losses::{Losses, Recent};
 use crate::seams::fates::Refusal;
@@ -17,6 +18,7 @@ pub(crate) struct Accounts {
     ledger: Ledger,
     pub(crate) counters: Counters,
     pub(crate) calls: Calls,
+    pub(crate) delivered: Delivered,
     recent: Recent,
     events: VecDeque<Event>,
 }

@@ -352,6 +352,7 @@ mod tests {
             spilling: 0,
             calls: Vec::new(),
             wakeups: Wakeups::default(),
+            lateness: super::super::lateness::Lateness::default(),
             not_sampled: None,
             staging_capacity: None,
         }

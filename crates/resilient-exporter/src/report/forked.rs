@@ -7,6 +7,7 @@ use otlp_payload::Signal;
 
 use super::details::{MemoryHealth, StorageHealth, Wakeups};
 use super::health::{Health, Metrics, Status};
+use super::lateness::Lateness;
 use super::ledger::{Ledger, Place, RefuseReason};
 
 /// This process was forked from the one that built the exporter. The child has a copy of its memory and none of its
@@ -85,6 +86,7 @@ impl Forked {
             spilling: 0,
             calls: Vec::new(),
             wakeups: Wakeups::default(),
+            lateness: Lateness::default(),
             not_sampled: None,
             staging_capacity: None,
         }

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::calls::CallDurations;
 use super::details::{CollectorHealth, MemoryHealth, StorageHealth, Wakeups};
+use super::lateness::Lateness;
 use super::ledger::Ledger;
 
 /// The state of the exporter in one word; `Display` writes it as JSON does, in lower case.
@@ -105,6 +106,9 @@ pub struct Health {
     /// The durations of calls, by those results of which there was one.
     #[serde(skip)]
     pub calls: Vec<CallDurations>,
+    /// The time from the end of spans to their acknowledgement.
+    #[serde(skip)]
+    pub lateness: Lateness,
     /// How often each thread has woken.
     #[serde(skip)]
     pub wakeups: Wakeups,

@@ -9,6 +9,7 @@
 //! | `facts` | the facts of one moment, and the judgement on them |
 //! | `forked` | the numbers of a process that was forked from the one of the exporter |
 //! | `health` | status, issues, metrics |
+//! | `lateness` | the time from the end of spans to their acknowledgement |
 //! | `log` | the one place that calls `tracing` |
 //! | `losses` | the lost spans of the last minutes by reason |
 //! | `notes` | the trouble of storage that was found at the start |
@@ -23,6 +24,7 @@ pub(crate) mod events;
 pub(crate) mod facts;
 pub(crate) mod forked;
 pub(crate) mod health;
+pub(crate) mod lateness;
 pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod losses;

@@ -32,6 +32,7 @@ impl Shared {
         let (journal, journal_busy) = self.journal_activity(now);
         let (mut core, staged) = self.core_and_staged();
         let losses = core.accounts.recent_losses(now);
+        let lateness = core.accounts.delivered.lateness(now);
         let core = &*core;
         let (counters, snapshot) = (&core.accounts.counters, core.memory.snapshot(now));
         let ledger = core.ledger().with_staged(staged.count);
@@ -72,6 +73,7 @@ impl Shared {
             spilling: core.spilling_spans() as u64,
             calls: core.accounts.calls.durations(),
             wakeups: self.wakeups.counts(),
+            lateness,
             not_sampled: self.not_sampled(),
             staging_capacity: self.staging_capacity(),
         };

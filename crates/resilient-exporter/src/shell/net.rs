@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -92,10 +92,16 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
     }
 }
 
-/// A call that has ended, and its outcome; none if it was given up.
-type Ended = (u64, Option<Outcome>);
+/// A call that has ended.
+struct Ended {
+    id: u64,
+    /// None if it was given up.
+    outcome: Option<Outcome>,
+    /// The time of the newest span, if the batch was delivered.
+    newest: Option<SystemTime>,
+}
 
-fn answered(shared: &Shared, (id, outcome): Ended) {
+fn answered(shared: &Shared, Ended { id, outcome, newest }: Ended) {
     let Some(outcome) = outcome else { return };
     let own = match &outcome {
         Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } | Outcome::TooLarge { .. } => Duration::ZERO,
@@ -104,7 +110,11 @@ fn answered(shared: &Shared, (id, outcome): Ended) {
         _ => own_delay(shared, id, None),
     };
     let (now, wall) = (shared.clock.now(), shared.clock.wall());
+    let lateness = newest.map(|newest| wall.duration_since(newest).unwrap_or_default());
     let call = shared.decide(|core| {
+        if let Some(lateness) = lateness.filter(|_| core.is_awaited(id)) {
+            core.accounts.delivered.on_delivered(lateness, now);
+        }
         core.on_answered(id, outcome, own, now, wall);
         core.accounts.calls.take_last()
     });
@@ -130,14 +140,16 @@ async fn send(shared: &Shared, transport: &Arc<dyn Transport>, call: Call, limit
     let ended = tokio::select! {
         biased;
         ended = tokio::time::timeout(limit, attempt) => ended,
-        () = given_up(shared, call.id) => return (call.id, None),
+        () = given_up(shared, call.id) => return Ended { id: call.id, outcome: None, newest: None },
     };
     let outcome = match ended {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => unknown(Cause::Broken("the transport panicked".to_owned())),
         Err(_) => unknown(Cause::Timeout(limit)),
     };
-    (call.id, Some(outcome))
+    // Read here, outside of the core's lock.
+    let newest = if outcome.is_delivered() { call.payload.newest() } else { None };
+    Ended { id: call.id, outcome: Some(outcome), newest }
 }
 
 /// Waits until the core awaits no answer to this call.

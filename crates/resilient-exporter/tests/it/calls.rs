@@ -85,3 +85,28 @@ fn storage_fills_up_while_files_wait_and_no_longer() {
     clock.0.store(true, Ordering::Release);
     assert_eq!(app.handle.health().storage.full_in, None);
 }
+
+#[test]
+fn lateness_is_the_time_from_the_end_of_the_newest_span_to_its_acknowledgement_files_included() {
+    let collector = MockCollector::start().expect("loopback");
+    let (state, clock) = (tempfile::tempdir().expect("temp dir"), Later::default());
+    let builder = ResilientSpanExporter::builder().with_primary(grpc(&collector)).with_clock(clock.clone());
+    let builder = quick(builder).with_state_dir(state.path().join("state"));
+    let mut app = App::new(builder.build().expect("valid"));
+    assert_eq!((app.handle.health().lateness.count(), app.handle.health().lateness.recent), (0, None));
+    app.trace(50);
+    app.assert_delivered(&collector);
+    let lateness = app.handle.health().lateness;
+    assert!(lateness.count() == 1 && lateness.recent < Some(PATIENCE), "{lateness:?}");
+    collector.stop();
+    app.trace(50);
+    app.handle.flush(PATIENCE).expect("a file has them");
+    app.trace(50);
+    clock.0.store(true, Ordering::Release);
+    collector.start_again().expect("the same ports");
+    app.assert_delivered(&collector);
+    let lateness = app.handle.health().lateness;
+    let an_hour = resilient_exporter::Lateness::BOUNDS.iter().position(|bound| *bound == 14_400.0).expect("a bound");
+    assert!(lateness.counts[an_hour] >= 2, "the batches of memory and of the file: {lateness:?}");
+    assert!(lateness.recent >= Some(Duration::from_secs(3_600)), "{lateness:?}");
+}
