@@ -205,8 +205,9 @@ impl<C: Content, L: Lock<Part<C>>> Shards<C, L> {
     }
 
     fn seal_with_others<K: Keeper<C>>(&self, index: usize, part: &mut Part<C>, keeper: &K, moment: K::Moment) {
-        for other in &self.parts[index + 1..] {
-            let mut other = other.lock();
+        // Held until the seal: a flush that finds these parts empty ends behind the batch that has their spans.
+        let mut others = self.parts[index + 1..].iter().map(Lock::lock).collect::<Vec<_>>();
+        for other in &mut others {
             part.content.join(&mut other.content);
             other.verified = other.verified.min(other.content.len());
         }

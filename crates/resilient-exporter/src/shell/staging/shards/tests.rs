@@ -341,6 +341,26 @@ fn no_order_of_two_producers_and_a_flush_loses_a_span_or_seals_it_twice() {
 }
 
 #[test]
+fn no_order_of_two_flushes_ends_one_before_the_spans_that_the_other_moves_are_sealed() {
+    explore(|| {
+        let model = Model::new(2, 3);
+        // Together they do not fit: the first flush leaves the second part to its own turn, and the other moves it.
+        model.stage_all(0..2);
+        let held = model.shards.hold(0);
+        model.stage_all(2..4);
+        drop(held);
+        let flushes = [(); 2].map(|()| {
+            let model = Arc::clone(&model);
+            loom::thread::spawn(move || {
+                model.shards.seal_all(&model.books, false);
+                assert_eq!(model.sealed(), [0, 1, 2, 3]);
+            })
+        });
+        flushes.into_iter().for_each(|flush| flush.join().expect("no panic"));
+    });
+}
+
+#[test]
 fn no_order_shows_a_snapshot_with_a_span_twice_or_one_that_went_back() {
     explore(|| {
         let model = Model::new(2, 2);
