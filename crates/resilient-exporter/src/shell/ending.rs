@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::health::is_stalled;
-use super::shared::Shared;
+use super::shared::{FOR_EVER, Shared};
 use crate::core::Core;
 use crate::report::forked::Forked;
 use crate::report::ledger::DropReason;
@@ -73,12 +73,13 @@ impl Shared {
         // With a disk the network gets three fifths of the time, and the disk the rest.
         let network = timeout.mul_f64(if self.has_disk() { 0.6 } else { 0.9 });
         let now = self.clock.now();
+        let until = now.checked_add(network).unwrap_or(now + FOR_EVER);
         let is_stalled = is_stalled(self.activity(now).busy);
         self.decide(|core| {
             if is_stalled {
                 core.on_disk_failed("the disk thread hangs in an operation as the shutdown begins", now);
             }
-            core.drain(now + network, replay, now);
+            core.drain(until, replay, now);
         });
         self.net.notify_one();
         let has_ended = |core: &Core| core.is_stopped() && self.has_published();

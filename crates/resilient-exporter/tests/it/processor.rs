@@ -350,6 +350,16 @@ fn the_end_of_the_provider_sends_what_is_staged_and_refuses_what_comes_later() {
 }
 
 #[test]
+fn a_time_for_the_shutdown_that_no_clock_can_hold_sends_what_is_staged() {
+    let kept = Kept::default();
+    let builder = never(memory_only(&kept)).shutdown(|shutdown| shutdown.timeout = Duration::MAX);
+    let (tracer, provider, handle) = provider(builder.build_processor().expect("valid"));
+    end_spans(&tracer, 3);
+    provider.shutdown_with_timeout(Duration::MAX).expect("sent");
+    assert_eq!((handle.ledger().delivered, kept.count()), (3, 3), "{:?}", handle.ledger());
+}
+
+#[test]
 fn no_order_of_drops_loses_a_span() {
     let run = |name: &str, end: &dyn Fn(SdkTracerProvider, SdkTracer)| {
         let kept = Kept::default();
