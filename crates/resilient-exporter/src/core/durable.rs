@@ -431,6 +431,11 @@ impl Durable {
         record.is_some_and(|record| matches!(record.state, RecordState::Pending(_) | RecordState::Writing))
     }
 
+    /// The journal is to have this batch and does not have it yet, as durable as the policy asks for.
+    pub(super) fn is_expected(&self, id: BatchId) -> bool {
+        self.records.get(&id).is_some_and(|record| !matches!(record.state, RecordState::Synced))
+    }
+
     /// Durable mode is on, or was until the journal was synced for the last time.
     pub(crate) fn is_enabled(&self) -> bool {
         self.state != State::Off

@@ -29,8 +29,10 @@ impl Core {
     pub(crate) fn on_sealed(&mut self, payload: Payload, now: Instant, sync_within: Duration) {
         let (id, spans) = (payload.id(), payload.item_count());
         if self.phase == Phase::Running && self.durable.on_submitted(&payload) {
-            let until = now.checked_add(sync_within).unwrap_or(now);
-            self.expected.0.push_back((until, id, spans));
+            // A time-out that no clock can hold never ends.
+            if let Some(until) = now.checked_add(sync_within) {
+                self.expected.0.push_back((until, id, spans));
+            }
         }
         // The ledger and an event have the refusal; the thread that has ended the span has no use for it.
         let _: Result<(), RefuseReason> = self.on_offered(payload, now);
@@ -39,7 +41,7 @@ impl Core {
     /// Counts the batches that the journal did not have in time.
     pub(super) fn look_for_expected(&mut self, now: Instant) {
         while let Some(&(until, id, spans)) = self.expected.0.front() {
-            if until > now {
+            if until > now && self.durable.is_expected(id) {
                 self.wake_at(until);
                 return;
             }

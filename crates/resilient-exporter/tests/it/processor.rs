@@ -541,6 +541,25 @@ fn on_end_waits_for_no_disk_and_what_is_late_counts_as_not_durable() {
 }
 
 #[test]
+fn a_time_for_the_journal_that_no_clock_can_hold_never_ends() {
+    let kept = Kept::default();
+    kept.is_closed.store(true, Ordering::Relaxed);
+    let ends = Arc::new(AtomicBool::new(false));
+    let builder = memory_only(&kept).with_journal(Hangs { ends: Arc::clone(&ends) }).with_journal_enabled(true);
+    let builder = builder.journal(|journal| journal.sync_timeout = Duration::MAX);
+    let (tracer, provider, handle) = provider(builder.build_processor().expect("valid"));
+    end_spans(&tracer, 1_024);
+    let before = handle.health().wakeups.net;
+    end_spans(&tracer, 1);
+    eventually("the net thread has looked", || handle.health().wakeups.net > before && handle.ledger().staged == 0);
+    assert_eq!(handle.health().accepted_not_durable, Some(0));
+    ends.store(true, Ordering::Relaxed);
+    kept.is_closed.store(false, Ordering::Relaxed);
+    drop(provider);
+    assert_eq!((handle.ledger().imbalance(), handle.ledger().lost()), (0, 0), "{:?}", handle.ledger());
+}
+
+#[test]
 fn in_durable_mode_a_crash_loses_the_spans_of_the_staging_time_only() {
     let collector = MockCollector::start().expect("loopback");
     collector.set(Behavior::never_answer());
