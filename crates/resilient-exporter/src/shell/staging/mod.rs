@@ -213,6 +213,8 @@ impl Shared {
                     self.net.notify_one();
                 }
             }
+            // In a child a thread that it does not have may hold the core.
+            Staged::Closed if self.process.refuse(1).is_some() => {}
             Staged::Closed => self.decide_quietly(|core| core.on_not_accepted(1, RefuseReason::AlreadyShutdown)),
             Staged::Child(spans) => drop(self.process.refuse(spans)),
         }
