@@ -26,7 +26,8 @@ use crate::shell::staging::StagingSettings;
 /// journal after [`Durability::staging`], and counts as [`accepted_not_durable`] if the journal does not have it within
 /// [`Durability::sync_timeout`]. After a first batch it allocates no memory for a usual span. A panic in it is
 /// contained; spans may end in destructors, in destructors of thread-local values and during a panic. Spans that are
-/// not sampled are counted ([`Health::not_sampled`]) and passed over.
+/// recorded but not sampled are counted ([`Health::not_sampled`]) and passed over; the SDK hands those that a sampler
+/// drops to no processor.
 ///
 /// Spans in batches that are not full are [`staged`] in the ledger, and count against the buffer's limits.
 ///

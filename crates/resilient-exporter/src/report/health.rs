@@ -112,8 +112,9 @@ pub struct Health {
     /// How often each thread has woken.
     #[serde(skip)]
     pub wakeups: Wakeups,
-    /// Spans that ended without being sampled, which no exporter gets; none without a
-    /// [`ResilientSpanProcessor`](crate::ResilientSpanProcessor). Outside of the ledger.
+    /// Spans that a sampler had recorded but not exported (`RecordOnly`), as they ended; none without a
+    /// [`ResilientSpanProcessor`](crate::ResilientSpanProcessor). Outside of the ledger. Spans that a sampler drops
+    /// are never recorded: the SDK hands them to no processor, and they are not counted here.
     #[serde(skip)]
     pub not_sampled: Option<u64>,
     /// Spans that a [`ResilientSpanProcessor`](crate::ResilientSpanProcessor) stages at most; none without one.
