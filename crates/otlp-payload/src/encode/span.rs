@@ -128,21 +128,55 @@ fn attributes(out: &mut Vec<u8>, tag: u8, attributes: &[KeyValue], limit: usize)
 /// One `KeyValue`; every length is known before anything is written.
 #[inline]
 pub(super) fn key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: &Value, limit: usize) {
-    let value_len = value_len(value, limit);
-    let key_len = if key.is_empty() { 0 } else { 1 + varint_len(key.len() as u64) + key.len() };
-    let length = key_len + 1 + varint_len(value_len as u64) + value_len;
-    if length < 0x80 && !key.is_empty() {
-        // Each of the three lengths is one byte then.
-        out.extend_from_slice(&[tag, length as u8, 0x0a, key.len() as u8]);
-        out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(&[0x12, value_len as u8]);
-    } else {
-        out.push(tag);
-        put_varint(out, length as u64);
-        text(out, 0x0a, key);
-        out.push(0x12);
-        put_varint(out, value_len as u64);
+    /// The longest key beside which each length below takes one byte, for every value but a text.
+    const SHORT: usize = 0x80 - 16;
+    if key.is_empty() || key.len() > SHORT {
+        return any_key_value(out, tag, key, value, limit);
     }
+    // The usual values: a field of known bytes behind the key.
+    match value {
+        Value::String(text) => {
+            let text = shortened(text.as_str(), limit).as_bytes();
+            if key.len() + text.len() > SHORT {
+                return any_key_value(out, tag, key, value, limit);
+            }
+            short_key(out, tag, key, 4 + text.len());
+            out.extend_from_slice(&[0x12, 2 + text.len() as u8, 0x0a, text.len() as u8]);
+            out.extend_from_slice(text);
+        }
+        Value::Bool(value) => {
+            short_key(out, tag, key, 4);
+            out.extend_from_slice(&[0x12, 2, 0x10, u8::from(*value)]);
+        }
+        Value::I64(value @ 0..0x80) => {
+            short_key(out, tag, key, 4);
+            out.extend_from_slice(&[0x12, 2, 0x18, *value as u8]);
+        }
+        Value::I64(value @ 0x80..0x4000) => {
+            short_key(out, tag, key, 5);
+            out.extend_from_slice(&[0x12, 3, 0x18, *value as u8 | 0x80, (*value >> 7) as u8]);
+        }
+        _ => any_key_value(out, tag, key, value, limit),
+    }
+}
+
+/// The tag and the length of a `KeyValue`, and its key; `rest` bytes follow. Both lengths take one byte.
+#[inline]
+fn short_key(out: &mut Vec<u8>, tag: u8, key: &str, rest: usize) {
+    out.extend_from_slice(&[tag, (2 + key.len() + rest) as u8, 0x0a, key.len() as u8]);
+    out.extend_from_slice(key.as_bytes());
+}
+
+/// One `KeyValue` of any size.
+fn any_key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: &Value, limit: usize) {
+    let value_len = value_len(value, limit);
+    let key_len = if key.is_empty() { 0 } else { bytes_len(key.len()) };
+    let length = key_len + bytes_len(value_len);
+    out.push(tag);
+    put_varint(out, length as u64);
+    text(out, 0x0a, key);
+    out.push(0x12);
+    put_varint(out, value_len as u64);
     any_value(out, value, limit);
 }
 

@@ -140,6 +140,19 @@ fn a_scope_that_is_not_equal_to_itself_stands_alone_as_in_the_stock_exporter() {
 }
 
 #[test]
+fn an_attribute_grows_over_every_border_of_its_lengths() {
+    let resource = Resource::builder_empty().build();
+    let mut batch = one_span_each(vec![InstrumentationScope::builder("s").build()]);
+    let numbers = [i64::MIN, -1, 0, 1, 0x7f, 0x80, 0x3fff, 0x4000, 0x1f_ffff, 0x20_0000, i64::MAX].map(Value::from);
+    for key in (0..4).chain(100..132) {
+        let texts = (0..132).map(|length| Value::from("v".repeat(length)));
+        let values = numbers.iter().cloned().chain(texts).chain([true.into(), false.into(), 0.5.into()]);
+        batch[0].attributes = values.map(|value| KeyValue::new("k".repeat(key), value)).collect();
+        assert_eq!(&encode(&resource, &batch).bytes()[..], stock(&resource, &batch), "a key of {key} bytes");
+    }
+}
+
+#[test]
 fn messages_grow_over_every_border_of_their_length() {
     let resource = Resource::builder_empty().with_service_name("border").build();
     let mut batch = one_span_each(vec![InstrumentationScope::builder("s").build()]);
