@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mock_collector::ChildCollector;
+use mock_collector::{ChildCollector, Received};
 use otlp_transport::ConfigBuilder;
 use tempfile::TempDir;
 
@@ -62,6 +62,15 @@ impl Peer {
     #[must_use]
     pub fn authority(&self) -> Option<&Path> {
         self.front.as_ref().map(TlsFront::authority)
+    }
+
+    /// The counts of the collector since its start.
+    ///
+    /// # Errors
+    ///
+    /// When its process is dead.
+    pub fn received(&mut self) -> Result<Received, Failure> {
+        Ok(self.collector.received()?)
     }
 
     /// The settings of a transport of ours to it.
