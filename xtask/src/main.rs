@@ -7,10 +7,8 @@ mod e2e;
 mod fail;
 mod fuzz;
 mod gate;
-mod idle;
 mod interop;
 mod mutants;
-mod outage;
 mod process;
 mod setups;
 mod tidy;
@@ -36,8 +34,15 @@ usage: cargo xtask <lane> [options]
   bench [--quick] [FILTER]
                        the gated budgets, then the criterion benches, those whose name contains FILTER; --quick: the
                        budgets alone, a line each and the table, within 3 minutes; needs valgrind
-  outage [--short | --long]
-                       10 s outages at 5,000 spans/s (2 s), the stock exporter and ours side by side; 10 min, ours alone
+  outage [--short | --long | --fast]
+                       10 s outages (2 s) at 5,000 spans/s, the stock exporter and ours side by side behind the SDK's
+                       processor, then at 50,000 spans/s ours behind its own (--fast: these alone); 10 min, ours alone
+  latency [--seconds N]
+                       times of on_end and export, 2 s a row, while the collector or the disk hangs and during spills,
+                       with 1, 2 and 8 producers
+  soak [--minutes N] [--seed S]
+                       random faults of the collector and restarts of an application for 30 min: no span lost, the
+                       ledger exact, memory flat, wake-ups counted
   idle [--seconds N]   wake-ups of our threads in programs that do nothing, 60 s long: none while nothing is stored
   chaos [kill]         storms: an application killed at random moments, judged by an outside ledger of span ids; without
                        a name it lists them
@@ -99,8 +104,7 @@ fn run(lane: &str, rest: &[String]) -> Result<(), Failure> {
         "test" => gate::run(&workspace, rest),
         "tidy" => no_options(rest).and_then(|()| tidy::run(&workspace)),
         "bench" => bench::run(&workspace, rest),
-        "outage" => outage::run(&workspace, rest),
-        "idle" => idle::run(&workspace, rest),
+        "outage" | "idle" | "latency" | "soak" => trials::lane(&workspace, lane, rest),
         "chaos" => chaos::run(&workspace, rest),
         "upgrade" => upgrade::run(&workspace, rest),
         "trials" => trials::run(&workspace, rest),

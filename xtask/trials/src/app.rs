@@ -56,7 +56,19 @@ impl App {
         [inner, ids]
     }
 
+    /// Begins to serve one request: the root span has all that it will have, and is not ended.
+    pub fn begin(&mut self) -> Span {
+        self.begun(&Context::new(), Self::attributes)
+    }
+
     fn span(&mut self, parent: &Context, attributes: impl FnOnce(u64) -> Vec<KeyValue>) -> SpanIds {
+        let mut span = self.begun(parent, attributes);
+        let ids = ids(span.span_context());
+        span.end();
+        ids
+    }
+
+    fn begun(&mut self, parent: &Context, attributes: impl FnOnce(u64) -> Vec<KeyValue>) -> Span {
         let number = self.requests;
         self.requests += 1;
         let mut builder = SpanBuilder::from_name(ROUTES[number as usize % ROUTES.len()])
@@ -74,9 +86,7 @@ impl App {
             span.add_event("exception", exception());
             span.set_status(Status::error("upstream timed out"));
         }
-        let ids = ids(span.span_context());
-        span.end();
-        ids
+        span
     }
 
     fn attributes(number: u64) -> Vec<KeyValue> {

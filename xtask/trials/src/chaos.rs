@@ -4,11 +4,11 @@
 //! `docs/chaos.md` has the promises and how they are judged.
 
 mod account;
-mod conditions;
+pub(crate) mod conditions;
 mod crowd;
 pub(crate) mod disk;
 mod ledger;
-mod life;
+pub(crate) mod life;
 mod report;
 mod storm;
 

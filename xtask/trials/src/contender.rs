@@ -1,4 +1,5 @@
-//! The exporters that are compared: the stock one and ours, each behind the SDK's default batch processor.
+//! The exporters that are compared: the stock one and ours, each behind the SDK's default batch processor, and our own
+//! processor.
 
 use std::fmt;
 use std::path::Path;
@@ -168,6 +169,17 @@ pub fn ours(builder: Builder) -> Result<(SdkTracerProvider, Handle), Failure> {
     let exporter = builder.build()?;
     let handle = exporter.handle();
     Ok((SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build(), handle))
+}
+
+/// A provider with our span processor, which takes the place of the SDK's.
+///
+/// # Errors
+///
+/// When the builder's settings are refused.
+pub fn ours_by_processor(builder: Builder) -> Result<(SdkTracerProvider, Handle), Failure> {
+    let processor = builder.build_processor()?;
+    let handle = processor.handle();
+    Ok((SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource()).build(), handle))
 }
 
 /// Spans made at once where no clock sets the pace: one batch of the processor, whose queue holds four.

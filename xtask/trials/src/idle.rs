@@ -256,19 +256,26 @@ impl Idle {
 
     /// How often each thread of ours has slept, by its name.
     fn wakeups(&self) -> Result<BTreeMap<String, u64>, Failure> {
-        let mut wakeups = BTreeMap::new();
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let task = task?.path();
-            let name = fs::read_to_string(task.join("comm"))?.trim().to_owned();
-            if name.starts_with("holdfast-") {
-                let status = fs::read_to_string(task.join("status"))?;
-                let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-                let count: u64 = line.ok_or("the kernel counts no switches")?.trim().parse()?;
-                *wakeups.entry(name).or_default() += count;
-            }
-        }
-        Ok(wakeups)
+        wakeups(self.child.id())
     }
+}
+
+/// How often each thread of the exporter in a process has slept, by its name.
+pub(crate) fn wakeups(process: u32) -> Result<BTreeMap<String, u64>, Failure> {
+    let mut wakeups = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let task = task?.path();
+        // A thread may end meanwhile.
+        let Ok(name) = fs::read_to_string(task.join("comm")) else { continue };
+        let name = name.trim().to_owned();
+        if name.starts_with("holdfast-") {
+            let status = fs::read_to_string(task.join("status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let count: u64 = line.ok_or("the kernel counts no switches")?.trim().parse()?;
+            *wakeups.entry(name).or_default() += count;
+        }
+    }
+    Ok(wakeups)
 }
 
 impl Drop for Idle {

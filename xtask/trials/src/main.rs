@@ -8,16 +8,20 @@ use std::time::Duration;
 use trials::chaos::{self, Plan as Storm, Promise};
 use trials::collector::Fault;
 use trials::interop::{self, Part, Setup};
+use trials::latency::{self, Call, Condition};
 use trials::outage::{self, Plan};
 use trials::upgrade::{self, Programs};
 use trials::{Failure, idle, now, setups, slow_disk, tls_front, volumes};
 
 const USAGE: &str = "\
-usage: trials outage [--short | --long]
+usage: trials outage [--short | --long | --fast]
        trials idle [--seconds N]          wake-ups of our threads in programs that do nothing
        trials idle-app <before>           such a program; used by the trial itself
        trials slow-disk [--seconds N]     the table of delays; needs strace
        trials slow-disk-load <settings>   its application; used by the trial itself
+       trials latency [--seconds N]       times of `on_end` and `export` while collector or disk hangs
+       trials soak [--minutes N] [--seed S] [--folder F]  random faults of the collector under load, 30 min long
+       trials soak-app <settings>         its application; used by the trial itself
        trials interop [<part>] --collector <program> --configs <folder>, and those that the part needs of
                       --python <program> --otlp-py <program> --tinyproxy <program> --squid <program>
                       --openssl <program> --nginx <program>
@@ -52,13 +56,19 @@ fn main() -> ExitCode {
         return mock_collector::run(rest.iter().map(Into::into));
     }
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["outage"] => outages(10, 0.90),
-        ["outage", "--short"] => outages(2, 0.50),
+        ["outage"] => outages(10, 0.90).and_then(|()| fast_outages(10, 0.90)),
+        ["outage", "--short"] => outages(2, 0.50).and_then(|()| fast_outages(2, 0.50)),
+        ["outage", "--fast"] => fast_outages(10, 0.90),
+        ["outage", "--fast", "--short"] => fast_outages(2, 0.50),
         ["outage", "--long"] => long_outage(),
         ["interop", options @ ..] => interop_part(options),
         ["idle"] => wakeups(60),
         ["idle", "--seconds", seconds] => seconds.parse().map_err(Failure::from).and_then(wakeups),
         ["idle-app", before] => idle::live(before),
+        ["latency"] => latencies(2.0),
+        ["latency", "--seconds", seconds] => seconds.parse().map_err(Failure::from).and_then(latencies),
+        ["soak", options @ ..] => soak(options),
+        ["soak-app", settings] => trials::soak::live(settings),
         ["slow-disk"] => slow_disk_table(20),
         ["slow-disk", "--seconds", seconds] => seconds.parse().map_err(Failure::from).and_then(slow_disk_table),
         ["slow-disk-load", settings] => slow_disk::load(settings),
@@ -101,6 +111,22 @@ fn outages(seconds: u32, stock_loss: f64) -> Result<(), Failure> {
             wrong.extend(row.verdict(stock_loss).err());
         }
     }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// The same at 50,000 spans a second through our processor, with its memory in a second table.
+fn fast_outages(seconds: u32, stock_loss: f64) -> Result<(), Failure> {
+    let program = std::env::current_exe()?;
+    println!("\n50,000 spans/s through our span processor, the stock exporter behind the SDK's\n{}", outage::HEAD);
+    let (mut wrong, mut memory) = (Vec::new(), Vec::new());
+    for fault in Fault::ALL {
+        for row in outage::fast::run(&outage::fast::Plan::new(fault, seconds), &program)? {
+            println!("{row}");
+            wrong.extend(row.verdict(stock_loss).err());
+            memory.extend(row.memory());
+        }
+    }
+    println!("\n{}\n{}", outage::fast::HEAD, memory.join("\n"));
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
@@ -158,6 +184,60 @@ fn wakeups(seconds: u64) -> Result<(), Failure> {
         wrong.extend(row.verdict().err());
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// Prints the table; fails if a call took as long as a wait for collector or disk.
+fn latencies(seconds: f64) -> Result<(), Failure> {
+    let (program, time) = (std::env::current_exe()?, Duration::try_from_secs_f64(seconds)?);
+    println!(
+        "10,000 spans/s through the processor; 100 batches/s of 512 spans to the exporter alone\n{}",
+        latency::HEAD
+    );
+    let mut wrong = Vec::new();
+    for call in [Call::OnEnd, Call::Export] {
+        for condition in Condition::ALL {
+            for producers in latency::PRODUCERS {
+                let row = latency::run(condition, call, producers, time, &program)?;
+                println!("{row}");
+                wrong.extend(row.verdict().err());
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// Prints the report; fails if a number is not as it must be, and then leaves the folder in place.
+fn soak(options: &[&str]) -> Result<(), Failure> {
+    let mut plan = trials::soak::Plan {
+        time: Duration::from_secs(30 * 60),
+        rest: Duration::from_secs(60),
+        seed: RandomState::new().build_hasher().finish() >> 32,
+        rate: 2_000,
+        folder: PathBuf::from("target/soak"),
+    };
+    for pair in options.chunks(2) {
+        let [name, value] = pair else { return Err(format!("{pair:?} needs a value\n\n{USAGE}").into()) };
+        match *name {
+            "--minutes" => plan.time = Duration::try_from_secs_f64(value.parse::<f64>()? * 60.0)?,
+            "--seed" => plan.seed = value.parse()?,
+            "--folder" => plan.folder = value.into(),
+            _ => return Err(format!("soak has no option {name:?}\n\n{USAGE}").into()),
+        }
+    }
+    plan.folder = std::path::absolute(plan.folder)?.join(format!("seed-{}", plan.seed));
+    if plan.folder.exists() {
+        std::fs::remove_dir_all(&plan.folder)?;
+    }
+    std::fs::create_dir_all(&plan.folder)?;
+    println!("soak, seed {}, for {:?}", plan.seed, plan.time);
+    let report = trials::soak::run(&plan, &std::env::current_exe()?)?;
+    println!("{report}");
+    if !report.wrong.is_empty() {
+        let wrong = report.wrong.join("\n  ");
+        return Err(format!("not as it must be; everything is kept in {}\n  {wrong}", plan.folder.display()).into());
+    }
+    std::fs::remove_dir_all(&plan.folder)?;
+    Ok(())
 }
 
 /// Prints the table; fails if a row misses its gate.

@@ -1,6 +1,8 @@
 //! Outages: spans are made at a steady pace while the collector fails and comes back, and every id is looked for in the
 //! end.
 
+pub mod fast;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -153,7 +155,8 @@ impl Row {
             }
             None => {}
             Some(ours) => {
-                let waiting = ours.ledger.buffered + ours.ledger.in_flight + ours.ledger.in_fallback;
+                let Ledger { staged, buffered, in_flight, in_fallback, .. } = ours.ledger;
+                let waiting = staged + buffered + in_flight + in_fallback;
                 for (count, what) in [
                     (self.missing, "never arrived"),
                     (ours.dropped_by_sdk, "were dropped by the batch processor"),

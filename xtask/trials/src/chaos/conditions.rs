@@ -17,7 +17,7 @@ use crate::{Failure, now};
 
 /// How the collector behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(crate) enum Condition {
     Up,
     /// It answers late, and in time.
     Slow,
@@ -63,8 +63,54 @@ impl Condition {
     ];
 
     /// Half of the time it works.
-    pub(super) fn any(chance: &mut SmallRng) -> Self {
+    pub(crate) fn any(chance: &mut SmallRng) -> Self {
         if chance.random_bool(0.4) { Self::Up } else { *Self::ALL.choose(chance).expect("there are some") }
+    }
+
+    /// Brings the condition about in a collector that works.
+    pub(crate) fn begin(self, child: &mut ChildCollector, chance: &mut SmallRng) -> Result<(), Failure> {
+        match self {
+            Self::Up => {}
+            Self::Slow => child.set(Behavior::accept().after(SLOW.mul_f64(chance.random())))?,
+            Self::Late => child.set(Behavior::accept().after(LATE))?,
+            Self::Refusing => child.stop()?,
+            Self::BlackHole => child.set(Behavior::never_read())?,
+            Self::Mute => child.set(Behavior::never_answer().storing())?,
+            Self::Hung => child.pause()?,
+            Self::Gone => child.kill(),
+            Self::Throttling => {
+                let answer = Answer::http(429);
+                let hint = chance.random_bool(0.5);
+                let answer = if hint {
+                    answer.with_retry_after(Duration::from_millis(chance.random_range(0..900)))
+                } else {
+                    answer
+                };
+                child.set(Behavior::answer(answer))?;
+            }
+            Self::Unavailable => child.set(Behavior::answer(Answer::grpc(14)))?,
+            Self::Resetting => {
+                let end = if chance.random_bool(0.5) { End::Rst } else { End::GoAway(0) };
+                child.set(Behavior::end(end).storing())?;
+            }
+            Self::Restarted => child.restart()?,
+            Self::Strict => {
+                child.set_next(2, Behavior::answer(Answer::grpc(3).with_message("not like this")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the condition: the collector works again.
+    pub(crate) fn end(self, child: &mut ChildCollector) -> Result<(), Failure> {
+        match self {
+            Self::Up | Self::Restarted => {}
+            Self::Refusing => child.start_again()?,
+            Self::Hung => child.resume()?,
+            Self::Gone => child.restart()?,
+            _ => child.set(Behavior::accept())?,
+        }
+        Ok(())
     }
 
     /// The times at which answers to accepted requests may have been missing, if this fault held from `since` until
@@ -125,48 +171,13 @@ impl Peer {
         self.clear_up()?;
         self.since = now();
         self.condition = condition;
-        match condition {
-            Condition::Up => {}
-            Condition::Slow => self.child.set(Behavior::accept().after(SLOW.mul_f64(chance.random())))?,
-            Condition::Late => self.child.set(Behavior::accept().after(LATE))?,
-            Condition::Refusing => self.child.stop()?,
-            Condition::BlackHole => self.child.set(Behavior::never_read())?,
-            Condition::Mute => self.child.set(Behavior::never_answer().storing())?,
-            Condition::Hung => self.child.pause()?,
-            Condition::Gone => self.child.kill(),
-            Condition::Throttling => {
-                let answer = Answer::http(429);
-                let hint = chance.random_bool(0.5);
-                let answer = if hint {
-                    answer.with_retry_after(Duration::from_millis(chance.random_range(0..900)))
-                } else {
-                    answer
-                };
-                self.child.set(Behavior::answer(answer))?;
-            }
-            Condition::Unavailable => self.child.set(Behavior::answer(Answer::grpc(14)))?,
-            Condition::Resetting => {
-                let end = if chance.random_bool(0.5) { End::Rst } else { End::GoAway(0) };
-                self.child.set(Behavior::end(end).storing())?;
-            }
-            Condition::Restarted => self.child.restart()?,
-            Condition::Strict => {
-                self.child.set_next(2, Behavior::answer(Answer::grpc(3).with_message("not like this")))?;
-            }
-        }
-        Ok(())
+        condition.begin(&mut self.child, chance)
     }
 
     /// Back to a collector that works.
     pub(super) fn clear_up(&mut self) -> Result<(), Failure> {
         let condition = std::mem::replace(&mut self.condition, Condition::Up);
-        match condition {
-            Condition::Up | Condition::Restarted => {}
-            Condition::Refusing => self.child.start_again()?,
-            Condition::Hung => self.child.resume()?,
-            Condition::Gone => self.child.restart()?,
-            _ => self.child.set(Behavior::accept())?,
-        }
+        condition.end(&mut self.child)?;
         self.windows.extend(condition.windows(self.since, now()));
         Ok(())
     }

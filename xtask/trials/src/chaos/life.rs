@@ -87,7 +87,7 @@ impl Life {
 }
 
 /// The client's patience with one request.
-pub(super) const TIMEOUT: Duration = Duration::from_millis(1_000);
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Longer than by default, so that a machine which has other things to do does not make the promise smaller.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(2);

@@ -2,4 +2,5 @@
 
 mod chaos;
 mod outages;
+mod soak;
 mod tls_front;
