@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,6 @@ use super::{Ours, Row, bytes_below};
 use crate::app::App;
 use crate::collector::{Collector, Fault};
 use crate::contender::{self, Protocol, Settings};
-use crate::stored::Resident;
 use crate::{Failure, SpanIds, now, wait_until};
 
 /// Threads of the application that end spans.
@@ -80,8 +79,7 @@ pub struct Watched {
 }
 
 /// The head of the second table, one line for each of ours.
-pub const HEAD: &str =
-    "outage        exporter          rate    spans in memory      bytes in memory   resident   on disk";
+pub const HEAD: &str = "outage        exporter          rate    spans in memory      bytes in memory   on disk";
 
 impl FastRow {
     /// The share of the asked rate without which a run proves nothing.
@@ -129,13 +127,12 @@ impl FastRow {
         let (watched, ours) = (self.watched?, self.row.ours.as_ref()?);
         let MemoryHealth { spans, max_spans, bytes, max_bytes, .. } = watched.memory;
         Some(format!(
-            "{:<13} {:<10} {:>7.0}/s {spans:>8} of {max_spans:>7} {:>6.1} of {:>5.1} MiB {:>6.1} MiB {:>5.1} MiB",
+            "{:<13} {:<10} {:>7.0}/s {spans:>8} of {max_spans:>7} {:>6.1} of {:>5.1} MiB {:>5.1} MiB",
             self.row.fault.name(),
             self.row.exporter,
             self.rate,
             bytes as f64 / MIB,
             max_bytes as f64 / MIB,
-            ours.memory as f64 / MIB,
             ours.on_disk as f64 / MIB,
         ))
     }
@@ -169,16 +166,14 @@ struct Contender {
     collector: Collector,
     state: PathBuf,
     watched: Watched,
-    resident: u64,
     caught_up: Option<Duration>,
 }
 
-/// The flags and the count that the main thread shares with the producers.
+/// The flags that the main thread sets for the producers.
 #[derive(Default)]
 struct Signals {
     stop: AtomicBool,
     in_fault: AtomicBool,
-    made: AtomicU64,
 }
 
 impl Contender {
@@ -208,7 +203,7 @@ impl Contender {
         state: PathBuf,
     ) -> Self {
         let watched = Watched::default();
-        Self { name, provider, handle, collector, state, watched, resident: 0, caught_up: None }
+        Self { name, provider, handle, collector, state, watched, caught_up: None }
     }
 
     fn play(mut self, plan: &Plan) -> Result<FastRow, Failure> {
@@ -218,18 +213,17 @@ impl Contender {
         let started = now();
         let producers =
             (0..PRODUCERS).map(|_| self.producer(plan, most / PRODUCERS, &signals)).collect::<Vec<JoinHandle<_>>>();
-        self.watch_until(started + before, &signals, None)?;
-        let resident_before = self.resident;
+        self.watch_until(started + before, None);
         self.collector.strike(plan.fault)?;
         signals.in_fault.store(true, Ordering::Relaxed);
-        self.watch_until(now() + during, &signals, None)?;
+        self.watch_until(now() + during, None);
         signals.in_fault.store(false, Ordering::Relaxed);
         let failed_exports = self.handle.as_ref().map_or(0, |handle| handle.health().metrics.failed_exports);
         let on_disk = bytes_below(&self.state)?;
         self.collector.heal(plan.fault)?;
         let healed = now();
         let few = u64::from(plan.rate) / 10;
-        self.watch_until(healed + after, &signals, Some((healed, few)))?;
+        self.watch_until(healed + after, Some((healed, few)));
         signals.stop.store(true, Ordering::Relaxed);
         let (mut made, mut made_in_fault) = (Vec::new(), 0);
         for producer in producers {
@@ -241,18 +235,17 @@ impl Contender {
         if let Some(handle) = self.handle.clone() {
             // The ids decide; what still waits after that stands in the row.
             let _ = wait_until("every span is delivered", plan.patience, || {
-                self.look(&signals, Some((healed, few)));
+                self.look(Some((healed, few)));
                 waiting(&handle.ledger()) == 0
             });
         }
         // An error says that not all could be sent: the comparison by ids shows that too.
         let _ = self.provider.shutdown();
-        let memory = self.resident.saturating_sub(resident_before);
         let caught_up = self.caught_up.unwrap_or(plan.patience);
         let ours = self.handle.as_ref().map(|handle| {
             let (ledger, spills) = (handle.ledger(), handle.health().metrics.fallback_usage);
             let dropped_by_sdk = (made.len() as u64).abs_diff(ledger.offered);
-            Ours { dropped_by_sdk, ledger, failed_exports, spills, caught_up, on_disk, memory }
+            Ours { dropped_by_sdk, ledger, failed_exports, spills, caught_up, on_disk, memory: 0 }
         });
         let made_count = made.len() as u64;
         let made: HashSet<SpanIds> = made.into_iter().collect();
@@ -287,7 +280,6 @@ impl Contender {
                 let due = (started.elapsed().as_secs_f64() * rate) as u64;
                 let more = due.saturating_sub(ids.len() as u64).min(burst);
                 ids.extend((0..more).map(|_| app.serve()));
-                signals.made.fetch_add(more, Ordering::Relaxed);
                 if signals.in_fault.load(Ordering::Relaxed) {
                     in_fault += more;
                 }
@@ -297,22 +289,15 @@ impl Contender {
         })
     }
 
-    fn watch_until(
-        &mut self,
-        until: Instant,
-        signals: &Signals,
-        healed: Option<(Instant, u64)>,
-    ) -> Result<(), Failure> {
+    fn watch_until(&mut self, until: Instant, healed: Option<(Instant, u64)>) {
         while now() < until {
-            self.look(signals, healed);
+            self.look(healed);
             thread::park_timeout(LOOK);
         }
-        self.resident = self.resident.max(resident_aside_from_ids(signals)?);
-        Ok(())
     }
 
     /// Looks at memory and ledger of ours; after the outage, whether no more than a few spans wait.
-    fn look(&mut self, signals: &Signals, healed: Option<(Instant, u64)>) {
+    fn look(&mut self, healed: Option<(Instant, u64)>) {
         let Some(handle) = &self.handle else { return };
         let health = handle.health();
         let Watched { looks, memory, imbalance } = &mut self.watched;
@@ -324,18 +309,7 @@ impl Contender {
         if let (None, Some((healed, few))) = (self.caught_up, healed) {
             self.caught_up = (waiting(&health.ledger) <= few).then(|| healed.elapsed());
         }
-        if signals.stop.load(Ordering::Relaxed) {
-            // The ids of all producers are being copied.
-            return;
-        }
-        // `watch_until` reports an error of the same read.
-        self.resident = self.resident.max(resident_aside_from_ids(signals).unwrap_or_default());
     }
-}
-
-fn resident_aside_from_ids(signals: &Signals) -> Result<u64, Failure> {
-    let ids = signals.made.load(Ordering::Relaxed) * size_of::<SpanIds>() as u64;
-    Ok(Resident::read()?.now.saturating_sub(ids))
 }
 
 fn waiting(ledger: &Ledger) -> u64 {
