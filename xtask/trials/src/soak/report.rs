@@ -21,7 +21,7 @@ const RESIDENT: u64 = 128 << 20;
 
 /// Wake-ups a second of one thread under load, on average, at most. A batch costs the net thread a few, a commit the
 /// journal thread some; the load makes up to 50 batches a second.
-const WAKEUPS: f64 = 400.0;
+const WAKEUPS: f64 = 200.0;
 
 /// Wake-ups of one thread without work, at most: those of the last answers and of the last clean-up, then one in 5 s.
 const AT_REST: u64 = 6;
