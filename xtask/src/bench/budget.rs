@@ -78,9 +78,8 @@ pub(super) const ALL: [Budget; 27] = [
             ours: &["ours", "http-tls"],
         },
     },
-    // Behind a real tracer: the thread of the application alone, then the whole process, that thread included. The SDK's
-    // thread hands the span on, ours encodes and frees it: the peer pays for both on another thread, several times over.
-    // The wish, 0.90, is not met: 1.41 to 1.49 are seen.
+    // Behind a real tracer: the thread of the application alone, then the whole process, that thread included. The
+    // SDK's thread hands the span on, ours encodes and frees it. The wish, 0.90, is not met: 1.41 to 1.49 are seen.
     Budget {
         name: "processor/app-thread/1-producer",
         unit: Unit::NanosPerSpan,

@@ -20,8 +20,8 @@ use trials::contender::{self, Settings};
 use trials::peer::Peer;
 use trials::{Failure, now};
 
-/// Spans between two flushes, of all producers together: four batches, and as many as the SDK's queue holds. A part of a
-/// larger burst might be dropped, at next to no cost for the thread.
+/// Spans between two flushes, of all producers together: four batches, and as many as the SDK's queue holds. A part of
+/// a larger burst might be dropped, at next to no cost for the thread.
 const BURST: u64 = 2_048;
 
 /// How long a flush may take, under an instrumented run on a busy machine.
