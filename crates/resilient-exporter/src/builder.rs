@@ -216,7 +216,8 @@ impl Builder {
         let staging = StagingSettings {
             batch: Size {
                 count: batches.max_export_batch_size.min(request.max_spans.map_or(usize::MAX, NonZeroUsize::get)),
-                bytes: request.max_bytes,
+                // The resource, and the span that fills the batch, have the rest.
+                bytes: request.max_bytes - request.max_bytes / 8,
             },
             buffer: self.limits(),
             delay: match journal.enabled {

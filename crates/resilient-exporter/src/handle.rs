@@ -157,7 +157,7 @@ impl Handle {
     /// process, and nothing of its parent's is touched. Costs one call of the system.
     #[must_use]
     pub fn forked(&self) -> Option<Forked> {
-        self.shared.process.forked()
+        self.shared.forked()
     }
 
     /// Whether the calling thread is one of the exporter's, as that of a log subscriber or of a transport may be. The

@@ -22,6 +22,9 @@ const NEAR: usize = 4;
 /// A buffer above this many bytes that the last batch used to less than a quarter is given back.
 const LARGE: usize = 64 * 1_024;
 
+/// A buffer above this many bytes, which one huge span may have made, is given back at once.
+const HUGE: usize = 4 * 1_024 * 1_024;
+
 /// Encodes the spans of a batch one at a time, on the threads on which they end.
 ///
 /// The bytes of the finished batch are those of [`Encoder::encode`] for the same spans in the same order. Buffers are
@@ -122,12 +125,12 @@ impl BatchWriter {
             Some(last) if last.is_used && identical(&last.scope, &span.instrumentation_scope) => self.last,
             _ => self.index_of(&span.instrumentation_scope),
         };
-        self.use_scope(index);
         let scope = &mut self.scopes[index];
         scope.spans.truncate(scope.whole);
         span::span(&mut scope.spans, span, self.limits.spans);
         self.bytes += scope.spans.len() - scope.whole;
         scope.whole = scope.spans.len();
+        self.use_scope(index);
         self.last = index;
         self.spans += 1;
     }
@@ -241,8 +244,9 @@ impl BatchWriter {
             self.by_scope.clear();
         }
         for scope in &mut self.scopes {
-            if scope.spans.capacity() > LARGE && scope.whole < scope.spans.capacity() / 4 {
-                scope.spans = Vec::with_capacity(scope.whole);
+            let capacity = scope.spans.capacity();
+            if capacity > HUGE || capacity > LARGE && scope.whole < capacity / 4 {
+                scope.spans = Vec::new();
             }
             scope.spans.clear();
             (scope.whole, scope.is_used) = (0, false);

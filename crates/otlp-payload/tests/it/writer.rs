@@ -51,6 +51,33 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_batch_that_is_appended_has_the_bytes_of_both(
+        batch in vec(spans::span(), 0..12),
+        cut in 0..12_usize,
+        again in vec(spans::span(), 1..4),
+    ) {
+        let encoder = Encoder::new(&Resource::builder_empty().build());
+        let [mut one, mut other] = [(); 2].map(|()| BatchWriter::new(ValueLimits::default()));
+        let (first, second) = batch.split_at(cut.min(batch.len()));
+        first.iter().for_each(|span| one.push(span));
+        second.iter().for_each(|span| other.push(span));
+        one.append(&mut other);
+        prop_assert_eq!((one.span_count(), other.span_count(), other.byte_count()), (batch.len(), 0, 0));
+        let expected = encoder.encode(ID, UNIX_EPOCH, &batch);
+        let joined = one.finish(&encoder, ID, UNIX_EPOCH);
+        // An empty batch of the encoder has no scope either.
+        prop_assert_eq!(joined.bytes(), expected.bytes());
+        for writer in [&mut one, &mut other] {
+            let expected = encoder.encode(ID, UNIX_EPOCH, &again);
+            prop_assert_eq!(&written(writer, &encoder, &again)[..], &expected.bytes()[..]);
+        }
+    }
+}
+
 fn template() -> SpanData {
     spans::span().new_tree(&mut TestRunner::deterministic()).expect("a span").current()
 }

@@ -13,6 +13,9 @@ use crate::report::ledger::{DropReason, Ledger, Place};
 use crate::report::losses::{Losses, Recent};
 use crate::seams::fates::Refusal;
 
+/// Events that wait to be published before equal ones become one.
+const MANY_EVENTS: usize = 256;
+
 #[derive(Default)]
 pub(crate) struct Accounts {
     ledger: Ledger,
@@ -67,6 +70,13 @@ impl Accounts {
     }
 
     pub(super) fn publish(&mut self, event: Event) {
+        // While the net thread hangs in a transport of a user's, only drops go on: they take no memory.
+        if self.events.len() >= MANY_EVENTS
+            && let Some(last) = self.events.back_mut()
+            && add(last, &event)
+        {
+            return;
+        }
         self.events.push_back(event);
     }
 
@@ -92,5 +102,38 @@ impl Accounts {
     #[cfg(test)]
     pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.ledger
+    }
+}
+
+/// Adds dropped spans to an event of the same reason.
+fn add(last: &mut Event, event: &Event) -> bool {
+    match (last, event) {
+        (Event::Dropped { spans, reason, .. }, Event::Dropped { spans: more, reason: same, .. }) if reason == same => {
+            *spans += more;
+            true
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_that_no_thread_publishes_take_no_memory_and_are_counted_in_full() {
+        let mut accounts = Accounts::default();
+        let reasons = [DropReason::BufferFull, DropReason::BufferAge];
+        for turn in 0..10_000 {
+            accounts.transfer(3, Place::Offered, Place::Buffered);
+            accounts.drop_spans(3, Place::Buffered, reasons[usize::from(turn < 100)], String::new());
+        }
+        assert_eq!(accounts.events.len(), MANY_EVENTS);
+        let mut dropped = 0;
+        while let Some(event) = accounts.poll_event() {
+            let Event::Dropped { spans, .. } = event else { panic!("{event:?}") };
+            dropped += spans;
+        }
+        assert_eq!((dropped, accounts.ledger().dropped["buffer_full"]), (30_000, 29_700));
     }
 }

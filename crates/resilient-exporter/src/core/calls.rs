@@ -38,6 +38,7 @@ impl Core {
         self.accounts.observe(now);
         self.expire(now);
         self.look_for_expected(now);
+        self.make_reserved_room(now);
         self.go_on_saving(now);
         if let Phase::Draining(drain) = self.phase {
             if now >= drain.until {

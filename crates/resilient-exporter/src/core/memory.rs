@@ -363,6 +363,11 @@ impl Memory {
         if self.is_over(sum(size, self.reserved), (1, 1)) { Size::default() } else { self.reserved }
     }
 
+    /// A batch waits that leaves no room to reserve.
+    pub(super) fn has_batch_for_all(&self) -> bool {
+        self.buffer.iter().any(|entry| self.is_over(sum(entry.size, self.reserved), (1, 1)))
+    }
+
     fn away(&self) -> Size {
         sum(sum(self.in_flight, self.writing), total(&self.tried))
     }

@@ -15,9 +15,21 @@ use crate::report::ledger::RefuseReason;
 pub(super) struct Expected(VecDeque<(Instant, BatchId, usize)>);
 
 impl Core {
-    /// A part of the staging area gets spans: this room is kept for them.
+    /// A part of the staging area gets spans: this room is kept for them. The next poll makes it where memory is full.
     pub(crate) fn on_staging_opened(&mut self, room: Size) {
         self.memory.reserve(room);
+    }
+
+    /// Makes the room that is kept for staged spans.
+    pub(super) fn make_reserved_room(&mut self, now: Instant) {
+        if self.memory.has_room_for(Size::default()) {
+            return;
+        }
+        self.spill_surplus(Size::default(), now);
+        // A batch that is nearly as large as memory took the room, and keeps it.
+        if !self.memory.has_batch_for_all() {
+            self.make_room_by_force(Size::default(), now);
+        }
     }
 
     /// A part of the staging area is empty.

@@ -304,8 +304,8 @@ settings! {
     /// The end of the exporter.
     shutdown: Shutdown {
         /// The longest shutdown, and the longest `SpanExporter::force_flush`. Behind the SDK's batch processor, which
-        /// waits 5 s for its own last export and for the exporter together, the default counts as 3.5 s, and a longer
-        /// time makes the provider time out.
+        /// waits 5 s for its own last export and for the exporter together, 5 s count as 3.5 s, and a longer time makes
+        /// the provider time out.
         timeout: Duration = Duration::from_secs(5), at least NANOSECOND, "1 ns";
         /// The longest time of a shutdown in which stored batches are sent, own ones and those of processes that have
         /// ended, in files and in journals. It begins once each batch in memory was tried, lasts only while answers

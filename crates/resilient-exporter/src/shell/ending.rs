@@ -117,7 +117,7 @@ impl Shared {
 
 impl Shared {
     fn refuse_forked_shutdown(&self) -> Result<(), ShutdownError> {
-        match self.process.forked() {
+        match self.forked() {
             Some(forked) => Err(ShutdownError { forked: Some(forked), ..ShutdownError::default() }),
             None => Ok(()),
         }

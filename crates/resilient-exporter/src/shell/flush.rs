@@ -222,7 +222,7 @@ impl Shared {
     }
 
     fn unfit_for_waiting(&self) -> Option<WaitFailure> {
-        let forked = self.process.forked().map(WaitFailure::Forked);
+        let forked = self.forked().map(WaitFailure::Forked);
         forked.or_else(|| own::is_own(self).then_some(WaitFailure::OwnThread))
     }
 }

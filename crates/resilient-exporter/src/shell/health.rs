@@ -22,7 +22,7 @@ const RECENT: Duration = Duration::from_secs(300);
 
 impl Shared {
     pub(crate) fn health(&self) -> Health {
-        if let Some(forked) = self.process.forked() {
+        if let Some(forked) = self.forked() {
             return forked.health(self.endpoint.clone(), self.signal, self.instance);
         }
         // Clocks of a user's: outside the lock.

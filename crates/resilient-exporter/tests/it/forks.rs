@@ -372,3 +372,33 @@ fn a_child_hangs_at_no_lock_of_the_staging_area_and_sends_no_span_of_its_parent(
     let received = scene.collector.received();
     assert!(received.unique > 0 && received.duplicates == 0, "{received:?}");
 }
+
+/// A child that ends fewer spans than a part is looked at for.
+fn few_spans() {
+    let processor = builder().build_processor().expect("valid");
+    let handle = processor.handle();
+    let mut provider = Some(SdkTracerProvider::builder().with_span_processor(processor).build());
+    let tracer = provider.as_ref().expect("not taken").tracer("work");
+    (0..5).for_each(|_| tracer.start("of the parent").end());
+    let child = in_child(|| {
+        (0..10).for_each(|_| tracer.start("of the child").end());
+        let refused = handle.forked().expect("a child").refused;
+        // The parent's five are in the copy of its part, and no look at the process came between.
+        assert!((10..=15).contains(&refused), "{refused}");
+        assert_eq!(handle.ledger().refused.get("forked"), Some(&refused));
+        let error = provider.take().expect("once").shutdown().expect_err("refused").to_string();
+        assert!(error.contains("forked"), "{error}");
+        assert_eq!(handle.forked().expect("a child").refused, refused, "each once");
+    });
+    assert_passed(child);
+    provider.take().expect("the child has its own copy").shutdown().expect("in time");
+    assert_eq!((handle.ledger().offered, handle.ledger().delivered), (5, 5), "{:?}", handle.ledger());
+}
+
+#[test]
+fn a_child_counts_the_few_spans_that_it_has_staged() {
+    const NAME: &str = "forks::a_child_counts_the_few_spans_that_it_has_staged";
+    let Some(scene) = Scene::new(NAME, few_spans) else { return };
+    scene.play();
+    assert_eq!(scene.collector.received().unique, 5);
+}

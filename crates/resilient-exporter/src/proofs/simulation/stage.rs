@@ -282,3 +282,18 @@ fn a_kill_takes_the_staged_spans_of_the_delay_alone() {
     assert!(world.is_delivered(&old) && young.iter().all(|span| world.killed.contains(span)));
     world.assert_nothing_missing();
 }
+
+#[test]
+fn where_memory_is_full_room_is_made_for_staged_spans() {
+    let mut world =
+        World::new(vec![Replica::new(Reply::ConnectionRefused)], Setup { fallback: false, ..Setup::usual() });
+    while world.simulation.core.memory.held_size().count < 2_000 {
+        world.offer(100);
+    }
+    let room = Size { count: 150, bytes: 0 };
+    world.simulation.core.on_staging_opened(room);
+    world.settle();
+    assert_eq!((world.simulation.core.memory.held_size().count, world.lost()), (1_800, 200), "{}", world.state());
+    world.simulation.core.on_staging_released(room);
+    world.check_ledger();
+}

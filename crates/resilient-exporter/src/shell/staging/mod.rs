@@ -20,6 +20,7 @@ use self::shards::{Content, Keeper, Lock, Part, Shards, Staged};
 use super::shared::Shared;
 use crate::core::Core;
 use crate::locks::{Mutex, MutexGuard};
+use crate::report::forked::Forked;
 use crate::report::ledger::{Ledger, RefuseReason};
 use crate::seams::clock::{Clock as _, SystemClock};
 
@@ -65,14 +66,15 @@ pub(crate) struct Area {
     room: Size,
 }
 
-/// The areas of all parts, and the room of each.
+/// The areas of all parts, and the room in memory that each one keeps: less than a span where the buffer is that small.
 pub(crate) fn areas(settings: &StagingSettings) -> (impl Iterator<Item = Area> + use<>, Size) {
     let &StagingSettings { batch, buffer, parallelism, values, .. } = settings;
     let most = Size { count: buffer.max_count / PART_OF_BUFFER, bytes: buffer.max_bytes / PART_OF_BUFFER };
     let parts = (most.count / batch.count.max(1)).clamp(1, parallelism.clamp(1, MOST_PARTS));
     let room =
         Size { count: batch.count.min(most.count / parts).max(1), bytes: batch.bytes.min(most.bytes / parts).max(1) };
-    ((0..parts).map(move |_| Area { writer: BatchWriter::new(values), room }), room)
+    let kept = Size { count: room.count.min(most.count / parts), bytes: room.bytes.min(most.bytes / parts) };
+    ((0..parts).map(move |_| Area { writer: BatchWriter::new(values), room }), kept)
 }
 
 impl Area {
@@ -254,6 +256,16 @@ impl Shared {
         let core = self.core();
         drop(parts);
         (core, staged)
+    }
+
+    /// Some in a child of the process that built the exporter. The spans that the child has staged are refused.
+    pub(crate) fn forked(&self) -> Option<Forked> {
+        self.process.forked()?;
+        let staged = self.staging().map_or(0, |staging| staging.shards.disown());
+        if staged > 0 {
+            self.process.refuse(staged);
+        }
+        self.process.forked()
     }
 
     /// The place of every span at one instant.

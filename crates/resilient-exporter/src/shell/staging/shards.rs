@@ -217,6 +217,11 @@ impl<C: Content, L: Lock<Part<C>>> Shards<C, L> {
         part.verified = 0;
     }
 
+    /// In a child: empties the parts that no thread holds. Returns the spans of its own in them.
+    pub(crate) fn disown(&self) -> usize {
+        self.parts.iter().filter_map(Lock::try_lock).map(|mut part| part.disown()).sum()
+    }
+
     /// As a thread holds a part that puts a span into it.
     #[cfg(test)]
     pub(crate) fn hold(&self, part: usize) -> L::Guard<'_> {
