@@ -10,10 +10,10 @@ use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{ShouldSample, SpanLimits};
 use otlp_transport::{Faults, Protocol, Transport};
 use resilient_exporter::{
-    Breaker, Buffer, DeadLetters, Durability, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown,
+    Breaker, Buffer, DeadLetters, Durability, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown, Threads,
 };
 
-use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter, Warning};
+use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter, TracesProcessor, Warning};
 
 mod aliases;
 mod assemble;
@@ -294,6 +294,11 @@ impl Builder {
         self.give("with_sampler", |_| {})
     }
 
+    /// Sets the span processor; [`TracesProcessor::Resilient`] by default. Beats `TELEMETRY_PROCESSOR`.
+    pub fn with_processor(self, processor: TracesProcessor) -> Self {
+        self.give("with_processor", move |settings| settings.processor = processor)
+    }
+
     /// Sets the formats that carry the trace across process borders. Beats `OTEL_PROPAGATORS`.
     pub fn with_propagators(self, propagators: impl IntoIterator<Item = Propagator>) -> Self {
         let propagators = propagators.into_iter().collect::<Vec<_>>();
@@ -325,7 +330,7 @@ impl Builder {
 /// Declares the methods that change one struct of the settings each.
 macro_rules! structs {
     ($($(#[$doc:meta])* $($field:ident).+, $group:ident: $struct:ident;)+) => {
-        /// The batch processor and the exporter: each method changes the settings of one struct, whose fields
+        /// The span processor and the exporter: each method changes the settings of one struct, whose fields
         /// `docs/settings.md` lists. Changes beat the environment; a variable of a field that a closure sets to the
         /// default is still checked.
         impl Builder {$(
@@ -338,7 +343,7 @@ macro_rules! structs {
 }
 
 structs! {
-    /// Changes settings of the SDK's batch processor.
+    /// Changes settings of the batches of the span processor.
     batch, batch: Batch;
     /// Changes settings of the buffer in memory.
     exporter.buffer, buffer: Buffer;
@@ -360,6 +365,8 @@ structs! {
     exporter.replay, replay: Replay;
     /// Changes settings of the exporter's shutdown.
     exporter.shutdown, shutdown: Shutdown;
+    /// Changes settings of the exporter's threads.
+    exporter.threads, threads: Threads;
 }
 
 /// Requests at a time, refusals and directories.

@@ -1,11 +1,10 @@
-//! Flush, checkpoint and the wait for stored spans, for the guard and for its observers: the SDK's queue first, then
-//! the exporter.
+//! Flush, checkpoint and the wait for stored spans, for the guard and for its observers: the SDK's queue first, if there
+//! is one, then the exporter.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::Context;
-use opentelemetry_sdk::error::OTelSdkError;
 use resilient_exporter::{Clock as _, SystemClock};
 
 use crate::error::FlushError;
@@ -19,8 +18,8 @@ enum Verb {
     Settled,
 }
 
-/// The SDK takes up to 5 s of its own to empty its queue into the exporter; `timeout` is that of both, and at least a
-/// tenth of it is the exporter's.
+/// With the SDK's batch processor ([`TracesProcessor::Batch`](crate::TracesProcessor::Batch)), which takes up to 5 s of
+/// its own to empty its queue into the exporter, `timeout` is that of both, and at least a tenth of it is the exporter's.
 impl OpenTelemetryManager {
     /// Has every span that ended before this call leave memory: waits until the collector has answered for each; when
     /// it takes nothing, at the latest after half of `timeout`, until the rest is safe in files, or in the journal in
@@ -124,6 +123,21 @@ impl Observer {
         self.wait_async(Verb::Settled, timeout).await
     }
 
+    /// Has the SDK's processor hand its queue to the exporter, and waits neither for the collector nor for files: each
+    /// span that ended before is in the ledger then. Does nothing with the
+    /// [resilient](crate::TracesProcessor::Resilient) processor, where it is from its end on. Blocks the calling
+    /// thread, for 5 s at most.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError::Sdk`].
+    pub fn hand_over(&self) -> Result<(), FlushError> {
+        match &self.inner.running {
+            Some(running) if !self.inner.is_refused() => running.empty_queue(),
+            _ => Ok(()),
+        }
+    }
+
     async fn wait_async(&self, verb: Verb, timeout: Duration) -> Result<(), FlushError> {
         let inner = Arc::clone(&self.inner);
         if inner.is_refused() {
@@ -145,11 +159,16 @@ impl Observer {
 
 impl Inner {
     fn wait(&self, verb: Verb, timeout: Duration) -> Result<(), FlushError> {
-        let start = SystemClock.now();
+        let is_refused = self.is_refused();
+        if !is_refused {
+            self.lines.repeat();
+        }
+        let Some(running) = &self.running else { return Ok(()) };
+        let (handle, start) = (&running.handle, SystemClock.now());
+        // Where the exporter refuses to wait, the SDK's queue stays too.
+        let emptied = if is_refused { Ok(()) } else { running.empty_queue() };
         // Spans that the exporter has already are to be safe also where the SDK fails.
-        let emptied = self.empty_queue();
         let left = timeout.saturating_sub(SystemClock.now().saturating_duration_since(start)).max(timeout / 10);
-        let Some(handle) = &self.handle else { return emptied };
         let waited = match verb {
             Verb::Flush => handle.flush(left).map_err(FlushError::Exporter),
             Verb::Checkpoint => handle.checkpoint(left).map_err(FlushError::Exporter),
@@ -160,18 +179,6 @@ impl Inner {
 
     /// A wait here returns an error at once: in a forked child, and on a thread of the exporter's.
     fn is_refused(&self) -> bool {
-        self.handle.as_ref().is_some_and(|handle| handle.forked().is_some() || handle.is_own_thread())
-    }
-
-    /// Has the SDK export its queue; not where the exporter refuses to wait.
-    fn empty_queue(&self) -> Result<(), FlushError> {
-        if self.is_refused() {
-            return Ok(());
-        }
-        self.lines.repeat();
-        match self.provider.force_flush() {
-            Ok(()) | Err(OTelSdkError::AlreadyShutdown) => Ok(()),
-            Err(error) => Err(FlushError::Sdk(error)),
-        }
+        self.handle().is_some_and(|handle| handle.forked().is_some() || handle.is_own_thread())
     }
 }

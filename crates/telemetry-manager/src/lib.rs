@@ -14,6 +14,7 @@ mod log;
 mod manager;
 pub mod metrics;
 mod observed;
+mod processor;
 mod propagation;
 mod resource;
 mod settings;
@@ -25,8 +26,8 @@ pub use health::HealthReport;
 pub use manager::{Observer, OpenTelemetryManager};
 pub use observed::Observed;
 pub use settings::{
-    Batch, Propagator, SETTINGS, Setting, Settings, TracesExporter, TracesSampler, VENDORS, Vendor, Warning,
-    settings_markdown, vendors_markdown,
+    Batch, Propagator, SETTINGS, Setting, Settings, TracesExporter, TracesProcessor, TracesSampler, VENDORS, Vendor,
+    Warning, settings_markdown, vendors_markdown,
 };
 
 pub use {opentelemetry, opentelemetry_sdk, otlp_transport, resilient_exporter};

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -13,16 +12,13 @@ use resilient_exporter::{Handle, Status};
 use crate::builder::Builder;
 use crate::error::{SetupError, ShutdownError};
 use crate::health::{HealthReport, about_fault};
+use crate::processor::Running;
 use crate::settings::table::{SDK_DISABLED, TRACES_EXPORTER};
 use crate::settings::{Settings, TracesExporter, Warning};
 use crate::start::StartLines;
 
-/// The bound of a whole shutdown: the SDK exports the last batches of its queue, then the exporter ends within its own
-/// `shutdown.timeout` (3.5 s) and writes undelivered batches to files. The value is the SDK's own default.
-const SHUTDOWN: Duration = Duration::from_secs(5);
-
 /// Tracing that survives its collector, for as long as this value lives. Hold it in a variable of `main`: dropping it
-/// flushes and shuts down, which takes 5 s at most.
+/// flushes and shuts down, which takes `shutdown.timeout` at most, 5 s by default.
 #[must_use = "dropping it shuts tracing down: hold it in a variable"]
 pub struct OpenTelemetryManager {
     pub(crate) inner: Arc<Inner>,
@@ -52,14 +48,14 @@ impl OpenTelemetryManager {
 
     pub(crate) fn new(
         provider: SdkTracerProvider,
-        handle: Option<Handle>,
+        running: Option<Running>,
         settings: Settings,
         lines: Arc<StartLines>,
         error: Option<SetupError>,
         injected: Injected,
     ) -> Self {
         let shut_down = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { provider, handle, settings, lines, error, injected, shut_down }) }
+        Self { inner: Arc::new(Inner { provider, running, settings, lines, error, injected, shut_down }) }
     }
 
     /// The tracer provider, for layers and libraries that take it as a value.
@@ -72,7 +68,7 @@ impl OpenTelemetryManager {
     #[must_use]
     pub fn handle(&self) -> Option<Handle> {
         self.inner.lines.repeat();
-        self.inner.handle.clone()
+        self.inner.handle().cloned()
     }
 
     /// The error for which [`from_env_or_disabled`](Self::from_env_or_disabled) or
@@ -111,8 +107,8 @@ impl OpenTelemetryManager {
         self.inner.health()
     }
 
-    /// Flushes and shuts down within 5 s: the last batches are sent, undelivered ones go to files. A second call does
-    /// nothing. Blocks the calling thread.
+    /// Flushes and shuts down within `shutdown.timeout` (5 s by default): the last batches are sent, undelivered ones go
+    /// to files. A second call does nothing. Blocks the calling thread.
     ///
     /// # Errors
     ///
@@ -158,7 +154,7 @@ impl Observer {
     /// The exporter's own numbers, ledger included, as one consistent snapshot. `None` if spans are not exported.
     #[must_use]
     pub fn exporter_health(&self) -> Option<resilient_exporter::Health> {
-        self.inner.handle.as_ref().map(Handle::health)
+        self.inner.handle().map(Handle::health)
     }
 
     /// [`health`](Self::health) and [`exporter_health`](Self::exporter_health) of one moment, whose numbers agree.
@@ -170,7 +166,7 @@ impl Observer {
     /// The exporter's handle: events, dead letters, flush. `None` if spans are not exported.
     #[must_use]
     pub fn handle(&self) -> Option<Handle> {
-        self.inner.handle.clone()
+        self.inner.handle().cloned()
     }
 
     /// The switch in front of the transport that sends the spans: it makes calls fail as if the collector did. It is
@@ -191,7 +187,7 @@ impl Observer {
     /// ```
     #[must_use]
     pub fn faults(&self) -> Option<&Faults> {
-        self.inner.handle.as_ref().map(|_| &self.inner.injected.faults)
+        self.inner.handle().map(|_| &self.inner.injected.faults)
     }
 
     /// The settings in effect.
@@ -205,7 +201,7 @@ impl Observer {
     /// [`Builder::with_primary`](crate::Builder::with_primary).
     #[must_use]
     pub fn transport_config(&self) -> Option<&otlp_transport::Config> {
-        let is_ours = self.inner.handle.is_some() && !self.inner.injected.is_own;
+        let is_ours = self.inner.running.is_some() && !self.inner.injected.is_own;
         is_ours.then_some(&self.inner.settings.transport)
     }
 
@@ -232,7 +228,8 @@ pub(crate) struct Injected {
 
 pub(crate) struct Inner {
     pub(crate) provider: SdkTracerProvider,
-    pub(crate) handle: Option<Handle>,
+    /// None where no span is exported.
+    pub(crate) running: Option<Running>,
     settings: Settings,
     pub(crate) lines: Arc<StartLines>,
     /// The error of the set-up, after which there is no telemetry.
@@ -242,13 +239,17 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    pub(crate) fn handle(&self) -> Option<&Handle> {
+        self.running.as_ref().map(|running| &running.handle)
+    }
+
     fn health(&self) -> HealthReport {
         self.snapshot().0
     }
 
     fn snapshot(&self) -> (HealthReport, Option<resilient_exporter::Health>) {
         self.lines.repeat();
-        let exporter = self.handle.as_ref().map(Handle::health);
+        let exporter = self.handle().map(Handle::health);
         let (status, mut issues) = match (&exporter, &self.error) {
             (Some(health), _) => (health.status, health.issues.clone()),
             // No span arrives, and none is kept.
@@ -272,7 +273,7 @@ impl Inner {
         };
         let initialized = why_not.is_none() && !is_off;
         issues.extend(why_not);
-        let fault = self.handle.as_ref().and_then(|_| self.injected.faults.current());
+        let fault = self.handle().and_then(|_| self.injected.faults.current());
         let status = match (status, fault) {
             (Status::Healthy, Some(_)) => Status::Degraded,
             (status, _) => status,
@@ -295,7 +296,7 @@ impl Inner {
 
     /// The handle, in a process that was forked from the one of the set-up.
     pub(crate) fn forked(&self) -> Option<&Handle> {
-        self.handle.as_ref().filter(|handle| handle.forked().is_some())
+        self.handle().filter(|handle| handle.forked().is_some())
     }
 
     fn shutdown(&self) -> Result<(), ShutdownError> {
@@ -306,11 +307,14 @@ impl Inner {
         if self.shut_down.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let outcome = self.provider.shutdown_with_timeout(SHUTDOWN);
+        let outcome = self.provider.shutdown_with_timeout(self.settings.exporter.shutdown.timeout);
         // The SDK discards the exporter's own result.
-        let exporter = self.handle.as_ref().map_or(Ok(()), Handle::shutdown_result);
+        let exporter = self.handle().map_or(Ok(()), Handle::shutdown_result);
+        let is_exporters = !self.running.as_ref().is_some_and(Running::has_queue) && exporter.is_err();
         match outcome {
             Ok(()) | Err(OTelSdkError::AlreadyShutdown) => exporter.map_err(ShutdownError::Exporter),
+            // The text of the error below.
+            Err(_) if is_exporters => exporter.map_err(ShutdownError::Exporter),
             Err(error) => Err(ShutdownError::Sdk { error, exporter: exporter.err() }),
         }
     }

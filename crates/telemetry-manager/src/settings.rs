@@ -63,10 +63,12 @@ pub struct Settings {
     pub propagators: Vec<Propagator>,
     /// Limits on the attributes, events and links of one span.
     pub span_limits: SpanLimits,
-    /// The SDK's batch processor.
+    /// The span processor.
+    pub processor: TracesProcessor,
+    /// The batches of the span processor.
     pub batch: Batch,
     /// The exporter: buffer, breaker, retries, files, journal. Its state directory is that of the service in the chosen
-    /// or the default one; none means memory only.
+    /// or the default one; none means memory only. Its `processor` has the values of `batch`.
     pub exporter: resilient_exporter::Settings,
     pub(crate) warnings: Vec<Warning>,
     /// The settings that a preset for the vendor has set.
@@ -98,6 +100,18 @@ pub enum TracesExporter {
     Otlp,
     /// Not at all: spans exist for propagation only.
     None,
+}
+
+/// The span processor: the part of the SDK that makes batches of spans.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum TracesProcessor {
+    /// [`ResilientSpanProcessor`](resilient_exporter::ResilientSpanProcessor): no queue, no thread of its own, and each
+    /// span in the ledger from its end on.
+    Resilient,
+    /// The SDK's [`BatchSpanProcessor`](opentelemetry_sdk::trace::BatchSpanProcessor), which drops spans that find its
+    /// queue full, uncounted.
+    Batch,
 }
 
 /// A sampler of the OpenTelemetry specification, as `OTEL_TRACES_SAMPLER` names it.
@@ -134,21 +148,29 @@ pub enum Propagator {
     Baggage,
 }
 
-/// Settings of the SDK's batch processor. The defaults are those of the OpenTelemetry specification.
+/// The batches of the span processor. The defaults are those of the OpenTelemetry specification.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Batch {
-    /// The longest time between two batches.
+    /// The longest stay of a span until its batch goes on its way.
     pub schedule_delay: Duration,
-    /// Spans that wait in front of the exporter, at most.
+    /// Spans that wait in front of the exporter, at most. For [`TracesProcessor::Batch`] alone: the other processor has
+    /// no queue.
     pub max_queue_size: usize,
     /// Spans in a batch, at most.
     pub max_export_batch_size: usize,
+    /// The longest `force_flush` of the tracer provider.
+    pub export_timeout: Duration,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { schedule_delay: Duration::from_secs(5), max_queue_size: 2_048, max_export_batch_size: 512 }
+        Self {
+            schedule_delay: Duration::from_secs(5),
+            max_queue_size: 2_048,
+            max_export_batch_size: 512,
+            export_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -219,6 +241,7 @@ impl Settings {
             sampler_arg: 1.0,
             propagators: vec![Propagator::TraceContext, Propagator::Baggage],
             span_limits: SpanLimits::default(),
+            processor: TracesProcessor::Resilient,
             batch: Batch::default(),
             exporter: resilient_exporter::Settings::default(),
             warnings: Vec::new(),
@@ -274,6 +297,8 @@ pub(crate) const UNKNOWN_SERVICE: &str = "unknown_service";
 mod accepted_tests;
 #[cfg(test)]
 mod off_tests;
+#[cfg(test)]
+mod processor_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -33,6 +33,7 @@ aliases! {
         with_schedule_delay => schedule_delay: Duration;
         with_max_queue_size => max_queue_size: usize;
         with_max_export_batch_size => max_export_batch_size: usize;
+        with_export_timeout => export_timeout: Duration;
     }
     buffer {
         with_buffer_size => max_spans: usize;
@@ -68,6 +69,7 @@ aliases! {
         with_journal_enabled => enabled: bool;
         with_journal_sync => sync: SyncPolicy;
         with_journal_sync_timeout => sync_timeout: Duration;
+        with_journal_staging => staging: Duration;
         with_journal_max_bytes => max_bytes: u64;
     }
     dead_letter {

@@ -5,22 +5,21 @@ use std::sync::Arc;
 
 use opentelemetry::trace::noop::NoopTracerProvider;
 use opentelemetry::{KeyValue, Value, global};
-use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanExporter, TracerProviderBuilder,
-};
-use resilient_exporter::{BuildError, ForkGuard, Handle, ResilientSpanExporter};
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use resilient_exporter::ResilientSpanExporter;
 
 use super::Builder;
 use super::storage::Storage;
-use crate::error::{SetupError, panic_message};
+use crate::error::SetupError;
 use crate::manager::{Injected, OpenTelemetryManager};
+use crate::processor::{Processor, Running};
 use crate::settings::table::{SERVICE_NAME, SERVICE_VERSION};
 use crate::settings::{Environment, Refused, Settings, TracesExporter, UNKNOWN_SERVICE, resolve};
-use crate::start::{StartLines, Telling};
+use crate::start::StartLines;
 use crate::{propagation, resource};
 
 impl Builder {
-    /// Checks all settings, starts the batch processor's thread and the exporter's two, and sets the globals unless
+    /// Checks all settings, starts the exporter's two threads, and sets the globals unless
     /// [`with_globals`](Self::with_globals) forbids it. Makes no connection. Needs no tokio runtime; the exporter's own
     /// is visible to no other thread.
     ///
@@ -66,39 +65,38 @@ impl Builder {
         settings.warnings.clear();
         let message = format!("telemetry is off, and the program goes on without it: {error}");
         settings.warn(error.setting(), message.clone());
-        let (provider, handle) = (SdkTracerProvider::builder().build(), None);
+        let (provider, running) = (SdkTracerProvider::builder().build(), None);
         let lines = StartLines::failed(message, &warnings);
         settings.warnings.extend(warnings);
-        disabled.start(provider, handle, settings, Arc::new(lines), Some(error))
+        disabled.start(provider, running, settings, Arc::new(lines), Some(error))
     }
 
     fn try_build(&mut self) -> Result<OpenTelemetryManager, SetupError> {
         let mut settings = self.settings()?;
         let resource = resource::of(&settings, &self.attributes);
         let exports = !settings.sdk_disabled && settings.traces_exporter == TracesExporter::Otlp;
-        let exporter = if exports { Some(self.exporter(&mut settings)?) } else { None };
+        let processor = if exports { Some(self.processor(&mut settings)?) } else { None };
         let provider = SdkTracerProvider::builder()
             .with_span_limits(settings.span_limits)
             .with_sampler(self.sampler.take().unwrap_or_else(|| Box::new(settings.sdk_sampler())))
-            .with_resource(resource);
-        let of_exporter = exporter.as_ref().map_or(&[][..], ResilientSpanExporter::start_warnings);
+            .with_resource(resource.clone());
+        let of_exporter = processor.as_ref().map_or(&[][..], Processor::start_warnings);
         let lines = Arc::new(StartLines::new(&settings.warnings, of_exporter, settings.summary()));
-        let (provider, handle) = match exporter {
-            Some(exporter) => {
-                let handle = exporter.handle();
-                let exporter = Telling { exporter, lines: Arc::clone(&lines) };
-                (with_batches(provider, exporter, handle.clone(), &settings)?.build(), Some(handle))
+        let (provider, running) = match processor {
+            Some(processor) => {
+                let (provider, running) = processor.install(provider, &resource, &settings, &lines)?;
+                (provider.build(), Some(running))
             }
             None => (provider.build(), None),
         };
-        Ok(self.start(provider, handle, settings, lines, None))
+        Ok(self.start(provider, running, settings, lines, None))
     }
 
     /// Sets the globals, and logs the lines of the start.
     fn start(
         &self,
         provider: SdkTracerProvider,
-        handle: Option<Handle>,
+        running: Option<Running>,
         settings: Settings,
         lines: Arc<StartLines>,
         error: Option<SetupError>,
@@ -116,12 +114,12 @@ impl Builder {
             }
         }
         lines.log();
-        if handle.is_some() {
+        if running.is_some() {
             // Where nothing is exported there is no thread.
             lines.wait();
         }
         let injected = Injected { faults: self.faults.clone(), is_own: self.primary.is_some() };
-        OpenTelemetryManager::new(provider, handle, settings, lines, error, injected)
+        OpenTelemetryManager::new(provider, running, settings, lines, error, injected)
     }
 
     /// The settings that [`build`](Self::build) would use, without starting anything.
@@ -161,7 +159,7 @@ impl Builder {
         resolved.map_err(|refused| refused.error)
     }
 
-    fn exporter(&self, settings: &mut Settings) -> Result<ResilientSpanExporter, SetupError> {
+    fn processor(&self, settings: &mut Settings) -> Result<Processor, SetupError> {
         let primary = match &self.primary {
             Some(primary) => Arc::clone(primary),
             None => Arc::from(otlp_transport::connect(settings.transport.clone())?),
@@ -174,36 +172,12 @@ impl Builder {
             let mut required = settings.exporter.clone();
             required.state_dir_required = true;
             let builder = (self.exporter)(builder.with_settings(required));
-            match storage.apply(builder).build() {
-                Ok(exporter) => return Ok(exporter),
+            match Processor::build(settings.processor, storage.apply(builder)) {
+                Ok(processor) => return Ok(processor),
                 Err(error) => storage.refused(settings, error)?,
             }
         }
     }
-}
-
-fn with_batches(
-    provider: TracerProviderBuilder,
-    exporter: impl SpanExporter + 'static,
-    handle: Handle,
-    settings: &Settings,
-) -> Result<TracerProviderBuilder, SetupError> {
-    // All three fields are set, so that the SDK's own reading of the environment decides none.
-    let config = BatchConfigBuilder::default()
-        .with_scheduled_delay(settings.batch.schedule_delay)
-        .with_max_queue_size(settings.batch.max_queue_size)
-        .with_max_export_batch_size(settings.batch.max_export_batch_size)
-        .build();
-    let processor = started(|| BatchSpanProcessor::builder(exporter).with_batch_config(config).build())?;
-    Ok(provider.with_span_processor(ForkGuard::new(processor, handle)))
-}
-
-/// Builds a part of the SDK that starts a thread, and panics where the system refuses it.
-fn started<T>(build: impl FnOnce() -> T) -> Result<T, SetupError> {
-    catch_unwind(AssertUnwindSafe(build)).map_err(|panic| {
-        let cause = std::io::Error::other(panic_message(&*panic));
-        SetupError::Exporter(BuildError::Thread(cause))
-    })
 }
 
 /// `unknown_service:` and the name of the program, as the resource SDK specification demands.
@@ -211,16 +185,4 @@ fn unknown_service() -> String {
     let program = std::env::current_exe().ok();
     let name = program.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
     name.map_or_else(|| UNKNOWN_SERVICE.to_owned(), |name| format!("{UNKNOWN_SERVICE}:{name}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_that_the_system_refuses_to_the_sdk_is_an_error_and_no_panic() {
-        let error = started(|| std::panic::resume_unwind(Box::new("no thread".to_owned()))).expect_err("a panic");
-        assert_eq!(error.to_string(), "worker thread could not be started: no thread");
-        assert_eq!(started(|| 7).expect("no panic"), 7);
-    }
 }

@@ -82,6 +82,7 @@ const DEAD_LETTERED: &str = "dead_lettered";
 
 /// The type of the component, by its name in Rust: the conventions list no type that stands for it.
 const EXPORTER: &str = "resilient_exporter::ResilientSpanExporter";
+const PROCESSOR: &str = "resilient_exporter::ResilientSpanProcessor";
 
 pub(super) const STATUS: Label = Label { key: "status", values: Values::OneOf(&STATUSES) };
 pub(super) const VERSION: Label = Label { key: "version", values: Values::Fixed("the version of this library") };
@@ -94,9 +95,11 @@ pub(super) const STATE: Label = Label { key: "state", values: Values::OneOf(&STA
 pub(super) const ENDPOINT: Label =
     Label { key: "endpoint", values: Values::Fixed("`primary`, `2` and so on, by the order of the settings") };
 pub(super) const COMPONENT_TYPE: Label = Label { key: "otel.component.type", values: Values::OneOf(&[EXPORTER]) };
+pub(super) const PROCESSOR_TYPE: Label = Label { key: "otel.component.type", values: Values::OneOf(&[PROCESSOR]) };
 pub(super) const COMPONENT_NAME: Label =
     Label { key: "otel.component.name", values: Values::Fixed("the type, `/`, and a number from 0 in the process") };
 pub(super) const EXPORT_ERROR: Label = Label { key: "error.type", values: Values::OneOf(&EXPORT_ERRORS) };
+pub(super) const PROCESSING_ERROR: Label = Label { key: "error.type", values: Values::OneOf(&REFUSE_REASONS) };
 pub(super) const CALL_ERROR: Label = Label { key: "error.type", values: Values::OneOf(&CALL_ERRORS) };
 
 type Owned = (&'static str, Cow<'static, str>);
@@ -137,10 +140,23 @@ pub(super) fn by_endpoint(health: &Health, out: &mut Samples, read: impl Fn(&Col
     }
 }
 
-/// The component of the semantic conventions.
+/// The exporter, as a component of the semantic conventions.
 pub(super) fn component(health: &Health) -> [Owned; 2] {
-    let name = Cow::Owned(format!("{EXPORTER}/{}", health.instance));
-    [(COMPONENT_TYPE.key, Cow::Borrowed(EXPORTER)), (COMPONENT_NAME.key, name)]
+    named(EXPORTER, health)
+}
+
+/// The processor, if it is ours.
+pub(super) fn processor(health: &Health) -> Option<[Owned; 2]> {
+    has_processor(health).then(|| named(PROCESSOR, health))
+}
+
+fn has_processor(health: &Health) -> bool {
+    health.staging_capacity.is_some()
+}
+
+fn named(component: &'static str, health: &Health) -> [Owned; 2] {
+    let name = Cow::Owned(format!("{component}/{}", health.instance));
+    [(COMPONENT_TYPE.key, Cow::Borrowed(component)), (COMPONENT_NAME.key, name)]
 }
 
 /// The component, and `error.type` if there is an error.
@@ -149,7 +165,18 @@ pub(super) fn with_error(component: [Owned; 2], error: Option<&'static str>) -> 
     component.into_iter().chain(error).collect()
 }
 
-/// Each span counts once, at its end. Dead letters have failed; one that is redriven and delivered counts twice, as it
+/// Each span counts once: when its batch is the exporter's, or when it is refused.
+pub(super) fn processed(health: &Health, out: &mut Samples) {
+    let Some(processor) = processor(health) else { return };
+    let ledger = &health.ledger;
+    out.owned(with_error(processor.clone(), None), Value::Count(ledger.accepted()));
+    for reason in REFUSE_REASONS {
+        let refused = ledger.refused.get(reason).copied().unwrap_or_default();
+        out.owned(with_error(processor.clone(), Some(reason)), Value::Count(refused));
+    }
+}
+
+/// Each span counts once, at its end. A processor of ours has counted those that were refused. Dead letters have failed; one that is redriven and delivered counts twice, as it
 /// was exported twice.
 pub(super) fn exported(health: &Health, out: &mut Samples) {
     let ledger = &health.ledger;
@@ -159,7 +186,8 @@ pub(super) fn exported(health: &Health, out: &mut Samples) {
         let count = |name: &&'static str| (Some(*name), counts.get(name).copied().unwrap_or_default());
         names.iter().map(count).collect::<Vec<_>>()
     };
-    let lost = [lost(&DROP_REASONS, &ledger.dropped), lost(&REFUSE_REASONS, &ledger.refused)];
+    let refused = if has_processor(health) { Vec::new() } else { lost(&REFUSE_REASONS, &ledger.refused) };
+    let lost = [lost(&DROP_REASONS, &ledger.dropped), refused];
     for (error, spans) in ends.into_iter().chain(lost.into_iter().flatten()) {
         out.owned(with_error(component(health), error), Value::Count(spans));
     }

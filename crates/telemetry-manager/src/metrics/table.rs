@@ -6,8 +6,8 @@ use resilient_exporter::{Ledger, Metrics, Wakeups};
 
 use super::labels::{
     CALL_ERROR, COMPONENT_NAME, COMPONENT_TYPE, DROP_REASON, DROP_REASONS, ENDPOINT, EXPORT_ERROR, OUTCOME, OUTCOMES,
-    REFUSE_REASON, REFUSE_REASONS, SIGNAL, STATE, STATES, STATUS, STATUSES, THREAD, THREADS, VERSION, by_endpoint,
-    by_reason, component, endpoints, exported, status, with_error,
+    PROCESSING_ERROR, PROCESSOR_TYPE, REFUSE_REASON, REFUSE_REASONS, SIGNAL, STATE, STATES, STATUS, STATUSES, THREAD,
+    THREADS, VERSION, by_endpoint, by_reason, component, endpoints, exported, processed, processor, status, with_error,
 };
 use super::sample::{Value, signed};
 use super::{Kind, Metric, Question, Read, timestamp};
@@ -58,7 +58,7 @@ metrics! {
 
     IsLost {
         "holdfast.items.offered", Counter ["{item}"] {SIGNAL}:
-            "Items handed to the exporter.",
+            "Items handed to the exporter, by our processor as they end.",
             Exporter(|health, out| out.counted(health.signal, health.ledger.offered));
         "holdfast.items.recovered", Counter ["{item}"] {SIGNAL}:
             "Items found on disk from an earlier process.",
@@ -101,9 +101,16 @@ metrics! {
             Exporter(|health, out| {
                 health.accepted_not_durable.into_iter().for_each(|items| out.counted(health.signal, items));
             });
+        "holdfast.items.not_sampled", Counter ["{item}"] {SIGNAL}:
+            "Items that the sampler records for this process alone: no loss, and at no place of the ledger; no sample \
+             with the SDK's processor.",
+            Exporter(|health, out| health.not_sampled.into_iter().for_each(|items| out.counted(health.signal, items)));
     }
 
     IsWaiting {
+        "holdfast.items.staged", UpDownCounter ["{item}"] {SIGNAL}:
+            "Items in the processor, in batches that are not full; 0 with the SDK's processor.",
+            Exporter(|health, out| out.there(health.signal, health.ledger.staged));
         "holdfast.items.buffered", UpDownCounter ["{item}"] {SIGNAL}:
             "Items that wait in memory, or are being written to a file.",
             Exporter(|health, out| out.there(health.signal, health.ledger.buffered));
@@ -126,13 +133,13 @@ metrics! {
             "Age of the oldest batch in memory; 0 without one.",
             Exporter(|health, out| out.valued(health.signal, health.oldest.unwrap_or_default().as_secs_f64()));
         "holdfast.buffer.held_items", UpDownCounter ["{item}"] {SIGNAL}:
-            "Items of batches that wait in memory or are being sent; the limit counts these.",
+            "Items that are staged, wait in memory or are being sent; the limit counts these.",
             Exporter(|health, out| out.there(health.signal, health.memory.spans));
         "holdfast.buffer.max_items", UpDownCounter ["{item}"] {SIGNAL}:
             "The limit on the items in memory; 0 if there is none.",
             Exporter(|health, out| out.there(health.signal, health.memory.max_spans));
         "holdfast.buffer.held_size", UpDownCounter ["By"] {SIGNAL}:
-            "Bytes of batches that wait in memory or are being sent; the limit counts these.",
+            "Bytes of items that are staged, wait in memory or are being sent; the limit counts these.",
             Exporter(|health, out| out.there(health.signal, health.memory.bytes));
         "holdfast.buffer.max_size", UpDownCounter ["By"] {SIGNAL}:
             "The limit on the bytes in memory; 0 if there is none.",
@@ -237,6 +244,23 @@ metrics! {
     }
 
     Conventions {
+        "otel.sdk.processor.span.queue.size", UpDownCounter ["{span}"] {PROCESSOR_TYPE, COMPONENT_NAME}:
+            "Spans in the processor, in batches that are not full; no sample with the SDK's processor.",
+            Exporter(|health, out| {
+                let staged = Value::Sum(signed(health.ledger.staged));
+                processor(health).into_iter().for_each(|component| out.owned(component.to_vec(), staged.clone()));
+            });
+        "otel.sdk.processor.span.queue.capacity", UpDownCounter ["{span}"] {PROCESSOR_TYPE, COMPONENT_NAME}:
+            "Spans in the processor at most; no sample with the SDK's processor.",
+            Exporter(|health, out| {
+                for (component, most) in processor(health).into_iter().zip(health.staging_capacity) {
+                    out.owned(component.to_vec(), Value::Sum(signed(most)));
+                }
+            });
+        "otel.sdk.processor.span.processed", Counter ["{span}"] {PROCESSOR_TYPE, COMPONENT_NAME, PROCESSING_ERROR}:
+            "Spans whose batch is the exporter's, without `error.type`, and spans that were refused, with it; no \
+             sample with the SDK's processor.",
+            Exporter(processed);
         "otel.sdk.exporter.span.inflight", UpDownCounter ["{span}"] {COMPONENT_TYPE, COMPONENT_NAME}:
             "Spans handed to the exporter, or found by it, whose export has neither succeeded nor failed for \
              good; they wait in memory, files and journal.",
@@ -246,7 +270,8 @@ metrics! {
                 out.owned(component(health).to_vec(), Value::Sum(signed(waiting)));
             });
         "otel.sdk.exporter.span.exported", Counter ["{span}"] {COMPONENT_TYPE, COMPONENT_NAME, EXPORT_ERROR}:
-            "Spans whose export has ended: delivered without `error.type`, failed for good with it.",
+            "Spans whose export has ended: delivered without `error.type`, failed for good with it. Those that our \
+             processor refused are in its own metric alone.",
             Exporter(exported);
         "otel.sdk.exporter.operation.duration", Histogram ["s"] {COMPONENT_TYPE, COMPONENT_NAME, CALL_ERROR}:
             "Duration of each call to a collector, with `error.type` if it failed; a batch may need several.",

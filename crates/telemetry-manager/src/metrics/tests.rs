@@ -13,7 +13,7 @@ fn names_are_unique_and_have_the_prefix_and_helps_need_no_escapes() {
     for metric in METRICS {
         assert!(names.insert(metric.name) && pages.insert(metric.prometheus_name()), "{} twice", metric.name);
         let is_ours = metric.name.starts_with("holdfast.");
-        let is_of_conventions = metric.name.starts_with("otel.sdk.exporter.");
+        let is_of_conventions = metric.name.starts_with("otel.sdk.");
         assert!(is_ours != is_of_conventions && is_name(metric.name), "{}", metric.name);
         assert_eq!(is_of_conventions, metric.question == Question::Conventions, "{}", metric.name);
         assert!(metric.help.ends_with('.') && !metric.help.contains(['"', '\\', '\n']), "{}", metric.name);

@@ -2,7 +2,7 @@
 
 use resilient_exporter::{Compression, FallbackFormat, Refused};
 
-use super::{TracesExporter, TracesSampler};
+use super::{TracesExporter, TracesProcessor, TracesSampler};
 
 /// A type whose values have words. Each value in `VALUES` has the word at the same place in `WORDS`.
 pub(crate) trait Choice: Copy + PartialEq + 'static {
@@ -24,6 +24,11 @@ pub(crate) trait Choice: Copy + PartialEq + 'static {
 impl Choice for TracesExporter {
     const WORDS: &'static [&'static str] = &["otlp", "none"];
     const VALUES: &'static [Self] = &[Self::Otlp, Self::None];
+}
+
+impl Choice for TracesProcessor {
+    const WORDS: &'static [&'static str] = &["resilient", "batch"];
+    const VALUES: &'static [Self] = &[Self::Resilient, Self::Batch];
 }
 
 impl Choice for TracesSampler {

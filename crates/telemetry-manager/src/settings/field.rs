@@ -163,7 +163,7 @@ macro_rules! number {
     )+};
 }
 
-number! { u32 u64 usize }
+number! { u8 u32 u64 usize }
 
 /// A limit on a number that there may be none of.
 impl Field for Option<NonZeroUsize> {

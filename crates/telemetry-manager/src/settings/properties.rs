@@ -17,7 +17,7 @@ use super::*;
 fn value() -> impl Strategy<Value = OsString> {
     prop_oneof![
         "[0-9]{0,25}(ms|s|m|h|d|KiB|MiB|TB|%|,|=|\\.| )?[0-9]{0,5}(s|h)?".prop_map(OsString::from),
-        "(true|false|none|otlp|tracecontext|baggage|always_on|traceidratio|unlimited|gzip|grpc)?[,= ]?"
+        "(true|false|none|otlp|tracecontext|baggage|always_on|traceidratio|unlimited|gzip|grpc|batch)?[,= ]?"
             .prop_map(OsString::from),
         "(http://)?[a-z.\\[\\]:@/?#%=,]{0,20}".prop_map(OsString::from),
         any::<String>().prop_map(OsString::from),
@@ -43,7 +43,12 @@ proptest! {
                 }
                 let retry = &settings.exporter.retry;
                 prop_assert!(retry.initial_delay <= retry.max_delay);
-                prop_assert!(settings.batch.max_export_batch_size <= settings.batch.max_queue_size);
+                let (batch, processor) = (settings.batch, &settings.exporter.processor);
+                let is_queued = settings.processor == TracesProcessor::Batch;
+                prop_assert!(!is_queued || batch.max_export_batch_size <= batch.max_queue_size);
+                prop_assert!(!is_queued || batch.schedule_delay >= Duration::from_millis(10));
+                prop_assert_eq!(processor.max_export_batch_size, batch.max_export_batch_size);
+                prop_assert_eq!(processor.scheduled_delay, batch.schedule_delay);
                 prop_assert!(!settings.service_name.is_empty());
                 prop_assert!(!settings.summary().contains(char::is_control));
             }

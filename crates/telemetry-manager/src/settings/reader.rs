@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::kind::{Kind, OnBad};
 use super::table::{
     BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, BUFFER_MAX_SPANS, FALLBACK_DIR, Group, JOURNAL_ENABLED,
-    NOT_SUPPORTED, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER, SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
+    JOURNAL_STAGING, NOT_SUPPORTED, PROCESSOR, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER, SAMPLER_ARG, SETTINGS,
+    STATE_DIR, Setting,
 };
-use super::{Chosen, Settings, directories, off, slips, vendors};
+use super::{Chosen, Settings, TracesProcessor, directories, off, slips, vendors};
 use crate::error::{InvalidSetting, SetupError};
 
 /// A remark about a setting: a value that is ignored, and the one that holds instead, or a value that rarely means its
@@ -256,17 +257,47 @@ fn warn_of_parts_that_are_off(settings: &mut Settings, vars: Vars<'_>) {
             settings.warn(row.name, message);
         }
     }
+    let (queue, staging) = (BSP_MAX_QUEUE_SIZE, JOURNAL_STAGING);
+    let without = match settings.processor {
+        TracesProcessor::Resilient if is_given(settings, &queue) => {
+            Some((queue, "=batch: there is no queue; TELEMETRY_BUFFER_MAX_SPANS is the limit on spans in memory"))
+        }
+        TracesProcessor::Batch if settings.exporter.journal.enabled && is_given(settings, &staging) => Some((
+            staging,
+            "=resilient: OTEL_BSP_SCHEDULE_DELAY is the longest stay in the queue of the other processor",
+        )),
+        TracesProcessor::Resilient | TracesProcessor::Batch => None,
+    };
+    if let Some((row, why)) = without {
+        let message = format!("{} has no effect without {}{why}", row.name, PROCESSOR.name);
+        settings.warn(row.name, message);
+    }
 }
 
-/// The shortest time between two batches: with less, the thread of the SDK's processor would not rest.
+/// The shortest time between two batches: with less, the thread that sends them on their way would not rest.
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 
 /// The largest queue: the SDK takes memory for all of its spans at the start, here 32 MiB at most.
 const LARGEST_QUEUE: usize = 65_536;
 
-/// Brings the settings of the SDK's processor to sizes that it can work with.
+/// Brings the settings of the batches to values that the processor can work with, and gives them to the exporter too.
 fn limit_batches(settings: &mut Settings, vars: Vars<'_>) {
-    settings.batch.schedule_delay = settings.batch.schedule_delay.max(SHORTEST_DELAY);
+    let is_queued = settings.processor == TracesProcessor::Batch;
+    let batch = &mut settings.batch;
+    if is_queued || !batch.schedule_delay.is_zero() {
+        batch.schedule_delay = batch.schedule_delay.max(SHORTEST_DELAY);
+    }
+    if is_queued {
+        limit_queue(settings, vars);
+    }
+    let (batch, of_exporter) = (settings.batch, &mut settings.exporter.processor);
+    of_exporter.scheduled_delay = batch.schedule_delay;
+    of_exporter.max_export_batch_size = batch.max_export_batch_size;
+    of_exporter.export_timeout = batch.export_timeout;
+}
+
+/// Brings the queue of the SDK's processor, and a batch of it, to sizes that it can work with.
+fn limit_queue(settings: &mut Settings, vars: Vars<'_>) {
     let (row, queue) = (BSP_MAX_QUEUE_SIZE, settings.batch.max_queue_size);
     if queue > LARGEST_QUEUE {
         let message = format!(

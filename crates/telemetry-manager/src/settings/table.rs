@@ -11,7 +11,7 @@ use resilient_exporter::{Compression, FallbackFormat, Refused};
 use super::choice::Choice as _;
 use super::field::{Field as _, Value};
 use super::kind::{Bare, Kind, OnBad};
-use super::{Settings, TracesExporter, TracesSampler, lists, vendors};
+use super::{Settings, TracesExporter, TracesProcessor, TracesSampler, lists, vendors};
 
 /// One setting: an environment variable and the field of [`Settings`] that it is read into.
 #[derive(Clone, Copy, Debug)]
@@ -73,10 +73,11 @@ pub(crate) enum Group {
     Buffer,
     Journal,
     Files,
+    Process,
 }
 
 impl Group {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Service,
         Self::Collector,
         Self::Traces,
@@ -86,6 +87,7 @@ impl Group {
         Self::Buffer,
         Self::Journal,
         Self::Files,
+        Self::Process,
     ];
 
     pub(crate) const fn title(self) -> &'static str {
@@ -99,6 +101,7 @@ impl Group {
             Self::Buffer => "The buffer in memory",
             Self::Journal => "The journal: durable mode",
             Self::Files => "Files until the collector is back",
+            Self::Process => "Shutdown and threads",
         }
     }
 }
@@ -206,8 +209,9 @@ fn proxy(settings: &Settings) -> Value {
 const LARGEST: u64 = (1 << 31) - 1;
 
 /// A duration of the specification: a number of milliseconds (environment variables, "Duration").
-const MILLISECONDS: Kind =
-    Kind::Duration { bare: Bare::Milliseconds, min: Duration::ZERO, max: Duration::from_millis(LARGEST) };
+const fn milliseconds(min: u64) -> Kind {
+    Kind::Duration { bare: Bare::Milliseconds, min: Duration::from_millis(min), max: Duration::from_millis(LARGEST) }
+}
 
 settings! {
     Service {
@@ -373,15 +377,25 @@ settings! {
             "Attributes a link. A value that is not accepted counts as unset: `OTEL_ATTRIBUTE_COUNT_LIMIT` holds.";
     }
     Batches {
-        BSP_SCHEDULE_DELAY: "OTEL_BSP_SCHEDULE_DELAY", (batch.schedule_delay), MILLISECONDS, Default,
-            "Longest time between two batches. Less than 10 ms counts as 10 ms, in which the SDK's thread rests.";
-        BSP_MAX_QUEUE_SIZE: "OTEL_BSP_MAX_QUEUE_SIZE", (batch.max_queue_size), count(1, LARGEST), Default,
-            "Spans that wait in front of the exporter; memory for all of them is taken at start, hence more than 65536 \
-             count as 65536 (32 MiB), with a warning. The exporter empties the queue at once: the buffer below is what \
-             an outage fills. Spans that find the queue full are dropped by the SDK.";
+        PROCESSOR: "TELEMETRY_PROCESSOR", (with_processor: processor), Kind::Choice(TracesProcessor::WORDS), Default,
+            "The span processor. With `resilient` the thread that ends a span encodes it into its batch, so that no \
+             queue stands before the buffer, and the ledger has every span from its end on. `batch` is the batch \
+             processor of the OpenTelemetry SDK.";
+        BSP_SCHEDULE_DELAY: "OTEL_BSP_SCHEDULE_DELAY", (batch.schedule_delay), milliseconds(0), Default,
+            "Longest stay of a span until its batch goes on its way. 0 is for each span alone, but for the processor \
+             `batch`, whose thread would not rest. There, and above 0, less than 10 ms counts as 10 ms.";
         BSP_MAX_EXPORT_BATCH_SIZE: "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", (batch.max_export_batch_size),
             count(1, LARGEST), Default,
-            "Spans a batch; never more than the queue holds.";
+            "Spans a batch. All batches that are not full take a quarter of the buffer at most; with the processor \
+             `batch`, never more than the queue holds.";
+        BSP_EXPORT_TIMEOUT: "OTEL_BSP_EXPORT_TIMEOUT", (batch.export_timeout), milliseconds(1), Default,
+            "The longest `force_flush` of the tracer provider, which waits until each span has an answer, or after \
+             half of this time is safe in a file or the journal. `OTEL_EXPORTER_OTLP_TIMEOUT` bounds a request.";
+        BSP_MAX_QUEUE_SIZE: "OTEL_BSP_MAX_QUEUE_SIZE", (batch.max_queue_size), count(1, LARGEST), Default,
+            "Only with the processor `batch`: spans that wait in front of the exporter; memory for all of them is \
+             taken at start, hence more than 65536 count as 65536 (32 MiB), with a warning. The exporter empties the \
+             queue at once: the buffer below is what an outage fills. Spans that find the queue full are dropped by \
+             the SDK, and are in no ledger.";
     }
     Breaker {
         BREAKER_FAILURE_THRESHOLD: "CIRCUIT_BREAKER_FAILURE_THRESHOLD", (exporter.circuit_breaker.failure_threshold),
@@ -422,8 +436,8 @@ settings! {
     }
     Journal {
         JOURNAL_ENABLED: "TELEMETRY_JOURNAL_ENABLED", (exporter.journal.enabled), Kind::Bool, Storage,
-            "Durable mode: a batch is in a journal on disk before the exporter accepts it, and so survives `kill -9` \
-             and power cut. Needs a state directory; the journal is in `journal` below it.";
+            "Durable mode: batches go to a journal on disk, and so survive `kill -9` and power cut. Needs a state \
+             directory; the journal is in `journal` below it.";
         JOURNAL_SYNC: "TELEMETRY_JOURNAL_SYNC", (exporter.journal.sync),
             Kind::Sync { min: Duration::from_millis(1), max: Duration::from_secs(3_600) }, Storage,
             "The batches that a power cut takes: with `batch` none that was accepted in time, with a duration those \
@@ -432,6 +446,10 @@ settings! {
         JOURNAL_SYNC_TIMEOUT: "TELEMETRY_JOURNAL_SYNC_TIMEOUT", (exporter.journal.sync_timeout), seconds(1, 60), Storage,
             "The longest wait of a batch for the disk; then the batch is accepted nevertheless, and counted as \
              accepted but not durable.";
+        JOURNAL_STAGING: "TELEMETRY_JOURNAL_STAGING", (exporter.journal.staging), seconds(0, 60), Storage,
+            "Longest stay of a span in the processor until its batch goes to the journal, unless \
+             `OTEL_BSP_SCHEDULE_DELAY` is shorter: `kill -9` takes the spans of this time. 0 hands over each span \
+             alone. Without effect with the processor `batch`, in whose queue a span stays for the schedule delay.";
         JOURNAL_MAX_BYTES: "TELEMETRY_JOURNAL_MAX_BYTES", (exporter.journal.max_bytes),
             bytes(16 * MIB, 1024 * TIB), Storage,
             "Bytes of the journal on disk, at most; beyond it, new batches are in memory only, and counted as \
@@ -487,9 +505,18 @@ settings! {
             seconds(1_000, 3650 * DAY), Default,
             "Longest time from the end of a span to its sending; older spans become dead letters (`too_old`) instead. \
              For collectors that refuse or silently drop them. Rests while the wall clock is not believed.";
+    }
+    Process {
+        SHUTDOWN_TIMEOUT: "TELEMETRY_SHUTDOWN_TIMEOUT", (exporter.shutdown.timeout), seconds(100, 3600), Default,
+            "The longest shutdown: three fifths of it for the network, the rest for the disk. With the processor \
+             `batch` the exporter has seven tenths of it, and the last export of the SDK's queue the rest.";
         SHUTDOWN_REPLAY: "TELEMETRY_SHUTDOWN_REPLAY", (exporter.shutdown.replay), seconds(0, 3600), Default,
             "Longest time of a shutdown in which stored spans are sent, those of earlier runs too, while the collector \
-             answers. A shutdown has 2.1 s for the network in all.";
+             answers. A part of the time for the network.";
+        THREAD_NICENESS: "TELEMETRY_THREAD_NICENESS", (exporter.threads.niceness), count(0, 19), Default,
+            "By how much the exporter's threads for network and disk are nicer than the thread that sets telemetry \
+             up: threads of the application go first where cores are short. The thread of the journal is not nicer. \
+             Linux only.";
     }
 }
 
@@ -501,8 +528,10 @@ pub(crate) const NOT_SUPPORTED: &[(&str, &str)] = &[
     ),
     ("OTEL_EXPERIMENTAL_CONFIG_FILE", "configuration files are not read; set environment variables or use the builder"),
     ("OTEL_CONFIG_FILE", "configuration files are not read; set environment variables or use the builder"),
-    ("OTEL_BSP_EXPORT_TIMEOUT", "an export ends at once; OTEL_EXPORTER_OTLP_TIMEOUT bounds a request"),
-    ("OTEL_BSP_MAX_CONCURRENT_EXPORTS", "the batch processor hands over one batch at a time, which takes no time here"),
+    (
+        "OTEL_BSP_MAX_CONCURRENT_EXPORTS",
+        "no export waits for the collector; TELEMETRY_MAX_CONCURRENCY bounds the requests at a time",
+    ),
     ("TELEMETRY_FAILOVER_ENDPOINTS", "this version sends to one collector"),
     ("TELEMETRY_FAILBACK_DELAY", "this version sends to one collector"),
 ];

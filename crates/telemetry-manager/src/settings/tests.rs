@@ -21,7 +21,7 @@ fn from(vars: &[(&str, &str)]) -> Result<Settings, SetupError> {
     })
 }
 
-fn good(vars: &[(&str, &str)]) -> Settings {
+pub(super) fn good(vars: &[(&str, &str)]) -> Settings {
     from(vars).unwrap_or_else(|error| panic!("{vars:?}: {error}"))
 }
 
@@ -29,7 +29,7 @@ fn read(kind: Kind, text: &str) -> Option<Value> {
     Value::read(kind, text.as_ref())
 }
 
-fn warnings(vars: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn warnings(vars: &[(&str, &str)]) -> Vec<String> {
     good(vars).warnings().iter().map(ToString::to_string).collect()
 }
 
@@ -49,7 +49,9 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert_eq!(settings.propagators, [Propagator::TraceContext, Propagator::Baggage]);
     let b = settings.batch;
     assert_eq!(b.schedule_delay, Duration::from_secs(5));
-    assert_eq!((b.max_queue_size, b.max_export_batch_size), (2048, 512));
+    assert_eq!((b.max_queue_size, b.max_export_batch_size, b.export_timeout), (2048, 512, Duration::from_secs(30)));
+    assert_eq!(settings.processor, TracesProcessor::Resilient);
+    assert_eq!(settings.exporter.processor, resilient_exporter::Processor::default());
     let breaker = &settings.exporter.circuit_breaker;
     assert_eq!((breaker.failure_threshold, breaker.recovery_timeout), (5, Duration::from_secs(60)));
     assert_eq!((breaker.half_open_probes, breaker.half_open_successes), (1, 1));
@@ -70,12 +72,15 @@ fn without_any_variable_the_documented_defaults_hold() {
     let letters = &settings.exporter.dead_letter;
     assert_eq!((letters.max_bytes, letters.max_age), (64 << 20, Duration::from_secs(30 * 86_400)));
     assert_eq!((settings.exporter.replay.rate, settings.exporter.refused), (None, Refused::Keep));
-    assert_eq!(settings.exporter.shutdown.replay, Duration::from_secs(1));
+    let shutdown = &settings.exporter.shutdown;
+    assert_eq!((shutdown.timeout, shutdown.replay), (Duration::from_secs(5), Duration::from_secs(1)));
+    assert_eq!(settings.exporter.threads.niceness, 5);
     let journal = &settings.exporter.journal;
     assert_eq!(
         (journal.enabled, journal.sync, journal.sync_timeout, journal.max_bytes),
         (false, SyncPolicy::Batch, Duration::from_millis(100), 256 << 20)
     );
+    assert_eq!(journal.staging, Duration::from_millis(200));
     assert_eq!(settings.exporter.request.attempt_timeout, Duration::from_secs(60));
     assert_eq!(settings.chosen.state_dir_from, "HOME");
     let exporter = &settings.exporter;
@@ -133,8 +138,10 @@ fn every_field_has_a_row() {
 
     let without_variable = [
         "request.attempt_timeout",
-        "shutdown.timeout",
         // The manager makes these of others.
+        "processor.max_export_batch_size",
+        "processor.scheduled_delay",
+        "processor.export_timeout",
         "state_service",
         "old_state_dirs",
         "old_fallback_dirs",
@@ -148,7 +155,7 @@ fn every_field_has_a_row() {
 fn a_field_of_the_exporter_has_the_name_of_its_variable() {
     for row in SETTINGS.iter().filter(|row| row.field.starts_with("exporter.")) {
         let name = row.name.to_lowercase();
-        let path = row.field.trim_start_matches("exporter.").replace('.', "_");
+        let path = row.field.trim_start_matches("exporter.").replace("threads.", "thread.").replace('.', "_");
         assert_eq!(name.trim_start_matches("telemetry_").trim_start_matches("otel_"), path);
     }
 }
@@ -408,16 +415,17 @@ fn a_bad_attribute_limit_counts_as_unset_and_the_general_one_holds() {
 
 #[test]
 fn settings_that_contradict_each_other_are_reconciled_with_a_warning() {
-    let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100")]);
+    let sdk = ("TELEMETRY_PROCESSOR", "batch");
+    let settings = good(&[sdk, ("OTEL_BSP_MAX_QUEUE_SIZE", "100")]);
     assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 0));
-    let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "200")]);
+    let settings = good(&[sdk, ("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "200")]);
     assert_eq!((settings.batch.max_export_batch_size, settings.warnings().len()), (100, 1));
-    let settings = good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "2147483647")]);
+    let settings = good(&[sdk, ("OTEL_BSP_MAX_QUEUE_SIZE", "2147483647")]);
     assert_eq!((settings.batch.max_queue_size, settings.batch.max_export_batch_size), (65_536, 512));
     assert!(settings.warnings()[0].message.contains("TELEMETRY_BUFFER_MAX_SPANS"), "{:?}", settings.warnings());
-    assert!(good(&[("OTEL_BSP_MAX_QUEUE_SIZE", "65536")]).warnings().is_empty());
+    assert!(good(&[sdk, ("OTEL_BSP_MAX_QUEUE_SIZE", "65536")]).warnings().is_empty());
     for delay in ["0", "0ms", "9"] {
-        let settings = good(&[("OTEL_BSP_SCHEDULE_DELAY", delay)]);
+        let settings = good(&[sdk, ("OTEL_BSP_SCHEDULE_DELAY", delay)]);
         assert_eq!((settings.batch.schedule_delay, settings.warnings().len()), (Duration::from_millis(10), 0));
     }
     let settings = good(&[("TELEMETRY_RETRY_INITIAL_DELAY", "30s")]);

@@ -1,4 +1,4 @@
-//! The batch processor with the smallest and the largest numbers that the specification has.
+//! The SDK's batch processor with the smallest and the largest numbers that the specification has.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ fn extremes() {
     let setup = Setup::new();
     let before = peak_kib();
     let sizes = [("OTEL_BSP_MAX_QUEUE_SIZE", LARGEST), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", LARGEST)];
-    let manager = setup.manager(&[&sizes[..], &[("OTEL_BSP_SCHEDULE_DELAY", "0")]].concat());
+    let manager =
+        setup.manager(&[&sizes[..], &[("OTEL_BSP_SCHEDULE_DELAY", "0"), ("TELEMETRY_PROCESSOR", "batch")]].concat());
     let taken = peak_kib() - before;
     assert!(taken < 64 << 10, "{taken} KiB");
     let about = manager.warnings().iter().map(|warning| warning.setting.as_str()).collect::<Vec<_>>();

@@ -7,7 +7,7 @@ use crate::support::{Setup, trace};
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry_sdk::trace::{Sampler, SpanData, SpanExporter, SpanLimits};
 use telemetry_manager::resilient_exporter::{Compression, FallbackFormat, Refused, SyncPolicy};
-use telemetry_manager::{Builder, Propagator, SETTINGS, SetupError, TracesExporter, otlp_transport};
+use telemetry_manager::{Builder, Propagator, SETTINGS, SetupError, TracesExporter, TracesProcessor, otlp_transport};
 
 #[test]
 fn code_beats_the_environment() {
@@ -97,9 +97,11 @@ fn given_in_code() -> Builder {
         .with_attribute_value_length_limit(Some(70))
         .with_span_attribute_value_length_limit(Some(71))
         .with_span_limits(limits)
+        .with_processor(TracesProcessor::Batch)
         .with_schedule_delay(minute)
         .with_max_queue_size(9)
         .with_max_export_batch_size(8)
+        .with_export_timeout(minute)
         .with_circuit_breaker_threshold(2)
         .with_circuit_breaker_timeout(minute * 2)
         .with_half_open_probes(3)
@@ -128,11 +130,16 @@ fn given_in_code() -> Builder {
         .with_journal_enabled(true)
         .with_journal_sync(SyncPolicy::Interval(minute))
         .with_journal_sync_timeout(Duration::from_millis(20))
+        .with_journal_staging(Duration::from_millis(30))
         .with_journal_max_bytes(17 << 20)
         .with_dead_letter_max_bytes(12 << 20)
         .with_dead_letter_max_age(minute * 3)
         .with_replay_rate(NonZeroU32::new(12))
-        .shutdown(|shutdown| shutdown.replay = Duration::from_millis(300))
+        .shutdown(|shutdown| {
+            shutdown.timeout = Duration::from_secs(8);
+            shutdown.replay = Duration::from_millis(300);
+        })
+        .threads(|threads| threads.niceness = 7)
 }
 
 #[test]
@@ -174,7 +181,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.response_max_bytes, s.transport.max_response_bytes()), (2_048, 2_048));
     assert_eq!(s.transport.compression(), otlp_transport::Compression::Gzip);
     assert_eq!((s.connection_max_age, s.transport.connection_max_age()), (minute, minute));
-    assert_eq!(s.batch.schedule_delay, minute);
+    assert_eq!((s.processor, s.batch.schedule_delay, s.batch.export_timeout), (TracesProcessor::Batch, minute, minute));
     assert_eq!((s.batch.max_queue_size, s.batch.max_export_batch_size), (9, 8));
     let s = &s.exporter;
     assert_eq!((s.circuit_breaker.failure_threshold, s.circuit_breaker.recovery_timeout), (2, minute * 2));
@@ -197,7 +204,10 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.attribute_value_length_limit, s.span_attribute_value_length_limit), (Some(70), Some(71)));
     assert_eq!(s.max_age_at_send, Some(minute));
     assert_eq!(s.request.max_spans, NonZeroUsize::new(77));
-    assert_eq!(s.shutdown.replay, Duration::from_millis(300));
+    assert_eq!(s.journal.staging, Duration::from_millis(30));
+    assert_eq!((s.shutdown.timeout, s.shutdown.replay), (Duration::from_secs(8), Duration::from_millis(300)));
+    assert_eq!((s.threads.niceness, s.processor.max_export_batch_size), (7, 8));
+    assert_eq!((s.processor.scheduled_delay, s.processor.export_timeout), (minute, minute));
     assert_eq!(s.request.attempt_timeout, minute * 2, "twice the time-out of the transport");
 }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::support::{LONG, Setup, trace};
 use serde_json::Value;
 
@@ -68,10 +70,12 @@ fn without_an_exporter_the_shape_is_the_same() {
 fn an_open_breaker_is_degraded_and_after_shutdown_it_is_not_initialized() {
     let setup = Setup::new();
     setup.collector.stop();
-    let manager = setup.manager(&[("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1")]);
+    let manager = setup.manager(&[("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "1"), ("OTEL_BSP_SCHEDULE_DELAY", "3600s")]);
     let events = manager.handle().expect("an exporter").subscribe();
     trace(&manager, 3);
-    manager.tracer_provider().force_flush().expect("the exporter takes them at once");
+    assert_eq!(json(&manager)["resilience_metrics"]["buffer_size"], 3, "staged");
+    // Fails, and has the batch on its way.
+    manager.settled(Duration::ZERO).expect_err("nothing is delivered");
     // Events come as things happen; each look costs nothing.
     while manager.health().resilience_metrics.expect("an exporter").circuit_breaker_trips == 0 {
         events.recv_timeout(LONG).expect("the breaker opens");

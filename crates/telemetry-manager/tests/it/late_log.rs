@@ -104,12 +104,13 @@ fn a_subscriber_for_all_threads_gets_every_line_of_the_start_once() {
     const CASE: &str = "HOLDFAST_TEST_LATE_LOG";
     match std::env::var(CASE).as_deref() {
         Ok("idle") => return idle(),
-        Ok("export") => return export(),
+        Ok("export") => return export("resilient"),
+        Ok("export of the SDK's") => return export("batch"),
         Ok("before") => return before(),
         Ok(other) => panic!("{other}"),
         Err(_) => {}
     }
-    for case in ["idle", "export", "before"] {
+    for case in ["idle", "export", "export of the SDK's", "before"] {
         let output = std::process::Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "late_log::a_subscriber_for_all_threads_gets_every_line_of_the_start_once"])
             .env(CASE, case)
@@ -143,9 +144,10 @@ fn idle() {
 }
 
 /// The subscriber comes after the wait for it: the first export logs the lines.
-fn export() {
+fn export(processor: &str) {
     let setup = Setup::new();
-    let manager = setup.manager(&[&VARS[..], &[("OTEL_BSP_SCHEDULE_DELAY", "10")]].concat());
+    let more = [("OTEL_BSP_SCHEDULE_DELAY", "10"), ("TELEMETRY_PROCESSOR", processor)];
+    let manager = setup.manager(&[&VARS[..], &more].concat());
     // A thread gives itself its name.
     eventually("a thread waits for a subscriber", || threads().contains(&"holdfast-start".to_owned()));
     eventually("the wait for a subscriber ends", || !threads().contains(&"holdfast-start".to_owned()));

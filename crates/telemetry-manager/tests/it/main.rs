@@ -16,6 +16,7 @@ mod logging;
 mod metric_pages;
 mod metrics;
 mod observed;
+mod processors;
 mod programs;
 mod secrets;
 mod support;

@@ -11,7 +11,9 @@ use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality};
 use telemetry_manager::metrics::{Kind, METRICS, Sample, Snapshot, Value, register};
 use telemetry_manager::opentelemetry::metrics::{Meter, MeterProvider as _};
-use telemetry_manager::opentelemetry::{KeyValue, Value as AttributeValue};
+use telemetry_manager::opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
+use telemetry_manager::opentelemetry::{Context, KeyValue, Value as AttributeValue};
+use telemetry_manager::opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 use telemetry_manager::{Observer, OpenTelemetryManager};
 
 /// A reader that its provider and its test hold.
@@ -180,7 +182,7 @@ fn every_row_arrives_with_its_unit_its_labels_and_the_value_of_the_page() {
     assert_equal(arrived, table(&observer));
     setup.collector.stop();
     trace(&telemetry, 5);
-    let _ = telemetry.tracer_provider().force_flush();
+    let _ = telemetry.settled(Duration::ZERO);
     eventually("calls fail", || observer.exporter_health().is_some_and(|health| health.metrics.failed_exports > 0));
     eventually("failed calls arrive with their error", || {
         collect(&reader)["otel.sdk.exporter.operation.duration"].values.keys().any(|key| key.contains("error.type="))
@@ -196,9 +198,12 @@ fn the_numbers_of_one_collection_are_of_one_moment() {
     let is_done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for _ in 0..300 {
+            for round in 0..300 {
+                // Seven parts of a batch, and the seal of all of it.
                 trace(&telemetry, 20);
-                let _ = telemetry.tracer_provider().force_flush();
+                if round % 7 == 0 {
+                    let _ = telemetry.settled(Duration::ZERO);
+                }
             }
             is_done.store(true, std::sync::atomic::Ordering::Release);
         });
@@ -209,14 +214,18 @@ fn the_numbers_of_one_collection_are_of_one_moment() {
                 series.values.values().map(|value| value.parse::<f64>().expect("a number")).sum::<f64>()
             };
             let came: f64 = ["offered", "recovered", "redriven"].map(sum).iter().sum();
-            let there: f64 = ["buffered", "in_flight", "in_fallback", "in_journal"].map(sum).iter().sum();
+            let there: f64 = ["staged", "buffered", "in_flight", "in_fallback", "in_journal"].map(sum).iter().sum();
             let ended: f64 =
                 ["delivered", "rejected", "dead_lettered", "taken_over", "dropped", "refused"].map(sum).iter().sum();
             assert_eq!(came, there + ended, "the terms of the ledger add up");
-            let exported = arrived["otel.sdk.exporter.span.exported"].values.values();
-            let exported: f64 = exported.map(|value| value.parse::<f64>().expect("a number")).sum();
-            let inflight = arrived["otel.sdk.exporter.span.inflight"].values.values().next().expect("a number");
-            assert_eq!(came, exported + inflight.parse::<f64>().expect("a number"));
+            let of_sdk = |name: &str| {
+                let values = arrived[&format!("otel.sdk.{name}")].values.values();
+                values.map(|value| value.parse::<f64>().expect("a number")).sum::<f64>()
+            };
+            let (queued, processed) = (of_sdk("processor.span.queue.size"), of_sdk("processor.span.processed"));
+            assert_eq!(came, queued + processed, "nothing was recovered");
+            assert!(queued <= of_sdk("processor.span.queue.capacity"));
+            assert_eq!(came, queued + of_sdk("exporter.span.exported") + of_sdk("exporter.span.inflight"));
         }
     });
 }
@@ -270,6 +279,48 @@ fn the_ends_of_provider_and_exporter_harm_neither() {
     trace(&telemetry, 3);
     telemetry.settled(LONG).expect("calls end although their histogram has no reader");
     assert_eq!(setup.collector.received().unique, 6);
+}
+
+/// A sampler whose spans are recorded for this process alone.
+#[derive(Clone, Debug)]
+struct RecordOnly;
+
+impl ShouldSample for RecordOnly {
+    fn should_sample(
+        &self,
+        _: Option<&Context>,
+        _: TraceId,
+        _: &str,
+        _: &SpanKind,
+        _: &[KeyValue],
+        _: &[Link],
+    ) -> SamplingResult {
+        SamplingResult { decision: SamplingDecision::RecordOnly, attributes: Vec::new(), trace_state: TraceState::NONE }
+    }
+}
+
+#[test]
+fn spans_that_are_not_sampled_are_counted_and_the_processor_of_the_sdk_has_no_rows() {
+    let names = |setup: &Setup, processor| {
+        let telemetry = setup
+            .builder(&[("TELEMETRY_PROCESSOR", processor), ("TELEMETRY_FALLBACK_ENABLED", "false")])
+            .with_sampler(RecordOnly)
+            .build()
+            .expect("telemetry starts");
+        let (_provider, meter, reader) = provider();
+        let _registration = register(&meter, &telemetry.observer());
+        trace(&telemetry, 4);
+        collect(&reader)
+    };
+    let setup = Setup::new();
+    let of_ours = |name: &&String| name.starts_with("otel.sdk.processor.") || name.ends_with("not_sampled");
+    let arrived = names(&setup, "resilient");
+    assert_eq!(at(&arrived, "holdfast.items.not_sampled", "signal=traces"), 4.0);
+    assert_eq!(at(&arrived, "holdfast.items.offered", "signal=traces"), 0.0);
+    assert_eq!(arrived.keys().filter(of_ours).count(), 4);
+    let arrived = names(&setup, "batch");
+    assert_eq!(arrived.keys().find(of_ours), None);
+    assert_eq!(at(&arrived, "holdfast.items.staged", "signal=traces"), 0.0);
 }
 
 #[test]

@@ -137,7 +137,6 @@ fn manager(vendor: &Vendor, address: SocketAddr, more: &[(&str, &str)]) -> (Open
         ("HOME".into(), dir.path().to_str().expect("Unicode").into()),
         ("OTEL_SERVICE_NAME".into(), vendor.name.into()),
         ("TELEMETRY_VENDOR".into(), vendor.name.into()),
-        ("OTEL_BSP_MAX_QUEUE_SIZE".into(), "20000".into()),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE".into(), "20000".into()),
         ("OTEL_BSP_SCHEDULE_DELAY".into(), "60000".into()),
         ("TELEMETRY_BUFFER_MAX_SPANS".into(), "100000".into()),

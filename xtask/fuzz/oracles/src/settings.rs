@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
-use telemetry_manager::{Settings, SetupError};
+use telemetry_manager::{Settings, SetupError, TracesProcessor};
 
 use crate::Seed;
 use crate::feed::{Feed, Recipe};
@@ -33,7 +33,8 @@ pub(crate) fn check(input: &[u8]) {
             let (buffer, retry) = (&settings.exporter.buffer, &settings.exporter.retry);
             assert!(buffer.max_spans > 0 && buffer.max_bytes > 0 && !buffer.max_age.is_zero(), "{buffer:?}");
             assert!((0.0..=1.0).contains(&retry.jitter) && retry.multiplier >= 1.0, "{retry:?}");
-            assert!(settings.batch.max_export_batch_size <= settings.batch.max_queue_size, "{:?}", settings.batch);
+            let (is_queued, batch) = (settings.processor == TracesProcessor::Batch, settings.batch);
+            assert!(!is_queued || batch.max_export_batch_size <= batch.max_queue_size, "{batch:?}");
             let warnings: Vec<String> = settings.warnings().iter().map(ToString::to_string).collect();
             format!("{settings:?} {warnings:?} {} {:?}", settings.summary(), settings.transport.notes())
         }
@@ -90,7 +91,7 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 const SECRET: &str = "c4n4ry-s3cr3t";
 
 /// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
-const NAMES: [&str; 95] = [
+const NAMES: [&str; 99] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",
     "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
@@ -186,6 +187,10 @@ const NAMES: [&str; 95] = [
     "TELEMETRY_REQUEST_MAX_SPANS",
     "TELEMETRY_MAX_AGE_AT_SEND",
     "TELEMETRY_VENDOR",
+    "TELEMETRY_PROCESSOR",
+    "TELEMETRY_JOURNAL_STAGING",
+    "TELEMETRY_SHUTDOWN_TIMEOUT",
+    "TELEMETRY_THREAD_NICENESS",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.
@@ -204,6 +209,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         "grpc",
         "none",
         "unlimited",
+        "batch",
         "http://localhost:4318/x",
         "[::1]:4317",
         "a=b,c=%20d",

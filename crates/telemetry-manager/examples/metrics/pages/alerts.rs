@@ -125,7 +125,7 @@ pub(crate) const ALERTS: &[Alert] = &[
     Alert {
         name: "HoldfastNothingDelivered",
         severity: Severity::Critical,
-        expr: "sum by (job, instance, signal) ({items.buffered} + {items.in_flight} + {items.in_fallback} + \
+        expr: "sum by (job, instance, signal) ({items.staged} + {items.buffered} + {items.in_flight} + {items.in_fallback} + \
                {items.in_journal}) > 0 and sum by (job, instance, signal) (increase({items.delivered}[10m])) == 0",
         lasts: "10m",
         summary: "{{ $labels.instance }} delivers nothing while {{ $labels.signal }} wait",
@@ -136,6 +136,7 @@ pub(crate) const ALERTS: &[Alert] = &[
         reason: "The longest wait without a fault is a pause of 5 minutes that a collector asks for. Twice that in \
                  the window, and 10 minutes more, so that a roll-out of a collector makes no alert.",
         fires: &[
+            ("items.staged|signal=\"traces\"", "0x30"),
             ("items.buffered|signal=\"traces\"", "7x30"),
             ("items.in_flight|signal=\"traces\"", "0x30"),
             ("items.in_fallback|signal=\"traces\"", "0x30"),
@@ -143,6 +144,7 @@ pub(crate) const ALERTS: &[Alert] = &[
             ("items.delivered|signal=\"traces\"", "90x30"),
         ],
         rests: &[
+            ("items.staged|signal=\"traces\"", "0x30"),
             ("items.buffered|signal=\"traces\"", "7x30"),
             ("items.in_flight|signal=\"traces\"", "0x30"),
             ("items.in_fallback|signal=\"traces\"", "0x30"),

@@ -83,6 +83,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 kind: Kind::Lines,
                 unit: "short",
                 queries: &[
+                    ("sum({items.staged})", "not in a batch yet"),
                     ("sum({items.buffered})", "memory"),
                     ("sum({items.in_flight})", "sent, no answer"),
                     ("sum({items.in_fallback})", "files"),
