@@ -55,7 +55,7 @@ impl Waited {
         Self {
             delivered: after.delivered.saturating_sub(before.delivered),
             stored: after.in_fallback + after.in_journal,
-            in_memory: after.buffered + after.in_flight,
+            in_memory: after.staged + after.buffered + after.in_flight,
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Spans through the process's own pipeline.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use telemetry_manager::opentelemetry::trace::{Span as _, SpanBuilder, Status, Tracer as _, TracerProvider as _};
 use telemetry_manager::opentelemetry::{Context, KeyValue};
+use telemetry_manager::resilient_exporter::{Health, MemoryHealth};
+use telemetry_manager::{Settings, TracesProcessor};
 
 use super::pipeline::StartError;
 use super::registry::Tests;
@@ -55,21 +58,38 @@ pub struct Generated {
 
 /// Every so many spans one has an error.
 const ERROR_EVERY: u32 = 10;
-/// Spans until the SDK's queue, which drops spans uncounted when it is full, is exported: a quarter of its places,
-/// since another load and the application fill it too, and at most so many.
-const FLUSH_EVERY: usize = 512;
+/// Spans until a load looks for room, at most. Where the SDK has a queue, which drops spans uncounted when it is full,
+/// the load empties it then: after a quarter of its places, since another load and the application fill it too.
+const LONGEST_STRIDE: usize = 512;
 
 /// A load that waits for room looks so often, and for so long: an exporter moves what an endpoint does not take to the
 /// disk after 1.5 s.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// An eighth of the exporter's memory is free: above that its disk thread is at work. Our processor keeps room for a
+/// batch that it has begun, which the disk thread takes for spans.
+fn has_room(health: &Health, settings: &Settings) -> bool {
+    let MemoryHealth { spans, max_spans, bytes, max_bytes, .. } = health.memory;
+    let (kept_spans, kept_bytes) = health.staging_capacity.map_or((0, 0), |capacity| {
+        let batch = settings.exporter.request.max_spans.map_or(usize::MAX, NonZeroUsize::get);
+        let batch = (settings.batch.max_export_batch_size.min(batch) as u64).min(capacity).max(1);
+        // Batches that have begun take a quarter of the bytes at most.
+        (batch, (max_bytes / 4 / (capacity / batch)).min(settings.exporter.request.max_bytes as u64))
+    });
+    // 0 is no limit.
+    let is_free = |taken: u64, limit: u64| limit == 0 || taken <= limit / 8 * 7;
+    is_free(spans.saturating_sub(health.ledger.staged) + kept_spans, max_spans)
+        && is_free(bytes + kept_bytes, max_bytes)
+}
+
 impl Tests {
     /// Makes spans by the process's own provider, sampler included, and returns when they are in its exporter. Each is
     /// the root of a trace. Dropping the future ends it between two spans. Runs in a tokio runtime with time enabled.
     ///
     /// A load takes no memory from the application's spans: while seven eighths of a limit of the exporter's buffer are
-    /// taken it waits, for 5 s at most. Then it ends early, and [`Generated::generated`] says how far it came.
+    /// taken, or kept for batches that have begun, it waits, for 5 s at most. Then it ends early, and
+    /// [`Generated::generated`] says how far it came.
     ///
     /// # Errors
     ///
@@ -81,7 +101,7 @@ impl Tests {
         let _place = self.load_place()?;
         let Loads { span_count, delay, include_errors } = loads;
         let (test_id, mut errors) = (self.new_id(), 0);
-        let flush_every = self.flush_every();
+        let look_every = self.look_every();
         let tracer = self.observer().tracer_provider().tracer("holdfast.test");
         for number in 1..=span_count {
             let builder =
@@ -92,8 +112,8 @@ impl Tests {
                 errors += 1;
             }
             span.end();
-            if number == span_count || number % flush_every == 0 {
-                self.flush().await;
+            if number == span_count || number % look_every == 0 {
+                self.hand_over().await;
                 if number < span_count && !self.has_room().await {
                     return Ok(Generated { generated: number, errors, test_id });
                 }
@@ -105,25 +125,25 @@ impl Tests {
         Ok(Generated { generated: span_count, errors, test_id })
     }
 
-    /// Spans between two flushes: so many that neither the SDK's queue nor the free eighth of memory is filled by two
+    /// Spans between two looks: so many that neither the SDK's queue nor the free eighth of memory is filled by two
     /// loads.
-    fn flush_every(&self) -> u32 {
-        let queue = self.observer().settings().batch.max_queue_size / 4;
+    fn look_every(&self) -> u32 {
+        let settings = self.observer().settings();
+        let queue = match settings.processor {
+            TracesProcessor::Batch => settings.batch.max_queue_size / 4,
+            _ => usize::MAX,
+        };
         let memory = self.observer().exporter_health().map_or(0, |health| health.memory.max_spans);
         let memory = if memory == 0 { usize::MAX } else { usize::try_from(memory / 16).unwrap_or(usize::MAX) };
-        u32::try_from(queue.min(memory).clamp(1, FLUSH_EVERY)).unwrap_or(1)
+        u32::try_from(queue.min(memory).clamp(1, LONGEST_STRIDE)).unwrap_or(1)
     }
 
-    /// Waits until an eighth of the exporter's memory is free: above that its disk thread is at work. False: that took
-    /// too long.
+    /// Waits until [`has_room`]. False: that took too long.
     async fn has_room(&self) -> bool {
         let waits = async {
             loop {
                 let Some(health) = self.observer().exporter_health() else { return };
-                let memory = &health.memory;
-                // 0 is no limit.
-                let has_room = |taken: u64, limit: u64| limit == 0 || taken <= limit / 8 * 7;
-                if has_room(memory.spans, memory.max_spans) && has_room(memory.bytes, memory.max_bytes) {
+                if has_room(&health, self.observer().settings()) {
                     return;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -132,9 +152,15 @@ impl Tests {
         tokio::time::timeout(LONGEST_WAIT, waits).await.is_ok()
     }
 
-    async fn flush(&self) {
-        let provider = self.observer().tracer_provider().clone();
-        // The SDK's flush blocks its thread. A provider that is shut down by now has counted the spans as refused.
-        let _ = tokio::task::spawn_blocking(move || provider.force_flush()).await;
+    /// Has the exporter take what the processor holds: the load's next spans find as much room as the health says.
+    async fn hand_over(&self) {
+        let observer = self.observer().clone();
+        if observer.settings().processor == TracesProcessor::Batch {
+            // Blocks its thread. Spans that the queue keeps are in no ledger.
+            let _ = tokio::task::spawn_blocking(move || observer.hand_over()).await;
+        } else if let Some(handle) = observer.handle() {
+            // Waits for nothing: neither is a span sent past a backoff, nor one of the application's put on the disk.
+            let _ = handle.settled(Duration::ZERO);
+        }
     }
 }

@@ -73,7 +73,7 @@ fn letters_that_clients_do_not_take_are_bounded() {
         span.set_attribute(KeyValue::new("text", "x".repeat(10_000)));
         span.end();
     }
-    world.telemetry.tracer_provider().force_flush().expect("the exporter takes them at once");
+    let _ = world.telemetry.settled(Duration::ZERO);
     world.wait_for(|health| health.ledger.dead_lettered == 103);
     let list = world.get(ALL).json();
     let path = format!("{ALL}/{}", list["dead_letters"][0]["id"].as_str().expect("an id"));

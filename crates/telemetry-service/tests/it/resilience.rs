@@ -197,16 +197,18 @@ fn without_an_export_or_with_a_transport_of_ones_own_no_test_starts() {
 
 #[test]
 fn a_load_goes_through_the_pipeline_of_the_process() {
-    let world = World::new(&[("OTEL_BSP_MAX_QUEUE_SIZE", "600")]);
-    let tests = Tests::new(world.telemetry.observer());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let generated = runtime.block_on(tests.generate(Loads::new(1_205).with_errors(true))).expect("a place");
-    assert_eq!((generated.generated, generated.errors), (1_205, 120));
-    let handle = world.telemetry.handle().expect("an exporter");
-    assert_eq!(handle.ledger().offered, 1_205, "none is left in the SDK's queue, none was dropped there");
-    handle.settled(LONG).expect("delivered");
-    assert_eq!(world.collector.received().unique, 1_205);
-    assert_eq!(test_ids(&world), BTreeSet::from([generated.test_id]));
+    for processor in ["resilient", "batch"] {
+        let world = World::new(&[("TELEMETRY_PROCESSOR", processor), ("OTEL_BSP_MAX_QUEUE_SIZE", "600")]);
+        let tests = Tests::new(world.telemetry.observer());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let generated = runtime.block_on(tests.generate(Loads::new(1_205).with_errors(true))).expect("a place");
+        assert_eq!((generated.generated, generated.errors), (1_205, 120));
+        let handle = world.telemetry.handle().expect("an exporter");
+        assert_eq!(handle.ledger().offered, 1_205, "none is left in the SDK's queue, none was dropped there");
+        handle.settled(LONG).expect("delivered");
+        assert_eq!(world.collector.received().unique, 1_205);
+        assert_eq!(test_ids(&world), BTreeSet::from([generated.test_id]));
+    }
 }
 
 /// At full speed a load would fill memory faster than the disk empties it, and the application's spans would be lost.
