@@ -1,5 +1,5 @@
-//! Flush, checkpoint and the wait for stored spans, for the guard and for its observers: the SDK's queue first, if there
-//! is one, then the exporter.
+//! Flush, checkpoint and the wait for stored spans, for the guard and for its observers: the SDK's queue first, if
+//! there is one, then the exporter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,8 @@ enum Verb {
 }
 
 /// With the SDK's batch processor ([`TracesProcessor::Batch`](crate::TracesProcessor::Batch)), which takes up to 5 s of
-/// its own to empty its queue into the exporter, `timeout` is that of both, and at least a tenth of it is the exporter's.
+/// its own to empty its queue into the exporter, `timeout` is that of both, and at least a tenth of it is the
+/// exporter's.
 impl OpenTelemetryManager {
     /// Has every span that ended before this call leave memory: waits until the collector has answered for each; when
     /// it takes nothing, at the latest after half of `timeout`, until the rest is safe in files, or in the journal in

@@ -107,8 +107,8 @@ impl OpenTelemetryManager {
         self.inner.health()
     }
 
-    /// Flushes and shuts down within `shutdown.timeout` (5 s by default): the last batches are sent, undelivered ones go
-    /// to files. A second call does nothing. Blocks the calling thread.
+    /// Flushes and shuts down within `shutdown.timeout` (5 s by default): the last batches are sent, undelivered ones
+    /// go to files. A second call does nothing. Blocks the calling thread.
     ///
     /// # Errors
     ///

@@ -176,8 +176,8 @@ pub(super) fn processed(health: &Health, out: &mut Samples) {
     }
 }
 
-/// Each span counts once, at its end. A processor of ours has counted those that were refused. Dead letters have failed; one that is redriven and delivered counts twice, as it
-/// was exported twice.
+/// Each span counts once, at its end. A processor of ours has counted those that were refused. Dead letters have
+/// failed; one that is redriven and delivered counts twice, as it was exported twice.
 pub(super) fn exported(health: &Health, out: &mut Samples) {
     let ledger = &health.ledger;
     let ends =

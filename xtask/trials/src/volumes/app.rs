@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use serde::{Deserialize, Serialize};
-use telemetry_manager::OpenTelemetryManager;
+use telemetry_manager::{OpenTelemetryManager, TracesProcessor};
 
 use crate::Failure;
 
@@ -27,7 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes spans, reports, and ends: `kill` by SIGKILL, `shutdown` at once, `deliver` once nothing waits.
 pub(super) fn live(spans: u64, end: &str) -> Result<(), Failure> {
-    let manager = OpenTelemetryManager::from_env()?;
+    // The hand-over of the SDK's processor waits for the journal, and for no answer of a collector.
+    let manager = OpenTelemetryManager::builder().with_processor(TracesProcessor::Batch).build()?;
+    let observer = manager.observer();
     let mut told = Told {
         issues: manager.health().issues,
         warnings: manager.warnings().iter().map(ToString::to_string).collect(),
@@ -40,14 +42,14 @@ pub(super) fn live(spans: u64, end: &str) -> Result<(), Failure> {
         told.spans.push((context.trace_id().to_string(), context.span_id().to_string()));
         span.end();
         if told.spans.len().is_multiple_of(500) {
-            manager.tracer_provider().force_flush()?;
+            observer.hand_over()?;
         }
     }
-    manager.tracer_provider().force_flush()?;
+    observer.hand_over()?;
     if end == "deliver" {
         manager.settled(PATIENCE)?;
     }
-    let exporter = manager.observer().exporter_health();
+    let exporter = observer.exporter_health();
     told.not_durable = exporter.and_then(|health| health.accepted_not_durable).unwrap_or(0);
     let line = serde_json::to_string(&told)?;
     if end == "kill" {

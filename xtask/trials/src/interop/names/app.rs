@@ -42,7 +42,8 @@ pub(super) fn live() -> Result<(), Failure> {
                     told.spans.push((context.trace_id().to_bytes(), context.span_id().to_bytes()));
                     span.end();
                 }
-                manager.tracer_provider().force_flush()?;
+                // Has the batch on its way.
+                let _ = manager.settled(Duration::ZERO);
             }
             FLUSH => manager.settled(PATIENCE)?,
             other => return Err(format!("there is no command {other:?}").into()),
