@@ -3,10 +3,10 @@
 //! Each span is encoded once, by the thread that ends it ([`ResilientSpanProcessor`]), or with its batch behind another
 //! processor ([`ResilientSpanExporter`]). A batch waits in a bounded buffer, goes to the collector through a circuit
 //! breaker and a backoff, spills to a file when memory is full, and is replayed when the collector is back. The
-//! [`Ledger`] counts the place of every span; its identity holds in each snapshot. `on_end` waits for no collector, disk or retry. `export`
-//! never waits for the collector or a retry, and for the disk only in durable mode, bounded by a time-out; it never
-//! starts a runtime of the caller's, and never reads the environment: settings come from the [`Builder`]. Terms are
-//! OpenTelemetry's and OTLP's; those of the breaker are *Release It!*'s.
+//! [`Ledger`] counts the place of every span; its identity holds in each snapshot. `on_end` waits for no collector,
+//! disk or retry. `export` never waits for the collector or a retry, and for the disk only in durable mode, bounded by
+//! a time-out; it never starts a runtime of the caller's, and never reads the environment: settings come from the
+//! [`Builder`]. Terms are OpenTelemetry's and OTLP's; those of the breaker are *Release It!*'s.
 //!
 //! | Room | Purpose |
 //! | --- | --- |
