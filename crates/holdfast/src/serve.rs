@@ -42,6 +42,7 @@ Paths:
   GET /metrics                               the numbers for Prometheus; OpenMetrics 1.0 by Accept
   GET /telemetry-test/health                 how telemetry goes, as JSON; 503 after a loss, for 5 minutes
   GET /telemetry-test/metrics                the numbers as JSON
+  GET /telemetry-test/outages                the outages of the collector
   GET /telemetry-test/events                 server-sent events: each change, and a snapshot a second
   GET /telemetry-test/openapi.json           all routes for programs: OpenAPI 3.1
   GET /telemetry-test/dead-letters           refused batches, ?limit=100 of them

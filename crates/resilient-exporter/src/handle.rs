@@ -12,6 +12,7 @@ use crate::report::events::Event;
 use crate::report::forked::Forked;
 use crate::report::health::Health;
 use crate::report::ledger::Ledger;
+use crate::report::outage_records::OutageRecord;
 use crate::shell::ending::ShutdownError;
 use crate::shell::flush::{FlushError, SettleError, WaitFailure, on_thread};
 use crate::shell::own;
@@ -41,6 +42,27 @@ impl Handle {
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    /// The outages of the collector since the start of the exporter, the newest 32, the oldest of them first; the last
+    /// one may last. For a timeline: a gap in the spans has its reason here. Takes one short lock.
+    ///
+    /// ```
+    /// # fn demo(handle: &resilient_exporter::Handle) {
+    /// for outage in handle.outages() {
+    ///     println!("{:?} to {:?}: {}, {} spans waited", outage.from, outage.to, outage.cause, outage.waited);
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn outages(&self) -> Vec<OutageRecord> {
+        if self.forked().is_some() {
+            return Vec::new();
+        }
+        // Clocks of a user's: outside the lock.
+        let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
+        let outages = self.shared.core().outages();
+        outages.into_iter().map(|outage| outage.at(&self.shared.endpoint, now, wall)).collect()
     }
 
     /// Has every batch that was accepted before this call leave memory: waits until each has an answer. When the

@@ -61,6 +61,7 @@ pub use report::health::{Health, Metrics, Status};
 pub use report::lateness::Lateness;
 pub use report::ledger::{DropReason, Ledger, RefuseReason};
 pub use report::notes::StorageNote;
+pub use report::outage_records::OutageRecord;
 pub use seams::backoff::Backoff;
 pub use seams::clock::{Clock, SystemClock};
 pub use seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};

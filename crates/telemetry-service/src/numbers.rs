@@ -1,4 +1,4 @@
-//! The numbers: as JSON for people and scripts, as a page for Prometheus in the format that it accepts.
+//! The numbers, and the outages: as JSON for people and scripts, as a page for Prometheus in the format that it accepts.
 
 use axum::Router;
 use axum::extract::State;
@@ -6,10 +6,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 use telemetry_manager::HealthReport;
 use telemetry_manager::metrics::Snapshot;
-use telemetry_manager::resilient_exporter::{Health, Ledger, Metrics};
+use telemetry_manager::resilient_exporter::{Health, Ledger, Metrics, OutageRecord};
 
 use crate::metrics::{CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE, openmetrics_text, prometheus_text};
 use crate::problem::{Problem, json_answer};
@@ -21,7 +22,20 @@ pub(crate) fn root_routes() -> Router<Shared> {
 }
 
 pub(crate) fn telemetry_routes() -> Router<Shared> {
-    Router::new().route("/telemetry-test/metrics", get(numbers))
+    Router::new().route("/telemetry-test/metrics", get(numbers)).route("/telemetry-test/outages", get(outages))
+}
+
+/// The outages of the collector.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Outages {
+    /// The newest 32, the oldest of them first; the last one may last.
+    outages: Vec<OutageRecord>,
+}
+
+async fn outages(State(shared): State<Shared>, uri: Uri) -> Result<Response, Problem> {
+    Query::parse(&uri, &[])?;
+    let outages = shared.observer.handle().map(|handle| handle.outages()).unwrap_or_default();
+    Ok(json_answer(StatusCode::OK, serde_json::to_string(&Outages { outages }).unwrap_or_default()))
 }
 
 /// The schema of the resilience metrics, and of the ledger beside them.

@@ -13,6 +13,7 @@ use super::replay::Next;
 use super::{Call, Core, Effect, InFlight, Phase, Work};
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Place};
+use crate::report::outage_records::Recorded;
 use crate::report::remedies::remedy;
 
 /// After this time the endpoint is asked again, if it refused a call without a time and no answer is awaited.
@@ -182,15 +183,19 @@ impl Core {
     fn follow_outage(&mut self, now: Instant) {
         while let Some(transition) = self.outage.poll(now) {
             let event = match transition {
-                Transition::Began { failure: Failure { cause, remedy }, .. } => {
+                Transition::Began { since, failure: Failure { cause, remedy } } => {
+                    self.records.on_began(since, cause.clone(), remedy);
                     let wait = self.endpoint.next_call(now);
                     let next_attempt = wait.map(|instant| instant.saturating_duration_since(now));
                     Some(Event::OutageBegan { cause, remedy, next_attempt })
                 }
-                Transition::Ended { since, until } => self.tally.take().map(|tally| {
+                Transition::Ended { since, until } => {
                     let duplicates = self.accounts.counters.possible_duplicates();
-                    tally.ended(until.saturating_duration_since(since), self.accounts.ledger(), duplicates)
-                }),
+                    let tally = self.tally.take();
+                    let numbers = tally.map(|tally| tally.numbers(self.accounts.ledger(), duplicates));
+                    self.records.on_ended(until, numbers.clone().unwrap_or_default());
+                    numbers.map(|numbers| Tally::ended(until.saturating_duration_since(since), numbers))
+                }
             };
             event.into_iter().for_each(|event| self.accounts.publish(event));
         }
@@ -202,6 +207,13 @@ impl Core {
         if let Some(tally) = &mut self.tally {
             tally.note_waiting(self.accounts.ledger());
         }
+    }
+
+    /// The newest outages, the oldest first.
+    pub(crate) fn outages(&self) -> Vec<Recorded> {
+        let duplicates = self.accounts.counters.possible_duplicates();
+        let of = |tally: &Tally| tally.numbers(self.accounts.ledger(), duplicates);
+        self.records.all(|| self.tally.as_ref().map(of).unwrap_or_default())
     }
 
     pub(super) fn note_wait(&mut self, wait: Wait, now: Instant) {

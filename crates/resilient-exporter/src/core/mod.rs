@@ -95,6 +95,7 @@ use self::storage::Storage;
 use self::stored::Replayed;
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place, RefuseReason};
+use crate::report::outage_records::Records;
 
 /// The settings of a core.
 pub(crate) struct Policy {
@@ -164,6 +165,7 @@ pub(crate) struct Core {
     outage: Outage,
     /// The numbers of the outage, or of the failures that may become one.
     tally: Option<Tally>,
+    records: Records,
     replayed: Replayed,
     /// Batches in memory may be suspects.
     has_suspects: bool,
@@ -208,6 +210,7 @@ impl Core {
             dropped_before: BTreeMap::new(),
             outage: Outage::default(),
             tally: None,
+            records: Records::default(),
             replayed: Replayed::default(),
             has_suspects: false,
             age_limit: None,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::report::events::Event;
 use crate::report::ledger::Ledger;
+use crate::report::outage_records::Numbers;
 
 /// An outage begins if no call succeeds for this time after a failure, and ends if no call fails for this time after a
 /// success.
@@ -170,15 +171,21 @@ impl Tally {
         self.waited = self.waited.max(waiting(ledger));
     }
 
-    /// The event of the end.
-    pub(super) fn ended(self, duration: Duration, ledger: &Ledger, possible_duplicates: u64) -> Event {
+    /// The numbers so far.
+    pub(super) fn numbers(&self, ledger: &Ledger, possible_duplicates: u64) -> Numbers {
         let mut lost = lost(ledger);
-        for (reason, before) in self.lost {
+        for (reason, before) in &self.lost {
             lost.entry(reason).and_modify(|spans| *spans -= before);
         }
         lost.retain(|_, spans| *spans > 0);
         let possible_duplicates = possible_duplicates - self.possible_duplicates;
-        Event::OutageEnded { duration, waited: self.waited, lost, possible_duplicates }
+        Numbers { waited: self.waited, lost, possible_duplicates }
+    }
+
+    /// The event of the end.
+    pub(super) fn ended(duration: Duration, numbers: Numbers) -> Event {
+        let Numbers { waited, lost, possible_duplicates } = numbers;
+        Event::OutageEnded { duration, waited, lost, possible_duplicates }
     }
 }
 

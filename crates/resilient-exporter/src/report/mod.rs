@@ -13,6 +13,7 @@
 //! | `log` | the one place that calls `tracing` |
 //! | `losses` | the lost spans of the last minutes by reason |
 //! | `notes` | the trouble of storage that was found at the start |
+//! | `outage_records` | the newest outages, for users who ask afterwards |
 //! | `outages` | the log lines of outages |
 //! | `rates` | the calls of the last minutes by their answers |
 //! | `remedies` | the remedy of each failure |
@@ -29,6 +30,7 @@ pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod losses;
 pub(crate) mod notes;
+pub(crate) mod outage_records;
 mod outages;
 pub(crate) mod rates;
 pub(crate) mod remedies;

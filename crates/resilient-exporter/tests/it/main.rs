@@ -20,6 +20,7 @@
 //! | `log` | the log of these tests, whose subscriber panics at each line |
 //! | `logging` | the limits of the log, and a log that panics |
 //! | `moments` | programs that live for a moment, each a process of its own |
+//! | `outages` | the records of outages |
 //! | `processes` | several processes on one state directory, and directories that are not this service's |
 //! | `processor` | the processor of our own: batches, flushes, the end, hostile moments |
 //! | `refusals` | collectors that refuse for a while, in part, or one of several |
@@ -48,6 +49,7 @@ mod lifecycle;
 mod log;
 mod logging;
 mod moments;
+mod outages;
 mod processes;
 mod processor;
 mod refusals;

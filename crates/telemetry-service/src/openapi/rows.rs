@@ -7,7 +7,7 @@ use super::row::Row;
 use crate::access::Need;
 use crate::health::{Own, Telemetry};
 use crate::letters::{Content, LISTED, Listed as Letters, Redriven};
-use crate::numbers::Numbers;
+use crate::numbers::{Numbers, Outages};
 use crate::query;
 use crate::tests::routes::{
     FAILURE, Failing, LOADS, Listed, Repaired, START, Started, TEST, TESTS, failure_schema, loads_schema, plan_schema,
@@ -78,6 +78,9 @@ fn numbers() -> Vec<Row> {
             ),
         Row::new("get", "/telemetry-test/metrics", Need::TokenElsewhere, "getMetrics", "The nine resilience metrics")
             .answers::<Numbers>(200, "The metrics, and the ledger", example(include_str!("examples/metrics.json"))),
+        Row::new("get", "/telemetry-test/outages", Need::TokenElsewhere, "getOutages", "The outages of the collector")
+            .about("The newest 32 since the start of the process: the reason of a gap in the spans. `to` is null while one lasts.")
+            .answers::<Outages>(200, "The outages, the oldest first", outages()),
         Row::new("get", "/telemetry-test/events", Need::TokenElsewhere, "getEvents", "Events as they happen")
             .about(
                 "Server-sent events without an end: `event` for each change, and `snapshot` with the numbers each \
@@ -89,6 +92,19 @@ fn numbers() -> Vec<Row> {
                 "event: event\ndata: {\"type\":\"breaker\",\"from\":\"closed\",\"to\":\"open\"}\n\n",
             ),
     ]
+}
+
+fn outages() -> Value {
+    json!({"outages": [{
+        "endpoint": "http://collector:4317",
+        "from": "2026-11-28T10:15:02.120Z",
+        "to": "2026-11-28T10:17:40.003Z",
+        "cause": "HTTP status 503",
+        "remedy": "wait, or look at the collector's own health",
+        "waited": 48_120,
+        "lost": {},
+        "possible_duplicates": 512
+    }]})
 }
 
 fn tests() -> Vec<Row> {

@@ -3,13 +3,14 @@
 use crate::support::{TOKEN, World};
 
 /// The routes, each with its method and whether it needs the token on loopback.
-pub(crate) const ROUTES: [(&str, &str, bool); 13] = [
+pub(crate) const ROUTES: [(&str, &str, bool); 14] = [
     ("GET", "/health", false),
     ("GET", "/health/live", false),
     ("GET", "/health/ready", false),
     ("GET", "/metrics", false),
     ("GET", "/telemetry-test/health", false),
     ("GET", "/telemetry-test/metrics", false),
+    ("GET", "/telemetry-test/outages", false),
     ("GET", "/telemetry-test/openapi.json", false),
     ("GET", "/telemetry-test/dead-letters", false),
     ("GET", "/telemetry-test/dead-letters/none", true),

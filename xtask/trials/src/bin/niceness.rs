@@ -1,7 +1,8 @@
-//! A CPU-bound application, and the niceness of the exporter's threads: the work that the application gets done, and
-//! how far its spans are behind, with `threads.niceness` 0, 5 and 19 by turns. A remark for `docs/benchmarks.md`, no
-//! gate: the machine's other work decides about single rounds.
+//! A CPU-bound application on all cores: the work that it gets done without telemetry, with the stock exporter, and
+//! with ours at `threads.niceness` 0, 5 and 19, by turns, and how far its spans are behind. A remark for
+//! `docs/benchmarks.md`, no gate: the machine's other work decides about single rounds.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,17 +12,45 @@ use std::time::{Duration, Instant};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
-use resilient_exporter::ResilientSpanProcessor;
+use resilient_exporter::{Handle, ResilientSpanProcessor};
 use trials::Failure;
 use trials::contender;
 use trials::peer::Peer;
 
-const NICENESSES: [u8; 3] = [0, 5, 19];
+/// The way of the spans.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contender {
+    /// A tracer without a processor.
+    Nothing,
+    Stock,
+    Ours {
+        niceness: u8,
+    },
+}
+
+const CONTENDERS: [Contender; 5] = [
+    Contender::Nothing,
+    Contender::Stock,
+    Contender::Ours { niceness: 0 },
+    Contender::Ours { niceness: 5 },
+    Contender::Ours { niceness: 19 },
+];
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.pad("no processor"),
+            Self::Stock => f.pad("stock"),
+            Self::Ours { niceness } => f.pad(&format!("ours, niceness {niceness}")),
+        }
+    }
+}
+
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 
-/// Units of work a span: about 50 microseconds.
-const UNITS_PER_SPAN: u64 = 50;
+/// Units of work a span: a unit is about a microsecond.
+const UNITS_PER_SPAN: u64 = 20;
 
 fn main() -> ExitCode {
     match run() {
@@ -35,11 +64,12 @@ fn main() -> ExitCode {
 
 /// One round.
 struct Round {
-    niceness: u8,
+    contender: Contender,
     units: u64,
     spans: u64,
-    /// The most spans in memory at a look.
+    /// The most spans in memory at a look; of ours only.
     behind: u64,
+    /// Spans that the collector did not get.
     lost: u64,
 }
 
@@ -47,43 +77,59 @@ fn run() -> Result<(), Failure> {
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let mut rounds = Vec::new();
     for round in 0..ROUNDS {
-        for turn in 0..NICENESSES.len() {
-            // Each value takes each place in a round.
-            rounds.push(play(NICENESSES[(round + turn) % NICENESSES.len()], workers)?);
+        for turn in 0..CONTENDERS.len() {
+            // Each contender takes each place in a round.
+            rounds.push(play(CONTENDERS[(round + turn) % CONTENDERS.len()], workers)?);
         }
     }
-    println!(
-        "niceness  units of work  of niceness 0  spans  most behind  lost   (medians of {ROUNDS} rounds of {ROUND:?}, {workers} workers)"
-    );
-    let median = |niceness: u8, number: fn(&Round) -> u64| {
-        let mut numbers: Vec<u64> = rounds.iter().filter(|round| round.niceness == niceness).map(number).collect();
+    let median = |contender: Contender, number: fn(&Round) -> u64| {
+        let mut numbers: Vec<u64> = rounds.iter().filter(|round| round.contender == contender).map(number).collect();
         numbers.sort_unstable();
         numbers[numbers.len() / 2]
     };
-    let base = median(NICENESSES[0], |round| round.units) as f64;
-    for niceness in NICENESSES {
-        let units = median(niceness, |round| round.units);
-        let (spans, behind) = (median(niceness, |round| round.spans), median(niceness, |round| round.behind));
-        let lost = rounds.iter().filter(|round| round.niceness == niceness).map(|round| round.lost).sum::<u64>();
-        println!("{niceness:>8}  {units:>13}  {:>13.3}  {spans:>5}  {behind:>11}  {lost:>4}", units as f64 / base);
-        if lost > 0 {
-            return Err(format!("{lost} spans were lost at niceness {niceness}").into());
-        }
+    println!("medians of {ROUNDS} rounds of {ROUND:?}, {workers} workers");
+    println!("{:<18} {:>13} {:>8} {:>8} {:>11} {:>8}", "", "units of work", "ratio", "spans", "most behind", "lost");
+    let base = median(CONTENDERS[0], |round| round.units) as f64;
+    for contender in CONTENDERS {
+        let units = median(contender, |round| round.units);
+        let (spans, behind) = (median(contender, |round| round.spans), median(contender, |round| round.behind));
+        let lost = median(contender, |round| round.lost);
+        let ratio = units as f64 / base;
+        println!("{contender:<18} {units:>13} {ratio:>8.3} {spans:>8} {behind:>11} {lost:>8}");
     }
-    Ok(())
+    let is_ours = |round: &&Round| matches!(round.contender, Contender::Ours { .. });
+    let lost = rounds.iter().filter(is_ours).map(|round| round.lost).sum::<u64>();
+    if lost > 0 { Err(format!("{lost} spans of ours were lost").into()) } else { Ok(()) }
 }
 
-fn play(niceness: u8, workers: usize) -> Result<Round, Failure> {
+/// The provider of a contender, and the handle of ours.
+fn provider(
+    contender: Contender,
+    peer: &Peer,
+    state: &std::path::Path,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<(SdkTracerProvider, Option<Handle>), Failure> {
+    match contender {
+        Contender::Nothing => Ok((SdkTracerProvider::builder().build(), None)),
+        Contender::Stock => Ok((contender::stock(runtime, peer.protocol, &peer.endpoint())?, None)),
+        Contender::Ours { niceness } => {
+            let processor = ResilientSpanProcessor::builder()
+                .with_primary(otlp_transport::connect(peer.config().build()?)?)
+                .with_state_dir(state)
+                .threads(|threads| threads.niceness = niceness)
+                .build_processor()?;
+            let handle = processor.handle();
+            let provider = SdkTracerProvider::builder().with_span_processor(processor);
+            Ok((provider.with_resource(contender::resource()).build(), Some(handle)))
+        }
+    }
+}
+
+fn play(contender: Contender, workers: usize) -> Result<Round, Failure> {
     let peer = Peer::start("grpc")?;
     let state = tempfile::tempdir()?;
-    let processor = ResilientSpanProcessor::builder()
-        .with_primary(otlp_transport::connect(peer.config().build()?)?)
-        .with_state_dir(state.path())
-        .threads(|threads| threads.niceness = niceness)
-        .build_processor()?;
-    let handle = processor.handle();
-    let provider =
-        SdkTracerProvider::builder().with_span_processor(processor).with_resource(contender::resource()).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (provider, handle) = provider(contender, &peer, state.path(), &runtime)?;
     let tracer = provider.tracer("cpu-bound");
     let (is_over, units, spans) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let mut behind = 0;
@@ -94,18 +140,27 @@ fn play(niceness: u8, workers: usize) -> Result<Round, Failure> {
         let end = now() + ROUND;
         while now() < end {
             thread::park_timeout(Duration::from_millis(20));
-            let ledger = handle.ledger();
-            behind = behind.max(ledger.staged + ledger.buffered + ledger.in_flight);
+            if let Some(handle) = &handle {
+                let ledger = handle.ledger();
+                behind = behind.max(ledger.staged + ledger.buffered + ledger.in_flight);
+            }
         }
         is_over.store(true, Ordering::Relaxed);
     });
+    let spans = spans.into_inner();
     provider.force_flush()?;
-    let ledger = handle.ledger();
-    let lost = spans.load(Ordering::Relaxed) - ledger.delivered - ledger.in_fallback;
+    let mut peer = peer;
+    let lost = match &handle {
+        Some(handle) => {
+            let ledger = handle.ledger();
+            spans - ledger.delivered - ledger.in_fallback
+        }
+        None if contender == Contender::Stock => spans.saturating_sub(peer.received()?.unique),
+        None => 0,
+    };
     provider.shutdown()?;
-    Ok(Round { niceness, units: units.into_inner(), spans: spans.into_inner(), behind, lost })
+    Ok(Round { contender, units: units.into_inner(), spans, behind, lost })
 }
-
 /// Computes until the round is over, with a span for each piece of work.
 fn work(tracer: &SdkTracer, is_over: &AtomicBool, units: &AtomicU64, spans: &AtomicU64) {
     let mut value = 1_u64;
