@@ -75,9 +75,10 @@ impl Payload {
     ///
     /// use otlp_payload::{BatchId, Payload};
     ///
-    /// // One resource, one scope, two spans that ended 3 ns and 1 ns after the beginning of 1970. let request =
-    /// b"\x0a\x18\x12\x16\x12\x09\x41\x03\0\0\0\0\0\0\0\x12\x09\x41\x01\0\0\0\0\0\0\0"; let batch =
-    /// Payload::from_bytes(BatchId { incarnation: 1, seq: 0 }, SystemTime::UNIX_EPOCH, request[..].into())?;
+    /// // One resource, one scope, two spans that ended 3 ns and 1 ns after the beginning of 1970.
+    /// let request = b"\x0a\x18\x12\x16\x12\x09\x41\x03\0\0\0\0\0\0\0\x12\x09\x41\x01\0\0\0\0\0\0\0";
+    /// let id = BatchId { incarnation: 1, seq: 0 };
+    /// let batch = Payload::from_bytes(id, SystemTime::UNIX_EPOCH, request[..].into())?;
     /// assert_eq!(batch.newest(), Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(3)));
     /// # Ok::<(), otlp_payload::DecodeError>(())
     /// ```

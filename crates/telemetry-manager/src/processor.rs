@@ -148,7 +148,8 @@ impl SpanProcessor for Queue {
 
 /// The SDK waits for its own last export and for the exporter together: seven tenths of a shutdown are the exporter's.
 fn behind_a_queue(shutdown: &mut resilient_exporter::Shutdown) {
-    shutdown.timeout = shutdown.timeout * 7 / 10;
+    // In this order no time is too long.
+    shutdown.timeout = shutdown.timeout / 10 * 7;
 }
 
 /// Builds a part of the SDK that starts a thread, and panics where the system refuses it.

@@ -1,4 +1,4 @@
-//! The numbers, and the outages: as JSON for people and scripts, as a page for Prometheus in the format that it accepts.
+//! The numbers, and the outages: as JSON for people and scripts; a page for Prometheus in the format that it accepts.
 
 use axum::Router;
 use axum::extract::State;
