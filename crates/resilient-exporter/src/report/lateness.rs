@@ -16,7 +16,8 @@ pub struct Lateness {
     pub counts: [u64; Self::BOUNDS.len() + 1],
     /// The sum over all batches.
     pub sum: Duration,
-    /// The greatest lateness of the last five minutes; none without a delivered batch.
+    /// The greatest lateness of the last five minutes at least, and ten at most; none without a batch delivered in that
+    /// time.
     pub recent: Option<Duration>,
 }
 
@@ -39,7 +40,7 @@ pub(crate) struct Delivered {
     all: Lateness,
     /// The greatest lateness of this window and of the one before, and the beginning of this window.
     window: Option<Instant>,
-    current: Duration,
+    current: Option<Duration>,
     previous: Option<Duration>,
 }
 
@@ -51,14 +52,13 @@ impl Delivered {
         self.all.sum = self.all.sum.saturating_add(lateness);
         self.turn(now);
         self.window.get_or_insert(now);
-        self.current = self.current.max(lateness);
+        self.current = self.current.max(Some(lateness));
     }
 
     /// `recent` covers five minutes at least, and ten at most.
     pub(crate) fn lateness(&mut self, now: Instant) -> Lateness {
         self.turn(now);
-        let recent = self.window.map(|_| self.current).into_iter().chain(self.previous).max();
-        Lateness { recent, ..self.all.clone() }
+        Lateness { recent: self.current.max(self.previous), ..self.all.clone() }
     }
 
     /// Ends a window that is over.
@@ -66,9 +66,9 @@ impl Delivered {
         let Some(begin) = self.window else { return };
         let passed = now.saturating_duration_since(begin);
         if passed >= 2 * RECENT {
-            (self.window, self.current, self.previous) = (None, Duration::ZERO, None);
+            (self.window, self.current, self.previous) = (None, None, None);
         } else if passed >= RECENT {
-            (self.window, self.previous) = (begin.checked_add(RECENT), Some(std::mem::take(&mut self.current)));
+            (self.window, self.previous) = (begin.checked_add(RECENT), self.current.take());
         }
     }
 }
@@ -101,5 +101,18 @@ mod tests {
         assert_eq!(delivered.lateness(at(599)).recent, Some(Duration::from_secs(70)));
         assert_eq!(delivered.lateness(at(601)).recent, Some(Duration::from_secs(2)));
         assert_eq!(delivered.lateness(at(1_300)).recent, None);
+    }
+
+    #[test]
+    fn without_a_delivered_batch_there_is_none_however_often_a_caller_looks() {
+        let (mut delivered, start) = (Delivered::default(), SystemClock.now());
+        delivered.on_delivered(Duration::from_secs(70), start);
+        for seconds in (15..3_600).step_by(15) {
+            let expected = (seconds < 600).then(|| Duration::from_secs(70));
+            let recent = delivered.lateness(start + Duration::from_secs(seconds)).recent;
+            assert_eq!(recent, expected, "after {seconds} s");
+        }
+        delivered.on_delivered(Duration::from_secs(70), start + Duration::from_secs(4_000));
+        assert_eq!(delivered.lateness(start + Duration::from_secs(4_600)).recent, None, "one look");
     }
 }
