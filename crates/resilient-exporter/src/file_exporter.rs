@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use file_fallback::{Config, FileFallback, Record, SpillError};
+use opentelemetry::Context;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
@@ -14,9 +15,11 @@ use otlp_payload::{BatchId, Encoder, Signal};
 use otlp_transport::ErrorChain;
 
 use crate::locks::{Condvar, Mutex};
+use crate::report::log;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::settings::Files;
 use crate::shell::process::Process;
+use crate::shell::signals;
 use crate::stores::records::MAX_RECORD_BYTES;
 
 /// While the disk takes no file, this many times [`FileSpanExporterBuilder::with_rotate_bytes`] stay in memory.
@@ -25,7 +28,8 @@ const KEPT_FILES: usize = 4;
 /// How often limits on age are looked at.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(60);
 
-/// A disk that took no file is tried again after this time, or by the next call of `export`.
+/// A disk that took no file is tried again after this time, or after that of
+/// [`FileSpanExporterBuilder::with_rotate_after`] if it is longer, and by the next call of `export` that fills a file.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A span exporter that writes OTLP JSON Lines files, for programs without a collector: on an edge device, in a test,
@@ -39,7 +43,8 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Spans wait in memory until [`with_rotate_bytes`](FileSpanExporterBuilder::with_rotate_bytes) of text are there, for
 /// [`with_rotate_after`](FileSpanExporterBuilder::with_rotate_after) at most; the end of the process loses them unless
 /// the provider is flushed or shut down. `export` writes the file, so the thread of the processor waits for the disk. A
-/// disk that takes no file keeps up to four files' worth in memory; then the oldest spans are dropped and counted.
+/// disk that takes no file keeps up to four files' worth in memory; then the oldest spans are dropped and counted. A
+/// directory that was removed is made again.
 ///
 /// One process uses a directory. A child made by `fork` is refused.
 ///
@@ -115,7 +120,8 @@ pub struct FileCounts {
     pub offered: u64,
     /// Spans in files, those that the limits have removed since included.
     pub written: u64,
-    /// Spans that no file took: the disk failed for too long, or a span alone is larger than a line may be (64 MiB).
+    /// Spans that no file took: the disk failed for too long, a span alone is larger than a line may be (64 MiB), or a
+    /// line, which has up to 1 MB, is larger than all files may be.
     pub dropped: u64,
     /// Spans in memory.
     pub waiting: u64,
@@ -127,6 +133,7 @@ pub struct FileCounts {
 
 struct Writer {
     process: Process,
+    config: Config,
     rotate_bytes: usize,
     rotate_after: Duration,
     files: Files,
@@ -208,19 +215,22 @@ impl FileSpanExporterBuilder {
             .with_max_record_bytes(MAX_RECORD_BYTES)
             .build()
             .map_err(|source| FileExporterError::Settings { dir: dir.clone(), source })?;
-        let mut store =
-            FileFallback::open(config).map_err(|source| FileExporterError::Open { dir: dir.clone(), source })?;
+        let mut store = FileFallback::open(config.clone())
+            .map_err(|source| FileExporterError::Open { dir: dir.clone(), source })?;
         let removed = store.clean_up(SystemClock.wall()).iter().map(|evicted| evicted.count).sum();
         let counts = FileCounts { removed, ..FileCounts::default() };
         let state = State { store: Some(store), waiting: Vec::new(), bytes: 0, since: None, has_failed: false, counts };
         let writer = Arc::new(Writer {
             process: Process::current(),
+            config,
             rotate_bytes,
             rotate_after,
             files,
             state: Mutex::new(state),
             changed: Condvar::new(),
         });
+        // The thread keeps the signal blocked.
+        let _blocked = signals::Blocked::new();
         let of_thread = Arc::clone(&writer);
         let thread = std::thread::Builder::new().name("holdfast-files".to_owned());
         thread.spawn(move || of_thread.run()).map_err(FileExporterError::Thread)?;
@@ -243,6 +253,7 @@ impl FilesHandle {
 impl Writer {
     /// Writes files whose time is over, until the shutdown.
     fn run(&self) {
+        let _suppressed = Context::enter_telemetry_suppressed_scope();
         let mut state = self.state.lock();
         while state.store.is_some() {
             let wait = match state.since {
@@ -253,13 +264,22 @@ impl Writer {
                 }
                 None => CLEAN_UP_EVERY,
             };
-            if wait.is_zero() {
-                // A later call of `export` or a flush reports a disk that fails.
-                let _ = self.publish(&mut state);
-            }
+            let had_failed = state.has_failed;
+            let result = if wait.is_zero() { self.publish(&mut state) } else { Ok(()) };
+            // No caller learns of it here. A disk that goes on failing is one line.
+            let error = result.err().filter(|_| !had_failed);
             if let Some(store) = &mut state.store {
                 let removed = store.clean_up(SystemClock.wall()).iter().map(|evicted| evicted.count).sum::<u64>();
+                let notices = store.take_notices();
                 state.counts.removed += removed;
+                if error.is_some() || !notices.is_empty() {
+                    // A log subscriber may ask for the counts.
+                    drop(state);
+                    error.iter().for_each(|error| log::warn_contained!(%error, "files of spans"));
+                    notices.iter().for_each(|notice| log::info_contained!(?notice, "files of spans"));
+                    state = self.state.lock();
+                    continue;
+                }
             }
             if !wait.is_zero() {
                 self.changed.wait_for(&mut state, wait.min(CLEAN_UP_EVERY));
@@ -288,24 +308,35 @@ impl Writer {
         self.publish(&mut self.state.lock())
     }
 
-    /// Writes all that waits into one file.
+    /// Writes all that waits into one file, or into several where one would be larger than all files may be.
     fn publish(&self, state: &mut State) -> OTelSdkResult {
         let Some(store) = &mut state.store else { return Ok(()) };
-        let mut too_large = 0;
+        // The thread may be the application's.
+        let _blocked = signals::Blocked::new();
+        let (mut too_large, mut most_records, mut was_opened) = (0, usize::MAX, false);
         let result = loop {
-            if state.waiting.is_empty() {
+            let records = state.waiting.len().min(most_records);
+            if records == 0 {
                 break Ok(());
             }
-            match store.spill(&state.waiting, SystemClock.wall()) {
+            match store.spill(&state.waiting[..records], SystemClock.wall()) {
                 Ok(spilled) => {
                     state.counts.files += 1;
                     state.counts.written += spilled.count;
                     state.counts.removed += spilled.evicted.iter().map(|evicted| evicted.count).sum::<u64>();
-                    state.waiting.clear();
-                    break Ok(());
+                    state.waiting.drain(..records);
                 }
                 Err(SpillError::Record { index, .. }) => too_large += state.waiting.remove(index).count as u64,
-                Err(error) => break Err(error),
+                Err(SpillError::TooLarge { .. }) if records > 1 => most_records = records / 2,
+                Err(SpillError::TooLarge { .. }) => too_large += state.waiting.remove(0).count as u64,
+                Err(error) => {
+                    state.counts.removed += error.evicted().iter().map(|evicted| evicted.count).sum::<u64>();
+                    if was_opened || !error.is_vanished() {
+                        break Err(error);
+                    }
+                    let Ok(opened) = FileFallback::open(self.config.clone()) else { break Err(error) };
+                    (*store, was_opened) = (opened, true);
+                }
             }
         };
         let mut dropped = too_large;
@@ -321,7 +352,9 @@ impl Writer {
         state.has_failed = result.is_err();
         match result {
             Ok(()) if dropped > 0 => Err(failure(format!(
-                "{dropped} spans are larger than a line of a file may be ({MAX_RECORD_BYTES} bytes), and were dropped"
+                "{dropped} spans were dropped: their line is larger than one may be ({MAX_RECORD_BYTES} bytes), or \
+                 than all files may be ({} bytes)",
+                self.files.max_bytes
             ))),
             Ok(()) => Ok(()),
             Err(error) => {

@@ -119,6 +119,7 @@ fn a_disk_that_takes_no_file_keeps_spans_in_memory_and_then_drops_the_oldest() {
     let builder = FileSpanExporter::builder(&dir).with_rotate_bytes(20_000).with_rotate_after(HOUR);
     let exporter = builder.build().expect("valid");
     fs::remove_dir_all(&dir).expect("our own");
+    fs::write(&dir, "in the place of the directory").expect("our own");
     let error = export(&exporter, 200).expect_err("no directory").to_string();
     assert!(error.contains("200 spans wait in memory"), "{error}");
     for _ in 0..9 {
@@ -131,6 +132,43 @@ fn a_disk_that_takes_no_file_keeps_spans_in_memory_and_then_drops_the_oldest() {
     let counts = exporter.handle().counts();
     assert_eq!((counts.dropped, counts.waiting), (2_000, 0));
     assert!(matches!(export(&exporter, 1), Err(OTelSdkError::AlreadyShutdown)));
+}
+
+#[test]
+fn a_directory_that_was_removed_is_made_again() {
+    let scratch = tempfile::tempdir().expect("temp dir");
+    let dir = scratch.path().join("traces");
+    let exporter = FileSpanExporter::builder(&dir).with_rotate_after(Duration::ZERO).build().expect("valid");
+    export(&exporter, 10).expect("written");
+    fs::remove_dir_all(&dir).expect("our own");
+    export(&exporter, 20).expect("written");
+    assert_eq!(names(&dir).len(), 1);
+    let counts = exporter.handle().counts();
+    assert_eq!((counts.written, counts.waiting, counts.dropped), (30, 0, 0));
+}
+
+/// One that is never written would keep every later span out of the files.
+#[test]
+fn a_batch_larger_than_all_files_may_be_is_written_in_parts_or_dropped() {
+    let scratch = tempfile::tempdir().expect("temp dir");
+    let dir = scratch.path().join("traces");
+    let builder = FileSpanExporter::builder(&dir).with_rotate_after(HOUR);
+    let builder = builder.files(|files| (files.max_bytes, files.compression) = (100_000, Compression::Never));
+    let exporter = builder.build().expect("valid");
+    for _ in 0..20 {
+        export(&exporter, 100).expect("taken");
+    }
+    exporter.force_flush().expect("written");
+    let (counts, left) = (exporter.handle().counts(), names(&dir));
+    assert_eq!((counts.offered, counts.written, counts.waiting), (2_000, 2_000, 0));
+    assert!(counts.removed > 0 && counts.removed < 2_000 && !left.is_empty(), "{counts:?}");
+    export(&exporter, 1_500).expect("taken");
+    let error = exporter.force_flush().expect_err("one line").to_string();
+    assert!(error.contains("1500 spans were dropped"), "{error}");
+    export(&exporter, 10).expect("taken");
+    exporter.force_flush().expect("written");
+    let counts = exporter.handle().counts();
+    assert_eq!((counts.written, counts.dropped, counts.waiting), (2_010, 1_500, 0));
 }
 
 #[test]

@@ -4,12 +4,15 @@
 //! The limit is the process's, so each test runs in a process of its own: the program of the tests starts itself.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use mock_collector::{Answer, Behavior, MockCollector};
-use resilient_exporter::{Builder, Handle, Refused, ResilientSpanExporter, Status};
+use opentelemetry_sdk::trace::SpanExporter as _;
+use resilient_exporter::{Builder, FileSpanExporter, Handle, Refused, ResilientSpanExporter, Status};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{App, PATIENCE, eventually, http, own_process, quick};
+use crate::support::{App, PATIENCE, eventually, http, own_process, quick, some_spans};
 
 /// Set in the process of one test.
 const ALONE: &str = "HOLDFAST_TEST_ALONE";
@@ -80,6 +83,18 @@ fn a_journal_and_files_beyond_the_limit() {
         assert_eq!(app.handle.ledger().lost(), lost, "nothing more was lost");
         assert_eq!(app.missing(&[&collector]) as u64, lost);
         app.wait_until("the trouble is over", |handle| !names_the_limit(handle));
+    });
+}
+
+#[test]
+fn files_without_a_collector_beyond_the_limit() {
+    alone("file_sizes::files_without_a_collector_beyond_the_limit", |state| {
+        let exporter = FileSpanExporter::builder(state).with_rotate_after(Duration::ZERO).build().expect("valid");
+        limit_files(Some(0));
+        exporter.export(some_spans(10)).now_or_never().expect("ends at once").expect_err("no file takes them");
+        limit_files(None);
+        exporter.force_flush().expect("written");
+        assert_eq!(exporter.handle().counts().written, 10);
     });
 }
 
