@@ -75,10 +75,10 @@ fn has_room(health: &Health, settings: &Settings) -> bool {
         let batch = settings.exporter.request.max_spans.map_or(usize::MAX, NonZeroUsize::get);
         let batch = (settings.batch.max_export_batch_size.min(batch) as u64).min(capacity).max(1);
         // Batches that have begun take a quarter of the bytes at most.
-        (batch, (max_bytes / 4 / (capacity / batch)).min(settings.exporter.request.max_bytes as u64))
+        (batch, (max_bytes / 4 / (capacity / batch).max(1)).min(settings.exporter.request.max_bytes as u64))
     });
     // 0 is no limit.
-    let is_free = |taken: u64, limit: u64| limit == 0 || taken <= limit / 8 * 7;
+    let is_free = |taken: u64, limit: u64| limit == 0 || taken.saturating_mul(8) <= limit.saturating_mul(7);
     is_free(spans.saturating_sub(health.ledger.staged) + kept_spans, max_spans)
         && is_free(bytes + kept_bytes, max_bytes)
 }

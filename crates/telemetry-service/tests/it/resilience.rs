@@ -227,6 +227,18 @@ fn a_load_takes_no_memory_from_the_spans_of_the_application() {
 }
 
 #[test]
+fn a_load_goes_through_a_buffer_of_three_spans() {
+    let world = World::new(&[("TELEMETRY_BUFFER_MAX_SPANS", "3")]);
+    let tests = Tests::new(world.telemetry.observer());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    assert_eq!(runtime.block_on(tests.generate(Loads::new(10))).expect("a place").generated, 10);
+    let handle = world.telemetry.handle().expect("an exporter");
+    handle.settled(LONG).expect("delivered");
+    assert_eq!(world.collector.received().unique, 10, "{:?}", handle.ledger());
+    assert_eq!(handle.health().staging_capacity, Some(1));
+}
+
+#[test]
 fn loads_are_limited_at_a_time_and_one_whose_client_goes_gives_its_place_back() {
     let world = World::new(&[]);
     let tests = Tests::new(world.telemetry.observer());

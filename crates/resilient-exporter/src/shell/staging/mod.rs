@@ -287,6 +287,7 @@ impl Shared {
 
     /// Spans that all parts hold; none without a processor of ours.
     pub(crate) fn staging_capacity(&self) -> Option<u64> {
-        self.staging().map(|staging| (staging.shards.parts() * staging.room.count) as u64)
+        // A part takes a span also where the buffer is too small to keep room for one.
+        self.staging().map(|staging| (staging.shards.parts() * staging.room.count.max(1)) as u64)
     }
 }
