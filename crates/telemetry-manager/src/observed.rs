@@ -25,7 +25,7 @@ static NUMBERS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 ///
 /// Each has `otel.component.type` and `otel.component.name`, and `server.address` and `server.port` where
 /// [`with_server`](Self::with_server) sets them. `error.type` is `already_shutdown`, `timeout`, `cancelled` (the future
-/// was dropped) or `_OTHER`: an exporter tells no more. Behind a
+/// was dropped, or panicked) or `_OTHER`: an exporter tells no more. Behind a
 /// [`ResilientSpanExporter`](resilient_exporter::ResilientSpanExporter) as its primary each attempt is a call. The
 /// resilient exporter itself needs no wrapper: [`metrics::register`](crate::metrics::register) has these metrics of it,
 /// by its ledger.

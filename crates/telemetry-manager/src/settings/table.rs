@@ -508,8 +508,9 @@ settings! {
     }
     Process {
         SHUTDOWN_TIMEOUT: "TELEMETRY_SHUTDOWN_TIMEOUT", (exporter.shutdown.timeout), seconds(100, 3600), Default,
-            "The longest shutdown: three fifths of it for the network, the rest for the disk. With the processor \
-             `batch` the exporter has seven tenths of it, and the last export of the SDK's queue the rest.";
+            "The longest shutdown: three fifths of it for the network, the rest for the disk; without a directory nine \
+             tenths for the network. With the processor `batch` the exporter has seven tenths of it, and the last \
+             export of the SDK's queue the rest.";
         SHUTDOWN_REPLAY: "TELEMETRY_SHUTDOWN_REPLAY", (exporter.shutdown.replay), seconds(0, 3600), Default,
             "Longest time of a shutdown in which stored spans are sent, those of earlier runs too, while the collector \
              answers. A part of the time for the network.";
