@@ -269,7 +269,7 @@ settings! {
         /// Needs a state directory or [`Builder::with_journal`](crate::Builder::with_journal). Costs a write and, by
         /// the default policy, a sync of the disk for each batch, or for several that are exported at the same time.
         ///
-        /// Spans that are still open, or in the SDK's own queue, are not covered.
+        /// Spans that are still open, staged, or in the SDK's own queue, are not covered.
         enabled: bool = false;
         /// When the journal is synced. A power cut takes the batches since the last sync; `kill -9` takes none.
         sync: SyncPolicy = SyncPolicy::Batch;
