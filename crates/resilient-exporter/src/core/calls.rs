@@ -174,6 +174,8 @@ impl Core {
 
     /// A call failed: the endpoint may be out.
     pub(super) fn note_failure(&mut self, cause: &Cause, now: Instant) {
+        // An outage whose end is confirmed by now ends before, with the numbers of its own.
+        self.follow_outage(now);
         let (ledger, duplicates) = (self.accounts.ledger(), self.accounts.counters.possible_duplicates());
         self.tally.get_or_insert_with(|| Tally::new(ledger, duplicates));
         self.outage.on_failure(Failure { cause: cause.to_string(), remedy: remedy(cause) }, now);
