@@ -301,7 +301,19 @@ impl Writer {
             state.since = Some(SystemClock.now());
             self.changed.notify_all();
         }
-        if state.bytes >= self.rotate_bytes || self.rotate_after.is_zero() { self.publish(&mut state) } else { Ok(()) }
+        if state.bytes < self.rotate_bytes && !self.rotate_after.is_zero() {
+            return Ok(());
+        }
+        let waited = state.since.map(|since| SystemClock.now().saturating_duration_since(since));
+        if state.has_failed && waited.is_some_and(|waited| waited < TRY_AGAIN_AFTER) {
+            // Each attempt compresses all that waits.
+            let dropped = self.drop_oldest(&mut state);
+            let waiting = state.counts.waiting;
+            return Err(failure(format!(
+                "{waiting} spans wait in memory, {dropped} were dropped: no file took any within the last second"
+            )));
+        }
+        self.publish(&mut state)
     }
 
     fn flush(&self) -> OTelSdkResult {
@@ -339,15 +351,8 @@ impl Writer {
                 }
             }
         };
-        let mut dropped = too_large;
-        let most = self.rotate_bytes.saturating_mul(KEPT_FILES);
-        let bytes = |waiting: &[Record]| waiting.iter().map(|record| record.bytes.len()).sum::<usize>();
-        while bytes(&state.waiting) > most && !state.waiting.is_empty() {
-            dropped += state.waiting.remove(0).count as u64;
-        }
-        state.bytes = bytes(&state.waiting);
-        state.counts.dropped += dropped;
-        state.counts.waiting = state.waiting.iter().map(|record| record.count as u64).sum();
+        state.counts.dropped += too_large;
+        let dropped = too_large + self.drop_oldest(state);
         state.since = (!state.waiting.is_empty()).then(|| SystemClock.now());
         state.has_failed = result.is_err();
         match result {
@@ -364,6 +369,20 @@ impl Writer {
                 )))
             }
         }
+    }
+
+    /// Drops the oldest spans above the memory that a failing disk may take, and counts all. Returns the dropped ones.
+    fn drop_oldest(&self, state: &mut State) -> u64 {
+        let most = self.rotate_bytes.saturating_mul(KEPT_FILES);
+        let bytes = |waiting: &[Record]| waiting.iter().map(|record| record.bytes.len()).sum::<usize>();
+        let mut dropped = 0;
+        while bytes(&state.waiting) > most && !state.waiting.is_empty() {
+            dropped += state.waiting.remove(0).count as u64;
+        }
+        state.bytes = bytes(&state.waiting);
+        state.counts.dropped += dropped;
+        state.counts.waiting = state.waiting.iter().map(|record| record.count as u64).sum();
+        dropped
     }
 
     fn end(&self) -> OTelSdkResult {
