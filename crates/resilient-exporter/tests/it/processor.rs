@@ -167,15 +167,15 @@ fn a_batch_has_the_bytes_that_the_exporter_gives_the_same_spans() {
     let encoder = Encoder::new(&resource);
     let id = BatchId { incarnation: 1, seq: 1 };
     let requests = kept.requests.lock().clone();
-    assert_eq!(kept.counts(), [512, 188]);
-    for (request, spans) in requests.iter().zip(spans.chunks(512)) {
-        let expected = encoder.encode(id, SystemTime::UNIX_EPOCH, spans);
-        assert!(
-            request.bytes() == expected.bytes(),
-            "{} bytes, {} are expected",
-            request.bytes().len(),
-            expected.bytes().len()
-        );
+    assert_eq!(requests.iter().map(Payload::item_count).sum::<usize>(), 700);
+    assert_eq!(requests.iter().map(Payload::item_count).max(), Some(512));
+    for request in requests {
+        // A span may find the first part held by the net thread, and begin another batch.
+        let ids = decode(request.bytes()).expect("ours").spans.into_iter().map(|span| span.span_context.span_id());
+        let of_id = |id| spans.iter().find(|span| span.span_context.span_id() == id).expect("of these").clone();
+        let expected = encoder.encode(id, SystemTime::UNIX_EPOCH, &ids.map(of_id).collect::<Vec<_>>());
+        let (bytes, length) = (request.bytes(), expected.bytes().len());
+        assert!(bytes == expected.bytes(), "{} bytes, {length} are expected", bytes.len());
     }
 }
 
@@ -185,8 +185,12 @@ fn a_batch_goes_when_it_has_its_spans_or_its_bytes_or_its_time() {
     let by_count = never(memory_only(&kept)).processor(|batches| batches.max_export_batch_size = 3);
     let (tracer, _provider, handle) = provider(by_count.build_processor().expect("valid"));
     end_spans(&tracer, 8);
-    eventually("two batches", || handle.ledger().delivered == 6);
-    assert_eq!((handle.ledger().staged, kept.counts()), (2, vec![3, 3]));
+    // A span may find the first part held by the net thread, and begin another batch.
+    eventually("all full batches", || {
+        let ledger = handle.ledger();
+        ledger.delivered >= 3 && ledger.delivered + ledger.staged == 8
+    });
+    assert!(kept.counts().iter().all(|spans| *spans == 3), "{:?}", kept.counts());
 
     let kept = Kept::default();
     let by_bytes = never(memory_only(&kept)).with_request_max_bytes(2_000);

@@ -57,7 +57,10 @@ impl Meters {
     fn values(&self) -> BTreeMap<String, f64> {
         fn text<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
             let own = attributes.filter(|attribute| !attribute.key.as_str().starts_with("otel.component"));
-            own.map(|attribute| format!(" {}={}", attribute.key, attribute.value)).collect()
+            // The SDK gives them in any order.
+            let mut labels = own.map(|attribute| format!(" {}={}", attribute.key, attribute.value)).collect::<Vec<_>>();
+            labels.sort();
+            labels.concat()
         }
         let mut data = ResourceMetrics::default();
         self.reader.collect(&mut data).expect("collected");
