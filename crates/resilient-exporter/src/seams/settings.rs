@@ -330,8 +330,9 @@ settings! {
     threads: Threads {
         /// By how much the net thread and the disk thread are nicer than the thread that builds the exporter (0 to 19,
         /// as `nice` has it; larger values count as 19): threads of the application go first where cores are short.
-        /// The journal thread is as the application's, since `export` waits for it. Systems other than Linux have one
-        /// niceness for all threads of a process: there it stays.
+        /// At 19 they starve beside an application that computes on all cores, and its spans are dropped once memory
+        /// is full. The journal thread is as the application's, since `export` waits for it. Systems other than Linux
+        /// have one niceness for all threads of a process: there it stays.
         niceness: u8 = 5;
     }
 }
