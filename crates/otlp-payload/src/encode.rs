@@ -160,7 +160,8 @@ impl Encoder {
             self.bytes_per_span.store(out.len() / spans.len(), Ordering::Relaxed);
         }
         out.shrink_to_fit();
-        Payload::new(id, created, spans.len(), out.into())
+        let newest = spans.iter().map(span::time).max().unwrap_or_default();
+        Payload::new(id, created, spans.len(), out.into()).with_newest(newest)
     }
 }
 

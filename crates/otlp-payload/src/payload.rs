@@ -49,6 +49,8 @@ pub struct Payload {
     signal: Signal,
     items: usize,
     bytes: Bytes,
+    /// The time of the youngest item in nanoseconds since 1970, as the encoder saw it; 0 where only the bytes have it.
+    newest: u64,
     /// Shared by all clones.
     coded: Arc<Mutex<Option<Coded>>>,
 }
@@ -69,7 +71,18 @@ impl Payload {
     /// A request of this signal; `bytes` is trusted to hold `items` items.
     #[must_use]
     pub fn of(signal: Signal, id: BatchId, created: SystemTime, items: usize, bytes: Bytes) -> Self {
-        Self { id, created, signal, items, bytes, coded: Arc::default() }
+        Self { id, created, signal, items, bytes, newest: 0, coded: Arc::default() }
+    }
+
+    /// The same, whose encoder has seen the time of its youngest item.
+    pub(crate) fn with_newest(mut self, nanos: u64) -> Self {
+        self.newest = nanos;
+        self
+    }
+
+    /// That time, if it was seen.
+    pub(crate) fn seen_newest(&self) -> Option<u64> {
+        Some(self.newest).filter(|nanos| *nanos > 0)
     }
 
     /// The batch's name.

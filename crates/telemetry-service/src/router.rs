@@ -57,7 +57,7 @@ pub(crate) fn is_own(path: &str) -> bool {
 
 async fn not_found(uri: Uri) -> Response {
     let detail = "there is nothing here; there are GET /health, /health/live, /health/ready, /metrics, \
-                  /telemetry-test/health, /telemetry-test/metrics, /telemetry-test/events, \
+                  /telemetry-test/health, /telemetry-test/metrics, /telemetry-test/outages, /telemetry-test/events, \
                   /telemetry-test/dead-letters and /telemetry-test/tests; /telemetry-test/openapi.json has all";
     problem(StatusCode::NOT_FOUND, detail, uri.path())
 }

@@ -313,6 +313,15 @@ fn fixed64(out: &mut Vec<u8>, tag: u8, value: u64) {
     }
 }
 
+/// The time of a span for [`Payload::newest`](crate::Payload::newest): its end, or its start without an end.
+#[inline]
+pub(super) fn time(span: &SpanData) -> u64 {
+    match nanos(span.end_time) {
+        0 => nanos(span.start_time),
+        end => end,
+    }
+}
+
 /// Nanoseconds since 1970; 0 before it, and the low 64 bits after 2554, as the stock exporter has it.
 #[inline]
 fn nanos(time: SystemTime) -> u64 {

@@ -12,8 +12,8 @@ use super::{Encoder, ValueLimits, span};
 use crate::payload::{BatchId, Payload};
 use crate::wire::{put_bytes, put_varint, varint_len};
 
-/// So many scopes of earlier batches keep their buffers at most. Programs have a few; one that makes a scope a request
-/// would fill memory with them.
+/// A writer keeps the buffers of this many scopes of earlier batches. Programs have a few; a program that makes a scope
+/// a request would fill memory with them.
 const KEPT_SCOPES: usize = 32;
 
 /// How many scopes are searched by the cheap comparison before the hash decides.
@@ -73,6 +73,8 @@ pub struct BatchWriter {
     /// The scopes that the cheap comparison does not find.
     by_scope: HashMap<InstrumentationScope, usize>,
     spans: usize,
+    /// The time of the youngest span.
+    newest: u64,
     /// The bytes of all spans and scopes.
     bytes: usize,
 }
@@ -116,7 +118,16 @@ impl BatchWriter {
     /// An empty batch. Longer texts in attributes are cut as by [`Encoder::with_value_limits`].
     #[must_use]
     pub fn new(limits: ValueLimits) -> Self {
-        Self { limits, scopes: Vec::new(), order: Vec::new(), last: 0, by_scope: HashMap::new(), spans: 0, bytes: 0 }
+        Self {
+            limits,
+            scopes: Vec::new(),
+            order: Vec::new(),
+            last: 0,
+            by_scope: HashMap::new(),
+            spans: 0,
+            newest: 0,
+            bytes: 0,
+        }
     }
 
     /// Adds a span. After a panic in here, which would be a fault of ours, the batch is as before the call.
@@ -133,6 +144,7 @@ impl BatchWriter {
         self.use_scope(index);
         self.last = index;
         self.spans += 1;
+        self.newest = self.newest.max(span::time(span));
     }
 
     /// Gives the scope its place in the order of this batch.
@@ -197,9 +209,9 @@ impl BatchWriter {
             }
         }
         out.extend_from_slice(&encoder.schema_url);
-        let spans = std::mem::take(&mut self.spans);
+        let (spans, newest) = (std::mem::take(&mut self.spans), self.newest);
         self.reset();
-        Payload::new(id, created, spans, out.into())
+        Payload::new(id, created, spans, out.into()).with_newest(newest)
     }
 
     /// Adds all spans of another batch, which is empty then. Copies the bytes of its spans.
@@ -228,6 +240,7 @@ impl BatchWriter {
             self.bytes += from.whole;
             scope.whole = scope.spans.len();
         }
+        self.newest = self.newest.max(other.newest);
         self.spans += other.clear();
     }
 
@@ -252,7 +265,7 @@ impl BatchWriter {
             (scope.whole, scope.is_used) = (0, false);
         }
         self.order.clear();
-        (self.last, self.bytes) = (0, 0);
+        (self.last, self.bytes, self.newest) = (0, 0, 0);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_sdk::Resource;
-use otlp_payload::{Aged, BatchId, Payload};
+use otlp_payload::{Aged, BatchId, BatchWriter, Encoder, Payload, ValueLimits};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -63,7 +63,19 @@ proptest! {
             (span.start_time, span.end_time) = (at(start), at(end));
             span
         }).collect();
-        prop_assert_eq!(encode(&Resource::builder_empty().build(), &batch).newest(), newest);
+        let encoder = Encoder::new(&Resource::builder_empty().build());
+        let encoded = encoder.encode(ID, UNIX_EPOCH, &batch);
+        // From its bytes alone, as after a file.
+        let read = Payload::new(ID, UNIX_EPOCH, batch.len(), encoded.bytes().clone());
+        let [mut one, mut other] = [(); 2].map(|()| BatchWriter::new(ValueLimits::default()));
+        let (first, second) = batch.split_at(batch.len() / 2);
+        first.iter().for_each(|span| one.push(span));
+        second.iter().for_each(|span| other.push(span));
+        one.append(&mut other);
+        let written = one.finish(&encoder, ID, UNIX_EPOCH);
+        prop_assert_eq!([encoded, read, written].map(|payload| payload.newest()), [newest; 3]);
+        // The next batch of a writer has its own time.
+        prop_assert_eq!(one.finish(&encoder, ID, UNIX_EPOCH).newest(), None);
     }
 
     #[test]

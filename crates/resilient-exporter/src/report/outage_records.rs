@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::health::rfc3339;
 
-/// So many outages are kept, the newest.
+/// The number of outages that an exporter keeps, the newest.
 const KEPT: usize = 32;
 
 /// One outage of a collector: from its first failed call to its first successful one.

@@ -191,7 +191,7 @@ impl Shared {
             return Err(self.unsettled(failure));
         }
         self.seal_all();
-        // It may sleep until the delay of the batches that are sealed now is over.
+        // The net thread may sleep until the delay of the batches that are sealed now is over.
         self.net.notify_one();
         let called = self.clock.now();
         let mut is_done = false;

@@ -8,7 +8,7 @@ const MOST: u8 = 19;
 pub(crate) fn be_nicer_by(niceness: u8) {
     #[cfg(target_os = "linux")]
     if niceness > 0 {
-        // Of this thread, not of the process: setpriority(2), "C library/kernel differences".
+        // Linux takes these calls for the calling thread alone: setpriority(2), "C library/kernel differences".
         let own = rustix::process::getpriority_process(None).unwrap_or_default();
         let _ = rustix::process::setpriority_process(None, own.saturating_add(niceness.min(MOST).into()));
     }

@@ -345,7 +345,7 @@ fn behind_our_processor() {
                 (0..1_000).for_each(|_| tracer.start("work").end());
                 let ledger = handle.ledger();
                 let refused = handle.forked().expect("a child").refused;
-                // Of each of eight parts 31 spans may wait for the next look, and 31 of the parent's may be counted.
+                // In each of eight parts 31 spans may wait for the next look, and 31 of the parent's may be counted.
                 assert!((1_000 - 8 * 31..=1_000 + 8 * 31).contains(&refused), "{refused}");
                 assert_eq!((ledger.offered, ledger.imbalance()), (refused, 0));
                 let provider = provider.take().expect("once");

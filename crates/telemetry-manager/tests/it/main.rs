@@ -18,6 +18,7 @@ mod metrics;
 mod observed;
 mod processors;
 mod programs;
+mod reader;
 mod secrets;
 mod support;
 mod vendors;

@@ -1,14 +1,13 @@
 //! The table of metrics as instruments of a real meter provider, whose reader the tests call.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::reader::Reader;
 use crate::support::{LONG, Setup, eventually, trace};
-use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric as Arrived, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::reader::MetricReader;
-use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality};
 use telemetry_manager::metrics::{Kind, METRICS, Sample, Snapshot, Value, register};
 use telemetry_manager::opentelemetry::metrics::{Meter, MeterProvider as _};
 use telemetry_manager::opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
@@ -16,30 +15,8 @@ use telemetry_manager::opentelemetry::{Context, KeyValue, Value as AttributeValu
 use telemetry_manager::opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 use telemetry_manager::{Observer, OpenTelemetryManager};
 
-/// A reader that its provider and its test hold.
-#[derive(Clone, Debug)]
-struct Reader(Arc<ManualReader>);
-
-impl MetricReader for Reader {
-    fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
-        self.0.register_pipeline(pipeline);
-    }
-    fn collect(&self, rm: &mut ResourceMetrics) -> OTelSdkResult {
-        self.0.collect(rm)
-    }
-    fn force_flush(&self) -> OTelSdkResult {
-        self.0.force_flush()
-    }
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.0.shutdown_with_timeout(timeout)
-    }
-    fn temporality(&self, kind: InstrumentKind) -> Temporality {
-        self.0.temporality(kind)
-    }
-}
-
 fn provider() -> (SdkMeterProvider, Meter, Reader) {
-    let reader = Reader(Arc::new(ManualReader::default()));
+    let reader = Reader::default();
     let provider = SdkMeterProvider::builder().with_reader(reader.clone()).build();
     let meter = provider.meter("holdfast");
     (provider, meter, reader)
@@ -234,7 +211,7 @@ fn the_numbers_of_one_collection_are_of_one_moment() {
 fn two_readers_of_one_provider_and_a_second_registration_see_each_number_once() {
     let setup = Setup::new();
     let telemetry = setup.manager(&[("OTEL_TRACES_SAMPLER", "always_on"), ("TELEMETRY_FALLBACK_ENABLED", "false")]);
-    let readers = [(); 2].map(|()| Reader(Arc::new(ManualReader::default())));
+    let readers = [(); 2].map(|()| Reader::default());
     let builder = SdkMeterProvider::builder().with_reader(readers[0].clone()).with_reader(readers[1].clone());
     let provider = builder.build();
     let meter = provider.meter("holdfast");

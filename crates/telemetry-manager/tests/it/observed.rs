@@ -2,41 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, pending};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::reader::MetricReader;
-use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use telemetry_manager::Observed;
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry::metrics::MeterProvider as _;
 use telemetry_manager::opentelemetry::trace::{Tracer as _, TracerProvider as _};
 
-/// A reader that its provider and its test hold.
-#[derive(Clone, Debug)]
-struct Reader(Arc<ManualReader>);
-
-impl MetricReader for Reader {
-    fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
-        self.0.register_pipeline(pipeline);
-    }
-    fn collect(&self, rm: &mut ResourceMetrics) -> OTelSdkResult {
-        self.0.collect(rm)
-    }
-    fn force_flush(&self) -> OTelSdkResult {
-        self.0.force_flush()
-    }
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.0.shutdown_with_timeout(timeout)
-    }
-    fn temporality(&self, kind: InstrumentKind) -> Temporality {
-        self.0.temporality(kind)
-    }
-}
+use crate::reader::Reader;
 
 struct Meters {
     provider: SdkMeterProvider,
@@ -45,7 +25,7 @@ struct Meters {
 
 impl Meters {
     fn new() -> Self {
-        let reader = Reader(Arc::new(ManualReader::default()));
+        let reader = Reader::default();
         Self { provider: SdkMeterProvider::builder().with_reader(reader.clone()).build(), reader }
     }
 

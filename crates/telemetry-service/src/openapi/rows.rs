@@ -79,7 +79,10 @@ fn numbers() -> Vec<Row> {
         Row::new("get", "/telemetry-test/metrics", Need::TokenElsewhere, "getMetrics", "The nine resilience metrics")
             .answers::<Numbers>(200, "The metrics, and the ledger", example(include_str!("examples/metrics.json"))),
         Row::new("get", "/telemetry-test/outages", Need::TokenElsewhere, "getOutages", "The outages of the collector")
-            .about("The newest 32 since the start of the process: the reason of a gap in the spans. `to` is null while one lasts.")
+            .about(
+                "The newest 32 since the start of the process: the reason of a gap in the spans. `to` is null while one \
+                 lasts.",
+            )
             .answers::<Outages>(200, "The outages, the oldest first", outages()),
         Row::new("get", "/telemetry-test/events", Need::TokenElsewhere, "getEvents", "Events as they happen")
             .about(

@@ -67,7 +67,7 @@ struct Round {
     contender: Contender,
     units: u64,
     spans: u64,
-    /// The most spans in memory at a look; of ours only.
+    /// The most spans in memory at a look, by the ledger of ours; 0 for the others.
     behind: u64,
     /// Spans that the collector did not get.
     lost: u64,

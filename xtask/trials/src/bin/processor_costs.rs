@@ -128,7 +128,7 @@ impl Kind {
 struct Contender {
     kind: Kind,
     provider: SdkTracerProvider,
-    /// Of an exporter of ours.
+    /// The handle of an exporter of ours.
     handle: Option<Handle>,
     peer: Peer,
     made: u64,

@@ -63,7 +63,7 @@ pub struct FastRow {
     pub rate: f64,
     /// The rate that was asked for.
     pub asked: u32,
-    /// Of ours only.
+    /// None for the stock exporter, which tells no such number.
     pub watched: Option<Watched>,
 }
 

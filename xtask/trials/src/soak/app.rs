@@ -77,7 +77,7 @@ pub(super) struct Reply {
     /// Spans that have ended so far.
     pub(super) made: u64,
     pub(super) offered: u64,
-    /// Of the ledger: staged, in memory, in flight, in journal and in files.
+    /// Spans that wait by the ledger: staged, in memory, in flight, in journal and in files.
     pub(super) waiting: u64,
     pub(super) dead_letters: u64,
     pub(super) rejected: u64,

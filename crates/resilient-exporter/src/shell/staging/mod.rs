@@ -222,7 +222,7 @@ impl Shared {
         }
         if has_panicked {
             self.decide_quietly(|core| core.on_not_accepted(1, RefuseReason::EncodePanicked));
-            // It publishes the event.
+            // The net thread publishes the event.
             self.net.notify_one();
         }
     }

@@ -59,8 +59,8 @@ pub(crate) trait Keeper<C> {
 /// The place of a span that has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Staged {
-    /// It waits in this part. `is_news`: the part has a deadline that the net thread does not know, or a batch was
-    /// sealed.
+    /// The span waits in this part. `is_news`: the part has a deadline that the net thread does not know, or the call
+    /// has sealed a batch.
     Here { part: usize, is_news: bool },
     /// The area is closed: the exporter is shut down.
     Closed,
@@ -85,7 +85,7 @@ pub(crate) struct Part<C> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Idle,
-    /// It has spans since `until - delay`, or had the last ones then.
+    /// The part has spans since `until - delay`, or had the last ones then.
     Open {
         until: Instant,
     },
