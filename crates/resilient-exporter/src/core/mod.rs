@@ -36,6 +36,7 @@
 //! | `storage` | the fallback: usable, or in trouble until a retry |
 //! | `staged` | batches of the processor, whose threads wait for nothing |
 //! | `stored` | the disk thread's results |
+//! | `waits` | the oldest batch that waits |
 
 mod accounts;
 mod age;
@@ -62,6 +63,7 @@ mod spills;
 mod staged;
 mod storage;
 mod stored;
+mod waits;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;

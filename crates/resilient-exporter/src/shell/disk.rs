@@ -303,8 +303,9 @@ impl<'a> Worker<'a> {
         let wall = self.shared.clock.wall();
         let full_in = guarded(|| Ok(self.fallback.full_in(wall))).unwrap_or_default();
         let max_bytes = guarded(|| Ok(self.fallback.max_bytes())).unwrap_or_default();
+        let oldest = guarded(|| Ok(self.fallback.oldest())).unwrap_or_default();
         let usage = self.usage;
-        let contents = Contents { usage, max_bytes, dead_letters, set_aside, age_rests_until, full_in };
+        let contents = Contents { usage, max_bytes, dead_letters, set_aside, age_rests_until, full_in, oldest };
         self.shared.on_disk_operation(contents);
         if has_acted || has_changed {
             self.shared.net.notify_one();
