@@ -149,6 +149,8 @@ impl Core {
         let has_refused_all = self.endpoint.on_success(call, unreadable, is_saturated, now);
         self.endpoint.sizes.on_accepted(bytes, now);
         self.outage.on_success(now);
+        let wall = self.accounts.counters.last_success();
+        self.tally.iter_mut().for_each(|tally| tally.note_success(now, wall));
         match work {
             Work::Live(entry) => {
                 self.durable.on_ended(entry.item.payload.id());

@@ -13,7 +13,6 @@ use super::replay::Next;
 use super::{Call, Core, Effect, InFlight, Phase, Work};
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Place};
-use crate::report::outage_records::Recorded;
 use crate::report::remedies::remedy;
 
 /// After this time the endpoint is asked again, if it refused a call without a time and no answer is awaited.
@@ -177,7 +176,8 @@ impl Core {
         // An outage whose end is confirmed by now ends before, with the numbers of its own.
         self.follow_outage(now);
         let (ledger, duplicates) = (self.accounts.ledger(), self.accounts.counters.possible_duplicates());
-        self.tally.get_or_insert_with(|| Tally::new(ledger, duplicates));
+        let began = self.accounts.counters.last_failure();
+        self.tally.get_or_insert_with(|| Tally::new(ledger, duplicates, began)).note_failure();
         self.outage.on_failure(Failure { cause: cause.to_string(), remedy: remedy(cause) }, now);
     }
 
@@ -185,8 +185,9 @@ impl Core {
     fn follow_outage(&mut self, now: Instant) {
         while let Some(transition) = self.outage.poll(now) {
             let event = match transition {
-                Transition::Began { since, failure: Failure { cause, remedy } } => {
-                    self.records.on_began(since, cause.clone(), remedy);
+                Transition::Began { since: _, failure: Failure { cause, remedy } } => {
+                    let from = self.tally.as_ref().and_then(Tally::began);
+                    self.records.on_began(from, cause.clone(), remedy);
                     let wait = self.endpoint.next_call(now);
                     let next_attempt = wait.map(|instant| instant.saturating_duration_since(now));
                     Some(Event::OutageBegan { cause, remedy, next_attempt })
@@ -194,12 +195,15 @@ impl Core {
                 Transition::Ended { since, until } => {
                     let duplicates = self.accounts.counters.possible_duplicates();
                     let tally = self.tally.take();
+                    let to = tally.as_ref().and_then(|tally| tally.ended_at(until));
                     let numbers = tally.map(|tally| tally.numbers(self.accounts.ledger(), duplicates));
-                    self.records.on_ended(until, numbers.clone().unwrap_or_default());
-                    numbers.map(|numbers| Tally::ended(until.saturating_duration_since(since), numbers))
+                    self.records.on_ended(until, to, numbers.clone().unwrap_or_default());
+                    let (duration, record) = (until.saturating_duration_since(since), self.records.last());
+                    numbers.map(|numbers| Tally::ended(duration, to, record, numbers))
                 }
             };
             event.into_iter().for_each(|event| self.accounts.publish(event));
+            self.set_outages_due();
         }
         match self.outage.next_wakeup() {
             Some(instant) => self.wake_at(instant),
@@ -209,13 +213,8 @@ impl Core {
         if let Some(tally) = &mut self.tally {
             tally.note_waiting(self.accounts.ledger());
         }
-    }
-
-    /// The newest outages, the oldest first.
-    pub(crate) fn outages(&self) -> Vec<Recorded> {
-        let duplicates = self.accounts.counters.possible_duplicates();
-        let of = |tally: &Tally| tally.numbers(self.accounts.ledger(), duplicates);
-        self.records.all(|| self.tally.as_ref().map(of).unwrap_or_default())
+        self.note_sizes();
+        self.follow_records(now);
     }
 
     pub(super) fn note_wait(&mut self, wait: Wait, now: Instant) {

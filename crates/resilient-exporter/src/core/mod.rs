@@ -28,6 +28,7 @@
 //! | `kept` | the batches that the journal holds and memory does not |
 //! | `memory` | the memory that batches take, and its limits |
 //! | `outage` | the beginning and the end of an outage |
+//! | `records` | the records of outages: sizes, lateness, and when they are kept |
 //! | `replay` | stored batches on their way back to the collector |
 //! | `returned` | stored batches that returned to the store without an answer that ends them |
 //! | `saves` | a flush: batches that are answered, or moved to the disk |
@@ -55,6 +56,7 @@ mod journal;
 mod kept;
 mod memory;
 mod outage;
+mod records;
 mod replay;
 mod returned;
 mod saves;
@@ -88,6 +90,7 @@ pub(crate) use self::endpoint::{Attempts, Endpoint};
 use self::group::Piece;
 use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of};
 use self::outage::{Outage, Tally};
+use self::records::{Keeping, OnDisk};
 use self::replay::Replay;
 pub(crate) use self::saves::Flush;
 use self::saves::{Saving, Waiting};
@@ -168,6 +171,8 @@ pub(crate) struct Core {
     /// The numbers of the outage, or of the failures that may become one.
     tally: Option<Tally>,
     records: Records,
+    keeping: Keeping,
+    on_disk: OnDisk,
     replayed: Replayed,
     /// Batches in memory may be suspects.
     has_suspects: bool,
@@ -213,6 +218,8 @@ impl Core {
             outage: Outage::default(),
             tally: None,
             records: Records::default(),
+            keeping: Keeping::default(),
+            on_disk: OnDisk::default(),
             replayed: Replayed::default(),
             has_suspects: false,
             age_limit: None,
@@ -275,11 +282,9 @@ impl Core {
         }
         self.accounts.transfer(spans, Place::Offered, Place::Buffered);
         self.durable.on_offered(payload.id());
-        if self.admit(payload, Place::Refused(RefuseReason::LargerThanBuffer), now) {
-            Ok(())
-        } else {
-            Err(RefuseReason::LargerThanBuffer)
-        }
+        let is_admitted = self.admit(payload, Place::Refused(RefuseReason::LargerThanBuffer), now);
+        self.note_sizes();
+        if is_admitted { Ok(()) } else { Err(RefuseReason::LargerThanBuffer) }
     }
 
     /// Spans are refused before they are in a batch.

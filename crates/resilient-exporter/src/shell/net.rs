@@ -115,7 +115,7 @@ fn answered(shared: &Shared, Ended { id, outcome, newest }: Ended) {
     let call = shared.decide(|core| {
         let lateness = lateness.filter(|_| core.is_awaited(id));
         if let Some(lateness) = lateness {
-            core.accounts.delivered.on_delivered(lateness, now);
+            core.on_delivered(lateness, now);
         }
         core.on_answered(id, outcome, own, now, wall);
         core.accounts.calls.take_last().map(|call| CallEnded { lateness, ..call })

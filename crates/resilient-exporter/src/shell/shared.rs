@@ -21,6 +21,7 @@ use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::report::details::StorageLimits;
 use crate::report::events::{Event, Listeners};
 use crate::report::notes::StorageNote;
+use crate::report::outage_records::OutageRecord;
 use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, ContainedClock, SystemClock};
@@ -71,6 +72,8 @@ pub(crate) struct Shared {
     pub(super) storage_notes: Vec<StorageNote>,
     /// The limits on storage, for health.
     pub(super) storage_limits: StorageLimits,
+    /// The outages of earlier processes that the state directory has kept.
+    pub(crate) earlier_outages: Vec<OutageRecord>,
     /// When traffic woke the threads of the storage last. Locked alone.
     stirred: Mutex<Option<Instant>>,
     /// The longest that an `export` call waits for the journal.
@@ -126,6 +129,7 @@ impl Shared {
             no_fallback,
             storage_notes,
             storage_limits: StorageLimits::default(),
+            earlier_outages: Vec::new(),
             stirred: Mutex::new(None),
             journal_timeout,
             max_age_at_send,
@@ -136,6 +140,12 @@ impl Shared {
     /// Sets the limits on storage that health shows.
     pub(crate) fn with_storage_limits(mut self, limits: StorageLimits) -> Self {
         self.storage_limits = limits;
+        self
+    }
+
+    /// Sets the outages of earlier processes.
+    pub(crate) fn with_earlier_outages(mut self, outages: Vec<OutageRecord>) -> Self {
+        self.earlier_outages = outages;
         self
     }
 
@@ -333,6 +343,7 @@ impl Shared {
         if let Some(disk) = &self.disk {
             disk.on_operation(contents, self.clock.now());
         }
+        self.core().on_files_size(contents.usage.bytes);
         self.progress();
     }
 
@@ -407,6 +418,7 @@ impl Shared {
     pub(crate) fn on_journal_operation(&self, usage: JournalUsage) {
         let now = self.clock.now();
         self.journal.iter().for_each(|journal| journal.set_usage(usage, now));
+        self.core().on_journal_size(usage.bytes);
     }
 
     /// The disk thread has ended, and the journal thread has no job left.

@@ -1,0 +1,121 @@
+//! The records of outages: the sizes and the lateness in them, and the times at which the disk thread keeps them.
+
+use std::time::{Duration, Instant};
+
+use super::outage::Tally;
+use super::{Core, Effect, Phase};
+use crate::report::outage_records::Recorded;
+
+/// While an outage lasts, or batches of one are delivered, its record is kept anew after this time.
+const KEPT_EVERY: Duration = Duration::from_secs(60);
+
+/// The records in the state directory.
+#[derive(Default)]
+pub(super) struct Keeping {
+    /// There is a state directory.
+    is_on: bool,
+    /// The records have changed since they were kept.
+    is_due: bool,
+    /// The disk thread is asked to keep them: one such effect at a time.
+    is_asked: bool,
+    /// None: those that are due are kept at once.
+    kept: Option<Instant>,
+}
+
+/// Bytes on the disk, as the threads of the storage stated them last.
+#[derive(Clone, Copy, Default)]
+pub(super) struct OnDisk {
+    files: u64,
+    journal: u64,
+}
+
+/// Events.
+impl Core {
+    /// The state directory keeps the records of outages.
+    pub(crate) fn keep_outages(&mut self) {
+        self.keeping.is_on = true;
+    }
+
+    /// The disk thread has kept the records, or could not.
+    pub(crate) fn on_outages_kept(&mut self) {
+        self.keeping.is_asked = false;
+    }
+
+    /// A batch was delivered, so late by the wall clock. Its answer is reported after this.
+    pub(crate) fn on_delivered(&mut self, lateness: Duration, now: Instant) {
+        self.accounts.delivered.on_delivered(lateness, now);
+        if let Some(tally) = &mut self.tally {
+            tally.note_lateness(lateness, now);
+        }
+        self.keeping.is_due |= self.records.on_delivered(lateness, now);
+    }
+
+    /// The fallback files take so many bytes.
+    pub(crate) fn on_files_size(&mut self, bytes: u64) {
+        self.on_disk.files = bytes;
+        self.note_sizes();
+    }
+
+    /// The journal takes so many bytes.
+    pub(crate) fn on_journal_size(&mut self, bytes: u64) {
+        self.on_disk.journal = bytes;
+        self.note_sizes();
+    }
+}
+
+/// Parts of the polls.
+impl Core {
+    /// Notes the bytes of this moment in the numbers of an outage.
+    pub(super) fn note_sizes(&mut self) {
+        if let Some(tally) = &mut self.tally {
+            let OnDisk { files, journal } = self.on_disk;
+            tally.note_sizes(self.memory.held_size().bytes as u64, files + journal);
+        }
+    }
+
+    /// The records have changed: they are kept with the next poll.
+    pub(super) fn set_outages_due(&mut self) {
+        (self.keeping.is_due, self.keeping.kept) = (true, None);
+    }
+
+    /// Has the disk thread keep the records: of the beginning and the end of an outage at once, of its numbers once a
+    /// minute, and once no batch of it waits any more.
+    pub(super) fn follow_records(&mut self, now: Instant) {
+        let has_passed = self.keeping.kept.is_none_or(|kept| now.saturating_duration_since(kept) >= KEPT_EVERY);
+        let is_final = self.keeping.is_due && Tally::has_none_waiting(self.accounts.ledger());
+        if is_final || has_passed && self.has_news() {
+            self.ask_to_keep(now);
+        }
+    }
+
+    /// Has the disk thread keep the records before it ends.
+    pub(super) fn keep_last_records(&mut self, now: Instant) {
+        if self.has_news() {
+            // A thread that hangs in an earlier attempt will not come to this one either.
+            self.keeping.is_asked = false;
+            self.ask_to_keep(now);
+        }
+    }
+
+    /// The disk does not have the records as they are now.
+    fn has_news(&self) -> bool {
+        self.keeping.is_due || self.records.last().is_some_and(|last| !last.is_over())
+    }
+
+    fn ask_to_keep(&mut self, now: Instant) {
+        if self.keeping.is_on && !self.keeping.is_asked && self.phase != Phase::Stopped {
+            self.keeping = Keeping { is_on: true, is_due: false, is_asked: true, kept: Some(now) };
+            self.effects.push_back(Effect::KeepOutages);
+        }
+    }
+}
+
+/// Queries.
+impl Core {
+    /// The newest outages of this process, the oldest first.
+    pub(crate) fn outages(&self) -> Vec<Recorded> {
+        let duplicates = self.accounts.counters.possible_duplicates();
+        let of = |tally: &Tally| tally.numbers(self.accounts.ledger(), duplicates);
+        self.records.all(|| self.tally.as_ref().map(of).unwrap_or_default())
+    }
+}
