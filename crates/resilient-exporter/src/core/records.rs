@@ -18,6 +18,8 @@ pub(super) struct Keeping {
     is_due: bool,
     /// The disk thread is asked to keep them: one such effect at a time.
     is_asked: bool,
+    /// The disk thread could not keep them: the next attempt waits as long as any other.
+    has_failed: bool,
     /// None: those that are due are kept at once.
     kept: Option<Instant>,
 }
@@ -37,8 +39,10 @@ impl Core {
     }
 
     /// The disk thread has kept the records, or could not.
-    pub(crate) fn on_outages_kept(&mut self) {
+    pub(crate) fn on_outages_kept(&mut self, is_kept: bool) {
         self.keeping.is_asked = false;
+        self.keeping.has_failed = !is_kept;
+        self.keeping.is_due |= !is_kept;
     }
 
     /// A batch was delivered, so late by the wall clock. Its answer is reported after this.
@@ -83,6 +87,7 @@ impl Core {
     pub(super) fn follow_records(&mut self, now: Instant) {
         let has_passed = self.keeping.kept.is_none_or(|kept| now.saturating_duration_since(kept) >= KEPT_EVERY);
         let is_final = self.keeping.is_due && Tally::has_none_waiting(self.accounts.ledger());
+        let is_final = is_final && !self.keeping.has_failed;
         if is_final || has_passed && self.has_news() {
             self.ask_to_keep(now);
         }
@@ -104,7 +109,7 @@ impl Core {
 
     fn ask_to_keep(&mut self, now: Instant) {
         if self.keeping.is_on && !self.keeping.is_asked && self.phase != Phase::Stopped {
-            self.keeping = Keeping { is_on: true, is_due: false, is_asked: true, kept: Some(now) };
+            (self.keeping.is_due, self.keeping.is_asked, self.keeping.kept) = (false, true, Some(now));
             self.effects.push_back(Effect::KeepOutages);
         }
     }

@@ -127,23 +127,30 @@ fn the_disk_keeps_a_record_at_its_begin_each_minute_at_its_end_and_at_the_last_b
         kept.fail();
     }
     assert_eq!((kept.asked(), kept.world.core.outages().len()), (1, 1), "it has begun");
-    for _ in 0..4 {
+    for _ in 0..2 {
         kept.fail();
     }
     assert_eq!(kept.asked(), 0, "the disk hangs: one at a time");
-    kept.world.core.on_outages_kept();
+    kept.world.core.on_outages_kept(true);
     kept.fail();
     assert_eq!(kept.asked(), 1, "a minute has passed");
-    kept.world.core.on_outages_kept();
+    kept.world.core.on_outages_kept(true);
+    kept.world.offer(10);
     kept.world.offer(10);
     kept.deliver(SECOND);
     kept.deliver(SECOND);
     assert_eq!(kept.asked_after(Duration::ZERO), 1, "it has ended");
-    kept.world.core.on_outages_kept();
+    kept.world.core.on_outages_kept(true);
     assert_eq!(kept.asked_after(SECOND), 0);
     kept.world.core.on_delivered(500 * SECOND, kept.world.now);
     assert_eq!(kept.asked_after(Duration::ZERO), 1, "nothing waits: the lateness is final");
-    kept.world.core.on_outages_kept();
+    kept.world.core.on_outages_kept(true);
+    kept.world.core.on_delivered(600 * SECOND, kept.world.now);
+    assert_eq!(kept.asked_after(Duration::ZERO), 1);
+    kept.world.core.on_outages_kept(false);
+    assert_eq!(kept.asked_after(59 * SECOND), 0, "the disk is full, and is not asked all the time");
+    assert_eq!(kept.asked_after(SECOND), 1);
+    kept.world.core.on_outages_kept(true);
     kept.world.core.stop(kept.world.now);
     assert_eq!(kept.asked(), 0, "the disk has all");
 }

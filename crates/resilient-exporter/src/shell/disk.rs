@@ -13,7 +13,7 @@ use super::group_size::GroupSize;
 use super::hand_over::HandOvers;
 use super::queue::Contents;
 use super::shared::Shared;
-use crate::core::{Answer, Core, Effect, Letter, Question, Spill};
+use crate::core::{Answer, Effect, Letter, Question, Spill};
 use crate::report::outage_records::OutageRecord;
 use crate::report::warnings::Kind;
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
@@ -154,12 +154,11 @@ impl<'a> Worker<'a> {
     fn keep_outages(&mut self) {
         let outages = self.shared.core().outages().into_iter();
         let records = outages.map(|outage| (outage.number, outage.of(&self.shared.endpoint))).collect();
-        if let Some(keep) = &mut self.keep_outages
-            && let Err(error) = keep(records)
-        {
+        let kept = self.keep_outages.as_mut().map_or(Ok(()), |keep| keep(records));
+        self.shared.decide(|core| core.on_outages_kept(kept.is_ok()));
+        if let Err(error) = kept {
             self.shared.note(Kind::OutagesNotKept, &error);
         }
-        self.shared.decide(Core::on_outages_kept);
     }
 
     /// Answers the question of the journal thread about a file.

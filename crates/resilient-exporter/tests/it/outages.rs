@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use mock_collector::MockCollector;
@@ -69,14 +69,15 @@ fn end_outage(app: &mut App, collector: &MockCollector) {
     app.wait_until("the outage is over", |handle| handle.outages().last().is_some_and(|last| last.to.is_some()));
 }
 
-/// The texts of the files with records.
+/// The texts of the files with records; a temporary file is none of them.
 fn texts(state: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(state.join("outages")) else { return Vec::new() };
     let paths = entries.map(|entry| entry.expect("readable").path());
-    paths
-        .filter(|path| path.extension().is_some_and(|end| end == "json"))
-        .filter_map(|p| fs::read_to_string(p).ok())
-        .collect()
+    let is_record = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        !name.starts_with('.') && name.ends_with(".json")
+    };
+    paths.filter(is_record).filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
 /// A record as JSON has it, in whole milliseconds.
@@ -111,7 +112,7 @@ fn a_restart_keeps_the_records_of_outages() {
 }
 
 /// The only file with records.
-fn file(state: &Path) -> std::path::PathBuf {
+fn file(state: &Path) -> PathBuf {
     let entries = fs::read_dir(state.join("outages")).expect("kept").map(|entry| entry.expect("readable").path());
     let [path] = &entries.collect::<Vec<_>>()[..] else { panic!("not one file") };
     path.clone()
