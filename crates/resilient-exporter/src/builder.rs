@@ -311,7 +311,8 @@ impl Builder {
             fallback: self.settings.fallback.max_bytes,
             dead_letters: self.settings.dead_letter.max_bytes,
         };
-        let shared = Arc::new(shared.with_storage_limits(limits).with_earlier_outages(earlier_outages));
+        let shared = shared.with_storage_limits(limits).with_earlier_outages(earlier_outages);
+        let shared = Arc::new(shared.with_outage_spans(self.settings.outage_span && signal == Signal::Traces));
         for home in homes {
             let shared = Arc::downgrade(&shared);
             home.set_waker(Box::new(move || shared.upgrade().iter().for_each(|shared| shared.wake_storage())));

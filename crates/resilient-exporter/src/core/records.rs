@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use otlp_payload::Payload;
+
 use super::outage::Tally;
 use super::{Core, Effect, Phase};
 use crate::report::outage_records::Recorded;
@@ -111,6 +113,16 @@ impl Core {
         if self.keeping.is_on && !self.keeping.is_asked && self.phase != Phase::Stopped {
             (self.keeping.is_due, self.keeping.is_asked, self.keeping.kept) = (false, true, Some(now));
             self.effects.push_back(Effect::KeepOutages);
+        }
+    }
+}
+
+/// The span of an outage.
+impl Core {
+    /// A span of the exporter's own is a batch, as one of the processor's is. A pipeline that ends takes none.
+    pub(crate) fn on_own_span(&mut self, payload: Payload, now: Instant, sync_within: Duration) {
+        if self.phase == Phase::Running {
+            self.on_sealed(payload, now, sync_within);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use otlp_transport::{Cause, Outcome};
 
 use super::refusals::World;
+use super::spans::spans;
 use crate::core::{Call, Effect};
 use crate::report::events::Event;
 use crate::report::outage_records::OutageRecord;
@@ -182,4 +183,20 @@ fn without_a_state_directory_the_disk_thread_is_not_asked() {
     }
     kept.world.core.stop(kept.world.now);
     assert_eq!((kept.asked(), kept.world.core.outages().len()), (0, 1));
+}
+
+#[test]
+fn a_span_of_its_own_is_counted_while_the_pipeline_runs_and_not_offered_once_it_ends() {
+    let mut world = World::new();
+    let payload = |world: &mut World| {
+        let id = world.core.next_id();
+        world.encoder.encode(id, SystemClock.wall(), &spans(1, 1))
+    };
+    let own = payload(&mut world);
+    world.core.on_own_span(own, world.now, SECOND);
+    assert_eq!((world.core.ledger().offered, world.core.ledger().buffered), (1, 1));
+    world.core.drain(world.now + 5 * SECOND, SECOND, world.now);
+    let own = payload(&mut world);
+    world.core.on_own_span(own, world.now, SECOND);
+    assert_eq!((world.core.ledger().offered, world.core.ledger().lost()), (1, 0));
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
+use super::outage_span::OutageSpans;
 use super::process::Process;
 use super::queue::{Activity, Contents, DiskQueue};
 use super::staging::{Staging, StagingSettings};
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(super) storage_notes: Vec<StorageNote>,
     /// The limits on storage, for health.
     pub(super) storage_limits: StorageLimits,
+    /// None: an outage has no span.
+    pub(super) outage_spans: Option<OutageSpans>,
     /// The outages of earlier processes that the state directory has kept.
     pub(crate) earlier_outages: Vec<OutageRecord>,
     /// When traffic woke the threads of the storage last. Locked alone.
@@ -129,6 +132,7 @@ impl Shared {
             no_fallback,
             storage_notes,
             storage_limits: StorageLimits::default(),
+            outage_spans: None,
             earlier_outages: Vec::new(),
             stirred: Mutex::new(None),
             journal_timeout,
@@ -140,6 +144,12 @@ impl Shared {
     /// Sets the limits on storage that health shows.
     pub(crate) fn with_storage_limits(mut self, limits: StorageLimits) -> Self {
         self.storage_limits = limits;
+        self
+    }
+
+    /// Has each outage make a span, or none.
+    pub(crate) fn with_outage_spans(mut self, is_on: bool) -> Self {
+        self.outage_spans = is_on.then(OutageSpans::default);
         self
     }
 
@@ -237,7 +247,10 @@ impl Shared {
     /// Runs code of a user's: log subscribers, whose panics the log contains.
     fn publish(&self, events: Vec<Event>) {
         for event in events {
+            let ended = matches!(event, Event::OutageEnded { .. }).then(|| event.clone());
             self.listeners.publish(event, SystemClock.now());
+            // After its own event come those of the span.
+            ended.iter().for_each(|ended| self.offer_outage_span(ended));
         }
     }
 

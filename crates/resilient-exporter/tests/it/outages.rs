@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use mock_collector::MockCollector;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
 use resilient_exporter::{Builder, Clock as _, Event, OutageRecord, ResilientSpanExporter, SystemClock};
 
 use crate::support::{App, copy, grpc, quick};
@@ -179,4 +182,58 @@ fn a_damaged_file_of_records_is_one_warning_and_no_error() {
     app.shutdown().expect("nothing waits");
     let exporter = builder(&collector, &state).build().expect("no error");
     assert_eq!((exporter.start_warnings().len(), exporter.handle().outages().len()), (0, 1));
+}
+
+/// The spans of outages that the collector has, each with the text of its resource.
+fn outage_spans(collector: &MockCollector) -> Vec<(String, Span)> {
+    let mut spans = Vec::new();
+    for request in collector.requests() {
+        let request = ExportTraceServiceRequest::decode(request.body).expect("a request of traces");
+        for of_resource in request.resource_spans {
+            let resource = format!("{:?}", of_resource.resource);
+            let all = of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            spans.extend(all.filter(|span| span.name == "holdfast.outage").map(|span| (resource.clone(), span)));
+        }
+    }
+    spans
+}
+
+#[test]
+fn an_outage_makes_one_span_with_the_resource_of_the_others_if_the_setting_says_so() {
+    for (is_on, is_durable) in [(false, false), (true, false), (true, true)] {
+        let collector = MockCollector::builder().with_kept_requests(1_000).start().expect("loopback");
+        let scratch = tempfile::tempdir().expect("temp dir");
+        let state = scratch.path().join("state");
+        let builder = builder(&collector, &state).with_outage_span(is_on).with_journal_enabled(is_durable);
+        let builder = builder.processor(|batches| batches.scheduled_delay = Duration::from_millis(10));
+        let mut app = App::of(builder.build_processor().expect("valid"));
+        begin_outage(&mut app, &collector, &state);
+        collector.start_again().expect("the same ports");
+        for _ in 0..3 {
+            app.trace(5);
+            app.handle.flush(crate::support::PATIENCE).expect("answered, or safe");
+        }
+        app.wait_until("the outage is over", |handle| handle.outages().last().is_some_and(|last| last.to.is_some()));
+        app.handle.settled(crate::support::PATIENCE).expect("delivered");
+        let ledger = app.handle.ledger();
+        let own = u64::from(is_on);
+        assert_eq!((ledger.offered, ledger.delivered, ledger.imbalance()), (app.made() + own, app.made() + own, 0));
+        assert_eq!(app.missing(&[&collector]), 0);
+        let spans = outage_spans(&collector);
+        assert_eq!(spans.len() as u64, own, "{spans:?}");
+        let record = app.handle.outages().remove(0);
+        for (resource, span) in spans {
+            assert!(resource.contains("telemetry.sdk.name"), "{resource}");
+            let nanos = |time: Option<SystemTime>| {
+                let since = time.expect("known").duration_since(SystemTime::UNIX_EPOCH).expect("later");
+                u64::try_from(since.as_nanos()).expect("this century")
+            };
+            assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (nanos(record.from), nanos(record.to)));
+            let attributes = format!("{:?}", span.attributes);
+            assert!(attributes.contains("server.address") && attributes.contains("127.0.0.1"), "{attributes}");
+            assert!(attributes.contains("holdfast.outage.cause") && attributes.contains(&record.cause), "{attributes}");
+        }
+        assert_eq!(app.handle.outages().len(), 1, "the span begins no outage");
+        app.shutdown().expect("nothing waits");
+    }
 }
