@@ -9,7 +9,7 @@ use backoff::{Exponential, Jitter};
 use breaker::{ConfigBuilder, Machine};
 use opentelemetry_sdk::trace::SpanExporter;
 use otlp_payload::{Signal, ValueLimits};
-use otlp_transport::{ExporterTransport, Transport};
+use otlp_transport::{ErrorChain, ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::{Limits, Size};
 
@@ -28,10 +28,12 @@ use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
 use crate::seams::settings::{Breaker, Buffer, DeadLetters, Durability, Refused, Retry, Settings, Shutdown, TooSmall};
 use crate::shell::commit::Committer;
+use crate::shell::disk::KeepOutages;
 use crate::shell::shared::{Parts, Shared};
 use crate::shell::staging::StagingSettings;
 use crate::shell::{disk, journal, net, nice, own, signals};
 use crate::stores::none::NoFallback;
+use crate::stores::outages::OutageFiles;
 
 mod aliases;
 mod groups;
@@ -286,8 +288,8 @@ impl Builder {
             Some(backoff) => backoff,
             None => Box::new(self.exponential().map_err(of_backoff)?),
         };
-        let Storage { fallback, mut journal, no_fallback, notes: storage_notes, homes, warnings } =
-            self.open_storage(signal, chance.random())?;
+        let storage = self.open_storage(signal, chance.random())?;
+        let Storage { fallback, mut journal, no_fallback, notes: storage_notes, homes, outages, warnings } = storage;
         let found_usage = fallback.as_ref().map(|fallback| fallback.usage());
         let age_rests_until = fallback.as_ref().and_then(|fallback| fallback.age_rests_until());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
@@ -309,6 +311,11 @@ impl Builder {
         for (at, transport) in transports.iter().enumerate() {
             core.set_can_change(at, net::can_change(&**transport));
         }
+        let earlier_outages = outages.as_ref().map(OutageFiles::earlier).unwrap_or_default();
+        let keep_outages = outages.map(|mut files| -> KeepOutages {
+            core.keep_outages();
+            Box::new(move |records| files.keep(records).map_err(|error| ErrorChain(&error).to_string()))
+        });
         core.storage.set_more(fallback.as_ref().is_some_and(|fallback| disk::has_more(&**fallback)));
         let endpoints = transports.iter().map(|transport| transport.endpoint_of(signal).to_owned()).collect();
         let committer = journal.map(|journal| Committer::new(journal, self.settings.journal.sync));
@@ -328,10 +335,12 @@ impl Builder {
             storage_notes,
             journal_timeout,
         });
-        let shared = Arc::new(shared.with_storage_limits(StorageLimits {
+        let limits = StorageLimits {
             fallback: self.settings.fallback.max_bytes,
             dead_letters: self.settings.dead_letter.max_bytes,
-        }));
+        };
+        let shared = shared.with_storage_limits(limits).with_earlier_outages(earlier_outages);
+        let shared = Arc::new(shared.with_outage_spans(self.settings.outage_span && signal == Signal::Traces));
         for home in homes {
             let shared = Arc::downgrade(&shared);
             home.set_waker(Box::new(move || shared.upgrade().iter().for_each(|shared| shared.wake_storage())));
@@ -340,7 +349,7 @@ impl Builder {
         if let Some(fallback) = fallback {
             spawn(&shared, "holdfast-disk", move |shared| {
                 nice::be_nicer_by(niceness);
-                disk::run(shared, fallback);
+                disk::run(shared, fallback, keep_outages);
             })?;
         }
         let journal = committer.map_or(Ok(()), |committer| {

@@ -383,6 +383,12 @@ impl Builder {
         self.give("with_max_age_at_send", move |settings| settings.exporter.max_age_at_send = age)
     }
 
+    /// Sets whether each outage of the collector makes a span `holdfast.outage` once it has ended; false by default.
+    /// Beats `TELEMETRY_OUTAGE_SPAN`.
+    pub fn with_outage_span(self, enabled: bool) -> Self {
+        self.give("with_outage_span", move |settings| settings.exporter.outage_span = enabled)
+    }
+
     /// Sets the treatment of batches that the collector refuses. Beats `TELEMETRY_REFUSED`.
     pub fn with_refused(self, refused: Refused) -> Self {
         self.give("with_refused", move |settings| settings.exporter.refused = refused)

@@ -107,6 +107,12 @@ impl Builder {
         self
     }
 
+    /// Sets [`Settings::outage_span`](crate::Settings::outage_span).
+    pub fn with_outage_span(mut self, enabled: bool) -> Self {
+        self.settings.outage_span = enabled;
+        self
+    }
+
     /// Sets [`Settings::state_dir`](crate::Settings::state_dir).
     pub fn with_state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.settings.state_dir = Some(dir.into());

@@ -161,6 +161,8 @@ impl Core {
         let has_refused_all = collector.endpoint.on_success(call, unreadable, is_saturated, now);
         collector.endpoint.sizes.on_accepted(bytes, now);
         collector.outage.on_success(now);
+        let wall = self.accounts.counters.last_success();
+        collector.tally.iter_mut().for_each(|tally| tally.note_success(now, wall));
         self.endpoints.on_verdict(at, Verdict::Delivered, now);
         match work {
             Work::Live(entry) => {

@@ -14,7 +14,6 @@ use super::replay::Next;
 use super::{Batch, Call, Core, Effect, InFlight, Phase, Work};
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Place};
-use crate::report::outage_records::Recorded;
 use crate::report::position::Position;
 use crate::report::remedies::remedy;
 
@@ -187,8 +186,9 @@ impl Core {
         // An outage whose end is confirmed by now ends before, with the numbers of its own.
         self.follow_outages(now);
         let (ledger, duplicates) = (self.accounts.ledger(), self.accounts.counters.possible_duplicates());
+        let began = self.accounts.counters.last_failure();
         let collector = self.endpoints.collector_mut(endpoint);
-        collector.tally.get_or_insert_with(|| Tally::new(ledger, duplicates));
+        collector.tally.get_or_insert_with(|| Tally::new(ledger, duplicates, began)).note_failure();
         collector.outage.on_failure(Failure { cause: cause.to_string(), remedy: remedy(cause) }, now);
     }
 
@@ -197,14 +197,17 @@ impl Core {
         for at in 0..self.endpoints.len() {
             self.follow_outage(at, now);
         }
+        self.note_sizes();
+        self.follow_records(now);
     }
 
     fn follow_outage(&mut self, at: usize, now: Instant) {
         let endpoint = Position::new(at);
         while let Some(transition) = self.endpoints.collector_mut(at).outage.poll(now) {
             let event = match transition {
-                Transition::Began { since, failure: Failure { cause, remedy } } => {
-                    self.records.on_began(endpoint, since, cause.clone(), remedy);
+                Transition::Began { since: _, failure: Failure { cause, remedy } } => {
+                    let from = self.endpoints.collector(at).tally.as_ref().and_then(Tally::began);
+                    self.records.on_began(endpoint, from, cause.clone(), remedy);
                     let wait = self.endpoints.of(at).next_call(now);
                     let next_attempt = wait.map(|instant| instant.saturating_duration_since(now));
                     Some(Event::OutageBegan { endpoint, cause, remedy, next_attempt })
@@ -212,12 +215,15 @@ impl Core {
                 Transition::Ended { since, until } => {
                     let duplicates = self.accounts.counters.possible_duplicates();
                     let tally = self.endpoints.collector_mut(at).tally.take();
+                    let to = tally.as_ref().and_then(|tally| tally.ended_at(until));
                     let numbers = tally.map(|tally| tally.numbers(self.accounts.ledger(), duplicates));
-                    self.records.on_ended(endpoint, until, numbers.clone().unwrap_or_default());
-                    numbers.map(|numbers| Tally::ended(endpoint, until.saturating_duration_since(since), numbers))
+                    self.records.on_ended(endpoint, until, to, numbers.clone().unwrap_or_default());
+                    let (duration, record) = (until.saturating_duration_since(since), self.records.last_of(endpoint));
+                    numbers.map(|numbers| Tally::ended(endpoint, duration, to, record, numbers))
                 }
             };
             event.into_iter().for_each(|event| self.accounts.publish(event));
+            self.set_outages_due();
         }
         let collector = self.endpoints.collector_mut(at);
         let wakeup = collector.outage.next_wakeup();
@@ -228,15 +234,6 @@ impl Core {
             tally.note_waiting(self.accounts.ledger());
         }
         wakeup.into_iter().for_each(|instant| self.wake_at(instant));
-    }
-
-    /// The newest outages, the oldest first.
-    pub(crate) fn outages(&self) -> Vec<Recorded> {
-        let duplicates = self.accounts.counters.possible_duplicates();
-        let of = |tally: &Tally| tally.numbers(self.accounts.ledger(), duplicates);
-        self.records.all(|endpoint: Position| {
-            self.endpoints.collector(endpoint.index()).tally.as_ref().map(of).unwrap_or_default()
-        })
     }
 
     pub(super) fn note_wait(&mut self, wait: Wait, now: Instant) {

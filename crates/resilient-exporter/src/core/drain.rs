@@ -73,6 +73,7 @@ impl Core {
             self.accounts.counters.count_possible_duplicates(repeated);
             self.effects.push_back(Effect::SettleGroup(fates));
         }
+        self.keep_last_records(now);
         self.phase = Phase::Stopped;
         self.effects.push_back(Effect::Stop);
     }

@@ -37,6 +37,8 @@ pub(crate) enum Effect {
     Recover(Option<BatchId>),
     /// Have the journal remove its oldest segment at once; reported by `on_removed`.
     RemoveOldest,
+    /// Keep the records of outages, as they are then; reported by `on_outages_kept`.
+    KeepOutages,
     /// Run a user's operation on the fallback; a redriven dead letter is reported by `on_redriven`.
     Ask(Question),
     /// End the disk thread once no effect is left, and the journal thread after that.

@@ -154,6 +154,11 @@ impl Endpoints {
         &mut self.all[at]
     }
 
+    /// The numbers of outages, and of failures that may become one.
+    pub(super) fn tallies_mut(&mut self) -> impl Iterator<Item = &mut Tally> {
+        self.all.iter_mut().filter_map(|collector| collector.tally.as_mut())
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Endpoint> {
         self.all.iter_mut().map(|collector| &mut collector.endpoint)
     }

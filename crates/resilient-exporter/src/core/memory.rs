@@ -292,6 +292,15 @@ impl Memory {
         total(&self.tried)
     }
 
+    /// The instant at which the oldest batch was accepted that waits or is being written. Batches in calls are none of
+    /// these.
+    pub(super) fn oldest_accepted(&self) -> Option<Instant> {
+        let waiting = self.buffer.iter().next().map(|entry| entry.accepted);
+        let written = self.written_of.first_key_value().map(|(accepted, _)| *accepted);
+        let tried = self.tried.iter().map(|entry| entry.accepted);
+        tried.chain(waiting).chain(written).min()
+    }
+
     pub(crate) fn snapshot(&self, now: Instant) -> Snapshot {
         self.buffer.snapshot(now)
     }

@@ -30,6 +30,7 @@
 //! | `kept` | the batches that the journal holds and memory does not |
 //! | `memory` | the memory that batches take, and its limits |
 //! | `outage` | the beginning and the end of an outage |
+//! | `records` | the records of outages: sizes, lateness, and when they are kept |
 //! | `replay` | stored batches on their way back to the collector |
 //! | `returned` | stored batches that returned to the store without an answer that ends them |
 //! | `saves` | a flush: batches that are answered, or moved to the disk |
@@ -38,6 +39,7 @@
 //! | `storage` | the fallback: usable, or in trouble until a retry |
 //! | `staged` | batches of the processor, whose threads wait for nothing |
 //! | `stored` | the disk thread's results |
+//! | `waits` | the oldest batch that waits |
 
 mod accounts;
 mod age;
@@ -58,6 +60,7 @@ mod journal;
 mod kept;
 mod memory;
 mod outage;
+mod records;
 mod replay;
 mod returned;
 mod saves;
@@ -66,6 +69,7 @@ mod spills;
 mod staged;
 mod storage;
 mod stored;
+mod waits;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
@@ -89,6 +93,7 @@ pub(crate) use self::endpoint::{Attempts, Endpoint};
 pub(crate) use self::endpoints::{Collector, Endpoints};
 use self::group::Piece;
 use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of};
+use self::records::{Keeping, OnDisk};
 use self::replay::Replay;
 pub(crate) use self::saves::Flush;
 use self::saves::{Saving, Waiting};
@@ -171,6 +176,8 @@ pub(crate) struct Core {
     /// Dropped spans by reason, as a drain found them when it began.
     dropped_before: BTreeMap<&'static str, u64>,
     records: Records,
+    keeping: Keeping,
+    on_disk: OnDisk,
     replayed: Replayed,
     /// Batches in memory may be suspects.
     has_suspects: bool,
@@ -213,6 +220,8 @@ impl Core {
             oversized: Vec::new(),
             dropped_before: BTreeMap::new(),
             records: Records::default(),
+            keeping: Keeping::default(),
+            on_disk: OnDisk::default(),
             replayed: Replayed::default(),
             has_suspects: false,
             age_limit: None,
@@ -274,11 +283,9 @@ impl Core {
         }
         self.accounts.transfer(spans, Place::Offered, Place::Buffered);
         self.durable.on_offered(payload.id());
-        if self.admit(payload, Place::Refused(RefuseReason::LargerThanBuffer), now) {
-            Ok(())
-        } else {
-            Err(RefuseReason::LargerThanBuffer)
-        }
+        let is_admitted = self.admit(payload, Place::Refused(RefuseReason::LargerThanBuffer), now);
+        self.note_sizes();
+        if is_admitted { Ok(()) } else { Err(RefuseReason::LargerThanBuffer) }
     }
 
     /// Spans are refused before they are in a batch.

@@ -278,6 +278,7 @@ impl Core {
             Effect::Recover(_) => self.on_recovery_failed(now),
             Effect::RemoveOldest => self.on_removed(None, now),
             Effect::TakeOver => self.on_taken_over(false),
+            Effect::KeepOutages => self.on_outages_kept(false),
             Effect::SettleGroup(fates) => {
                 // The batches of the group stay stored, those that the collector took too.
                 self.replay.on_read_in_vain(now);

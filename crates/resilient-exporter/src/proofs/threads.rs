@@ -213,7 +213,7 @@ impl Exporter {
         std::thread::scope(|scope| {
             let committer = Committer::new(Box::new(OwnJournal(Arc::clone(&self.stores))), SyncPolicy::Batch);
             scope.spawn(|| journal::run(&self.shared, committer));
-            scope.spawn(|| disk::run(&self.shared, Box::new(OwnFallback(Arc::clone(&self.stores)))));
+            scope.spawn(|| disk::run(&self.shared, Box::new(OwnFallback(Arc::clone(&self.stores))), None));
             act();
             self.stores.sync.set_closed(false);
             self.stores.file.set_closed(false);

@@ -96,7 +96,7 @@ fn the_disk_thread_ends_after_the_last_file_of_a_shutdown() {
     }
     shared.decide(|core| core.stop(now));
     let stored = Arc::new(AtomicUsize::new(0));
-    disk::run(&shared, Box::new(OneByOne(Arc::clone(&stored))));
+    disk::run(&shared, Box::new(OneByOne(Arc::clone(&stored))), None);
     assert_eq!(stored.load(Ordering::Relaxed), 600);
     let core = shared.core();
     assert_eq!((core.ledger().in_fallback, core.ledger().buffered, core.ledger().lost()), (600, 0, 0));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use breaker::State;
 use otlp_transport::RefusalKind;
@@ -150,12 +150,25 @@ pub enum Event {
         endpoint: Position,
         /// The time from the first failed call to the first successful one.
         duration: Duration,
+        /// The first failed call, by the wall clock.
+        from: Option<SystemTime>,
+        /// The first successful call, by the wall clock.
+        to: Option<SystemTime>,
+        /// The cause of the last failed call before the outage was certain.
+        cause: String,
         /// The most spans that waited at a time, in memory and in files.
         waited: u64,
         /// The spans that were dropped or not accepted meanwhile, by reason.
         lost: BTreeMap<&'static str, u64>,
         /// Spans of the outage's calls that the collector may have taken although no answer said so.
         possible_duplicates: u64,
+        /// The greatest lateness of its batches that are delivered so far. [`Handle::outages`](crate::Handle::outages)
+        /// has that of all, once the others are delivered.
+        lateness: Option<Duration>,
+        /// The most bytes of batches in memory at a time.
+        peak_memory_bytes: u64,
+        /// The most bytes of fallback files and journal on the disk at a time.
+        peak_disk_bytes: u64,
     },
     /// All calls go to another collector from now on: the one in use is unavailable, or one of a higher priority takes
     /// spans again. Calls that are out end where they are.
@@ -297,8 +310,21 @@ impl Listeners {
                 let line = self.unlogged.lock().outages.entry(endpoint).or_default().on_began(began, now);
                 self.log_outage(endpoint, line);
             }
-            Event::OutageEnded { endpoint, duration, waited, lost, possible_duplicates } => {
-                let ended = Ended { duration, waited, lost, possible_duplicates };
+            Event::OutageEnded {
+                endpoint,
+                duration,
+                from: _,
+                to: _,
+                cause: _,
+                waited,
+                lost,
+                possible_duplicates,
+                lateness,
+                peak_memory_bytes,
+                peak_disk_bytes,
+            } => {
+                let ended =
+                    Ended { duration, waited, lost, possible_duplicates, lateness, peak_memory_bytes, peak_disk_bytes };
                 let line = self.unlogged.lock().outages.entry(endpoint).or_default().on_ended(ended);
                 self.log_outage(endpoint, line);
             }

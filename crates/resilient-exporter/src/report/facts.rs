@@ -275,9 +275,18 @@ impl Facts<'_> {
         }
         issues.extend(self.no_fallback.map(str::to_owned));
         if health.ledger.in_fallback > 0 {
+            // The forecast is of the last 10 minutes: a file that was written long ago fills nothing.
+            let full = health.storage.full_in.map(|time| {
+                let minutes = time.as_secs() / 60;
+                format!(
+                    "; at the present rate the files are full in {minutes} min, and the oldest are removed then: repair \
+                     the collector, raise TELEMETRY_FALLBACK_MAX_BYTES, or free disk space"
+                )
+            });
             issues.push(format!(
-                "{} spans wait in fallback files; they are sent when the collector takes spans",
-                health.ledger.in_fallback
+                "{} spans wait in fallback files; they are sent when the collector takes spans{}",
+                health.ledger.in_fallback,
+                full.unwrap_or_default()
             ));
         }
         if self.spilling > 0 {
@@ -334,6 +343,7 @@ mod tests {
             ledger: Ledger::default(),
             buffered_batches: 0,
             buffered_bytes: 0,
+            oldest_waiting: None,
             oldest: None,
             fallback_files: 0,
             fallback_bytes: 0,
@@ -445,7 +455,10 @@ mod tests {
         assert_issue(open, &facts, Status::Degraded, &["circuit breaker is open", "401", "OTEL_EXPORTER_OTLP_HEADERS"]);
         let mut stored = health();
         stored.ledger.transfer(3, Place::Recovered, Place::InFallback);
-        assert_issue(stored, &Facts::default(), Status::Degraded, &["3 spans wait in fallback files"]);
+        assert_issue(stored.clone(), &Facts::default(), Status::Degraded, &["3 spans wait in fallback files"]);
+        stored.storage.full_in = Some(minute * 90);
+        let parts = ["3 spans wait in fallback files", "full in 90 min", "TELEMETRY_FALLBACK_MAX_BYTES"];
+        assert_issue(stored, &Facts::default(), Status::Degraded, &parts);
     }
 
     #[test]

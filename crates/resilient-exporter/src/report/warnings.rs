@@ -52,6 +52,7 @@ pub(crate) enum Kind {
     JournalSyncFailed,
     JournalNotTakenOver,
     LeftInMemory,
+    OutagesNotKept,
     TransportNoted,
 }
 
@@ -88,6 +89,9 @@ impl Kind {
             Self::FallbackPanicked => "the fallback panicked over a dead letter",
             Self::TransportNoted => "the credentials or files of the requests need a look",
             Self::LeftInMemory => "a shutdown ended before the disk had stored all spans",
+            Self::OutagesNotKept => {
+                "the records of outages were not written to the state directory: they are in memory, and are tried again"
+            }
             Self::FileSetAside => "a fallback file was set aside",
             Self::FileShort => "a fallback file held fewer spans than its name says",
             Self::FileTaken => "a fallback file was taken away",

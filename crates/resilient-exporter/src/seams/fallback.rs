@@ -43,6 +43,12 @@ pub trait Fallback: Send + 'static {
         None
     }
 
+    /// When the oldest stored batch was accepted, by the wall clock, or was stored if that is not known: health shows
+    /// its age. Called after every operation; must not touch the storage.
+    fn oldest(&mut self) -> Option<SystemTime> {
+        None
+    }
+
     /// Until when no batch is removed for its age, because the wall clock at the start was far beyond the newest time
     /// that an earlier process had seen: health names it. Must not touch the storage.
     fn age_rests_until(&self) -> Option<SystemTime> {

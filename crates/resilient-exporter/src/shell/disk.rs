@@ -14,6 +14,7 @@ use super::hand_over::HandOvers;
 use super::queue::Contents;
 use super::shared::Shared;
 use crate::core::{Answer, Effect, Letter, Question, Spill};
+use crate::report::outage_records::OutageRecord;
 use crate::report::warnings::Kind;
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Failures, Fate, Refusal, store_letters};
@@ -27,10 +28,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Effects of one turn: after them the thread cleans up, also while more effects wait.
 const EFFECTS_AT_ONCE: usize = 64;
 
+/// Keeps the records of the outages of this process, each with its number. Its error is for the log.
+pub(crate) type KeepOutages = Box<dyn FnMut(Vec<(u64, OutageRecord)>) -> Result<(), String> + Send>;
+
 /// Runs until `Effect::Stop`, and acts on all effects before that.
-pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>) {
+pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>, keep_outages: Option<KeepOutages>) {
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     let mut worker = Worker::new(shared, fallback);
+    worker.keep_outages = keep_outages;
     let mut pause = Duration::from_millis(1);
     while !worker.is_done() {
         if !worker.contained(Worker::turn) {
@@ -40,8 +45,8 @@ pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>) {
         }
     }
     // The directories' locks are free before a waiting thread learns of the end.
-    let Worker { fallback, .. } = worker;
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(fallback)));
+    let Worker { fallback, keep_outages, .. } = worker;
+    let _ = catch_unwind(AssertUnwindSafe(|| drop((fallback, keep_outages))));
     shared.on_disk_ended();
 }
 
@@ -59,6 +64,8 @@ pub(crate) struct Worker<'a> {
     failures: Vec<Failures>,
     /// Content of ended processes is on its way, as the core knows it.
     has_more: bool,
+    /// None without a state directory.
+    keep_outages: Option<KeepOutages>,
     is_stopping: bool,
 }
 
@@ -76,6 +83,7 @@ impl<'a> Worker<'a> {
             group_read: cleaned,
             failures: Vec::new(),
             has_more,
+            keep_outages: None,
             is_stopping: false,
         }
     }
@@ -142,6 +150,17 @@ impl<'a> Worker<'a> {
         });
     }
 
+    /// Keeps the records of outages as they are now.
+    fn keep_outages(&mut self) {
+        let outages = self.shared.core().outages().into_iter();
+        let records = outages.map(|outage| (outage.number, self.shared.record_of(outage))).collect();
+        let kept = self.keep_outages.as_mut().map_or(Ok(()), |keep| keep(records));
+        self.shared.decide(|core| core.on_outages_kept(kept.is_ok()));
+        if let Err(error) = kept {
+            self.shared.note(Kind::OutagesNotKept, &error);
+        }
+    }
+
     /// Answers the question of the journal thread about a file.
     fn answer_journal(&mut self) {
         if let Some(name) = self.shared.take_file_question() {
@@ -169,6 +188,7 @@ impl<'a> Worker<'a> {
             &Effect::ReadGroup { order, merge } => self.read_group(order, merge),
             Effect::SettleGroup(fates) => self.settle_group(fates.clone()),
             Effect::TakeOver => self.take_over(),
+            Effect::KeepOutages => self.keep_outages(),
             Effect::Stop => self.is_stopping = true,
             Effect::Ask(_) | Effect::Publish(_) => {}
             // The journal thread has these.
@@ -314,8 +334,9 @@ impl<'a> Worker<'a> {
         let wall = self.shared.clock.wall();
         let full_in = guarded(|| Ok(self.fallback.full_in(wall))).unwrap_or_default();
         let max_bytes = guarded(|| Ok(self.fallback.max_bytes())).unwrap_or_default();
+        let oldest = guarded(|| Ok(self.fallback.oldest())).unwrap_or_default();
         let usage = self.usage;
-        let contents = Contents { usage, max_bytes, dead_letters, set_aside, age_rests_until, full_in };
+        let contents = Contents { usage, max_bytes, dead_letters, set_aside, age_rests_until, full_in, oldest };
         self.shared.on_disk_operation(contents);
         if has_acted || has_changed {
             self.shared.net.notify_one();

@@ -29,7 +29,7 @@ impl Shared {
         // Clocks of a user's: outside the lock.
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let Activity { contents, busy } = self.activity(now);
-        let Contents { usage, set_aside, age_rests_until, .. } = contents;
+        let Contents { usage, set_aside, age_rests_until, oldest: oldest_stored, .. } = contents;
         let (journal, journal_busy) = self.journal_activity(now);
         let (mut core, staged) = self.core_and_staged();
         let losses = core.accounts.recent_losses(now);
@@ -40,6 +40,10 @@ impl Shared {
         let in_use = Position::new(core.endpoints.in_use());
         let endpoint = core.endpoints.current();
         let calls = endpoint.rates(now, RECENT);
+        let oldest_accepted = core.oldest_accepted().map(|accepted| now.saturating_duration_since(accepted));
+        // Without a file the disk thread sleeps, and no operation says that the last one has gone.
+        let oldest_stored = oldest_stored.filter(|_| usage.files > 0);
+        let oldest_stored = oldest_stored.map(|stored| wall.duration_since(stored).unwrap_or_default());
         let waiting = ledger.staged + ledger.buffered + ledger.in_flight;
         let (limits, held) = (core.memory.limits(), core.memory.held_size());
         let held = Size { count: held.count + staged.count, bytes: held.bytes + staged.bytes };
@@ -52,6 +56,7 @@ impl Shared {
             buffered_batches: snapshot.batches,
             buffered_bytes: snapshot.bytes,
             oldest: snapshot.oldest_age,
+            oldest_waiting: oldest_accepted.into_iter().chain(oldest_stored).max(),
             fallback_files: usage.files,
             fallback_bytes: usage.bytes,
             journal_batches: journal.map(|journal| journal.batches),

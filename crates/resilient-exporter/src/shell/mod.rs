@@ -13,6 +13,7 @@
 //! | `journal` | the journal thread, in durable mode |
 //! | `net` | the net thread |
 //! | `nice` | the priority of threads |
+//! | `outage_span` | the span of an outage |
 //! | `own` | the threads of an exporter know that they are its own |
 //! | `plan` | when the journal thread syncs |
 //! | `process` | the process of the exporter, and a child that was forked from it |
@@ -33,6 +34,7 @@ pub(crate) mod jobs;
 pub(crate) mod journal;
 pub(crate) mod net;
 pub(crate) mod nice;
+mod outage_span;
 pub(crate) mod own;
 pub(crate) mod plan;
 pub(crate) mod process;

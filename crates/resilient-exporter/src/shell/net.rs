@@ -11,6 +11,7 @@ use otlp_transport::{Cause, Outcome, Transport};
 
 use super::shared::Shared;
 use crate::core::Call;
+use crate::report::calls::CallEnded;
 use crate::report::warnings::Kind;
 use crate::seams::clock::{Clock as _, SystemClock};
 
@@ -116,11 +117,12 @@ fn answered(shared: &Shared, Ended { id, outcome, newest }: Ended) {
     let (now, wall) = (shared.clock.now(), shared.clock.wall());
     let lateness = newest.map(|newest| wall.duration_since(newest).unwrap_or_default());
     let call = shared.decide(|core| {
-        if let Some(lateness) = lateness.filter(|_| core.is_awaited(id)) {
-            core.accounts.delivered.on_delivered(lateness, now);
+        let lateness = lateness.filter(|_| core.is_awaited(id));
+        if let Some(lateness) = lateness {
+            core.on_delivered(lateness, now);
         }
         core.on_answered(id, outcome, own, now, wall);
-        core.accounts.calls.take_last()
+        core.accounts.calls.take_last().map(|call| CallEnded { lateness, ..call })
     });
     call.into_iter().for_each(|call| shared.call_observers.tell(call));
 }

@@ -39,6 +39,8 @@ pub(crate) struct Contents {
     pub(crate) age_rests_until: Option<SystemTime>,
     /// Counted from the end of that operation.
     pub(crate) full_in: Option<Duration>,
+    /// When the oldest batch was accepted, by the wall clock.
+    pub(crate) oldest: Option<SystemTime>,
 }
 
 /// The disk thread's storage, and the time that it has been in one operation.

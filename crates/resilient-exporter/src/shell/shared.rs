@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
+use super::outage_span::OutageSpans;
 use super::process::Process;
 use super::queue::{Activity, Contents, DiskQueue};
 use super::staging::{Staging, StagingSettings};
@@ -21,6 +22,7 @@ use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::report::details::StorageLimits;
 use crate::report::events::{Event, Listeners};
 use crate::report::notes::StorageNote;
+use crate::report::outage_records::{OutageRecord, Recorded};
 use crate::report::position::Position;
 use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
@@ -73,6 +75,10 @@ pub(crate) struct Shared {
     pub(super) storage_notes: Vec<StorageNote>,
     /// The limits on storage, for health.
     pub(super) storage_limits: StorageLimits,
+    /// None: an outage has no span.
+    pub(super) outage_spans: Option<OutageSpans>,
+    /// The outages of earlier processes that the state directory has kept.
+    pub(crate) earlier_outages: Vec<OutageRecord>,
     /// When traffic woke the threads of the storage last. Locked alone.
     stirred: Mutex<Option<Instant>>,
     /// The longest that an `export` call waits for the journal.
@@ -128,6 +134,8 @@ impl Shared {
             no_fallback,
             storage_notes,
             storage_limits: StorageLimits::default(),
+            outage_spans: None,
+            earlier_outages: Vec::new(),
             stirred: Mutex::new(None),
             journal_timeout,
             max_age_at_send,
@@ -149,6 +157,24 @@ impl Shared {
     /// The name of the collector at this place.
     pub(crate) fn endpoint(&self, at: Position) -> &str {
         self.endpoints.get(at.index()).map_or("", String::as_str)
+    }
+
+    /// The record of an outage, with the name of its collector.
+    pub(crate) fn record_of(&self, outage: Recorded) -> OutageRecord {
+        let endpoint = self.endpoint(outage.endpoint);
+        outage.of(endpoint)
+    }
+
+    /// Has each outage make a span, or none.
+    pub(crate) fn with_outage_spans(mut self, is_on: bool) -> Self {
+        self.outage_spans = is_on.then(OutageSpans::default);
+        self
+    }
+
+    /// Sets the outages of earlier processes.
+    pub(crate) fn with_earlier_outages(mut self, outages: Vec<OutageRecord>) -> Self {
+        self.earlier_outages = outages;
+        self
     }
 
     /// A processor of ours is in front of the exporter from now on.
@@ -239,7 +265,10 @@ impl Shared {
     /// Runs code of a user's: log subscribers, whose panics the log contains.
     fn publish(&self, events: Vec<Event>) {
         for event in events {
+            let ended = matches!(event, Event::OutageEnded { .. }).then(|| event.clone());
             self.listeners.publish(event, SystemClock.now());
+            // After its own event come those of the span.
+            ended.iter().for_each(|ended| self.offer_outage_span(ended));
         }
     }
 
@@ -345,6 +374,7 @@ impl Shared {
         if let Some(disk) = &self.disk {
             disk.on_operation(contents, self.clock.now());
         }
+        self.core().on_files_size(contents.usage.bytes);
         self.progress();
     }
 
@@ -419,6 +449,7 @@ impl Shared {
     pub(crate) fn on_journal_operation(&self, usage: JournalUsage) {
         let now = self.clock.now();
         self.journal.iter().for_each(|journal| journal.set_usage(usage, now));
+        self.core().on_journal_size(usage.bytes);
     }
 
     /// The disk thread has ended, and the journal thread has no job left.

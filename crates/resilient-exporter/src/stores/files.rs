@@ -13,6 +13,7 @@ use file_fallback::{
 use otlp_payload::{Payload, Signal};
 use safe_dir::{Directory, SafeDir};
 
+use self::oldest::Spilled;
 pub(crate) use self::upkeep::Place;
 use self::upkeep::Upkeep;
 use super::dead_letters::DeadLetterStore;
@@ -41,6 +42,7 @@ const COUNT_ASIDE_EVERY: u32 = 30;
 const FIRST_NUMBERS: u64 = 10_000_000;
 
 mod convert;
+mod oldest;
 mod upkeep;
 
 /// The settings of `file-fallback` for fallback files in `dir`, of a signal and a process by its incarnation.
@@ -100,6 +102,7 @@ pub(crate) struct FileStore<D: Directory = SafeDir> {
     upkeep: Upkeep<D>,
     dead_letters: DeadLetterStore<D>,
     clean_ups: u32,
+    spilled: Spilled,
     /// The files in quarantine as of the last count.
     set_aside: SetAside,
     /// The error in the first unreadable record of a file, by the file's name; logged when the file is set aside.
@@ -148,6 +151,7 @@ impl<D: Directory> FileStore<D> {
             upkeep: Upkeep::new(place, generation),
             dead_letters,
             clean_ups,
+            spilled: Spilled::default(),
             set_aside,
             garbage,
             reading,
@@ -362,6 +366,10 @@ where
         self.files.full_in(now)
     }
 
+    fn oldest(&mut self) -> Option<SystemTime> {
+        self.spilled.oldest(self.files.oldest_time())
+    }
+
     fn age_rests_until(&self) -> Option<SystemTime> {
         self.files.age_rests_until()
     }
@@ -386,7 +394,10 @@ where
             result = self.files.spill_announced(&records, now, announce);
         }
         match &result {
-            Ok(spilled) => self.note_evicted(&spilled.evicted),
+            Ok(spilled) => {
+                self.spilled.on_stored(batches, now);
+                self.note_evicted(&spilled.evicted);
+            }
             Err(error) => self.note_evicted(error.evicted()),
         }
         self.note_changes();

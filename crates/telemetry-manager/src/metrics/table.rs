@@ -30,6 +30,9 @@ macro_rules! metrics {
     };
 }
 
+/// The histogram of what calls have delivered; the other one is of the calls themselves.
+pub(super) const LATENESS: &str = "holdfast.delivery.lateness";
+
 metrics! {
     IsWell {
         "holdfast.exporter.up", Gauge [""] {}:
@@ -132,6 +135,17 @@ metrics! {
         "holdfast.buffer.oldest_age", Gauge ["s"] {SIGNAL}:
             "Age of the oldest batch in memory; 0 without one.",
             Exporter(|health, out| out.valued(health.signal, health.oldest.unwrap_or_default().as_secs_f64()));
+        "holdfast.items.oldest_age", Gauge ["s"] {SIGNAL}:
+            "Age of the oldest item that waits, in memory, files or journal; 0 without one.",
+            Exporter(|health, out| out.valued(health.signal, health.oldest_waiting.unwrap_or_default().as_secs_f64()));
+        "holdfast.delivery.lateness", Histogram ["s"] {SIGNAL}:
+            "Time from the end of a batch's newest item to its acknowledgement, for each delivered batch; no sample \
+             before the first.",
+            Exporter(|health, out| {
+                if health.lateness.count() > 0 {
+                    out.lateness(health.signal, &health.lateness);
+                }
+            });
         "holdfast.buffer.held_items", UpDownCounter ["{item}"] {SIGNAL}:
             "Items that are staged, wait in memory or are being sent; the limit counts these.",
             Exporter(|health, out| out.there(health.signal, health.memory.spans));

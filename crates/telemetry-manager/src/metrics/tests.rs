@@ -35,6 +35,7 @@ fn names_for_prometheus_are_those_that_prometheus_itself_makes() {
     assert_eq!(name("holdfast.calls.success_rate_5m"), "holdfast_calls_success_rate_5m_ratio");
     assert_eq!(name("holdfast.build_info"), "holdfast_build_info");
     assert_eq!(name("otel.sdk.exporter.span.exported"), "otel_sdk_exporter_span_exported_total");
+    assert_eq!(name("holdfast.delivery.lateness"), "holdfast_delivery_lateness_seconds");
     assert_eq!(name("otel.sdk.exporter.operation.duration"), "otel_sdk_exporter_operation_duration_seconds");
 }
 

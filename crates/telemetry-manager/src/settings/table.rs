@@ -507,6 +507,9 @@ settings! {
              For collectors that refuse or silently drop them. Rests while the wall clock is not believed.";
     }
     Process {
+        OUTAGE_SPAN: "TELEMETRY_OUTAGE_SPAN", (with_outage_span: exporter.outage_span), Kind::Bool, Default,
+            "Whether each outage of the collector makes a span `holdfast.outage` once it has ended, from its first \
+             failed call to its first successful one: a gap on the timeline has its reason there. No sampler sees it.";
         SHUTDOWN_TIMEOUT: "TELEMETRY_SHUTDOWN_TIMEOUT", (exporter.shutdown.timeout), seconds(100, 3600), Default,
             "The longest shutdown: three fifths of it for the network, the rest for the disk; without a directory nine \
              tenths for the network. With the processor `batch` the exporter has seven tenths of it, and the last \

@@ -85,7 +85,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert_eq!(settings.chosen.state_dir_from, "HOME");
     let exporter = &settings.exporter;
     assert_eq!((exporter.state_dir_required, exporter.free_space_reserve), (false, 64 << 20));
-    assert_eq!(exporter.max_concurrency, 8);
+    assert_eq!((exporter.max_concurrency, exporter.outage_span), (8, false));
     assert_eq!(
         settings.exporter.state_dir.as_deref(),
         Some(Path::new("/users/someone/.local/state/holdfast/unknown_service"))

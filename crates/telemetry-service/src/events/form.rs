@@ -1,7 +1,14 @@
 //! An event of the exporter as JSON: `type`, and its fields.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 use telemetry_manager::resilient_exporter::Event;
+
+/// As all times of this service are written.
+fn rfc3339(time: SystemTime) -> Option<String> {
+    jiff::Timestamp::try_from(time).ok().map(|time| format!("{time:.3}"))
+}
 
 pub(super) fn as_json(event: &Event) -> Value {
     match event {
@@ -53,13 +60,31 @@ pub(super) fn as_json(event: &Event) -> Value {
             "remedy": remedy,
             "next_attempt_seconds": next_attempt.map(|time| time.as_secs_f64()),
         }),
-        Event::OutageEnded { endpoint, duration, waited, lost, possible_duplicates } => json!({
+        Event::OutageEnded {
+            endpoint,
+            duration,
+            from,
+            to,
+            cause,
+            waited,
+            lost,
+            possible_duplicates,
+            lateness,
+            peak_memory_bytes,
+            peak_disk_bytes,
+        } => json!({
             "type": "outage_ended",
             "endpoint": endpoint,
             "duration_seconds": duration.as_secs_f64(),
+            "from": from.and_then(rfc3339),
+            "to": to.and_then(rfc3339),
+            "cause": cause,
             "waited": waited,
             "lost": lost,
             "possible_duplicates": possible_duplicates,
+            "lateness_seconds": lateness.map(|lateness| lateness.as_secs_f64()),
+            "peak_memory_bytes": peak_memory_bytes,
+            "peak_disk_bytes": peak_disk_bytes,
         }),
         Event::JournalTrouble { error } => json!({"type": "journal_trouble", "error": error}),
         Event::JournalVanished { spans } => json!({"type": "journal_vanished", "spans": spans}),
@@ -107,7 +132,19 @@ mod tests {
             ),
             (Event::OutageBegan { endpoint, cause: text(), remedy, next_attempt: None }, "next_attempt_seconds", Value::Null),
             (
-                Event::OutageEnded { endpoint, duration, waited: 3, lost, possible_duplicates: 0 },
+                Event::OutageEnded {
+                    endpoint,
+                    duration,
+                    from: Some(SystemTime::UNIX_EPOCH),
+                    to: None,
+                    cause: text(),
+                    waited: 3,
+                    lost,
+                    possible_duplicates: 0,
+                    lateness: Some(duration),
+                    peak_memory_bytes: 4_096,
+                    peak_disk_bytes: 0,
+                },
                 "lost",
                 json!({"buffer_full": 7}),
             ),
@@ -116,6 +153,10 @@ mod tests {
             (Event::DiskTrouble { error: text() }, "error", json!("why")),
         ];
         let mut types = BTreeSet::new();
+        let ended = events.iter().find(|(event, ..)| matches!(event, Event::OutageEnded { .. })).expect("listed");
+        let form = as_json(&ended.0);
+        assert_eq!((&form["from"], &form["to"]), (&json!("1970-01-01T00:00:00.000Z"), &Value::Null));
+        assert_eq!((&form["lateness_seconds"], &form["peak_memory_bytes"]), (&json!(1.5), &json!(4_096)));
         for (event, field, value) in &events {
             let form = as_json(event);
             assert_eq!(&form[*field], value, "{form}");
