@@ -43,9 +43,6 @@ aliases! {
         with_half_open_probes => half_open_probes: u32;
         with_half_open_successes => half_open_successes: u32;
     }
-    failover: Failover {
-        with_failback_delay => failback_delay: Duration;
-    }
     retry: Retry {
         with_retry_max_retries => max_retries: u32;
         with_retry_initial_delay => initial_delay: Duration;
@@ -140,6 +137,12 @@ impl Builder {
     /// Sets [`Settings::max_concurrency`](crate::Settings::max_concurrency).
     pub fn with_max_concurrency(mut self, calls: usize) -> Self {
         self.settings.max_concurrency = calls;
+        self
+    }
+
+    /// Sets [`Failover::failback_delay`](crate::Failover::failback_delay).
+    pub fn with_failback_delay(mut self, delay: Duration) -> Self {
+        self.settings.failover.failback_delay = delay;
         self
     }
 

@@ -2,7 +2,8 @@
 
 use super::Builder;
 use crate::seams::settings::{
-    Breaker, Buffer, DeadLetters, Durability, Failover, Files, Processor, Replay, Requests, Retry, Settings, Shutdown, Threads,
+    Breaker, Buffer, DeadLetters, Durability, Failover, Files, Processor, Replay, Requests, Retry, Settings, Shutdown,
+    Threads,
 };
 
 /// Settings.

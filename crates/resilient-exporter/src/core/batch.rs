@@ -155,14 +155,7 @@ impl Suspicion {
     // Events.
 
     /// A call was refused, and the endpoint is not the cause. The batch alone waits.
-    pub(super) fn on_refused(
-        &mut self,
-        endpoint: usize,
-        kind: RefusalKind,
-        cause: Cause,
-        calls: u64,
-        now: Instant,
-    ) {
+    pub(super) fn on_refused(&mut self, endpoint: usize, kind: RefusalKind, cause: Cause, calls: u64, now: Instant) {
         self.note(now);
         let history = self.history();
         if history.endpoint.is_some_and(|other| other != endpoint) {

@@ -246,7 +246,8 @@ impl Listeners {
     pub(crate) fn warn(&self, now: Instant, all: bool) {
         let (lines, outages) = {
             let mut unlogged = self.unlogged.lock();
-            let outages = unlogged.outages.iter_mut().map(|(endpoint, outages)| (*endpoint, outages.take_due(now, all)));
+            let outages =
+                unlogged.outages.iter_mut().map(|(endpoint, outages)| (*endpoint, outages.take_due(now, all)));
             let outages = outages.collect::<Vec<_>>();
             (unlogged.warnings.take_due(now, all), outages)
         };

@@ -150,13 +150,7 @@ impl Records {
     }
 
     /// The outage of this endpoint has ended at the instant `until`, which is `to` by the wall clock.
-    pub(crate) fn on_ended(
-        &mut self,
-        endpoint: Position,
-        until: Instant,
-        to: Option<SystemTime>,
-        numbers: Numbers,
-    ) {
+    pub(crate) fn on_ended(&mut self, endpoint: Position, until: Instant, to: Option<SystemTime>, numbers: Numbers) {
         let last = self.outages.iter_mut().rfind(|record| record.endpoint == endpoint);
         if let Some(last) = last {
             (last.until, last.to, last.numbers) = (Some(until), to, numbers);
@@ -220,7 +214,12 @@ mod tests {
         for number in 0..40_u64 {
             records.on_began(Position::PRIMARY, wall(10 * number), number.to_string(), "wait");
             let numbers = Numbers { waited: number, ..Numbers::default() };
-            records.on_ended(Position::PRIMARY, start + Duration::from_secs(10 * number + 3), wall(10 * number + 3), numbers);
+            records.on_ended(
+                Position::PRIMARY,
+                start + Duration::from_secs(10 * number + 3),
+                wall(10 * number + 3),
+                numbers,
+            );
         }
         let all = records.all(|_| unreachable!("none lasts"));
         assert_eq!((all.len(), all[0].number, records.last().expect("kept").number), (KEPT, 8, 39));
@@ -252,7 +251,12 @@ mod tests {
         assert!(!records.on_delivered(secs(90), at(0)), "no outage");
         records.on_began(Position::PRIMARY, wall(0), String::new(), "");
         assert!(!records.on_delivered(secs(90), at(50)), "the numbers of an outage that lasts are the core's");
-        records.on_ended(Position::PRIMARY, at(60), wall(60), Numbers { lateness: Some(secs(20)), ..Numbers::default() });
+        records.on_ended(
+            Position::PRIMARY,
+            at(60),
+            wall(60),
+            Numbers { lateness: Some(secs(20)), ..Numbers::default() },
+        );
         let lateness = |records: &Records| records.last().expect("one").numbers.lateness;
         assert!(!records.on_delivered(secs(9), at(70)), "the spans ended 61 s after the start");
         assert!(!records.on_delivered(secs(20), at(70)), "no greater one");

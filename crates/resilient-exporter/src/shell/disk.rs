@@ -291,7 +291,8 @@ impl<'a> Worker<'a> {
         for some in refusals.chunk_by(|one, next| one.endpoint == next.endpoint) {
             let Some(first) = some.first() else { continue };
             let endpoint = self.shared.endpoint(first.endpoint);
-            let now_stored = guarded(|| Ok(self.fallback.store_dead_letters(some, endpoint, wall))).unwrap_or(Some(0))?;
+            let now_stored =
+                guarded(|| Ok(self.fallback.store_dead_letters(some, endpoint, wall))).unwrap_or(Some(0))?;
             stored += now_stored;
             if now_stored < some.len() {
                 break;

@@ -51,7 +51,8 @@ impl Shared {
             status: Status::Healthy,
             issues: Vec::new(),
             breaker: core.breaker_state(),
-            metrics: counters.metrics(waiting, core.endpoints.collectors().map(|collector| collector.endpoint.trips()).sum()),
+            metrics: counters
+                .metrics(waiting, core.endpoints.collectors().map(|collector| collector.endpoint.trips()).sum()),
             ledger,
             buffered_batches: snapshot.batches,
             buffered_bytes: snapshot.bytes,

@@ -22,7 +22,12 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 /// Runs until a drain has ended. The runtime is made for this thread, used on it and ended on it.
-pub(crate) fn run(shared: &Shared, transports: &[Arc<dyn Transport>], runtime: tokio::runtime::Runtime, limit: Duration) {
+pub(crate) fn run(
+    shared: &Shared,
+    transports: &[Arc<dyn Transport>],
+    runtime: tokio::runtime::Runtime,
+    limit: Duration,
+) {
     // Without this the exporter would trace itself.
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     let mut pause = Duration::from_millis(1);

@@ -130,7 +130,11 @@ mod tests {
                 "reason",
                 json!("larger_than_buffer"),
             ),
-            (Event::OutageBegan { endpoint, cause: text(), remedy, next_attempt: None }, "next_attempt_seconds", Value::Null),
+            (
+                Event::OutageBegan { endpoint, cause: text(), remedy, next_attempt: None },
+                "next_attempt_seconds",
+                Value::Null,
+            ),
             (
                 Event::OutageEnded {
                     endpoint,

@@ -70,7 +70,11 @@ fn a_black_hole_moves_calls_after_one_timeout_and_no_batch_is_at_two_collectors_
     world.assert_nothing_missing();
     // Those that were out when the hole opened, and one at each trial: counted, and no others.
     let trials = calls(&world, 0, begin) as u64;
-    assert!(world.simulation.duplicates <= 10 * trials, "{} spans twice in {trials} calls", world.simulation.duplicates);
+    assert!(
+        world.simulation.duplicates <= 10 * trials,
+        "{} spans twice in {trials} calls",
+        world.simulation.duplicates
+    );
     assert!(trials <= 8 + 12, "{trials}");
 }
 
@@ -106,7 +110,9 @@ fn refusals_of_batches_and_short_pauses_move_nothing() {
 
 #[test]
 fn an_open_breaker_and_a_long_pause_move_calls() {
-    for (reply, bound) in [(Reply::Status(503), secs(25)), (Reply::Throttle(secs(40)), secs(2)), (Reply::Reset, secs(25))] {
+    for (reply, bound) in
+        [(Reply::Status(503), secs(25)), (Reply::Throttle(secs(40)), secs(2)), (Reply::Reset, secs(25))]
+    {
         let mut world = world(2);
         set(&mut world, 0, reply);
         world.run_to("the move", bound, |world| world.in_use() == 1);

@@ -584,6 +584,10 @@ impl World {
         let (endpoint, replica) = (sent.endpoint, sent.replica);
         let probe = if sent.probe { ", probe" } else { "" };
         let (first, count) = (sent.spans.first(), sent.spans.len());
-        format!("\n  {:?}: {kind}{probe} {first:?} ({count}) -> {endpoint}.{replica}: {:?}", sent.at - self.start, sent.reply)
+        format!(
+            "\n  {:?}: {kind}{probe} {first:?} ({count}) -> {endpoint}.{replica}: {:?}",
+            sent.at - self.start,
+            sent.reply
+        )
     }
 }
