@@ -39,7 +39,7 @@ fn assert_each_once(app: &App, first: &MockCollector, second: &MockCollector) {
 fn spans_go_to_the_second_at_once_when_the_first_dies_and_back_when_it_returns() {
     let (first, second) = pair();
     let mut app = App::new(builder(&first, &second).build().expect("valid"));
-    let events = app.handle.events();
+    let events = app.handle.subscribe();
     app.trace(10);
     app.assert_delivered(&first);
     first.stop();
