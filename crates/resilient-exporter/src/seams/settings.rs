@@ -73,11 +73,11 @@ pub struct Settings {
     /// collectors that refuse or drop older spans. While the wall clock is not believed (it was more than a day ahead
     /// at the start) no span is too old. None by default.
     pub max_age_at_send: Option<Duration>,
-    /// Whether each outage of the collector makes a span `holdfast.outage` once it has ended, from its first failed call
-    /// to its first successful one, with the resource of the other spans: a gap on the timeline of a service has its
-    /// reason there. The span takes the way of all spans, and the ledger counts it as one. It has `server.address`,
-    /// `server.port` and, below `holdfast.outage`, the numbers of [`OutageRecord`](crate::OutageRecord). A sampler does
-    /// not see it. False by default.
+    /// Whether each outage of the collector makes a span `holdfast.outage` once it has ended, from its first failed
+    /// call to its first successful one, with the resource of the other spans: a gap on the timeline of a service has
+    /// its reason there. The span takes the way of all spans, and the ledger counts it as one; no sampler sees it. Its
+    /// attributes are `server.address`, `server.port` and, below `holdfast.outage`, the numbers of
+    /// [`OutageRecord`](crate::OutageRecord). False by default.
     pub outage_span: bool,
     /// Requests to the collector at a time, at most; 1 or more. The exporter begins with one, adds one for each round
     /// of quick answers, and halves their number after a failure or a throttle. Default: 8.

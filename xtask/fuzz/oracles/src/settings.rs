@@ -191,6 +191,7 @@ const NAMES: [&str; 99] = [
     "TELEMETRY_JOURNAL_STAGING",
     "TELEMETRY_SHUTDOWN_TIMEOUT",
     "TELEMETRY_THREAD_NICENESS",
+    "TELEMETRY_OUTAGE_SPAN",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.
