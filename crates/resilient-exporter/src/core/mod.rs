@@ -96,6 +96,7 @@ use self::stored::Replayed;
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place, RefuseReason};
 use crate::report::outage_records::Records;
+use crate::seams::settings::ReplayOrder;
 
 /// The settings of a core.
 pub(crate) struct Policy {
@@ -108,6 +109,7 @@ pub(crate) struct Policy {
     /// A fallback stores batches that memory has no room for.
     pub(crate) fallback: bool,
     pub(crate) replay_rate: Option<NonZeroU32>,
+    pub(crate) replay_order: ReplayOrder,
     /// Strict mode: every refusal makes a dead letter at once.
     pub(crate) strict: bool,
     /// Names the batches of this process.
@@ -203,7 +205,7 @@ impl Core {
             endpoint,
             storage: Storage::new(policy.fallback),
             spills: Spills::default(),
-            replay: Replay::new(policy.replay_rate),
+            replay: Replay::new(policy.replay_rate, policy.replay_order),
             policy,
             signal: Signal::Traces,
             oversized: Vec::new(),

@@ -14,6 +14,7 @@ use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Failures, Fate, Refusal, Refusals};
+use crate::seams::settings::ReplayOrder;
 use crate::shell::disk::{self, Worker};
 use crate::shell::shared::{Parts, Shared};
 
@@ -26,6 +27,7 @@ fn core(stored: u64, now: Instant) -> Core {
         request_max_spans: usize::MAX,
         fallback: true,
         replay_rate: None,
+        replay_order: ReplayOrder::Oldest,
         strict: false,
         incarnation: 1,
     };
