@@ -59,6 +59,8 @@ pub(crate) struct Worker<'a> {
     failures: Vec<Failures>,
     /// Content of ended processes is on its way, as the core knows it.
     has_more: bool,
+    /// The order of the last group, while the next one may be read ahead.
+    ahead: Option<Order>,
     is_stopping: bool,
 }
 
@@ -76,6 +78,7 @@ impl<'a> Worker<'a> {
             group_read: cleaned,
             failures: Vec::new(),
             has_more,
+            ahead: None,
             is_stopping: false,
         }
     }
@@ -111,6 +114,9 @@ impl<'a> Worker<'a> {
             self.act_contained(effect);
             self.report(true);
             is_reported = true;
+        }
+        if self.read_ahead() {
+            is_reported = false;
         }
         if self.shared.clock.now().saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
             self.clean_up();
@@ -218,6 +224,7 @@ impl<'a> Worker<'a> {
         if let Ok(ReadBack::Group(batches)) = &read {
             self.failures = batches.iter().map(|batch| batch.failures).collect();
         }
+        self.ahead = matches!(read, Ok(ReadBack::Group(_))).then_some(order);
         self.shared.decide(|core| match read {
             Ok(ReadBack::Group(batches)) => core.on_group_read(batches, requests, now, wall),
             Ok(ReadBack::Pause | ReadBack::Empty) => core.on_group_deferred(now),
@@ -225,10 +232,25 @@ impl<'a> Worker<'a> {
         });
     }
 
+    /// Prepares the next group while the last one is being sent, unless other work waits. Returns whether the fallback
+    /// was asked to.
+    fn read_ahead(&mut self) -> bool {
+        let Some(order) = self.ahead.take_if(|_| !self.is_stopping && !self.shared.has_disk_effects()) else {
+            return false;
+        };
+        let max_bytes = self.group.bytes();
+        let _ = guarded(|| {
+            self.fallback.read_ahead(order, max_bytes);
+            Ok(())
+        });
+        true
+    }
+
     fn settle_group(&mut self, mut fates: Vec<Fate>) {
         let refused = fates.iter().map(|fate| fate.refusals().len()).sum::<usize>();
         let delivered = |fates: &[Fate]| fates.iter().map(Fate::delivered).sum::<usize>();
         let before = delivered(&fates);
+        self.ahead = None;
         // First the dead letters, then the mark: a crash between the two repeats batches and loses none.
         let read = std::mem::take(&mut self.failures);
         let stored = store_letters(&mut fates, &read, |refusals| self.store_dead_letters(refusals));
