@@ -37,7 +37,8 @@ impl Core {
     /// that may be repeated use it.
     pub(crate) fn on_answered(&mut self, id: u64, outcome: Outcome, own: Duration, now: Instant, wall: SystemTime) {
         let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
-        let is_saturated = self.in_flight.len() >= self.endpoint.concurrency();
+        let most = if self.is_live(id) { self.endpoint.concurrency() } else { self.most_replay_calls() };
+        let is_saturated = self.in_flight.len() >= most;
         let InFlight { work, ticket, started, is_repeat, .. } = self.in_flight.swap_remove(position);
         let traffic = match &work {
             Work::Live(entry) => {

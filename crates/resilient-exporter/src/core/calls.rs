@@ -227,6 +227,17 @@ impl Core {
         }
     }
 
+    /// Calls for stored batches that may be out at once. While the exporter runs, one place is left for a live batch: it
+    /// goes out at once beside any number of stored ones.
+    pub(super) fn most_replay_calls(&self) -> usize {
+        let all = self.endpoint.concurrency();
+        if self.phase == Phase::Running { all.saturating_sub(1).max(1) } else { all }
+    }
+
+    fn replay_calls(&self) -> usize {
+        self.in_flight.len() - self.live_calls()
+    }
+
     /// The next call is a replay. Asks the disk thread for a group where a replay has none.
     fn is_replay_next(&mut self, now: Instant) -> bool {
         let may_replay = match self.phase {
@@ -244,7 +255,7 @@ impl Core {
         }
         let has_spans = self.accounts.ledger().in_fallback > 0;
         match self.replay.next(has_spans, self.storage.is_ready(now), self.memory.has_ready(now), now) {
-            Next::Call => return true,
+            Next::Call => return self.replay_calls() < self.most_replay_calls(),
             Next::Wait(instant) => self.wake_at(instant),
             Next::Read if self.is_willing(now) => {
                 let order = self.replay.on_read_begun();

@@ -204,7 +204,7 @@ impl Core {
         self.live_calls() > 0
     }
 
-    fn live_calls(&self) -> usize {
+    pub(super) fn live_calls(&self) -> usize {
         self.in_flight.iter().filter(|call| call.work.is_live()).count()
     }
 

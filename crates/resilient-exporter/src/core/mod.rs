@@ -502,7 +502,6 @@ impl Core {
     }
 
     /// The call with this id is out for a batch in memory.
-    #[cfg(test)]
     pub(crate) fn is_live(&self, id: u64) -> bool {
         self.in_flight.iter().any(|call| call.id == id && matches!(call.work, Work::Live(_)))
     }
