@@ -328,6 +328,8 @@ settings! {
     replay: Replay {
         /// Stored spans that are sent in a second, at most; unlimited if there is none.
         rate: Option<NonZeroU32> = None;
+        /// Which stored spans are sent first.
+        order: ReplayOrder = ReplayOrder::Oldest;
     }
 
     /// The end of the exporter.
@@ -376,6 +378,20 @@ pub enum FallbackFormat {
     /// Encoded `TracesData`, each with its length before it, `.binpb`, as the Collector's file exporter writes with
     /// `format: proto`: spans are neither turned into text nor read from it.
     Protobuf,
+}
+
+/// Which stored spans a replay sends first. Spans in memory, those that left it for the journal among them, go before
+/// stored ones under either setting, the oldest of them first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReplayOrder {
+    /// Those of the oldest file: what the limits would remove next is sent first.
+    #[default]
+    Oldest,
+    /// Those of the newest file, so that dashboards and alerts have the present first; the batches of one file in the
+    /// order in which they were stored. Each eighth group still has the oldest, which would wait for as long as files
+    /// arrive, and the limits on size and age remove the oldest as ever.
+    Newest,
 }
 
 /// The treatment of a batch whose request the collector refuses, other than as too large.
