@@ -300,6 +300,7 @@ impl Builder {
             request_max_spans: self.settings.request.max_spans.map_or(usize::MAX, NonZeroUsize::get),
             fallback: fallback.is_some(),
             replay_rate: self.settings.replay.rate,
+            replay_order: self.settings.replay.order,
             strict: self.settings.refused == Refused::DeadLetter,
             incarnation: journal.as_ref().map_or_else(|| chance.random(), |journal| journal.incarnation()),
         };

@@ -8,7 +8,7 @@ use ::journal::SyncPolicy;
 use file_fallback::Compression;
 
 use super::Builder;
-use crate::seams::settings::{FallbackFormat, Refused};
+use crate::seams::settings::{FallbackFormat, Refused, ReplayOrder};
 
 macro_rules! aliases {
     ($($group:ident: $struct:ident { $($method:ident => $field:ident: $type:ty;)+ })+) => {
@@ -75,6 +75,7 @@ aliases! {
     }
     replay: Replay {
         with_replay_rate => rate: Option<NonZeroU32>;
+        with_replay_order => order: ReplayOrder;
     }
 }
 

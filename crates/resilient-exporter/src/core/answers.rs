@@ -43,7 +43,8 @@ impl Core {
         let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
         let endpoint = self.in_flight[position].endpoint;
         let out = self.in_flight.iter().filter(|call| call.endpoint == endpoint).count();
-        let is_saturated = out >= self.endpoints.of(endpoint).concurrency();
+        let all = self.endpoints.of(endpoint).concurrency();
+        let is_saturated = out >= if self.is_live(id) { all } else { self.most_replay_calls(endpoint) };
         let InFlight { work, ticket, started, is_repeat, .. } = self.in_flight.swap_remove(position);
         let traffic = match &work {
             Work::Live(entry) => {

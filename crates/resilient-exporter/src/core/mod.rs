@@ -105,6 +105,7 @@ use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place, RefuseReason};
 use crate::report::outage_records::Records;
 use crate::report::position::Position;
+use crate::seams::settings::ReplayOrder;
 
 /// The settings of a core.
 pub(crate) struct Policy {
@@ -117,6 +118,7 @@ pub(crate) struct Policy {
     /// A fallback stores batches that memory has no room for.
     pub(crate) fallback: bool,
     pub(crate) replay_rate: Option<NonZeroU32>,
+    pub(crate) replay_order: ReplayOrder,
     /// Strict mode: every refusal makes a dead letter at once.
     pub(crate) strict: bool,
     /// Names the batches of this process.
@@ -214,7 +216,7 @@ impl Core {
             endpoints: endpoints.into(),
             storage: Storage::new(policy.fallback),
             spills: Spills::default(),
-            replay: Replay::new(policy.replay_rate),
+            replay: Replay::new(policy.replay_rate, policy.replay_order),
             policy,
             signal: Signal::Traces,
             oversized: Vec::new(),
@@ -517,7 +519,6 @@ impl Core {
     }
 
     /// The call with this id is out for a batch in memory.
-    #[cfg(test)]
     pub(crate) fn is_live(&self, id: u64) -> bool {
         self.in_flight.iter().any(|call| call.id == id && matches!(call.work, Work::Live(_)))
     }

@@ -8,6 +8,7 @@ use super::returned::Returned;
 use super::storage;
 use crate::seams::fallback::Order;
 use crate::seams::fates::Fate;
+use crate::seams::settings::ReplayOrder;
 
 /// While files wait and the buffer is at most half full, at least one call in this many is a replay.
 const SHARE: u32 = 4;
@@ -26,6 +27,8 @@ pub(super) struct Replay {
     /// Groups that were asked for, and the order of the last one.
     groups: u64,
     order: Order,
+    /// The order of the groups that do not have the oldest records.
+    usual: Order,
     /// No read before this instant: the last one found no batch although the ledger has some, or the last group was in
     /// vain.
     read_at: Option<Instant>,
@@ -65,13 +68,18 @@ pub(super) enum Next {
 }
 
 impl Replay {
-    pub(super) fn new(rate: Option<NonZeroU32>) -> Self {
+    pub(super) fn new(rate: Option<NonZeroU32>, order: ReplayOrder) -> Self {
+        let usual = match order {
+            ReplayOrder::Oldest => Order::FewestFailures,
+            ReplayOrder::Newest => Order::FewestFailuresNewest,
+        };
         let pace = Pace { rate, next: None };
         let returned = Returned::default();
         Self {
             state: State::Idle,
             groups: 0,
-            order: Order::FewestFailures,
+            order: usual,
+            usual,
             read_at: None,
             early: None,
             call_at: None,
@@ -89,7 +97,7 @@ impl Replay {
     pub(super) fn on_read_begun(&mut self) -> Order {
         self.state = State::Reading;
         self.groups += 1;
-        self.order = if self.groups.is_multiple_of(OLDEST_EVERY) { Order::Oldest } else { Order::FewestFailures };
+        self.order = if self.groups.is_multiple_of(OLDEST_EVERY) { Order::Oldest } else { self.usual };
         self.order
     }
 

@@ -14,6 +14,7 @@ use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::{Change, StoredBatch};
 use crate::seams::fates::{Fate, store_letters};
+use crate::seams::settings::ReplayOrder;
 
 /// A core without a disk, in virtual time.
 pub(super) struct World {
@@ -31,6 +32,7 @@ pub(super) fn policy() -> Policy {
         request_max_spans: usize::MAX,
         fallback: false,
         replay_rate: None,
+        replay_order: ReplayOrder::Oldest,
         strict: false,
         incarnation: 1,
     }

@@ -19,6 +19,7 @@ use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, Usage};
 use crate::seams::fates::Fate;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
+use crate::seams::settings::ReplayOrder;
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
 use crate::shell::{disk, journal};
@@ -188,6 +189,7 @@ impl Exporter {
             request_max_spans: usize::MAX,
             fallback: true,
             replay_rate: None,
+            replay_order: ReplayOrder::Oldest,
             strict: false,
             incarnation: 1,
         };

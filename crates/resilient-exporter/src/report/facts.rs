@@ -279,8 +279,8 @@ impl Facts<'_> {
             let full = health.storage.full_in.map(|time| {
                 let minutes = time.as_secs() / 60;
                 format!(
-                    "; at the present rate the files are full in {minutes} min, and the oldest are removed then: repair \
-                     the collector, raise TELEMETRY_FALLBACK_MAX_BYTES, or free disk space"
+                    "; at the present rate the files are full in {minutes} min, and the oldest are removed then: \
+                     repair the collector, raise TELEMETRY_FALLBACK_MAX_BYTES, or free disk space"
                 )
             });
             issues.push(format!(

@@ -90,7 +90,7 @@ impl Kind {
             Self::TransportNoted => "the credentials or files of the requests need a look",
             Self::LeftInMemory => "a shutdown ended before the disk had stored all spans",
             Self::OutagesNotKept => {
-                "the records of outages were not written to the state directory: they are in memory, and are tried again"
+                "the records of outages were not written to the state directory; they are in memory, and tried again"
             }
             Self::FileSetAside => "a fallback file was set aside",
             Self::FileShort => "a fallback file held fewer spans than its name says",

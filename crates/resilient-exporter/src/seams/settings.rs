@@ -73,11 +73,11 @@ pub struct Settings {
     /// collectors that refuse or drop older spans. While the wall clock is not believed (it was more than a day ahead
     /// at the start) no span is too old. None by default.
     pub max_age_at_send: Option<Duration>,
-    /// Whether each outage of the collector makes a span `holdfast.outage` once it has ended, from its first failed call
-    /// to its first successful one, with the resource of the other spans: a gap on the timeline of a service has its
-    /// reason there. The span takes the way of all spans, and the ledger counts it as one. It has `server.address`,
-    /// `server.port` and, below `holdfast.outage`, the numbers of [`OutageRecord`](crate::OutageRecord). A sampler does
-    /// not see it. False by default.
+    /// Whether each outage of the collector makes a span `holdfast.outage` once it has ended, from its first failed
+    /// call to its first successful one, with the resource of the other spans: a gap on the timeline of a service has
+    /// its reason there. The span takes the way of all spans, and the ledger counts it as one; no sampler sees it. Its
+    /// attributes are `server.address`, `server.port` and, below `holdfast.outage`, the numbers of
+    /// [`OutageRecord`](crate::OutageRecord). False by default.
     pub outage_span: bool,
     /// Requests to the collector at a time, at most; 1 or more. The exporter begins with one, adds one for each round
     /// of quick answers, and halves their number after a failure or a throttle. Default: 8.
@@ -328,6 +328,8 @@ settings! {
     replay: Replay {
         /// Stored spans that are sent in a second, at most; unlimited if there is none.
         rate: Option<NonZeroU32> = None;
+        /// Which stored spans are sent first.
+        order: ReplayOrder = ReplayOrder::Oldest;
     }
 
     /// The end of the exporter.
@@ -376,6 +378,20 @@ pub enum FallbackFormat {
     /// Encoded `TracesData`, each with its length before it, `.binpb`, as the Collector's file exporter writes with
     /// `format: proto`: spans are neither turned into text nor read from it.
     Protobuf,
+}
+
+/// Which stored spans a replay sends first. Spans in memory, those that left it for the journal among them, go before
+/// stored ones under either setting, the oldest of them first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReplayOrder {
+    /// Those of the oldest file: what the limits would remove next is sent first.
+    #[default]
+    Oldest,
+    /// Those of the newest file, so that dashboards and alerts have the present first; the batches of one file in the
+    /// order in which they were stored. Each eighth group still has the oldest, which would wait for as long as files
+    /// arrive, and the limits on size and age remove the oldest as ever.
+    Newest,
 }
 
 /// The treatment of a batch whose request the collector refuses, other than as too large.

@@ -66,6 +66,8 @@ pub(crate) struct Worker<'a> {
     has_more: bool,
     /// None without a state directory.
     keep_outages: Option<KeepOutages>,
+    /// The order of the last group, while the next one may be read ahead.
+    ahead: Option<Order>,
     is_stopping: bool,
 }
 
@@ -84,6 +86,7 @@ impl<'a> Worker<'a> {
             failures: Vec::new(),
             has_more,
             keep_outages: None,
+            ahead: None,
             is_stopping: false,
         }
     }
@@ -119,6 +122,9 @@ impl<'a> Worker<'a> {
             self.act_contained(effect);
             self.report(true);
             is_reported = true;
+        }
+        if self.read_ahead() {
+            is_reported = false;
         }
         if self.shared.clock.now().saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
             self.clean_up();
@@ -238,6 +244,7 @@ impl<'a> Worker<'a> {
         if let Ok(ReadBack::Group(batches)) = &read {
             self.failures = batches.iter().map(|batch| batch.failures).collect();
         }
+        self.ahead = matches!(read, Ok(ReadBack::Group(_))).then_some(order);
         self.shared.decide(|core| match read {
             Ok(ReadBack::Group(batches)) => core.on_group_read(batches, requests, now, wall),
             Ok(ReadBack::Pause | ReadBack::Empty) => core.on_group_deferred(now),
@@ -245,10 +252,25 @@ impl<'a> Worker<'a> {
         });
     }
 
+    /// Prepares the next group while the last one is being sent, unless other work waits. Returns whether the fallback
+    /// was asked to.
+    fn read_ahead(&mut self) -> bool {
+        let Some(order) = self.ahead.take_if(|_| !self.is_stopping && !self.shared.has_disk_effects()) else {
+            return false;
+        };
+        let max_bytes = self.group.bytes();
+        let _ = guarded(|| {
+            self.fallback.read_ahead(order, max_bytes);
+            Ok(())
+        });
+        true
+    }
+
     fn settle_group(&mut self, mut fates: Vec<Fate>) {
         let refused = fates.iter().map(|fate| fate.refusals().len()).sum::<usize>();
         let delivered = |fates: &[Fate]| fates.iter().map(Fate::delivered).sum::<usize>();
         let before = delivered(&fates);
+        self.ahead = None;
         // First the dead letters, then the mark: a crash between the two repeats batches and loses none.
         let read = std::mem::take(&mut self.failures);
         let stored = store_letters(&mut fates, &read, |refusals| self.store_dead_letters(refusals));

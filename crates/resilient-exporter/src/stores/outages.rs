@@ -121,7 +121,7 @@ impl<D: Directory> OutageFiles<D> {
                 continue;
             }
             if name.starts_with('.') {
-                // Of a process that died while it wrote.
+                // Its process has died while it wrote.
                 let _ = dir.remove(name);
                 continue;
             }

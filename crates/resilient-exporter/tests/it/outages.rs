@@ -214,10 +214,13 @@ fn an_outage_makes_one_span_with_the_resource_of_the_others_if_the_setting_says_
             app.handle.flush(crate::support::PATIENCE).expect("answered, or safe");
         }
         app.wait_until("the outage is over", |handle| handle.outages().last().is_some_and(|last| last.to.is_some()));
+        let own = u64::from(is_on);
+        let offered = app.made() + own;
+        // The net thread offers the span once the record is there.
+        app.wait_until("each span is offered", |handle| handle.ledger().offered == offered);
         app.handle.settled(crate::support::PATIENCE).expect("delivered");
         let ledger = app.handle.ledger();
-        let own = u64::from(is_on);
-        assert_eq!((ledger.offered, ledger.delivered, ledger.imbalance()), (app.made() + own, app.made() + own, 0));
+        assert_eq!((ledger.offered, ledger.delivered, ledger.imbalance()), (offered, offered, 0));
         assert_eq!(app.missing(&[&collector]), 0);
         let spans = outage_spans(&collector);
         assert_eq!(spans.len() as u64, own, "{spans:?}");

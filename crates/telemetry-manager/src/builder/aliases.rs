@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use resilient_exporter::{Compression, FallbackFormat, SyncPolicy};
+use resilient_exporter::{Compression, FallbackFormat, ReplayOrder, SyncPolicy};
 
 use super::Builder;
 
@@ -78,6 +78,7 @@ aliases! {
     }
     replay {
         with_replay_rate => rate: Option<NonZeroU32>;
+        with_replay_order => order: ReplayOrder;
     }
 }
 

@@ -40,13 +40,13 @@ struct Source {
 
 /// Makes an instrument of `meter` for each row of [`METRICS`]. Observations of one collection come from one snapshot,
 /// so that the terms of the ledger add up. A collection costs one short lock of the exporter; between collections
-/// nothing runs, but for the histograms of calls and of lateness: their instruments are told of each call that ends from
-/// now on, since the API has no histogram that is read.
+/// nothing runs, but for the histograms of calls and of lateness: their instruments are told of each call that ends
+/// from now on, since the API has no histogram that is read.
 ///
 /// Register once for each meter provider: a second registration at the same provider reports the same series again, and
 /// readers take one of the two. After the shutdown of telemetry the last numbers are reported. Metrics must not take
-/// the way of the spans that they are about: give the meter provider an exporter of its own. The histograms are recorded
-/// on the thread that sends: a meter of yours that blocks there stops delivery.
+/// the way of the spans that they are about: give the meter provider an exporter of its own. The histograms are
+/// recorded on the thread that sends: a meter of yours that blocks there stops delivery.
 ///
 /// ```
 /// use opentelemetry::metrics::MeterProvider as _;

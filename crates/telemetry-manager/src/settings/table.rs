@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use resilient_exporter::{Compression, FallbackFormat, Refused};
+use resilient_exporter::{Compression, FallbackFormat, Refused, ReplayOrder};
 
 use super::choice::Choice as _;
 use super::field::{Field as _, Value};
@@ -501,6 +501,10 @@ settings! {
              a dead letter at once, also where a wrong key or URL is the reason.";
         REPLAY_RATE: "TELEMETRY_REPLAY_RATE", (exporter.replay.rate), Kind::Rate, Default,
             "Spans a second that are sent from files, at most.";
+        REPLAY_ORDER: "TELEMETRY_REPLAY_ORDER", (exporter.replay.order), Kind::Choice(ReplayOrder::WORDS), Default,
+            "Which stored spans are sent first: with `oldest` those that the limits would remove next, with `newest` \
+             those of the newest file, so that dashboards have the present first; every eighth group is the oldest all \
+             the same. Spans in memory go before stored ones.";
         MAX_AGE_AT_SEND: "TELEMETRY_MAX_AGE_AT_SEND", (with_max_age_at_send: exporter.max_age_at_send),
             seconds(1_000, 3650 * DAY), Default,
             "Longest time from the end of a span to its sending; older spans become dead letters (`too_old`) instead. \

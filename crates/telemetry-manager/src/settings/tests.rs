@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
-use resilient_exporter::{Compression, FallbackFormat, Refused, SyncPolicy};
+use resilient_exporter::{Compression, FallbackFormat, Refused, ReplayOrder, SyncPolicy};
 
 use super::field::Value;
 use super::kind::{Kind, OnBad};
@@ -72,6 +72,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     let letters = &settings.exporter.dead_letter;
     assert_eq!((letters.max_bytes, letters.max_age), (64 << 20, Duration::from_secs(30 * 86_400)));
     assert_eq!((settings.exporter.replay.rate, settings.exporter.refused), (None, Refused::Keep));
+    assert_eq!(settings.exporter.replay.order, ReplayOrder::Oldest);
     let shutdown = &settings.exporter.shutdown;
     assert_eq!((shutdown.timeout, shutdown.replay), (Duration::from_secs(5), Duration::from_secs(1)));
     assert_eq!(settings.exporter.threads.niceness, 5);
@@ -440,6 +441,22 @@ fn refused_batches_are_kept_unless_strict_mode_is_asked_for() {
     assert_eq!(settings.exporter.refused, Refused::Keep);
     let warnings: Vec<_> = settings.warnings().iter().map(ToString::to_string).collect();
     let expected = "TELEMETRY_REFUSED=\"drop\" is not accepted, keep is used; accepted is keep or dead-letter";
+    assert_eq!(warnings, [expected]);
+}
+
+#[test]
+fn stored_spans_are_sent_oldest_first_unless_the_newest_are_asked_for() {
+    let order = |value| good(&[("TELEMETRY_REPLAY_ORDER", value)]);
+    for (value, expected) in
+        [("newest", ReplayOrder::Newest), ("Newest", ReplayOrder::Newest), ("oldest", ReplayOrder::Oldest)]
+    {
+        let settings = order(value);
+        assert_eq!((settings.exporter.replay.order, settings.warnings().len()), (expected, 0), "{value}");
+    }
+    let settings = order("newst");
+    assert_eq!(settings.exporter.replay.order, ReplayOrder::Oldest);
+    let warnings: Vec<_> = settings.warnings().iter().map(ToString::to_string).collect();
+    let expected = "TELEMETRY_REPLAY_ORDER=\"newst\" is not accepted, oldest is used; accepted is oldest or newest";
     assert_eq!(warnings, [expected]);
 }
 

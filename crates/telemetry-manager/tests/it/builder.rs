@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{Setup, trace};
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry_sdk::trace::{Sampler, SpanData, SpanExporter, SpanLimits};
-use telemetry_manager::resilient_exporter::{Compression, FallbackFormat, Refused, SyncPolicy};
+use telemetry_manager::resilient_exporter::{Compression, FallbackFormat, Refused, ReplayOrder, SyncPolicy};
 use telemetry_manager::{Builder, Propagator, SETTINGS, SetupError, TracesExporter, TracesProcessor, otlp_transport};
 
 #[test]
@@ -135,6 +135,7 @@ fn given_in_code() -> Builder {
         .with_dead_letter_max_bytes(12 << 20)
         .with_dead_letter_max_age(minute * 3)
         .with_replay_rate(NonZeroU32::new(12))
+        .with_replay_order(ReplayOrder::Newest)
         .shutdown(|shutdown| {
             shutdown.timeout = Duration::from_secs(8);
             shutdown.replay = Duration::from_millis(300);
@@ -201,6 +202,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.journal.sync_timeout, s.journal.max_bytes), (Duration::from_millis(20), 17 << 20));
     assert_eq!((s.dead_letter.max_bytes, s.dead_letter.max_age), (12 << 20, minute * 3));
     assert_eq!((s.replay.rate, s.request.max_bytes), (NonZeroU32::new(12), 65_536));
+    assert_eq!(s.replay.order, ReplayOrder::Newest);
     assert_eq!((s.attribute_value_length_limit, s.span_attribute_value_length_limit), (Some(70), Some(71)));
     assert_eq!(s.max_age_at_send, Some(minute));
     assert_eq!(s.request.max_spans, NonZeroUsize::new(77));

@@ -173,6 +173,7 @@ const NAMES: [&str; 99] = [
     "OTEL_EXPERIMENTAL_CONFIG_FILE",
     "TELEMETRY_SHUTDOWN_REPLAY",
     "TELEMETRY_CONNECTION_MAX_AGE",
+    "TELEMETRY_REPLAY_ORDER",
     "HTTPS_PROXY",
     "https_proxy",
     "HTTP_PROXY",
@@ -191,6 +192,7 @@ const NAMES: [&str; 99] = [
     "TELEMETRY_JOURNAL_STAGING",
     "TELEMETRY_SHUTDOWN_TIMEOUT",
     "TELEMETRY_THREAD_NICENESS",
+    "TELEMETRY_OUTAGE_SPAN",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.

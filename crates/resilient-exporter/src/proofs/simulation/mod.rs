@@ -61,7 +61,7 @@ use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, ReadBack, Usage};
 use crate::seams::fates::{Fate, Refusal};
-use crate::seams::settings::FallbackFormat;
+use crate::seams::settings::{FallbackFormat, ReplayOrder};
 use crate::shell::disk::requests_of;
 
 type SpanKey = ([u8; 16], [u8; 8]);
@@ -157,6 +157,7 @@ struct Setup {
     age_limit: Option<AgeLimit>,
     failure_threshold: u32,
     fallback: bool,
+    replay_order: ReplayOrder,
     strict: bool,
     seed: u64,
     /// Endpoints in the list.
@@ -175,6 +176,7 @@ impl Setup {
             request_max_spans: if seed.is_multiple_of(2) { usize::MAX } else { 20 },
             failure_threshold: 3,
             fallback,
+            replay_order: if seed.is_multiple_of(3) { ReplayOrder::Newest } else { ReplayOrder::Oldest },
             strict: false,
             seed,
             endpoints: 1,
@@ -192,6 +194,7 @@ impl Setup {
             age_limit: None,
             failure_threshold: 5,
             fallback: true,
+            replay_order: ReplayOrder::Oldest,
             strict: false,
             seed: 1,
             endpoints: 1,
@@ -215,6 +218,7 @@ impl Setup {
             request_max_spans: self.request_max_spans,
             fallback,
             replay_rate: None,
+            replay_order: self.replay_order,
             strict,
             incarnation: seed,
         };
@@ -417,6 +421,9 @@ impl Simulation {
                     Ok(_) => core.on_group_deferred(now),
                     Err(error) => core.on_read_failed(&error.to_string(), now),
                 });
+                if self.effects.is_empty() {
+                    self.disk.read_ahead(order, 0);
+                }
             }
             Some(Effect::SettleGroup(fates)) => {
                 let refusals = fates.iter().flat_map(refused).cloned().collect::<Vec<_>>();

@@ -200,6 +200,11 @@ const ROWS: &[(&str, &[Panel])] = &[
                     ("max by (endpoint) ({endpoint.pause})", "{{endpoint}}: pause"),
                 ],
             },
+        ],
+    ),
+    (
+        "How late do spans arrive?",
+        &[
             Panel {
                 title: "Lateness of delivered batches",
                 help: "From the end of the newest span of a batch to its acknowledgement. Of 5 minutes: half of the \
