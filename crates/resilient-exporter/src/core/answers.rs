@@ -233,7 +233,7 @@ impl Core {
         match work {
             Work::Live(mut entry) => {
                 self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
-                entry.item.throttled = entry.item.throttled.saturating_add(1);
+                entry.item.tries.add_throttled(at);
                 self.return_tried(entry);
             }
             Work::Replay(piece) => {
@@ -260,7 +260,7 @@ impl Core {
             Work::Live(mut entry) => {
                 self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
                 entry.calls += u32::from(is_charged);
-                entry.item.failed.add(endpoint);
+                entry.item.tries.add_failed(endpoint);
                 let is_spent = entry.calls >= self.policy.max_calls && self.storage.is_ready(now);
                 if self.phase == Phase::Running && is_spent && entry.item.may_spill(now) {
                     self.spill(vec![entry]);
@@ -334,7 +334,7 @@ impl Core {
         match work {
             Work::Live(mut entry) => {
                 let batch = &mut entry.item;
-                batch.failed.add(endpoint);
+                batch.tries.add_failed(endpoint);
                 match blame {
                     Blame::Batch
                         if batch.suspicion.is_of(endpoint)
@@ -369,7 +369,7 @@ impl Core {
     fn end_refused(&mut self, work: Work, endpoint: usize, cause: Cause, now: Instant) {
         match work {
             Work::Live(mut entry) => {
-                entry.item.failed.add(endpoint);
+                entry.item.tries.add_failed(endpoint);
                 self.end_as_dead_letter(vec![entry], endpoint, cause);
             }
             Work::Replay(piece) => {

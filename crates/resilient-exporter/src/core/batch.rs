@@ -25,11 +25,8 @@ pub(crate) struct Batch {
     pub(crate) payload: Payload,
     /// The batch that this one was cut from, or its own id.
     pub(super) origin: BatchId,
-    /// Calls that did not end in delivery, throttles aside. Decides the order of calls and nothing else.
-    pub(crate) failed: Failed,
-    /// Calls that the peer throttled. Decides the order among batches that failed as often: a peer may throttle this
-    /// batch alone, for ever, by a limit that it exceeds.
-    pub(super) throttled: u32,
+    /// Its calls that did not end in delivery. Decides the order of calls and nothing else.
+    pub(crate) tries: Tries,
     pub(super) suspicion: Suspicion,
     /// The fallback refused this batch alone: no spill before this instant.
     pub(super) spill_after: Option<Instant>,
@@ -37,22 +34,39 @@ pub(crate) struct Batch {
     pub(super) kept_until: Option<Instant>,
 }
 
-/// The failed calls of a batch, by endpoint. Counts beyond 255 are 255: they decide an order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Failed([u8; MAX_ENDPOINTS]);
+/// The calls of a batch that did not end in delivery, by endpoint. Most batches have none: they take no memory for
+/// them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tries(Option<Box<[Tried; MAX_ENDPOINTS]>>);
 
-impl Failed {
-    pub(super) fn add(&mut self, endpoint: usize) {
-        self.0[endpoint] = self.0[endpoint].saturating_add(1);
+/// Those of one endpoint. The order is that of calls: fewer go first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) struct Tried {
+    /// Throttles aside.
+    pub(super) failed: u32,
+    /// A peer may throttle a batch alone, for ever, by a limit that the batch exceeds: decides among batches that failed
+    /// as often.
+    pub(super) throttled: u32,
+}
+
+impl Tries {
+    pub(super) fn add_failed(&mut self, endpoint: usize) {
+        let tried = &mut self.0.get_or_insert_default()[endpoint];
+        tried.failed = tried.failed.saturating_add(1);
     }
 
-    pub(super) fn at(&self, endpoint: usize) -> u32 {
-        u32::from(self.0[endpoint])
+    pub(super) fn add_throttled(&mut self, endpoint: usize) {
+        let tried = &mut self.0.get_or_insert_default()[endpoint];
+        tried.throttled = tried.throttled.saturating_add(1);
     }
 
-    /// Those of all endpoints.
-    pub(crate) fn sum(&self) -> u32 {
-        self.0.iter().copied().map(u32::from).sum()
+    pub(super) fn at(&self, endpoint: usize) -> Tried {
+        self.0.as_ref().map_or_else(Tried::default, |all| all[endpoint])
+    }
+
+    /// The failed calls to all endpoints.
+    pub(crate) fn failed(&self) -> u32 {
+        self.0.as_ref().map_or(0, |all| all.iter().map(|tried| tried.failed).fold(0, u32::saturating_add))
     }
 }
 
@@ -62,8 +76,7 @@ impl Batch {
         Self {
             payload,
             origin,
-            failed: Failed::default(),
-            throttled: 0,
+            tries: Tries::default(),
             suspicion: Suspicion::default(),
             spill_after: None,
             kept_until: None,

@@ -255,7 +255,8 @@ impl Core {
     /// Another call for a stored batch may go to the endpoint in use.
     fn has_room_for_replay(&self) -> bool {
         let in_use = self.endpoints.in_use();
-        let calls = self.in_flight.iter().filter(|call| call.endpoint == in_use && matches!(call.work, Work::Replay(_)));
+        let calls =
+            self.in_flight.iter().filter(|call| call.endpoint == in_use && matches!(call.work, Work::Replay(_)));
         calls.count() < self.most_replay_calls(in_use)
     }
 

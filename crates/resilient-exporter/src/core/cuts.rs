@@ -81,7 +81,7 @@ impl Core {
         let pause = if self.phase == Phase::Running { PAUSE } else { PAUSE_IN_DRAIN };
         if let Some(mut work) = self.cut(work, endpoint, limit, Some(now + pause), now) {
             if let Work::Live(entry) = &mut work {
-                entry.item.failed.add(endpoint);
+                entry.item.tries.add_failed(endpoint);
             }
             self.set_oversized(work, endpoint, cause, now);
         }
@@ -108,15 +108,15 @@ impl Core {
         let Some(pieces) = payload.cut_within(limit, max_spans, || self.next_id()) else { return Some(work) };
         match work {
             Work::Live(entry) => {
-                let mut failed = entry.item.failed;
+                let mut tries = entry.item.tries.clone();
                 if not_before.is_some() {
-                    failed.add(endpoint);
+                    tries.add_failed(endpoint);
                 }
                 self.durable.on_cut(payload.id(), &pieces);
                 for payload in pieces.into_iter().rev() {
                     let size = size_of(&payload);
                     let mut item = entry.item.piece(payload);
-                    item.failed = failed;
+                    item.tries = tries.clone();
                     item.suspicion.wait_until(not_before);
                     self.memory.give_back(Entry { item, size, calls: 0, ..entry.clone() });
                 }
@@ -226,7 +226,7 @@ impl Core {
     }
 
     fn store_letter(&mut self, pieces: Vec<Entry<Batch>>, endpoint: usize, cause: Cause) {
-        let attempts = attempts(pieces.iter().map(|entry| entry.item.failed.sum()).max().unwrap_or_default(), &cause);
+        let attempts = attempts(pieces.iter().map(|entry| entry.item.tries.failed()).max().unwrap_or_default(), &cause);
         let payload = match &pieces[..] {
             [alone] => alone.item.payload.clone(),
             pieces => joined(pieces.iter().map(|entry| entry.item.payload.clone()).collect()),

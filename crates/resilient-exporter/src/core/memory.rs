@@ -7,7 +7,7 @@ use std::time::Instant;
 use otlp_payload::Payload;
 use span_buffer::{Buffer, Entry, Limits, Size, Snapshot};
 
-use super::batch::Batch;
+use super::batch::{Batch, Tried};
 
 /// The parts of a limit above which, and down to which, the buffer moves its oldest batches to the disk in one go. The
 /// part above takes the batches that arrive while the disk thread writes.
@@ -81,14 +81,14 @@ impl Memory {
         let first = match turn {
             Turn::Oldest => self.buffer.take_where(is_ready),
             Turn::Ordinary => self.buffer.take_where(|entry| {
-                let Batch { failed, throttled, .. } = entry.item;
-                is_ready(entry) && failed.at(endpoint) < STEP_ASIDE_AFTER && throttled < STEP_ASIDE_AFTER
+                let Tried { failed, throttled } = entry.item.tries.at(endpoint);
+                is_ready(entry) && failed < STEP_ASIDE_AFTER && throttled < STEP_ASIDE_AFTER
             }),
             Turn::Probe => None,
         };
         first.or_else(|| {
             let ready = self.buffer.iter().filter(|entry| is_ready(entry));
-            let tries = |entry: &Entry<Batch>| (entry.item.failed.at(endpoint), entry.item.throttled);
+            let tries = |entry: &Entry<Batch>| entry.item.tries.at(endpoint);
             let fewest = ready.map(tries).min()?;
             self.buffer.take_where(|entry| is_ready(entry) && tries(entry) == fewest)
         })

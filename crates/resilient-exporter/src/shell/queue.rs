@@ -69,10 +69,10 @@ impl DiskQueue {
     ///
     /// # Errors
     /// The effect, and the instant at which the disk thread ended.
-    pub(crate) fn push(&self, effect: Effect) -> Result<(), (Effect, Instant)> {
+    pub(crate) fn push(&self, effect: Effect) -> Result<(), Box<(Effect, Instant)>> {
         let mut state = self.state.lock();
         if let Some(ended) = state.ended {
-            return Err((effect, ended));
+            return Err(Box::new((effect, ended)));
         }
         state.effects.push_back(effect);
         self.work.notify_one();

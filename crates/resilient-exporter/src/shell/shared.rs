@@ -239,7 +239,7 @@ impl Shared {
             (Effect::Publish(event), _) => return Some(event),
             (effect @ (Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_) | Effect::RemoveOldest), _) => {
                 let undone = match &self.journal {
-                    Some(journal) => journal.push(effect).err(),
+                    Some(journal) => journal.push(effect).err().map(|effect| *effect),
                     None => Some(effect),
                 };
                 if let Some(effect) = undone {
@@ -251,7 +251,8 @@ impl Shared {
                     // The journal thread syncs at once from now on.
                     let _ = journal.push(Effect::Stop);
                 }
-                if let Err((effect, ended)) = disk.push(effect) {
+                if let Err(undone) = disk.push(effect) {
+                    let (effect, ended) = *undone;
                     core.on_undone(effect, ended);
                 }
             }

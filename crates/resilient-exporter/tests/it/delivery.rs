@@ -288,7 +288,10 @@ fn stored_spans_are_delivered_in_the_order_that_is_set() {
         collector.start_again().expect("the same ports");
         build().handle.settled(PATIENCE).expect("delivered");
         let requests = collector.requests();
-        let sent = requests.iter().map(|request| otlp_payload::span_ids(&request.body).count()).collect::<Vec<_>>();
+        let sent = requests
+            .iter()
+            .map(|request| otlp_payload::span_ids(&request.body).expect("a request").count())
+            .collect::<Vec<_>>();
         assert_eq!(sent, expected, "{order:?}");
     }
 }
