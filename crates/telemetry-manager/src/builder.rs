@@ -286,6 +286,47 @@ impl Builder {
     }
 }
 
+/// The collectors behind it.
+impl Builder {
+    /// Sets the collectors that take over, in this order, while those before them are unavailable: URLs, or
+    /// [`FailoverEndpoint`](otlp_transport::FailoverEndpoint)s with settings of their own. An empty list is for none.
+    /// Beats `TELEMETRY_FAILOVER_ENDPOINTS`.
+    ///
+    /// ```
+    /// use telemetry_manager::OpenTelemetryManager;
+    /// use telemetry_manager::otlp_transport::FailoverEndpoint;
+    ///
+    /// let other = FailoverEndpoint::new("https://otlp.vendor.example:4317").with_headers_file("/run/secrets/vendor");
+    /// let mut builder = OpenTelemetryManager::builder()
+    ///     .with_endpoint("http://collector-a:4317")
+    ///     .with_failover_endpoints(["http://collector-b:4317".into(), other])
+    ///     .with_vars(|_| None);
+    /// assert_eq!(builder.settings()?.failover[0].endpoint(), "http://collector-b:4317");
+    /// # Ok::<(), telemetry_manager::SetupError>(())
+    /// ```
+    pub fn with_failover_endpoints(
+        mut self,
+        endpoints: impl IntoIterator<Item = impl Into<otlp_transport::FailoverEndpoint>>,
+    ) -> Self {
+        self.transport = self.transport.with_failover_endpoints(endpoints);
+        self
+    }
+
+    /// Sets one more such collector, the last one, which has the headers and the client certificate of the first one on
+    /// any host, but never over plain HTTP where the first one has TLS. Beats `OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT`
+    /// and `OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT`.
+    pub fn with_fallback_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.transport = self.transport.with_fallback_endpoint(url);
+        self
+    }
+
+    /// Sets how long a collector must have taken single batches, without a failure, until all batches return to it;
+    /// 30 s by default. Beats `TELEMETRY_FAILBACK_DELAY`.
+    pub fn with_failback_delay(self, delay: Duration) -> Self {
+        self.give("with_failback_delay", move |settings| settings.failback_delay = delay)
+    }
+}
+
 /// Traces.
 impl Builder {
     /// Sets the sampler. Beats `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`; [`Settings`] does not show it.

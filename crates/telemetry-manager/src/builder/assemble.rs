@@ -81,7 +81,8 @@ impl Builder {
             .with_sampler(self.sampler.take().unwrap_or_else(|| Box::new(settings.sdk_sampler())))
             .with_resource(resource.clone());
         let of_exporter = processor.as_ref().map_or(&[][..], Processor::start_warnings);
-        let lines = Arc::new(StartLines::new(&settings.warnings, of_exporter, settings.summary()));
+        let lines = StartLines::new(&settings.warnings, of_exporter, &settings.remarks, settings.summary());
+        let lines = Arc::new(lines);
         let (provider, running) = match processor {
             Some(processor) => {
                 let (provider, running) = processor.install(provider, &resource, &settings, &lines)?;

@@ -131,7 +131,7 @@ fn every_field_has_a_row() {
         let below = |row: &'static Setting| row.field.strip_prefix(parent)?.split('.').next().map(str::to_owned);
         SETTINGS.iter().filter_map(below).collect::<BTreeSet<_>>()
     };
-    let private = ["preset", "warnings", "in_code", "chosen", "service_namespace"].map(str::to_owned);
+    let private = ["preset", "warnings", "remarks", "in_code", "chosen", "service_namespace"].map(str::to_owned);
     let shown = fields(&format!("{:#?}", Settings::defaults()));
     assert_eq!(shown, &rows("") | &BTreeSet::from(private));
     assert_eq!(fields(&format!("{:#?}", Batch::default())), rows("batch."));
