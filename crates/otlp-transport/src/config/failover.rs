@@ -32,13 +32,13 @@ use crate::reading::Reading;
 #[must_use]
 pub struct FailoverEndpoint {
     own: ConfigBuilder,
-    /// The built-in authorities are trusted, whatever the primary endpoint's setting is.
+    /// The built-in authorities are trusted, also where the primary endpoint has a file of others.
     trusts_built_in: bool,
 }
 
 impl FailoverEndpoint {
-    /// The endpoint at this URL, which is read as the one of [`ConfigBuilder::with_endpoint`]: over HTTP `/v1/traces` is
-    /// put behind its path, or the path of the signal.
+    /// The endpoint at this URL, which is read as the one of [`ConfigBuilder::with_endpoint`]: over HTTP `/v1/traces`
+    /// is put behind its path, or the path of the signal.
     pub fn new(url: impl Into<String>) -> Self {
         let endpoint = Some(Given::new("with_failover_endpoints", url.into(), Reach::Listed));
         Self { own: ConfigBuilder { endpoint, ..ConfigBuilder::default() }, trusts_built_in: false }
@@ -63,14 +63,15 @@ impl FailoverEndpoint {
         self
     }
 
-    /// Headers of this endpoint that change while the transport runs. It has no header of the primary endpoint then.
+    /// Headers of this endpoint that change while the transport runs. The endpoint has no header of the primary one
+    /// then.
     pub fn with_credentials(mut self, credentials: Arc<dyn Credentials>) -> Self {
         self.own = self.own.with_credentials(credentials);
         self
     }
 
-    /// A PEM file of the authorities that may have signed this endpoint's certificate. Without it the authorities of the
-    /// primary endpoint are trusted: those of its file, if it has one, else the built-in ones.
+    /// A PEM file of the authorities that may have signed this endpoint's certificate. Without it the authorities of
+    /// the primary endpoint are trusted: those of its file, if it has one, else the built-in ones.
     pub fn with_certificate(mut self, path: impl Into<PathBuf>) -> Self {
         self.own = self.own.with_certificate(path);
         self.trusts_built_in = false;
@@ -156,8 +157,8 @@ impl ConfigBuilder {
     }
 
     /// One more endpoint behind those of [`with_failover_endpoints`](Self::with_failover_endpoints), which has the
-    /// primary endpoint's headers and client certificate on any host; over plain HTTP it has them only where the primary
-    /// endpoint is without TLS too. Beats the variables `OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT` and
+    /// primary endpoint's headers and client certificate on any host; over plain HTTP it has them only where the
+    /// primary endpoint is without TLS too. Beats the variables `OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT` and
     /// `OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT`.
     pub fn with_fallback_endpoint(mut self, url: impl Into<String>) -> Self {
         self.fallback = Some(Given::new("with_fallback_endpoint", url.into(), Reach::General));
@@ -375,7 +376,7 @@ impl Member {
 struct Withheld {
     headers: bool,
     certificate: bool,
-    /// It is on the same host, or may have them on any host: only plain HTTP keeps them back.
+    /// The endpoint is on the same host, or may have them on any host: only plain HTTP keeps them back.
     is_near: bool,
 }
 
