@@ -131,7 +131,7 @@ impl ConfigBuilder {
         if self.insecure.is_none() {
             self.insecure = vars.read(names.insecure, "true or false is accepted", boolean).map(|(value, _)| value);
         }
-        self.proxy.fill_from(&vars.vars);
+        self.proxy.fill_from(vars.vars);
         let files = &mut self.key_files;
         for (file, names) in [
             (&mut files.authorities, names.certificate),

@@ -47,7 +47,7 @@ pub(crate) static IN_CODE: ListNames = list_names!("with_failover_endpoints": 1 
 
 /// An option of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
+enum MemberOption {
     HeadersFile,
     Protocol,
     Certificate,
@@ -55,7 +55,7 @@ enum Key {
     ClientKey,
 }
 
-impl Key {
+impl MemberOption {
     const ALL: [Self; 5] =
         [Self::HeadersFile, Self::Protocol, Self::Certificate, Self::ClientCertificate, Self::ClientKey];
 
@@ -116,7 +116,7 @@ fn read_member(
     for option in parts.filter(|option| !option.is_empty()) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         let (name, value) = (name.trim(), value.trim());
-        let Some(key) = Key::of(name) else { return fail(unknown(name, value)) };
+        let Some(key) = MemberOption::of(name) else { return fail(unknown(name, value)) };
         if value.is_empty() {
             return fail(FailoverProblem::NoValue { option: key.word() });
         }
@@ -125,8 +125,8 @@ fn read_member(
         }
         given.push(key);
         endpoint = match key {
-            Key::HeadersFile => endpoint.with_headers_file(value),
-            Key::Protocol => match Protocol::of_word(value) {
+            MemberOption::HeadersFile => endpoint.with_headers_file(value),
+            MemberOption::Protocol => match Protocol::of_word(value) {
                 Some((protocol, note)) => {
                     notes.extend(note.map(|note| Note::new(names.protocol, format!("{}={note}", names.protocol))));
                     endpoint.with_protocol(protocol)
@@ -142,10 +142,10 @@ fn read_member(
                     endpoint
                 }
             },
-            Key::Certificate if value.eq_ignore_ascii_case("system") => endpoint.with_system_certificates(),
-            Key::Certificate => endpoint.with_certificate(value),
-            Key::ClientCertificate => endpoint.with_client_certificate(value),
-            Key::ClientKey => endpoint.with_client_key(value),
+            MemberOption::Certificate if value.eq_ignore_ascii_case("system") => endpoint.with_system_certificates(),
+            MemberOption::Certificate => endpoint.with_certificate(value),
+            MemberOption::ClientCertificate => endpoint.with_client_certificate(value),
+            MemberOption::ClientKey => endpoint.with_client_key(value),
         };
     }
     Ok(endpoint)
@@ -157,5 +157,5 @@ fn unknown(name: &str, value: &str) -> FailoverProblem {
     let is_word =
         name.len() <= 24 && name.bytes().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'));
     let is_name = is_word && !value.is_empty() && !value.starts_with('=');
-    FailoverProblem::UnknownOption { option: is_name.then(|| name.to_owned()), meant: Key::meant(name) }
+    FailoverProblem::UnknownOption { option: is_name.then(|| name.to_owned()), meant: MemberOption::meant(name) }
 }
