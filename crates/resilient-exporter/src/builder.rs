@@ -14,13 +14,14 @@ use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::{Limits, Size};
 
 use self::storage::Storage;
-use crate::core::{Core, Endpoint, Policy};
+use crate::core::{Core, Endpoint, Endpoints, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
 use crate::pipeline::Pipeline;
 use crate::processor::ResilientSpanProcessor;
 use crate::report::details::StorageLimits;
 use crate::report::notes::StorageNote;
+use crate::report::position::MAX_ENDPOINTS;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Fallback;
@@ -88,6 +89,7 @@ impl<E: SpanExporter + 'static> IntoPrimary<ByExporter> for E {
 pub struct Builder {
     settings: Settings,
     primary: Option<Arc<dyn Transport>>,
+    failover: Vec<Arc<dyn Transport>>,
     fallback: Option<Box<dyn Fallback>>,
     journal: Option<Box<dyn Journal>>,
     breaker: Option<ConfigBuilder>,
@@ -101,6 +103,7 @@ impl Default for Builder {
         Self {
             settings: Settings::default(),
             primary: None,
+            failover: Vec::new(),
             fallback: None,
             journal: None,
             breaker: None,
@@ -135,6 +138,17 @@ impl Builder {
     /// With an exporter, if the system gives no thread for it.
     pub fn with_primary<Kind>(mut self, primary: impl IntoPrimary<Kind>) -> Self {
         self.primary = Some(primary.into_primary());
+        self
+    }
+
+    /// Adds a collector of a lower priority than those before it, 15 at most: spans go to it while the others are
+    /// unavailable. Buffer, journal and files are common; breaker, backoff, learned sizes and refusals are each
+    /// collector's own. [`Failover`](crate::Failover) has the rules.
+    ///
+    /// # Panics
+    /// With an exporter, if the system gives no thread for it.
+    pub fn with_failover<Kind>(mut self, collector: impl IntoPrimary<Kind>) -> Self {
+        self.failover.push(collector.into_primary());
         self
     }
 
@@ -241,19 +255,33 @@ impl Builder {
     /// # Errors
     /// As [`build`](Self::build); [`BuildError::Signal`] if the transport does not carry the signal.
     pub fn build_pipeline(mut self, signal: Signal) -> Result<Pipeline, BuildError> {
-        let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
-        if !transport.carries(signal) {
-            return Err(BuildError::Signal { endpoint: transport.endpoint().to_owned(), signal });
+        let Some(primary) = self.primary.take() else { return Err(BuildError::NoPrimary) };
+        let mut transports = vec![primary];
+        transports.append(&mut self.failover);
+        if transports.len() > MAX_ENDPOINTS {
+            return Err(BuildError::TooManyEndpoints { count: transports.len(), most: MAX_ENDPOINTS });
+        }
+        if let Some(other) = transports.iter().find(|transport| !transport.carries(signal)) {
+            return Err(BuildError::Signal { endpoint: other.endpoint().to_owned(), signal });
         }
         self.check()?;
         // Opening writes files, and dropping them too. The threads that are started below begin with the mask of this
         // one, and keep it: those that write files, and those whose warnings a log subscriber may write to one.
         let _blocked = signals::Blocked::new();
         let mut chance = rand::rngs::SmallRng::seed_from_u64(entropy());
-        let breaker = match self.breaker.take() {
-            Some(breaker) => breaker.with_seed(chance.random()).build().map_err(BuildError::CircuitBreaker)?,
-            None => self.breaker_config().with_seed(chance.random()).build().map_err(of_breaker)?,
+        let own_breaker = self.breaker.take();
+        let endpoint = |_: &Arc<dyn Transport>| -> Result<Endpoint, BuildError> {
+            let breaker = match &own_breaker {
+                Some(breaker) => {
+                    breaker.clone().with_seed(chance.random()).build().map_err(BuildError::CircuitBreaker)?
+                }
+                None => self.breaker_config().with_seed(chance.random()).build().map_err(of_breaker)?,
+            };
+            let endpoint = Endpoint::new(Machine::new(breaker), self.clock.now());
+            Ok(endpoint.with_max_concurrency(self.settings.max_concurrency))
         };
+        let endpoints = transports.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        let endpoints = Endpoints::new(endpoints, self.settings.failover.failback_delay);
         let backoff: Box<dyn Backoff> = match self.backoff.take() {
             Some(backoff) => backoff,
             None => Box::new(self.exponential().map_err(of_backoff)?),
@@ -274,15 +302,15 @@ impl Builder {
             incarnation: journal.as_ref().map_or_else(|| chance.random(), |journal| journal.incarnation()),
         };
         let recovered = found_usage.map_or(0, |usage| usage.spans);
-        let endpoint =
-            Endpoint::new(Machine::new(breaker), self.clock.now()).with_max_concurrency(self.settings.max_concurrency);
-        let mut core = Core::new(policy, endpoint, recovered, chance.random()).of_signal(signal);
+        let mut core = Core::new(policy, endpoints, recovered, chance.random()).of_signal(signal);
         if let Some(journal) = &mut journal {
             core = core.with_journal(journal.found(), journal.can_read(), self.clock.now());
         }
-        core.set_can_change(net::can_change(&*transport));
+        for (at, transport) in transports.iter().enumerate() {
+            core.set_can_change(at, net::can_change(&**transport));
+        }
         core.storage.set_more(fallback.as_ref().is_some_and(|fallback| disk::has_more(&**fallback)));
-        let endpoint = transport.endpoint_of(signal).to_owned();
+        let endpoints = transports.iter().map(|transport| transport.endpoint_of(signal).to_owned()).collect();
         let committer = journal.map(|journal| Committer::new(journal, self.settings.journal.sync));
         // A journal alone has a disk thread too.
         let fallback = fallback.or_else(|| committer.is_some().then(|| Box::new(NoFallback) as _));
@@ -295,7 +323,7 @@ impl Builder {
             max_age_at_send: self.settings.max_age_at_send,
             clock,
             backoff,
-            endpoint,
+            endpoints,
             no_fallback,
             storage_notes,
             journal_timeout,
@@ -323,7 +351,7 @@ impl Builder {
         let started = journal.and_then(|()| {
             spawn(&shared, "holdfast-net", move |shared| {
                 nice::be_nicer_by(niceness);
-                net::run(shared, &transport, runtime, limit);
+                net::run(shared, &transports, runtime, limit);
             })
         });
         if let Err(error) = started {

@@ -122,7 +122,7 @@ impl SpanExporter for ResilientSpanExporter {
 impl fmt::Debug for ResilientSpanExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResilientSpanExporter")
-            .field("endpoint", &self.pipeline.shared.endpoint)
+            .field("endpoint", &self.pipeline.shared.primary())
             .finish_non_exhaustive()
     }
 }

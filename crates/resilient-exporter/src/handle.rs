@@ -12,7 +12,7 @@ use crate::report::events::Event;
 use crate::report::forked::Forked;
 use crate::report::health::Health;
 use crate::report::ledger::Ledger;
-use crate::report::outage_records::OutageRecord;
+use crate::report::outage_records::{OutageRecord, Recorded};
 use crate::shell::ending::ShutdownError;
 use crate::shell::flush::{FlushError, SettleError, WaitFailure, on_thread};
 use crate::shell::own;
@@ -62,7 +62,8 @@ impl Handle {
         // Clocks of a user's: outside the lock.
         let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
         let outages = self.shared.core().outages();
-        outages.into_iter().map(|outage| outage.at(&self.shared.endpoint, now, wall)).collect()
+        let name = |outage: &Recorded| self.shared.endpoint(outage.endpoint).to_owned();
+        outages.into_iter().map(|outage| (name(&outage), outage)).map(|(name, outage)| outage.at(&name, now, wall)).collect()
     }
 
     /// Has every batch that was accepted before this call leave memory: waits until each has an answer. When the
@@ -219,6 +220,6 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("endpoint", &self.shared.endpoint).finish_non_exhaustive()
+        f.debug_struct("Handle").field("endpoint", &self.shared.primary()).finish_non_exhaustive()
     }
 }

@@ -24,7 +24,7 @@ impl Core {
     }
 
     /// Takes the spans that are too old out of the batch of the next call. Returns the batch if it has none.
-    pub(super) fn without_old(&mut self, work: Work, now: Instant) -> Option<Work> {
+    pub(super) fn without_old(&mut self, work: Work, endpoint: usize, now: Instant) -> Option<Work> {
         let Some(AgeLimit { before, max_age }) = self.age_limit else { return Some(work) };
         let payload = work.payload().clone();
         let Some(Aged { old: Some(old), young }) = payload.separate_ended_before(before, || self.next_id()) else {
@@ -43,11 +43,11 @@ impl Core {
                         Entry { item, size, ..entry }
                     }
                 };
-                self.end_as_dead_letter(vec![old], cause);
+                self.end_as_dead_letter(vec![old], endpoint, cause);
             }
             Work::Replay(piece) if piece.is_merged() => self.with_group(|group| group.take_apart(&piece)),
             Work::Replay(piece) => {
-                self.with_group(|group| group.on_separated(&piece, young, old, cause));
+                self.with_group(|group| group.on_separated(&piece, endpoint, young, old, cause));
                 self.settle_group(now);
             }
         }

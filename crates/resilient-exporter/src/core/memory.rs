@@ -75,20 +75,20 @@ impl Memory {
         self.buffer.give_back(entry);
     }
 
-    /// Takes the batch of the next call, by the rule of its turn. A batch that waits for itself stays.
-    pub(super) fn take_next(&mut self, turn: Turn, now: Instant) -> Option<Entry<Batch>> {
+    /// Takes the batch of the next call to this endpoint, by the rule of its turn. A batch that waits for itself stays.
+    pub(super) fn take_next(&mut self, endpoint: usize, turn: Turn, now: Instant) -> Option<Entry<Batch>> {
         let is_ready = |entry: &Entry<Batch>| entry.item.waits_until(now).is_none();
         let first = match turn {
             Turn::Oldest => self.buffer.take_where(is_ready),
             Turn::Ordinary => self.buffer.take_where(|entry| {
                 let Batch { failed, throttled, .. } = entry.item;
-                is_ready(entry) && failed < STEP_ASIDE_AFTER && throttled < STEP_ASIDE_AFTER
+                is_ready(entry) && failed.at(endpoint) < STEP_ASIDE_AFTER && throttled < STEP_ASIDE_AFTER
             }),
             Turn::Probe => None,
         };
         first.or_else(|| {
             let ready = self.buffer.iter().filter(|entry| is_ready(entry));
-            let tries = |entry: &Entry<Batch>| (entry.item.failed, entry.item.throttled);
+            let tries = |entry: &Entry<Batch>| (entry.item.failed.at(endpoint), entry.item.throttled);
             let fewest = ready.map(tries).min()?;
             self.buffer.take_where(|entry| is_ready(entry) && tries(entry) == fewest)
         })

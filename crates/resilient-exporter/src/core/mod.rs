@@ -23,6 +23,8 @@
 //! | `durable` | durable mode: the journal record of each batch |
 //! | `effects` | the effects that the shell acts on |
 //! | `endpoint` | one collector: breaker, waits, concurrency |
+//! | `endpoints` | all collectors, and the one that gets the next call |
+//! | `failover` | the moves between collectors |
 //! | `group` | one group of stored batches |
 //! | `journal` | the journal thread's results, and batches that leave memory for the journal and return |
 //! | `kept` | the batches that the journal holds and memory does not |
@@ -49,6 +51,8 @@ mod drain;
 mod durable;
 mod effects;
 mod endpoint;
+mod endpoints;
+mod failover;
 mod group;
 mod journal;
 mod kept;
@@ -76,16 +80,15 @@ use span_buffer::{Entry, Limits, Size};
 use self::accounts::Accounts;
 pub(crate) use self::age::AgeLimit;
 pub(crate) use self::batch::Batch;
-use self::credentials::Renewals;
 use self::cuts::Oversized;
 use self::drain::Drain;
 use self::durable::Durable;
 pub(crate) use self::durable::Written;
 pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill};
 pub(crate) use self::endpoint::{Attempts, Endpoint};
+pub(crate) use self::endpoints::{Collector, Endpoints};
 use self::group::Piece;
 use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of};
-use self::outage::{Outage, Tally};
 use self::replay::Replay;
 pub(crate) use self::saves::Flush;
 use self::saves::{Saving, Waiting};
@@ -96,6 +99,7 @@ use self::stored::Replayed;
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place, RefuseReason};
 use crate::report::outage_records::Records;
+use crate::report::position::Position;
 
 /// The settings of a core.
 pub(crate) struct Policy {
@@ -118,6 +122,8 @@ pub(crate) struct Policy {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) id: u64,
+    /// The place of the endpoint that it goes to.
+    pub(crate) endpoint: usize,
     pub(crate) payload: Payload,
     /// The call uses a new connection.
     pub(crate) is_fresh: bool,
@@ -131,6 +137,8 @@ enum Work {
 
 struct InFlight {
     id: u64,
+    /// The place of its endpoint.
+    endpoint: usize,
     work: Work,
     ticket: Ticket,
     started: Instant,
@@ -151,7 +159,7 @@ pub(crate) struct Core {
     pub(crate) accounts: Accounts,
     pub(crate) memory: Memory,
     pub(crate) durable: Durable,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoints: Endpoints,
     pub(crate) storage: Storage,
     policy: Policy,
     /// The signal of all batches.
@@ -162,9 +170,6 @@ pub(crate) struct Core {
     oversized: Vec<Oversized>,
     /// Dropped spans by reason, as a drain found them when it began.
     dropped_before: BTreeMap<&'static str, u64>,
-    outage: Outage,
-    /// The numbers of the outage, or of the failures that may become one.
-    tally: Option<Tally>,
     records: Records,
     replayed: Replayed,
     /// Batches in memory may be suspects.
@@ -174,7 +179,6 @@ pub(crate) struct Core {
     in_flight: Vec<InFlight>,
     /// Calls of `in_flight` that repeat refused ones and have not gone out yet.
     repeats: Vec<Call>,
-    renewals: Renewals,
     saving: Option<Saving>,
     /// Flushes that wait.
     flushes: Vec<Waiting>,
@@ -193,14 +197,14 @@ pub(crate) struct Core {
 
 impl Core {
     /// A core without durable mode, with `recovered` spans in the fallback.
-    pub(crate) fn new(policy: Policy, endpoint: Endpoint, recovered: u64, seed: u64) -> Self {
+    pub(crate) fn new(policy: Policy, endpoints: impl Into<Endpoints>, recovered: u64, seed: u64) -> Self {
         let mut accounts = Accounts::default();
         accounts.transfer(usize::try_from(recovered).unwrap_or(usize::MAX), Place::Recovered, Place::InFallback);
         Self {
             accounts,
             memory: Memory::new(policy.limits),
             durable: Durable::off(),
-            endpoint,
+            endpoints: endpoints.into(),
             storage: Storage::new(policy.fallback),
             spills: Spills::default(),
             replay: Replay::new(policy.replay_rate),
@@ -208,15 +212,12 @@ impl Core {
             signal: Signal::Traces,
             oversized: Vec::new(),
             dropped_before: BTreeMap::new(),
-            outage: Outage::default(),
-            tally: None,
             records: Records::default(),
             replayed: Replayed::default(),
             has_suspects: false,
             age_limit: None,
             in_flight: Vec::new(),
             repeats: Vec::new(),
-            renewals: Renewals::default(),
             saving: None,
             flushes: Vec::new(),
             expected: Expected::default(),
@@ -336,10 +337,11 @@ impl Core {
         }
     }
 
-    /// The endpoint is asked and accepts nothing.
+    /// The endpoint in use is asked and accepts nothing.
     fn is_unwilling(&self, now: Instant) -> bool {
-        let oldest_call = self.in_flight.iter().map(|call| call.started).min();
-        self.endpoint.is_unwilling(oldest_call, now)
+        let in_use = self.endpoints.in_use();
+        let calls = self.in_flight.iter().filter(|call| call.endpoint == in_use);
+        self.endpoints.current().is_unwilling(calls.map(|call| call.started).min(), now)
     }
 
     /// The reason for which memory has no room: the disk is slow only if it writes and the fallback has no trouble.
@@ -357,8 +359,8 @@ impl Core {
         self.durable.on_ended(entry.item.payload.id());
         self.on_dropped(entry);
         // Memory is full, or a batch too old, because the endpoint takes nothing.
-        let cause = self.endpoint.refusing().or(self.accounts.counters.last_cause());
-        let is_the_cause = self.endpoint.has_failed() && reason != DropReason::DiskSlow;
+        let cause = self.endpoints.current().refusing().or(self.accounts.counters.last_cause());
+        let is_the_cause = self.endpoints.current().has_failed() && reason != DropReason::DiskSlow;
         let detail = cause.filter(|_| is_the_cause).map(ToString::to_string).unwrap_or_default();
         self.accounts.drop_spans(entry.size.count, Place::Buffered, reason, detail);
     }
@@ -381,8 +383,8 @@ impl Core {
     /// An operator knows of a change at the collector: the next call passes backoff and breaker, but no pause of the
     /// peer's, no batch waits for itself, and the sizes that the endpoint has refused are forgotten.
     pub(crate) fn retry_now(&mut self) {
-        self.endpoint.grant_pass();
-        self.endpoint.sizes.forget_all();
+        self.grant_passes();
+        self.endpoints.iter_mut().for_each(|endpoint| endpoint.sizes.forget_all());
         self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
         self.replay.on_retry_now();
     }
@@ -401,12 +403,17 @@ impl Core {
     }
 
     pub(super) fn publish_changes(&mut self, now: Instant) {
-        for change in self.endpoint.take_changes() {
-            if change.to == State::Open {
-                self.outage.on_breaker_opened(now);
+        for at in 0..self.endpoints.len() {
+            let collector = self.endpoints.collector_mut(at);
+            for change in collector.endpoint.take_changes() {
+                if change.to == State::Open {
+                    collector.outage.on_breaker_opened(now);
+                }
+                let endpoint = Position::new(at);
+                self.accounts.publish(Event::Breaker { endpoint, from: change.from, to: change.to });
             }
-            self.accounts.publish(Event::Breaker { from: change.from, to: change.to });
         }
+        self.publish_moves();
     }
 
     // Queries.
@@ -440,8 +447,9 @@ impl Core {
         dropped.filter(|&(_, spans)| spans > 0).collect()
     }
 
+    /// The state of the breaker of the endpoint in use.
     pub(crate) fn breaker_state(&self) -> State {
-        self.endpoint.state()
+        self.endpoints.current().state()
     }
 
     /// A batch that was accepted up to `instant` waits in memory.
@@ -465,16 +473,18 @@ impl Core {
     /// abandoned, or its failure is one that another call has reported.
     pub(crate) fn attempts(&mut self, id: u64, hint: Option<Duration>) -> Option<Attempts> {
         let call = self.in_flight.iter().find(|call| call.id == id)?;
-        if hint.is_none() && self.endpoint.is_counted(call.started) {
+        let (endpoint, started) = (self.endpoints.of(call.endpoint), call.started);
+        if hint.is_none() && endpoint.is_counted(started) {
             return None;
         }
         let unit = self.chance.random();
-        Some(self.endpoint.attempts(unit))
+        Some(endpoint.attempts(unit))
     }
 
-    /// The first failure since the last success, while there is an outage and its last call has failed.
+    /// The first failure of the endpoint in use since its last success, while there is an outage and its last call has
+    /// failed.
     pub(crate) fn outage_since(&self) -> Option<Instant> {
-        self.outage.down_since()
+        self.endpoints.collector(self.endpoints.in_use()).outage.down_since()
     }
 
     /// Spans that wait behind the file that the disk thread writes, or for the dead letter of their batch.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::report::events::Event;
 use crate::report::ledger::Ledger;
 use crate::report::outage_records::Numbers;
+use crate::report::position::Position;
 
 /// An outage begins if no call succeeds for this time after a failure, and ends if no call fails for this time after a
 /// success.
@@ -183,9 +184,9 @@ impl Tally {
     }
 
     /// The event of the end.
-    pub(super) fn ended(duration: Duration, numbers: Numbers) -> Event {
+    pub(super) fn ended(endpoint: Position, duration: Duration, numbers: Numbers) -> Event {
         let Numbers { waited, lost, possible_duplicates } = numbers;
-        Event::OutageEnded { duration, waited, lost, possible_duplicates }
+        Event::OutageEnded { endpoint, duration, waited, lost, possible_duplicates }
     }
 }
 

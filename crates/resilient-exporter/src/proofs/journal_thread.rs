@@ -132,7 +132,7 @@ impl Exporter {
             max_age_at_send: None,
             clock: Arc::new(clocks.clone()),
             backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
-            endpoint: "proof".to_owned(),
+            endpoints: vec!["proof".to_owned()],
             no_fallback: None,
             storage_notes: Vec::new(),
             journal_timeout: Duration::ZERO,

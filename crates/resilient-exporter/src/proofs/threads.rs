@@ -199,7 +199,7 @@ impl Exporter {
             max_age_at_send: None,
             clock: Arc::new(SystemClock),
             backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
-            endpoint: "proof".to_owned(),
+            endpoints: vec!["proof".to_owned()],
             no_fallback: None,
             storage_notes: Vec::new(),
             journal_timeout: PATIENCE,

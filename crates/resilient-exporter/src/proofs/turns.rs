@@ -11,6 +11,7 @@ use span_buffer::{Limits, Size};
 
 use crate::core::{Core, Effect, Endpoint, Policy};
 use crate::proofs::spans::spans;
+use crate::report::position::Position;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Failures, Fate, Refusal, Refusals};
@@ -40,7 +41,7 @@ fn shared(core: Core) -> Shared {
         max_age_at_send: None,
         clock: Arc::new(SystemClock),
         backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
-        endpoint: "proof".to_owned(),
+        endpoints: vec!["proof".to_owned()],
         no_fallback: None,
         storage_notes: Vec::new(),
         journal_timeout: Duration::from_millis(100),
@@ -165,7 +166,7 @@ fn a_refused_batch_without_its_dead_letter_stays_with_its_failures() {
         });
         let refused = batches.map(|payload| {
             let cause = Cause::Http { status: 400, message: String::new() };
-            let refused = vec![Refusal { payload, cause, attempts: 1, permanent: true }];
+            let refused = vec![Refusal { payload, endpoint: Position::PRIMARY, cause, attempts: 1, permanent: true }];
             Fate::Finished { delivered: 0, rejected: 0, refused }
         });
         shared.repeat(Effect::SettleGroup(refused.to_vec()));

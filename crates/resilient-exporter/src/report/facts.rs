@@ -104,8 +104,10 @@ impl Fill {
 impl Health {
     /// Judges the facts: sets the status and the issues.
     pub(crate) fn judged(mut self, facts: &Facts<'_>) -> Self {
-        let lost = facts.losses_issues(&self);
+        let mut lost = facts.losses_issues(&self);
         let is_losing = !lost.is_empty();
+        // Those that the caller has found come behind the losses.
+        lost.append(&mut self.issues);
         self.issues = lost;
         self.issues.extend(facts.collector_issues(&self));
         self.issues.extend(facts.storage_issues(&self));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use super::health::rfc3339;
+use super::position::Position;
 
 /// The number of outages that an exporter keeps, the newest.
 const KEPT: usize = 32;
@@ -48,6 +49,7 @@ pub(crate) struct Numbers {
 /// An outage by the instants of a monotonic clock.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
+    pub(crate) endpoint: Position,
     since: Instant,
     until: Option<Instant>,
     cause: String,
@@ -63,7 +65,8 @@ impl Recorded {
     /// The record with the times of the wall clock, which shows `wall` now.
     pub(crate) fn at(self, endpoint: &str, now: Instant, wall: SystemTime) -> OutageRecord {
         let time = |instant: Instant| wall.checked_sub(ago(instant, now));
-        let Self { since, until, cause, remedy, numbers: Numbers { waited, lost, possible_duplicates } } = self;
+        let Self { since, until, cause, remedy, numbers, endpoint: _ } = self;
+        let Numbers { waited, lost, possible_duplicates } = numbers;
         let (from, to) = (time(since), until.and_then(time));
         OutageRecord { endpoint: endpoint.to_owned(), from, to, cause, remedy, waited, lost, possible_duplicates }
     }
@@ -78,24 +81,25 @@ fn ago(instant: Instant, now: Instant) -> Duration {
 pub(crate) struct Records(VecDeque<Recorded>);
 
 impl Records {
-    pub(crate) fn on_began(&mut self, since: Instant, cause: String, remedy: &'static str) {
+    pub(crate) fn on_began(&mut self, endpoint: Position, since: Instant, cause: String, remedy: &'static str) {
         if self.0.len() == KEPT {
             self.0.pop_front();
         }
-        self.0.push_back(Recorded { since, until: None, cause, remedy, numbers: Numbers::default() });
+        self.0.push_back(Recorded { endpoint, since, until: None, cause, remedy, numbers: Numbers::default() });
     }
 
-    pub(crate) fn on_ended(&mut self, until: Instant, numbers: Numbers) {
-        if let Some(last) = self.0.back_mut() {
+    pub(crate) fn on_ended(&mut self, endpoint: Position, until: Instant, numbers: Numbers) {
+        let last = self.0.iter_mut().rfind(|record| record.endpoint == endpoint);
+        if let Some(last) = last {
             (last.until, last.numbers) = (Some(until), numbers);
         }
     }
 
-    /// `current` are the numbers of an outage that lasts.
-    pub(crate) fn all(&self, current: impl FnOnce() -> Numbers) -> Vec<Recorded> {
+    /// `current` are the numbers of an outage of this endpoint that lasts.
+    pub(crate) fn all(&self, current: impl Fn(Position) -> Numbers) -> Vec<Recorded> {
         let mut all = self.0.iter().cloned().collect::<Vec<_>>();
-        if let Some(last) = all.last_mut().filter(|last| !last.is_over()) {
-            last.numbers = current();
+        for record in all.iter_mut().filter(|record| !record.is_over()) {
+            record.numbers = current(record.endpoint);
         }
         all
     }
@@ -115,11 +119,11 @@ mod tests {
         let (mut records, start) = (Records::default(), start());
         let at = |seconds| start + Duration::from_secs(seconds);
         for number in 0..40_u64 {
-            records.on_began(at(10 * number), number.to_string(), "wait");
-            records.on_ended(at(10 * number + 3), Numbers { waited: number, ..Numbers::default() });
+            records.on_began(Position::PRIMARY, at(10 * number), number.to_string(), "wait");
+            records.on_ended(Position::PRIMARY, at(10 * number + 3), Numbers { waited: number, ..Numbers::default() });
         }
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let all = records.all(|| unreachable!("none lasts"));
+        let all = records.all(|_| unreachable!("none lasts"));
         assert_eq!(all.len(), KEPT);
         let last = all.into_iter().next_back().expect("kept").at("collector", at(400), wall);
         let seconds = |time: Option<SystemTime>| wall.duration_since(time.expect("known")).expect("before").as_secs();
@@ -130,8 +134,8 @@ mod tests {
     #[test]
     fn an_outage_that_lasts_has_the_numbers_of_the_moment_and_no_end() {
         let (mut records, start) = (Records::default(), start());
-        records.on_began(start, "refused".to_owned(), "wait");
-        let all = records.all(|| Numbers { waited: 7, possible_duplicates: 2, ..Numbers::default() });
+        records.on_began(Position::PRIMARY, start, "refused".to_owned(), "wait");
+        let all = records.all(|_| Numbers { waited: 7, possible_duplicates: 2, ..Numbers::default() });
         let [current] = &all[..] else { panic!("one") };
         assert!(!current.is_over() && current.numbers.waited == 7 && current.numbers.possible_duplicates == 2);
         let record = all[0].clone().at("collector", start, SystemTime::UNIX_EPOCH);

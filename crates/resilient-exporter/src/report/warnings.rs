@@ -23,6 +23,7 @@ pub(crate) enum Kind {
     DeadLettered,
     AcknowledgedUnreadably,
     CollectorWarned,
+    EndpointChanged,
     DiskTrouble,
     JournalTrouble,
     JournalUpkeep,
@@ -70,6 +71,7 @@ impl Kind {
                 "spans were acknowledged by an answer that no OTLP server gives; check OTEL_EXPORTER_OTLP_ENDPOINT"
             }
             Self::CollectorWarned => "the collector took all spans and warns",
+            Self::EndpointChanged => "spans go to another collector, since the one in use is unavailable",
             Self::DiskTrouble => "the fallback cannot be used; until it can be, spans wait in memory",
             Self::JournalTrouble => {
                 "the journal cannot be written; until it can be, accepted batches may not survive a crash"
@@ -131,6 +133,7 @@ impl Kind {
             Self::Dropped(reason) => Some(reason.remedy()),
             Self::NotAccepted(reason) => Some(reason.remedy()),
             Self::DeadLettered => Some("repair the cause, and redrive them"),
+            Self::EndpointChanged => Some("see the warnings about that collector; its health has the cause"),
             Self::LetterRemoved => Some("redrive or remove letters, or raise the limits on dead letters"),
             _ => None,
         }

@@ -24,6 +24,8 @@ pub struct Settings {
     pub buffer: Buffer,
     /// The circuit breaker in front of the collector.
     pub circuit_breaker: Breaker,
+    /// Moves to other collectors and back, if there are several.
+    pub failover: Failover,
     /// Retries of a batch, and the wait before each.
     pub retry: Retry,
     /// One request to the collector.
@@ -81,6 +83,7 @@ impl Default for Settings {
         Self {
             buffer: Buffer::default(),
             circuit_breaker: Breaker::default(),
+            failover: Failover::default(),
             retry: Retry::default(),
             request: Requests::default(),
             fallback: Files::default(),
@@ -212,6 +215,24 @@ settings! {
         half_open_probes: u32 = 1;
         /// Successful probes that close the breaker, 1 to 1,000,000.
         half_open_successes: u32 = 1;
+    }
+
+    /// Moves to other collectors and back: those of [`Builder::with_failover`](crate::Builder::with_failover), in the
+    /// order of their priority behind the primary.
+    ///
+    /// Calls go to one collector, which is in use. They move to the next one that is available once the one in use
+    /// cannot be reached, gives no answer in time, refuses the sender (such as by 401 or 404), asks for a pause longer
+    /// than `failback_delay`, or has an open breaker. A request that is too large, and refusals of its content, move
+    /// nothing. While no collector is available, the one whose wait ends first gets the next call.
+    ///
+    /// Each collector of a higher priority than the one in use gets one live batch every tenth of `failback_delay` (1 s
+    /// at least), as its own waits and its breaker allow. Once it has taken three batches and `failback_delay` has
+    /// passed since the first of them without a failure, all calls return to it.
+    ///
+    /// A batch goes to a second collector only after its call to the first has ended.
+    failover: Failover {
+        /// The time for which a collector of a higher priority takes trial batches before all calls return to it.
+        failback_delay: Duration = Duration::from_secs(30), at least Duration::from_secs(1);
     }
 
     /// Retries of a batch and the exponential backoff between them.

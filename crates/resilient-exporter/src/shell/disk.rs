@@ -266,7 +266,18 @@ impl<'a> Worker<'a> {
 
     fn store_dead_letters(&mut self, refusals: &[Refusal]) -> Option<usize> {
         let wall = self.shared.clock.wall();
-        guarded(|| Ok(self.fallback.store_dead_letters(refusals, &self.shared.endpoint, wall))).unwrap_or(Some(0))
+        let mut stored = 0;
+        // The fallback takes those of one collector at a time.
+        for some in refusals.chunk_by(|one, next| one.endpoint == next.endpoint) {
+            let Some(first) = some.first() else { continue };
+            let endpoint = self.shared.endpoint(first.endpoint);
+            let now_stored = guarded(|| Ok(self.fallback.store_dead_letters(some, endpoint, wall))).unwrap_or(Some(0))?;
+            stored += now_stored;
+            if now_stored < some.len() {
+                break;
+            }
+        }
+        Some(stored)
     }
 
     fn answer(&mut self, question: Question) {

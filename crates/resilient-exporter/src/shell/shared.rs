@@ -21,6 +21,7 @@ use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::report::details::StorageLimits;
 use crate::report::events::{Event, Listeners};
 use crate::report::notes::StorageNote;
+use crate::report::position::Position;
 use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, ContainedClock, SystemClock};
@@ -55,7 +56,8 @@ pub(crate) struct Shared {
     pub(crate) listeners: Listeners,
     /// Threads that publish events of decisions they have taken.
     publishing: AtomicUsize,
-    pub(crate) endpoint: String,
+    /// The names of the collectors, by their places.
+    pub(crate) endpoints: Vec<String>,
     /// The signal of all batches.
     pub(crate) signal: Signal,
     /// The number of the exporter in this process.
@@ -91,7 +93,7 @@ pub(crate) struct Parts {
     pub(crate) max_age_at_send: Option<Duration>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) backoff: Box<dyn Backoff>,
-    pub(crate) endpoint: String,
+    pub(crate) endpoints: Vec<String>,
     pub(crate) no_fallback: Option<String>,
     pub(crate) storage_notes: Vec<StorageNote>,
     pub(crate) journal_timeout: Duration,
@@ -99,7 +101,7 @@ pub(crate) struct Parts {
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { core, usage, age_rests_until, max_age_at_send, clock, backoff, endpoint, .. } = parts;
+        let Parts { core, usage, age_rests_until, max_age_at_send, clock, backoff, endpoints, .. } = parts;
         let Parts { no_fallback, storage_notes, journal_timeout, .. } = parts;
         let signal = core.signal();
         let journal = core.durable.is_enabled().then(JournalQueue::new);
@@ -115,9 +117,9 @@ impl Shared {
             journal,
             clock: Arc::new(ContainedClock(clock)),
             backoff,
-            listeners: Listeners::new(endpoint.clone()),
+            listeners: Listeners::new(endpoints.clone()),
             publishing: AtomicUsize::new(0),
-            endpoint,
+            endpoints,
             signal,
             instance: next_instance(),
             started,
@@ -137,6 +139,16 @@ impl Shared {
     pub(crate) fn with_storage_limits(mut self, limits: StorageLimits) -> Self {
         self.storage_limits = limits;
         self
+    }
+
+    /// The name of the primary collector.
+    pub(crate) fn primary(&self) -> &str {
+        self.endpoints.first().map_or("", String::as_str)
+    }
+
+    /// The name of the collector at this place.
+    pub(crate) fn endpoint(&self, at: Position) -> &str {
+        self.endpoints.get(at.index()).map_or("", String::as_str)
     }
 
     /// A processor of ours is in front of the exporter from now on.

@@ -262,7 +262,7 @@ impl Computer {
             max_age_at_send: None,
             clock,
             backoff: Box::new(backoff),
-            endpoint: "sim".to_owned(),
+            endpoints: vec!["sim".to_owned()],
             no_fallback: None,
             storage_notes: Vec::new(),
             journal_timeout: Duration::from_millis(100),

@@ -17,7 +17,9 @@ pub(super) enum Action {
         fails: bool,
     },
     /// The transport has found changed credentials.
-    ChangeCredentials,
+    ChangeCredentials {
+        endpoint: usize,
+    },
     /// A flush wants all batches on the disk, after an attempt of its own.
     Save {
         attempts: bool,
@@ -83,7 +85,7 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
         4 => disturbance().prop_map(Action::RunEffect),
         1 => Just(Action::Evict),
         1 => prop::bool::weighted(0.2).prop_map(|fails| Action::Redrive { fails }),
-        1 => Just(Action::ChangeCredentials),
+        1 => (0..4_usize).prop_map(|endpoint| Action::ChangeCredentials { endpoint }),
         1 => any::<bool>().prop_map(|attempts| Action::Save { attempts }),
     ]
 }

@@ -10,6 +10,7 @@
 //! | `credentials` | credentials that change, and the peer's opinion of them |
 //! | `refusals`, `order`, `stored`, `sizes`, `steady`, `early`, `drains` | scenarios with a name |
 //! | `ages` | spans that are too old to be sent |
+//! | `failover`, `watch` | several endpoints: scenarios and random worlds, and the rules of moves written anew |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
 //! | `kept`, `vanished` | batches that leave memory for the journal; a journal that is full, or that loses batches |
@@ -22,6 +23,7 @@ mod credentials;
 mod disk;
 mod drains;
 mod early;
+mod failover;
 mod history;
 mod kept;
 mod oracle;
@@ -37,6 +39,7 @@ mod stage;
 mod steady;
 mod stored;
 mod vanished;
+mod watch;
 mod world;
 mod worlds;
 
@@ -51,7 +54,7 @@ use span_buffer::Limits;
 
 use self::disk::{Disk, Files, MemoryFallback};
 use self::history::{Action, Answer, Disturbance, action, history};
-use crate::core::{AgeLimit, Call, Core, Effect, Endpoint, Policy};
+use crate::core::{AgeLimit, Call, Core, Effect, Endpoint, Endpoints, Policy};
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::backoff::Backoff;
@@ -156,6 +159,9 @@ struct Setup {
     fallback: bool,
     strict: bool,
     seed: u64,
+    /// Endpoints in the list.
+    endpoints: usize,
+    failback_delay: Duration,
 }
 
 impl Setup {
@@ -171,6 +177,8 @@ impl Setup {
             fallback,
             strict: false,
             seed,
+            endpoints: 1,
+            failback_delay: Duration::from_secs(30),
         }
     }
 
@@ -186,14 +194,20 @@ impl Setup {
             fallback: true,
             strict: false,
             seed: 1,
+            endpoints: 1,
+            failback_delay: Duration::from_secs(30),
         }
     }
 
     /// The core of a process that starts now, with `recovered` spans in the fallback.
     fn core(&self, recovered: u64, now: Instant) -> Core {
         let Self { limits, max_calls, failure_threshold, fallback, strict, seed, .. } = self.clone();
-        let breaker = breaker::Config::builder().with_failure_threshold(failure_threshold).with_seed(seed);
-        let endpoint = Endpoint::new(Machine::new(breaker.build().expect("valid")), now);
+        let endpoint = |at: usize| {
+            let seed = seed.wrapping_add(at as u64);
+            let breaker = breaker::Config::builder().with_failure_threshold(failure_threshold).with_seed(seed);
+            Endpoint::new(Machine::new(breaker.build().expect("valid")), now)
+        };
+        let endpoints = Endpoints::new((0..self.endpoints).map(endpoint).collect(), self.failback_delay);
         let policy = Policy {
             limits,
             max_calls,
@@ -204,7 +218,7 @@ impl Setup {
             strict,
             incarnation: seed,
         };
-        Core::new(policy, endpoint, recovered, seed)
+        Core::new(policy, endpoints, recovered, seed)
     }
 }
 
@@ -267,14 +281,14 @@ impl Simulation {
     fn poll(&mut self) {
         let now = self.now;
         let age_limit = self.setup.age_limit;
-        let (calls, is_look_due) = self.report(|core| {
+        let (calls, looks) = self.report(|core| {
             core.on_age_limit(age_limit);
-            (core.poll_calls(now), core.poll_look(now))
+            (core.poll_calls(now), core.poll_looks(now))
         });
         self.note_abandoned();
         self.check_limits(&calls);
         self.calls.extend(calls);
-        self.looks.extend(is_look_due.then_some(now));
+        self.looks.extend(looks.contains(&0).then_some(now));
         if self.core.is_stopped() {
             self.calls.clear();
         }
@@ -453,7 +467,10 @@ impl Simulation {
             Action::RunEffect(disturbance) => self.run_effect(disturbance),
             Action::Evict => self.evict(),
             Action::Redrive { fails } => self.redrive(fails),
-            Action::ChangeCredentials => self.report(Core::on_credentials_changed),
+            Action::ChangeCredentials { endpoint } => {
+                let endpoint = endpoint % self.setup.endpoints;
+                self.report(|core| core.on_credentials_changed(endpoint));
+            }
             Action::Save { attempts } => {
                 if attempts {
                     self.report(Core::attempt_now);
@@ -504,8 +521,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_span_is_accounted_for_after_every_step(fallback: bool, seed: u64, history in history()) {
-        let mut simulation = in_memory(fallback, seed);
+    fn every_span_is_accounted_for_after_every_step(
+        fallback: bool,
+        seed: u64,
+        endpoints in 1..=4_usize,
+        history in history(),
+    ) {
+        let mut setup = Setup::small(fallback, seed);
+        setup.endpoints = endpoints;
+        let mut simulation = Simulation::new(Box::new(MemoryFallback::in_groups_of(3)), setup);
         simulation.setup.age_limit = (seed % 4 == 1).then(ages::limit);
         let mut simulation = run(simulation, history)?;
         simulation.deliver_everything();

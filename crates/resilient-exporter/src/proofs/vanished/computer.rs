@@ -104,7 +104,7 @@ impl Computer {
             max_age_at_send: None,
             clock,
             backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
-            endpoint: "proof".to_owned(),
+            endpoints: vec!["proof".to_owned()],
             no_fallback: None,
             storage_notes: Vec::new(),
             journal_timeout: Duration::ZERO,

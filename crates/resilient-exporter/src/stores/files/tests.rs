@@ -9,6 +9,7 @@ use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 
 use super::*;
 use crate::proofs::spans::spans;
+use crate::report::position::Position;
 use crate::seams::fates::{Failures, Refusals, store_letters};
 use crate::seams::settings::DeadLetters as LetterSettings;
 
@@ -37,7 +38,7 @@ fn own(state: &Path) -> PathBuf {
 
 fn refusal(payload: &Payload) -> Refusal {
     let cause = Cause::Http { status: 400, message: "no such tenant".to_owned() };
-    Refusal { payload: payload.clone(), cause, attempts: 1, permanent: true }
+    Refusal { payload: payload.clone(), endpoint: Position::PRIMARY, cause, attempts: 1, permanent: true }
 }
 
 fn batch(first: u64, count: usize) -> Payload {
