@@ -10,7 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{ShouldSample, SpanLimits};
 use otlp_transport::{Faults, Protocol, Transport};
 use resilient_exporter::{
-    Breaker, Buffer, DeadLetters, Durability, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown, Threads,
+    Breaker, Buffer, DeadLetters, Durability, Failover, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown, Threads,
 };
 
 use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter, TracesProcessor, Warning};
@@ -50,7 +50,7 @@ pub struct Builder {
     exporter: Box<Adjust>,
     sampler: Option<Box<dyn ShouldSample>>,
     globals: bool,
-    /// The switch in front of the transport.
+    /// The switch in front of the first collector's transport.
     faults: Faults,
     /// About the settings as they were resolved last, also where some were refused.
     warnings: Vec<Warning>,
@@ -319,12 +319,6 @@ impl Builder {
         self.transport = self.transport.with_fallback_endpoint(url);
         self
     }
-
-    /// Sets how long a collector must have taken single batches, without a failure, until all batches return to it;
-    /// 30 s by default. Beats `TELEMETRY_FAILBACK_DELAY`.
-    pub fn with_failback_delay(self, delay: Duration) -> Self {
-        self.give("with_failback_delay", move |settings| settings.failback_delay = delay)
-    }
 }
 
 /// Traces.
@@ -390,6 +384,8 @@ structs! {
     exporter.buffer, buffer: Buffer;
     /// Changes settings of the circuit breaker.
     exporter.circuit_breaker, circuit_breaker: Breaker;
+    /// Changes settings of the moves to other collectors and back.
+    exporter.failover, failover: Failover;
     /// Changes settings of the retries.
     exporter.retry, retry: Retry;
     /// Changes settings of a request. The manager raises the default of [`Requests::attempt_timeout`] to twice the

@@ -52,8 +52,6 @@ pub struct Settings {
     pub transport: otlp_transport::Config,
     /// The endpoints that take over, in this order, while those before them are unavailable.
     pub failover: Vec<otlp_transport::Config>,
-    /// The time without a failure after which traffic returns to a preferred endpoint.
-    pub failback_delay: Duration,
     /// The age at which a connection to the collector is replaced, more or less a tenth.
     pub connection_max_age: Duration,
     /// The vendor that receives the spans, by its name in [`VENDORS`]; none leaves it to the endpoint's host.
@@ -249,7 +247,6 @@ impl Settings {
             traces_exporter: TracesExporter::Otlp,
             transport: otlp_transport::Config::builder().build().expect("the transport accepts its own defaults"),
             failover: Vec::new(),
-            failback_delay: Duration::from_secs(30),
             vendor: None,
             response_max_bytes: otlp_transport::DEFAULT_MAX_RESPONSE_BYTES,
             sampler: TracesSampler::ParentBasedAlwaysOn,

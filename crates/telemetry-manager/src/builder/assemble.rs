@@ -6,6 +6,7 @@ use std::sync::Arc;
 use opentelemetry::trace::noop::NoopTracerProvider;
 use opentelemetry::{KeyValue, Value, global};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use otlp_transport::Transport;
 use resilient_exporter::ResilientSpanExporter;
 
 use super::Builder;
@@ -165,10 +166,13 @@ impl Builder {
             Some(primary) => Arc::clone(primary),
             None => Arc::from(otlp_transport::connect(settings.transport.clone())?),
         };
+        let failover = settings.failover.iter().map(|config| otlp_transport::connect(config.clone()).map(Arc::from));
+        let failover: Vec<Arc<dyn Transport>> = failover.collect::<Result<_, _>>()?;
         let mut storage = Storage::prepare(settings)?;
         loop {
             let primary = self.faults.wrap(Arc::clone(&primary), settings.transport.timeout());
             let builder = ResilientSpanExporter::builder().with_primary(primary);
+            let builder = failover.iter().cloned().fold(builder, resilient_exporter::Builder::with_failover);
             // The exporter reports trouble of storage as an error: the manager knows the variable that it is about.
             let mut required = settings.exporter.clone();
             required.state_dir_required = true;

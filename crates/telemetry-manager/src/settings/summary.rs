@@ -40,7 +40,7 @@ impl Settings {
             let _ = write!(failover, "{then} {} ({})", config.endpoint(), config.protocol());
         }
         if !failover.is_empty() {
-            let _ = write!(failover, ", back after {}", format_duration(self.failback_delay));
+            let _ = write!(failover, ", back after {}", format_duration(self.exporter.failover.failback_delay));
         }
         let Exporter { buffer, circuit_breaker, retry, fallback, journal, state_dir, .. } = &self.exporter;
         let _ = write!(

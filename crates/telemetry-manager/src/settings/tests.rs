@@ -155,7 +155,8 @@ fn every_field_has_a_row() {
 fn a_field_of_the_exporter_has_the_name_of_its_variable() {
     for row in SETTINGS.iter().filter(|row| row.field.starts_with("exporter.")) {
         let name = row.name.to_lowercase();
-        let path = row.field.trim_start_matches("exporter.").replace("threads.", "thread.").replace('.', "_");
+        let path = row.field.trim_start_matches("exporter.").replace("threads.", "thread.");
+        let path = path.trim_start_matches("failover.").replace('.', "_");
         assert_eq!(name.trim_start_matches("telemetry_").trim_start_matches("otel_"), path);
     }
 }
