@@ -46,6 +46,9 @@ aliases! {
         with_half_open_probes => half_open_probes: u32;
         with_half_open_successes => half_open_successes: u32;
     }
+    failover {
+        with_failback_delay => failback_delay: Duration;
+    }
     retry {
         with_retry_max_retries => max_retries: u32;
         with_retry_initial_delay => initial_delay: Duration;

@@ -132,7 +132,7 @@ fn every_field_has_a_row() {
         let below = |row: &'static Setting| row.field.strip_prefix(parent)?.split('.').next().map(str::to_owned);
         SETTINGS.iter().filter_map(below).collect::<BTreeSet<_>>()
     };
-    let private = ["preset", "warnings", "in_code", "chosen", "service_namespace"].map(str::to_owned);
+    let private = ["preset", "warnings", "remarks", "in_code", "chosen", "service_namespace"].map(str::to_owned);
     let shown = fields(&format!("{:#?}", Settings::defaults()));
     assert_eq!(shown, &rows("") | &BTreeSet::from(private));
     assert_eq!(fields(&format!("{:#?}", Batch::default())), rows("batch."));
@@ -156,7 +156,8 @@ fn every_field_has_a_row() {
 fn a_field_of_the_exporter_has_the_name_of_its_variable() {
     for row in SETTINGS.iter().filter(|row| row.field.starts_with("exporter.")) {
         let name = row.name.to_lowercase();
-        let path = row.field.trim_start_matches("exporter.").replace("threads.", "thread.").replace('.', "_");
+        let path = row.field.trim_start_matches("exporter.").replace("threads.", "thread.");
+        let path = path.trim_start_matches("failover.").replace('.', "_");
         assert_eq!(name.trim_start_matches("telemetry_").trim_start_matches("otel_"), path);
     }
 }

@@ -88,6 +88,8 @@ fn given_in_code() -> Builder {
         .with_client_certificate("/c.pem")
         .with_client_key("/k.pem")
         .with_compression(otlp_transport::Compression::Gzip)
+        .with_failover_endpoints(["http://192.0.2.3:9"])
+        .with_failback_delay(minute)
         .with_vendor("xray")
         .with_request_max_bytes(65_536)
         .with_connection_max_age(minute)
@@ -145,9 +147,16 @@ fn given_in_code() -> Builder {
 
 #[test]
 fn each_setting_of_the_table_can_be_given_in_code() {
-    // Headers are secret, the transport shows neither `insecure` nor hosts without a proxy, and a sampler or attributes
-    // in code are values of the SDK: other tests look at their effects.
-    let unseen = ["with_header", "with_insecure", "without_proxy", "with_sampler", "with_resource_attributes"];
+    // Headers are secret, the transport shows neither `insecure` nor hosts without a proxy, the fallback endpoint is one
+    // of the others, and a sampler or attributes in code are values of the SDK: other tests look at their effects.
+    let unseen = [
+        "with_header",
+        "with_insecure",
+        "without_proxy",
+        "with_fallback_endpoint",
+        "with_sampler",
+        "with_resource_attributes",
+    ];
     let settings = given_in_code().settings().expect("valid");
     for row in SETTINGS.iter().filter(|row| !unseen.contains(&row.builder)) {
         assert_ne!(row.value(&settings), row.default(), "{} is not set by {}", row.name, row.builder);
