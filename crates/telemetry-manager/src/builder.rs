@@ -10,7 +10,8 @@ use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{ShouldSample, SpanLimits};
 use otlp_transport::{Faults, Protocol, Transport};
 use resilient_exporter::{
-    Breaker, Buffer, DeadLetters, Durability, Failover, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown, Threads,
+    Breaker, Buffer, DeadLetters, Durability, Failover, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown,
+    Threads,
 };
 
 use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter, TracesProcessor, Warning};

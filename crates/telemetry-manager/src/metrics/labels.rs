@@ -138,6 +138,12 @@ pub(super) fn by_endpoint(health: &Health, out: &mut Samples, read: impl Fn(&Col
     }
 }
 
+pub(super) fn counted_by_endpoint(health: &Health, out: &mut Samples, read: impl Fn(&CollectorHealth) -> u64) {
+    for (endpoint, collector) in endpoints(health) {
+        out.owned(vec![endpoint], Value::Count(read(collector)));
+    }
+}
+
 /// The exporter, as a component of the semantic conventions.
 pub(super) fn component(health: &Health) -> [Owned; 2] {
     named(EXPORTER, health)

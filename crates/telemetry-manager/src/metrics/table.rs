@@ -7,7 +7,8 @@ use resilient_exporter::{Ledger, Metrics, Wakeups};
 use super::labels::{
     CALL_ERROR, COMPONENT_NAME, COMPONENT_TYPE, DROP_REASON, DROP_REASONS, ENDPOINT, EXPORT_ERROR, OUTCOME, OUTCOMES,
     PROCESSING_ERROR, PROCESSOR_TYPE, REFUSE_REASON, REFUSE_REASONS, SIGNAL, STATE, STATES, STATUS, STATUSES, THREAD,
-    THREADS, VERSION, by_endpoint, by_reason, component, endpoints, exported, processed, processor, status, with_error,
+    THREADS, VERSION, by_endpoint, by_reason, component, counted_by_endpoint, endpoints, exported, processed,
+    processor, status, with_error,
 };
 use super::sample::{Value, signed};
 use super::{Kind, Metric, Question, Read, timestamp};
@@ -184,6 +185,15 @@ metrics! {
             "Time until the next call may go out, because of a pause, the backoff or the breaker; 0 if one may \
              go now.",
             Exporter(|health, out| by_endpoint(health, out, |collector| collector.wait.unwrap_or_default().as_secs_f64()));
+        "holdfast.endpoint.in_use", Gauge [""] {ENDPOINT}:
+            "1 for the endpoint that calls go to, 0 for each other one.",
+            Exporter(|health, out| by_endpoint(health, out, |collector| if collector.in_use { 1.0 } else { 0.0 }));
+        "holdfast.endpoint.delivered", Counter ["{item}"] {ENDPOINT}:
+            "Items taken by the endpoint; `holdfast.items.delivered` has the sum.",
+            Exporter(|health, out| counted_by_endpoint(health, out, |collector| collector.delivered));
+        "holdfast.endpoint.rejected", Counter ["{item}"] {ENDPOINT}:
+            "Items refused by the endpoint in a partial success; `holdfast.items.rejected` has the sum.",
+            Exporter(|health, out| counted_by_endpoint(health, out, |collector| collector.rejected));
         "holdfast.calls", Counter ["{call}"] {SIGNAL, OUTCOME}:
             "Finished calls to a collector, by success and failure.",
             Exporter(|health, out| {

@@ -11,6 +11,17 @@ use crate::canonical::{self, Spans};
 use crate::contender::{self, Protocol, Settings};
 use crate::{Failure, now, wait_until};
 
+/// A check, with a protocol of its own.
+type Check = fn(&Setup, Protocol) -> Result<String, Failure>;
+
+/// All checks, in words.
+pub(super) const CHECKS: [(&str, Check); 4] = [
+    ("the first dies", died),
+    ("both die", both_died),
+    ("the first refuses the sender", refused),
+    ("the second has smaller limits", limited),
+];
+
 /// The failback delay of these checks.
 const DELAY: Duration = Duration::from_secs(3);
 
@@ -113,7 +124,7 @@ fn in_use(traced: &Traced) -> usize {
 }
 
 /// The first dies for good at 5,000 spans/s, and is back later.
-pub(super) fn died(setup: &Setup, protocol: Protocol) -> Result<String, Failure> {
+fn died(setup: &Setup, protocol: Protocol) -> Result<String, Failure> {
     let mut two = Two::new(setup, protocol, Kind::Open, Kind::Open)?;
     two.serve_for(Duration::from_secs(2), |_| false)?;
     // Spans that the Collector has acknowledged and not yet written are lost with it, which is no fault of ours.
@@ -147,7 +158,7 @@ pub(super) fn died(setup: &Setup, protocol: Protocol) -> Result<String, Failure>
 }
 
 /// Both die, and the second alone returns.
-pub(super) fn both_died(setup: &Setup, protocol: Protocol) -> Result<String, Failure> {
+fn both_died(setup: &Setup, protocol: Protocol) -> Result<String, Failure> {
     let mut two = Two::new(setup, protocol, Kind::Open, Kind::Open)?;
     two.traced.serve(100)?;
     two.compare()?;
@@ -164,7 +175,7 @@ pub(super) fn both_died(setup: &Setup, protocol: Protocol) -> Result<String, Fai
 }
 
 /// The first refuses the sender, by 401 or gRPC 16.
-pub(super) fn refused(setup: &Setup, protocol: Protocol) -> Result<String, Failure> {
+fn refused(setup: &Setup, protocol: Protocol) -> Result<String, Failure> {
     let mut two = Two::new(setup, protocol, Kind::Closed, Kind::Open)?;
     two.serve_for(Duration::from_secs(3), |_| false)?;
     let count = two.compare()?;
@@ -178,7 +189,7 @@ pub(super) fn refused(setup: &Setup, protocol: Protocol) -> Result<String, Failu
 }
 
 /// The second takes smaller requests than the first: batches of 2 MB, which the first takes whole.
-pub(super) fn limited(setup: &Setup, protocol: Protocol) -> Result<String, Failure> {
+fn limited(setup: &Setup, protocol: Protocol) -> Result<String, Failure> {
     const SPAN_BYTES: usize = 3 << 10;
     let mut two = Two::new(setup, protocol, Kind::Open, Kind::Limited)?;
     for batch in 0..20 {

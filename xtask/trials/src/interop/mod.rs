@@ -218,13 +218,7 @@ impl Checks {
                 Part::Auth => self.run(&format!("{name}: {protocol}"), || auth::token(setup, protocol)),
                 Part::Codings => self.run(&format!("{name}: {protocol}"), || codings::delivery(setup, protocol)),
                 Part::Failover => {
-                    let checks: [(&str, fn(&Setup, Protocol) -> Result<String, Failure>); 4] = [
-                        ("the first dies", failover::died),
-                        ("both die", failover::both_died),
-                        ("the first refuses the sender", failover::refused),
-                        ("the second has smaller limits", failover::limited),
-                    ];
-                    for (words, check) in checks {
+                    for (words, check) in failover::CHECKS {
                         self.run(&format!("{name}: {words}, {protocol}"), || check(setup, protocol));
                     }
                 }
