@@ -245,19 +245,19 @@ impl Core {
         }
     }
 
-    /// Calls for stored batches that may be out at once. While the exporter runs, one place is left for a live batch: it
-    /// goes out at once beside any number of stored ones.
+    /// The calls to an endpoint that are out, at most, once one for a stored batch has begun. While the exporter runs and
+    /// no live batch waits, one place is left for the next live one: it goes out at once beside any number of stored
+    /// ones.
     pub(super) fn most_replay_calls(&self, endpoint: usize) -> usize {
         let all = self.endpoints.of(endpoint).concurrency();
         if self.phase == Phase::Running { all.saturating_sub(1).max(1) } else { all }
     }
 
-    /// Another call for a stored batch may go to the endpoint in use.
+    /// A call for a stored batch leaves a place of the endpoint in use.
     fn has_room_for_replay(&self) -> bool {
         let in_use = self.endpoints.in_use();
-        let calls =
-            self.in_flight.iter().filter(|call| call.endpoint == in_use && matches!(call.work, Work::Replay(_)));
-        calls.count() < self.most_replay_calls(in_use)
+        let out = self.in_flight.iter().filter(|call| call.endpoint == in_use).count();
+        out < self.most_replay_calls(in_use)
     }
 
     /// The next call is a replay. Asks the disk thread for a group where a replay has none.
@@ -276,8 +276,9 @@ impl Core {
             return false;
         }
         let has_spans = self.accounts.ledger().in_fallback > 0;
-        match self.replay.next(has_spans, self.storage.is_ready(now), self.memory.has_ready(now), now) {
-            Next::Call => return self.has_room_for_replay(),
+        let live_waits = self.memory.has_ready(now);
+        match self.replay.next(has_spans, self.storage.is_ready(now), live_waits, now) {
+            Next::Call => return live_waits || self.has_room_for_replay(),
             Next::Wait(instant) => self.wake_at(instant),
             Next::Read if self.is_willing(now) => {
                 let order = self.replay.on_read_begun();
