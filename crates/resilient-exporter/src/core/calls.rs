@@ -55,6 +55,7 @@ impl Core {
         self.relieve_journal(now);
         let is_waiting = self.start_calls(now, &mut calls);
         self.store_oversized();
+        self.follow_endpoints(now);
         self.publish_changes(now);
         self.follow_outages(now);
         self.follow_drain(is_waiting, now);
@@ -126,6 +127,7 @@ impl Core {
                 if fitted == FITTED_AT_ONCE {
                     // The lock is free in between.
                     self.endpoints.of_mut(endpoint).on_unused(ticket, now);
+                    self.endpoints.on_trial_unused(endpoint, now);
                     self.wake_at(now);
                     return false;
                 }
@@ -143,6 +145,7 @@ impl Core {
             let Some(work) = work else {
                 // Only those of this kind are used up: a live batch may wait beside stored ones, or the reverse.
                 self.endpoints.of_mut(endpoint).on_unused(ticket, now);
+                self.endpoints.on_trial_unused(endpoint, now);
                 self.settle_group(now);
                 continue;
             };
@@ -254,10 +257,11 @@ impl Core {
     }
 
     /// A call for a stored batch leaves a place of the endpoint in use.
-    fn has_room_for_replay(&self) -> bool {
+    fn has_room_for_replay(&self, now: Instant) -> bool {
         let in_use = self.endpoints.in_use();
         let out = self.in_flight.iter().filter(|call| call.endpoint == in_use).count();
-        out < self.most_replay_calls(in_use)
+        // Another endpoint may have the call.
+        out < self.most_replay_calls(in_use) || self.may_go_elsewhere(in_use, now)
     }
 
     /// The next call is a replay. Asks the disk thread for a group where a replay has none.
@@ -278,7 +282,7 @@ impl Core {
         let has_spans = self.accounts.ledger().in_fallback > 0;
         let live_waits = self.memory.has_ready(now);
         match self.replay.next(has_spans, self.storage.is_ready(now), live_waits, now) {
-            Next::Call => return live_waits || self.has_room_for_replay(),
+            Next::Call => return live_waits || self.has_room_for_replay(now),
             Next::Wait(instant) => self.wake_at(instant),
             Next::Read if self.is_willing(now) => {
                 let order = self.replay.on_read_begun();

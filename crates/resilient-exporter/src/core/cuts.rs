@@ -45,6 +45,7 @@ impl Core {
         let bytes = payload.bytes().len();
         if let Some((limit, cause)) = self.endpoints.of_mut(endpoint).sizes.single_limit(now)
             && bytes >= limit
+            && !self.is_trial(endpoint, now)
         {
             if payload.item_count() == 1 {
                 self.set_oversized(work, endpoint, cause, now);
@@ -82,6 +83,12 @@ impl Core {
         if let Some(mut work) = self.cut(work, endpoint, limit, Some(now + pause), now) {
             if let Work::Live(entry) = &mut work {
                 entry.item.tries.add_failed(endpoint);
+            }
+            if self.is_trial(endpoint, now)
+                && let Work::Live(entry) = work
+            {
+                // The endpoint in use may take it.
+                return self.memory.give_back(entry);
             }
             self.set_oversized(work, endpoint, cause, now);
         }
