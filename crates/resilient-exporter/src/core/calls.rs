@@ -206,6 +206,7 @@ impl Core {
 
     fn follow_outage(&mut self, at: usize, now: Instant) {
         let endpoint = Position::new(at);
+        self.leave_outage(at, now);
         while let Some(transition) = self.endpoints.collector_mut(at).outage.poll(now) {
             let event = match transition {
                 Transition::Began { since: _, failure: Failure { cause, remedy } } => {
@@ -237,6 +238,21 @@ impl Core {
             tally.note_waiting(self.accounts.ledger());
         }
         wakeup.into_iter().for_each(|instant| self.wake_at(instant));
+    }
+
+    /// Interrupts the outage of an endpoint that calls have left for one of a higher priority.
+    fn leave_outage(&mut self, at: usize, now: Instant) {
+        if !std::mem::take(&mut self.endpoints.collector_mut(at).is_left) {
+            return;
+        }
+        let duplicates = self.accounts.counters.possible_duplicates();
+        let collector = self.endpoints.collector_mut(at);
+        let (lasted, tally) = (collector.outage.leave(), collector.tally.take());
+        if let Some(tally) = tally.filter(|_| lasted) {
+            let numbers = tally.numbers(self.accounts.ledger(), duplicates);
+            self.records.on_interrupted(Position::new(at), now, numbers);
+            self.set_outages_due();
+        }
     }
 
     pub(super) fn note_wait(&mut self, wait: Wait, now: Instant) {

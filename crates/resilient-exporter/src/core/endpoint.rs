@@ -394,6 +394,16 @@ impl Endpoint {
         self.in_vain = self.in_vain.map(|_| now);
     }
 
+    /// Calls have gone back to an endpoint of a higher priority: no call will say that this one works again. It begins
+    /// anew when it is needed; a pause that the peer asked for stays.
+    pub(super) fn on_left(&mut self, now: Instant) {
+        let change = self.breaker.command(Command::ForceClosed, self.time(now));
+        self.changes.extend(change);
+        (self.failures, self.bad_in_row, self.refusals_in_row) = (0, 0, 0);
+        (self.backoff, self.in_vain, self.refusing) = (None, None, None);
+        (self.only_replay, self.is_down, self.has_failed_live) = (false, false, false);
+    }
+
     /// A failure without a hint; `own` is the delay of the backoff policy.
     pub(super) fn on_failure(&mut self, call: Ended, own: Duration, now: Instant) {
         self.rates.on_call(now, Answered::Failed);

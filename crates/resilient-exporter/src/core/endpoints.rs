@@ -45,6 +45,8 @@ pub(crate) struct Collector {
     pub(super) tally: Option<Tally>,
     pub(super) renewals: Renewals,
     trial: Trial,
+    /// Calls went back to an endpoint of a higher priority: its outage, if there is one, has no end that a call tells.
+    pub(super) is_left: bool,
 }
 
 /// The trial of an endpoint that is not in use, while one of a lower priority is.
@@ -110,6 +112,7 @@ impl Endpoints {
             tally: None,
             renewals: Renewals::default(),
             trial: Trial::default(),
+            is_left: false,
         };
         Self { all: endpoints.into_iter().map(collector).collect(), in_use: 0, failback_delay, moves: Vec::new() }
     }
@@ -321,6 +324,7 @@ impl Endpoints {
             self.all[left].trial = Trial { not_before, ..Trial::default() };
         }
         self.in_use = at;
+        self.leave_those_behind(now);
         self.all[at].endpoint.on_chosen(now);
         self.all[at].endpoint.end_pass();
     }
@@ -329,6 +333,9 @@ impl Endpoints {
 
     /// A call of this endpoint has ended. Has all calls return to the endpoint, once its trial is long enough.
     pub(super) fn on_verdict(&mut self, at: usize, verdict: Verdict, now: Instant) {
+        if at == self.in_use && verdict == Verdict::Delivered {
+            self.leave_those_behind(now);
+        }
         if at >= self.in_use {
             return;
         }
@@ -343,6 +350,14 @@ impl Endpoints {
         let is_long = now.saturating_duration_since(since) >= delay;
         if trial.deliveries >= DELIVERIES && is_long && self.all[at].endpoint.state() == State::Closed {
             self.use_instead(at, now);
+        }
+    }
+
+    /// The endpoint in use works: no call will say that one behind it that has failed works again.
+    fn leave_those_behind(&mut self, now: Instant) {
+        for behind in self.all[self.in_use + 1..].iter_mut().filter(|behind| behind.tally.is_some()) {
+            behind.endpoint.on_left(now);
+            behind.is_left = true;
         }
     }
 

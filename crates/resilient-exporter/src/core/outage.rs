@@ -131,6 +131,13 @@ impl Outage {
         }
     }
 
+    /// No call tells any more whether the endpoint works. Returns whether an outage lasted.
+    pub(crate) fn leave(&mut self) -> bool {
+        let lasted = self.is_active();
+        self.state = State::Up;
+        lasted
+    }
+
     /// Confirms a beginning or an end whose time is over.
     fn advance(&mut self, now: Instant) {
         if self.next_wakeup().is_none_or(|instant| now < instant) {

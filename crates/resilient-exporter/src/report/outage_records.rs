@@ -29,7 +29,8 @@ pub struct OutageRecord {
     #[serde(serialize_with = "rfc3339", deserialize_with = "time")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub to: Option<SystemTime>,
-    /// The process ended while the outage lasted: `to` is none for good, and the numbers are those of its last minute.
+    /// The outage has no end that a call tells: `to` is none for good. Either the process ended while it lasted, and the
+    /// numbers are those of its last minute, or calls went back to a collector of a higher priority.
     #[serde(default)]
     pub interrupted: bool,
     /// The cause of the last failed call before the outage was certain.
@@ -88,6 +89,7 @@ pub(crate) struct Recorded {
     to: Option<SystemTime>,
     /// The instant of `to`.
     until: Option<Instant>,
+    interrupted: bool,
     cause: String,
     remedy: &'static str,
     pub(crate) numbers: Numbers,
@@ -105,13 +107,13 @@ impl Recorded {
 
     /// The record, with the name of its collector.
     pub(crate) fn of(self, endpoint: &str) -> OutageRecord {
-        let Self { endpoint: _, number: _, from, to, until: _, cause, remedy, numbers } = self;
+        let Self { endpoint: _, number: _, from, to, until: _, interrupted, cause, remedy, numbers } = self;
         let Numbers { waited, lost, possible_duplicates, lateness, peak_memory_bytes, peak_disk_bytes } = numbers;
         OutageRecord {
             endpoint: endpoint.to_owned(),
             from,
             to,
-            interrupted: false,
+            interrupted,
             cause,
             remedy: remedy.into(),
             waited,
@@ -147,7 +149,8 @@ impl Records {
         }
         let (number, numbers) = (self.began, Numbers::default());
         self.began += 1;
-        let record = Recorded { endpoint, number, from, to: None, until: None, cause, remedy, numbers };
+        let (to, until, interrupted) = (None, None, false);
+        let record = Recorded { endpoint, number, from, to, until, interrupted, cause, remedy, numbers };
         self.outages.push_back(record);
     }
 
@@ -159,10 +162,22 @@ impl Records {
         }
     }
 
-    /// A batch was delivered, so late. It counts for the last outage if its spans had ended before that was over.
-    /// Returns whether the record is another one now.
+    /// Nothing tells of the end of this endpoint's outage any more.
+    pub(crate) fn on_interrupted(&mut self, endpoint: Position, now: Instant, numbers: Numbers) {
+        let last = self.outages.iter_mut().rfind(|record| record.endpoint == endpoint && !record.is_over());
+        if let Some(last) = last {
+            (last.until, last.interrupted, last.numbers) = (Some(now), true, numbers);
+        }
+    }
+
+    /// A batch was delivered, so late. It counts for the outage that ended last if its spans had ended before that was
+    /// over. Returns whether the record is another one now.
     pub(crate) fn on_delivered(&mut self, lateness: Duration, now: Instant) -> bool {
-        let Some(last) = self.outages.back_mut() else { return false };
+        // One that lasts has numbers of the core's; a later one of the same collector has the batches.
+        let lasting = self.outages.iter().filter(|record| !record.is_over()).map(|record| record.endpoint);
+        let lasting = lasting.collect::<Vec<_>>();
+        let ended = self.outages.iter_mut().filter(|record| record.is_over() && !lasting.contains(&record.endpoint));
+        let Some(last) = ended.max_by_key(|record| record.until) else { return false };
         let has_waited = last.until.is_some_and(|until| lateness >= now.saturating_duration_since(until));
         if !has_waited || last.numbers.lateness >= Some(lateness) {
             return false;

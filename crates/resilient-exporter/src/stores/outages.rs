@@ -56,7 +56,7 @@ struct Content {
 struct Numbered {
     process: String,
     number: u64,
-    #[serde(flatten)]
+    /// Not flattened: serde_json reads no number of a flattened struct where its feature `arbitrary_precision` is on.
     record: OutageRecord,
 }
 
@@ -137,7 +137,10 @@ impl<D: Directory> OutageFiles<D> {
                     self.replaced.push(name.to_owned());
                 }
                 Ok(None) => {}
-                Err(error) => {
+                Err(Unread::Passing(error)) => {
+                    failed.get_or_insert_with(|| format!("{name}: {error}; the next start reads it again"));
+                }
+                Err(Unread::Damaged(error)) => {
                     let place = dir.replace(name, UNREADABLE).map_or_else(|_| name.to_owned(), |()| UNREADABLE.into());
                     let path = dir.path().join(place).display().to_string();
                     failed.get_or_insert_with(|| format!("{error}; the file is now {}", path.escape_debug()));
@@ -152,24 +155,38 @@ impl<D: Directory> OutageFiles<D> {
     }
 }
 
+/// Why a file was not read.
+enum Unread {
+    /// The system's error, which says nothing about the file: it stays.
+    Passing(String),
+    Damaged(String),
+}
+
 /// The records of a file; none if a newer version has written it.
-fn read<D: Directory>(dir: &D, name: &str) -> Result<Option<Vec<Numbered>>, String> {
+fn read<D: Directory>(dir: &D, name: &str) -> Result<Option<Vec<Numbered>>, Unread> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
     }
     let mut text = Vec::new();
-    let file = dir.open_read(name).map_err(|error| error.to_string())?;
-    let len = file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    let file = dir.open_read(name).map_err(unopened)?;
+    let len = file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|error| Unread::Passing(error.to_string()))?;
     if len as u64 > MAX_BYTES {
-        return Err(format!("{name} is too long"));
+        return Err(Unread::Damaged(format!("{name} is too long")));
     }
-    let damaged = |error: serde_json::Error| format!("{name} is damaged: {error}");
+    let damaged = |error: serde_json::Error| Unread::Damaged(format!("{name} is damaged: {error}"));
     let Version { version } = serde_json::from_slice(&text).map_err(damaged)?;
     if version > VERSION {
         return Ok(None);
     }
     serde_json::from_slice::<Content>(&text).map(|content| Some(content.outages)).map_err(damaged)
+}
+
+fn unopened(error: FileError) -> Unread {
+    match error {
+        FileError::Io { .. } => Unread::Passing(error.to_string()),
+        error => Unread::Damaged(error.to_string()),
+    }
 }
 
 /// The process whose file, or temporary file, has this name.

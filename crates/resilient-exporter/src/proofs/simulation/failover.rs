@@ -426,6 +426,31 @@ fn stored_batches_alone_leave_a_silent_collector_too() {
     world.assert_nothing_missing();
 }
 
+/// No call tells any more whether the second one works.
+#[test]
+fn the_outage_of_an_endpoint_that_calls_have_left_for_a_better_one_is_interrupted() {
+    let mut world = world(2);
+    for endpoint in [0, 1] {
+        set(&mut world, endpoint, Reply::ConnectionRefused);
+    }
+    world.run(2 * MINUTE);
+    assert_eq!(world.simulation.core.outages().len(), 2, "{}", world.state());
+    set(&mut world, 0, Reply::Accept);
+    world.run_to("the first in use, and its outage over", OPEN + MINUTE, |world| {
+        let outages = world.simulation.core.outages();
+        world.in_use() == 0 && outages.iter().all(|outage| outage.is_over())
+    });
+    world.run(10 * MINUTE);
+    let records = world.simulation.core.outages().into_iter().map(|outage| (outage.endpoint.index(), outage.of("")));
+    let ends = records.map(|(endpoint, record)| (endpoint, record.to.is_some(), record.interrupted));
+    let mut ends = ends.collect::<Vec<_>>();
+    ends.sort_unstable();
+    assert_eq!(ends, [(0, true, false), (1, false, true)]);
+    let second = world.simulation.core.endpoints.of(1);
+    assert!(second.state() == breaker::State::Closed && second.refusing().is_none() && second.trips() > 0);
+    world.assert_nothing_lost();
+}
+
 // Random worlds.
 
 #[derive(Clone, Debug)]
