@@ -161,6 +161,22 @@ fn the_fallback_endpoint_has_the_headers_on_any_host_but_not_out_of_tls() {
             ("http://a:4317", "https://b:4317", true),
             ("https://a:4317", "http://b:4317", false),
             ("https://a:4317", "http://a:4319", false),
+            // From this host they go over a network by TLS alone.
+            ("http://localhost:4317", "http://b:4317", false),
+            ("http://LOCALHOST.:4317", "http://b:4317", false),
+            ("http://127.0.0.9:4317", "http://10.0.0.1:4317", false),
+            ("http://[::1]:4317", "http://[::2]:4317", false),
+            ("http://[::ffff:127.0.0.1]:4317", "http://b:4317", false),
+            ("unix:///run/a.sock", "http://b:4317", false),
+            ("unix:///run/a.sock", "https://b:4317", true),
+            ("http://localhost:4317", "https://b:4317", true),
+            ("http://localhost:4317", "http://127.0.0.1:4319", true),
+            ("http://127.0.0.1:4317", "unix:///run/b.sock", true),
+            ("unix:///run/a.sock", "http://[::1]:4317", true),
+            ("unix:///run/a.sock", "unix:///run/b.sock", true),
+            ("http://b:4317", "http://localhost:4317", true),
+            ("https://localhost:4317", "http://127.0.0.1:4317", false),
+            ("https://localhost:4317", "unix:///run/b.sock", false),
         ] {
             let endpoints = good(&[("ENDPOINT", primary), (name, other), headers]);
             assert_eq!(has_header(&endpoints.failover[0], "api-key"), has, "{name} {primary} {other}");
@@ -169,7 +185,12 @@ fn the_fallback_endpoint_has_the_headers_on_any_host_but_not_out_of_tls() {
             assert_eq!(told, usize::from(!has), "{name} {primary} {other}");
         }
     }
-    let both = good(&[(FALLBACK, "http://c:1"), (LIST, "http://b:1"), headers]);
+    let kept = good(&[("ENDPOINT", "unix:///run/a.sock"), (FALLBACK, "http://b:1"), headers]);
+    let expected = "OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT is http://b:1, without TLS and on another host, and the primary \
+                    endpoint is on this host: the primary endpoint's headers are not sent over a network in plain text; \
+                    write https:// for it, or make it a member of TELEMETRY_FAILOVER_ENDPOINTS with headers of its own";
+    assert_eq!(notes(&kept), [expected]);
+    let both = good(&[("ENDPOINT", "http://a:1"), (FALLBACK, "http://c:1"), (LIST, "http://b:1"), headers]);
     let has = both.failover.iter().map(|config| has_header(config, "api-key")).collect::<Vec<_>>();
     assert_eq!(has, [false, true]);
     let told = notes(&both);
