@@ -241,8 +241,8 @@ impl Endpoint {
     pub(crate) fn is_local(&self) -> bool {
         match &self.place {
             Place::Host { host, .. } => {
-                let is_loopback = |address: IpAddr| address.is_loopback();
-                host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
+                let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+                host.trim_end_matches('.').eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
             }
             Place::Socket(_) => true,
         }

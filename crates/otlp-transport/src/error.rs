@@ -235,6 +235,13 @@ pub enum FailoverProblem {
     /// Options without a URL in front of them.
     #[error("has no URL in front of its options; accepted is url;option=value, with commas between the members")]
     NoUrl,
+    /// User-info, or a comma or a semicolon in a URL: the text of the member may be a part of a secret.
+    #[error(
+        "has user-info, or is a part of a URL with a comma or a semicolon in it; accepted are a URL with its scheme and, \
+         for gRPC, host:port; credentials go into a headers file (headers-file=), and a URL with one of , ; @ is given \
+         in code"
+    )]
+    UserInfoOrPart,
     /// An option that there is not.
     #[error(
         "has the option {}, which there is not; accepted are headers-file=, protocol=, certificate=, \

@@ -283,6 +283,7 @@ impl Builder {
         adjust: impl Fn(resilient_exporter::Builder) -> resilient_exporter::Builder + Send + 'static,
     ) -> Self {
         self.exporter = Box::new(adjust);
+        self.code.changes_exporter = true;
         self
     }
 }
@@ -310,15 +311,15 @@ impl Builder {
         endpoints: impl IntoIterator<Item = impl Into<otlp_transport::FailoverEndpoint>>,
     ) -> Self {
         self.transport = self.transport.with_failover_endpoints(endpoints);
-        self
+        self.give("with_failover_endpoints", |_| {})
     }
 
     /// Sets one more such collector, the last one, which has the headers and the client certificate of the first one on
-    /// any host, but never over plain HTTP where the first one has TLS. Beats `OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT`
-    /// and `OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT`.
+    /// any host, but never over plain HTTP where the first one has TLS, or where the first one is on this host and this
+    /// one is not. Beats `OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT` and `OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT`.
     pub fn with_fallback_endpoint(mut self, url: impl Into<String>) -> Self {
         self.transport = self.transport.with_fallback_endpoint(url);
-        self
+        self.give("with_fallback_endpoint", |_| {})
     }
 }
 

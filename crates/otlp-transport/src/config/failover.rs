@@ -158,7 +158,8 @@ impl ConfigBuilder {
 
     /// One more endpoint behind those of [`with_failover_endpoints`](Self::with_failover_endpoints), which has the
     /// primary endpoint's headers and client certificate on any host; over plain HTTP it has them only where the
-    /// primary endpoint is without TLS too. Beats the variables `OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT` and
+    /// primary endpoint is without TLS too, and on another host than this one only where the primary endpoint is so
+    /// too. Beats the variables `OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT` and
     /// `OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT`.
     pub fn with_fallback_endpoint(mut self, url: impl Into<String>) -> Self {
         self.fallback = Some(Given::new("with_fallback_endpoint", url.into(), Reach::General));
@@ -174,7 +175,8 @@ impl ConfigBuilder {
     /// | `OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT`, and its form for a signal, which is used as it is | as `OTEL_EXPORTER_OTLP_ENDPOINT` | none | error |
     ///
     /// Headers, [`Credentials`] and client certificate of the primary endpoint hold for an endpoint on the same host,
-    /// and for the fallback endpoint on any host, but not over plain HTTP where the primary endpoint has TLS. An
+    /// and for the fallback endpoint on any host, but not over plain HTTP where the primary endpoint has TLS, nor over
+    /// plain HTTP to another host where the primary endpoint is on this one (loopback, a Unix socket). An
     /// endpoint with headers of its own has no others, and one with a client certificate of its own no other. Hosts are
     /// compared as they are written: `localhost` and `127.0.0.1` are two. A file of authorities, the protocol where one
     /// is set, and all other settings hold for each endpoint.
@@ -303,9 +305,11 @@ impl ConfigBuilder {
     /// Gives the endpoint those credentials of the primary one that may go to it and that it has none of its own for.
     fn lend(&self, own: &mut Self, endpoint: &Endpoint, primary: &Endpoint, anywhere: bool) -> Withheld {
         let is_near = anywhere || endpoint.has_host_of(primary);
-        let is_secured = endpoint.is_tls || !primary.is_tls;
+        // Headers that TLS or this host keeps from a network stay so.
+        let is_secured = endpoint.is_tls || (!primary.is_tls && (!primary.is_local() || endpoint.is_local()));
         let has_headers = |of: &Self| of.credentials.is_some() || of.user_agent.is_some() || !of.headers.is_empty();
-        let mut withheld = Withheld { headers: false, certificate: false, is_near };
+        let has_tls = primary.is_tls;
+        let mut withheld = Withheld { headers: false, certificate: false, is_near, has_tls };
         if own.header_error.is_none() && !has_headers(own) && has_headers(self) {
             if is_near && is_secured {
                 own.headers.fill_from(&self.headers);
@@ -378,6 +382,8 @@ struct Withheld {
     certificate: bool,
     /// The endpoint is on the same host, or may have them on any host: only plain HTTP keeps them back.
     is_near: bool,
+    /// The primary endpoint has TLS.
+    has_tls: bool,
 }
 
 impl Withheld {
@@ -389,12 +395,17 @@ impl Withheld {
             (false, true) => "client certificate",
             (true, true) => "headers and client certificate",
         };
-        let text = match self.is_near {
-            true => format!(
+        let text = match (self.is_near, self.has_tls) {
+            (true, false) => format!(
+                "{setting} is {shown}, without TLS and on another host, and the primary endpoint is on this host: the \
+                 primary endpoint's {what} are not sent over a network in plain text; write https:// for it, or make it \
+                 a member of TELEMETRY_FAILOVER_ENDPOINTS with headers of its own"
+            ),
+            (true, true) => format!(
                 "{setting} is {shown}, without TLS, and the primary endpoint has TLS: the primary endpoint's {what} are \
                  not sent to it in plain text; write https:// for it, or give it headers of its own"
             ),
-            false => format!(
+            (false, _) => format!(
                 "{setting} is {shown}, on another host than the primary endpoint: it does not get the primary \
                  endpoint's {what}; where it asks for credentials, give it its own"
             ),

@@ -4,7 +4,7 @@ use crate::config::FailoverEndpoint;
 use crate::error::{ConfigError, FailoverProblem};
 use crate::note::Note;
 use crate::protocol::Protocol;
-use crate::secrets::before_next;
+use crate::secrets::{before_next, shown_endpoint};
 use crate::slips;
 
 /// The endpoints of one pipeline at most, the primary one included.
@@ -93,11 +93,66 @@ impl MemberOption {
 /// A [`ConfigError::Failover`] names the member and the option, and neither its value nor the URL.
 pub(crate) fn read(list: &str, notes: &mut Vec<Note>) -> Result<Vec<FailoverEndpoint>, ConfigError> {
     let members = list.split(',').map(str::trim).filter(|member| !member.is_empty()).collect::<Vec<_>>();
+    // A comma in a password or in a query makes two members of one URL. No part of such a list is shown or read: the
+    // first part has the form of an endpoint.
+    let is_torn = |at: usize| has_user_info(members[at]) || at > 0 && !can_follow(members[at], members[at - 1]);
+    if let Some(at) = (0..members.len()).find(|at| is_torn(*at)) {
+        let setting = IN_ENVIRONMENT.get(at).map_or(FAILOVER_ENDPOINTS, |names| names.url);
+        return Err(ConfigError::Failover { setting, problem: FailoverProblem::UserInfoOrPart });
+    }
     if members.len() >= MAX_ENDPOINTS {
         let problem = FailoverProblem::TooMany { endpoints: members.len() + 1 };
         return Err(ConfigError::Failover { setting: FAILOVER_ENDPOINTS, problem });
     }
     members.into_iter().zip(&IN_ENVIRONMENT).map(|(member, names)| read_member(member, names, notes)).collect()
+}
+
+/// Whether the member may hold a part of user-info. The path of a file may have the sign of one, as the directories of
+/// systemd's credentials have.
+fn has_user_info(member: &str) -> bool {
+    let is_path = |option: &str| {
+        let key = option.split_once('=').and_then(|(name, _)| MemberOption::of(name.trim()));
+        key.is_some_and(|key| key != MemberOption::Protocol)
+    };
+    let mut parts = member.split(';');
+    let url = parts.next().unwrap_or_default();
+    url.contains('@') || parts.any(|option| option.contains('@') && !is_path(option))
+}
+
+/// Whether the member behind a comma is an endpoint, and no part of the one before it: its URL has a scheme; or it is
+/// `host:port`, and the URL before it ends with its host and port, or is a Unix socket.
+fn can_follow(member: &str, before: &str) -> bool {
+    let [url, before] = [member, before].map(|member| member.split(';').next().unwrap_or_default().trim());
+    // The quotation mark in front of each member is a fault that is told apart.
+    let unmarked = url.trim_start_matches(['"', '\'']);
+    let is_name = |scheme: &str| {
+        let is_of_it = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(is_of_it)
+    };
+    if is_socket(unmarked) || unmarked.split_once("://").is_some_and(|(scheme, _)| is_name(scheme)) {
+        return true;
+    }
+    // Options without a URL are a fault of their own.
+    if url.is_empty() {
+        return true;
+    }
+    let authority = before.split_once("://").map_or(before, |(_, rest)| rest);
+    is_host_and_port(url) && (is_socket(before) || !authority.trim_end_matches('/').contains(['/', '\\', '?', '#']))
+}
+
+fn is_socket(url: &str) -> bool {
+    url.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("unix:/"))
+}
+
+/// Whether the text is `host:port`, where the host may be `[::1]`.
+fn is_host_and_port(text: &str) -> bool {
+    let is_of_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let is_address = |text: &str| text.parse::<std::net::Ipv6Addr>().is_ok();
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = address.map_or_else(|| host.chars().all(is_of_host), is_address);
+        !host.is_empty() && is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 fn read_member(
@@ -116,7 +171,7 @@ fn read_member(
     for option in parts.filter(|option| !option.is_empty()) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         let (name, value) = (name.trim(), value.trim());
-        let Some(key) = MemberOption::of(name) else { return fail(unknown(name, value)) };
+        let Some(key) = MemberOption::of(name) else { return fail(unknown(url, name, value)) };
         if value.is_empty() {
             return fail(FailoverProblem::NoValue { option: key.word() });
         }
@@ -153,9 +208,10 @@ fn read_member(
 
 /// The fault of an option with another name. The name is shown if it can be no part of a secret: a semicolon in a URL
 /// or in a token makes an option of the text behind it.
-fn unknown(name: &str, value: &str) -> FailoverProblem {
+fn unknown(url: &str, name: &str, value: &str) -> FailoverProblem {
     let is_word =
         name.len() <= 24 && name.bytes().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'));
-    let is_name = is_word && !value.is_empty() && !value.starts_with('=');
+    // A URL whose text is shown as a whole has no token for a semicolon to be in.
+    let is_name = is_word && !value.is_empty() && !value.starts_with('=') && shown_endpoint(url) == url;
     FailoverProblem::UnknownOption { option: is_name.then(|| name.to_owned()), meant: MemberOption::meant(name) }
 }

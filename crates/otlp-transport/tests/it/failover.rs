@@ -161,6 +161,22 @@ fn the_fallback_endpoint_has_the_headers_on_any_host_but_not_out_of_tls() {
             ("http://a:4317", "https://b:4317", true),
             ("https://a:4317", "http://b:4317", false),
             ("https://a:4317", "http://a:4319", false),
+            // From this host they go over a network by TLS alone.
+            ("http://localhost:4317", "http://b:4317", false),
+            ("http://LOCALHOST.:4317", "http://b:4317", false),
+            ("http://127.0.0.9:4317", "http://10.0.0.1:4317", false),
+            ("http://[::1]:4317", "http://[::2]:4317", false),
+            ("http://[::ffff:127.0.0.1]:4317", "http://b:4317", false),
+            ("unix:///run/a.sock", "http://b:4317", false),
+            ("unix:///run/a.sock", "https://b:4317", true),
+            ("http://localhost:4317", "https://b:4317", true),
+            ("http://localhost:4317", "http://127.0.0.1:4319", true),
+            ("http://127.0.0.1:4317", "unix:///run/b.sock", true),
+            ("unix:///run/a.sock", "http://[::1]:4317", true),
+            ("unix:///run/a.sock", "unix:///run/b.sock", true),
+            ("http://b:4317", "http://localhost:4317", true),
+            ("https://localhost:4317", "http://127.0.0.1:4317", false),
+            ("https://localhost:4317", "unix:///run/b.sock", false),
         ] {
             let endpoints = good(&[("ENDPOINT", primary), (name, other), headers]);
             assert_eq!(has_header(&endpoints.failover[0], "api-key"), has, "{name} {primary} {other}");
@@ -169,7 +185,12 @@ fn the_fallback_endpoint_has_the_headers_on_any_host_but_not_out_of_tls() {
             assert_eq!(told, usize::from(!has), "{name} {primary} {other}");
         }
     }
-    let both = good(&[(FALLBACK, "http://c:1"), (LIST, "http://b:1"), headers]);
+    let kept = good(&[("ENDPOINT", "unix:///run/a.sock"), (FALLBACK, "http://b:1"), headers]);
+    let expected = "OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT is http://b:1, without TLS and on another host, and the primary \
+                    endpoint is on this host: the primary endpoint's headers are not sent over a network in plain text; \
+                    write https:// for it, or make it a member of TELEMETRY_FAILOVER_ENDPOINTS with headers of its own";
+    assert_eq!(notes(&kept), [expected]);
+    let both = good(&[("ENDPOINT", "http://a:1"), (FALLBACK, "http://c:1"), (LIST, "http://b:1"), headers]);
     let has = both.failover.iter().map(|config| has_header(config, "api-key")).collect::<Vec<_>>();
     assert_eq!(has, [false, true]);
     let told = notes(&both);
@@ -250,8 +271,9 @@ fn a_bad_member_is_an_error_that_names_it_and_no_secret() {
     let list = |count: usize| (1..=count).map(|port| format!("http://b:{port}")).collect::<Vec<_>>().join(",");
     assert_eq!(good(&[(LIST, &list(15))]).failover.len(), 15);
     for (vars, parts) in [
-        (&[(LIST, "http://b:1,tcp://user:canary@c")][..], &["(member 2)=\"tcp://***@c\"", "unknown scheme"][..]),
-        (&[(LIST, "http://user:canary@c:1")], &["(member 1)=\"http://***@c:1\"", "user-info", "headers file"]),
+        (&[(LIST, "http://b:1,tcp://c/canary")][..], &["(member 2)=\"tcp://c/***\"", "unknown scheme"][..]),
+        (&[(LIST, "http://user:canary@c:1")], &["(member 1) has user-info", "headers file", "in code"]),
+        (&[(LIST, "\"http://b:1\",\"http://c:1\"")], &["(member 1)=", "quotation mark"]),
         (&[(LIST, "http://b:1,,http://c:x")], &["(member 2)=\"http://c:x\"", "bad port"]),
         (
             &[(LIST, "http://b:1;header-file=/c")],
@@ -290,6 +312,83 @@ fn a_bad_member_is_an_error_that_names_it_and_no_secret() {
     assert_eq!(error, ConfigError::Failover { setting: LIST, problem: FailoverProblem::NotUtf8 });
     // The primary endpoint alone does not look at them.
     assert!(Config::from_vars(garbage).is_ok());
+}
+
+/// The longest part of `text` that is in `secret`, in any case of letters.
+fn longest_part_of(secret: &str, text: &str) -> String {
+    let text = text.to_ascii_lowercase();
+    let parts = (0..secret.len()).flat_map(|at| (at + 1..=secret.len()).map(move |end| &secret[at..end]));
+    parts.filter(|part| text.contains(*part)).max_by_key(|part| part.len()).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn no_part_of_a_secret_is_shown_or_is_an_endpoint_wherever_a_comma_or_a_semicolon_tears_it() {
+    // No word of a message has three of these letters in a row.
+    for secret in
+        ["zqx,qjz", "zqx;qjz", "zqx,qjz:77", "zqx,qjz,xzj", "zqx;qjz=xzj", "zqx;qjz,xzj", "zqx, qjz ,;xzj", ",zqx"]
+    {
+        for (url, member) in [
+            (format!("https://{secret}:pw@host:4317"), 1),
+            (format!("https://me:{secret}@host:4317"), 1),
+            (format!("{secret}@host:4317"), 1),
+            (format!("https://host/?key={secret}"), 1),
+            (format!("https://host:4317/in/{secret}/v1/traces"), 1),
+            (format!("https://host:4317/in/x#{secret}"), 1),
+            (format!("http://b:1,https://me:{secret}@host:4317"), 2),
+            (format!("http://b:1;certificate=system,https://host/?key={secret}"), 2),
+            (format!("https://host:4317;token={secret}@host"), 1),
+            (format!("https://host:4317;protocol={secret}@host"), 1),
+            (format!("https://host:4317;protocol=grpc,https://me:{secret}@host,http://c:1"), 2),
+        ] {
+            let error = read(&[(LIST, &url)]).expect_err(&url);
+            let text = format!("{error} {error:?}");
+            let shown = longest_part_of(secret, &text);
+            assert!(shown.len() <= 2, "{url}: {error} shows {shown:?}");
+            let at = (member..=15).find(|at| error.to_string().contains(&format!("(member {at})")));
+            assert!(at.is_some() && error.setting() == LIST, "{url}: {error}");
+        }
+    }
+    // Sixteen parts have no name for each.
+    let many = format!("https://me:{}@host", vec!["zqx"; 20].join(","));
+    let error = read(&[(LIST, &many)]).expect_err("a password").to_string();
+    assert!(error.contains("(member 2) has user-info") && !error.contains("zqx"), "{error}");
+    let last = format!("{}http://me:zqx@host", "http://b:1,".repeat(20));
+    let error = read(&[(LIST, &last)]).expect_err("user-info").to_string();
+    assert!(error.starts_with("TELEMETRY_FAILOVER_ENDPOINTS has user-info") && !error.contains("zqx"), "{error}");
+}
+
+#[test]
+fn a_host_and_port_follows_a_comma_and_a_word_does_not() {
+    for (list, expected) in [
+        ("b:4317,c:4317", &["grpc https://b:4317", "grpc https://c:4317"][..]),
+        ("https://b/,[::1]:5,c.d_e-f:6", &["grpc https://b", "grpc https://[::1]:5", "grpc https://c.d_e-f:6"]),
+        (
+            "unix:///run/b.sock,c:1,unix:/run/d.sock",
+            &["grpc unix:///run/b.sock", "grpc https://c:1", "grpc unix:///run/d.sock"],
+        ),
+        ("http://b:1;headers-file=/run/app@1/token,c:1", &["grpc http://b:1", "grpc https://c:1"]),
+        ("http://b:1,HTTP://c:1", &["grpc http://b:1", "grpc http://c:1"]),
+    ] {
+        assert_eq!(shown(&good(&[(LIST, list)])), expected, "{list}");
+    }
+    for list in [
+        "b:4317,c",
+        "http://b:1,c:0",
+        "http://b:1,c:65536",
+        "http://b:1,:4317",
+        "http://b:1,c d:1",
+        "http://b:1,[c]:1",
+        "http://b:1,c:1/path",
+        "http://b:1/?key=a,c:1",
+        "http://b:1#a,c:1",
+        "http://b:1/in,c:1",
+        "http://b:1,?u=http://c:1",
+    ] {
+        let error = read(&[(LIST, list)]).expect_err(list);
+        let problem = FailoverProblem::UserInfoOrPart;
+        let setting = "TELEMETRY_FAILOVER_ENDPOINTS (member 2)";
+        assert_eq!(error, ConfigError::Failover { setting, problem }, "{list}");
+    }
 }
 
 #[test]

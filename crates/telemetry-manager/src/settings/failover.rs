@@ -3,7 +3,7 @@
 use otlp_transport::{ConfigError, Endpoints};
 
 use super::Settings;
-use super::table::{FAILBACK_DELAY, FAILOVER_ENDPOINTS};
+use super::table::{FAILBACK_DELAY, FAILOVER_ENDPOINTS, FALLBACK_ENDPOINT, Setting};
 
 /// Takes over the settings of all endpoints, with their notes.
 pub(super) fn take(settings: &mut Settings, endpoints: Endpoints) {
@@ -16,12 +16,17 @@ pub(super) fn take(settings: &mut Settings, endpoints: Endpoints) {
 }
 
 /// The same where the program sends by a transport of its own: the settings of ours have no effect, and are no error.
-pub(super) fn leave(settings: &mut Settings, endpoints: Result<Endpoints, ConfigError>) {
+/// `is_given` says whether a variable is set.
+pub(super) fn leave(
+    settings: &mut Settings,
+    endpoints: Result<Endpoints, ConfigError>,
+    is_given: impl Fn(&str) -> bool,
+) {
     const WHY: &str = "has no effect: the program sends by a transport of its own";
     match endpoints {
         Ok(endpoints) => {
             if !endpoints.failover.is_empty() {
-                let name = FAILOVER_ENDPOINTS.name;
+                let name = source(settings, is_given);
                 let message = format!("{name} {WHY}; `with_exporter` gives it other transports to fail over to");
                 settings.warn(name, message);
             }
@@ -31,11 +36,26 @@ pub(super) fn leave(settings: &mut Settings, endpoints: Result<Endpoints, Config
     }
 }
 
+/// The setting that has the endpoints behind the first one: the list, or else the fallback endpoint.
+fn source(settings: &Settings, is_given: impl Fn(&str) -> bool) -> &'static str {
+    const OF_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT";
+    let (list, fallback) = (FAILOVER_ENDPOINTS, FALLBACK_ENDPOINT);
+    let is_in_code = |row: &Setting| settings.in_code.contains(row.name);
+    match is_in_code(&list) || is_given(list.name) {
+        true => settings.source(&list),
+        false if !is_in_code(&fallback) && is_given(OF_TRACES) => OF_TRACES,
+        false => settings.source(&fallback),
+    }
+}
+
 /// Warns of a delay that no endpoint uses. `is_given` says whether a variable is set.
 pub(super) fn warn_of_delay(settings: &mut Settings, is_given: impl Fn(&str) -> bool) {
     let row = FAILBACK_DELAY;
     let is_used = !settings.failover.is_empty() || settings.in_code.contains(row.name);
     if !is_used && is_given(row.name) && row.value(settings) != row.default() {
-        settings.warn(row.name, format!("{} has no effect without {}", row.name, FAILOVER_ENDPOINTS.name));
+        let list = settings.source(&FAILOVER_ENDPOINTS);
+        let message =
+            format!("{} has no effect: there is one endpoint; {list} gives it others to fail over to", row.name);
+        settings.warn(row.name, message);
     }
 }

@@ -4,6 +4,7 @@ use otlp_transport::Config;
 
 use super::tests::{good, warnings};
 use super::*;
+use crate::Builder;
 use crate::settings::table::{FAILBACK_DELAY, FAILOVER_ENDPOINTS, FALLBACK_ENDPOINT};
 
 const LIST: &str = "TELEMETRY_FAILOVER_ENDPOINTS";
@@ -50,7 +51,10 @@ fn limits_of_requests_and_answers_hold_for_each_endpoint() {
 fn a_delay_without_an_effect_or_out_of_its_range_is_a_warning() {
     assert_eq!(
         warnings(&[(DELAY, "5s")]),
-        ["TELEMETRY_FAILBACK_DELAY has no effect without TELEMETRY_FAILOVER_ENDPOINTS"]
+        [
+            "TELEMETRY_FAILBACK_DELAY has no effect: there is one endpoint; TELEMETRY_FAILOVER_ENDPOINTS gives it others to \
+          fail over to"
+        ]
     );
     assert!(warnings(&[(DELAY, "5s"), (FALLBACK, "http://b:4317")]).is_empty());
     for value in ["999ms", "86401s", "0", "soon"] {
@@ -64,21 +68,88 @@ fn a_delay_without_an_effect_or_out_of_its_range_is_a_warning() {
     }
 }
 
+/// The warnings of a program with these variables.
+fn told(builder: Builder, vars: &[(&'static str, &'static str)]) -> Vec<String> {
+    let vars = vars.iter().copied().chain([("HOME", "/users/u")]);
+    let settings = builder.with_environment(vars).settings().expect("valid");
+    settings.warnings().iter().map(ToString::to_string).collect()
+}
+
+fn transport() -> Box<dyn otlp_transport::Transport> {
+    let config = Config::builder().with_endpoint("http://a:4317").build().expect("valid");
+    otlp_transport::connect(config).expect("valid")
+}
+
+#[test]
+fn a_delay_for_endpoints_in_code_is_no_warning_and_one_without_them_names_their_method() {
+    let delay = (DELAY, "5s");
+    let code = Builder::default;
+    let listed = code().with_failover_endpoints(["http://b:4317"]);
+    let fallback = code().with_fallback_endpoint("http://b:4317");
+    let transports = code().with_exporter(|exporter| exporter.with_failover(transport()));
+    for builder in [listed, fallback, transports, code().with_failback_delay(Duration::from_secs(5))] {
+        assert_eq!(told(builder, &[delay]), Vec::<String>::new());
+    }
+    // The method beats the variable, which has no effect then.
+    let none = code().with_failover_endpoints(Vec::<String>::new());
+    assert_eq!(
+        told(none, &[delay, (LIST, "http://b:4317")]),
+        [
+            "TELEMETRY_FAILBACK_DELAY has no effect: there is one endpoint; with_failover_endpoints gives it others to fail \
+          over to"
+        ]
+    );
+}
+
+#[test]
+fn endpoints_without_an_effect_have_the_name_of_their_source() {
+    let own = || Builder::default().with_primary(transport());
+    let listed = || own().with_failover_endpoints(["http://b:4317"]);
+    let fallback = || own().with_fallback_endpoint("http://b:4317");
+    let traces = "OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT";
+    let url = "http://c:4317";
+    for (builder, vars, name) in [
+        (own(), &[(LIST, url)][..], LIST),
+        (own(), &[(LIST, url), (FALLBACK, url)], LIST),
+        (own(), &[(FALLBACK, url)], FALLBACK),
+        (own(), &[(FALLBACK, url), (traces, url)], traces),
+        (listed(), &[], "with_failover_endpoints"),
+        (listed(), &[(LIST, url), (FALLBACK, url)], "with_failover_endpoints"),
+        (fallback(), &[], "with_fallback_endpoint"),
+        (fallback(), &[(traces, url)], "with_fallback_endpoint"),
+        (fallback(), &[(LIST, url)], LIST),
+    ] {
+        let expected = format!(
+            "{name} has no effect: the program sends by a transport of its own; `with_exporter` gives it other \
+             transports to fail over to"
+        );
+        assert_eq!(told(builder, vars), [expected]);
+    }
+    assert_eq!(told(own(), &[]), Vec::<String>::new());
+}
+
 #[test]
 fn a_bad_list_is_an_error_but_with_telemetry_off() {
     for (name, value, part) in [
         (LIST, "http://b:4317;header-file=/run/canary", "(member 1) has the option header-file, which there is not"),
-        (LIST, "http://b:4317,tcp://user:canary@c", "(member 2)=\"tcp://***@c\""),
+        (LIST, "http://b:4317,tcp://c/canary", "(member 2)=\"tcp://c/***\""),
+        (LIST, "https://user:zqx,canary@c:4317", "(member 2) has user-info"),
+        (LIST, "https://b/?key=a,canary", "(member 2) has user-info, or is a part of a URL"),
         (FALLBACK, "tcp://canary@c", "OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT=\"tcp://***@c\""),
     ] {
         let read = |off: &str| Settings::from_environment([(name, value), (off, "true"), ("HOME", "/users/u")]);
         let error = read("X").unwrap_err();
-        assert!(error.to_string().contains(part) && !format!("{error} {error:?}").contains("canary"), "{error}");
+        assert!(
+            error.to_string().contains(part)
+                && ["canary", "zqx"].iter().all(|part| !format!("{error} {error:?}").contains(part)),
+            "{error}"
+        );
         assert_eq!(error.setting(), name);
         let settings = read("OTEL_SDK_DISABLED").expect("off");
         let [warning] = settings.warnings() else { panic!("{:?}", settings.warnings()) };
         assert!(warning.setting == "OTEL_SDK_DISABLED" && warning.message.contains(part), "{warning}");
-        assert!(!warning.message.contains("canary"), "{warning}");
+        let text = format!("{warning} {settings:?} {}", settings.summary());
+        assert!(!text.contains("canary") && !text.contains("zqx"), "{text}");
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct Code {
     pub(crate) namespace: Option<String>,
     /// Code sends by a transport of its own: the settings of ours have no effect.
     pub(crate) has_transport: bool,
+    /// Code changes the exporter's builder, which may have other transports then to fail over to.
+    pub(crate) changes_exporter: bool,
 }
 
 /// Answers with the value of the variable of this name.
@@ -137,13 +139,15 @@ pub(crate) fn resolve(
     }
     // Certificates and headers are of use to the sender alone.
     if code.has_transport {
-        failover::leave(&mut settings, transport.check_endpoints_over(vars));
+        failover::leave(&mut settings, transport.check_endpoints_over(vars), |name| raw(vars, name).is_some());
     } else {
         match transport.build_endpoints_over(vars) {
             Ok(endpoints) => failover::take(&mut settings, endpoints),
             Err(error) => return Err(Refused { error: error.into(), warnings: settings.warnings }),
         }
-        failover::warn_of_delay(&mut settings, |name| raw(vars, name).is_some());
+        if !code.changes_exporter {
+            failover::warn_of_delay(&mut settings, |name| raw(vars, name).is_some());
+        }
     }
     raise_attempt_timeout(&mut settings, timeout);
     Ok(settings)

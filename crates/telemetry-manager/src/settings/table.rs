@@ -360,7 +360,8 @@ settings! {
             (with_fallback_endpoint: failover, get |_, _| Value::Text(String::new())),
             Kind::Text("a URL such as http://localhost:4317 or https://collector:4317, or unix:///path/to/socket"), Error,
             "One such collector behind those of the list, which has the headers and the client certificate of the first \
-             one on any host, but never over plain HTTP where the first one has TLS.";
+             one on any host, but never over plain HTTP where the first one has TLS or is the only one of them on this \
+             host.";
         FAILBACK_DELAY: "TELEMETRY_FAILBACK_DELAY", (exporter.failover.failback_delay), seconds(1_000, DAY), Default,
             "How long a collector must have taken single batches, without a failure, until all batches return to it.";
     }
