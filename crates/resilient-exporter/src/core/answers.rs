@@ -41,12 +41,12 @@ impl Core {
         let InFlight { work, ticket, started, is_repeat, .. } = self.in_flight.swap_remove(position);
         let traffic = match &work {
             Work::Live(entry) => {
-                self.memory.on_call_ended(entry.size);
+                self.memory.on_call_ended(entry);
                 Traffic::Live
             }
             Work::Replay(_) => Traffic::Replay { live_waits: self.memory.has_ready(now) },
         };
-        let spans = work.payload().item_count() as u64;
+        let spans = work.item_count() as u64;
         self.accounts.calls.on_ended(CallResult::of(&outcome), now.saturating_duration_since(started));
         match &outcome {
             Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } => {
@@ -103,10 +103,10 @@ impl Core {
         self.repeats.clear();
         for call in std::mem::take(&mut self.in_flight) {
             self.endpoint.on_neutral(call.ticket, now);
-            self.accounts.counters.count_possible_duplicates(call.work.payload().item_count() as u64);
+            self.accounts.counters.count_possible_duplicates(call.work.item_count() as u64);
             match call.work {
                 Work::Live(entry) => {
-                    self.memory.on_call_ended(entry.size);
+                    self.memory.on_call_ended(&entry);
                     self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
                     self.memory.give_back(entry);
                 }
@@ -128,7 +128,7 @@ impl Core {
         is_saturated: bool,
     ) {
         let Answered { id, work, call, now, .. } = answered;
-        let (spans, bytes) = (work.payload().item_count(), work.payload().bytes().len());
+        let (spans, bytes) = (work.item_count(), work.request_len());
         let is_readable = unreadable.is_none();
         if let Some(cause) = &unreadable {
             self.accounts.counters.count_unreadable(spans as u64);
@@ -276,7 +276,7 @@ impl Core {
         self.return_to_buffered(&work);
         let blame = self.endpoint.blame(now);
         let event = Event::Refused {
-            spans: work.payload().item_count(),
+            spans: work.item_count(),
             kind,
             cause: cause.to_string(),
             remedy: remedy(&cause),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use otlp_payload::{BatchId, Payload};
 use otlp_transport::{Cause, RefusalKind};
 
+use super::packed::Content;
 use crate::seams::fates::{Failures, Refusals};
 
 /// A suspect waits this long after its first refusal, twice as long after each further one, up to the second time.
@@ -21,7 +22,9 @@ pub(super) const WINDOW: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
-    pub(crate) payload: Payload,
+    pub(crate) payload: Content,
+    /// Compression does not make the payload smaller.
+    pub(super) stays_plain: bool,
     /// The batch that this one was cut from, or its own id.
     pub(super) origin: BatchId,
     /// Calls that did not end in delivery, throttles aside. Decides the order of calls and nothing else.
@@ -40,7 +43,8 @@ impl Batch {
     pub(super) fn new(payload: Payload) -> Self {
         let origin = payload.id();
         Self {
-            payload,
+            payload: payload.into(),
+            stays_plain: false,
             origin,
             failed: 0,
             throttled: 0,
@@ -52,7 +56,7 @@ impl Batch {
 
     /// A piece of this batch, without a refusal.
     pub(super) fn piece(&self, payload: Payload) -> Self {
-        Self { payload, suspicion: Suspicion::default(), ..self.clone() }
+        Self { payload: payload.into(), stays_plain: false, suspicion: Suspicion::default(), ..self.clone() }
     }
 
     /// This batch was cut from another one.

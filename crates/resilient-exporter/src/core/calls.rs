@@ -54,6 +54,7 @@ impl Core {
         self.relieve_journal(now);
         let is_waiting = self.start_calls(now, &mut calls);
         self.store_oversized();
+        self.begin_packing(now);
         self.publish_changes(now);
         self.follow_outage(now);
         self.follow_drain(is_waiting, now);
@@ -108,6 +109,10 @@ impl Core {
                 if let Some(instant) = self.memory.next_ready(now) {
                     self.wake_at(instant);
                 }
+                if self.in_flight.is_empty() && self.memory.waits_for_room(now) {
+                    // No answer will come that makes room.
+                    self.wake_at(now + ASK_AGAIN);
+                }
                 return false;
             }
             let traffic = if is_replay { Traffic::Replay { live_waits: false } } else { Traffic::Live };
@@ -149,13 +154,13 @@ impl Core {
                 Work::Live(entry) => {
                     self.turns += 1;
                     self.replay.on_live_call();
-                    self.memory.on_sent(entry.size);
+                    self.memory.on_sent(entry);
                     self.accounts.transfer(entry.size.count, Place::Buffered, Place::InFlight);
                 }
                 Work::Replay(piece) => self.replay.on_replay_call(piece, now),
             }
             let is_fresh = self.endpoint.wants_new_connection(&ticket);
-            calls.push(Call { id: self.calls, payload: work.payload().clone(), is_fresh });
+            calls.push(Call { id: self.calls, payload: work.content(), is_fresh });
             self.in_flight.push(InFlight { id: self.calls, work, ticket, started: now, is_repeat: false });
         }
         false

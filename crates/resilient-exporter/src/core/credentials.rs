@@ -96,12 +96,12 @@ impl Core {
             match &work {
                 Work::Live(entry) => {
                     self.replay.on_live_call();
-                    self.memory.on_sent(entry.size);
+                    self.memory.on_sent(entry);
                 }
                 Work::Replay(piece) => self.replay.on_replay_call(piece, now),
             }
             let is_fresh = self.endpoint.wants_new_connection(&ticket);
-            self.repeats.push(Call { id: self.calls, payload: work.payload().clone(), is_fresh });
+            self.repeats.push(Call { id: self.calls, payload: work.content(), is_fresh });
             self.in_flight.push(InFlight { id: self.calls, work, ticket, started: now, is_repeat: true });
             return;
         }

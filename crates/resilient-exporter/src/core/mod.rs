@@ -27,6 +27,8 @@
 //! | `journal` | the journal thread's results, and batches that leave memory for the journal and return |
 //! | `kept` | the batches that the journal holds and memory does not |
 //! | `memory` | the memory that batches take, and its limits |
+//! | `packed` | the compressed form of a batch that waits |
+//! | `packing` | the batches that are compressed while they wait |
 //! | `outage` | the beginning and the end of an outage |
 //! | `replay` | stored batches on their way back to the collector |
 //! | `returned` | stored batches that returned to the store without an answer that ends them |
@@ -54,6 +56,8 @@ mod journal;
 mod kept;
 mod memory;
 mod outage;
+mod packed;
+mod packing;
 mod replay;
 mod returned;
 mod saves;
@@ -81,11 +85,13 @@ use self::cuts::Oversized;
 use self::drain::Drain;
 use self::durable::Durable;
 pub(crate) use self::durable::Written;
-pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill};
+pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill, refusals_of, requests_in};
 pub(crate) use self::endpoint::{Attempts, Endpoint};
 use self::group::Piece;
 use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of};
 use self::outage::{Outage, Tally};
+pub(crate) use self::packed::{Content, Damaged, Packed, Packer};
+use self::packing::Packing;
 use self::replay::Replay;
 pub(crate) use self::saves::Flush;
 use self::saves::{Saving, Waiting};
@@ -118,7 +124,7 @@ pub(crate) struct Policy {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) id: u64,
-    pub(crate) payload: Payload,
+    pub(crate) payload: Content,
     /// The call uses a new connection.
     pub(crate) is_fresh: bool,
 }
@@ -156,6 +162,7 @@ pub(crate) struct Core {
     policy: Policy,
     /// The signal of all batches.
     signal: Signal,
+    packing: Packing,
     spills: Spills,
     replay: Replay,
     /// Spans that no request can carry, until they are dead letters.
@@ -202,6 +209,7 @@ impl Core {
             durable: Durable::off(),
             endpoint,
             storage: Storage::new(policy.fallback),
+            packing: Packing::default(),
             spills: Spills::default(),
             replay: Replay::new(policy.replay_rate),
             policy,
@@ -507,10 +515,25 @@ impl Core {
 }
 
 impl Work {
-    fn payload(&self) -> &Payload {
+    /// The request, as it is in memory.
+    fn content(&self) -> Content {
         match self {
-            Self::Live(entry) => &entry.item.payload,
-            Self::Replay(piece) => &piece.payload,
+            Self::Live(entry) => entry.item.payload.clone(),
+            Self::Replay(piece) => Content::from(piece.payload.clone()),
+        }
+    }
+
+    fn item_count(&self) -> usize {
+        match self {
+            Self::Live(entry) => entry.item.payload.item_count(),
+            Self::Replay(piece) => piece.payload.item_count(),
+        }
+    }
+
+    fn request_len(&self) -> usize {
+        match self {
+            Self::Live(entry) => entry.item.payload.request_len(),
+            Self::Replay(piece) => piece.payload.bytes().len(),
         }
     }
 }

@@ -38,7 +38,7 @@ impl Shared {
         let ledger = core.ledger().with_staged(staged.count);
         let calls = core.endpoint.rates(now, RECENT);
         let waiting = ledger.staged + ledger.buffered + ledger.in_flight;
-        let (limits, held) = (core.memory.limits(), core.memory.held_size());
+        let (limits, held) = (core.memory.limits(), core.memory.occupied_size());
         let held = Size { count: held.count + staged.count, bytes: held.bytes + staged.bytes };
         let mut health = Health {
             status: Status::Healthy,

@@ -14,6 +14,7 @@
 //! | `net` | the net thread |
 //! | `nice` | the priority of threads |
 //! | `own` | the threads of an exporter know that they are its own |
+//! | `packer` | the thread that compresses waiting batches |
 //! | `plan` | when the journal thread syncs |
 //! | `process` | the process of the exporter, and a child that was forked from it |
 //! | `queue` | the disk thread's queue of effects |
@@ -34,6 +35,7 @@ pub(crate) mod journal;
 pub(crate) mod net;
 pub(crate) mod nice;
 pub(crate) mod own;
+pub(crate) mod packer;
 pub(crate) mod plan;
 pub(crate) mod process;
 mod queue;

@@ -12,6 +12,7 @@
 //! | `ages` | spans that are too old to be sent |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
+//! | `packing` | batches that are compressed while they wait |
 //! | `kept`, `vanished` | batches that leave memory for the journal; a journal that is full, or that loses batches |
 //! | `saves` | flushes and checkpoints |
 //! | `stage` | the processor: spans of several producers on their way into batches |
@@ -26,6 +27,7 @@ mod history;
 mod kept;
 mod oracle;
 mod order;
+mod packing;
 mod recount;
 mod refusals;
 mod replicas;
@@ -51,7 +53,7 @@ use span_buffer::Limits;
 
 use self::disk::{Disk, Files, MemoryFallback};
 use self::history::{Action, Answer, Disturbance, action, history};
-use crate::core::{AgeLimit, Call, Core, Effect, Endpoint, Policy};
+use crate::core::{AgeLimit, Call, Core, Effect, Endpoint, Policy, refusals_of, requests_in};
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::backoff::Backoff;
@@ -72,8 +74,9 @@ fn number((_, span): &SpanKey) -> u64 {
     u64::from_be_bytes(*span)
 }
 
-fn numbers(request: &Payload) -> impl Iterator<Item = u64> {
-    span_ids(request.bytes()).map(|key| number(&key))
+fn numbers(request: &Payload) -> impl Iterator<Item = u64> + use<> {
+    let keys = span_ids(request.bytes()).collect::<Vec<_>>();
+    keys.into_iter().map(|key| number(&key))
 }
 
 /// The transport sends this call over a new connection.
@@ -89,7 +92,7 @@ fn retry_now(core: &mut Core) {
 /// The batches that the disk thread writes to a file.
 fn spilled(effect: &Effect) -> Vec<Payload> {
     match effect {
-        Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.payload.clone()).collect(),
+        Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.payload.request()).collect(),
         _ => Vec::new(),
     }
 }
@@ -97,11 +100,11 @@ fn spilled(effect: &Effect) -> Vec<Payload> {
 /// The batches that are to become dead letters.
 fn letters(effect: &Effect) -> Vec<Payload> {
     let refusals = match effect {
-        Effect::StoreDeadLetters(letters) => letters.iter().map(|letter| &letter.refusal).collect::<Vec<_>>(),
-        Effect::SettleGroup(fates) => fates.iter().flat_map(refused).collect(),
+        Effect::StoreDeadLetters(letters) => refusals_of(letters).1,
+        Effect::SettleGroup(fates) => fates.iter().flat_map(refused).cloned().collect(),
         _ => Vec::new(),
     };
-    refusals.into_iter().map(|refusal| refusal.payload.clone()).collect()
+    refusals.into_iter().map(|refusal| refusal.payload).collect()
 }
 
 fn refused(fate: &Fate) -> &[Refusal] {
@@ -127,6 +130,7 @@ struct Simulation {
     looks: Vec<Instant>,
     effects: VecDeque<Effect>,
     disk: Box<dyn Disk>,
+    thread: packing::Thread,
     /// How often the collector received each span, also where its answer was lost.
     received: HashMap<SpanKey, u32>,
     /// Spans beyond the first of each.
@@ -154,6 +158,8 @@ struct Setup {
     age_limit: Option<AgeLimit>,
     failure_threshold: u32,
     fallback: bool,
+    /// Batches that wait are compressed.
+    compression: bool,
     strict: bool,
     seed: u64,
 }
@@ -169,6 +175,7 @@ impl Setup {
             request_max_spans: if seed.is_multiple_of(2) { usize::MAX } else { 20 },
             failure_threshold: 3,
             fallback,
+            compression: false,
             strict: false,
             seed,
         }
@@ -184,6 +191,7 @@ impl Setup {
             age_limit: None,
             failure_threshold: 5,
             fallback: true,
+            compression: false,
             strict: false,
             seed: 1,
         }
@@ -204,7 +212,8 @@ impl Setup {
             strict,
             incarnation: seed,
         };
-        Core::new(policy, endpoint, recovered, seed)
+        let core = Core::new(policy, endpoint, recovered, seed);
+        if self.compression { core.with_compression() } else { core }
     }
 }
 
@@ -224,6 +233,7 @@ impl Simulation {
             looks: Vec::new(),
             effects: VecDeque::new(),
             disk,
+            thread: packing::Thread::new(),
             received: HashMap::new(),
             duplicates: 0,
             condemned: Vec::new(),
@@ -238,6 +248,7 @@ impl Simulation {
     /// A new process over the same fallback. The spans in the memory of the old one are lost.
     fn restart(&mut self) {
         self.disk.restart();
+        self.thread.restart();
         self.setup.seed += 1;
         self.core = self.setup.core(self.disk.usage().spans, self.now);
         self.calls.clear();
@@ -255,6 +266,7 @@ impl Simulation {
             self.condemned.extend(letters(&effect));
             match effect {
                 Effect::Publish(_) | Effect::Stop => {}
+                Effect::Pack(requests) => self.thread.set_job(requests),
                 Effect::StoreDeadLetters(letters) if !self.setup.fallback => {
                     self.core.on_dead_letters_stored(letters, None, self.now);
                 }
@@ -272,8 +284,10 @@ impl Simulation {
             (core.poll_calls(now), core.poll_look(now))
         });
         self.note_abandoned();
-        self.check_limits(&calls);
+        let last = self.calls.len();
         self.calls.extend(calls);
+        self.end_damaged_calls();
+        self.check_limits(&self.calls[last.min(self.calls.len())..]);
         self.looks.extend(is_look_due.then_some(now));
         if self.core.is_stopped() {
             self.calls.clear();
@@ -333,7 +347,7 @@ impl Simulation {
             Answer::Refuse => Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false },
         };
         if matches!(answer, Answer::Accept | Answer::PartlyReject(_) | Answer::Unacknowledged) {
-            self.receive_first(&call.payload, spans);
+            self.receive_first(&call.payload.request(), spans);
         }
         self.end_call(&call, &outcome);
     }
@@ -378,9 +392,13 @@ impl Simulation {
                 }
                 self.report(|core| core.on_undone(effect, now));
             }
-            Some(Effect::Spill(spill)) => {
+            Some(Effect::Spill(mut spill)) => {
+                let (payloads, damaged) = requests_in(&mut spill.entries);
+                self.report(|core| core.on_write_damaged(&damaged));
+                if spill.entries.is_empty() {
+                    return self.report(|core| core.on_spill_empty(&spill));
+                }
                 let entries = spill.entries.clone();
-                let payloads = entries.iter().map(|entry| entry.item.payload.clone()).collect::<Vec<_>>();
                 let stored = self.disk.store(&payloads, wall);
                 self.report(|core| match stored {
                     Ok(stored) => core.on_spilled(&spill, &stored.name),
@@ -389,9 +407,12 @@ impl Simulation {
                 });
             }
             Some(Effect::StoreDeadLetters(letters)) => {
-                let refusals = letters.iter().map(|letter| letter.refusal.clone()).collect::<Vec<_>>();
+                let (letters, refusals, damaged) = refusals_of(&letters);
                 let stored = self.disk.store_dead_letters(&refusals, "", wall);
-                self.report(|core| core.on_dead_letters_stored(letters, stored, now));
+                self.report(|core| {
+                    core.on_write_damaged(&damaged);
+                    core.on_dead_letters_stored(letters, stored, now);
+                });
             }
             Some(Effect::ReadGroup { order, merge }) => {
                 let read = self.disk.read(order, 0);
@@ -454,6 +475,7 @@ impl Simulation {
             Action::Evict => self.evict(),
             Action::Redrive { fails } => self.redrive(fails),
             Action::ChangeCredentials => self.report(Core::on_credentials_changed),
+            Action::Pack(packed) => self.pack(packed),
             Action::Save { attempts } => {
                 if attempts {
                     self.report(Core::attempt_now);
@@ -464,7 +486,7 @@ impl Simulation {
         self.poll();
         for call in std::mem::take(&mut self.abandoned) {
             // The collector may have stored them.
-            self.receive_first(&call.payload, call.payload.item_count());
+            self.receive_first(&call.payload.request(), call.payload.item_count());
         }
     }
 

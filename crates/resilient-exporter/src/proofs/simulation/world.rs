@@ -274,7 +274,7 @@ impl World {
         self.oracle.on_answered(&judged, now);
         let outcome = reply.outcome(call.payload.item_count());
         if outcome.is_delivered() {
-            for number in numbers(&call.payload) {
+            for number in numbers(&call.payload.request()) {
                 self.delivered.entry(number).or_insert(now);
             }
         }
@@ -282,7 +282,7 @@ impl World {
         self.simulation.end_call(&call, &outcome);
         self.check_letters();
         if let Some(expected) = expected {
-            self.check_repeat(&call.payload, expected);
+            self.check_repeat(&call.payload.request(), expected);
         }
     }
 
@@ -303,18 +303,18 @@ impl World {
             let fresh = is_fresh(call);
             let handled = match self.tokens.as_mut().and_then(Tokens::on_call) {
                 Some(reply) => Handled { replica: 0, reply, time: self.peer.replicas[0].latency },
-                None => self.peer.handle(&call.payload, fresh),
+                None => self.peer.handle(&call.payload.request(), fresh),
             };
             let generation = self.tokens.as_ref().map_or(0, |tokens| tokens.held);
-            received.push((call.payload.clone(), handled.reply.stored_of(call.payload.item_count())));
+            received.push((call.payload.request(), handled.reply.stored_of(call.payload.item_count())));
             self.awaited.push((now + handled.time, call.id, self.sent.len()));
-            let spans = numbers(&call.payload).collect::<Vec<_>>();
+            let spans = numbers(&call.payload.request()).collect::<Vec<_>>();
             self.places.entry(spans.clone()).or_default().push(self.sent.len());
             self.sent.push(Sent {
                 at: now,
                 answered: None,
                 spans,
-                bytes: call.payload.bytes().len(),
+                bytes: call.payload.request_len(),
                 live: self.simulation.core.is_live(call.id),
                 probe,
                 fresh,
