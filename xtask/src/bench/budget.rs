@@ -160,6 +160,13 @@ pub(super) const ALL: [Budget; 27] = [
         method: Method::Prints(&[]),
     },
     Budget {
+        name: "buffer/10000-spans-zstd/bytes",
+        unit: Unit::MiB,
+        gate: Gate::AtMost(1.5),
+        program: Program::Trial("buffered_spans"),
+        method: Method::Prints(&["zstd"]),
+    },
+    Budget {
         name: "buffer/push+take/time",
         unit: Unit::NanosPerBatch,
         gate: Gate::AtMost(1_000.0),
