@@ -94,7 +94,8 @@ fn time_of_packer() -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path());
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let packers = tasks.filter(|task| read(task.join("comm")).trim() == "holdfast-pack");
-    let times = packers.map(|task| read(task.join("schedstat")).split(' ').next().and_then(|time| time.parse().ok()));
+    let times =
+        packers.map(|task| read(task.join("schedstat")).split(' ').next().and_then(|time| time.parse::<u64>().ok()));
     times.flatten().sum::<u64>()
 }
 
