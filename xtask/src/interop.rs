@@ -36,7 +36,7 @@ fn find((programs, get): (&[&'static str], &'static str)) -> Result<&'static str
 }
 
 /// Parts of the lane that run alone too.
-const PARTS: [&str; 8] = [PROXIES, "tls", PEERS, NAMES, "socket", "auth", "codings", SIGNALS];
+const PARTS: [&str; 9] = [PROXIES, "tls", PEERS, NAMES, "socket", "auth", "codings", SIGNALS, "failover"];
 /// Those that need more than the Collector.
 const PROXIES: &str = "proxies";
 const PEERS: &str = "peers";

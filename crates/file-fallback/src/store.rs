@@ -259,6 +259,21 @@ impl<D: Directory> FileFallback<D> {
         self.files.next_group(max_bytes).map_err(ReplayError::File)
     }
 
+    /// [`next_group`](Self::next_group) with the newest file first among equals, for a caller whose newest records are
+    /// worth the most. The records of one file come in the order in which they were written. Limits remove the oldest
+    /// files all the same: while new records come as fast as others go, old ones stay until then, unless the caller
+    /// takes an [`oldest_group`](Self::oldest_group) now and then.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn newest_group(&mut self, max_bytes: usize) -> Result<Next, ReplayError> {
+        if self.is_forked() {
+            return Err(ReplayError::Forked);
+        }
+        self.files.newest_group(max_bytes).map_err(ReplayError::File)
+    }
+
     /// [`next_group`](Self::next_group) in the order of age alone: records of the oldest files, however often they have
     /// failed; of each file those with the fewest failed attempts. For a caller whose new records come as fast as its
     /// old ones go: `next_group` always prefers the new ones to an old one that has failed before, which then stays

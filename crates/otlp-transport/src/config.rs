@@ -2,6 +2,8 @@
 
 mod build;
 mod check;
+mod failover;
+pub(crate) mod members;
 mod request;
 
 use std::fmt;
@@ -25,6 +27,9 @@ use crate::secrets::Secrets;
 use crate::tls;
 use crate::tls::{KeyFile, KeyFiles};
 
+pub(crate) use failover::List;
+pub use failover::{Endpoints, FailoverEndpoint};
+
 /// The time-out of one attempt where none is set: 10 s (OTLP exporter specification).
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of a request where no limit is set. Collectors built on gRPC refuse messages above 4 MiB by default;
@@ -37,6 +42,10 @@ pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 4 << 20;
 /// OTLP exporter specification, "Endpoint"; its port decides the default protocol.
 pub(crate) const DEFAULT_GRPC_ENDPOINT: &str = "http://localhost:4317";
 pub(crate) const DEFAULT_HTTP_ENDPOINT: &str = "http://localhost:4318";
+/// The ports of OTLP/gRPC and OTLP/HTTP.
+const GRPC_PORT: u16 = 4317;
+const HTTP_PORT: u16 = 4318;
+
 /// Checked settings of one transport. `Debug` shows neither header values nor the secrets that the endpoint
 /// may hold ([`Config::endpoint`]).
 #[derive(Clone, Debug)]
@@ -217,6 +226,8 @@ pub struct ConfigBuilder {
     product: Option<String>,
     wall_clock: Option<fn() -> SystemTime>,
     reading: Reading,
+    pub(crate) failover: Option<List>,
+    pub(crate) fallback: Option<Given>,
     pub(crate) notes: Vec<Note>,
 }
 

@@ -1,6 +1,7 @@
 //! Where to send: the URL rules of the OTLP exporter specification.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use http::Uri;
@@ -19,6 +20,8 @@ use crate::tls;
 pub(crate) enum Reach {
     /// For all signals: for HTTP the path of the signal, such as `v1/traces`, is put behind its path.
     General,
+    /// The same for a member of a list, which no variable can take the place of.
+    Listed,
     /// For one signal alone: used as it is.
     Own,
 }
@@ -135,7 +138,9 @@ impl Given {
             Reach::Own if path.is_empty() => "/".to_owned(),
             Reach::Own => path.to_owned(),
             // The path of any signal at its end is not a part of what all have.
-            Reach::General => format!("{}/{}", without_signal(path).trim_end_matches('/'), paths::path(self.signal)),
+            Reach::General | Reach::Listed => {
+                format!("{}/{}", without_signal(path).trim_end_matches('/'), paths::path(self.signal))
+            }
         };
         let http_path = query.map_or_else(|| http_path.clone(), |query| format!("{http_path}?{query}"));
         let http_path = match (http_path.parse::<PathAndQuery>(), protocol, self.reach) {
@@ -143,7 +148,7 @@ impl Given {
             (Err(_), Protocol::HttpProtobuf, _) => return Err(EndpointProblem::NotAUrl),
             // gRPC ignores the path: it may be any text.
             (Err(_), Protocol::Grpc, Reach::Own) => PathAndQuery::from_static("/"),
-            (Err(_), Protocol::Grpc, Reach::General) => usual_path(self.signal),
+            (Err(_), Protocol::Grpc, Reach::General | Reach::Listed) => usual_path(self.signal),
         };
         let path_note = self.path_note(protocol, path, query);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -178,8 +183,20 @@ impl Given {
             ),
             (Protocol::HttpProtobuf, Reach::Own) if is_bare => Some(format!(
                 "has no path and is used as it is: requests go to /, and collectors take {signal} on /{usual}; write the \
-                 whole URL, or set OTEL_EXPORTER_OTLP_ENDPOINT in its place",
+                 whole URL, or set {} in its place",
+                if self.setting.ends_with("FALLBACK_ENDPOINT") {
+                    "OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT"
+                } else {
+                    "OTEL_EXPORTER_OTLP_ENDPOINT"
+                }
             )),
+            // Whole URLs and those for all signals stand side by side in a list.
+            (Protocol::HttpProtobuf, Reach::Listed) if has_path_of(signal, path) => None,
+            (Protocol::HttpProtobuf, Reach::Listed) => {
+                let other = Signal::ALL.into_iter().find(|signal| has_path_of(*signal, path))?;
+                let found = paths::path(other);
+                Some(format!("ends in /{found}, and {signal} go to /{usual} in its place: leave it out here"))
+            }
             (Protocol::HttpProtobuf, Reach::General) => {
                 let other = Signal::ALL.into_iter().find(|signal| has_path_of(*signal, path))?;
                 let (found, name) = (paths::path(other), other.as_str().to_ascii_uppercase());
@@ -224,11 +241,31 @@ impl Endpoint {
     pub(crate) fn is_local(&self) -> bool {
         match &self.place {
             Place::Host { host, .. } => {
-                let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+                let is_loopback = |address: IpAddr| address.is_loopback();
                 host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
             }
             Place::Socket(_) => true,
         }
+    }
+
+    /// Whether both are on one host, by its name as it is written, or on one Unix socket.
+    pub(crate) fn has_host_of(&self, other: &Self) -> bool {
+        match (&self.place, &other.place) {
+            (Place::Host { host, .. }, Place::Host { host: other, .. }) => is_same_host(host, other),
+            (Place::Socket(path), Place::Socket(other)) => path == other,
+            (Place::Host { .. }, Place::Socket(_)) | (Place::Socket(_), Place::Host { .. }) => false,
+        }
+    }
+
+    /// Whether requests of this protocol go to the same place.
+    pub(crate) fn is_same(&self, other: &Self, protocol: Protocol) -> bool {
+        let port = |place: &Place| match place {
+            Place::Host { port, .. } => *port,
+            Place::Socket(_) => 0,
+        };
+        let has_same_path = protocol == Protocol::Grpc || self.http_path == other.http_path;
+        let has_same_port = port(&self.place) == port(&other.place);
+        self.has_host_of(other) && has_same_port && self.is_tls == other.is_tls && has_same_path
     }
 
     /// The same place for another protocol.
@@ -284,6 +321,14 @@ fn is_socket_address(path: &str) -> bool {
 #[cfg(not(unix))]
 fn is_socket_address(_path: &str) -> bool {
     false
+}
+
+/// Whether two texts name one host: a name in any case, with a dot at its end or not; an address in any spelling.
+fn is_same_host(host: &str, other: &str) -> bool {
+    match (host.parse::<IpAddr>(), other.parse::<IpAddr>()) {
+        (Ok(address), Ok(other)) => address == other,
+        _ => host.trim_end_matches('.').eq_ignore_ascii_case(other.trim_end_matches('.')),
+    }
 }
 
 /// Splits `host:port`, where the host may be `[::1]`.

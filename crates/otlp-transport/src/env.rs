@@ -7,9 +7,10 @@ use std::time::Duration;
 use http::HeaderValue;
 use otlp_payload::Signal;
 
-use crate::config::{Config, ConfigBuilder, CredentialsFrom};
+use crate::config::members::{self, FAILOVER_ENDPOINTS, IN_ENVIRONMENT};
+use crate::config::{Config, ConfigBuilder, CredentialsFrom, List};
 use crate::endpoint::{Given, Reach};
-use crate::error::{ConfigError, EndpointProblem, HeaderProblem};
+use crate::error::{ConfigError, EndpointProblem, FailoverProblem, HeaderProblem};
 use crate::headers::Headers;
 use crate::note::Note;
 use crate::protocol::{Compression, Protocol};
@@ -37,6 +38,7 @@ macro_rules! names {
 
 names! {
     endpoint: "ENDPOINT",
+    fallback_endpoint: "FALLBACK_ENDPOINT",
     protocol: "PROTOCOL",
     headers: "HEADERS",
     timeout: "TIMEOUT",
@@ -91,11 +93,16 @@ impl ConfigBuilder {
     /// # Errors
     ///
     /// A [`ConfigError`] names the variable or method, the value unless secret, and the accepted values.
-    pub fn build_over(mut self, vars: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
+    pub fn build_over(self, vars: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
+        self.filled_over(&vars)?.build()
+    }
+
+    /// Fills in the settings of the primary endpoint that code did not set.
+    pub(crate) fn filled_over(mut self, vars: &impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let names = names(self.signal);
         let mut vars = Vars { vars, signal: self.signal, names, notes: std::mem::take(&mut self.notes) };
         if self.endpoint.is_none() {
-            self.endpoint = vars.endpoint()?;
+            self.endpoint = vars.endpoint(names.endpoint)?;
         }
         if let Some((given, user_agent)) = vars.headers()? {
             self.headers.fill_from(&given);
@@ -124,7 +131,7 @@ impl ConfigBuilder {
         if self.insecure.is_none() {
             self.insecure = vars.read(names.insecure, "true or false is accepted", boolean).map(|(value, _)| value);
         }
-        self.proxy.fill_from(&vars.vars);
+        self.proxy.fill_from(vars.vars);
         let files = &mut self.key_files;
         for (file, names) in [
             (&mut files.authorities, names.certificate),
@@ -137,7 +144,26 @@ impl ConfigBuilder {
             }
         }
         self.notes = vars.notes;
-        self.build()
+        Ok(self)
+    }
+
+    /// Fills in the endpoints behind the primary one that code did not set.
+    pub(crate) fn fill_failover_over(&mut self, vars: &impl Fn(&str) -> Option<OsString>) -> Result<(), ConfigError> {
+        let names = names(self.signal);
+        let mut vars = Vars { vars, signal: self.signal, names, notes: std::mem::take(&mut self.notes) };
+        if self.failover.is_none()
+            && let Some(list) = vars.value(FAILOVER_ENDPOINTS)
+        {
+            let problem = FailoverProblem::NotUtf8;
+            let list = list.to_str().ok_or(ConfigError::Failover { setting: FAILOVER_ENDPOINTS, problem })?;
+            let endpoints = members::read(list, &mut vars.notes)?;
+            self.failover = Some(List { names: &IN_ENVIRONMENT, endpoints });
+        }
+        if self.fallback.is_none() {
+            self.fallback = vars.endpoint(names.fallback_endpoint)?;
+        }
+        self.notes = vars.notes;
+        Ok(())
     }
 }
 
@@ -170,14 +196,14 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
         pair.into_iter().find_map(|name| Some((name, self.value(name)?)))
     }
 
-    fn endpoint(&mut self) -> Result<Option<Given>, ConfigError> {
-        let Some((setting, value)) = self.first(self.names.endpoint) else { return Ok(None) };
+    fn endpoint(&mut self, names: Pair) -> Result<Option<Given>, ConfigError> {
+        let Some((setting, value)) = self.first(names) else { return Ok(None) };
         let text = value.into_string().map_err(|_| ConfigError::Endpoint {
             setting,
             value: "(not shown)".to_owned(),
             problem: EndpointProblem::NotUtf8,
         })?;
-        let reach = if setting == self.names.endpoint[0] { Reach::Own } else { Reach::General };
+        let reach = if setting == names[0] { Reach::Own } else { Reach::General };
         Ok(Some(Given { setting, text, reach, signal: self.signal }))
     }
 
@@ -194,23 +220,14 @@ impl<F: Fn(&str) -> Option<OsString>> Vars<F> {
     }
 
     fn protocol(&mut self) -> Option<(Protocol, &'static str)> {
-        let mut json = None;
+        let mut remark = None;
         let protocol = self.read(self.names.protocol, "grpc or http/protobuf is accepted", |text| {
-            json = None;
-            match text.to_ascii_lowercase().as_str() {
-                "grpc" => Some(Protocol::Grpc),
-                "http/protobuf" => Some(Protocol::HttpProtobuf),
-                "http/json" => {
-                    json = Some(());
-                    Some(Protocol::HttpProtobuf)
-                }
-                _ => None,
-            }
+            let (protocol, other) = Protocol::of_word(text)?;
+            remark = other;
+            Some(protocol)
         });
-        if let (Some(()), Some((_, name))) = (json, protocol) {
-            // The same port and the same path, and collectors go by the content type.
-            let message = format!("{name}=http/json is not spoken: http/protobuf is used in its place");
-            self.notes.push(Note::new(name, message));
+        if let (Some(remark), Some((_, name))) = (remark, protocol) {
+            self.notes.push(Note::new(name, format!("{name}={remark}")));
         }
         protocol
     }

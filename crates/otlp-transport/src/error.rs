@@ -6,6 +6,8 @@ use std::path::Path;
 
 use otlp_payload::Signal;
 
+use crate::note;
+
 /// A setting that cannot be used. `Display` names the setting, its value unless that is secret, and the accepted
 /// values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +51,14 @@ pub enum ConfigError {
         value: String,
         /// The fault.
         problem: ProxyProblem,
+    },
+    /// The list of failover endpoints, or one of its members. The error holds no URL and no value.
+    #[error("{setting} {problem}")]
+    Failover {
+        /// The variable, or the builder method, with the member's place from 1.
+        setting: &'static str,
+        /// The fault.
+        problem: FailoverProblem,
     },
     /// A file of headers. The error holds a header's name and never its value, which is secret.
     #[error("{setting}={path:?}: {}{problem}", LineOf(*line, name))]
@@ -105,7 +115,8 @@ impl ConfigError {
             | Self::Proxy { setting, .. }
             | Self::HeadersFile { setting, .. }
             | Self::Range { setting, .. }
-            | Self::KeyFile { setting, .. } => setting,
+            | Self::Failover { setting, .. }
+            | Self::KeyFile { setting, .. } => note::variable(setting),
             Self::NoAuthorities { .. } => "OTEL_EXPORTER_OTLP_CERTIFICATE",
             Self::SignalTwice { .. } => "with_signal",
         }
@@ -129,7 +140,9 @@ pub enum EndpointProblem {
     #[error("has a bad port; accepted is a number from 1 to 65535")]
     BadPort,
     /// `user:password@`.
-    #[error("has user-info in front of the host; put credentials into OTEL_EXPORTER_OTLP_HEADERS instead")]
+    #[error(
+        "has user-info in front of the host; put credentials into headers instead, such as OTEL_EXPORTER_OTLP_HEADERS or a headers file"
+    )]
     UserInfo,
     /// A scheme that is neither `http` nor `https` nor `unix`.
     #[error("has an unknown scheme; accepted are http:// and https://, for gRPC too, and unix://")]
@@ -204,6 +217,60 @@ pub enum HeaderProblem {
     /// A header that the transport sets itself.
     #[error("is set by the transport itself; leave it out")]
     Reserved,
+}
+
+/// The fault of the list of failover endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FailoverProblem {
+    /// Not text.
+    #[error("is not UTF-8; accepted is a list url;option=value,url")]
+    NotUtf8,
+    /// More endpoints than a pipeline has.
+    #[error("makes {endpoints} endpoints with the primary one; at most 16 are accepted")]
+    TooMany {
+        /// The number of endpoints, the primary one included.
+        endpoints: usize,
+    },
+    /// Options without a URL in front of them.
+    #[error("has no URL in front of its options; accepted is url;option=value, with commas between the members")]
+    NoUrl,
+    /// An option that there is not.
+    #[error(
+        "has the option {}, which there is not; accepted are headers-file=, protocol=, certificate=, \
+         client-certificate= and client-key={}",
+        shown(option),
+        hint(meant)
+    )]
+    UnknownOption {
+        /// Its name; none if the text may be a part of a secret.
+        option: Option<String>,
+        /// The option that is probably meant.
+        meant: Option<&'static str>,
+    },
+    /// An option without a value.
+    #[error("has the option {option} without a value; accepted is {option}=value")]
+    NoValue {
+        /// The option.
+        option: &'static str,
+    },
+    /// An option that is given twice.
+    #[error("has the option {option} twice; accepted is one of each")]
+    OptionTwice {
+        /// The option.
+        option: &'static str,
+    },
+    /// A client certificate without its key, or the other way round.
+    #[error("has one of client-certificate and client-key; accepted are both, which may name the same file, or none")]
+    HalfACertificate,
+}
+
+fn shown(option: &Option<String>) -> &str {
+    option.as_deref().unwrap_or("***")
+}
+
+fn hint(meant: &Option<&str>) -> String {
+    meant.map_or_else(String::new, |meant| format!(": is {meant} meant?"))
 }
 
 /// The fault of a proxy's URL.

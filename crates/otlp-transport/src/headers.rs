@@ -39,6 +39,10 @@ impl Headers {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn remove(&mut self, name: &HeaderName) {
         self.0.remove(name);
     }

@@ -42,9 +42,10 @@ pub use adapter::ExporterTransport;
 pub use chain::ErrorChain;
 pub use config::{
     Config, ConfigBuilder, DEFAULT_CONNECTION_MAX_AGE, DEFAULT_MAX_REQUEST_BYTES, DEFAULT_MAX_RESPONSE_BYTES,
+    Endpoints, FailoverEndpoint,
 };
 pub use credentials::{CredentialHeaders, Credentials, CredentialsError, HeadersFile, RequestHead};
-pub use error::{ConfigError, EndpointProblem, HeaderProblem, HeadersFileProblem, ProxyProblem};
+pub use error::{ConfigError, EndpointProblem, FailoverProblem, HeaderProblem, HeadersFileProblem, ProxyProblem};
 pub use faults::{Fault, FaultMode, Faults, FaultyTransport};
 pub use grpc::GrpcTransport;
 pub use http1::HttpTransport;

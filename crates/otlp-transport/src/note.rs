@@ -14,10 +14,16 @@ pub struct Note {
 }
 
 impl Note {
-    /// `setting` names the variable or the method that the sentence `message` is about. No secret may be in it.
+    /// `setting` names the variable or the method that the sentence `message` is about; a place in its list, in
+    /// parentheses behind the name, is left out. No secret may be in the sentence.
     pub fn new(setting: &'static str, message: impl Into<String>) -> Self {
-        Self { setting, message: message.into() }
+        Self { setting: variable(setting), message: message.into() }
     }
+}
+
+/// The variable or the method in a name of a setting, which may have a place in a list behind it.
+pub(crate) fn variable(setting: &'static str) -> &'static str {
+    setting.split(" (").next().unwrap_or(setting)
 }
 
 impl fmt::Display for Note {

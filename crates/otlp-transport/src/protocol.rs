@@ -12,6 +12,21 @@ pub enum Protocol {
     HttpProtobuf,
 }
 
+impl Protocol {
+    /// The protocol of a word, in any case; and a remark where another one is used than the word says.
+    pub(crate) fn of_word(word: &str) -> Option<(Self, Option<&'static str>)> {
+        match word.to_ascii_lowercase().as_str() {
+            "grpc" => Some((Self::Grpc, None)),
+            "http/protobuf" => Some((Self::HttpProtobuf, None)),
+            // The same port and the same path, and collectors go by the content type.
+            "http/json" => {
+                Some((Self::HttpProtobuf, Some("http/json is not spoken: http/protobuf is used in its place")))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -74,7 +74,7 @@ fn starts_as_scheme(rest: &str) -> bool {
 }
 
 /// Whether one letter more, less or other makes one name of the other; or two neighbours that changed places.
-fn is_near(name: &str, other: &str) -> bool {
+pub(crate) fn is_near(name: &str, other: &str) -> bool {
     let (name, other) = (name.as_bytes(), other.as_bytes());
     let same = name.iter().zip(other).take_while(|(a, b)| a == b).count();
     let (name, other) = (&name[same..], &other[same..]);

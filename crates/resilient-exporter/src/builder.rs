@@ -9,18 +9,19 @@ use backoff::{Exponential, Jitter};
 use breaker::{ConfigBuilder, Machine};
 use opentelemetry_sdk::trace::SpanExporter;
 use otlp_payload::{Signal, ValueLimits};
-use otlp_transport::{ExporterTransport, Transport};
+use otlp_transport::{ErrorChain, ExporterTransport, Transport};
 use rand::{RngExt as _, SeedableRng as _};
 use span_buffer::{Limits, Size};
 
 use self::storage::Storage;
-use crate::core::{Core, Endpoint, Policy};
+use crate::core::{Core, Endpoint, Endpoints, Policy};
 use crate::error::BuildError;
 use crate::exporter::ResilientSpanExporter;
 use crate::pipeline::Pipeline;
 use crate::processor::ResilientSpanProcessor;
 use crate::report::details::StorageLimits;
 use crate::report::notes::StorageNote;
+use crate::report::position::MAX_ENDPOINTS;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Fallback;
@@ -29,11 +30,13 @@ use crate::seams::settings::{
     Breaker, Buffer, BufferCompression, DeadLetters, Durability, Refused, Retry, Settings, Shutdown, TooSmall,
 };
 use crate::shell::commit::Committer;
+use crate::shell::disk::KeepOutages;
 use crate::shell::packer::PackQueue;
 use crate::shell::shared::{Parts, Shared};
 use crate::shell::staging::StagingSettings;
 use crate::shell::{disk, journal, net, nice, own, packer, signals};
 use crate::stores::none::NoFallback;
+use crate::stores::outages::OutageFiles;
 
 mod aliases;
 mod groups;
@@ -91,6 +94,7 @@ impl<E: SpanExporter + 'static> IntoPrimary<ByExporter> for E {
 pub struct Builder {
     settings: Settings,
     primary: Option<Arc<dyn Transport>>,
+    failover: Vec<Arc<dyn Transport>>,
     fallback: Option<Box<dyn Fallback>>,
     journal: Option<Box<dyn Journal>>,
     breaker: Option<ConfigBuilder>,
@@ -104,6 +108,7 @@ impl Default for Builder {
         Self {
             settings: Settings::default(),
             primary: None,
+            failover: Vec::new(),
             fallback: None,
             journal: None,
             breaker: None,
@@ -138,6 +143,17 @@ impl Builder {
     /// With an exporter, if the system gives no thread for it.
     pub fn with_primary<Kind>(mut self, primary: impl IntoPrimary<Kind>) -> Self {
         self.primary = Some(primary.into_primary());
+        self
+    }
+
+    /// Adds a collector of a lower priority than those before it, 15 at most: spans go to it while the others are
+    /// unavailable. Buffer, journal and files are common; breaker, backoff, learned sizes and refusals are each
+    /// collector's own. [`Failover`](crate::Failover) has the rules.
+    ///
+    /// # Panics
+    /// With an exporter, if the system gives no thread for it.
+    pub fn with_failover<Kind>(mut self, collector: impl IntoPrimary<Kind>) -> Self {
+        self.failover.push(collector.into_primary());
         self
     }
 
@@ -244,25 +260,39 @@ impl Builder {
     /// # Errors
     /// As [`build`](Self::build); [`BuildError::Signal`] if the transport does not carry the signal.
     pub fn build_pipeline(mut self, signal: Signal) -> Result<Pipeline, BuildError> {
-        let Some(transport) = self.primary.take() else { return Err(BuildError::NoPrimary) };
-        if !transport.carries(signal) {
-            return Err(BuildError::Signal { endpoint: transport.endpoint().to_owned(), signal });
+        let Some(primary) = self.primary.take() else { return Err(BuildError::NoPrimary) };
+        let mut transports = vec![primary];
+        transports.append(&mut self.failover);
+        if transports.len() > MAX_ENDPOINTS {
+            return Err(BuildError::TooManyEndpoints { count: transports.len(), most: MAX_ENDPOINTS });
+        }
+        if let Some(other) = transports.iter().find(|transport| !transport.carries(signal)) {
+            return Err(BuildError::Signal { endpoint: other.endpoint().to_owned(), signal });
         }
         self.check()?;
         // Opening writes files, and dropping them too. The threads that are started below begin with the mask of this
         // one, and keep it: those that write files, and those whose warnings a log subscriber may write to one.
         let _blocked = signals::Blocked::new();
         let mut chance = rand::rngs::SmallRng::seed_from_u64(entropy());
-        let breaker = match self.breaker.take() {
-            Some(breaker) => breaker.with_seed(chance.random()).build().map_err(BuildError::CircuitBreaker)?,
-            None => self.breaker_config().with_seed(chance.random()).build().map_err(of_breaker)?,
+        let own_breaker = self.breaker.take();
+        let endpoint = |_: &Arc<dyn Transport>| -> Result<Endpoint, BuildError> {
+            let breaker = match &own_breaker {
+                Some(breaker) => {
+                    breaker.clone().with_seed(chance.random()).build().map_err(BuildError::CircuitBreaker)?
+                }
+                None => self.breaker_config().with_seed(chance.random()).build().map_err(of_breaker)?,
+            };
+            let endpoint = Endpoint::new(Machine::new(breaker), self.clock.now());
+            Ok(endpoint.with_max_concurrency(self.settings.max_concurrency))
         };
+        let endpoints = transports.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        let endpoints = Endpoints::new(endpoints, self.settings.failover.failback_delay);
         let backoff: Box<dyn Backoff> = match self.backoff.take() {
             Some(backoff) => backoff,
             None => Box::new(self.exponential().map_err(of_backoff)?),
         };
-        let Storage { fallback, mut journal, no_fallback, notes: storage_notes, homes, warnings } =
-            self.open_storage(signal, chance.random())?;
+        let storage = self.open_storage(signal, chance.random())?;
+        let Storage { fallback, mut journal, no_fallback, notes: storage_notes, homes, outages, warnings } = storage;
         let found_usage = fallback.as_ref().map(|fallback| fallback.usage());
         let age_rests_until = fallback.as_ref().and_then(|fallback| fallback.age_rests_until());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BuildError::Thread)?;
@@ -273,13 +303,12 @@ impl Builder {
             request_max_spans: self.settings.request.max_spans.map_or(usize::MAX, NonZeroUsize::get),
             fallback: fallback.is_some(),
             replay_rate: self.settings.replay.rate,
+            replay_order: self.settings.replay.order,
             strict: self.settings.refused == Refused::DeadLetter,
             incarnation: journal.as_ref().map_or_else(|| chance.random(), |journal| journal.incarnation()),
         };
         let recovered = found_usage.map_or(0, |usage| usage.spans);
-        let endpoint =
-            Endpoint::new(Machine::new(breaker), self.clock.now()).with_max_concurrency(self.settings.max_concurrency);
-        let mut core = Core::new(policy, endpoint, recovered, chance.random()).of_signal(signal);
+        let mut core = Core::new(policy, endpoints, recovered, chance.random()).of_signal(signal);
         if let Some(journal) = &mut journal {
             core = core.with_journal(journal.found(), journal.can_read(), self.clock.now());
         }
@@ -287,9 +316,16 @@ impl Builder {
             core = core.with_compression();
         }
         let dictionary_room = core.memory.dictionary_room();
-        core.set_can_change(net::can_change(&*transport));
+        for (at, transport) in transports.iter().enumerate() {
+            core.set_can_change(at, net::can_change(&**transport));
+        }
+        let earlier_outages = outages.as_ref().map(OutageFiles::earlier).unwrap_or_default();
+        let keep_outages = outages.map(|mut files| -> KeepOutages {
+            core.keep_outages();
+            Box::new(move |records| files.keep(records).map_err(|error| ErrorChain(&error).to_string()))
+        });
         core.storage.set_more(fallback.as_ref().is_some_and(|fallback| disk::has_more(&**fallback)));
-        let endpoint = transport.endpoint_of(signal).to_owned();
+        let endpoints = transports.iter().map(|transport| transport.endpoint_of(signal).to_owned()).collect();
         let committer = journal.map(|journal| Committer::new(journal, self.settings.journal.sync));
         // A journal alone has a disk thread too.
         let fallback = fallback.or_else(|| committer.is_some().then(|| Box::new(NoFallback) as _));
@@ -302,15 +338,17 @@ impl Builder {
             max_age_at_send: self.settings.max_age_at_send,
             clock,
             backoff,
-            endpoint,
+            endpoints,
             no_fallback,
             storage_notes,
             journal_timeout,
         });
-        let shared = Arc::new(shared.with_storage_limits(StorageLimits {
+        let limits = StorageLimits {
             fallback: self.settings.fallback.max_bytes,
             dead_letters: self.settings.dead_letter.max_bytes,
-        }));
+        };
+        let shared = shared.with_storage_limits(limits).with_earlier_outages(earlier_outages);
+        let shared = Arc::new(shared.with_outage_spans(self.settings.outage_span && signal == Signal::Traces));
         for home in homes {
             let shared = Arc::downgrade(&shared);
             home.set_waker(Box::new(move || shared.upgrade().iter().for_each(|shared| shared.wake_storage())));
@@ -319,7 +357,7 @@ impl Builder {
         if let Some(fallback) = fallback {
             spawn(&shared, "holdfast-disk", move |shared| {
                 nice::be_nicer_by(niceness);
-                disk::run(shared, fallback);
+                disk::run(shared, fallback, keep_outages);
             })?;
         }
         let journal = committer.map_or(Ok(()), |committer| {
@@ -338,7 +376,7 @@ impl Builder {
         let started = journal.and(packer).and_then(|()| {
             spawn(&shared, "holdfast-net", move |shared| {
                 nice::be_nicer_by(niceness);
-                net::run(shared, &transport, runtime, limit);
+                net::run(shared, &transports, runtime, limit);
             })
         });
         if let Err(error) = started {

@@ -22,6 +22,14 @@ pub enum BuildError {
         /// The signal of the pipeline.
         signal: otlp_payload::Signal,
     },
+    /// There are more collectors than an exporter has places for.
+    #[error("{count} endpoints; accepted: at most {most}, the primary included")]
+    TooManyEndpoints {
+        /// All endpoints.
+        count: usize,
+        /// As many as are accepted.
+        most: usize,
+    },
     /// A value of [`Settings`](crate::Settings) is outside its range.
     #[error("{field} is {value}; accepted: {accepted}")]
     InvalidSetting {

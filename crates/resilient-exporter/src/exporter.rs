@@ -30,6 +30,7 @@ pub struct ResilientSpanExporter {
 impl ResilientSpanExporter {
     pub(crate) fn new(pipeline: Pipeline, limits: ValueLimits) -> Self {
         let encoder = Encoder::new(&Resource::builder_empty().build()).with_value_limits(limits);
+        pipeline.shared.set_span_encoder(&encoder);
         Self { pipeline, encoder, limits }
     }
 
@@ -113,6 +114,7 @@ impl SpanExporter for ResilientSpanExporter {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.encoder = Encoder::new(resource).with_value_limits(self.limits);
+        self.pipeline.shared.set_span_encoder(&self.encoder);
         if let Some(staging) = self.pipeline.shared.staging() {
             staging.set_encoder(self.encoder.clone());
         }
@@ -122,7 +124,7 @@ impl SpanExporter for ResilientSpanExporter {
 impl fmt::Debug for ResilientSpanExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResilientSpanExporter")
-            .field("endpoint", &self.pipeline.shared.endpoint)
+            .field("endpoint", &self.pipeline.shared.primary())
             .finish_non_exhaustive()
     }
 }

@@ -12,7 +12,7 @@ use crate::report::events::Event;
 use crate::report::forked::Forked;
 use crate::report::health::Health;
 use crate::report::ledger::Ledger;
-use crate::report::outage_records::OutageRecord;
+use crate::report::outage_records::{KEPT, OutageRecord, Recorded};
 use crate::shell::ending::ShutdownError;
 use crate::shell::flush::{FlushError, SettleError, WaitFailure, on_thread};
 use crate::shell::own;
@@ -44,8 +44,9 @@ impl Handle {
         self.shared.health()
     }
 
-    /// The outages of the collector since the start of the exporter, the newest 32, the oldest of them first; the last
-    /// one may last. For a timeline: a gap in the spans has its reason here. Takes one short lock.
+    /// The outages of the collector, the newest 32, the oldest of them first; the last one may last. Those of earlier
+    /// processes too, as far as they had ended when this one started and left their records in the state directory. For
+    /// a timeline: a gap in the spans has its reason here. Takes one short lock.
     ///
     /// ```
     /// # fn demo(handle: &resilient_exporter::Handle) {
@@ -59,10 +60,11 @@ impl Handle {
         if self.forked().is_some() {
             return Vec::new();
         }
-        // Clocks of a user's: outside the lock.
-        let (now, wall) = (self.shared.clock.now(), self.shared.clock.wall());
-        let outages = self.shared.core().outages();
-        outages.into_iter().map(|outage| outage.at(&self.shared.endpoint, now, wall)).collect()
+        let own = self.shared.core().outages().into_iter();
+        let own = own.map(|outage: Recorded| self.shared.record_of(outage));
+        let mut outages = self.shared.earlier_outages.iter().cloned().chain(own).collect::<Vec<_>>();
+        outages.drain(..outages.len().saturating_sub(KEPT));
+        outages
     }
 
     /// Has every batch that was accepted before this call leave memory: waits until each has an answer. When the
@@ -219,6 +221,6 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("endpoint", &self.shared.endpoint).finish_non_exhaustive()
+        f.debug_struct("Handle").field("endpoint", &self.shared.primary()).finish_non_exhaustive()
     }
 }

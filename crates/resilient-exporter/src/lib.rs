@@ -62,6 +62,7 @@ pub use report::lateness::Lateness;
 pub use report::ledger::{DropReason, Ledger, RefuseReason};
 pub use report::notes::StorageNote;
 pub use report::outage_records::OutageRecord;
+pub use report::position::Position;
 pub use seams::backoff::Backoff;
 pub use seams::clock::{Clock, SystemClock};
 pub use seams::dead_letters::{DeadLetter, DeadLetterError, Redriven};
@@ -69,8 +70,8 @@ pub use seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, SetA
 pub use seams::fates::{Failures, Fate, Refusal, Refusals};
 pub use seams::journal::{Journal, JournalError, JournalUsage, Lost, Recovered, Vanished};
 pub use seams::settings::{
-    Breaker, Buffer, BufferCompression, DeadLetters, Durability, FallbackFormat, Files, Processor, Refused, Replay,
-    Requests, Retry, Settings, Shutdown, Threads,
+    Breaker, Buffer, BufferCompression, DeadLetters, Durability, Failover, FallbackFormat, Files, Processor, Refused,
+    Replay, ReplayOrder, Requests, Retry, Settings, Shutdown, Threads,
 };
 pub use shell::ending::ShutdownError;
 pub use shell::flush::{FlushError, SettleError, WaitFailure};

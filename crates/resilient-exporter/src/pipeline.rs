@@ -184,7 +184,7 @@ impl Drop for Pipeline {
 
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { signal, endpoint, .. } = &*self.shared;
-        f.debug_struct("Pipeline").field("signal", signal).field("endpoint", endpoint).finish_non_exhaustive()
+        let (signal, endpoint) = (&self.shared.signal, self.shared.primary());
+        f.debug_struct("Pipeline").field("signal", signal).field("endpoint", &endpoint).finish_non_exhaustive()
     }
 }

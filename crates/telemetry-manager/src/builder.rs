@@ -10,7 +10,8 @@ use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{ShouldSample, SpanLimits};
 use otlp_transport::{Faults, Protocol, Transport};
 use resilient_exporter::{
-    Breaker, Buffer, DeadLetters, Durability, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown, Threads,
+    Breaker, Buffer, DeadLetters, Durability, Failover, Files, IntoPrimary, Refused, Replay, Requests, Retry, Shutdown,
+    Threads,
 };
 
 use crate::settings::{Batch, Code, Propagator, Settings, TracesExporter, TracesProcessor, Warning};
@@ -50,7 +51,7 @@ pub struct Builder {
     exporter: Box<Adjust>,
     sampler: Option<Box<dyn ShouldSample>>,
     globals: bool,
-    /// The switch in front of the transport.
+    /// The switch in front of the first collector's transport.
     faults: Faults,
     /// About the settings as they were resolved last, also where some were refused.
     warnings: Vec<Warning>,
@@ -286,6 +287,41 @@ impl Builder {
     }
 }
 
+/// The collectors behind it.
+impl Builder {
+    /// Sets the collectors that take over, in this order, while those before them are unavailable: URLs, or
+    /// [`FailoverEndpoint`](otlp_transport::FailoverEndpoint)s with settings of their own. An empty list is for none.
+    /// Beats `TELEMETRY_FAILOVER_ENDPOINTS`.
+    ///
+    /// ```
+    /// use telemetry_manager::OpenTelemetryManager;
+    /// use telemetry_manager::otlp_transport::FailoverEndpoint;
+    ///
+    /// let other = FailoverEndpoint::new("https://otlp.vendor.example:4317").with_headers_file("/run/secrets/vendor");
+    /// let mut builder = OpenTelemetryManager::builder()
+    ///     .with_endpoint("http://collector-a:4317")
+    ///     .with_failover_endpoints(["http://collector-b:4317".into(), other])
+    ///     .with_vars(|_| None);
+    /// assert_eq!(builder.settings()?.failover[0].endpoint(), "http://collector-b:4317");
+    /// # Ok::<(), telemetry_manager::SetupError>(())
+    /// ```
+    pub fn with_failover_endpoints(
+        mut self,
+        endpoints: impl IntoIterator<Item = impl Into<otlp_transport::FailoverEndpoint>>,
+    ) -> Self {
+        self.transport = self.transport.with_failover_endpoints(endpoints);
+        self
+    }
+
+    /// Sets one more such collector, the last one, which has the headers and the client certificate of the first one on
+    /// any host, but never over plain HTTP where the first one has TLS. Beats `OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT`
+    /// and `OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT`.
+    pub fn with_fallback_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.transport = self.transport.with_fallback_endpoint(url);
+        self
+    }
+}
+
 /// Traces.
 impl Builder {
     /// Sets the sampler. Beats `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`; [`Settings`] does not show it.
@@ -349,6 +385,8 @@ structs! {
     exporter.buffer, buffer: Buffer;
     /// Changes settings of the circuit breaker.
     exporter.circuit_breaker, circuit_breaker: Breaker;
+    /// Changes settings of the moves to other collectors and back.
+    exporter.failover, failover: Failover;
     /// Changes settings of the retries.
     exporter.retry, retry: Retry;
     /// Changes settings of a request. The manager raises the default of [`Requests::attempt_timeout`] to twice the
@@ -381,6 +419,12 @@ impl Builder {
     /// `TELEMETRY_MAX_AGE_AT_SEND`.
     pub fn with_max_age_at_send(self, age: Option<Duration>) -> Self {
         self.give("with_max_age_at_send", move |settings| settings.exporter.max_age_at_send = age)
+    }
+
+    /// Sets whether each outage of the collector makes a span `holdfast.outage` once it has ended; false by default.
+    /// Beats `TELEMETRY_OUTAGE_SPAN`.
+    pub fn with_outage_span(self, enabled: bool) -> Self {
+        self.give("with_outage_span", move |settings| settings.exporter.outage_span = enabled)
     }
 
     /// Sets the treatment of batches that the collector refuses. Beats `TELEMETRY_REFUSED`.

@@ -12,6 +12,7 @@ use crate::error::SetupError;
 mod choice;
 pub(crate) mod directories;
 mod docs;
+mod failover;
 mod field;
 mod kind;
 mod lists;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub traces_exporter: TracesExporter,
     /// The way to the collector: endpoint, protocol, headers, time-out, compression.
     pub transport: otlp_transport::Config,
+    /// The endpoints that take over, in this order, while those before them are unavailable.
+    pub failover: Vec<otlp_transport::Config>,
     /// The age at which a connection to the collector is replaced, more or less a tenth.
     pub connection_max_age: Duration,
     /// The vendor that receives the spans, by its name in [`VENDORS`]; none leaves it to the endpoint's host.
@@ -71,6 +74,8 @@ pub struct Settings {
     /// or the default one; none means memory only. Its `processor` has the values of `batch`.
     pub exporter: resilient_exporter::Settings,
     pub(crate) warnings: Vec<Warning>,
+    /// Sentences that ask for no change.
+    pub(crate) remarks: Vec<String>,
     /// The settings that a preset for the vendor has set.
     pub(crate) preset: Option<Preset>,
     /// The variables whose settings code gives.
@@ -224,6 +229,13 @@ impl Settings {
         &self.warnings
     }
 
+    /// Sentences about the settings that ask for no change, such as the failover endpoints that do not get the primary
+    /// endpoint's headers. Free of secrets.
+    #[must_use]
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     /// Every default, before any variable is read: without a name of the service, without a state directory.
     pub(crate) fn defaults() -> Self {
         Self {
@@ -234,6 +246,7 @@ impl Settings {
             resource_attributes: Vec::new(),
             traces_exporter: TracesExporter::Otlp,
             transport: otlp_transport::Config::builder().build().expect("the transport accepts its own defaults"),
+            failover: Vec::new(),
             vendor: None,
             response_max_bytes: otlp_transport::DEFAULT_MAX_RESPONSE_BYTES,
             sampler: TracesSampler::ParentBasedAlwaysOn,
@@ -245,6 +258,7 @@ impl Settings {
             batch: Batch::default(),
             exporter: resilient_exporter::Settings::default(),
             warnings: Vec::new(),
+            remarks: Vec::new(),
             preset: None,
             in_code: BTreeSet::new(),
             chosen: Chosen::default(),
@@ -295,6 +309,8 @@ pub(crate) const UNKNOWN_SERVICE: &str = "unknown_service";
 
 #[cfg(test)]
 mod accepted_tests;
+#[cfg(test)]
+mod failover_tests;
 #[cfg(test)]
 mod off_tests;
 #[cfg(test)]

@@ -27,6 +27,8 @@ enum Line {
     Setting(Warning),
     /// A warning that the exporter has logged, about no setting.
     Storage(String),
+    /// A sentence about settings that asks for no change.
+    Remark(String),
     Summary(String),
 }
 
@@ -36,7 +38,7 @@ impl Line {
             Self::Failed(error) => log::report_setup(error),
             Self::Setting(warning) => log::warn_of_setting(&warning.setting, &warning.message),
             Self::Storage(warning) => log::warn_of_storage(warning),
-            Self::Summary(summary) => log::state_settings(summary),
+            Self::Remark(text) | Self::Summary(text) => log::state_settings(text),
         }
     }
 
@@ -45,18 +47,19 @@ impl Line {
         match self {
             Self::Setting(warning) => warning.is_noted,
             Self::Storage(_) => true,
-            Self::Failed(_) | Self::Summary(_) => false,
+            Self::Failed(_) | Self::Remark(_) | Self::Summary(_) => false,
         }
     }
 }
 
 impl StartLines {
-    /// The lines about a start with these warnings about settings and of the exporter.
-    pub(crate) fn new(warnings: &[Warning], of_exporter: &[String], summary: String) -> Self {
+    /// The lines about a start with these warnings about settings and of the exporter, and these remarks.
+    pub(crate) fn new(warnings: &[Warning], of_exporter: &[String], remarks: &[String], summary: String) -> Self {
         let settings = warnings.iter().cloned().map(Line::Setting);
         let is_new = |warning: &&String| warnings.iter().all(|known| !known.is_noted || known.message != **warning);
         let storage = of_exporter.iter().filter(is_new).cloned().map(Line::Storage);
-        Self::of(settings.chain(storage).chain([Line::Summary(summary)]).collect())
+        let remarks = remarks.iter().cloned().map(Line::Remark);
+        Self::of(settings.chain(storage).chain(remarks).chain([Line::Summary(summary)]).collect())
     }
 
     /// The lines about a set-up that failed, and about settings that are no reason of that.

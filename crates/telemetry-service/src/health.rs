@@ -1,5 +1,7 @@
 //! The application's own health, and the health of its telemetry.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
@@ -63,6 +65,11 @@ pub(crate) struct Telemetry {
     report: HealthReport,
     /// Calls that the collector acknowledged within 5 minutes, over all calls; 1.0 without a call.
     success_rate_5m: f64,
+    /// The age of the oldest batch that waits in memory, files or journal; null without one.
+    oldest_waiting_seconds: Option<f64>,
+    /// The greatest time from the end of a span to its acknowledgement within the last 5 to 10 minutes; null if nothing
+    /// was delivered.
+    recent_lateness_seconds: Option<f64>,
     /// Each collector: its breaker, its waits, its refusal.
     collectors: Vec<CollectorHealth>,
     /// Files, journal and dead letters, each with its limit.
@@ -82,6 +89,8 @@ async fn telemetry(State(shared): State<Shared>, uri: Uri) -> Result<Response, P
     let (report, exporter) = shared.observer.snapshot();
     let status = status_code(report.status);
     // Without an exporter the shape is the same, and nothing has happened.
+    let (oldest, lateness) =
+        exporter.as_ref().map_or((None, None), |health| (health.oldest_waiting, health.lateness.recent));
     let (success_rate_5m, collectors, storage, ledger) = match exporter {
         Some(health) => (health.success_rate_5m, health.collectors, health.storage, health.ledger),
         None => (1.0, Vec::new(), StorageHealth::default(), Ledger::default()),
@@ -89,6 +98,8 @@ async fn telemetry(State(shared): State<Shared>, uri: Uri) -> Result<Response, P
     let body = Telemetry {
         report,
         success_rate_5m,
+        oldest_waiting_seconds: oldest.map(seconds),
+        recent_lateness_seconds: lateness.map(seconds),
         collectors,
         storage,
         ledger,
@@ -101,6 +112,11 @@ async fn telemetry(State(shared): State<Shared>, uri: Uri) -> Result<Response, P
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail, uri.path())
     })?;
     Ok(json_answer(status, body))
+}
+
+/// To the millisecond.
+fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1_000.0
 }
 
 /// An open breaker loses nothing: only lost spans are 503.

@@ -28,7 +28,7 @@ pub(crate) fn telemetry_routes() -> Router<Shared> {
 /// The outages of the collector.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Outages {
-    /// The newest 32, the oldest of them first; the last one may last.
+    /// The newest 32, those of earlier processes too, the oldest of them first; the last one may last.
     outages: Vec<OutageRecord>,
 }
 

@@ -39,7 +39,7 @@ enum Method {
 }
 
 /// Every budget, in the order of the table.
-pub(super) const ALL: [Budget; 27] = [
+pub(super) const ALL: [Budget; 30] = [
     Budget {
         name: "export/grpc/instructions",
         unit: Unit::Instructions,
@@ -194,6 +194,29 @@ pub(super) const ALL: [Budget; 27] = [
         program: Program::Trial("stored_replay"),
         method: Method::Prints(&["measure", "1024", "plain"]),
     },
+    // Beside 5,000 live spans a second, the peer of the rate. The goal is 20 times as much.
+    Budget {
+        name: "drain/rate",
+        unit: Unit::SpansPerSecond,
+        gate: Gate::AtLeastTimesPeer(10.0),
+        program: DRAIN,
+        method: Method::Prints(&["rate", "512"]),
+    },
+    Budget {
+        name: "drain/small-records/rate",
+        unit: Unit::SpansPerSecond,
+        gate: Gate::AtLeastTimesPeer(10.0),
+        program: DRAIN,
+        method: Method::Prints(&["rate", "8"]),
+    },
+    // The 99th percentile of the time from the offer of a live batch to its acknowledgement, beside that without files.
+    Budget {
+        name: "drain/live-p99",
+        unit: Unit::Millis,
+        gate: Gate::TimesPeer(2.0),
+        program: DRAIN,
+        method: Method::Prints(&["latency", "512"]),
+    },
     Budget {
         name: "start/10000-files/time",
         unit: Unit::Seconds,
@@ -255,6 +278,7 @@ pub(super) const ALL: [Budget; 27] = [
     },
 ];
 
+const DRAIN: Program = Program::Trial("drain");
 const PROCESSOR: Program = Program::Trial("processor_costs");
 const BREAKER: Program = Program::BenchExample("breaker_costs");
 

@@ -125,11 +125,13 @@ struct Verdict {
     gate: Gate,
 }
 
-/// The highest value that a gate lets through.
+/// The highest value that a gate lets through, or the lowest.
 #[derive(Clone, Copy)]
 enum Gate {
     /// Ours as a multiple of the peer's.
     TimesPeer(f64),
+    /// The same, where more is better.
+    AtLeastTimesPeer(f64),
     /// Ours alone, in its unit.
     AtMost(f64),
 }
@@ -143,6 +145,8 @@ enum Unit {
     NanosPerBatch,
     NanosPerSpan,
     Seconds,
+    Millis,
+    SpansPerSecond,
     KiB,
     MiB,
 }
@@ -157,6 +161,8 @@ impl Unit {
             Self::NanosPerBatch => ("ns/batch", 1),
             Self::NanosPerSpan => ("ns/span", 1),
             Self::Seconds => ("s", 3),
+            Self::Millis => ("ms", 2),
+            Self::SpansPerSecond => ("spans/s", 0),
             Self::KiB => ("KiB", 1),
             Self::MiB => ("MiB", 2),
         }
@@ -167,14 +173,17 @@ impl Verdict {
     /// The value that is compared, and the gate that it is compared with.
     fn value_and_gate(&self) -> (f64, f64) {
         match self.gate {
-            Gate::TimesPeer(gate) => (self.ours / self.peer, gate),
+            Gate::TimesPeer(gate) | Gate::AtLeastTimesPeer(gate) => (self.ours / self.peer, gate),
             Gate::AtMost(gate) => (self.ours, gate),
         }
     }
 
     fn holds(&self) -> bool {
         let (value, gate) = self.value_and_gate();
-        value <= gate
+        match self.gate {
+            Gate::TimesPeer(_) | Gate::AtMost(_) => value <= gate,
+            Gate::AtLeastTimesPeer(_) => value >= gate,
+        }
     }
 }
 
@@ -190,7 +199,7 @@ impl Verdict {
     /// The sign of value and gate, and the number of decimals that the value is printed with.
     fn sign(&self) -> (&'static str, usize) {
         match self.gate {
-            Gate::TimesPeer(_) => ("x", 3),
+            Gate::TimesPeer(_) | Gate::AtLeastTimesPeer(_) => ("x", 3),
             Gate::AtMost(_) => self.unit.form(),
         }
     }
@@ -228,6 +237,14 @@ mod tests {
             assert!(!verdict(0.51, gate).holds() && verdict(0.51, gate).to_string().contains("MISSED"));
             assert!(!verdict(f64::NAN, gate).holds());
         }
+    }
+
+    #[test]
+    fn a_value_below_its_gate_is_a_missed_gate_where_more_is_better() {
+        let gate = Gate::AtLeastTimesPeer(10.0);
+        let verdict = |ours| Verdict { name: "x", unit: Unit::SpansPerSecond, peer: 2.0, ours, gate };
+        assert!(verdict(20.0).holds() && verdict(21.0).holds());
+        assert!(!verdict(19.9).holds() && !verdict(f64::NAN).holds());
     }
 
     #[test]

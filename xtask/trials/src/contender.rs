@@ -119,7 +119,8 @@ impl Settings {
         }
     }
 
-    fn exporter(self, builder: Builder) -> Builder {
+    /// The exporter with these settings.
+    pub(crate) fn exporter(self, builder: Builder) -> Builder {
         match self {
             Self::Default => builder,
             Self::Quick => builder

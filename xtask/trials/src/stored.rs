@@ -67,7 +67,7 @@ pub fn write(dir: &Path, text: u64, compression: Compression) -> Result<Written,
     let config = Config::builder(dir).with_compression(compression).with_max_bytes(u64::MAX).build()?;
     let mut store = FileFallback::open(config)?;
     let mut written = Written::default();
-    let lines = file_of_lines()?;
+    let lines = file_of_lines(BATCH)?;
     let (file_text, file_spans) =
         lines.iter().fold((0, 0), |(text, spans), line| (text + line.bytes.len() as u64, spans + line.count as u64));
     while written.text < text {
@@ -78,6 +78,25 @@ pub fn write(dir: &Path, text: u64, compression: Compression) -> Result<Written,
         written.files += 1;
         written.spans += file_spans;
         written.text += file_text;
+        written.disk += spilled.bytes;
+    }
+    Ok(written)
+}
+
+/// Writes so many usual spans the way the exporter does, `record` of them in each batch.
+///
+/// # Errors
+///
+/// When the disk will not have them.
+pub fn write_records(dir: &Path, spans: u64, record: usize, compression: Compression) -> Result<Written, Failure> {
+    let mut store = FileFallback::open(Config::builder(dir).with_compression(compression).build()?)?;
+    let lines = file_of_lines(record)?;
+    let mut written = Written::default();
+    while written.spans < spans {
+        let spilled = store.spill(&lines, now())?;
+        written.files += 1;
+        written.spans += lines.iter().map(|line| line.count as u64).sum::<u64>();
+        written.text += lines.iter().map(|line| line.bytes.len() as u64).sum::<u64>();
         written.disk += spilled.bytes;
     }
     Ok(written)
@@ -129,11 +148,11 @@ pub fn payload(spans: &[SpanData]) -> Payload {
     Encoder::new(&contender::resource()).encode(BatchId { incarnation: 1, seq: 0 }, UNIX_EPOCH, spans)
 }
 
-fn file_of_lines() -> Result<Vec<Record>, Failure> {
+fn file_of_lines(record: usize) -> Result<Vec<Record>, Failure> {
     let mut lines = Vec::new();
     let mut bytes = 0;
     while bytes < FILE_BYTES {
-        let batch = lines_of(&app::finished_spans(BATCH))?;
+        let batch = lines_of(&app::finished_spans(record))?;
         bytes += batch.iter().map(|line| line.bytes.len()).sum::<usize>();
         lines.extend(batch);
     }

@@ -25,6 +25,11 @@ impl Key {
     pub(crate) fn new(parts: &FileName, name: String) -> Self {
         Self { time: parts.time, seq: parts.seq, name }
     }
+
+    /// A key before that of every file.
+    fn first() -> Self {
+        Self { time: SystemTime::UNIX_EPOCH, seq: 0, name: String::new() }
+    }
 }
 
 /// Oldest file first. A file whose last record is settled is not in here any more, even if it could not be removed from
@@ -90,6 +95,13 @@ impl Catalog {
     /// The file to read next: the oldest of those whose records have the fewest failed attempts, and this number.
     pub(crate) fn first_to_read(&self) -> Option<&(u32, Key)> {
         self.to_read.first()
+    }
+
+    /// The newest of the files whose records have the fewest failed attempts, and this number.
+    pub(crate) fn newest_to_read(&self) -> Option<(u32, Key)> {
+        let (level, _) = self.to_read.first()?;
+        let behind = level.checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded((next, Key::first())));
+        self.to_read.range((Bound::Unbounded, behind)).next_back().cloned()
     }
 
     /// The oldest file behind `after` with a record to hand out, however often it failed, and its level.

@@ -1,4 +1,4 @@
-//! The next group: fewest failed attempts first, then the oldest file; or the oldest file first.
+//! The next group: fewest failed attempts first, then the oldest file or the newest; or the oldest file first.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +21,11 @@ impl<D: Directory> Files<D> {
             |files, _| files.catalog.first_to_read().cloned(),
             |group, level| group.failed() == level,
         )
+    }
+
+    /// Hands out the next records that wait: of those with the fewest failed attempts the ones of the newest files.
+    pub(crate) fn newest_group(&mut self, max_bytes: usize) -> Result<Next, FileError> {
+        self.group_of(max_bytes, |files, _| files.catalog.newest_to_read(), |group, level| group.failed() == level)
     }
 
     /// Hands out records of the oldest files, of each file those with the fewest failed attempts.

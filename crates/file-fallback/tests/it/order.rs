@@ -121,6 +121,39 @@ fn the_oldest_records_are_read_however_often_they_failed() {
     assert_eq!((store.stored().files, store.take_notices()), (0, vec![]));
 }
 
+/// The records of new files go first, in the order of their file; those that failed go behind all others.
+#[test]
+fn the_newest_records_of_those_that_failed_the_least_are_read() {
+    let scratch = scratch();
+    let mut store = open(config(scratch.path()));
+    for first in [0, 3, 6] {
+        drop(store.spill(&lines(first..first + 3, 100), at(first as u64)).expect("room"));
+    }
+    let newest = |store: &mut FileFallback, max_bytes| match store.newest_group(max_bytes).expect("readable") {
+        Next::Group(group) => Some(group),
+        Next::Pause | Next::Empty => None,
+    };
+    let group = newest(&mut store, 100_000).expect("three files");
+    assert_eq!(ids(&group), [6, 7, 8, 3, 4, 5, 0, 1, 2]);
+    settle(&mut store, group, |id| {
+        [None, Some(1), None, Some(1), Some(2), None, None, Some(1), Some(3)][id].map(failed)
+    });
+    drop(store.spill(&lines(9..11, 100), at(9)).expect("room"));
+    let first = newest(&mut store, 1).expect("a record");
+    assert_eq!(ids(&first), [9]);
+    drop(store.spill(&lines(11..12, 100), at(11)).expect("room"));
+    let mut groups = vec![first];
+    while let Some(group) = newest(&mut store, 100_000) {
+        groups.push(group);
+    }
+    let read = groups.iter().map(|group| (group.failed(), ids(group))).collect::<Vec<_>>();
+    assert_eq!(read, [(0, vec![9]), (0, vec![11, 10]), (1, vec![7, 3, 1]), (2, vec![4]), (3, vec![8])]);
+    for group in groups {
+        settle(&mut store, group, |_| None);
+    }
+    assert_eq!((store.stored().files, store.take_notices()), (0, vec![]));
+}
+
 /// Records that are given back as they were are read before those that failed.
 #[test]
 fn a_record_that_was_given_back_has_not_failed() {

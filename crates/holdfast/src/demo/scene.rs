@@ -210,7 +210,7 @@ fn news(events: impl Iterator<Item = Event>) -> Vec<String> {
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
     for event in events {
         let (spans, what) = match event {
-            Event::Breaker { from, to } => {
+            Event::Breaker { from, to, .. } => {
                 lines.push(format!("breaker {} -> {}", name(from), name(to)));
                 continue;
             }
@@ -235,8 +235,8 @@ fn news(events: impl Iterator<Item = Event>) -> Vec<String> {
                 continue;
             }
             Event::Spilled { spans, .. } => (spans, "went from the full buffer to a file".to_owned()),
-            Event::Rejected { spans, message } => (spans, format!("were rejected by the collector: {message}")),
-            Event::DeadLettered { spans, reason } => (spans, format!("became dead letters: {reason}")),
+            Event::Rejected { spans, message, .. } => (spans, format!("were rejected by the collector: {message}")),
+            Event::DeadLettered { spans, reason, .. } => (spans, format!("became dead letters: {reason}")),
             Event::DeadLettersEvicted { spans } => (
                 usize::try_from(spans).unwrap_or(usize::MAX),
                 "were lost with dead letters that their limits removed".into(),

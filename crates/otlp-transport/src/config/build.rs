@@ -8,7 +8,7 @@ use otlp_payload::Signal;
 
 use super::{
     Config, ConfigBuilder, CredentialsFrom, DEFAULT_CONNECTION_MAX_AGE, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT,
-    DEFAULT_MAX_REQUEST_BYTES, DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT,
+    DEFAULT_MAX_REQUEST_BYTES, DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, GRPC_PORT, HTTP_PORT,
 };
 use crate::clock::system_clock;
 use crate::credentials::{self, Credentials, Gate, HeadersFile};
@@ -21,9 +21,6 @@ use crate::secrets::Secrets;
 use crate::tls;
 use crate::tls::KeyFile;
 
-/// The ports of OTLP/gRPC and OTLP/HTTP.
-const GRPC_PORT: u16 = 4317;
-const HTTP_PORT: u16 = 4318;
 /// A shorter time-out is noted: a busy collector takes longer to answer, hence each batch is sent again although it was
 /// taken.
 const SHORT_TIMEOUT: Duration = Duration::from_millis(100);

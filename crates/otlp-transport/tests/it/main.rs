@@ -5,6 +5,7 @@ mod causes;
 mod credentials;
 mod deadlines;
 mod documented;
+mod failover;
 mod first_bytes;
 mod gateways;
 mod grpc_table;

@@ -8,7 +8,7 @@ use ::journal::SyncPolicy;
 use file_fallback::Compression;
 
 use super::Builder;
-use crate::seams::settings::{FallbackFormat, Refused};
+use crate::seams::settings::{FallbackFormat, Refused, ReplayOrder};
 
 macro_rules! aliases {
     ($($group:ident: $struct:ident { $($method:ident => $field:ident: $type:ty;)+ })+) => {
@@ -75,6 +75,7 @@ aliases! {
     }
     replay: Replay {
         with_replay_rate => rate: Option<NonZeroU32>;
+        with_replay_order => order: ReplayOrder;
     }
 }
 
@@ -101,6 +102,12 @@ impl Builder {
     /// Sets [`Settings::max_age_at_send`](crate::Settings::max_age_at_send).
     pub fn with_max_age_at_send(mut self, age: Option<Duration>) -> Self {
         self.settings.max_age_at_send = age;
+        self
+    }
+
+    /// Sets [`Settings::outage_span`](crate::Settings::outage_span).
+    pub fn with_outage_span(mut self, enabled: bool) -> Self {
+        self.settings.outage_span = enabled;
         self
     }
 
@@ -131,6 +138,12 @@ impl Builder {
     /// Sets [`Settings::max_concurrency`](crate::Settings::max_concurrency).
     pub fn with_max_concurrency(mut self, calls: usize) -> Self {
         self.settings.max_concurrency = calls;
+        self
+    }
+
+    /// Sets [`Failover::failback_delay`](crate::Failover::failback_delay).
+    pub fn with_failback_delay(mut self, delay: Duration) -> Self {
+        self.settings.failover.failback_delay = delay;
         self
     }
 

@@ -2,7 +2,8 @@
 
 use super::Builder;
 use crate::seams::settings::{
-    Breaker, Buffer, DeadLetters, Durability, Files, Processor, Replay, Requests, Retry, Settings, Shutdown, Threads,
+    Breaker, Buffer, DeadLetters, Durability, Failover, Files, Processor, Replay, Requests, Retry, Settings, Shutdown,
+    Threads,
 };
 
 /// Settings.
@@ -22,6 +23,12 @@ impl Builder {
     /// Changes settings of the circuit breaker.
     pub fn circuit_breaker(mut self, change: impl FnOnce(&mut Breaker)) -> Self {
         change(&mut self.settings.circuit_breaker);
+        self
+    }
+
+    /// Changes settings of the failover to other collectors.
+    pub fn failover(mut self, change: impl FnOnce(&mut Failover)) -> Self {
+        change(&mut self.settings.failover);
         self
     }
 

@@ -20,6 +20,7 @@ use crate::stores::home::{Home, StateDirError};
 use crate::stores::journal::FileJournal;
 use crate::stores::layout;
 use crate::stores::old_layout::{Find, OldDir, OldLayout};
+use crate::stores::outages::OutageFiles;
 
 /// The stores of an exporter.
 #[derive(Default)]
@@ -32,6 +33,8 @@ pub(super) struct Storage {
     pub(super) notes: Vec<StorageNote>,
     /// The directories, which wake the threads of the storage.
     pub(super) homes: Vec<Arc<Home<SafeDir>>>,
+    /// The records of outages; none without a directory.
+    pub(super) outages: Option<OutageFiles<SafeDir>>,
     /// The warnings that the log has got.
     pub(super) warnings: Vec<String>,
 }
@@ -133,6 +136,12 @@ impl Builder {
                 None if storage.no_fallback.is_none() => storage.lacks_directory(),
                 None => {}
             }
+        }
+        // After the other stores, which have adopted what ended processes have left.
+        if let Some(home) = storage.homes.first().cloned() {
+            let (outages, warning) = OutageFiles::open(home);
+            storage.outages = Some(outages);
+            warning.into_iter().for_each(|warning| storage.warn(warning));
         }
         storage
             .note_finds(homes.state.iter().chain(homes.files.iter().filter(|_| self.settings.fallback.dir.is_some())));

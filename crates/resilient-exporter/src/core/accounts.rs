@@ -9,8 +9,9 @@ use super::counters::Counters;
 use crate::report::calls::Calls;
 use crate::report::events::Event;
 use crate::report::lateness::Delivered;
-use crate::report::ledger::{DropReason, Ledger, Place};
+use crate::report::ledger::{DropReason, Ledger, Place, Taken};
 use crate::report::losses::{Losses, Recent};
+use crate::report::position::{MAX_ENDPOINTS, Position};
 
 /// Events that wait to be published before equal ones become one.
 const MANY_EVENTS: usize = 256;
@@ -23,12 +24,41 @@ pub(crate) struct Accounts {
     pub(crate) delivered: Delivered,
     recent: Recent,
     events: VecDeque<Event>,
+    /// Spans delivered and rejected, by endpoint.
+    taken: [Taken; MAX_ENDPOINTS],
 }
 
 impl Accounts {
     /// Moves spans that are not lost.
     pub(super) fn transfer(&mut self, spans: usize, from: Place, to: Place) {
         self.ledger.transfer(spans, from, to);
+    }
+
+    /// A collector took spans, and rejected some.
+    pub(super) fn deliver(&mut self, endpoint: Position, taken: Taken, from: Place) {
+        self.ledger.transfer(taken.rejected, from, Place::Rejected);
+        self.ledger.transfer(taken.delivered, from, Place::Delivered);
+        let sum = &mut self.taken[endpoint.index()];
+        sum.delivered += taken.delivered;
+        sum.rejected += taken.rejected;
+    }
+
+    /// The same of a stored record, whose pieces may have gone to several collectors. A user's fallback may count
+    /// `all` in another way: the primary has the difference.
+    pub(super) fn deliver_shares(&mut self, shares: &[(Position, Taken)], all: Taken, from: Place) {
+        let mut rest = all;
+        for (endpoint, taken) in shares {
+            let delivered = taken.delivered.min(rest.delivered);
+            let rejected = taken.rejected.min(rest.rejected);
+            rest = Taken { delivered: rest.delivered - delivered, rejected: rest.rejected - rejected };
+            self.deliver(*endpoint, Taken { delivered, rejected }, from);
+        }
+        self.deliver(Position::PRIMARY, rest, from);
+    }
+
+    /// The spans that a collector took, and those that it rejected: together those of the ledger.
+    pub(crate) fn taken(&self, endpoint: Position) -> Taken {
+        self.taken[endpoint.index()]
     }
 
     /// Moves spans that are lost: not accepted, or dropped without more about the cause.
@@ -55,11 +85,18 @@ impl Accounts {
     }
 
     /// Ends refused spans: as a dead letter that is stored, or dropped where it could not be stored.
-    pub(super) fn end_refused(&mut self, spans: usize, cause: &Cause, from: Place, is_stored: bool) {
+    pub(super) fn end_refused(
+        &mut self,
+        endpoint: Position,
+        spans: usize,
+        cause: &Cause,
+        from: Place,
+        is_stored: bool,
+    ) {
         let reason = cause.to_string();
         if is_stored {
             self.ledger.transfer(spans, from, Place::DeadLettered);
-            self.publish(Event::DeadLettered { spans, reason });
+            self.publish(Event::DeadLettered { endpoint, spans, reason });
         } else {
             let is_too_old = matches!(cause, Cause::TooOld { .. });
             let reason_of_drop = if is_too_old { DropReason::TooOld } else { DropReason::Permanent };

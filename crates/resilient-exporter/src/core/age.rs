@@ -24,7 +24,7 @@ impl Core {
     }
 
     /// Takes the spans that are too old out of the batch of the next call. Returns the batch if it has none.
-    pub(super) fn without_old(&mut self, work: Work, now: Instant) -> Option<Work> {
+    pub(super) fn without_old(&mut self, work: Work, endpoint: usize, now: Instant) -> Option<Work> {
         let Some(AgeLimit { before, max_age }) = self.age_limit else { return Some(work) };
         if let Work::Live(entry) = &work
             && entry.item.payload.is_known_younger(before)
@@ -48,11 +48,11 @@ impl Core {
                         Entry { item, size, ..entry }
                     }
                 };
-                self.end_as_dead_letter(vec![old], cause);
+                self.end_as_dead_letter(vec![old], endpoint, cause);
             }
             Work::Replay(piece) if piece.is_merged() => self.with_group(|group| group.take_apart(&piece)),
             Work::Replay(piece) => {
-                self.with_group(|group| group.on_separated(&piece, young, old, cause));
+                self.with_group(|group| group.on_separated(&piece, endpoint, young, old, cause));
                 self.settle_group(now);
             }
         }

@@ -8,12 +8,14 @@ use span_buffer::Entry;
 
 use super::batch::{Batch, WINDOW};
 use super::endpoint::{Blame, Ended, Traffic};
+use super::endpoints::Verdict;
 use super::group::{Piece, Refused};
 use super::{Core, Effect, InFlight, Phase, Work};
 use crate::report::calls::CallResult;
 use crate::report::events::Event;
 use crate::report::facts::LONG_PAUSE;
-use crate::report::ledger::Place;
+use crate::report::ledger::{Place, Taken};
+use crate::report::position::Position;
 use crate::report::remedies::remedy;
 
 /// The gRPC status `RESOURCE_EXHAUSTED`: retryable by the specification only with a hint.
@@ -26,6 +28,8 @@ const NEARLY_ALL: u64 = 10;
 pub(super) struct Answered {
     id: u64,
     pub(super) work: Work,
+    /// The place of its endpoint.
+    pub(super) endpoint: usize,
     pub(super) call: Ended,
     /// The backoff policy's delay.
     own: Duration,
@@ -37,7 +41,10 @@ impl Core {
     /// that may be repeated use it.
     pub(crate) fn on_answered(&mut self, id: u64, outcome: Outcome, own: Duration, now: Instant, wall: SystemTime) {
         let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
-        let is_saturated = self.in_flight.len() >= self.endpoint.concurrency();
+        let endpoint = self.in_flight[position].endpoint;
+        let out = self.in_flight.iter().filter(|call| call.endpoint == endpoint).count();
+        let all = self.endpoints.of(endpoint).concurrency();
+        let is_saturated = out >= if self.is_live(id) { all } else { self.most_replay_calls(endpoint) };
         let InFlight { work, ticket, started, is_repeat, .. } = self.in_flight.swap_remove(position);
         let traffic = match &work {
             Work::Live(entry) => {
@@ -52,10 +59,13 @@ impl Core {
             Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } => {
                 self.accounts.counters.count_success(wall);
             }
-            outcome => self.accounts.counters.count_failure(wall, outcome.cause()),
+            outcome => {
+                self.accounts.counters.count_failure(wall, outcome.cause());
+                outcome.cause().into_iter().for_each(|cause| self.endpoints.of_mut(endpoint).note_cause(cause));
+            }
         }
-        self.renewals.on_outcome(&outcome);
-        let answered = Answered { id, work, call: Ended { ticket, traffic, started }, own, now };
+        self.endpoints.collector_mut(endpoint).renewals.on_outcome(&outcome);
+        let answered = Answered { id, work, endpoint, call: Ended { ticket, traffic, started }, own, now };
         match outcome {
             Outcome::Delivered { rejected, message } => self.accept(answered, rejected, message, None, is_saturated),
             Outcome::AcknowledgedUnreadably { cause } => {
@@ -71,10 +81,10 @@ impl Core {
             Outcome::TooLarge { cause, possible_duplicate } => {
                 self.accounts.counters.count_possible_duplicates(if possible_duplicate { spans } else { 0 });
                 let Answered { work, call, now, .. } = answered;
-                self.endpoint.on_too_large(call, now);
-                self.go_on_draining();
+                self.endpoints.of_mut(endpoint).on_too_large(call, now);
+                self.go_on_draining(endpoint);
                 self.return_to_buffered(&work);
-                self.cut_refused(work, cause, now);
+                self.cut_refused(work, endpoint, cause, now);
             }
             Outcome::Refused { kind, cause, possible_duplicate } => {
                 self.accounts.counters.count_possible_duplicates(if possible_duplicate { spans } else { 0 });
@@ -92,9 +102,9 @@ impl Core {
     }
 
     /// The endpoint works, and its answer was about one batch alone: in a drain no other waits for an earlier failure.
-    fn go_on_draining(&mut self) {
+    fn go_on_draining(&mut self, endpoint: usize) {
         if let Phase::Draining(_) = self.phase {
-            self.endpoint.grant_pass();
+            self.endpoints.of_mut(endpoint).grant_pass();
         }
     }
 
@@ -102,7 +112,7 @@ impl Core {
     pub(crate) fn on_calls_abandoned(&mut self, now: Instant) {
         self.repeats.clear();
         for call in std::mem::take(&mut self.in_flight) {
-            self.endpoint.on_neutral(call.ticket, now);
+            self.endpoints.of_mut(call.endpoint).on_neutral(call.ticket, now);
             self.accounts.counters.count_possible_duplicates(call.work.item_count() as u64);
             match call.work {
                 Work::Live(entry) => {
@@ -127,52 +137,58 @@ impl Core {
         unreadable: Option<Cause>,
         is_saturated: bool,
     ) {
-        let Answered { id, work, call, now, .. } = answered;
+        let Answered { id, work, endpoint: at, call, now, .. } = answered;
+        let endpoint = Position::new(at);
         let (spans, bytes) = (work.item_count(), work.request_len());
         let is_readable = unreadable.is_none();
         if let Some(cause) = &unreadable {
             self.accounts.counters.count_unreadable(spans as u64);
-            self.accounts.publish(Event::AcknowledgedUnreadably { spans, cause: cause.to_string() });
+            let cause = cause.to_string();
+            self.accounts.publish(Event::AcknowledgedUnreadably { endpoint, spans, cause });
         }
         let rejected = rejected.min(spans);
         match message {
             message if rejected > 0 => {
                 let message = message.unwrap_or_default();
-                self.accounts.publish(Event::Rejected { spans: rejected, message });
+                self.accounts.publish(Event::Rejected { endpoint, spans: rejected, message });
             }
-            Some(message) => self.accounts.publish(Event::CollectorWarned { message }),
+            Some(message) => self.accounts.publish(Event::CollectorWarned { endpoint, message }),
             None => {}
         }
-        if self.endpoint.has_failed() {
+        let collector = self.endpoints.collector_mut(at);
+        if collector.endpoint.has_failed() {
             self.replay.on_endpoint_recovered();
         }
-        let has_refused_all = self.endpoint.on_success(call, unreadable, is_saturated, now);
-        self.endpoint.sizes.on_accepted(bytes, now);
-        self.outage.on_success(now);
+        let has_refused_all = collector.endpoint.on_success(call, unreadable, is_saturated, now);
+        collector.endpoint.sizes.on_accepted(bytes, now);
+        collector.outage.on_success(now);
+        let wall = self.accounts.counters.last_success();
+        collector.tally.iter_mut().for_each(|tally| tally.note_success(now, wall));
+        self.endpoints.on_verdict(at, Verdict::Delivered, now);
         match work {
             Work::Live(entry) => {
                 self.durable.on_ended(entry.item.payload.id());
-                self.accounts.transfer(rejected, Place::InFlight, Place::Rejected);
-                self.accounts.transfer(spans - rejected, Place::InFlight, Place::Delivered);
+                let taken = Taken { delivered: spans - rejected, rejected };
+                self.accounts.deliver(endpoint, taken, Place::InFlight);
             }
-            Work::Replay(piece) => self.with_group(|group| group.on_delivered(&piece, rejected)),
+            Work::Replay(piece) => self.with_group(|group| group.on_delivered(&piece, at, rejected)),
         }
         if has_refused_all {
-            self.batches_mut().filter(|batch| batch.suspicion.is_suspect()).for_each(|batch| {
+            self.batches_mut().filter(|batch| batch.suspicion.waits()).for_each(|batch| {
                 batch.suspicion.end_wait();
             });
         }
         if is_readable {
-            self.count_refusals(id, now);
+            self.count_refusals(id, at, now);
         }
         self.settle_group(now);
     }
 
-    /// The endpoint accepted the batch of this call: refusals that came before the call went out count now.
-    fn count_refusals(&mut self, call: u64, now: Instant) {
-        let counts = self.endpoint.rates(now, WINDOW);
+    /// The endpoint accepted the batch of this call: its refusals that came before the call went out count now.
+    fn count_refusals(&mut self, call: u64, endpoint: usize, now: Instant) {
+        let counts = self.endpoints.of(endpoint).rates(now, WINDOW);
         let accepts_others = |own: u64| accepts_others(counts.refused + counts.failed, counts.accepted, own);
-        self.replay.on_other_accepted(call, accepts_others, now);
+        self.replay.on_other_accepted(call, endpoint, accepts_others, now);
         if !self.has_suspects {
             return;
         }
@@ -180,16 +196,17 @@ impl Core {
         let mut has_suspects = false;
         for batch in self.batches_mut().filter(|batch| batch.suspicion.is_suspect()) {
             has_suspects = true;
-            batch.suspicion.on_other_accepted(call);
+            batch.suspicion.on_other_accepted(call, endpoint);
         }
         self.has_suspects = has_suspects;
         let makes_dead_letter = |batch: &Batch| {
             let suspicion = &batch.suspicion;
-            suspicion.may_end(now) && suspicion.makes_dead_letter(accepts_others(suspicion.recent(now)))
+            let is_its = suspicion.is_of(endpoint);
+            is_its && suspicion.may_end(now) && suspicion.makes_dead_letter(accepts_others(suspicion.recent(now)))
         };
         for entry in self.memory.take_all_where(makes_dead_letter) {
             let Some(cause) = entry.item.suspicion.cause().cloned() else { continue };
-            self.end_as_dead_letter(vec![entry], cause);
+            self.end_as_dead_letter(vec![entry], endpoint, cause);
         }
     }
 
@@ -205,15 +222,18 @@ impl Core {
     // Failures.
 
     fn throttle(&mut self, answered: Answered, hint: Duration, cause: &Cause) {
-        let Answered { work, call, own, now, .. } = answered;
-        self.endpoint.on_throttle(call, hint, own, now);
-        if let Some((pause, _)) = self.endpoint.pause(now).filter(|(whole, _)| *whole > LONG_PAUSE) {
-            self.accounts.publish(Event::Throttled { pause, cause: cause.to_string(), remedy: remedy(cause) });
+        let Answered { work, endpoint: at, call, own, now, .. } = answered;
+        let endpoint = self.endpoints.of_mut(at);
+        endpoint.on_throttle(call, hint, own, now);
+        if let Some((pause, _)) = endpoint.pause(now).filter(|(whole, _)| *whole > LONG_PAUSE) {
+            let (endpoint, cause, remedy) = (Position::new(at), cause.to_string(), remedy(cause));
+            self.accounts.publish(Event::Throttled { endpoint, pause, cause, remedy });
         }
+        self.endpoints.on_verdict(at, Verdict::Failed, now);
         match work {
             Work::Live(mut entry) => {
                 self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
-                entry.item.throttled = entry.item.throttled.saturating_add(1);
+                entry.item.tries.add_throttled(at);
                 self.return_tried(entry);
             }
             Work::Replay(piece) => {
@@ -227,18 +247,20 @@ impl Core {
         if self.policy.strict && matches!(cause, Cause::Grpc { code: RESOURCE_EXHAUSTED, .. }) {
             return self.refuse(answered, RefusalKind::Unclear, cause);
         }
-        let Answered { work, call, own, now, .. } = answered;
+        let Answered { work, endpoint, call, own, now, .. } = answered;
         // Probes are not charged: an outage never spends a batch.
         let is_charged = call.ticket.kind() == Kind::Call;
-        let blame = self.endpoint.blame(now);
-        self.endpoint.on_failure(call, own, now);
-        self.end_pass_of_drain();
-        self.note_failure(&cause, now);
+        let blame = self.endpoints.of(endpoint).blame(now);
+        self.note_way_of_failure(endpoint, &cause, call.traffic);
+        self.endpoints.of_mut(endpoint).on_failure(call, own, now);
+        self.endpoints.on_verdict(endpoint, Verdict::Failed, now);
+        self.end_pass_of_drain(endpoint);
+        self.note_failure(endpoint, &cause, now);
         match work {
             Work::Live(mut entry) => {
                 self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
                 entry.calls += u32::from(is_charged);
-                entry.item.failed = entry.item.failed.saturating_add(1);
+                entry.item.tries.add_failed(endpoint);
                 let is_spent = entry.calls >= self.policy.max_calls && self.storage.is_ready(now);
                 if self.phase == Phase::Running && is_spent && entry.item.may_spill(now) {
                     self.spill(vec![entry]);
@@ -246,21 +268,21 @@ impl Core {
                     self.return_tried(entry);
                 }
             }
-            Work::Replay(piece) => self.fail_replay(piece, cause, blame, now),
+            Work::Replay(piece) => self.fail_replay(piece, endpoint, cause, blame, now),
         }
     }
 
     /// A call for stored records failed and may be repeated.
-    fn fail_replay(&mut self, piece: Piece, cause: Cause, blame: Blame, now: Instant) {
+    fn fail_replay(&mut self, piece: Piece, endpoint: usize, cause: Cause, blame: Blame, now: Instant) {
         let calls = self.calls;
-        let counts = self.endpoint.rates(now, WINDOW);
+        let counts = self.endpoints.of(endpoint).rates(now, WINDOW);
         let accepts_others = |own: u64| accepts_others(counts.refused + counts.failed, counts.accepted, own);
         self.with_group(|group| match blame {
             // No connection, or no credentials: that says nothing about the records.
             _ if matches!(cause, Cause::Connect(_) | Cause::Credentials(_)) => group.give_back(piece),
             _ if piece.is_merged() => group.take_apart(&piece),
             Blame::Batch => {
-                let refused = Refused { kind: None, cause, blame, accepts_others: &accepts_others };
+                let refused = Refused { endpoint, kind: None, cause, blame, accepts_others: &accepts_others };
                 group.on_refused(piece, refused, calls, now);
             }
             Blame::Endpoint => group.on_failed(&piece, now),
@@ -272,48 +294,57 @@ impl Core {
 
     /// The collector refused a request. Soon after an acceptance the batch is suspected, else the endpoint refuses all.
     pub(super) fn refuse(&mut self, answered: Answered, kind: RefusalKind, cause: Cause) {
-        let Answered { work, call, own, now, .. } = answered;
+        let Answered { work, endpoint, call, own, now, .. } = answered;
         self.return_to_buffered(&work);
-        let blame = self.endpoint.blame(now);
+        let blame = self.endpoints.of(endpoint).blame(now);
         let event = Event::Refused {
+            endpoint: Position::new(endpoint),
             spans: work.item_count(),
             kind,
             cause: cause.to_string(),
             remedy: remedy(&cause),
             is_suspect: blame == Blame::Batch,
         };
+        let is_own = blame == Blame::Endpoint;
+        if is_own {
+            self.note_way_of_refusal(endpoint, kind, now);
+        }
         if self.policy.strict {
-            self.endpoint.on_refused_for_good(call, (blame == Blame::Endpoint).then(|| cause.clone()), now);
-            self.go_on_draining();
-            return self.end_refused(work, cause, now);
+            let own = is_own.then(|| cause.clone());
+            self.endpoints.of_mut(endpoint).on_refused_for_good(call, own, now);
+            self.go_on_draining(endpoint);
+            return self.end_refused(work, endpoint, cause, now);
         }
         self.accounts.publish(event);
-        if blame == Blame::Batch {
-            self.endpoint.on_batch_refused(call, now);
-            self.go_on_draining();
-        } else {
-            self.endpoint.on_refused(call, cause.clone(), own, now);
-            self.end_pass_of_drain();
-            self.note_failure(&cause, now);
-            if !self.is_suspect(&work) {
-                self.batches_mut().for_each(|batch| batch.suspicion.on_endpoint_refused());
-                self.replay.on_endpoint_refused();
+        if is_own {
+            self.endpoints.of_mut(endpoint).on_refused(call, cause.clone(), own, now);
+            self.end_pass_of_drain(endpoint);
+            self.note_failure(endpoint, &cause, now);
+            if !self.is_suspect(&work, endpoint) {
+                self.batches_mut().for_each(|batch| batch.suspicion.on_endpoint_refused(endpoint));
+                self.replay.on_endpoint_refused(endpoint);
             }
+        } else {
+            self.endpoints.of_mut(endpoint).on_batch_refused(call, now);
+            self.go_on_draining(endpoint);
         }
         let calls = self.calls;
-        let counts = self.endpoint.rates(now, WINDOW);
+        let counts = self.endpoints.of(endpoint).rates(now, WINDOW);
         let accepts_others = |own: u64| accepts_others(counts.refused + counts.failed, counts.accepted, own);
         match work {
             Work::Live(mut entry) => {
                 let batch = &mut entry.item;
-                batch.failed = batch.failed.saturating_add(1);
+                batch.tries.add_failed(endpoint);
                 match blame {
-                    Blame::Batch if batch.suspicion.makes_dead_letter(accepts_others(batch.suspicion.recent(now))) => {
+                    Blame::Batch
+                        if batch.suspicion.is_of(endpoint)
+                            && batch.suspicion.makes_dead_letter(accepts_others(batch.suspicion.recent(now))) =>
+                    {
                         // Its earlier refusals count already.
-                        return self.end_as_dead_letter(vec![entry], cause);
+                        return self.end_as_dead_letter(vec![entry], endpoint, cause);
                     }
                     Blame::Batch => {
-                        batch.suspicion.on_refused(kind, cause, calls, now);
+                        batch.suspicion.on_refused(endpoint, kind, cause, calls, now);
                         self.has_suspects = true;
                     }
                     Blame::Endpoint => batch.suspicion.note(now),
@@ -324,7 +355,8 @@ impl Core {
                 self.with_group(|group| match piece.is_merged() {
                     true => group.take_apart(&piece),
                     false => {
-                        let refused = Refused { kind: Some(kind), cause, blame, accepts_others: &accepts_others };
+                        let accepts_others = &accepts_others;
+                        let refused = Refused { endpoint, kind: Some(kind), cause, blame, accepts_others };
                         group.on_refused(piece, refused, calls, now);
                     }
                 });
@@ -334,26 +366,27 @@ impl Core {
     }
 
     /// Strict mode: the refused batch is a dead letter at once.
-    fn end_refused(&mut self, work: Work, cause: Cause, now: Instant) {
+    fn end_refused(&mut self, work: Work, endpoint: usize, cause: Cause, now: Instant) {
         match work {
             Work::Live(mut entry) => {
-                entry.item.failed = entry.item.failed.saturating_add(1);
-                self.end_as_dead_letter(vec![entry], cause);
+                entry.item.tries.add_failed(endpoint);
+                self.end_as_dead_letter(vec![entry], endpoint, cause);
             }
             Work::Replay(piece) => {
                 self.with_group(|group| match piece.is_merged() {
                     true => group.take_apart(&piece),
-                    false => group.on_dead(piece, cause),
+                    false => group.on_dead(piece, endpoint, cause),
                 });
                 self.settle_group(now);
             }
         }
     }
 
-    fn is_suspect(&mut self, work: &Work) -> bool {
+    /// This endpoint has refused the batch before.
+    fn is_suspect(&mut self, work: &Work, endpoint: usize) -> bool {
         match work {
-            Work::Live(entry) => entry.item.suspicion.is_suspect(),
-            Work::Replay(piece) => self.replay.group().is_some_and(|group| group.is_suspect(piece)),
+            Work::Live(entry) => entry.item.suspicion.is_suspect_of(endpoint),
+            Work::Replay(piece) => self.replay.group().is_some_and(|group| group.is_suspect(piece, endpoint)),
         }
     }
 

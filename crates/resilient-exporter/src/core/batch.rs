@@ -6,6 +6,7 @@ use otlp_payload::{BatchId, Payload};
 use otlp_transport::{Cause, RefusalKind};
 
 use super::packed::Content;
+use crate::report::position::MAX_ENDPOINTS;
 use crate::seams::fates::{Failures, Refusals};
 
 /// A suspect waits this long after its first refusal, twice as long after each further one, up to the second time.
@@ -27,16 +28,49 @@ pub(crate) struct Batch {
     pub(super) stays_plain: bool,
     /// The batch that this one was cut from, or its own id.
     pub(super) origin: BatchId,
-    /// Calls that did not end in delivery, throttles aside. Decides the order of calls and nothing else.
-    pub(crate) failed: u32,
-    /// Calls that the peer throttled. Decides the order among batches that failed as often: a peer may throttle this
-    /// batch alone, for ever, by a limit that it exceeds.
-    pub(super) throttled: u32,
+    /// Its calls that did not end in delivery. Decides the order of calls and nothing else.
+    pub(crate) tries: Tries,
     pub(super) suspicion: Suspicion,
     /// The fallback refused this batch alone: no spill before this instant.
     pub(super) spill_after: Option<Instant>,
     /// The batch came back from the journal: no limit on age moves it before this instant.
     pub(super) kept_until: Option<Instant>,
+}
+
+/// The calls of a batch that did not end in delivery, by endpoint. Most batches have none: they take no memory for
+/// them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tries(Option<Box<[Tried; MAX_ENDPOINTS]>>);
+
+/// Those of one endpoint. The order is that of calls: fewer go first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) struct Tried {
+    /// Throttles aside.
+    pub(super) failed: u32,
+    /// A peer may throttle a batch alone, for ever, by a limit that the batch exceeds: decides among batches that failed
+    /// as often.
+    pub(super) throttled: u32,
+}
+
+impl Tries {
+    pub(super) fn add_failed(&mut self, endpoint: usize) {
+        let tried = &mut self.0.get_or_insert_default()[endpoint];
+        tried.failed = tried.failed.saturating_add(1);
+    }
+
+    pub(super) fn add_throttled(&mut self, endpoint: usize) {
+        let tried = &mut self.0.get_or_insert_default()[endpoint];
+        tried.throttled = tried.throttled.saturating_add(1);
+    }
+
+    pub(super) fn at(&self, endpoint: usize) -> Tried {
+        self.0.as_ref().map_or_else(Tried::default, |all| all[endpoint])
+    }
+
+    /// The failed calls to all endpoints.
+    pub(crate) fn failed(&self) -> u32 {
+        self.0.as_ref().map_or(0, |all| all.iter().map(|tried| tried.failed).fold(0, u32::saturating_add))
+    }
 }
 
 impl Batch {
@@ -46,8 +80,7 @@ impl Batch {
             payload: payload.into(),
             stays_plain: false,
             origin,
-            failed: 0,
-            throttled: 0,
+            tries: Tries::default(),
             suspicion: Suspicion::default(),
             spill_after: None,
             kept_until: None,
@@ -86,7 +119,8 @@ impl Batch {
 /// The refusals of a batch in memory or of a stored record, and the wait that follows from them.
 ///
 /// A refusal counts against the batch once the same endpoint accepts a batch that was sent after it. When the endpoint
-/// refuses a batch that is no suspect, it refuses all: no refusal that does not count yet says anything then.
+/// refuses a batch that is no suspect, it refuses all: no refusal that does not count yet says anything then. A refusal
+/// of another endpoint begins anew: the batch has the refusals of one endpoint at a time.
 ///
 /// Most batches are never refused: they have no history and take no memory for one.
 #[derive(Clone, Debug, Default)]
@@ -94,6 +128,8 @@ pub(super) struct Suspicion(Option<Box<History>>);
 
 #[derive(Clone, Debug, Default)]
 struct History {
+    /// The endpoint that has refused the batch. None: the mark of a stored record does not say so.
+    endpoint: Option<usize>,
     counted: Refusals,
     uncounted: Refusals,
     /// The number of calls that had gone out when the last refusal came.
@@ -113,6 +149,12 @@ struct History {
     letter_at: Option<Instant>,
 }
 
+impl History {
+    fn is_of(&self, endpoint: usize) -> bool {
+        self.endpoint.is_none_or(|other| other == endpoint)
+    }
+}
+
 impl Suspicion {
     /// The refusals of a stored record that other groups, or another process, have noted; `calls` have gone out.
     pub(super) fn of(failures: &Failures, calls: u64) -> Self {
@@ -130,9 +172,13 @@ impl Suspicion {
     // Events.
 
     /// A call was refused, and the endpoint is not the cause. The batch alone waits.
-    pub(super) fn on_refused(&mut self, kind: RefusalKind, cause: Cause, calls: u64, now: Instant) {
+    pub(super) fn on_refused(&mut self, endpoint: usize, kind: RefusalKind, cause: Cause, calls: u64, now: Instant) {
         self.note(now);
         let history = self.history();
+        if history.endpoint.is_some_and(|other| other != endpoint) {
+            (history.counted, history.uncounted) = Default::default();
+        }
+        history.endpoint = Some(endpoint);
         history.uncounted.add(kind);
         history.cause = Some(cause);
         history.may_be_repeated = false;
@@ -143,8 +189,8 @@ impl Suspicion {
     }
 
     /// A call failed and may be repeated, and the endpoint is not the cause: counts as a refusal of the kind `sender`.
-    pub(super) fn on_failed(&mut self, cause: Cause, calls: u64, now: Instant) {
-        self.on_refused(RefusalKind::Sender, cause, calls, now);
+    pub(super) fn on_failed(&mut self, endpoint: usize, cause: Cause, calls: u64, now: Instant) {
+        self.on_refused(endpoint, RefusalKind::Sender, cause, calls, now);
         self.history().may_be_repeated = true;
     }
 
@@ -154,8 +200,10 @@ impl Suspicion {
     }
 
     /// The endpoint refused a batch that is no suspect.
-    pub(super) fn on_endpoint_refused(&mut self) {
-        if let Some(history) = &mut self.0 {
+    pub(super) fn on_endpoint_refused(&mut self, endpoint: usize) {
+        if let Some(history) = &mut self.0
+            && history.is_of(endpoint)
+        {
             history.uncounted = Refusals::default();
         }
     }
@@ -168,8 +216,9 @@ impl Suspicion {
     }
 
     /// The endpoint accepted the batch of call number `call`, readably.
-    pub(super) fn on_other_accepted(&mut self, call: u64) {
+    pub(super) fn on_other_accepted(&mut self, call: u64, endpoint: usize) {
         if let Some(history) = &mut self.0
+            && history.is_of(endpoint)
             && call > history.seen
         {
             history.counted.take_over(&mut history.uncounted);
@@ -208,6 +257,31 @@ impl Suspicion {
     pub(super) fn is_suspect(&self) -> bool {
         let none = Refusals::default();
         self.0.as_ref().is_some_and(|history| history.counted != none || history.uncounted != none)
+    }
+
+    /// Its refusals, if there are any, are this endpoint's.
+    pub(super) fn is_of(&self, endpoint: usize) -> bool {
+        self.0.as_ref().is_none_or(|history| history.is_of(endpoint))
+    }
+
+    /// The same, and there are some.
+    pub(super) fn is_suspect_of(&self, endpoint: usize) -> bool {
+        self.is_suspect() && self.is_of(endpoint)
+    }
+
+    /// The batch waits because it was refused, by another endpoint than this one.
+    pub(super) fn waits_for_other(&self, endpoint: usize) -> bool {
+        self.waits() && !self.is_of(endpoint)
+    }
+
+    /// The batch waits because it was refused, whether that refusal may count or not.
+    pub(super) fn waits(&self) -> bool {
+        self.0.as_ref().is_some_and(|history| history.waits > 0)
+    }
+
+    /// The endpoint that has refused the batch, if it is known.
+    pub(super) fn endpoint(&self) -> Option<usize> {
+        self.0.as_ref()?.endpoint
     }
 
     /// A refusal waits for an acceptance that makes it count.
@@ -269,10 +343,10 @@ mod tests {
     fn a_refusal_counts_once_a_batch_that_was_sent_after_it_is_accepted() {
         let now = SystemClock.now();
         let mut suspicion = Suspicion::default();
-        suspicion.on_refused(RefusalKind::Batch, cause(), 7, now);
-        suspicion.on_other_accepted(7);
+        suspicion.on_refused(0, RefusalKind::Batch, cause(), 7, now);
+        suspicion.on_other_accepted(7, 0);
         assert!(!suspicion.makes_dead_letter(true), "that batch was sent before the refusal came");
-        suspicion.on_other_accepted(8);
+        suspicion.on_other_accepted(8, 0);
         assert!(suspicion.makes_dead_letter(false));
     }
 
@@ -280,9 +354,9 @@ mod tests {
     fn an_endpoint_that_refuses_all_clears_the_refusals_that_do_not_count_yet() {
         let now = SystemClock.now();
         let mut suspicion = Suspicion::default();
-        suspicion.on_refused(RefusalKind::Batch, cause(), 1, now);
-        suspicion.on_endpoint_refused();
-        suspicion.on_other_accepted(2);
+        suspicion.on_refused(0, RefusalKind::Batch, cause(), 1, now);
+        suspicion.on_endpoint_refused(0);
+        suspicion.on_other_accepted(2, 0);
         assert!(!suspicion.is_suspect());
     }
 
@@ -293,8 +367,8 @@ mod tests {
             let mut suspicion = Suspicion::default();
             for call in 0..most {
                 assert!(!suspicion.makes_dead_letter(true));
-                suspicion.on_refused(kind, cause(), call, now);
-                suspicion.on_other_accepted(call + 1);
+                suspicion.on_refused(0, kind, cause(), call, now);
+                suspicion.on_other_accepted(call + 1, 0);
             }
             assert!(suspicion.makes_dead_letter(true) && !suspicion.makes_dead_letter(false), "{kind:?}");
         }
@@ -305,12 +379,12 @@ mod tests {
         let now = SystemClock.now();
         let mut suspicion = Suspicion::default();
         for seconds in [10, 20, 40, 80, 160, 320, 600, 600, 600] {
-            suspicion.on_refused(RefusalKind::Sender, cause(), 0, now);
+            suspicion.on_refused(0, RefusalKind::Sender, cause(), 0, now);
             assert_eq!(suspicion.not_before(), Some(now + Duration::from_secs(seconds)));
         }
         suspicion.end_wait();
         assert_eq!(suspicion.not_before(), None);
-        suspicion.on_refused(RefusalKind::Sender, cause(), 0, now);
+        suspicion.on_refused(0, RefusalKind::Sender, cause(), 0, now);
         assert_eq!(suspicion.not_before(), Some(now + FIRST_WAIT));
     }
 

@@ -4,16 +4,17 @@ use std::time::{Duration, Instant};
 
 use breaker::Kind;
 use otlp_transport::Cause;
-use span_buffer::Size;
+use span_buffer::{Entry, Size};
 
 use super::endpoint::{Traffic, Wait};
+use super::endpoints::Refusal;
 use super::memory::Turn;
 use super::outage::{Failure, Tally, Transition};
 use super::replay::Next;
-use super::{Call, Core, Effect, InFlight, Phase, Work};
+use super::{Batch, Call, Core, Effect, InFlight, Phase, Work};
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Place};
-use crate::report::outage_records::Recorded;
+use crate::report::position::Position;
 use crate::report::remedies::remedy;
 
 /// After this time the endpoint is asked again, if it refused a call without a time and no answer is awaited.
@@ -56,7 +57,7 @@ impl Core {
         self.store_oversized();
         self.begin_packing(now);
         self.publish_changes(now);
-        self.follow_outage(now);
+        self.follow_outages(now);
         self.follow_drain(is_waiting, now);
         calls
     }
@@ -116,9 +117,10 @@ impl Core {
                 return false;
             }
             let traffic = if is_replay { Traffic::Replay { live_waits: false } } else { Traffic::Live };
-            let ticket = match self.endpoint.acquire(traffic, now) {
-                Ok(ticket) => ticket,
-                Err(wait) => {
+            let (endpoint, ticket) = match self.acquire(traffic, now) {
+                Ok(permit) => permit,
+                Err(Refusal::NoRoom) => return false,
+                Err(Refusal::Wait(wait)) => {
                     self.note_wait(wait, now);
                     return true;
                 }
@@ -128,16 +130,16 @@ impl Core {
             let work = loop {
                 if fitted == FITTED_AT_ONCE {
                     // The lock is free in between.
-                    self.endpoint.on_unused(ticket, now);
+                    self.endpoints.of_mut(endpoint).on_unused(ticket, now);
                     self.wake_at(now);
                     return false;
                 }
                 fitted += 1;
                 let work = match is_replay {
                     true => self.replay.take_next().map(Work::Replay),
-                    false => self.memory.take_next(self.turn(ticket.kind()), now).map(Work::Live),
+                    false => self.take_next(endpoint, ticket.kind(), now).map(Work::Live),
                 };
-                match work.map(|work| self.fit(work, now)) {
+                match work.map(|work| self.fit(work, endpoint, now)) {
                     Some(Some(work)) => break Some(work),
                     Some(None) => {}
                     None => break None,
@@ -145,7 +147,7 @@ impl Core {
             };
             let Some(work) = work else {
                 // Only those of this kind are used up: a live batch may wait beside stored ones, or the reverse.
-                self.endpoint.on_unused(ticket, now);
+                self.endpoints.of_mut(endpoint).on_unused(ticket, now);
                 self.settle_group(now);
                 continue;
             };
@@ -159,68 +161,84 @@ impl Core {
                 }
                 Work::Replay(piece) => self.replay.on_replay_call(piece, now),
             }
-            let is_fresh = self.endpoint.wants_new_connection(&ticket);
-            calls.push(Call { id: self.calls, payload: work.content(), is_fresh });
-            self.in_flight.push(InFlight { id: self.calls, work, ticket, started: now, is_repeat: false });
+            let id = self.calls;
+            let is_fresh = self.endpoints.of(endpoint).wants_new_connection(&ticket);
+            calls.push(Call { id, endpoint, payload: work.content(), is_fresh });
+            self.in_flight.push(InFlight { id, endpoint, work, ticket, started: now, is_repeat: false });
         }
         false
     }
 
+    /// Takes the batch of the next live call.
+    fn take_next(&mut self, endpoint: usize, kind: Kind, now: Instant) -> Option<Entry<Batch>> {
+        self.memory.take_next(endpoint, self.turn(endpoint, kind), now)
+    }
+
     /// The rule by which the next live call chooses its batch. While the endpoint refuses, each call is a question to
-    /// the endpoint as a probe is: a batch that was not refused yet answers it.
-    fn turn(&self, kind: Kind) -> Turn {
+    /// the endpoint as a probe is, and so is a trial: a batch that was not refused yet answers it.
+    fn turn(&self, endpoint: usize, kind: Kind) -> Turn {
         match kind {
             Kind::Probe => Turn::Probe,
-            _ if self.endpoint.refusing().is_some() => Turn::Probe,
+            _ if self.endpoints.of(endpoint).refusing().is_some() => Turn::Probe,
+            _ if endpoint != self.endpoints.in_use() => Turn::Probe,
             _ if self.turns % OLDEST_EVERY == OLDEST_EVERY - 1 => Turn::Oldest,
             _ => Turn::Ordinary,
         }
     }
 
-    /// A call failed: the endpoint may be out.
-    pub(super) fn note_failure(&mut self, cause: &Cause, now: Instant) {
+    /// A call failed: its endpoint may be out.
+    pub(super) fn note_failure(&mut self, endpoint: usize, cause: &Cause, now: Instant) {
         // An outage whose end is confirmed by now ends before, with the numbers of its own.
-        self.follow_outage(now);
+        self.follow_outages(now);
         let (ledger, duplicates) = (self.accounts.ledger(), self.accounts.counters.possible_duplicates());
-        self.tally.get_or_insert_with(|| Tally::new(ledger, duplicates));
-        self.outage.on_failure(Failure { cause: cause.to_string(), remedy: remedy(cause) }, now);
+        let began = self.accounts.counters.last_failure();
+        let collector = self.endpoints.collector_mut(endpoint);
+        collector.tally.get_or_insert_with(|| Tally::new(ledger, duplicates, began)).note_failure();
+        collector.outage.on_failure(Failure { cause: cause.to_string(), remedy: remedy(cause) }, now);
     }
 
-    /// Publishes the beginning and the end of an outage.
-    fn follow_outage(&mut self, now: Instant) {
-        while let Some(transition) = self.outage.poll(now) {
+    /// Publishes the beginnings and the ends of outages.
+    fn follow_outages(&mut self, now: Instant) {
+        for at in 0..self.endpoints.len() {
+            self.follow_outage(at, now);
+        }
+        self.note_sizes();
+        self.follow_records(now);
+    }
+
+    fn follow_outage(&mut self, at: usize, now: Instant) {
+        let endpoint = Position::new(at);
+        while let Some(transition) = self.endpoints.collector_mut(at).outage.poll(now) {
             let event = match transition {
-                Transition::Began { since, failure: Failure { cause, remedy } } => {
-                    self.records.on_began(since, cause.clone(), remedy);
-                    let wait = self.endpoint.next_call(now);
+                Transition::Began { since: _, failure: Failure { cause, remedy } } => {
+                    let from = self.endpoints.collector(at).tally.as_ref().and_then(Tally::began);
+                    self.records.on_began(endpoint, from, cause.clone(), remedy);
+                    let wait = self.endpoints.of(at).next_call(now);
                     let next_attempt = wait.map(|instant| instant.saturating_duration_since(now));
-                    Some(Event::OutageBegan { cause, remedy, next_attempt })
+                    Some(Event::OutageBegan { endpoint, cause, remedy, next_attempt })
                 }
                 Transition::Ended { since, until } => {
                     let duplicates = self.accounts.counters.possible_duplicates();
-                    let tally = self.tally.take();
+                    let tally = self.endpoints.collector_mut(at).tally.take();
+                    let to = tally.as_ref().and_then(|tally| tally.ended_at(until));
                     let numbers = tally.map(|tally| tally.numbers(self.accounts.ledger(), duplicates));
-                    self.records.on_ended(until, numbers.clone().unwrap_or_default());
-                    numbers.map(|numbers| Tally::ended(until.saturating_duration_since(since), numbers))
+                    self.records.on_ended(endpoint, until, to, numbers.clone().unwrap_or_default());
+                    let (duration, record) = (until.saturating_duration_since(since), self.records.last_of(endpoint));
+                    numbers.map(|numbers| Tally::ended(endpoint, duration, to, record, numbers))
                 }
             };
             event.into_iter().for_each(|event| self.accounts.publish(event));
+            self.set_outages_due();
         }
-        match self.outage.next_wakeup() {
-            Some(instant) => self.wake_at(instant),
-            None if !self.outage.is_active() => self.tally = None,
-            None => {}
+        let collector = self.endpoints.collector_mut(at);
+        let wakeup = collector.outage.next_wakeup();
+        if wakeup.is_none() && !collector.outage.is_active() {
+            collector.tally = None;
         }
-        if let Some(tally) = &mut self.tally {
+        if let Some(tally) = &mut collector.tally {
             tally.note_waiting(self.accounts.ledger());
         }
-    }
-
-    /// The newest outages, the oldest first.
-    pub(crate) fn outages(&self) -> Vec<Recorded> {
-        let duplicates = self.accounts.counters.possible_duplicates();
-        let of = |tally: &Tally| tally.numbers(self.accounts.ledger(), duplicates);
-        self.records.all(|| self.tally.as_ref().map(of).unwrap_or_default())
+        wakeup.into_iter().for_each(|instant| self.wake_at(instant));
     }
 
     pub(super) fn note_wait(&mut self, wait: Wait, now: Instant) {
@@ -230,6 +248,21 @@ impl Core {
             Wait::Answer if self.in_flight.is_empty() => self.wake_at(now + ASK_AGAIN),
             Wait::Answer => {}
         }
+    }
+
+    /// Calls for stored batches that may be out at once. While the exporter runs, one place is left for a live batch: it
+    /// goes out at once beside any number of stored ones.
+    pub(super) fn most_replay_calls(&self, endpoint: usize) -> usize {
+        let all = self.endpoints.of(endpoint).concurrency();
+        if self.phase == Phase::Running { all.saturating_sub(1).max(1) } else { all }
+    }
+
+    /// Another call for a stored batch may go to the endpoint in use.
+    fn has_room_for_replay(&self) -> bool {
+        let in_use = self.endpoints.in_use();
+        let calls =
+            self.in_flight.iter().filter(|call| call.endpoint == in_use && matches!(call.work, Work::Replay(_)));
+        calls.count() < self.most_replay_calls(in_use)
     }
 
     /// The next call is a replay. Asks the disk thread for a group where a replay has none.
@@ -249,11 +282,11 @@ impl Core {
         }
         let has_spans = self.accounts.ledger().in_fallback > 0;
         match self.replay.next(has_spans, self.storage.is_ready(now), self.memory.has_ready(now), now) {
-            Next::Call => return true,
+            Next::Call => return self.has_room_for_replay(),
             Next::Wait(instant) => self.wake_at(instant),
             Next::Read if self.is_willing(now) => {
                 let order = self.replay.on_read_begun();
-                let learned = self.endpoint.sizes.limit(MERGED_BYTES, now).unwrap_or(MERGED_BYTES);
+                let learned = self.endpoints.current_mut().sizes.limit(MERGED_BYTES, now).unwrap_or(MERGED_BYTES);
                 // Strict mode: a request of several records that is refused would be sent again, record by record.
                 let merge_bytes = if self.policy.strict { 0 } else { learned.min(self.policy.request_max_bytes) };
                 let merge = Size { count: self.policy.request_max_spans, bytes: merge_bytes };

@@ -67,6 +67,14 @@ impl Counters {
         self.dead_letters_evicted
     }
 
+    pub(super) fn last_success(&self) -> Option<SystemTime> {
+        self.last_success
+    }
+
+    pub(super) fn last_failure(&self) -> Option<SystemTime> {
+        self.last_failure
+    }
+
     pub(crate) fn last_cause(&self) -> Option<&Cause> {
         self.last_cause.as_ref()
     }

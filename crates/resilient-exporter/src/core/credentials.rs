@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use otlp_transport::{Cause, Outcome, RefusalKind};
 
 use super::answers::Answered;
+use super::endpoints::Collector;
 use super::{Call, Core, InFlight, Phase, Work};
 
 /// The transport is asked this often whether credentials have changed, while batches wait for that.
@@ -45,34 +46,39 @@ impl Renewals {
 }
 
 impl Core {
-    /// The transport has credentials or files that can change.
-    pub(crate) fn set_can_change(&mut self, can_change: bool) {
-        self.renewals.can_change = can_change;
+    /// The transport of this endpoint has credentials or files that can change.
+    pub(crate) fn set_can_change(&mut self, endpoint: usize, can_change: bool) {
+        self.endpoints.collector_mut(endpoint).renewals.can_change = can_change;
     }
 
-    /// Whether the transport is to be asked for changes now: every 5 s while batches wait for an endpoint that refuses,
-    /// for one that no connection reaches, or for credentials. Follows `poll_calls`.
-    pub(crate) fn poll_look(&mut self, now: Instant) -> bool {
-        let is_refused = self.endpoint.refusing().is_some() || self.renewals.may_be_at_fault;
+    /// The endpoints whose transports are to be asked for changes now: every 5 s while batches wait for an endpoint that
+    /// refuses, for one that no connection reaches, or for credentials. Follows `poll_calls`.
+    pub(crate) fn poll_looks(&mut self, now: Instant) -> Vec<usize> {
         let ledger = self.accounts.ledger();
         let waits = ledger.buffered + ledger.in_flight + ledger.in_fallback + ledger.in_journal > 0;
-        if !(self.renewals.can_change && self.phase == Phase::Running && is_refused && waits) {
-            self.renewals.look_at = None;
+        let may_look = self.phase == Phase::Running && waits;
+        (0..self.endpoints.len()).filter(|&at| self.is_look_due(at, may_look, now)).collect()
+    }
+
+    fn is_look_due(&mut self, at: usize, may_look: bool, now: Instant) -> bool {
+        let Collector { endpoint, renewals, .. } = self.endpoints.collector_mut(at);
+        let is_refused = endpoint.refusing().is_some() || renewals.may_be_at_fault;
+        if !(may_look && renewals.can_change && is_refused) {
+            renewals.look_at = None;
             return false;
         }
-        let look_at = *self.renewals.look_at.get_or_insert(now + LOOK_EVERY);
+        let look_at = *renewals.look_at.get_or_insert(now + LOOK_EVERY);
         let is_due = look_at <= now;
-        if is_due {
-            self.renewals.look_at = Some(now + LOOK_EVERY);
-        }
-        self.renewals.look_at.into_iter().for_each(|instant| self.wake_at(instant));
+        let next = if is_due { now + LOOK_EVERY } else { look_at };
+        renewals.look_at = Some(next);
+        self.wake_at(next);
         is_due
     }
 
-    /// The transport has credentials that no call went out with: the next one passes backoff and breaker, and batches
-    /// whose credentials were refused do not wait for themselves.
-    pub(crate) fn on_credentials_changed(&mut self) {
-        self.endpoint.grant_pass();
+    /// The transport of this endpoint has credentials that no call went out with: the next one passes backoff and
+    /// breaker, and batches whose credentials were refused do not wait for themselves.
+    pub(crate) fn on_credentials_changed(&mut self, endpoint: usize) {
+        self.grant_pass(endpoint);
         let is_refused = |batch: &&mut super::Batch| {
             batch.suspicion.cause().is_some_and(|cause: &Cause| cause.is_about_credentials())
         };
@@ -86,12 +92,13 @@ impl Core {
         if is_repeat || self.policy.strict {
             return self.refuse(answered, RefusalKind::Sender, cause);
         }
-        let Answered { work, call, now, .. } = answered;
-        self.endpoint.on_neutral(call.ticket, now);
-        if self.renewals.take_pass(generation) {
-            self.endpoint.grant_pass();
+        let Answered { work, call, endpoint, now, .. } = answered;
+        let collector = self.endpoints.collector_mut(endpoint);
+        collector.endpoint.on_neutral(call.ticket, now);
+        if collector.renewals.take_pass(generation) {
+            collector.endpoint.grant_pass();
         }
-        if let Ok(ticket) = self.endpoint.acquire(call.traffic, now) {
+        if let Ok(ticket) = collector.endpoint.acquire(call.traffic, now) {
             self.calls += 1;
             match &work {
                 Work::Live(entry) => {
@@ -100,9 +107,10 @@ impl Core {
                 }
                 Work::Replay(piece) => self.replay.on_replay_call(piece, now),
             }
-            let is_fresh = self.endpoint.wants_new_connection(&ticket);
-            self.repeats.push(Call { id: self.calls, payload: work.content(), is_fresh });
-            self.in_flight.push(InFlight { id: self.calls, work, ticket, started: now, is_repeat: true });
+            let id = self.calls;
+            let is_fresh = self.endpoints.of(endpoint).wants_new_connection(&ticket);
+            self.repeats.push(Call { id, endpoint, payload: work.content(), is_fresh });
+            self.in_flight.push(InFlight { id, endpoint, work, ticket, started: now, is_repeat: true });
             return;
         }
         self.return_to_buffered(&work);

@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::endpoint::Traffic;
+use super::endpoint::{Endpoint, Traffic};
+use super::endpoints::Refusal;
 use super::{Core, Effect, Phase, Work};
 use crate::core::replay::Next;
 
@@ -34,15 +35,15 @@ impl Core {
         }
         self.phase = Phase::Draining(Drain { until, replay, replay_until: None, is_taking_over: false });
         self.dropped_before = self.ledger().dropped.clone();
-        self.endpoint.grant_pass();
+        self.grant_passes();
         if !self.can_keep() {
-            self.endpoint.end_pause();
+            self.endpoints.iter_mut().for_each(Endpoint::end_pause);
         }
         self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
         if !self.memory.is_empty() {
             // A stored batch that is the breaker's probe may never be answered: a live batch takes its place.
             for call in self.in_flight.iter().filter(|call| !call.work.is_live()) {
-                self.endpoint.on_neutral(call.ticket, now);
+                self.endpoints.of_mut(call.endpoint).on_neutral(call.ticket, now);
             }
         }
     }
@@ -72,6 +73,7 @@ impl Core {
             self.accounts.counters.count_possible_duplicates(repeated);
             self.effects.push_back(Effect::SettleGroup(fates));
         }
+        self.keep_last_records(now);
         self.phase = Phase::Stopped;
         self.effects.push_back(Effect::Stop);
     }
@@ -170,11 +172,11 @@ impl Core {
     }
 
     /// The endpoint has failed. In a drain a live batch may go past that once more, and a stored one may not.
-    pub(super) fn end_pass_of_drain(&mut self) {
+    pub(super) fn end_pass_of_drain(&mut self, endpoint: usize) {
         if let Phase::Draining(_) = self.phase
             && self.memory.is_empty()
         {
-            self.endpoint.end_pass();
+            self.endpoints.of_mut(endpoint).end_pass();
         }
     }
 
@@ -185,14 +187,15 @@ impl Core {
         }
     }
 
-    /// The endpoint takes a call for a stored batch now.
+    /// An endpoint takes a call for a stored batch now.
     pub(super) fn is_willing(&mut self, now: Instant) -> bool {
-        match self.endpoint.acquire(Traffic::Replay { live_waits: false }, now) {
-            Ok(ticket) => {
-                self.endpoint.on_unused(ticket, now);
+        match self.acquire(Traffic::Replay { live_waits: false }, now) {
+            Ok((endpoint, ticket)) => {
+                self.endpoints.of_mut(endpoint).on_unused(ticket, now);
                 true
             }
-            Err(wait) => {
+            Err(Refusal::NoRoom) => true,
+            Err(Refusal::Wait(wait)) => {
                 self.note_wait(wait, now);
                 false
             }
@@ -201,20 +204,7 @@ impl Core {
 
     /// A live batch is in a call.
     pub(super) fn has_live_call(&self) -> bool {
-        self.live_calls() > 0
-    }
-
-    fn live_calls(&self) -> usize {
-        self.in_flight.iter().filter(|call| call.work.is_live()).count()
-    }
-
-    /// Another call may go out. In a drain, calls for stored batches take no room from live ones.
-    pub(super) fn has_room_for_call(&self, now: Instant) -> bool {
-        let out = match self.phase {
-            Phase::Draining(_) if self.memory.has_ready(now) => self.live_calls(),
-            _ => self.in_flight.len(),
-        };
-        out < self.endpoint.concurrency()
+        self.in_flight.iter().any(|call| call.work.is_live())
     }
 }
 

@@ -12,6 +12,7 @@ use super::batch::Batch;
 use super::group::joined;
 use super::packed::Damaged;
 use crate::report::events::Event;
+use crate::report::position::Position;
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::{Fallback, Order};
 use crate::seams::fates::{Fate, Refusal};
@@ -43,6 +44,8 @@ pub(crate) enum Effect {
     RemoveOldest,
     /// Compress these requests; reported by `on_packed`.
     Pack(Vec<Payload>),
+    /// Keep the records of outages, as they are then; reported by `on_outages_kept`.
+    KeepOutages,
     /// Run a user's operation on the fallback; a redriven dead letter is reported by `on_redriven`.
     Ask(Question),
     /// End the disk thread once no effect is left, and the journal thread after that; the thread that compresses ends
@@ -75,6 +78,8 @@ pub(crate) struct Spill {
 pub(crate) struct Letter {
     /// The batch, or pieces of it.
     pub(crate) pieces: Vec<Entry<Batch>>,
+    /// The collector of the last refusal.
+    pub(crate) endpoint: Position,
     /// The last refusal.
     pub(crate) cause: Cause,
     /// The calls that did not deliver the batch.
@@ -93,8 +98,8 @@ pub(crate) fn refusals_of(letters: &[Letter]) -> (Vec<Letter>, Vec<Refusal>, Dam
         damaged.extend(damaged_ones);
         let payload = if payloads.len() > 1 { Some(joined(payloads)) } else { payloads.pop() };
         if let Some(payload) = payload {
-            let Letter { cause, attempts, .. } = &letter;
-            refusals.push(Refusal { payload, cause: cause.clone(), attempts: *attempts, permanent: true });
+            let &Letter { endpoint, ref cause, attempts, .. } = &letter;
+            refusals.push(Refusal { payload, endpoint, cause: cause.clone(), attempts, permanent: true });
             whole.push(letter);
         }
     }

@@ -62,6 +62,11 @@ pub(crate) struct Endpoint {
     used: (bool, bool),
     /// The last failure, which caused the wait, is one of a replay.
     only_replay: bool,
+    /// The last call that tells was a failure for which calls go to another endpoint: no connection, no answer in time,
+    /// or a refusal of the sender.
+    is_down: bool,
+    /// The cause of the last call that ended otherwise than in an acceptance.
+    last_cause: Option<Cause>,
     /// A call for a live batch has failed since the last success.
     has_failed_live: bool,
     /// The start of the first call since the last success whose answer was none: for a live batch, or a throttle.
@@ -141,6 +146,8 @@ impl Endpoint {
             has_pass: false,
             used: (false, false),
             only_replay: false,
+            is_down: false,
+            last_cause: None,
             has_failed_live: false,
             in_vain: None,
             last_failure: None,
@@ -209,6 +216,22 @@ impl Endpoint {
         let unanswered = oldest_call.map(|started| self.after_acceptance(started));
         let since = self.in_vain.into_iter().chain(unanswered).min();
         since.is_some_and(|since| now.saturating_duration_since(since) >= UNWILLING_AFTER)
+    }
+
+    /// The cause of the last call that did not end in an acceptance.
+    pub(crate) fn last_cause(&self) -> Option<&Cause> {
+        self.last_cause.as_ref()
+    }
+
+    /// Calls go to another endpoint, if there is one, until this one has accepted a batch.
+    pub(super) fn is_down(&self) -> bool {
+        self.is_down
+    }
+
+    /// Nothing was accepted for this time since the start of the oldest call that is out.
+    pub(super) fn is_silent(&self, oldest_call: Option<Instant>, time: Duration, now: Instant) -> bool {
+        let since = oldest_call.map(|started| self.after_acceptance(started));
+        since.is_some_and(|since| now.saturating_duration_since(since) >= time)
     }
 
     fn after_acceptance(&self, started: Instant) -> Instant {
@@ -340,6 +363,7 @@ impl Endpoint {
         self.refusals_in_row = 0;
         self.bad_in_row = 0;
         self.only_replay = false;
+        self.is_down = false;
         self.has_failed_live = false;
         self.in_vain = None;
         self.accepted = Some(now);
@@ -354,6 +378,21 @@ impl Endpoint {
             self.concurrency = (self.concurrency + STEP.div_ceil(self.concurrency())).min(most);
         }
         self.refusing.take().is_some()
+    }
+
+    /// A call has ended otherwise than in an acceptance.
+    pub(super) fn note_cause(&mut self, cause: &Cause) {
+        self.last_cause = Some(cause.clone());
+    }
+
+    /// Calls go to another endpoint until this one has accepted a batch.
+    pub(super) fn set_down(&mut self) {
+        self.is_down = true;
+    }
+
+    /// All calls go to this endpoint from now on, whose last failure may be old.
+    pub(super) fn on_chosen(&mut self, now: Instant) {
+        self.in_vain = self.in_vain.map(|_| now);
     }
 
     /// A failure without a hint; `own` is the delay of the backoff policy.

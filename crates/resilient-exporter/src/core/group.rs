@@ -15,6 +15,8 @@ use super::age::attempts;
 use super::batch::Suspicion;
 use super::endpoint::Blame;
 use super::returned::Returned;
+use crate::report::ledger::Taken;
+use crate::report::position::Position;
 use crate::seams::fallback::StoredBatch;
 use crate::seams::fates::{Fate, Refusal};
 
@@ -47,6 +49,8 @@ impl Piece {
 
 /// A refusal of one record.
 pub(super) struct Refused<'a> {
+    /// The place of its endpoint.
+    pub(super) endpoint: usize,
     /// None for a failure that may be repeated: it counts as a refusal of the kind `sender`.
     pub(super) kind: Option<RefusalKind>,
     pub(super) cause: Cause,
@@ -77,8 +81,13 @@ struct Record {
     is_refused: bool,
     delivered: usize,
     rejected: usize,
+    /// The same by endpoint.
+    shares: Shares,
     refused: Vec<Refusal>,
 }
+
+/// The spans that endpoints took of one record.
+pub(super) type Shares = Vec<(Position, Taken)>;
 
 impl Group {
     /// The records that were read, and the requests that send them; `calls` have gone out.
@@ -97,6 +106,7 @@ impl Group {
             calls: batch.failures.calls,
             delivered: 0,
             rejected: 0,
+            shares: Shares::new(),
             refused: Vec::new(),
         });
         let mut group = Self { records: records.collect(), queue: VecDeque::new(), out: 0, has_suspect: false };
@@ -123,7 +133,7 @@ impl Group {
 
     // Answers to a piece.
 
-    pub(super) fn on_delivered(&mut self, piece: &Piece, mut rejected: usize) {
+    pub(super) fn on_delivered(&mut self, piece: &Piece, endpoint: usize, mut rejected: usize) {
         self.out -= 1;
         let is_merged = piece.is_merged();
         for record in &mut self.records[piece.records.clone()] {
@@ -134,6 +144,8 @@ impl Group {
             record.pieces -= 1;
             record.delivered += spans - rejected_here;
             record.rejected += rejected_here;
+            let taken = Taken { delivered: spans - rejected_here, rejected: rejected_here };
+            record.shares.push((Position::new(endpoint), taken));
         }
     }
 
@@ -173,11 +185,14 @@ impl Group {
 
     /// A call for one record was refused, or failed as if it were.
     pub(super) fn on_refused(&mut self, piece: Piece, refused: Refused, calls: u64, now: Instant) {
-        let Refused { kind, cause, blame, accepts_others } = refused;
+        let Refused { endpoint, kind, cause, blame, accepts_others } = refused;
         let record = &self.records[piece.record()];
-        if blame == Blame::Batch && record.suspicion.makes_dead_letter(accepts_others(record.suspicion.recent(now))) {
+        let is_its = record.suspicion.is_of(endpoint);
+        let makes_dead_letter =
+            is_its && record.suspicion.makes_dead_letter(accepts_others(record.suspicion.recent(now)));
+        if blame == Blame::Batch && makes_dead_letter {
             // Its earlier refusals count already.
-            return self.end_refused(piece, cause, kind.is_some());
+            return self.end_refused(piece, endpoint, cause, kind.is_some());
         }
         self.try_later(&piece);
         let record = &mut self.records[piece.record()];
@@ -186,8 +201,8 @@ impl Group {
             Blame::Batch if !record.is_refused => {
                 record.is_refused = true;
                 match kind {
-                    Some(kind) => record.suspicion.on_refused(kind, cause, calls, now),
-                    None => record.suspicion.on_failed(cause, calls, now),
+                    Some(kind) => record.suspicion.on_refused(endpoint, kind, cause, calls, now),
+                    None => record.suspicion.on_failed(endpoint, cause, calls, now),
                 }
                 record.suspicion.set_of_piece(piece.payload.item_count() < record.payload.item_count());
                 self.has_suspect = true;
@@ -222,13 +237,21 @@ impl Group {
     }
 
     /// No request can carry the spans of `large`, which a piece of a record held, or they are too old for one.
-    pub(super) fn on_separated(&mut self, piece: &Piece, small: Option<Payload>, large: Payload, cause: Cause) {
+    pub(super) fn on_separated(
+        &mut self,
+        piece: &Piece,
+        endpoint: usize,
+        small: Option<Payload>,
+        large: Payload,
+        cause: Cause,
+    ) {
         self.out -= 1;
         let index = piece.record();
         let record = &mut self.records[index];
         record.pieces -= 1;
         let attempts = attempts(record.calls, &cause);
-        record.refused.push(Refusal { payload: large, cause, attempts, permanent: true });
+        let endpoint = Position::new(endpoint);
+        record.refused.push(Refusal { payload: large, endpoint, cause, attempts, permanent: true });
         if let Some(payload) = small {
             record.pieces += 1;
             self.queue.push_front(Piece::new(index..index + 1, payload));
@@ -236,37 +259,44 @@ impl Group {
     }
 
     /// The collector refused one piece of a record for good: it ends as a dead letter.
-    pub(super) fn on_dead(&mut self, piece: Piece, cause: Cause) {
-        self.end_refused(piece, cause, true);
+    pub(super) fn on_dead(&mut self, piece: Piece, endpoint: usize, cause: Cause) {
+        self.end_refused(piece, endpoint, cause, true);
     }
 
-    fn end_refused(&mut self, piece: Piece, cause: Cause, permanent: bool) {
+    fn end_refused(&mut self, piece: Piece, endpoint: usize, cause: Cause, permanent: bool) {
         self.out -= 1;
         let record = &mut self.records[piece.record()];
         record.pieces -= 1;
         record.calls = record.calls.saturating_add(1);
         let attempts = record.calls;
-        record.refused.push(Refusal { payload: piece.payload, cause, attempts, permanent });
+        let endpoint = Position::new(endpoint);
+        record.refused.push(Refusal { payload: piece.payload, endpoint, cause, attempts, permanent });
         self.has_suspect |= !permanent;
     }
 
     // Answers to other calls.
 
     /// The endpoint accepted the batch of call number `call`, readably: records whose refusals count now may end.
-    pub(super) fn on_other_accepted(&mut self, call: u64, accepts_others: impl Fn(u64) -> bool, now: Instant) {
+    pub(super) fn on_other_accepted(
+        &mut self,
+        call: u64,
+        endpoint: usize,
+        accepts_others: impl Fn(u64) -> bool,
+        now: Instant,
+    ) {
         for record in &mut self.records {
             if record.suspicion.is_suspect() {
-                record.suspicion.on_other_accepted(call);
+                record.suspicion.on_other_accepted(call, endpoint);
             }
         }
-        self.end_dead_letters(accepts_others, now);
+        self.end_dead_letters(endpoint, accepts_others, now);
     }
 
     /// Ends the records whose refusals make them dead letters. A record of which a piece was refused goes out again:
     /// each piece that is refused once more ends alone, and the others are delivered.
-    pub(super) fn end_dead_letters(&mut self, accepts_others: impl Fn(u64) -> bool, now: Instant) {
+    pub(super) fn end_dead_letters(&mut self, endpoint: usize, accepts_others: impl Fn(u64) -> bool, now: Instant) {
         let ended = self.records.iter().enumerate().filter(|(_, record)| {
-            let is_whole = record.is_whole() && !record.suspicion.is_of_piece();
+            let is_whole = record.is_whole() && !record.suspicion.is_of_piece() && record.suspicion.is_of(endpoint);
             is_whole && record.suspicion.makes_dead_letter(accepts_others(record.suspicion.recent(now)))
         });
         for index in ended.map(|(index, _)| index).collect::<Vec<_>>() {
@@ -285,17 +315,18 @@ impl Group {
         }
         record.stays = false;
         let (payload, attempts, permanent) = (record.payload.clone(), record.calls, record.suspicion.is_permanent());
-        record.refused.push(Refusal { payload, cause, attempts, permanent });
+        let endpoint = Position::new(record.suspicion.endpoint().unwrap_or_default());
+        record.refused.push(Refusal { payload, endpoint, cause, attempts, permanent });
     }
 
-    /// The record of this piece is a suspect.
-    pub(super) fn is_suspect(&self, piece: &Piece) -> bool {
-        self.records[piece.record()].suspicion.is_suspect()
+    /// This endpoint has refused the record of this piece before.
+    pub(super) fn is_suspect(&self, piece: &Piece, endpoint: usize) -> bool {
+        self.records[piece.record()].suspicion.is_suspect_of(endpoint)
     }
 
-    pub(super) fn on_endpoint_refused(&mut self) {
+    pub(super) fn on_endpoint_refused(&mut self, endpoint: usize) {
         for record in &mut self.records {
-            record.suspicion.on_endpoint_refused();
+            record.suspicion.on_endpoint_refused(endpoint);
         }
     }
 
@@ -342,9 +373,9 @@ impl Group {
         self.records.iter().filter(|record| !record.has_ended()).map(|record| record.delivered).sum()
     }
 
-    /// The fate of each record, in the order in which the records were read.
-    pub(super) fn into_fates(self) -> Vec<Fate> {
-        self.records.into_iter().map(Record::into_fate).collect()
+    /// The fate of each record, in the order in which the records were read, and its spans that endpoints took.
+    pub(super) fn into_fates(self) -> (Vec<Fate>, Vec<Shares>) {
+        self.records.into_iter().map(Record::into_fate).unzip()
     }
 }
 
@@ -358,13 +389,13 @@ impl Record {
         self.delivered + self.rejected == 0 && self.refused.is_empty() && self.pieces <= 1
     }
 
-    fn into_fate(self) -> Fate {
+    fn into_fate(self) -> (Fate, Shares) {
         if !self.has_ended() {
             // A record that was delivered in part stays whole: at least once.
-            return Fate::Pending(self.suspicion.failures(self.calls));
+            return (Fate::Pending(self.suspicion.failures(self.calls)), Shares::new());
         }
         let refused = one_letter(self.refused);
-        Fate::Finished { delivered: self.delivered, rejected: self.rejected, refused }
+        (Fate::Finished { delivered: self.delivered, rejected: self.rejected, refused }, self.shares)
     }
 }
 

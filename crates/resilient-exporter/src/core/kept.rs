@@ -245,6 +245,14 @@ impl Kept {
         self.away.iter().map(|away| away.size).find(|size| may_go(*size))
     }
 
+    /// The instant at which the oldest batch was accepted; one of an earlier process counts from the start of durable
+    /// mode.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        let reading = self.reading.and_then(|read| read.away);
+        let found = self.accepted.filter(|_| self.unread > 0);
+        self.away.front().into_iter().chain(&reading).map(|away| away.accepted).chain(found).min()
+    }
+
     /// This batch has left memory.
     pub(super) fn has(&self, id: BatchId) -> bool {
         self.away.iter().any(|away| away.id == id)

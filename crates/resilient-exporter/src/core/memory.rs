@@ -10,7 +10,7 @@ use otlp_payload::Payload;
 use span_buffer::{Buffer, Entry, Limits, Size, Snapshot};
 
 use self::compression::{Compression, is_ready};
-use super::batch::Batch;
+use super::batch::{Batch, Tried};
 
 /// The parts of a limit above which, and down to which, the buffer moves its oldest batches to the disk in one go. The
 /// part above takes the batches that arrive while the disk thread writes.
@@ -83,22 +83,22 @@ impl Memory {
         self.buffer.give_back(entry);
     }
 
-    /// Takes the batch of the next call, by the rule of its turn. A batch that waits for itself stays, and so does a
-    /// compressed one without room for its request.
-    pub(super) fn take_next(&mut self, turn: Turn, now: Instant) -> Option<Entry<Batch>> {
+    /// Takes the batch of the next call to this endpoint, by the rule of its turn. A batch that waits for itself stays,
+    /// and so does a compressed one without room for its request.
+    pub(super) fn take_next(&mut self, endpoint: usize, turn: Turn, now: Instant) -> Option<Entry<Batch>> {
         let room = self.room_to_unpack();
         let is_ready = |entry: &Entry<Batch>| is_ready(entry, room, now);
         let first = match turn {
             Turn::Oldest => self.buffer.take_where(is_ready),
             Turn::Ordinary => self.buffer.take_where(|entry| {
-                let Batch { failed, throttled, .. } = entry.item;
+                let Tried { failed, throttled } = entry.item.tries.at(endpoint);
                 is_ready(entry) && failed < STEP_ASIDE_AFTER && throttled < STEP_ASIDE_AFTER
             }),
             Turn::Probe => None,
         };
         first.or_else(|| {
             let ready = self.buffer.iter().filter(|entry| is_ready(entry));
-            let tries = |entry: &Entry<Batch>| (entry.item.failed, entry.item.throttled);
+            let tries = |entry: &Entry<Batch>| entry.item.tries.at(endpoint);
             let fewest = ready.map(tries).min()?;
             self.buffer.take_where(|entry| is_ready(entry) && tries(entry) == fewest)
         })
@@ -305,6 +305,15 @@ impl Memory {
     #[cfg(test)]
     pub(crate) fn tried_size(&self) -> Size {
         total(&self.tried)
+    }
+
+    /// The instant at which the oldest batch was accepted that waits or is being written. Batches in calls are none of
+    /// these.
+    pub(super) fn oldest_accepted(&self) -> Option<Instant> {
+        let waiting = self.buffer.iter().next().map(|entry| entry.accepted);
+        let written = self.written_of.first_key_value().map(|(accepted, _)| *accepted);
+        let tried = self.tried.iter().map(|entry| entry.accepted);
+        tried.chain(waiting).chain(written).min()
     }
 
     pub(crate) fn snapshot(&self, now: Instant) -> Snapshot {

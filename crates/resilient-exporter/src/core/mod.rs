@@ -23,6 +23,8 @@
 //! | `durable` | durable mode: the journal record of each batch |
 //! | `effects` | the effects that the shell acts on |
 //! | `endpoint` | one collector: breaker, waits, concurrency |
+//! | `endpoints` | all collectors, and the one that gets the next call |
+//! | `failover` | the moves between collectors |
 //! | `group` | one group of stored batches |
 //! | `journal` | the journal thread's results, and batches that leave memory for the journal and return |
 //! | `kept` | the batches that the journal holds and memory does not |
@@ -30,6 +32,7 @@
 //! | `packed` | the compressed form of a batch that waits |
 //! | `packing` | the batches that are compressed while they wait |
 //! | `outage` | the beginning and the end of an outage |
+//! | `records` | the records of outages: sizes, lateness, and when they are kept |
 //! | `replay` | stored batches on their way back to the collector |
 //! | `returned` | stored batches that returned to the store without an answer that ends them |
 //! | `saves` | a flush: batches that are answered, or moved to the disk |
@@ -38,6 +41,7 @@
 //! | `storage` | the fallback: usable, or in trouble until a retry |
 //! | `staged` | batches of the processor, whose threads wait for nothing |
 //! | `stored` | the disk thread's results |
+//! | `waits` | the oldest batch that waits |
 
 mod accounts;
 mod age;
@@ -51,6 +55,8 @@ mod drain;
 mod durable;
 mod effects;
 mod endpoint;
+mod endpoints;
+mod failover;
 mod group;
 mod journal;
 mod kept;
@@ -58,6 +64,7 @@ mod memory;
 mod outage;
 mod packed;
 mod packing;
+mod records;
 mod replay;
 mod returned;
 mod saves;
@@ -66,6 +73,7 @@ mod spills;
 mod staged;
 mod storage;
 mod stored;
+mod waits;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
@@ -80,18 +88,18 @@ use span_buffer::{Entry, Limits, Size};
 use self::accounts::Accounts;
 pub(crate) use self::age::AgeLimit;
 pub(crate) use self::batch::Batch;
-use self::credentials::Renewals;
 use self::cuts::Oversized;
 use self::drain::Drain;
 use self::durable::Durable;
 pub(crate) use self::durable::Written;
 pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill, refusals_of, requests_in};
 pub(crate) use self::endpoint::{Attempts, Endpoint};
+pub(crate) use self::endpoints::{Collector, Endpoints};
 use self::group::Piece;
 use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of};
-use self::outage::{Outage, Tally};
 pub(crate) use self::packed::{Content, Damaged, Packed, Packer};
 use self::packing::Packing;
+use self::records::{Keeping, OnDisk};
 use self::replay::Replay;
 pub(crate) use self::saves::Flush;
 use self::saves::{Saving, Waiting};
@@ -102,6 +110,8 @@ use self::stored::Replayed;
 use crate::report::events::Event;
 use crate::report::ledger::{DropReason, Ledger, Place, RefuseReason};
 use crate::report::outage_records::Records;
+use crate::report::position::Position;
+use crate::seams::settings::ReplayOrder;
 
 /// The settings of a core.
 pub(crate) struct Policy {
@@ -114,6 +124,7 @@ pub(crate) struct Policy {
     /// A fallback stores batches that memory has no room for.
     pub(crate) fallback: bool,
     pub(crate) replay_rate: Option<NonZeroU32>,
+    pub(crate) replay_order: ReplayOrder,
     /// Strict mode: every refusal makes a dead letter at once.
     pub(crate) strict: bool,
     /// Names the batches of this process.
@@ -124,6 +135,8 @@ pub(crate) struct Policy {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) id: u64,
+    /// The place of the endpoint that it goes to.
+    pub(crate) endpoint: usize,
     pub(crate) payload: Content,
     /// The call uses a new connection.
     pub(crate) is_fresh: bool,
@@ -137,6 +150,8 @@ enum Work {
 
 struct InFlight {
     id: u64,
+    /// The place of its endpoint.
+    endpoint: usize,
     work: Work,
     ticket: Ticket,
     started: Instant,
@@ -157,7 +172,7 @@ pub(crate) struct Core {
     pub(crate) accounts: Accounts,
     pub(crate) memory: Memory,
     pub(crate) durable: Durable,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoints: Endpoints,
     pub(crate) storage: Storage,
     policy: Policy,
     /// The signal of all batches.
@@ -169,10 +184,9 @@ pub(crate) struct Core {
     oversized: Vec<Oversized>,
     /// Dropped spans by reason, as a drain found them when it began.
     dropped_before: BTreeMap<&'static str, u64>,
-    outage: Outage,
-    /// The numbers of the outage, or of the failures that may become one.
-    tally: Option<Tally>,
     records: Records,
+    keeping: Keeping,
+    on_disk: OnDisk,
     replayed: Replayed,
     /// Batches in memory may be suspects.
     has_suspects: bool,
@@ -181,7 +195,6 @@ pub(crate) struct Core {
     in_flight: Vec<InFlight>,
     /// Calls of `in_flight` that repeat refused ones and have not gone out yet.
     repeats: Vec<Call>,
-    renewals: Renewals,
     saving: Option<Saving>,
     /// Flushes that wait.
     flushes: Vec<Waiting>,
@@ -200,31 +213,30 @@ pub(crate) struct Core {
 
 impl Core {
     /// A core without durable mode, with `recovered` spans in the fallback.
-    pub(crate) fn new(policy: Policy, endpoint: Endpoint, recovered: u64, seed: u64) -> Self {
+    pub(crate) fn new(policy: Policy, endpoints: impl Into<Endpoints>, recovered: u64, seed: u64) -> Self {
         let mut accounts = Accounts::default();
         accounts.transfer(usize::try_from(recovered).unwrap_or(usize::MAX), Place::Recovered, Place::InFallback);
         Self {
             accounts,
             memory: Memory::new(policy.limits),
             durable: Durable::off(),
-            endpoint,
+            endpoints: endpoints.into(),
             storage: Storage::new(policy.fallback),
             packing: Packing::default(),
             spills: Spills::default(),
-            replay: Replay::new(policy.replay_rate),
+            replay: Replay::new(policy.replay_rate, policy.replay_order),
             policy,
             signal: Signal::Traces,
             oversized: Vec::new(),
             dropped_before: BTreeMap::new(),
-            outage: Outage::default(),
-            tally: None,
             records: Records::default(),
+            keeping: Keeping::default(),
+            on_disk: OnDisk::default(),
             replayed: Replayed::default(),
             has_suspects: false,
             age_limit: None,
             in_flight: Vec::new(),
             repeats: Vec::new(),
-            renewals: Renewals::default(),
             saving: None,
             flushes: Vec::new(),
             expected: Expected::default(),
@@ -281,11 +293,9 @@ impl Core {
         }
         self.accounts.transfer(spans, Place::Offered, Place::Buffered);
         self.durable.on_offered(payload.id());
-        if self.admit(payload, Place::Refused(RefuseReason::LargerThanBuffer), now) {
-            Ok(())
-        } else {
-            Err(RefuseReason::LargerThanBuffer)
-        }
+        let is_admitted = self.admit(payload, Place::Refused(RefuseReason::LargerThanBuffer), now);
+        self.note_sizes();
+        if is_admitted { Ok(()) } else { Err(RefuseReason::LargerThanBuffer) }
     }
 
     /// Spans are refused before they are in a batch.
@@ -344,10 +354,11 @@ impl Core {
         }
     }
 
-    /// The endpoint is asked and accepts nothing.
+    /// The endpoint in use is asked and accepts nothing.
     fn is_unwilling(&self, now: Instant) -> bool {
-        let oldest_call = self.in_flight.iter().map(|call| call.started).min();
-        self.endpoint.is_unwilling(oldest_call, now)
+        let in_use = self.endpoints.in_use();
+        let calls = self.in_flight.iter().filter(|call| call.endpoint == in_use);
+        self.endpoints.current().is_unwilling(calls.map(|call| call.started).min(), now)
     }
 
     /// The reason for which memory has no room: the disk is slow only if it writes and the fallback has no trouble.
@@ -365,8 +376,8 @@ impl Core {
         self.durable.on_ended(entry.item.payload.id());
         self.on_dropped(entry);
         // Memory is full, or a batch too old, because the endpoint takes nothing.
-        let cause = self.endpoint.refusing().or(self.accounts.counters.last_cause());
-        let is_the_cause = self.endpoint.has_failed() && reason != DropReason::DiskSlow;
+        let cause = self.endpoints.current().refusing().or(self.accounts.counters.last_cause());
+        let is_the_cause = self.endpoints.current().has_failed() && reason != DropReason::DiskSlow;
         let detail = cause.filter(|_| is_the_cause).map(ToString::to_string).unwrap_or_default();
         self.accounts.drop_spans(entry.size.count, Place::Buffered, reason, detail);
     }
@@ -389,8 +400,8 @@ impl Core {
     /// An operator knows of a change at the collector: the next call passes backoff and breaker, but no pause of the
     /// peer's, no batch waits for itself, and the sizes that the endpoint has refused are forgotten.
     pub(crate) fn retry_now(&mut self) {
-        self.endpoint.grant_pass();
-        self.endpoint.sizes.forget_all();
+        self.grant_passes();
+        self.endpoints.iter_mut().for_each(|endpoint| endpoint.sizes.forget_all());
         self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
         self.replay.on_retry_now();
     }
@@ -409,12 +420,17 @@ impl Core {
     }
 
     pub(super) fn publish_changes(&mut self, now: Instant) {
-        for change in self.endpoint.take_changes() {
-            if change.to == State::Open {
-                self.outage.on_breaker_opened(now);
+        for at in 0..self.endpoints.len() {
+            let collector = self.endpoints.collector_mut(at);
+            for change in collector.endpoint.take_changes() {
+                if change.to == State::Open {
+                    collector.outage.on_breaker_opened(now);
+                }
+                let endpoint = Position::new(at);
+                self.accounts.publish(Event::Breaker { endpoint, from: change.from, to: change.to });
             }
-            self.accounts.publish(Event::Breaker { from: change.from, to: change.to });
         }
+        self.publish_moves();
     }
 
     // Queries.
@@ -448,8 +464,9 @@ impl Core {
         dropped.filter(|&(_, spans)| spans > 0).collect()
     }
 
+    /// The state of the breaker of the endpoint in use.
     pub(crate) fn breaker_state(&self) -> State {
-        self.endpoint.state()
+        self.endpoints.current().state()
     }
 
     /// A batch that was accepted up to `instant` waits in memory.
@@ -473,16 +490,18 @@ impl Core {
     /// abandoned, or its failure is one that another call has reported.
     pub(crate) fn attempts(&mut self, id: u64, hint: Option<Duration>) -> Option<Attempts> {
         let call = self.in_flight.iter().find(|call| call.id == id)?;
-        if hint.is_none() && self.endpoint.is_counted(call.started) {
+        let (endpoint, started) = (self.endpoints.of(call.endpoint), call.started);
+        if hint.is_none() && endpoint.is_counted(started) {
             return None;
         }
         let unit = self.chance.random();
-        Some(self.endpoint.attempts(unit))
+        Some(endpoint.attempts(unit))
     }
 
-    /// The first failure since the last success, while there is an outage and its last call has failed.
+    /// The first failure of the endpoint in use since its last success, while there is an outage and its last call has
+    /// failed.
     pub(crate) fn outage_since(&self) -> Option<Instant> {
-        self.outage.down_since()
+        self.endpoints.collector(self.endpoints.in_use()).outage.down_since()
     }
 
     /// Spans that wait behind the file that the disk thread writes, or for the dead letter of their batch.
@@ -508,7 +527,6 @@ impl Core {
     }
 
     /// The call with this id is out for a batch in memory.
-    #[cfg(test)]
     pub(crate) fn is_live(&self, id: u64) -> bool {
         self.in_flight.iter().any(|call| call.id == id && matches!(call.work, Work::Live(_)))
     }

@@ -1,11 +1,12 @@
 //! An outage of one endpoint: its beginning and its end.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::report::events::Event;
 use crate::report::ledger::Ledger;
-use crate::report::outage_records::Numbers;
+use crate::report::outage_records::{Numbers, Recorded};
+use crate::report::position::Position;
 
 /// An outage begins if no call succeeds for this time after a failure, and ends if no call fails for this time after a
 /// success.
@@ -158,12 +159,66 @@ pub(super) struct Tally {
     lost: BTreeMap<&'static str, u64>,
     possible_duplicates: u64,
     waited: u64,
+    lateness: Option<Duration>,
+    peak_memory_bytes: u64,
+    peak_disk_bytes: u64,
+    /// The first failure by the wall clock.
+    began: Option<SystemTime>,
+    /// The first success since the last failure, by both clocks.
+    succeeded: Option<(Instant, Option<SystemTime>)>,
 }
 
 impl Tally {
-    /// The numbers at the first failure.
-    pub(super) fn new(ledger: &Ledger, possible_duplicates: u64) -> Self {
-        Self { lost: lost(ledger), possible_duplicates, waited: waiting(ledger) }
+    /// The numbers at the first failure, which was at `began` by the wall clock.
+    pub(super) fn new(ledger: &Ledger, possible_duplicates: u64, began: Option<SystemTime>) -> Self {
+        Self {
+            lost: lost(ledger),
+            possible_duplicates,
+            waited: waiting(ledger),
+            lateness: None,
+            peak_memory_bytes: 0,
+            peak_disk_bytes: 0,
+            began,
+            succeeded: None,
+        }
+    }
+
+    /// The first failure by the wall clock.
+    pub(super) fn began(&self) -> Option<SystemTime> {
+        self.began
+    }
+
+    /// The success at the instant `until`, by the wall clock.
+    pub(super) fn ended_at(&self, until: Instant) -> Option<SystemTime> {
+        self.succeeded.filter(|(instant, _)| *instant == until).and_then(|(_, wall)| wall)
+    }
+
+    pub(super) fn note_failure(&mut self) {
+        self.succeeded = None;
+    }
+
+    /// A call has succeeded at `now`, which is `wall` by the wall clock.
+    pub(super) fn note_success(&mut self, now: Instant, wall: Option<SystemTime>) {
+        self.succeeded.get_or_insert((now, wall));
+    }
+
+    /// A batch was delivered, so late. Spans that ended after the first success have not waited for it.
+    pub(super) fn note_lateness(&mut self, lateness: Duration, now: Instant) {
+        let since = self.succeeded.map(|(instant, _)| now.saturating_duration_since(instant));
+        if since.is_none_or(|since| lateness >= since) {
+            self.lateness = self.lateness.max(Some(lateness));
+        }
+    }
+
+    /// The most bytes in memory and on the disk at a time.
+    pub(super) fn note_sizes(&mut self, memory: u64, disk: u64) {
+        self.peak_memory_bytes = self.peak_memory_bytes.max(memory);
+        self.peak_disk_bytes = self.peak_disk_bytes.max(disk);
+    }
+
+    /// No span waits in memory or on the disk.
+    pub(super) fn has_none_waiting(ledger: &Ledger) -> bool {
+        waiting(ledger) == 0
     }
 
     /// The most spans that wait at a time.
@@ -179,13 +234,33 @@ impl Tally {
         }
         lost.retain(|_, spans| *spans > 0);
         let possible_duplicates = possible_duplicates - self.possible_duplicates;
-        Numbers { waited: self.waited, lost, possible_duplicates }
+        let Self { waited, lateness, peak_memory_bytes, peak_disk_bytes, .. } = *self;
+        Numbers { waited, lost, possible_duplicates, lateness, peak_memory_bytes, peak_disk_bytes }
     }
 
     /// The event of the end.
-    pub(super) fn ended(duration: Duration, numbers: Numbers) -> Event {
-        let Numbers { waited, lost, possible_duplicates } = numbers;
-        Event::OutageEnded { duration, waited, lost, possible_duplicates }
+    pub(super) fn ended(
+        endpoint: Position,
+        duration: Duration,
+        to: Option<SystemTime>,
+        begun: Option<&Recorded>,
+        numbers: Numbers,
+    ) -> Event {
+        let (from, cause) = begun.map(Recorded::beginning).unwrap_or_default();
+        let Numbers { waited, lost, possible_duplicates, lateness, peak_memory_bytes, peak_disk_bytes } = numbers;
+        Event::OutageEnded {
+            endpoint,
+            duration,
+            from,
+            to,
+            cause: cause.to_owned(),
+            waited,
+            lost,
+            possible_duplicates,
+            lateness,
+            peak_memory_bytes,
+            peak_disk_bytes,
+        }
     }
 }
 

@@ -68,7 +68,7 @@ impl Core {
     pub(crate) fn on_call_damaged(&mut self, id: u64, damaged: &Damaged, now: Instant) {
         let Some(position) = self.in_flight.iter().position(|call| call.id == id) else { return };
         let call = self.in_flight.swap_remove(position);
-        self.endpoint.on_neutral(call.ticket, now);
+        self.endpoints.of_mut(call.endpoint).on_neutral(call.ticket, now);
         if let super::Work::Live(entry) = call.work {
             self.memory.on_call_ended(&entry);
             self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);

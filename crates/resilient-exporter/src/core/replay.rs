@@ -3,11 +3,12 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use super::group::{Group, Piece};
+use super::group::{Group, Piece, Shares};
 use super::returned::Returned;
 use super::storage;
 use crate::seams::fallback::Order;
 use crate::seams::fates::Fate;
+use crate::seams::settings::ReplayOrder;
 
 /// While files wait and the buffer is at most half full, at least one call in this many is a replay.
 const SHARE: u32 = 4;
@@ -26,6 +27,8 @@ pub(super) struct Replay {
     /// Groups that were asked for, and the order of the last one.
     groups: u64,
     order: Order,
+    /// The order of the groups that do not have the oldest records.
+    usual: Order,
     /// No read before this instant: the last one found no batch although the ledger has some, or the last group was in
     /// vain.
     read_at: Option<Instant>,
@@ -39,6 +42,8 @@ pub(super) struct Replay {
     pace: Pace,
     /// Calls for live batches since the last replay call.
     live_calls: u32,
+    /// The spans that endpoints took of each record of the group that the disk thread marks.
+    shares: Vec<Shares>,
 }
 
 enum State {
@@ -63,13 +68,18 @@ pub(super) enum Next {
 }
 
 impl Replay {
-    pub(super) fn new(rate: Option<NonZeroU32>) -> Self {
+    pub(super) fn new(rate: Option<NonZeroU32>, order: ReplayOrder) -> Self {
+        let usual = match order {
+            ReplayOrder::Oldest => Order::FewestFailures,
+            ReplayOrder::Newest => Order::FewestFailuresNewest,
+        };
         let pace = Pace { rate, next: None };
         let returned = Returned::default();
         Self {
             state: State::Idle,
             groups: 0,
-            order: Order::FewestFailures,
+            order: usual,
+            usual,
             read_at: None,
             early: None,
             call_at: None,
@@ -77,6 +87,7 @@ impl Replay {
             returned,
             pace,
             live_calls: 0,
+            shares: Vec::new(),
         }
     }
 
@@ -86,7 +97,7 @@ impl Replay {
     pub(super) fn on_read_begun(&mut self) -> Order {
         self.state = State::Reading;
         self.groups += 1;
-        self.order = if self.groups.is_multiple_of(OLDEST_EVERY) { Order::Oldest } else { Order::FewestFailures };
+        self.order = if self.groups.is_multiple_of(OLDEST_EVERY) { Order::Oldest } else { self.usual };
         self.order
     }
 
@@ -158,18 +169,24 @@ impl Replay {
     }
 
     /// The endpoint accepted the batch of call number `call`, readably.
-    pub(super) fn on_other_accepted(&mut self, call: u64, accepts_others: impl Fn(u64) -> bool, now: Instant) {
-        self.returned.on_other_accepted(call);
+    pub(super) fn on_other_accepted(
+        &mut self,
+        call: u64,
+        endpoint: usize,
+        accepts_others: impl Fn(u64) -> bool,
+        now: Instant,
+    ) {
+        self.returned.on_other_accepted(call, endpoint);
         if let Some(group) = self.group() {
-            group.on_other_accepted(call, accepts_others, now);
+            group.on_other_accepted(call, endpoint, accepts_others, now);
         }
     }
 
     /// A refusal of the endpoint's own.
-    pub(super) fn on_endpoint_refused(&mut self) {
-        self.returned.on_endpoint_refused();
+    pub(super) fn on_endpoint_refused(&mut self, endpoint: usize) {
+        self.returned.on_endpoint_refused(endpoint);
         if let Some(group) = self.group() {
-            group.on_endpoint_refused();
+            group.on_endpoint_refused(endpoint);
         }
     }
 
@@ -219,7 +236,7 @@ impl Replay {
                 }
                 group.remember(&mut self.returned, now);
                 let repeated = group.delivered_in_part() as u64;
-                Some((group.into_fates(), repeated))
+                Some((self.set_shares(group), repeated))
             }
             state => {
                 self.state = state;
@@ -228,13 +245,24 @@ impl Replay {
         }
     }
 
+    fn set_shares(&mut self, group: Group) -> Vec<Fate> {
+        let (fates, shares) = group.into_fates();
+        self.shares = shares;
+        fates
+    }
+
+    /// Takes the spans that endpoints took of each record of the group whose marks are written.
+    pub(super) fn take_shares(&mut self) -> Vec<Shares> {
+        std::mem::take(&mut self.shares)
+    }
+
     /// Takes the fates of a group that is interrupted, and the number of spans that the collector has of records which
     /// will be sent again.
     pub(super) fn take_interrupted(&mut self) -> Option<(Vec<Fate>, u64)> {
         match std::mem::replace(&mut self.state, State::Settling) {
             State::Sending(group) => {
                 let repeated = group.delivered_in_part() as u64;
-                Some((group.into_fates(), repeated))
+                Some((self.set_shares(group), repeated))
             }
             State::Idle | State::Reading | State::Settling => None,
         }

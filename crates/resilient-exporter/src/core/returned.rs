@@ -21,8 +21,8 @@ pub(super) struct Returned {
     histories: BTreeMap<u64, History>,
     /// A refusal that does not count yet may be among them.
     has_uncounted: bool,
-    /// The endpoint has refused a batch that is no suspect since this process began.
-    endpoint_refused: bool,
+    /// The last endpoint that has refused a batch which is no suspect since this process began.
+    refused_by: Option<usize>,
 }
 
 struct History {
@@ -56,25 +56,24 @@ impl Returned {
             }
             // The mark is of another process, or of a record for which there was no room here. It may be older than
             // the endpoint's own refusal.
-            None if self.endpoint_refused => suspicion.on_endpoint_refused(),
-            None => {}
+            None => self.refused_by.into_iter().for_each(|endpoint| suspicion.on_endpoint_refused(endpoint)),
         }
     }
 
     /// The endpoint accepted the batch of call number `call`, readably.
-    pub(super) fn on_other_accepted(&mut self, call: u64) {
+    pub(super) fn on_other_accepted(&mut self, call: u64, endpoint: usize) {
         if std::mem::take(&mut self.has_uncounted) {
             for history in self.histories.values_mut() {
-                history.suspicion.on_other_accepted(call);
+                history.suspicion.on_other_accepted(call, endpoint);
                 self.has_uncounted |= history.suspicion.has_uncounted();
             }
         }
     }
 
     /// The endpoint refused a batch that is no suspect.
-    pub(super) fn on_endpoint_refused(&mut self) {
-        self.endpoint_refused = true;
-        self.histories.values_mut().for_each(|history| history.suspicion.on_endpoint_refused());
+    pub(super) fn on_endpoint_refused(&mut self, endpoint: usize) {
+        self.refused_by = Some(endpoint);
+        self.histories.values_mut().for_each(|history| history.suspicion.on_endpoint_refused(endpoint));
     }
 }
 
@@ -104,12 +103,12 @@ mod tests {
         for is_refused in [false, true] {
             let mut returned = Returned::default();
             if is_refused {
-                returned.on_endpoint_refused();
+                returned.on_endpoint_refused(0);
             }
             let (mut calls, mut suspicion) = (mark.calls, Suspicion::of(&mark, 0));
             let request = Payload::new(BatchId { incarnation: 1, seq: 1 }, now, 1, Bytes::from_static(b"request"));
             returned.recall(&request, &mut calls, &mut suspicion);
-            suspicion.on_other_accepted(1);
+            suspicion.on_other_accepted(1, 0);
             assert_eq!((calls, suspicion.makes_dead_letter(false)), (1, !is_refused));
         }
     }

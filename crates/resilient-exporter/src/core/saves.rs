@@ -67,7 +67,7 @@ impl Core {
     /// A checkpoint asks for a call at once: the next one passes backoff and breaker, but no pause of the peer's, and
     /// no batch waits for itself.
     pub(crate) fn attempt_now(&mut self) {
-        self.endpoint.grant_pass();
+        self.grant_passes();
         self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
     }
 
@@ -126,12 +126,12 @@ impl Core {
         let next = self.in_flight.iter().filter(|call| is_unsafe(call)).filter_map(ends).min();
         let has_abandoned = !abandoned.is_empty();
         self.has_abandoned |= has_abandoned;
-        for InFlight { id, work, ticket, started, .. } in abandoned {
+        for InFlight { id, endpoint, work, ticket, started, .. } in abandoned {
             let waiting = self.repeats.len();
             self.repeats.retain(|call| call.id != id);
             // A repeated call that has not gone out makes no duplicate.
             let has_gone_out = self.repeats.len() == waiting;
-            self.endpoint.on_abandoned(ticket, started, now);
+            self.endpoints.of_mut(endpoint).on_abandoned(ticket, started, now);
             let Work::Live(entry) = work else { continue };
             self.accounts.counters.count_possible_duplicates(if has_gone_out { entry.size.count as u64 } else { 0 });
             self.memory.on_call_ended(&entry);
@@ -170,11 +170,11 @@ impl Core {
     /// goes out later. An attempt that the flush has asked for is awaited.
     pub(crate) fn is_hopeless(&self, flush: Flush, now: Instant) -> bool {
         let is_out = self.in_flight.iter().any(|call| call.started >= flush.since);
-        let is_paused = self.endpoint.pause(now).is_some_and(|(_, rest)| now + rest >= flush.until);
-        if flush.attempts && (is_out || self.endpoint.has_pass() && !is_paused) {
+        let is_paused = self.endpoints.pause(now).is_some_and(|rest| now + rest >= flush.until);
+        if flush.attempts && (is_out || self.endpoints.has_pass() && !is_paused) {
             return false;
         }
-        let next_call = self.endpoint.next_call(now).filter(|_| self.in_flight.is_empty());
+        let next_call = self.endpoints.next_call(now).filter(|_| self.in_flight.is_empty());
         let is_late = next_call.is_some_and(|instant| flush.attempts || instant >= flush.until);
         is_paused || is_late || self.is_unwilling(now)
     }

@@ -12,10 +12,10 @@ use super::memory::{size_of, total};
 use super::spills::Refused;
 use super::{Commit, Core, Effect, Letter, Phase, Spill, Written};
 use crate::report::events::Event;
-use crate::report::ledger::Place;
+use crate::report::ledger::{Place, Taken};
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::{Change, StoredBatch};
-use crate::seams::fates::Fate;
+use crate::seams::fates::{Fate, Refusal};
 
 /// A batch that no file can take, or no dead letter, waits for this time before the next attempt.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
@@ -122,11 +122,12 @@ impl Core {
     /// Refused batches of memory are stored as dead letters: so many, counted from the first. None: there is no place
     /// for dead letters.
     pub(crate) fn on_dead_letters_stored(&mut self, letters: Vec<Letter>, stored: Option<usize>, now: Instant) {
-        for (index, Letter { pieces, cause, .. }) in letters.into_iter().enumerate() {
+        for (index, Letter { pieces, endpoint, cause, .. }) in letters.into_iter().enumerate() {
             self.memory.on_write_ended(&pieces);
             if stored.is_none_or(|stored| index < stored) {
                 pieces.iter().for_each(|entry| self.durable.on_ended(entry.item.payload.id()));
-                self.accounts.end_refused(total(&pieces).count, &cause, Place::Buffered, stored.is_some());
+                let spans = total(&pieces).count;
+                self.accounts.end_refused(endpoint, spans, &cause, Place::Buffered, stored.is_some());
                 continue;
             }
             // The storage is in trouble: the batch waits as a suspect does. After that its next refusal ends it, or the
@@ -165,10 +166,10 @@ impl Core {
         self.replay.on_read(group);
         self.storage.on_recovered();
         // Refusals of earlier groups may count by now.
-        let counts = self.endpoint.rates(now, WINDOW);
-        self.with_group(|group| {
-            group.end_dead_letters(|own| accepts_others(counts.refused + counts.failed, counts.accepted, own), now);
-        });
+        let in_use = self.endpoints.in_use();
+        let counts = self.endpoints.current().rates(now, WINDOW);
+        let accepts_others = |own: u64| accepts_others(counts.refused + counts.failed, counts.accepted, own);
+        self.with_group(|group| group.end_dead_letters(in_use, accepts_others, now));
         self.settle_group(now);
     }
 
@@ -187,22 +188,25 @@ impl Core {
     /// The fallback has marked the batches of a group by their fates. Of its refusals, so many are dead letters,
     /// counted from the first; the others could not be stored.
     pub(crate) fn on_group_settled(&mut self, fates: &[Fate], stored: Option<usize>) {
+        let mut shares = self.replay.take_shares().into_iter();
         self.replay.on_group_ended();
         let mut letters = 0..stored.unwrap_or(0);
         for fate in fates {
+            let shares = shares.next().unwrap_or_default();
             let Fate::Finished { delivered, rejected, refused } = fate else { continue };
             let refused_spans = refused.iter().map(|refusal| refusal.payload.item_count()).sum::<usize>();
             // A file can hold more spans than its name promises: the surplus is found at this moment.
             let promised = usize::try_from(self.ledger().in_fallback).unwrap_or(usize::MAX);
             let surplus = (delivered + rejected + refused_spans).saturating_sub(promised);
             self.accounts.transfer(surplus, Place::Recovered, Place::InFallback);
-            self.accounts.transfer(*delivered, Place::InFallback, Place::Delivered);
-            self.accounts.transfer(*rejected, Place::InFallback, Place::Rejected);
+            let all = Taken { delivered: *delivered, rejected: *rejected };
+            self.accounts.deliver_shares(&shares, all, Place::InFallback);
             self.replayed.delivered += *delivered as u64;
             self.replayed.other += (rejected + refused_spans) as u64;
             for refusal in refused {
-                let (spans, cause) = (refusal.payload.item_count(), &refusal.cause);
-                self.accounts.end_refused(spans, cause, Place::InFallback, letters.next().is_some());
+                let Refusal { payload, endpoint, cause, .. } = refusal;
+                let (spans, is_stored) = (payload.item_count(), letters.next().is_some());
+                self.accounts.end_refused(*endpoint, spans, cause, Place::InFallback, is_stored);
             }
         }
         self.publish_replayed();
@@ -231,7 +235,7 @@ impl Core {
         self.replay.on_redriven();
         // The operator has repaired the cause. Without this a span that was too large would be a dead letter again,
         // without a call.
-        self.endpoint.sizes.forget_all();
+        self.endpoints.iter_mut().for_each(|endpoint| endpoint.sizes.forget_all());
         self.accounts.publish(Event::Redriven { spans });
     }
 
@@ -284,6 +288,7 @@ impl Core {
             Effect::Recover(_) => self.on_recovery_failed(now),
             Effect::RemoveOldest => self.on_removed(None, now),
             Effect::TakeOver => self.on_taken_over(false),
+            Effect::KeepOutages => self.on_outages_kept(false),
             Effect::SettleGroup(fates) => {
                 // The batches of the group stay stored, those that the collector took too.
                 self.replay.on_read_in_vain(now);

@@ -18,6 +18,7 @@ use crate::core::{Core, Endpoint, Policy};
 use crate::proofs::spans::spans;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Lost, Recovered, Vanished};
+use crate::seams::settings::ReplayOrder;
 use crate::shell::commit::Committer;
 use crate::shell::jobs::JournalQueue;
 use crate::shell::journal::{JournalWorker, LOOK_AFTER};
@@ -121,6 +122,7 @@ impl Exporter {
             request_max_spans: usize::MAX,
             fallback: false,
             replay_rate: None,
+            replay_order: ReplayOrder::Oldest,
             strict: false,
             incarnation: 1,
         };
@@ -132,7 +134,7 @@ impl Exporter {
             max_age_at_send: None,
             clock: Arc::new(clocks.clone()),
             backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
-            endpoint: "proof".to_owned(),
+            endpoints: vec!["proof".to_owned()],
             no_fallback: None,
             storage_notes: Vec::new(),
             journal_timeout: Duration::ZERO,

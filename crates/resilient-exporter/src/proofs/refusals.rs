@@ -14,6 +14,7 @@ use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::{Change, StoredBatch};
 use crate::seams::fates::{Fate, store_letters};
+use crate::seams::settings::ReplayOrder;
 
 /// A core without a disk, in virtual time.
 pub(super) struct World {
@@ -31,6 +32,7 @@ pub(super) fn policy() -> Policy {
         request_max_spans: usize::MAX,
         fallback: false,
         replay_rate: None,
+        replay_order: ReplayOrder::Oldest,
         strict: false,
         incarnation: 1,
     }
@@ -113,7 +115,7 @@ fn five_bad_batches_in_a_row_do_not_delay_good_ones_for_longer_than_one_probe() 
         assert!(refusals <= 5, "a bad batch is sent again before a good one was");
         world.answer(&call, refused(RefusalKind::Batch, 400));
     };
-    assert_eq!((refusals, world.core.endpoint.trips()), (5, 1), "the probe takes the first good batch");
+    assert_eq!((refusals, world.core.endpoints.current().trips()), (5, 1), "the probe takes the first good batch");
     world.answer(&probe, delivered());
 }
 
@@ -200,7 +202,7 @@ fn pauses_of_more_than_ten_seconds_in_all_are_told_with_cause_and_remedy() {
         let (cause, after) = (Cause::Http { status: 429, message: String::new() }, Some(Duration::from_secs(4)));
         world.answer(&call, Outcome::Retryable { after, cause, possible_duplicate: false });
         for effect in std::iter::from_fn(|| world.core.poll_effect()) {
-            if let Effect::Publish(Event::Throttled { pause, cause, remedy }) = effect {
+            if let Effect::Publish(Event::Throttled { pause, cause, remedy, .. }) = effect {
                 assert!(cause.contains("429") && remedy.contains("limit"), "{cause}; {remedy}");
                 told.push(pause.as_secs());
             }

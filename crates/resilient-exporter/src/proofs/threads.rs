@@ -19,6 +19,7 @@ use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, Usage};
 use crate::seams::fates::Fate;
 use crate::seams::journal::{Journal, JournalError, JournalUsage, Recovered};
+use crate::seams::settings::ReplayOrder;
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
 use crate::shell::{disk, journal};
@@ -188,6 +189,7 @@ impl Exporter {
             request_max_spans: usize::MAX,
             fallback: true,
             replay_rate: None,
+            replay_order: ReplayOrder::Oldest,
             strict: false,
             incarnation: 1,
         };
@@ -199,7 +201,7 @@ impl Exporter {
             max_age_at_send: None,
             clock: Arc::new(SystemClock),
             backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
-            endpoint: "proof".to_owned(),
+            endpoints: vec!["proof".to_owned()],
             no_fallback: None,
             storage_notes: Vec::new(),
             journal_timeout: PATIENCE,
@@ -213,7 +215,7 @@ impl Exporter {
         std::thread::scope(|scope| {
             let committer = Committer::new(Box::new(OwnJournal(Arc::clone(&self.stores))), SyncPolicy::Batch);
             scope.spawn(|| journal::run(&self.shared, committer));
-            scope.spawn(|| disk::run(&self.shared, Box::new(OwnFallback(Arc::clone(&self.stores)))));
+            scope.spawn(|| disk::run(&self.shared, Box::new(OwnFallback(Arc::clone(&self.stores))), None));
             act();
             self.stores.sync.set_closed(false);
             self.stores.file.set_closed(false);

@@ -11,9 +11,11 @@ use span_buffer::{Limits, Size};
 
 use crate::core::{Core, Effect, Endpoint, Policy};
 use crate::proofs::spans::spans;
+use crate::report::position::Position;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Failures, Fate, Refusal, Refusals};
+use crate::seams::settings::ReplayOrder;
 use crate::shell::disk::{self, Worker};
 use crate::shell::shared::{Parts, Shared};
 
@@ -26,6 +28,7 @@ fn core(stored: u64, now: Instant) -> Core {
         request_max_spans: usize::MAX,
         fallback: true,
         replay_rate: None,
+        replay_order: ReplayOrder::Oldest,
         strict: false,
         incarnation: 1,
     };
@@ -40,7 +43,7 @@ fn shared(core: Core) -> Shared {
         max_age_at_send: None,
         clock: Arc::new(SystemClock),
         backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
-        endpoint: "proof".to_owned(),
+        endpoints: vec!["proof".to_owned()],
         no_fallback: None,
         storage_notes: Vec::new(),
         journal_timeout: Duration::from_millis(100),
@@ -95,7 +98,7 @@ fn the_disk_thread_ends_after_the_last_file_of_a_shutdown() {
     }
     shared.decide(|core| core.stop(now));
     let stored = Arc::new(AtomicUsize::new(0));
-    disk::run(&shared, Box::new(OneByOne(Arc::clone(&stored))));
+    disk::run(&shared, Box::new(OneByOne(Arc::clone(&stored))), None);
     assert_eq!(stored.load(Ordering::Relaxed), 600);
     let core = shared.core();
     assert_eq!((core.ledger().in_fallback, core.ledger().buffered, core.ledger().lost()), (600, 0, 0));
@@ -165,7 +168,7 @@ fn a_refused_batch_without_its_dead_letter_stays_with_its_failures() {
         });
         let refused = batches.map(|payload| {
             let cause = Cause::Http { status: 400, message: String::new() };
-            let refused = vec![Refusal { payload, cause, attempts: 1, permanent: true }];
+            let refused = vec![Refusal { payload, endpoint: Position::PRIMARY, cause, attempts: 1, permanent: true }];
             Fate::Finished { delivered: 0, rejected: 0, refused }
         });
         shared.repeat(Effect::SettleGroup(refused.to_vec()));
@@ -187,4 +190,65 @@ fn a_refused_batch_without_its_dead_letter_stays_with_its_failures() {
         );
         assert_eq!((ledger.lost(), ledger.imbalance()), (6 - dead_lettered - u64::from(stay), 0), "{ledger:?}");
     }
+}
+
+/// A fallback of one batch that counts the groups which are read ahead; a user's code may panic.
+struct ReadsAhead(Arc<AtomicUsize>, StoredBatch);
+
+impl Fallback for ReadsAhead {
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn store(&mut self, _batches: &[Payload], _now: SystemTime) -> Result<Stored, FallbackError> {
+        Ok(Stored::default())
+    }
+
+    fn read(&mut self, _order: Order, _max_bytes: usize) -> Result<ReadBack, FallbackError> {
+        Ok(ReadBack::Group(vec![self.1.clone()]))
+    }
+
+    fn read_ahead(&mut self, order: Order, max_bytes: usize) {
+        assert_eq!(order, Order::FewestFailuresNewest);
+        assert!(max_bytes > 0);
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("a bug of the user's");
+    }
+
+    fn settle(&mut self, _fates: &[Fate]) -> Result<(), FallbackError> {
+        Ok(())
+    }
+
+    fn clean_up(&mut self, _now: SystemTime) {}
+
+    fn changes(&mut self) -> Vec<Change> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn one_group_is_read_ahead_while_another_one_is_sent() {
+    let now = SystemClock.now();
+    let shared = shared(core(2, now));
+    let batch = StoredBatch::new(payload(&shared, 1, 2).bytes().clone(), 2);
+    let read_ahead = Arc::new(AtomicUsize::new(0));
+    let mut worker = Worker::new(&shared, Box::new(ReadsAhead(Arc::clone(&read_ahead), batch)));
+    let read = || {
+        let merge = Size { count: usize::MAX, bytes: 1 << 18 };
+        shared.repeat(Effect::ReadGroup { order: Order::FewestFailuresNewest, merge });
+    };
+    let settle = || shared.repeat(Effect::SettleGroup(vec![Fate::Pending(Failures::default())]));
+    let mut turn = || {
+        worker.turn_within(Some(Duration::ZERO));
+        read_ahead.load(Ordering::Relaxed)
+    };
+    assert_eq!(turn(), 0, "no group is being sent");
+    read();
+    assert_eq!([turn(), turn()], [1, 1], "once for each group");
+    settle();
+    assert_eq!(turn(), 1);
+    // The group has ended before the disk thread had time.
+    read();
+    settle();
+    assert_eq!([turn(), turn()], [1, 1]);
 }

@@ -77,6 +77,10 @@ pub struct CallEnded {
     pub result: CallResult,
     /// The time from the decision to make the call until its answer.
     pub duration: Duration,
+    /// The time from the end of the batch's newest span to its acknowledgement, by the wall clock: each of them counts
+    /// in [`Health::lateness`](crate::Health::lateness). None for a call that delivered nothing, or no span with a
+    /// time.
+    pub lateness: Option<Duration>,
 }
 
 /// The durations of all calls with one result since the start of the exporter.
@@ -132,7 +136,7 @@ impl Calls {
         if let Some(durations) = self.durations.iter_mut().find(|durations| durations.result == result) {
             durations.add(duration);
         }
-        self.last = Some(CallEnded { result, duration });
+        self.last = Some(CallEnded { result, duration, lateness: None });
     }
 
     /// The call that ended last, once.
@@ -163,7 +167,7 @@ mod tests {
         assert_eq!(accepted.counts, [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
         assert_eq!((accepted.count(), accepted.sum), (6, Duration::from_millis(70_012)));
         assert_eq!((timeout.result, timeout.count()), (CallResult::Timeout, 1));
-        let last = CallEnded { result: CallResult::Timeout, duration: Duration::from_secs(10) };
+        let last = CallEnded { result: CallResult::Timeout, duration: Duration::from_secs(10), lateness: None };
         assert_eq!((calls.take_last(), calls.take_last()), (Some(last), None));
     }
 

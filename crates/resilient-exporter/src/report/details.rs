@@ -6,14 +6,19 @@ use breaker::State;
 use serde::{Serialize, Serializer};
 
 use super::health::{rfc3339, state_name};
+use super::position::Position;
 
 /// The state of one collector, in [`Health::collectors`](super::health::Health::collectors).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct CollectorHealth {
+    /// Its place in the list of endpoints.
+    pub position: Position,
     /// Its name, without parts that may be secret ([`otlp_transport::Transport::endpoint`]).
     pub endpoint: String,
+    /// Calls go to this one: the first, unless that one is unavailable.
+    pub in_use: bool,
     /// State of its circuit breaker.
     #[serde(serialize_with = "state_name")]
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
@@ -21,6 +26,10 @@ pub struct CollectorHealth {
     /// The answer by which the collector refuses all spans, and the remedy, as parts of one sentence; none once the
     /// collector accepts some.
     pub refusing: Option<String>,
+    /// Spans that it took; together those of the ledger.
+    pub delivered: u64,
+    /// Spans that it rejected in a partial success; together those of the ledger.
+    pub rejected: u64,
     /// The end of the pause that it asked for.
     #[serde(serialize_with = "rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
@@ -153,6 +162,10 @@ mod tests {
         assert_eq!(json["full_in_minutes"], 2);
         assert!(json["fallback"].is_null());
         let collector = CollectorHealth {
+            position: Position::PRIMARY,
+            in_use: true,
+            delivered: 0,
+            rejected: 0,
             endpoint: "http://collector:4317".to_owned(),
             breaker: State::HalfOpen,
             refusing: None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use breaker::State;
 use otlp_transport::RefusalKind;
@@ -10,6 +10,7 @@ use otlp_transport::RefusalKind;
 use super::ledger::{DropReason, RefuseReason};
 use super::log;
 use super::outages::{self, Began, Ended, Outages};
+use super::position::Position;
 use super::warnings::{self, Kind, Warnings};
 use crate::locks::Mutex;
 
@@ -18,8 +19,10 @@ use crate::locks::Mutex;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The breaker changed its state.
+    /// The breaker of a collector changed its state.
     Breaker {
+        /// The collector.
+        endpoint: Position,
         /// The state it left.
         from: State,
         /// The state it is in.
@@ -41,6 +44,8 @@ pub enum Event {
     },
     /// The collector rejected a part of a batch (partial success) and accepted the rest; nothing is sent again.
     Rejected {
+        /// The collector.
+        endpoint: Position,
         /// How many.
         spans: usize,
         /// The collector's explanation.
@@ -48,6 +53,8 @@ pub enum Event {
     },
     /// The collector refused a batch, which waits and is sent again.
     Refused {
+        /// The collector.
+        endpoint: Position,
         /// How many spans are in it.
         spans: usize,
         /// The side at which the answer hints.
@@ -63,6 +70,8 @@ pub enum Event {
     /// The collector asks for a pause, and takes no spans for more than 10 s by its own word. The spans wait in memory
     /// and in files.
     Throttled {
+        /// The collector.
+        endpoint: Position,
         /// The time from the first pause since the last acceptance to the end of this one.
         pause: Duration,
         /// The collector's answer.
@@ -72,6 +81,8 @@ pub enum Event {
     },
     /// A status of success came with an answer that no OTLP server gives. The spans count as delivered.
     AcknowledgedUnreadably {
+        /// The collector.
+        endpoint: Position,
         /// How many.
         spans: usize,
         /// The answer.
@@ -79,12 +90,16 @@ pub enum Event {
     },
     /// The collector took all spans of a batch and sent a message with its answer.
     CollectorWarned {
+        /// The collector.
+        endpoint: Position,
         /// The message.
         message: String,
     },
     /// Spans are stored as dead letters: the collector refused them for good or takes no span of this size, or calls
     /// for them failed again and again while others did not.
     DeadLettered {
+        /// The collector.
+        endpoint: Position,
         /// How many.
         spans: usize,
         /// The collector's answer to the last call, or the error of that call.
@@ -120,6 +135,8 @@ pub enum Event {
     /// The collector takes no spans: no call has succeeded for 5 s after a failure, or the breaker has opened. The
     /// spans wait in memory and in files.
     OutageBegan {
+        /// The collector.
+        endpoint: Position,
         /// The cause of the last failed call.
         cause: String,
         /// The remedy, as part of a sentence.
@@ -129,14 +146,37 @@ pub enum Event {
     },
     /// The collector takes spans again.
     OutageEnded {
+        /// The collector.
+        endpoint: Position,
         /// The time from the first failed call to the first successful one.
         duration: Duration,
+        /// The first failed call, by the wall clock.
+        from: Option<SystemTime>,
+        /// The first successful call, by the wall clock.
+        to: Option<SystemTime>,
+        /// The cause of the last failed call before the outage was certain.
+        cause: String,
         /// The most spans that waited at a time, in memory and in files.
         waited: u64,
         /// The spans that were dropped or not accepted meanwhile, by reason.
         lost: BTreeMap<&'static str, u64>,
         /// Spans of the outage's calls that the collector may have taken although no answer said so.
         possible_duplicates: u64,
+        /// The greatest lateness of its batches that are delivered so far. [`Handle::outages`](crate::Handle::outages)
+        /// has that of all, once the others are delivered.
+        lateness: Option<Duration>,
+        /// The most bytes of batches in memory at a time.
+        peak_memory_bytes: u64,
+        /// The most bytes of fallback files and journal on the disk at a time.
+        peak_disk_bytes: u64,
+    },
+    /// All calls go to another collector from now on: the one in use is unavailable, or one of a higher priority takes
+    /// spans again. Calls that are out end where they are.
+    EndpointChanged {
+        /// The collector that was in use.
+        from: Position,
+        /// The one that is.
+        to: Position,
     },
     /// The journal cannot be written: batches that are accepted now may not survive a crash. The journal thread tries
     /// again.
@@ -163,8 +203,8 @@ const BACKLOG: usize = 1_024;
 /// The subscribers and the log. A subscriber gets every event, also one that the log suppresses, and also if the log's
 /// own subscriber panics.
 pub(crate) struct Listeners {
-    /// The name of the collector in lines about outages.
-    endpoint: String,
+    /// The names of the collectors in lines about them, by their places.
+    endpoints: Vec<String>,
     senders: Mutex<Vec<SyncSender<Event>>>,
     unlogged: Mutex<Unlogged>,
 }
@@ -173,12 +213,13 @@ pub(crate) struct Listeners {
 #[derive(Default)]
 struct Unlogged {
     warnings: Warnings,
-    outages: Outages,
+    /// By the place of the collector.
+    outages: BTreeMap<Position, Outages>,
 }
 
 impl Listeners {
-    pub(crate) fn new(endpoint: String) -> Self {
-        Self { endpoint, senders: Mutex::default(), unlogged: Mutex::default() }
+    pub(crate) fn new(endpoints: Vec<String>) -> Self {
+        Self { endpoints, senders: Mutex::default(), unlogged: Mutex::default() }
     }
 
     pub(crate) fn subscribe(&self) -> Receiver<Event> {
@@ -203,23 +244,29 @@ impl Listeners {
 
     /// Logs the warnings that are due, or `all` that are not logged yet.
     pub(crate) fn warn(&self, now: Instant, all: bool) {
-        let (lines, outage) = {
+        let (lines, outages) = {
             let mut unlogged = self.unlogged.lock();
-            (unlogged.warnings.take_due(now, all), unlogged.outages.take_due(now, all))
+            let outages =
+                unlogged.outages.iter_mut().map(|(endpoint, outages)| (*endpoint, outages.take_due(now, all)));
+            let outages = outages.collect::<Vec<_>>();
+            (unlogged.warnings.take_due(now, all), outages)
         };
         lines.iter().for_each(warnings::Line::log);
-        self.log_outage(outage);
+        outages.into_iter().for_each(|(endpoint, line)| self.log_outage(endpoint, line));
     }
 
     /// The instant at which [`warn`](Self::warn) is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let unlogged = self.unlogged.lock();
-        unlogged.warnings.next_due().into_iter().chain(unlogged.outages.next_due()).min()
+        let outages = unlogged.outages.values().filter_map(Outages::next_due);
+        unlogged.warnings.next_due().into_iter().chain(outages).min()
     }
 
     fn log(&self, event: Event, now: Instant) {
         match event {
-            Event::Breaker { from, to } => log::debug_contained!(?from, ?to, "circuit breaker changed its state"),
+            Event::Breaker { endpoint, from, to } => {
+                log::debug_contained!(%endpoint, ?from, ?to, "circuit breaker changed its state");
+            }
             Event::Spilled { spans, file } => log::debug_contained!(spans, file, "spans written to a fallback file"),
             Event::Replayed { delivered, other: 0 } if delivered > 0 => {
                 log::info_contained!(delivered, "all fallback files are delivered");
@@ -235,34 +282,71 @@ impl Listeners {
             Event::Redriven { spans } => {
                 log::info_contained!(spans, "a dead letter was redriven; its spans are replayed");
             }
-            Event::Rejected { spans, message } => self.add(Kind::Rejected, spans, &message, now),
-            Event::Refused { spans, kind: _, cause, remedy, is_suspect: _ } => {
-                self.add(Kind::Refused, spans, &format!("{cause}; {remedy}"), now);
+            Event::Rejected { endpoint, spans, message } => {
+                self.add(Kind::Rejected, spans, &self.of(endpoint, message), now);
             }
-            Event::Throttled { pause, cause, remedy } => {
+            Event::Refused { endpoint, spans, kind: _, cause, remedy, is_suspect: _ } => {
+                self.add(Kind::Refused, spans, &self.of(endpoint, format!("{cause}; {remedy}")), now);
+            }
+            Event::Throttled { endpoint, pause, cause, remedy } => {
                 let seconds = pause.as_secs_f64();
-                self.add(Kind::Throttled, 0, &format!("{seconds:.0} s by {cause}; {remedy}"), now);
+                self.add(Kind::Throttled, 0, &self.of(endpoint, format!("{seconds:.0} s by {cause}; {remedy}")), now);
             }
-            Event::AcknowledgedUnreadably { spans, cause } => {
-                self.add(Kind::AcknowledgedUnreadably, spans, &cause, now);
+            Event::AcknowledgedUnreadably { endpoint, spans, cause } => {
+                self.add(Kind::AcknowledgedUnreadably, spans, &self.of(endpoint, cause), now);
             }
-            Event::CollectorWarned { message } => self.add(Kind::CollectorWarned, 0, &message, now),
-            Event::DeadLettered { spans, reason } => self.add(Kind::DeadLettered, spans, &reason, now),
+            Event::CollectorWarned { endpoint, message } => {
+                self.add(Kind::CollectorWarned, 0, &self.of(endpoint, message), now);
+            }
+            Event::DeadLettered { endpoint, spans, reason } => {
+                self.add(Kind::DeadLettered, spans, &self.of(endpoint, reason), now);
+            }
             Event::Dropped { spans, reason, detail } => self.add(Kind::Dropped(reason), spans, &detail, now),
             Event::NotAccepted { spans, reason } => self.add(Kind::NotAccepted(reason), spans, "", now),
             Event::JournalTrouble { error } => self.add(Kind::JournalTrouble, 0, &error, now),
             Event::JournalVanished { spans } => self.add(Kind::JournalVanished, spans, "", now),
             Event::DiskTrouble { error } => self.add(Kind::DiskTrouble, 0, &error, now),
-            Event::OutageBegan { cause, remedy, next_attempt } => {
+            Event::OutageBegan { endpoint, cause, remedy, next_attempt } => {
                 let began = Began { cause, remedy, next_attempt };
-                let line = self.unlogged.lock().outages.on_began(began, now);
-                self.log_outage(line);
+                let line = self.unlogged.lock().outages.entry(endpoint).or_default().on_began(began, now);
+                self.log_outage(endpoint, line);
             }
-            Event::OutageEnded { duration, waited, lost, possible_duplicates } => {
-                let line = self.unlogged.lock().outages.on_ended(Ended { duration, waited, lost, possible_duplicates });
-                self.log_outage(line);
+            Event::OutageEnded {
+                endpoint,
+                duration,
+                from: _,
+                to: _,
+                cause: _,
+                waited,
+                lost,
+                possible_duplicates,
+                lateness,
+                peak_memory_bytes,
+                peak_disk_bytes,
+            } => {
+                let ended =
+                    Ended { duration, waited, lost, possible_duplicates, lateness, peak_memory_bytes, peak_disk_bytes };
+                let line = self.unlogged.lock().outages.entry(endpoint).or_default().on_ended(ended);
+                self.log_outage(endpoint, line);
+            }
+            Event::EndpointChanged { from, to } if to < from => {
+                let endpoint = self.name(to);
+                log::info_contained!(%from, %to, endpoint, "spans go to a collector of a higher priority again");
+            }
+            Event::EndpointChanged { from, to } => {
+                let detail = format!("from {from} ({}) to {to} ({})", self.name(from), self.name(to));
+                self.add(Kind::EndpointChanged, 0, &detail, now);
             }
         }
+    }
+
+    fn name(&self, endpoint: Position) -> &str {
+        self.endpoints.get(endpoint.index()).map_or("", String::as_str)
+    }
+
+    /// A detail about a collector, with its place if there are several.
+    fn of(&self, endpoint: Position, detail: String) -> String {
+        if self.endpoints.len() > 1 { format!("endpoint {endpoint}: {detail}") } else { detail }
     }
 
     fn add(&self, kind: Kind, spans: usize, detail: &str, now: Instant) {
@@ -272,9 +356,9 @@ impl Listeners {
         }
     }
 
-    fn log_outage(&self, line: Option<outages::Line>) {
+    fn log_outage(&self, endpoint: Position, line: Option<outages::Line>) {
         if let Some(line) = line {
-            line.log(&self.endpoint);
+            line.log(self.name(endpoint));
         }
     }
 }

@@ -104,8 +104,10 @@ impl Fill {
 impl Health {
     /// Judges the facts: sets the status and the issues.
     pub(crate) fn judged(mut self, facts: &Facts<'_>) -> Self {
-        let lost = facts.losses_issues(&self);
+        let mut lost = facts.losses_issues(&self);
         let is_losing = !lost.is_empty();
+        // Those that the caller has found come behind the losses.
+        lost.append(&mut self.issues);
         self.issues = lost;
         self.issues.extend(facts.collector_issues(&self));
         self.issues.extend(facts.storage_issues(&self));
@@ -273,9 +275,18 @@ impl Facts<'_> {
         }
         issues.extend(self.no_fallback.map(str::to_owned));
         if health.ledger.in_fallback > 0 {
+            // The forecast is of the last 10 minutes: a file that was written long ago fills nothing.
+            let full = health.storage.full_in.map(|time| {
+                let minutes = time.as_secs() / 60;
+                format!(
+                    "; at the present rate the files are full in {minutes} min, and the oldest are removed then: \
+                     repair the collector, raise TELEMETRY_FALLBACK_MAX_BYTES, or free disk space"
+                )
+            });
             issues.push(format!(
-                "{} spans wait in fallback files; they are sent when the collector takes spans",
-                health.ledger.in_fallback
+                "{} spans wait in fallback files; they are sent when the collector takes spans{}",
+                health.ledger.in_fallback,
+                full.unwrap_or_default()
             ));
         }
         if self.spilling > 0 {
@@ -332,6 +343,7 @@ mod tests {
             ledger: Ledger::default(),
             buffered_batches: 0,
             buffered_bytes: 0,
+            oldest_waiting: None,
             oldest: None,
             fallback_files: 0,
             fallback_bytes: 0,
@@ -443,7 +455,10 @@ mod tests {
         assert_issue(open, &facts, Status::Degraded, &["circuit breaker is open", "401", "OTEL_EXPORTER_OTLP_HEADERS"]);
         let mut stored = health();
         stored.ledger.transfer(3, Place::Recovered, Place::InFallback);
-        assert_issue(stored, &Facts::default(), Status::Degraded, &["3 spans wait in fallback files"]);
+        assert_issue(stored.clone(), &Facts::default(), Status::Degraded, &["3 spans wait in fallback files"]);
+        stored.storage.full_in = Some(minute * 90);
+        let parts = ["3 spans wait in fallback files", "full in 90 min", "TELEMETRY_FALLBACK_MAX_BYTES"];
+        assert_issue(stored, &Facts::default(), Status::Degraded, &parts);
     }
 
     #[test]

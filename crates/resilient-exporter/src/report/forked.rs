@@ -67,6 +67,7 @@ impl Forked {
             buffered_batches: 0,
             buffered_bytes: 0,
             oldest: None,
+            oldest_waiting: None,
             fallback_files: 0,
             fallback_bytes: 0,
             journal_batches: None,

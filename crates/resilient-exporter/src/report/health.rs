@@ -59,6 +59,12 @@ pub struct Health {
     /// Age of the oldest batch that waits in memory.
     #[serde(skip)]
     pub oldest: Option<Duration>,
+    /// Age of the oldest batch that waits, is being sent, is in a file, or that the journal alone holds: since it was
+    /// accepted. A file of an earlier process counts from the time in its name, which is when it was written, and a
+    /// batch of an earlier process in the journal from the start of this one. Staged spans are no batch yet. In JSON it
+    /// is `oldest_waiting_seconds`. None if no batch waits.
+    #[serde(rename = "oldest_waiting_seconds", serialize_with = "seconds")]
+    pub oldest_waiting: Option<Duration>,
     /// Fallback files.
     pub fallback_files: u64,
     /// Bytes of the fallback files on disk.
@@ -172,6 +178,15 @@ impl Metrics {
             last_export_success: None,
             last_export_failure: None,
         }
+    }
+}
+
+/// Seconds, to the millisecond.
+#[expect(clippy::ref_option, reason = "the signature that serde calls")]
+pub(super) fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.serialize_f64(time.as_millis() as f64 / 1_000.0),
+        None => serializer.serialize_none(),
     }
 }
 

@@ -23,6 +23,13 @@ pub(crate) enum Place {
     TakenOver,
 }
 
+/// The spans that a collector took of a batch, and those that it rejected in a partial success.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) delivered: usize,
+    pub(crate) rejected: usize,
+}
+
 /// The reason for which accepted spans were dropped. The set is fixed, so that it can label a metric.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]

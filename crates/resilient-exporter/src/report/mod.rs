@@ -15,6 +15,7 @@
 //! | `notes` | the trouble of storage that was found at the start |
 //! | `outage_records` | the newest outages, for users who ask afterwards |
 //! | `outages` | the log lines of outages |
+//! | `position` | the place of a collector in the list of endpoints |
 //! | `rates` | the calls of the last minutes by their answers |
 //! | `remedies` | the remedy of each failure |
 //! | `warnings` | the warnings of the log, limited by time |
@@ -32,6 +33,7 @@ pub(crate) mod losses;
 pub(crate) mod notes;
 pub(crate) mod outage_records;
 mod outages;
+pub(crate) mod position;
 pub(crate) mod rates;
 pub(crate) mod remedies;
 pub(crate) mod warnings;

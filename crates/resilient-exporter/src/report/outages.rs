@@ -23,6 +23,9 @@ pub(crate) struct Ended {
     pub(crate) waited: u64,
     pub(crate) lost: BTreeMap<&'static str, u64>,
     pub(crate) possible_duplicates: u64,
+    pub(crate) lateness: Option<Duration>,
+    pub(crate) peak_memory_bytes: u64,
+    pub(crate) peak_disk_bytes: u64,
 }
 
 /// A line of the log. `suppressed` counts the outages since the last line that had no lines of their own.
@@ -56,14 +59,20 @@ impl Line {
                     "an outage has begun: the collector takes no spans; they wait and are sent again"
                 );
             }
-            Self::Ended(Ended { duration, waited, lost, possible_duplicates }) => {
+            Self::Ended(ended) => {
+                let Ended { duration, waited, lost, possible_duplicates, .. } = ended;
+                let Ended { lateness, peak_memory_bytes, peak_disk_bytes, .. } = ended;
                 let duration = rounded(*duration);
+                let lateness = lateness.map(|lateness| format!("{:?}", rounded(lateness)));
                 log::info_contained!(
                     endpoint,
                     ?duration,
                     waited,
                     ?lost,
                     possible_duplicates,
+                    lateness,
+                    peak_memory_bytes,
+                    peak_disk_bytes,
                     "the outage has ended: the collector takes spans again"
                 );
             }
@@ -155,7 +164,15 @@ mod tests {
     }
 
     fn ended() -> Ended {
-        Ended { duration: Duration::from_secs(2), waited: 3, lost: BTreeMap::new(), possible_duplicates: 0 }
+        Ended {
+            duration: Duration::from_secs(2),
+            waited: 3,
+            lost: BTreeMap::new(),
+            possible_duplicates: 0,
+            lateness: None,
+            peak_memory_bytes: 0,
+            peak_disk_bytes: 0,
+        }
     }
 
     #[test]

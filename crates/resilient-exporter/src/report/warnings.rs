@@ -23,6 +23,7 @@ pub(crate) enum Kind {
     DeadLettered,
     AcknowledgedUnreadably,
     CollectorWarned,
+    EndpointChanged,
     DiskTrouble,
     JournalTrouble,
     JournalUpkeep,
@@ -52,6 +53,7 @@ pub(crate) enum Kind {
     JournalSyncFailed,
     JournalNotTakenOver,
     LeftInMemory,
+    OutagesNotKept,
     TransportNoted,
 }
 
@@ -71,6 +73,7 @@ impl Kind {
                 "spans were acknowledged by an answer that no OTLP server gives; check OTEL_EXPORTER_OTLP_ENDPOINT"
             }
             Self::CollectorWarned => "the collector took all spans and warns",
+            Self::EndpointChanged => "spans go to another collector, since the one in use is unavailable",
             Self::DiskTrouble => "the fallback cannot be used; until it can be, spans wait in memory",
             Self::JournalTrouble => {
                 "the journal cannot be written; until it can be, accepted batches may not survive a crash"
@@ -88,6 +91,9 @@ impl Kind {
             Self::FallbackPanicked => "the fallback panicked over a dead letter",
             Self::TransportNoted => "the credentials or files of the requests need a look",
             Self::LeftInMemory => "a shutdown ended before the disk had stored all spans",
+            Self::OutagesNotKept => {
+                "the records of outages were not written to the state directory; they are in memory, and tried again"
+            }
             Self::FileSetAside => "a fallback file was set aside",
             Self::FileShort => "a fallback file held fewer spans than its name says",
             Self::FileTaken => "a fallback file was taken away",
@@ -133,6 +139,7 @@ impl Kind {
             Self::Dropped(reason) => Some(reason.remedy()),
             Self::NotAccepted(reason) => Some(reason.remedy()),
             Self::DeadLettered => Some("repair the cause, and redrive them"),
+            Self::EndpointChanged => Some("see the warnings about that collector; its health has the cause"),
             Self::LetterRemoved => Some("redrive or remove letters, or raise the limits on dead letters"),
             _ => None,
         }

@@ -43,6 +43,12 @@ pub trait Fallback: Send + 'static {
         None
     }
 
+    /// When the oldest stored batch was accepted, by the wall clock, or was stored if that is not known: health shows
+    /// its age. Called after every operation; must not touch the storage.
+    fn oldest(&mut self) -> Option<SystemTime> {
+        None
+    }
+
     /// Until when no batch is removed for its age, because the wall clock at the start was far beyond the newest time
     /// that an earlier process had seen: health names it. Must not touch the storage.
     fn age_rests_until(&self) -> Option<SystemTime> {
@@ -87,6 +93,15 @@ pub trait Fallback: Send + 'static {
     /// # Errors
     /// The storage failed; all batches stay stored.
     fn read(&mut self, order: Order, max_bytes: usize) -> Result<ReadBack, FallbackError>;
+
+    /// Reads ahead: prepares the group that the next [`read`](Self::read) in this order and of this size returns, so
+    /// that it need not wait for the storage. The disk thread calls it behind a `read`, while that group is being sent
+    /// and no other work waits. The batches stay stored, and nothing changes if no `read` follows: limits may remove
+    /// them, and a group that is prepared need not be the one that is read. Failures are those of the next `read`.
+    /// Without an override nothing is prepared.
+    fn read_ahead(&mut self, order: Order, max_bytes: usize) {
+        let _ = (order, max_bytes);
+    }
 
     /// Marks the batches of the last group by their fates, in the order of the group: finished batches are never read
     /// again, the others are.
@@ -218,6 +233,11 @@ pub enum Order {
     /// fast as others are delivered, those that failed once would wait for ever. A store whose batches have no age may
     /// treat this as [`FewestFailures`](Self::FewestFailures).
     Oldest,
+    /// Those with the fewest failed calls first, the newest first among equals; in place of `FewestFailures` where
+    /// [`ReplayOrder::Newest`](crate::ReplayOrder::Newest) is set. A store may order files or other units in place of
+    /// single batches. A store that cannot read the newest first may treat this as
+    /// [`FewestFailures`](Self::FewestFailures).
+    FewestFailuresNewest,
 }
 
 /// The result of a read for a replay.

@@ -3,6 +3,8 @@
 use otlp_payload::Payload;
 use otlp_transport::{Cause, RefusalKind};
 
+use crate::report::position::Position;
+
 /// The fate of one stored batch after its calls.
 #[derive(Clone, Debug)]
 pub enum Fate {
@@ -122,6 +124,8 @@ impl Refusals {
 pub struct Refusal {
     /// The refused spans.
     pub payload: Payload,
+    /// The collector that refused them.
+    pub endpoint: Position,
     /// The collector's answer.
     pub cause: Cause,
     /// Calls that were made with these bytes.
@@ -139,12 +143,14 @@ mod tests {
     use otlp_payload::BatchId;
 
     use super::*;
+    use crate::report::position::Position;
 
     /// The fate of a batch of which these parts were refused, for good or not.
     fn refused(parts: &[bool]) -> Fate {
         let id = BatchId { incarnation: 1, seq: 1 };
         let refusal = |&permanent| Refusal {
             payload: Payload::new(id, SystemTime::UNIX_EPOCH, 1, Bytes::new()),
+            endpoint: Position::PRIMARY,
             cause: Cause::Http { status: 400, message: String::new() },
             attempts: 1,
             permanent,

@@ -24,6 +24,8 @@ pub struct Settings {
     pub buffer: Buffer,
     /// The circuit breaker in front of the collector.
     pub circuit_breaker: Breaker,
+    /// Moves to other collectors and back, if there are several.
+    pub failover: Failover,
     /// Retries of a batch, and the wait before each.
     pub retry: Retry,
     /// One request to the collector.
@@ -71,6 +73,12 @@ pub struct Settings {
     /// collectors that refuse or drop older spans. While the wall clock is not believed (it was more than a day ahead
     /// at the start) no span is too old. None by default.
     pub max_age_at_send: Option<Duration>,
+    /// Whether each outage of the collector makes a span `holdfast.outage` once it has ended, from its first failed
+    /// call to its first successful one, with the resource of the other spans: a gap on the timeline of a service has
+    /// its reason there. The span takes the way of all spans, and the ledger counts it as one; no sampler sees it. Its
+    /// attributes are `server.address`, `server.port` and, below `holdfast.outage`, the numbers of
+    /// [`OutageRecord`](crate::OutageRecord). False by default.
+    pub outage_span: bool,
     /// Requests to the collector at a time, at most; 1 or more. The exporter begins with one, adds one for each round
     /// of quick answers, and halves their number after a failure or a throttle. Default: 8.
     pub max_concurrency: usize,
@@ -81,6 +89,7 @@ impl Default for Settings {
         Self {
             buffer: Buffer::default(),
             circuit_breaker: Breaker::default(),
+            failover: Failover::default(),
             retry: Retry::default(),
             request: Requests::default(),
             fallback: Files::default(),
@@ -100,6 +109,7 @@ impl Default for Settings {
             attribute_value_length_limit: None,
             span_attribute_value_length_limit: None,
             max_age_at_send: None,
+            outage_span: false,
             max_concurrency: 8,
         }
     }
@@ -170,6 +180,7 @@ macro_rules! settings {
                 "attribute_value_length_limit",
                 "span_attribute_value_length_limit",
                 "max_age_at_send",
+                "outage_span",
                 "max_concurrency",
             ];
 
@@ -214,6 +225,24 @@ settings! {
         half_open_probes: u32 = 1;
         /// Successful probes that close the breaker, 1 to 1,000,000.
         half_open_successes: u32 = 1;
+    }
+
+    /// Moves to other collectors and back: those of [`Builder::with_failover`](crate::Builder::with_failover), in the
+    /// order of their priority behind the primary.
+    ///
+    /// Calls go to one collector, which is in use. They move to the next one that is available once the one in use
+    /// cannot be reached, gives no answer in time, refuses the sender (such as by 401 or 404), asks for a pause longer
+    /// than `failback_delay`, or has an open breaker. A request that is too large, and refusals of its content, move
+    /// nothing. While no collector is available, the one whose wait ends first gets the next call.
+    ///
+    /// Each collector of a higher priority than the one in use gets one live batch every tenth of `failback_delay` (1 s
+    /// at least), as its own waits and its breaker allow. Once it has taken three batches and `failback_delay` has
+    /// passed since the first of them without a failure, all calls return to it.
+    ///
+    /// A batch goes to a second collector only after its call to the first has ended.
+    failover: Failover {
+        /// The time for which a collector of a higher priority takes trial batches before all calls return to it.
+        failback_delay: Duration = Duration::from_secs(30), at least Duration::from_secs(1);
     }
 
     /// Retries of a batch and the exponential backoff between them.
@@ -301,6 +330,8 @@ settings! {
     replay: Replay {
         /// Stored spans that are sent in a second, at most; unlimited if there is none.
         rate: Option<NonZeroU32> = None;
+        /// Which stored spans are sent first.
+        order: ReplayOrder = ReplayOrder::Oldest;
     }
 
     /// The end of the exporter.
@@ -368,6 +399,20 @@ pub enum FallbackFormat {
     /// Encoded `TracesData`, each with its length before it, `.binpb`, as the Collector's file exporter writes with
     /// `format: proto`: spans are neither turned into text nor read from it.
     Protobuf,
+}
+
+/// Which stored spans a replay sends first. Spans in memory, those that left it for the journal among them, go before
+/// stored ones under either setting, the oldest of them first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReplayOrder {
+    /// Those of the oldest file: what the limits would remove next is sent first.
+    #[default]
+    Oldest,
+    /// Those of the newest file, so that dashboards and alerts have the present first; the batches of one file in the
+    /// order in which they were stored. Each eighth group still has the oldest, which would wait for as long as files
+    /// arrive, and the limits on size and age remove the oldest as ever.
+    Newest,
 }
 
 /// The treatment of a batch whose request the collector refuses, other than as too large.

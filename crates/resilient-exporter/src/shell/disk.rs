@@ -14,6 +14,7 @@ use super::hand_over::HandOvers;
 use super::queue::Contents;
 use super::shared::Shared;
 use crate::core::{Answer, Effect, Letter, Question, Spill, refusals_of, requests_in};
+use crate::report::outage_records::OutageRecord;
 use crate::report::warnings::Kind;
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
 use crate::seams::fates::{Failures, Fate, Refusal, store_letters};
@@ -27,10 +28,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Effects of one turn: after them the thread cleans up, also while more effects wait.
 const EFFECTS_AT_ONCE: usize = 64;
 
+/// Keeps the records of the outages of this process, each with its number. Its error is for the log.
+pub(crate) type KeepOutages = Box<dyn FnMut(Vec<(u64, OutageRecord)>) -> Result<(), String> + Send>;
+
 /// Runs until `Effect::Stop`, and acts on all effects before that.
-pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>) {
+pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>, keep_outages: Option<KeepOutages>) {
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     let mut worker = Worker::new(shared, fallback);
+    worker.keep_outages = keep_outages;
     let mut pause = Duration::from_millis(1);
     while !worker.is_done() {
         if !worker.contained(Worker::turn) {
@@ -40,8 +45,8 @@ pub(crate) fn run(shared: &Shared, fallback: Box<dyn Fallback>) {
         }
     }
     // The directories' locks are free before a waiting thread learns of the end.
-    let Worker { fallback, .. } = worker;
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(fallback)));
+    let Worker { fallback, keep_outages, .. } = worker;
+    let _ = catch_unwind(AssertUnwindSafe(|| drop((fallback, keep_outages))));
     shared.on_disk_ended();
 }
 
@@ -59,6 +64,10 @@ pub(crate) struct Worker<'a> {
     failures: Vec<Failures>,
     /// Content of ended processes is on its way, as the core knows it.
     has_more: bool,
+    /// None without a state directory.
+    keep_outages: Option<KeepOutages>,
+    /// The order of the last group, while the next one may be read ahead.
+    ahead: Option<Order>,
     is_stopping: bool,
 }
 
@@ -76,6 +85,8 @@ impl<'a> Worker<'a> {
             group_read: cleaned,
             failures: Vec::new(),
             has_more,
+            keep_outages: None,
+            ahead: None,
             is_stopping: false,
         }
     }
@@ -112,6 +123,9 @@ impl<'a> Worker<'a> {
             self.report(true);
             is_reported = true;
         }
+        if self.read_ahead() {
+            is_reported = false;
+        }
         if self.shared.clock.now().saturating_duration_since(self.cleaned) >= CLEAN_UP_EVERY {
             self.clean_up();
             is_reported = false;
@@ -142,6 +156,17 @@ impl<'a> Worker<'a> {
         });
     }
 
+    /// Keeps the records of outages as they are now.
+    fn keep_outages(&mut self) {
+        let outages = self.shared.core().outages().into_iter();
+        let records = outages.map(|outage| (outage.number, self.shared.record_of(outage))).collect();
+        let kept = self.keep_outages.as_mut().map_or(Ok(()), |keep| keep(records));
+        self.shared.decide(|core| core.on_outages_kept(kept.is_ok()));
+        if let Err(error) = kept {
+            self.shared.note(Kind::OutagesNotKept, &error);
+        }
+    }
+
     /// Answers the question of the journal thread about a file.
     fn answer_journal(&mut self) {
         if let Some(name) = self.shared.take_file_question() {
@@ -169,6 +194,7 @@ impl<'a> Worker<'a> {
             &Effect::ReadGroup { order, merge } => self.read_group(order, merge),
             Effect::SettleGroup(fates) => self.settle_group(fates.clone()),
             Effect::TakeOver => self.take_over(),
+            Effect::KeepOutages => self.keep_outages(),
             Effect::Stop => self.is_stopping = true,
             Effect::Ask(_) | Effect::Publish(_) => {}
             // The journal thread has these.
@@ -231,6 +257,7 @@ impl<'a> Worker<'a> {
         if let Ok(ReadBack::Group(batches)) = &read {
             self.failures = batches.iter().map(|batch| batch.failures).collect();
         }
+        self.ahead = matches!(read, Ok(ReadBack::Group(_))).then_some(order);
         self.shared.decide(|core| match read {
             Ok(ReadBack::Group(batches)) => core.on_group_read(batches, requests, now, wall),
             Ok(ReadBack::Pause | ReadBack::Empty) => core.on_group_deferred(now),
@@ -238,10 +265,25 @@ impl<'a> Worker<'a> {
         });
     }
 
+    /// Prepares the next group while the last one is being sent, unless other work waits. Returns whether the fallback
+    /// was asked to.
+    fn read_ahead(&mut self) -> bool {
+        let Some(order) = self.ahead.take_if(|_| !self.is_stopping && !self.shared.has_disk_effects()) else {
+            return false;
+        };
+        let max_bytes = self.group.bytes();
+        let _ = guarded(|| {
+            self.fallback.read_ahead(order, max_bytes);
+            Ok(())
+        });
+        true
+    }
+
     fn settle_group(&mut self, mut fates: Vec<Fate>) {
         let refused = fates.iter().map(|fate| fate.refusals().len()).sum::<usize>();
         let delivered = |fates: &[Fate]| fates.iter().map(Fate::delivered).sum::<usize>();
         let before = delivered(&fates);
+        self.ahead = None;
         // First the dead letters, then the mark: a crash between the two repeats batches and loses none.
         let read = std::mem::take(&mut self.failures);
         let stored = store_letters(&mut fates, &read, |refusals| self.store_dead_letters(refusals));
@@ -282,7 +324,19 @@ impl<'a> Worker<'a> {
 
     fn store_dead_letters(&mut self, refusals: &[Refusal]) -> Option<usize> {
         let wall = self.shared.clock.wall();
-        guarded(|| Ok(self.fallback.store_dead_letters(refusals, &self.shared.endpoint, wall))).unwrap_or(Some(0))
+        let mut stored = 0;
+        // The fallback takes those of one collector at a time.
+        for some in refusals.chunk_by(|one, next| one.endpoint == next.endpoint) {
+            let Some(first) = some.first() else { continue };
+            let endpoint = self.shared.endpoint(first.endpoint);
+            let now_stored =
+                guarded(|| Ok(self.fallback.store_dead_letters(some, endpoint, wall))).unwrap_or(Some(0))?;
+            stored += now_stored;
+            if now_stored < some.len() {
+                break;
+            }
+        }
+        Some(stored)
     }
 
     fn answer(&mut self, question: Question) {
@@ -319,8 +373,9 @@ impl<'a> Worker<'a> {
         let wall = self.shared.clock.wall();
         let full_in = guarded(|| Ok(self.fallback.full_in(wall))).unwrap_or_default();
         let max_bytes = guarded(|| Ok(self.fallback.max_bytes())).unwrap_or_default();
+        let oldest = guarded(|| Ok(self.fallback.oldest())).unwrap_or_default();
         let usage = self.usage;
-        let contents = Contents { usage, max_bytes, dead_letters, set_aside, age_rests_until, full_in };
+        let contents = Contents { usage, max_bytes, dead_letters, set_aside, age_rests_until, full_in, oldest };
         self.shared.on_disk_operation(contents);
         if has_acted || has_changed {
             self.shared.net.notify_one();

@@ -82,10 +82,10 @@ impl JournalQueue {
     ///
     /// # Errors
     /// The effect, once the thread has ended.
-    pub(crate) fn push(&self, effect: Effect) -> Result<(), Effect> {
+    pub(crate) fn push(&self, effect: Effect) -> Result<(), Box<Effect>> {
         let mut state = self.state.lock();
         if state.ended {
-            return Err(effect);
+            return Err(Box::new(effect));
         }
         state.jobs.push_back(Job::Effect(effect));
         self.work.notify_one();

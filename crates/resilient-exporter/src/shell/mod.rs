@@ -13,6 +13,7 @@
 //! | `journal` | the journal thread, in durable mode |
 //! | `net` | the net thread |
 //! | `nice` | the priority of threads |
+//! | `outage_span` | the span of an outage |
 //! | `own` | the threads of an exporter know that they are its own |
 //! | `packer` | the thread that compresses waiting batches |
 //! | `plan` | when the journal thread syncs |
@@ -34,6 +35,7 @@ pub(crate) mod jobs;
 pub(crate) mod journal;
 pub(crate) mod net;
 pub(crate) mod nice;
+mod outage_span;
 pub(crate) mod own;
 pub(crate) mod packer;
 pub(crate) mod plan;

@@ -10,7 +10,8 @@ use opentelemetry::Context;
 use otlp_transport::{Cause, Outcome, Transport};
 
 use super::shared::Shared;
-use crate::core::{Call, Core};
+use crate::core::Call;
+use crate::report::calls::CallEnded;
 use crate::report::warnings::Kind;
 use crate::seams::clock::{Clock as _, SystemClock};
 
@@ -21,11 +22,16 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 /// Runs until a drain has ended. The runtime is made for this thread, used on it and ended on it.
-pub(crate) fn run(shared: &Shared, transport: &Arc<dyn Transport>, runtime: tokio::runtime::Runtime, limit: Duration) {
+pub(crate) fn run(
+    shared: &Shared,
+    transports: &[Arc<dyn Transport>],
+    runtime: tokio::runtime::Runtime,
+    limit: Duration,
+) {
     // Without this the exporter would trace itself.
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     let mut pause = Duration::from_millis(1);
-    while catch_unwind(AssertUnwindSafe(|| runtime.block_on(drive(shared, transport, limit)))).is_err() {
+    while catch_unwind(AssertUnwindSafe(|| runtime.block_on(drive(shared, transports, limit)))).is_err() {
         shared.note(Kind::NetThreadPanicked, "");
         let now = shared.clock.now();
         shared.decide(|core| core.on_calls_abandoned(now));
@@ -38,32 +44,35 @@ pub(crate) fn run(shared: &Shared, transport: &Arc<dyn Transport>, runtime: toki
     shared.wake_all();
 }
 
-async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration) {
+async fn drive(shared: &Shared, transports: &[Arc<dyn Transport>], limit: Duration) {
     let mut calls = FuturesUnordered::new();
-    // At most one look for changes at a time.
+    // At most one look for changes at a time for each transport.
     let mut looks = FuturesUnordered::new();
+    let mut looking = vec![false; transports.len()];
     loop {
         shared.wakeups.count_net();
         // Before the poll, which sends what is sealed.
         let sealed_next = shared.seal_due();
         let (now, age_limit) = (shared.clock.now(), shared.age_limit());
-        let (new, is_look_due, wakeup, is_stopped, has_abandoned) = shared.decide(|core| {
+        let (new, due_looks, wakeup, is_stopped, has_abandoned) = shared.decide(|core| {
             core.on_age_limit(age_limit);
             let calls = core.poll_calls(now);
-            (calls, core.poll_look(now), core.next_wakeup(), core.is_stopped(), core.take_has_abandoned())
+            (calls, core.poll_looks(now), core.next_wakeup(), core.is_stopped(), core.take_has_abandoned())
         });
         if has_abandoned {
             shared.abandoned.notify_waiters();
         }
-        if is_look_due && looks.is_empty() {
-            looks.push(has_changed(transport, limit));
+        for at in due_looks {
+            if !std::mem::replace(&mut looking[at], true) {
+                looks.push(has_changed(at, &transports[at], limit));
+            }
         }
         shared.stir_storage(now);
         let due = shared.warn(false);
         if is_stopped {
             return;
         }
-        calls.extend(new.into_iter().map(|call| send(shared, transport, call, limit)));
+        calls.extend(new.into_iter().map(|call| send(shared, &transports[call.endpoint], call, limit)));
         let wait = wakeup.map_or(LONGEST_WAIT, |instant| instant.saturating_duration_since(now));
         let wait = due.map_or(wait, |due| wait.min(due));
         // The staging area goes by the system's clock.
@@ -77,13 +86,14 @@ async fn drive(shared: &Shared, transport: &Arc<dyn Transport>, limit: Duration)
                 while let Some(Some(ended)) = calls.next().now_or_never() {
                     answered(shared, ended);
                 }
-                take_notes(shared, transport);
+                take_notes(shared, transports);
                 shared.progress();
             }
-            Some(has_changed) = looks.next() => {
-                take_notes(shared, transport);
+            Some((at, has_changed)) = looks.next() => {
+                looking[at] = false;
+                take_notes(shared, transports);
                 if has_changed {
-                    shared.decide(Core::on_credentials_changed);
+                    shared.decide(|core| core.on_credentials_changed(at));
                 }
             }
             () = shared.net.notified() => {}
@@ -112,11 +122,12 @@ fn answered(shared: &Shared, Ended { id, outcome, newest }: Ended) {
     let (now, wall) = (shared.clock.now(), shared.clock.wall());
     let lateness = newest.map(|newest| wall.duration_since(newest).unwrap_or_default());
     let call = shared.decide(|core| {
-        if let Some(lateness) = lateness.filter(|_| core.is_awaited(id)) {
-            core.accounts.delivered.on_delivered(lateness, now);
+        let lateness = lateness.filter(|_| core.is_awaited(id));
+        if let Some(lateness) = lateness {
+            core.on_delivered(lateness, now);
         }
         core.on_answered(id, outcome, own, now, wall);
-        core.accounts.calls.take_last()
+        core.accounts.calls.take_last().map(|call| CallEnded { lateness, ..call })
     });
     call.into_iter().for_each(|call| shared.call_observers.tell(call));
 }
@@ -176,16 +187,18 @@ pub(crate) fn can_change(transport: &dyn Transport) -> bool {
     catch_unwind(AssertUnwindSafe(|| transport.can_change())).unwrap_or(false)
 }
 
-/// Asks the transport for changes. One that panics or never answers has none.
-async fn has_changed(transport: &Arc<dyn Transport>, limit: Duration) -> bool {
+/// Asks the transport of an endpoint for changes. One that panics or never answers has none.
+async fn has_changed(at: usize, transport: &Arc<dyn Transport>, limit: Duration) -> (usize, bool) {
     let look = AssertUnwindSafe(async { transport.has_changed().await }).catch_unwind();
-    matches!(tokio::time::timeout(limit, look).await, Ok(Ok(true)))
+    (at, matches!(tokio::time::timeout(limit, look).await, Ok(Ok(true))))
 }
 
-/// Has the log warn of the transport's notes.
-fn take_notes(shared: &Shared, transport: &Arc<dyn Transport>) {
-    for note in catch_unwind(AssertUnwindSafe(|| transport.take_notes())).unwrap_or_default() {
-        shared.note(Kind::TransportNoted, &note.message);
+/// Has the log warn of the transports' notes.
+fn take_notes(shared: &Shared, transports: &[Arc<dyn Transport>]) {
+    for transport in transports {
+        for note in catch_unwind(AssertUnwindSafe(|| transport.take_notes())).unwrap_or_default() {
+            shared.note(Kind::TransportNoted, &note.message);
+        }
     }
 }
 

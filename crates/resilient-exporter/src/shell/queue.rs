@@ -39,6 +39,8 @@ pub(crate) struct Contents {
     pub(crate) age_rests_until: Option<SystemTime>,
     /// Counted from the end of that operation.
     pub(crate) full_in: Option<Duration>,
+    /// When the oldest batch was accepted, by the wall clock.
+    pub(crate) oldest: Option<SystemTime>,
 }
 
 /// The disk thread's storage, and the time that it has been in one operation.
@@ -67,10 +69,10 @@ impl DiskQueue {
     ///
     /// # Errors
     /// The effect, and the instant at which the disk thread ended.
-    pub(crate) fn push(&self, effect: Effect) -> Result<(), (Effect, Instant)> {
+    pub(crate) fn push(&self, effect: Effect) -> Result<(), Box<(Effect, Instant)>> {
         let mut state = self.state.lock();
         if let Some(ended) = state.ended {
-            return Err((effect, ended));
+            return Err(Box::new((effect, ended)));
         }
         state.effects.push_back(effect);
         self.work.notify_one();

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
+use super::outage_span::OutageSpans;
 use super::packer::PackQueue;
 use super::process::Process;
 use super::queue::{Activity, Contents, DiskQueue};
@@ -22,6 +23,8 @@ use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::report::details::StorageLimits;
 use crate::report::events::{Event, Listeners};
 use crate::report::notes::StorageNote;
+use crate::report::outage_records::{OutageRecord, Recorded};
+use crate::report::position::Position;
 use crate::report::warnings::Kind;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, ContainedClock, SystemClock};
@@ -59,7 +62,8 @@ pub(crate) struct Shared {
     pub(crate) listeners: Listeners,
     /// Threads that publish events of decisions they have taken.
     publishing: AtomicUsize,
-    pub(crate) endpoint: String,
+    /// The names of the collectors, by their places.
+    pub(crate) endpoints: Vec<String>,
     /// The signal of all batches.
     pub(crate) signal: Signal,
     /// The number of the exporter in this process.
@@ -75,6 +79,10 @@ pub(crate) struct Shared {
     pub(super) storage_notes: Vec<StorageNote>,
     /// The limits on storage, for health.
     pub(super) storage_limits: StorageLimits,
+    /// None: an outage has no span.
+    pub(super) outage_spans: Option<OutageSpans>,
+    /// The outages of earlier processes that the state directory has kept.
+    pub(crate) earlier_outages: Vec<OutageRecord>,
     /// When traffic woke the threads of the storage last. Locked alone.
     stirred: Mutex<Option<Instant>>,
     /// The longest that an `export` call waits for the journal.
@@ -95,7 +103,7 @@ pub(crate) struct Parts {
     pub(crate) max_age_at_send: Option<Duration>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) backoff: Box<dyn Backoff>,
-    pub(crate) endpoint: String,
+    pub(crate) endpoints: Vec<String>,
     pub(crate) no_fallback: Option<String>,
     pub(crate) storage_notes: Vec<StorageNote>,
     pub(crate) journal_timeout: Duration,
@@ -103,7 +111,7 @@ pub(crate) struct Parts {
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { core, usage, age_rests_until, max_age_at_send, clock, backoff, endpoint, .. } = parts;
+        let Parts { core, usage, age_rests_until, max_age_at_send, clock, backoff, endpoints, .. } = parts;
         let Parts { no_fallback, storage_notes, journal_timeout, .. } = parts;
         let signal = core.signal();
         let journal = core.durable.is_enabled().then(JournalQueue::new);
@@ -120,9 +128,9 @@ impl Shared {
             packer: OnceLock::new(),
             clock: Arc::new(ContainedClock(clock)),
             backoff,
-            listeners: Listeners::new(endpoint.clone()),
+            listeners: Listeners::new(endpoints.clone()),
             publishing: AtomicUsize::new(0),
-            endpoint,
+            endpoints,
             signal,
             instance: next_instance(),
             started,
@@ -131,6 +139,8 @@ impl Shared {
             no_fallback,
             storage_notes,
             storage_limits: StorageLimits::default(),
+            outage_spans: None,
+            earlier_outages: Vec::new(),
             stirred: Mutex::new(None),
             journal_timeout,
             max_age_at_send,
@@ -148,6 +158,34 @@ impl Shared {
     pub(crate) fn set_packer(&self, queue: Arc<PackQueue>) {
         // An exporter has one such thread.
         let _ = self.packer.set(queue);
+    }
+
+    /// The name of the primary collector.
+    pub(crate) fn primary(&self) -> &str {
+        self.endpoints.first().map_or("", String::as_str)
+    }
+
+    /// The name of the collector at this place.
+    pub(crate) fn endpoint(&self, at: Position) -> &str {
+        self.endpoints.get(at.index()).map_or("", String::as_str)
+    }
+
+    /// The record of an outage, with the name of its collector.
+    pub(crate) fn record_of(&self, outage: Recorded) -> OutageRecord {
+        let endpoint = self.endpoint(outage.endpoint);
+        outage.of(endpoint)
+    }
+
+    /// Has each outage make a span, or none.
+    pub(crate) fn with_outage_spans(mut self, is_on: bool) -> Self {
+        self.outage_spans = is_on.then(OutageSpans::default);
+        self
+    }
+
+    /// Sets the outages of earlier processes.
+    pub(crate) fn with_earlier_outages(mut self, outages: Vec<OutageRecord>) -> Self {
+        self.earlier_outages = outages;
+        self
     }
 
     /// A processor of ours is in front of the exporter from now on.
@@ -215,7 +253,7 @@ impl Shared {
             (Effect::Publish(event), _) => return Some(event),
             (effect @ (Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_) | Effect::RemoveOldest), _) => {
                 let undone = match &self.journal {
-                    Some(journal) => journal.push(effect).err(),
+                    Some(journal) => journal.push(effect).err().map(|effect| *effect),
                     None => Some(effect),
                 };
                 if let Some(effect) = undone {
@@ -234,7 +272,8 @@ impl Shared {
                     // The journal thread syncs at once from now on.
                     let _ = journal.push(Effect::Stop);
                 }
-                if let Err((effect, ended)) = disk.push(effect) {
+                if let Err(undone) = disk.push(effect) {
+                    let (effect, ended) = *undone;
                     core.on_undone(effect, ended);
                 }
             }
@@ -248,7 +287,10 @@ impl Shared {
     /// Runs code of a user's: log subscribers, whose panics the log contains.
     fn publish(&self, events: Vec<Event>) {
         for event in events {
+            let ended = matches!(event, Event::OutageEnded { .. }).then(|| event.clone());
             self.listeners.publish(event, SystemClock.now());
+            // After its own event come those of the span.
+            ended.iter().for_each(|ended| self.offer_outage_span(ended));
         }
     }
 
@@ -354,6 +396,7 @@ impl Shared {
         if let Some(disk) = &self.disk {
             disk.on_operation(contents, self.clock.now());
         }
+        self.core().on_files_size(contents.usage.bytes);
         self.progress();
     }
 
@@ -428,6 +471,7 @@ impl Shared {
     pub(crate) fn on_journal_operation(&self, usage: JournalUsage) {
         let now = self.clock.now();
         self.journal.iter().for_each(|journal| journal.set_usage(usage, now));
+        self.core().on_journal_size(usage.bytes);
     }
 
     /// The disk thread has ended, and the journal thread has no job left.

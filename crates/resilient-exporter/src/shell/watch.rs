@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn an_observer_is_told_until_its_owner_lets_go_and_whatever_another_one_does() {
         let (observers, told) = (CallObservers::default(), Arc::new(AtomicU64::new(0)));
-        let call = CallEnded { result: CallResult::Accepted, duration: Duration::ZERO };
+        let call = CallEnded { result: CallResult::Accepted, duration: Duration::ZERO, lateness: None };
         let panics: Arc<CallObserver> = Arc::new(|_| panic!("an observer of a user's"));
         let count = Arc::clone(&told);
         let counts: Arc<CallObserver> = Arc::new(move |_| {

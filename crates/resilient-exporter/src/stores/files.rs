@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use file_fallback::dead_letters::DeadLetters;
 use file_fallback::{
-    Config, Damage, Evicted, FileFallback, Group, Next, Notice, Reason, Remembered, SettleError, SpillError, Verdict,
+    Config, Damage, Evicted, FileFallback, Group, Notice, Reason, Remembered, SettleError, SpillError, Verdict,
 };
 use otlp_payload::{Payload, Signal};
 use safe_dir::{Directory, SafeDir};
 
+use self::ahead::{Ahead, Found};
+use self::oldest::Spilled;
 pub(crate) use self::upkeep::Place;
 use self::upkeep::Upkeep;
 use super::dead_letters::DeadLetterStore;
@@ -29,10 +31,6 @@ use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, S
 use crate::seams::fates::{Fate, Refusal};
 use crate::seams::settings::{self, FallbackFormat, Files};
 
-/// After this many groups without a span, or this many bytes of them, a read pauses for the disk thread's other work.
-const MAX_GROUPS_IN_VAIN: usize = 16;
-const MAX_BYTES_IN_VAIN: usize = 8 * 1_024 * 1_024;
-
 /// Clean-ups between two counts of the files that were set aside, which an operator may remove.
 const COUNT_ASIDE_EVERY: u32 = 30;
 
@@ -40,7 +38,9 @@ const COUNT_ASIDE_EVERY: u32 = 30;
 /// two processes may write in the same millisecond: a journal asks for the file of a spill by its name.
 const FIRST_NUMBERS: u64 = 10_000_000;
 
+mod ahead;
 mod convert;
+mod oldest;
 mod upkeep;
 
 /// The settings of `file-fallback` for fallback files in `dir`, of a signal and a process by its incarnation.
@@ -100,11 +100,13 @@ pub(crate) struct FileStore<D: Directory = SafeDir> {
     upkeep: Upkeep<D>,
     dead_letters: DeadLetterStore<D>,
     clean_ups: u32,
+    spilled: Spilled,
     /// The files in quarantine as of the last count.
     set_aside: SetAside,
     /// The error in the first unreadable record of a file, by the file's name; logged when the file is set aside.
     garbage: BTreeMap<String, String>,
     reading: Option<(Group, Vec<Content>)>,
+    ahead: Option<Ahead>,
     changes: Vec<Change>,
     log: StoreLog,
 }
@@ -148,9 +150,11 @@ impl<D: Directory> FileStore<D> {
             upkeep: Upkeep::new(place, generation),
             dead_letters,
             clean_ups,
+            spilled: Spilled::default(),
             set_aside,
             garbage,
             reading,
+            ahead: None,
             changes,
             log,
         };
@@ -362,6 +366,10 @@ where
         self.files.full_in(now)
     }
 
+    fn oldest(&mut self) -> Option<SystemTime> {
+        self.spilled.oldest(self.files.oldest_time())
+    }
+
     fn age_rests_until(&self) -> Option<SystemTime> {
         self.files.age_rests_until()
     }
@@ -381,12 +389,16 @@ where
             records.append(&mut self.format.records(batch).map_err(FallbackError::of_batches)?);
         }
         self.beat();
+        self.forget_ahead();
         let mut result = self.files.spill_announced(&records, now, announce);
         if result.is_err() && self.renew_if_gone() {
             result = self.files.spill_announced(&records, now, announce);
         }
         match &result {
-            Ok(spilled) => self.note_evicted(&spilled.evicted),
+            Ok(spilled) => {
+                self.spilled.on_stored(batches, now);
+                self.note_evicted(&spilled.evicted);
+            }
             Err(error) => self.note_evicted(error.evicted()),
         }
         self.note_changes();
@@ -405,30 +417,18 @@ where
             // The fates of the last group got lost: its batches stay stored.
             self.mark(group, &contents, &[])?;
         }
-        let mut bytes_in_vain = 0;
-        for _ in 0..MAX_GROUPS_IN_VAIN {
-            let next = match order {
-                Order::FewestFailures => self.files.next_group(max_bytes),
-                Order::Oldest => self.files.oldest_group(max_bytes),
-            };
-            self.note_changes();
-            let mut group = match next.map_err(in_one_line)? {
-                Next::Group(group) => group,
-                Next::Pause => break,
-                Next::Empty => return Ok(ReadBack::Empty),
-            };
-            bytes_in_vain += group.bytes();
-            let (batches, contents) = self.decode(&mut group);
-            if !batches.is_empty() {
+        Ok(match self.found(order, max_bytes)? {
+            Found::Group { group, batches, contents } => {
                 self.reading = Some((group, contents));
-                return Ok(ReadBack::Group(batches));
+                ReadBack::Group(batches)
             }
-            self.mark(group, &contents, &[])?;
-            if bytes_in_vain > MAX_BYTES_IN_VAIN {
-                break;
-            }
-        }
-        Ok(ReadBack::Pause)
+            Found::Pause => ReadBack::Pause,
+            Found::Empty => ReadBack::Empty,
+        })
+    }
+
+    fn read_ahead(&mut self, order: Order, max_bytes: usize) {
+        self.look_ahead(order, max_bytes);
     }
 
     fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {
@@ -440,6 +440,7 @@ where
 
     fn clean_up(&mut self, now: SystemTime) {
         self.clean_ups = self.clean_ups.wrapping_add(1);
+        self.forget_ahead();
         self.renew_if_gone();
         self.take_over(now);
         self.share_limits();

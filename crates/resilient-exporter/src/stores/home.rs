@@ -47,6 +47,9 @@ const MOST_IN_HAND: usize = 32;
 /// The smallest share of the limit that a process may fill, however many others there are.
 const LEAST_SHARE: u64 = 8 << 20;
 
+/// The name of the directory for records of outages.
+const OUTAGES: &str = "outages";
+
 /// Opens the state directory by its path, and makes it if it does not exist.
 pub(crate) type OpenRoot<D> = Box<dyn Fn() -> Result<D, OpenError> + Send>;
 
@@ -195,6 +198,29 @@ impl<D: Directory> Home<D> {
     pub(crate) fn keep_reserve(&self) -> Result<(), FileError> {
         let inner = self.inner.lock();
         reserve::keep(inner.shared().root(), inner.incarnation)
+    }
+
+    /// The directory for records of outages, which all processes share. It is made if it does not exist.
+    ///
+    /// # Errors
+    /// The directory cannot be made or used.
+    pub(crate) fn outages(&self) -> Result<D, OpenError> {
+        self.inner.lock().shared().root().subdirectory(OUTAGES)
+    }
+
+    /// The same; none if it does not exist.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub(crate) fn existing_outages(&self) -> Result<Option<D>, OpenError> {
+        self.inner.lock().shared().root().existing_subdirectory(OUTAGES)
+    }
+
+    /// The process of this name has ended, and is not this one. False if the file system does not tell.
+    pub(crate) fn has_ended(&self, process: &str) -> bool {
+        let inner = self.inner.lock();
+        let shared = inner.shared();
+        process != shared.name() && shared.look(process).is_ok_and(|other| other.is_none_or(|other| !other.is_alive))
     }
 
     /// The number that names this process.

@@ -11,6 +11,7 @@
 //! | `marks` | the failures of a stored batch as a file keeps them, and back |
 //! | `none` | the fallback of an exporter that has a journal alone |
 //! | `old_layout` | the directories of the layout before this one |
+//! | `outages` | the records of outages |
 //! | `records` | a batch as records of a file, and back |
 
 mod dead_letters;
@@ -22,6 +23,7 @@ mod log;
 mod marks;
 pub(crate) mod none;
 pub(crate) mod old_layout;
+pub(crate) mod outages;
 pub(crate) mod records;
 
 use std::error::Error;

@@ -94,6 +94,12 @@ fn lateness_is_the_time_from_the_end_of_the_newest_span_to_its_acknowledgement_f
     let builder = quick(builder).with_state_dir(state.path().join("state"));
     let mut app = App::new(builder.build().expect("valid"));
     assert_eq!((app.handle.health().lateness.count(), app.handle.health().lateness.recent), (0, None));
+    let told = Arc::new(Mutex::new(Vec::<Duration>::new()));
+    let into = Arc::clone(&told);
+    let observer: Arc<dyn Fn(CallEnded) + Send + Sync> = Arc::new(move |call| {
+        into.lock().expect("no panic").extend(call.lateness);
+    });
+    app.handle.observe_calls(&observer);
     app.trace(50);
     app.assert_delivered(&collector);
     let lateness = app.handle.health().lateness;
@@ -109,4 +115,37 @@ fn lateness_is_the_time_from_the_end_of_the_newest_span_to_its_acknowledgement_f
     let an_hour = resilient_exporter::Lateness::BOUNDS.iter().position(|bound| *bound == 14_400.0).expect("a bound");
     assert!(lateness.counts[an_hour] >= 2, "the batches of memory and of the file: {lateness:?}");
     assert!(lateness.recent >= Some(Duration::from_secs(3_600)), "{lateness:?}");
+    app.wait_until("observers are told of the lateness of each batch", |handle| {
+        let told = told.lock().expect("no panic");
+        let lateness = handle.health().lateness;
+        told.len() as u64 == lateness.count() && told.iter().sum::<Duration>() == lateness.sum
+    });
+}
+
+#[test]
+fn the_oldest_batch_that_waits_is_shown_in_memory_in_a_file_and_in_the_file_of_an_ended_process() {
+    let hour = Duration::from_secs(3_600);
+    let collector = MockCollector::start().expect("loopback");
+    let (state, clock) = (tempfile::tempdir().expect("temp dir"), Later::default());
+    let build = || {
+        let builder = ResilientSpanExporter::builder().with_primary(grpc(&collector)).with_clock(clock.clone());
+        App::new(quick(builder).with_state_dir(state.path().join("state")).build().expect("valid"))
+    };
+    let mut app = build();
+    assert_eq!(app.handle.health().oldest_waiting, None);
+    collector.stop();
+    app.trace(50);
+    let waiting = app.handle.health().oldest_waiting;
+    assert!(waiting < Some(PATIENCE) && waiting.is_some(), "{waiting:?}");
+    app.handle.flush(PATIENCE).expect("a file has them");
+    clock.0.store(true, Ordering::Release);
+    app.wait_until("the file waits", |handle| handle.health().oldest_waiting >= Some(hour));
+    let json = serde_json::to_value(app.handle.health()).expect("serializes");
+    assert!(json["oldest_waiting_seconds"].as_f64() >= Some(3_600.0), "{json}");
+    app.shutdown().expect("the file stays");
+    let app = build();
+    app.wait_until("the file of the ended process waits", |handle| handle.health().oldest_waiting >= Some(hour));
+    collector.start_again().expect("the same ports");
+    app.assert_delivered(&collector);
+    app.wait_until("nothing waits", |handle| handle.health().oldest_waiting.is_none());
 }

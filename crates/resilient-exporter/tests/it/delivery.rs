@@ -6,7 +6,7 @@ use std::time::Duration;
 use file_fallback::dead_letters::DeadLetters;
 use mock_collector::{Answer, Behavior, End, MockCollector};
 use otlp_transport::{Compression, Config, Protocol, connect};
-use resilient_exporter::{Event, FallbackFormat, Refused, ResilientSpanExporter, Status};
+use resilient_exporter::{Event, FallbackFormat, Refused, ReplayOrder, ResilientSpanExporter, Status};
 
 use crate::support::{
     App, PATIENCE, ended_process, eventually, grpc, http, in_processes, only_process, quick, some_spans,
@@ -265,6 +265,35 @@ fn spans_that_are_refused_for_good_are_stored_as_dead_letters() {
     let (letter, lines) = letters.read(&name).expect("readable");
     assert_eq!((letter.status.as_str(), letter.attempts, lines.len()), ("gRPC 3", 1, 1));
     assert!(letter.reason.contains("no such tenant"), "{letter:?}");
+}
+
+#[test]
+fn stored_spans_are_delivered_in_the_order_that_is_set() {
+    for (order, expected) in [(ReplayOrder::Oldest, [20, 21, 22]), (ReplayOrder::Newest, [22, 21, 20])] {
+        let collector = MockCollector::builder().with_kept_requests(3).start().expect("loopback");
+        let state = tempfile::tempdir().expect("temp dir");
+        let dir = state.path().join("state");
+        let build = || {
+            let builder = quick(ResilientSpanExporter::builder().with_primary(http(&collector)).with_state_dir(&dir));
+            let builder = builder.with_replay_order(order).with_max_concurrency(1);
+            // No two batches share a request.
+            App::new(builder.request(|request| request.max_spans = NonZeroUsize::new(30)).build().expect("valid"))
+        };
+        collector.stop();
+        for spans in [20, 21, 22] {
+            let mut app = build();
+            app.trace(spans);
+            app.shutdown().expect("all spans are in a file");
+        }
+        collector.start_again().expect("the same ports");
+        build().handle.settled(PATIENCE).expect("delivered");
+        let requests = collector.requests();
+        let sent = requests
+            .iter()
+            .map(|request| otlp_payload::span_ids(&request.body).expect("a request").count())
+            .collect::<Vec<_>>();
+        assert_eq!(sent, expected, "{order:?}");
+    }
 }
 
 /// Each exporter has another format than the one before and starts on its files.

@@ -12,6 +12,7 @@
 //! | `drains` | the calls of a shutdown in each state of the collector |
 //! | `durable` | durable mode: the journal across crashes, shutdowns and a hanging disk |
 //! | `ending` | the numbers in the error of a shutdown |
+//! | `failover` | several collectors |
 //! | `file_exporter` | the exporter that writes files and sends nothing |
 //! | `file_sizes` | a limit on file sizes ends no process |
 //! | `forks` | a process that forks after set-up |
@@ -40,6 +41,7 @@ mod delivery;
 mod drains;
 mod durable;
 mod ending;
+mod failover;
 mod file_exporter;
 mod file_sizes;
 mod flush;

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use resilient_exporter::{Compression, FallbackFormat, SyncPolicy};
+use resilient_exporter::{Compression, FallbackFormat, ReplayOrder, SyncPolicy};
 
 use super::Builder;
 
@@ -46,6 +46,9 @@ aliases! {
         with_half_open_probes => half_open_probes: u32;
         with_half_open_successes => half_open_successes: u32;
     }
+    failover {
+        with_failback_delay => failback_delay: Duration;
+    }
     retry {
         with_retry_max_retries => max_retries: u32;
         with_retry_initial_delay => initial_delay: Duration;
@@ -78,6 +81,7 @@ aliases! {
     }
     replay {
         with_replay_rate => rate: Option<NonZeroU32>;
+        with_replay_order => order: ReplayOrder;
     }
 }
 

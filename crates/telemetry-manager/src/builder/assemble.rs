@@ -6,6 +6,7 @@ use std::sync::Arc;
 use opentelemetry::trace::noop::NoopTracerProvider;
 use opentelemetry::{KeyValue, Value, global};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use otlp_transport::Transport;
 use resilient_exporter::ResilientSpanExporter;
 
 use super::Builder;
@@ -81,7 +82,8 @@ impl Builder {
             .with_sampler(self.sampler.take().unwrap_or_else(|| Box::new(settings.sdk_sampler())))
             .with_resource(resource.clone());
         let of_exporter = processor.as_ref().map_or(&[][..], Processor::start_warnings);
-        let lines = Arc::new(StartLines::new(&settings.warnings, of_exporter, settings.summary()));
+        let lines = StartLines::new(&settings.warnings, of_exporter, &settings.remarks, settings.summary());
+        let lines = Arc::new(lines);
         let (provider, running) = match processor {
             Some(processor) => {
                 let (provider, running) = processor.install(provider, &resource, &settings, &lines)?;
@@ -164,10 +166,13 @@ impl Builder {
             Some(primary) => Arc::clone(primary),
             None => Arc::from(otlp_transport::connect(settings.transport.clone())?),
         };
+        let failover = settings.failover.iter().map(|config| otlp_transport::connect(config.clone()).map(Arc::from));
+        let failover: Vec<Arc<dyn Transport>> = failover.collect::<Result<_, _>>()?;
         let mut storage = Storage::prepare(settings)?;
         loop {
             let primary = self.faults.wrap(Arc::clone(&primary), settings.transport.timeout());
             let builder = ResilientSpanExporter::builder().with_primary(primary);
+            let builder = failover.iter().cloned().fold(builder, resilient_exporter::Builder::with_failover);
             // The exporter reports trouble of storage as an error: the manager knows the variable that it is about.
             let mut required = settings.exporter.clone();
             required.state_dir_required = true;

@@ -8,10 +8,11 @@ use std::sync::{Arc, Weak};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
-use resilient_exporter::{CallDurations, CallEnded};
+use resilient_exporter::{CallDurations, CallEnded, Lateness};
 
 use super::labels::{component, with_error};
 use super::sample::{Sample, Value};
+use super::table::LATENESS;
 use super::{Kind, METRICS, Metric, Snapshot};
 use crate::manager::Observer;
 
@@ -20,8 +21,8 @@ use crate::manager::Observer;
 #[must_use = "dropping it ends the observations"]
 pub struct Registration {
     source: Arc<Source>,
-    /// The exporter tells it of calls while it lives.
-    _calls: Option<Arc<CallObserver>>,
+    /// The exporter tells them of calls while they live.
+    _calls: Vec<Arc<CallObserver>>,
 }
 
 type CallObserver = dyn Fn(CallEnded) + Send + Sync;
@@ -39,12 +40,12 @@ struct Source {
 
 /// Makes an instrument of `meter` for each row of [`METRICS`]. Observations of one collection come from one snapshot,
 /// so that the terms of the ledger add up. A collection costs one short lock of the exporter; between collections
-/// nothing runs, but for the histogram of calls: its instrument is told of each call that ends from now on, since the
-/// API has no histogram that is read.
+/// nothing runs, but for the histograms of calls and of lateness: their instruments are told of each call that ends
+/// from now on, since the API has no histogram that is read.
 ///
 /// Register once for each meter provider: a second registration at the same provider reports the same series again, and
 /// readers take one of the two. After the shutdown of telemetry the last numbers are reported. Metrics must not take
-/// the way of the spans that they are about: give the meter provider an exporter of its own. The histogram of calls is
+/// the way of the spans that they are about: give the meter provider an exporter of its own. The histograms are
 /// recorded on the thread that sends: a meter of yours that blocks there stops delivery.
 ///
 /// ```
@@ -62,7 +63,7 @@ pub fn register(meter: &Meter, observer: &Observer) -> Registration {
     static NUMBERS: AtomicU64 = AtomicU64::new(0);
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     let source = Arc::new(Source { number, observer: observer.clone() });
-    let mut calls = None;
+    let mut calls = Vec::new();
     for (row, metric) in METRICS.iter().enumerate() {
         let source = Arc::downgrade(&source);
         match metric.kind {
@@ -96,7 +97,7 @@ pub fn register(meter: &Meter, observer: &Observer) -> Registration {
                 });
                 builder.with_unit(metric.unit).with_description(metric.help).build();
             }
-            Kind::Histogram => calls = calls.or_else(|| observe_calls(meter, metric, observer)),
+            Kind::Histogram => calls.extend(observe_calls(meter, metric, observer)),
         }
     }
     Registration { source, _calls: calls }
@@ -106,12 +107,21 @@ pub fn register(meter: &Meter, observer: &Observer) -> Registration {
 fn observe_calls(meter: &Meter, metric: &Metric, observer: &Observer) -> Option<Arc<CallObserver>> {
     let handle = observer.handle()?;
     let builder = meter.f64_histogram(metric.name).with_unit(metric.unit).with_description(metric.help);
-    let histogram = builder.with_boundaries(CallDurations::BOUNDS.to_vec()).build();
-    let component = component(&handle.health());
-    let calls: Arc<CallObserver> = Arc::new(move |call: CallEnded| {
-        let labels = with_error(component.clone(), call.result.error_type());
-        histogram.record(call.duration.as_secs_f64(), &attributes(&labels));
-    });
+    let health = handle.health();
+    let calls: Arc<CallObserver> = if metric.name == LATENESS {
+        let histogram = builder.with_boundaries(Lateness::BOUNDS.to_vec()).build();
+        let labels = attributes(&[("signal", health.signal.as_str().into())]);
+        Arc::new(move |call: CallEnded| {
+            call.lateness.iter().for_each(|lateness| histogram.record(lateness.as_secs_f64(), &labels));
+        })
+    } else {
+        let histogram = builder.with_boundaries(CallDurations::BOUNDS.to_vec()).build();
+        let component = component(&health);
+        Arc::new(move |call: CallEnded| {
+            let labels = with_error(component.clone(), call.result.error_type());
+            histogram.record(call.duration.as_secs_f64(), &attributes(&labels));
+        })
+    };
     handle.observe_calls(&calls);
     Some(calls)
 }

@@ -128,15 +128,19 @@ pub(super) fn by_reason(
 
 /// The collectors, each with its label: by position, never by URL.
 pub(super) fn endpoints(health: &Health) -> impl Iterator<Item = (Owned, &CollectorHealth)> {
-    health.collectors.iter().enumerate().map(|(at, collector)| {
-        let position = if at == 0 { Cow::Borrowed("primary") } else { Cow::Owned((at + 1).to_string()) };
-        (("endpoint", position), collector)
-    })
+    let label = |collector: &CollectorHealth| ("endpoint", Cow::Borrowed(collector.position.as_str()));
+    health.collectors.iter().map(move |collector| (label(collector), collector))
 }
 
 pub(super) fn by_endpoint(health: &Health, out: &mut Samples, read: impl Fn(&CollectorHealth) -> f64) {
     for (endpoint, collector) in endpoints(health) {
         out.owned(vec![endpoint], Value::Number(read(collector)));
+    }
+}
+
+pub(super) fn counted_by_endpoint(health: &Health, out: &mut Samples, read: impl Fn(&CollectorHealth) -> u64) {
+    for (endpoint, collector) in endpoints(health) {
+        out.owned(vec![endpoint], Value::Count(read(collector)));
     }
 }
 

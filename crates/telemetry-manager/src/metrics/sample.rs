@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use resilient_exporter::{CallDurations, Signal};
+use resilient_exporter::{CallDurations, Lateness, Signal};
 
 /// A label of a metric, and its values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,6 +130,12 @@ impl Samples {
         let CallDurations { counts, sum, .. } = durations;
         let buckets = Bucketed { bounds: &CallDurations::BOUNDS, counts: counts.to_vec(), sum: *sum };
         self.owned(labels, Value::Buckets(buckets));
+    }
+
+    pub(super) fn lateness(&mut self, signal: Signal, lateness: &Lateness) {
+        let Lateness { counts, sum, .. } = lateness;
+        let buckets = Bucketed { bounds: &Lateness::BOUNDS, counts: counts.to_vec(), sum: *sum };
+        self.with(&[("signal", signal.as_str())], Value::Buckets(buckets));
     }
 }
 

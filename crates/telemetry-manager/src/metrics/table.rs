@@ -7,7 +7,8 @@ use resilient_exporter::{Ledger, Metrics, Wakeups};
 use super::labels::{
     CALL_ERROR, COMPONENT_NAME, COMPONENT_TYPE, DROP_REASON, DROP_REASONS, ENDPOINT, EXPORT_ERROR, OUTCOME, OUTCOMES,
     PROCESSING_ERROR, PROCESSOR_TYPE, REFUSE_REASON, REFUSE_REASONS, SIGNAL, STATE, STATES, STATUS, STATUSES, THREAD,
-    THREADS, VERSION, by_endpoint, by_reason, component, endpoints, exported, processed, processor, status, with_error,
+    THREADS, VERSION, by_endpoint, by_reason, component, counted_by_endpoint, endpoints, exported, processed,
+    processor, status, with_error,
 };
 use super::sample::{Value, signed};
 use super::{Kind, Metric, Question, Read, timestamp};
@@ -29,6 +30,9 @@ macro_rules! metrics {
         },)*)*];
     };
 }
+
+/// The histogram of what calls have delivered; the other one is of the calls themselves.
+pub(super) const LATENESS: &str = "holdfast.delivery.lateness";
 
 metrics! {
     IsWell {
@@ -132,6 +136,17 @@ metrics! {
         "holdfast.buffer.oldest_age", Gauge ["s"] {SIGNAL}:
             "Age of the oldest batch in memory; 0 without one.",
             Exporter(|health, out| out.valued(health.signal, health.oldest.unwrap_or_default().as_secs_f64()));
+        "holdfast.items.oldest_age", Gauge ["s"] {SIGNAL}:
+            "Age of the oldest item that waits, in memory, files or journal; 0 without one.",
+            Exporter(|health, out| out.valued(health.signal, health.oldest_waiting.unwrap_or_default().as_secs_f64()));
+        "holdfast.delivery.lateness", Histogram ["s"] {SIGNAL}:
+            "Time from the end of a batch's newest item to its acknowledgement, for each delivered batch; no sample \
+             before the first.",
+            Exporter(|health, out| {
+                if health.lateness.count() > 0 {
+                    out.lateness(health.signal, &health.lateness);
+                }
+            });
         "holdfast.buffer.held_items", UpDownCounter ["{item}"] {SIGNAL}:
             "Items that are staged, wait in memory or are being sent; the limit counts these.",
             Exporter(|health, out| out.there(health.signal, health.memory.spans));
@@ -170,6 +185,15 @@ metrics! {
             "Time until the next call may go out, because of a pause, the backoff or the breaker; 0 if one may \
              go now.",
             Exporter(|health, out| by_endpoint(health, out, |collector| collector.wait.unwrap_or_default().as_secs_f64()));
+        "holdfast.endpoint.in_use", Gauge [""] {ENDPOINT}:
+            "1 for the endpoint that calls go to, 0 for each other one.",
+            Exporter(|health, out| by_endpoint(health, out, |collector| if collector.in_use { 1.0 } else { 0.0 }));
+        "holdfast.endpoint.delivered", Counter ["{item}"] {ENDPOINT}:
+            "Items taken by the endpoint; `holdfast.items.delivered` has the sum.",
+            Exporter(|health, out| counted_by_endpoint(health, out, |collector| collector.delivered));
+        "holdfast.endpoint.rejected", Counter ["{item}"] {ENDPOINT}:
+            "Items refused by the endpoint in a partial success; `holdfast.items.rejected` has the sum.",
+            Exporter(|health, out| counted_by_endpoint(health, out, |collector| collector.rejected));
         "holdfast.calls", Counter ["{call}"] {SIGNAL, OUTCOME}:
             "Finished calls to a collector, by success and failure.",
             Exporter(|health, out| {

@@ -1,6 +1,6 @@
 //! Settings that are one of a few words.
 
-use resilient_exporter::{BufferCompression, Compression, FallbackFormat, Refused};
+use resilient_exporter::{BufferCompression, Compression, FallbackFormat, Refused, ReplayOrder};
 
 use super::{TracesExporter, TracesProcessor, TracesSampler};
 
@@ -63,6 +63,11 @@ impl Choice for FallbackFormat {
 impl Choice for Refused {
     const WORDS: &'static [&'static str] = &["keep", "dead-letter"];
     const VALUES: &'static [Self] = &[Self::Keep, Self::DeadLetter];
+}
+
+impl Choice for ReplayOrder {
+    const WORDS: &'static [&'static str] = &["oldest", "newest"];
+    const VALUES: &'static [Self] = &[Self::Oldest, Self::Newest];
 }
 
 impl Choice for Compression {

@@ -28,16 +28,16 @@ pub(super) fn without_effect(
     settings: &mut Settings,
     switch: &'static Setting,
     errors: Vec<InvalidSetting>,
-    transport: Result<otlp_transport::Config, otlp_transport::ConfigError>,
+    endpoints: Result<otlp_transport::Endpoints, otlp_transport::ConfigError>,
 ) {
     let (kept, idle): (Vec<_>, Vec<_>) =
         std::mem::take(&mut settings.warnings).into_iter().partition(|warning| has_effect(&warning.setting, switch));
     settings.warnings = kept;
     let mut texts = errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    match transport {
-        Ok(transport) => {
-            texts.extend(transport.notes().iter().map(ToString::to_string));
-            settings.transport = transport;
+    match endpoints {
+        Ok(endpoints) => {
+            texts.extend(endpoints.notes().map(ToString::to_string));
+            (settings.transport, settings.failover) = (endpoints.primary, endpoints.failover);
         }
         Err(error) => texts.push(error.to_string()),
     }

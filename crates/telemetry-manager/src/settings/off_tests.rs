@@ -19,6 +19,8 @@ fn off_is_off_whatever_else_is_set_and_says_so_in_one_warning() {
             &[("OTEL_EXPORTER_OTLP_HEADERS", "a b=1")],
             &[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem")],
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem")],
+            &[("TELEMETRY_FAILOVER_ENDPOINTS", "http://b:4317;header=/h")],
+            &[("OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT", "ftp://b")],
             &[("TELEMETRY_REQUEST_MAX_BYTES", "lots")],
             &[("TELEMETRY_JOURNAL_MAX_BYTES", "1")],
             &[("TELEMETRY_STATE_DIR_REQUIRED", "true"), ("TELEMETRY_FALLBACK_MAX_BYTES", "lots")],

@@ -19,6 +19,8 @@ fn value() -> impl Strategy<Value = OsString> {
         "[0-9]{0,25}(ms|s|m|h|d|KiB|MiB|TB|%|,|=|\\.| )?[0-9]{0,5}(s|h)?".prop_map(OsString::from),
         "(true|false|none|otlp|tracecontext|baggage|always_on|traceidratio|unlimited|gzip|grpc|batch)?[,= ]?"
             .prop_map(OsString::from),
+        "(http://b:4318|b|https://c)[,;](protocol|headers-file|certificate|client-key)?=?[a-z/:,;=@#]{0,12}"
+            .prop_map(OsString::from),
         "(http://)?[a-z.\\[\\]:@/?#%=,]{0,20}".prop_map(OsString::from),
         any::<String>().prop_map(OsString::from),
         vec(any::<u8>(), 0..20).prop_map(OsString::from_vec),

@@ -12,7 +12,7 @@ use super::table::{
     JOURNAL_ENABLED, JOURNAL_STAGING, NOT_SUPPORTED, PROCESSOR, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER,
     SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
-use super::{Chosen, Settings, TracesProcessor, directories, off, slips, vendors};
+use super::{Chosen, Settings, TracesProcessor, directories, failover, off, slips, vendors};
 use crate::error::{InvalidSetting, SetupError};
 
 /// A remark about a setting: a value that is ignored, and the one that holds instead, or a value that rarely means its
@@ -128,7 +128,7 @@ pub(crate) fn resolve(
         .with_max_response_bytes(settings.response_max_bytes.clamp(1 << 10, 64 << 20));
     let timeout = before.exporter.request.attempt_timeout;
     if let Some(switch) = off::switch(&settings) {
-        off::without_effect(&mut settings, switch, errors, transport.check_over(vars));
+        off::without_effect(&mut settings, switch, errors, transport.check_endpoints_over(vars));
         raise_attempt_timeout(&mut settings, timeout);
         return Ok(settings);
     }
@@ -136,23 +136,16 @@ pub(crate) fn resolve(
         return Err(Refused { error: SetupError::Settings(errors), warnings: settings.warnings });
     }
     // Certificates and headers are of use to the sender alone.
-    let transport = if code.has_transport { transport.check_over(vars) } else { transport.build_over(vars) };
-    match transport {
-        Ok(transport) => settings.transport = transport,
-        Err(error) if code.has_transport => {
-            settings.warn(
-                error.setting(),
-                format!("{error}; it has no effect: the program sends by a transport of its own"),
-            );
+    if code.has_transport {
+        failover::leave(&mut settings, transport.check_endpoints_over(vars));
+    } else {
+        match transport.build_endpoints_over(vars) {
+            Ok(endpoints) => failover::take(&mut settings, endpoints),
+            Err(error) => return Err(Refused { error: error.into(), warnings: settings.warnings }),
         }
-        Err(error) => return Err(Refused { error: error.into(), warnings: settings.warnings }),
+        failover::warn_of_delay(&mut settings, |name| raw(vars, name).is_some());
     }
     raise_attempt_timeout(&mut settings, timeout);
-    for note in settings.transport.notes().to_vec() {
-        if !code.has_transport {
-            settings.warn(note.setting, note.message);
-        }
-    }
     Ok(settings)
 }
 

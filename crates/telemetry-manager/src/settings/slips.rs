@@ -102,8 +102,9 @@ fn is_known(name: &str) -> bool {
 }
 
 /// The variables of the OTLP family that stand in no row.
-const OF_TRACES: [&str; 9] = [
+const OF_TRACES: [&str; 10] = [
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
     "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
     "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",

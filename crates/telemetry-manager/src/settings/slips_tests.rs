@@ -31,6 +31,8 @@ fn quotation_marks_of_an_env_file_are_not_a_part_of_any_value() {
             "OTEL_RESOURCE_ATTRIBUTES" => "team=a".to_owned(),
             "TELEMETRY_STATE_DIR" | "TELEMETRY_FALLBACK_DIR" => "/somewhere".to_owned(),
             "OTEL_SERVICE_VERSION" => "1.2".to_owned(),
+            "TELEMETRY_FAILOVER_ENDPOINTS" => "http://b:4317;protocol=grpc".to_owned(),
+            "OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT" => "http://b:4317".to_owned(),
             _ => row.default(),
         };
         let value = if value.is_empty() { "my api".to_owned() } else { value };
@@ -177,6 +179,16 @@ fn another_variable_behind_a_value_is_not_shown() {
             continue; // an error, or a list of secrets
         }
         let value = format!("one {}=x-key=canary", "OTEL_EXPORTER_OTLP_HEADERS");
+        if matches!(row.name, "TELEMETRY_FAILOVER_ENDPOINTS" | "OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT") {
+            let error = Settings::from_environment([(row.name, &value)]).expect_err(row.name).to_string();
+            assert!(error.contains("one ***") && !error.contains("canary"), "{error}");
+            let options = ["headers-file", "protocol", "certificate"];
+            for option in options.iter().filter(|_| row.name == "TELEMETRY_FAILOVER_ENDPOINTS") {
+                let settings = read(&[(row.name, &format!("http://b:4317;{option}={value}"))]);
+                assert!(!format!("{settings:?} {:?}", settings.warnings()).contains("canary"), "{settings:?}");
+            }
+            continue;
+        }
         if row.accepted().contains("PEM") {
             let vars = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c"), (row.name, &*value)];
             let error = Settings::from_environment(vars).expect_err(row.name).to_string();

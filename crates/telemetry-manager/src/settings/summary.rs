@@ -34,10 +34,18 @@ impl Settings {
             return line;
         }
         let proxy = self.transport.proxy().map_or(String::new(), |proxy| format!(" through the proxy {proxy}"));
+        let mut failover = String::new();
+        for (at, config) in self.failover.iter().enumerate() {
+            let then = if at == 0 { ", then" } else { "," };
+            let _ = write!(failover, "{then} {} ({})", config.endpoint(), config.protocol());
+        }
+        if !failover.is_empty() {
+            let _ = write!(failover, ", back after {}", format_duration(self.exporter.failover.failback_delay));
+        }
         let Exporter { buffer, circuit_breaker, retry, fallback, journal, state_dir, .. } = &self.exporter;
         let _ = write!(
             line,
-            "; collector {} ({}, {} a request){proxy}; buffer {} spans, {}, {}; breaker opens after {} failures for {}; {} retries \
+            "; collector {} ({}, {} a request){proxy}{failover}; buffer {} spans, {}, {}; breaker opens after {} failures for {}; {} retries \
              from {} to {}",
             self.transport.endpoint(),
             self.transport.protocol(),

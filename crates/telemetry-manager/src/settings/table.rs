@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use resilient_exporter::{BufferCompression, Compression, FallbackFormat, Refused};
+use resilient_exporter::{BufferCompression, Compression, FallbackFormat, Refused, ReplayOrder};
 
 use super::choice::Choice as _;
 use super::field::{Field as _, Value};
@@ -66,6 +66,7 @@ impl Setting {
 pub(crate) enum Group {
     Service,
     Collector,
+    Failover,
     Traces,
     Batches,
     Breaker,
@@ -77,9 +78,10 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Service,
         Self::Collector,
+        Self::Failover,
         Self::Traces,
         Self::Batches,
         Self::Breaker,
@@ -94,6 +96,7 @@ impl Group {
         match self {
             Self::Service => "The service",
             Self::Collector => "The collector",
+            Self::Failover => "Other collectors",
             Self::Traces => "Traces",
             Self::Batches => "Batches",
             Self::Breaker => "The circuit breaker",
@@ -111,7 +114,7 @@ impl Group {
 /// - `exporter.buffer.max_spans`, `batch.max_queue_size`: a field that code changes by a closure;
 /// - `with_service_name: service_name`: a field that code changes by a method;
 /// - `with_propagators: propagators, read by lists::propagators`: the same, with text that needs a reader of its own;
-/// - `with_timeout: transport, get |settings| ..`: `otlp-transport` reads the variable.
+/// - `with_timeout: transport, get |settings| ..`: `otlp-transport` reads the variable; `failover` in the same way.
 macro_rules! access {
     (exporter.$group:ident.$field:ident) => {
         access!(@ concat!(stringify!($group), ".", stringify!($field)), exporter.$group.$field)
@@ -121,6 +124,9 @@ macro_rules! access {
     };
     ($method:ident: transport, get $get:expr) => {
         (stringify!($method), "transport", $get as Get, None)
+    };
+    ($method:ident: failover, get $get:expr) => {
+        (stringify!($method), "failover", $get as Get, None)
     };
     ($method:ident: $($field:ident).+, read by $read:path) => {
         (
@@ -197,12 +203,20 @@ const fn seconds(min_ms: u64, max_s: u64) -> Kind {
 
 const PROXY: &str = "http://host:port or https://host:port, with user:password@ percent-encoded in front of the host; \
                      without a scheme http, without a port 80 or 443";
+const MEMBERS: &str = "url[;option=value].. separated by commas, with the options headers-file, protocol, certificate, \
+                       client-certificate and client-key";
 const DIRECT: &str = "hosts separated by commas or blanks: names, suffixes such as .example.com, addresses, networks, *; \
                       each with :port behind it or not";
 
 /// The proxy in effect, without its credentials.
 fn proxy(settings: &Settings) -> Value {
     Value::Text(settings.transport.proxy().unwrap_or_default().to_owned())
+}
+
+/// The endpoints behind the primary one, without their options.
+fn failover(settings: &Settings) -> Value {
+    let shown = settings.failover.iter().map(otlp_transport::Config::endpoint).collect::<Vec<_>>();
+    Value::Text(shown.join(","))
 }
 
 /// The largest number that the specification asks an SDK to accept (environment variables, "Integer").
@@ -334,6 +348,21 @@ settings! {
             count(1, 64), Default,
             "Requests at a time. The exporter begins with one, adds one for each round of quick answers, and halves their \
              number after a failure or a throttle.";
+    }
+    Failover {
+        FAILOVER_ENDPOINTS: "TELEMETRY_FAILOVER_ENDPOINTS",
+            (with_failover_endpoints: failover, get |settings, _| failover(settings)),
+            Kind::Text(MEMBERS), Error,
+            "Collectors that take over, in this order, while those before them are unavailable; 16 with the first one \
+             at most. Each URL is read as `OTEL_EXPORTER_OTLP_ENDPOINT` is, and each setting above holds for it, but \
+             headers and client certificate, which go to the same host alone ([failover.md](failover.md)).";
+        FALLBACK_ENDPOINT: "OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT",
+            (with_fallback_endpoint: failover, get |_, _| Value::Text(String::new())),
+            Kind::Text("a URL such as http://localhost:4317 or https://collector:4317, or unix:///path/to/socket"), Error,
+            "One such collector behind those of the list, which has the headers and the client certificate of the first \
+             one on any host, but never over plain HTTP where the first one has TLS.";
+        FAILBACK_DELAY: "TELEMETRY_FAILBACK_DELAY", (exporter.failover.failback_delay), seconds(1_000, DAY), Default,
+            "How long a collector must have taken single batches, without a failure, until all batches return to it.";
     }
     Traces {
         SAMPLER: "OTEL_TRACES_SAMPLER", (with_sampler: sampler), Kind::Choice(TracesSampler::WORDS), Default,
@@ -506,12 +535,19 @@ settings! {
              a dead letter at once, also where a wrong key or URL is the reason.";
         REPLAY_RATE: "TELEMETRY_REPLAY_RATE", (exporter.replay.rate), Kind::Rate, Default,
             "Spans a second that are sent from files, at most.";
+        REPLAY_ORDER: "TELEMETRY_REPLAY_ORDER", (exporter.replay.order), Kind::Choice(ReplayOrder::WORDS), Default,
+            "Which stored spans are sent first: with `oldest` those that the limits would remove next, with `newest` \
+             those of the newest file, so that dashboards have the present first; every eighth group is the oldest all \
+             the same. Spans in memory go before stored ones.";
         MAX_AGE_AT_SEND: "TELEMETRY_MAX_AGE_AT_SEND", (with_max_age_at_send: exporter.max_age_at_send),
             seconds(1_000, 3650 * DAY), Default,
             "Longest time from the end of a span to its sending; older spans become dead letters (`too_old`) instead. \
              For collectors that refuse or silently drop them. Rests while the wall clock is not believed.";
     }
     Process {
+        OUTAGE_SPAN: "TELEMETRY_OUTAGE_SPAN", (with_outage_span: exporter.outage_span), Kind::Bool, Default,
+            "Whether each outage of the collector makes a span `holdfast.outage` once it has ended, from its first \
+             failed call to its first successful one: a gap on the timeline has its reason there. No sampler sees it.";
         SHUTDOWN_TIMEOUT: "TELEMETRY_SHUTDOWN_TIMEOUT", (exporter.shutdown.timeout), seconds(100, 3600), Default,
             "The longest shutdown: three fifths of it for the network, the rest for the disk; without a directory nine \
              tenths for the network. With the processor `batch` the exporter has seven tenths of it, and the last \
@@ -538,6 +574,4 @@ pub(crate) const NOT_SUPPORTED: &[(&str, &str)] = &[
         "OTEL_BSP_MAX_CONCURRENT_EXPORTS",
         "no export waits for the collector; TELEMETRY_MAX_CONCURRENCY bounds the requests at a time",
     ),
-    ("TELEMETRY_FAILOVER_ENDPOINTS", "this version sends to one collector"),
-    ("TELEMETRY_FAILBACK_DELAY", "this version sends to one collector"),
 ];

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
-use resilient_exporter::{BufferCompression, Compression, FallbackFormat, Refused, SyncPolicy};
+use resilient_exporter::{BufferCompression, Compression, FallbackFormat, Refused, ReplayOrder, SyncPolicy};
 
 use super::field::Value;
 use super::kind::{Kind, OnBad};
@@ -73,6 +73,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     let letters = &settings.exporter.dead_letter;
     assert_eq!((letters.max_bytes, letters.max_age), (64 << 20, Duration::from_secs(30 * 86_400)));
     assert_eq!((settings.exporter.replay.rate, settings.exporter.refused), (None, Refused::Keep));
+    assert_eq!(settings.exporter.replay.order, ReplayOrder::Oldest);
     let shutdown = &settings.exporter.shutdown;
     assert_eq!((shutdown.timeout, shutdown.replay), (Duration::from_secs(5), Duration::from_secs(1)));
     assert_eq!(settings.exporter.threads.niceness, 5);
@@ -86,7 +87,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert_eq!(settings.chosen.state_dir_from, "HOME");
     let exporter = &settings.exporter;
     assert_eq!((exporter.state_dir_required, exporter.free_space_reserve), (false, 64 << 20));
-    assert_eq!(exporter.max_concurrency, 8);
+    assert_eq!((exporter.max_concurrency, exporter.outage_span), (8, false));
     assert_eq!(
         settings.exporter.state_dir.as_deref(),
         Some(Path::new("/users/someone/.local/state/holdfast/unknown_service"))
@@ -132,7 +133,7 @@ fn every_field_has_a_row() {
         let below = |row: &'static Setting| row.field.strip_prefix(parent)?.split('.').next().map(str::to_owned);
         SETTINGS.iter().filter_map(below).collect::<BTreeSet<_>>()
     };
-    let private = ["preset", "warnings", "in_code", "chosen", "service_namespace"].map(str::to_owned);
+    let private = ["preset", "warnings", "remarks", "in_code", "chosen", "service_namespace"].map(str::to_owned);
     let shown = fields(&format!("{:#?}", Settings::defaults()));
     assert_eq!(shown, &rows("") | &BTreeSet::from(private));
     assert_eq!(fields(&format!("{:#?}", Batch::default())), rows("batch."));
@@ -156,7 +157,8 @@ fn every_field_has_a_row() {
 fn a_field_of_the_exporter_has_the_name_of_its_variable() {
     for row in SETTINGS.iter().filter(|row| row.field.starts_with("exporter.")) {
         let name = row.name.to_lowercase();
-        let path = row.field.trim_start_matches("exporter.").replace("threads.", "thread.").replace('.', "_");
+        let path = row.field.trim_start_matches("exporter.").replace("threads.", "thread.");
+        let path = path.trim_start_matches("failover.").replace('.', "_");
         assert_eq!(name.trim_start_matches("telemetry_").trim_start_matches("otel_"), path);
     }
 }
@@ -441,6 +443,22 @@ fn refused_batches_are_kept_unless_strict_mode_is_asked_for() {
     assert_eq!(settings.exporter.refused, Refused::Keep);
     let warnings: Vec<_> = settings.warnings().iter().map(ToString::to_string).collect();
     let expected = "TELEMETRY_REFUSED=\"drop\" is not accepted, keep is used; accepted is keep or dead-letter";
+    assert_eq!(warnings, [expected]);
+}
+
+#[test]
+fn stored_spans_are_sent_oldest_first_unless_the_newest_are_asked_for() {
+    let order = |value| good(&[("TELEMETRY_REPLAY_ORDER", value)]);
+    for (value, expected) in
+        [("newest", ReplayOrder::Newest), ("Newest", ReplayOrder::Newest), ("oldest", ReplayOrder::Oldest)]
+    {
+        let settings = order(value);
+        assert_eq!((settings.exporter.replay.order, settings.warnings().len()), (expected, 0), "{value}");
+    }
+    let settings = order("newst");
+    assert_eq!(settings.exporter.replay.order, ReplayOrder::Oldest);
+    let warnings: Vec<_> = settings.warnings().iter().map(ToString::to_string).collect();
+    let expected = "TELEMETRY_REPLAY_ORDER=\"newst\" is not accepted, oldest is used; accepted is oldest or newest";
     assert_eq!(warnings, [expected]);
 }
 

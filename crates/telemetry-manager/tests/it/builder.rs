@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{Setup, trace};
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry_sdk::trace::{Sampler, SpanData, SpanExporter, SpanLimits};
-use telemetry_manager::resilient_exporter::{Compression, FallbackFormat, Refused, SyncPolicy};
+use telemetry_manager::resilient_exporter::{Compression, FallbackFormat, Refused, ReplayOrder, SyncPolicy};
 use telemetry_manager::{Builder, Propagator, SETTINGS, SetupError, TracesExporter, TracesProcessor, otlp_transport};
 
 #[test]
@@ -88,6 +88,8 @@ fn given_in_code() -> Builder {
         .with_client_certificate("/c.pem")
         .with_client_key("/k.pem")
         .with_compression(otlp_transport::Compression::Gzip)
+        .with_failover_endpoints(["http://192.0.2.3:9"])
+        .with_failback_delay(minute)
         .with_vendor("xray")
         .with_request_max_bytes(65_536)
         .with_connection_max_age(minute)
@@ -135,6 +137,7 @@ fn given_in_code() -> Builder {
         .with_dead_letter_max_bytes(12 << 20)
         .with_dead_letter_max_age(minute * 3)
         .with_replay_rate(NonZeroU32::new(12))
+        .with_replay_order(ReplayOrder::Newest)
         .shutdown(|shutdown| {
             shutdown.timeout = Duration::from_secs(8);
             shutdown.replay = Duration::from_millis(300);
@@ -144,9 +147,16 @@ fn given_in_code() -> Builder {
 
 #[test]
 fn each_setting_of_the_table_can_be_given_in_code() {
-    // Headers are secret, the transport shows neither `insecure` nor hosts without a proxy, and a sampler or attributes
-    // in code are values of the SDK: other tests look at their effects.
-    let unseen = ["with_header", "with_insecure", "without_proxy", "with_sampler", "with_resource_attributes"];
+    // Headers are secret, the transport shows neither `insecure` nor hosts without a proxy, the fallback endpoint is one
+    // of the others, and a sampler or attributes in code are values of the SDK: other tests look at their effects.
+    let unseen = [
+        "with_header",
+        "with_insecure",
+        "without_proxy",
+        "with_fallback_endpoint",
+        "with_sampler",
+        "with_resource_attributes",
+    ];
     let settings = given_in_code().settings().expect("valid");
     for row in SETTINGS.iter().filter(|row| !unseen.contains(&row.builder)) {
         assert_ne!(row.value(&settings), row.default(), "{} is not set by {}", row.name, row.builder);
@@ -201,6 +211,7 @@ fn each_method_sets_its_own_field() {
     assert_eq!((s.journal.sync_timeout, s.journal.max_bytes), (Duration::from_millis(20), 17 << 20));
     assert_eq!((s.dead_letter.max_bytes, s.dead_letter.max_age), (12 << 20, minute * 3));
     assert_eq!((s.replay.rate, s.request.max_bytes), (NonZeroU32::new(12), 65_536));
+    assert_eq!(s.replay.order, ReplayOrder::Newest);
     assert_eq!((s.attribute_value_length_limit, s.span_attribute_value_length_limit), (Some(70), Some(71)));
     assert_eq!(s.max_age_at_send, Some(minute));
     assert_eq!(s.request.max_spans, NonZeroUsize::new(77));

@@ -5,6 +5,7 @@ mod builder;
 mod delivery;
 mod directories;
 mod disabled;
+mod failover;
 mod faults;
 mod files;
 mod flush;

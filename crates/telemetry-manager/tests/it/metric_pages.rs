@@ -87,7 +87,16 @@ fn the_dashboard_is_json_with_unique_ids_and_a_data_source_that_is_chosen() {
     let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().expect("an id")).collect();
     assert_eq!(ids.len(), panels.len());
     let rows: Vec<_> = panels.iter().filter(|panel| panel["type"] == "row").map(|row| &row["title"]).collect();
-    assert_eq!(rows, ["Is anything lost?", "Is anything waiting?", "Who is down or refusing?", "Is it recovering?"]);
+    assert_eq!(
+        rows,
+        [
+            "Is anything lost?",
+            "Is anything waiting?",
+            "Who is down or refusing?",
+            "Is it recovering?",
+            "How late do spans arrive?"
+        ]
+    );
     for panel in panels.iter().filter(|panel| panel["type"] != "row") {
         let targets = panel["targets"].as_array().expect("targets");
         assert!(!targets.is_empty() && panel["description"].as_str().is_some_and(|text| text.ends_with('.')));

@@ -80,8 +80,9 @@ fn numbers() -> Vec<Row> {
             .answers::<Numbers>(200, "The metrics, and the ledger", example(include_str!("examples/metrics.json"))),
         Row::new("get", "/telemetry-test/outages", Need::TokenElsewhere, "getOutages", "The outages of the collector")
             .about(
-                "The newest 32 since the start of the process: the reason of a gap in the spans. `to` is null while one \
-                 lasts.",
+                "The newest 32, of earlier processes too: the reason of a gap in the spans. `to` is null while one \
+                 lasts, and for good where its process ended before it did: then `interrupted` is true. The state \
+                 directory keeps them.",
             )
             .answers::<Outages>(200, "The outages, the oldest first", outages()),
         Row::new("get", "/telemetry-test/events", Need::TokenElsewhere, "getEvents", "Events as they happen")
@@ -102,11 +103,15 @@ fn outages() -> Value {
         "endpoint": "http://collector:4317",
         "from": "2026-11-28T10:15:02.120Z",
         "to": "2026-11-28T10:17:40.003Z",
+        "interrupted": false,
         "cause": "HTTP status 503",
         "remedy": "wait, or look at the collector's own health",
         "waited": 48_120,
         "lost": {},
-        "possible_duplicates": 512
+        "possible_duplicates": 512,
+        "lateness_seconds": 161.204,
+        "peak_memory_bytes": 9_175_040,
+        "peak_disk_bytes": 21_012_480
     }]})
 }
 

@@ -66,6 +66,11 @@ fn metrics_are_the_ledger_in_prometheus_text() {
     assert_eq!(duration("count", ""), 1.0);
     assert_eq!((duration("bucket", "le=\"30.0\""), duration("bucket", "le=\"+Inf\"")), (1.0, 1.0));
     assert!(duration("sum", "") > 0.0);
+    let lateness = |end: &str| at(&format!("holdfast_delivery_lateness_seconds_{end}"));
+    assert_eq!(lateness("count{signal=\"traces\"}"), 1.0);
+    assert_eq!(lateness("bucket{signal=\"traces\",le=\"86400.0\"}"), 1.0);
+    assert!(lateness("sum{signal=\"traces\"}") > 0.0);
+    assert_eq!(at("holdfast_items_oldest_age_seconds{signal=\"traces\"}"), 0.0);
 }
 
 #[test]

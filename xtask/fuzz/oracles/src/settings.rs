@@ -84,6 +84,11 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
         (_, true) => "OTEL_EXPORTER_OTLP_ENDPOINT",
         (_, false) => "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     };
+    if place & 0x10 != 0 && place % 5 != 1 {
+        vars.insert("TELEMETRY_FAILOVER_ENDPOINTS", OsString::from_vec(value));
+        // Behind a comma it would be a host, behind a semicolon the value of an option.
+        return sure && free_of(b",;");
+    }
     vars.insert(name, OsString::from_vec(value));
     sure
 }
@@ -91,7 +96,7 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 const SECRET: &str = "c4n4ry-s3cr3t";
 
 /// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
-const NAMES: [&str; 99] = [
+const NAMES: [&str; 103] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",
     "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
@@ -173,6 +178,7 @@ const NAMES: [&str; 99] = [
     "OTEL_EXPERIMENTAL_CONFIG_FILE",
     "TELEMETRY_SHUTDOWN_REPLAY",
     "TELEMETRY_CONNECTION_MAX_AGE",
+    "TELEMETRY_REPLAY_ORDER",
     "HTTPS_PROXY",
     "https_proxy",
     "HTTP_PROXY",
@@ -191,6 +197,9 @@ const NAMES: [&str; 99] = [
     "TELEMETRY_JOURNAL_STAGING",
     "TELEMETRY_SHUTDOWN_TIMEOUT",
     "TELEMETRY_THREAD_NICENESS",
+    "TELEMETRY_OUTAGE_SPAN",
+    "OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT",
 ];
 
 /// A value of each kind in each variable, good and bad ones, and secrets.
@@ -216,6 +225,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         "a=1,b",
         "/var/lib/x",
         "relative/dir",
+        "http://b:4317;protocol=grpc,https://c;x=y",
         "\u{e9}",
         " ",
     ];
@@ -238,6 +248,9 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("secret-without-scheme", 3, "user:", "localhost:4317"),
         ("secret-query", 0x44, "token=", "&x=y#z"),
         ("secret-path", 0x22, "", "/v1/traces"),
+        ("secret-password-of-a-member", 0x16, "user:", "b:4317,http://c:4317"),
+        ("secret-query-of-a-member", 0x13, "token=", ";protocol=grpc"),
+        ("secret-path-of-a-member", 0x3b, "", ";header=x"),
         ("secret-of-a-proxy", 0x82, "user:", "proxy:3128"),
         ("secret-of-a-bad-proxy", 0xc8, "user:1#", "proxy:3128"),
     ] {

@@ -1,11 +1,12 @@
 //! Our exporter and its files against programs that share no code with it: the OpenTelemetry Collector, jq, gzip, zstd,
 //! and google.protobuf; compared span by span. And the Collector behind real proxies,
-//! behind TLS, on Unix sockets, behind a token, and with compressed requests; and with logs and metrics.
+//! behind TLS, on Unix sockets, behind a token, and with compressed requests; with logs and metrics; and two of it.
 
 mod auth;
 mod calls;
 mod certificates;
 mod codings;
+mod failover;
 mod files;
 mod names;
 mod otelcol;
@@ -64,12 +65,23 @@ pub enum Part {
     Codings,
     /// With logs and metrics.
     Signals,
+    /// Two Collectors.
+    Failover,
 }
 
 impl Part {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 8] =
-        [Self::Proxies, Self::Tls, Self::Peers, Self::Names, Self::Socket, Self::Auth, Self::Codings, Self::Signals];
+    pub const ALL: [Self; 9] = [
+        Self::Proxies,
+        Self::Tls,
+        Self::Peers,
+        Self::Names,
+        Self::Socket,
+        Self::Auth,
+        Self::Codings,
+        Self::Signals,
+        Self::Failover,
+    ];
 
     /// The word on the command line, with which the names of its checks begin.
     #[must_use]
@@ -83,6 +95,7 @@ impl Part {
             Self::Auth => "auth",
             Self::Codings => "codings",
             Self::Signals => "signals",
+            Self::Failover => "failover",
         }
     }
 }
@@ -204,6 +217,11 @@ impl Checks {
                 Part::Socket => self.run(&format!("{name}: {protocol}"), || sockets::delivery(setup, protocol)),
                 Part::Auth => self.run(&format!("{name}: {protocol}"), || auth::token(setup, protocol)),
                 Part::Codings => self.run(&format!("{name}: {protocol}"), || codings::delivery(setup, protocol)),
+                Part::Failover => {
+                    for (words, check) in failover::CHECKS {
+                        self.run(&format!("{name}: {words}, {protocol}"), || check(setup, protocol));
+                    }
+                }
                 Part::Signals => {
                     for signal in signals::OFFERED {
                         let check = || signals::killed(setup, signal, protocol);

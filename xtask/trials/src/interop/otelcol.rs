@@ -91,6 +91,12 @@ impl<'a> Otelcol<'a> {
         Self::start_with(setup, "auth.yaml", folder, Places::Plain(grpc, http), vars)
     }
 
+    /// The same, with smaller limits on requests.
+    pub(super) fn limited(setup: &'a Setup, folder: &Path) -> Result<Self, Failure> {
+        let [grpc, http] = free(Ipv4Addr::LOCALHOST)?;
+        Self::start_with(setup, "limited.yaml", folder, Places::Plain(grpc, http), vec![])
+    }
+
     /// The same, with its record in protobuf too, beside the other.
     pub(super) fn both_forms(setup: &'a Setup, folder: &Path) -> Result<Self, Failure> {
         let [grpc, http] = free(Ipv4Addr::LOCALHOST)?;

@@ -23,7 +23,7 @@ use crate::core::{Core, Endpoint, Policy};
 use crate::seams::clock::Clock;
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
-use crate::seams::settings::{DeadLetters as DeadLetterSettings, FallbackFormat, Files};
+use crate::seams::settings::{DeadLetters as DeadLetterSettings, FallbackFormat, Files, ReplayOrder};
 use crate::shell::commit::Committer;
 use crate::shell::shared::{Parts, Shared};
 use crate::stores::files::{FileStore, Place};
@@ -243,6 +243,7 @@ impl Computer {
             request_max_spans: usize::MAX,
             fallback: self.fallback,
             replay_rate: None,
+            replay_order: ReplayOrder::Oldest,
             strict: false,
             incarnation: journal.as_ref().map_or(self.processes << 32, Journal::incarnation),
         };
@@ -262,7 +263,7 @@ impl Computer {
             max_age_at_send: None,
             clock,
             backoff: Box::new(backoff),
-            endpoint: "sim".to_owned(),
+            endpoints: vec!["sim".to_owned()],
             no_fallback: None,
             storage_notes: Vec::new(),
             journal_timeout: Duration::from_millis(100),

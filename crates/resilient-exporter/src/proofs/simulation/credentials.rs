@@ -8,7 +8,6 @@ use otlp_payload::Payload;
 use super::replicas::{Replica, Reply};
 use super::world::{HOUR, Load, MINUTE, OPEN, Sent, World, ms, secs};
 use super::{Setup, numbers};
-use crate::core::Core;
 
 /// Between two refreshes of a token.
 const REFRESH_EVERY: Duration = secs(10);
@@ -81,7 +80,7 @@ impl Tokens {
 impl World {
     pub(super) fn set_tokens(&mut self, tokens: Tokens) {
         self.tokens = Some(tokens);
-        self.simulation.core.set_can_change(true);
+        self.simulation.core.set_can_change(0, true);
     }
 
     fn tokens(&mut self) -> &mut Tokens {
@@ -118,7 +117,7 @@ impl World {
         if is_repeat || strict {
             return Some(Some(false));
         }
-        let endpoint = &self.simulation.core.endpoint;
+        let endpoint = &self.simulation.core.endpoints.current();
         let (is_paused, waits) = (endpoint.pause(now).is_some(), endpoint.waits_until(now).is_some());
         let is_closed = endpoint.state() == breaker::State::Closed;
         // Another call may be the probe.
@@ -162,7 +161,7 @@ impl World {
         assert!(earlier.is_none_or(|at| looked - at >= LOOK_EVERY), "looks follow too soon; {}", self.state());
         let tokens = self.tokens.as_ref().expect("looks without credentials that change");
         if tokens.held > tokens.used {
-            self.simulation.report(Core::on_credentials_changed);
+            self.simulation.report(|core| core.on_credentials_changed(0));
             self.simulation.poll();
         }
     }

@@ -78,9 +78,10 @@ impl Fallback for MemoryFallback {
             return Err(FallbackError::new("input/output error"));
         }
         let rank = |batch: &StoredBatch| if order == Order::Oldest { 0 } else { batch.failures.calls };
-        let mut order = self.batches.iter().map(|(place, batch)| (rank(batch), *place)).collect::<Vec<_>>();
+        let place = |place: u64| if order == Order::FewestFailuresNewest { u64::MAX - place } else { place };
+        let mut order = self.batches.iter().map(|(at, batch)| (rank(batch), place(*at), *at)).collect::<Vec<_>>();
         order.sort_unstable();
-        self.reading = order.into_iter().take(self.group).map(|(_, place)| place).collect();
+        self.reading = order.into_iter().take(self.group).map(|(_, _, place)| place).collect();
         if self.reading.is_empty() {
             return Ok(ReadBack::Empty);
         }
@@ -205,6 +206,10 @@ impl Fallback for Files {
             self.reading = batches.iter().map(|batch| span_ids(&batch.request).collect()).collect();
         }
         Ok(read)
+    }
+
+    fn read_ahead(&mut self, order: Order, _max_bytes: usize) {
+        self.store.read_ahead(order, 4_000);
     }
 
     fn settle(&mut self, fates: &[Fate]) -> Result<(), FallbackError> {

@@ -19,7 +19,9 @@ pub(super) enum Action {
         fails: bool,
     },
     /// The transport has found changed credentials.
-    ChangeCredentials,
+    ChangeCredentials {
+        endpoint: usize,
+    },
     /// The thread that compresses ends its job.
     Pack(Packed),
     /// A flush wants all batches on the disk, after an attempt of its own.
@@ -87,7 +89,7 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
         4 => disturbance().prop_map(Action::RunEffect),
         1 => Just(Action::Evict),
         1 => prop::bool::weighted(0.2).prop_map(|fails| Action::Redrive { fails }),
-        1 => Just(Action::ChangeCredentials),
+        1 => (0..4_usize).prop_map(|endpoint| Action::ChangeCredentials { endpoint }),
         1 => any::<bool>().prop_map(|attempts| Action::Save { attempts }),
     ]
 }

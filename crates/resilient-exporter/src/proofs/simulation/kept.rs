@@ -442,7 +442,7 @@ fn a_shutdown_reads_no_more_of_the_journal_than_the_collector_takes() {
         world.journal_turns();
         world.simulation.now += Duration::from_millis(100);
     }
-    let limit = world.core().endpoint.concurrency() + 1;
+    let limit = world.core().endpoints.current().concurrency() + 1;
     assert!(world.read.len() <= limit, "{} reads, and room for {limit} calls", world.read.len());
     world.simulation.report(Core::on_journal_closed);
     let ledger = world.core().ledger();

@@ -10,6 +10,7 @@
 //! | `credentials` | credentials that change, and the peer's opinion of them |
 //! | `refusals`, `order`, `stored`, `sizes`, `steady`, `early`, `drains` | scenarios with a name |
 //! | `ages` | spans that are too old to be sent |
+//! | `failover`, `watch` | several endpoints: scenarios and random worlds, and the rules of moves written anew |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
 //! | `packing` | batches that are compressed while they wait |
@@ -23,6 +24,7 @@ mod credentials;
 mod disk;
 mod drains;
 mod early;
+mod failover;
 mod history;
 mod kept;
 mod oracle;
@@ -39,6 +41,7 @@ mod stage;
 mod steady;
 mod stored;
 mod vanished;
+mod watch;
 mod world;
 mod worlds;
 
@@ -53,14 +56,14 @@ use span_buffer::Limits;
 
 use self::disk::{Disk, Files, MemoryFallback};
 use self::history::{Action, Answer, Disturbance, action, history};
-use crate::core::{AgeLimit, Call, Core, Effect, Endpoint, Policy, refusals_of, requests_in};
+use crate::core::{AgeLimit, Call, Core, Effect, Endpoint, Endpoints, Policy, refusals_of, requests_in};
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock as _, SystemClock};
 use crate::seams::fallback::{Change, ReadBack, Usage};
 use crate::seams::fates::{Fate, Refusal};
-use crate::seams::settings::FallbackFormat;
+use crate::seams::settings::{FallbackFormat, ReplayOrder};
 use crate::shell::disk::requests_of;
 
 type SpanKey = ([u8; 16], [u8; 8]);
@@ -160,8 +163,12 @@ struct Setup {
     fallback: bool,
     /// Batches that wait are compressed.
     compression: bool,
+    replay_order: ReplayOrder,
     strict: bool,
     seed: u64,
+    /// Endpoints in the list.
+    endpoints: usize,
+    failback_delay: Duration,
 }
 
 impl Setup {
@@ -176,8 +183,11 @@ impl Setup {
             failure_threshold: 3,
             fallback,
             compression: false,
+            replay_order: if seed.is_multiple_of(3) { ReplayOrder::Newest } else { ReplayOrder::Oldest },
             strict: false,
             seed,
+            endpoints: 1,
+            failback_delay: Duration::from_secs(30),
         }
     }
 
@@ -192,16 +202,23 @@ impl Setup {
             failure_threshold: 5,
             fallback: true,
             compression: false,
+            replay_order: ReplayOrder::Oldest,
             strict: false,
             seed: 1,
+            endpoints: 1,
+            failback_delay: Duration::from_secs(30),
         }
     }
 
     /// The core of a process that starts now, with `recovered` spans in the fallback.
     fn core(&self, recovered: u64, now: Instant) -> Core {
         let Self { limits, max_calls, failure_threshold, fallback, strict, seed, .. } = self.clone();
-        let breaker = breaker::Config::builder().with_failure_threshold(failure_threshold).with_seed(seed);
-        let endpoint = Endpoint::new(Machine::new(breaker.build().expect("valid")), now);
+        let endpoint = |at: usize| {
+            let seed = seed.wrapping_add(at as u64);
+            let breaker = breaker::Config::builder().with_failure_threshold(failure_threshold).with_seed(seed);
+            Endpoint::new(Machine::new(breaker.build().expect("valid")), now)
+        };
+        let endpoints = Endpoints::new((0..self.endpoints).map(endpoint).collect(), self.failback_delay);
         let policy = Policy {
             limits,
             max_calls,
@@ -209,10 +226,11 @@ impl Setup {
             request_max_spans: self.request_max_spans,
             fallback,
             replay_rate: None,
+            replay_order: self.replay_order,
             strict,
             incarnation: seed,
         };
-        let core = Core::new(policy, endpoint, recovered, seed);
+        let core = Core::new(policy, endpoints, recovered, seed);
         if self.compression { core.with_compression() } else { core }
     }
 }
@@ -279,16 +297,16 @@ impl Simulation {
     fn poll(&mut self) {
         let now = self.now;
         let age_limit = self.setup.age_limit;
-        let (calls, is_look_due) = self.report(|core| {
+        let (calls, looks) = self.report(|core| {
             core.on_age_limit(age_limit);
-            (core.poll_calls(now), core.poll_look(now))
+            (core.poll_calls(now), core.poll_looks(now))
         });
         self.note_abandoned();
         let last = self.calls.len();
         self.calls.extend(calls);
         self.end_damaged_calls();
         self.check_limits(&self.calls[last.min(self.calls.len())..]);
-        self.looks.extend(is_look_due.then_some(now));
+        self.looks.extend(looks.contains(&0).then_some(now));
         if self.core.is_stopped() {
             self.calls.clear();
         }
@@ -424,6 +442,9 @@ impl Simulation {
                     Ok(_) => core.on_group_deferred(now),
                     Err(error) => core.on_read_failed(&error.to_string(), now),
                 });
+                if self.effects.is_empty() {
+                    self.disk.read_ahead(order, 0);
+                }
             }
             Some(Effect::SettleGroup(fates)) => {
                 let refusals = fates.iter().flat_map(refused).cloned().collect::<Vec<_>>();
@@ -474,7 +495,10 @@ impl Simulation {
             Action::RunEffect(disturbance) => self.run_effect(disturbance),
             Action::Evict => self.evict(),
             Action::Redrive { fails } => self.redrive(fails),
-            Action::ChangeCredentials => self.report(Core::on_credentials_changed),
+            Action::ChangeCredentials { endpoint } => {
+                let endpoint = endpoint % self.setup.endpoints;
+                self.report(|core| core.on_credentials_changed(endpoint));
+            }
             Action::Pack(packed) => self.pack(packed),
             Action::Save { attempts } => {
                 if attempts {
@@ -526,8 +550,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_span_is_accounted_for_after_every_step(fallback: bool, seed: u64, history in history()) {
-        let mut simulation = in_memory(fallback, seed);
+    fn every_span_is_accounted_for_after_every_step(
+        fallback: bool,
+        seed: u64,
+        endpoints in 1..=4_usize,
+        history in history(),
+    ) {
+        let mut setup = Setup::small(fallback, seed);
+        setup.endpoints = endpoints;
+        let mut simulation = Simulation::new(Box::new(MemoryFallback::in_groups_of(3)), setup);
         simulation.setup.age_limit = (seed % 4 == 1).then(ages::limit);
         let mut simulation = run(simulation, history)?;
         simulation.deliver_everything();

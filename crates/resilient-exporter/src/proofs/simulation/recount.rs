@@ -2,6 +2,7 @@
 
 use super::{Answer, Disturbance, Simulation, in_memory};
 use crate::core::{Content, Effect};
+use crate::report::position::Position;
 
 impl Simulation {
     /// Recounts every term of the ledger from the spans in the place that the term names.
@@ -31,6 +32,12 @@ impl Simulation {
         equal("in_fallback by the fallback's count", ledger.in_fallback, self.disk.usage().spans)?;
         let answered = self.acknowledged + self.rejected - self.unmarked;
         equal("answered", ledger.delivered + ledger.rejected, answered.cast_unsigned())?;
+        let taken = (0..self.core.endpoints.len()).map(|at| self.core.accounts.taken(Position::new(at)));
+        let (delivered, rejected) = taken.fold((0, 0), |(delivered, rejected), taken| {
+            (delivered + taken.delivered as u64, rejected + taken.rejected as u64)
+        });
+        equal("delivered by endpoint", ledger.delivered, delivered)?;
+        equal("rejected by endpoint", ledger.rejected, rejected)?;
         equal("redriven", ledger.redriven, self.redriven)?;
         equal(
             "dead_lettered",

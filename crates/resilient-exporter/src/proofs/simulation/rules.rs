@@ -34,7 +34,7 @@ fn an_outage_spends_no_batch() {
     simulation.core.policy_mut().max_calls = 4;
     simulation.offer(10);
     run(&mut simulation, 250, |_| UNAVAILABLE);
-    assert!(simulation.core.endpoint.trips() >= 3, "several probes failed");
+    assert!(simulation.core.endpoints.current().trips() >= 3, "several probes failed");
     let calls = simulation.core.memory.waiting().map(|entry| entry.calls).collect::<Vec<_>>();
     assert_eq!(calls, [3], "only the calls before the breaker opened are charged");
     assert!(simulation.effects.is_empty());
@@ -65,7 +65,7 @@ fn a_throttled_batch_is_not_charged() {
     simulation.offer(10);
     run(&mut simulation, 200, |_| Answer::Throttle(5_000));
     let calls = simulation.core.memory.waiting().map(|entry| entry.calls).collect::<Vec<_>>();
-    assert_eq!((calls, simulation.core.endpoint.trips()), (vec![0], 0));
+    assert_eq!((calls, simulation.core.endpoints.current().trips()), (vec![0], 0));
     let attempts = simulation.core.accounts.counters.failures();
     assert!((20..=40).contains(&attempts), "one call each 5 s: {attempts}");
 }

@@ -9,6 +9,7 @@ use super::replicas::{Balancing, Replica, Reply};
 use super::world::{HOUR, Load, MINUTE, OPEN, World, ms, secs};
 use super::{Disturbance, Setup};
 use crate::core::Effect;
+use crate::seams::settings::ReplayOrder;
 
 const LIVE: Load = Load { spans: 4, every: ms(400) };
 
@@ -223,7 +224,8 @@ fn a_kill_amid_replay_repeats_at_most_the_calls_and_marks_of_that_moment() {
 #[test]
 fn new_batches_do_not_keep_stored_ones_waiting_for_ever() {
     for seed in 0..12 {
-        let mut setup = Setup { seed, ..Setup::usual() };
+        let replay_order = if seed % 2 == 0 { ReplayOrder::Oldest } else { ReplayOrder::Newest };
+        let mut setup = Setup { seed, replay_order, ..Setup::usual() };
         setup.limits.max_count = 200;
         let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused); 2], setup);
         world.peer.balancing = Balancing::ByRequest;
@@ -238,4 +240,48 @@ fn new_batches_do_not_keep_stored_ones_waiting_for_ever() {
         world.load = Some(Load { spans: 2, every: secs(2) });
         world.run_to("the batches of the outage", 6 * HOUR, |world| world.is_delivered(&old));
     }
+}
+
+/// Groups hold 64 batches: of a hundred stored ones the first group leaves 36 behind.
+#[test]
+fn the_order_decides_which_stored_batches_are_sent_first() {
+    for (replay_order, first) in [(ReplayOrder::Oldest, 0..64), (ReplayOrder::Newest, 36..100)] {
+        let setup = Setup { replay_order, ..Setup::usual() };
+        let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], setup);
+        let batches = (0..100).map(|_| world.offer(3)).collect::<Vec<_>>();
+        world.run_to("files", 10 * MINUTE, |world| world.ledger().in_fallback == 300);
+        world.peer.replicas[0].reply = Reply::Accept;
+        let begin = world.now();
+        world.run_to("their delivery", OPEN + 2 * MINUTE, |world| world.ledger().in_fallback == 0);
+        let sent = world.sent_since(begin).iter().flat_map(|sent| sent.spans.clone()).take(3 * 64);
+        let expected = batches[first].concat().into_iter().collect::<HashSet<_>>();
+        assert_eq!(sent.collect::<HashSet<_>>(), expected, "{replay_order:?}");
+        world.assert_nothing_lost();
+    }
+}
+
+/// A collector that answers after 400 ms, and as many stored batches in calls as may be.
+#[test]
+fn a_live_batch_goes_out_at_once_beside_stored_ones() {
+    let latency = ms(400);
+    let setup = Setup { request_max_spans: 3, ..Setup::usual() };
+    let mut world = World::new(vec![Replica::new(Reply::ConnectionRefused)], setup);
+    (0..600).for_each(|_| drop(world.offer(3)));
+    world.run_to("files", 10 * MINUTE, |world| world.ledger().in_fallback == 1_800);
+    world.peer.replicas[0].reply = Reply::Accept;
+    world.peer.replicas[0].latency = latency;
+    let half = |world: &World| world.ledger().in_fallback < 1_200;
+    world.run_to("more and more calls at a time", OPEN + 2 * MINUTE, half);
+    let begin = world.now();
+    let mut live = Vec::new();
+    while world.ledger().in_fallback > 300 {
+        live.push(world.offer(3));
+        world.run(ms(270));
+    }
+    world.run(latency * 2);
+    let stored = world.sent_since(begin).iter().filter(|sent| !sent.live).count();
+    assert!(stored > 4 * live.len() && live.len() > 10, "{stored} calls beside {}: {}", live.len(), world.state());
+    let slowest = live.iter().filter_map(|spans| world.delay(spans[0])).max();
+    assert!(slowest <= Some(latency + ms(1)), "a live batch waits for {slowest:?}: {}", world.state());
+    assert!(live.iter().all(|spans| world.is_delivered(spans)));
 }

@@ -4,10 +4,13 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use otlp_payload::Payload;
+
 use super::credentials::Tokens;
 use super::oracle::Oracle;
 use super::replicas::{Handled, Peer, Replica, Reply};
 use super::stage::Stage;
+use super::watch::Watch;
 use super::{Disturbance, MemoryFallback, Setup, Simulation, is_fresh, numbers};
 use crate::report::ledger::Ledger;
 
@@ -47,6 +50,8 @@ const FAILURES_OF_AN_ACCEPTANCE: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     pub(super) at: Instant,
+    /// The place of its endpoint.
+    pub(super) endpoint: usize,
     pub(super) answered: Option<Instant>,
     /// The numbers of its spans.
     pub(super) spans: Vec<u64>,
@@ -73,6 +78,8 @@ impl Sent {
 pub(super) struct World {
     pub(super) simulation: Simulation,
     pub(super) peer: Peer,
+    /// The peers of the endpoints behind the primary.
+    pub(super) others: Vec<Peer>,
     pub(super) tokens: Option<Tokens>,
     pub(super) load: Option<Load>,
     /// A processor stands in front of the core: the spans of a load enter its area.
@@ -91,6 +98,9 @@ pub(super) struct World {
     /// The places in `sent` of the calls for these spans.
     places: HashMap<Vec<u64>, Vec<usize>>,
     pub(super) oracle: Oracle,
+    /// Those of the endpoints behind the primary.
+    pub(super) other_oracles: Vec<Oracle>,
+    pub(super) watch: Watch,
     /// The end of each running call: its id, its place in `sent`, and when its answer comes.
     awaited: Vec<(Instant, u64, usize)>,
     last_call: u64,
@@ -118,11 +128,15 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(replicas: Vec<Replica>, setup: Setup) -> Self {
         let oracle = Oracle::new(&setup);
+        let other_oracles = (1..setup.endpoints).map(|_| Oracle::new(&setup)).collect();
+        let others = (1..setup.endpoints).map(|_| Peer::new(vec![Replica::accepting()])).collect();
+        let watch = Watch::new(&setup);
         let simulation = Simulation::new(Box::new(MemoryFallback::in_groups_of(64)), setup);
         let start = simulation.now;
         Self {
             simulation,
             peer: Peer::new(replicas),
+            others,
             tokens: None,
             load: None,
             stage: None,
@@ -134,6 +148,8 @@ impl World {
             sent: Vec::new(),
             places: HashMap::new(),
             oracle,
+            other_oracles,
+            watch,
             awaited: Vec::new(),
             last_call: 0,
             repeats: HashSet::new(),
@@ -250,7 +266,9 @@ impl World {
         let before = self.simulation.core.ledger().in_fallback;
         self.simulation.run_effect(disturbance);
         if self.simulation.core.ledger().in_fallback > before {
-            spilled.iter().for_each(|batch| self.oracle.on_spilled(batch));
+            for oracle in self.other_oracles.iter_mut().chain([&mut self.oracle]) {
+                spilled.iter().for_each(|batch| oracle.on_spilled(batch));
+            }
         }
     }
 
@@ -271,7 +289,11 @@ impl World {
         let most = FAILURES_OF_A_SECOND.max(FAILURES_OF_AN_ACCEPTANCE * self.accepted.len());
         assert!(self.failed.len() <= most, "a storm of calls that fail; {}", self.state());
         let judged = self.as_judged(sent);
-        self.oracle.on_answered(&judged, now);
+        match judged.endpoint {
+            0 => self.oracle.on_answered(&judged, now),
+            at => self.other_oracles[at - 1].on_answered(&judged, now),
+        }
+        self.watch.on_answered(&judged, now);
         let outcome = reply.outcome(call.payload.item_count());
         if outcome.is_delivered() {
             for number in numbers(&call.payload.request()) {
@@ -295,15 +317,16 @@ impl World {
         self.look_at_tokens();
         self.check_letters();
         let now = self.simulation.now;
-        let probe = self.simulation.core.breaker_state() == breaker::State::HalfOpen;
         let new = self.simulation.calls.iter().filter(|call| call.id > self.last_call).collect::<Vec<_>>();
         let mut received = Vec::new();
         for call in new {
             self.last_call = self.last_call.max(call.id);
             let fresh = is_fresh(call);
-            let handled = match self.tokens.as_mut().and_then(Tokens::on_call) {
-                Some(reply) => Handled { replica: 0, reply, time: self.peer.replicas[0].latency },
-                None => self.peer.handle(&call.payload.request(), fresh),
+            let tokens = self.tokens.as_mut().filter(|_| call.endpoint == 0);
+            let handled = match (tokens.and_then(Tokens::on_call), call.endpoint) {
+                (Some(reply), _) => Handled { replica: 0, reply, time: self.peer.replicas[0].latency },
+                (None, 0) => self.peer.handle(&call.payload.request(), fresh),
+                (None, at) => self.others[at - 1].handle(&call.payload.request(), fresh),
             };
             let generation = self.tokens.as_ref().map_or(0, |tokens| tokens.held);
             received.push((call.payload.request(), handled.reply.stored_of(call.payload.item_count())));
@@ -312,17 +335,24 @@ impl World {
             self.places.entry(spans.clone()).or_default().push(self.sent.len());
             self.sent.push(Sent {
                 at: now,
+                endpoint: call.endpoint,
                 answered: None,
                 spans,
                 bytes: call.payload.request_len(),
                 live: self.simulation.core.is_live(call.id),
-                probe,
+                probe: self.simulation.core.endpoints.of(call.endpoint).state() == breaker::State::HalfOpen,
                 fresh,
                 replica: handled.replica,
                 reply: handled.reply,
                 generation,
                 repeat: self.repeats.remove(&call.id),
             });
+        }
+        let calls = &self.simulation.calls;
+        let is_out = |id: &u64| calls.iter().any(|call| call.id == *id);
+        let awaited = self.awaited.iter().filter(|(_, id, _)| is_out(id)).map(|(.., sent)| *sent).collect::<Vec<_>>();
+        if let Err(error) = self.watch.on_sent(&self.sent, &awaited, self.simulation.core.endpoints.in_use(), now) {
+            panic!("{error}; {}", self.state());
         }
         for (payload, stored) in received {
             self.simulation.receive_first(&payload, stored);
@@ -382,12 +412,13 @@ impl World {
         self.simulation.restart();
         let staged = self.stage_anew();
         self.killed.extend(staged);
-        self.oracle.on_restart();
+        self.other_oracles.iter_mut().chain([&mut self.oracle]).for_each(Oracle::on_restart);
+        self.watch.on_restart(self.sent.len());
         self.awaited.clear();
         self.disk_ends = None;
         self.last_call = 0;
         self.repeats.clear();
-        self.simulation.core.set_can_change(self.tokens.is_some());
+        self.simulation.core.set_can_change(0, self.tokens.is_some());
         self.settle();
     }
 
@@ -410,13 +441,26 @@ impl World {
 
     fn check_letters(&mut self) {
         for letter in std::mem::take(&mut self.simulation.condemned) {
-            if let Err(error) = self.oracle.check_letter(&letter, self.simulation.now) {
+            if let Err(error) = self.judge_letter(&letter) {
                 let spans = numbers(&letter).collect::<Vec<_>>();
                 let calls = self.sent.iter().filter(|sent| spans.iter().any(|span| sent.holds(*span)));
                 let calls = calls.map(|sent| self.line(sent)).collect::<String>();
                 panic!("no dead letter by the rules: {error}; {}; its calls:{calls}", self.state());
             }
         }
+    }
+
+    /// The refusals of one endpoint make the letter.
+    fn judge_letter(&mut self, letter: &Payload) -> Result<(), String> {
+        let now = self.simulation.now;
+        let mut errors = Vec::new();
+        for oracle in [&mut self.oracle].into_iter().chain(&mut self.other_oracles) {
+            match oracle.check_letter(letter, now) {
+                Ok(()) => return Ok(()),
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(errors.join("; "))
     }
 
     #[track_caller]
@@ -433,7 +477,8 @@ impl World {
     #[track_caller]
     pub(super) fn assert_nothing_lost(&self) {
         let ledger = self.ledger();
-        assert_eq!((ledger.lost(), ledger.dead_lettered, self.oracle.letters.len()), (0, 0, 0), "{}", self.state());
+        let letters = self.letters().count();
+        assert_eq!((ledger.lost(), ledger.dead_lettered, letters), (0, 0, 0), "{}", self.state());
     }
 
     /// Each span is delivered or a dead letter.
@@ -444,6 +489,23 @@ impl World {
     }
 
     // Queries.
+
+    /// The spans of each dead letter.
+    fn letters(&self) -> impl Iterator<Item = &Vec<u64>> {
+        self.other_oracles.iter().chain([&self.oracle]).flat_map(|oracle| &oracle.letters)
+    }
+
+    /// The peer of the endpoint at this place.
+    pub(super) fn peer_at(&mut self, endpoint: usize) -> &mut Peer {
+        match endpoint {
+            0 => &mut self.peer,
+            at => &mut self.others[at - 1],
+        }
+    }
+
+    pub(super) fn in_use(&self) -> usize {
+        self.simulation.core.endpoints.in_use()
+    }
 
     pub(super) fn ledger(&self) -> &Ledger {
         self.simulation.core.ledger()
@@ -473,7 +535,7 @@ impl World {
     pub(super) fn missing(&self) -> Vec<u64> {
         let mut missing = self.offered.keys().copied().collect::<Vec<_>>();
         // Without a fallback no dead letter is stored: the ledger counts its spans as lost.
-        let letters = self.oracle.letters.iter().filter(|_| self.simulation.setup.fallback);
+        let letters = self.letters().filter(|_| self.simulation.setup.fallback);
         let letters = letters.flatten().copied().collect::<HashSet<_>>();
         missing.retain(|span| {
             !self.delivered.contains_key(span) && !self.killed.contains(span) && !letters.contains(span)
@@ -507,7 +569,7 @@ impl World {
     }
 
     pub(super) fn trips(&self) -> u64 {
-        self.simulation.core.endpoint.trips()
+        self.simulation.core.endpoints.current().trips()
     }
 
     /// For the messages of failed tests.
@@ -519,9 +581,13 @@ impl World {
     /// A call in one line.
     fn line(&self, sent: &Sent) -> String {
         let kind = if sent.live { "live" } else { "stored" };
-        let replica = sent.replica;
+        let (endpoint, replica) = (sent.endpoint, sent.replica);
         let probe = if sent.probe { ", probe" } else { "" };
         let (first, count) = (sent.spans.first(), sent.spans.len());
-        format!("\n  {:?}: {kind}{probe} {first:?} ({count}) -> {replica}: {:?}", sent.at - self.start, sent.reply)
+        format!(
+            "\n  {:?}: {kind}{probe} {first:?} ({count}) -> {endpoint}.{replica}: {:?}",
+            sent.at - self.start,
+            sent.reply
+        )
     }
 }

@@ -12,6 +12,7 @@ use super::replicas::{Balancing, CALL, Replica, Reply};
 use super::stage::{self, Stage};
 use super::world::{HOUR, Load, MINUTE, OPEN, World, ms, secs};
 use super::{Disturbance, Setup};
+use crate::seams::settings::ReplayOrder;
 
 /// One phase of a world.
 #[derive(Clone, Debug)]
@@ -267,7 +268,8 @@ proptest! {
         phases in prop::collection::vec(phase(), 1..6),
         calm in calm(),
     ) {
-        let mut setup = Setup { fallback, seed, ..Setup::usual() };
+        let replay_order = if seed.is_multiple_of(3) { ReplayOrder::Newest } else { ReplayOrder::Oldest };
+        let mut setup = Setup { fallback, seed, replay_order, ..Setup::usual() };
         setup.limits.max_count = 200;
         let mut world = World::new(vec![Replica::accepting(); replicas], setup.clone());
         if let Some((producers, parts, delay)) = stage {

@@ -21,6 +21,7 @@ use crate::proofs::spans::spans;
 use crate::report::ledger::Ledger;
 use crate::seams::clock::Clock as _;
 use crate::seams::journal::Journal as _;
+use crate::seams::settings::ReplayOrder;
 use crate::shell::commit::Committer;
 use crate::shell::journal::JournalWorker;
 use crate::shell::shared::{Parts, Shared};
@@ -92,6 +93,7 @@ impl Computer {
             request_max_spans: usize::MAX,
             fallback: false,
             replay_rate: None,
+            replay_order: ReplayOrder::Oldest,
             strict: false,
             incarnation: journal.incarnation(),
         };
@@ -104,7 +106,7 @@ impl Computer {
             max_age_at_send: None,
             clock,
             backoff: Box::new(backoff::Exponential::builder().build().expect("valid")),
-            endpoint: "proof".to_owned(),
+            endpoints: vec!["proof".to_owned()],
             no_fallback: None,
             storage_notes: Vec::new(),
             journal_timeout: Duration::ZERO,

@@ -9,6 +9,7 @@ use safe_dir::sim::{Crash, Disk, Fault, Faults, Faulty};
 
 use super::*;
 use crate::proofs::spans::spans;
+use crate::report::position::Position;
 use crate::seams::fates::{Failures, Refusals, store_letters};
 use crate::seams::settings::DeadLetters as LetterSettings;
 
@@ -37,7 +38,7 @@ fn own(state: &Path) -> PathBuf {
 
 fn refusal(payload: &Payload) -> Refusal {
     let cause = Cause::Http { status: 400, message: "no such tenant".to_owned() };
-    Refusal { payload: payload.clone(), cause, attempts: 1, permanent: true }
+    Refusal { payload: payload.clone(), endpoint: Position::PRIMARY, cause, attempts: 1, permanent: true }
 }
 
 fn batch(first: u64, count: usize) -> Payload {
@@ -358,4 +359,117 @@ fn a_clean_up_notices_that_the_directory_vanished() {
         store.store(&[batch(100, 4)], now()).expect("room");
         assert_eq!((store.usage().spans, store.changes()), (4, Vec::new()));
     }
+}
+
+/// The numbers of spans of the next group's batches; none at the end.
+fn sizes(store: &mut FileStore, order: Order, max_bytes: usize) -> Vec<usize> {
+    match store.read(order, max_bytes).expect("readable") {
+        ReadBack::Group(batches) => batches.iter().map(|batch| batch.spans).collect(),
+        ReadBack::Pause | ReadBack::Empty => Vec::new(),
+    }
+}
+
+fn finished(spans: &[usize]) -> Vec<Fate> {
+    spans.iter().map(|&delivered| Fate::Finished { delivered, rejected: 0, refused: Vec::new() }).collect()
+}
+
+#[test]
+fn files_are_read_in_the_order_that_is_asked_for() {
+    for (order, expected) in [
+        (Order::FewestFailures, [3, 4, 6, 7, 5]),
+        (Order::FewestFailuresNewest, [6, 7, 3, 4, 5]),
+        (Order::Oldest, [3, 4, 5, 6, 7]),
+    ] {
+        let state = tempfile::tempdir().expect("temp dir");
+        let mut store = open(state.path(), FallbackFormat::Json);
+        store.store(&[batch(0, 3), batch(100, 4)], now()).expect("room");
+        store.store(&[batch(200, 5)], now() + Duration::from_secs(1)).expect("room");
+        store.store(&[batch(300, 6), batch(400, 7)], now() + Duration::from_secs(2)).expect("room");
+        let group = sizes(&mut store, Order::Oldest, 1 << 20);
+        assert_eq!(group, [3, 4, 5, 6, 7]);
+        let failed = |calls| Fate::Pending(Failures { calls, ..Failures::default() });
+        store.settle(&[failed(0), failed(0), failed(1), failed(0), failed(0)]).expect("durable");
+        let mut read = Vec::new();
+        loop {
+            let group = sizes(&mut store, order, 1);
+            if group.is_empty() {
+                break;
+            }
+            store.settle(&finished(&group)).expect("durable");
+            read.extend(group);
+        }
+        assert_eq!(read, expected, "{order:?}");
+    }
+}
+
+#[test]
+fn a_group_that_was_read_ahead_is_the_next_one_of_its_order_and_the_last_of_any() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let mut store = open(state.path(), FallbackFormat::Json);
+    for (first, count) in [(0, 3), (100, 4), (200, 5), (300, 6)] {
+        store.store(&[batch(first, count)], now() + Duration::from_secs(first)).expect("room");
+    }
+    let usage = store.usage();
+    assert_eq!(sizes(&mut store, Order::FewestFailures, 1), [3]);
+    store.read_ahead(Order::FewestFailures, 1);
+    assert_eq!(store.usage(), usage, "what is read ahead stays stored");
+    store.settle(&finished(&[3])).expect("durable");
+    // Another order leaves it for later.
+    assert_eq!(sizes(&mut store, Order::FewestFailuresNewest, 1), [6]);
+    store.settle(&finished(&[6])).expect("durable");
+    assert_eq!(sizes(&mut store, Order::FewestFailures, 1), [4]);
+    store.read_ahead(Order::FewestFailures, 1);
+    store.read_ahead(Order::FewestFailures, 1);
+    store.settle(&finished(&[4])).expect("durable");
+    assert_eq!(sizes(&mut store, Order::Oldest, 1), [5], "no other batch is left");
+    store.settle(&finished(&[5])).expect("durable");
+    assert_eq!(store.usage(), Usage::default());
+}
+
+#[test]
+fn a_group_that_was_read_ahead_holds_neither_limits_nor_newer_batches_up() {
+    let state = tempfile::tempdir().expect("temp dir");
+    let mut store = open(state.path(), FallbackFormat::Json);
+    for (first, count) in [(0, 3), (100, 4)] {
+        store.store(&[batch(first, count)], now()).expect("room");
+    }
+    assert_eq!(sizes(&mut store, Order::FewestFailuresNewest, 1), [4]);
+    store.read_ahead(Order::FewestFailuresNewest, 1);
+    store.settle(&finished(&[4])).expect("durable");
+    store.store(&[batch(200, 5)], now()).expect("room");
+    assert_eq!(sizes(&mut store, Order::FewestFailuresNewest, 1), [5], "the newest now");
+    store.read_ahead(Order::FewestFailuresNewest, 1);
+    store.settle(&finished(&[5])).expect("durable");
+    assert_eq!(store.changes(), []);
+    // A process that slept for longer than the age limit: by steps, since a clock may jump.
+    for hours in 0..24 * 8 {
+        store.clean_up(now() + Duration::from_secs(3_600 * hours));
+    }
+    assert_eq!(store.changes(), [Change::Dropped { spans: 3, reason: DropReason::FallbackAge }]);
+    assert_eq!((sizes(&mut store, Order::FewestFailures, 1), store.usage()), (Vec::new(), Usage::default()));
+}
+
+/// The disk fails while a group is read ahead: the next read reports it, once.
+#[test]
+fn a_failure_to_read_ahead_is_that_of_the_next_read() {
+    let (disk, faults) = (Disk::new(), Faults::none());
+    let root = {
+        let (disk, faults) = (disk.clone(), faults.clone());
+        move || Ok(Faulty::new(disk.root(), faults.clone()))
+    };
+    let mut store =
+        FileStore::open_in(Box::new(root), &Files::default(), &LetterSettings::default()).expect("a well disk");
+    for (first, count) in [(0, 3), (100, 4), (200, 5)] {
+        store.store(&[batch(first, count)], now()).expect("room");
+    }
+    let Ok(ReadBack::Group(first)) = store.read(Order::FewestFailures, 1) else { panic!("three batches") };
+    faults.plan(1, Fault::Errno(5), true);
+    // The reader has the second file open, and not the newest one.
+    store.read_ahead(Order::FewestFailuresNewest, 1);
+    assert!(faults.fired() > 0);
+    faults.clear();
+    store.settle(&[delivered(&first[0])]).expect("durable");
+    assert!(store.read(Order::FewestFailuresNewest, 1).is_err());
+    let Ok(ReadBack::Group(newest)) = store.read(Order::FewestFailuresNewest, 1) else { panic!("three batches") };
+    assert_eq!(newest[0].spans, 5);
 }

@@ -7,6 +7,7 @@ use safe_dir::{HEARTBEAT_TIMEOUT, SharedDir, publish};
 use super::*;
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
+use crate::report::position::Position;
 use crate::seams::clock::Clock;
 use crate::seams::fallback::{Change, Fallback as _, Order, ReadBack};
 use crate::seams::fates::Refusal;
@@ -88,7 +89,7 @@ fn batch(seq: u64, count: usize) -> Payload {
 
 fn refusal(payload: &Payload) -> Refusal {
     let cause = Cause::Http { status: 400, message: "no such tenant".to_owned() };
-    Refusal { payload: payload.clone(), cause, attempts: 1, permanent: true }
+    Refusal { payload: payload.clone(), endpoint: Position::PRIMARY, cause, attempts: 1, permanent: true }
 }
 
 fn journal(home: &Arc<Home<MemoryDir>>, clock: &Arc<Clocks>) -> FileJournal<MemoryDir> {

@@ -92,11 +92,14 @@ const ROWS: &[(&str, &[Panel])] = &[
                 ],
             },
             Panel {
-                title: "Age of the oldest batch in memory",
-                help: "Grows in an outage, until the batch goes to a file.",
+                title: "Age of the oldest item that waits",
+                help: "Grows in an outage; in memory until the batch goes to a file.",
                 kind: Kind::Lines,
                 unit: "s",
-                queries: &[("max by (instance) ({buffer.oldest_age})", "{{instance}}")],
+                queries: &[
+                    ("max by (instance) ({items.oldest_age})", "{{instance}}"),
+                    ("max by (instance) ({buffer.oldest_age})", "{{instance}}, in memory"),
+                ],
             },
             Panel {
                 title: "Memory and storage, share of the limit",
@@ -195,6 +198,22 @@ const ROWS: &[(&str, &[Panel])] = &[
                 queries: &[
                     ("max by (endpoint) ({endpoint.next_attempt})", "{{endpoint}}: next attempt"),
                     ("max by (endpoint) ({endpoint.pause})", "{{endpoint}}: pause"),
+                ],
+            },
+        ],
+    ),
+    (
+        "How late do spans arrive?",
+        &[
+            Panel {
+                title: "Lateness of delivered batches",
+                help: "From the end of the newest span of a batch to its acknowledgement. Of 5 minutes: half of the \
+                       batches, and 99 of 100, were no later.",
+                kind: Kind::Lines,
+                unit: "s",
+                queries: &[
+                    ("histogram_quantile(0.5, sum by (le) (rate({delivery.lateness_bucket}[5m])))", "half"),
+                    ("histogram_quantile(0.99, sum by (le) (rate({delivery.lateness_bucket}[5m])))", "99 of 100"),
                 ],
             },
             Panel {

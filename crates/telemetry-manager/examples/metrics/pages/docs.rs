@@ -140,6 +140,8 @@ collection of a meter provider, is one consistent snapshot, which costs one shor
   `holdfast.exporter.up`, `holdfast.health.status`, `holdfast.build_info`.
 - **After the shutdown** of telemetry the last numbers stay, and `holdfast.exporter.up` is 0. A process that was forked
   from the one of the set-up has its own numbers: items that it refused.
+- **Lateness** is the wait of a span, of which `otel.sdk.exporter.operation.duration` knows the last call alone. For
+  OpenTelemetry the histogram begins with the registration; the page has each batch since the start.
 - **Instruments** observe while the `Registration` lives. Register once for each meter provider. Two exporters in one
   process need two meters.
 
