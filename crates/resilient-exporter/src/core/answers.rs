@@ -155,8 +155,9 @@ impl Core {
             Some(message) => self.accounts.publish(Event::CollectorWarned { endpoint, message }),
             None => {}
         }
+        let is_in_use = at == self.endpoints.in_use();
         let collector = self.endpoints.collector_mut(at);
-        if collector.endpoint.has_failed() {
+        if is_in_use && collector.endpoint.has_failed() {
             self.replay.on_endpoint_recovered();
         }
         let has_refused_all = collector.endpoint.on_success(call, unreadable, is_saturated, now);
@@ -174,7 +175,8 @@ impl Core {
             Work::Replay(piece) => self.with_group(|group| group.on_delivered(&piece, at, rejected)),
         }
         if has_refused_all {
-            self.batches_mut().filter(|batch| batch.suspicion.waits()).for_each(|batch| {
+            let waits = |batch: &&mut Batch| batch.suspicion.waits() && batch.suspicion.is_of(at);
+            self.batches_mut().filter(waits).for_each(|batch| {
                 batch.suspicion.end_wait();
             });
         }
@@ -234,7 +236,7 @@ impl Core {
             Work::Live(mut entry) => {
                 self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
                 entry.item.tries.add_throttled(at);
-                self.return_tried(entry);
+                self.return_tried(entry, at, now);
             }
             Work::Replay(piece) => {
                 self.with_group(|group| group.on_throttled(piece));
@@ -265,7 +267,7 @@ impl Core {
                 if self.phase == Phase::Running && is_spent && entry.item.may_spill(now) {
                     self.spill(vec![entry]);
                 } else {
-                    self.return_tried(entry);
+                    self.return_tried(entry, endpoint, now);
                 }
             }
             Work::Replay(piece) => self.fail_replay(piece, endpoint, cause, blame, now),
@@ -310,12 +312,18 @@ impl Core {
             self.note_way_of_refusal(endpoint, kind, now);
         }
         if self.policy.strict {
-            let own = is_own.then(|| cause.clone());
-            self.endpoints.of_mut(endpoint).on_refused_for_good(call, own, now);
+            if is_own && self.endpoints.len() > 1 && kind == RefusalKind::Sender {
+                // Backoff and breaker make trials rare, each of which costs a batch.
+                self.endpoints.of_mut(endpoint).on_refused(call, cause.clone(), own, now);
+            } else {
+                let own = is_own.then(|| cause.clone());
+                self.endpoints.of_mut(endpoint).on_refused_for_good(call, own, now);
+            }
             self.go_on_draining(endpoint);
             return self.end_refused(work, endpoint, cause, now);
         }
         self.accounts.publish(event);
+        let is_trial = self.is_trial(endpoint, now);
         if is_own {
             self.endpoints.of_mut(endpoint).on_refused(call, cause.clone(), own, now);
             self.end_pass_of_drain(endpoint);
@@ -336,6 +344,8 @@ impl Core {
                 let batch = &mut entry.item;
                 batch.tries.add_failed(endpoint);
                 match blame {
+                    // The endpoint in use may take it.
+                    Blame::Batch if is_trial => batch.suspicion.note(now),
                     Blame::Batch
                         if batch.suspicion.is_of(endpoint)
                             && batch.suspicion.makes_dead_letter(accepts_others(batch.suspicion.recent(now))) =>
@@ -349,7 +359,7 @@ impl Core {
                     }
                     Blame::Endpoint => batch.suspicion.note(now),
                 }
-                self.return_tried(entry);
+                self.return_tried(entry, endpoint, now);
             }
             Work::Replay(piece) => {
                 self.with_group(|group| match piece.is_merged() {
@@ -392,9 +402,10 @@ impl Core {
 
     // Batches after their calls.
 
-    /// A batch of memory waits for its next call; in a drain, for the next round.
-    pub(super) fn return_tried(&mut self, entry: Entry<Batch>) {
-        if let Phase::Draining(_) = self.phase {
+    /// A batch of memory waits for its next call; in a drain for the next round, unless another endpoint may take it at
+    /// once: each endpoint becomes unavailable once.
+    pub(super) fn return_tried(&mut self, entry: Entry<Batch>, endpoint: usize, now: Instant) {
+        if matches!(self.phase, Phase::Draining(_)) && !self.may_go_elsewhere(endpoint, now) {
             self.memory.set_tried(entry);
         } else {
             self.memory.give_back(entry);

@@ -176,7 +176,7 @@ impl Suspicion {
         self.note(now);
         let history = self.history();
         if history.endpoint.is_some_and(|other| other != endpoint) {
-            (history.counted, history.uncounted) = Default::default();
+            *history = History { recent: vec![now], ..History::default() };
         }
         history.endpoint = Some(endpoint);
         history.uncounted.add(kind);

@@ -55,6 +55,7 @@ impl Core {
         self.relieve_journal(now);
         let is_waiting = self.start_calls(now, &mut calls);
         self.store_oversized();
+        self.follow_endpoints(now);
         self.begin_packing(now);
         self.publish_changes(now);
         self.follow_outages(now);
@@ -131,6 +132,7 @@ impl Core {
                 if fitted == FITTED_AT_ONCE {
                     // The lock is free in between.
                     self.endpoints.of_mut(endpoint).on_unused(ticket, now);
+                    self.endpoints.on_trial_unused(endpoint, now);
                     self.wake_at(now);
                     return false;
                 }
@@ -148,6 +150,7 @@ impl Core {
             let Some(work) = work else {
                 // Only those of this kind are used up: a live batch may wait beside stored ones, or the reverse.
                 self.endpoints.of_mut(endpoint).on_unused(ticket, now);
+                self.endpoints.on_trial_unused(endpoint, now);
                 self.settle_group(now);
                 continue;
             };
@@ -250,19 +253,20 @@ impl Core {
         }
     }
 
-    /// Calls for stored batches that may be out at once. While the exporter runs, one place is left for a live batch: it
-    /// goes out at once beside any number of stored ones.
+    /// The calls to an endpoint that are out, at most, once one for a stored batch has begun. While the exporter runs and
+    /// no live batch waits, one place is left for the next live one: it goes out at once beside any number of stored
+    /// ones.
     pub(super) fn most_replay_calls(&self, endpoint: usize) -> usize {
         let all = self.endpoints.of(endpoint).concurrency();
         if self.phase == Phase::Running { all.saturating_sub(1).max(1) } else { all }
     }
 
-    /// Another call for a stored batch may go to the endpoint in use.
-    fn has_room_for_replay(&self) -> bool {
+    /// A call for a stored batch leaves a place of the endpoint in use.
+    fn has_room_for_replay(&self, now: Instant) -> bool {
         let in_use = self.endpoints.in_use();
-        let calls =
-            self.in_flight.iter().filter(|call| call.endpoint == in_use && matches!(call.work, Work::Replay(_)));
-        calls.count() < self.most_replay_calls(in_use)
+        let out = self.in_flight.iter().filter(|call| call.endpoint == in_use).count();
+        // Another endpoint may have the call.
+        out < self.most_replay_calls(in_use) || self.may_go_elsewhere(in_use, now)
     }
 
     /// The next call is a replay. Asks the disk thread for a group where a replay has none.
@@ -281,8 +285,9 @@ impl Core {
             return false;
         }
         let has_spans = self.accounts.ledger().in_fallback > 0;
-        match self.replay.next(has_spans, self.storage.is_ready(now), self.memory.has_ready(now), now) {
-            Next::Call => return self.has_room_for_replay(),
+        let live_waits = self.memory.has_ready(now);
+        match self.replay.next(has_spans, self.storage.is_ready(now), live_waits, now) {
+            Next::Call => return live_waits || self.has_room_for_replay(now),
             Next::Wait(instant) => self.wake_at(instant),
             Next::Read if self.is_willing(now) => {
                 let order = self.replay.on_read_begun();

@@ -61,10 +61,15 @@ impl Core {
     }
 
     fn is_look_due(&mut self, at: usize, may_look: bool, now: Instant) -> bool {
+        // While another endpoint takes the batches, none waits for long.
+        let is_left = at < self.endpoints.in_use() && self.phase == Phase::Running;
         let Collector { endpoint, renewals, .. } = self.endpoints.collector_mut(at);
         let is_refused = endpoint.refusing().is_some() || renewals.may_be_at_fault;
-        if !(may_look && renewals.can_change && is_refused) {
+        if !((may_look || is_left) && renewals.can_change && is_refused) {
             renewals.look_at = None;
+            return false;
+        }
+        if !may_look {
             return false;
         }
         let look_at = *renewals.look_at.get_or_insert(now + LOOK_EVERY);
@@ -115,7 +120,7 @@ impl Core {
         }
         self.return_to_buffered(&work);
         match work {
-            Work::Live(entry) => self.return_tried(entry),
+            Work::Live(entry) => self.return_tried(entry, endpoint, now),
             Work::Replay(piece) => {
                 self.with_group(|group| group.give_back(piece));
                 self.settle_group(now);

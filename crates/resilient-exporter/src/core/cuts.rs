@@ -42,6 +42,7 @@ impl Core {
         let (bytes, items) = (work.request_len(), work.item_count());
         if let Some((limit, cause)) = self.endpoints.of_mut(endpoint).sizes.single_limit(now)
             && bytes >= limit
+            && !self.is_trial(endpoint, now)
         {
             if items == 1 {
                 self.set_oversized(work, endpoint, cause, now);
@@ -80,6 +81,12 @@ impl Core {
         if let Some(mut work) = self.cut(work, endpoint, limit, Some(now + pause), now) {
             if let Work::Live(entry) = &mut work {
                 entry.item.tries.add_failed(endpoint);
+            }
+            if self.is_trial(endpoint, now)
+                && let Work::Live(entry) = work
+            {
+                // The endpoint in use may take it.
+                return self.memory.give_back(entry);
             }
             self.set_oversized(work, endpoint, cause, now);
         }

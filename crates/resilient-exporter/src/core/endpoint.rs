@@ -228,10 +228,9 @@ impl Endpoint {
         self.is_down
     }
 
-    /// Nothing was accepted for this time since the start of the oldest call that is out.
-    pub(super) fn is_silent(&self, oldest_call: Option<Instant>, time: Duration, now: Instant) -> bool {
-        let since = oldest_call.map(|started| self.after_acceptance(started));
-        since.is_some_and(|since| now.saturating_duration_since(since) >= time)
+    /// Nothing was accepted since this instant, and the oldest call is out.
+    pub(super) fn unanswered_since(&self, oldest_call: Option<Instant>) -> Option<Instant> {
+        oldest_call.map(|started| self.after_acceptance(started))
     }
 
     fn after_acceptance(&self, started: Instant) -> Instant {

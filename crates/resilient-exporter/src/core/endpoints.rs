@@ -163,31 +163,63 @@ impl Endpoints {
         self.all.iter_mut().map(|collector| &mut collector.endpoint)
     }
 
+    /// The endpoints that the next call may go to: the one in use, or each one while that is unavailable.
+    fn candidates(&self, out: &AllOut, now: Instant) -> impl Iterator<Item = &Endpoint> {
+        let is_one = self.is_available(self.in_use, out, now);
+        let those = if is_one { self.in_use..self.in_use + 1 } else { 0..self.all.len() };
+        self.all[those].iter().map(|collector| &collector.endpoint)
+    }
+
     /// The instant of the next call; none if a call may go out now, or if an answer decides first.
-    pub(crate) fn next_call(&self, now: Instant) -> Option<Instant> {
-        let each = self.all.iter().map(|collector| collector.endpoint.next_call(now));
+    pub(super) fn next_call(&self, out: &AllOut, now: Instant) -> Option<Instant> {
+        let each = self.candidates(out, now).map(|endpoint| endpoint.next_call(now));
         each.min_by_key(|next| next.unwrap_or(now)).flatten()
     }
 
-    /// Each endpoint has asked for a pause: the rest of the shortest.
-    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
-        let rests = self.all.iter().map(|collector| collector.endpoint.pause(now).map(|(_, rest)| rest));
+    /// No call goes out because of pauses that the peers asked for: the rest of the shortest.
+    pub(super) fn pause(&self, out: &AllOut, now: Instant) -> Option<Duration> {
+        let rests = self.candidates(out, now).map(|endpoint| endpoint.pause(now).map(|(_, rest)| rest));
         rests.min_by_key(|rest| rest.unwrap_or_default()).flatten()
     }
 
     /// A pass waits for its call.
-    pub(super) fn has_pass(&self) -> bool {
-        self.all.iter().any(|collector| collector.endpoint.has_pass())
+    pub(super) fn has_pass(&self, out: &AllOut, now: Instant) -> bool {
+        self.candidates(out, now).any(Endpoint::has_pass)
+    }
+
+    /// Batches have a better place than this endpoint: the one in use is another one, and available.
+    pub(super) fn has_better_place(&self, at: usize, out: &AllOut, now: Instant) -> bool {
+        at != self.in_use && self.is_available(self.in_use, out, now)
+    }
+
+    /// A batch that this endpoint did not take may go to another one at once.
+    pub(super) fn may_go_elsewhere(&self, at: usize, out: &AllOut, now: Instant) -> bool {
+        let is_available = |at: usize| self.is_available(at, out, now);
+        !is_available(at) && (0..self.all.len()).any(is_available)
+    }
+
+    /// The instant at which this endpoint is silent, or was; none without a call that is out.
+    pub(super) fn silent_at(&self, at: usize, out: &AllOut) -> Option<Instant> {
+        let since = self.all[at].endpoint.unanswered_since(out[at].oldest)?;
+        since.checked_add(SILENT_AFTER)
+    }
+
+    /// The instant of the next trial batch; none while there is no endpoint for one.
+    pub(super) fn next_trial(&self, now: Instant) -> Option<Instant> {
+        let next = |Collector { endpoint, trial, .. }: &Collector| {
+            endpoint.next_call(now).into_iter().chain(trial.not_before).max().unwrap_or(now)
+        };
+        self.all[..self.in_use].iter().map(next).min()
     }
 
     /// Calls may go to this endpoint, as far as its answers tell.
-    fn is_available(&self, at: usize, out: &Out, now: Instant) -> bool {
+    fn is_available(&self, at: usize, out: &AllOut, now: Instant) -> bool {
         let endpoint = &self.all[at].endpoint;
         let is_throttled = endpoint.pause(now).is_some_and(|(whole, _)| whole > self.failback_delay);
         endpoint.state() == State::Closed
             && !endpoint.is_down()
             && !is_throttled
-            && !endpoint.is_silent(out.oldest, SILENT_AFTER, now)
+            && self.silent_at(at, out).is_none_or(|instant| now < instant)
     }
 
     fn has_room(&self, at: usize, out: &AllOut) -> bool {
@@ -205,7 +237,7 @@ impl Endpoints {
         self.has_room(self.in_use, out)
             || has_trials && (0..self.in_use).any(|at| self.is_trial_due(at, out, now))
             || self.all.len() > 1
-                && !self.is_available(self.in_use, &out[self.in_use], now)
+                && !self.is_available(self.in_use, out, now)
                 && (0..self.all.len()).any(|at| self.has_room(at, out))
     }
 
@@ -235,7 +267,7 @@ impl Endpoints {
                 }
             }
         }
-        let is_available = |at: usize| self.is_available(at, &out[at], now);
+        let is_available = |at: usize| self.is_available(at, out, now);
         if self.all.len() > 1 && !is_available(self.in_use) {
             match (0..self.all.len()).find(|&at| is_available(at)) {
                 Some(at) => self.use_instead(at, now),
@@ -261,7 +293,10 @@ impl Endpoints {
     /// No endpoint is available: the one whose wait ends first gets the call.
     fn acquire_first(&mut self, traffic: Traffic, out: &AllOut, now: Instant) -> Result<(usize, Ticket), Refusal> {
         let mut order = (0..self.all.len()).collect::<Vec<_>>();
-        let next = |at: usize| self.all[at].endpoint.next_call(now).unwrap_or(now);
+        let next = |at: usize| {
+            let is_silent = self.silent_at(at, out).is_some_and(|instant| instant <= now);
+            (is_silent, self.all[at].endpoint.next_call(now).unwrap_or(now))
+        };
         order.sort_by_key(|&at| next(at));
         let mut refusal = Refusal::NoRoom;
         for at in order {
@@ -287,6 +322,7 @@ impl Endpoints {
         }
         self.in_use = at;
         self.all[at].endpoint.on_chosen(now);
+        self.all[at].endpoint.end_pass();
     }
 
     // Events.
@@ -307,6 +343,21 @@ impl Endpoints {
         let is_long = now.saturating_duration_since(since) >= delay;
         if trial.deliveries >= DELIVERIES && is_long && self.all[at].endpoint.state() == State::Closed {
             self.use_instead(at, now);
+        }
+    }
+
+    /// The trial for which a permit was taken last was not made.
+    pub(super) fn on_trial_unused(&mut self, at: usize, now: Instant) {
+        if at < self.in_use {
+            self.all[at].trial.not_before = Some(now);
+        }
+    }
+
+    /// A call of this endpoint was given up: a trial that a flush ends, again and again, shall not be one batch of each.
+    pub(super) fn on_given_up(&mut self, at: usize, now: Instant) {
+        self.on_verdict(at, Verdict::Failed, now);
+        if at < self.in_use {
+            self.all[at].trial.not_before = now.checked_add(self.failback_delay);
         }
     }
 

@@ -8,8 +8,9 @@ use otlp_transport::{Cause, RefusalKind};
 
 use super::endpoint::Traffic;
 use super::endpoints::{AllOut, Move, Refusal, Verdict};
-use super::{Core, Phase, Work};
+use super::{Core, InFlight, Phase, Work};
 use crate::report::events::Event;
+use crate::report::ledger::Place;
 
 impl Core {
     /// Takes a permit for the next call, and returns the place of its endpoint.
@@ -30,7 +31,7 @@ impl Core {
         self.phase == Phase::Running
     }
 
-    fn calls_out(&self, now: Instant) -> AllOut {
+    pub(super) fn calls_out(&self, now: Instant) -> AllOut {
         let only_live = matches!(self.phase, Phase::Draining(_)) && self.memory.has_ready(now);
         let mut all = AllOut::default();
         for call in &self.in_flight {
@@ -64,7 +65,7 @@ impl Core {
         self.endpoints.on_verdict(endpoint, Verdict::Failed, now);
     }
 
-    /// The next call of this endpoint passes backoff and breaker, also if it is a trial.
+    /// The next call of this endpoint passes backoff and breaker, and goes at once if it is a trial.
     pub(super) fn grant_pass(&mut self, endpoint: usize) {
         self.endpoints.of_mut(endpoint).grant_pass();
         self.endpoints.end_trial_waits();
@@ -72,7 +73,58 @@ impl Core {
 
     /// The next call of each endpoint passes backoff and breaker.
     pub(super) fn grant_passes(&mut self) {
-        (0..self.endpoints.len()).for_each(|at| self.grant_pass(at));
+        self.endpoints.iter_mut().for_each(super::Endpoint::grant_pass);
+    }
+
+    /// The batch of this call is a trial: the endpoint in use takes it as well.
+    pub(super) fn is_trial(&self, endpoint: usize, now: Instant) -> bool {
+        self.endpoints.has_better_place(endpoint, &self.calls_out(now), now)
+    }
+
+    /// A batch that this endpoint did not take may go to another one at once.
+    pub(super) fn may_go_elsewhere(&self, endpoint: usize, now: Instant) -> bool {
+        self.endpoints.may_go_elsewhere(endpoint, &self.calls_out(now), now)
+    }
+
+    /// With several endpoints: gives the calls of those that are silent up, but for the one in use, which calls leave by
+    /// then. Wakes the net thread when the next one is silent, or the next trial is due.
+    pub(super) fn follow_endpoints(&mut self, now: Instant) {
+        if self.endpoints.len() == 1 {
+            return;
+        }
+        let out = self.calls_out(now);
+        for at in 0..self.endpoints.len() {
+            match self.endpoints.silent_at(at, &out) {
+                Some(instant) if now < instant => self.wake_at(instant),
+                Some(_) if at != self.endpoints.in_use() => self.give_up_calls_of(at, now),
+                _ => {}
+            }
+        }
+        let next_trial = self.endpoints.next_trial(now).filter(|_| self.has_trials() && self.memory.has_ready(now));
+        next_trial.filter(|&instant| now < instant).into_iter().for_each(|instant| self.wake_at(instant));
+    }
+
+    /// Answers of this endpoint are not awaited any more: it may have taken the batches, which wait again.
+    fn give_up_calls_of(&mut self, at: usize, now: Instant) {
+        self.endpoints.of_mut(at).set_down();
+        for call in self.in_flight.extract_if(.., |call| call.endpoint == at).collect::<Vec<_>>() {
+            let InFlight { id, work, ticket, started, .. } = call;
+            self.has_abandoned = true;
+            self.repeats.retain(|repeat| repeat.id != id);
+            self.endpoints.of_mut(at).on_abandoned(ticket, started, now);
+            self.accounts.counters.count_possible_duplicates(work.item_count() as u64);
+            match work {
+                Work::Live(entry) => {
+                    self.memory.on_call_ended(&entry);
+                    self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
+                    self.memory.give_back(entry);
+                }
+                Work::Replay(piece) => self.with_group(|group| group.give_back(piece)),
+            }
+        }
+        self.endpoints.on_given_up(at, now);
+        self.store_oversized();
+        self.wake_at(now);
     }
 
     /// Batches that another endpoint than the one in use has refused do not wait for themselves after a move.

@@ -401,6 +401,7 @@ impl Core {
     /// peer's, no batch waits for itself, and the sizes that the endpoint has refused are forgotten.
     pub(crate) fn retry_now(&mut self) {
         self.grant_passes();
+        self.endpoints.end_trial_waits();
         self.endpoints.iter_mut().for_each(|endpoint| endpoint.sizes.forget_all());
         self.batches_mut().for_each(|batch| batch.suspicion.end_wait());
         self.replay.on_retry_now();

@@ -132,6 +132,7 @@ impl Core {
             // A repeated call that has not gone out makes no duplicate.
             let has_gone_out = self.repeats.len() == waiting;
             self.endpoints.of_mut(endpoint).on_abandoned(ticket, started, now);
+            self.endpoints.on_given_up(endpoint, now);
             let Work::Live(entry) = work else { continue };
             self.accounts.counters.count_possible_duplicates(if has_gone_out { entry.size.count as u64 } else { 0 });
             self.memory.on_call_ended(&entry);
@@ -170,11 +171,12 @@ impl Core {
     /// goes out later. An attempt that the flush has asked for is awaited.
     pub(crate) fn is_hopeless(&self, flush: Flush, now: Instant) -> bool {
         let is_out = self.in_flight.iter().any(|call| call.started >= flush.since);
-        let is_paused = self.endpoints.pause(now).is_some_and(|rest| now + rest >= flush.until);
-        if flush.attempts && (is_out || self.endpoints.has_pass() && !is_paused) {
+        let calls = self.calls_out(now);
+        let is_paused = self.endpoints.pause(&calls, now).is_some_and(|rest| now + rest >= flush.until);
+        if flush.attempts && (is_out || self.endpoints.has_pass(&calls, now) && !is_paused) {
             return false;
         }
-        let next_call = self.endpoints.next_call(now).filter(|_| self.in_flight.is_empty());
+        let next_call = self.endpoints.next_call(&calls, now).filter(|_| self.in_flight.is_empty());
         let is_late = next_call.is_some_and(|instant| flush.attempts || instant >= flush.until);
         is_paused || is_late || self.is_unwilling(now)
     }

@@ -138,8 +138,11 @@ fn the_disk_keeps_a_record_at_its_begin_each_minute_at_its_end_and_at_the_last_b
     kept.world.core.on_outages_kept(true);
     kept.world.offer(10);
     kept.world.offer(10);
-    kept.deliver(SECOND);
-    kept.deliver(SECOND);
+    for _ in 0..2 {
+        kept.deliver(SECOND);
+        assert_eq!(kept.asked(), 1, "another minute has passed, before the probe and after it");
+        kept.world.core.on_outages_kept(true);
+    }
     assert_eq!(kept.asked_after(Duration::ZERO), 1, "it has ended");
     kept.world.core.on_outages_kept(true);
     assert_eq!(kept.asked_after(SECOND), 0);

@@ -141,7 +141,9 @@ impl Records {
         remedy: &'static str,
     ) {
         if self.outages.len() == KEPT {
-            self.outages.pop_front();
+            // One that lasts has numbers to come.
+            let over = self.outages.iter().position(Recorded::is_over).unwrap_or(0);
+            self.outages.remove(over);
         }
         let (number, numbers) = (self.began, Numbers::default());
         self.began += 1;

@@ -303,6 +303,129 @@ fn the_ledger_by_endpoint_is_that_of_the_answers() {
     }
 }
 
+/// The last call before the end of a program, or the first one of a short one, finds the first collector dead.
+#[test]
+fn a_shutdown_whose_call_finds_the_first_dead_sends_its_batch_to_the_second() {
+    let mut world = world(2);
+    world.load = None;
+    world.run(secs(1));
+    set(&mut world, 0, Reply::ConnectionRefused);
+    let last = world.offer(5);
+    world.shut_down(secs(3));
+    assert!(world.is_delivered(&last), "{}", world.state());
+    assert_eq!(world.simulation.disk.usage().files, 0);
+}
+
+#[test]
+fn a_trial_makes_no_dead_letter_of_a_batch_that_the_endpoint_in_use_takes() {
+    for change in [(|replica: &mut Replica| replica.max_bytes = Some(20)) as fn(&mut Replica), |replica| {
+        replica.now_and_then = Some((2, Reply::Status(400)))
+    }] {
+        let mut world = world(2);
+        set(&mut world, 0, Reply::ConnectionRefused);
+        world.run_to("the move", secs(1), |world| world.in_use() == 1);
+        set(&mut world, 0, Reply::Accept);
+        change(&mut world.peer.replicas[0]);
+        // As long as it is on trial.
+        world.run(secs(25));
+        world.load = None;
+        set(&mut world, 0, Reply::ConnectionRefused);
+        world.run_to("the deliveries", secs(20), |world| world.waiting() == 0);
+        assert!(calls(&world, 0, world.watch.moves[0].0) > 5, "{}", world.state());
+        world.assert_nothing_lost();
+        world.assert_nothing_missing();
+    }
+}
+
+#[test]
+fn in_strict_mode_trials_of_a_collector_that_refuses_the_sender_become_rare() {
+    let setup = Setup { endpoints: 2, strict: true, ..Setup::usual() };
+    let mut world = World::new(vec![Replica::new(Reply::Status(401))], setup);
+    world.load = Some(Load { spans: 10, every: ms(100) });
+    let begin = world.now();
+    world.run(10 * MINUTE);
+    let refused = calls(&world, 0, begin);
+    assert!(world.in_use() == 1 && refused <= 20, "{refused} batches are dead letters; {}", world.state());
+    assert_eq!(world.ledger().dead_lettered, 10 * refused as u64);
+}
+
+/// A program that checkpoints each batch, such as a function that is frozen after each request.
+#[test]
+fn a_checkpoint_waits_for_no_pass_of_another_endpoint_and_a_dead_one_costs_few_of_them() {
+    let mut world = world(2);
+    set(&mut world, 0, Reply::Status(503));
+    world.load = None;
+    world.run(secs(1));
+    world.offer(5);
+    let flushed = world.flush(secs(10), true);
+    assert!(flushed.is_ok && flushed.took <= ms(100), "{flushed:?}: {}", world.state());
+    set(&mut world, 0, Reply::TimeOut { stored: false });
+    for _ in 0..4 {
+        world.offer(5);
+        world.run(secs(20));
+    }
+    assert_eq!(world.in_use(), 1, "{}", world.state());
+    let mut late = 0;
+    for _ in 0..60 {
+        world.offer(5);
+        let flushed = world.flush(secs(4), true);
+        assert!(flushed.is_ok, "{flushed:?}: {}", world.state());
+        late += usize::from(flushed.took > ms(200));
+        world.run(secs(1));
+    }
+    assert!(late <= 6, "{late} of 60 checkpoints waited for the trial of a black hole; {}", world.state());
+    world.run(MINUTE);
+    world.assert_nothing_lost();
+}
+
+/// Its time-out is longer than the silence.
+#[test]
+fn calls_leave_a_collector_that_does_not_answer_for_a_minute_and_do_not_wait_for_its_timeout() {
+    for fallback in [true, false] {
+        let mut setup = Setup { endpoints: 2, fallback, ..Setup::usual() };
+        setup.limits.max_count = 20_000;
+        setup.limits.max_bytes = 10_000_000;
+        let mut world = World::new(vec![Replica::accepting()], setup);
+        world.peer.replicas[0].latency = HOUR;
+        let first = world.offer(5);
+        world.run(secs(10));
+        // Nothing arrives behind this one that would wake the net thread.
+        let second = world.offer(5);
+        world.run_to("the move", MINUTE, |world| world.is_delivered(&second));
+        world.run_to("the batch that was given up", secs(10), |world| world.is_delivered(&first));
+        world.load = Some(Load { spans: 5, every: secs(1) });
+        world.run(10 * MINUTE);
+        assert_eq!(world.in_use(), 1, "{}", world.state());
+        world.peer.replicas[0].latency = ms(10);
+        world.run_to("the return", 5 * MINUTE, |world| world.in_use() == 0);
+        world.load = None;
+        world.run(2 * MINUTE);
+        world.assert_nothing_lost();
+        world.assert_nothing_missing();
+    }
+}
+
+#[test]
+fn stored_batches_alone_leave_a_silent_collector_too() {
+    let mut world = world(2);
+    for endpoint in [0, 1] {
+        set(&mut world, endpoint, Reply::ConnectionRefused);
+    }
+    world.run(MINUTE);
+    world.load = None;
+    world.run(6 * MINUTE);
+    let ledger = world.ledger();
+    assert!(ledger.in_fallback > 0 && ledger.buffered == 0, "{ledger:?}");
+    set(&mut world, 0, Reply::Accept);
+    world.peer.replicas[0].latency = HOUR;
+    world
+        .run_to("a call of the first", 2 * OPEN, |world| world.sent.last().is_some_and(|sent| sent.answered.is_none()));
+    set(&mut world, 1, Reply::Accept);
+    world.run_to("the files", 5 * MINUTE, |world| world.ledger().in_fallback == 0);
+    world.assert_nothing_lost();
+    world.assert_nothing_missing();
+}
+
 // Random worlds.
 
 #[derive(Clone, Debug)]

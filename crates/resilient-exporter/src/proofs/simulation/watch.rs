@@ -7,7 +7,7 @@ use otlp_transport::RefusalKind;
 
 use super::Setup;
 use super::replicas::{Reply, refusal_kind};
-use super::world::Sent;
+use super::world::{MINUTE, Sent};
 
 /// An endpoint of a higher priority takes this many batches before all calls return.
 const DELIVERIES: u32 = 3;
@@ -23,6 +23,7 @@ struct Seen {
     opened: Option<Instant>,
     /// The first pause since the last acceptance, and the end of the longest.
     paused: Option<(Instant, Instant)>,
+    accepted: Option<Instant>,
     /// Deliveries since the last failure, and the first of them.
     deliveries: u32,
     good_since: Option<Instant>,
@@ -67,6 +68,7 @@ impl Watch {
             Reply::Accept | Reply::PartlyReject(_) | Reply::Unreadable => {
                 seen.opened = seen.opened.filter(|opened| sent.at < *opened);
                 (seen.is_down, seen.failures, seen.paused) = (false, 0, None);
+                seen.accepted = Some(now);
                 seen.deliveries += 1;
                 seen.good_since.get_or_insert(now);
                 return;
@@ -99,6 +101,14 @@ impl Watch {
         *is_down || opened.is_some() || is_paused
     }
 
+    /// The endpoint has not answered a call for a minute.
+    fn is_silent(&self, endpoint: usize, sent: &[Sent], now: Instant) -> bool {
+        let accepted = self.all[endpoint].accepted;
+        let is_old = |at: Instant| accepted.map_or(at, |accepted| accepted.max(at)) + MINUTE <= now;
+        let is_hung = |sent: &Sent| sent.endpoint == endpoint && sent.answered.is_none() && is_old(sent.at);
+        sent.iter().rev().take(1_000).any(is_hung)
+    }
+
     fn may_return_to(&self, endpoint: usize, now: Instant) -> bool {
         let Seen { deliveries, good_since, .. } = self.all[endpoint];
         deliveries >= DELIVERIES && good_since.is_some_and(|since| now - since >= self.delay)
@@ -119,7 +129,7 @@ impl Watch {
         if before != in_use {
             self.moves.push((now, before, in_use));
             let may_return = in_use < before && self.may_return_to(in_use, now);
-            if !self.is_bad(before) && !may_return {
+            if !self.is_bad(before) && !may_return && !self.is_silent(before, sent, now) {
                 return Err(format!("calls go from {before} to {in_use}, although {before} works: {:?}", self.all));
             }
         }
@@ -130,7 +140,8 @@ impl Watch {
                 return Err(format!("{call:?} goes out beside {other:?}"));
             }
             let at = call.endpoint;
-            if at == in_use || call.repeat || self.is_bad(in_use) || before != in_use {
+            let is_bad = self.is_bad(in_use) || self.is_silent(in_use, sent, now);
+            if at == in_use || call.repeat || is_bad || before != in_use {
                 continue;
             }
             let is_alone = earlier.clone().all(|other| other.endpoint != at);
