@@ -1,10 +1,16 @@
 //! The thread that compresses: its results come at any time after their job, and batches may have left meanwhile.
 
+use std::time::Duration;
+
 use otlp_payload::Payload;
+use otlp_transport::{Cause, Outcome, RefusalKind};
 use proptest::prelude::*;
 
-use super::Simulation;
-use crate::core::{Effect, Packer};
+use super::disk::MemoryFallback;
+use super::history::Action;
+use super::{Setup, Simulation};
+use crate::core::{Content, Effect, Packer, refusals_of};
+use crate::report::position::Position;
 
 /// The end of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,20 +97,57 @@ impl Simulation {
     }
 }
 
+#[test]
+fn a_compressed_batch_moves_to_the_second_collector_and_its_dead_letter_names_that_one() {
+    let setup = Setup { endpoints: 2, strict: true, ..Setup::usual() };
+    let mut simulation = Simulation::new(Box::new(MemoryFallback::in_groups_of(3)), setup);
+    simulation.compress();
+    simulation.step(Action::Offer(20));
+    let cause = Cause::Connect("refused".to_owned());
+    let pause = Outcome::Retryable { after: Some(Duration::from_secs(60)), cause, possible_duplicate: false };
+    for endpoint in [0, 1] {
+        let call = simulation.calls.pop().expect("the batch goes out");
+        assert_eq!(call.endpoint, endpoint);
+        simulation.end_call(&call, &pause);
+        simulation.poll();
+    }
+    simulation.step(Action::Advance(2_000));
+    simulation.step(Action::Pack(Packed::Whole));
+    simulation.step(Action::Advance(60_000));
+    let mut endpoints = Vec::new();
+    while let Some(call) = simulation.calls.pop() {
+        assert!(matches!(call.payload, Content::Packed(_)), "{call:?}");
+        assert!(simulation.core.memory.occupied_size().bytes > call.payload.request_len(), "both forms count");
+        endpoints.push(call.endpoint);
+        let cause = Cause::Http { status: 400, message: String::new() };
+        let refusal = Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false };
+        simulation.end_call(&call, if call.endpoint == 1 { &refusal } else { &pause });
+        simulation.poll();
+    }
+    assert_eq!(endpoints.last(), Some(&1), "{endpoints:?}");
+    let Some(Effect::StoreDeadLetters(letters)) = simulation.effects.front() else { panic!("no dead letter") };
+    let (_, refusals, damaged) = refusals_of(letters);
+    let [refusal] = &refusals[..] else { panic!("{refusals:?}") };
+    assert_eq!((refusal.endpoint, refusal.payload.item_count(), damaged.len()), (Position::new(1), 20, 0));
+    simulation.check_ledger().expect("every span has one place");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     /// As without compression, with small limits on bytes: they hold for compressed forms and for the requests beside
-    /// them, after every step.
+    /// them, after every step, however many endpoints take the batches.
     #[test]
     fn every_span_is_accounted_for_while_batches_are_compressed(
         fallback: bool,
         seed: u64,
         max_bytes in 2_000..60_000_usize,
         history in super::history::history_with_packing(),
+        endpoints in 1..=4_usize,
     ) {
         let mut simulation = super::in_memory(fallback, seed);
         simulation.setup.age_limit = (seed % 4 == 1).then(super::ages::limit);
+        simulation.setup.endpoints = endpoints;
         simulation.setup.limits.max_bytes = max_bytes;
         simulation.setup.limits.max_count = 2_000;
         simulation.compress();
