@@ -17,9 +17,9 @@ use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::{Fallback, Order};
 use crate::seams::fates::{Fate, Refusal};
 
-/// One effect. `Publish` is for the subscribers and the log; `Commit`, `LookForMarks`, `Recover` and `RemoveOldest` are
-/// for the journal thread, `Pack` is for the thread that compresses, `Stop` is for all threads, and the disk thread acts
-/// on the others in this order.
+/// One effect. `Publish` is for the subscribers and the log; `Commit`, `LookForMarks`, `Recover` and `RemoveOldest`
+/// are for the journal thread, `Pack` is for the thread that compresses, `Stop` is for all threads, and the disk
+/// thread acts on the others in this order.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Append and mark batches in the journal; reported by `Durable::on_written` and `Core::on_committed`.

@@ -1,6 +1,6 @@
 //! The memory budget: how many bytes 10,000 usual spans take while they wait in our exporter, by an allocator that
-//! counts. With the argument `zstd` they are compressed, and the time that the thread took for it goes to stderr; with a
-//! number behind it, in batches of so many spans. Prints one JSON object. Run by `cargo xtask bench`.
+//! counts. With the argument `zstd` they are compressed, and the time that the thread took for it goes to stderr; with
+//! a number behind it, in batches of so many spans. Prints one JSON object. Run by `cargo xtask bench`.
 
 use std::alloc::System;
 use std::path::PathBuf;
