@@ -93,6 +93,32 @@ impl Payload {
         }
         (newest > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(newest))
     }
+
+    /// The time of the oldest item: the earliest end of a span, or its start where it has no end. No item is
+    /// [separated](Self::separate_ended_before) by a time up to this one. `None` if no item has a time, or if the bytes
+    /// are no readable request. Costs a walk over the fields of each item up to its end time.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use otlp_payload::{BatchId, Payload};
+    ///
+    /// // One resource, one scope, two spans that ended 3 ns and 1 ns after the beginning of 1970.
+    /// let request = b"\x0a\x18\x12\x16\x12\x09\x41\x03\0\0\0\0\0\0\0\x12\x09\x41\x01\0\0\0\0\0\0\0";
+    /// let id = BatchId { incarnation: 1, seq: 0 };
+    /// let batch = Payload::from_bytes(id, SystemTime::UNIX_EPOCH, request[..].into())?;
+    /// assert_eq!(batch.oldest(), Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(1)));
+    /// # Ok::<(), otlp_payload::DecodeError>(())
+    /// ```
+    #[must_use]
+    pub fn oldest(&self) -> Option<SystemTime> {
+        let (mut oldest, times) = (None::<u64>, self.signal().times());
+        let mut visit = |item: &[u8], _| {
+            oldest = time_of(item, times).into_iter().chain(oldest).min();
+        };
+        for_each_item(self.signal(), self.bytes(), &mut visit).ok()?;
+        oldest.map(|nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos))
+    }
 }
 
 /// The time of an item, in nanoseconds since 1970: the first of these fields that is not 0.

@@ -26,12 +26,15 @@ use crate::seams::backoff::Backoff;
 use crate::seams::clock::{Clock, SystemClock};
 use crate::seams::fallback::Fallback;
 use crate::seams::journal::Journal;
-use crate::seams::settings::{Breaker, Buffer, DeadLetters, Durability, Refused, Retry, Settings, Shutdown, TooSmall};
+use crate::seams::settings::{
+    Breaker, Buffer, BufferCompression, DeadLetters, Durability, Refused, Retry, Settings, Shutdown, TooSmall,
+};
 use crate::shell::commit::Committer;
 use crate::shell::disk::KeepOutages;
+use crate::shell::packer::PackQueue;
 use crate::shell::shared::{Parts, Shared};
 use crate::shell::staging::StagingSettings;
-use crate::shell::{disk, journal, net, nice, own, signals};
+use crate::shell::{disk, journal, net, nice, own, packer, signals};
 use crate::stores::none::NoFallback;
 use crate::stores::outages::OutageFiles;
 
@@ -309,6 +312,10 @@ impl Builder {
         if let Some(journal) = &mut journal {
             core = core.with_journal(journal.found(), journal.can_read(), self.clock.now());
         }
+        if self.settings.buffer.compression == BufferCompression::Zstd && journal.is_none() {
+            core = core.with_compression();
+        }
+        let dictionary_room = core.memory.dictionary_room();
         for (at, transport) in transports.iter().enumerate() {
             core.set_can_change(at, net::can_change(&**transport));
         }
@@ -358,7 +365,15 @@ impl Builder {
         });
         let has_journal = journal.is_ok();
         let limit = self.settings.request.attempt_timeout;
-        let started = journal.and_then(|()| {
+        let packer = dictionary_room.map_or(Ok(()), |room| {
+            let queue = Arc::new(PackQueue::default());
+            shared.set_packer(Arc::clone(&queue));
+            spawn(&shared, "holdfast-pack", move |shared| {
+                nice::be_nicer_by(niceness);
+                packer::run(shared, &queue, room);
+            })
+        });
+        let started = journal.and(packer).and_then(|()| {
             spawn(&shared, "holdfast-net", move |shared| {
                 nice::be_nicer_by(niceness);
                 net::run(shared, &transports, runtime, limit);
@@ -402,7 +417,7 @@ impl Builder {
     }
 
     fn limits(&self) -> Limits {
-        let Buffer { max_spans, max_bytes, max_age } = self.settings.buffer;
+        let Buffer { max_spans, max_bytes, max_age, .. } = self.settings.buffer;
         Limits { max_count: max_spans, max_bytes, max_age }
     }
 

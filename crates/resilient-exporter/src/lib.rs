@@ -70,8 +70,8 @@ pub use seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, SetA
 pub use seams::fates::{Failures, Fate, Refusal, Refusals};
 pub use seams::journal::{Journal, JournalError, JournalUsage, Lost, Recovered, Vanished};
 pub use seams::settings::{
-    Breaker, Buffer, DeadLetters, Durability, Failover, FallbackFormat, Files, Processor, Refused, Replay, ReplayOrder,
-    Requests, Retry, Settings, Shutdown, Threads,
+    Breaker, Buffer, BufferCompression, DeadLetters, Durability, Failover, FallbackFormat, Files, Processor, Refused,
+    Replay, ReplayOrder, Requests, Retry, Settings, Shutdown, Threads,
 };
 pub use shell::ending::ShutdownError;
 pub use shell::flush::{FlushError, SettleError, WaitFailure};

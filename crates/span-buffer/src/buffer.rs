@@ -28,7 +28,7 @@ pub struct Limits {
 pub struct Entry<T> {
     /// The caller's item.
     pub item: T,
-    /// Its size, as given to [`Buffer::push`].
+    /// Its size, as given to [`Buffer::push`] or by [`Buffer::resize`].
     pub size: Size,
     /// When it was pushed. Its age counts from here, however often it was taken and given back.
     pub accepted: Instant,
@@ -59,7 +59,7 @@ pub struct Buffer<T> {
     limits: Limits,
     /// Sorted by `accepted`, oldest at the front.
     entries: VecDeque<Entry<T>>,
-    /// The sum over `entries`; changed by `added` and `removed` only.
+    /// The sum over `entries`; changed by `added`, `removed` and `resize` only.
     total: Size,
 }
 
@@ -222,6 +222,34 @@ impl<T> Buffer<T> {
     /// The items of all entries, oldest first, to be changed in place; sizes and ages stay.
     pub fn items_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut T> + ExactSizeIterator {
         self.entries.iter_mut().map(|entry| &mut entry.item)
+    }
+
+    /// Changes items in place together with their sizes: `change` gets each item, oldest first, with its size, and
+    /// returns the size that it has from now on. Places and ages stay.
+    ///
+    /// No entry leaves, so an item that grows may exceed the limits until the next push. O(all entries).
+    ///
+    /// ```
+    /// use std::time::Instant;
+    ///
+    /// use span_buffer::{Buffer, Limits, Size};
+    ///
+    /// let mut buffer = Buffer::new(Limits::default());
+    /// let left = buffer.push("a long text", Size { count: 1, bytes: 11 }, Instant::now());
+    /// assert!(left.is_empty());
+    /// buffer.resize(|text, size| {
+    ///     *text = &text[2..6];
+    ///     Size { bytes: text.len(), ..size }
+    /// });
+    /// assert_eq!((buffer.take().map(|entry| entry.item), buffer.total().bytes), (Some("long"), 0));
+    /// ```
+    pub fn resize(&mut self, mut change: impl FnMut(&mut T, Size) -> Size) {
+        let mut total = Size::default();
+        for entry in &mut self.entries {
+            entry.size = change(&mut entry.item, entry.size);
+            total = sum(total, entry.size);
+        }
+        self.total = total;
     }
 
     /// All entries, oldest first.

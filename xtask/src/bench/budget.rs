@@ -39,7 +39,7 @@ enum Method {
 }
 
 /// Every budget, in the order of the table.
-pub(super) const ALL: [Budget; 30] = [
+pub(super) const ALL: [Budget; 31] = [
     Budget {
         name: "export/grpc/instructions",
         unit: Unit::Instructions,
@@ -158,6 +158,13 @@ pub(super) const ALL: [Budget; 30] = [
         gate: Gate::AtMost(10.0),
         program: Program::Trial("buffered_spans"),
         method: Method::Prints(&[]),
+    },
+    Budget {
+        name: "buffer/10000-spans-zstd/bytes",
+        unit: Unit::MiB,
+        gate: Gate::AtMost(1.5),
+        program: Program::Trial("buffered_spans"),
+        method: Method::Prints(&["zstd"]),
     },
     Budget {
         name: "buffer/push+take/time",

@@ -53,12 +53,13 @@ proptest! {
     }
 
     #[test]
-    fn the_newest_time_is_the_latest_end_or_start_without_an_end(
+    fn the_newest_and_the_oldest_time_are_those_of_ends_or_of_starts_without_an_end(
         batch in vec((spans::span(), 0..8_u64, 0..8_u64), 0..10),
     ) {
         let at = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
         let times = batch.iter().map(|(_, start, end)| if *end > 0 { *end } else { *start });
-        let newest = times.max().filter(|newest| *newest > 0).map(at);
+        let times = times.filter(|time| *time > 0);
+        let (newest, oldest) = (times.clone().max().map(at), times.min().map(at));
         let batch: Vec<_> = batch.into_iter().map(|(mut span, start, end)| {
             (span.start_time, span.end_time) = (at(start), at(end));
             span
@@ -73,7 +74,13 @@ proptest! {
         second.iter().for_each(|span| other.push(span));
         one.append(&mut other);
         let written = one.finish(&encoder, ID, UNIX_EPOCH);
-        prop_assert_eq!([encoded, read, written].map(|payload| payload.newest()), [newest; 3]);
+        let all = [encoded, read, written];
+        prop_assert_eq!(all.each_ref().map(Payload::newest), [newest; 3]);
+        prop_assert_eq!(all.each_ref().map(Payload::oldest), [oldest; 3]);
+        if let Some(oldest) = oldest {
+            let old_until = |time| all[0].separate_ended_before(time, || ID).and_then(|aged| aged.old);
+            prop_assert!(old_until(oldest).is_none() && old_until(oldest + Duration::from_nanos(1)).is_some());
+        }
         // The next batch of a writer has its own time.
         prop_assert_eq!(one.finish(&encoder, ID, UNIX_EPOCH).newest(), None);
     }
@@ -81,7 +88,7 @@ proptest! {
     #[test]
     fn any_bytes_are_separated_without_harm(bytes in vec(any::<u8>(), 0..80), claimed in 0..4_usize) {
         let payload = Payload::new(ID, UNIX_EPOCH, claimed, bytes.into());
-        let _ = payload.newest();
+        let _ = (payload.newest(), payload.oldest());
         let _ = payload.separate_ended_before(SystemTime::UNIX_EPOCH + Duration::from_secs(1), || ID);
     }
 }

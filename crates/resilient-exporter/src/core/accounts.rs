@@ -12,7 +12,6 @@ use crate::report::lateness::Delivered;
 use crate::report::ledger::{DropReason, Ledger, Place, Taken};
 use crate::report::losses::{Losses, Recent};
 use crate::report::position::{MAX_ENDPOINTS, Position};
-use crate::seams::fates::Refusal;
 
 /// Events that wait to be published before equal ones become one.
 const MANY_EVENTS: usize = 256;
@@ -86,14 +85,20 @@ impl Accounts {
     }
 
     /// Ends refused spans: as a dead letter that is stored, or dropped where it could not be stored.
-    pub(super) fn end_refused(&mut self, refusal: &Refusal, from: Place, is_stored: bool) {
-        let spans = refusal.payload.item_count();
-        let (endpoint, reason) = (refusal.endpoint, refusal.cause.to_string());
+    pub(super) fn end_refused(
+        &mut self,
+        endpoint: Position,
+        spans: usize,
+        cause: &Cause,
+        from: Place,
+        is_stored: bool,
+    ) {
+        let reason = cause.to_string();
         if is_stored {
             self.ledger.transfer(spans, from, Place::DeadLettered);
             self.publish(Event::DeadLettered { endpoint, spans, reason });
         } else {
-            let is_too_old = matches!(refusal.cause, Cause::TooOld { .. });
+            let is_too_old = matches!(cause, Cause::TooOld { .. });
             let reason_of_drop = if is_too_old { DropReason::TooOld } else { DropReason::Permanent };
             self.drop_spans(spans, from, reason_of_drop, reason);
         }

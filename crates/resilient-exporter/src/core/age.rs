@@ -26,7 +26,12 @@ impl Core {
     /// Takes the spans that are too old out of the batch of the next call. Returns the batch if it has none.
     pub(super) fn without_old(&mut self, work: Work, endpoint: usize, now: Instant) -> Option<Work> {
         let Some(AgeLimit { before, max_age }) = self.age_limit else { return Some(work) };
-        let payload = work.payload().clone();
+        if let Work::Live(entry) = &work
+            && entry.item.payload.is_known_younger(before)
+        {
+            return Some(work);
+        }
+        let payload = self.request_of(&work)?;
         let Some(Aged { old: Some(old), young }) = payload.separate_ended_before(before, || self.next_id()) else {
             return Some(work);
         };

@@ -48,12 +48,12 @@ impl Core {
         let InFlight { work, ticket, started, is_repeat, .. } = self.in_flight.swap_remove(position);
         let traffic = match &work {
             Work::Live(entry) => {
-                self.memory.on_call_ended(entry.size);
+                self.memory.on_call_ended(entry);
                 Traffic::Live
             }
             Work::Replay(_) => Traffic::Replay { live_waits: self.memory.has_ready(now) },
         };
-        let spans = work.payload().item_count() as u64;
+        let spans = work.item_count() as u64;
         self.accounts.calls.on_ended(CallResult::of(&outcome), now.saturating_duration_since(started));
         match &outcome {
             Outcome::Delivered { .. } | Outcome::AcknowledgedUnreadably { .. } => {
@@ -113,10 +113,10 @@ impl Core {
         self.repeats.clear();
         for call in std::mem::take(&mut self.in_flight) {
             self.endpoints.of_mut(call.endpoint).on_neutral(call.ticket, now);
-            self.accounts.counters.count_possible_duplicates(call.work.payload().item_count() as u64);
+            self.accounts.counters.count_possible_duplicates(call.work.item_count() as u64);
             match call.work {
                 Work::Live(entry) => {
-                    self.memory.on_call_ended(entry.size);
+                    self.memory.on_call_ended(&entry);
                     self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
                     self.memory.give_back(entry);
                 }
@@ -139,7 +139,7 @@ impl Core {
     ) {
         let Answered { id, work, endpoint: at, call, now, .. } = answered;
         let endpoint = Position::new(at);
-        let (spans, bytes) = (work.payload().item_count(), work.payload().bytes().len());
+        let (spans, bytes) = (work.item_count(), work.request_len());
         let is_readable = unreadable.is_none();
         if let Some(cause) = &unreadable {
             self.accounts.counters.count_unreadable(spans as u64);
@@ -301,7 +301,7 @@ impl Core {
         let blame = self.endpoints.of(endpoint).blame(now);
         let event = Event::Refused {
             endpoint: Position::new(endpoint),
-            spans: work.payload().item_count(),
+            spans: work.item_count(),
             kind,
             cause: cause.to_string(),
             remedy: remedy(&cause),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use otlp_payload::{BatchId, Payload};
 use otlp_transport::{Cause, RefusalKind};
 
+use super::packed::Content;
 use crate::report::position::MAX_ENDPOINTS;
 use crate::seams::fates::{Failures, Refusals};
 
@@ -22,7 +23,9 @@ pub(super) const WINDOW: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
-    pub(crate) payload: Payload,
+    pub(crate) payload: Content,
+    /// Compression does not make the payload smaller.
+    pub(super) stays_plain: bool,
     /// The batch that this one was cut from, or its own id.
     pub(super) origin: BatchId,
     /// Its calls that did not end in delivery. Decides the order of calls and nothing else.
@@ -74,7 +77,8 @@ impl Batch {
     pub(super) fn new(payload: Payload) -> Self {
         let origin = payload.id();
         Self {
-            payload,
+            payload: payload.into(),
+            stays_plain: false,
             origin,
             tries: Tries::default(),
             suspicion: Suspicion::default(),
@@ -85,7 +89,7 @@ impl Batch {
 
     /// A piece of this batch, without a refusal.
     pub(super) fn piece(&self, payload: Payload) -> Self {
-        Self { payload, suspicion: Suspicion::default(), ..self.clone() }
+        Self { payload: payload.into(), stays_plain: false, suspicion: Suspicion::default(), ..self.clone() }
     }
 
     /// This batch was cut from another one.

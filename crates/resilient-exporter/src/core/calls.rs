@@ -56,6 +56,7 @@ impl Core {
         let is_waiting = self.start_calls(now, &mut calls);
         self.store_oversized();
         self.follow_endpoints(now);
+        self.begin_packing(now);
         self.publish_changes(now);
         self.follow_outages(now);
         self.follow_drain(is_waiting, now);
@@ -110,6 +111,10 @@ impl Core {
                 if let Some(instant) = self.memory.next_ready(now) {
                     self.wake_at(instant);
                 }
+                if self.in_flight.is_empty() && self.memory.waits_for_room(now) {
+                    // No answer will come that makes room.
+                    self.wake_at(now + ASK_AGAIN);
+                }
                 return false;
             }
             let traffic = if is_replay { Traffic::Replay { live_waits: false } } else { Traffic::Live };
@@ -154,14 +159,14 @@ impl Core {
                 Work::Live(entry) => {
                     self.turns += 1;
                     self.replay.on_live_call();
-                    self.memory.on_sent(entry.size);
+                    self.memory.on_sent(entry);
                     self.accounts.transfer(entry.size.count, Place::Buffered, Place::InFlight);
                 }
                 Work::Replay(piece) => self.replay.on_replay_call(piece, now),
             }
             let id = self.calls;
             let is_fresh = self.endpoints.of(endpoint).wants_new_connection(&ticket);
-            calls.push(Call { id, endpoint, payload: work.payload().clone(), is_fresh });
+            calls.push(Call { id, endpoint, payload: work.content(), is_fresh });
             self.in_flight.push(InFlight { id, endpoint, work, ticket, started: now, is_repeat: false });
         }
         false

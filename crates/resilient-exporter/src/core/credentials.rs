@@ -108,13 +108,13 @@ impl Core {
             match &work {
                 Work::Live(entry) => {
                     self.replay.on_live_call();
-                    self.memory.on_sent(entry.size);
+                    self.memory.on_sent(entry);
                 }
                 Work::Replay(piece) => self.replay.on_replay_call(piece, now),
             }
             let id = self.calls;
             let is_fresh = self.endpoints.of(endpoint).wants_new_connection(&ticket);
-            self.repeats.push(Call { id, endpoint, payload: work.payload().clone(), is_fresh });
+            self.repeats.push(Call { id, endpoint, payload: work.content(), is_fresh });
             self.in_flight.push(InFlight { id, endpoint, work, ticket, started: now, is_repeat: true });
             return;
         }

@@ -9,11 +9,9 @@ use span_buffer::Entry;
 
 use super::age::attempts;
 use super::batch::Batch;
-use super::group::joined;
 use super::memory::{size_of, total};
 use super::{Core, Effect, Letter, Phase, Work};
 use crate::report::position::Position;
-use crate::seams::fates::Refusal;
 
 /// A batch that the collector found too large waits for this time before its pieces go.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -41,16 +39,16 @@ impl Core {
     /// batch if it may go as it is.
     pub(super) fn fit(&mut self, work: Work, endpoint: usize, now: Instant) -> Option<Work> {
         let work = self.without_old(work, endpoint, now)?;
-        let payload = work.payload().clone();
-        let bytes = payload.bytes().len();
+        let (bytes, items) = (work.request_len(), work.item_count());
         if let Some((limit, cause)) = self.endpoints.of_mut(endpoint).sizes.single_limit(now)
             && bytes >= limit
             && !self.is_trial(endpoint, now)
         {
-            if payload.item_count() == 1 {
+            if items == 1 {
                 self.set_oversized(work, endpoint, cause, now);
                 return None;
             }
+            let payload = self.request_of(&work)?;
             if let Some(separated) = payload.separate(limit, || self.next_id())
                 && let Some(large) = separated.large
             {
@@ -60,16 +58,16 @@ impl Core {
         }
         let own = Some(self.policy.request_max_bytes).filter(|&limit| bytes > limit);
         let limit = self.endpoints.of_mut(endpoint).sizes.limit(bytes, now).into_iter().chain(own).min();
-        let has_too_many = payload.item_count() > self.policy.request_max_spans;
+        let has_too_many = items > self.policy.request_max_spans;
         match limit.or(has_too_many.then_some(usize::MAX)) {
-            Some(limit) if payload.item_count() > 1 => self.cut(work, endpoint, limit, None, now),
+            Some(limit) if items > 1 => self.cut(work, endpoint, limit, None, now),
             _ => Some(work),
         }
     }
 
     /// The collector found this request too large.
     pub(super) fn cut_refused(&mut self, work: Work, endpoint: usize, cause: Cause, now: Instant) {
-        let (bytes, spans) = (work.payload().bytes().len(), work.payload().item_count());
+        let (bytes, spans) = (work.request_len(), work.item_count());
         let is_own_limit = matches!(cause, Cause::RequestLimit { .. });
         let is_merged = matches!(&work, Work::Replay(piece) if piece.is_merged());
         if !is_own_limit && !is_merged {
@@ -110,7 +108,7 @@ impl Core {
             self.with_group(|group| group.take_apart(piece));
             return None;
         }
-        let payload = work.payload().clone();
+        let payload = self.request_of(&work)?;
         let max_spans = self.policy.request_max_spans;
         let Some(pieces) = payload.cut_within(limit, max_spans, || self.next_id()) else { return Some(work) };
         match work {
@@ -179,7 +177,18 @@ impl Core {
                 // Pieces of the same batch that wait: their spans of this size share the dead letter.
                 let Some((limit, _)) = self.endpoints.of_mut(endpoint).sizes.single_limit(now) else { return };
                 for entry in self.memory.take_all_where(|batch| batch.origin == origin) {
-                    let payload = entry.item.payload.clone();
+                    let payload = match self.memory.plain_within(&entry.item.payload) {
+                        Ok(Some(payload)) => payload,
+                        // It is looked at again before its call.
+                        Ok(None) => {
+                            self.memory.give_back(entry);
+                            continue;
+                        }
+                        Err(damaged) => {
+                            self.end_damaged(&entry, &damaged);
+                            continue;
+                        }
+                    };
                     let separated = payload.separate(limit, || self.next_id());
                     match separated {
                         _ if payload.item_count() == 1 && payload.bytes().len() >= limit => {
@@ -197,6 +206,15 @@ impl Core {
                 self.with_group(|group| group.on_dead(piece, endpoint, cause));
                 self.settle_group(now);
             }
+        }
+    }
+
+    /// The request of a batch that was taken for a call, or has been in one. A batch whose compressed form is damaged
+    /// is dropped.
+    pub(super) fn request_of(&mut self, work: &Work) -> Option<Payload> {
+        match work {
+            Work::Live(entry) => self.plain_or_drop(entry),
+            Work::Replay(piece) => Some(piece.payload.clone()),
         }
     }
 
@@ -234,11 +252,7 @@ impl Core {
 
     fn store_letter(&mut self, pieces: Vec<Entry<Batch>>, endpoint: usize, cause: Cause) {
         let attempts = attempts(pieces.iter().map(|entry| entry.item.tries.failed()).max().unwrap_or_default(), &cause);
-        let payload = match &pieces[..] {
-            [alone] => alone.item.payload.clone(),
-            pieces => joined(pieces.iter().map(|entry| entry.item.payload.clone()).collect()),
-        };
-        let refusal = Refusal { payload, endpoint: Position::new(endpoint), cause, attempts, permanent: true };
-        self.effects.push_back(Effect::StoreDeadLetters(vec![Letter { pieces, refusal }]));
+        let letter = Letter { pieces, endpoint: Position::new(endpoint), cause, attempts };
+        self.effects.push_back(Effect::StoreDeadLetters(vec![letter]));
     }
 }

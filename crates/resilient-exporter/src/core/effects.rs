@@ -5,16 +5,21 @@ use std::fmt;
 use std::time::SystemTime;
 
 use otlp_payload::{BatchId, Payload};
+use otlp_transport::Cause;
 use span_buffer::{Entry, Size};
 
 use super::batch::Batch;
+use super::group::joined;
+use super::packed::Damaged;
 use crate::report::events::Event;
+use crate::report::position::Position;
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::{Fallback, Order};
 use crate::seams::fates::{Fate, Refusal};
 
-/// One effect. `Publish` is for the subscribers and the log; `Commit`, `LookForMarks`, `Recover` and `RemoveOldest` are
-/// for the journal thread, `Stop` is for both threads, and the disk thread acts on the others in this order.
+/// One effect. `Publish` is for the subscribers and the log; `Commit`, `LookForMarks`, `Recover` and `RemoveOldest`
+/// are for the journal thread, `Pack` is for the thread that compresses, `Stop` is for all threads, and the disk
+/// thread acts on the others in this order.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Append and mark batches in the journal; reported by `Durable::on_written` and `Core::on_committed`.
@@ -37,11 +42,14 @@ pub(crate) enum Effect {
     Recover(Option<BatchId>),
     /// Have the journal remove its oldest segment at once; reported by `on_removed`.
     RemoveOldest,
+    /// Compress these requests; reported by `on_packed`.
+    Pack(Vec<Payload>),
     /// Keep the records of outages, as they are then; reported by `on_outages_kept`.
     KeepOutages,
     /// Run a user's operation on the fallback; a redriven dead letter is reported by `on_redriven`.
     Ask(Question),
-    /// End the disk thread once no effect is left, and the journal thread after that.
+    /// End the disk thread once no effect is left, and the journal thread after that; the thread that compresses ends
+    /// at once.
     Stop,
     /// Publish an event to the subscribers and the log.
     Publish(Event),
@@ -58,7 +66,7 @@ pub(crate) struct Commit {
 }
 
 /// One file to write.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Spill {
     pub(crate) entries: Vec<Entry<Batch>>,
     /// The batches that the file takes over from the journal: no piece of them is elsewhere.
@@ -70,8 +78,48 @@ pub(crate) struct Spill {
 pub(crate) struct Letter {
     /// The batch, or pieces of it.
     pub(crate) pieces: Vec<Entry<Batch>>,
-    /// The same as one payload, and the cause.
-    pub(crate) refusal: Refusal,
+    /// The collector of the last refusal.
+    pub(crate) endpoint: Position,
+    /// The last refusal.
+    pub(crate) cause: Cause,
+    /// The calls that did not deliver the batch.
+    pub(crate) attempts: u32,
+}
+
+/// Batches whose compressed forms do not give their requests back.
+type DamagedOnes = Vec<(Entry<Batch>, Damaged)>;
+
+/// The letters as they are stored: the pieces of each as one payload. Pieces whose compressed forms are damaged are
+/// taken out, and letters that have no other.
+pub(crate) fn refusals_of(letters: &[Letter]) -> (Vec<Letter>, Vec<Refusal>, DamagedOnes) {
+    let (mut whole, mut refusals, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+    for mut letter in letters.iter().cloned() {
+        let (mut payloads, damaged_ones) = requests_in(&mut letter.pieces);
+        damaged.extend(damaged_ones);
+        let payload = if payloads.len() > 1 { Some(joined(payloads)) } else { payloads.pop() };
+        if let Some(payload) = payload {
+            let &Letter { endpoint, ref cause, attempts, .. } = &letter;
+            refusals.push(Refusal { payload, endpoint, cause: cause.clone(), attempts, permanent: true });
+            whole.push(letter);
+        }
+    }
+    (whole, refusals, damaged)
+}
+
+/// The requests of these batches. Those whose compressed forms are damaged are taken out.
+pub(crate) fn requests_in(entries: &mut Vec<Entry<Batch>>) -> (Vec<Payload>, DamagedOnes) {
+    let (mut requests, mut damaged) = (Vec::with_capacity(entries.len()), Vec::new());
+    entries.retain(|entry| match entry.item.payload.plain() {
+        Ok(request) => {
+            requests.push(request);
+            true
+        }
+        Err(error) => {
+            damaged.push((entry.clone(), error));
+            false
+        }
+    });
+    (requests, damaged)
 }
 
 pub(crate) type Operation = dyn FnOnce(&mut dyn Fallback, SystemTime) -> Answer + Send;

@@ -112,10 +112,10 @@ impl Core {
             self.has_abandoned = true;
             self.repeats.retain(|repeat| repeat.id != id);
             self.endpoints.of_mut(at).on_abandoned(ticket, started, now);
-            self.accounts.counters.count_possible_duplicates(work.payload().item_count() as u64);
+            self.accounts.counters.count_possible_duplicates(work.item_count() as u64);
             match work {
                 Work::Live(entry) => {
-                    self.memory.on_call_ended(entry.size);
+                    self.memory.on_call_ended(&entry);
                     self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
                     self.memory.give_back(entry);
                 }

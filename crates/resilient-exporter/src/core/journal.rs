@@ -29,7 +29,8 @@ impl Core {
     /// The journal thread has ended its commit. `recovered`: appends succeed again after a failure.
     pub(crate) fn on_committed(&mut self, recovered: bool) {
         if recovered {
-            self.memory.waiting().for_each(|entry| self.durable.retry_append(&entry.item.payload));
+            let waiting = self.memory.waiting().filter_map(|entry| entry.item.payload.as_plain());
+            waiting.for_each(|payload| self.durable.retry_append(payload));
         }
         self.durable.on_committed();
     }
@@ -160,7 +161,7 @@ impl Core {
             Work::Replay(_) => None,
         });
         for entry in self.memory.waiting().chain(self.memory.tried()).chain(out).chain(self.spills.waiting()) {
-            self.durable.on_present(&entry.item.payload);
+            self.durable.on_batch_present(&entry.item);
         }
         self.durable.append_anew();
     }

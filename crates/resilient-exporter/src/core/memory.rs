@@ -1,12 +1,15 @@
 //! The memory that batches take: in the buffer, in calls, and on their way to the disk. All of it counts against the
 //! limits.
 
+mod compression;
+
 use std::collections::{BTreeMap, btree_map};
 use std::time::Instant;
 
 use otlp_payload::Payload;
 use span_buffer::{Buffer, Entry, Limits, Size, Snapshot};
 
+use self::compression::{Compression, is_ready};
 use super::batch::{Batch, Tried};
 
 /// The parts of a limit above which, and down to which, the buffer moves its oldest batches to the disk in one go. The
@@ -49,6 +52,8 @@ pub(crate) struct Memory {
     tried: Vec<Entry<Batch>>,
     /// Room for spans that are no batch yet.
     reserved: Size,
+    /// None if waiting batches stay plain.
+    compression: Option<Compression>,
 }
 
 impl Memory {
@@ -60,6 +65,7 @@ impl Memory {
             written_of: BTreeMap::new(),
             tried: Vec::new(),
             reserved: Size::default(),
+            compression: None,
         }
     }
 
@@ -67,17 +73,21 @@ impl Memory {
 
     /// Adds a batch; returns the batches that leave for it, the new one itself if nothing else would help.
     pub(super) fn push(&mut self, batch: Batch, size: Size, now: Instant) -> Vec<Entry<Batch>> {
+        self.note_ripe(&batch, now);
         self.buffer.push_beside(batch, size, sum(self.away(), self.reserved_beside(size)), now)
     }
 
     /// Returns a batch that was taken to its place by age.
     pub(super) fn give_back(&mut self, entry: Entry<Batch>) {
+        self.note_ripe(&entry.item, entry.accepted);
         self.buffer.give_back(entry);
     }
 
-    /// Takes the batch of the next call to this endpoint, by the rule of its turn. A batch that waits for itself stays.
+    /// Takes the batch of the next call to this endpoint, by the rule of its turn. A batch that waits for itself stays,
+    /// and so does a compressed one without room for its request.
     pub(super) fn take_next(&mut self, endpoint: usize, turn: Turn, now: Instant) -> Option<Entry<Batch>> {
-        let is_ready = |entry: &Entry<Batch>| entry.item.waits_until(now).is_none();
+        let room = self.room_to_unpack();
+        let is_ready = |entry: &Entry<Batch>| is_ready(entry, room, now);
         let first = match turn {
             Turn::Oldest => self.buffer.take_where(is_ready),
             Turn::Ordinary => self.buffer.take_where(|entry| {
@@ -94,9 +104,15 @@ impl Memory {
         })
     }
 
-    /// A batch may be sent now, as far as it is concerned.
+    /// A batch may be sent now, as far as it and memory are concerned.
     pub(super) fn has_ready(&self, now: Instant) -> bool {
-        self.buffer.iter().any(|entry| entry.item.waits_until(now).is_none())
+        let room = self.room_to_unpack();
+        self.buffer.iter().any(|entry| is_ready(entry, room, now))
+    }
+
+    /// A batch may be sent once there is room for its request.
+    pub(super) fn waits_for_room(&self, now: Instant) -> bool {
+        self.compression.is_some() && self.buffer.iter().any(|entry| entry.item.waits_until(now).is_none())
     }
 
     /// The first end of a wait, if every batch waits for itself.
@@ -210,12 +226,15 @@ impl Memory {
 
     // Batches that are away.
 
-    pub(super) fn on_sent(&mut self, size: Size) {
-        self.in_flight = sum(self.in_flight, size);
+    /// The batch is in a call: its request, and beside it its compressed form, if it has one.
+    pub(super) fn on_sent(&mut self, entry: &Entry<Batch>) {
+        self.in_flight = sum(self.in_flight, entry.size);
+        self.compression.iter_mut().for_each(|compression| compression.unpacked += entry.item.payload.unpacked_len());
     }
 
-    pub(super) fn on_call_ended(&mut self, size: Size) {
-        self.in_flight = less(self.in_flight, size);
+    pub(super) fn on_call_ended(&mut self, entry: &Entry<Batch>) {
+        self.in_flight = less(self.in_flight, entry.size);
+        self.compression.iter_mut().for_each(|compression| compression.unpacked -= entry.item.payload.unpacked_len());
     }
 
     pub(super) fn on_write_begun(&mut self, entries: &[Entry<Batch>]) {
@@ -256,10 +275,6 @@ impl Memory {
     }
 
     // Queries.
-
-    pub(crate) fn limits(&self) -> Limits {
-        self.buffer.limits()
-    }
 
     /// The batches that wait in the buffer, oldest first.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = &Entry<Batch>> {

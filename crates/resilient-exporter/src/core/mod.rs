@@ -29,6 +29,8 @@
 //! | `journal` | the journal thread's results, and batches that leave memory for the journal and return |
 //! | `kept` | the batches that the journal holds and memory does not |
 //! | `memory` | the memory that batches take, and its limits |
+//! | `packed` | the compressed form of a batch that waits |
+//! | `packing` | the batches that are compressed while they wait |
 //! | `outage` | the beginning and the end of an outage |
 //! | `records` | the records of outages: sizes, lateness, and when they are kept |
 //! | `replay` | stored batches on their way back to the collector |
@@ -60,6 +62,8 @@ mod journal;
 mod kept;
 mod memory;
 mod outage;
+mod packed;
+mod packing;
 mod records;
 mod replay;
 mod returned;
@@ -88,11 +92,13 @@ use self::cuts::Oversized;
 use self::drain::Drain;
 use self::durable::Durable;
 pub(crate) use self::durable::Written;
-pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill};
+pub(crate) use self::effects::{Answer, Commit, Effect, Letter, Operation, Question, Spill, refusals_of, requests_in};
 pub(crate) use self::endpoint::{Attempts, Endpoint};
 pub(crate) use self::endpoints::{Collector, Endpoints};
 use self::group::Piece;
 use self::memory::{Memory, SPILL_EARLY, SPILL_LATE, size_of};
+pub(crate) use self::packed::{Content, Damaged, Packed, Packer};
+use self::packing::Packing;
 use self::records::{Keeping, OnDisk};
 use self::replay::Replay;
 pub(crate) use self::saves::Flush;
@@ -131,7 +137,7 @@ pub(crate) struct Call {
     pub(crate) id: u64,
     /// The place of the endpoint that it goes to.
     pub(crate) endpoint: usize,
-    pub(crate) payload: Payload,
+    pub(crate) payload: Content,
     /// The call uses a new connection.
     pub(crate) is_fresh: bool,
 }
@@ -171,6 +177,7 @@ pub(crate) struct Core {
     policy: Policy,
     /// The signal of all batches.
     signal: Signal,
+    packing: Packing,
     spills: Spills,
     replay: Replay,
     /// Spans that no request can carry, until they are dead letters.
@@ -215,6 +222,7 @@ impl Core {
             durable: Durable::off(),
             endpoints: endpoints.into(),
             storage: Storage::new(policy.fallback),
+            packing: Packing::default(),
             spills: Spills::default(),
             replay: Replay::new(policy.replay_rate, policy.replay_order),
             policy,
@@ -526,10 +534,25 @@ impl Core {
 }
 
 impl Work {
-    fn payload(&self) -> &Payload {
+    /// The request, as it is in memory.
+    fn content(&self) -> Content {
         match self {
-            Self::Live(entry) => &entry.item.payload,
-            Self::Replay(piece) => &piece.payload,
+            Self::Live(entry) => entry.item.payload.clone(),
+            Self::Replay(piece) => Content::from(piece.payload.clone()),
+        }
+    }
+
+    fn item_count(&self) -> usize {
+        match self {
+            Self::Live(entry) => entry.item.payload.item_count(),
+            Self::Replay(piece) => piece.payload.item_count(),
+        }
+    }
+
+    fn request_len(&self) -> usize {
+        match self {
+            Self::Live(entry) => entry.item.payload.request_len(),
+            Self::Replay(piece) => piece.payload.bytes().len(),
         }
     }
 }

@@ -73,7 +73,7 @@ impl Core {
     /// Notes the bytes of this moment in the numbers of an outage.
     pub(super) fn note_sizes(&mut self) {
         let OnDisk { files, journal } = self.on_disk;
-        let memory = self.memory.held_size().bytes as u64;
+        let memory = self.memory.occupied_size().bytes as u64;
         self.endpoints.tallies_mut().for_each(|tally| tally.note_sizes(memory, files + journal));
     }
 

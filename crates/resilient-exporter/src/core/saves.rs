@@ -135,7 +135,7 @@ impl Core {
             self.endpoints.on_given_up(endpoint, now);
             let Work::Live(entry) = work else { continue };
             self.accounts.counters.count_possible_duplicates(if has_gone_out { entry.size.count as u64 } else { 0 });
-            self.memory.on_call_ended(entry.size);
+            self.memory.on_call_ended(&entry);
             self.accounts.transfer(entry.size.count, Place::InFlight, Place::Buffered);
             self.memory.give_back(entry);
         }

@@ -36,11 +36,16 @@ impl Spills {
     pub(super) fn push(&mut self, entries: Vec<Entry<Batch>>) {
         for entry in entries {
             match self.files.back_mut() {
-                Some(file) if !file.is_half && file.bytes.saturating_add(entry.size.bytes) <= FILE_BYTES => {
-                    file.bytes += entry.size.bytes;
+                Some(file)
+                    if !file.is_half && file.bytes.saturating_add(entry.item.payload.request_len()) <= FILE_BYTES =>
+                {
+                    file.bytes += entry.item.payload.request_len();
                     file.entries.push(entry);
                 }
-                _ => self.files.push_back(File { bytes: entry.size.bytes, entries: vec![entry], is_half: false }),
+                _ => {
+                    let bytes = entry.item.payload.request_len();
+                    self.files.push_back(File { entries: vec![entry], bytes, is_half: false });
+                }
             }
         }
     }
@@ -74,7 +79,7 @@ impl Spills {
     /// Adds the halves of what the store refused before all that waits.
     pub(super) fn push_halves(&mut self, halves: [Vec<Entry<Batch>>; 2]) {
         for entries in halves.into_iter().rev().filter(|entries| !entries.is_empty()) {
-            let bytes = entries.iter().map(|entry| entry.size.bytes).sum();
+            let bytes = request_bytes(&entries);
             self.files.push_front(File { entries, bytes, is_half: true });
         }
     }
@@ -85,7 +90,7 @@ impl Spills {
         for file in &mut self.files {
             let before = excess.len();
             excess.extend(file.entries.extract_if(.., |entry| wanted(entry)));
-            file.bytes -= excess[before..].iter().map(|entry| entry.size.bytes).sum::<usize>();
+            file.bytes -= request_bytes(&excess[before..]);
         }
         self.files.retain(|file| !file.entries.is_empty());
         excess
@@ -111,4 +116,9 @@ impl Spills {
         entries.extend(self.files.drain(..).flat_map(|file| file.entries));
         entries
     }
+}
+
+/// The bytes of the batches' requests, of which a file is made.
+fn request_bytes(entries: &[Entry<Batch>]) -> usize {
+    entries.iter().map(|entry| entry.item.payload.request_len()).sum()
 }

@@ -15,7 +15,7 @@ use crate::report::events::Event;
 use crate::report::ledger::{Place, Taken};
 use crate::seams::dead_letters::Redriven;
 use crate::seams::fallback::{Change, StoredBatch};
-use crate::seams::fates::Fate;
+use crate::seams::fates::{Fate, Refusal};
 
 /// A batch that no file can take, or no dead letter, waits for this time before the next attempt.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
@@ -64,7 +64,14 @@ impl Core {
             Refused::Halved => {}
             Refused::Single(entry) => {
                 let (left, right) = (self.next_id(), self.next_id());
-                if let Some((left, right)) = entry.item.payload.split(left, right) {
+                let whole = match self.memory.plain_within(&entry.item.payload) {
+                    Ok(whole) => whole,
+                    Err(damaged) => {
+                        self.on_write_damaged(&[(entry, damaged)]);
+                        return self.spill_next();
+                    }
+                };
+                if let Some((left, right)) = whole.and_then(|whole| whole.split(left, right)) {
                     self.durable.on_cut(entry.item.payload.id(), [&left, &right]);
                     let pieces = [left, right].map(|payload| {
                         let size = size_of(&payload);
@@ -87,7 +94,7 @@ impl Core {
 
     fn return_to_memory(&mut self, entry: Entry<Batch>) {
         // The journal may have lost it meanwhile.
-        self.durable.on_present(&entry.item.payload);
+        self.durable.on_batch_present(&entry.item);
         if self.phase == Phase::Stopped {
             self.leave_or_drop(entry);
         } else {
@@ -115,11 +122,12 @@ impl Core {
     /// Refused batches of memory are stored as dead letters: so many, counted from the first. None: there is no place
     /// for dead letters.
     pub(crate) fn on_dead_letters_stored(&mut self, letters: Vec<Letter>, stored: Option<usize>, now: Instant) {
-        for (index, Letter { pieces, refusal }) in letters.into_iter().enumerate() {
+        for (index, Letter { pieces, endpoint, cause, .. }) in letters.into_iter().enumerate() {
             self.memory.on_write_ended(&pieces);
             if stored.is_none_or(|stored| index < stored) {
                 pieces.iter().for_each(|entry| self.durable.on_ended(entry.item.payload.id()));
-                self.accounts.end_refused(&refusal, Place::Buffered, stored.is_some());
+                let spans = total(&pieces).count;
+                self.accounts.end_refused(endpoint, spans, &cause, Place::Buffered, stored.is_some());
                 continue;
             }
             // The storage is in trouble: the batch waits as a suspect does. After that its next refusal ends it, or the
@@ -196,7 +204,9 @@ impl Core {
             self.replayed.delivered += *delivered as u64;
             self.replayed.other += (rejected + refused_spans) as u64;
             for refusal in refused {
-                self.accounts.end_refused(refusal, Place::InFallback, letters.next().is_some());
+                let Refusal { payload, endpoint, cause, .. } = refusal;
+                let (spans, is_stored) = (payload.item_count(), letters.next().is_some());
+                self.accounts.end_refused(*endpoint, spans, cause, Place::InFallback, is_stored);
             }
         }
         self.publish_replayed();
@@ -284,6 +294,7 @@ impl Core {
                 self.replay.on_read_in_vain(now);
                 self.on_repeated(fates.iter().map(Fate::delivered).sum::<usize>() as u64);
             }
+            Effect::Pack(_) => self.on_packer_ended(),
             // A user's operation answers by itself, and the thread has stopped.
             Effect::Ask(_) | Effect::Stop | Effect::Publish(_) => {}
         }

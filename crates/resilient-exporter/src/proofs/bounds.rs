@@ -189,7 +189,7 @@ fn calls_until(world: &mut World, accepted: usize, bytes: usize) -> usize {
     while left > 0 && calls < 1_000 {
         let (call, _) = world.call_within(600);
         calls += 1;
-        let is_bad = call.payload.bytes().len() >= bytes;
+        let is_bad = call.payload.request_len() >= bytes;
         left -= usize::from(!is_bad);
         // A slow answer: one call at a time.
         world.now += Duration::from_secs(1);

@@ -188,7 +188,7 @@ fn retry_now_ends_the_pause_between_two_splits() {
     assert!(world.core.poll_calls(world.now).is_empty(), "the pieces wait for a second");
     world.core.retry_now();
     let (call, wait) = world.call_within(0);
-    let payload: &Payload = &call.payload;
+    let payload: Payload = call.payload.request();
     assert!(payload.item_count() < 8 && wait == Duration::ZERO, "{payload:?} after {wait:?}");
 }
 
@@ -287,7 +287,7 @@ impl Stored {
             }
             for _ in 0..4 {
                 for call in self.world.core.poll_calls(self.world.now) {
-                    let is_record = call.payload.bytes() == &self.record.request;
+                    let is_record = call.payload.request().bytes() == &self.record.request;
                     *if is_record { &mut self.calls.1 } else { &mut self.calls.0 } += 1;
                     self.world.answer(&call, if is_record { answer() } else { delivered() });
                 }

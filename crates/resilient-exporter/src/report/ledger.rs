@@ -44,7 +44,7 @@ pub enum DropReason {
     FallbackFull,
     /// Fallback files were older than their age limit.
     FallbackAge,
-    /// A stored record was damaged; its readable part was sent.
+    /// A stored record was damaged; its readable part was sent. Or the compressed form of a batch in memory was.
     Corrupt,
     /// The collector refused the spans for good, or takes no span of this size, and no dead letter could be stored.
     Permanent,
@@ -106,7 +106,9 @@ impl DropReason {
             Self::DiskSlow => "use a faster disk for the state directory or raise the buffer's limits",
             Self::FallbackFull => "raise the fallback's maximum bytes or free disk space",
             Self::FallbackAge => "raise the fallback's maximum age",
-            Self::Corrupt => "check the disk; the damaged files are kept in quarantine",
+            Self::Corrupt => {
+                "check the disk, whose damaged files are kept in quarantine, and the memory of the computer"
+            }
             Self::Permanent => "read the collector's answer in the log; it refuses these spans for good",
             Self::TooOld => {
                 "enable the file fallback, which keeps them as dead letters, or raise TELEMETRY_MAX_AGE_AT_SEND"

@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     DiskThreadPanicked,
     JournalThreadPanicked,
     NetThreadPanicked,
+    PackerPanicked,
     FallbackPanicked,
     FileSetAside,
     FileShort,
@@ -86,6 +87,7 @@ impl Kind {
             Self::JournalThreadPanicked => "the journal thread panicked; it goes on",
             Self::DiskThreadPanicked => "the disk thread panicked; it goes on",
             Self::NetThreadPanicked => "the net thread panicked; it goes on with the batches that were in flight",
+            Self::PackerPanicked => "the thread that compresses batches panicked; they stay as they are",
             Self::FallbackPanicked => "the fallback panicked over a dead letter",
             Self::TransportNoted => "the credentials or files of the requests need a look",
             Self::LeftInMemory => "a shutdown ended before the disk had stored all spans",
@@ -164,7 +166,10 @@ impl Kind {
 
     /// A fault of the exporter's or of code that a user gave it.
     fn is_error(self) -> bool {
-        matches!(self, Self::DiskThreadPanicked | Self::NetThreadPanicked | Self::FallbackPanicked)
+        matches!(
+            self,
+            Self::DiskThreadPanicked | Self::NetThreadPanicked | Self::PackerPanicked | Self::FallbackPanicked
+        )
     }
 }
 

@@ -13,7 +13,7 @@ use super::group_size::GroupSize;
 use super::hand_over::HandOvers;
 use super::queue::Contents;
 use super::shared::Shared;
-use crate::core::{Answer, Effect, Letter, Question, Spill};
+use crate::core::{Answer, Effect, Letter, Question, Spill, refusals_of, requests_in};
 use crate::report::outage_records::OutageRecord;
 use crate::report::warnings::Kind;
 use crate::seams::fallback::{Change, Fallback, FallbackError, Order, ReadBack, Stored, StoredBatch, Usage};
@@ -199,14 +199,24 @@ impl<'a> Worker<'a> {
             Effect::Ask(_) | Effect::Publish(_) => {}
             // The journal thread has these.
             Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_) | Effect::RemoveOldest => {}
+            // The thread that compresses has these.
+            Effect::Pack(_) => {}
         }
     }
 
     /// Writes one file, which takes over batches from the journal.
     fn spill(&mut self, spill: &Spill) {
-        let Spill { entries, handed_over } = spill;
+        let mut spill = spill.clone();
+        // The requests of one file, beside their compressed forms, for as long as it is written.
+        let (payloads, damaged) = requests_in(&mut spill.entries);
+        let Spill { entries, handed_over } = &spill;
         let Self { shared, fallback, hand_overs, .. } = self;
-        let payloads = entries.iter().map(|entry| entry.item.payload.clone()).collect::<Vec<_>>();
+        if entries.is_empty() {
+            return shared.decide(|core| {
+                core.on_write_damaged(&damaged);
+                core.on_spill_empty(&spill);
+            });
+        }
         let (now, wall) = (shared.clock.now(), shared.clock.wall());
         let stored = if shared.has_journal() {
             let mut announce = |name: &str| hand_overs.announce(name, handed_over);
@@ -216,10 +226,13 @@ impl<'a> Worker<'a> {
         } else {
             guarded(|| fallback.store(&payloads, wall))
         };
-        shared.decide(|core| match stored {
-            Ok(Stored { name }) => core.on_spilled(spill, &name),
-            Err(Failure { text, of_batches: true }) => core.on_spill_refused(entries.clone(), &text, now),
-            Err(Failure { text, of_batches: false }) => core.on_spill_failed(entries.clone(), &text, now),
+        shared.decide(|core| {
+            core.on_write_damaged(&damaged);
+            match stored {
+                Ok(Stored { name }) => core.on_spilled(&spill, &name),
+                Err(Failure { text, of_batches: true }) => core.on_spill_refused(entries.clone(), &text, now),
+                Err(Failure { text, of_batches: false }) => core.on_spill_failed(entries.clone(), &text, now),
+            }
         });
     }
 
@@ -300,10 +313,13 @@ impl<'a> Worker<'a> {
     }
 
     fn store_letters(&mut self, letters: &[Letter]) {
-        let refusals = letters.iter().map(|letter| letter.refusal.clone()).collect::<Vec<_>>();
+        let (letters, refusals, damaged) = refusals_of(letters);
         let stored = self.store_dead_letters(&refusals);
         let now = self.shared.clock.now();
-        self.shared.decide(|core| core.on_dead_letters_stored(letters.to_vec(), stored, now));
+        self.shared.decide(|core| {
+            core.on_write_damaged(&damaged);
+            core.on_dead_letters_stored(letters, stored, now);
+        });
     }
 
     fn store_dead_letters(&mut self, refusals: &[Refusal]) -> Option<usize> {

@@ -45,7 +45,7 @@ impl Shared {
         let oldest_stored = oldest_stored.filter(|_| usage.files > 0);
         let oldest_stored = oldest_stored.map(|stored| wall.duration_since(stored).unwrap_or_default());
         let waiting = ledger.staged + ledger.buffered + ledger.in_flight;
-        let (limits, held) = (core.memory.limits(), core.memory.held_size());
+        let (limits, held) = (core.memory.limits(), core.memory.occupied_size());
         let held = Size { count: held.count + staged.count, bytes: held.bytes + staged.bytes };
         let mut health = Health {
             status: Status::Healthy,

@@ -15,6 +15,7 @@
 //! | `nice` | the priority of threads |
 //! | `outage_span` | the span of an outage |
 //! | `own` | the threads of an exporter know that they are its own |
+//! | `packer` | the thread that compresses waiting batches |
 //! | `plan` | when the journal thread syncs |
 //! | `process` | the process of the exporter, and a child that was forked from it |
 //! | `queue` | the disk thread's queue of effects |
@@ -36,6 +37,7 @@ pub(crate) mod net;
 pub(crate) mod nice;
 mod outage_span;
 pub(crate) mod own;
+pub(crate) mod packer;
 pub(crate) mod plan;
 pub(crate) mod process;
 mod queue;

@@ -141,11 +141,20 @@ fn own_delay(shared: &Shared, id: u64, hint: Option<Duration>) -> Duration {
 /// Makes one call. A transport that panics or never answers is a failure like any other. A call that the core gives up
 /// ends at once, so that it takes neither memory nor a stream.
 async fn send(shared: &Shared, transport: &Arc<dyn Transport>, call: Call, limit: Duration) -> Ended {
+    // A batch that was compressed while it waited: outside of the core's lock.
+    let payload = match call.payload.plain() {
+        Ok(payload) => payload,
+        Err(damaged) => {
+            let now = shared.clock.now();
+            shared.decide(|core| core.on_call_damaged(call.id, &damaged, now));
+            return Ended { id: call.id, outcome: None, newest: None };
+        }
+    };
     let attempt = AssertUnwindSafe(async {
         if call.is_fresh {
             transport.reconnect();
         }
-        transport.send(&call.payload).await
+        transport.send(&payload).await
     });
     let attempt = attempt.catch_unwind();
     let ended = tokio::select! {
@@ -159,7 +168,7 @@ async fn send(shared: &Shared, transport: &Arc<dyn Transport>, call: Call, limit
         Err(_) => unknown(Cause::Timeout(limit)),
     };
     // Read here, outside of the core's lock.
-    let newest = if outcome.is_delivered() { call.payload.newest() } else { None };
+    let newest = if outcome.is_delivered() { payload.newest() } else { None };
     Ended { id: call.id, outcome: Some(outcome), newest }
 }
 

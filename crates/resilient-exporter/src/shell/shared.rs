@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::ending::ShutdownError;
 use super::jobs::{Job, JournalQueue, Ticket};
 use super::outage_span::OutageSpans;
+use super::packer::PackQueue;
 use super::process::Process;
 use super::queue::{Activity, Contents, DiskQueue};
 use super::staging::{Staging, StagingSettings};
@@ -53,6 +54,9 @@ pub(crate) struct Shared {
     disk: Option<DiskQueue>,
     /// The journal thread's work; none without durable mode. Locked after the core, never before it.
     journal: Option<JournalQueue>,
+    /// The job of the thread that compresses; none if waiting batches stay plain. Locked after the core, never before
+    /// it.
+    packer: OnceLock<Arc<PackQueue>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) backoff: Box<dyn Backoff>,
     pub(crate) listeners: Listeners,
@@ -121,6 +125,7 @@ impl Shared {
             abandoned: Notify::new(),
             disk: usage.map(|usage| DiskQueue::new(usage, age_rests_until)),
             journal,
+            packer: OnceLock::new(),
             clock: Arc::new(ContainedClock(clock)),
             backoff,
             listeners: Listeners::new(endpoints.clone()),
@@ -147,6 +152,12 @@ impl Shared {
     pub(crate) fn with_storage_limits(mut self, limits: StorageLimits) -> Self {
         self.storage_limits = limits;
         self
+    }
+
+    /// There is a thread that compresses waiting batches.
+    pub(crate) fn set_packer(&self, queue: Arc<PackQueue>) {
+        // An exporter has one such thread.
+        let _ = self.packer.set(queue);
     }
 
     /// The name of the primary collector.
@@ -235,6 +246,9 @@ impl Shared {
 
     /// Hands an effect on. An event is returned.
     fn act(&self, effect: Effect, core: &mut Core) -> Option<Event> {
+        if let Effect::Stop = effect {
+            self.packer.get().into_iter().for_each(|packer| packer.end());
+        }
         match (effect, &self.disk) {
             (Effect::Publish(event), _) => return Some(event),
             (effect @ (Effect::Commit(_) | Effect::LookForMarks | Effect::Recover(_) | Effect::RemoveOldest), _) => {
@@ -245,6 +259,13 @@ impl Shared {
                 if let Some(effect) = undone {
                     core.on_undone(effect, SystemClock.now());
                 }
+            }
+            (Effect::Pack(requests), _) => {
+                let undone = match self.packer.get() {
+                    Some(packer) => packer.push(requests).err(),
+                    None => Some(Effect::Pack(requests)),
+                };
+                undone.into_iter().for_each(|effect| core.on_undone(effect, SystemClock.now()));
             }
             (effect, Some(disk)) => {
                 if let (Effect::Stop, Some(journal)) = (&effect, &self.journal) {

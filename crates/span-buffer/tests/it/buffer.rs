@@ -15,6 +15,7 @@ enum Step {
     TakeNth(usize),
     GiveBack(usize),
     Finish(usize),
+    Resize(usize, Size),
     Expire,
     Wait(Duration),
     Drain,
@@ -38,6 +39,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..8_usize).prop_map(Step::TakeNth),
         2 => (0..4_usize).prop_map(Step::GiveBack),
         1 => (0..4_usize).prop_map(Step::Finish),
+        2 => (0..8_usize, 0..30_usize, 0..300_usize)
+            .prop_map(|(index, count, bytes)| Step::Resize(index, Size { count, bytes })),
         1 => Just(Step::Expire),
         2 => (0..40_u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
         1 => Just(Step::Drain),
@@ -131,6 +134,11 @@ proptest! {
                 }
                 Step::Finish(index) if index < taken.len() => drop(taken.swap_remove(index)),
                 Step::GiveBack(_) | Step::Finish(_) => {}
+                Step::Resize(index, size) => {
+                    let wanted = model.0.get(index).map(|entry| entry.item);
+                    buffer.resize(|item, before| if Some(*item) == wanted { size } else { before });
+                    model.0.iter_mut().skip(index).take(1).for_each(|entry| entry.size = size);
+                }
                 Step::Expire => prop_assert_eq!(buffer.expire(now), model.expire(now)),
                 Step::Wait(time) => now += time,
                 Step::Drain => prop_assert_eq!(buffer.drain(), std::mem::take(&mut model.0)),
@@ -185,6 +193,21 @@ fn no_limit_of_age_means_never() {
     assert_eq!(buffer.push(1, Size::default(), now), []);
     assert_eq!(buffer.next_expiry(), None);
     assert_eq!(buffer.expire(now + Duration::from_secs(1 << 32)), []);
+}
+
+#[test]
+fn an_item_that_grows_stays_until_the_next_push() {
+    let (mut buffer, now) = (Buffer::new(LIMITS), start());
+    assert_eq!(buffer.push(1, Size { count: 1, bytes: 10 }, now), []);
+    assert_eq!(buffer.push(2, Size { count: 2, bytes: 20 }, now), []);
+    let mut seen = Vec::new();
+    buffer.resize(|item, size| {
+        seen.push((*item, size.bytes));
+        Size { bytes: size.bytes * 50, ..size }
+    });
+    assert_eq!((seen, buffer.total()), (vec![(1, 10), (2, 20)], Size { count: 3, bytes: 1_500 }));
+    let left = buffer.push(3, Size { count: 0, bytes: 0 }, now);
+    assert_eq!(left.iter().map(|entry| entry.item).collect::<Vec<_>>(), [1, 2]);
 }
 
 #[test]

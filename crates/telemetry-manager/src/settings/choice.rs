@@ -1,6 +1,6 @@
 //! Settings that are one of a few words.
 
-use resilient_exporter::{Compression, FallbackFormat, Refused, ReplayOrder};
+use resilient_exporter::{BufferCompression, Compression, FallbackFormat, Refused, ReplayOrder};
 
 use super::{TracesExporter, TracesProcessor, TracesSampler};
 
@@ -48,6 +48,11 @@ impl Choice for TracesSampler {
         Self::ParentBasedAlwaysOff,
         Self::ParentBasedTraceIdRatio,
     ];
+}
+
+impl Choice for BufferCompression {
+    const WORDS: &'static [&'static str] = &["none", "zstd"];
+    const VALUES: &'static [Self] = &[Self::None, Self::Zstd];
 }
 
 impl Choice for FallbackFormat {

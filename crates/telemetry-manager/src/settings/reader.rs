@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::kind::{Kind, OnBad};
 use super::table::{
-    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, BUFFER_MAX_SPANS, FALLBACK_DIR, Group, JOURNAL_ENABLED,
-    JOURNAL_STAGING, NOT_SUPPORTED, PROCESSOR, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER, SAMPLER_ARG, SETTINGS,
-    STATE_DIR, Setting,
+    BSP_MAX_EXPORT_BATCH_SIZE, BSP_MAX_QUEUE_SIZE, BUFFER_COMPRESSION, BUFFER_MAX_SPANS, FALLBACK_DIR, Group,
+    JOURNAL_ENABLED, JOURNAL_STAGING, NOT_SUPPORTED, PROCESSOR, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, SAMPLER,
+    SAMPLER_ARG, SETTINGS, STATE_DIR, Setting,
 };
 use super::{Chosen, Settings, TracesProcessor, directories, failover, off, slips, vendors};
 use crate::error::{InvalidSetting, SetupError};
@@ -253,6 +253,12 @@ fn warn_of_parts_that_are_off(settings: &mut Settings, vars: Vars<'_>) {
             let message = format!("{} has no effect without {}=true", row.name, JOURNAL_ENABLED.name);
             settings.warn(row.name, message);
         }
+    }
+    if settings.exporter.journal.enabled && is_given(settings, &BUFFER_COMPRESSION) {
+        let name = BUFFER_COMPRESSION.name;
+        let message =
+            format!("{name} has no effect with {}=true: batches leave memory for the journal", JOURNAL_ENABLED.name);
+        settings.warn(name, message);
     }
     let (queue, staging) = (BSP_MAX_QUEUE_SIZE, JOURNAL_STAGING);
     let without = match settings.processor {

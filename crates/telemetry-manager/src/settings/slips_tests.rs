@@ -127,6 +127,9 @@ fn a_setting_of_a_part_that_is_off_is_told() {
         warning(&[(name, value)], &["no effect", "TELEMETRY_JOURNAL_ENABLED"]);
         assert!(read(&[(name, value), ("TELEMETRY_JOURNAL_ENABLED", "true")]).warnings().is_empty());
     }
+    let compression = ("TELEMETRY_BUFFER_COMPRESSION", "zstd");
+    warning(&[compression, ("TELEMETRY_JOURNAL_ENABLED", "true")], &["no effect", "TELEMETRY_JOURNAL_ENABLED"]);
+    assert!(read(&[compression]).warnings().is_empty());
     warning(&[("OTEL_TRACES_SAMPLER_ARG", "0.1")], &["no effect", "OTEL_TRACES_SAMPLER=parentbased_traceidratio"]);
     // A program whose environment names another sampler changes between them.
     let sampler = [("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")];

@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use resilient_exporter::{Compression, FallbackFormat, Refused, ReplayOrder};
+use resilient_exporter::{BufferCompression, Compression, FallbackFormat, Refused, ReplayOrder};
 
 use super::choice::Choice as _;
 use super::field::{Field as _, Value};
@@ -463,6 +463,11 @@ settings! {
             "Bytes of encoded spans in memory.";
         BUFFER_MAX_AGE: "TELEMETRY_BUFFER_MAX_AGE", (exporter.buffer.max_age), seconds(1000, 30 * DAY), Default,
             "Longest stay in memory.";
+        BUFFER_COMPRESSION: "TELEMETRY_BUFFER_COMPRESSION", (exporter.buffer.compression),
+            Kind::Choice(BufferCompression::WORDS), Default,
+            "Compression in memory of batches that wait for longer than a second: `TELEMETRY_BUFFER_MAX_BYTES` holds \
+             several times as many spans, and `TELEMETRY_BUFFER_MAX_SPANS` is to be raised with it. Pays where there \
+             are no files. Without effect in durable mode.";
     }
     Journal {
         JOURNAL_ENABLED: "TELEMETRY_JOURNAL_ENABLED", (exporter.journal.enabled), Kind::Bool, Storage,

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
-use resilient_exporter::{Compression, FallbackFormat, Refused, ReplayOrder, SyncPolicy};
+use resilient_exporter::{BufferCompression, Compression, FallbackFormat, Refused, ReplayOrder, SyncPolicy};
 
 use super::field::Value;
 use super::kind::{Kind, OnBad};
@@ -63,6 +63,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert_eq!((retry.multiplier, retry.jitter), (2.0, 0.25));
     let buffer = &settings.exporter.buffer;
     assert_eq!((buffer.max_spans, buffer.max_bytes, buffer.max_age), (10_000, 10 << 20, Duration::from_secs(300)));
+    assert_eq!(buffer.compression, BufferCompression::None);
     let files = &settings.exporter.fallback;
     assert_eq!((files.enabled, &files.dir, files.max_bytes), (true, &None, 1 << 30));
     assert_eq!(

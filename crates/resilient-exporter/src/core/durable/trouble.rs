@@ -102,7 +102,7 @@ impl Durable {
 
     /// A batch that a shutdown had left in the journal is appended anew, and waits for the last sync.
     pub(in crate::core) fn leave_again(&mut self, entry: Entry<Batch>) {
-        self.on_present(&entry.item.payload);
+        self.on_batch_present(&entry.item);
         self.last.push(entry);
     }
 
@@ -131,6 +131,11 @@ impl Durable {
             self.records.insert(id, Record::new(spans, RecordState::Pending(payload.clone())));
         }
         self.pending.push_back(id);
+    }
+
+    /// The same for a batch, which in durable mode is not compressed.
+    pub(in crate::core) fn on_batch_present(&mut self, batch: &Batch) {
+        batch.payload.as_plain().into_iter().for_each(|payload| self.on_present(payload));
     }
 
     /// Begins a commit with the batches that are appended anew.

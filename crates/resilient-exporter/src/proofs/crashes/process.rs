@@ -211,7 +211,7 @@ impl<'a> Process<'a> {
         };
         match answer {
             Answer::Accepted | Answer::PartlyRejected(_) | Answer::Unacknowledged => {
-                for key in span_ids(call.payload.bytes()) {
+                for key in span_ids(call.payload.request().bytes()) {
                     *computer.received.entry(key).or_default() += 1;
                 }
             }
@@ -269,7 +269,7 @@ impl<'a> Process<'a> {
             let in_memory = self.in_memory();
             let core = self.shared.core();
             for entry in in_memory.iter().filter(|entry| !core.durable.has_synced(entry)) {
-                span_ids(entry.item.payload.bytes()).for_each(|key| {
+                span_ids(entry.item.payload.request().bytes()).for_each(|key| {
                     computer.durable.remove(&key);
                 });
             }
@@ -279,7 +279,7 @@ impl<'a> Process<'a> {
         // The collector may still receive the calls in flight.
         for call in self.calls.drain(..) {
             computer.max_duplicates += call.payload.item_count() as u64;
-            for key in span_ids(call.payload.bytes()) {
+            for key in span_ids(call.payload.request().bytes()) {
                 *computer.received.entry(key).or_default() += 1;
             }
         }

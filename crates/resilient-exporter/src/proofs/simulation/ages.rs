@@ -23,7 +23,7 @@ impl Simulation {
         for call in calls {
             let spans = call.payload.item_count();
             assert!(spans <= request_max_spans, "a request of {spans} spans");
-            let is_young = age_limit.is_none() || numbers(&call.payload).all(|number| !is_old(number));
+            let is_young = age_limit.is_none() || numbers(&call.payload.request()).all(|number| !is_old(number));
             assert!(is_young, "an old span is sent");
         }
     }
@@ -42,8 +42,8 @@ fn letters(simulation: &Simulation) -> Vec<(usize, String, u32)> {
         _ => None,
     });
     let shown = letters.flatten().map(|letter| {
-        let refusal = &letter.refusal;
-        (refusal.payload.item_count(), refusal.cause.to_string(), refusal.attempts)
+        let spans = letter.pieces.iter().map(|entry| entry.size.count).sum();
+        (spans, letter.cause.to_string(), letter.attempts)
     });
     shown.collect()
 }

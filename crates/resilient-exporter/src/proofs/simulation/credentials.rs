@@ -139,7 +139,7 @@ impl World {
         self.simulation.poll();
         let spans = numbers(batch).collect::<Vec<_>>();
         let calls = self.simulation.calls.iter().filter(|call| call.id > before);
-        let calls = calls.filter(|call| numbers(&call.payload).eq(spans.iter().copied()));
+        let calls = calls.filter(|call| numbers(&call.payload.request()).eq(spans.iter().copied()));
         let repeats = calls.map(|call| call.id).collect::<Vec<_>>();
         match expected {
             Some(true) => assert_eq!(repeats.len(), 1, "the call is repeated at once; {}", self.state()),

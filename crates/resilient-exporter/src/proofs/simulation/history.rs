@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use super::packing::{Packed, packed};
+
 /// One step of a history.
 #[derive(Clone, Debug)]
 pub(super) enum Action {
@@ -20,6 +22,8 @@ pub(super) enum Action {
     ChangeCredentials {
         endpoint: usize,
     },
+    /// The thread that compresses ends its job.
+    Pack(Packed),
     /// A flush wants all batches on the disk, after an attempt of its own.
     Save {
         attempts: bool,
@@ -92,4 +96,9 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
 
 pub(super) fn history() -> impl Strategy<Value = Vec<Action>> {
     prop::collection::vec(action(), 0..250)
+}
+
+pub(super) fn history_with_packing() -> impl Strategy<Value = Vec<Action>> {
+    let action = prop_oneof![5 => action(), 1 => packed().prop_map(Action::Pack)];
+    prop::collection::vec(action, 0..300)
 }

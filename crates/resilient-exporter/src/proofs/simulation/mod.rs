@@ -13,6 +13,7 @@
 //! | `failover`, `watch` | several endpoints: scenarios and random worlds, and the rules of moves written anew |
 //! | `disk` | the two fallbacks of the simulation: one in memory, one in files, each with an independent count |
 //! | `recount` | the independent count of each term of the ledger |
+//! | `packing` | batches that are compressed while they wait |
 //! | `kept`, `vanished` | batches that leave memory for the journal; a journal that is full, or that loses batches |
 //! | `saves` | flushes and checkpoints |
 //! | `stage` | the processor: spans of several producers on their way into batches |
@@ -28,6 +29,7 @@ mod history;
 mod kept;
 mod oracle;
 mod order;
+mod packing;
 mod recount;
 mod refusals;
 mod replicas;
@@ -54,7 +56,7 @@ use span_buffer::Limits;
 
 use self::disk::{Disk, Files, MemoryFallback};
 use self::history::{Action, Answer, Disturbance, action, history};
-use crate::core::{AgeLimit, Call, Core, Effect, Endpoint, Endpoints, Policy};
+use crate::core::{AgeLimit, Call, Core, Effect, Endpoint, Endpoints, Policy, refusals_of, requests_in};
 use crate::proofs::spans::spans;
 use crate::report::ledger::DropReason;
 use crate::seams::backoff::Backoff;
@@ -75,8 +77,9 @@ fn number((_, span): &SpanKey) -> u64 {
     u64::from_be_bytes(*span)
 }
 
-fn numbers(request: &Payload) -> impl Iterator<Item = u64> {
-    span_ids(request.bytes()).map(|key| number(&key))
+fn numbers(request: &Payload) -> impl Iterator<Item = u64> + use<> {
+    let keys = span_ids(request.bytes()).collect::<Vec<_>>();
+    keys.into_iter().map(|key| number(&key))
 }
 
 /// The transport sends this call over a new connection.
@@ -92,7 +95,7 @@ fn retry_now(core: &mut Core) {
 /// The batches that the disk thread writes to a file.
 fn spilled(effect: &Effect) -> Vec<Payload> {
     match effect {
-        Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.payload.clone()).collect(),
+        Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.payload.request()).collect(),
         _ => Vec::new(),
     }
 }
@@ -100,11 +103,11 @@ fn spilled(effect: &Effect) -> Vec<Payload> {
 /// The batches that are to become dead letters.
 fn letters(effect: &Effect) -> Vec<Payload> {
     let refusals = match effect {
-        Effect::StoreDeadLetters(letters) => letters.iter().map(|letter| &letter.refusal).collect::<Vec<_>>(),
-        Effect::SettleGroup(fates) => fates.iter().flat_map(refused).collect(),
+        Effect::StoreDeadLetters(letters) => refusals_of(letters).1,
+        Effect::SettleGroup(fates) => fates.iter().flat_map(refused).cloned().collect(),
         _ => Vec::new(),
     };
-    refusals.into_iter().map(|refusal| refusal.payload.clone()).collect()
+    refusals.into_iter().map(|refusal| refusal.payload).collect()
 }
 
 fn refused(fate: &Fate) -> &[Refusal] {
@@ -130,6 +133,7 @@ struct Simulation {
     looks: Vec<Instant>,
     effects: VecDeque<Effect>,
     disk: Box<dyn Disk>,
+    thread: packing::Thread,
     /// How often the collector received each span, also where its answer was lost.
     received: HashMap<SpanKey, u32>,
     /// Spans beyond the first of each.
@@ -157,6 +161,8 @@ struct Setup {
     age_limit: Option<AgeLimit>,
     failure_threshold: u32,
     fallback: bool,
+    /// Batches that wait are compressed.
+    compression: bool,
     replay_order: ReplayOrder,
     strict: bool,
     seed: u64,
@@ -176,6 +182,7 @@ impl Setup {
             request_max_spans: if seed.is_multiple_of(2) { usize::MAX } else { 20 },
             failure_threshold: 3,
             fallback,
+            compression: false,
             replay_order: if seed.is_multiple_of(3) { ReplayOrder::Newest } else { ReplayOrder::Oldest },
             strict: false,
             seed,
@@ -194,6 +201,7 @@ impl Setup {
             age_limit: None,
             failure_threshold: 5,
             fallback: true,
+            compression: false,
             replay_order: ReplayOrder::Oldest,
             strict: false,
             seed: 1,
@@ -222,7 +230,8 @@ impl Setup {
             strict,
             incarnation: seed,
         };
-        Core::new(policy, endpoints, recovered, seed)
+        let core = Core::new(policy, endpoints, recovered, seed);
+        if self.compression { core.with_compression() } else { core }
     }
 }
 
@@ -242,6 +251,7 @@ impl Simulation {
             looks: Vec::new(),
             effects: VecDeque::new(),
             disk,
+            thread: packing::Thread::new(),
             received: HashMap::new(),
             duplicates: 0,
             condemned: Vec::new(),
@@ -256,6 +266,7 @@ impl Simulation {
     /// A new process over the same fallback. The spans in the memory of the old one are lost.
     fn restart(&mut self) {
         self.disk.restart();
+        self.thread.restart();
         self.setup.seed += 1;
         self.core = self.setup.core(self.disk.usage().spans, self.now);
         self.calls.clear();
@@ -273,6 +284,7 @@ impl Simulation {
             self.condemned.extend(letters(&effect));
             match effect {
                 Effect::Publish(_) | Effect::Stop => {}
+                Effect::Pack(requests) => self.thread.set_job(requests),
                 Effect::StoreDeadLetters(letters) if !self.setup.fallback => {
                     self.core.on_dead_letters_stored(letters, None, self.now);
                 }
@@ -290,8 +302,10 @@ impl Simulation {
             (core.poll_calls(now), core.poll_looks(now))
         });
         self.note_abandoned();
-        self.check_limits(&calls);
+        let last = self.calls.len();
         self.calls.extend(calls);
+        self.end_damaged_calls();
+        self.check_limits(&self.calls[last.min(self.calls.len())..]);
         self.looks.extend(looks.contains(&0).then_some(now));
         if self.core.is_stopped() {
             self.calls.clear();
@@ -351,7 +365,7 @@ impl Simulation {
             Answer::Refuse => Outcome::Refused { kind: RefusalKind::Batch, cause, possible_duplicate: false },
         };
         if matches!(answer, Answer::Accept | Answer::PartlyReject(_) | Answer::Unacknowledged) {
-            self.receive_first(&call.payload, spans);
+            self.receive_first(&call.payload.request(), spans);
         }
         self.end_call(&call, &outcome);
     }
@@ -396,9 +410,13 @@ impl Simulation {
                 }
                 self.report(|core| core.on_undone(effect, now));
             }
-            Some(Effect::Spill(spill)) => {
+            Some(Effect::Spill(mut spill)) => {
+                let (payloads, damaged) = requests_in(&mut spill.entries);
+                self.report(|core| core.on_write_damaged(&damaged));
+                if spill.entries.is_empty() {
+                    return self.report(|core| core.on_spill_empty(&spill));
+                }
                 let entries = spill.entries.clone();
-                let payloads = entries.iter().map(|entry| entry.item.payload.clone()).collect::<Vec<_>>();
                 let stored = self.disk.store(&payloads, wall);
                 self.report(|core| match stored {
                     Ok(stored) => core.on_spilled(&spill, &stored.name),
@@ -407,9 +425,12 @@ impl Simulation {
                 });
             }
             Some(Effect::StoreDeadLetters(letters)) => {
-                let refusals = letters.iter().map(|letter| letter.refusal.clone()).collect::<Vec<_>>();
+                let (letters, refusals, damaged) = refusals_of(&letters);
                 let stored = self.disk.store_dead_letters(&refusals, "", wall);
-                self.report(|core| core.on_dead_letters_stored(letters, stored, now));
+                self.report(|core| {
+                    core.on_write_damaged(&damaged);
+                    core.on_dead_letters_stored(letters, stored, now);
+                });
             }
             Some(Effect::ReadGroup { order, merge }) => {
                 let read = self.disk.read(order, 0);
@@ -478,6 +499,7 @@ impl Simulation {
                 let endpoint = endpoint % self.setup.endpoints;
                 self.report(|core| core.on_credentials_changed(endpoint));
             }
+            Action::Pack(packed) => self.pack(packed),
             Action::Save { attempts } => {
                 if attempts {
                     self.report(Core::attempt_now);
@@ -488,7 +510,7 @@ impl Simulation {
         self.poll();
         for call in std::mem::take(&mut self.abandoned) {
             // The collector may have stored them.
-            self.receive_first(&call.payload, call.payload.item_count());
+            self.receive_first(&call.payload.request(), call.payload.item_count());
         }
     }
 

@@ -1,7 +1,7 @@
 //! The recount: each term of the ledger beside the spans in the place that the term names.
 
 use super::{Answer, Disturbance, Simulation, in_memory};
-use crate::core::Effect;
+use crate::core::{Content, Effect};
 use crate::report::position::Position;
 
 impl Simulation {
@@ -16,7 +16,10 @@ impl Simulation {
         equal("offered", ledger.offered, self.made.len() as u64)?;
         let writing = self.effects.iter().map(|effect| match effect {
             Effect::Spill(spill) => spill.entries.iter().map(|entry| entry.item.payload.item_count()).sum(),
-            Effect::StoreDeadLetters(letters) => letters.iter().map(|letter| letter.refusal.payload.item_count()).sum(),
+            Effect::StoreDeadLetters(letters) => {
+                let pieces = letters.iter().flat_map(|letter| &letter.pieces);
+                pieces.map(|entry| entry.item.payload.item_count()).sum()
+            }
             _ => 0,
         });
         let writing = writing.sum::<usize>() + self.core.spilling_spans();
@@ -51,7 +54,12 @@ impl Simulation {
         let held = self.core.memory.waiting_size();
         let limits = self.core.memory.limits();
         let calls = self.calls.iter().filter(|call| self.core.is_live(call.id));
-        let flight = calls.map(|call| call.payload.bytes().len()).sum::<usize>();
+        // The request, and the compressed form that it has in memory.
+        let flight = calls.map(|call| match &call.payload {
+            Content::Plain(request) => request.bytes().len(),
+            Content::Packed(packed) => call.payload.request_len() + packed.len(),
+        });
+        let flight = flight.sum::<usize>();
         let spilling = self.core.memory.writing_size();
         let count = held.count + spilling.count + tried + usize::try_from(ledger.in_flight).expect("small");
         if held.bytes + flight + spilling.bytes > limits.max_bytes || count > limits.max_count {

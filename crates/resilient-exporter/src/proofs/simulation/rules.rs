@@ -19,7 +19,7 @@ fn run(simulation: &mut Simulation, seconds: u64, mut answer: impl FnMut(u64) ->
         simulation.now += Duration::from_millis(500);
         simulation.poll();
         while let Some(call) = simulation.calls.first() {
-            let first = super::span_ids(call.payload.bytes()).next().expect("a span");
+            let first = super::span_ids(call.payload.request().bytes()).next().expect("a span");
             simulation.answer(0, answer(u64::from_be_bytes(first.1)));
         }
         simulation.poll();

@@ -71,18 +71,20 @@ impl World {
     /// The spans in memory, counted from the batches themselves: those that wait, are in calls, or are to be written.
     fn held(&self) -> HashSet<u64> {
         let simulation = &self.simulation;
-        let at_hand = simulation.core.at_hand().flat_map(|entry| numbers(&entry.item.payload));
+        let at_hand = simulation.core.at_hand().flat_map(|entry| numbers(&entry.item.payload.request()));
         let out = simulation.calls.iter().filter(|call| simulation.core.is_live(call.id));
         let writing = simulation.effects.iter().flat_map(|effect| match effect {
             Effect::Spill(spill) => spill.entries.iter().map(|entry| &entry.item.payload).collect(),
-            Effect::StoreDeadLetters(letters) => letters.iter().map(|letter| &letter.refusal.payload).collect(),
+            Effect::StoreDeadLetters(letters) => {
+                letters.iter().flat_map(|letter| &letter.pieces).map(|entry| &entry.item.payload).collect()
+            }
             _ => Vec::new(),
         });
         let staged = self.staged();
         at_hand
             .chain(staged)
-            .chain(out.flat_map(|call| numbers(&call.payload)))
-            .chain(writing.flat_map(numbers))
+            .chain(out.flat_map(|call| numbers(&call.payload.request())))
+            .chain(writing.flat_map(|content| numbers(&content.request())))
             .collect()
     }
 }

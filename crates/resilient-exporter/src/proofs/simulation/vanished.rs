@@ -126,7 +126,10 @@ impl World {
     /// Spans in memory and in calls.
     fn held(&self) -> BTreeSet<u64> {
         let waiting = self.simulation.core.memory.waiting().map(|entry| &entry.item.payload);
-        waiting.chain(self.simulation.calls.iter().map(|call| &call.payload)).flat_map(numbers).collect()
+        waiting
+            .chain(self.simulation.calls.iter().map(|call| &call.payload))
+            .flat_map(|content| numbers(&content.request()))
+            .collect()
     }
 
     /// The spans of these batches that neither memory nor a call has, and that have not ended.
@@ -159,7 +162,7 @@ impl World {
                         Reply::Throttle => Answer::Throttle(2_000),
                     };
                     if matches!(reply, Reply::Accept) {
-                        self.ended.extend(numbers(&self.simulation.calls[call].payload));
+                        self.ended.extend(numbers(&self.simulation.calls[call].payload.request()));
                     }
                     self.simulation.answer(call, answer);
                 }

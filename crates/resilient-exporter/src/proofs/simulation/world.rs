@@ -296,7 +296,7 @@ impl World {
         self.watch.on_answered(&judged, now);
         let outcome = reply.outcome(call.payload.item_count());
         if outcome.is_delivered() {
-            for number in numbers(&call.payload) {
+            for number in numbers(&call.payload.request()) {
                 self.delivered.entry(number).or_insert(now);
             }
         }
@@ -304,7 +304,7 @@ impl World {
         self.simulation.end_call(&call, &outcome);
         self.check_letters();
         if let Some(expected) = expected {
-            self.check_repeat(&call.payload, expected);
+            self.check_repeat(&call.payload.request(), expected);
         }
     }
 
@@ -325,20 +325,20 @@ impl World {
             let tokens = self.tokens.as_mut().filter(|_| call.endpoint == 0);
             let handled = match (tokens.and_then(Tokens::on_call), call.endpoint) {
                 (Some(reply), _) => Handled { replica: 0, reply, time: self.peer.replicas[0].latency },
-                (None, 0) => self.peer.handle(&call.payload, fresh),
-                (None, at) => self.others[at - 1].handle(&call.payload, fresh),
+                (None, 0) => self.peer.handle(&call.payload.request(), fresh),
+                (None, at) => self.others[at - 1].handle(&call.payload.request(), fresh),
             };
             let generation = self.tokens.as_ref().map_or(0, |tokens| tokens.held);
-            received.push((call.payload.clone(), handled.reply.stored_of(call.payload.item_count())));
+            received.push((call.payload.request(), handled.reply.stored_of(call.payload.item_count())));
             self.awaited.push((now + handled.time, call.id, self.sent.len()));
-            let spans = numbers(&call.payload).collect::<Vec<_>>();
+            let spans = numbers(&call.payload.request()).collect::<Vec<_>>();
             self.places.entry(spans.clone()).or_default().push(self.sent.len());
             self.sent.push(Sent {
                 at: now,
                 endpoint: call.endpoint,
                 answered: None,
                 spans,
-                bytes: call.payload.bytes().len(),
+                bytes: call.payload.request_len(),
                 live: self.simulation.core.is_live(call.id),
                 probe: self.simulation.core.endpoints.of(call.endpoint).state() == breaker::State::HalfOpen,
                 fresh,

@@ -192,7 +192,7 @@ impl<'a> Process<'a> {
         for _ in 0..2_000 {
             let (now, wall) = (computer.clocks.now(), self.shared.clock.wall());
             for call in self.shared.decide(|core| core.poll_calls(now)) {
-                for number in numbers_of(&call.payload) {
+                for number in numbers_of(&call.payload.request()) {
                     *computer.received.entry(number).or_default() += 1;
                 }
                 let taken = Outcome::Delivered { rejected: 0, message: None };
@@ -217,7 +217,7 @@ impl<'a> Process<'a> {
     /// The spans in memory.
     pub(super) fn in_memory(&self) -> Numbers {
         let core = self.shared.core();
-        core.memory.waiting().flat_map(|entry| numbers_of(&entry.item.payload)).collect()
+        core.memory.waiting().flat_map(|entry| numbers_of(&entry.item.payload.request())).collect()
     }
 }
 
