@@ -47,8 +47,8 @@ pub(crate) struct Tries(Option<Box<[Tried; MAX_ENDPOINTS]>>);
 pub(super) struct Tried {
     /// Throttles aside.
     pub(super) failed: u32,
-    /// A peer may throttle a batch alone, for ever, by a limit that the batch exceeds: decides among batches that failed
-    /// as often.
+    /// A peer may throttle a batch alone, for ever, by a limit that the batch exceeds: decides among batches that
+    /// failed as often.
     pub(super) throttled: u32,
 }
 

@@ -269,9 +269,9 @@ impl Core {
         }
     }
 
-    /// The calls to an endpoint that are out, at most, once one for a stored batch has begun. While the exporter runs and
-    /// no live batch waits, one place is left for the next live one: it goes out at once beside any number of stored
-    /// ones.
+    /// The calls to an endpoint that are out, at most, once one for a stored batch has begun. While the exporter runs
+    /// and no live batch waits, one place is left for the next live one: it goes out at once beside any number of
+    /// stored ones.
     pub(super) fn most_replay_calls(&self, endpoint: usize) -> usize {
         let all = self.endpoints.of(endpoint).concurrency();
         if self.phase == Phase::Running { all.saturating_sub(1).max(1) } else { all }

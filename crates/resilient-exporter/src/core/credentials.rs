@@ -51,8 +51,8 @@ impl Core {
         self.endpoints.collector_mut(endpoint).renewals.can_change = can_change;
     }
 
-    /// The endpoints whose transports are to be asked for changes now: every 5 s while batches wait for an endpoint that
-    /// refuses, for one that no connection reaches, or for credentials. Follows `poll_calls`.
+    /// The endpoints whose transports are to be asked for changes now: every 5 s while batches wait for an endpoint
+    /// that refuses, for one that no connection reaches, or for credentials. Follows `poll_calls`.
     pub(crate) fn poll_looks(&mut self, now: Instant) -> Vec<usize> {
         let ledger = self.accounts.ledger();
         let waits = ledger.buffered + ledger.in_flight + ledger.in_fallback + ledger.in_journal > 0;

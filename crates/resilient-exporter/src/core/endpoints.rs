@@ -368,7 +368,8 @@ impl Endpoints {
         }
     }
 
-    /// A call of this endpoint was given up: a trial that a flush ends, again and again, shall not be one batch of each.
+    /// A call of this endpoint was given up: a trial that a flush ends, again and again, shall not be one batch of
+    /// each.
     pub(super) fn on_given_up(&mut self, at: usize, now: Instant) {
         self.on_verdict(at, Verdict::Failed, now);
         if at < self.in_use {

@@ -1,5 +1,5 @@
-//! The moves of calls between collectors: the permits of calls, the failures for which calls go elsewhere, and the events
-//! of a move.
+//! The moves of calls between collectors: the permits of calls, the failures for which calls go elsewhere, and the
+//! events of a move.
 
 use std::time::Instant;
 
@@ -43,8 +43,8 @@ impl Core {
         all
     }
 
-    /// A call of this endpoint failed. Without a connection, or without an answer in time, calls go to another endpoint.
-    /// A stored record alone may be the cause of the time-out.
+    /// A call of this endpoint failed. Without a connection, or without an answer in time, calls go to another
+    /// endpoint. A stored record alone may be the cause of the time-out.
     pub(super) fn note_way_of_failure(&mut self, endpoint: usize, cause: &Cause, traffic: Traffic) {
         let is_down = match cause {
             Cause::Connect(_) | Cause::Credentials(_) => true,
@@ -56,8 +56,8 @@ impl Core {
         }
     }
 
-    /// The endpoint refused a call, and not because of its batch. One that refuses the sender gets no calls while another
-    /// endpoint takes them.
+    /// The endpoint refused a call, and not because of its batch. One that refuses the sender gets no calls while
+    /// another endpoint takes them.
     pub(super) fn note_way_of_refusal(&mut self, endpoint: usize, kind: RefusalKind, now: Instant) {
         if kind == RefusalKind::Sender {
             self.endpoints.of_mut(endpoint).set_down();
@@ -86,8 +86,8 @@ impl Core {
         self.endpoints.may_go_elsewhere(endpoint, &self.calls_out(now), now)
     }
 
-    /// With several endpoints: gives the calls of those that are silent up, but for the one in use, which calls leave by
-    /// then. Wakes the net thread when the next one is silent, or the next trial is due.
+    /// With several endpoints: gives the calls of those that are silent up, but for the one in use, which calls leave
+    /// by then. Wakes the net thread when the next one is silent, or the next trial is due.
     pub(super) fn follow_endpoints(&mut self, now: Instant) {
         if self.endpoints.len() == 1 {
             return;

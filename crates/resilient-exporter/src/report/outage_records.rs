@@ -29,8 +29,8 @@ pub struct OutageRecord {
     #[serde(serialize_with = "rfc3339", deserialize_with = "time")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub to: Option<SystemTime>,
-    /// The outage has no end that a call tells: `to` is none for good. Either the process ended while it lasted, and the
-    /// numbers are those of its last minute, or calls went back to a collector of a higher priority.
+    /// The outage has no end that a call tells: `to` is none for good. Either the process ended while it lasted, and
+    /// the numbers are those of its last minute, or calls went back to a collector of a higher priority.
     #[serde(default)]
     pub interrupted: bool,
     /// The cause of the last failed call before the outage was certain.

@@ -147,8 +147,8 @@ fn given_in_code() -> Builder {
 
 #[test]
 fn each_setting_of_the_table_can_be_given_in_code() {
-    // Headers are secret, the transport shows neither `insecure` nor hosts without a proxy, the fallback endpoint is one
-    // of the others, and a sampler or attributes in code are values of the SDK: other tests look at their effects.
+    // Headers are secret, the transport shows neither `insecure` nor hosts without a proxy, the fallback endpoint is
+    // one of the others, and a sampler or attributes in code are values of the SDK: other tests look at their effects.
     let unseen = [
         "with_header",
         "with_insecure",
