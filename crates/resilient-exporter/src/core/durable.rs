@@ -131,7 +131,7 @@ pub(super) enum Left {
     /// The last sync decides.
     Undecided,
     /// The journal does not have it.
-    Nowhere(Entry<Batch>),
+    Nowhere(Box<Entry<Batch>>),
 }
 
 /// The journal thread's result for some records.
@@ -406,7 +406,7 @@ impl Durable {
                 self.last.push(entry);
                 Left::Undecided
             }
-            _ => Left::Nowhere(entry),
+            _ => Left::Nowhere(Box::new(entry)),
         }
     }
 

@@ -356,7 +356,7 @@ mod tests {
     fn the_oldest_end_is_known_without_a_look_at_the_request() {
         let request = request(1, 5);
         let oldest = request.oldest().expect("has times");
-        let packed = Packer::new(ROOM).pack(&[request.clone()])[0].clone().expect("worth it");
+        let packed = Packer::new(ROOM).pack(std::slice::from_ref(&request))[0].clone().expect("worth it");
         let content = Content::Packed(packed);
         assert!(content.is_known_younger(oldest) && !content.is_known_younger(oldest + Duration::from_nanos(1)));
         assert!(!Content::from(request).is_known_younger(oldest), "the request itself tells");

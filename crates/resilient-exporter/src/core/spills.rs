@@ -21,7 +21,7 @@ pub(super) enum Refused {
     /// Each half is a file of its own.
     Halved,
     /// The store refused one batch alone.
-    Single(Entry<Batch>),
+    Single(Box<Entry<Batch>>),
 }
 
 struct File {
@@ -69,7 +69,7 @@ impl Spills {
     pub(super) fn on_refused(&mut self, mut entries: Vec<Entry<Batch>>) -> Refused {
         self.is_writing = false;
         if entries.len() < 2 {
-            return entries.pop().map_or(Refused::Halved, Refused::Single);
+            return entries.pop().map_or(Refused::Halved, |entry| Refused::Single(Box::new(entry)));
         }
         let second = entries.split_off(entries.len() / 2);
         self.push_halves([entries, second]);

@@ -63,6 +63,7 @@ impl Core {
         match self.spills.on_refused(entries) {
             Refused::Halved => {}
             Refused::Single(entry) => {
+                let entry = *entry;
                 let (left, right) = (self.next_id(), self.next_id());
                 let whole = match self.memory.plain_within(&entry.item.payload) {
                     Ok(whole) => whole,

@@ -29,10 +29,10 @@ impl PackQueue {
     ///
     /// # Errors
     /// The effect, if the thread has ended.
-    pub(super) fn push(&self, job: Vec<Payload>) -> Result<(), Effect> {
+    pub(super) fn push(&self, job: Vec<Payload>) -> Result<(), Box<Effect>> {
         let mut state = self.state.lock();
         if state.has_ended {
-            return Err(Effect::Pack(job));
+            return Err(Box::new(Effect::Pack(job)));
         }
         state.job = Some(job);
         self.work.notify_one();

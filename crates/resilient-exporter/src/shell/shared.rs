@@ -262,7 +262,7 @@ impl Shared {
             }
             (Effect::Pack(requests), _) => {
                 let undone = match self.packer.get() {
-                    Some(packer) => packer.push(requests).err(),
+                    Some(packer) => packer.push(requests).err().map(|effect| *effect),
                     None => Some(Effect::Pack(requests)),
                 };
                 undone.into_iter().for_each(|effect| core.on_undone(effect, SystemClock.now()));
