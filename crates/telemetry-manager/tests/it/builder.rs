@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::support::{Setup, trace};
 use telemetry_manager::opentelemetry::KeyValue;
 use telemetry_manager::opentelemetry_sdk::trace::{Sampler, SpanData, SpanExporter, SpanLimits};
-use telemetry_manager::resilient_exporter::{Compression, FallbackFormat, Refused, ReplayOrder, SyncPolicy};
+use telemetry_manager::resilient_exporter::{
+    BufferCompression, Compression, FallbackFormat, Refused, ReplayOrder, SyncPolicy,
+};
 use telemetry_manager::{Builder, Propagator, SETTINGS, SetupError, TracesExporter, TracesProcessor, otlp_transport};
 
 #[test]
@@ -116,6 +118,7 @@ fn given_in_code() -> Builder {
         .with_buffer_size(10)
         .with_buffer_max_bytes(70_000)
         .with_buffer_max_age(minute)
+        .buffer(|buffer| buffer.compression = BufferCompression::Zstd)
         .with_state_dir("/s")
         .with_state_dir_required(true)
         .with_free_space_reserve(13 << 20)

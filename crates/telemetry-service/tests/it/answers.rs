@@ -33,8 +33,17 @@ fn health_of_telemetry_has_the_report_and_its_details() {
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     assert_eq!(answer.header("cache-control"), "no-store");
     let report = answer.json();
-    let details =
-        ["ledger", "collectors", "storage", "success_rate_5m", "simulated_failure", "version", "uptime_seconds"];
+    let details = [
+        "ledger",
+        "collectors",
+        "storage",
+        "success_rate_5m",
+        "oldest_waiting_seconds",
+        "recent_lateness_seconds",
+        "simulated_failure",
+        "version",
+        "uptime_seconds",
+    ];
     let mut expected: Vec<&str> = KEYS.into_iter().chain(details).collect();
     expected.sort_unstable();
     let mut found = keys(&report);

@@ -70,7 +70,8 @@ fn a_listener_gets_a_snapshot_at_once_and_each_change() {
         let (name, data) = listener.next().expect("the stream goes on");
         opened = (name == "event" && data["type"] == "breaker").then_some(data);
     }
-    assert_eq!(opened, Some(serde_json::json!({"type": "breaker", "from": "closed", "to": "open"})));
+    let expected = serde_json::json!({"type": "breaker", "endpoint": "primary", "from": "closed", "to": "open"});
+    assert_eq!(opened, Some(expected));
     // The next snapshot shows it.
     let shown = std::iter::from_fn(|| listener.next()).find(|(name, _)| name == "snapshot").expect("a snapshot").1;
     assert_eq!((&shown["breaker"], &shown["circuit_breaker_trips"]), (&"open".into(), &1.into()));
