@@ -146,6 +146,7 @@ fn given_in_code() -> Builder {
             shutdown.replay = Duration::from_millis(300);
         })
         .threads(|threads| threads.niceness = 7)
+        .with_outage_span(true)
 }
 
 #[test]
