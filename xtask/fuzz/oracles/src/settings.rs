@@ -96,7 +96,7 @@ fn hide(place: u8, [before, behind]: [&[u8]; 2], vars: &mut BTreeMap<&str, OsStr
 const SECRET: &str = "c4n4ry-s3cr3t";
 
 /// Every variable that is read; new ones go to the end, so that inputs keep their meaning.
-const NAMES: [&str; 103] = [
+const NAMES: [&str; 104] = [
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_HALF_OPEN_PROBES",
     "CIRCUIT_BREAKER_HALF_OPEN_SUCCESSES",
@@ -198,6 +198,7 @@ const NAMES: [&str; 103] = [
     "TELEMETRY_SHUTDOWN_TIMEOUT",
     "TELEMETRY_THREAD_NICENESS",
     "TELEMETRY_OUTAGE_SPAN",
+    "TELEMETRY_BUFFER_COMPRESSION",
     "OTEL_EXPORTER_OTLP_FALLBACK_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_FALLBACK_ENDPOINT",
 ];
