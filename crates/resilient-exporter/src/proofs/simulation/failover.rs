@@ -466,11 +466,13 @@ struct Phase {
     end: u8,
 }
 
+/// No endpoint finds single spans too large: by the rule of sizes it would get none of them for an hour, and they would
+/// be dead letters without a call.
 fn reply() -> impl Strategy<Value = Reply> {
     prop_oneof![
         5 => Just(Reply::Accept),
         3 => Just(Reply::ConnectionRefused),
-        1 => prop::sample::select(&[400_u16, 401, 403, 404, 413, 500, 502, 503]).prop_map(Reply::Status),
+        1 => prop::sample::select(&[400_u16, 401, 403, 404, 500, 502, 503]).prop_map(Reply::Status),
         1 => any::<bool>().prop_map(|stored| Reply::TimeOut { stored }),
         1 => (0..400_u64).prop_map(|after| Reply::Throttle(secs(after))),
         1 => Just(Reply::Reset),
@@ -555,14 +557,12 @@ proptest! {
             retry_at.is_none_or(|instant| instant <= world.now()) && world.simulation.effects.is_empty()
         };
         world.run_to("an answer of the disk", secs(2), has_answered);
-        let (lost, begin) = (world.lost(), world.now());
+        let lost = world.lost();
         world.load = Some(Load { spans: 2, every: secs(2) });
         world.run(10 * MINUTE);
         world.load = None;
         world.run_to("the deliveries", HOUR, |world| world.waiting() == 0);
-        // One that has found single spans of this size too large gets none of them for an hour: no call can fail.
-        let is_asked = world.sent_since(begin).iter().any(|sent| sent.endpoint == world.in_use());
-        prop_assert!(world.in_use() == good % endpoints || !is_asked, "{}", world.state());
+        prop_assert_eq!(world.in_use(), good % endpoints);
         prop_assert!(world.lost() == lost, "lost in the calm: {}", world.state());
         prop_assert!(world.missing().len() as u64 <= world.lost(), "{}", world.state());
     }
