@@ -179,7 +179,7 @@ impl Core {
                 for entry in self.memory.take_all_where(|batch| batch.origin == origin) {
                     let payload = match self.memory.plain_within(&entry.item.payload) {
                         Ok(Some(payload)) => payload,
-                        // It is looked at again before its call.
+                        // The next call for this batch looks at its size again.
                         Ok(None) => {
                             self.memory.give_back(entry);
                             continue;

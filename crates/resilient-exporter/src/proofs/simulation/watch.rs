@@ -19,7 +19,7 @@ struct Seen {
     is_down: bool,
     /// Failures since the last acceptance.
     failures: u32,
-    /// So many failures that the breaker is open; the instant, until a later call is accepted.
+    /// The instant at which failures opened the breaker, until a later call is accepted.
     opened: Option<Instant>,
     /// The first pause since the last acceptance, and the end of the longest.
     paused: Option<(Instant, Instant)>,
